@@ -1,0 +1,84 @@
+"""The one numba decorator, its two strengths, and a cache key that covers every jitted source.
+
+numba's own key covers only the file that a function stands in: editing a helper elsewhere leaves its cached
+callers unchanged and wrong. Here the key is a digest of every file of the package that imports this module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from numba import njit
+from numba.core import config
+from numba.core.caching import (
+    CompileResultCacheImpl,
+    FunctionCache,
+    InTreeCacheLocator,
+    UserProvidedCacheLocator,
+    UserWideCacheLocator,
+)
+
+__all__ = ["jitted_sources", "kernel", "leaf", "source_digest"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# No reference counts: numba would otherwise count one per array and call (DESIGN: 2,200 against 376 ns per access).
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
+
+
+@cache
+def jitted_sources() -> tuple[Path, ...]:
+    """Return the files of the package that define kernels, sorted."""
+    root = Path(__file__).parent
+    return tuple(path for path in sorted(root.rglob("*.py")) if b"vmsim.jit import" in path.read_bytes())
+
+
+@cache
+def source_digest() -> str:
+    """Return the SHA-256 of every jitted source; it changes whenever a compiled result could."""
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for path in jitted_sources():
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class _StampAll:
+    def get_source_stamp(self) -> str:
+        return source_digest()
+
+
+class _Provided(_StampAll, UserProvidedCacheLocator):  # type: ignore[misc]
+    pass
+
+
+class _InTree(_StampAll, InTreeCacheLocator):  # type: ignore[misc]
+    pass
+
+
+class _UserWide(_StampAll, UserWideCacheLocator):  # type: ignore[misc]
+    pass
+
+
+class _Impl(CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = [_Provided, _InTree, _UserWide]  # noqa: RUF012  (numba's own declaration)
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
+    _impl_class = _Impl
+
+
+def kernel(function: F) -> F:
+    """Compile `function` on first call; keep the result on disk."""
+    compiled = njit(**_OPTIONS)(function)
+    if not config.DISABLE_JIT:
+        compiled._cache = _Cache(function)
+    return compiled  # type: ignore[no-any-return]
+
+
+def leaf(function: F) -> F:
+    """Compile `function` into its callers: for the small helpers of a hardware unit, never for walkers."""
+    return njit(forceinline=True, **_OPTIONS)(function)  # type: ignore[no-any-return]

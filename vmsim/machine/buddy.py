@@ -1,0 +1,164 @@
+"""Frames of a physical address space and the buddy allocator that hands them out (Linux mm/page_alloc.c).
+
+A guest's kernel and the host's use the same code on their own frames. Every frame has one state, one owner and the
+one entry that maps it. Free blocks of each order are doubly linked lists, last freed first; a block of order k is
+2**k frames, aligned to its size, and merges with its buddy when both are free.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+from vmsim.jit import kernel, leaf
+
+__all__ = ["FRAME_RECORD", "MAX_ORDER", "NO_FRAME", "ZONE", "State", "allocate", "allocate_many", "free", "free_many", "make_zone"]
+
+MAX_ORDER = 18  # 1 GiB; Linux stops at 4 MiB (MAX_PAGE_ORDER 10) and needs boot-time hugetlb for 1 GiB pages
+NO_FRAME = -1
+
+
+class State(IntEnum):
+    """What a frame is used for."""
+
+    FREE = 0
+    HOST = 1  # the kernel's own: taken from the allocator, not yet given a use
+    POOL = 2  # in a monitor's page pool
+    GUEST = 3  # a VM's memory (in a guest: a process's page)
+    TABLE = 4  # a page table
+
+
+FRAME_RECORD = np.dtype(
+    (
+        np.record,
+        [
+            ("next", "i4"),  # links of the free lists, of the first frame of a free block
+            ("prev", "i4"),
+            ("order", "i1"),  # of the free block that starts here; -1: none does
+            ("state", "i1"),
+            ("owner", "i2"),  # number of the VM; -1: the kernel
+            ("rmap", "i8"),  # address of the entry that maps the frame (hpa; in a guest gpa); 0: none
+        ],
+    )
+)
+
+ZONE = np.dtype((np.record, [("heads", "i8", (MAX_ORDER + 1,)), ("free", "i8"), ("size", "i8")]))
+
+
+def make_zone(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a zone, shape (1,), and its `size` frames, shape (size,), all free."""
+    zone = np.zeros(1, ZONE)
+    frames = np.zeros(size, FRAME_RECORD)
+    _initialise(zone, frames)
+    return zone, frames
+
+
+@leaf
+def _push(zone, frames, pfn, order):
+    head = zone.heads[order]
+    frames[pfn].next = head
+    frames[pfn].prev = NO_FRAME
+    frames[pfn].order = order
+    if head != NO_FRAME:
+        frames[head].prev = pfn
+    zone.heads[order] = pfn
+
+
+@leaf
+def _unlink(zone, frames, pfn, order):
+    after = frames[pfn].next
+    before = frames[pfn].prev
+    if before == NO_FRAME:
+        zone.heads[order] = after
+    else:
+        frames[before].next = after
+    if after != NO_FRAME:
+        frames[after].prev = before
+    frames[pfn].order = -1
+
+
+@kernel
+def _initialise(zones, frames):
+    zone = zones[0]
+    zone.size = len(frames)
+    zone.free = len(frames)
+    for order in range(MAX_ORDER + 1):
+        zone.heads[order] = NO_FRAME
+    for pfn in range(len(frames)):
+        frames[pfn].order = -1
+        frames[pfn].owner = -1
+    # Highest blocks first, so that the lists hand out low addresses first.
+    end = len(frames)
+    while end:
+        order = 0
+        while order < MAX_ORDER and end & ((2 << order) - 1) == 0:
+            order += 1
+        end -= 1 << order
+        _push(zone, frames, end, order)
+
+
+@kernel
+def _allocate(zone, frames, order, state, owner):
+    found = order
+    while found <= MAX_ORDER and zone.heads[found] == NO_FRAME:
+        found += 1
+    if found > MAX_ORDER:
+        return NO_FRAME
+    pfn = zone.heads[found]
+    _unlink(zone, frames, pfn, found)
+    while found > order:
+        found -= 1
+        _push(zone, frames, pfn + (1 << found), found)
+    zone.free -= 1 << order
+    for each in range(pfn, pfn + (1 << order)):
+        frames[each].state = state
+        frames[each].owner = owner
+    return pfn
+
+
+@kernel
+def _free(zone, frames, pfn, order):
+    for each in range(pfn, pfn + (1 << order)):
+        frames[each].state = State.FREE
+        frames[each].owner = -1
+        frames[each].rmap = 0
+    zone.free += 1 << order
+    while order < MAX_ORDER:
+        buddy = pfn ^ (1 << order)
+        if buddy + (1 << order) > zone.size or frames[buddy].order != order:
+            break
+        _unlink(zone, frames, buddy, order)
+        pfn = min(pfn, buddy)
+        order += 1
+    _push(zone, frames, pfn, order)
+
+
+@kernel
+def allocate(zones, frames, order, state, owner):
+    """Return the first pfn of a free block of 2**order frames, now `owner`'s, or NO_FRAME."""
+    return _allocate(zones[0], frames, order, state, owner)
+
+
+@kernel
+def allocate_many(zones, frames, order, state, owner, pfns):
+    """Fill `pfns` (int64[:]) with blocks of 2**order frames while there are any; return how many were got."""
+    for number in range(len(pfns)):
+        pfn = _allocate(zones[0], frames, order, state, owner)
+        if pfn == NO_FRAME:
+            return number
+        pfns[number] = pfn
+    return len(pfns)
+
+
+@kernel
+def free(zones, frames, pfn, order):
+    """Give a block back; it merges with its free buddies."""
+    _free(zones[0], frames, pfn, order)
+
+
+@kernel
+def free_many(zones, frames, order, pfns):
+    """Give back the blocks `pfns` (int64[:]) of 2**order frames each."""
+    for number in range(len(pfns)):
+        _free(zones[0], frames, pfns[number], order)

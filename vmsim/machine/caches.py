@@ -1,0 +1,49 @@
+"""The data caches that table entries (and, by option, data) go through: L1 and L2 of a core, one LLC for all."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+from vmsim.jit import leaf
+from vmsim.machine.sets import touch
+
+__all__ = ["LINE_SHIFT", "Served", "line_set", "reference"]
+
+LINE_SHIFT = 6
+_MIX = 0x9E37_79B9_7F4A_7C15 - (1 << 64)  # golden ratio, as int64: spreads lines over LLC slices
+
+
+class Served(IntEnum):
+    """Where a reference was served."""
+
+    L1 = 0
+    L2 = 1
+    LLC = 2
+    DRAM = 3
+    PWC = 4  # no memory reference at all: a page walk cache held the entry
+
+
+@leaf
+def line_set(llc, line):
+    """Return the LLC set of a line; a sliced LLC spreads lines over its slices by a hash (here multiplicative)."""
+    sets = len(llc.sets)
+    if llc.slices == 1:
+        return np.uint64(line & (sets - 1))
+    per_slice = sets // llc.slices
+    piece = (((line * _MIX) >> 40) & 0xFFFF) * llc.slices >> 16
+    return np.uint64(piece * per_slice + (line & (per_slice - 1)))
+
+
+@leaf
+def reference(core, llc, hpa, first):
+    """Return where the line of `hpa` is served, looking from cache `first` on; it is in every level from there on."""
+    line = hpa >> LINE_SHIFT
+    if first == Served.L1 and touch(core.l1, np.uint64(line & (len(core.l1) - 1)), line):
+        return Served.L1
+    if touch(core.l2, np.uint64(line & (len(core.l2) - 1)), line):
+        return Served.L2
+    if touch(llc.sets, line_set(llc, line), line):
+        return Served.LLC
+    return Served.DRAM

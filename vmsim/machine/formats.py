@@ -1,0 +1,93 @@
+"""The bits of page-table entries.
+
+Sources: Intel SDM vol. 3A §5.5 (4- and 5-level paging, figure 5-11), vol. 3C §30.3.2 (EPT, tables 30-2 to 30-7);
+AMD APM vol. 2 §5.3 and §15.25 (nested paging uses the host's own format, and treats every access as a user's).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+__all__ = [
+    "ACCESSED",
+    "DIRTY",
+    "ENTRIES",
+    "EPT",
+    "FRAME",
+    "LARGE",
+    "NPT",
+    "PAGE_SHIFT",
+    "PRESENT",
+    "SIZE_SHIFT",
+    "USER",
+    "WRITE",
+    "NestedFormat",
+    "PageSize",
+]
+
+PAGE_SHIFT = 12
+ENTRIES = 512  # of a table; each level translates 9 bits
+
+# x86-64 entries; NPT uses the same bits.
+PRESENT = 1 << 0
+WRITE = 1 << 1  # the same bit in an EPT entry
+USER = 1 << 2
+ACCESSED = 1 << 5
+DIRTY = 1 << 6
+LARGE = 1 << 7  # PS: the entry maps a 2M (level 2) or 1G (level 3) page; the same bit in an EPT entry
+FRAME = 0x000F_FFFF_FFFF_F000
+
+# EPT entries: bits 0 to 2 are read, write, execute; an entry is present when any of them is set.
+EPT_READ = 1 << 0
+EPT_EXECUTE = 1 << 2
+EPT_WRITE_BACK = 6 << 3
+EPT_ACCESSED = 1 << 8
+EPT_DIRTY = 1 << 9
+
+# A translation as the TLBs and walkers pass it on: the hpa of the 4 KiB frame, WRITE, USER, DIRTY as above and the
+# page's size in two bits that an x86-64 entry leaves to software.
+SIZE_SHIFT = 9
+
+
+class PageSize(IntEnum):
+    """Code of a page size; a page of size s covers 1 << (12 + 9 s) bytes and is mapped by an entry of level s + 1."""
+
+    SIZE_4K = 0
+    SIZE_2M = 1
+    SIZE_1G = 2
+
+
+class NestedFormat(NamedTuple):
+    """What the walker and the monitor must know of a nested table's entries (all values are bit masks)."""
+
+    present: int  # the entry is present when any of these is set
+    needed: int  # all of these must be set for any access
+    accessed: int
+    dirty: int
+    table: int  # bits of an entry that points to a table
+    page: int  # bits of an entry that maps a page, but for LARGE
+
+
+NPT = NestedFormat(
+    present=PRESENT,
+    needed=PRESENT | USER,
+    accessed=ACCESSED,
+    dirty=DIRTY,
+    table=PRESENT | WRITE | USER | ACCESSED,
+    page=PRESENT | WRITE | USER | ACCESSED | DIRTY,
+)
+
+
+def EPT(*, ad_bits: bool) -> NestedFormat:  # noqa: N802  (the field's name)
+    """Return the EPT format, with accessed and dirty flags (EPTP bit 6) or without."""
+    accessed, dirty = (EPT_ACCESSED, EPT_DIRTY) if ad_bits else (0, 0)
+    rights = EPT_READ | WRITE | EPT_EXECUTE
+    return NestedFormat(
+        present=rights,
+        needed=EPT_READ,
+        accessed=accessed,
+        dirty=dirty,
+        table=rights | accessed,
+        page=rights | EPT_WRITE_BACK | accessed | dirty,
+    )

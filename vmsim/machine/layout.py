@@ -1,0 +1,165 @@
+"""The shapes of a core, the LLC and a VM's register file: one numpy record each.
+
+A core is a single record of sets, so every geometry figure is a constant to the compiler and an argument is one
+pointer. Each geometry is a type of its own, compiled once and kept in the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+
+from vmsim.machine.pwc import PwcStyle
+from vmsim.machine.sets import EMPTY, keyed_set, tag_set
+
+__all__ = ["Count", "Geometry", "Unit", "VM", "make_cores", "make_llc", "make_vm"]
+
+
+class Count(IntEnum):
+    """What a VM's counters count."""
+
+    ACCESSES = 0
+    WRITES = 1
+    L1_TLB_MISSES = 2
+    L2_TLB_MISSES = 3
+    WALKS = 4  # of the guest's tables, or the host's own where there is one dimension
+    NESTED_WALKS = 5
+    NTLB_HITS = 6
+    NTLB_MISSES = 7
+    DIRTY_WALKS = 8  # a write hit a translation that was not dirty (or not writable) and walked again
+    AD_UPDATES = 9  # entries whose accessed or dirty flag a walk set
+    L2_TLB_CYCLES = 10
+    COMPUTE_CYCLES = 11
+    DATA_CYCLES = 12
+
+
+LEVELS = 6  # 0 to 5: the two dimensions' levels, 0 for "not this dimension"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Sets and ways of a TLB, page walk cache or data cache; `fold` > 0 XORs a tag's bits from there into the index."""
+
+    sets: int = 1
+    ways: int = 1
+    fold: int = 0
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """All that a core's silicon is made of; figures in cycles where not counts.
+
+    `l1_tlb` and `l2_tlb` are up to three arrays, `l1_home` and `l2_home` say which of them keeps pages of 4K, 2M and
+    1G (-1: none). `pwc` maps names (pde, pdpte, pml4e, pml5e and nested_ of each; entries) to their units.
+    """
+
+    l1_tlb: Sequence[Unit]
+    l2_tlb: Sequence[Unit]
+    l1: Unit
+    l2: Unit
+    llc: Unit
+    l1_home: Sequence[int] = (0, 1, 2)
+    l2_home: Sequence[int] = (0, 0, -1)
+    llc_slices: int = 1
+    latency: Sequence[int] = (0, 0, 0, 0)
+    pwc_style: PwcStyle = PwcStyle.PREFIX
+    pwc: Mapping[str, Unit] = field(default_factory=dict)
+    pwc_lowest: int = 2
+    pwc_nested: bool = True
+    pwc_cycles: int = 0
+    ntlb: Unit | None = None
+    ntlb_cycles: int = 0
+    l2_tlb_cycles: int = 0
+    walker_enters: int = 0
+    walk_start: int = 0
+    ad_cycles: int = 0
+    data_caches: bool = False
+
+
+_PREFIXES = ("pde", "pdpte", "pml4e", "pml5e")
+_SETTINGS = (
+    "pwc_style",
+    "pwc_lowest",
+    "pwc_nested",
+    "pwc_cycles",
+    "ntlb_cycles",
+    "l2_tlb_cycles",
+    "walker_enters",
+    "walk_start",
+    "ad_cycles",
+    "data_caches",
+)
+
+
+def make_cores(geometry: Geometry, count: int) -> np.ndarray:
+    """Return `count` cores with empty TLBs and caches, shape (count,)."""
+    keyed: dict[str, Unit] = {}
+    for level, units in (("l1", geometry.l1_tlb), ("l2", geometry.l2_tlb)):
+        for number in range(3):
+            keyed[f"{level}_tlb{number}"] = units[number] if number < len(units) else Unit()
+    for name in _PREFIXES:
+        keyed[name] = geometry.pwc.get(name, Unit())
+        keyed[f"nested_{name}"] = geometry.pwc.get(f"nested_{name}", Unit())
+    keyed["pwc"] = geometry.pwc.get("entries", Unit())
+    keyed["ntlb"] = geometry.ntlb or Unit()
+    fields: list[tuple] = [(name, keyed_set(unit.ways), (unit.sets,)) for name, unit in keyed.items()]
+    fields += [(name, tag_set(unit.ways), (unit.sets,)) for name, unit in (("l1", geometry.l1), ("l2", geometry.l2))]
+    fields += [(f"{level}_{what}", "i8", (3,)) for level in ("l1", "l2") for what in ("home", "fold")]
+    fields += [("latency", "i8", (4,)), ("sizes", "i8"), ("ntlb_entries", "i8")]
+    fields += [(name, "i8") for name in _SETTINGS]
+
+    cores = np.zeros(count, np.dtype((np.record, fields)))
+    for name in (*keyed, "l1", "l2"):
+        cores[name]["tag"] = EMPTY
+    for level, units, home in (("l1", geometry.l1_tlb, geometry.l1_home), ("l2", geometry.l2_tlb, geometry.l2_home)):
+        cores[f"{level}_home"] = home
+        cores[f"{level}_fold"] = [units[n].fold or 63 if n < len(units) else 63 for n in range(3)]
+    cores["latency"] = geometry.latency
+    cores["ntlb_entries"] = geometry.ntlb.sets * geometry.ntlb.ways if geometry.ntlb else 0
+    for name in _SETTINGS:
+        cores[name] = int(getattr(geometry, name))
+    return cores
+
+
+def make_llc(geometry: Geometry) -> np.ndarray:
+    """Return the empty last-level cache that all cores share, shape (1,)."""
+    unit = geometry.llc
+    llc = np.zeros(1, np.dtype((np.record, [("sets", tag_set(unit.ways), (unit.sets,)), ("slices", "i8")])))
+    llc["sets"]["tag"] = EMPTY
+    llc["slices"] = geometry.llc_slices
+    return llc
+
+
+VM = np.dtype(
+    (
+        np.record,
+        [
+            ("asid", "i8"),  # shifted by tlb.ASID_SHIFT
+            ("cr3", "i8"),  # gpa of the root table (hpa where there is one dimension)
+            ("levels", "i8"),
+            ("nested_root", "i8"),  # hpa: EPTP or nCR3
+            ("nested_levels", "i8"),  # 0: one dimension
+            ("nested_present", "i8"),
+            ("nested_needed", "i8"),
+            ("nested_accessed", "i8"),
+            ("nested_dirty", "i8"),
+            ("table_writes", "i8"),  # walks of guest tables count as writes (EPT with A/D flags, NPT)
+            ("compute", "i8"),  # cycles of other work per access
+            ("walk_cycles", "i8"),
+            ("fault_gpa", "i8"),
+            ("fault_code", "i8"),
+            ("counters", "i8", (len(Count),)),
+            ("refs", "i8", (LEVELS, LEVELS, 5)),  # guest level, nested level, Served
+            ("pwc", "i8", (2, LEVELS, 2)),  # dimension, level, hit
+            ("data", "i8", (4,)),  # data references by Served
+        ],
+    )
+)
+
+
+def make_vm() -> np.ndarray:
+    """Return a VM's zeroed registers and counters, shape (1,)."""
+    return np.zeros(1, VM)

@@ -1,0 +1,104 @@
+"""Physical memory: one array of 64-bit words, indexed by hpa / 8, that the operating system backs as it is touched.
+
+Only page tables have contents here, so a host of any size costs what its tables cost. Table edits are made by the
+guest's and the monitor's kernels through the functions below; walkers (walker.py) read the same words.
+"""
+
+from __future__ import annotations
+
+import mmap
+
+import numpy as np
+
+from vmsim.jit import kernel, leaf
+from vmsim.machine.formats import ENTRIES, FRAME, LARGE, PAGE_SHIFT
+
+__all__ = ["ABSENT", "clear_frame", "entry_at", "find_entry", "index_of", "physical_memory", "read_word", "write_word"]
+
+ABSENT = -1
+
+_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
+
+
+def physical_memory(frames: int) -> np.ndarray:
+    """Return zeroed memory of `frames` 4 KiB frames, shape (frames × 512,), dtype int64; untouched frames cost nothing.
+
+    Raises
+    ------
+    MemoryError
+        The operating system refuses to reserve the addresses.
+    """
+    try:
+        area = mmap.mmap(-1, frames << PAGE_SHIFT, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE)
+    except OSError as error:
+        raise MemoryError(f"cannot reserve {frames << PAGE_SHIFT} bytes of address space: {error}") from error
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        area.madvise(mmap.MADV_HUGEPAGE)  # tables lie scattered; 2 MiB for each would defeat the purpose
+    return np.frombuffer(area, dtype=np.int64)
+
+
+@leaf
+def index_of(address, level):
+    """Return which of a table's 512 entries translates `address` at `level`."""
+    return (address >> (3 + 9 * level)) & (ENTRIES - 1)
+
+
+@leaf
+def entry_at(table, address, level):
+    """Return the hpa of the entry that translates `address` in the table of `level` at hpa `table`."""
+    return table + (index_of(address, level) << 3)
+
+
+@leaf
+def read_word(memory, hpa):
+    """Return the word at `hpa`."""
+    return memory[np.uint64(hpa >> 3)]
+
+
+@leaf
+def write_word(memory, hpa, word):
+    """Store `word` at `hpa`."""
+    memory[np.uint64(hpa >> 3)] = word
+
+
+@kernel
+def clear_frame(memory, hpa):
+    """Zero the frame at `hpa`, as a kernel does to a page it makes a table of."""
+    first = hpa >> 3
+    for word in range(ENTRIES):
+        memory[first + word] = 0
+
+
+@kernel
+def find_entry(memory, root, levels, leaf_level, address):
+    """Descend to where `address` is, or would be, mapped.
+
+    Parameters
+    ----------
+    memory : int64[:]
+        Host-physical memory.
+    root : int
+        hpa of the root table. The tables are found by hpa: this serves nested and native tables; a guest's own
+        tables, whose entries hold guest-physical addresses, are the guest kernel's to descend.
+    levels, leaf_level : int
+        Level of the root, and of the entry wanted (1, 2 or 3).
+    address : int
+        The gpa (nested tables) or gva (native) to look up.
+
+    Returns
+    -------
+    (hpa, level) : tuple of int
+        The entry's place and its level. A level above `leaf_level` says that the entry there is absent (tables below
+        it are missing) or maps a large page.
+    """
+    level = levels
+    table = root
+    while True:
+        hpa = entry_at(table, address, level)
+        if level == leaf_level:
+            return hpa, level
+        entry = read_word(memory, hpa)
+        if entry == 0 or entry & LARGE:
+            return hpa, level
+        table = entry & FRAME
+        level -= 1

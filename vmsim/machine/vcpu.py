@@ -1,0 +1,151 @@
+"""Run a vCPU until something needs software, as KVM_RUN does."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+from vmsim.jit import kernel
+from vmsim.machine.caches import reference
+from vmsim.machine.formats import DIRTY, FRAME, SIZE_SHIFT, WRITE
+from vmsim.machine.layout import Count
+from vmsim.machine.sets import MISS
+from vmsim.machine.tlb import (
+    drop_page,
+    fill_large,
+    fill_small_l1,
+    fill_small_l2,
+    lookup_large,
+    lookup_small_l1,
+    lookup_small_l2,
+    tag_of,
+)
+from vmsim.machine.walker import GUEST_FAULT, guest_walk
+
+__all__ = ["Reason", "run"]
+
+
+class Reason(IntEnum):
+    """Why a run ended."""
+
+    DONE = 0  # all accesses asked for were made
+    BUDGET = 1  # the time slice is used up
+    GUEST_FAULT = 2  # the guest's kernel has a page fault to handle
+    VIOLATION = 3  # the nested tables lack a translation: EPT violation or NPF
+
+
+WRITES = 1  # the kind of access that writes (workloads.Kind.WRITE)
+
+
+@kernel
+def _translate(core, llc, vm, memory, gva, write, translation):
+    """Return the translation of `gva` where the first probe, `translation`, did not do: from a TLB or by a walk.
+
+    Returns GUEST_FAULT or NESTED_FAULT where there is none.
+    """
+    need = WRITE | DIRTY if write else 0
+    tag = tag_of(vm.asid, gva, 0)
+    size = 0
+    level = 1
+    if translation == MISS and core.sizes > 1:
+        level, size, translation = lookup_large(core, vm.asid, gva)
+    if translation == MISS and core.l2_home[0] == 0:
+        level = 2
+        translation = lookup_small_l2(core, tag)
+    if translation != MISS and translation & need == need:
+        if level == 2:
+            vm.counters[Count.L1_TLB_MISSES] += 1
+            vm.counters[Count.L2_TLB_CYCLES] += core.l2_tlb_cycles
+            if size == 0:
+                fill_small_l1(core, tag, translation)
+            else:
+                fill_large(core, size, tag_of(vm.asid, gva, size), translation, False)
+        return translation
+    if translation == MISS:
+        vm.counters[Count.L1_TLB_MISSES] += 1
+        vm.counters[Count.L2_TLB_MISSES] += 1
+        vm.counters[Count.L2_TLB_CYCLES] += core.l2_tlb_cycles
+    else:  # it does not allow the write, or its page is not yet dirty: the processor walks again
+        vm.counters[Count.DIRTY_WALKS] += 1
+        drop_page(core, size, tag_of(vm.asid, gva, size))
+    translation = guest_walk(core, llc, vm, memory, gva, write)
+    if translation >= 0:
+        size = (translation >> SIZE_SHIFT) & 3
+        if size == 0:
+            if core.l2_home[0] == 0:
+                fill_small_l2(core, tag, translation)
+            fill_small_l1(core, tag, translation)
+        else:
+            fill_large(core, size, tag_of(vm.asid, gva, size), translation, True)
+    return translation
+
+
+@kernel
+def run(cores, number, llcs, vms, memory, address, count, kind, cursor, limit, budget):
+    """Make the accesses [cursor, limit) of a stream on one core until one needs software or the budget is used.
+
+    Parameters
+    ----------
+    cores, llcs, vms : record arrays
+        From layout.make_cores, make_llc, make_vm; core `number` runs VM 0 of `vms`.
+    memory : int64[:]
+        Host-physical memory.
+    address, count, kind : int64[:], int32[:], uint8[:]
+        Runs of accesses to one page each: gva, how many, read (0), write (1) or fetch (2).
+    cursor, limit : int
+        The first run to make and the first not to.
+    budget : int
+        Cycles after which to stop; the run under way is finished.
+
+    Returns
+    -------
+    (reason, cursor, cycles, gva, gpa, code) : tuple of int
+        Why it stopped, the next run to make (a faulting one is made again), the cycles used, and of a fault its
+        gva, gpa (-1 for a guest's page fault) and error code.
+    """
+    core = cores[number]
+    llc = llcs[0]
+    vm = vms[0]
+    mask = (1 << (12 + 9 * vm.levels)) - 1
+    asid = vm.asid
+    compute = vm.compute
+    walked = vm.walk_cycles
+    l2_cycles = vm.counters[Count.L2_TLB_CYCLES]
+    base = 0
+    accesses = 0
+    writes = 0
+    reason = Reason.DONE
+    gva = 0
+    spent = 0
+    while cursor < limit:
+        place = np.uint64(cursor)
+        gva = address[place] & mask
+        write = kind[place] == WRITES
+        translation = lookup_small_l1(core, tag_of(asid, gva, 0))
+        if translation < 0 or (write and translation & (WRITE | DIRTY) != WRITE | DIRTY):
+            translation = _translate(core, llc, vm, memory, gva, write, translation)
+            spent = vm.walk_cycles - walked + vm.counters[Count.L2_TLB_CYCLES] - l2_cycles
+            if translation < 0:
+                reason = Reason.GUEST_FAULT if translation == GUEST_FAULT else Reason.VIOLATION
+                break
+        times = np.int64(count[place])
+        accesses += times
+        if write:
+            writes += times
+        if core.data_caches:
+            within = (1 << (12 + 9 * ((translation >> SIZE_SHIFT) & 3))) - 1
+            served = reference(core, llc, (translation & FRAME & ~within) | (gva & within), 0)
+            vm.data[served] += 1
+            vm.data[0] += times - 1
+            base += core.latency[served] + (times - 1) * core.latency[0]
+        base += times * compute
+        cursor += 1
+        if base + spent >= budget:
+            reason = Reason.BUDGET if cursor < limit else Reason.DONE
+            break
+    vm.counters[Count.ACCESSES] += accesses
+    vm.counters[Count.WRITES] += writes
+    vm.counters[Count.COMPUTE_CYCLES] += accesses * compute
+    vm.counters[Count.DATA_CYCLES] += base - accesses * compute
+    return reason, cursor, base + spent, gva, vm.fault_gpa, vm.fault_code

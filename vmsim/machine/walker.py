@@ -1,0 +1,265 @@
+"""Page walks: from a gva through the guest's tables and, where there is a second dimension, the nested ones.
+
+A cold walk of g guest and h nested levels makes (g + 1)(h + 1) - 1 references: each of the g guest entries, and the
+data page at the end, lies at a gpa that costs h nested references (Bhargava et al., ASPLOS 2008, figure 1).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vmsim.jit import kernel, leaf
+from vmsim.machine.caches import Served, reference
+from vmsim.machine.formats import (
+    ACCESSED,
+    DIRTY,
+    FRAME,
+    LARGE,
+    PAGE_SHIFT,
+    PRESENT,
+    SIZE_SHIFT,
+    USER,
+    WRITE,
+)
+from vmsim.machine.layout import Count
+from vmsim.machine.memory import entry_at, read_word, write_word
+from vmsim.machine.pwc import GUEST, NESTED, PwcStyle, keep_prefix, lookup_prefix
+from vmsim.machine.sets import MISS, drop, fill, lookup
+
+__all__ = ["GUEST_FAULT", "NESTED_FAULT", "guest_walk", "nested_walk"]
+
+# What a walk returns in place of a translation; the cause is in vm.fault_gpa and vm.fault_code.
+GUEST_FAULT = -2
+NESTED_FAULT = -3
+
+# Bits of vm.fault_code, as of a page-fault error code (SDM vol. 3A §4.7); WALKING as of NPF EXITINFO1 bit 33.
+CODE_PRESENT = 1 << 0
+CODE_WRITE = 1 << 1
+CODE_USER = 1 << 2
+CODE_WALKING = 1 << 33
+
+_LOW = (1 << PAGE_SHIFT) - 1
+_RIGHTS = WRITE | USER
+
+
+@leaf
+def _start(pde, pdpte, pml4e, pml5e, vm, dimension, levels, root, address):
+    """Return (level, table) to begin a walk with: below the longest prefix cached, else the root."""
+    table = lookup_prefix(pde, vm.asid, address, 21)
+    vm.pwc[dimension, 2, np.uint64(table != MISS)] += 1
+    if table != MISS:
+        return 1, table
+    table = lookup_prefix(pdpte, vm.asid, address, 30)
+    vm.pwc[dimension, 3, np.uint64(table != MISS)] += 1
+    if table != MISS:
+        return 2, table
+    table = lookup_prefix(pml4e, vm.asid, address, 39)
+    vm.pwc[dimension, 4, np.uint64(table != MISS)] += 1
+    if table != MISS:
+        return 3, table
+    if levels == 5:
+        table = lookup_prefix(pml5e, vm.asid, address, 48)
+        vm.pwc[dimension, 5, np.uint64(table != MISS)] += 1
+        if table != MISS:
+            return 4, table
+    return levels, root
+
+
+@leaf
+def _keep(pde, pdpte, pml4e, pml5e, asid, address, level, table):
+    """Remember the table that the entry of `level` points to."""
+    if level == 2:
+        keep_prefix(pde, asid, address, 21, table)
+    elif level == 3:
+        keep_prefix(pdpte, asid, address, 30, table)
+    elif level == 4:
+        keep_prefix(pml4e, asid, address, 39, table)
+    else:
+        keep_prefix(pml5e, asid, address, 48, table)
+
+
+@leaf
+def _cached(core, level, nested):
+    """Return whether the entry-style cache keeps entries of this level and dimension."""
+    return core.pwc_style == PwcStyle.ENTRY and level >= core.pwc_lowest and (nested == 0 or core.pwc_nested)
+
+
+@leaf
+def _fetch(core, llc, vm, memory, hpa, present, level, guest, nested):
+    """Return the entry at `hpa`: one reference of a walk, at its position (guest level, nested level).
+
+    Level 0 of the guest stands for the data page, level 0 of the other dimension for the guest's own entry.
+    """
+    cached = _cached(core, level, nested)
+    tag = hpa >> 3
+    index = np.uint64(tag & (len(core.pwc) - 1))
+    if cached:
+        entry = lookup(core.pwc, index, tag)
+        vm.pwc[GUEST if nested == 0 else NESTED, level, np.uint64(entry != MISS)] += 1
+        if entry != MISS:
+            vm.refs[guest, nested, Served.PWC] += 1
+            vm.walk_cycles += core.pwc_cycles
+            return entry
+    entry = read_word(memory, hpa)  # before the caches are searched: the load's own latency hides behind the search
+    served = reference(core, llc, hpa, core.walker_enters)
+    vm.refs[np.uint64(guest), np.uint64(nested), np.uint64(served)] += 1
+    vm.walk_cycles += core.latency[np.uint64(served)]
+    if cached and entry & present:
+        fill(core.pwc, index, tag, entry)
+    return entry
+
+
+@leaf
+def _mark(core, vm, memory, hpa, entry):
+    """Store an entry whose accessed or dirty flag the walk sets; a cached copy, just used, follows."""
+    write_word(memory, hpa, entry)
+    vm.counters[Count.AD_UPDATES] += 1
+    vm.walk_cycles += core.ad_cycles
+    tag = hpa >> 3
+    newest = core.pwc[np.uint64(tag & (len(core.pwc) - 1))]
+    if newest.tag[0] == tag:
+        newest.value[0] = entry
+
+
+@leaf
+def _frame_within(entry, address, level):
+    """Return the hpa (or gpa) of the 4 KiB frame of `address` in the page that an entry of `level` maps."""
+    offset = ((1 << (3 + 9 * level)) - 1) & ~_LOW
+    return (entry & FRAME & ~offset) | (address & offset)
+
+
+@leaf
+def nested_walk(core, llc, vm, memory, gpa, write, guest):
+    """Walk the nested tables for `gpa`, which the walk of guest level `guest` needs (0: the data page).
+
+    Returns
+    -------
+    int
+        hpa of gpa's 4 KiB frame | WRITE | DIRTY | size code << SIZE_SHIFT, or NESTED_FAULT.
+    """
+    vm.counters[Count.NESTED_WALKS] += 1
+    level = vm.nested_levels
+    table = vm.nested_root | _LOW
+    prefixes = core.pwc_style == PwcStyle.PREFIX
+    if prefixes:
+        level, table = _start(
+            core.nested_pde, core.nested_pdpte, core.nested_pml4e, core.nested_pml5e, vm, NESTED, level, table, gpa
+        )
+    need = vm.nested_needed | (WRITE if write else 0)
+    while True:
+        hpa = entry_at(table & FRAME, gpa, level)
+        entry = _fetch(core, llc, vm, memory, hpa, vm.nested_present, level, guest, level)
+        rights = table & entry
+        if rights & need != need:
+            vm.fault_gpa = gpa
+            vm.fault_code = (
+                (CODE_PRESENT if entry & vm.nested_present else 0)
+                | (CODE_WRITE if write else 0)
+                | (CODE_WALKING if guest else 0)
+            )
+            return NESTED_FAULT
+        found = level == 1 or entry & LARGE != 0
+        marks = vm.nested_accessed | (vm.nested_dirty if found and write else 0)
+        if entry & marks != marks:
+            entry |= marks
+            _mark(core, vm, memory, hpa, entry)
+        if found:
+            break
+        table = (entry & FRAME) | (rights & _LOW)
+        if prefixes:
+            _keep(core.nested_pde, core.nested_pdpte, core.nested_pml4e, core.nested_pml5e, vm.asid, gpa, level, table)
+        level -= 1
+    dirty = DIRTY if entry & vm.nested_dirty == vm.nested_dirty else 0
+    return _frame_within(entry, gpa, level) | (rights & WRITE) | dirty | (level - 1) << SIZE_SHIFT
+
+
+@kernel
+def _host(core, llc, vm, memory, gpa, write, guest):
+    """Return the host's translation of `gpa` (as nested_walk does), from the nested TLB where it is there."""
+    if not core.ntlb_entries:
+        return nested_walk(core, llc, vm, memory, gpa, write, guest)
+    gfn = gpa >> PAGE_SHIFT
+    tag = vm.asid | gfn
+    index = np.uint64(gfn & (len(core.ntlb) - 1))
+    translation = lookup(core.ntlb, index, tag)
+    usable = translation != MISS and (not write or translation & (WRITE | DIRTY) == WRITE | DIRTY)
+    vm.counters[Count.NTLB_HITS if usable else Count.NTLB_MISSES] += 1
+    vm.walk_cycles += core.ntlb_cycles
+    if usable:
+        return translation
+    if translation != MISS:
+        drop(core.ntlb, index, tag)  # the walk sets D, or finds the fault
+    translation = nested_walk(core, llc, vm, memory, gpa, write, guest)
+    if translation >= 0:
+        fill(core.ntlb, index, tag, translation)
+    return translation
+
+
+@leaf
+def _guest_fault(vm, gva, entry, write):
+    """Note the page fault that the guest gets."""
+    vm.fault_gpa = MISS
+    vm.fault_code = CODE_USER | (CODE_PRESENT if entry & PRESENT else 0) | (CODE_WRITE if write else 0)
+    return GUEST_FAULT
+
+
+@kernel
+def guest_walk(core, llc, vm, memory, gva, write):
+    """Walk the guest's tables for `gva`, and the nested ones at each step where the VM has them.
+
+    Returns
+    -------
+    int
+        hpa of gva's 4 KiB frame | WRITE | USER | DIRTY | size code << SIZE_SHIFT, the size being the smaller of the
+        guest's page and the host's; or GUEST_FAULT or NESTED_FAULT.
+    """
+    vm.counters[Count.WALKS] += 1
+    vm.walk_cycles += core.walk_start
+    nested = vm.nested_levels > 0
+    level = vm.levels
+    table = MISS
+    prefixes = core.pwc_style == PwcStyle.PREFIX
+    if prefixes:
+        level, table = _start(core.pde, core.pdpte, core.pml4e, core.pml5e, vm, GUEST, level, table, gva)
+    if table == MISS:
+        table = vm.cr3
+        if nested:
+            table = _host(core, llc, vm, memory, table, vm.table_writes, level)
+            if table < 0:
+                return table
+        table |= _LOW
+    need = PRESENT | USER | (WRITE if write else 0)
+    while True:
+        hpa = entry_at(table & FRAME, gva, level)
+        entry = _fetch(core, llc, vm, memory, hpa, PRESENT, level, level, 0)
+        rights = table & entry
+        if rights & need != need:
+            return _guest_fault(vm, gva, entry, write)
+        if level == 1 or entry & LARGE != 0:
+            break
+        if entry & ACCESSED == 0:
+            _mark(core, vm, memory, hpa, entry | ACCESSED)
+        table = entry & FRAME
+        if nested:
+            table = _host(core, llc, vm, memory, table, vm.table_writes, level - 1)
+            if table < 0:
+                return table
+        table = (table & FRAME) | (rights & _LOW)
+        if prefixes:
+            _keep(core.pde, core.pdpte, core.pml4e, core.pml5e, vm.asid, gva, level, table)
+        level -= 1
+    translation = _frame_within(entry, gva, level)
+    size = level - 1
+    host_dirty = DIRTY
+    if nested:
+        translation = _host(core, llc, vm, memory, translation, write, 0)
+        if translation < 0:
+            return translation
+        size = min(size, (translation >> SIZE_SHIFT) & 3)
+        host_dirty = translation & DIRTY
+        rights &= translation | ~WRITE
+    marks = ACCESSED | (DIRTY if write else 0)
+    if entry & marks != marks:
+        entry |= marks
+        _mark(core, vm, memory, hpa, entry)
+    return (translation & FRAME) | (rights & _RIGHTS) | (entry & host_dirty & DIRTY) | size << SIZE_SHIFT

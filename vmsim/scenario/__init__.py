@@ -1,0 +1,43 @@
+"""What is to be simulated: a typed, immutable description, read from TOML and written to it."""
+
+from vmsim.scenario.cpu import MODES, Cpu, Figure, Mode
+from vmsim.scenario.cpu_files import cpu_names
+from vmsim.scenario.model import Marks, Scenario, Vm
+from vmsim.scenario.settings import parse_settings
+from vmsim.scenario.tables import Host, Pool, VmGroup, Watermarks
+from vmsim.scenario.workload import (
+    Chase,
+    Generator,
+    Gups,
+    Sequential,
+    Trace,
+    Uniform,
+    WorkingSet,
+    Workload,
+    Zipf,
+)
+
+__all__ = [
+    "MODES",
+    "Chase",
+    "Cpu",
+    "Figure",
+    "Generator",
+    "Gups",
+    "Host",
+    "Marks",
+    "Mode",
+    "Pool",
+    "Scenario",
+    "Sequential",
+    "Trace",
+    "Uniform",
+    "Vm",
+    "VmGroup",
+    "Watermarks",
+    "WorkingSet",
+    "Workload",
+    "Zipf",
+    "cpu_names",
+    "parse_settings",
+]

@@ -1,0 +1,317 @@
+"""A CPU as the simulated machine sees it: geometry in entries and ways, costs in cycles.
+
+Every number comes from a CPU file (`vmsim.scenario.cpu_files`), which says where it was found and how sure
+it is; `Cpu.figures` lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+from pydantic import Field, PrivateAttr, model_validator
+
+from vmsim.scenario.problems import KeyPath, Problem, raise_problems
+from vmsim.scenario.types import Count, Flag, Frequency, Model, Positive, Size
+from vmsim.units import PageSize
+
+__all__ = [
+    "CONFIDENCES",
+    "MODES",
+    "Array",
+    "Cache",
+    "CacheLevel",
+    "Cost",
+    "Cpu",
+    "EntryPwc",
+    "Figure",
+    "Memory",
+    "Ntlb",
+    "PrefixPwc",
+    "Pwc",
+    "Tlb",
+    "TlbArray",
+    "TlbLevel",
+]
+
+Mode = Literal["native", "ept", "npt"]
+MODES: Final[tuple[Mode, ...]] = ("native", "ept", "npt")
+CONFIDENCES: Final = ("measured", "manual", "paper", "derived", "guess", "given")
+"""From most to least sure, except ``given``: chosen by the user, or by the definition of the preset."""
+
+
+class Figure(NamedTuple):
+    """One number of a CPU: dotted key, value, where it was found, and how sure it is."""
+
+    key: str
+    value: int | str | bool | tuple[Any, ...]
+    source: str
+    confidence: str
+
+
+class Array(Model):
+    """A set-associative array; `ways` equal to `entries` is fully associative, 0 entries is absent."""
+
+    entries: Count
+    ways: Count
+
+    @property
+    def sets(self) -> int:
+        """Number of sets, a power of two; 0 if the array is absent."""
+        return self.entries // self.ways if self.ways else 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Array:
+        if getattr(self, "shared", None) is None:
+            raise_problems(_geometry(self.entries, self.ways, "entries"))
+        return self
+
+
+class TlbArray(Array):
+    """The entries for one page size in one TLB level."""
+
+    index: Literal["modulo", "xor"] = Field(
+        default="modulo", description="xor: the set is vpn ^ (vpn >> log2(sets)), modulo the sets."
+    )
+    shared: PageSize | None = Field(
+        default=None, description="This page size lives in the same array as that one, whose entries and ways it has."
+    )
+
+
+class TlbLevel(Model):
+    """One level of the data TLB. ``level["2M"]`` is the array for 2 MiB pages, or None if it keeps none."""
+
+    page_4k: TlbArray | None = Field(default=None, alias="4K")
+    page_2m: TlbArray | None = Field(default=None, alias="2M")
+    page_1g: TlbArray | None = Field(default=None, alias="1G")
+
+    def __getitem__(self, page: PageSize) -> TlbArray | None:
+        array = {"4K": self.page_4k, "2M": self.page_2m, "1G": self.page_1g}[page]
+        return array if array is not None and array.entries else None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share(cls, level: Any) -> Any:
+        """Give an array that lives in another's the geometry of that one."""
+        if not isinstance(level, Mapping):
+            return level
+        filled = dict(level)
+        for page, array in level.items():
+            if not isinstance(array, Mapping) or "shared" not in array:
+                continue
+            home = level.get(array["shared"])
+            if not isinstance(home, Mapping) or "shared" in home or array["shared"] == page:
+                text = f"found {array['shared']!r}, expected a page size of this level with an array of its own"
+                raise_problems([Problem((page, "shared"), text)])
+            elif own := array.keys() - {"shared"}:
+                raise_problems([Problem((page, min(own)), f"it lives in the array of {array['shared']}: set that")])
+            else:
+                filled[page] = {**home, **array}
+        return filled
+
+
+class Tlb(Model):
+    """The two levels of the data TLB."""
+
+    l1: TlbLevel
+    l2: TlbLevel
+    l2_cycles: Count = Field(description="Cycles that a hit in the second level costs more than one in the first.")
+
+
+class PrefixPwc(Model):
+    """Paging-structure caches found by virtual prefix, one per level, as Intel describes them.
+
+    An entry of the `pde` cache skips to the page table, one of `pdpte` to the page directory, and so on. The
+    nested ones do the same for the walk of the host dimension.
+    """
+
+    style: Literal["prefix"]
+    pml5e: Array
+    pml4e: Array
+    pdpte: Array
+    pde: Array
+    nested_pml5e: Array
+    nested_pml4e: Array
+    nested_pdpte: Array
+    nested_pde: Array
+
+
+class EntryPwc(Array):
+    """One cache of page-table entries, found by the physical address of the entry, as AMD describes it.
+
+    Entries of the levels below `lowest` are not kept in the guest dimension (a leaf belongs in the TLB), and those
+    below `nested_lowest` not in the nested one.
+    """
+
+    style: Literal["entry"]
+    cycles: Count = Field(description="Cycles of a hit.")
+    nested: Flag = Field(description="It keeps entries of the nested dimension too.")
+    lowest: Literal[1, 2, 3] = Field(description="Lowest level kept of guest or native tables; 1 is the PT.")
+    nested_lowest: Literal[1, 2, 3] = Field(description="Lowest level kept of nested tables.")
+
+
+Pwc = Annotated[PrefixPwc | EntryPwc, Field(discriminator="style")]
+
+
+class Ntlb(Array):
+    """The nested TLB: guest frame to host frame, for the addresses that a guest walk meets."""
+
+    cycles: Count = Field(description="Cycles of a hit.")
+
+
+class CacheLevel(Model):
+    """One cache; `slices` equal parts have each a power of two of sets."""
+
+    size: Size
+    ways: Positive
+    line: Literal[64] = 64
+    slices: Positive = 1
+    cycles: Count = Field(description="Load-to-use cycles of a hit.")
+
+    @property
+    def sets(self) -> int:
+        """Sets of one slice, a power of two."""
+        return self.size // (self.slices * self.ways * self.line)
+
+    @model_validator(mode="after")
+    def _check(self) -> CacheLevel:
+        lines, rest = divmod(self.size, self.line * self.slices)
+        if rest:
+            text = f"{self.size} bytes are not {self.slices} slices of whole {self.line}-byte lines"
+            raise_problems([Problem(("size",), text)])
+        raise_problems(_geometry(lines, self.ways, "size", "lines of each slice"))
+        return self
+
+
+class Cache(Model):
+    """The private caches, the shared one, and where page walks enter them."""
+
+    l1: CacheLevel
+    l2: CacheLevel
+    llc: CacheLevel
+    walker: Literal["l1", "l2"] = Field(description="First level that a page walk's references look in.")
+
+
+class Memory(Model):
+    """DRAM."""
+
+    cycles: Count = Field(description="Load-to-use cycles of a load that local DRAM serves.")
+
+
+class Cost(Model):
+    """Cycles of software and of exits."""
+
+    vm_exit: Count = Field(description="An exit and the entry after it, hardware only.")
+    fault_delivery: Count = Field(description="Delivering a page fault to a kernel and returning from it.")
+    guest_fault: Count = Field(description="A guest kernel's handling of a demand-zero fault, zeroing apart.")
+    zero_page: Count = Field(description="Clearing 4 KiB.")
+    table_page: Count = Field(description="Allocating a page-table page, clearing it apart.")
+    violation_walk: Count = Field(description="Monitor: find the faulting gfn's place, walk the nested tables.")
+    violation_pool: Count = Field(description="Monitor: take a page from the pool.")
+    violation_entry: Count = Field(description="Monitor: write the nested entry.")
+    violation_rmap: Count = Field(description="Monitor: add it to the reverse map.")
+    violation_resume: Count = Field(description="Monitor: dispatch of the exit and the way back to the guest.")
+    grant_fixed: Count = Field(description="Host: one grant of pages to a pool.")
+    grant_page: Count = Field(description="Host: each page of a grant.")
+    reclaim_fixed: Count = Field(description="Host: one taking of spare pages from a pool.")
+    reclaim_page: Count = Field(description="Host: each page taken.")
+    message: Count = Field(description="A message between monitor and host.")
+    context_switch: Count = Field(description="A pCPU goes from one vCPU to another.")
+    ad_assist: Count = Field(description="A walk that sets an accessed or dirty bit, over one that need not.")
+
+    @property
+    def violation(self) -> int:
+        """Cycles of one EPT violation or NPF in the monitor, exit and waiting apart."""
+        return (
+            self.violation_walk
+            + self.violation_pool
+            + self.violation_entry
+            + self.violation_rmap
+            + self.violation_resume
+        )
+
+    def zero(self, order: int) -> int:
+        """Return the cycles of clearing a page of ``2**order`` pages of 4 KiB."""
+        return self.zero_page << order
+
+
+class Cpu(Model):
+    """A CPU: what it can do, its arrays and caches, and what things cost on it.
+
+    Attributes
+    ----------
+    frequency : int
+        Hertz of the TSC, the unit of simulated time.
+    modes : tuple of str
+        Paging modes that it can run.
+    levels : tuple of int
+        Page-table depths that it can walk, 4 or 5.
+    """
+
+    name: str = Field(min_length=1)
+    vendor: Literal["intel", "amd"]
+    description: str
+    frequency: Frequency
+    modes: tuple[Mode, ...] = Field(min_length=1)
+    levels: tuple[Literal[4, 5], ...] = Field(min_length=1)
+    ept_ad: Flag = Field(description="EPT has accessed and dirty bits. (NPT always has.)")
+    walkers: Positive = Field(description="Page walks that can be under way at once.")
+    walk_start: Count = Field(description="Fixed cycles of a walk, its references apart.")
+    tlb: Tlb
+    pwc: Pwc
+    ntlb: Ntlb
+    cache: Cache
+    memory: Memory
+    cost: Cost
+    _figures: tuple[Figure, ...] = PrivateAttr(default=())
+
+    @staticmethod
+    def load(name_or_path: str | Path, *, base: Path | None = None) -> Cpu:
+        """Return a preset by its name, or read a CPU file (its path relative to `base`).
+
+        Raises
+        ------
+        InputError
+            No such preset or file, or something in the file is wrong.
+        """
+        from vmsim.scenario.cpu_files import load_cpu
+
+        return load_cpu(name_or_path, base=base)
+
+    def figures(self) -> Iterator[Figure]:
+        """Yield every number with its source and how sure it is."""
+        yield from self._figures
+
+    def canonical(self) -> dict[str, Any]:
+        """Return what the machine reads, as JSON types: all but the description and the sources."""
+        return _plain(self, {"description"})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Cpu) and self.canonical() == other.canonical()
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.frequency, self.cost))
+
+
+def _plain(model: Model, without: set[str]) -> dict[str, Any]:
+    """Return a table as nested dicts of plain numbers: sizes as bytes, frequencies as hertz."""
+    values = {field.alias or name: getattr(model, name) for name, field in type(model).model_fields.items()}
+    return {
+        key: _plain(value, set()) if isinstance(value, Model) else list(value) if isinstance(value, tuple) else value
+        for key, value in values.items()
+        if key not in without
+    }
+
+
+def _geometry(entries: int, ways: int, key: str, unit: str = "entries") -> Iterator[Problem]:
+    if entries == 0 and ways == 0:
+        return
+    path: KeyPath = (key,)
+    sets, rest = divmod(entries, ways) if ways else (0, 1)
+    if not ways or not entries:
+        yield Problem(path, f"{entries} {unit} in {ways} ways: both must be at least 1, or both 0 for none")
+    elif rest:
+        yield Problem(path, f"{entries} {unit} cannot be divided into {ways} ways")
+    elif sets & (sets - 1):
+        yield Problem(path, f"{entries} {unit} in {ways} ways are {sets} sets; the sets must be a power of two")

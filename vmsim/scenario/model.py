@@ -1,0 +1,384 @@
+"""`Scenario`: everything that a simulation is told, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import isqrt
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, Self
+
+from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, model_validator
+
+from vmsim.errors import InputError
+from vmsim.scenario import toml
+from vmsim.scenario.cpu import Cpu, Mode
+from vmsim.scenario.cpu_files import apply_override, cpu_names, load_cpu
+from vmsim.scenario.locate import locate
+from vmsim.scenario.problems import KeyPath, Problem, input_error, problems_of, raise_problems
+from vmsim.scenario.settings import apply_settings
+from vmsim.scenario.tables import Host, Pool, VmGroup, Warmup, warmup_accesses
+from vmsim.scenario.types import MAX_VMS, Count, Model
+from vmsim.scenario.workload import Trace, Workload
+from vmsim.units import PAGE, PAGE_ORDER, PageSize, format_size
+
+__all__ = ["Marks", "Scenario", "Vm"]
+
+_LINUX_MIN_KB: Final = (128, 262144)
+
+
+class Marks(NamedTuple):
+    """Host watermarks in pages of 4 KiB."""
+
+    min: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vm:
+    """One VM, with nothing left to look up.
+
+    Attributes
+    ----------
+    name : str
+        Unique in the scenario.
+    index : int
+        Position among all VMs, from 0.
+    group : str
+        Name of the ``[[vm]]`` table that it comes from.
+    memory : int
+        Bytes of guest-physical memory.
+    start : int
+        Cycle at which it starts.
+    pool : Pool
+        The page pool of its monitor.
+    """
+
+    name: str
+    index: int
+    group: str
+    memory: int
+    mode: Mode
+    guest_page: PageSize
+    host_page: PageSize
+    populate: Literal["lazy", "eager"]
+    guest_levels: int
+    host_levels: int
+    start: int
+    pool: Pool
+    workload: Workload
+
+    @property
+    def guest_order(self) -> int:
+        """Order of `guest_page`: 0, 9 or 18."""
+        return PAGE_ORDER[self.guest_page]
+
+    @property
+    def host_order(self) -> int:
+        """Order of `host_page`: 0, 9 or 18."""
+        return PAGE_ORDER[self.host_page]
+
+    @property
+    def pages(self) -> int:
+        """Guest-physical memory in pages of 4 KiB."""
+        return self.memory // PAGE
+
+
+class Scenario(Model):
+    """A host, its VMs and what they run; immutable.
+
+    Read one with `load` or `from_toml`, change one with `replace`. Two scenarios are equal if their keys have
+    the same values; the folder that relative paths start from (`base`) does not count.
+    """
+
+    seed: Count = Field(default=1, description="Everything random follows from it.")
+    warmup: Warmup = Field(default="0%")
+    host: Host = Field(default=Host(), description="The machine that the VMs share.")
+    vm: tuple[VmGroup, ...] = Field(
+        description="The VMs; each table is a group of equal ones.", json_schema_extra={"minItems": 1}
+    )
+    _base: Path = PrivateAttr(default=Path())
+    _cpu: Cpu = PrivateAttr()
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a scenario file.
+
+        Raises
+        ------
+        InputError
+            The file cannot be read, is not TOML, or says something that cannot be: with file, line and key.
+        """
+        path = Path(path)
+        return cls.from_toml(toml.read_text(path, "scenario"), source=str(path), base=path.parent)
+
+    @classmethod
+    def from_toml(cls, text: str, *, source: str = "<string>", base: str | Path = ".") -> Self:
+        """Return the scenario that a TOML text describes.
+
+        Parameters
+        ----------
+        text : str
+            A whole scenario file.
+        source : str, optional
+            What errors call the text.
+        base : path, optional
+            Folder that relative paths in it start from.
+
+        Raises
+        ------
+        InputError
+            The text is not TOML, or says something that cannot be: with line and key.
+        """
+        data = toml.parse(text, source)
+        try:
+            return cls.model_validate(data, context={"base": Path(base)})
+        except ValidationError as error:
+            problems = problems_of(error, cls)
+        except RecursionError:
+            problems = [Problem((), "tables are nested too deeply")]
+        raise input_error(source, problems, locate(text))
+
+    def replace(self, **settings: Any) -> Self:
+        """Return a scenario with other values at some dotted keys.
+
+        ``replace(**{"host.pool.min": 128, "vm.mode": "npt", "vm.db.count": 4})``: ``vm.mode`` is for every VM,
+        ``vm.0.mode`` for the first table, ``vm.db.mode`` for the one named db. None gives a key its default.
+        A new ``workload.kind`` keeps the keys that both kinds have.
+
+        Raises
+        ------
+        InputError
+            A key that does not exist (with the nearest one that does), or a value that cannot be.
+        """
+        data = self._data()
+        apply_settings(data, settings)
+        try:
+            return type(self).model_validate(data, context={"base": self._base})
+        except ValidationError as error:
+            problems = problems_of(error, type(self))
+        raise input_error("scenario", problems, {})
+
+    def with_mode(self, mode: Mode) -> Self:
+        """Return the scenario with every VM in `mode`.
+
+        In native mode, `host_page` and `host_levels` go back to their defaults: they mean nothing there.
+        """
+        only_nested = {"vm.host_page": None, "vm.host_levels": None} if mode == "native" else {}
+        return self.replace(**{"vm.mode": mode}, **only_nested)
+
+    def to_toml(self) -> str:
+        """Return the scenario as a TOML text, defaults written out; `from_toml` gives an equal scenario."""
+        import tomli_w
+
+        return tomli_w.dumps(self._data())
+
+    def save(self, path: str | Path) -> None:
+        """Write the scenario to a file, whole or not at all.
+
+        Relative paths that lead to a file are written so that they lead there from the new folder.
+
+        Raises
+        ------
+        InputError
+            The folder is missing or read-only, or the disk is full.
+        """
+        from vmsim.files import replacing
+
+        path = Path(path)
+        moved = self.replace(**dict(self._moved_paths(path.parent)))
+        with replacing(path) as temporary:
+            temporary.write_text(moved.to_toml(), encoding="utf-8")
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """Return the JSON Schema (draft 2020-12) of scenario files."""
+        schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **cls.model_json_schema()}
+        schema["title"] = "vmsim scenario"
+        return schema
+
+    @property
+    def base(self) -> Path:
+        """Folder that relative paths start from; no part of the scenario's identity."""
+        return self._base
+
+    @property
+    def cpu(self) -> Cpu:
+        """The host's CPU, `host.cpu_override` included."""
+        return self._cpu
+
+    @cached_property
+    def vms(self) -> tuple[Vm, ...]:
+        """All VMs, in the order of the file, each group expanded by its count."""
+        pairs = [(group, name) for group in self.vm for name in group.names()]
+        return tuple(self._expanded(group, name, index) for index, (group, name) in enumerate(pairs))
+
+    @property
+    def quantum(self) -> int:
+        """Time slice of a pCPU in cycles."""
+        return self.host.quantum.cycles(self.cpu.frequency)
+
+    @property
+    def watermarks(self) -> Marks:
+        """Watermarks of the host in 4 KiB pages.
+
+        What the scenario leaves out follows Linux (mm/page_alloc.c): min is the square root of 16 times the
+        memory in KiB, held between 128 and 262144 KiB; low is 5/4 of min, high 6/4.
+        """
+        kib = isqrt(16 * (self.host.memory >> 10))
+        given = self.host.watermarks
+        floor, ceiling = _LINUX_MIN_KB
+        lowest = given.min // PAGE if given.min else (max(floor, min(kib, ceiling)) << 10) // PAGE
+        low = given.low // PAGE if given.low else lowest * 5 // 4
+        high = given.high // PAGE if given.high else lowest * 6 // 4
+        return Marks(lowest, low, high)
+
+    def warmup_accesses(self, accesses: int) -> int:
+        """Return how many of a VM's first accesses, of `accesses` in all, are left out of the figures."""
+        return warmup_accesses(self.warmup, accesses)
+
+    def canonical(self) -> str:
+        """Return what decides the results, as JSON with sorted keys: the text to hash.
+
+        Sizes are in bytes, times in cycles, the CPU is written out figure by figure and groups VM by VM, so
+        that two ways of writing the same thing are the same text.
+        """
+        host = {
+            "cpu": self.cpu.canonical(),
+            "cores": self.host.cores,
+            "memory": self.host.memory,
+            "quantum": self.quantum,
+            "data_caches": self.host.data_caches,
+            "what_if": self.host.what_if,
+            "watermarks": self.watermarks,
+        }
+        vms = [
+            {name: getattr(vm, name) for name in Vm.__slots__ if name not in ("index", "group")}
+            | {"pool": dict(vm.pool), "workload": dict(vm.workload)}
+            for vm in self.vms
+        ]
+        tables = {"seed": self.seed, "warmup": self.warmup, "host": host, "vms": vms}
+        return json.dumps(tables, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Scenario) and self._fields() == other._fields()
+
+    def __hash__(self) -> int:
+        return hash(self._fields())
+
+    def _fields(self) -> tuple[object, ...]:
+        return self.seed, self.warmup, self.host, self.vm
+
+    def _data(self) -> dict[str, Any]:
+        """Return the tables as in a TOML file, without empty ones; the kind of a workload comes first."""
+        data = self.model_dump(exclude_none=True)
+        data["host"] = {key: value for key, value in data["host"].items() if value != {}}
+        for group in data["vm"]:
+            group["workload"] = {"kind": group["workload"].pop("kind"), **group["workload"]}
+        return data
+
+    def _expanded(self, group: VmGroup, name: str, index: int) -> Vm:
+        return Vm(
+            name=name,
+            index=index,
+            group=group.name,
+            memory=group.memory,
+            mode=group.mode,
+            guest_page=group.guest_page,
+            host_page=group.host_page,
+            populate=group.populate,
+            guest_levels=group.guest_levels,
+            host_levels=group.host_levels,
+            start=group.start.cycles(self.cpu.frequency),
+            pool=group.pool.over(self.host.pool) if group.pool else self.host.pool,
+            workload=group.workload,
+        )
+
+    def _moved_paths(self, folder: Path) -> Iterator[tuple[str, str]]:
+        """Yield the keys of relative paths that lead to a file, with the path from another folder."""
+        paths = {"host.cpu": self.host.cpu} if self.host.cpu not in cpu_names() else {}
+        paths |= {
+            f"vm.{number}.workload.path": group.workload.path
+            for number, group in enumerate(self.vm)
+            if isinstance(group.workload, Trace)
+        }
+        for key, text in paths.items():
+            target = self._base / text
+            if not Path(text).is_absolute() and target.is_file():
+                yield key, Path(os.path.relpath(target, folder)).as_posix()
+
+    @model_validator(mode="after")
+    def _check(self, info: ValidationInfo) -> Self:
+        context: Mapping[str, Any] = info.context or {}
+        self._base = context.get("base", Path())
+        raise_problems(self._load_cpu())
+        raise_problems([*self._host_problems(), *self._name_problems(), *self._vm_problems()])
+        return self
+
+    def _load_cpu(self) -> Iterator[Problem]:
+        try:
+            self._cpu = load_cpu(self.host.cpu, base=self._base)
+            if self.host.cpu_override:
+                self._cpu = apply_override(self._cpu, self.host.cpu_override)
+        except ValidationError as error:
+            for problem in problems_of(error, Cpu):
+                yield Problem(("host", "cpu_override", *problem.path), problem.text)
+        except InputError as error:
+            yield Problem(("host", "cpu"), str(error))
+
+    def _host_problems(self) -> Iterator[Problem]:
+        if self.quantum < 1:
+            text = f"{self.host.quantum} is less than one cycle of {self.cpu.name}"
+            yield Problem(("host", "quantum"), text)
+        marks, pages = self.watermarks, self.host.memory // PAGE
+        if not marks.min <= marks.low <= marks.high:
+            text = f"expected min ≤ low ≤ high, found {marks.min}, {marks.low}, {marks.high} pages"
+            yield Problem(("host", "watermarks"), text)
+        elif marks.high >= pages:
+            size, memory = format_size(marks.high * PAGE), format_size(self.host.memory)
+            yield Problem(("host", "watermarks"), f"high ≥ host.memory ({size} ≥ {memory})")
+
+    def _name_problems(self) -> Iterator[Problem]:
+        total = sum(group.count for group in self.vm)
+        if not 1 <= total <= MAX_VMS:
+            yield Problem(("vm",), f"{total} VMs, expected 1 to {MAX_VMS}")
+            return
+        taken: dict[str, int] = {}
+        for number, group in enumerate(self.vm):
+            for name in {group.name: None} | dict.fromkeys(group.names()):
+                first = taken.setdefault(name, number)
+                if first != number:
+                    text = f"duplicated VM name {name!r}: the table vm.{first} already gives it"
+                    yield Problem(("vm", number, "name"), text)
+                    break
+
+    def _vm_problems(self) -> Iterator[Problem]:
+        for number, group in enumerate(self.vm):
+            here: KeyPath = ("vm", number)
+            if group.pool is not None:
+                pool = group.pool.over(self.host.pool)
+                if pool.min > pool.max:
+                    text = f"pool.min > pool.max ({pool.min} > {pool.max}, with what host.pool says)"
+                    yield Problem((*here, "pool"), text)
+            if self.host.what_if:
+                continue
+            if group.mode not in self.cpu.modes:
+                yield Problem((*here, "mode"), _mode_refused(group.mode, self.cpu))
+            nested = {"host_levels": group.host_levels} if group.mode != "native" else {}
+            for key, levels in {"guest_levels": group.guest_levels, **nested}.items():
+                if levels not in self.cpu.levels:
+                    text = f"{self.cpu.name} has no {levels}-level paging; host.what_if = true allows it anyway"
+                    yield Problem((*here, key), text)
+
+
+def _mode_refused(mode: Mode, cpu: Cpu) -> str:
+    owner = {"ept": "Intel", "npt": "AMD"}.get(mode, "none")
+    vendor = {"intel": "an Intel", "amd": "an AMD"}[cpu.vendor]
+    return (
+        f"mode {mode} belongs to {owner} CPUs and {cpu.name} is {vendor} CPU; it has {', '.join(cpu.modes)}. "
+        f"host.what_if = true allows it anyway"
+    )

@@ -1,0 +1,245 @@
+"""The tables of a scenario file as they are written: ``[host]``, ``[host.pool]``, ``[[vm]]``, ..."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
+
+from vmsim.errors import InputError
+from vmsim.scenario.cpu import Mode
+from vmsim.scenario.cpu_files import Override, nested
+from vmsim.scenario.problems import Problem, raise_problems
+from vmsim.scenario.types import Cores, Count, DurationField, Flag, Model, PageSizeField, Positive, Size, Vms
+from vmsim.scenario.workload import Generator, Workload
+from vmsim.units import PAGE, PAGE_BYTES, format_size, is_canonical, parse_duration
+
+__all__ = [
+    "MAX_MEMORY",
+    "Host",
+    "Pool",
+    "PoolOverride",
+    "VmGroup",
+    "Watermarks",
+    "warmup_accesses",
+]
+
+MAX_MEMORY: Final = 4 << 40
+_NAME: Final = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$"
+_PERCENT: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,9})?)\s*%")
+_WARMUP_HELP: Final = 'write a share below 100 % such as "10%", or a number of accesses of each VM'
+
+
+class Pool(Model):
+    """The page pool of a monitor, in pages of 4 KiB."""
+
+    min: Count = Field(default=64, description="Free pages under which the host must refill the pool.")
+    max: Positive = Field(default=1024, description="Free pages over which the host may take the spare ones.")
+    batch: Positive = Field(default=256, description="Pages of one refill.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Pool:
+        if self.min > self.max:
+            text = f"pool.min > pool.max ({self.min} > {self.max}); a pool needs min ≤ max"
+            raise_problems([Problem(("min",), text)])
+        return self
+
+
+class PoolOverride(Model):
+    """What differs from ``[host.pool]`` for the monitor of one VM."""
+
+    min: Count | None = None
+    max: Positive | None = None
+    batch: Positive | None = None
+
+    def over(self, pool: Pool) -> Pool:
+        """Return `pool` with what is given here in place of its own."""
+        return pool.model_copy(update=self.model_dump(exclude_none=True))
+
+
+class Watermarks(Model):
+    """Free host memory at which reclaim starts and stops; what is left out follows Linux's rule."""
+
+    min: Size | None = Field(default=None, description="Below it, allocations wait for reclaim.")
+    low: Size | None = Field(
+        default=None, description="Below it, reclaim in the background starts. Default 5/4 of min."
+    )
+    high: Size | None = Field(default=None, description="At it, reclaim stops. Default 6/4 of min.")
+
+
+def _flat(value: object) -> object:
+    """Return nested tables as sorted pairs of key path and value, which can be hashed."""
+    if not isinstance(value, Mapping):
+        return value
+    return tuple(sorted(_pairs(value, ()), key=lambda pair: pair[0]))
+
+
+def _pairs(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _pairs(value, (*path, key))
+        else:
+            yield (*path, key), tuple(value) if isinstance(value, list) else value
+
+
+def _written(override: Override) -> dict[str, Any]:
+    return nested(tuple((path, list(v) if isinstance(v, tuple) else v) for path, v in override))
+
+
+CpuOverride = Annotated[
+    Override,
+    BeforeValidator(_flat),
+    PlainSerializer(_written, return_type=dict[str, Any]),
+    WithJsonSchema({"type": "object", "description": "Tables merged over those of the CPU."}),
+]
+
+
+def _size_check(key: str, memory: int) -> Iterator[Problem]:
+    if memory < PAGE:
+        yield Problem((key,), f"{format_size(memory)} is smaller than a page of 4KiB")
+    elif memory % PAGE:
+        yield Problem((key,), f"{format_size(memory)} is not a whole number of 4KiB pages")
+    elif memory > MAX_MEMORY:
+        yield Problem((key,), f"{format_size(memory)} is more than vmsim can simulate ({format_size(MAX_MEMORY)})")
+
+
+class Host(Model):
+    """The machine that the VMs share."""
+
+    cpu: str = Field(
+        default="skylake-x",
+        min_length=1,
+        description="A CPU preset, or the path of a CPU file relative to the scenario's folder.",
+    )
+    cpu_override: CpuOverride = Field(default=(), description="Numbers that replace those of the CPU.")
+    cores: Cores = Field(default=1, description="pCPUs.")
+    memory: Size = Field(default=16 << 30, description="Memory of the host; that of the VMs may exceed it.")
+    quantum: DurationField = Field(
+        default=parse_duration("1ms"),
+        description="Time slice of a pCPU.",
+        json_schema_extra={"default": "1ms"},
+    )
+    data_caches: Flag = Field(default=False, description="Data accesses go through the caches, as page walks do.")
+    what_if: Flag = Field(default=False, description="Allow paging modes and depths that the CPU does not have.")
+    pool: Pool = Field(default=Pool(), description="The page pool of every monitor.")
+    watermarks: Watermarks = Field(default=Watermarks(), description="Free memory at which reclaim starts and stops.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Host:
+        problems = list(_size_check("memory", self.memory))
+        if not self.quantum.amount:
+            problems.append(Problem(("quantum",), "a zero time slice; it must be at least one cycle"))
+        if self.pool.max * PAGE > self.memory:
+            size = format_size(self.pool.max * PAGE)
+            text = f"pool.max > host.memory ({size} > {format_size(self.memory)})"
+            problems.append(Problem(("pool", "max"), text))
+        raise_problems(problems)
+        return self
+
+
+class VmGroup(Model):
+    """One ``[[vm]]`` table: `count` VMs alike."""
+
+    name: str = Field(pattern=_NAME, description="Letters, digits, - and _; VMs of a group get -0, -1, … after it.")
+    count: Vms = Field(default=1, description="VMs of this kind.")
+    memory: Size = Field(description="Guest-physical memory.")
+    mode: Mode = Field(description="How addresses are translated.")
+    guest_page: PageSizeField = Field(default="4K", description="Page size that the guest kernel maps with.")
+    host_page: PageSizeField = Field(default="4K", description="Page size that the monitor backs guest memory with.")
+    populate: Literal["lazy", "eager"] = Field(
+        default="lazy", description="lazy: one fault for each page. eager: backed before the clock starts."
+    )
+    guest_levels: Literal[4, 5] = Field(default=4, description="Depth of the guest's page tables.")
+    host_levels: Literal[4, 5] = Field(default=4, description="Depth of the nested page tables.")
+    start: DurationField = Field(
+        default=parse_duration("0s"), description="When the VM starts.", json_schema_extra={"default": "0s"}
+    )
+    pool: PoolOverride | None = Field(default=None, description="What differs from host.pool.")
+    workload: Workload = Field(description="What the VM runs.")
+
+    @model_validator(mode="after")
+    def _check(self) -> VmGroup:
+        raise_problems(self._problems())
+        return self
+
+    def names(self) -> list[str]:
+        """Return the names of the group's VMs."""
+        return [self.name] if self.count == 1 else [f"{self.name}-{number}" for number in range(self.count)]
+
+    def _problems(self) -> Iterator[Problem]:
+        if self.name.isdigit() or self.name in type(self).model_fields:
+            yield Problem(("name",), f"{self.name!r} would be ambiguous in a key such as vm.{self.name}.mode")
+        yield from _size_check("memory", self.memory)
+        yield from self._page_problems()
+        if isinstance(self.workload, Generator):
+            yield from self._region_problems(self.workload)
+
+    def _page_problems(self) -> Iterator[Problem]:
+        guest, host = PAGE_BYTES[self.guest_page], PAGE_BYTES[self.host_page]
+        if guest > self.memory >= PAGE:
+            text = f"guest_page > memory ({self.guest_page} > {format_size(self.memory)})"
+            yield Problem(("guest_page",), text)
+        if self.mode != "native":
+            if host > self.memory >= PAGE:
+                text = f"host_page > memory ({self.host_page} > {format_size(self.memory)})"
+                yield Problem(("host_page",), text)
+            return
+        if self.host_page not in ("4K", self.guest_page):
+            text = (
+                f"found {self.host_page!r}, but mode native has no second dimension to map with it; "
+                f"leave host_page out, and choose the page size with guest_page"
+            )
+            yield Problem(("host_page",), text)
+        if self.host_levels != 4:
+            yield Problem(("host_levels",), "mode native has no nested tables; leave host_levels out")
+
+    def _region_problems(self, workload: Generator) -> Iterator[Problem]:
+        if workload.footprint > self.memory:
+            sizes = f"{format_size(workload.footprint)} > {format_size(self.memory)}"
+            yield Problem(("workload", "footprint"), f"footprint > memory of the VM ({sizes})")
+        bits = 48 if self.guest_levels == 4 else 57
+        last = workload.base + workload.footprint - 1
+        wrong = next((a for a in (workload.base, last) if not is_canonical(a, bits)), None)
+        if wrong is not None:
+            text = f"{wrong:#_x} is not a canonical {bits}-bit address"
+            yield Problem(("workload", "base"), f"{text} (the region ends at {last:#_x})" if wrong == last else text)
+        elif last >= 1 << (bits - 1):
+            text = f"{workload.base:#_x} is in the kernel's half of the address space; expected the lower half"
+            yield Problem(("workload", "base"), text)
+
+
+def _parse_warmup(value: object) -> str | int:
+    """Return an access count above 0, or a share as text without needless digits."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value or "0%"
+    match = _PERCENT.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None or Fraction(match[1]) >= 100:
+        raise InputError(f"{value!r} is not a warm-up; {_WARMUP_HELP}")
+    number = match[1].rstrip("0").rstrip(".") if "." in match[1] else match[1]
+    return f"{number.lstrip('0') or '0'}%" if not number.startswith("0.") else f"{number}%"
+
+
+def warmup_accesses(warmup: str | int, accesses: int) -> int:
+    """Return how many of a VM's `accesses` are warm-up, exactly; a share is rounded down."""
+    if isinstance(warmup, int):
+        return min(warmup, accesses)
+    return int(Fraction(warmup.removesuffix("%")) / 100 * accesses)
+
+
+Warmup = Annotated[
+    str | int,
+    BeforeValidator(_parse_warmup),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^\s*[0-9]{1,2}(\.[0-9]+)?\s*%\s*$"},
+                {"type": "integer", "minimum": 0},
+            ],
+            "description": "Part of each VM's accesses left out of the figures: a share, or a number.",
+            "examples": ["10%", 1000000],
+        }
+    ),
+]

@@ -1,0 +1,66 @@
+"""Workloads: streams of guest accesses, made by generators or read from traces of real programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vmsim.errors import InputError
+from vmsim.workloads import generators
+from vmsim.workloads.stream import Chunk, Event, Kind, Op, Stream
+
+__all__ = ["Chunk", "Event", "Kind", "Op", "Stream", "open_stream"]
+
+
+def _generator(spec: Any, seed: int) -> generators.Generator:
+    shared = {"size": spec.footprint, "base": spec.base, "seed": seed}
+    if spec.kind == "gups":
+        return generators.Gups(**shared, runs=spec.updates)
+    shared |= {"runs": spec.accesses, "writes": float(spec.writes)}
+    match spec.kind:
+        case "uniform":
+            return generators.Uniform(**shared)
+        case "zipf":
+            return generators.Zipf(**shared, exponent=float(spec.exponent))
+        case "sequential":
+            return generators.Sequential(**shared, stride=spec.stride)
+        case "chase":
+            return generators.Chase(**shared, stride=spec.stride, order=spec.order)
+        case "working-set":
+            return generators.WorkingSet(**shared, window=spec.window, phase=spec.phase, step=spec.step)
+    raise InputError(
+        f"workload: kind = {spec.kind!r}: expected trace, uniform, zipf, sequential, chase, gups or working-set."
+    )
+
+
+def open_stream(spec: Any, *, base: Path, memory: int, seed: int) -> Stream:
+    """Open the stream that a scenario's workload describes.
+
+    Parameters
+    ----------
+    spec : object
+        Its `kind` says which further attributes it has. `trace`: path, repeat, format. Generators: footprint (bytes),
+        accesses, writes, base, and `zipf`: exponent; `sequential`: stride; `chase`: stride, order; `working-set`:
+        window, phase, step; `gups`: updates in the place of accesses and writes.
+    base : Path
+        The folder that relative paths start from.
+    memory : int
+        The guest's memory in bytes.
+    seed : int
+        Of the generators; a trace has no chance in it.
+
+    Raises
+    ------
+    InputError
+        A parameter is not usable, a trace is missing, broken or in no known format, or the footprint is larger than
+        the guest's memory.
+    """
+    stream: Stream = _generator(spec, seed)
+    needed = int(stream.footprint()[1].sum())
+    if needed > memory:
+        raise InputError(
+            f"workload {stream.name}: its footprint of {needed} bytes ({needed / 2**20:.1f} MiB) is larger than the "
+            f"guest's memory of {memory} bytes ({memory / 2**20:.1f} MiB): give the guest more memory or choose a "
+            "smaller workload."
+        )
+    return stream

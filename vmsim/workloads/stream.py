@@ -1,0 +1,138 @@
+"""The stream of operations that a guest's processor executes, as columns.
+
+A stream is read chunk by chunk. A chunk holds runs, in program order: a run is `count` consecutive accesses of one
+kind to one block (a 4 KiB page, or a 64-byte line where a trace was recorded so finely). Everything that is not an
+access (a mapping made or undone, a fork, an exit) is an `Event` between two runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "CHUNK",
+    "PAGE",
+    "USER_END",
+    "Addresses",
+    "Chunk",
+    "Counts",
+    "Event",
+    "Kind",
+    "Kinds",
+    "Op",
+    "Regions",
+    "Stream",
+]
+
+PAGE = 4096
+USER_END = 1 << 47  # the first gva that is not user space under 4-level paging
+CHUNK = 1 << 18  # runs in a chunk, unless the caller asks for another number
+
+Addresses: TypeAlias = NDArray[np.int64]
+Counts: TypeAlias = NDArray[np.int32]
+Kinds: TypeAlias = NDArray[np.uint8]
+Regions: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+class Kind(IntEnum):
+    """What a run of accesses does."""
+
+    READ = 0
+    WRITE = 1
+    FETCH = 2
+
+
+class Op(IntEnum):
+    """What an event does. `Event` says what its address, length and argument are."""
+
+    MAP = 0
+    UNMAP = 1
+    PROTECT = 2
+    BRK = 3
+    FORK = 4
+    EXEC = 5
+    EXIT = 6
+    SWITCH = 7
+    COMPUTE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An operation that is not an access. It happens before run `position` of its chunk; 0 ≤ position ≤ runs.
+
+    | op | address | length | argument |
+    |---|---|---|---|
+    | MAP | start of the mapping; it replaces what was there | bytes | protection bits (read 1, write 2, execute 4) |
+    | UNMAP | start | bytes | 0 |
+    | PROTECT | start | bytes | protection bits |
+    | BRK | the new end of the heap | 0 | 0 |
+    | FORK | 0 | 0 | the child's pid |
+    | EXEC | 0 | 0 | 0 |
+    | EXIT | 0 | 0 | exit status |
+    | SWITCH | 0 | 0 | 0; `pid` runs from here on |
+    | COMPUTE | 0 | 0 | cycles |
+
+    Processes are numbered from 1 in order of appearance, so that a recording does not depend on the recorder's
+    process ids.
+    """
+
+    position: int
+    op: Op
+    pid: int
+    address: int
+    length: int
+    argument: int
+
+
+class Chunk(NamedTuple):
+    """A stretch of a stream. The arrays are C-contiguous and equally long.
+
+    Attributes
+    ----------
+    address : int64[runs]
+        gva of a run's first access, rounded down to the stream's granule.
+    count : int32[runs]
+        Accesses in the run, at least 1.
+    kind : uint8[runs]
+        `Kind` of all of them.
+    events : tuple of Event
+        Sorted by position.
+    """
+
+    address: Addresses
+    count: Counts  # type: ignore[assignment]  # in the place of tuple.count, which says nothing here
+    kind: Kinds
+    events: tuple[Event, ...]
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """A workload, ready to be read any number of times."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in results."""
+        ...
+
+    @property
+    def accesses(self) -> int:
+        """Accesses in the whole stream, all repeats included."""
+        ...
+
+    def footprint(self) -> Regions:
+        """Return starts and lengths in bytes (int64[k] each) of the regions used: sorted, disjoint, page-aligned."""
+        ...
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Read the stream from its start. Every call gives the same chunks."""
+        ...
+
+    def digest(self) -> str:
+        """Return a SHA-256 in hexadecimal: of a file's bytes, or of a generator's parameters."""
+        ...
