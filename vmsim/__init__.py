@@ -1,0 +1,40 @@
+"""Simulate what memory costs when several virtual machines share a host.
+
+``vmsim.run("scenario.toml")`` simulates one scenario, ``vmsim.compare("scenario.toml")`` the same one under
+several paging modes. Everything is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vmsim.api import compare, run
+    from vmsim.errors import InputError
+    from vmsim.record.comparison import Comparison
+    from vmsim.record.result import Result
+    from vmsim.scenario import Scenario
+
+__all__ = ["Comparison", "InputError", "Result", "Scenario", "__version__", "compare", "run"]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Comparison": "vmsim.record.comparison",
+    "InputError": "vmsim.errors",
+    "Result": "vmsim.record.result",
+    "Scenario": "vmsim.scenario",
+    "compare": "vmsim.api",
+    "run": "vmsim.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vmsim' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

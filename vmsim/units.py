@@ -23,6 +23,7 @@ __all__ = [
     "Duration",
     "PageSize",
     "format_address",
+    "format_decimal",
     "format_frequency",
     "format_size",
     "is_canonical",
@@ -131,7 +132,7 @@ class Duration:
         for unit, scale in _SECONDS.items():
             if (self.amount / scale).denominator == 1:
                 return f"{self.amount / scale}{unit}"
-        return f"{_decimal(self.amount / _SECONDS['ns'])}ns"
+        return f"{format_decimal(self.amount / _SECONDS['ns'])}ns"
 
 
 def parse_duration(text: object) -> Duration:
@@ -177,7 +178,7 @@ def parse_frequency(text: object) -> int:
 def format_frequency(frequency: int) -> str:
     """Return `frequency` hertz in the largest unit not above it: 2100000000 is ``"2.1GHz"``."""
     unit, scale = next(((u, s) for u, s in _HERTZ.items() if frequency >= s), ("Hz", 1))
-    return f"{_decimal(Fraction(frequency, scale))}{unit}"
+    return f"{format_decimal(Fraction(frequency, scale))}{unit}"
 
 
 def seconds(cycles: int, frequency: int) -> Fraction:
@@ -237,8 +238,11 @@ def _scaled(text: object, units: Mapping[str, int | Fraction]) -> Fraction | Non
     return Fraction(match[1]) * units[match[2]]
 
 
-def _decimal(value: Fraction) -> str:
-    """Return the finite decimal expansion of a fraction whose denominator divides a power of ten."""
+def format_decimal(value: Fraction) -> str:
+    """Return the finite decimal expansion of a fraction whose denominator divides a power of ten.
+
+    No digit more than it takes: 1/2 is ``"0.5"``, 10/1 is ``"10"``.
+    """
     digits = 0
     while (value * 10**digits).denominator != 1:
         digits += 1

@@ -13,7 +13,20 @@ import numpy as np
 
 from vmsim.jit import kernel, leaf
 
-__all__ = ["FRAME_RECORD", "MAX_ORDER", "NO_FRAME", "ZONE", "State", "allocate", "allocate_many", "free", "free_many", "make_zone"]
+__all__ = [
+    "FRAME_RECORD",
+    "MAX_ORDER",
+    "NO_FRAME",
+    "ZONE",
+    "State",
+    "allocate",
+    "allocate_many",
+    "free",
+    "free_many",
+    "free_owned",
+    "make_zone",
+    "set_state",
+]
 
 MAX_ORDER = 18  # 1 GiB; Linux stops at 4 MiB (MAX_PAGE_ORDER 10) and needs boot-time hugetlb for 1 GiB pages
 NO_FRAME = -1
@@ -162,3 +175,21 @@ def free_many(zones, frames, order, pfns):
     """Give back the blocks `pfns` (int64[:]) of 2**order frames each."""
     for number in range(len(pfns)):
         _free(zones[0], frames, pfns[number], order)
+
+
+@kernel
+def set_state(frames, pfns, state):
+    """Note a new use of the frames `pfns` (int64[:])."""
+    for number in range(len(pfns)):
+        frames[pfns[number]].state = state
+
+
+@kernel
+def free_owned(zones, frames, owner):
+    """Give back every frame of `owner`; return how many there were."""
+    count = 0
+    for pfn in range(len(frames)):
+        if frames[pfn].owner == owner:
+            _free(zones[0], frames, pfn, 0)
+            count += 1
+    return count

@@ -15,7 +15,7 @@ import numpy as np
 from vmsim.machine.pwc import PwcStyle
 from vmsim.machine.sets import EMPTY, keyed_set, tag_set
 
-__all__ = ["Count", "Geometry", "Unit", "VM", "make_cores", "make_llc", "make_vm"]
+__all__ = ["LEVELS", "VM", "Count", "Geometry", "Unit", "make_cores", "make_llc", "make_vm"]
 
 
 class Count(IntEnum):
@@ -68,7 +68,7 @@ class Geometry:
     pwc_style: PwcStyle = PwcStyle.PREFIX
     pwc: Mapping[str, Unit] = field(default_factory=dict)
     pwc_lowest: int = 2
-    pwc_nested: bool = True
+    pwc_nested_lowest: int = 2  # LEVELS: keeps no nested entries
     pwc_cycles: int = 0
     ntlb: Unit | None = None
     ntlb_cycles: int = 0
@@ -83,7 +83,7 @@ _PREFIXES = ("pde", "pdpte", "pml4e", "pml5e")
 _SETTINGS = (
     "pwc_style",
     "pwc_lowest",
-    "pwc_nested",
+    "pwc_nested_lowest",
     "pwc_cycles",
     "ntlb_cycles",
     "l2_tlb_cycles",
@@ -108,7 +108,7 @@ def make_cores(geometry: Geometry, count: int) -> np.ndarray:
     fields: list[tuple] = [(name, keyed_set(unit.ways), (unit.sets,)) for name, unit in keyed.items()]
     fields += [(name, tag_set(unit.ways), (unit.sets,)) for name, unit in (("l1", geometry.l1), ("l2", geometry.l2))]
     fields += [(f"{level}_{what}", "i8", (3,)) for level in ("l1", "l2") for what in ("home", "fold")]
-    fields += [("latency", "i8", (4,)), ("sizes", "i8"), ("ntlb_entries", "i8")]
+    fields += [("pwc_present", "i8", (2,)), ("latency", "i8", (4,)), ("sizes", "i8"), ("ntlb_entries", "i8")]
     fields += [(name, "i8") for name in _SETTINGS]
 
     cores = np.zeros(count, np.dtype((np.record, fields)))
@@ -118,6 +118,10 @@ def make_cores(geometry: Geometry, count: int) -> np.ndarray:
         cores[f"{level}_home"] = home
         cores[f"{level}_fold"] = [units[n].fold or 63 if n < len(units) else 63 for n in range(3)]
     cores["latency"] = geometry.latency
+    for dimension, prefix in enumerate(("", "nested_")):
+        cores["pwc_present"][:, dimension] = sum(
+            1 << level for level, name in enumerate(_PREFIXES, start=2) if prefix + name in geometry.pwc
+        )
     cores["ntlb_entries"] = geometry.ntlb.sets * geometry.ntlb.ways if geometry.ntlb else 0
     for name in _SETTINGS:
         cores[name] = int(getattr(geometry, name))
@@ -151,6 +155,9 @@ VM = np.dtype(
             ("walk_cycles", "i8"),
             ("fault_gpa", "i8"),
             ("fault_code", "i8"),
+            ("logging", "i8"),  # 1: note each walk reference in the log
+            ("logged", "i8"),
+            ("log", "i8", (64, 3)),  # hpa, guest level << 8 | nested level, Served
             ("counters", "i8", (len(Count),)),
             ("refs", "i8", (LEVELS, LEVELS, 5)),  # guest level, nested level, Served
             ("pwc", "i8", (2, LEVELS, 2)),  # dimension, level, hit

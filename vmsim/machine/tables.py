@@ -5,13 +5,24 @@ from __future__ import annotations
 import numpy as np
 
 from vmsim.jit import kernel
-from vmsim.machine.buddy import State
+from vmsim.machine.buddy import NO_FRAME, State, allocate, free_many
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT
 from vmsim.machine.memory import clear_frame, entry_at, read_word, write_word
 
-__all__ = ["UNBACKED", "host_address", "map_pages", "missing_tables", "unmap_pages"]
+__all__ = [
+    "BLOCKED",
+    "MAPPED",
+    "UNBACKED",
+    "host_address",
+    "map_pages",
+    "missing_tables",
+    "populate",
+    "unmap_pages",
+]
 
 UNBACKED = -1
+MAPPED = -1
+BLOCKED = -2
 
 
 @kernel
@@ -35,8 +46,9 @@ def host_address(memory, nested_root, nested_levels, gpa):
 def missing_tables(memory, root, levels, leaf_level, nested_root, nested_levels, address):
     """Return how many tables must be made before `address` can be mapped at `leaf_level`; 0 if they are all there.
 
-    Tables are entered by their gpa through the nested tables (by their hpa where there are none). A large page in
-    the way counts as no missing table: -1 says that `address` is mapped already, at `leaf_level` or above.
+    MAPPED says that `address` is mapped already, at `leaf_level` or above; BLOCKED that a table of smaller pages
+    stands where the large page would go. Tables are entered by their gpa through the nested tables (by their hpa
+    where there are none).
     """
     level = levels
     table = root
@@ -44,11 +56,13 @@ def missing_tables(memory, root, levels, leaf_level, nested_root, nested_levels,
         table = host_address(memory, nested_root, nested_levels, table)
         entry = read_word(memory, entry_at(table, address, level))
         if level == leaf_level:
-            return -1 if entry else 0
+            if entry == 0:
+                return 0
+            return MAPPED if level == 1 or entry & LARGE else BLOCKED
         if entry == 0:
             return level - leaf_level
         if entry & LARGE:
-            return -1
+            return MAPPED
         table = entry & FRAME
         level -= 1
 
@@ -121,6 +135,66 @@ def map_pages(
 
 
 @kernel
+def populate(
+    memory,
+    zones,
+    frames,
+    owner,
+    root,
+    levels,
+    leaf_level,
+    nested_root,
+    nested_levels,
+    address,
+    limit,
+    table_bits,
+    page_bits,
+    tables,
+    pages,
+):
+    """Map [address, limit) to newly allocated frames, page by page; what is mapped already stays.
+
+    Parameters are as of `map_pages`, with the zone and the owner of the frames, and scratch space: `tables`
+    (int64[8]) and `pages` (int64[1]).
+
+    Returns
+    -------
+    int
+        Where it stopped: `limit`, or the first address for which there was no frame.
+    """
+    step = 1 << (3 + 9 * leaf_level)
+    order = 9 * (leaf_level - 1)
+    address &= ~(step - 1)
+    while address < limit:
+        missing = missing_tables(memory, root, levels, leaf_level, nested_root, nested_levels, address)
+        if missing >= 0:
+            if zones[0].free < missing + (1 << order):
+                return address
+            for number in range(missing):
+                tables[number] = allocate(zones, frames, 0, State.TABLE, owner)
+            pages[0] = allocate(zones, frames, order, State.GUEST, owner)
+            if pages[0] == NO_FRAME:
+                free_many(zones, frames, 0, tables[:missing])
+                return address
+            map_pages(
+                memory,
+                frames,
+                root,
+                levels,
+                leaf_level,
+                nested_root,
+                nested_levels,
+                address,
+                pages,
+                tables,
+                table_bits,
+                page_bits,
+            )
+        address += step
+    return limit
+
+
+@kernel
 def unmap_pages(memory, root, levels, nested_root, nested_levels, address, limit, gone, orders):
     """Clear the leaf entries of [address, limit); tables stay.
 
@@ -128,7 +202,8 @@ def unmap_pages(memory, root, levels, nested_root, nested_levels, address, limit
     -------
     (address, count) : tuple of int
         Where it stopped because `gone` was full (else `limit`), and how many pages were unmapped: `gone` (int64[:])
-        holds the frame numbers, `orders` (int64[:]) log2 of each page's 4 KiB frames. A page only part of which lies in the range stays mapped.
+        holds the frame numbers, `orders` (int64[:]) log2 of each page's 4 KiB frames. A page only part of which lies
+        in the range stays mapped.
     """
     count = 0
     while address < limit and count < len(gone):

@@ -17,7 +17,8 @@ from vmsim.machine.sets import MISS, drop, fill, lookup
 __all__ = [
     "ASID_SHIFT",
     "drop_page",
-    "fill_large",
+    "fill_large_l1",
+    "fill_large_l2",
     "fill_small_l1",
     "fill_small_l2",
     "lookup_large",
@@ -100,8 +101,8 @@ def lookup_large(core, asid, gva):
 
 
 @kernel
-def fill_large(core, size, tag, translation, l2):
-    """Keep the translation of a 2 MiB or 1 GiB page in the first level and, if asked, the second."""
+def fill_large_l1(core, size, tag, translation):
+    """Keep the translation of a 2 MiB or 1 GiB page in the first level."""
     core.sizes |= 1 << size
     home = core.l1_home[size]
     if home == 0:
@@ -110,8 +111,11 @@ def fill_large(core, size, tag, translation, l2):
         fill(core.l1_tlb1, set_of(core.l1_tlb1, core.l1_fold[1], tag), tag, translation)
     elif home == 2:
         fill(core.l1_tlb2, set_of(core.l1_tlb2, core.l1_fold[2], tag), tag, translation)
-    if not l2:
-        return
+
+
+@kernel
+def fill_large_l2(core, size, tag, translation):
+    """Keep the translation of a 2 MiB or 1 GiB page in the second level, if that keeps pages of this size."""
     home = core.l2_home[size]
     if home == 0:
         fill(core.l2_tlb0, set_of(core.l2_tlb0, core.l2_fold[0], tag), tag, translation)

@@ -13,7 +13,8 @@ from vmsim.machine.layout import Count
 from vmsim.machine.sets import MISS
 from vmsim.machine.tlb import (
     drop_page,
-    fill_large,
+    fill_large_l1,
+    fill_large_l2,
     fill_small_l1,
     fill_small_l2,
     lookup_large,
@@ -60,7 +61,7 @@ def _translate(core, llc, vm, memory, gva, write, translation):
             if size == 0:
                 fill_small_l1(core, tag, translation)
             else:
-                fill_large(core, size, tag_of(vm.asid, gva, size), translation, False)
+                fill_large_l1(core, size, tag_of(vm.asid, gva, size), translation)
         return translation
     if translation == MISS:
         vm.counters[Count.L1_TLB_MISSES] += 1
@@ -77,7 +78,9 @@ def _translate(core, llc, vm, memory, gva, write, translation):
                 fill_small_l2(core, tag, translation)
             fill_small_l1(core, tag, translation)
         else:
-            fill_large(core, size, tag_of(vm.asid, gva, size), translation, True)
+            tag = tag_of(vm.asid, gva, size)
+            fill_large_l2(core, size, tag, translation)
+            fill_large_l1(core, size, tag, translation)
     return translation
 
 
@@ -115,7 +118,7 @@ def run(cores, number, llcs, vms, memory, address, count, kind, cursor, limit, b
     base = 0
     accesses = 0
     writes = 0
-    reason = Reason.DONE
+    reason = np.int64(Reason.DONE)
     gva = 0
     spent = 0
     while cursor < limit:
@@ -127,7 +130,7 @@ def run(cores, number, llcs, vms, memory, address, count, kind, cursor, limit, b
             translation = _translate(core, llc, vm, memory, gva, write, translation)
             spent = vm.walk_cycles - walked + vm.counters[Count.L2_TLB_CYCLES] - l2_cycles
             if translation < 0:
-                reason = Reason.GUEST_FAULT if translation == GUEST_FAULT else Reason.VIOLATION
+                reason = np.int64(Reason.GUEST_FAULT if translation == GUEST_FAULT else Reason.VIOLATION)
                 break
         times = np.int64(count[place])
         accesses += times
@@ -142,7 +145,7 @@ def run(cores, number, llcs, vms, memory, address, count, kind, cursor, limit, b
         base += times * compute
         cursor += 1
         if base + spent >= budget:
-            reason = Reason.BUDGET if cursor < limit else Reason.DONE
+            reason = np.int64(Reason.BUDGET if cursor < limit else Reason.DONE)
             break
     vm.counters[Count.ACCESSES] += accesses
     vm.counters[Count.WRITES] += writes

@@ -43,21 +43,24 @@ _RIGHTS = WRITE | USER
 
 
 @leaf
-def _start(pde, pdpte, pml4e, pml5e, vm, dimension, levels, root, address):
+def _start(pde, pdpte, pml4e, pml5e, present, vm, dimension, levels, root, address):
     """Return (level, table) to begin a walk with: below the longest prefix cached, else the root."""
-    table = lookup_prefix(pde, vm.asid, address, 21)
-    vm.pwc[dimension, 2, np.uint64(table != MISS)] += 1
-    if table != MISS:
-        return 1, table
-    table = lookup_prefix(pdpte, vm.asid, address, 30)
-    vm.pwc[dimension, 3, np.uint64(table != MISS)] += 1
-    if table != MISS:
-        return 2, table
-    table = lookup_prefix(pml4e, vm.asid, address, 39)
-    vm.pwc[dimension, 4, np.uint64(table != MISS)] += 1
-    if table != MISS:
-        return 3, table
-    if levels == 5:
+    if present & 1 << 2:
+        table = lookup_prefix(pde, vm.asid, address, 21)
+        vm.pwc[dimension, 2, np.uint64(table != MISS)] += 1
+        if table != MISS:
+            return 1, table
+    if present & 1 << 3:
+        table = lookup_prefix(pdpte, vm.asid, address, 30)
+        vm.pwc[dimension, 3, np.uint64(table != MISS)] += 1
+        if table != MISS:
+            return 2, table
+    if present & 1 << 4:
+        table = lookup_prefix(pml4e, vm.asid, address, 39)
+        vm.pwc[dimension, 4, np.uint64(table != MISS)] += 1
+        if table != MISS:
+            return 3, table
+    if levels == 5 and present & 1 << 5:
         table = lookup_prefix(pml5e, vm.asid, address, 48)
         vm.pwc[dimension, 5, np.uint64(table != MISS)] += 1
         if table != MISS:
@@ -81,7 +84,20 @@ def _keep(pde, pdpte, pml4e, pml5e, asid, address, level, table):
 @leaf
 def _cached(core, level, nested):
     """Return whether the entry-style cache keeps entries of this level and dimension."""
-    return core.pwc_style == PwcStyle.ENTRY and level >= core.pwc_lowest and (nested == 0 or core.pwc_nested)
+    if core.pwc_style != PwcStyle.ENTRY:
+        return False
+    return level >= (core.pwc_lowest if nested == 0 else core.pwc_nested_lowest)
+
+
+@leaf
+def _note(vm, hpa, guest, nested, served):
+    """Write a reference into the VM's log while it keeps one (`vmsim explain`)."""
+    if vm.logging and vm.logged < len(vm.log):
+        line = vm.log[vm.logged]
+        line[0] = hpa
+        line[1] = guest << 8 | nested
+        line[2] = served
+        vm.logged += 1
 
 
 @leaf
@@ -99,11 +115,13 @@ def _fetch(core, llc, vm, memory, hpa, present, level, guest, nested):
         if entry != MISS:
             vm.refs[guest, nested, Served.PWC] += 1
             vm.walk_cycles += core.pwc_cycles
+            _note(vm, hpa, guest, nested, Served.PWC)
             return entry
     entry = read_word(memory, hpa)  # before the caches are searched: the load's own latency hides behind the search
     served = reference(core, llc, hpa, core.walker_enters)
     vm.refs[np.uint64(guest), np.uint64(nested), np.uint64(served)] += 1
     vm.walk_cycles += core.latency[np.uint64(served)]
+    _note(vm, hpa, guest, nested, served)
     if cached and entry & present:
         fill(core.pwc, index, tag, entry)
     return entry
@@ -143,7 +161,16 @@ def nested_walk(core, llc, vm, memory, gpa, write, guest):
     prefixes = core.pwc_style == PwcStyle.PREFIX
     if prefixes:
         level, table = _start(
-            core.nested_pde, core.nested_pdpte, core.nested_pml4e, core.nested_pml5e, vm, NESTED, level, table, gpa
+            core.nested_pde,
+            core.nested_pdpte,
+            core.nested_pml4e,
+            core.nested_pml5e,
+            core.pwc_present[NESTED],
+            vm,
+            NESTED,
+            level,
+            table,
+            gpa,
         )
     need = vm.nested_needed | (WRITE if write else 0)
     while True:
@@ -216,22 +243,25 @@ def guest_walk(core, llc, vm, memory, gva, write):
     vm.counters[Count.WALKS] += 1
     vm.walk_cycles += core.walk_start
     nested = vm.nested_levels > 0
+    table_writes = vm.table_writes != 0
     level = vm.levels
     table = MISS
     prefixes = core.pwc_style == PwcStyle.PREFIX
     if prefixes:
-        level, table = _start(core.pde, core.pdpte, core.pml4e, core.pml5e, vm, GUEST, level, table, gva)
+        level, table = _start(
+            core.pde, core.pdpte, core.pml4e, core.pml5e, core.pwc_present[GUEST], vm, GUEST, level, table, gva
+        )
     if table == MISS:
         table = vm.cr3
         if nested:
-            table = _host(core, llc, vm, memory, table, vm.table_writes, level)
+            table = _host(core, llc, vm, memory, table, table_writes, level)
             if table < 0:
                 return table
         table |= _LOW
     need = PRESENT | USER | (WRITE if write else 0)
     while True:
         hpa = entry_at(table & FRAME, gva, level)
-        entry = _fetch(core, llc, vm, memory, hpa, PRESENT, level, level, 0)
+        entry = _fetch(core, llc, vm, memory, hpa, np.int64(PRESENT), level, level, np.int64(0))
         rights = table & entry
         if rights & need != need:
             return _guest_fault(vm, gva, entry, write)
@@ -241,7 +271,7 @@ def guest_walk(core, llc, vm, memory, gva, write):
             _mark(core, vm, memory, hpa, entry | ACCESSED)
         table = entry & FRAME
         if nested:
-            table = _host(core, llc, vm, memory, table, vm.table_writes, level - 1)
+            table = _host(core, llc, vm, memory, table, table_writes, level - 1)
             if table < 0:
                 return table
         table = (table & FRAME) | (rights & _LOW)
@@ -252,7 +282,7 @@ def guest_walk(core, llc, vm, memory, gva, write):
     size = level - 1
     host_dirty = DIRTY
     if nested:
-        translation = _host(core, llc, vm, memory, translation, write, 0)
+        translation = _host(core, llc, vm, memory, translation, write, np.int64(0))
         if translation < 0:
             return translation
         size = min(size, (translation >> SIZE_SHIFT) & 3)

@@ -1,0 +1,1 @@
+"""What a simulation measured: rows in, tables and run directories out."""

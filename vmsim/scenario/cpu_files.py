@@ -143,9 +143,7 @@ def _built(values: Mapping[str, Any], provenance: Provenance) -> Cpu:
     order = list(Cpu.model_fields)
     leaves = sorted(_leaves(values), key=lambda leaf: order.index(str(leaf[0][0])))
     cpu._figures = tuple(
-        Figure(".".join(map(str, path)), value, *provenance[path])
-        for path, value in leaves
-        if path[0] not in _WORDS
+        Figure(".".join(map(str, path)), value, *provenance[path]) for path, value in leaves if path[0] not in _WORDS
     )
     return cpu
 

@@ -67,6 +67,7 @@ class _Scanner:
         path: KeyPath = ()
         for number, key in enumerate(keys):
             path = (*path, key)
+            self.note(path, start)
             if path in self.counts and not (double and number == len(keys) - 1):
                 path = (*path, self.counts[path] - 1)
         if double:

@@ -277,6 +277,7 @@ class Scenario(Model):
         """Return the tables as in a TOML file, without empty ones; the kind of a workload comes first."""
         data = self.model_dump(exclude_none=True)
         data["host"] = {key: value for key, value in data["host"].items() if value != {}}
+        data["vm"] = list(data["vm"])
         for group in data["vm"]:
             group["workload"] = {"kind": group["workload"].pop("kind"), **group["workload"]}
         return data

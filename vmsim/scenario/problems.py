@@ -59,10 +59,10 @@ def input_error(source: str, problems: Iterable[Problem], lines: Mapping[KeyPath
         Line of each key, counted from 1. A key that is not in the text (it is missing, say) is placed at the
         nearest table around it.
     """
-    found = sorted(set(problems), key=lambda problem: _line(problem.path, lines) or 0)
+    found = sorted(dict.fromkeys(problems), key=lambda problem: _line(problem.path, lines) or 0)
     texts = [_sentence(problem, _line(problem.path, lines)) for problem in found]
     if len(texts) == 1:
-        raise InputError(f"{source}{',' if texts[0].startswith('line') else ':'} {texts[0]}")
+        return InputError(f"{source}{',' if texts[0].startswith('line') else ':'} {texts[0]}")
     more = f"\n  … and {len(texts) - AT_MOST} more" if len(texts) > AT_MOST else ""
     return InputError(f"{source}: {len(texts)} problems:\n  " + "\n  ".join(texts[:AT_MOST]) + more)
 

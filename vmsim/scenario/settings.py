@@ -51,10 +51,10 @@ def apply_settings(data: dict[str, Any], settings: Mapping[str, Any]) -> None:
         No such VM, or a key inside something that is not a table. Other wrong keys and values are found when
         the tables are validated.
     """
-    kinds = {key for key in settings if key.endswith("workload.kind")}
-    for key in sorted(settings, key=lambda key: key not in kinds):  # a kind first: it decides what else is valid
+    # A kind of workload comes first: it decides which other keys there can be.
+    for key in sorted(settings, key=lambda key: not key.endswith(".workload.kind")):
         for table, keys in _targets(data, key):
-            if key in kinds:
+            if table is not data and keys == ["workload", "kind"]:
                 _change_kind(table, settings[key])
             else:
                 _put(table, keys, settings[key], key)
@@ -73,12 +73,14 @@ def _targets(data: dict[str, Any], key: str) -> list[tuple[dict[str, Any], list[
     first, *rest = (part.strip("\"'") for part in key.split("."))
     if first != "vm":
         return [(data, [first, *rest])]
-    groups: list[dict[str, Any]] = data["vm"]
     if not rest:
         return [(data, [first])]
+    groups = data.get("vm")
+    if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
+        raise InputError(f"{key}: vm is not an array of tables; nothing can be set inside it")
     if rest[0] in VmGroup.model_fields:
         return [(group, rest) for group in groups]
-    names = {str(group["name"]): group for group in groups}
+    names = {str(group.get("name")): group for group in groups}
     if rest[0].isdigit() and int(rest[0]) < len(groups):
         group = groups[int(rest[0])]
     elif rest[0] in names:

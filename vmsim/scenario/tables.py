@@ -15,7 +15,7 @@ from vmsim.scenario.cpu_files import Override, nested
 from vmsim.scenario.problems import Problem, raise_problems
 from vmsim.scenario.types import Cores, Count, DurationField, Flag, Model, PageSizeField, Positive, Size, Vms
 from vmsim.scenario.workload import Generator, Workload
-from vmsim.units import PAGE, PAGE_BYTES, format_size, is_canonical, parse_duration
+from vmsim.units import PAGE, PAGE_BYTES, format_decimal, format_size, is_canonical, parse_duration
 
 __all__ = [
     "MAX_MEMORY",
@@ -29,7 +29,7 @@ __all__ = [
 
 MAX_MEMORY: Final = 4 << 40
 _NAME: Final = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$"
-_PERCENT: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,9})?)\s*%")
+_PERCENT: Final = re.compile(r"([0-9]{1,2}(?:\.[0-9]{1,9})?)\s*%")
 _WARMUP_HELP: Final = 'write a share below 100 % such as "10%", or a number of accesses of each VM'
 
 
@@ -216,10 +216,9 @@ def _parse_warmup(value: object) -> str | int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value or "0%"
     match = _PERCENT.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None or Fraction(match[1]) >= 100:
+    if match is None:
         raise InputError(f"{value!r} is not a warm-up; {_WARMUP_HELP}")
-    number = match[1].rstrip("0").rstrip(".") if "." in match[1] else match[1]
-    return f"{number.lstrip('0') or '0'}%" if not number.startswith("0.") else f"{number}%"
+    return f"{format_decimal(Fraction(match[1]))}%"
 
 
 def warmup_accesses(warmup: str | int, accesses: int) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from vmsim.errors import InputError
 from vmsim.workloads import generators
 from vmsim.workloads.stream import Chunk, Event, Kind, Op, Stream
+from vmsim.workloads.trace import TraceStream, find
 
 __all__ = ["Chunk", "Event", "Kind", "Op", "Stream", "open_stream"]
 
@@ -55,7 +56,11 @@ def open_stream(spec: Any, *, base: Path, memory: int, seed: int) -> Stream:
         A parameter is not usable, a trace is missing, broken or in no known format, or the footprint is larger than
         the guest's memory.
     """
-    stream: Stream = _generator(spec, seed)
+    stream: Stream
+    if spec.kind == "trace":
+        stream = TraceStream(find(spec.path, base), spec.format, spec.repeat)
+    else:
+        stream = _generator(spec, seed)
     needed = int(stream.footprint()[1].sum())
     if needed > memory:
         raise InputError(

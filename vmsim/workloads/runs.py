@@ -81,12 +81,10 @@ class RunBuilder:
     def _take(self, runs: int) -> Chunk:
         inside = tuple(event for event in self._events if event.position <= runs)
         self._events = [
-            Event(e.position - runs, e.op, e.pid, e.address, e.length, e.argument)
-            for e in self._events[len(inside) :]
+            Event(e.position - runs, e.op, e.pid, e.address, e.length, e.argument) for e in self._events[len(inside) :]
         ]
-        columns = (self._address, self._count, self._kind)
-        chunk = Chunk(*(column[:runs].copy() for column in columns), inside)
-        for column in columns:
+        chunk = Chunk(self._address[:runs].copy(), self._count[:runs].copy(), self._kind[:runs].copy(), inside)
+        for column in (self._address, self._count, self._kind):
             column[: self._filled - runs] = column[runs : self._filled].copy()
         self._filled -= runs
         self._joins = max(0, self._joins - runs)

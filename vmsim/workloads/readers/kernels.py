@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from vmsim.jit import kernel
 from vmsim.workloads.stream import Addresses, Counts, Kinds
 
-__all__ = ["BROKEN", "DONE", "FULL", "OTHER", "coalesce", "lackey"]
+__all__ = ["BROKEN", "DONE", "FULL", "OTHER", "blocks_of_ranks", "coalesce", "lackey", "rank_blocks"]
 
 _MOST = (1 << 31) - 1  # a run's count is an int32
 
@@ -130,3 +130,62 @@ def lackey(
             here = (here & mask) - mask  # -mask is the size of a block
     state[0], state[1], state[2] = at, found, lines
     return code
+
+
+@kernel
+def rank_blocks(blocks: Addresses, recent: Addresses, rank: Kinds, novel: Addresses) -> int:
+    """Set rank[i] to the recency rank of blocks[i], or len(recent) where it is not among the recent.
+
+    Such blocks are put in `novel`; their number is returned.
+    """
+    depth = len(recent)
+    known = 0
+    found = 0
+    for i in range(len(blocks)):
+        block = blocks[i]
+        newer = block
+        at = 0
+        while at < known:
+            here = recent[at]
+            recent[at] = newer
+            if here == block:
+                break
+            newer = here
+            at += 1
+        if at == known:
+            if known < depth:
+                recent[known] = newer
+                known += 1
+            at = depth
+            novel[found] = block
+            found += 1
+        rank[i] = at
+    return found
+
+
+@kernel
+def blocks_of_ranks(rank: Kinds, novel: Addresses, shift: np.int64, recent: Addresses, address: Addresses) -> bool:
+    """Undo `rank_blocks`; return whether every rank was that of a block already seen.
+
+    `recent` has one place more than blocks are remembered: what falls off the end is written there.
+    """
+    depth = len(recent) - 1
+    known = 0
+    taken = 0
+    for i in range(len(rank)):
+        at = np.int64(rank[i])
+        if at == depth:
+            block = novel[taken] << shift
+            taken += 1
+            at = np.int64(known)
+            if known < depth:
+                known += 1
+        elif at < known:
+            block = recent[at]
+        else:
+            return False
+        for place in range(at, 0, -1):
+            recent[place] = recent[place - 1]
+        recent[0] = block
+        address[i] = block
+    return True

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from vmsim.errors import InputError
-from vmsim.workloads.readers.text import shown
+from vmsim.workloads.readers.files import opened, shown
 from vmsim.workloads.runs import RunBuilder
 from vmsim.workloads.stream import PAGE, USER_END, Chunk, Op
 
-__all__ = ["read", "sniff"]
+__all__ = ["parse", "read", "sniff"]
 
 _BLOCK = 1 << 20
 _ACCESS = re.compile(rb"I  [0-9a-f]+,\d+|[ ][LSM] [0-9a-f]+,\d+")
@@ -36,8 +37,18 @@ def sniff(head: bytes) -> bool:
     return b"== Lackey," in head or (bool(lines) and 10 * ours >= 9 * len(lines))
 
 
-def read(file: BinaryIO, name: str, *, granule: int = PAGE, fetch: bool = False) -> Iterator[Chunk]:
+def read(path: Path, *, granule: int = PAGE, fetch: bool = False) -> Iterator[Chunk]:
+    """Read a file of lackey's text; see `parse`."""
+    with opened(path) as file:
+        yield from parse(file, str(path), granule=granule, fetch=fetch)
+
+
+def parse(
+    file: BinaryIO, name: str, *, granule: int = PAGE, fetch: bool = False, complete: bool = True
+) -> Iterator[Chunk]:
     """Read lackey's text from a file or pipe.
+
+    With `complete = False` a last line without an end is left out: that of a program that was stopped.
 
     Raises
     ------
@@ -83,7 +94,7 @@ def read(file: BinaryIO, name: str, *, granule: int = PAGE, fetch: bool = False)
                 # two processes that share a log can glue an access to the end of a system call's line
                 state[0] = at + used if used < len(line) else end + 1
                 state[2] += used == len(line)
-    if tail:
+    if tail and complete:
         raise InputError(f"{name}: line {state[2] + 1} has no end ({shown(tail)}): the file was cut short.")
     calls.finish()
     yield from builder.rest()
@@ -105,7 +116,7 @@ class _Calls:
         call = _CALL.fullmatch(line)
         if call is None:
             raise InputError(
-                f"{where}: {shown(line)}: expected an access of valgrind's lackey (\" L 1ffeff0008,8\"), a SYSCALL line "
+                f'{where}: {shown(line)}: expected an access of valgrind\'s lackey (" L 1ffeff0008,8"), a SYSCALL line '
                 "or a message of valgrind."
             )
         process, call_name, text = int(call[1]), call[2].decode(), call[3]
@@ -135,11 +146,11 @@ class _Calls:
 
     def _succeeded(self, pid: int, name: str, numbers: list[int], result: int, where: str) -> None:
         match name, numbers:
-            case ("mmap" | "mmap2"), [_, length, protection, *_]:
+            case (("mmap" | "mmap2"), [_, length, protection, *_]):
                 self._region(Op.MAP, pid, result, length, where, protection & 7)
             case "munmap", [address, length, *_]:
                 self._region(Op.UNMAP, pid, address, length, where)
-            case ("mprotect" | "pkey_mprotect"), [address, length, protection, *_]:
+            case (("mprotect" | "pkey_mprotect"), [address, length, protection, *_]):
                 self._region(Op.PROTECT, pid, address, length, where, protection & 7)
             case "mremap", [old, old_length, length, *_]:
                 self._moved(pid, old, _whole(old_length), result, _whole(length), where)

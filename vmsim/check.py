@@ -1,0 +1,3 @@
+"""The invariants that hold at every boundary, checked on the whole host."""
+from __future__ import annotations
+def check_invariants(simulation, where): ...

@@ -1,0 +1,88 @@
+"""Guest-physical memory as a guest's kernel sees it: its own buddy allocator over its own frames."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, Protocol
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from vmsim.machine.buddy import NO_FRAME, State, allocate, allocate_many, free, free_many, make_zone
+
+__all__ = ["Backing", "GuestFrames", "GuestMemoryError", "Vcpu"]
+
+_BATCH = 64  # frames taken from the buddy allocator at a time (Linux's per-cpu page lists)
+
+
+class GuestMemoryError(Exception):
+    """The guest's own memory is used up."""
+
+
+class Vcpu(Protocol):
+    """What software that runs on behalf of a vCPU needs of it."""
+
+    def owe(self, cause: str, cycles: int) -> None:
+        """Use cycles, to be paid in simulated time before anything shared is touched."""
+
+    def settle(self) -> Generator[simpy.Event, Any, None]:
+        """Pay what is owed."""
+        ...
+
+    def wait(self, event: simpy.Event, cause: str) -> Generator[simpy.Event, Any, Any]:
+        """Give up the core until `event`; return its value."""
+        ...
+
+
+class Backing(Protocol):
+    """The monitor, as far as guest-physical memory needs it."""
+
+    def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Generator[simpy.Event, Any, None]:
+        """Write to 2**order frames: whichever lacks a host frame exits and gets one."""
+        ...
+
+
+class GuestFrames:
+    """The frames of a VM and the allocator of its kernel."""
+
+    def __init__(self, size: int, backing: Backing, *, owner: int) -> None:
+        self.zone, self.frames = make_zone(size)
+        self.backing = backing
+        self.owner = owner
+        self._ready: list[int] = []
+
+    def allocate(self, vcpu: Vcpu, order: int) -> Generator[simpy.Event, Any, int]:
+        """Return the first of 2**order frames, cleared: the first write to a frame makes the host back it.
+
+        Raises
+        ------
+        GuestMemoryError
+            No free block of that order is left.
+        """
+        gfn = self._one() if order == 0 else int(self._block(order))
+        if gfn == NO_FRAME:
+            raise GuestMemoryError
+        yield from self.backing.touch(vcpu, gfn, order)
+        return gfn
+
+    def has_block(self, order: int) -> bool:
+        """Whether a block of 2**order frames is free."""
+        heads = self.zone["heads"][0]
+        return order == 0 or bool((heads[order:] != NO_FRAME).any())
+
+    def give(self, gfns: NDArray[np.int64], order: int) -> None:
+        """Take back blocks of 2**order frames; the host's frames stay behind them."""
+        free_many(self.zone, self.frames, order, gfns)
+
+    def _one(self) -> int:
+        if not self._ready:
+            batch = np.empty(_BATCH, np.int64)
+            got = allocate_many(self.zone, self.frames, 0, int(State.GUEST), self.owner, batch)
+            self._ready = batch[:got][::-1].tolist()
+            if not got:
+                return NO_FRAME
+        return self._ready.pop()
+
+    def _block(self, order: int) -> int:
+        return int(allocate(self.zone, self.frames, order, int(State.GUEST), self.owner))

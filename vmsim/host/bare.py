@@ -1,0 +1,51 @@
+"""Memory of a program that runs on the host itself: frames straight from the host's allocator, no monitor."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from vmsim.host.memory import HostMemory
+from vmsim.machine.buddy import NO_FRAME, State
+
+__all__ = ["BareFrames"]
+
+_BATCH = 64  # frames taken from the buddy allocator at a time (Linux's per-cpu page lists)
+
+
+class BareFrames:
+    """The host's frames, as a kernel that needs no other sees them."""
+
+    def __init__(self, host: HostMemory, *, owner: int) -> None:
+        self.host = host
+        self.owner = owner
+        self.zone = host.zone
+        self.frames = host.frames
+        self._ready: list[int] = []
+
+    def allocate(self, vcpu: Any, order: int) -> Generator[simpy.Event, Any, int]:
+        """Return the first of 2**order frames; wait while the host is below its min watermark."""
+        if order:
+            yield from vcpu.settle()
+            return self.host.take_block(self.owner, order, State.GUEST)
+        if not self._ready:
+            yield from vcpu.settle()
+            pfns = self.host.take(self.owner, _BATCH, State.GUEST, reserve=self.host.marks.min)
+            if not len(pfns):
+                pfns = yield from vcpu.wait(self.host.request(self.owner, _BATCH, State.GUEST), "host_wait")
+            self._ready = pfns[::-1].tolist()
+        return self._ready.pop()
+
+    def has_block(self, order: int) -> bool:
+        """Whether a block of 2**order frames is free above the min watermark."""
+        heads = self.zone["heads"][0]
+        enough = self.host.free - (1 << order) >= self.host.marks.min
+        return order == 0 or (enough and bool((heads[order:] != NO_FRAME).any()))
+
+    def give(self, pfns: NDArray[np.int64], order: int) -> None:
+        """Take back blocks of 2**order frames."""
+        self.host.give(pfns, order)

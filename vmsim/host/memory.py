@@ -1,0 +1,117 @@
+"""The host's frames, its buddy allocator and its watermarks (Linux mm/page_alloc.c, mm/vmscan.c)."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from vmsim.machine.buddy import NO_FRAME, State, allocate, allocate_many, free, free_many, free_owned, make_zone
+from vmsim.scenario.model import Marks
+
+__all__ = ["HostMemory", "Request"]
+
+Pages = NDArray[np.int64]
+
+
+class Request(NamedTuple):
+    """Frames that somebody waits for."""
+
+    owner: int
+    count: int
+    state: State
+    event: simpy.Event
+
+
+class HostMemory:
+    """Frames of the host, who owns each, and who waits for one.
+
+    Below the `min` watermark nothing is granted: who asks waits until frames come back. Below `low` the event
+    `low` calls for reclaim, which ends at `high`.
+    """
+
+    def __init__(self, env: simpy.Environment, frames: int, marks: Marks) -> None:
+        self.env = env
+        self.marks = marks
+        self.zone, self.frames = make_zone(frames)
+        self.low = env.event()
+        self._waiting: deque[Request] = deque()
+
+    @property
+    def free(self) -> int:
+        """Free frames."""
+        return int(self.zone["free"][0])
+
+    @property
+    def size(self) -> int:
+        """All frames."""
+        return len(self.frames)
+
+    def take(self, owner: int, count: int, state: State, *, reserve: int = 0) -> Pages:
+        """Return up to `count` frames at once, leaving at least `reserve` free; int64[n], 0 ≤ n ≤ count."""
+        pfns = np.empty(max(0, min(count, self.free - reserve)), np.int64)
+        got = allocate_many(self.zone, self.frames, 0, int(state), owner, pfns)
+        self._watch()
+        return pfns[:got]
+
+    def take_block(self, owner: int, order: int, state: State) -> int:
+        """Return the first frame of a free block of 2**order above the min watermark, or NO_FRAME."""
+        if self.free - (1 << order) < self.marks.min:
+            return NO_FRAME
+        pfn = int(allocate(self.zone, self.frames, order, int(state), owner))
+        self._watch()
+        return pfn
+
+    def request(self, owner: int, count: int, state: State) -> simpy.Event:
+        """Return an event that gives 1 to `count` frames as soon as the min watermark allows; first come, first served."""
+        event = self.env.event()
+        self._waiting.append(Request(owner, count, state, event))
+        self._serve()
+        return event
+
+    def give(self, pfns: Pages, order: int = 0) -> None:
+        """Take back blocks of 2**order frames."""
+        free_many(self.zone, self.frames, order, pfns)
+        self._serve()
+
+    def give_block(self, pfn: int, order: int) -> None:
+        """Take back one block."""
+        free(self.zone, self.frames, pfn, order)
+        self._serve()
+
+    def give_all(self, owner: int) -> int:
+        """Take back everything a VM has; return how many frames."""
+        count = int(free_owned(self.zone, self.frames, owner))
+        self._serve()
+        return count
+
+    def count(self, owner: int) -> dict[str, int]:
+        """Return how many frames a VM has, by lower-case name of their State."""
+        states = self.frames["state"][self.frames["owner"] == owner]
+        return {state.name.lower(): int(np.count_nonzero(states == state)) for state in State if state != State.FREE}
+
+    @property
+    def starving(self) -> bool:
+        """Whether somebody waits for frames."""
+        return bool(self._waiting)
+
+    @property
+    def first_request(self) -> Request:
+        """Who has waited longest."""
+        return self._waiting[0]
+
+    def _serve(self) -> None:
+        while self._waiting:
+            first = self._waiting[0]
+            pfns = self.take(first.owner, first.count, first.state, reserve=self.marks.min)
+            if not len(pfns):
+                return
+            self._waiting.popleft()
+            first.event.succeed(pfns)
+
+    def _watch(self) -> None:
+        if not self.low.triggered and (self.free < self.marks.low or self._waiting):
+            self.low.succeed()

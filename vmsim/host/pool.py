@@ -1,0 +1,146 @@
+"""A monitor's page pool and the host's side of it.
+
+The protocol is that of the plex86 monitor: the monitor takes pages from its pool and gives unused ones back; under
+the pool's minimum the host must refill it, over its maximum the host may take the spare pages for itself or for
+other VMs. A vCPU that finds the pool empty is suspended until the refill comes; the others run on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+import numpy as np
+import simpy
+
+from vmsim.host.memory import HostMemory
+from vmsim.machine.buddy import State
+from vmsim.record.outcome import Transfer
+from vmsim.scenario.cpu import Cost
+from vmsim.scenario.tables import Pool as PoolSpec
+
+__all__ = ["PagePool", "reclaimer"]
+
+Process = Generator[simpy.Event, Any, None]
+
+
+class PagePool:
+    """Free pages of one monitor, kept between a minimum and a maximum by the host."""
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        host: HostMemory,
+        spec: PoolSpec,
+        costs: Cost,
+        *,
+        owner: int,
+        name: str,
+        log: Callable[[Transfer], None],
+    ) -> None:
+        self.env = env
+        self.host = host
+        self.spec = spec
+        self.costs = costs
+        self.owner = owner
+        self.name = name
+        self.log = log
+        self.pages: list[int] = []
+        self.below_min = env.event()
+        self.closed = False
+        self._waiting: deque[tuple[int, simpy.Event]] = deque()
+        env.process(self._refill())
+
+    @property
+    def level(self) -> int:
+        """Free pages in the pool."""
+        return len(self.pages)
+
+    @property
+    def wanted(self) -> int:
+        """Pages that suspended vCPUs wait for."""
+        return sum(count for count, _ in self._waiting)
+
+    def take(self, count: int) -> list[int]:
+        """Return `count` pages if the pool has them and nobody waits, else none."""
+        if self._waiting or len(self.pages) < count:
+            return []
+        taken = self.pages[-count:]
+        del self.pages[-count:]
+        if len(self.pages) < self.spec.min:
+            self._call_host()
+        return taken
+
+    def request(self, count: int) -> simpy.Event:
+        """Return an event that gives a list of `count` pages once the pool has them; first come, first served."""
+        event = self.env.event()
+        self._waiting.append((count, event))
+        self._call_host()
+        return event
+
+    def put(self, pages: Sequence[int]) -> None:
+        """Add pages; suspended vCPUs get theirs first. A closed pool passes them on to the host."""
+        if self.closed:
+            self.host.give(np.array(pages, np.int64))
+            return
+        self.pages.extend(pages)
+        while self._waiting and len(self.pages) >= self._waiting[0][0]:
+            count, event = self._waiting.popleft()
+            taken = self.pages[-count:]
+            del self.pages[-count:]
+            event.succeed(taken)
+
+    def surrender(self, level: int, what: str) -> Process:
+        """Host side: take the pages above `level`."""
+        spare = len(self.pages) - level
+        if spare <= 0:
+            return
+        taken = self.pages[:spare]
+        del self.pages[:spare]
+        yield self.env.timeout(self.costs.reclaim_fixed + spare * self.costs.reclaim_page)
+        self.host.give(np.array(taken, np.int64))
+        self._log(what, spare)
+
+    def close(self) -> Process:
+        """Give everything back: what is over the maximum as spare pages, then the rest. The VM has ended."""
+        self.closed = True
+        yield from self.surrender(max(self.spec.max, self.wanted), "spare")
+        yield from self.surrender(0, "return")
+
+    def _refill(self) -> Process:
+        """Keep the pool between its watermarks (host side of the page-pool protocol)."""
+        while True:
+            yield self.below_min
+            yield self.env.timeout(self.costs.message)
+            while not self.closed and (self._waiting or len(self.pages) < self.spec.min):
+                granted = yield self.host.request(self.owner, self.spec.batch, State.POOL)
+                yield self.env.timeout(self._grant_cost(len(granted)))
+                self.put(granted.tolist())
+                self._log("grant", len(granted))  # what a suspended vCPU took at once is not in the level
+                yield from self.surrender(max(self.spec.max, self.wanted), "spare")
+            self.below_min = self.env.event()
+            if self._waiting or len(self.pages) < self.spec.min and not self.closed:
+                self._call_host()
+
+    def _grant_cost(self, pages: int) -> int:
+        """Cycles of handing over pages, each cleared so that nothing of its last owner shows."""
+        return self.costs.grant_fixed + pages * (self.costs.grant_page + self.costs.zero_page)
+
+    def _call_host(self) -> None:
+        if not self.below_min.triggered:
+            self.below_min.succeed()
+
+    def _log(self, what: str, pages: int) -> None:
+        self.log(Transfer(self.env.now, self.name, what, pages, len(self.pages), self.host.free))
+
+
+def reclaimer(env: simpy.Environment, host: HostMemory, pools: Sequence[PagePool]) -> Process:
+    """Take what pools have above their minimum while the host's free memory is low (kswapd's place here)."""
+    while True:
+        yield host.low
+        for pool in sorted(pools, key=lambda each: (each.spec.min - each.level, each.owner)):
+            yield from pool.surrender(pool.spec.min, "spare")
+            if host.free >= host.marks.high and not host.starving:
+                break
+        host.low = env.event()

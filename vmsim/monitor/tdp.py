@@ -1,0 +1,238 @@
+"""Two-dimensional paging: EPT or NPT (KVM's tdp MMU).
+
+An EPT violation or NPF is handled step by step: exit, find the gfn's place in the nested tables, take pages from the
+pool (the vCPU is suspended while there are none), write the entry, note it in the reverse map, resume.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator
+from typing import Any, Protocol
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from vmsim.machine.buddy import NO_FRAME, State, set_state
+from vmsim.machine.formats import PAGE_SHIFT, NestedFormat
+from vmsim.machine.memory import clear_frame
+from vmsim.machine.tables import MAPPED, map_pages, missing_tables, populate
+from vmsim.scenario.cpu import Cost
+
+__all__ = ["BackingError", "Host", "Pool", "Tdp", "Vcpu"]
+
+Process = Generator[simpy.Event, Any, None]
+_NO_TABLES = np.empty(0, np.int64)
+
+
+class BackingError(Exception):
+    """The host has not enough free memory to back a VM before the clock starts."""
+
+
+class Vcpu(Protocol):
+    """What the monitor needs of a vCPU."""
+
+    @property
+    def now(self) -> int:
+        """The cycle the vCPU has reached, what it owes included."""
+        ...
+
+    def owe(self, cause: str, cycles: int) -> None:
+        """Use cycles, to be paid in simulated time before anything shared is touched."""
+
+    def settle(self) -> Process:
+        """Pay what is owed."""
+        ...
+
+    def wait(self, event: simpy.Event, cause: str) -> Generator[simpy.Event, Any, Any]:
+        """Give up the core until `event`; return its value."""
+        ...
+
+
+class Pool(Protocol):
+    """The monitor's page pool."""
+
+    def take(self, count: int) -> list[int]:
+        """Return `count` pages, or none."""
+        ...
+
+    def request(self, count: int) -> simpy.Event:
+        """Return an event that gives `count` pages."""
+        ...
+
+
+class Host(Protocol):
+    """What the monitor asks of the host besides its pool."""
+
+    zone: NDArray[Any]
+    frames: NDArray[Any]
+
+    def take_block(self, owner: int, order: int, state: State) -> int:
+        """Return 2**order frames, or NO_FRAME."""
+        ...
+
+
+class Tdp:
+    """Nested tables of one VM, and the exits that build them."""
+
+    def __init__(
+        self,
+        memory: NDArray[np.int64],
+        registers: NDArray[Any],
+        host: Host,
+        pool: Pool,
+        form: NestedFormat,
+        *,
+        reason: str,
+        owner: int,
+        pages: int,
+        levels: int,
+        page_order: int,
+        costs: Cost,
+    ) -> None:
+        self.memory = memory
+        self.host = host
+        self.pool = pool
+        self.form = form
+        self.reason = reason
+        self.owner = owner
+        self.pages = pages
+        self.levels = levels
+        self.page_order = page_order
+        self.costs = costs
+        self.root = 0
+        self.exits: Counter[str] = Counter()
+        self.exit_cycles: Counter[str] = Counter()
+        self.latency: Counter[int] = Counter()
+        self._registers = registers
+        self._before = costs.vm_exit + costs.violation_walk
+        self._after = costs.violation_entry + costs.violation_rmap + costs.violation_resume
+        registers["nested_levels"] = levels
+        registers["nested_present"] = form.present
+        registers["nested_needed"] = form.needed
+        registers["nested_accessed"] = form.accessed
+        registers["nested_dirty"] = form.dirty
+        registers["table_writes"] = form.dirty != 0
+
+    def install(self, root: int) -> None:
+        """Make frame `root` the empty root table (EPTP, nCR3)."""
+        set_state(self.host.frames, np.array([root]), int(State.TABLE))
+        self.root = root << PAGE_SHIFT
+        clear_frame(self.memory, self.root)
+        self._registers["nested_root"] = self.root
+
+    def create(self, vcpu: Vcpu) -> Process:
+        """Take the root table from the pool."""
+        pages = yield from self._take(vcpu, 1)
+        self.install(pages[0])
+
+    def populate(self) -> None:
+        """Back all guest memory before the clock starts.
+
+        Raises
+        ------
+        BackingError
+            The host's memory does not suffice.
+        """
+        tables, page = np.empty(8, np.int64), np.empty(1, np.int64)
+        reached, end = 0, self.pages << PAGE_SHIFT
+        for order in (self.page_order, 0):
+            whole = end & ~((1 << (PAGE_SHIFT + order)) - 1)
+            if reached < whole:
+                reached = populate(
+                    self.memory,
+                    self.host.zone,
+                    self.host.frames,
+                    self.owner,
+                    self.root,
+                    self.levels,
+                    order // 9 + 1,
+                    0,
+                    0,
+                    reached,
+                    whole,
+                    self.form.table,
+                    self.form.page,
+                    tables,
+                    page,
+                )
+        if reached < end:
+            raise BackingError
+
+    def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Process:
+        """Write to 2**order guest frames: each that has no host frame exits once and gets one."""
+        for each in range(gfn, gfn + (1 << order)):
+            if not self.backed(each):
+                yield from self.violation(vcpu, each << PAGE_SHIFT)
+
+    def backed(self, gfn: int) -> bool:
+        """Whether the nested tables map a guest frame."""
+        return bool(missing_tables(self.memory, self.root, self.levels, 1, 0, 0, gfn << PAGE_SHIFT) == MAPPED)
+
+    def violation(self, vcpu: Vcpu, gpa: int) -> Process:
+        """Handle an EPT violation or NPF at `gpa`: back it and resume."""
+        start = vcpu.now
+        vcpu.owe("exit", self._before)
+        cycles = self._before
+        yield from vcpu.settle()
+        page, order = self._large_page(gpa)
+        missing = self._missing(gpa, order)
+        if missing >= 0:
+            taken = yield from self._take(vcpu, missing + (order == 0))
+            if order == 0:
+                page = taken.pop()
+                set_state(self.host.frames, np.array([page]), int(State.GUEST))
+            map_pages(
+                self.memory,
+                self.host.frames,
+                self.root,
+                self.levels,
+                order // 9 + 1,
+                0,
+                0,
+                gpa & ~((1 << (PAGE_SHIFT + order)) - 1),
+                np.array([page]),
+                np.array(taken, np.int64) if taken else _NO_TABLES,
+                self.form.table,
+                self.form.page,
+            )
+            cycles += self._spend(vcpu, missing, order)
+        self.exits[self.reason] += 1
+        self.exit_cycles[self.reason] += cycles
+        self.latency[vcpu.now - start] += 1
+
+    def _spend(self, vcpu: Vcpu, tables: int, order: int) -> int:
+        """Owe what making the entry and its tables costs; return it."""
+        costs = self.costs
+        cycles = self._after + tables * (costs.violation_pool + costs.table_page)
+        if order == 0:
+            cycles += costs.violation_pool
+        else:
+            cycles += costs.message + costs.grant_fixed + costs.zero(order)
+        vcpu.owe("exit", cycles)
+        return cycles
+
+    def _missing(self, gpa: int, order: int) -> int:
+        return int(missing_tables(self.memory, self.root, self.levels, order // 9 + 1, 0, 0, gpa))
+
+    def _large_page(self, gpa: int) -> tuple[int, int]:
+        """Return (pfn, order) of a large page for `gpa`, or (NO_FRAME, 0) where none fits or none is free."""
+        for order in (self.page_order, 9):
+            size = 1 << order
+            gfn = (gpa >> PAGE_SHIFT) & ~(size - 1)
+            if not order or order > self.page_order or gfn + size > self.pages or self._missing(gpa, order) < 0:
+                continue
+            pfn = self.host.take_block(self.owner, order, State.GUEST)
+            if pfn != NO_FRAME:
+                return pfn, order
+        return NO_FRAME, 0
+
+    def _take(self, vcpu: Vcpu, count: int) -> Generator[simpy.Event, Any, list[int]]:
+        """Take pages from the pool; where it has too few, the vCPU is suspended until the host has refilled it."""
+        if not count:
+            return []
+        taken = self.pool.take(count)
+        if not taken:
+            taken = yield from vcpu.wait(self.pool.request(count), "pool_wait")
+        return taken

@@ -1,0 +1,38 @@
+"""How far a simulation is: a bar on a terminal, nothing in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeAlias
+
+__all__ = ["Progress", "progress_bar"]
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called with a VM's name, the accesses that it has made, and those it will have made at its end."""
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Progress | None]:
+    """Show a bar with all VMs' accesses and their rate on stderr; give None where that is no terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn())
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(title, total=None, rate="compiling")
+        vms: dict[str, tuple[int, int]] = {}
+
+        def show(vm: str, done: int, total: int) -> None:
+            vms[vm] = done, total
+            made, all_ = (sum(column) for column in zip(*vms.values(), strict=True))
+            elapsed = bar.tasks[0].elapsed or 1.0
+            bar.update(task, completed=made, total=all_, rate=f"{made:,} accesses, {made / elapsed / 1e6:.1f} M/s")
+
+        yield show

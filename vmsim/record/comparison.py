@@ -1,0 +1,92 @@
+"""`Comparison`: one scenario under several paging modes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from vmsim.record import html
+from vmsim.record.directory import FORMAT, provenance, write_run
+from vmsim.record.folder import replacing_folder, write_manifest
+from vmsim.record.outcome import Ending
+from vmsim.record.result import Result
+
+__all__ = ["Comparison"]
+
+_FORM = "vmsim comparison 1"
+
+
+class Comparison:
+    """The results of one scenario under several paging modes, side by side.
+
+    Its tables are those of `Result` with a column `mode`, one mode after the other.
+
+    Parameters
+    ----------
+    results : mapping of str to Result
+        By mode, in the order to show.
+    notes : sequence of str, optional
+        What a reader must know to judge it: modes that the CPU does not have, for example.
+    """
+
+    def __init__(self, results: Mapping[str, Result], notes: Sequence[str] = ()) -> None:
+        self.results = dict(results)
+        self.notes = tuple(notes)
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """One row for each VM and mode."""
+        return self.table("summary")
+
+    @property
+    def cycles(self) -> pd.DataFrame:
+        """Where the time went: mode, vm, cause, cycles, per_access."""
+        return self.table("cycles")
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return a table of all modes by its name, as of `Result.table`."""
+        parts = {mode: result.table(name) for mode, result in self.results.items()}
+        if name != "summary":
+            for mode, part in parts.items():
+                parts[mode] = part.copy()
+                parts[mode].insert(0, "mode", pd.Series([mode] * len(part), dtype="str"))
+        return pd.concat(parts.values(), ignore_index=True)
+
+    @property
+    def ending(self) -> Ending | None:
+        """Why the first simulation that stopped before its VMs were done did so, or None."""
+        return next((result.ending for result in self.results.values() if result.ending), None)
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Write a folder with a run directory for each mode.
+
+        Raises
+        ------
+        InputError
+            It cannot be written there; then nothing is.
+        """
+        with replacing_folder(Path(path), force=force) as folder:
+            self.write(folder)
+            self.seal(folder)
+
+    def write(self, folder: Path) -> None:
+        """Write a run directory for each mode into a folder that exists, and ``summary.csv`` of all modes."""
+        for mode, result in self.results.items():
+            write_run(result, folder / mode)
+        self.summary.to_csv(folder / "summary.csv", index=False, lineterminator="\n")
+
+    def seal(self, folder: Path) -> None:
+        """Write the manifest of a folder that now has all its files."""
+        facts = {**provenance(), "modes": list(self.results), "notes": list(self.notes), "runs": FORMAT}
+        write_manifest(folder, _FORM, facts)
+
+    def __repr__(self) -> str:
+        return f"<Comparison of {', '.join(self.results)}>"
+
+    def _repr_html_(self) -> str:
+        import html as text
+
+        notes = "".join(f"<p>{text.escape(note)}</p>" for note in self.notes)
+        return notes + html.page(self.summary, self.cycles, self.ending)

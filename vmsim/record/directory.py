@@ -1,0 +1,132 @@
+"""A run directory: ``manifest.json``, a Parquet file for each table, ``summary.csv``.
+
+Every file but the manifest is the same, byte for byte, whenever and wherever the same scenario is run with the
+same versions of the libraries that write it. What differs from run to run is in the manifest alone.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vmsim.errors import InputError
+from vmsim.record.folder import read_manifest, replacing_folder, write_manifest
+from vmsim.record.tables import TABLES
+
+if TYPE_CHECKING:
+    from vmsim.record.result import Result
+
+__all__ = ["FORMAT", "provenance", "read_run", "read_table", "write_run", "write_tables"]
+
+FORMAT: Final = "vmsim run 1"
+
+_PACKAGES: Final = ("numba", "llvmlite", "numpy", "pandas", "pyarrow", "pydantic", "simpy", "zstandard")
+_TYPES: Final[dict[str, pa.DataType]] = {
+    "str": pa.string(),
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "bool": pa.bool_(),
+}
+
+
+def write_run(result: Result, path: Path, *, force: bool = False) -> None:
+    """Write a run directory, whole or not at all.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be written, or holds something else.
+    """
+    with replacing_folder(path, force=force) as folder:
+        write_tables(result, folder)
+        write_manifest(folder, FORMAT, _facts(result))
+
+
+def write_tables(result: Result, folder: Path) -> None:
+    """Write all tables of a result into a folder that exists."""
+    for name, (columns, _) in TABLES.items():
+        _write_parquet(result.table(name), columns, folder / f"{name}.parquet")
+    result.summary.to_csv(folder / "summary.csv", index=False, lineterminator="\n")
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """Return the manifest of a run directory, every file of which is as it was written.
+
+    Raises
+    ------
+    InputError
+        It is no run directory, or a file in it is missing or damaged.
+    """
+    return read_manifest(path, FORMAT)
+
+
+def read_table(path: Path, name: str) -> pd.DataFrame:
+    """Return a table of a run directory.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read as Parquet, or has other columns.
+    """
+    file = path / f"{name}.parquet"
+    columns = TABLES[name][0]
+    try:
+        table = pq.read_table(file)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{file}: cannot be read: {error}") from error
+    if table.column_names != list(columns):
+        raise InputError(f"{file}: expected the columns {', '.join(columns)}; found {', '.join(table.column_names)}.")
+    return pd.DataFrame({column: pd.Series(table[column].to_pylist(), dtype=kind) for column, kind in columns.items()})
+
+
+def provenance() -> dict[str, Any]:
+    """Return what may differ between two runs of one scenario: date, versions, platform, jitted sources."""
+    from vmsim.jit import source_digest
+
+    return {
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {"vmsim": _own_version(), "python": platform.python_version()}
+        | {package: version(package) for package in _PACKAGES},
+        "platform": {
+            "system": platform.system(),
+            "release": platform.release(),
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+        },
+        "jit_sources_sha256": source_digest(),
+    }
+
+
+def _facts(result: Result) -> dict[str, Any]:
+    scenario = result.scenario
+    return {
+        **provenance(),
+        "scenario": scenario.to_toml(),
+        "canonical": scenario.canonical(),
+        "base": str(scenario.base.absolute()),
+        "seed": scenario.seed,
+        "inputs": dict(result.inputs),
+        "outcome": result.facts.to_json(),
+    }
+
+
+def _own_version() -> str:
+    import vmsim
+
+    return vmsim.__version__
+
+
+def _write_parquet(table: pd.DataFrame, columns: Mapping[str, str], path: Path) -> None:
+    """Write a table with a schema of its own, free of what pandas would add about itself."""
+    schema = pa.schema([(column, _TYPES[kind]) for column, kind in columns.items()])
+    arrays = [pa.array(table[column].to_list(), schema.field(column).type) for column in columns]
+    pq.write_table(pa.table(arrays, schema=schema), path, compression="zstd", compression_level=3)

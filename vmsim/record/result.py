@@ -1,0 +1,204 @@
+"""`Result`: a scenario and the tables of what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+
+from vmsim.record import directory, html, tables
+from vmsim.record.outcome import Ending, Outcome
+from vmsim.scenario import Scenario
+
+__all__ = ["Facts", "Result"]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is said of a simulation as a whole.
+
+    Attributes
+    ----------
+    end : int
+        Its last cycle.
+    frequency : int
+        Hertz of the host's TSC: cycles in a second.
+    latency : tuple of int
+        Cycles of a walk's reference by where it was served: L1, L2, LLC, DRAM, …
+    wall_seconds : float
+        Time that it took to simulate, without loading and compiling.
+    ending : Ending or None
+        Why it stopped before its VMs were done.
+    """
+
+    end: int
+    frequency: int
+    latency: tuple[int, ...]
+    wall_seconds: float
+    ending: Ending | None
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Self:
+        """Take them from an outcome."""
+        return cls(
+            int(outcome.end),
+            int(outcome.frequency),
+            tuple(int(cycles) for cycles in outcome.latency),
+            float(outcome.wall_seconds),
+            outcome.ending,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return them as JSON types."""
+        return asdict(self) | {"latency": list(self.latency)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Take them from what `to_json` gave."""
+        ending = Ending(**data["ending"]) if data["ending"] else None
+        return cls(data["end"], data["frequency"], tuple(data["latency"]), data["wall_seconds"], ending)
+
+
+class Result:
+    """What a simulation measured, as tables.
+
+    Each table is made when it is first asked for. Every column is described in docs/reference/tables.md. All times
+    are cycles of the host's TSC unless a column's name says otherwise.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        What was simulated.
+    outcome : Outcome
+        What the simulation handed over.
+    inputs : mapping of str to str, optional
+        SHA-256 of each file that was read, by its path.
+    """
+
+    def __init__(self, scenario: Scenario, outcome: Outcome, *, inputs: Mapping[str, str] | None = None) -> None:
+        self._fill(scenario, Facts.of(outcome), dict(inputs or {}), partial(tables.build, outcome=outcome))
+        self.outcome: Outcome | None = outcome
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a run directory.
+
+        Raises
+        ------
+        InputError
+            It is no run directory, or a file in it is missing or damaged.
+        """
+        path = Path(path)
+        manifest = directory.read_run(path)
+        base = Path(manifest["base"])
+        source = f"the scenario in {path / 'manifest.json'}"
+        scenario = Scenario.from_toml(manifest["scenario"], source=source, base=base if base.is_dir() else path)
+        result = cls.__new__(cls)
+        result.outcome = None
+        facts = Facts.from_json(manifest["outcome"])
+        result._fill(scenario, facts, manifest["inputs"], partial(directory.read_table, path))
+        return result
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Write a run directory: ``manifest.json``, a Parquet file for each table, and ``summary.csv``.
+
+        Parameters
+        ----------
+        path : path
+            Absent or an empty folder, or with `force` one of an earlier run.
+        force : bool, optional
+            Replace an earlier run.
+
+        Raises
+        ------
+        InputError
+            It cannot be written there; then nothing is.
+        """
+        directory.write_run(self, Path(path), force=force)
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """One row for each VM."""
+        return self.table("summary")
+
+    @property
+    def cycles(self) -> pd.DataFrame:
+        """Where each VM's time went: vm, cause, cycles, per_access."""
+        return self.table("cycles")
+
+    @property
+    def exits(self) -> pd.DataFrame:
+        """VM exits as kvm_stat shows them: vm, reason, count, cycles."""
+        return self.table("exits")
+
+    @property
+    def references(self) -> pd.DataFrame:
+        """Walk references by position and by where they hit: vm, guest_level, nested_level, served, count, cycles."""
+        return self.table("references")
+
+    @property
+    def pwc(self) -> pd.DataFrame:
+        """Page walk cache look-ups: vm, dimension, level, hits, misses."""
+        return self.table("pwc")
+
+    @property
+    def data(self) -> pd.DataFrame:
+        """Data references where data goes through the caches: vm, served, count."""
+        return self.table("data")
+
+    @property
+    def pool(self) -> pd.DataFrame:
+        """Pages that changed hands: time_cycles, time_us, vm, what, pages, level, host_free."""
+        return self.table("pool")
+
+    @property
+    def waits(self) -> pd.DataFrame:
+        """Waits of vCPUs: vm, cause, count, cycles."""
+        return self.table("waits")
+
+    @property
+    def fault_latency(self) -> pd.DataFrame:
+        """Faults that left the guest by what they took: vm, cycles, count."""
+        return self.table("fault_latency")
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return a table by its name: ``summary``, ``cycles``, ``exits`` and so on."""
+        if name not in self._tables:
+            self._tables[name] = self._make(name)
+        return self._tables[name]
+
+    @property
+    def ending(self) -> Ending | None:
+        """Why the simulation stopped before its VMs were done, or None."""
+        return self.facts.ending
+
+    @cached_property
+    def accesses_per_second(self) -> float:
+        """Simulated accesses of all VMs in a second of wall time, without loading and compiling."""
+        accesses = int(self.summary["accesses"].sum())
+        return accesses / self.facts.wall_seconds if self.facts.wall_seconds else 0.0
+
+    def __repr__(self) -> str:
+        vms = self.summary
+        stopped = f", stopped: {self.ending.message}" if self.ending else ""
+        return f"<Result of {len(vms)} VMs, {int(vms['accesses'].sum()):,} accesses{stopped}>"
+
+    def _repr_html_(self) -> str:
+        return html.page(self.summary, self.cycles, self.ending)
+
+    def _fill(
+        self,
+        scenario: Scenario,
+        facts: Facts,
+        inputs: Mapping[str, str],
+        make: Callable[[str], pd.DataFrame],
+    ) -> None:
+        self.scenario = scenario
+        self.facts = facts
+        self.inputs = inputs
+        self._make = make
+        self._tables: dict[str, pd.DataFrame] = {}

@@ -1,0 +1,222 @@
+"""From an outcome's plain numbers to tables. docs/reference/tables.md says what every column means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from vmsim.record.outcome import Outcome, VmOutcome
+
+__all__ = ["CAUSES", "MANAGEMENT", "SERVED", "TABLES", "TRANSLATION", "build", "percentile"]
+
+SERVED: Final = ("L1", "L2", "LLC", "DRAM", "PWC")
+"""Where a reference was served, in the order of `machine.caches.Served`."""
+
+TRANSLATION: Final = ("l2_tlb", "walk_guest", "walk_nested")
+"""Causes that are the hardware's address translation."""
+MANAGEMENT: Final = ("guest_fault", "exit", "pool_wait", "host_wait")
+"""Causes that are memory management in software, waiting for memory included."""
+CAUSES: Final = ("compute", "data", *TRANSLATION, *MANAGEMENT, "pcpu_wait")
+"""Everything that a vCPU's time is spent on; the cycles of a VM sum to its total."""
+
+_DIMENSIONS: Final = ("guest", "nested")
+
+
+def build(name: str, outcome: Outcome) -> pd.DataFrame:
+    """Return one of `TABLES`, made from an outcome.
+
+    Parameters
+    ----------
+    name : str
+        A key of `TABLES`.
+    outcome : Outcome
+        What the simulation handed over.
+    """
+    columns, rows = TABLES[name]
+    made = rows(outcome)
+    return pd.DataFrame(
+        {
+            column: pd.Series([row[place] for row in made], dtype=kind)
+            for place, (column, kind) in enumerate(columns.items())
+        }
+    )
+
+
+def percentile(counts: Mapping[int, int], percent: int) -> int:
+    """Return the smallest value that at least `percent` % of the values do not exceed; 0 if there are none.
+
+    Parameters
+    ----------
+    counts : mapping of int to int
+        How often each value occurred.
+    percent : int
+        From 1 to 100.
+    """
+    rank = -(-sum(counts.values()) * percent // 100)
+    seen = 0
+    for value in sorted(counts):
+        seen += counts[value]
+        if seen >= rank:
+            return value
+    return 0
+
+
+_SUMMARY: Final[Mapping[str, Callable[[VmOutcome], Any]]] = {
+    "vm": lambda vm: vm.name,
+    "group": lambda vm: vm.group,
+    "mode": lambda vm: vm.mode,
+    "workload": lambda vm: vm.workload,
+    "finished": lambda vm: vm.finished,
+    "accesses": lambda vm: vm.counters["accesses"],
+    "writes": lambda vm: vm.counters["writes"],
+    "l1_tlb_misses": lambda vm: vm.counters["l1_tlb_misses"],
+    "l2_tlb_misses": lambda vm: vm.counters["l2_tlb_misses"],
+    "walks": lambda vm: vm.counters["walks"],
+    "nested_walks": lambda vm: vm.counters["nested_walks"],
+    "ntlb_hits": lambda vm: vm.counters["ntlb_hits"],
+    "ntlb_misses": lambda vm: vm.counters["ntlb_misses"],
+    "dirty_walks": lambda vm: vm.counters["dirty_walks"],
+    "ad_updates": lambda vm: vm.counters["ad_updates"],
+    "walk_refs": lambda vm: vm.refs[:, :, : SERVED.index("PWC")].sum(),
+    "walk_cycles": lambda vm: _cycles(vm, "walk_guest", "walk_nested"),
+    "guest_faults": lambda vm: vm.guest_faults,
+    "guest_fault_cycles": lambda vm: _cycles(vm, "guest_fault"),
+    "exits": lambda vm: sum(count for count, _ in vm.exits.values()),
+    "exit_cycles": lambda vm: _cycles(vm, "exit"),
+    "pool_wait_cycles": lambda vm: _cycles(vm, "pool_wait"),
+    "host_wait_cycles": lambda vm: _cycles(vm, "host_wait"),
+    "pcpu_wait_cycles": lambda vm: _cycles(vm, "pcpu_wait"),
+    "fault_p50_cycles": lambda vm: percentile(vm.fault_latency, 50),
+    "fault_p99_cycles": lambda vm: percentile(vm.fault_latency, 99),
+    "translation_cycles": lambda vm: _cycles(vm, *TRANSLATION),
+    "management_cycles": lambda vm: _cycles(vm, *MANAGEMENT),
+    "total_cycles": lambda vm: sum(vm.cycles.values()),
+    "cycles_per_access": lambda vm: _per_access(vm, sum(vm.cycles.values())),
+    "translation_cycles_per_access": lambda vm: _per_access(vm, _cycles(vm, *TRANSLATION)),
+    "management_cycles_per_access": lambda vm: _per_access(vm, _cycles(vm, *MANAGEMENT)),
+    "guest_frames": lambda vm: vm.memory.get("guest", 0),
+    "table_frames": lambda vm: vm.memory.get("table", 0),
+    "pool_frames": lambda vm: vm.memory.get("pool", 0),
+    "start_cycle": lambda vm: vm.start,
+    "finish_cycle": lambda vm: vm.finish,
+}
+
+
+def _cycles(vm: VmOutcome, *causes: str) -> int:
+    return sum(vm.cycles.get(cause, 0) for cause in causes)
+
+
+def _per_access(vm: VmOutcome, cycles: int) -> float:
+    """Divide integers only: the quotient is then the nearest float on every platform."""
+    return int(cycles) / max(1, int(vm.counters["accesses"]))
+
+
+def _kind(column: str) -> str:
+    """Return the dtype of a column of the summary."""
+    if column in ("vm", "group", "mode", "workload"):
+        return "str"
+    if column == "finished":
+        return "bool"
+    return "float64" if column.endswith("_per_access") else "int64"
+
+
+Rows = list[tuple[Any, ...]]
+
+
+def _summary(outcome: Outcome) -> Rows:
+    return [tuple(value(vm) for value in _SUMMARY.values()) for vm in outcome.vms]
+
+
+def _exits(outcome: Outcome) -> Rows:
+    return [(vm.name, reason, *vm.exits[reason]) for vm in outcome.vms for reason in sorted(vm.exits)]
+
+
+def _references(outcome: Outcome) -> Rows:
+    latency = (*outcome.latency, *[0] * len(SERVED))
+    return [
+        (vm.name, guest, nested, SERVED[served], count, count * latency[served])
+        for vm in outcome.vms
+        for guest, nested, served, count in _nonzero(vm.refs)
+    ]
+
+
+def _pwc(outcome: Outcome) -> Rows:
+    return [
+        (vm.name, name, level, int(hits), int(misses))
+        for vm in outcome.vms
+        for dimension, name in enumerate(_DIMENSIONS)
+        for level, (misses, hits) in enumerate(vm.pwc[dimension])
+        if hits or misses
+    ]
+
+
+def _data(outcome: Outcome) -> Rows:
+    return [(vm.name, SERVED[served], count) for vm in outcome.vms for served, count in _nonzero(vm.data)]
+
+
+def _pool(outcome: Outcome) -> Rows:
+    return [
+        (each.time, each.time * 10**6 / outcome.frequency, each.vm, each.what, each.pages, each.level, each.host_free)
+        for each in outcome.transfers
+    ]
+
+
+def _waits(outcome: Outcome) -> Rows:
+    return [
+        (vm.name, cause, count, vm.cycles.get(cause, vm.cycles.get(f"{cause}_wait", 0)))
+        for vm in outcome.vms
+        for cause, count in sorted(vm.waits.items())
+    ]
+
+
+def _causes(outcome: Outcome) -> Rows:
+    return [
+        (vm.name, cause, vm.cycles[cause], _per_access(vm, vm.cycles[cause]))
+        for vm in outcome.vms
+        for cause in (*CAUSES, *sorted(vm.cycles.keys() - set(CAUSES)))
+        if cause in vm.cycles
+    ]
+
+
+def _fault_latency(outcome: Outcome) -> Rows:
+    return [(vm.name, cycles, count) for vm in outcome.vms for cycles, count in sorted(vm.fault_latency.items())]
+
+
+def _nonzero(counts: Any) -> Rows:
+    """Return (*index, count) of each count that is not zero, in index order, as plain ints."""
+    return [(*map(int, index), int(counts[tuple(index)])) for index in np.argwhere(counts)]
+
+
+_INT, _STR = "int64", "str"
+TABLES: Final[Mapping[str, tuple[Mapping[str, str], Callable[[Outcome], Rows]]]] = MappingProxyType(
+    {
+        "summary": ({column: _kind(column) for column in _SUMMARY}, _summary),
+        "cycles": ({"vm": _STR, "cause": _STR, "cycles": _INT, "per_access": "float64"}, _causes),
+        "exits": ({"vm": _STR, "reason": _STR, "count": _INT, "cycles": _INT}, _exits),
+        "references": (
+            {"vm": _STR, "guest_level": _INT, "nested_level": _INT, "served": _STR, "count": _INT, "cycles": _INT},
+            _references,
+        ),
+        "pwc": ({"vm": _STR, "dimension": _STR, "level": _INT, "hits": _INT, "misses": _INT}, _pwc),
+        "data": ({"vm": _STR, "served": _STR, "count": _INT}, _data),
+        "pool": (
+            {
+                "time_cycles": _INT,
+                "time_us": "float64",
+                "vm": _STR,
+                "what": _STR,
+                "pages": _INT,
+                "level": _INT,
+                "host_free": _INT,
+            },
+            _pool,
+        ),
+        "waits": ({"vm": _STR, "cause": _STR, "count": _INT, "cycles": _INT}, _waits),
+        "fault_latency": ({"vm": _STR, "cycles": _INT, "count": _INT}, _fault_latency),
+    }
+)
+"""Columns with their dtypes, and the rows, of each table by name."""

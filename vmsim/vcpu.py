@@ -1,0 +1,181 @@
+"""A vCPU as a SimPy process: run until exit, pay the cycles, handle the reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator
+from typing import Any
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from vmsim.guest.kernel import GuestKernel
+from vmsim.hardware import Hardware
+from vmsim.host.scheduler import Scheduler
+from vmsim.machine.vcpu import Reason, run
+from vmsim.monitor.tdp import Tdp
+from vmsim.workloads import Chunk, Event, Op, Stream
+
+__all__ = ["CAUSES", "WAITS", "Vcpu"]
+
+Process = Generator[simpy.Event, Any, None]
+
+WAITS = ("pool_wait", "host_wait", "pcpu_wait")
+CAUSES = ("compute", "guest_fault", "exit", "switch", *WAITS)
+
+_DONE, _BUDGET, _GUEST_FAULT = int(Reason.DONE), int(Reason.BUDGET), int(Reason.GUEST_FAULT)
+
+
+class Vcpu:
+    """One virtual processor, its workload and where its time goes.
+
+    A vCPU runs ahead of the simulated clock by what it owes: cycles used since it last settled. It settles before it
+    touches anything that others share (a pool, the host's frames, a core), so most exits cost one event.
+    """
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        hardware: Hardware,
+        scheduler: Scheduler,
+        registers: NDArray[Any],
+        stream: Stream,
+        *,
+        index: int,
+        quantum: int,
+        switch_cycles: int,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.env = env
+        self.hardware = hardware
+        self.scheduler = scheduler
+        self.registers = registers
+        self.stream = stream
+        self.index = index
+        self.quantum = quantum
+        self.switch_cycles = switch_cycles
+        self.cycles: Counter[str] = Counter(dict.fromkeys(CAUSES, 0))
+        self.waits: Counter[str] = Counter(dict.fromkeys(WAITS, 0))
+        self.progress = progress
+        self.done = 0
+        self._owed = 0
+        self._core = -1
+        self._slice_end = 0
+
+    @property
+    def now(self) -> int:
+        """The cycle this vCPU has reached, what it owes included."""
+        return int(self.env.now) + self._owed
+
+    def owe(self, cause: str, cycles: int) -> None:
+        """Use cycles for `cause`, to be paid in simulated time before anything shared is touched."""
+        self._owed += cycles
+        self.cycles[cause] += cycles
+
+    def settle(self) -> Process:
+        """Pay what is owed."""
+        if self._owed:
+            owed, self._owed = self._owed, 0
+            yield self.env.timeout(owed)
+
+    def wait(self, event: simpy.Event, cause: str) -> Generator[simpy.Event, Any, Any]:
+        """Give up the core until `event`, which others run on meanwhile; return its value."""
+        yield from self.settle()
+        self.leave()
+        asked = self.env.now
+        value = yield event
+        self.cycles[cause] += self.env.now - asked
+        self.waits[cause] += 1
+        yield from self.enter()
+        return value
+
+    def enter(self) -> Process:
+        """Get a core for a time slice."""
+        core = self.scheduler.request(self.index)
+        if isinstance(core, simpy.Event):
+            asked = self.env.now
+            core = yield core
+            self.cycles["pcpu_wait"] += self.env.now - asked
+            self.waits["pcpu_wait"] += 1
+        self._core = core
+        if self.scheduler.last[core] not in (self.index, -1):
+            self.owe("switch", self.switch_cycles)
+        self._slice_end = self.env.now + self.quantum
+
+    def leave(self) -> None:
+        """Give the core back."""
+        self.scheduler.release(self._core, self.index)
+        self._core = -1
+
+    def replay(
+        self, kernel: GuestKernel, monitor: Tdp | None, pauses: list[int], paused: Callable[[], None]
+    ) -> Process:
+        """Make every access of the stream, and the operations between them.
+
+        Parameters
+        ----------
+        kernel, monitor : GuestKernel, Tdp or None
+            Who handles page faults and who violations.
+        pauses : list of int
+            Numbers of accesses, ascending, after which `paused` is called.
+        """
+        for chunk in self.stream.chunks():
+            position = 0
+            for event in (*chunk.events, None):
+                limit = event.position if event else len(chunk.address)
+                while position < limit:
+                    stop = self._pause_at(chunk, position, limit, pauses)
+                    yield from self._access(chunk, position, stop, kernel, monitor)
+                    self.done += int(chunk.count[position:stop].sum())
+                    position = stop
+                    if pauses and self.done >= pauses[0]:
+                        pauses.pop(0)
+                        paused()
+                if event:
+                    self._operate(event, kernel)
+            self.progress(self.done)
+
+    def _pause_at(self, chunk: Chunk, position: int, limit: int, pauses: list[int]) -> int:
+        """Return the run to stop before: `limit`, or where the next pause is due."""
+        if not pauses:
+            return limit
+        made = np.cumsum(chunk.count[position:limit], dtype=np.int64)
+        return min(limit, position + int(np.searchsorted(made, pauses[0] - self.done)) + 1)
+
+    def _access(
+        self, chunk: Chunk, cursor: int, limit: int, kernel: GuestKernel, monitor: Tdp | None
+    ) -> Process:
+        cores, llc, memory = self.hardware.cores, self.hardware.llc, self.hardware.memory
+        address, count, kind, _ = chunk
+        registers = self.registers
+        while cursor < limit:
+            budget = self._slice_end - self.env.now - self._owed
+            if budget <= 0:
+                yield from self._next_slice()
+                continue
+            reason, cursor, cycles, gva, gpa, code = run(
+                cores, self._core, llc, registers, memory, address, count, kind, cursor, limit, budget
+            )
+            self._owed += cycles
+            if reason == _GUEST_FAULT:
+                yield from kernel.page_fault(self, gva, bool(code & 2))
+            elif reason > _GUEST_FAULT:
+                assert monitor is not None
+                yield from monitor.violation(self, gpa)
+
+    def _next_slice(self) -> Process:
+        """Settle, and let a waiting vCPU have the core."""
+        yield from self.settle()
+        if self.scheduler.contended:
+            self.leave()
+            yield from self.enter()
+        else:
+            self._slice_end = self.env.now + self.quantum
+
+    def _operate(self, event: Event, kernel: GuestKernel) -> None:
+        """Carry out an operation that is no access. Those that the simple guest kernel lacks change nothing."""
+        if event.op == Op.UNMAP or event.op == Op.MAP:
+            kernel.unmap(self, event.address, event.length)
+        elif event.op == Op.COMPUTE:
+            self.owe("compute", event.argument)

@@ -1,0 +1,50 @@
+"""Dinero's "din" text: `LABEL ADDRESS`, with label 0 read, 1 write, 2 fetch, 3 escape, 4 flush; hexadecimal addresses.
+
+What follows on a line is ignored; escapes and flushes are passed over, since they access nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from vmsim.errors import InputError
+from vmsim.workloads.readers.accesses import Batch, lines
+from vmsim.workloads.readers.files import opened, shown
+from vmsim.workloads.stream import PAGE, Chunk, Kind
+
+__all__ = ["read", "sniff"]
+
+_RECORD = re.compile(rb"[ \t]*([0-4])[ \t]+(?:0[xX])?([0-9a-fA-F]{1,16})(?:[ \t\r].*)?", re.DOTALL)
+
+
+def sniff(head: bytes) -> bool:
+    """Return whether a file that begins with `head` looks like din text."""
+    found = [line for line in head.split(b"\n")[:-1] if line.strip()]
+    return bool(found) and all(_RECORD.fullmatch(line) for line in found)
+
+
+def read(path: Path, *, granule: int = PAGE, fetch: bool = False) -> Iterator[Chunk]:
+    """Read din text.
+
+    Raises
+    ------
+    InputError
+        A line is no record, or its address is not canonical; the message has its number.
+    """
+    batch = Batch(str(path), granule)
+    with opened(path) as file:
+        for number, line in lines(file, str(path)):
+            record = _RECORD.fullmatch(line)
+            if record is None:
+                if not line.strip():
+                    continue
+                raise InputError(
+                    f"{path}: line {number}: {shown(line)}: expected a label from 0 to 4 and a hexadecimal address."
+                )
+            kind = int(record[1])
+            if kind < Kind.FETCH or (kind == Kind.FETCH and fetch):
+                yield from batch.add(number, int(record[2], 16), kind)
+    yield from batch.flush()
+    yield from batch.builder.rest()

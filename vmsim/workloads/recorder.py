@@ -1,0 +1,166 @@
+"""Recording a real program: valgrind's lackey writes its trace into a pipe, and runs come out of it.
+
+The text, some 15 bytes an access, is never stored.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vmsim.errors import InputError
+from vmsim.files import replacing
+from vmsim.workloads.readers import lackey
+from vmsim.workloads.runs import check_granule, cut
+from vmsim.workloads.stream import PAGE
+from vmsim.workloads.vmtrace import VmtraceWriter
+
+__all__ = ["Recording", "record"]
+
+_PIPE = 1 << 20  # bytes that wait between valgrind and us; the usual 64 KiB make both wait
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What came of a recording.
+
+    Attributes
+    ----------
+    totals : dict
+        As in the trace's footer.
+    status : int or None
+        The program's exit status, negative for the signal that ended it; None if it was stopped at the limit.
+    interrupted : bool
+        Whether the user stopped it. The trace holds what came until then.
+    """
+
+    totals: dict[str, Any]
+    status: int | None
+    interrupted: bool
+
+
+def record(
+    command: Sequence[str],
+    path: Path,
+    *,
+    fetch: bool = False,
+    granule: int = PAGE,
+    limit: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Recording:
+    """Run a program under valgrind's lackey and write its trace to `path`.
+
+    The program's own input and output stay as they are. Only the process started is recorded: what its children do is
+    left out, since valgrind does not say whose an access is (FORK events stand in the trace), and so is what comes
+    after it has replaced itself by another program.
+
+    Parameters
+    ----------
+    command : sequence of str
+        The program and its arguments.
+    path : Path
+        The `.vmtrace` file. It is complete or absent.
+    fetch : bool
+        Keep instruction fetches too.
+    granule : int
+        4096, or 64.
+    limit : int, optional
+        Stop after so many accesses.
+    progress : callable, optional
+        Called with the accesses recorded so far, chunk by chunk.
+
+    Raises
+    ------
+    InputError
+        valgrind or the program is missing, the program made no access, or `path` cannot be written.
+    """
+    check_granule(granule)
+    valgrind = shutil.which("valgrind")
+    if valgrind is None:
+        raise InputError(
+            "valgrind is not installed: `vmsim trace record` runs the program under it. Install it with your system's "
+            "package manager (Debian, Ubuntu: apt install valgrind; Fedora: dnf install valgrind)."
+        )
+    if shutil.which(command[0]) is None:
+        raise InputError(f"{command[0]}: no such program: expected a command that can be run after `--`.")
+    version = subprocess.run([valgrind, "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    about = {"command": list(command), "tool": f"{version} lackey", "fetch": fetch}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        writer = VmtraceWriter(file, granule=granule, about=about)
+        status, interrupted = _run(valgrind, command, writer, fetch, granule, limit, progress)
+        if not writer.summary.accesses:
+            raise InputError(
+                f"{command[0]}: valgrind recorded no access (exit status {status}): expected a program for this "
+                "machine that valgrind can run. Nothing was written."
+            )
+        writer.close()
+    return Recording(writer.summary.totals(), status, interrupted)
+
+
+def _run(
+    valgrind: str,
+    command: Sequence[str],
+    writer: VmtraceWriter,
+    fetch: bool,
+    granule: int,
+    limit: int | None,
+    progress: Callable[[int], None] | None,
+) -> tuple[int | None, bool]:
+    """Run the program to its end, the limit or an interrupt; return its status and whether it was interrupted."""
+    reading, writing = os.pipe()
+    _widen(writing)
+    process = subprocess.Popen(
+        [
+            valgrind,
+            "--tool=lackey",
+            "--trace-mem=yes",
+            "--trace-syscalls=yes",
+            "--child-silent-after-fork=yes",
+            f"--log-fd={writing}",
+            "--",
+            *command,
+        ],
+        pass_fds=[writing],
+    )
+    os.close(writing)
+    interrupted = False
+
+    def stop(number: int, frame: object) -> None:
+        # The terminal has sent the signal to the program as well. What it still wrote is read to the end.
+        nonlocal interrupted
+        if interrupted:
+            raise KeyboardInterrupt
+        interrupted = True
+        process.terminate()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        with os.fdopen(reading, "rb", buffering=0) as pipe:
+            for chunk in lackey.parse(pipe, "valgrind's trace", granule=granule, fetch=fetch, complete=False):
+                room = None if limit is None else limit - writer.summary.accesses
+                total = int(chunk.count.sum())
+                writer.add(chunk if room is None or total <= room else cut(chunk, room))
+                if progress:
+                    progress(writer.summary.accesses)
+                if room is not None and total >= room:
+                    return None, interrupted
+        return process.wait(), interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+        process.kill()
+        process.wait()
+
+
+def _widen(pipe: int) -> None:
+    import fcntl
+
+    if hasattr(fcntl, "F_SETPIPE_SZ"):  # Linux
+        with suppress(OSError):  # above the user's limit: the usual size works too
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)

@@ -1,0 +1,110 @@
+"""Traces as streams, and the traces that come with vmsim."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from vmsim.errors import InputError, nearest
+from vmsim.files import sha256
+from vmsim.workloads import readers
+from vmsim.workloads.readers.files import plain_name
+from vmsim.workloads.runs import totals
+from vmsim.workloads.stream import Chunk, Op, Regions
+from vmsim.workloads.vmtrace import Vmtrace
+
+__all__ = ["BUNDLED", "TraceStream", "bundled", "find"]
+
+BUNDLED = Path(__file__).parent / "traces"
+
+
+def bundled() -> dict[str, Path]:
+    """Return the traces that come with vmsim, by name."""
+    return {path.stem: path for path in sorted(BUNDLED.glob("*.vmtrace"))}
+
+
+def find(path: str | Path, base: Path) -> Path:
+    """Return where a trace is: at `path` from the folder `base`, or among the bundled ones.
+
+    Raises
+    ------
+    InputError
+        It is neither.
+    """
+    there = base / path
+    if there.is_file():
+        return there
+    ours = bundled()
+    name = Path(path).name.removesuffix(".vmtrace")
+    if name in ours and Path(path).parent in (Path(), Path("traces")):
+        return ours[name]
+    if there.is_dir():
+        raise InputError(f"{there}: expected a trace, found a folder.")
+    raise InputError(f"{there}: no such trace. Bundled with vmsim: {', '.join(ours)}. {nearest(name, ours)}")
+
+
+class TraceStream:
+    """A trace of a real program, read from its file chunk by chunk, `repeat` times over.
+
+    A `.vmtrace` says its totals by itself; a trace of another format is read through once to find them. Every
+    repetition runs the program again in the same process: its events happen again, except that the program's own EXIT
+    comes only after the last.
+
+    Parameters
+    ----------
+    path : Path
+    form : str
+        A format's name, or "auto".
+    repeat : int
+        At least 1.
+
+    Attributes
+    ----------
+    name : str
+        The file's name without its suffixes.
+    granule : int
+        Bytes of a block: 4096, or 64 where a .vmtrace was recorded so.
+    """
+
+    def __init__(self, path: Path, form: str = "auto", repeat: int = 1) -> None:
+        if repeat < 1:
+            raise InputError(f"workload trace: repeat = {repeat}: expected a number above zero.")
+        self.path = path
+        self.name = plain_name(path).split(".")[0] or path.name
+        self.granule = 4096
+        self._repeat = repeat
+        self._form = readers.detect(path) if form == "auto" else form
+        self._vmtrace: Vmtrace | None = None
+        if self._form == "vmtrace":
+            self._vmtrace = Vmtrace.open(path)
+            self.granule = self._vmtrace.granule
+            self._accesses, self._regions = int(self._vmtrace.totals["accesses"]), self._vmtrace.regions
+        else:
+            self._accesses, self._regions = totals(readers.read(path, self._form))
+        if not self._accesses:
+            raise InputError(f"{path}: the trace holds no access: expected at least one.")
+
+    @property
+    def accesses(self) -> int:
+        """Accesses in all repetitions."""
+        return self._accesses * self._repeat
+
+    def footprint(self) -> Regions:
+        """Return starts and lengths in bytes of the pages touched."""
+        return self._regions
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Read the trace from its start, as often as it is to be repeated."""
+        for turn in range(self._repeat):
+            last = turn == self._repeat - 1
+            for chunk in self._vmtrace.chunks() if self._vmtrace else readers.read(self.path, self._form):
+                yield chunk if last or not chunk.events else _without_exit(chunk)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the file's bytes."""
+        return sha256(self.path)
+
+
+def _without_exit(chunk: Chunk) -> Chunk:
+    kept = (event for event in chunk.events if event.op != Op.EXIT or event.pid != 1)
+    return chunk._replace(events=tuple(kept))
