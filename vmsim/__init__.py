@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from vmsim.record.result import Result
     from vmsim.scenario import Scenario
 
-__all__ = ["Comparison", "InputError", "Result", "Scenario", "__version__", "compare", "run"]
+    __version__: str
 
-__version__ = "0.1.0"
+__all__ = ["Comparison", "InputError", "Result", "Scenario", "__version__", "compare", "run"]
 
 _HOMES = {
     "Comparison": "vmsim.record.comparison",
@@ -31,6 +31,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("vmsim")
     if name not in _HOMES:
         raise AttributeError(f"module 'vmsim' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

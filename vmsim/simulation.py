@@ -172,7 +172,7 @@ class VirtualMachine:
             counters={name: value for name, value in counts.items() if not name.endswith("_cycles")},
             refs=refs,
             pwc=now["pwc"] - then["pwc"],
-            data=now["data"] - then["data"],
+            data=now["data_refs"] - then["data_refs"],
             cycles={
                 "compute": counts["compute_cycles"] + cycles.pop("compute"),
                 "data": counts["data_cycles"],

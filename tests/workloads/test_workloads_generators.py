@@ -125,9 +125,7 @@ def test_powers_agree_with_the_c_library(exponent: float, k: int):
     assert powers(k, 1, exponent)[0] == pytest.approx(k**-exponent, rel=1e-13)
 
 
-@given(
-    slots=st.integers(1, 3000), stride=st.sampled_from([8, 24, 64, 4096, 8192]), seed=st.integers(0, 1 << 32)
-)
+@given(slots=st.integers(1, 3000), stride=st.sampled_from([8, 24, 64, 4096, 8192]), seed=st.integers(0, 1 << 32))
 @settings(max_examples=50)
 def test_a_full_chase_visits_every_slot_once_a_round(slots: int, stride: int, seed: int):
     chase = Chase(size=slots * stride, runs=2 * slots, stride=stride, seed=seed)
@@ -231,7 +229,7 @@ def test_a_wrong_parameter_is_named(kind: str, change: dict, key: str, tmp_path:
 
 
 def test_a_footprint_larger_than_memory_is_refused_with_both_sizes(tmp_path: Path):
-    with pytest.raises(InputError, match="1048576 bytes .*1044480 bytes"):
+    with pytest.raises(InputError, match=r"1048576 bytes .*1044480 bytes"):
         open_stream(Synthetic("uniform"), base=tmp_path, memory=(1 << 20) - 4096, seed=1)
 
 

@@ -76,7 +76,9 @@ def test_what_is_read_is_what_was_written(parts: list[Chunk], folder: Path):
     pages = sorted({int(address) >> 12 for part in parts for address in part.address})
     assert trace.totals["pages"] == len(pages)
     starts, lengths = trace.regions
-    told = [page for start, size in zip(starts, lengths, strict=True) for page in range(start >> 12, (start + size) >> 12)]
+    told = [
+        page for start, size in zip(starts, lengths, strict=True) for page in range(start >> 12, (start + size) >> 12)
+    ]
     assert told == pages
     assert (starts[1:] > (starts + lengths)[:-1]).all()
 
@@ -137,7 +139,7 @@ def test_another_version_is_refused_by_its_number(folder: Path):
     path = folder / "version.vmtrace"
     data = small(path)
     path.write_bytes(data[:8] + struct.pack("<I", 2) + data[12:])
-    with pytest.raises(InputError, match="version 2 .*expected 1"):
+    with pytest.raises(InputError, match=r"version 2 .*expected 1"):
         read_all(path)
 
 
@@ -203,3 +205,17 @@ def test_lines_can_be_read_as_pages_but_not_the_other_way(folder: Path):
     pages = written(folder / "coarse.vmtrace", [part._replace(address=address & -4096)])
     with pytest.raises(InputError, match="blocks of 4096"):
         next(readers.read(pages, granule=64))
+
+
+def test_the_manuals_example_is_what_it_says(folder: Path):
+    manual = Path(__file__).parents[2] / "docs" / "reference" / "vmtrace.md"
+    rows = [line.split("|")[0].split() for line in manual.read_text().splitlines() if line.startswith("000")]
+    data = bytes(int(byte, 16) for row in rows for byte in row[1:])
+    path = folder / "manual.vmtrace"
+    path.write_bytes(data)
+    (chunk,) = read_all(path)
+    assert chunk.address.tolist() == [0x1000, 0x2000, 0x1000]
+    assert chunk.count.tolist() == [1, 300, 2]
+    assert chunk.kind.tolist() == [0, 1, 0]
+    assert chunk.events == (Event(1, Op.MAP, 1, 0x2000, 4096, 3),)
+    assert [region.tolist() for region in Vmtrace.open(path).regions] == [[0x1000], [0x2000]]

@@ -1,0 +1,108 @@
+"""The command line: one module per verb, imported when the verb is used."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import textwrap
+from importlib import import_module
+from typing import Final
+
+import click
+
+from vmsim.errors import InputError, nearest
+
+__all__ = ["main", "root"]
+
+# The first sentence of each verb's help; a table, so that `vmsim --help` need not import them all. A test compares.
+VERBS: Final = {
+    "run": "Simulate a scenario.",
+    "compare": "Simulate a scenario under several paging modes, side by side.",
+    "explain": "Show every memory reference of one page walk, cold and warm.",
+    "trace": "Record, convert and look at traces of real programs.",
+    "cpus": "List the CPU presets, or every figure of one with its source.",
+    "schema": "Print the JSON Schema of scenario files.",
+    "validate": "Predict published measurements, and say how far off.",
+    "warm": "Compile the kernels ahead of the first run.",
+}
+
+_WIDTH: Final = 100
+
+
+class _Verbs(click.Group):
+    """A group whose commands are modules of this package."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = import_module(f"vmsim.cli.{cmd_name}").command
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            raise InputError(f"{args[0]!r} is not a command. {nearest(args[0], VERBS)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _WIDTH})
+@click.version_option(package_name="vmsim", message="vmsim %(version)s")
+def root() -> None:
+    """Simulate what memory costs when several virtual machines share a host."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and leave the process with its exit code.
+
+    0: done. 1: a published measurement or an invariant does not hold. 2: the input cannot be used. 3: the simulated
+    machine ran out of memory. 130: interrupted.
+    """
+    sys.exit(_status(arguments))
+
+
+def _status(arguments: list[str] | None) -> int:
+    try:
+        status = root.main(arguments, prog_name="vmsim", standalone_mode=False)
+        sys.stdout.flush()
+    except InputError as error:
+        return _complain(str(error))
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return 130
+    except BrokenPipeError:  # `vmsim … | head`: nobody reads on, which is no error
+        sys.stdout = None  # else the interpreter flushes it at exit and complains
+        return 0
+    except MemoryError as error:
+        return _complain(f"This machine has too little memory for the simulation{_because(error)}.")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return _complain(f"The disk is full{f': {error.filename}' if error.filename else ''}. Nothing was left there.")
+    return status if isinstance(status, int) else 0
+
+
+def _because(error: BaseException) -> str:
+    return f": {error}" if str(error) else ""
+
+
+def _complain(text: str) -> int:
+    """Print a paragraph on stderr, wrapped where people read it; return the exit code of bad input."""
+    message = f"vmsim: {text}"
+    if sys.stderr.isatty():
+        message = "\n".join(
+            textwrap.fill(line, _WIDTH, break_long_words=False, break_on_hyphens=False) for line in message.splitlines()
+        )
+    click.echo(message, err=True)
+    return 2

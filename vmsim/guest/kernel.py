@@ -19,7 +19,7 @@ from vmsim.machine.buddy import State, set_state
 from vmsim.machine.flush import flush_asid, invalidate_page
 from vmsim.machine.formats import ACCESSED, DIRTY, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.memory import clear_frame
-from vmsim.machine.tables import BLOCKED, MAPPED, host_address, map_pages, missing_tables, populate, unmap_pages
+from vmsim.machine.tables import BLOCKED, host_address, map_page, map_pages, missing_tables, populate, unmap_pages
 from vmsim.scenario.cpu import Cost
 
 __all__ = ["Frames", "GuestKernel"]
@@ -28,7 +28,6 @@ TABLE_BITS = PRESENT | WRITE | USER | ACCESSED
 PAGE_BITS = PRESENT | WRITE | USER | ACCESSED
 
 _FLUSH_CEILING = 33  # pages above which Linux flushes the whole TLB instead (arch/x86/mm/tlb.c)
-_NO_TABLES = np.empty(0, np.int64)
 
 
 class Frames(Protocol):
@@ -102,31 +101,22 @@ class GuestKernel:
     def page_fault(self, vcpu: Vcpu, gva: int, write: bool) -> Generator[simpy.Event, Any, None]:
         """Handle a page fault: map a cleared page at `gva` (demand-zero paging)."""
         self.faults += 1
-        vcpu.owe("guest_fault", self._fault_cycles)
-        order, missing = self._place(gva)
-        if missing == MAPPED:
-            return  # somebody mapped it meanwhile
-        tables = _NO_TABLES
-        if missing:
-            tables = np.empty(missing, np.int64)
-            for number in range(missing):
-                tables[number] = yield from self.frames.allocate(vcpu, 0)
-                vcpu.owe("guest_fault", self.costs.table_page + self.costs.zero_page)
+        order = self._order_at(gva) if self.page_order else 0
+        vcpu.owe("guest_fault", self._fault_cycles + (self.costs.zero_page << order))
         page = yield from self.frames.allocate(vcpu, order)
-        vcpu.owe("guest_fault", self.costs.zero_page << order)
-        map_pages(
-            self.memory,
-            self.frames.frames,
-            self.root,
-            self._levels,
-            order // 9 + 1,
-            *self._nested,
-            gva & ~((1 << (PAGE_SHIFT + order)) - 1),
-            np.array([page]),
-            tables,
-            TABLE_BITS,
-            PAGE_BITS | DIRTY if write else PAGE_BITS,
-        )
+        place = self.root, self._levels, order // 9 + 1, *self._nested, gva & ~((1 << (PAGE_SHIFT + order)) - 1)
+        bits = PAGE_BITS | DIRTY if write else PAGE_BITS
+        missing = map_page(self.memory, self.frames.frames, *place, page, bits)
+        if missing == 0:
+            return
+        if missing < 0:  # somebody mapped it meanwhile
+            self.frames.give(np.array([page]), order)
+            return
+        tables = np.empty(missing, np.int64)
+        for number in range(missing):
+            tables[number] = yield from self.frames.allocate(vcpu, 0)
+            vcpu.owe("guest_fault", self.costs.table_page + self.costs.zero_page)
+        map_pages(self.memory, self.frames.frames, *place, np.array([page]), tables, TABLE_BITS, bits)
 
     def populate(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
         """Map regions before the clock starts, in the order given; guest memory must be backed already.
@@ -178,17 +168,14 @@ class GuestKernel:
             flush_asid(self.cores, self._asid)
         else:
             for page in range(limit - length, limit, 1 << PAGE_SHIFT):
-                invalidate_page(self.cores, self._asid, page)
+                invalidate_page(self.cores, self._asid, page, 0)
         vcpu.owe("guest_fault", self.costs.table_page * total)
 
-    def _place(self, gva: int) -> tuple[int, int]:
-        """Return the order to map at `gva` and how many tables that lacks."""
-        for order in (self.page_order, 9, 0):
-            if order > self.page_order or not self.frames.has_block(order):
-                continue
-            missing = int(
-                missing_tables(self.memory, self.root, self._levels, order // 9 + 1, *self._nested, gva)
-            )
-            if missing != BLOCKED:
-                return order, missing
-        return 0, 0
+    def _order_at(self, gva: int) -> int:
+        """Return the order of the page to map at `gva`: the largest that there is a block and room for."""
+        for order in (self.page_order, 9):
+            if order <= self.page_order and self.frames.has_block(order):
+                missing = missing_tables(self.memory, self.root, self._levels, order // 9 + 1, *self._nested, gva)
+                if missing != BLOCKED:
+                    return order
+        return 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cache
 
 import numpy as np
 
@@ -94,6 +95,30 @@ _SETTINGS = (
 )
 
 
+# One type object for one geometry: numba's dispatcher compares types by identity first, and by value, which for a
+# core takes 10 us, only where that fails.
+Shape = tuple[tuple[str, int, int], ...]
+
+
+def _shape(units: Mapping[str, Unit]) -> Shape:
+    return tuple((name, unit.sets, unit.ways) for name, unit in units.items())
+
+
+@cache
+def _core_type(keyed: Shape, caches: Shape) -> np.dtype:
+    fields: list[tuple] = [(name, keyed_set(ways), (sets,)) for name, sets, ways in keyed]
+    fields += [(name, tag_set(ways), (sets,)) for name, sets, ways in caches]
+    fields += [(f"{level}_{what}", "i8", (3,)) for level in ("l1", "l2") for what in ("home", "fold")]
+    fields += [("pwc_present", "i8", (2,)), ("latency", "i8", (4,)), ("sizes", "i8"), ("ntlb_entries", "i8")]
+    fields += [(name, "i8") for name in _SETTINGS]
+    return np.dtype((np.record, fields))
+
+
+@cache
+def _llc_type(sets: int, ways: int) -> np.dtype:
+    return np.dtype((np.record, [("sets", tag_set(ways), (sets,)), ("slices", "i8")]))
+
+
 def make_cores(geometry: Geometry, count: int) -> np.ndarray:
     """Return `count` cores with empty TLBs and caches, shape (count,)."""
     keyed: dict[str, Unit] = {}
@@ -105,14 +130,9 @@ def make_cores(geometry: Geometry, count: int) -> np.ndarray:
         keyed[f"nested_{name}"] = geometry.pwc.get(f"nested_{name}", Unit())
     keyed["pwc"] = geometry.pwc.get("entries", Unit())
     keyed["ntlb"] = geometry.ntlb or Unit()
-    fields: list[tuple] = [(name, keyed_set(unit.ways), (unit.sets,)) for name, unit in keyed.items()]
-    fields += [(name, tag_set(unit.ways), (unit.sets,)) for name, unit in (("l1", geometry.l1), ("l2", geometry.l2))]
-    fields += [(f"{level}_{what}", "i8", (3,)) for level in ("l1", "l2") for what in ("home", "fold")]
-    fields += [("pwc_present", "i8", (2,)), ("latency", "i8", (4,)), ("sizes", "i8"), ("ntlb_entries", "i8")]
-    fields += [(name, "i8") for name in _SETTINGS]
-
-    cores = np.zeros(count, np.dtype((np.record, fields)))
-    for name in (*keyed, "l1", "l2"):
+    caches = {"l1": geometry.l1, "l2": geometry.l2}
+    cores = np.zeros(count, _core_type(_shape(keyed), _shape(caches)))
+    for name in (*keyed, *caches):
         cores[name]["tag"] = EMPTY
     for level, units, home in (("l1", geometry.l1_tlb, geometry.l1_home), ("l2", geometry.l2_tlb, geometry.l2_home)):
         cores[f"{level}_home"] = home
@@ -131,7 +151,7 @@ def make_cores(geometry: Geometry, count: int) -> np.ndarray:
 def make_llc(geometry: Geometry) -> np.ndarray:
     """Return the empty last-level cache that all cores share, shape (1,)."""
     unit = geometry.llc
-    llc = np.zeros(1, np.dtype((np.record, [("sets", tag_set(unit.ways), (unit.sets,)), ("slices", "i8")])))
+    llc = np.zeros(1, _llc_type(unit.sets, unit.ways))
     llc["sets"]["tag"] = EMPTY
     llc["slices"] = geometry.llc_slices
     return llc
@@ -161,7 +181,7 @@ VM = np.dtype(
             ("counters", "i8", (len(Count),)),
             ("refs", "i8", (LEVELS, LEVELS, 5)),  # guest level, nested level, Served
             ("pwc", "i8", (2, LEVELS, 2)),  # dimension, level, hit
-            ("data", "i8", (4,)),  # data references by Served
+            ("data_refs", "i8", (4,)),  # data references by Served
         ],
     )
 )

@@ -32,8 +32,8 @@ def physical_memory(frames: int) -> np.ndarray:
         area = mmap.mmap(-1, frames << PAGE_SHIFT, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE)
     except OSError as error:
         raise MemoryError(f"cannot reserve {frames << PAGE_SHIFT} bytes of address space: {error}") from error
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        area.madvise(mmap.MADV_HUGEPAGE)  # tables lie scattered; 2 MiB for each would defeat the purpose
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        area.madvise(mmap.MADV_NOHUGEPAGE)  # tables lie scattered; 2 MiB for each would defeat the purpose
     return np.frombuffer(area, dtype=np.int64)
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "MAPPED",
     "UNBACKED",
     "host_address",
+    "map_page",
     "map_pages",
     "missing_tables",
     "populate",
@@ -68,6 +69,34 @@ def missing_tables(memory, root, levels, leaf_level, nested_root, nested_levels,
 
 
 @kernel
+def map_page(memory, frames, root, levels, leaf_level, nested_root, nested_levels, address, page, page_bits):
+    """Map one page if all its tables are there; return what `missing_tables` does, 0 saying that it is mapped.
+
+    Parameters are as of `map_pages`; `page` is the one frame number.
+    """
+    level = levels
+    table = root
+    while True:
+        gpa = entry_at(table, address, level)
+        hpa = host_address(memory, nested_root, nested_levels, gpa)
+        entry = read_word(memory, hpa)
+        if level == leaf_level:
+            break
+        if entry == 0:
+            return level - leaf_level
+        if entry & LARGE:
+            return MAPPED
+        table = entry & FRAME
+        level -= 1
+    if entry:
+        return MAPPED if level == 1 or entry & LARGE else BLOCKED
+    write_word(memory, hpa, page << PAGE_SHIFT | page_bits | (LARGE if leaf_level > 1 else 0))
+    frames[page].state = State.GUEST
+    frames[page].rmap = gpa
+    return 0
+
+
+@kernel
 def map_pages(
     memory, frames, root, levels, leaf_level, nested_root, nested_levels, address, pages, tables, table_bits, page_bits
 ):
@@ -78,8 +107,7 @@ def map_pages(
     memory : int64[:]
         Host-physical memory.
     frames : FRAME_RECORD[:]
-        Frames of the address space the entries point into; each notes the entry that maps it (rmap), and a frame that
-        becomes a table its state.
+        Frames of the address space the entries point into; each notes its use and the entry that maps it (rmap).
     root, levels, leaf_level : int
         Root table, its level, and the level of the entries to write: 1, 2 or 3 for pages of 4K, 2M, 1G.
     nested_root, nested_levels : int
@@ -129,6 +157,7 @@ def map_pages(
                     table = entry & FRAME
                 level -= 1
         write_word(memory, hpa, pages[number] << PAGE_SHIFT | page_bits)
+        frames[pages[number]].state = State.GUEST
         frames[pages[number]].rmap = gpa
         address += step
     return used

@@ -8,6 +8,7 @@ import numpy as np
 
 from vmsim.jit import kernel
 from vmsim.machine.caches import reference
+from vmsim.machine.flush import forget_faulting
 from vmsim.machine.formats import DIRTY, FRAME, SIZE_SHIFT, WRITE
 from vmsim.machine.layout import Count
 from vmsim.machine.sets import MISS
@@ -69,6 +70,9 @@ def _translate(core, llc, vm, memory, gva, write, translation):
         vm.counters[Count.L2_TLB_CYCLES] += core.l2_tlb_cycles
     else:  # it does not allow the write, or its page is not yet dirty: the processor walks again
         vm.counters[Count.DIRTY_WALKS] += 1
+        if level == 2:
+            vm.counters[Count.L1_TLB_MISSES] += 1
+            vm.counters[Count.L2_TLB_CYCLES] += core.l2_tlb_cycles
         drop_page(core, size, tag_of(vm.asid, gva, size))
     translation = guest_walk(core, llc, vm, memory, gva, write)
     if translation >= 0:
@@ -130,6 +134,7 @@ def run(cores, number, llcs, vms, memory, address, count, kind, cursor, limit, b
             translation = _translate(core, llc, vm, memory, gva, write, translation)
             spent = vm.walk_cycles - walked + vm.counters[Count.L2_TLB_CYCLES] - l2_cycles
             if translation < 0:
+                forget_faulting(core, asid, gva, vm.fault_gpa, vm.fault_code)
                 reason = np.int64(Reason.GUEST_FAULT if translation == GUEST_FAULT else Reason.VIOLATION)
                 break
         times = np.int64(count[place])
@@ -139,8 +144,8 @@ def run(cores, number, llcs, vms, memory, address, count, kind, cursor, limit, b
         if core.data_caches:
             within = (1 << (12 + 9 * ((translation >> SIZE_SHIFT) & 3))) - 1
             served = reference(core, llc, (translation & FRAME & ~within) | (gva & within), 0)
-            vm.data[served] += 1
-            vm.data[0] += times - 1
+            vm.data_refs[served] += 1
+            vm.data_refs[0] += times - 1
             base += core.latency[served] + (times - 1) * core.latency[0]
         base += times * compute
         cursor += 1

@@ -127,16 +127,18 @@ def _fetch(core, llc, vm, memory, hpa, present, level, guest, nested):
     return entry
 
 
-@leaf
-def _mark(core, vm, memory, hpa, entry):
-    """Store an entry whose accessed or dirty flag the walk sets; a cached copy, just used, follows."""
+@kernel
+def _mark(core, vm, memory, hpa, marks):
+    """Set accessed or dirty flags in the entry at `hpa`; a copy that the entry-style cache keeps follows."""
+    entry = read_word(memory, hpa) | marks
     write_word(memory, hpa, entry)
     vm.counters[Count.AD_UPDATES] += 1
     vm.walk_cycles += core.ad_cycles
     tag = hpa >> 3
-    newest = core.pwc[np.uint64(tag & (len(core.pwc) - 1))]
-    if newest.tag[0] == tag:
-        newest.value[0] = entry
+    kept = core.pwc[np.uint64(tag & (len(core.pwc) - 1))]
+    for way in range(len(kept.tag)):
+        if kept.tag[way] == tag:
+            kept.value[way] = entry
 
 
 @leaf
@@ -189,7 +191,7 @@ def nested_walk(core, llc, vm, memory, gpa, write, guest):
         marks = vm.nested_accessed | (vm.nested_dirty if found and write else 0)
         if entry & marks != marks:
             entry |= marks
-            _mark(core, vm, memory, hpa, entry)
+            _mark(core, vm, memory, hpa, marks)
         if found:
             break
         table = (entry & FRAME) | (rights & _LOW)
@@ -268,7 +270,7 @@ def guest_walk(core, llc, vm, memory, gva, write):
         if level == 1 or entry & LARGE != 0:
             break
         if entry & ACCESSED == 0:
-            _mark(core, vm, memory, hpa, entry | ACCESSED)
+            _mark(core, vm, memory, hpa, np.int64(ACCESSED))
         table = entry & FRAME
         if nested:
             table = _host(core, llc, vm, memory, table, table_writes, level - 1)
@@ -291,5 +293,5 @@ def guest_walk(core, llc, vm, memory, gva, write):
     marks = ACCESSED | (DIRTY if write else 0)
     if entry & marks != marks:
         entry |= marks
-        _mark(core, vm, memory, hpa, entry)
+        _mark(core, vm, memory, hpa, marks)
     return (translation & FRAME) | (rights & _RIGHTS) | (entry & host_dirty & DIRTY) | size << SIZE_SHIFT

@@ -7,7 +7,7 @@ pool (the vCPU is suspended while there are none), write the entry, note it in t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from vmsim.machine.buddy import NO_FRAME, State, set_state
 from vmsim.machine.formats import PAGE_SHIFT, NestedFormat
 from vmsim.machine.memory import clear_frame
-from vmsim.machine.tables import MAPPED, map_pages, missing_tables, populate
+from vmsim.machine.tables import MAPPED, map_page, map_pages, missing_tables, populate
 from vmsim.scenario.cpu import Cost
 
 __all__ = ["BackingError", "Host", "Pool", "Tdp", "Vcpu"]
 
 Process = Generator[simpy.Event, Any, None]
-_NO_TABLES = np.empty(0, np.int64)
 
 
 class BackingError(Exception):
@@ -61,6 +60,9 @@ class Pool(Protocol):
         """Return an event that gives `count` pages."""
         ...
 
+    def put(self, pages: Sequence[int]) -> None:
+        """Add pages."""
+
 
 class Host(Protocol):
     """What the monitor asks of the host besides its pool."""
@@ -71,6 +73,9 @@ class Host(Protocol):
     def take_block(self, owner: int, order: int, state: State) -> int:
         """Return 2**order frames, or NO_FRAME."""
         ...
+
+    def give_block(self, pfn: int, order: int) -> None:
+        """Take back 2**order frames."""
 
 
 class Tdp:
@@ -107,7 +112,7 @@ class Tdp:
         self.latency: Counter[int] = Counter()
         self._registers = registers
         self._before = costs.vm_exit + costs.violation_walk
-        self._after = costs.violation_entry + costs.violation_rmap + costs.violation_resume
+        self._after = costs.violation_pool + costs.violation_entry + costs.violation_rmap + costs.violation_resume
         registers["nested_levels"] = levels
         registers["nested_present"] = form.present
         registers["nested_needed"] = form.needed
@@ -174,44 +179,46 @@ class Tdp:
         """Handle an EPT violation or NPF at `gpa`: back it and resume."""
         start = vcpu.now
         vcpu.owe("exit", self._before)
-        cycles = self._before
         yield from vcpu.settle()
-        page, order = self._large_page(gpa)
-        missing = self._missing(gpa, order)
-        if missing >= 0:
-            taken = yield from self._take(vcpu, missing + (order == 0))
-            if order == 0:
-                page = taken.pop()
-                set_state(self.host.frames, np.array([page]), int(State.GUEST))
+        page, order = self._large_page(gpa) if self.page_order else (NO_FRAME, 0)
+        if order == 0:
+            page = (yield from self._take(vcpu, 1))[0]
+        place = self.root, self.levels, order // 9 + 1, 0, 0, gpa & ~((1 << (PAGE_SHIFT + order)) - 1)
+        missing = map_page(self.memory, self.host.frames, *place, page, self.form.page)
+        if missing > 0:
+            tables = yield from self._take(vcpu, missing)
             map_pages(
                 self.memory,
                 self.host.frames,
-                self.root,
-                self.levels,
-                order // 9 + 1,
-                0,
-                0,
-                gpa & ~((1 << (PAGE_SHIFT + order)) - 1),
+                *place,
                 np.array([page]),
-                np.array(taken, np.int64) if taken else _NO_TABLES,
+                np.array(tables),
                 self.form.table,
                 self.form.page,
             )
-            cycles += self._spend(vcpu, missing, order)
+        elif missing < 0:  # somebody backed it meanwhile
+            self._return(page, order)
         self.exits[self.reason] += 1
-        self.exit_cycles[self.reason] += cycles
+        self.exit_cycles[self.reason] += self._before + self._spend(vcpu, missing, order)
         self.latency[vcpu.now - start] += 1
 
     def _spend(self, vcpu: Vcpu, tables: int, order: int) -> int:
         """Owe what making the entry and its tables costs; return it."""
         costs = self.costs
-        cycles = self._after + tables * (costs.violation_pool + costs.table_page)
-        if order == 0:
-            cycles += costs.violation_pool
-        else:
-            cycles += costs.message + costs.grant_fixed + costs.zero(order)
+        cycles = self._after
+        if tables > 0:
+            cycles += tables * (costs.violation_pool + costs.table_page)
+        if order:
+            cycles += costs.message + costs.grant_fixed + costs.zero(order) - costs.violation_pool
         vcpu.owe("exit", cycles)
         return cycles
+
+    def _return(self, page: int, order: int) -> None:
+        """Give an unused page back to where it came from."""
+        if order:
+            self.host.give_block(page, order)
+        else:
+            self.pool.put([page])
 
     def _missing(self, gpa: int, order: int) -> int:
         return int(missing_tables(self.memory, self.root, self.levels, order // 9 + 1, 0, 0, gpa))
@@ -230,8 +237,6 @@ class Tdp:
 
     def _take(self, vcpu: Vcpu, count: int) -> Generator[simpy.Event, Any, list[int]]:
         """Take pages from the pool; where it has too few, the vCPU is suspended until the host has refilled it."""
-        if not count:
-            return []
         taken = self.pool.take(count)
         if not taken:
             taken = yield from vcpu.wait(self.pool.request(count), "pool_wait")

@@ -29,7 +29,7 @@ __all__ = ["FORMAT", "provenance", "read_run", "read_table", "write_run", "write
 
 FORMAT: Final = "vmsim run 1"
 
-_PACKAGES: Final = ("numba", "llvmlite", "numpy", "pandas", "pyarrow", "pydantic", "simpy", "zstandard")
+_PACKAGES: Final = ("vmsim", "numba", "llvmlite", "numpy", "pandas", "pyarrow", "pydantic", "simpy", "zstandard")
 _TYPES: Final[dict[str, pa.DataType]] = {
     "str": pa.string(),
     "int64": pa.int64(),
@@ -94,8 +94,7 @@ def provenance() -> dict[str, Any]:
 
     return {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": {"vmsim": _own_version(), "python": platform.python_version()}
-        | {package: version(package) for package in _PACKAGES},
+        "versions": {"python": platform.python_version()} | {package: version(package) for package in _PACKAGES},
         "platform": {
             "system": platform.system(),
             "release": platform.release(),
@@ -117,12 +116,6 @@ def _facts(result: Result) -> dict[str, Any]:
         "inputs": dict(result.inputs),
         "outcome": result.facts.to_json(),
     }
-
-
-def _own_version() -> str:
-    import vmsim
-
-    return vmsim.__version__
 
 
 def _write_parquet(table: pd.DataFrame, columns: Mapping[str, str], path: Path) -> None:

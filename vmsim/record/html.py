@@ -22,6 +22,7 @@ LABELS: Final = {
     "exit": "VM exit",
     "pool_wait": "wait for pool",
     "host_wait": "wait for host",
+    "switch": "vCPU switch",
     "pcpu_wait": "wait for pCPU",
 }
 """What a cause of cycles is called where people read it."""
@@ -38,6 +39,7 @@ COLOURS: Final = {
     "exit": "#D55E00",
     "pool_wait": "#CC79A7",
     "host_wait": "#009E73",
+    "switch": "#606060",
     "pcpu_wait": "#e4e4e4",
 }
 """A colour for each cause of cycles, the same in every figure."""

@@ -20,7 +20,7 @@ TRANSLATION: Final = ("l2_tlb", "walk_guest", "walk_nested")
 """Causes that are the hardware's address translation."""
 MANAGEMENT: Final = ("guest_fault", "exit", "pool_wait", "host_wait")
 """Causes that are memory management in software, waiting for memory included."""
-CAUSES: Final = ("compute", "data", *TRANSLATION, *MANAGEMENT, "pcpu_wait")
+CAUSES: Final = ("compute", "data", *TRANSLATION, *MANAGEMENT, "switch", "pcpu_wait")
 """Everything that a vCPU's time is spent on; the cycles of a VM sum to its total."""
 
 _DIMENSIONS: Final = ("guest", "nested")
@@ -167,7 +167,7 @@ def _pool(outcome: Outcome) -> Rows:
 
 def _waits(outcome: Outcome) -> Rows:
     return [
-        (vm.name, cause, count, vm.cycles.get(cause, vm.cycles.get(f"{cause}_wait", 0)))
+        (vm.name, cause, count, vm.cycles.get(cause, 0))
         for vm in outcome.vms
         for cause, count in sorted(vm.waits.items())
     ]

@@ -25,7 +25,8 @@ _BLOCK = 1 << 20
 _ACCESS = re.compile(rb"I  [0-9a-f]+,\d+|[ ][LSM] [0-9a-f]+,\d+")
 _CALL = re.compile(rb"SYSCALL\[(\d{1,10}),\d{1,10}\]\([^)]{1,20}\) (?:sys_)?(\w*) ?(.*)", re.DOTALL)
 _NUMBER = re.compile(rb"0x[0-9a-f]{1,16}|\d{1,20}")
-_RESULT = re.compile(rb"(Success|Failure)\((0x[0-9a-f]{1,16})\)\s*(.*)", re.DOTALL)
+_RESULT = re.compile(rb"(Success|Failure)\((0x[0-9a-f]{1,16})\)(.*)", re.DOTALL)
+_GLUED = re.compile(rb" ?(I  [0-9a-f]+,\d+| [LSM] [0-9a-f]+,\d+)")
 _CHILD = re.compile(rb"process \d{1,10} created child (\d{1,10})")
 _PASSED = (b"==", b"--", b"**", b"SB ", b" -->")  # what valgrind and lackey say besides
 
@@ -122,7 +123,8 @@ class _Calls:
         process, call_name, text = int(call[1]), call[2].decode(), call[3]
         pid = self._pids.setdefault(process, len(self._pids) + 1)
         result = _RESULT.search(text)
-        rest = len(result[3]) if result and _ACCESS.fullmatch(result[3]) else 0
+        glued = _GLUED.fullmatch(result[3]) if result else None
+        rest = len(glued[1]) if glued else 0
         if call_name:
             arguments = text[: result.start()] if result else text
             numbers = [_number(word) for word in _NUMBER.findall(arguments.split(b"-->")[0])]

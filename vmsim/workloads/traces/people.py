@@ -4,7 +4,7 @@ from operator import itemgetter
 
 people = []
 x = 1
-for number in range(6000):
+for number in range(7000):
     x = (x * 69069 + 12345) % 2**32
     people.append({"number": number, "name": f"name {x}", "city": f"city {x % 500}", "age": x % 90})
 people.sort(key=itemgetter("name"))

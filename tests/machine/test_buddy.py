@@ -1,0 +1,126 @@
+"""Does the buddy allocator keep every frame exactly once, aligned and coalesced?"""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import settings, strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+
+from tests.oracle.buddy import Buddy
+from vmsim.machine.buddy import (
+    MAX_ORDER,
+    NO_FRAME,
+    State,
+    allocate,
+    allocate_many,
+    free,
+    free_many,
+    free_owned,
+    make_zone,
+    set_state,
+)
+
+ORDERS = st.integers(0, 5)
+OWNERS = st.integers(1, 2)
+
+
+class BuddyMachine(RuleBasedStateMachine):
+    """Blocks are handed out and come back in any order."""
+
+    blocks = Bundle("blocks")
+
+    @initialize(size=st.sampled_from([1, 37, 64, 200]))
+    def start(self, size):
+        self.zone, self.frames = make_zone(size)
+        self.twin = Buddy(size, MAX_ORDER)
+        self.owner: dict[int, int] = {}  # of the blocks handed out
+
+    def _took(self, pfn: int, order: int, owner: int) -> None:
+        self.twin.take(pfn, order)
+        self.owner[pfn] = owner
+
+    @rule(target=blocks, order=ORDERS, owner=OWNERS)
+    def take(self, order, owner):
+        possible = self.twin.smallest(order) is not None
+        pfn = int(allocate(self.zone, self.frames, order, State.GUEST, owner))
+        assert (pfn != NO_FRAME) == possible
+        if possible:
+            self._took(pfn, order, owner)
+        return pfn
+
+    @rule(order=st.integers(0, 3), owner=OWNERS, count=st.integers(0, 6))
+    def take_many(self, order, owner, count):
+        pfns = np.full(count, -7)
+        got = int(allocate_many(self.zone, self.frames, order, State.POOL, owner, pfns))
+        for pfn in pfns[:got].tolist():
+            self._took(pfn, order, owner)
+        assert got == count or self.twin.smallest(order) is None
+        assert (pfns[got:] == -7).all()
+
+    @rule(pfn=consumes(blocks))
+    def give(self, pfn):
+        if pfn in self.owner:  # not given back with its owner
+            del self.owner[pfn]
+            free(self.zone, self.frames, pfn, self.twin.give(pfn))
+
+    @rule(order=st.integers(0, 3))
+    def give_many(self, order):
+        pfns = [pfn for pfn, size in self.twin.taken.items() if size == order]
+        free_many(self.zone, self.frames, order, np.array(pfns, np.int64))
+        for pfn in pfns:
+            self.twin.give(pfn)
+            del self.owner[pfn]
+
+    @rule(owner=OWNERS)
+    def destroy(self, owner):
+        pfns = [pfn for pfn, each in self.owner.items() if each == owner]
+        assert free_owned(self.zone, self.frames, owner) == sum(1 << self.twin.taken[pfn] for pfn in pfns)
+        for pfn in pfns:
+            self.twin.give(pfn)
+            del self.owner[pfn]
+
+    @invariant()
+    def the_free_blocks_are_the_twins(self):
+        if not hasattr(self, "zone"):
+            return
+        zone = self.zone[0]
+        found = set()
+        for order, head in enumerate(zone.heads.tolist()):
+            before, pfn = NO_FRAME, head
+            while pfn != NO_FRAME:
+                assert self.frames[pfn]["prev"] == before
+                assert self.frames[pfn]["order"] == order
+                found.add((pfn, order))
+                before, pfn = pfn, int(self.frames[pfn]["next"])
+        assert found == self.twin.free
+        assert int(zone.free) == sum(1 << order for _, order in found)
+        starts = np.flatnonzero(self.frames["order"] != -1)
+        assert set(starts.tolist()) == {pfn for pfn, _ in found}
+
+    @invariant()
+    def every_frame_has_one_owner_and_one_state(self):
+        if not hasattr(self, "zone"):
+            return
+        owner = np.full(len(self.frames), -1)
+        for pfn, order in self.twin.taken.items():
+            owner[pfn : pfn + (1 << order)] = self.owner[pfn]
+        assert (self.frames["owner"] == owner).all()
+        assert ((self.frames["state"] == State.FREE) == (owner == -1)).all()
+        assert not self.frames["rmap"][owner == -1].any()
+
+
+TestBuddyMachine = BuddyMachine.TestCase
+TestBuddyMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+
+
+def test_low_addresses_are_handed_out_first():
+    zone, frames = make_zone(64)
+    assert [int(allocate(zone, frames, 0, State.GUEST, 1)) for _ in range(64)] == list(range(64))
+    assert allocate(zone, frames, 0, State.GUEST, 1) == NO_FRAME
+
+
+def test_a_new_use_is_noted_of_the_frames_named_and_no_others():
+    zone, frames = make_zone(8)
+    pfn = int(allocate(zone, frames, 2, State.POOL, 3))
+    set_state(frames, np.array([pfn, pfn + 2]), State.TABLE)
+    assert frames["state"][pfn : pfn + 4].tolist() == [State.TABLE, State.POOL, State.TABLE, State.POOL]

@@ -1,0 +1,52 @@
+"""Do the machine's sets keep exact LRU?"""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, strategies as st
+
+from tests.oracle.lru import Sets
+from vmsim.machine.sets import EMPTY, MISS, drop, fill, keyed_set, lookup, tag_set, touch
+
+WAYS, SETS = 3, 2
+KEYS = st.integers(0, 9)
+OPERATIONS = st.lists(st.tuples(st.sampled_from(["lookup", "fill", "drop"]), KEYS, st.integers(0, 99)), max_size=60)
+
+
+def empty(dtype):
+    sets = np.zeros(SETS, dtype)
+    sets["tag"] = EMPTY
+    return sets
+
+
+@given(OPERATIONS)
+def test_a_keyed_set_is_an_ordered_dict_that_forgets_the_oldest(operations):
+    ours, theirs = empty(keyed_set(WAYS)), Sets(SETS, WAYS)
+    for operation, key, value in operations:
+        index = np.uint64(key % SETS)
+        if operation == "drop":
+            drop(ours, index, key)
+            theirs.drop(key, key)
+            continue
+        found = theirs.get(key, key)
+        assert lookup(ours, index, key) == (MISS if found is None else found)
+        if operation == "fill" and found is None:
+            fill(ours, index, key, value)
+            theirs.put(key, key, value)
+        kept = [
+            [(int(t), int(v)) for t, v in zip(each.tag, each.value, strict=True) if t != EMPTY]
+            for each in ours.view(np.recarray)
+        ]
+        assert kept == theirs.contents()
+
+
+@given(st.lists(KEYS, max_size=60))
+def test_touch_says_whether_the_tag_was_there_and_keeps_it_as_the_newest(tags):
+    ours, theirs = empty(tag_set(WAYS)), Sets(SETS, WAYS)
+    for tag in tags:
+        was_there = theirs.get(tag, tag) is not None
+        if not was_there:
+            theirs.put(tag, tag, True)
+        assert touch(ours, np.uint64(tag % SETS), tag) == was_there
+    kept = [[int(tag) for tag in each if tag != EMPTY] for each in ours["tag"]]
+    assert kept == [[tag for tag, _ in entries] for entries in theirs.contents()]

@@ -1,0 +1,295 @@
+"""A world: tables in simulated memory, cores and VMs, and the twin's copy of all of it, to be run side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from tests.oracle import bits
+from tests.oracle import core as twin_core
+from tests.oracle import vcpu as twin_vcpu
+from tests.oracle.tables import Frames, Words, build, translate
+from vmsim.machine import formats, layout, tlb, vcpu
+from vmsim.machine.caches import Served
+from vmsim.machine.memory import physical_memory
+
+FAR = 1 << 40  # data pages lie here: only tables have contents
+GIB = 1 << 30
+NESTED_FORMATS = {"ept": formats.EPT(ad_bits=False), "ept-ad": formats.EPT(ad_bits=True), "npt": formats.NPT}
+TABLE = bits.P | bits.RW | bits.US
+HOST_TABLE = {"ept": 0b111, "ept-ad": 0b111, "npt": TABLE}
+
+
+@cache
+def memory() -> np.ndarray:
+    """Return the memory of all worlds: 3 GiB, of which only tables are ever touched."""
+    return physical_memory(3 << 18)
+
+
+@dataclass
+class World:
+    """Memory as the twin keeps it, and what a VM needs to know of it."""
+
+    words: Words
+    mode: str
+    levels: int
+    nested_levels: int
+    cr3: int
+    nested_root: int
+    pages: list[int]  # gvas to access
+
+    def vm(self, asid: int) -> tuple[np.ndarray, twin_vcpu.Vcpu]:
+        """Return a VM's registers and its twin."""
+        registers = layout.make_vm()
+        vm = registers[0]
+        vm.asid = asid << tlb.ASID_SHIFT
+        vm.cr3, vm.levels = self.cr3, self.levels
+        vm.nested_root, vm.nested_levels = self.nested_root, self.nested_levels
+        if self.nested_levels:
+            form = NESTED_FORMATS[self.mode]
+            vm.nested_present, vm.nested_needed = form.present, form.needed
+            vm.nested_accessed, vm.nested_dirty = form.accessed, form.dirty
+            vm.table_writes = self.mode != "ept"
+        return registers, twin_vcpu.Vcpu(
+            self.words,
+            asid=asid,
+            mode=self.mode,
+            cr3=self.cr3,
+            levels=self.levels,
+            nested_root=self.nested_root,
+            nested_levels=self.nested_levels,
+        )
+
+
+class Pair:
+    """Cores of a geometry and their twins on one world."""
+
+    def __init__(self, world: World, geometry: layout.Geometry, cores: int = 1, vms: int = 1) -> None:
+        self.world = world
+        self.memory = memory()
+        for hpa, word in world.words.items():
+            self.memory[hpa >> 3] = word
+        self.cores = layout.make_cores(geometry, cores)
+        self.llc = layout.make_llc(geometry)
+        self.twin_llc = twin_core.Llc(geometry)
+        self.twin_cores = [twin_core.Core(geometry, self.twin_llc) for _ in range(cores)]
+        self.vms = [world.vm(asid + 1) for asid in range(vms)]
+        for registers, twin in self.vms:
+            registers[0].compute = twin.compute = 3
+
+    def close(self) -> None:
+        """Leave the memory zeroed for the next world."""
+        for hpa in self.world.words:
+            self.memory[hpa >> 3] = 0
+
+    def run(self, core: int, vm: int, runs: list[tuple[int, int, int]], cursor: int, budget: int) -> tuple[Any, Any]:
+        """Run both on `core` and return their (reason, cursor, cycles, gva and, of a fault, gpa and code)."""
+        address, count, kind = (np.array(column) for column in zip(*runs, strict=True))
+        registers, twin = self.vms[vm]
+        got = vcpu.run(
+            self.cores,
+            core,
+            self.llc,
+            registers,
+            self.memory,
+            address.astype(np.int64),
+            count.astype(np.int32),
+            kind.astype(np.uint8),
+            cursor,
+            len(runs),
+            budget,
+        )
+        reason, *ours = (int(value) for value in got)
+        name = vcpu.Reason(reason).name
+        theirs = twin.run(self.twin_cores[core], runs, cursor, len(runs), budget)
+        if name in ("GUEST_FAULT", "VIOLATION"):
+            return (name, *ours), (*theirs, twin.gpa, twin.code)
+        return (name, *ours[:3]), theirs
+
+    def check(self) -> None:
+        """Assert that counters, memory, TLBs and caches are the same on both sides."""
+        for registers, twin in self.vms:
+            assert counters(registers[0]) == +twin.count
+            assert references(registers[0]) == dict(twin.refs)
+            assert walk_cache_hits(registers[0]) == dict(twin.pwc)
+            assert {Served(n).name: int(v) for n, v in enumerate(registers[0]["data"]) if v} == dict(twin.data)
+            assert registers[0].walk_cycles == twin.walk_cycles
+        for number, twin in enumerate(self.twin_cores):
+            for name, sets in twin.units():
+                assert contents(self.cores[number], name) == expected(name, sets), name
+            for name, sets in zip(("l1", "l2"), twin.caches, strict=True):
+                assert lines(self.cores[number][name]) == [[line for line, _ in entries] for entries in sets.contents()]
+        llc = [[line for line, _ in entries] for entries in self.twin_llc.sets.contents()]
+        assert lines(self.llc[0].sets) == llc
+        words = self.world.words
+        assert {hpa: int(self.memory[hpa >> 3]) for hpa in words} == words
+
+
+# What the machine's records hold, in the twin's words
+
+
+def counters(vm: Any) -> dict[str, int]:
+    return {count.name.lower(): int(vm.counters[count]) for count in layout.Count if vm.counters[count]}
+
+
+def references(vm: Any) -> dict[tuple[int, int, str], int]:
+    return {
+        (int(g), int(n), Served(s).name): int(vm.refs[g, n, s]) for g, n, s in zip(*np.nonzero(vm.refs), strict=True)
+    }
+
+
+def walk_cache_hits(vm: Any) -> dict[tuple[int, int, bool], int]:
+    return {(int(d), int(lv), bool(h)): int(vm.pwc[d, lv, h]) for d, lv, h in zip(*np.nonzero(vm.pwc), strict=True)}
+
+
+def lines(sets: Any) -> list[list[int]]:
+    """Return the lines of each set of a data cache, most recent first."""
+    return [[int(tag) for tag in each.tag if tag != -1] for each in sets]
+
+
+def _translation(value: int) -> twin_vcpu.Translation:
+    return twin_vcpu.Translation(
+        value & bits.ADDRESS, bool(value & bits.RW), bool(value & bits.US), bool(value & bits.D), value >> 9 & 3
+    )
+
+
+def _read(name: str, tag: int, value: int) -> tuple[Any, Any]:
+    asid, key = tag >> tlb.ASID_SHIFT, tag & ((1 << tlb.ASID_SHIFT) - 1)
+    if "tlb" in name and name != "ntlb":
+        return (asid, key & 3, key >> 2), _translation(value)
+    if name == "pwc":
+        return tag << 3, value
+    if name == "ntlb":
+        return (asid, key), _translation(value)._replace(user=True)
+    return (asid, key), twin_vcpu.Table(value & bits.ADDRESS, value & bits.RIGHTS)
+
+
+def contents(core: Any, name: str) -> list[list[tuple[Any, Any]]]:
+    """Return key and value of the entries in each set of a unit, most recent first."""
+    return [
+        [_read(name, int(t), int(v)) for t, v in zip(each.tag, each.value, strict=True) if t != -1]
+        for each in core[name]
+    ]
+
+
+def expected(name: str, sets: Any) -> list[list[tuple[Any, Any]]]:
+    return [[(key, value) for key, value in entries] for entries in sets.contents()]
+
+
+# Worlds
+
+
+def _flags(random: Random, keep: float, always: int, *sometimes: int) -> int:
+    """Return `always` and each of `sometimes` with probability `keep`."""
+    return always | sum(flag for flag in sometimes if random.random() < keep)
+
+
+def make_world(
+    seed: int, mode: str, levels: int, nested_levels: int, guest_sizes: list[int], host_sizes: list[int], holes: float
+) -> World:
+    """Make random tables.
+
+    Parameters
+    ----------
+    guest_sizes, host_sizes : list of int
+        Leaf levels (1, 2, 3) that may occur.
+    holes : float
+        The part of entries that is missing or denies something.
+    """
+    random = Random(seed)
+    words: Words = {}
+    native = mode == "native"
+    guest_frames = Frames(0x100)  # gfns of guest tables, in the first GiB of the guest
+    host_frames = Frames(0x8_0000)  # pfns of nested tables, from 2 GiB on
+    nested_root = 0 if native else host_frames.take()
+    style = {}  # how the host maps each 2 MiB and each 1 GiB of the guest
+
+    def back(gpa: int, table: bool) -> None:
+        """Give `gpa` a frame, in a page of the size that its surroundings have; tables always writable and near."""
+        large, middle = gpa // GIB, gpa // bits.span(2)
+        level = style.setdefault(large, random.choice(host_sizes))
+        if level == 3 and not {1, 2} & set(host_sizes):
+            pass
+        elif level < 3:
+            level = style.setdefault((middle, 2), random.choice([size for size in host_sizes if size < 3]))
+        if table or large == 0:
+            target = gpa + (GIB if level == 3 else 0)
+            if level == 1:  # frames in another order than in the guest
+                target = gpa ^ 0x7000
+        else:
+            target = FAR + (gpa ^ (0x5000 if level == 1 else 0))
+        absent = not table and random.random() < holes / 3
+        if mode == "npt":
+            rights = _flags(random, 1 - holes, bits.P | bits.US, bits.RW) | _flags(random, 0.5, 0, bits.A, bits.D)
+        else:
+            rights = _flags(random, 1 - holes, bits.EPT_R | bits.EPT_X, bits.EPT_W)
+            rights |= _flags(random, 0.5, 0, bits.EPT_A, bits.EPT_D) if mode == "ept-ad" else 0
+        if table:
+            rights |= bits.RW
+        if not absent:
+            build(
+                words, host_frames, nested_root, nested_levels, gpa, level, target, HOST_TABLE[mode], rights
+            )
+
+    def hpa_of(gpa: int) -> int:
+        if native:
+            return gpa
+        if translate(words, nested_root, nested_levels, gpa) is None:
+            back(gpa, True)
+        place = translate(words, nested_root, nested_levels, gpa)
+        assert place is not None
+        return place[0]
+
+    def table_frame() -> int:
+        gpa = guest_frames.take()
+        if not native:
+            back(gpa, True)
+        return gpa
+
+    cr3 = table_frame()
+    pages = []
+    tops = [random.sample(range(2 if level == 5 else 256 if level == 4 else 512), 2) for level in range(5, 1, -1)]
+    for _ in range(random.randint(4, 24)):
+        upper = [random.choice(choices) for choices in tops]
+        gva = sum(number << (12 + 9 * (level - 1)) for level, number in zip(range(5, 1, -1), upper, strict=True))
+        gva += random.randrange(12) * 4096
+        gva %= bits.span(levels + 1)
+        size = random.choice(guest_sizes)
+        gpa = (size * 8 + random.randrange(3)) * GIB + random.randrange(4) * bits.span(2) + random.randrange(16) * 4096
+        if not native and mode != "native" and random.random() < 0.3:
+            gpa = gpa % bits.span(2) + 0x4000_0000 * 40 + size * bits.span(3)
+        # descend through the guest's tables, making what is missing
+        table = cr3
+        for level in range(levels, 0, -1):
+            place = hpa_of(table + 8 * bits.index(gva, level))
+            entry = words.get(place, 0)
+            if level == size and not entry:
+                entry = gpa // bits.span(level) * bits.span(level) | (bits.PS if level > 1 else 0)
+                entry |= _flags(random, 1 - holes, 0, bits.P, bits.RW, bits.US) | _flags(random, 0.5, 0, bits.A, bits.D)
+                words[place] = entry
+            if level == 1 or entry & bits.PS:
+                break
+            if not entry:
+                # a whole subtree that denies something, sometimes
+                rights = TABLE if random.random() > holes / 4 else random.choice([bits.P | bits.RW, bits.P | bits.US])
+                entry = table_frame() | rights | _flags(random, 0.5, 0, bits.A)
+                words[place] = entry
+            table = entry & bits.ADDRESS
+        page = entry & bits.ADDRESS
+        gpa = page // bits.span(level) * bits.span(level) + gva % bits.span(level)
+        if not native and translate(words, nested_root, nested_levels, gpa) is None:
+            back(gpa, False)
+        pages.append(gva)
+        for _ in range(random.randrange(3)):  # neighbours: other parts of large pages, or nothing
+            near = (gva ^ random.choice([0x1000, 0x3000, 0x20_0000, 0x4000_0000])) % bits.span(levels + 1)
+            pages.append(near)
+            inside = page // bits.span(level) * bits.span(level) + near % bits.span(level)
+            if not native and near // bits.span(level) == gva // bits.span(level) and not translate(
+                words, nested_root, nested_levels, inside
+            ):
+                back(inside, False)
+    return World(words, mode, levels, 0 if native else nested_levels, cr3, nested_root, pages)

@@ -1,0 +1,40 @@
+"""The bits of page-table entries, from the manuals.
+
+Intel SDM vol. 3A figure 5-11 and tables 5-14 to 5-20 (x86-64 paging); vol. 3C §30.3.2 (EPT); AMD APM vol. 2 §5.3.3 and
+§15.25.5 (nested paging: the same format, every nested access a user access).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+P, RW, US, A, D, PS = 1 << 0, 1 << 1, 1 << 2, 1 << 5, 1 << 6, 1 << 7
+EPT_R, EPT_W, EPT_X, EPT_A, EPT_D = 1 << 0, 1 << 1, 1 << 2, 1 << 8, 1 << 9
+ADDRESS = ((1 << 52) - 1) & ~0xFFF
+RIGHTS = 0b111  # P, RW, US; or R, W, X
+
+
+class Format(NamedTuple):
+    """A nested table's format: what makes an entry present, what any access needs, which flags a walk sets."""
+
+    present: int
+    needed: int
+    accessed: int
+    dirty: int
+    guest_walk_writes: bool  # the walker's accesses to guest tables count as writes
+
+
+FORMATS = {
+    "ept": Format(EPT_R | EPT_W | EPT_X, EPT_R, 0, 0, False),
+    "ept-ad": Format(EPT_R | EPT_W | EPT_X, EPT_R, EPT_A, EPT_D, True),
+    "npt": Format(P, P | US, A, D, True),
+}
+
+
+def span(level: int) -> int:
+    """Return how many bytes an entry of `level` covers."""
+    return 1 << (12 + 9 * (level - 1))
+
+
+def index(address: int, level: int) -> int:
+    return address // span(level) % 512

@@ -1,0 +1,153 @@
+"""One core of the twin: TLBs, page walk caches, nested TLB, data caches, and what leaves them when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tests.oracle.bits import span
+from tests.oracle.lru import Sets
+
+PHI = 0x9E3779B97F4A7C15  # 2**64 / golden ratio
+SERVED = ("L1", "L2", "LLC", "DRAM", "PWC")
+PREFIXES = {2: "pde", 3: "pdpte", 4: "pml4e", 5: "pml5e"}
+
+
+class Llc:
+    """The last-level cache; where it has slices, a hash of the line chooses one and the line's low bits the set."""
+
+    def __init__(self, geometry: Any) -> None:
+        self.slices = geometry.llc_slices
+        self.sets = Sets(geometry.llc.sets, geometry.llc.ways)
+
+    def index(self, line: int) -> int:
+        each = len(self.sets.sets) // self.slices
+        hashed = line * PHI % 2**64 >> 40 & 0xFFFF
+        return (hashed * self.slices >> 16) * each + line % each if self.slices > 1 else line
+
+
+class TlbLevel:
+    """A level of the TLB: one array per page size, or one that several sizes share."""
+
+    def __init__(self, units: Any, home: Any) -> None:
+        self.arrays = [Sets(unit.sets, unit.ways) for unit in units]
+        self.folds = [unit.fold for unit in units]
+        self.home = home
+
+    def _place(self, key: tuple[int, int, int]) -> tuple[Sets, int] | None:
+        _, size, vpn = key
+        number = self.home[size]
+        if number < 0:
+            return None
+        fold = self.folds[number]
+        return self.arrays[number], vpn ^ (vpn >> fold) if fold else vpn
+
+    def get(self, key: tuple[int, int, int]) -> Any:
+        place = self._place(key)
+        return place[0].get(place[1], key) if place else None
+
+    def put(self, key: tuple[int, int, int], translation: Any) -> None:
+        if place := self._place(key):
+            place[0].put(place[1], key, translation)
+
+    def drop(self, key: tuple[int, int, int]) -> None:
+        if place := self._place(key):
+            place[0].drop(place[1], key)
+
+
+class Core:
+    """The units of one core, made from a Geometry."""
+
+    def __init__(self, geometry: Any, llc: Llc) -> None:
+        self.geometry = geometry
+        self.llc = llc
+        self.tlb = [TlbLevel(geometry.l1_tlb, geometry.l1_home), TlbLevel(geometry.l2_tlb, geometry.l2_home)]
+        self.caches = [Sets(unit.sets, unit.ways) for unit in (geometry.l1, geometry.l2)]
+        self.ntlb = Sets(geometry.ntlb.sets, geometry.ntlb.ways) if geometry.ntlb else None
+        units = geometry.pwc
+        self.entries = Sets(units["entries"].sets, units["entries"].ways) if "entries" in units else None
+        self.prefixes = [
+            {
+                level: Sets(units[prefix + name].sets, units[prefix + name].ways)
+                for level, name in PREFIXES.items()
+                if prefix + name in units
+            }
+            for prefix in ("", "nested_")
+        ]
+
+    def reference(self, hpa: int, first: str) -> str:
+        """Look for the line of `hpa` from level `first` on; put it into each level that missed. Return who had it."""
+        line = hpa // 64
+        places = [(name, sets, line) for name, sets in zip(SERVED, self.caches, strict=False)]
+        places.append(("LLC", self.llc.sets, self.llc.index(line)))
+        for name, sets, index in places[SERVED.index(first) :]:
+            if sets.get(index, line):
+                return name
+            sets.put(index, line, True)
+        return "DRAM"
+
+    def translation(self, asid: int, gva: int) -> tuple[int, Any]:
+        """Return (level, translation) of a TLB entry of any page size that translates `gva`, or (0, None)."""
+        for level in (1, 2):
+            for size in range(3):
+                found = self.tlb[level - 1].get((asid, size, gva // span(size + 1)))
+                if found is not None:
+                    return level, found
+        return 0, None
+
+    # What leaves: SDM vol. 3A §5.10.4.1, vol. 3C §29.4.3.1; APM vol. 2 §5.5.2 and §15.16.
+
+    def drop_tlb(self, asid: int, gva: int) -> None:
+        for level in self.tlb:
+            for size in range(3):
+                level.drop((asid, size, gva // span(size + 1)))
+
+    def drop_prefixes(self, dimension: int, asid: int, address: int) -> None:
+        """Remove the prefixes that a walk for `address` would use."""
+        for level, sets in self.prefixes[dimension].items():
+            prefix = address // span(level)
+            sets.drop(prefix, (asid, prefix))
+
+    def drop_entry(self, hpa: int) -> None:
+        if self.entries:
+            self.entries.drop(hpa // 8, hpa)
+
+    def invalidate_page(self, asid: int, gva: int, size: int) -> None:
+        """INVLPG: all translations of the page of `size` that holds `gva`, and this asid's walk caches."""
+        page = gva // span(size + 1)
+        for level in self.tlb:
+            for array in level.arrays:
+                array.remove_if(
+                    lambda key: key[0] == asid and key[1] <= size and key[2] * span(key[1] + 1) // span(size + 1) == page
+                )
+        self.drop_tlb(asid, gva)
+        self._forget_guest_walks(asid)
+
+    def _forget_guest_walks(self, asid: int) -> None:
+        for sets in self.prefixes[0].values():
+            sets.remove_if(lambda key: key[0] == asid)
+        if self.entries:
+            self.entries.remove_if(lambda key: True)
+
+    def flush_asid(self, asid: int) -> None:
+        """All that belongs to an address space, in both dimensions."""
+        keyed = [array for level in self.tlb for array in level.arrays]
+        keyed += [sets for dimension in self.prefixes for sets in dimension.values()]
+        keyed += [self.ntlb] if self.ntlb else []
+        for sets in keyed:
+            sets.remove_if(lambda key: key[0] == asid)
+        if self.entries:
+            self.entries.remove_if(lambda key: True)
+
+    def units(self) -> Iterator[tuple[str, Sets]]:
+        """Yield every keyed unit by the name it has in the machine's record."""
+        for level, name in zip(self.tlb, ("l1_tlb", "l2_tlb"), strict=True):
+            for number, array in enumerate(level.arrays):
+                yield f"{name}{number}", array
+        for dimension, prefix in zip(self.prefixes, ("", "nested_"), strict=True):
+            for level, sets in dimension.items():
+                yield prefix + PREFIXES[level], sets
+        if self.entries:
+            yield "pwc", self.entries
+        if self.ntlb:
+            yield "ntlb", self.ntlb

@@ -1,0 +1,49 @@
+"""A set-associative memory with exact LRU: one OrderedDict per set, oldest entry first."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any
+
+
+class Sets:
+    """`sets` sets of `ways` entries each; a look-up that hits and a fill both make an entry the most recent."""
+
+    def __init__(self, sets: int, ways: int) -> None:
+        self.ways = ways
+        self.sets: list[OrderedDict[Hashable, Any]] = [OrderedDict() for _ in range(sets)]
+
+    def get(self, index: int, key: Hashable) -> Any:
+        """Return the value kept with `key`, or None."""
+        entries = self.sets[index % len(self.sets)]
+        if key not in entries:
+            return None
+        entries.move_to_end(key)
+        return entries[key]
+
+    def put(self, index: int, key: Hashable, value: Any) -> None:
+        entries = self.sets[index % len(self.sets)]
+        assert key not in entries, "a unit never keeps one key twice"
+        if len(entries) == self.ways:
+            entries.popitem(last=False)
+        entries[key] = value
+
+    def drop(self, index: int, key: Hashable) -> None:
+        self.sets[index % len(self.sets)].pop(key, None)
+
+    def replace(self, index: int, key: Hashable, value: Any) -> None:
+        """Give an entry another value where it is kept, without making it more recent."""
+        entries = self.sets[index % len(self.sets)]
+        if key in entries:
+            entries[key] = value
+
+    def remove_if(self, condition: Callable[[Any], bool]) -> None:
+        """Remove every entry whose key satisfies `condition`; the others keep their age."""
+        for entries in self.sets:
+            for key in [key for key in entries if condition(key)]:
+                del entries[key]
+
+    def contents(self) -> list[list[tuple[Hashable, Any]]]:
+        """Return the entries of each set, most recent first."""
+        return [list(reversed(entries.items())) for entries in self.sets]

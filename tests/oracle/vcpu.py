@@ -1,0 +1,294 @@
+"""The twin's vCPU: the access path and the walks of one and two dimensions, step by step as the manuals tell them.
+
+Sources: Intel SDM vol. 3A §5.5, §5.8 (accessed and dirty flags), §5.10 (TLBs, paging-structure caches); vol. 3C §29.4,
+§30.3; AMD APM vol. 2 §5.5, §15.25; Bhargava et al., ASPLOS 2008, figure 1 and §4 (order of the references, nested TLB).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+from tests.oracle.bits import ADDRESS, FORMATS, PS, RIGHTS, RW, US, A, D, P, index, span
+from tests.oracle.core import Core
+from tests.oracle.tables import Words
+
+GUEST, NESTED = 0, 1
+FORGET = False
+
+
+class Translation(NamedTuple):
+    """Where a 4 KiB page lies, what may be done to it, whether its dirty flags are set, and the size cached."""
+
+    hpa: int
+    write: bool
+    user: bool
+    dirty: bool
+    size: int
+
+
+class Table(NamedTuple):
+    """A table on the way: its hpa and the rights gathered above it."""
+
+    hpa: int
+    rights: int
+
+
+class PageFault(Exception):
+    """The guest's own tables do not allow the access."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+        self.gpa = -1
+
+
+class Violation(Exception):
+    """The nested tables do not allow the access to `gpa`."""
+
+    def __init__(self, gpa: int, code: int) -> None:
+        super().__init__(gpa, code)
+        self.gpa = gpa
+        self.code = code
+
+
+class Vcpu:
+    """A VM's registers and counters.
+
+    Parameters
+    ----------
+    words : dict
+        Host memory: 64-bit words by hpa; what is not there is 0.
+    mode : str
+        native, ept, ept-ad or npt.
+    """
+
+    def __init__(
+        self, words: Words, *, asid: int, mode: str, cr3: int, levels: int, nested_root: int = 0, nested_levels: int = 0
+    ) -> None:
+        self.words = words
+        self.asid = asid
+        self.format = FORMATS.get(mode)
+        self.cr3 = cr3
+        self.levels = levels
+        self.nested_root = nested_root
+        self.nested_levels = nested_levels
+        self.compute = 0
+        self.count: Counter[str] = Counter()
+        self.refs: Counter[tuple[int, int, str]] = Counter()
+        self.pwc: Counter[tuple[int, int, bool]] = Counter()
+        self.data: Counter[str] = Counter()
+        self.walk_cycles = 0
+        self.order: list[tuple[int, int, int, str]] = []  # of the references: hpa, guest level, nested level, served
+        self.gpa, self.code = 0, 0
+
+    # One reference of a walk
+
+    def _kept(self, core: Core, level: int, nested: int) -> bool:
+        lowest = core.geometry.pwc_nested_lowest if nested else core.geometry.pwc_lowest
+        return core.entries is not None and level >= lowest
+
+    def _fetch(self, core: Core, hpa: int, guest: int, nested: int) -> int:
+        """Return the entry at `hpa`, from the entry-style walk cache or through the data caches."""
+        level = nested or guest
+        kept = self._kept(core, level, nested)
+        if kept:
+            entry = core.entries.get(hpa // 8, hpa)
+            self.pwc[NESTED if nested else GUEST, level, entry is not None] += 1
+            if entry is not None:
+                self._refer(core, hpa, guest, nested, "PWC", core.geometry.pwc_cycles)
+                return entry
+        served = core.reference(hpa, ("L1", "L2")[core.geometry.walker_enters])
+        self._refer(core, hpa, guest, nested, served, core.geometry.latency[("L1", "L2", "LLC", "DRAM").index(served)])
+        entry = self.words.get(hpa, 0)
+        if kept and entry & (self.format.present if nested else P):
+            core.entries.put(hpa // 8, hpa, entry)
+        return entry
+
+    def _refer(self, core: Core, hpa: int, guest: int, nested: int, served: str, cycles: int) -> None:
+        self.refs[guest, nested, served] += 1
+        self.order.append((hpa, guest, nested, served))
+        self.walk_cycles += cycles
+
+    def _mark(self, core: Core, hpa: int, entry: int, flags: int) -> int:
+        """Set an entry's accessed or dirty flag, in memory and in the copy that the walk cache keeps."""
+        if entry & flags == flags:
+            return entry
+        self.count["ad_updates"] += 1
+        self.walk_cycles += core.geometry.ad_cycles
+        self.words[hpa] = self.words.get(hpa, 0) | flags
+        if core.entries:
+            core.entries.replace(hpa // 8, hpa, entry | flags)
+        return entry | flags
+
+    # Prefix-style walk caches
+
+    def _longest_prefix(self, core: Core, dimension: int, levels: int, address: int) -> tuple[int, Table | None]:
+        """Return (level of the table to read next, that table), from the longest prefix cached."""
+        for level, sets in sorted(core.prefixes[dimension].items()):
+            if level > 4 and levels < 5:
+                continue
+            prefix = address // span(level)
+            table = sets.get(prefix, (self.asid, prefix))
+            self.pwc[dimension, level, table is not None] += 1
+            if table is not None:
+                return level - 1, table
+        return levels, None
+
+    def _keep_prefix(self, core: Core, dimension: int, level: int, address: int, table: Table) -> None:
+        if level in core.prefixes[dimension]:
+            prefix = address // span(level)
+            core.prefixes[dimension][level].put(prefix, (self.asid, prefix), table)
+
+    # The nested dimension
+
+    def _host(self, core: Core, gpa: int, write: bool, guest: int) -> Translation:
+        """Translate `gpa`, from the nested TLB where it has the page and, for a write, has it writable and dirty."""
+        if core.ntlb is None:
+            return self._nested_walk(core, gpa, write, guest)
+        gfn = gpa // 4096
+        self.walk_cycles += core.geometry.ntlb_cycles
+        found = core.ntlb.get(gfn, (self.asid, gfn))
+        if found is not None and (not write or (found.write and found.dirty)):
+            self.count["ntlb_hits"] += 1
+            return found
+        self.count["ntlb_misses"] += 1
+        core.ntlb.drop(gfn, (self.asid, gfn))
+        translation = self._nested_walk(core, gpa, write, guest)
+        core.ntlb.put(gfn, (self.asid, gfn), translation)
+        return translation
+
+    def _nested_walk(self, core: Core, gpa: int, write: bool, guest: int) -> Translation:
+        self.count["nested_walks"] += 1
+        form = self.format
+        needed = form.needed | (RW if write else 0)
+        top, table = self._longest_prefix(core, NESTED, self.nested_levels, gpa)
+        table = table or Table(self.nested_root, RIGHTS)
+        walked = []
+        for level in range(top, 0, -1):
+            hpa = table.hpa + 8 * index(gpa, level)
+            walked.append(hpa)
+            entry = self._fetch(core, hpa, guest, level)
+            rights = table.rights & entry & RIGHTS
+            if needed & ~rights:
+                FORGET and self._forget_violation(core, gpa, walked)
+                present = bool(entry & form.present)
+                raise Violation(gpa, present | write << 1 | (guest > 0) << 33)
+            leaf = level == 1 or bool(entry & PS)
+            entry = self._mark(core, hpa, entry, form.accessed | (form.dirty if leaf and write else 0))
+            if leaf:
+                break
+            table = Table(entry & ADDRESS, rights)
+            self._keep_prefix(core, NESTED, level, gpa, table)
+        base = (entry & ADDRESS) // span(level) * span(level)
+        dirty = entry & form.dirty == form.dirty
+        return Translation(base + gpa % span(level) // 4096 * 4096, bool(rights & RW), True, dirty, level - 1)
+
+    def _forget_violation(self, core: Core, gpa: int, walked: list[int]) -> None:
+        core.drop_prefixes(NESTED, self.asid, gpa)
+        for hpa in walked:
+            core.drop_entry(hpa)
+
+    # The guest's dimension
+
+    def walk(self, core: Core, gva: int, write: bool) -> Translation:
+        """Walk the guest's tables for `gva`: g entries, each after the nested walk for its table."""
+        self.count["walks"] += 1
+        self.walk_cycles += core.geometry.walk_start
+        walked: list[int] = []
+        try:
+            return self._walk(core, gva, write, walked)
+        except (PageFault, Violation):
+            if not FORGET: raise
+            core.drop_prefixes(GUEST, self.asid, gva)
+            for hpa in walked:
+                core.drop_entry(hpa)
+            raise
+
+    def _walk(self, core: Core, gva: int, write: bool, walked: list[int]) -> Translation:
+        writes_tables = self.format is not None and self.format.guest_walk_writes
+        level, table = self._longest_prefix(core, GUEST, self.levels, gva)
+        if table is None:
+            table = Table(self._table(core, self.cr3, writes_tables, level), RIGHTS)
+        while True:
+            hpa = table.hpa + 8 * index(gva, level)
+            walked.append(hpa)
+            entry = self._fetch(core, hpa, level, 0)
+            rights = table.rights & entry & RIGHTS
+            if (P | US | (RW if write else 0)) & ~rights:
+                raise PageFault((entry & P) | write << 1 | US)
+            if level == 1 or entry & PS:
+                break
+            self._mark(core, hpa, entry, A)
+            table = Table(self._table(core, entry & ADDRESS, writes_tables, level - 1), rights)
+            self._keep_prefix(core, GUEST, level, gva, table)
+            level -= 1
+        target = (entry & ADDRESS) // span(level) * span(level) + gva % span(level) // 4096 * 4096
+        here = Translation(target, bool(rights & RW), bool(rights & US), True, level - 1)
+        if self.format:
+            there = self._host(core, target, write, 0)
+            here = Translation(
+                there.hpa, here.write and there.write, here.user, there.dirty, min(here.size, there.size)
+            )
+        entry = self._mark(core, hpa, entry, A | (D if write else 0))
+        return here._replace(dirty=here.dirty and bool(entry & D))
+
+    def _table(self, core: Core, address: int, write: bool, guest: int) -> int:
+        """Return the hpa of the guest table at `address`."""
+        return self._host(core, address, write, guest).hpa if self.format else address
+
+    # The access path
+
+    def translate(self, core: Core, gva: int, write: bool) -> Translation:
+        level, found = core.translation(self.asid, gva)
+        if level != 1 and (FORGET or level == 0 or not write or (found.write and found.dirty)):
+            self.count["l1_tlb_misses"] += 1
+            self.count["l2_tlb_cycles"] += core.geometry.l2_tlb_cycles
+        if found is not None and (not write or (found.write and found.dirty)):
+            if level == 2:
+                core.tlb[0].put((self.asid, found.size, gva // span(found.size + 1)), found)
+            return found
+        if found is None:
+            self.count["l2_tlb_misses"] += 1
+        else:  # a write to a page that is clean or read-only: the processor asks the tables
+            self.count["dirty_walks"] += 1
+            core.drop_tlb(self.asid, gva)
+        found = self.walk(core, gva, write)
+        for each in core.tlb:
+            each.put((self.asid, found.size, gva // span(found.size + 1)), found)
+        return found
+
+    def run(
+        self, core: Core, runs: list[tuple[int, int, int]], cursor: int, limit: int, budget: int
+    ) -> tuple[str, int, int, int]:
+        """Make the runs (gva, count, kind) from `cursor` on; return (reason, cursor, cycles, gva)."""
+        before = self._cycles()
+        gva = 0
+        while cursor < limit:
+            address, times, kind = runs[cursor]
+            gva = address % span(self.levels + 1)
+            try:
+                page = self.translate(core, gva, kind == 1)
+            except PageFault as fault:
+                self.gpa, self.code = fault.gpa, fault.code
+                return "GUEST_FAULT", cursor, self._cycles() - before, gva
+            except Violation as fault:
+                self.gpa, self.code = fault.gpa, fault.code
+                return "VIOLATION", cursor, self._cycles() - before, gva
+            self.count["accesses"] += times
+            self.count["writes"] += times if kind == 1 else 0
+            self.count["compute_cycles"] += times * self.compute
+            if core.geometry.data_caches:
+                size = span(page.size + 1)
+                for _ in range(times):
+                    served = core.reference(page.hpa // size * size + gva % size, "L1")
+                    self.data[served] += 1
+                    self.count["data_cycles"] += core.geometry.latency[("L1", "L2", "LLC", "DRAM").index(served)]
+            cursor += 1
+            if self._cycles() - before >= budget:
+                return "BUDGET" if cursor < limit else "DONE", cursor, self._cycles() - before, gva
+        return "DONE", cursor, self._cycles() - before, gva
+
+    def _cycles(self) -> int:
+        count = self.count
+        return self.walk_cycles + count["l2_tlb_cycles"] + count["compute_cycles"] + count["data_cycles"]

@@ -1,0 +1,120 @@
+"""``vmsim explain``: every memory reference of one page walk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from vmsim.errors import InputError
+
+if TYPE_CHECKING:
+    from vmsim.explain import Walk
+    from vmsim.scenario import Mode
+    from vmsim.units import PageSize
+
+_LEVELS = click.IntRange(4, 5)
+_PAGE = click.Choice(["4K", "2M", "1G"])
+_CPUS: Final = {"native": "skylake-x", "ept": "skylake-x", "npt": "zen4"}
+
+
+@click.command()
+@click.option("--mode", type=click.Choice(["native", "ept", "npt"]), default="ept", show_default=True)
+@click.option("--guest-levels", type=_LEVELS, default=4, show_default=True, help="Levels of the guest's tables.")
+@click.option("--host-levels", type=_LEVELS, help="Levels of the nested tables.  [default: 4]")
+@click.option("--guest-page", type=_PAGE, default="4K", show_default=True, help="Page that maps the address.")
+@click.option("--host-page", type=_PAGE, help="Page that maps guest memory.  [default: 4K]")
+@click.option("--cpu", "name", metavar="CPU", help="A preset or CPU file.  [default: skylake-x; zen4 for npt]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    mode: Mode,
+    guest_levels: int,
+    host_levels: int | None,
+    guest_page: PageSize,
+    host_page: PageSize | None,
+    name: str | None,
+    as_json: bool,
+) -> None:
+    """Show every memory reference of one page walk, cold and warm.
+
+    The simulator's own walker walks real tables twice: first with empty caches, then with only the address's TLB
+    entry gone. gL4 is the guest's level-4 table, nL4 the nested (EPT or NPT) one.
+    """
+    from vmsim.scenario import Cpu
+
+    if mode == "native" and (host_levels or host_page):
+        raise InputError("--host-levels and --host-page: native mode has no nested tables; expected --mode ept or npt.")
+    cpu = Cpu.load(name or _CPUS[mode])
+    from vmsim.explain import explain
+
+    cold, warm = explain(
+        cpu,
+        mode,
+        guest_levels=guest_levels,
+        host_levels=host_levels or 4,
+        guest_page=guest_page,
+        host_page=host_page or "4K",
+    )
+    has = mode in cpu.modes and {guest_levels, host_levels or guest_levels} <= {*cpu.levels}
+    about = {
+        "cpu": cpu.name,
+        "what_if": not has,
+        "mode": mode,
+        "guest_levels": guest_levels,
+        "guest_page": guest_page,
+    }
+    if mode != "native":
+        about |= {"host_levels": host_levels or 4, "host_page": host_page or "4K"}
+    if as_json:
+        from vmsim.cli.screen import print_json
+
+        nested = mode != "native"
+        first = _json(cold, nested=nested)
+        print_json({**about, **first, "cold": first, "warm": _json(warm, nested=nested)})
+    else:
+        _print(about, cold, warm)
+
+
+def _json(walk: Walk, *, nested: bool) -> dict[str, Any]:
+    references = [
+        {
+            "position": reference.position,
+            "guest_level": reference.guest_level,
+            "nested_level": reference.nested_level,
+            "reads": reference.reads(nested=nested),
+            "hpa": reference.hpa,
+            "served": reference.served,
+            "cycles": reference.cycles,
+        }
+        for reference in walk.references
+    ]
+    totals = {"count": walk.count, "cycles": walk.cycles, "pwc_hits": walk.pwc_hits, "ntlb_hits": walk.ntlb_hits}
+    return totals | {"references": references}
+
+
+def _of(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _print(about: dict[str, Any], cold: Walk, warm: Walk) -> None:
+    from vmsim.cli.screen import print_table
+
+    nested = about["mode"] != "native"
+    tables = f"{about['guest_levels']} levels, a {about['guest_page']} page"
+    if nested:
+        tables += f"; nested: {about['host_levels']} levels, {about['host_page']} pages"
+    what_if = f" (what-if: {about['cpu']} cannot do this)" if about["what_if"] else ""
+    click.echo(f"One {about['mode']} walk on {about['cpu']}{what_if}. {'Guest' if nested else 'Tables'}: {tables}.\n")
+    columns = {"#": "right", "reads": "left", "hpa": "right", "served by": "left", "cycles": "right"}
+    for name, walk, what in (
+        ("Cold", cold, "all caches empty"),
+        ("Warm", warm, "only the TLB entry is gone"),
+    ):
+        rows = [
+            (str(each.position), each.reads(nested=nested), f"{each.hpa:#x}", each.served, each.cycles)
+            for each in walk.references
+        ]
+        counts = [_of(walk.count, "reference"), f"{walk.cycles:,} cycles", _of(walk.pwc_hits, "PWC hit")]
+        if nested:
+            counts.append(_of(walk.ntlb_hits, "nested TLB hit"))
+        print_table(f"{name} ({what}): {', '.join(counts)}", columns, rows)

@@ -1,0 +1,105 @@
+"""``vmsim run``: simulate a scenario."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+if TYPE_CHECKING:
+    from vmsim.record.result import Result
+
+OUT_OF_MEMORY: Final = 3
+"""Exit code where the simulated machine ran out of memory."""
+
+_FILE = click.Path(path_type=Path)
+_SUMMARY: Final = {
+    "vm": "VM",
+    "mode": "mode",
+    "workload": "workload",
+    "accesses": "accesses",
+    "l1_tlb_misses": "L1 TLB misses",
+    "l2_tlb_misses": "L2 TLB misses",
+    "walk_refs": "walk references",
+    "guest_faults": "guest faults",
+    "exits": "VM exits",
+    "cycles_per_access": "cycles/access",
+}
+
+
+@click.command()
+@click.argument("file", type=_FILE)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key: host.pool.min=128.")
+@click.option("--out", type=_FILE, metavar="DIR", help="Write a run directory with all tables.")
+@click.option("--force", is_flag=True, help="Replace the results of an earlier run in DIR.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--check", is_flag=True, help="Check the host's invariants at every boundary (slow).")
+def command(file: Path, settings: tuple[str, ...], out: Path | None, force: bool, as_json: bool, check: bool) -> int:
+    """Simulate a scenario.
+
+    FILE is a scenario in TOML. Exit code 3 says that the simulated machine ran out of memory; the tables then hold
+    what was measured until then.
+    """
+    from vmsim.cli.screen import print_ending, print_json
+    from vmsim.record.folder import check_folder
+    from vmsim.scenario import Scenario, parse_settings
+
+    scenario = Scenario.load(file).replace(**parse_settings(settings))
+    if out:
+        check_folder(out, force=force)
+    from vmsim.api import run
+
+    result = run(scenario, check=check, progress=True)
+    if out:
+        result.save(out, force=force)
+    if as_json:
+        print_json(_json(result))
+    else:
+        _print(result)
+        if out:
+            click.echo(f"All tables are in {out}.")
+    if result.ending:
+        print_ending(result.ending)
+        return OUT_OF_MEMORY
+    return 0
+
+
+def _json(result: Result) -> dict[str, Any]:
+    from vmsim.cli.screen import rows_of
+
+    return {
+        "vms": rows_of(result.summary),
+        "wall_seconds": result.facts.wall_seconds,
+        "accesses_per_second": result.accesses_per_second,
+        "outcome": result.facts.to_json(),
+    }
+
+
+def _print(result: Result) -> None:
+    from vmsim.cli.screen import number, print_table
+    from vmsim.record.html import LABELS
+    from vmsim.units import seconds
+
+    table = result.summary[list(_SUMMARY)]
+    columns = {label: "left" if key in ("vm", "mode", "workload") else "right" for key, label in _SUMMARY.items()}
+    print_table("VMs", columns, zip(*(table[key].to_list() for key in _SUMMARY), strict=True))
+
+    wide = result.cycles.pivot(index="cause", columns="vm", values="per_access")
+    vms = result.summary["vm"].to_list()
+    used = [cause for cause in LABELS if cause in wide.index and wide.loc[cause].to_numpy().sum() > 0]
+    rows = [[LABELS[cause], *(float(wide.loc[cause, vm]) for vm in vms)] for cause in used]
+    totals = [float(value) for value in result.summary["cycles_per_access"]]
+    print_table("Cycles per access", {"cause": "left"} | dict.fromkeys(vms, "right"), [*rows, ["together", *totals]])
+
+    exits = [row for row in result.exits.itertuples(index=False, name=None) if row[2]]
+    if exits:
+        columns = {"VM": "left", "reason": "left", "count": "right", "cycles": "right", "cycles each": "right"}
+        print_table("VM exits", columns, [(*row, round(row[3] / row[2])) for row in exits])
+
+    facts = result.facts
+    milliseconds = number(float(seconds(facts.end, facts.frequency) * 1000))
+    click.echo(
+        f"{milliseconds} ms simulated in {facts.wall_seconds:.2f} s: "
+        f"{result.accesses_per_second / 1e6:.1f} M accesses/s."
+    )

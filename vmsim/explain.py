@@ -1,0 +1,276 @@
+"""One page walk, reference by reference: the real walker on real tables, cold and then warm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmsim.hardware import Hardware
+from vmsim.machine.caches import Served
+from vmsim.machine.formats import ACCESSED, DIRTY, EPT, FRAME, LARGE, NPT, PRESENT, USER, WRITE, NestedFormat
+from vmsim.machine.layout import Count, make_vm
+from vmsim.machine.sets import EMPTY
+from vmsim.machine.tlb import ASID_SHIFT
+from vmsim.machine.vcpu import Reason, run
+from vmsim.scenario import Cpu, Mode
+from vmsim.units import PAGE, PAGE_ORDER, PageSize
+
+__all__ = ["Reference", "Walk", "explain"]
+
+_GVA: Final = 0x0055_2A6D_89AB_7000  # a user's address under 4 and 5 levels; each level's index differs
+_NAMES: Final = {1: "PTE", 2: "PDE", 3: "PDPTE", 4: "PML4E", 5: "PML5E"}
+_SPREAD: Final = 73 << 30 | 146 << 21 | 219 << 12  # times a number: indices that differ from level to level
+_FRAMES: Final = 1 << 23  # 32 GiB of addresses; only the few tables in it take memory
+_FOREVER: Final = 1 << 60
+_RIGHTS: Final = PRESENT | WRITE | USER | ACCESSED
+_TLBS: Final = tuple(f"{level}_tlb{number}" for level in ("l1", "l2") for number in range(3))
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One reference of a walk.
+
+    Attributes
+    ----------
+    position : int
+        From 1, in the order that the walker makes them.
+    guest_level, nested_level : int
+        Where in the walk: (4, 0) is the entry of the guest's root table, (4, 3) the nested level-3 entry read to find
+        that table, (0, 3) the one read to find the data page. Native tables count as the guest's.
+    hpa : int
+        Host-physical address of the entry.
+    served : str
+        L1, L2, LLC, DRAM; or PWC: a page walk cache held the entry, and memory was not asked.
+    cycles : int
+        What it took.
+    """
+
+    position: int
+    guest_level: int
+    nested_level: int
+    hpa: int
+    served: str
+    cycles: int
+
+    def reads(self, *, nested: bool) -> str:
+        """Say what is read; `nested` tells a guest's entry from a native one."""
+        name = _NAMES[self.nested_level or self.guest_level]
+        if not self.nested_level:
+            return f"{'g' if nested else ''}L{self.guest_level} entry ({name})"
+        target = f"gL{self.guest_level} table" if self.guest_level else "data page"
+        return f"nL{self.nested_level} entry for the {target}"
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """One walk.
+
+    Attributes
+    ----------
+    references : tuple of Reference
+        In order, look-ups that a page walk cache served included.
+    cycles : int
+        Of the walk in all.
+    pwc_hits, ntlb_hits : int
+        Look-ups that the page walk caches and the nested TLB served.
+    """
+
+    references: tuple[Reference, ...]
+    cycles: int
+    pwc_hits: int
+    ntlb_hits: int
+
+    @property
+    def count(self) -> int:
+        """References to memory."""
+        return sum(reference.served != Served.PWC.name for reference in self.references)
+
+
+def explain(
+    cpu: Cpu,
+    mode: Mode,
+    *,
+    guest_levels: int = 4,
+    host_levels: int = 4,
+    guest_page: PageSize = "4K",
+    host_page: PageSize = "4K",
+) -> tuple[Walk, Walk]:
+    """Walk for one address twice, and say what was read.
+
+    The cold walk finds empty TLBs, page walk caches and caches. For the warm one only the address's own TLB entry is
+    gone. The guest's tables lie in distant parts of guest-physical memory, so that nothing the cold walk learns on
+    the way serves it again: it makes (g + 1)(h + 1) - 1 references, less those that large pages save.
+
+    Parameters
+    ----------
+    cpu : Cpu
+        Whose TLBs, page walk caches and caches. It need not have the mode or the levels.
+    mode : {"native", "ept", "npt"}
+        In native mode, `host_levels` and `host_page` mean nothing.
+    guest_levels, host_levels : int, optional
+        4 or 5.
+    guest_page, host_page : {"4K", "2M", "1G"}, optional
+        Size of the page that maps the address, in the guest's tables and in the nested ones.
+
+    Returns
+    -------
+    cold, warm : Walk
+    """
+    machine = _Machine(cpu)
+    memory: _Memory = _Memory(machine)
+    if mode != "native":
+        form = NPT if mode == "npt" else EPT(ad_bits=cpu.ept_ad)
+        memory = _NestedMemory(machine, form, host_levels, host_page)
+    order = PAGE_ORDER[guest_page]
+    gva = _GVA & ((1 << (12 + 9 * guest_levels)) - 1)
+    root, page = memory.new_page(0), memory.new_page(order, gva)
+    machine.vm["levels"], machine.vm["cr3"] = guest_levels, root
+    _map(
+        machine.memory,
+        (root, guest_levels, order // 9 + 1),
+        gva,
+        page | _RIGHTS | DIRTY,
+        _RIGHTS,
+        memory.new_page,
+        memory.hpa,
+    )
+    cold = machine.walk(gva)
+    machine.empty_tlbs()
+    return cold, machine.walk(gva)
+
+
+class _Machine:
+    """One core, memory, and one VM that keeps a log of its walks."""
+
+    def __init__(self, cpu: Cpu) -> None:
+        self._hardware = Hardware.of(cpu, cores=1, frames=_FRAMES)
+        self.memory = self._hardware.memory
+        self.vm = make_vm()
+        self.vm["asid"], self.vm["logging"] = 1 << ASID_SHIFT, 1
+        core = self._hardware.cores[0]
+        self._cycles = (*core["latency"].tolist(), int(core["pwc_cycles"]))
+        self._next = PAGE
+
+    def take(self, order: int = 0) -> int:
+        """Return the hpa of 2**order free frames."""
+        size = PAGE << order
+        hpa = (self._next + size - 1) & ~(size - 1)
+        self._next = hpa + size
+        return hpa
+
+    def walk(self, gva: int) -> Walk:
+        """Access `gva` once and return the walk that this takes."""
+        vm = self.vm[0]
+        vm["logged"] = 0
+        before = self._counts()
+        address, count, kind = np.array([gva]), np.ones(1, np.int32), np.zeros(1, np.uint8)
+        hardware = self._hardware
+        reason = run(hardware.cores, 0, hardware.llc, self.vm, self.memory, address, count, kind, 0, 1, _FOREVER)[0]
+        if reason != Reason.DONE:
+            raise AssertionError(f"the walk for {gva:#x} ended with {Reason(reason).name}")
+        references = tuple(
+            Reference(number, where >> 8, where & 255, hpa, Served(served).name, self._cycles[served])
+            for number, (hpa, where, served) in enumerate(vm["log"][: vm["logged"]].tolist(), start=1)
+        )
+        cycles, pwc, ntlb = (now - then for now, then in zip(self._counts(), before, strict=True))
+        return Walk(references, cycles, pwc, ntlb)
+
+    def empty_tlbs(self) -> None:
+        """Drop the TLBs' only translation, and nothing else."""
+        for name in _TLBS:
+            self._hardware.cores[name]["tag"] = EMPTY
+
+    def _counts(self) -> tuple[int, int, int]:
+        vm = self.vm[0]
+        return int(vm["walk_cycles"]), int(vm["pwc"][:, :, 1].sum()), int(vm["counters"][Count.NTLB_HITS])
+
+
+class _Memory:
+    """Where the guest's tables and its page lie: here in host memory itself."""
+
+    def __init__(self, machine: _Machine) -> None:
+        self.machine = machine
+
+    def new_page(self, order: int = 0, offset: int = 0) -> int:
+        """Return the address of a page of 2**order frames, of which the frame at `offset` will be used."""
+        return self.machine.take(order)
+
+    def hpa(self, address: int) -> int:
+        """Return where `address` is in host memory."""
+        return address
+
+
+class _NestedMemory(_Memory):
+    """Guest-physical memory, mapped by nested tables as it is used."""
+
+    def __init__(self, machine: _Machine, form: NestedFormat, levels: int, page: PageSize) -> None:
+        super().__init__(machine)
+        self._form, self._levels, self._order = form, levels, PAGE_ORDER[page]
+        self._root = machine.take()
+        self._backed: dict[int, int] = {}
+        vm = machine.vm
+        vm["nested_root"], vm["nested_levels"] = self._root, levels
+        vm["nested_present"], vm["nested_needed"] = form.present, form.needed
+        vm["nested_accessed"], vm["nested_dirty"] = form.accessed, form.dirty
+        vm["table_writes"] = form.dirty != 0
+
+    def new_page(self, order: int = 0, offset: int = 0) -> int:
+        # A root entry for each page, in a cache line of its own as far as the 52 bits of a gpa allow that.
+        number = len(self._backed) + 1
+        part = number << (42 if self._levels == 4 else 48)
+        size = PAGE << order
+        gpa = (part | number * _SPREAD & ((1 << 39) - 1)) & ~(size - 1)
+        used = (gpa | offset & (size - 1)) & ~(PAGE - 1)
+        host_size = PAGE << self._order
+        hpa = self.machine.take(self._order)
+        self._backed[used] = hpa | used & (host_size - 1)
+        _map(
+            self.machine.memory,
+            (self._root, self._levels, self._order // 9 + 1),
+            used,
+            hpa | self._form.page,
+            self._form.table,
+            self.machine.take,
+            super().hpa,
+        )
+        return gpa
+
+    def hpa(self, address: int) -> int:
+        return self._backed[address & ~(PAGE - 1)] | address & (PAGE - 1)
+
+
+def _map(
+    memory: NDArray[np.int64],
+    tables: tuple[int, int, int],
+    address: int,
+    entry: int,
+    table_bits: int,
+    new_table: Callable[[], int],
+    hpa: Callable[[int], int],
+) -> None:
+    """Write the leaf `entry` for `address`, with the tables above it.
+
+    Parameters
+    ----------
+    memory : int64[:]
+        Host-physical memory.
+    tables : (root, levels, leaf_level)
+        The root table, its level, and the level of the entry to write.
+    address, entry, table_bits : int
+        What is mapped, its entry (LARGE is added here), and the bits of entries that point to tables.
+    new_table, hpa : callable
+        Give the address of a new table, and where in host memory an address is.
+    """
+    table, levels, leaf = tables
+    for level in range(levels, leaf - 1, -1):
+        place = hpa(table + (address >> (3 + 9 * level) & 511) * 8) >> 3
+        if level == leaf:
+            memory[place] = entry | (LARGE if leaf > 1 else 0)
+            return
+        if not memory[place]:
+            memory[place] = new_table() | table_bits
+        table = int(memory[place]) & FRAME
