@@ -26,7 +26,6 @@ from vmsim.machine.layout import Count, make_vm
 from vmsim.machine.tlb import ASID_SHIFT
 from vmsim.monitor.tdp import BackingError, Tdp
 from vmsim.record.outcome import Ending, Outcome, Transfer, VmOutcome
-from vmsim.machine.vcpu import run
 from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.model import Scenario, Vm
 from vmsim.units import format_size
@@ -96,6 +95,7 @@ class VirtualMachine:
         )
         self.start = spec.start
         self.finish: int | None = None
+        self.gone = False
         self.ending: Ending | None = None
         self.memory: dict[str, int] = {}
         self._warm: _Snapshot | None = None
@@ -223,7 +223,7 @@ class VirtualMachine:
         return _Snapshot(
             self.vcpu.now if self.finish is None else self.finish,
             self.registers.copy(),
-            self.vcpu.cycles.copy(),
+            self.vcpu.time_by_cause(),
             self.vcpu.waits.copy(),
             monitor.exits.copy() if monitor else Counter(),
             monitor.exit_cycles.copy() if monitor else Counter(),
@@ -235,6 +235,7 @@ class VirtualMachine:
         """Return all memory to the host; forget what the cores keep of the VM."""
         simulation = self.simulation
         flush_asid(simulation.hardware.cores, int(self.registers["asid"][0]))
+        self.gone = True
         if self.pool:
             yield from self.pool.close()
         pages = simulation.host.give_all(self.spec.index)
@@ -258,6 +259,8 @@ class Simulation:
         What to simulate.
     streams : sequence of Stream, optional
         The VMs' workloads in order, in place of those the scenario names.
+    hardware : Hardware, optional
+        In place of what the scenario's CPU says; its memory must have the host's size.
     check : callable, optional
         Called with the simulation and a description at every boundary (`vmsim.check`).
     progress : callable, optional
@@ -274,6 +277,7 @@ class Simulation:
         scenario: Scenario,
         *,
         streams: Sequence[Stream] | None = None,
+        hardware: Hardware | None = None,
         check: Callable[[Simulation, str], None] | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -281,7 +285,7 @@ class Simulation:
         self.check = check
         self.env = simpy.Environment(initial_time=0)
         frames = scenario.host.memory >> PAGE_SHIFT
-        self.hardware = Hardware.of(
+        self.hardware = hardware or Hardware.of(
             scenario.cpu, cores=scenario.host.cores, frames=frames, data_caches=scenario.host.data_caches
         )
         cpu = scenario.cpu
@@ -399,14 +403,36 @@ def simulate(scenario: Scenario, *, check: bool = False, progress: Progress | No
     """
     from vmsim.check import check_invariants
 
-    warm(scenario.cpu.name if not scenario.host.cpu_override else scenario.cpu)
+    warm(scenario.cpu)
     simulation = Simulation(scenario, check=check_invariants if check else None, progress=progress)
     return simulation.run()
 
 
-def warm(cpu: Cpu | str) -> None:
+_REHEARSAL = """
+[host]
+cpu = "yardstick"
+memory = "64MiB"
+what_if = true
+pool = { min = 1, max = 8, batch = 8 }
+[[vm]]
+name = "nested"
+memory = "1MiB"
+mode = "ept"
+workload = { kind = "sequential", footprint = "64KiB", stride = "4KiB", accesses = 16 }
+[[vm]]
+name = "bare"
+memory = "1MiB"
+mode = "native"
+populate = "eager"
+workload = { kind = "sequential", footprint = "64KiB", stride = "4KiB", accesses = 16 }
+"""
+
+
+def warm(cpu: Cpu) -> None:
     """Compile every kernel for a CPU's geometry, or load it from the cache, by a run too small to notice."""
-    cpu = Cpu.load(cpu) if isinstance(cpu, str) else cpu
-    hardware = Hardware.of(cpu, cores=1, frames=1)
-    none = np.empty(0, np.int64)
-    run(hardware.cores, 0, hardware.llc, make_vm(), hardware.memory, none, none.astype(np.int32), none.astype(np.uint8), 0, 0, 1)
+    scenario = Scenario.from_toml(_REHEARSAL)
+    hardware = Hardware.of(cpu, cores=1, frames=scenario.host.memory >> PAGE_SHIFT)
+    rehearsal = Simulation(scenario, hardware=hardware)
+    rehearsal.run()
+    first = rehearsal.vms[1]
+    first.kernel.unmap(first.vcpu, 0, 1 << PAGE_SHIFT)

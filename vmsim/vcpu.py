@@ -59,6 +59,7 @@ class Vcpu:
         self.waits: Counter[str] = Counter(dict.fromkeys(WAITS, 0))
         self.progress = progress
         self.done = 0
+        self.since: tuple[str, int] | None = None  # what it waits for now, and from when
         self._owed = 0
         self._core = -1
         self._slice_end = 0
@@ -83,10 +84,7 @@ class Vcpu:
         """Give up the core until `event`, which others run on meanwhile; return its value."""
         yield from self.settle()
         self.leave()
-        asked = self.env.now
-        value = yield event
-        self.cycles[cause] += self.env.now - asked
-        self.waits[cause] += 1
+        value = yield from self._until(event, cause)
         yield from self.enter()
         return value
 
@@ -94,14 +92,27 @@ class Vcpu:
         """Get a core for a time slice."""
         core = self.scheduler.request(self.index)
         if isinstance(core, simpy.Event):
-            asked = self.env.now
-            core = yield core
-            self.cycles["pcpu_wait"] += self.env.now - asked
-            self.waits["pcpu_wait"] += 1
+            core = yield from self._until(core, "pcpu_wait")
         self._core = core
         if self.scheduler.last[core] not in (self.index, -1):
             self.owe("switch", self.switch_cycles)
         self._slice_end = self.env.now + self.quantum
+
+    def time_by_cause(self) -> Counter[str]:
+        """Return the cycles used or waited so far, a wait under way included."""
+        cycles = self.cycles.copy()
+        if self.since:
+            cause, asked = self.since
+            cycles[cause] += self.env.now - asked
+        return cycles
+
+    def _until(self, event: simpy.Event, cause: str) -> Generator[simpy.Event, Any, Any]:
+        self.since = cause, self.env.now
+        value = yield event
+        self.cycles = self.time_by_cause()
+        self.since = None
+        self.waits[cause] += 1
+        return value
 
     def leave(self) -> None:
         """Give the core back."""

@@ -12,7 +12,7 @@ import numpy as np
 from tests.oracle import bits
 from tests.oracle import core as twin_core
 from tests.oracle import vcpu as twin_vcpu
-from tests.oracle.tables import Frames, Words, build, translate
+from tests.oracle.tables import Frames, Words, build, descend, translate
 from vmsim.machine import formats, layout, tlb, vcpu
 from vmsim.machine.caches import Served
 from vmsim.machine.memory import physical_memory
@@ -81,7 +81,10 @@ class Pair:
         for registers, twin in self.vms:
             registers[0].compute = twin.compute = 3
 
-    def close(self) -> None:
+    def __enter__(self) -> Pair:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Leave the memory zeroed for the next world."""
         for hpa in self.world.words:
             self.memory[hpa >> 3] = 0
@@ -116,7 +119,7 @@ class Pair:
             assert counters(registers[0]) == +twin.count
             assert references(registers[0]) == dict(twin.refs)
             assert walk_cache_hits(registers[0]) == dict(twin.pwc)
-            assert {Served(n).name: int(v) for n, v in enumerate(registers[0]["data"]) if v} == dict(twin.data)
+            assert {Served(n).name: int(v) for n, v in enumerate(registers[0].data_refs) if v} == dict(twin.data)
             assert registers[0].walk_cycles == twin.walk_cycles
         for number, twin in enumerate(self.twin_cores):
             for name, sets in twin.units():
@@ -212,9 +215,7 @@ def make_world(
         """Give `gpa` a frame, in a page of the size that its surroundings have; tables always writable and near."""
         large, middle = gpa // GIB, gpa // bits.span(2)
         level = style.setdefault(large, random.choice(host_sizes))
-        if level == 3 and not {1, 2} & set(host_sizes):
-            pass
-        elif level < 3:
+        if level < 3:
             level = style.setdefault((middle, 2), random.choice([size for size in host_sizes if size < 3]))
         if table or large == 0:
             target = gpa + (GIB if level == 3 else 0)
@@ -260,8 +261,6 @@ def make_world(
         gva %= bits.span(levels + 1)
         size = random.choice(guest_sizes)
         gpa = (size * 8 + random.randrange(3)) * GIB + random.randrange(4) * bits.span(2) + random.randrange(16) * 4096
-        if not native and mode != "native" and random.random() < 0.3:
-            gpa = gpa % bits.span(2) + 0x4000_0000 * 40 + size * bits.span(3)
         # descend through the guest's tables, making what is missing
         table = cr3
         for level in range(levels, 0, -1):
@@ -284,12 +283,15 @@ def make_world(
         if not native and translate(words, nested_root, nested_levels, gpa) is None:
             back(gpa, False)
         pages.append(gva)
-        for _ in range(random.randrange(3)):  # neighbours: other parts of large pages, or nothing
+        for _ in range(random.choice([0, 0, 1, 2])):  # neighbours: other parts of large pages, or nothing
             near = (gva ^ random.choice([0x1000, 0x3000, 0x20_0000, 0x4000_0000])) % bits.span(levels + 1)
             pages.append(near)
             inside = page // bits.span(level) * bits.span(level) + near % bits.span(level)
-            if not native and near // bits.span(level) == gva // bits.span(level) and not translate(
-                words, nested_root, nested_levels, inside
-            ):
+            same_page = near // bits.span(level) == gva // bits.span(level)
+            if not native and same_page and not translate(words, nested_root, nested_levels, inside):
                 back(inside, False)
+    if not native and random.random() < 2 * holes:  # a guest table that lies nowhere, or may not be written
+        gpa = 0x100_000 + random.randrange(guest_frames.next - 0x100) * 4096
+        *_, (_, place, entry) = descend(words, nested_root, nested_levels, gpa)
+        words[place] = random.choice([0, entry & ~bits.RW])
     return World(words, mode, levels, 0 if native else nested_levels, cr3, nested_root, pages)

@@ -108,10 +108,6 @@ class Core:
             prefix = address // span(level)
             sets.drop(prefix, (asid, prefix))
 
-    def drop_entry(self, hpa: int) -> None:
-        if self.entries:
-            self.entries.drop(hpa // 8, hpa)
-
     def invalidate_page(self, asid: int, gva: int, size: int) -> None:
         """INVLPG: all translations of the page of `size` that holds `gva`, and this asid's walk caches."""
         page = gva // span(size + 1)

@@ -14,7 +14,6 @@ from tests.oracle.core import Core
 from tests.oracle.tables import Words
 
 GUEST, NESTED = 0, 1
-FORGET = False
 
 
 class Translation(NamedTuple):
@@ -37,6 +36,8 @@ class Table(NamedTuple):
 class PageFault(Exception):
     """The guest's own tables do not allow the access."""
 
+    reason = "GUEST_FAULT"
+
     def __init__(self, code: int) -> None:
         super().__init__(code)
         self.code = code
@@ -45,6 +46,8 @@ class PageFault(Exception):
 
 class Violation(Exception):
     """The nested tables do not allow the access to `gpa`."""
+
+    reason = "VIOLATION"
 
     def __init__(self, gpa: int, code: int) -> None:
         super().__init__(gpa, code)
@@ -164,14 +167,11 @@ class Vcpu:
         needed = form.needed | (RW if write else 0)
         top, table = self._longest_prefix(core, NESTED, self.nested_levels, gpa)
         table = table or Table(self.nested_root, RIGHTS)
-        walked = []
         for level in range(top, 0, -1):
             hpa = table.hpa + 8 * index(gpa, level)
-            walked.append(hpa)
             entry = self._fetch(core, hpa, guest, level)
             rights = table.rights & entry & RIGHTS
             if needed & ~rights:
-                FORGET and self._forget_violation(core, gpa, walked)
                 present = bool(entry & form.present)
                 raise Violation(gpa, present | write << 1 | (guest > 0) << 33)
             leaf = level == 1 or bool(entry & PS)
@@ -184,35 +184,18 @@ class Vcpu:
         dirty = entry & form.dirty == form.dirty
         return Translation(base + gpa % span(level) // 4096 * 4096, bool(rights & RW), True, dirty, level - 1)
 
-    def _forget_violation(self, core: Core, gpa: int, walked: list[int]) -> None:
-        core.drop_prefixes(NESTED, self.asid, gpa)
-        for hpa in walked:
-            core.drop_entry(hpa)
-
     # The guest's dimension
 
     def walk(self, core: Core, gva: int, write: bool) -> Translation:
         """Walk the guest's tables for `gva`: g entries, each after the nested walk for its table."""
         self.count["walks"] += 1
         self.walk_cycles += core.geometry.walk_start
-        walked: list[int] = []
-        try:
-            return self._walk(core, gva, write, walked)
-        except (PageFault, Violation):
-            if not FORGET: raise
-            core.drop_prefixes(GUEST, self.asid, gva)
-            for hpa in walked:
-                core.drop_entry(hpa)
-            raise
-
-    def _walk(self, core: Core, gva: int, write: bool, walked: list[int]) -> Translation:
         writes_tables = self.format is not None and self.format.guest_walk_writes
         level, table = self._longest_prefix(core, GUEST, self.levels, gva)
         if table is None:
             table = Table(self._table(core, self.cr3, writes_tables, level), RIGHTS)
         while True:
             hpa = table.hpa + 8 * index(gva, level)
-            walked.append(hpa)
             entry = self._fetch(core, hpa, level, 0)
             rights = table.rights & entry & RIGHTS
             if (P | US | (RW if write else 0)) & ~rights:
@@ -241,7 +224,7 @@ class Vcpu:
 
     def translate(self, core: Core, gva: int, write: bool) -> Translation:
         level, found = core.translation(self.asid, gva)
-        if level != 1 and (FORGET or level == 0 or not write or (found.write and found.dirty)):
+        if level != 1:
             self.count["l1_tlb_misses"] += 1
             self.count["l2_tlb_cycles"] += core.geometry.l2_tlb_cycles
         if found is not None and (not write or (found.write and found.dirty)):
@@ -269,12 +252,10 @@ class Vcpu:
             gva = address % span(self.levels + 1)
             try:
                 page = self.translate(core, gva, kind == 1)
-            except PageFault as fault:
+            except (PageFault, Violation) as fault:
                 self.gpa, self.code = fault.gpa, fault.code
-                return "GUEST_FAULT", cursor, self._cycles() - before, gva
-            except Violation as fault:
-                self.gpa, self.code = fault.gpa, fault.code
-                return "VIOLATION", cursor, self._cycles() - before, gva
+                self._forget(core, gva)
+                return fault.reason, cursor, self._cycles() - before, gva
             self.count["accesses"] += times
             self.count["writes"] += times if kind == 1 else 0
             self.count["compute_cycles"] += times * self.compute
@@ -288,6 +269,21 @@ class Vcpu:
             if self._cycles() - before >= budget:
                 return "BUDGET" if cursor < limit else "DONE", cursor, self._cycles() - before, gva
         return "DONE", cursor, self._cycles() - before, gva
+
+    def _forget(self, core: Core, gva: int) -> None:
+        """Forget what a faulting walk used, so that the fault does not come back from a cache once it is mended.
+
+        A page fault: what would be used for the gva (SDM vol. 3A §5.10.4.1). A violation: for the gpa too (vol. 3C
+        §29.4.3.1). A cache of entries has no such tags; entries that are present but deny a right may come from it.
+        """
+        core.drop_tlb(self.asid, gva)
+        core.drop_prefixes(GUEST, self.asid, gva)
+        if self.gpa >= 0:
+            core.drop_prefixes(NESTED, self.asid, self.gpa)
+            if core.ntlb:
+                core.ntlb.drop(self.gpa // 4096, (self.asid, self.gpa // 4096))
+        if core.entries and self.code & P:
+            core.entries.remove_if(lambda key: True)
 
     def _cycles(self) -> int:
         count = self.count

@@ -73,12 +73,11 @@ def translation_cycles(table: pd.DataFrame, ax: Axes, *, legend: bool = True) ->
         ax.annotate(
             workload,
             (middle, 0),
-            (0, -33),
+            (0, -29),
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
             ha="center",
             va="top",
-            fontweight="bold",
         )
     ax.grid(axis="y")
     ax.set_ylabel("cycles per access")

@@ -15,7 +15,7 @@ import simpy
 from numpy.typing import NDArray
 
 from vmsim.guest.frames import GuestMemoryError, Vcpu
-from vmsim.machine.buddy import State, set_state
+from vmsim.machine.buddy import State, assign
 from vmsim.machine.flush import flush_asid, invalidate_page
 from vmsim.machine.formats import ACCESSED, DIRTY, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.memory import clear_frame
@@ -27,6 +27,7 @@ __all__ = ["Frames", "GuestKernel"]
 TABLE_BITS = PRESENT | WRITE | USER | ACCESSED
 PAGE_BITS = PRESENT | WRITE | USER | ACCESSED
 
+NO_ROOT = -1
 _FLUSH_CEILING = 33  # pages above which Linux flushes the whole TLB instead (arch/x86/mm/tlb.c)
 
 
@@ -82,7 +83,7 @@ class GuestKernel:
         self.page_order = page_order
         self.costs = costs
         self.faults = 0
-        self.root = 0
+        self.root = NO_ROOT
         self._registers = registers
         self._asid = int(registers["asid"][0])
         self._levels = int(registers["levels"][0])
@@ -93,7 +94,7 @@ class GuestKernel:
         """Make the root table; the tables below it come with the faults."""
         self._nested = int(self._registers["nested_root"][0]), int(self._registers["nested_levels"][0])
         gfn = yield from self.frames.allocate(vcpu, 0)
-        set_state(self.frames.frames, np.array([gfn]), int(State.TABLE))
+        assign(self.frames.frames, np.array([gfn]), self.frames.owner, int(State.TABLE))
         self.root = gfn << PAGE_SHIFT
         clear_frame(self.memory, host_address(self.memory, *self._nested, self.root))
         self._registers["cr3"] = self.root

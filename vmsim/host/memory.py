@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from vmsim.machine.buddy import NO_FRAME, State, allocate, allocate_many, free, free_many, free_owned, make_zone
 from vmsim.scenario.model import Marks
 
-__all__ = ["HostMemory", "Request"]
+__all__ = ["HOST", "HostMemory", "Request"]
+
+HOST = -1  # owner of frames that belong to no VM
 
 Pages = NDArray[np.int64]
 
@@ -108,10 +110,15 @@ class HostMemory:
             first = self._waiting[0]
             pfns = self.take(first.owner, first.count, first.state, reserve=self.marks.min)
             if not len(pfns):
+                self._call_reclaim()
                 return
             self._waiting.popleft()
             first.event.succeed(pfns)
 
     def _watch(self) -> None:
-        if not self.low.triggered and (self.free < self.marks.low or self._waiting):
+        if self.free < self.marks.low:
+            self._call_reclaim()
+
+    def _call_reclaim(self) -> None:
+        if not self.low.triggered:
             self.low.succeed()

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import simpy
 
-from vmsim.host.memory import HostMemory
-from vmsim.machine.buddy import State
+from vmsim.host.memory import HOST, HostMemory
+from vmsim.machine.buddy import State, assign
 from vmsim.record.outcome import Transfer
 from vmsim.scenario.cpu import Cost
 from vmsim.scenario.tables import Pool as PoolSpec
@@ -80,10 +80,7 @@ class PagePool:
         return event
 
     def put(self, pages: Sequence[int]) -> None:
-        """Add pages; suspended vCPUs get theirs first. A closed pool passes them on to the host."""
-        if self.closed:
-            self.host.give(np.array(pages, np.int64))
-            return
+        """Add pages; suspended vCPUs get theirs first."""
         self.pages.extend(pages)
         while self._waiting and len(self.pages) >= self._waiting[0][0]:
             count, event = self._waiting.popleft()
@@ -96,10 +93,11 @@ class PagePool:
         spare = len(self.pages) - level
         if spare <= 0:
             return
-        taken = self.pages[:spare]
+        taken = np.array(self.pages[:spare], np.int64)
         del self.pages[:spare]
+        assign(self.host.frames, taken, HOST, int(State.HOST))
         yield self.env.timeout(self.costs.reclaim_fixed + spare * self.costs.reclaim_page)
-        self.host.give(np.array(taken, np.int64))
+        self.host.give(taken)
         self._log(what, spare)
 
     def close(self) -> Process:
@@ -113,15 +111,19 @@ class PagePool:
         while True:
             yield self.below_min
             yield self.env.timeout(self.costs.message)
-            while not self.closed and (self._waiting or len(self.pages) < self.spec.min):
-                granted = yield self.host.request(self.owner, self.spec.batch, State.POOL)
+            while self._waiting or len(self.pages) < self.spec.min:
+                granted = yield self.host.request(HOST, self.spec.batch, State.HOST)
                 yield self.env.timeout(self._grant_cost(len(granted)))
+                if self.closed:
+                    self.host.give(granted)
+                    return
+                assign(self.host.frames, granted, self.owner, int(State.POOL))
                 self.put(granted.tolist())
                 self._log("grant", len(granted))  # what a suspended vCPU took at once is not in the level
                 yield from self.surrender(max(self.spec.max, self.wanted), "spare")
             self.below_min = self.env.event()
-            if self._waiting or len(self.pages) < self.spec.min and not self.closed:
-                self._call_host()
+            if self._waiting or len(self.pages) < self.spec.min:
+                self._call_host()  # sunk below while spare pages were taken
 
     def _grant_cost(self, pages: int) -> int:
         """Cycles of handing over pages, each cleared so that nothing of its last owner shows."""

@@ -21,11 +21,11 @@ __all__ = [
     "State",
     "allocate",
     "allocate_many",
+    "assign",
     "free",
     "free_many",
     "free_owned",
     "make_zone",
-    "set_state",
 ]
 
 MAX_ORDER = 18  # 1 GiB; Linux stops at 4 MiB (MAX_PAGE_ORDER 10) and needs boot-time hugetlb for 1 GiB pages
@@ -178,9 +178,10 @@ def free_many(zones, frames, order, pfns):
 
 
 @kernel
-def set_state(frames, pfns, state):
-    """Note a new use of the frames `pfns` (int64[:])."""
+def assign(frames, pfns, owner, state):
+    """Note a new owner and use of the frames `pfns` (int64[:])."""
     for number in range(len(pfns)):
+        frames[pfns[number]].owner = owner
         frames[pfns[number]].state = state
 
 

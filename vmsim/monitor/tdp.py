@@ -14,7 +14,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from vmsim.machine.buddy import NO_FRAME, State, set_state
+from vmsim.machine.buddy import NO_FRAME, State, assign
 from vmsim.machine.formats import PAGE_SHIFT, NestedFormat
 from vmsim.machine.memory import clear_frame
 from vmsim.machine.tables import MAPPED, map_page, map_pages, missing_tables, populate
@@ -122,7 +122,7 @@ class Tdp:
 
     def install(self, root: int) -> None:
         """Make frame `root` the empty root table (EPTP, nCR3)."""
-        set_state(self.host.frames, np.array([root]), int(State.TABLE))
+        assign(self.host.frames, np.array([root]), self.owner, int(State.TABLE))
         self.root = root << PAGE_SHIFT
         clear_frame(self.memory, self.root)
         self._registers["nested_root"] = self.root

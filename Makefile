@@ -1,0 +1,47 @@
+# make demo needs Python 3.11 or newer and nothing else: the environment is made here, once.
+# With uv it is exactly that of uv.lock; without, pip takes the newest versions that pyproject.toml allows.
+
+PYTHON := $(shell for name in python3.13 python3.12 python3.11 python3.14 python3 python; do \
+	"$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo "$$name" && break; done)
+UV := $(shell command -v uv 2>/dev/null)
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help demo test check bench figures clean
+.DEFAULT_GOAL := help
+
+help: ## Say what can be made
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: $(READY) ## Run four real programs, native and in VMs: prints tables, writes results/first-light
+	$(BIN)/python experiments/first-light/figure.py
+
+test: $(READY) ## Run all tests
+	$(BIN)/pytest
+
+check: $(READY) ## Check style, types and layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY) ## Measure speed, start-up and memory against their limits
+	$(BIN)/python -m benchmarks
+
+figures: $(READY) ## Make all figures of experiments/ again
+	for figure in experiments/*/figure.py; do $(BIN)/python "$$figure" || exit 1; done
+
+clean: ## Remove the environment and everything cached
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml uv.lock
+ifneq ($(UV),)
+	uv sync --frozen
+else
+	@test -n "$(PYTHON)" || { echo "vmsim needs Python 3.11 to 3.14 on the PATH, and found none." >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+endif
+	@touch $@

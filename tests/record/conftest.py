@@ -1,0 +1,117 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vmsim.record.outcome import Ending, Outcome, Transfer, VmOutcome
+from vmsim.record.result import Result
+from vmsim.scenario import Scenario
+
+SCENARIO = """
+seed = 7
+[host]
+cpu = "skylake-x"
+memory = "1GiB"
+[[vm]]
+name = "a"
+memory = "64MiB"
+mode = "ept"
+workload = { kind = "uniform", footprint = "1MiB", accesses = 1000 }
+[[vm]]
+name = "b"
+memory = "64MiB"
+mode = "native"
+workload = { kind = "sequential", footprint = "1MiB", accesses = 300 }
+"""
+
+COUNTERS = (
+    "accesses",
+    "writes",
+    "l1_tlb_misses",
+    "l2_tlb_misses",
+    "walks",
+    "nested_walks",
+    "ntlb_hits",
+    "ntlb_misses",
+    "dirty_walks",
+    "ad_updates",
+)
+
+
+def a_vm(name: str = "a", **changes: Any) -> VmOutcome:
+    refs = np.zeros((6, 6, 5), np.int64)
+    refs[4, 4, 3] = 10
+    refs[4, 0, 0] = 7
+    refs[1, 0, 4] = 5  # a page walk cache held it: no reference
+    pwc = np.zeros((2, 6, 2), np.int64)
+    pwc[0, 2] = 3, 9  # 3 misses, 9 hits
+    values: dict[str, Any] = {
+        "name": name,
+        "index": 0,
+        "group": name,
+        "mode": "ept",
+        "workload": "uniform",
+        "start": 100,
+        "finish": 100 + 1000 + 40 + 60 + 90 + 500 + 700 + 30 + 20 + 8 + 2,
+        "finished": True,
+        "counters": {counter: place for place, counter in enumerate(COUNTERS, start=50)} | {"accesses": 1000},
+        "refs": refs,
+        "pwc": pwc,
+        "data": np.array([4, 0, 0, 1]),
+        "cycles": {
+            "compute": 1000,
+            "data": 0,
+            "l2_tlb": 40,
+            "walk_guest": 60,
+            "walk_nested": 90,
+            "guest_fault": 500,
+            "exit": 700,
+            "pool_wait": 30,
+            "host_wait": 20,
+            "switch": 8,
+            "pcpu_wait": 2,
+        },
+        "exits": {"EPT_VIOLATION": (3, 700)},
+        "waits": {"pool_wait": 2, "host_wait": 1, "pcpu_wait": 1},
+        "fault_latency": {220: 2, 310: 1},
+        "guest_faults": 5,
+        "memory": {"guest": 12, "table": 4, "pool": 64},
+    }
+    return VmOutcome(**{**values, **changes})
+
+
+@pytest.fixture
+def make_outcome() -> Callable[..., Outcome]:
+    def make(**changes: Any) -> Outcome:
+        values: dict[str, Any] = {
+            "vms": [a_vm("a"), a_vm("b", mode="native", workload="sequential", exits={}, fault_latency={})],
+            "transfers": [
+                Transfer(0, "a", "initial", 1024, 1024, 5000),
+                Transfer(3_300, "a", "grant", 256, 320, 4744),
+            ],
+            "frequency": 3_300_000_000,
+            "latency": (4, 14, 75, 279, 0),
+            "end": 9000,
+            "wall_seconds": 0.5,
+            "ending": None,
+        }
+        return Outcome(**{**values, **changes})
+
+    return make
+
+
+@pytest.fixture
+def scenario() -> Scenario:
+    return Scenario.from_toml(SCENARIO)
+
+
+@pytest.fixture
+def result(scenario: Scenario, make_outcome: Callable[..., Outcome]) -> Result:
+    return Result(scenario, make_outcome(), inputs={"traces/x": "00"})
+
+
+@pytest.fixture
+def stopped(scenario: Scenario, make_outcome: Callable[..., Outcome]) -> Result:
+    ending = Ending(123_456, "a", "64 pages", "The host is out of memory: VM <a> asked for 64 pages.")
+    return Result(scenario, make_outcome(ending=ending))
