@@ -100,8 +100,8 @@ class _Checker:
         if int(free.sum()) != int(zone["free"]):
             self.fail(f"conservation: {int(free.sum())} frames are marked free, the allocator counts {zone['free']}")
         listed = np.zeros(len(frames), bool)
-        for order in range(MAX_ORDER + 1):
-            block = int(zone["heads"][order])
+        for mobility, order in np.ndindex(2, MAX_ORDER + 1):
+            block = int(zone["heads"][mobility, order])
             while block != NO_FRAME:
                 part = slice(block, block + (1 << order))
                 if block % (1 << order) or listed[part].any() or not free[part].all():

@@ -283,7 +283,7 @@ def make_world(
         if not native and translate(words, nested_root, nested_levels, gpa) is None:
             back(gpa, False)
         pages.append(gva)
-        for _ in range(random.choice([0, 0, 1, 2])):  # neighbours: other parts of large pages, or nothing
+        for _ in range(random.randrange(3) if holes else 0):  # neighbours: other parts of large pages, or nothing
             near = (gva ^ random.choice([0x1000, 0x3000, 0x20_0000, 0x4000_0000])) % bits.span(levels + 1)
             pages.append(near)
             inside = page // bits.span(level) * bits.span(level) + near % bits.span(level)

@@ -82,24 +82,30 @@ def translation_cycles(table: pd.DataFrame, ax: Axes, *, legend: bool = True) ->
     ax.grid(axis="y")
     ax.set_ylabel("cycles per access")
     ax.set_xlim(-0.9, max(places.values(), default=0) + 0.9)
-    if legend:
+    if legend and ax.containers:
         ax.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
 
 
 def pool_level(table: pd.DataFrame, ax: Axes) -> None:
     """Draw how many pages each monitor's pool had over time.
 
+    The table has the level after each transfer, and so the one before it. In between, where vCPUs take pages one by
+    one, the line is straight.
+
     Parameters
     ----------
     table : DataFrame
-        `Result.pool`: time_us, vm, what, level.
+        `Result.pool`: time_us, vm, what, pages, level.
     ax : Axes
         To draw on.
     """
     kept = table[table["what"] != "return"]
     for vm in dict.fromkeys(kept["vm"]):
         mine = kept[kept["vm"] == vm]
-        ax.step(mine["time_us"] / 1000, mine["level"], where="post", label=vm)
+        change = mine["pages"].where(mine["what"] != "spare", -mine["pages"])
+        before = (mine["level"] - change).clip(lower=0)  # a suspended vCPU may have taken some of a grant at once
+        levels = np.column_stack([before, mine["level"]]).ravel()
+        ax.plot(np.repeat(mine["time_us"] / 1000, 2), levels, label=vm)
     ax.grid(axis="y")
     ax.set_xlabel("simulated time (ms)")
     ax.set_ylabel("pages in the pool")

@@ -52,6 +52,20 @@ class GuestFrames:
         self.owner = owner
         self._ready: list[int] = []
 
+    def allocate_table(self, vcpu: Vcpu) -> Generator[simpy.Event, Any, int]:
+        """Return a frame for a page table, from the pageblocks that tables are kept in.
+
+        Raises
+        ------
+        GuestMemoryError
+            No frame is left.
+        """
+        gfn = int(allocate(self.zone, self.frames, 0, int(State.TABLE), self.owner))
+        if gfn == NO_FRAME:
+            raise GuestMemoryError
+        yield from self.backing.touch(vcpu, gfn, 0)
+        return gfn
+
     def allocate(self, vcpu: Vcpu, order: int) -> Generator[simpy.Event, Any, int]:
         """Return the first of 2**order frames, cleared: the first write to a frame makes the host back it.
 
@@ -69,7 +83,7 @@ class GuestFrames:
     def has_block(self, order: int) -> bool:
         """Whether a block of 2**order frames is free."""
         heads = self.zone["heads"][0]
-        return order == 0 or bool((heads[order:] != NO_FRAME).any())
+        return order == 0 or bool((heads[:, order:] != NO_FRAME).any())
 
     def give(self, gfns: NDArray[np.int64], order: int) -> None:
         """Take back blocks of 2**order frames; the host's frames stay behind them."""

@@ -15,7 +15,6 @@ import simpy
 from numpy.typing import NDArray
 
 from vmsim.guest.frames import GuestMemoryError, Vcpu
-from vmsim.machine.buddy import State, assign
 from vmsim.machine.flush import flush_asid, invalidate_page
 from vmsim.machine.formats import ACCESSED, DIRTY, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.memory import clear_frame
@@ -40,6 +39,10 @@ class Frames(Protocol):
 
     def allocate(self, vcpu: Vcpu, order: int) -> Generator[simpy.Event, Any, int]:
         """Return the first of 2**order frames, ready to be written."""
+        ...
+
+    def allocate_table(self, vcpu: Vcpu) -> Generator[simpy.Event, Any, int]:
+        """Return a frame for a page table, ready to be written."""
         ...
 
     def has_block(self, order: int) -> bool:
@@ -93,8 +96,7 @@ class GuestKernel:
     def boot(self, vcpu: Vcpu) -> Generator[simpy.Event, Any, None]:
         """Make the root table; the tables below it come with the faults."""
         self._nested = int(self._registers["nested_root"][0]), int(self._registers["nested_levels"][0])
-        gfn = yield from self.frames.allocate(vcpu, 0)
-        assign(self.frames.frames, np.array([gfn]), self.frames.owner, int(State.TABLE))
+        gfn = yield from self.frames.allocate_table(vcpu)
         self.root = gfn << PAGE_SHIFT
         clear_frame(self.memory, host_address(self.memory, *self._nested, self.root))
         self._registers["cr3"] = self.root
@@ -115,7 +117,7 @@ class GuestKernel:
             return
         tables = np.empty(missing, np.int64)
         for number in range(missing):
-            tables[number] = yield from self.frames.allocate(vcpu, 0)
+            tables[number] = yield from self.frames.allocate_table(vcpu)
             vcpu.owe("guest_fault", self.costs.table_page + self.costs.zero_page)
         map_pages(self.memory, self.frames.frames, *place, np.array([page]), tables, TABLE_BITS, bits)
 

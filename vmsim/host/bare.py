@@ -40,11 +40,19 @@ class BareFrames:
             self._ready = pfns[::-1].tolist()
         return self._ready.pop()
 
+    def allocate_table(self, vcpu: Any) -> Generator[simpy.Event, Any, int]:
+        """Return a frame for a page table; wait while the host is below its min watermark."""
+        yield from vcpu.settle()
+        pfns = self.host.take(self.owner, 1, State.TABLE, reserve=self.host.marks.min)
+        if not len(pfns):
+            pfns = yield from vcpu.wait(self.host.request(self.owner, 1, State.TABLE), "host_wait")
+        return int(pfns[0])
+
     def has_block(self, order: int) -> bool:
         """Whether a block of 2**order frames is free above the min watermark."""
         heads = self.zone["heads"][0]
         enough = self.host.free - (1 << order) >= self.host.marks.min
-        return order == 0 or (enough and bool((heads[order:] != NO_FRAME).any()))
+        return order == 0 or (enough and bool((heads[:, order:] != NO_FRAME).any()))
 
     def give(self, pfns: NDArray[np.int64], order: int) -> None:
         """Take back blocks of 2**order frames."""

@@ -3,6 +3,9 @@
 A guest's kernel and the host's use the same code on their own frames. Every frame has one state, one owner and the
 one entry that maps it. Free blocks of each order are doubly linked lists, last freed first; a block of order k is
 2**k frames, aligned to its size, and merges with its buddy when both are free.
+
+Pages are grouped by mobility: page tables, which cannot be moved, are taken from pageblocks (2 MiB) set apart for
+them, so that they lie close together and do not scatter over memory that could become large pages.
 """
 
 from __future__ import annotations
@@ -16,7 +19,10 @@ from vmsim.jit import kernel, leaf
 __all__ = [
     "FRAME_RECORD",
     "MAX_ORDER",
+    "MOVABLE",
     "NO_FRAME",
+    "PAGEBLOCK",
+    "UNMOVABLE",
     "ZONE",
     "State",
     "allocate",
@@ -30,6 +36,10 @@ __all__ = [
 
 MAX_ORDER = 18  # 1 GiB; Linux stops at 4 MiB (MAX_PAGE_ORDER 10) and needs boot-time hugetlb for 1 GiB pages
 NO_FRAME = -1
+PAGEBLOCK = 9  # order of the blocks that have one mobility (pageblock_order on x86)
+
+MOVABLE = 0
+UNMOVABLE = 1
 
 
 class State(IntEnum):
@@ -50,13 +60,14 @@ FRAME_RECORD = np.dtype(
             ("prev", "i4"),
             ("order", "i1"),  # of the free block that starts here; -1: none does
             ("state", "i1"),
+            ("mobility", "i1"),  # of the pageblock; free blocks are listed by that of their first frame
             ("owner", "i2"),  # number of the VM; -1: the kernel
             ("rmap", "i8"),  # address of the entry that maps the frame (hpa; in a guest gpa); 0: none
         ],
     )
 )
 
-ZONE = np.dtype((np.record, [("heads", "i8", (MAX_ORDER + 1,)), ("free", "i8"), ("size", "i8")]))
+ZONE = np.dtype((np.record, [("heads", "i8", (2, MAX_ORDER + 1)), ("free", "i8"), ("size", "i8")]))
 
 
 def make_zone(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -69,13 +80,14 @@ def make_zone(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 @leaf
 def _push(zone, frames, pfn, order):
-    head = zone.heads[order]
+    mobility = frames[pfn].mobility
+    head = zone.heads[mobility, order]
     frames[pfn].next = head
     frames[pfn].prev = NO_FRAME
     frames[pfn].order = order
     if head != NO_FRAME:
         frames[head].prev = pfn
-    zone.heads[order] = pfn
+    zone.heads[mobility, order] = pfn
 
 
 @leaf
@@ -83,7 +95,7 @@ def _unlink(zone, frames, pfn, order):
     after = frames[pfn].next
     before = frames[pfn].prev
     if before == NO_FRAME:
-        zone.heads[order] = after
+        zone.heads[frames[pfn].mobility, order] = after
     else:
         frames[before].next = after
     if after != NO_FRAME:
@@ -97,10 +109,12 @@ def _initialise(zones, frames):
     zone.size = len(frames)
     zone.free = len(frames)
     for order in range(MAX_ORDER + 1):
-        zone.heads[order] = NO_FRAME
+        zone.heads[MOVABLE, order] = NO_FRAME
+        zone.heads[UNMOVABLE, order] = NO_FRAME
     for pfn in range(len(frames)):
         frames[pfn].order = -1
         frames[pfn].owner = -1
+        frames[pfn].mobility = MOVABLE
     # Highest blocks first, so that the lists hand out low addresses first.
     end = len(frames)
     while end:
@@ -111,18 +125,48 @@ def _initialise(zones, frames):
         _push(zone, frames, end, order)
 
 
-@kernel
-def _allocate(zone, frames, order, state, owner):
-    found = order
-    while found <= MAX_ORDER and zone.heads[found] == NO_FRAME:
-        found += 1
-    if found > MAX_ORDER:
-        return NO_FRAME
-    pfn = zone.heads[found]
-    _unlink(zone, frames, pfn, found)
+@leaf
+def _split(zone, frames, pfn, found, order):
+    """List the upper halves of a block until its lower part has the order wanted."""
     while found > order:
         found -= 1
         _push(zone, frames, pfn + (1 << found), found)
+
+
+@leaf
+def _steal(zone, frames, order, mobility):
+    """Take a block from the other mobility's largest; a whole pageblock changes sides (Linux __rmqueue_claim)."""
+    other = MOVABLE + UNMOVABLE - mobility
+    found = MAX_ORDER
+    while found >= order and zone.heads[other, found] == NO_FRAME:
+        found -= 1
+    if found < order:
+        return NO_FRAME
+    pfn = zone.heads[other, found]
+    _unlink(zone, frames, pfn, found)
+    keep = max(order, min(found, PAGEBLOCK))
+    _split(zone, frames, pfn, found, keep)
+    if keep >= PAGEBLOCK:
+        for each in range(pfn, pfn + (1 << keep)):
+            frames[each].mobility = mobility
+    _split(zone, frames, pfn, keep, order)
+    return pfn
+
+
+@kernel
+def _allocate(zone, frames, order, state, owner):
+    mobility = UNMOVABLE if state == State.TABLE else MOVABLE
+    found = order
+    while found <= MAX_ORDER and zone.heads[mobility, found] == NO_FRAME:
+        found += 1
+    if found <= MAX_ORDER:
+        pfn = zone.heads[mobility, found]
+        _unlink(zone, frames, pfn, found)
+        _split(zone, frames, pfn, found, order)
+    else:
+        pfn = _steal(zone, frames, order, mobility)
+        if pfn == NO_FRAME:
+            return NO_FRAME
     zone.free -= 1 << order
     for each in range(pfn, pfn + (1 << order)):
         frames[each].state = state

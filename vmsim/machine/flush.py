@@ -5,7 +5,7 @@ INVLPG and INVPCID/INVVPID of one address: Intel SDM vol. 3A §5.10.4.1, vol. 3C
 
 from __future__ import annotations
 
-from vmsim.jit import kernel, leaf
+from vmsim.jit import kernel
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.pwc import prefix_set
 from vmsim.machine.sets import EMPTY, drop
@@ -14,7 +14,7 @@ from vmsim.machine.tlb import ASID_SHIFT, drop_page, tag_of
 __all__ = ["flush_asid", "forget_faulting", "invalidate_page"]
 
 
-@leaf
+@kernel
 def _forget(sets, asid):
     """Empty every way whose tag belongs to `asid` (shifted); the others keep their age."""
     for index in range(len(sets)):
@@ -30,7 +30,7 @@ def _forget(sets, asid):
             tags[way] = EMPTY
 
 
-@leaf
+@kernel
 def _empty(sets):
     """Empty every way."""
     for index in range(len(sets)):
@@ -68,7 +68,7 @@ def flush_asid(cores, asid):
         _forget(core.ntlb, asid)
 
 
-@leaf
+@kernel
 def _forget_within(sets, asid, first, last):
     """Empty every way that translates an address in [first, last] of an address space."""
     for index in range(len(sets)):
@@ -108,7 +108,7 @@ def invalidate_page(cores, asid, gva, order):
         _flush_walk_caches(core, asid)
 
 
-@leaf
+@kernel
 def _drop_prefix(sets, asid, address, shift):
     prefix = address >> shift
     drop(sets, prefix_set(sets, prefix), asid | prefix)

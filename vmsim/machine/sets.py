@@ -8,9 +8,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmsim.jit import leaf
+from vmsim.jit import kernel, leaf
 
-__all__ = ["EMPTY", "MISS", "drop", "fill", "keyed_set", "lookup", "tag_set", "touch"]
+__all__ = [
+    "EMPTY",
+    "MISS",
+    "drop",
+    "fill",
+    "fill_called",
+    "keyed_set",
+    "lookup",
+    "lookup_called",
+    "tag_set",
+    "touch",
+]
 
 EMPTY = -1  # no tag is negative
 MISS = -1  # no value is negative
@@ -27,11 +38,21 @@ def keyed_set(ways: int) -> np.dtype:
 
 
 @leaf
+def _ways(tags, tag):
+    """Return the number of ways: a constant, so that loops over few ways unroll, but not over those of a large
+    fully associative set (the shift gives 0, which only the running program knows: compiling takes a fifth).
+    """
+    if len(tags) <= 16:
+        return len(tags)
+    return len(tags) - (tag >> 62)
+
+
+@leaf
 def touch(sets, index, tag):
     """Return whether `tag` was in the set; it is now, as the most recent, and the oldest made room for it."""
     tags = sets[index].tag
     newer = tag
-    for way in range(len(tags)):
+    for way in range(_ways(tags, tag)):
         here = tags[way]
         tags[way] = newer
         if here == tag:
@@ -40,13 +61,12 @@ def touch(sets, index, tag):
     return False
 
 
-@leaf
-def lookup(sets, index, tag):
+def _lookup(sets, index, tag):
     """Return the value kept with `tag`, or MISS; a hit becomes the most recent."""
     entry = sets[index]
     tags = entry.tag
     values = entry.value
-    for way in range(len(tags)):
+    for way in range(_ways(tags, tag)):
         if tags[way] == tag:
             value = values[way]
             for newer in range(way, 0, -1):
@@ -58,26 +78,32 @@ def lookup(sets, index, tag):
     return MISS
 
 
-@leaf
-def fill(sets, index, tag, value):
+def _fill(sets, index, tag, value):
     """Put `tag` and its value into the set as the most recent; the oldest makes room."""
     entry = sets[index]
     tags = entry.tag
     values = entry.value
-    for way in range(len(tags) - 1, 0, -1):
+    for way in range(_ways(tags, tag) - 1, 0, -1):
         tags[way] = tags[way - 1]
         values[way] = values[way - 1]
     tags[0] = tag
     values[0] = value
 
 
-@leaf
+# Inlined where speed counts; called elsewhere, so that rare paths do not repeat the code.
+lookup = leaf(_lookup)
+fill = leaf(_fill)
+lookup_called = kernel(_lookup)
+fill_called = kernel(_fill)
+
+
+@kernel
 def drop(sets, index, tag):
     """Empty the way that holds `tag`, if any; the others keep their age and the empty way becomes the oldest."""
     tags = sets[index].tag
     values = sets[index].value
-    last = len(tags) - 1
-    for way in range(len(tags)):
+    last = _ways(tags, tag) - 1
+    for way in range(last + 1):
         if tags[way] == tag:
             for older in range(way, last):
                 tags[older] = tags[older + 1]

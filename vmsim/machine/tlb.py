@@ -12,7 +12,7 @@ import numpy as np
 
 from vmsim.jit import kernel, leaf
 from vmsim.machine.formats import PAGE_SHIFT
-from vmsim.machine.sets import MISS, drop, fill, lookup
+from vmsim.machine.sets import MISS, drop, fill, fill_called, lookup, lookup_called
 
 __all__ = [
     "ASID_SHIFT",
@@ -77,11 +77,11 @@ def lookup_large(core, asid, gva):
             translation = MISS
             home = core.l1_home[size]
             if home == 0:
-                translation = lookup(core.l1_tlb0, set_of(core.l1_tlb0, core.l1_fold[0], tag), tag)
+                translation = lookup_called(core.l1_tlb0, set_of(core.l1_tlb0, core.l1_fold[0], tag), tag)
             elif home == 1:
-                translation = lookup(core.l1_tlb1, set_of(core.l1_tlb1, core.l1_fold[1], tag), tag)
+                translation = lookup_called(core.l1_tlb1, set_of(core.l1_tlb1, core.l1_fold[1], tag), tag)
             elif home == 2:
-                translation = lookup(core.l1_tlb2, set_of(core.l1_tlb2, core.l1_fold[2], tag), tag)
+                translation = lookup_called(core.l1_tlb2, set_of(core.l1_tlb2, core.l1_fold[2], tag), tag)
             if translation != MISS:
                 return 1, size, translation
     for size in range(1, 3):
@@ -90,11 +90,11 @@ def lookup_large(core, asid, gva):
             translation = MISS
             home = core.l2_home[size]
             if home == 0:
-                translation = lookup(core.l2_tlb0, set_of(core.l2_tlb0, core.l2_fold[0], tag), tag)
+                translation = lookup_called(core.l2_tlb0, set_of(core.l2_tlb0, core.l2_fold[0], tag), tag)
             elif home == 1:
-                translation = lookup(core.l2_tlb1, set_of(core.l2_tlb1, core.l2_fold[1], tag), tag)
+                translation = lookup_called(core.l2_tlb1, set_of(core.l2_tlb1, core.l2_fold[1], tag), tag)
             elif home == 2:
-                translation = lookup(core.l2_tlb2, set_of(core.l2_tlb2, core.l2_fold[2], tag), tag)
+                translation = lookup_called(core.l2_tlb2, set_of(core.l2_tlb2, core.l2_fold[2], tag), tag)
             if translation != MISS:
                 return 2, size, translation
     return 0, 0, MISS
@@ -106,11 +106,11 @@ def fill_large_l1(core, size, tag, translation):
     core.sizes |= 1 << size
     home = core.l1_home[size]
     if home == 0:
-        fill(core.l1_tlb0, set_of(core.l1_tlb0, core.l1_fold[0], tag), tag, translation)
+        fill_called(core.l1_tlb0, set_of(core.l1_tlb0, core.l1_fold[0], tag), tag, translation)
     elif home == 1:
-        fill(core.l1_tlb1, set_of(core.l1_tlb1, core.l1_fold[1], tag), tag, translation)
+        fill_called(core.l1_tlb1, set_of(core.l1_tlb1, core.l1_fold[1], tag), tag, translation)
     elif home == 2:
-        fill(core.l1_tlb2, set_of(core.l1_tlb2, core.l1_fold[2], tag), tag, translation)
+        fill_called(core.l1_tlb2, set_of(core.l1_tlb2, core.l1_fold[2], tag), tag, translation)
 
 
 @kernel
@@ -118,11 +118,11 @@ def fill_large_l2(core, size, tag, translation):
     """Keep the translation of a 2 MiB or 1 GiB page in the second level, if that keeps pages of this size."""
     home = core.l2_home[size]
     if home == 0:
-        fill(core.l2_tlb0, set_of(core.l2_tlb0, core.l2_fold[0], tag), tag, translation)
+        fill_called(core.l2_tlb0, set_of(core.l2_tlb0, core.l2_fold[0], tag), tag, translation)
     elif home == 1:
-        fill(core.l2_tlb1, set_of(core.l2_tlb1, core.l2_fold[1], tag), tag, translation)
+        fill_called(core.l2_tlb1, set_of(core.l2_tlb1, core.l2_fold[1], tag), tag, translation)
     elif home == 2:
-        fill(core.l2_tlb2, set_of(core.l2_tlb2, core.l2_fold[2], tag), tag, translation)
+        fill_called(core.l2_tlb2, set_of(core.l2_tlb2, core.l2_fold[2], tag), tag, translation)
 
 
 @kernel

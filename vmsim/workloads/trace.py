@@ -40,7 +40,7 @@ def find(path: str | Path, base: Path) -> Path:
         return ours[name]
     if there.is_dir():
         raise InputError(f"{there}: expected a trace, found a folder.")
-    raise InputError(f"{there}: no such trace. Bundled with vmsim: {', '.join(ours)}. {nearest(name, ours)}")
+    raise InputError(f"{there}: no such trace, on disk or bundled with vmsim. {nearest(name, ours)}")
 
 
 class TraceStream:

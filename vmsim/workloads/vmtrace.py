@@ -29,7 +29,7 @@ __all__ = ["MAGIC", "VERSION", "Vmtrace", "VmtraceWriter"]
 
 MAGIC = b"\x89vmt\r\n\x1a\n"
 VERSION = 1
-LEVEL = 15  # of zstandard: within 2 % of the smallest at several times the speed
+LEVEL = 15  # of zstandard: 2 % larger than level 19, 2.5 times as fast
 
 _HEADER = struct.Struct("<8sII")  # magic, version, bytes of JSON
 _CHUNK = struct.Struct("<4s4I6I")  # "CHNK", runs, new blocks, long counts, events, bytes of each column

@@ -1,0 +1,90 @@
+"""Does an access that faulted succeed once its cause is mended, with no flush in between?"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from tests.machine.geometries import GEOMETRIES
+from tests.machine.worlds import Pair, World, make_world
+from tests.oracle.bits import A, D, P, RW, US
+from tests.oracle.tables import descend, translate, translate_guest
+
+NEVER = 1 << 60
+
+
+def guest_entries(world: World, gva: int) -> list[int]:
+    """Return where the guest's entries for `gva` lie, root first."""
+    places, table = [], world.cr3
+    for level in range(world.levels, 0, -1):
+        gpa = table + 8 * (gva >> (3 + 9 * level) & 511)
+        place = translate(world.words, world.nested_root, world.nested_levels, gpa)[0] if world.nested_levels else gpa
+        places.append(place)
+        entry = world.words[place]
+        if level == 1 or entry & 1 << 7:
+            break
+        table = entry & 0xF_FFFF_FFFF_F000
+    return places
+
+
+def nested_entries(world: World, gva: int) -> list[int]:
+    """Return where the nested entries for the data page of `gva` lie, root first."""
+    gpa, _ = translate_guest(world.words, world.cr3, world.levels, world.nested_root, world.nested_levels, gva)
+    return [place for _, place, _ in descend(world.words, world.nested_root, world.nested_levels, gpa)]
+
+
+@pytest.mark.parametrize(("name", "size"), [*product(GEOMETRIES, (1, 2, 3))])
+@pytest.mark.parametrize("dimension", ["native", "guest", "nested"])
+def test_a_mended_fault_does_not_come_back(name, size, dimension):
+    mode = "native" if dimension == "native" else "npt"
+    depth = 0
+    while True:  # deny the right in each entry of the walk in turn
+        world = make_world(11, mode, 4, 4, [size], [size], 0.0)
+        gva = world.pages[0]
+        places = nested_entries(world, gva) if dimension == "nested" else guest_entries(world, gva)
+        if depth == len(places):
+            break
+        for place in places:
+            world.words[place] |= P | RW | US | A
+        world.words[places[-1]] &= ~D
+        world.words[places[depth]] &= ~RW
+        with Pair(world, GEOMETRIES[name]) as pair:
+            if dimension != "nested":  # a nested entry above may be needed for the guest's own tables
+                ours, theirs = pair.run(0, 0, [(gva, 1, 0)], 0, NEVER)
+                assert ours == theirs
+                assert ours[0] == "DONE"
+            ours, theirs = pair.run(0, 0, [(gva, 1, 1)], 0, NEVER)
+            assert ours == theirs
+            assert ours[0] == ("VIOLATION" if dimension == "nested" else "GUEST_FAULT")
+            world.words[places[depth]] |= RW
+            pair.memory[places[depth] >> 3] = world.words[places[depth]]
+            ours, theirs = pair.run(0, 0, [(gva, 1, 1)], 0, NEVER)
+            assert ours == theirs
+            assert ours[0] == "DONE"
+            pair.check()
+        depth += 1
+
+
+def test_a_dirty_flag_once_set_stays_set():
+    # The guest's large leaf is kept in the cache of entries, and the nested walk of its data page comes between the
+    # reading of the leaf and the setting of its flags.
+    world = make_world(1, "ept-ad", 4, 4, [2], [1], 0.0)
+    gva = world.pages[0]
+    leaf = guest_entries(world, gva)[-1]
+    world.words[leaf] = (world.words[leaf] | P | RW | US) & ~(A | D)
+    with Pair(world, GEOMETRIES["entry"], cores=2) as pair:
+        for core, kind in ((0, 0), (1, 1), (0, 0), (1, 0)):
+            ours, theirs = pair.run(core, 0, [(gva, 1, kind)], 0, NEVER)
+            assert ours == theirs
+            for registers, _ in pair.vms:
+                pair.cores["l1_tlb0"]["tag"] = -1  # walk again, the walk caches still warm
+                registers[0].walk_cycles += 0
+            for twin in pair.twin_cores:
+                for level in twin.tlb:
+                    for array in level.arrays:
+                        array.remove_if(lambda key: True)
+            for name in ("l2_tlb0", "l2_tlb1", "l2_tlb2"):
+                pair.cores[name]["tag"] = -1
+        assert int(pair.memory[leaf >> 3]) & (A | D) == A | D
+        pair.check()

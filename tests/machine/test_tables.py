@@ -1,0 +1,261 @@
+"""Do kernels' edits of page tables mean what a plain reader of the words finds in them?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from tests.machine.worlds import memory
+from tests.oracle.bits import PS, span
+from tests.oracle.tables import descend, translate, translate_guest
+from vmsim.machine import buddy
+from vmsim.machine.buddy import State
+from vmsim.machine.formats import ACCESSED, DIRTY, EPT, PRESENT, USER, WRITE
+from vmsim.machine.memory import clear_frame, find_entry
+from vmsim.machine.tables import (
+    BLOCKED,
+    MAPPED,
+    UNBACKED,
+    host_address,
+    map_page,
+    map_pages,
+    missing_tables,
+    populate,
+    unmap_pages,
+)
+
+TABLE = PRESENT | WRITE | USER | ACCESSED
+PAGE = TABLE | DIRTY
+FORMAT = EPT(ad_bits=True)
+FRAMES = 4096  # of the host; nothing outside of them is touched
+GUEST_FRAMES = 1024
+NONE = np.empty(0, np.int64)
+
+
+class Words:
+    """The memory as the plain reader wants it."""
+
+    def get(self, hpa: int, default: int = 0) -> int:
+        assert 0 <= hpa < FRAMES << 12
+        return int(memory()[hpa >> 3])
+
+
+class Space:
+    """Tables of 4 levels in host memory, or a guest's in guest memory that nested tables map to the host."""
+
+    def __init__(self, nested: bool) -> None:
+        self.host_zone, self.host = buddy.make_zone(FRAMES)
+        root = int(buddy.allocate(self.host_zone, self.host, 0, State.TABLE, 0)) << 12
+        clear_frame(memory(), root)
+        self.words = Words()
+        self.nested = (0, 0)
+        self.zone, self.frames, self.root = self.host_zone, self.host, root
+        if nested:
+            self.nested = (root, 4)
+            back = np.arange(GUEST_FRAMES, dtype=np.int64)
+            Random(1).shuffle(back)
+            pfns = buddy_take(self.host_zone, self.host, GUEST_FRAMES)[back]
+            tables = buddy_take(self.host_zone, self.host, 8)
+            map_pages(memory(), self.host, root, 4, 1, 0, 0, 0, pfns, tables, FORMAT.table, FORMAT.page)
+            self.zone, self.frames = buddy.make_zone(GUEST_FRAMES)
+            self.root = int(buddy.allocate(self.zone, self.frames, 0, State.TABLE, 0)) << 12
+            clear_frame(memory(), self.host_of(self.root))
+
+    def host_of(self, gpa: int) -> int:
+        place = translate(self.words, *self.nested, gpa) if self.nested[1] else (gpa, 1)
+        assert place is not None
+        return place[0]
+
+    def read(self, gva: int) -> tuple[int, int] | None:
+        """Return (address, leaf level) by the plain reader."""
+        if self.nested[1]:
+            return translate_guest(self.words, self.root, 4, *self.nested, gva)
+        return translate(self.words, self.root, 4, gva)
+
+    def walk(self, gva: int) -> tuple[int, int, int]:
+        """Return (level, place, entry) where a descent ends, the place being an address of the tables' own space."""
+        table = self.root
+        for level in range(4, 0, -1):
+            place = table + 8 * (gva // span(level) % 512)
+            entry = self.words.get(self.host_of(place))
+            if not entry or entry & PS or level == 1:
+                return level, place, entry
+            table = entry & ~0xFFF
+        raise AssertionError
+
+    def take(self, count: int, order: int = 0) -> np.ndarray:
+        return buddy_take(self.zone, self.frames, count, order)
+
+    def map(self, gva: int, leaf: int, pages: np.ndarray, tables: np.ndarray) -> int:
+        return int(
+            map_pages(
+                memory(), self.frames, self.root, 4, leaf, *self.nested, gva, pages, tables, TABLE, PAGE
+            )
+        )
+
+    def missing(self, gva: int, leaf: int) -> int:
+        return int(missing_tables(memory(), self.root, 4, leaf, *self.nested, gva))
+
+
+def buddy_take(zone, frames, count: int, order: int = 0) -> np.ndarray:
+    pfns = np.empty(count, np.int64)
+    assert buddy.allocate_many(zone, frames, order, State.HOST, 1, pfns) == count
+    return pfns
+
+
+@contextmanager
+def space(nested: bool) -> Iterator[Space]:
+    try:
+        yield Space(nested)
+    finally:
+        memory()[: FRAMES << 9] = 0
+
+
+def missing_by_hand(there: Space, gva: int, leaf: int) -> int:
+    level, _, entry = there.walk(gva)
+    if entry:
+        return MAPPED if level >= leaf else BLOCKED
+    return level - leaf if level >= leaf else BLOCKED
+
+
+# (slot of a table's worth, first entry in it, pages, leaf level)
+MAPPINGS = st.lists(
+    st.tuples(st.integers(0, 5), st.integers(0, 511), st.integers(1, 8), st.sampled_from([1, 1, 2])),
+    min_size=1,
+    max_size=8,
+)
+PLACES = [0, 0x20_0000, 0x4000_0000, 0x80_0000_0000, 0x7FFF_FFE0_0000, 0x7FC0_0000_0000]
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["native", "nested"])
+@given(mappings=MAPPINGS, seed=st.integers(0, 1 << 16))
+def test_what_is_mapped_and_unmapped_is_what_the_plain_reader_finds(nested, mappings, seed):
+    random = Random(seed)
+    with space(nested) as there:
+        model: dict[int, tuple[int, int]] = {}  # gva of a page: its frame, leaf level
+        probes = set()
+        for slot, first, count, leaf in mappings:
+            gva = (PLACES[slot] + first * span(leaf)) % (1 << 47)
+            if leaf == 2:
+                gva = gva // span(2) * span(2)
+            gva_end = min(gva + count * span(leaf), 1 << 47)
+            for start in range(gva, gva_end, span(leaf)):
+                probes.add(start)
+                expected = missing_by_hand(there, start, leaf)
+                assert there.missing(start, leaf) == expected
+                if expected < 0:
+                    continue
+                frames = there.take(1) if leaf == 1 else np.array([512 * random.randrange(1, 2)])
+                tables = there.take(expected)
+                if expected == 0 and random.random() < 0.5:
+                    done = map_page(
+                        memory(), there.frames, there.root, 4, leaf, *there.nested, start, frames[0], PAGE
+                    )
+                    assert done == 0
+                else:
+                    assert there.map(start, leaf, frames, tables) == expected
+                model[start] = int(frames[0]), leaf
+                assert (there.frames["state"][tables] == State.TABLE).all()
+                assert there.frames["rmap"][frames[0]] == there.walk(start)[1]
+        for gva in probes:
+            check(there, model, gva + 0x123)
+        # unmap some range
+        low, high = sorted(random.choice(sorted(probes)) for _ in range(2))
+        gone, orders = np.zeros(3, np.int64), np.zeros(3, np.int64)
+        expected_gone = [
+            (model.pop(gva)) for gva in sorted(model) if gva >= low and gva + span(model[gva][1]) <= high
+        ]
+        found, address = [], low
+        while address < high:
+            address, count = unmap_pages(
+                memory(), there.root, 4, *there.nested, address, high, gone, orders
+            )
+            found += [(int(frame), int(order) // 9 + 1) for frame, order in zip(gone[:count], orders, strict=False)]
+            assert count == len(gone) or address == high
+        assert found == expected_gone
+        for gva in probes:
+            check(there, model, gva)
+
+
+def check(there: Space, model: dict[int, tuple[int, int]], gva: int) -> None:
+    frame, leaf = next(
+        ((frame, leaf) for start, (frame, leaf) in model.items() if start <= gva < start + span(leaf)), (None, 0)
+    )
+    expected = None if frame is None else ((frame << 12) + gva % span(leaf), leaf)
+    assert there.read(gva) == expected
+
+
+@given(first=st.integers(0, 511), count=st.integers(1, 700), leaf=st.sampled_from([1, 2]))
+def test_many_pages_are_mapped_at_once_across_tables(first, count, leaf):
+    with space(nested=False) as there:
+        gva = 0x40_0000_0000 + first * span(leaf)
+        pages = np.arange(count, dtype=np.int64) * (1 if leaf == 1 else 512) % FRAMES
+        tables = there.take(8)
+        used = there.map(gva, leaf, pages, tables)
+        spans = (first + count - 1) // 512 + 1
+        assert used == (2 + spans if leaf == 1 else 1 + spans)
+        for number in {0, count // 2, count - 1, min(count - 1, 511 - first), min(count - 1, 512 - first)}:
+            assert there.read(gva + number * span(leaf)) == (int(pages[number]) << 12, leaf)
+        assert there.read(gva + count * span(leaf)) is None
+
+
+@given(gpas=st.lists(st.integers(0, (GUEST_FRAMES + 64 << 12) - 1), min_size=1, max_size=20))
+def test_a_gpa_lies_where_the_plain_reader_says(gpas):
+    with space(nested=True) as there:
+        for gpa in gpas:
+            place = translate(there.words, *there.nested, gpa)
+            assert host_address(memory(), *there.nested, gpa) == (place[0] if place else UNBACKED)
+            level, entry = [(level, place) for level, place, _ in descend(there.words, *there.nested, gpa)][-1]
+            assert find_entry(memory(), *there.nested, 1, gpa) == (entry, level)
+        assert host_address(memory(), 0, 0, gpas[0]) == gpas[0]
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["native", "nested"])
+@given(data=st.data())
+def test_populating_maps_every_page_once_and_loses_no_frame(nested, data):
+    with space(nested) as there:
+        taken = data.draw(st.integers(0, int(there.zone[0].free)), label="frames that others hold")
+        others = there.take(taken)
+        leaf = data.draw(st.sampled_from([1, 1, 2]), label="leaf")
+        first = data.draw(st.integers(0, 600), label="first")
+        count = data.draw(st.integers(1, 900), label="count") if leaf == 1 else data.draw(st.integers(1, 3), label="n")
+        base = 0x7F00_0000_0000
+        if data.draw(st.booleans(), label="something is mapped") and there.zone[0].free > 8:
+            there.map(base + 0x5000, 1, there.take(1), there.take(3))
+        before = {pfn for pfn in range(len(there.frames)) if there.frames[pfn]["state"] != State.FREE}
+        mapped_before = there.read(base + 0x5000)
+        start, limit = base + first * span(leaf), base + (first + count) * span(leaf)
+        scratch = np.zeros(8, np.int64), np.zeros(512, np.int64)
+        reached = int(
+            populate(
+                memory(), there.zone, there.frames, 7, there.root, 4, leaf, *there.nested, start, limit, TABLE, PAGE,
+                *scratch,
+            )
+        )
+        assert start <= reached <= limit
+        assert there.read(base + 0x5000) == mapped_before or start <= base + 0x5000 < reached
+        seen = set()
+        for gva in range(start, reached, span(leaf)):
+            found = there.read(gva)
+            if found is None:  # a table of small pages stands in the way of a large one
+                assert leaf == 2
+                assert there.missing(gva, leaf) == BLOCKED
+                continue
+            if found[0] >> 12 in before:
+                continue
+            seen |= set(range(found[0] >> 12, (found[0] + span(found[1]) >> 12)))
+        owned = {pfn for pfn in range(len(there.frames)) if there.frames[pfn]["owner"] == 7}
+        tables = {pfn for pfn in owned if there.frames[pfn]["state"] == State.TABLE}
+        assert owned - tables == seen  # nothing mapped twice, nothing taken and not mapped
+        assert all(there.frames[pfn]["rmap"] for pfn in tables)  # each table is linked into the tree
+        assert int(there.zone[0].free) == len(there.frames) - len(before) - len(owned)
+        if reached < limit:
+            need = there.missing(reached, leaf) + (1 << 9 * (leaf - 1))
+            blocks = [order for order, head in enumerate(there.zone[0].heads) if head != buddy.NO_FRAME]
+            assert there.zone[0].free < need or max(blocks, default=-1) < 9 * (leaf - 1) or leaf == 2
+        assert (there.frames["owner"][others] == 1).all()
