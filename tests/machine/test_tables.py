@@ -8,7 +8,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from tests.machine.worlds import memory
 from tests.oracle.bits import PS, span
@@ -215,47 +215,73 @@ def test_a_gpa_lies_where_the_plain_reader_says(gpas):
         assert host_address(memory(), 0, 0, gpas[0]) == gpas[0]
 
 
+def frames_where(there: Space, condition: np.ndarray) -> set[int]:
+    return set(np.flatnonzero(condition).tolist())
+
+
 @pytest.mark.parametrize("nested", [False, True], ids=["native", "nested"])
-@given(data=st.data())
-def test_populating_maps_every_page_once_and_loses_no_frame(nested, data):
+@settings(max_examples=25)
+@given(
+    leaf=st.sampled_from([1, 2]),
+    first=st.integers(0, 600),
+    count=st.integers(1, 600),
+    left=st.sampled_from([0, 1, 2, 3, 4, 100, 511, 512, 515, FRAMES]),
+    something=st.booleans(),
+)
+def test_populating_maps_every_page_once_and_loses_no_frame(nested, leaf, first, count, left, something):
+    base = 0x7F00_0000_0000
     with space(nested) as there:
-        taken = data.draw(st.integers(0, int(there.zone[0].free)), label="frames that others hold")
-        others = there.take(taken)
-        leaf = data.draw(st.sampled_from([1, 1, 2]), label="leaf")
-        first = data.draw(st.integers(0, 600), label="first")
-        count = data.draw(st.integers(1, 900), label="count") if leaf == 1 else data.draw(st.integers(1, 3), label="n")
-        base = 0x7F00_0000_0000
-        if data.draw(st.booleans(), label="something is mapped") and there.zone[0].free > 8:
+        free = there.frames["state"] == State.FREE
+        if something:
             there.map(base + 0x5000, 1, there.take(1), there.take(3))
-        before = {pfn for pfn in range(len(there.frames)) if there.frames[pfn]["state"] != State.FREE}
-        mapped_before = there.read(base + 0x5000)
-        start, limit = base + first * span(leaf), base + (first + count) * span(leaf)
-        scratch = np.zeros(8, np.int64), np.zeros(512, np.int64)
+        there.take(max(0, int(there.zone[0].free) - left))
+        was_free = there.frames["state"] == State.FREE
+        was_mapped = there.read(base + 0x5000)
+        start = base + first * span(leaf)
+        limit = start + (count if leaf == 1 else count % 3 + 1) * span(leaf)
+        scratch = np.zeros(8, np.int64), np.zeros(1, np.int64)
+        owner = 7
         reached = int(
             populate(
-                memory(), there.zone, there.frames, 7, there.root, 4, leaf, *there.nested, start, limit, TABLE, PAGE,
+                memory(),
+                there.zone,
+                there.frames,
+                owner,
+                there.root,
+                4,
+                leaf,
+                *there.nested,
+                start,
+                limit,
+                TABLE,
+                PAGE,
                 *scratch,
             )
         )
         assert start <= reached <= limit
-        assert there.read(base + 0x5000) == mapped_before or start <= base + 0x5000 < reached
-        seen = set()
+        assert something or was_mapped is None
+        mapped: list[int] = []
         for gva in range(start, reached, span(leaf)):
             found = there.read(gva)
-            if found is None:  # a table of small pages stands in the way of a large one
+            if found is None or found[1] < leaf:  # a table of small pages stands where the large one would
                 assert leaf == 2
                 assert there.missing(gva, leaf) == BLOCKED
-                continue
-            if found[0] >> 12 in before:
-                continue
-            seen |= set(range(found[0] >> 12, (found[0] + span(found[1]) >> 12)))
-        owned = {pfn for pfn in range(len(there.frames)) if there.frames[pfn]["owner"] == 7}
-        tables = {pfn for pfn in owned if there.frames[pfn]["state"] == State.TABLE}
-        assert owned - tables == seen  # nothing mapped twice, nothing taken and not mapped
-        assert all(there.frames[pfn]["rmap"] for pfn in tables)  # each table is linked into the tree
-        assert int(there.zone[0].free) == len(there.frames) - len(before) - len(owned)
+            elif not (was_mapped and gva == base + 0x5000):
+                mapped += range(found[0] >> 12, found[0] + span(leaf) >> 12)
+        assert len(set(mapped)) == len(mapped)  # nothing is mapped twice
+        taken = there.frames["owner"] == owner
+        tables = taken & (there.frames["state"] == State.TABLE)
+        assert frames_where(there, taken & ~tables) == set(mapped)  # nothing is taken and not mapped
+        assert there.frames["rmap"][tables].all()  # every table is linked to another
+        assert not (taken & ~was_free).any()
+        assert int(there.zone[0].free) == int((was_free & ~taken).sum()) <= int(free.sum())
+        if was_mapped:
+            assert there.read(base + 0x5000) == was_mapped
         if reached < limit:
-            need = there.missing(reached, leaf) + (1 << 9 * (leaf - 1))
-            blocks = [order for order, head in enumerate(there.zone[0].heads) if head != buddy.NO_FRAME]
-            assert there.zone[0].free < need or max(blocks, default=-1) < 9 * (leaf - 1) or leaf == 2
-        assert (there.frames["owner"][others] == 1).all()
+            assert there.zone[0].free < there.missing(reached, leaf) + (1 << 9 * (leaf - 1)) or no_block(there, leaf)
+
+
+def no_block(there: Space, leaf: int) -> bool:
+    """Return whether no free block is large enough, tables taken from the smallest first."""
+    orders = [order for order, head in enumerate(there.zone[0].heads) if head != buddy.NO_FRAME]
+    return leaf == 2 and (max(orders) < 9 or sum(order >= 9 for order in orders) == 1)

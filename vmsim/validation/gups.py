@@ -1,0 +1,80 @@
+"""GUPS in a 64 GB guest: page walks under EPT predicted from those of the native run (vMitosis, ASPLOS 2021).
+
+The native run L gives one number to fit, the latency of DRAM as a page walk sees it, so that the simulated walk
+cycles of an update are those measured. The same machine then runs LL (EPT, 4 KiB pages in both dimensions). Walk
+cycles are sums over the processor's walkers, which work side by side; an update's time under LL is that measured
+under L plus the walk cycles added, divided by the number of walkers.
+"""
+
+from __future__ import annotations
+
+import csv
+from importlib.resources import files
+
+from vmsim.machine.caches import Served
+from vmsim.record.outcome import VmOutcome
+from vmsim.scenario import Scenario
+from vmsim.simulation import simulate
+from vmsim.validation.report import Claim, Report
+
+__all__ = ["UPDATES", "measured", "predict"]
+
+UPDATES = 2**31  # 2**30 iterations of two updates
+_BAND = 0.15
+
+
+def measured() -> dict[str, dict[str, float]]:
+    """Return the measurements by run (L, TL, LL): seconds and 10**9 cycles."""
+    text = files("vmsim.validation").joinpath("data/gups_vmitosis21.csv").read_text()
+    rows = csv.DictReader(text.splitlines())
+    return {row.pop("run"): {name: float(value) for name, value in row.items() if name[0] not in "p"} for row in rows}
+
+
+def _walk_cycles(vm: VmOutcome) -> float:
+    """Return the page walk cycles of one update."""
+    return (vm.cycles["walk_guest"] + vm.cycles["walk_nested"]) / (vm.counters["accesses"] / 2)
+
+
+def predict(updates: int | None = None) -> Report:
+    """Predict the run LL from L.
+
+    Parameters
+    ----------
+    updates : int, optional
+        Simulated updates, in place of the scenario's two million.
+    """
+    scenario = Scenario.from_toml(files("vmsim.validation").joinpath("gups.toml").read_text(), source="gups.toml")
+    if updates:
+        scenario = scenario.replace(**{"vm.workload.updates": updates})
+    runs = measured()
+    target = 1e9 * runs["L"]["dtlb_walk_pending_gigacycles"] / UPDATES
+    nominal = scenario.cpu.memory.cycles
+    native = simulate(scenario.with_mode("native")).vms[0]
+    from_dram = native.refs[:, :, Served.DRAM].sum() / (native.counters["accesses"] / 2)
+    fitted = round(nominal + (target - _walk_cycles(native)) / from_dram)
+    scenario = scenario.replace(**{"host.cpu_override.memory.cycles": fitted})
+    native = simulate(scenario.with_mode("native")).vms[0]
+    nested = simulate(scenario.with_mode("ept")).vms[0]
+
+    walkers = scenario.cpu.walkers
+    time = 1e9 * runs["L"]["gigacycles"] / UPDATES
+    slower = 1 + (_walk_cycles(nested) - _walk_cycles(native)) / walkers / time
+    walks = {run: row["dtlb_walk_pending_gigacycles"] + row["ept_walk_pending_gigacycles"] for run, row in runs.items()}
+    per_update = nested.counters["accesses"] / 2
+    return Report(
+        title="GUPS, 64 GB table, 4 KiB pages: EPT (LL) predicted from native (L)",
+        source="vMitosis, ASPLOS 2021 artifact: Xeon Gold 6252, 2.1 GHz",
+        fitted={"DRAM latency on L alone": f"{fitted} cycles (data sheet of {scenario.cpu.name}: {nominal})"},
+        claims=(
+            Claim("walk cycles, LL/L", _walk_cycles(nested) / _walk_cycles(native), walks["LL"] / walks["L"], _BAND),
+            Claim("time, LL/L", slower, runs["LL"]["seconds"] / runs["L"]["seconds"], _BAND),
+        ),
+        details={
+            "L, walk cycles of an update": f"{_walk_cycles(native):.0f} simulated, {target:.0f} measured (fitted)",
+            "LL, guest dimension": f"{nested.cycles['walk_guest'] / per_update:.0f} simulated, "
+            f"{1e9 * runs['LL']['dtlb_walk_pending_gigacycles'] / UPDATES:.0f} measured",
+            "LL, nested dimension": f"{nested.cycles['walk_nested'] / per_update:.0f} simulated, "
+            f"{1e9 * runs['LL']['ept_walk_pending_gigacycles'] / UPDATES:.0f} measured",
+            "page walkers": f"{walkers}, side by side",
+        },
+    )
