@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test check bench figures clean
+.PHONY: help demo test check bench figures notebook clean
 .DEFAULT_GOAL := help
 
 help: ## Say what can be made
@@ -30,6 +30,9 @@ bench: $(READY) ## Measure speed, start-up and memory against their limits
 
 figures: $(READY) ## Make all figures of experiments/ again
 	for figure in experiments/*/figure.py; do $(BIN)/python "$$figure" || exit 1; done
+
+notebook: $(READY) ## Run the notebook and keep its outputs
+	$(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False notebooks/getting-started.ipynb
 
 clean: ## Remove the environment and everything cached
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

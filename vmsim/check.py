@@ -90,7 +90,7 @@ class _Checker:
         self.memory = simulation.hardware.memory
 
     def fail(self, what: str) -> None:
-        cycle = self.simulation.env.now
+        cycle = self.simulation.env.cycle
         raise BrokenInvariant(f"{what}. Found at cycle {cycle}, at {self.where}.")
 
     def conservation(self) -> None:

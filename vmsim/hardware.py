@@ -95,4 +95,3 @@ class Hardware:
         """Make the hardware of a host with `cores` pCPUs and `frames` 4 KiB frames of memory."""
         geometry = geometry_of(cpu, data_caches=data_caches)
         return cls(make_cores(geometry, cores), make_llc(geometry), physical_memory(frames))
-

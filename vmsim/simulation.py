@@ -12,6 +12,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
+from vmsim.clock import Clock
 from vmsim.guest.frames import GuestFrames, GuestMemoryError
 from vmsim.guest.kernel import GuestKernel
 from vmsim.hardware import Hardware
@@ -128,7 +129,7 @@ class VirtualMachine:
         env = self.simulation.env
         yield env.timeout(self.spec.start)
         yield from self.vcpu.enter()
-        self.start = env.now
+        self.start = env.cycle
         try:
             if self.spec.populate == "lazy":
                 if self.monitor:
@@ -140,7 +141,7 @@ class VirtualMachine:
         except GuestMemoryError:
             self.ending = self._guest_out_of_memory()
         yield from self.vcpu.settle()
-        self.finish = env.now
+        self.finish = env.cycle
         self.memory = self.simulation.host.count(self.spec.index)
         self.simulation.boundary(f"the end of {self.spec.name}")
         self.vcpu.leave()
@@ -150,9 +151,7 @@ class VirtualMachine:
     def outcome(self) -> VmOutcome:
         """Return the figures of the VM, its warm-up subtracted."""
         last = self._snapshot()
-        first = self._warm or _Snapshot(
-            self.start, make_vm(), Counter(), Counter(), Counter(), Counter(), Counter(), 0
-        )
+        first = self._warm or _Snapshot(self.start, make_vm(), Counter(), Counter(), Counter(), Counter(), Counter(), 0)
         now, then = last.registers[0], first.registers[0]
         counts = {count.name.lower(): int((now["counters"] - then["counters"])[count]) for count in Count}
         refs = now["refs"] - then["refs"]
@@ -247,7 +246,7 @@ class VirtualMachine:
             f"{self.vcpu.done} of {self.stream.accesses} accesses: its kernel asked for a page of "
             f"{self.spec.guest_page} and had none. Give it more memory, or a smaller workload."
         )
-        return Ending(self.simulation.env.now, self.spec.name, f"a guest page of {self.spec.guest_page}", message)
+        return Ending(self.simulation.env.cycle, self.spec.name, f"a guest page of {self.spec.guest_page}", message)
 
 
 class Simulation:
@@ -283,7 +282,7 @@ class Simulation:
     ) -> None:
         self.scenario = scenario
         self.check = check
-        self.env = simpy.Environment(initial_time=0)
+        self.env = Clock()
         frames = scenario.host.memory >> PAGE_SHIFT
         self.hardware = hardware or Hardware.of(
             scenario.cpu, cores=scenario.host.cores, frames=frames, data_caches=scenario.host.data_caches
@@ -315,7 +314,7 @@ class Simulation:
             transfers=self.transfers,
             frequency=self.scenario.cpu.frequency,
             latency=tuple(self.served_cycles.tolist()),
-            end=self.env.now,
+            end=self.env.cycle,
             wall_seconds=time.perf_counter() - started,
             ending=ending,
         )
@@ -327,7 +326,7 @@ class Simulation:
 
     def log(self, what: str, vm: str, pages: int) -> None:
         """Note that pages changed hands outside any pool."""
-        self.transfers.append(Transfer(self.env.now, vm, what, pages, 0, self.host.free))
+        self.transfers.append(Transfer(self.env.cycle, vm, what, pages, 0, self.host.free))
 
     def _streams(self) -> list[Stream]:
         scenario = self.scenario
@@ -352,7 +351,7 @@ class Simulation:
     def _cannot_back(self, vm: VirtualMachine) -> Ending:
         size = format_size(vm.spec.memory)
         message = (
-            f"VM {vm.spec.name} asked for all its memory ({size}) before the start (populate = \"eager\"), and the "
+            f'VM {vm.spec.name} asked for all its memory ({size}) before the start (populate = "eager"), and the '
             f"host had too little: {self.host.free} of {self.host.size} frames are left. Give the host more memory."
         )
         return Ending(0, vm.spec.name, size, message)
@@ -360,16 +359,16 @@ class Simulation:
     def _out_of_memory(self) -> Ending:
         """Say who waits for memory that nobody can free."""
         asked = self.host.first_request
-        vm = next(vm for vm in self.vms if vm.spec.index == asked.owner)
-        milliseconds = self.env.now * 1000 / self.scenario.cpu.frequency
+        vm = next(vm for vm in self.vms if vm.spec.index == asked.asker)
+        milliseconds = self.env.cycle * 1000 / self.scenario.cpu.frequency
         stuck = [each.spec.name for each in self.vms if each.finish is None]
         message = (
-            f"The host is out of memory: VM {vm.spec.name} asked for {asked.count} pages at {milliseconds:.3f} ms "
-            f"(cycle {self.env.now}), {self.host.free} of {self.host.size} frames are free, "
+            f"The host is out of memory: VM {vm.spec.name} asked for {asked.frames} pages at {milliseconds:.3f} ms "
+            f"(cycle {self.env.cycle}), {self.host.free} of {self.host.size} frames are free, "
             f"{self.host.marks.min} of them reserved (min watermark), and no pool has spare pages. "
             f"Suspended for good: {', '.join(stuck)}. Give the host more memory, or the VMs less."
         )
-        return Ending(self.env.now, vm.spec.name, f"{asked.count} pages", message)
+        return Ending(self.env.cycle, vm.spec.name, f"{asked.frames} pages", message)
 
 
 def _seed(seed: int, index: int) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
+from vmsim.clock import Clock
 from vmsim.guest.kernel import GuestKernel
 from vmsim.hardware import Hardware
 from vmsim.host.scheduler import Scheduler
@@ -36,7 +37,7 @@ class Vcpu:
 
     def __init__(
         self,
-        env: simpy.Environment,
+        env: Clock,
         hardware: Hardware,
         scheduler: Scheduler,
         registers: NDArray[Any],
@@ -67,7 +68,7 @@ class Vcpu:
     @property
     def now(self) -> int:
         """The cycle this vCPU has reached, what it owes included."""
-        return int(self.env.now) + self._owed
+        return self.env.cycle + self._owed
 
     def owe(self, cause: str, cycles: int) -> None:
         """Use cycles for `cause`, to be paid in simulated time before anything shared is touched."""
@@ -96,18 +97,18 @@ class Vcpu:
         self._core = core
         if self.scheduler.last[core] not in (self.index, -1):
             self.owe("switch", self.switch_cycles)
-        self._slice_end = self.env.now + self.quantum
+        self._slice_end = self.env.cycle + self.quantum
 
     def time_by_cause(self) -> Counter[str]:
         """Return the cycles used or waited so far, a wait under way included."""
         cycles = self.cycles.copy()
         if self.since:
             cause, asked = self.since
-            cycles[cause] += self.env.now - asked
+            cycles[cause] += self.env.cycle - asked
         return cycles
 
     def _until(self, event: simpy.Event, cause: str) -> Generator[simpy.Event, Any, Any]:
-        self.since = cause, self.env.now
+        self.since = cause, self.env.cycle
         value = yield event
         self.cycles = self.time_by_cause()
         self.since = None
@@ -154,14 +155,12 @@ class Vcpu:
         made = np.cumsum(chunk.count[position:limit], dtype=np.int64)
         return min(limit, position + int(np.searchsorted(made, pauses[0] - self.done)) + 1)
 
-    def _access(
-        self, chunk: Chunk, cursor: int, limit: int, kernel: GuestKernel, monitor: Tdp | None
-    ) -> Process:
+    def _access(self, chunk: Chunk, cursor: int, limit: int, kernel: GuestKernel, monitor: Tdp | None) -> Process:
         cores, llc, memory = self.hardware.cores, self.hardware.llc, self.hardware.memory
         address, count, kind, _ = chunk
         registers = self.registers
         while cursor < limit:
-            budget = self._slice_end - self.env.now - self._owed
+            budget = self._slice_end - self.env.cycle - self._owed
             if budget <= 0:
                 yield from self._next_slice()
                 continue
@@ -182,7 +181,7 @@ class Vcpu:
             self.leave()
             yield from self.enter()
         else:
-            self._slice_end = self.env.now + self.quantum
+            self._slice_end = self.env.cycle + self.quantum
 
     def _operate(self, event: Event, kernel: GuestKernel) -> None:
         """Carry out an operation that is no access. Those that the simple guest kernel lacks change nothing."""

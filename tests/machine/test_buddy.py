@@ -10,17 +10,19 @@ from tests.oracle.buddy import Buddy
 from vmsim.machine.buddy import (
     MAX_ORDER,
     NO_FRAME,
+    PAGEBLOCK,
     State,
     allocate,
     allocate_many,
+    assign,
     free,
     free_many,
     free_owned,
     make_zone,
-    set_state,
 )
 
-ORDERS = st.integers(0, 5)
+ORDERS = st.sampled_from([0, 0, 1, 2, 5, 8, 9, 10])
+STATES = st.sampled_from([State.GUEST, State.POOL, State.TABLE])
 OWNERS = st.integers(1, 2)
 
 
@@ -29,32 +31,32 @@ class BuddyMachine(RuleBasedStateMachine):
 
     blocks = Bundle("blocks")
 
-    @initialize(size=st.sampled_from([1, 37, 64, 200]))
+    @initialize(size=st.sampled_from([1, 37, 64, 200, 512, 1100, 2048, 3000]))
     def start(self, size):
         self.zone, self.frames = make_zone(size)
-        self.twin = Buddy(size, MAX_ORDER)
+        self.twin = Buddy(size, MAX_ORDER, PAGEBLOCK)
         self.owner: dict[int, int] = {}  # of the blocks handed out
 
-    def _took(self, pfn: int, order: int, owner: int) -> None:
-        self.twin.take(pfn, order)
+    def _took(self, pfn: int, order: int, owner: int, state: State) -> None:
+        self.twin.take(pfn, order, state == State.TABLE)
         self.owner[pfn] = owner
 
-    @rule(target=blocks, order=ORDERS, owner=OWNERS)
-    def take(self, order, owner):
-        possible = self.twin.smallest(order) is not None
-        pfn = int(allocate(self.zone, self.frames, order, State.GUEST, owner))
+    @rule(target=blocks, order=ORDERS, owner=OWNERS, state=STATES)
+    def take(self, order, owner, state):
+        possible = self.twin.source(order, state == State.TABLE) is not None
+        pfn = int(allocate(self.zone, self.frames, order, state, owner))
         assert (pfn != NO_FRAME) == possible
         if possible:
-            self._took(pfn, order, owner)
+            self._took(pfn, order, owner, state)
         return pfn
 
-    @rule(order=st.integers(0, 3), owner=OWNERS, count=st.integers(0, 6))
-    def take_many(self, order, owner, count):
+    @rule(order=ORDERS, owner=OWNERS, count=st.integers(0, 6), state=STATES)
+    def take_many(self, order, owner, count, state):
         pfns = np.full(count, -7)
-        got = int(allocate_many(self.zone, self.frames, order, State.POOL, owner, pfns))
+        got = int(allocate_many(self.zone, self.frames, order, state, owner, pfns))
         for pfn in pfns[:got].tolist():
-            self._took(pfn, order, owner)
-        assert got == count or self.twin.smallest(order) is None
+            self._took(pfn, order, owner, state)
+        assert got == count or self.twin.source(order, state == State.TABLE) is None
         assert (pfns[got:] == -7).all()
 
     @rule(pfn=consumes(blocks))
@@ -63,7 +65,7 @@ class BuddyMachine(RuleBasedStateMachine):
             del self.owner[pfn]
             free(self.zone, self.frames, pfn, self.twin.give(pfn))
 
-    @rule(order=st.integers(0, 3))
+    @rule(order=ORDERS)
     def give_many(self, order):
         pfns = [pfn for pfn, size in self.twin.taken.items() if size == order]
         free_many(self.zone, self.frames, order, np.array(pfns, np.int64))
@@ -85,11 +87,12 @@ class BuddyMachine(RuleBasedStateMachine):
             return
         zone = self.zone[0]
         found = set()
-        for order, head in enumerate(zone.heads.tolist()):
-            before, pfn = NO_FRAME, head
+        for (mobility, order), head in np.ndenumerate(zone.heads):
+            before, pfn = NO_FRAME, int(head)
             while pfn != NO_FRAME:
                 assert self.frames[pfn]["prev"] == before
                 assert self.frames[pfn]["order"] == order
+                assert self.twin.is_unmovable(pfn) == bool(mobility)
                 found.add((pfn, order))
                 before, pfn = pfn, int(self.frames[pfn]["next"])
         assert found == self.twin.free
@@ -110,7 +113,7 @@ class BuddyMachine(RuleBasedStateMachine):
 
 
 TestBuddyMachine = BuddyMachine.TestCase
-TestBuddyMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestBuddyMachine.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 
 
 def test_low_addresses_are_handed_out_first():
@@ -119,8 +122,18 @@ def test_low_addresses_are_handed_out_first():
     assert allocate(zone, frames, 0, State.GUEST, 1) == NO_FRAME
 
 
-def test_a_new_use_is_noted_of_the_frames_named_and_no_others():
+def test_a_new_owner_and_use_are_noted_of_the_frames_named_and_no_others():
     zone, frames = make_zone(8)
     pfn = int(allocate(zone, frames, 2, State.POOL, 3))
-    set_state(frames, np.array([pfn, pfn + 2]), State.TABLE)
+    assign(frames, np.array([pfn, pfn + 2]), 1, State.TABLE)
     assert frames["state"][pfn : pfn + 4].tolist() == [State.TABLE, State.POOL, State.TABLE, State.POOL]
+    assert frames["owner"][pfn : pfn + 4].tolist() == [1, 3, 1, 3]
+
+
+def test_tables_lie_in_pageblocks_of_their_own():
+    zone, frames = make_zone(4 << PAGEBLOCK)
+    page = int(allocate(zone, frames, 0, State.GUEST, 1))
+    table = int(allocate(zone, frames, 0, State.TABLE, 1))
+    assert page >> PAGEBLOCK != table >> PAGEBLOCK
+    assert int(allocate(zone, frames, 0, State.TABLE, 1)) >> PAGEBLOCK == table >> PAGEBLOCK
+    assert int(allocate(zone, frames, 0, State.GUEST, 1)) >> PAGEBLOCK == page >> PAGEBLOCK

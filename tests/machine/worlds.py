@@ -179,6 +179,12 @@ def contents(core: Any, name: str) -> list[list[tuple[Any, Any]]]:
     ]
 
 
+def keyed_units(core: Any) -> list[list[list[tuple[Any, Any]]]]:
+    """Return the contents of every keyed unit of a core."""
+    names = [name for name in core.dtype.names if "value" in (core[name].dtype.names or ())]
+    return [contents(core, name) for name in names]
+
+
 def expected(name: str, sets: Any) -> list[list[tuple[Any, Any]]]:
     return [[(key, value) for key, value in entries] for entries in sets.contents()]
 

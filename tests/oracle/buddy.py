@@ -1,4 +1,8 @@
-"""A buddy allocator as a set of free blocks: which blocks exist is told by the rules, not by the lists' order."""
+"""A buddy allocator as a set of free blocks: which blocks exist is told by the rules, not by the lists' order.
+
+Blocks are grouped by mobility as in Linux's mm/page_alloc.c: an allocation takes the smallest fitting block of its own
+kind; if there is none, it breaks up the largest of the other kind, and whole pageblocks of that change sides.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,11 @@ from __future__ import annotations
 class Buddy:
     """`size` frames; free blocks are (first frame, order), aligned to 2**order frames, as large as they can be."""
 
-    def __init__(self, size: int, max_order: int) -> None:
-        self.size = size
+    def __init__(self, size: int, max_order: int, pageblock: int) -> None:
         self.max_order = max_order
+        self.pageblock = pageblock
         self.free: set[tuple[int, int]] = set()
+        self.unmovable: set[int] = set()  # numbers of pageblocks
         self.taken: dict[int, int] = {}  # first frame: order
         for pfn in range(size):
             self._give(pfn, 0)
@@ -21,24 +26,34 @@ class Buddy:
             order += 1
         self.free.add((pfn, order))
 
-    def smallest(self, order: int) -> int | None:
-        """Return the order of the block that an allocation splits: the smallest that is large enough."""
-        return min((found for _, found in self.free if found >= order), default=None)
+    def is_unmovable(self, pfn: int) -> bool:
+        return pfn >> self.pageblock in self.unmovable
 
-    def take(self, pfn: int, order: int) -> None:
-        """Note that the block at `pfn` was handed out: it must lie in a free block of the smallest fitting order."""
-        found = self.smallest(order)
-        assert found is not None, "nothing was left to hand out"
-        block = (pfn & ~((1 << found) - 1), found)
-        assert block in self.free, f"{block} is not the smallest fitting free block"
+    def source(self, order: int, unmovable: bool) -> tuple[int, bool] | None:
+        """Return the order of the block that an allocation breaks up and whether it is of the other kind."""
+        own = [found for pfn, found in self.free if found >= order and self.is_unmovable(pfn) == unmovable]
+        other = [found for pfn, found in self.free if found >= order and self.is_unmovable(pfn) != unmovable]
+        if own:
+            return min(own), False
+        return (max(other), True) if other else None
+
+    def take(self, pfn: int, order: int, unmovable: bool) -> None:
+        """Note that the block at `pfn` was handed out, from a block that the rules allow."""
+        source = self.source(order, unmovable)
+        assert source is not None, "nothing was left to hand out"
+        found, stolen = source
+        start = pfn & ~((1 << found) - 1)
+        assert (start, found) in self.free, "the block handed out is not a free one of the right size"
+        assert self.is_unmovable(start) == (unmovable != stolen), "the block handed out is of the wrong kind"
         assert pfn % (1 << order) == 0, "a block is aligned to its size"
-        self.free.remove(block)
-        start, _ = block
+        self.free.remove((start, found))
+        changed = max(order, self.pageblock)
+        if stolen and found >= self.pageblock:
+            blocks = range(pfn >> changed << changed - self.pageblock, (pfn >> changed) + 1 << changed - self.pageblock)
+            (self.unmovable.update if unmovable else self.unmovable.difference_update)(blocks)
         while found > order:
             found -= 1
-            keep = pfn & ~((1 << found) - 1)
-            self.free.add((keep ^ 1 << found, found))
-        assert start <= pfn
+            self.free.add(((pfn & ~((1 << found) - 1)) ^ 1 << found, found))
         self.taken[pfn] = order
 
     def give(self, pfn: int) -> int:

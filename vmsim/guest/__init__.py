@@ -1,0 +1,1 @@
+"""Guest kernels: address spaces, faults, page-table edits."""

@@ -9,7 +9,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from vmsim.machine.buddy import NO_FRAME, State, allocate, allocate_many, free, free_many, make_zone
+from vmsim.machine.buddy import NO_FRAME, State, allocate, allocate_many, free_many, make_zone
 
 __all__ = ["Backing", "GuestFrames", "GuestMemoryError", "Vcpu"]
 

@@ -1,0 +1,1 @@
+"""The host kernel: frames, watermarks, page pools, scheduler."""

@@ -36,7 +36,9 @@ class BareFrames:
             yield from vcpu.settle()
             pfns = self.host.take(self.owner, _BATCH, State.GUEST, reserve=self.host.marks.min)
             if not len(pfns):
-                pfns = yield from vcpu.wait(self.host.request(self.owner, _BATCH, State.GUEST), "host_wait")
+                pfns = yield from vcpu.wait(
+                    self.host.request(self.owner, _BATCH, State.GUEST, asker=self.owner), "host_wait"
+                )
             self._ready = pfns[::-1].tolist()
         return self._ready.pop()
 
@@ -45,7 +47,7 @@ class BareFrames:
         yield from vcpu.settle()
         pfns = self.host.take(self.owner, 1, State.TABLE, reserve=self.host.marks.min)
         if not len(pfns):
-            pfns = yield from vcpu.wait(self.host.request(self.owner, 1, State.TABLE), "host_wait")
+            pfns = yield from vcpu.wait(self.host.request(self.owner, 1, State.TABLE, asker=self.owner), "host_wait")
         return int(pfns[0])
 
     def has_block(self, order: int) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
+from vmsim.clock import Clock
 from vmsim.machine.buddy import NO_FRAME, State, allocate, allocate_many, free, free_many, free_owned, make_zone
 from vmsim.scenario.model import Marks
 
@@ -22,8 +23,9 @@ Pages = NDArray[np.int64]
 class Request(NamedTuple):
     """Frames that somebody waits for."""
 
+    asker: int
     owner: int
-    count: int
+    frames: int
     state: State
     event: simpy.Event
 
@@ -35,7 +37,7 @@ class HostMemory:
     `low` calls for reclaim, which ends at `high`.
     """
 
-    def __init__(self, env: simpy.Environment, frames: int, marks: Marks) -> None:
+    def __init__(self, env: Clock, frames: int, marks: Marks) -> None:
         self.env = env
         self.marks = marks
         self.zone, self.frames = make_zone(frames)
@@ -67,10 +69,13 @@ class HostMemory:
         self._watch()
         return pfn
 
-    def request(self, owner: int, count: int, state: State) -> simpy.Event:
-        """Return an event that gives 1 to `count` frames as soon as the min watermark allows; first come, first served."""
+    def request(self, owner: int, count: int, state: State, *, asker: int) -> simpy.Event:
+        """Return an event that gives 1 to `count` frames as soon as the min watermark allows.
+
+        First come, first served; `asker` is the VM on whose behalf, whoever is to own the frames.
+        """
         event = self.env.event()
-        self._waiting.append(Request(owner, count, state, event))
+        self._waiting.append(Request(asker, owner, count, state, event))
         self._serve()
         return event
 
@@ -108,7 +113,7 @@ class HostMemory:
     def _serve(self) -> None:
         while self._waiting:
             first = self._waiting[0]
-            pfns = self.take(first.owner, first.count, first.state, reserve=self.marks.min)
+            pfns = self.take(first.owner, first.frames, first.state, reserve=self.marks.min)
             if not len(pfns):
                 self._call_reclaim()
                 return

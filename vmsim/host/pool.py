@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import simpy
 
+from vmsim.clock import Clock
 from vmsim.host.memory import HOST, HostMemory
 from vmsim.machine.buddy import State, assign
 from vmsim.record.outcome import Transfer
@@ -30,7 +31,7 @@ class PagePool:
 
     def __init__(
         self,
-        env: simpy.Environment,
+        env: Clock,
         host: HostMemory,
         spec: PoolSpec,
         costs: Cost,
@@ -112,7 +113,7 @@ class PagePool:
             yield self.below_min
             yield self.env.timeout(self.costs.message)
             while self._waiting or len(self.pages) < self.spec.min:
-                granted = yield self.host.request(HOST, self.spec.batch, State.HOST)
+                granted = yield self.host.request(HOST, self.spec.batch, State.HOST, asker=self.owner)
                 yield self.env.timeout(self._grant_cost(len(granted)))
                 if self.closed:
                     self.host.give(granted)
@@ -134,10 +135,10 @@ class PagePool:
             self.below_min.succeed()
 
     def _log(self, what: str, pages: int) -> None:
-        self.log(Transfer(self.env.now, self.name, what, pages, len(self.pages), self.host.free))
+        self.log(Transfer(self.env.cycle, self.name, what, pages, len(self.pages), self.host.free))
 
 
-def reclaimer(env: simpy.Environment, host: HostMemory, pools: Sequence[PagePool]) -> Process:
+def reclaimer(env: Clock, host: HostMemory, pools: Sequence[PagePool]) -> Process:
     """Take what pools have above their minimum while the host's free memory is low (kswapd's place here)."""
     while True:
         yield host.low

@@ -6,13 +6,15 @@ from collections import deque
 
 import simpy
 
+from vmsim.clock import Clock
+
 __all__ = ["Scheduler"]
 
 
 class Scheduler:
     """Who runs where. A vCPU asks for a core, keeps it for a slice, and goes to the end of the queue."""
 
-    def __init__(self, env: simpy.Environment, cores: int) -> None:
+    def __init__(self, env: Clock, cores: int) -> None:
         self.env = env
         self.last: list[int] = [-1] * cores  # the vCPU that each core ran last
         self._idle = list(range(cores))

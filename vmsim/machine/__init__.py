@@ -1,0 +1,1 @@
+"""Silicon: jitted kernels over integers and arrays. Paging formats, memory, TLBs, walk caches, walker, vCPU."""

@@ -39,8 +39,10 @@ def keyed_set(ways: int) -> np.dtype:
 
 @leaf
 def _ways(tags, tag):
-    """Return the number of ways: a constant, so that loops over few ways unroll, but not over those of a large
-    fully associative set (the shift gives 0, which only the running program knows: compiling takes a fifth).
+    """Return the number of ways: a constant where there are few, so that loops over them unroll.
+
+    Not so for a large fully associative set, which would take minutes to compile: the shift gives 0, but only the
+    running program knows that.
     """
     if len(tags) <= 16:
         return len(tags)

@@ -1,0 +1,1 @@
+"""Hypervisors: what happens on an exit, one file per paging mode."""

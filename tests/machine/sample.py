@@ -1,0 +1,112 @@
+"""A small run of every kernel, its results as JSON: for comparing caches, hash seeds and the JIT switched off.
+
+`python -m tests.machine.sample` prints {"results": …, "kernels": {name: signatures}, "counted": [names whose compiled
+code counts references]}; the last two only where the JIT is on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import sys
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from tests.machine.geometries import ENTRY, PREFIX
+from tests.machine.worlds import Pair, counters, keyed_units, make_world, memory, references
+from vmsim.jit import jitted_sources
+from vmsim.machine import buddy, tables
+from vmsim.machine.flush import flush_asid, invalidate_page
+from vmsim.machine.formats import EPT
+from vmsim.machine.memory import clear_frame, find_entry
+
+
+def runs() -> list[Any]:
+    """Run streams in every mode on two kinds of core."""
+    out = []
+    for seed, (mode, geometry) in enumerate(
+        [("native", PREFIX), ("npt", PREFIX), ("ept", ENTRY), ("ept-ad", ENTRY), ("native", ENTRY)]
+    ):
+        with Pair(make_world(seed, mode, 4, 4, [1, 2], [1, 2], 0.1), geometry) as pair:
+            random = Random(seed)
+            stream = [(random.choice(pair.world.pages), random.randint(1, 3), seed % 2) for _ in range(60)]
+            cursor = 0
+            while cursor < len(stream):
+                ours, theirs = pair.run(0, 0, stream, cursor, 5000)
+                assert ours == theirs
+                out.append(ours)
+                cursor = ours[1] + (ours[0] not in ("DONE", "BUDGET"))
+            registers = pair.vms[0][0][0]
+            out.append([counters(registers), sorted(references(registers).items())])
+            invalidate_page(pair.cores, registers.asid, pair.world.pages[0], 0)
+            invalidate_page(pair.cores, registers.asid, pair.world.pages[0], 9)
+            out.append(keyed_units(pair.cores[0]))
+            flush_asid(pair.cores, registers.asid)
+            out.append(keyed_units(pair.cores[0]))
+    return out
+
+
+def edits() -> list[Any]:
+    """Allocate, map, populate, unmap, free."""
+    there, form = memory(), EPT(ad_bits=True)
+    zone, frames = buddy.make_zone(1024)
+    root = int(buddy.allocate(zone, frames, 0, buddy.State.TABLE, 0)) << 12
+    clear_frame(there, root)
+    some, links = np.zeros(20, np.int64), np.zeros(8, np.int64)
+    buddy.allocate_many(zone, frames, 0, buddy.State.GUEST, 1, some)
+    buddy.allocate_many(zone, frames, 0, buddy.State.TABLE, 1, links)
+    buddy.assign(frames, some[:2], 1, buddy.State.POOL)
+    used = tables.map_pages(there, frames, root, 4, 1, 0, 0, 0x1F_C000, some[:10], links, form.table, form.page)
+    found = [
+        int(used),
+        tables.map_page(there, frames, root, 4, 1, 0, 0, 0x1000, some[10], form.page),
+        tables.missing_tables(there, root, 4, 1, 0, 0, 1 << 39),
+        tables.host_address(there, root, 4, 0x1F_D123),
+        *find_entry(there, root, 4, 1, 0x1F_D000),
+        tables.populate(
+            there, zone, frames, 1, root, 4, 1, 0, 0, 1 << 30, (1 << 30) + 0x6000, form.table, form.page, links, some[:1]
+        ),
+    ]
+    gone, orders = np.zeros(30, np.int64), np.zeros(30, np.int64)
+    found += [*tables.unmap_pages(there, root, 4, 0, 0, 0, 0x20_0000, gone, orders), *gone.tolist()]
+    buddy.free(zone, frames, some[12], 0)
+    buddy.free_many(zone, frames, 0, some[13:15])
+    found += [buddy.free_owned(zone, frames, 1), zone[0].free, *frames["order"].tolist()]
+    there[: 1024 << 9] = 0
+    return [int(value) for value in found]
+
+
+def kernels() -> dict[str, Any]:
+    """Return every kernel of the machine by name."""
+    found = {}
+    for path in jitted_sources():
+        if path.parent.name == "machine":
+            module = importlib.import_module(f"vmsim.machine.{path.stem}")
+            for name, value in vars(module).items():
+                is_kernel = hasattr(value, "_cache") and "forceinline" not in value.targetoptions
+                if is_kernel and value.py_func.__module__ == module.__name__:
+                    found[f"{path.stem}.{name}"] = value
+    return found
+
+
+def main() -> None:
+    results = json.dumps([runs(), edits()], sort_keys=True, default=int)
+    out: dict[str, Any] = {"results": hashlib.sha256(results.encode()).hexdigest(), "length": len(results)}
+    if hasattr(buddy.allocate, "signatures"):
+        out["kernels"] = {name: len(kernel.signatures) for name, kernel in kernels().items()}
+        if "--ir" in sys.argv:  # there is IR to look at only where nothing came from the cache
+            out["counted"] = [
+                name
+                for name, kernel in kernels().items()
+                for signature in kernel.signatures
+                if "NRT_incref" in kernel.inspect_llvm(signature)
+            ]
+            out["hits"] = sum(sum(kernel.stats.cache_hits.values()) for kernel in kernels().values())
+    print(json.dumps(out))
+
+
+if __name__ == "__main__":
+    main()

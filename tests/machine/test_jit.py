@@ -1,0 +1,107 @@
+"""Are the results the same whatever is cached, compiled or hashed, and does compiled code stay fast?"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numba import njit
+
+import vmsim
+
+ROOT = Path(__file__).parents[2]
+
+
+def python(*arguments: str, cwd: Path = ROOT, **environment: str) -> str:
+    """Run the interpreter in a process of its own; return what it prints."""
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def cold(tmp_path_factory):
+    """The sample run with nothing in the cache, and the cache it leaves."""
+    folder = tmp_path_factory.mktemp("numba")
+    out = json.loads(python("-m", "tests.machine.sample", "--ir", NUMBA_CACHE_DIR=str(folder), PYTHONHASHSEED="0"))
+    return out, folder
+
+
+def test_every_kernel_is_compiled_and_counts_no_references(cold):
+    out, _ = cold
+    assert out["hits"] == 0
+    assert len(out["kernels"]) > 15
+    assert [name for name, signatures in out["kernels"].items() if not signatures] == []
+    assert out["counted"] == []
+
+
+def test_reference_counts_would_be_seen():
+    def first(arrays):
+        return arrays[0]
+
+    counting = njit(first)
+    counting((np.zeros(1), np.zeros(2)))
+    assert "NRT_incref" in counting.inspect_llvm(counting.signatures[0])
+
+
+def test_a_warm_cache_and_another_hash_seed_change_nothing(cold):
+    out, folder = cold
+    warm = json.loads(python("-m", "tests.machine.sample", NUMBA_CACHE_DIR=str(folder), PYTHONHASHSEED="1"))
+    assert (warm["results"], warm["length"]) == (out["results"], out["length"])
+
+
+def test_plain_python_gives_the_same_result(cold):
+    out, _ = cold
+    plain = json.loads(python("-W", "error", "-m", "tests.machine.sample", NUMBA_DISABLE_JIT="1"))
+    assert "kernels" not in plain
+    assert (plain["results"], plain["length"]) == (out["results"], out["length"])
+
+
+PROBE = """
+import numpy as np
+from vmsim.jit import source_digest
+from vmsim.machine.tables import host_address
+memory = np.zeros(1024, np.int64)
+memory[:] = np.arange(1024) << 12
+print(host_address(memory, 0, 1, 5 << 12), source_digest(), *host_address.stats.cache_hits.values())
+"""
+
+
+def test_editing_a_helper_in_another_file_recompiles_its_cached_callers(tmp_path):
+    package = tmp_path / "vmsim"
+    shutil.copytree(Path(vmsim.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__", "*.vmtrace"))
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": "."}
+
+    def probe() -> list[str]:
+        return python("-c", PROBE, cwd=tmp_path, **environment).split()
+
+    before = probe()
+    assert before[0] == str(5 << 12)
+    assert before[2:] == []  # compiled
+    assert probe() == [*before, "1"]  # from the cache
+    helper = package / "machine" / "memory.py"
+    text = helper.read_text()
+    edited = text.replace("return (address >> (3 + 9 * level)) & (ENTRIES - 1)", "return 7")
+    assert edited != text
+    helper.write_text(edited)
+    after = probe()
+    assert after[0] == str(7 << 12)
+    assert after[1] != before[1]
+    assert after[2:] == []
+
+
+def test_the_digest_covers_every_file_that_defines_kernels():
+    from vmsim.jit import jitted_sources
+
+    root = Path(vmsim.__file__).parent
+    compiled = {path for path in root.rglob("*.py") if "@kernel" in path.read_text() or "@leaf" in path.read_text()}
+    assert compiled
+    assert compiled <= {*jitted_sources()}
