@@ -49,8 +49,8 @@ class _Snapshot:
     registers: NDArray[Any]
     cycles: Counter[str]
     waits: Counter[str]
-    exits: Counter[str]
-    exit_cycles: Counter[str]
+    exits: int
+    exit_cycles: int
     latency: Counter[int]
     guest_faults: int
 
@@ -140,7 +140,7 @@ class VirtualMachine:
             yield from self.vcpu.replay(self.kernel, self.monitor, pauses, self._warmed)
         except GuestMemoryError:
             self.ending = self._guest_out_of_memory()
-        yield from self.vcpu.settle()
+        yield self.vcpu.settle()
         self.finish = env.cycle
         self.memory = self.simulation.host.count(self.spec.index)
         self.simulation.boundary(f"the end of {self.spec.name}")
@@ -151,14 +151,14 @@ class VirtualMachine:
     def outcome(self) -> VmOutcome:
         """Return the figures of the VM, its warm-up subtracted."""
         last = self._snapshot()
-        first = self._warm or _Snapshot(self.start, make_vm(), Counter(), Counter(), Counter(), Counter(), Counter(), 0)
+        first = self._warm or _Snapshot(self.start, make_vm(), Counter(), Counter(), 0, 0, Counter(), 0)
         now, then = last.registers[0], first.registers[0]
         counts = {count.name.lower(): int((now["counters"] - then["counters"])[count]) for count in Count}
         refs = now["refs"] - then["refs"]
         cycles = {cause: last.cycles[cause] - first.cycles[cause] for cause in last.cycles}
         nested = int((refs[:, 1:].sum(axis=(0, 1)) * self.simulation.served_cycles).sum())
         nested += (counts["ntlb_hits"] + counts["ntlb_misses"]) * self.simulation.scenario.cpu.ntlb.cycles
-        exits = last.exits - first.exits
+        exits = last.exits - first.exits, last.exit_cycles - first.exit_cycles
         return VmOutcome(
             name=self.spec.name,
             index=self.spec.index,
@@ -180,7 +180,7 @@ class VirtualMachine:
                 "walk_nested": nested,
                 **cycles,
             },
-            exits={reason: (exits[reason], last.exit_cycles[reason] - first.exit_cycles[reason]) for reason in exits},
+            exits={_REASONS[self.spec.mode]: exits} if self.monitor else {},
             waits={cause: last.waits[cause] - first.waits[cause] for cause in WAITS},
             fault_latency=dict(sorted((last.latency - first.latency).items())),
             guest_faults=last.guest_faults - first.guest_faults,
@@ -205,7 +205,6 @@ class VirtualMachine:
             simulation.host,
             self.pool,
             NPT if spec.mode == "npt" else EPT(ad_bits=simulation.scenario.cpu.ept_ad),
-            reason=_REASONS[spec.mode],
             owner=spec.index,
             pages=spec.pages,
             levels=spec.host_levels,
@@ -224,8 +223,8 @@ class VirtualMachine:
             self.registers.copy(),
             self.vcpu.time_by_cause(),
             self.vcpu.waits.copy(),
-            monitor.exits.copy() if monitor else Counter(),
-            monitor.exit_cycles.copy() if monitor else Counter(),
+            monitor.exits if monitor else 0,
+            monitor.exit_cycles if monitor else 0,
             monitor.latency.copy() if monitor else Counter(),
             self.kernel.faults,
         )
@@ -422,7 +421,6 @@ workload = { kind = "sequential", footprint = "64KiB", stride = "4KiB", accesses
 name = "bare"
 memory = "1MiB"
 mode = "native"
-populate = "eager"
 workload = { kind = "sequential", footprint = "64KiB", stride = "4KiB", accesses = 16 }
 """
 
@@ -432,6 +430,7 @@ def warm(cpu: Cpu) -> None:
     scenario = Scenario.from_toml(_REHEARSAL)
     hardware = Hardware.of(cpu, cores=1, frames=scenario.host.memory >> PAGE_SHIFT)
     rehearsal = Simulation(scenario, hardware=hardware)
+    bare = rehearsal.vms[1]
+    bare.populate()
+    bare.kernel.unmap(bare.vcpu, int(bare.stream.footprint()[0][0]), 1 << PAGE_SHIFT)
     rehearsal.run()
-    first = rehearsal.vms[1]
-    first.kernel.unmap(first.vcpu, 0, 1 << PAGE_SHIFT)

@@ -75,15 +75,14 @@ class Vcpu:
         self._owed += cycles
         self.cycles[cause] += cycles
 
-    def settle(self) -> Process:
-        """Pay what is owed."""
-        if self._owed:
-            owed, self._owed = self._owed, 0
-            yield self.env.timeout(owed)
+    def settle(self) -> simpy.Event:
+        """Return an event that pays what is owed."""
+        owed, self._owed = self._owed, 0
+        return self.env.timeout(owed)
 
     def wait(self, event: simpy.Event, cause: str) -> Generator[simpy.Event, Any, Any]:
         """Give up the core until `event`, which others run on meanwhile; return its value."""
-        yield from self.settle()
+        yield self.settle()
         self.leave()
         value = yield from self._until(event, cause)
         yield from self.enter()
@@ -176,7 +175,7 @@ class Vcpu:
 
     def _next_slice(self) -> Process:
         """Settle, and let a waiting vCPU have the core."""
-        yield from self.settle()
+        yield self.settle()
         if self.scheduler.contended:
             self.leave()
             yield from self.enter()

@@ -28,7 +28,7 @@ def runs() -> list[Any]:
     """Run streams in every mode on two kinds of core."""
     out = []
     for seed, (mode, geometry) in enumerate(
-        [("native", PREFIX), ("npt", PREFIX), ("ept", ENTRY), ("ept-ad", ENTRY), ("native", ENTRY)]
+        [("native", PREFIX), ("npt", PREFIX), ("ept", PREFIX), ("ept-ad", PREFIX), ("native", PREFIX)]
     ):
         with Pair(make_world(seed, mode, 4, 4, [1, 2], [1, 2], 0.1), geometry) as pair:
             random = Random(seed)

@@ -14,6 +14,8 @@ import pytest
 from numba import njit
 
 import vmsim
+from tests.machine.geometries import ENTRY
+from vmsim.machine.layout import VM, make_cores, make_llc
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,6 +98,19 @@ def test_editing_a_helper_in_another_file_recompiles_its_cached_callers(tmp_path
     assert after[0] == str(7 << 12)
     assert after[1] != before[1]
     assert after[2:] == []
+
+
+def records():
+    from vmsim.machine.buddy import FRAME_RECORD, ZONE
+
+    core, llc = make_cores(ENTRY, 1), make_llc(ENTRY)
+    return [VM, ZONE, FRAME_RECORD, core.dtype, llc.dtype, core["l1"].dtype, core["pwc"].dtype]
+
+
+@pytest.mark.parametrize("record", records(), ids=lambda record: record.names[0])
+def test_no_field_hides_behind_an_attribute_of_numpys(record):
+    # Plain Python finds the attribute first, compiled code the field.
+    assert not {*record.names} & {*dir(np.record)}
 
 
 def test_the_digest_covers_every_file_that_defines_kernels():

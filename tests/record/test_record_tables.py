@@ -1,5 +1,8 @@
 """Do the tables say what the simulation measured?"""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -98,3 +101,14 @@ def test_percentiles_agree_with_numpy(counts: dict[int, int], percent: int) -> N
 
 def test_the_percentile_of_nothing_is_zero() -> None:
     assert percentile({}, 99) == 0
+
+
+def test_every_column_is_documented_in_order() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "tables.md").read_text()
+    for name, (columns, _) in TABLES.items():
+        section = page.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+        table = section.partition("| column |")[2].partition("\n\n")[0]
+        assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == list(columns), name
+    assert re.findall(r"^\| `(\w+)` \|", page.partition("| cause |")[2].partition("\n\n")[0], re.MULTILINE) == list(
+        CAUSES
+    )

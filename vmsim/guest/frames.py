@@ -26,8 +26,8 @@ class Vcpu(Protocol):
     def owe(self, cause: str, cycles: int) -> None:
         """Use cycles, to be paid in simulated time before anything shared is touched."""
 
-    def settle(self) -> Generator[simpy.Event, Any, None]:
-        """Pay what is owed."""
+    def settle(self) -> simpy.Event:
+        """Return an event that pays what is owed."""
         ...
 
     def wait(self, event: simpy.Event, cause: str) -> Generator[simpy.Event, Any, Any]:

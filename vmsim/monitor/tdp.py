@@ -40,8 +40,8 @@ class Vcpu(Protocol):
     def owe(self, cause: str, cycles: int) -> None:
         """Use cycles, to be paid in simulated time before anything shared is touched."""
 
-    def settle(self) -> Process:
-        """Pay what is owed."""
+    def settle(self) -> simpy.Event:
+        """Return an event that pays what is owed."""
         ...
 
     def wait(self, event: simpy.Event, cause: str) -> Generator[simpy.Event, Any, Any]:
@@ -89,7 +89,6 @@ class Tdp:
         pool: Pool,
         form: NestedFormat,
         *,
-        reason: str,
         owner: int,
         pages: int,
         levels: int,
@@ -100,15 +99,14 @@ class Tdp:
         self.host = host
         self.pool = pool
         self.form = form
-        self.reason = reason
         self.owner = owner
         self.pages = pages
         self.levels = levels
         self.page_order = page_order
         self.costs = costs
         self.root = 0
-        self.exits: Counter[str] = Counter()
-        self.exit_cycles: Counter[str] = Counter()
+        self.exits = 0
+        self.exit_cycles = 0
         self.latency: Counter[int] = Counter()
         self._registers = registers
         self._before = costs.vm_exit + costs.violation_walk
@@ -178,8 +176,8 @@ class Tdp:
     def violation(self, vcpu: Vcpu, gpa: int) -> Process:
         """Handle an EPT violation or NPF at `gpa`: back it and resume."""
         start = vcpu.now
-        vcpu.owe("exit", self._before)
-        yield from vcpu.settle()
+        self._spend(vcpu, self._before)
+        yield vcpu.settle()
         page, order = self._large_page(gpa) if self.page_order else (NO_FRAME, 0)
         if order == 0:
             page = (yield from self._take(vcpu, 1))[0]
@@ -198,19 +196,22 @@ class Tdp:
             )
         elif missing < 0:  # somebody backed it meanwhile
             self._return(page, order)
-        self.exits[self.reason] += 1
-        self.exit_cycles[self.reason] += self._before + self._spend(vcpu, missing, order)
+        self._spend(vcpu, self._after if missing == 0 == order else self._after_more(missing, order))
+        self.exits += 1
         self.latency[vcpu.now - start] += 1
 
-    def _spend(self, vcpu: Vcpu, tables: int, order: int) -> int:
-        """Owe what making the entry and its tables costs; return it."""
+    def _spend(self, vcpu: Vcpu, cycles: int) -> None:
+        vcpu.owe("exit", cycles)
+        self.exit_cycles += cycles
+
+    def _after_more(self, tables: int, order: int) -> int:
+        """Return the cycles from the pages taken to the guest resumed, where tables or a large page were made."""
         costs = self.costs
         cycles = self._after
         if tables > 0:
             cycles += tables * (costs.violation_pool + costs.table_page)
         if order:
             cycles += costs.message + costs.grant_fixed + costs.zero(order) - costs.violation_pool
-        vcpu.owe("exit", cycles)
         return cycles
 
     def _return(self, page: int, order: int) -> None:
