@@ -61,23 +61,23 @@ class Vcpu:
         self.progress = progress
         self.done = 0
         self.since: tuple[str, int] | None = None  # what it waits for now, and from when
-        self._owed = 0
+        self.owed = 0  # cycles used and not yet paid in simulated time
         self._core = -1
         self._slice_end = 0
 
     @property
     def now(self) -> int:
         """The cycle this vCPU has reached, what it owes included."""
-        return self.env.cycle + self._owed
+        return self.env.cycle + self.owed
 
     def owe(self, cause: str, cycles: int) -> None:
         """Use cycles for `cause`, to be paid in simulated time before anything shared is touched."""
-        self._owed += cycles
+        self.owed += cycles
         self.cycles[cause] += cycles
 
     def settle(self) -> simpy.Event:
         """Return an event that pays what is owed."""
-        owed, self._owed = self._owed, 0
+        owed, self.owed = self.owed, 0
         return self.env.timeout(owed)
 
     def wait(self, event: simpy.Event, cause: str) -> Generator[simpy.Event, Any, Any]:
@@ -159,14 +159,14 @@ class Vcpu:
         address, count, kind, _ = chunk
         registers = self.registers
         while cursor < limit:
-            budget = self._slice_end - self.env.cycle - self._owed
+            budget = self._slice_end - self.env.cycle - self.owed
             if budget <= 0:
                 yield from self._next_slice()
                 continue
             reason, cursor, cycles, gva, gpa, code = run(
                 cores, self._core, llc, registers, memory, address, count, kind, cursor, limit, budget
             )
-            self._owed += cycles
+            self.owed += cycles
             if reason == _GUEST_FAULT:
                 yield from kernel.page_fault(self, gva, bool(code & 2))
             elif reason > _GUEST_FAULT:

@@ -30,10 +30,12 @@ class BareFrames:
     def allocate(self, vcpu: Any, order: int) -> Generator[simpy.Event, Any, int]:
         """Return the first of 2**order frames; wait while the host is below its min watermark."""
         if order:
-            yield vcpu.settle()
+            if vcpu.owed:
+                yield vcpu.settle()
             return self.host.take_block(self.owner, order, State.GUEST)
         if not self._ready:
-            yield vcpu.settle()
+            if vcpu.owed:
+                yield vcpu.settle()
             pfns = self.host.take(self.owner, _BATCH, State.GUEST, reserve=self.host.marks.min)
             if not len(pfns):
                 pfns = yield from vcpu.wait(
@@ -44,7 +46,8 @@ class BareFrames:
 
     def allocate_table(self, vcpu: Any) -> Generator[simpy.Event, Any, int]:
         """Return a frame for a page table; wait while the host is below its min watermark."""
-        yield vcpu.settle()
+        if vcpu.owed:
+            yield vcpu.settle()
         pfns = self.host.take(self.owner, 1, State.TABLE, reserve=self.host.marks.min)
         if not len(pfns):
             pfns = yield from vcpu.wait(self.host.request(self.owner, 1, State.TABLE, asker=self.owner), "host_wait")
