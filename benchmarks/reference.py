@@ -55,7 +55,9 @@ class Reference:
             raise RuntimeError("the yardstick needs gcc or clang, and neither is installed")
         self.program = folder / ("walk_nested" if nested else "walk_native")
         flags = ["-O3", "-march=native", *(["-DNESTED"] if nested else [])]
-        made = subprocess.run([command, *flags, SOURCE, "-o", self.program], capture_output=True, text=True, check=False)
+        made = subprocess.run(
+            [command, *flags, SOURCE, "-o", self.program], capture_output=True, text=True, check=False
+        )
         if made.returncode:
             raise RuntimeError(f"{command} cannot compile {SOURCE}: {made.stderr.strip()}")
 

@@ -108,9 +108,7 @@ def _numbered(pages: Words, first: int, levels: int = 4) -> tuple[list[tuple[Wor
         prefix = pages >> 9 * (levels - 1 - depth)
         new[depth, ~pd.Series(prefix).duplicated().to_numpy()] = True
     number = (first - 1 + np.cumsum(new.T.ravel())).reshape(new.T.shape)  # the tables of a page come before it
-    tables = [
-        (pages[new[depth]] >> 9 * (levels - 1 - depth), number[new[depth], depth]) for depth in range(levels - 1)
-    ]
+    tables = [(pages[new[depth]] >> 9 * (levels - 1 - depth), number[new[depth], depth]) for depth in range(levels - 1)]
     return tables, number[:, -1], int(number[-1, -1]) + 1
 
 
@@ -122,13 +120,13 @@ def _written(
     `home` says in which host frame each frame of the tables lies; None: in its own.
     """
     tables, frames, after = _numbered(pages, first, levels)
-    above = {0: root}
-    for depth, (prefixes, numbers) in enumerate([*tables, (pages, frames)]):
-        parents = pd.Series(above)
-        table = parents.loc[prefixes >> 9].to_numpy() if depth else np.full(len(prefixes), root)
+    parents, homes = np.zeros(1, np.int64), np.array([root])  # a 48-bit address has prefix 0 at the root
+    for prefixes, numbers in [*tables, (pages, frames)]:
+        table = homes[np.searchsorted(parents, prefixes >> 9)]
         place = table if home is None else home[table]
         memory[(place << 9) + (prefixes & 511)] = numbers << 12 | bits
-        above = dict(zip(prefixes.tolist(), numbers.tolist(), strict=True)) if depth < levels - 1 else {}
+        order = np.argsort(prefixes)
+        parents, homes = prefixes[order], numbers[order]
     return frames, after
 
 
@@ -149,9 +147,8 @@ class World:
     """
 
     def __init__(self, runs: Runs, *, nested: bool) -> None:
-        self.cores = make_cores(_geometry(), 1)
-        self.llc = make_llc(_geometry())
         self.vm = make_vm()
+        self.cool()
         vm = self.vm[0]
         vm.asid = 1 << ASID_SHIFT
         vm.levels = 4
@@ -173,6 +170,13 @@ class World:
             self.memory = physical_memory(host_next + 1)
             vm.cr3 = 1 << 12
             _written(self.memory, pages, 1, 2, None, ENTRY)
+
+    def cool(self) -> None:
+        """Empty the TLBs and caches and zero the counters; the tables stay."""
+        self.cores = make_cores(_geometry(), 1)
+        self.llc = make_llc(_geometry())
+        for name in ("counters", "refs", "pwc", "walk_cycles"):
+            self.vm[name] = 0
 
     def run(self, runs: Runs) -> Counted:
         """Make the accesses; return what was counted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
@@ -27,12 +28,16 @@ def progress_bar(title: str) -> Iterator[Progress | None]:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn())
     with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task(title, total=None, rate="compiling")
+        first = 0.0
         vms: dict[str, tuple[int, int]] = {}
 
         def show(vm: str, done: int, total: int) -> None:
+            nonlocal first
+            now = time.perf_counter()
+            first = first or now  # compiling is over
             vms[vm] = done, total
             made, all_ = (sum(column) for column in zip(*vms.values(), strict=True))
-            elapsed = bar.tasks[0].elapsed or 1.0
+            elapsed = now - first or 1.0
             bar.update(task, completed=made, total=all_, rate=f"{made:,} accesses, {made / elapsed / 1e6:.1f} M/s")
 
         yield show

@@ -84,6 +84,18 @@ def test_what_happens_to_the_process_is_said_in_a_line(
     assert "Traceback" not in said.err
 
 
+def test_a_broken_invariant_is_told_as_a_defect(vmsim, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vmsim.check import BrokenInvariant
+
+    def fail(*_: object, **__: object) -> None:
+        raise BrokenInvariant("frame 7 is lost at cycle 9")
+
+    monkeypatch.setattr(root, "main", fail)
+    said = vmsim("run", "x.toml", "--check")
+    assert said.status == 1
+    assert "frame 7 is lost at cycle 9" in said.err
+
+
 def test_a_reader_that_stops_reading_is_no_error(tmp_path) -> None:
     command = [sys.executable, "-c", "from vmsim.cli import main; main()", "schema"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

@@ -48,6 +48,11 @@ def test_set_changes_the_scenario_and_out_keeps_it(vmsim, file: Path, tmp_path: 
     assert Result.load(out).summary["accesses"].tolist() == [20000]
 
 
+def test_checked_runs_give_the_same_results(vmsim, file: Path) -> None:
+    plain, checked = (json.loads(vmsim("run", file, "--json", *more).out) for more in ((), ("--check",)))
+    assert checked["vms"] == plain["vms"]
+
+
 def test_the_same_scenario_gives_the_same_bytes(vmsim, file: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         assert vmsim("run", file, "--out", tmp_path / name).status == 0

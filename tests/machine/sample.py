@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.machine.geometries import ENTRY, PREFIX
+from tests.machine.geometries import PREFIX
 from tests.machine.worlds import Pair, counters, keyed_units, make_world, memory, references
 from vmsim.jit import jitted_sources
 from vmsim.machine import buddy, tables
@@ -67,7 +67,21 @@ def edits() -> list[Any]:
         tables.host_address(there, root, 4, 0x1F_D123),
         *find_entry(there, root, 4, 1, 0x1F_D000),
         tables.populate(
-            there, zone, frames, 1, root, 4, 1, 0, 0, 1 << 30, (1 << 30) + 0x6000, form.table, form.page, links, some[:1]
+            there,
+            zone,
+            frames,
+            1,
+            root,
+            4,
+            1,
+            0,
+            0,
+            1 << 30,
+            (1 << 30) + 0x6000,
+            form.table,
+            form.page,
+            links,
+            some[:1],
         ),
     ]
     gone, orders = np.zeros(30, np.int64), np.zeros(30, np.int64)
@@ -86,7 +100,7 @@ def kernels() -> dict[str, Any]:
         if path.parent.name == "machine":
             module = importlib.import_module(f"vmsim.machine.{path.stem}")
             for name, value in vars(module).items():
-                is_kernel = hasattr(value, "_cache") and "forceinline" not in value.targetoptions
+                is_kernel = type(getattr(value, "_cache", None)).__name__ == "_Cache"  # leaves have none
                 if is_kernel and value.py_func.__module__ == module.__name__:
                     found[f"{path.stem}.{name}"] = value
     return found

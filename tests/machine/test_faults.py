@@ -8,7 +8,7 @@ import pytest
 
 from tests.machine.geometries import GEOMETRIES
 from tests.machine.worlds import Pair, World, make_world
-from tests.oracle.bits import A, D, P, RW, US
+from tests.oracle.bits import RW, US, A, D, P
 from tests.oracle.tables import descend, translate, translate_guest
 
 NEVER = 1 << 60

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, strategies as st
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from tests.machine.geometries import ENTRY, GEOMETRIES, PREFIX
 from tests.machine.worlds import HOST_TABLE, Pair, World, contents, lines, make_world
-from tests.oracle.bits import A, D, P, RW, US, span
+from tests.oracle.bits import RW, US, A, D, P, span
 from tests.oracle.tables import Frames, build, translate, translate_guest
 from vmsim.machine.flush import flush_asid, invalidate_page
 

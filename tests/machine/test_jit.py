@@ -23,7 +23,12 @@ ROOT = Path(__file__).parents[2]
 def python(*arguments: str, cwd: Path = ROOT, **environment: str) -> str:
     """Run the interpreter in a process of its own; return what it prints."""
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

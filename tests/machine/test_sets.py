@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.oracle.lru import Sets
 from vmsim.machine.sets import EMPTY, MISS, drop, fill, keyed_set, lookup, tag_set, touch

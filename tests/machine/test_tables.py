@@ -8,7 +8,8 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.machine.worlds import memory
 from tests.oracle.bits import PS, span
@@ -92,11 +93,7 @@ class Space:
         return buddy_take(self.zone, self.frames, count, order)
 
     def map(self, gva: int, leaf: int, pages: np.ndarray, tables: np.ndarray) -> int:
-        return int(
-            map_pages(
-                memory(), self.frames, self.root, 4, leaf, *self.nested, gva, pages, tables, TABLE, PAGE
-            )
-        )
+        return int(map_pages(memory(), self.frames, self.root, 4, leaf, *self.nested, gva, pages, tables, TABLE, PAGE))
 
     def missing(self, gva: int, leaf: int) -> int:
         return int(missing_tables(memory(), self.root, 4, leaf, *self.nested, gva))
@@ -157,9 +154,7 @@ def test_what_is_mapped_and_unmapped_is_what_the_plain_reader_finds(nested, mapp
                 frames = there.take(1, 9 * (leaf - 1))
                 tables = there.take(expected)
                 if expected == 0 and random.random() < 0.5:
-                    done = map_page(
-                        memory(), there.frames, there.root, 4, leaf, *there.nested, start, frames[0], PAGE
-                    )
+                    done = map_page(memory(), there.frames, there.root, 4, leaf, *there.nested, start, frames[0], PAGE)
                     assert done == 0
                 else:
                     assert there.map(start, leaf, frames, tables) == expected
@@ -171,14 +166,10 @@ def test_what_is_mapped_and_unmapped_is_what_the_plain_reader_finds(nested, mapp
         # unmap some range
         low, high = sorted(random.choice(sorted(probes)) for _ in range(2))
         gone, orders = np.zeros(3, np.int64), np.zeros(3, np.int64)
-        expected_gone = [
-            (model.pop(gva)) for gva in sorted(model) if gva >= low and gva + span(model[gva][1]) <= high
-        ]
+        expected_gone = [(model.pop(gva)) for gva in sorted(model) if gva >= low and gva + span(model[gva][1]) <= high]
         found, address = [], low
         while address < high:
-            address, count = unmap_pages(
-                memory(), there.root, 4, *there.nested, address, high, gone, orders
-            )
+            address, count = unmap_pages(memory(), there.root, 4, *there.nested, address, high, gone, orders)
             found += [(int(frame), int(order) // 9 + 1) for frame, order in zip(gone[:count], orders, strict=False)]
             assert count == len(gone) or address == high
         assert found == expected_gone

@@ -16,7 +16,9 @@ def references(tmp_path_factory):
     return {nested: Reference(folder, nested=nested) for nested in (False, True)}
 
 
-@pytest.fixture(scope="module", params=[(uniform, 2_000_000), (zipf, 3_000_000), (real, 10_500_000)], ids=lambda p: p[0].__name__)
+@pytest.fixture(
+    scope="module", params=[(uniform, 2_000_000), (zipf, 3_000_000), (real, 10_500_000)], ids=lambda p: p[0].__name__
+)
 def trace(request, tmp_path_factory):
     """A stream, and the file that the yardstick reads."""
     make, accesses = request.param

@@ -238,9 +238,7 @@ def make_world(
         if table:
             rights |= bits.RW
         if not absent:
-            build(
-                words, host_frames, nested_root, nested_levels, gpa, level, target, HOST_TABLE[mode], rights
-            )
+            build(words, host_frames, nested_root, nested_levels, gpa, level, target, HOST_TABLE[mode], rights)
 
     def hpa_of(gpa: int) -> int:
         if native:

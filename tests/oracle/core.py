@@ -114,7 +114,9 @@ class Core:
         for level in self.tlb:
             for array in level.arrays:
                 array.remove_if(
-                    lambda key: key[0] == asid and key[1] <= size and key[2] * span(key[1] + 1) // span(size + 1) == page
+                    lambda key: (
+                        key[0] == asid and key[1] <= size and key[2] * span(key[1] + 1) // span(size + 1) == page
+                    )
                 )
         self.drop_tlb(asid, gva)
         self._forget_guest_walks(asid)

@@ -33,7 +33,7 @@ class Table(NamedTuple):
     rights: int
 
 
-class PageFault(Exception):
+class PageFaultError(Exception):
     """The guest's own tables do not allow the access."""
 
     reason = "GUEST_FAULT"
@@ -44,7 +44,7 @@ class PageFault(Exception):
         self.gpa = -1
 
 
-class Violation(Exception):
+class ViolationError(Exception):
     """The nested tables do not allow the access to `gpa`."""
 
     reason = "VIOLATION"
@@ -173,7 +173,7 @@ class Vcpu:
             rights = table.rights & entry & RIGHTS
             if needed & ~rights:
                 present = bool(entry & form.present)
-                raise Violation(gpa, present | write << 1 | (guest > 0) << 33)
+                raise ViolationError(gpa, present | write << 1 | (guest > 0) << 33)
             leaf = level == 1 or bool(entry & PS)
             entry = self._mark(core, hpa, entry, form.accessed | (form.dirty if leaf and write else 0))
             if leaf:
@@ -199,7 +199,7 @@ class Vcpu:
             entry = self._fetch(core, hpa, level, 0)
             rights = table.rights & entry & RIGHTS
             if (P | US | (RW if write else 0)) & ~rights:
-                raise PageFault((entry & P) | write << 1 | US)
+                raise PageFaultError((entry & P) | write << 1 | US)
             if level == 1 or entry & PS:
                 break
             self._mark(core, hpa, entry, A)
@@ -252,7 +252,7 @@ class Vcpu:
             gva = address % span(self.levels + 1)
             try:
                 page = self.translate(core, gva, kind == 1)
-            except (PageFault, Violation) as fault:
+            except (PageFaultError, ViolationError) as fault:
                 self.gpa, self.code = fault.gpa, fault.code
                 self._forget(core, gva)
                 return fault.reason, cursor, self._cycles() - before, gva

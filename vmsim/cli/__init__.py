@@ -86,6 +86,12 @@ def _status(arguments: list[str] | None) -> int:
         return 0
     except MemoryError as error:
         return _complain(f"This machine has too little memory for the simulation{_because(error)}.")
+    except AssertionError as error:
+        check = sys.modules.get("vmsim.check")
+        if check is None or not isinstance(error, check.BrokenInvariant):
+            raise
+        _complain(f"An invariant of the simulation is broken, which is a defect of vmsim: {error}")
+        return 1
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -24,7 +24,7 @@ _SUMMARY: Final = {
     "walk_refs": "walk references",
     "guest_faults": "guest faults",
     "exits": "VM exits",
-    "cycles_per_access": "cycles/access",
+    "cycles_per_access": "cycles per access",
 }
 
 

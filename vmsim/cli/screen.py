@@ -56,12 +56,12 @@ def print_table(title: str, columns: Mapping[str, str], rows: Iterable[Sequence[
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=Text(title, "bold"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading, side in columns.items():
         table.add_column(heading, justify="left" if side == "left" else "right", overflow="fold")
     for row in texts:
         table.add_row(*map(Text, row))
-    console.print(table)
+    console.print(Text(title, "bold"), table, sep="")
 
 
 def print_json(data: object) -> None:

@@ -15,7 +15,8 @@ import simpy
 from numpy.typing import NDArray
 
 from vmsim.guest.frames import GuestMemoryError, Vcpu
-from vmsim.machine.flush import flush_asid, invalidate_page
+from vmsim.machine.buddy import NO_FRAME
+from vmsim.machine.flush import flush_asid, invalidate
 from vmsim.machine.formats import ACCESSED, DIRTY, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.memory import clear_frame
 from vmsim.machine.tables import BLOCKED, host_address, map_page, map_pages, missing_tables, populate, unmap_pages
@@ -38,7 +39,7 @@ class Frames(Protocol):
     owner: int
 
     def allocate(self, vcpu: Vcpu, order: int) -> Generator[simpy.Event, Any, int]:
-        """Return the first of 2**order frames, ready to be written."""
+        """Return the first of 2**order frames, ready to be written, or NO_FRAME if there is no such large block."""
         ...
 
     def allocate_table(self, vcpu: Vcpu) -> Generator[simpy.Event, Any, int]:
@@ -107,6 +108,9 @@ class GuestKernel:
         order = self._order_at(gva) if self.page_order else 0
         vcpu.owe("guest_fault", self._fault_cycles + (self.costs.zero_page << order))
         page = yield from self.frames.allocate(vcpu, order)
+        if page == NO_FRAME:  # the last large block went to another VM meanwhile
+            order = 0
+            page = yield from self.frames.allocate(vcpu, order)
         place = self.root, self._levels, order // 9 + 1, *self._nested, gva & ~((1 << (PAGE_SHIFT + order)) - 1)
         bits = PAGE_BITS | DIRTY if write else PAGE_BITS
         missing = map_page(self.memory, self.frames.frames, *place, page, bits)
@@ -170,8 +174,7 @@ class GuestKernel:
         if total > _FLUSH_CEILING:
             flush_asid(self.cores, self._asid)
         else:
-            for page in range(limit - length, limit, 1 << PAGE_SHIFT):
-                invalidate_page(self.cores, self._asid, page, 0)
+            invalidate(self.cores, self._asid, limit - length, limit - 1)
         vcpu.owe("guest_fault", self.costs.table_page * total)
 
     def _order_at(self, gva: int) -> int:

@@ -67,7 +67,7 @@ FRAME_RECORD = np.dtype(
     )
 )
 
-ZONE = np.dtype((np.record, [("heads", "i8", (2, MAX_ORDER + 1)), ("free", "i8"), ("size", "i8")]))
+ZONE = np.dtype((np.record, [("heads", "i8", (2, MAX_ORDER + 1)), ("free", "i8"), ("frames", "i8")]))
 
 
 def make_zone(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -106,7 +106,7 @@ def _unlink(zone, frames, pfn, order):
 @kernel
 def _initialise(zones, frames):
     zone = zones[0]
-    zone.size = len(frames)
+    zone.frames = len(frames)
     zone.free = len(frames)
     for order in range(MAX_ORDER + 1):
         zone.heads[MOVABLE, order] = NO_FRAME
@@ -183,7 +183,7 @@ def _free(zone, frames, pfn, order):
     zone.free += 1 << order
     while order < MAX_ORDER:
         buddy = pfn ^ (1 << order)
-        if buddy + (1 << order) > zone.size or frames[buddy].order != order:
+        if buddy + (1 << order) > zone.frames or frames[buddy].order != order:
             break
         _unlink(zone, frames, buddy, order)
         pfn = min(pfn, buddy)

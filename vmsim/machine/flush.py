@@ -5,107 +5,81 @@ INVLPG and INVPCID/INVVPID of one address: Intel SDM vol. 3A §5.10.4.1, vol. 3C
 
 from __future__ import annotations
 
+import numpy as np
+
 from vmsim.jit import kernel
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.pwc import prefix_set
 from vmsim.machine.sets import EMPTY, drop
-from vmsim.machine.tlb import ASID_SHIFT, drop_page, tag_of
+from vmsim.machine.tlb import ASID_SHIFT
 
-__all__ = ["flush_asid", "forget_faulting", "invalidate_page"]
+__all__ = ["flush_asid", "forget_faulting", "invalidate", "invalidate_page"]
+
+_TLBS = ("l1_tlb0", "l1_tlb1", "l1_tlb2", "l2_tlb0", "l2_tlb1", "l2_tlb2")
+_WALK_CACHES = ("pde", "pdpte", "pml4e", "pml5e")
+_NESTED = ("nested_pde", "nested_pdpte", "nested_pml4e", "nested_pml5e", "ntlb")
+
+# These act on any unit of any geometry: tags and values of all cores, int64[cores, sets, ways].
 
 
 @kernel
-def _forget(sets, asid):
+def _forget(tags, values, asid):
     """Empty every way whose tag belongs to `asid` (shifted); the others keep their age."""
-    for index in range(len(sets)):
-        tags = sets[index].tag
-        values = sets[index].value
-        kept = 0
-        for way in range(len(tags)):
-            if tags[way] >> ASID_SHIFT != asid >> ASID_SHIFT:
-                tags[kept] = tags[way]
-                values[kept] = values[way]
-                kept += 1
-        for way in range(kept, len(tags)):
-            tags[way] = EMPTY
+    for core in range(tags.shape[0]):
+        for index in range(tags.shape[1]):
+            kept = 0
+            for way in range(tags.shape[2]):
+                if tags[core, index, way] >> ASID_SHIFT != asid >> ASID_SHIFT:
+                    tags[core, index, kept] = tags[core, index, way]
+                    values[core, index, kept] = values[core, index, way]
+                    kept += 1
+            for way in range(kept, tags.shape[2]):
+                tags[core, index, way] = EMPTY
 
 
 @kernel
-def _empty(sets):
-    """Empty every way."""
-    for index in range(len(sets)):
-        tags = sets[index].tag
-        for way in range(len(tags)):
-            tags[way] = EMPTY
+def _forget_within(tags, values, asid, first, last):
+    """Empty every TLB way that translates an address in [first, last] of `asid`; the others keep their age."""
+    for core in range(tags.shape[0]):
+        for index in range(tags.shape[1]):
+            kept = 0
+            for way in range(tags.shape[2]):
+                tag = tags[core, index, way]
+                shift = PAGE_SHIFT + 9 * (tag & 3)
+                start = ((tag & ((1 << ASID_SHIFT) - 1)) >> 2) << shift
+                if tag >> ASID_SHIFT != asid >> ASID_SHIFT or start > last or start + (1 << shift) <= first:
+                    tags[core, index, kept] = tag
+                    values[core, index, kept] = values[core, index, way]
+                    kept += 1
+            for way in range(kept, tags.shape[2]):
+                tags[core, index, way] = EMPTY
 
 
-@kernel
-def _flush_walk_caches(core, asid):
-    """Empty the page walk caches of an address space; entry-style ones, which carry no tag, wholly."""
-    _forget(core.pde, asid)
-    _forget(core.pdpte, asid)
-    _forget(core.pml4e, asid)
-    _forget(core.pml5e, asid)
-    _empty(core.pwc)
-
-
-@kernel
-def flush_asid(cores, asid):
+def flush_asid(cores: np.ndarray, asid: int) -> None:
     """Forget all that any core keeps for an address space: INVVPID single-context with INVEPT, or an ASID flush."""
-    for number in range(len(cores)):
-        core = cores[number]
-        _forget(core.l1_tlb0, asid)
-        _forget(core.l1_tlb1, asid)
-        _forget(core.l1_tlb2, asid)
-        _forget(core.l2_tlb0, asid)
-        _forget(core.l2_tlb1, asid)
-        _forget(core.l2_tlb2, asid)
-        _flush_walk_caches(core, asid)
-        _forget(core.nested_pde, asid)
-        _forget(core.nested_pdpte, asid)
-        _forget(core.nested_pml4e, asid)
-        _forget(core.nested_pml5e, asid)
-        _forget(core.ntlb, asid)
+    for unit in (*_TLBS, *_NESTED):
+        _forget(cores[unit]["tag"], cores[unit]["value"], asid)
+    _flush_walk_caches(cores, asid)
 
 
-@kernel
-def _forget_within(sets, asid, first, last):
-    """Empty every way that translates an address in [first, last] of an address space."""
-    for index in range(len(sets)):
-        tags = sets[index].tag
-        values = sets[index].value
-        kept = 0
-        for way in range(len(tags)):
-            tag = tags[way]
-            size = tag & 3
-            shift = PAGE_SHIFT + 9 * size
-            start = ((tag & ((1 << ASID_SHIFT) - 1)) >> 2) << shift
-            if tag >> ASID_SHIFT != asid >> ASID_SHIFT or start > last or start + (1 << shift) <= first:
-                tags[kept] = tag
-                values[kept] = values[way]
-                kept += 1
-        for way in range(kept, len(tags)):
-            tags[way] = EMPTY
+def invalidate(cores: np.ndarray, asid: int, first: int, last: int) -> None:
+    """Forget the translations of all addresses in [first, last]: an INVLPG for each page there, on every core."""
+    for unit in _TLBS:
+        _forget_within(cores[unit]["tag"], cores[unit]["value"], asid, first, last)
+    _flush_walk_caches(cores, asid)
 
 
-@kernel
-def invalidate_page(cores, asid, gva, order):
+def invalidate_page(cores: np.ndarray, asid: int, gva: int, order: int) -> None:
     """INVLPG: forget a page of 2**order frames, in whatever pieces, and the address space's page walk caches."""
-    first = gva & ~((1 << (PAGE_SHIFT + order)) - 1)
-    last = gva | ((1 << (PAGE_SHIFT + order)) - 1)
-    for number in range(len(cores)):
-        core = cores[number]
-        if order == 0:
-            for size in range(3):
-                drop_page(core, size, tag_of(asid, gva, size))
-        else:
-            _forget_within(core.l1_tlb0, asid, first, last)
-            _forget_within(core.l1_tlb1, asid, first, last)
-            _forget_within(core.l1_tlb2, asid, first, last)
-            _forget_within(core.l2_tlb0, asid, first, last)
-            _forget_within(core.l2_tlb1, asid, first, last)
-            _forget_within(core.l2_tlb2, asid, first, last)
-        _flush_walk_caches(core, asid)
+    inside = (1 << (PAGE_SHIFT + order)) - 1
+    invalidate(cores, asid, gva & ~inside, gva | inside)
+
+
+def _flush_walk_caches(cores: np.ndarray, asid: int) -> None:
+    """Empty the page walk caches of an address space; the entry-style one, which carries no asid, wholly."""
+    for unit in _WALK_CACHES:
+        _forget(cores[unit]["tag"], cores[unit]["value"], asid)
+    cores["pwc"]["tag"] = EMPTY
 
 
 @kernel
@@ -133,4 +107,7 @@ def forget_faulting(core, asid, gva, gpa, code):
         _drop_prefix(core.nested_pml5e, asid, gpa, 48)
         _drop_prefix(core.ntlb, asid, gpa, PAGE_SHIFT)
     if code & 1:
-        _empty(core.pwc)
+        for index in range(len(core.pwc)):
+            tags = core.pwc[index].tag
+            for way in range(len(tags)):
+                tags[way] = EMPTY

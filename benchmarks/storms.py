@@ -1,0 +1,53 @@
+"""Fault storms: how many lazy EPT violations a second of wall time the SimPy path handles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import median
+
+from benchmarks.table import Row
+
+__all__ = ["measure"]
+
+PAGES = 400_000
+TURNS = 3
+SCENARIO = """
+seed = 1
+[host]
+cpu = "skylake-x"
+cores = 1
+memory = "4GiB"
+pool = {{ min = 1024, max = 16384, batch = 4096 }}
+[[vm]]
+name = "storm"
+memory = "3GiB"
+mode = "ept"
+guest_page = "{guest}"
+populate = "lazy"
+workload = {{ kind = "sequential", footprint = "{bytes}B", stride = "4KiB", accesses = {pages} }}
+"""
+
+
+def measure(pages: int = PAGES) -> Iterator[Row]:
+    """Yield violations a second: with large guest pages nearly every fault is one, with small ones every second."""
+    from vmsim.scenario import Scenario
+    from vmsim.simulation import simulate
+
+    for guest in ("2M", "4K"):
+        scenario = Scenario.from_toml(SCENARIO.format(guest=guest, bytes=pages * 4096, pages=pages))
+        rates, faults = [], 0
+        for _ in range(TURNS):
+            outcome = simulate(scenario)
+            vm = outcome.vms[0]
+            if outcome.ending is not None:
+                raise RuntimeError(outcome.ending.message)
+            violations, faults = vm.exits["EPT_VIOLATION"][0], vm.guest_faults
+            rates.append(violations / outcome.wall_seconds)
+        yield Row(
+            f"EPT violations, {guest} guest pages",
+            median(rates),
+            "/s",
+            100_000,
+            at_least=True,
+            note=f"{violations:,} violations and {faults:,} guest faults a run",
+        )

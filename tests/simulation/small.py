@@ -1,0 +1,128 @@
+"""Small hosts: scenarios of a few lines, streams written out by hand, and a simulation that is audited as it runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import simpy
+
+from vmsim.check import check_invariants
+from vmsim.record.outcome import Outcome
+from vmsim.scenario import Scenario
+from vmsim.simulation import Simulation
+from vmsim.workloads import Chunk, Event, Op, Stream
+
+PAGE = 4096
+BASE = 0x10_0000_0000  # where the scripts' addresses start: at a boundary of 1 GiB
+READ, WRITE = 0, 1
+
+
+def vm(name: str = "vm", **keys: Any) -> dict[str, Any]:
+    """Return a [[vm]] table: 4 MiB under EPT that touches 16 pages in order, unless `keys` say otherwise."""
+    workload = {"kind": "sequential", "footprint": 16 * PAGE, "stride": PAGE, "accesses": 16, "base": BASE}
+    workload |= keys.pop("workload", {})
+    return {"name": name, "memory": "4MiB", "mode": "ept", "workload": workload, **keys}
+
+
+def scenario(*vms: dict[str, Any], warmup: str | int = "0%", seed: int = 1, **host: Any) -> Scenario:
+    """Return a scenario on the yardstick's CPU: 16 MiB, one core, a pool of 4 to 64 pages, low watermarks."""
+    marks = {"min": "64KiB", "low": "80KiB", "high": "96KiB"}
+    pool = {"min": 4, "max": 64, "batch": 16}
+    given = {"cpu": "yardstick", "memory": "16MiB", "watermarks": marks, "pool": pool, **host}
+    return Scenario.model_validate({"seed": seed, "warmup": warmup, "host": given, "vm": list(vms)})
+
+
+Step = tuple[Any, ...]  # ("touch", page, kind[, times]), ("unmap" or "map", page, pages), ("compute", cycles)
+
+
+@dataclass
+class Script:
+    """A stream written out step by step, pages counted from BASE; every `chunk` accesses make a chunk."""
+
+    steps: Sequence[Step]
+    name: str = "script"
+    chunk: int = 1 << 16
+
+    @property
+    def accesses(self) -> int:
+        return sum((step[3] if len(step) > 3 else 1) for step in self.steps if step[0] == "touch")
+
+    @property
+    def pages(self) -> list[int]:
+        """Return the pages touched, each once, in order."""
+        return sorted({step[1] for step in self.steps if step[0] == "touch"})
+
+    def footprint(self) -> tuple[np.ndarray, np.ndarray]:
+        starts = np.array([BASE + page * PAGE for page in self.pages], np.int64)
+        return starts, np.full(len(starts), PAGE, np.int64)
+
+    def chunks(self) -> Iterator[Chunk]:
+        runs: list[tuple[int, int, int]] = []
+        events: list[Event] = []
+        for step in self.steps:
+            if step[0] == "touch":
+                runs.append((BASE + step[1] * PAGE, step[3] if len(step) > 3 else 1, step[2]))
+            elif step[0] == "compute":
+                events.append(Event(len(runs), Op.COMPUTE, 1, 0, 0, step[1]))
+            else:
+                events.append(Event(len(runs), Op[step[0].upper()], 1, BASE + step[1] * PAGE, step[2] * PAGE, 0))
+            if len(runs) == self.chunk:
+                yield self._chunk(runs, events)
+                runs, events = [], []
+        yield self._chunk(runs, events)
+
+    def _chunk(self, runs: list[tuple[int, int, int]], events: list[Event]) -> Chunk:
+        address, count, kind = zip(*runs, strict=True) if runs else ((), (), ())
+        return Chunk(np.array(address, np.int64), np.array(count, np.int32), np.array(kind, np.uint8), tuple(events))
+
+    def digest(self) -> str:
+        return hashlib.sha256(repr(self.steps).encode()).hexdigest()
+
+
+def touches(pages: Sequence[int], kind: int = READ) -> list[Step]:
+    return [("touch", page, kind) for page in pages]
+
+
+def audited(
+    what: Scenario,
+    streams: Sequence[Stream] | None = None,
+    *,
+    every: int = 20_000,
+    look: Callable[[Simulation], None] = lambda _: None,
+) -> tuple[Simulation, Outcome]:
+    """Run a scenario, its invariants checked at every boundary and every so many cycles, and `look` called then too."""
+    simulation = Simulation(what, streams=streams, check=check_invariants)
+
+    def audit() -> Generator[simpy.Event, Any, None]:
+        while simulation.env.peek() != float("inf"):
+            check_invariants(simulation, "an audit")
+            look(simulation)
+            yield simulation.env.timeout(every)
+
+    simulation.env.process(audit())
+    return simulation, simulation.run()
+
+
+def digest(outcome: Outcome) -> str:
+    """Return a SHA-256 of all that a simulation measured: everything but the wall's clock."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return value.tolist()
+        if isinstance(value, np.integer):
+            return int(value)
+        raise TypeError(type(value))
+
+    figures = asdict(outcome)
+    del figures["wall_seconds"]
+    return hashlib.sha256(json.dumps(figures, default=plain, sort_keys=True).encode()).hexdigest()
+
+
+def time_adds_up(outcome: Outcome) -> bool:
+    """Whether every VM's cycles by cause are its time from start to finish, to the cycle."""
+    return all(sum(each.cycles.values()) == each.finish - each.start for each in outcome.vms)

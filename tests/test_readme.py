@@ -1,0 +1,41 @@
+"""Does the README tell the truth?"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from vmsim.cli import VERBS
+from vmsim.scenario import Scenario
+from vmsim.workloads.trace import bundled
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_its_scenario_is_one() -> None:
+    toml = README.partition("```toml\n")[2].partition("```")[0]
+    scenario = Scenario.from_toml(toml)
+    assert [vm.name for vm in scenario.vms] == ["db-0", "db-1", "cache"]
+    scenario.replace(**{"vm.host_page": "2M"})
+
+
+def test_its_commands_exist() -> None:
+    assert set(re.findall(r"^    vmsim (\w+)", README, re.MULTILINE)) <= set(VERBS)
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"^    make (\w+)", README, re.MULTILINE)) <= set(targets)
+
+
+def test_the_traces_it_names_are_the_bundled_ones() -> None:
+    named = README.partition("# bundled: ")[2].partition("\n")[0].split(", ")
+    assert sorted(named) == sorted(bundled())
+
+
+PAGES = ["README.md", "CONTRIBUTING.md", *(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/**/*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_link_leads_nowhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
+        if "://" not in target:
+            assert ((ROOT / page).parent / target).exists(), target
