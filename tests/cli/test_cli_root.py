@@ -3,6 +3,7 @@
 import errno
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -19,6 +20,13 @@ HELP = "from vmsim.cli import main\ntry: main(['--help'])\nexcept SystemExit: pa
 @pytest.mark.parametrize("code", ["import vmsim", HELP])
 def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
     code += f"\nimport sys\nprint('loaded:', [name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "loaded: []"
+
+
+def test_a_run_without_output_folder_needs_neither_pandas_nor_pyarrow(file: Path) -> None:
+    code = f"from vmsim.cli import main\ntry: main(['run', {str(file)!r}, '--json'])\nexcept SystemExit: pass"
+    code += f"\nimport sys\nprint('loaded:', [name for name in {HEAVY[1:4]} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "loaded: []"
 

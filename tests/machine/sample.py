@@ -1,7 +1,8 @@
 """A small run of every kernel, its results as JSON: for comparing caches, hash seeds and the JIT switched off.
 
-`python -m tests.machine.sample` prints {"results": …, "kernels": {name: signatures}, "counted": [names whose compiled
-code counts references]}; the last two only where the JIT is on.
+`python -m tests.machine.sample` prints {"results": digest, "length": of what it digests} and, where the JIT is on,
+"kernels": {name: signatures}, how many were "loaded" from the cache and "compiled", and with --ir the names of those
+whose compiled code has reference "counted".
 """
 
 from __future__ import annotations
@@ -111,6 +112,9 @@ def main() -> None:
     out: dict[str, Any] = {"results": hashlib.sha256(results.encode()).hexdigest(), "length": len(results)}
     if hasattr(buddy.allocate, "signatures"):
         out["kernels"] = {name: len(kernel.signatures) for name, kernel in kernels().items()}
+        stats = [kernel.stats for kernel in kernels().values()]
+        out["loaded"] = sum(sum(each.cache_hits.values()) for each in stats)
+        out["compiled"] = sum(sum(each.cache_misses.values()) for each in stats)
         if "--ir" in sys.argv:  # there is IR to look at only where nothing came from the cache
             out["counted"] = [
                 name
@@ -118,7 +122,6 @@ def main() -> None:
                 for signature in kernel.signatures
                 if "NRT_incref" in kernel.inspect_llvm(signature)
             ]
-            out["hits"] = sum(sum(kernel.stats.cache_hits.values()) for kernel in kernels().values())
     print(json.dumps(out))
 
 

@@ -11,10 +11,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.machine.geometries import ENTRY, GEOMETRIES, PREFIX
-from tests.machine.worlds import HOST_TABLE, Pair, World, contents, lines, make_world
+from tests.machine.worlds import HOST_TABLE, Pair, World, contents, make_world
 from tests.oracle.bits import RW, US, A, D, P, span
 from tests.oracle.tables import Frames, build, translate, translate_guest
-from vmsim.machine.flush import flush_asid, invalidate_page
+from vmsim.machine.flush import flush_asid, invalidate, invalidate_page
 
 NEVER = 1 << 60
 TLBS = [f"{level}_tlb{n}" for level in ("l1", "l2") for n in range(3)]
@@ -47,7 +47,7 @@ def keyed(pair: Pair) -> list[dict[str, list[tuple[Any, Any]]]]:
 
 
 def caches(pair: Pair) -> list[Any]:
-    return [lines(pair.llc[0].sets)] + [lines(core[name]) for core in pair.cores for name in ("l1", "l2")]
+    return [pair.llc["sets"]["tag"].tolist()] + [pair.cores[name]["tag"].tolist() for name in ("l1", "l2")]
 
 
 @given(seed=SEEDS, mode=MODES)
@@ -74,7 +74,7 @@ def test_invlpg_removes_one_page_and_the_walk_caches_of_its_address_space(seed, 
                 assert now[name] == [each for each in was[name] if each[0] != (1, 0, gva >> 12)], name
             for name in GUEST_WALK:
                 assert now[name] == [each for each in was[name] if each[0][0] != 1], name
-            for name in NESTED_WALK:  # guest-physical mappings are not INVLPG's (SDM vol. 3C §29.4.3.1)
+            for name in NESTED_WALK:  # guest-physical mappings are not INVLPG's (SDM vol. 3C §30.4.3.1)
                 assert now[name] == was[name], name
 
 
@@ -98,6 +98,23 @@ def test_invlpg_empties_a_cache_of_entries_that_has_no_tags(seed, mode):
         assert not any(kept(core, "pwc") for core in pair.cores)
 
 
+@given(seed=SEEDS, geometry=st.sampled_from(sorted(GEOMETRIES)), sizes=st.sampled_from([(1,), (1, 2, 3)]))
+def test_invalidating_a_range_removes_every_page_that_it_touches(seed, geometry, sizes):
+    random = Random(seed)
+    with warm(seed, "native", GEOMETRIES[geometry], guest_sizes=sizes) as pair:
+        first, last = sorted(random.choice(pair.world.pages) + random.randrange(4096) for _ in range(2))
+        before = keyed(pair)
+        invalidate(pair.cores, pair.vms[0][0][0].asid, first, last)
+        for was, now in zip(before, keyed(pair), strict=True):
+            for name in TLBS:
+                expected = [
+                    ((asid, size, page), value)
+                    for (asid, size, page), value in was[name]
+                    if asid != 1 or page < first // span(size + 1) or page > last // span(size + 1)
+                ]
+                assert now[name] == expected, name
+
+
 def splintered(size: int) -> World:
     """Return a guest with one large page, three of whose frames lie on small host pages."""
     world = make_world(1, "npt", 4, 4, [size + 1], [1], 0.0)
@@ -108,7 +125,7 @@ def splintered(size: int) -> World:
         assert level == size + 1
         if translate(world.words, world.nested_root, 4, gpa) is None:
             rights = P | RW | US | A | D
-            build(world.words, frames, world.nested_root, 4, gpa, 1, 1 << 41 | gpa, HOST_TABLE["npt"], rights)
+            build(world.words, frames, world.nested_root, 4, gpa, 1, 1 << 36 | gpa, HOST_TABLE["npt"], rights)
     world.pages = [gva]
     return world
 

@@ -17,7 +17,7 @@ from vmsim.machine import formats, layout, tlb, vcpu
 from vmsim.machine.caches import Served
 from vmsim.machine.memory import physical_memory
 
-FAR = 1 << 40  # data pages lie here: only tables have contents
+FAR = 1 << 35  # data pages lie here: only tables have contents
 GIB = 1 << 30
 NESTED_FORMATS = {"ept": formats.EPT(ad_bits=False), "ept-ad": formats.EPT(ad_bits=True), "npt": formats.NPT}
 TABLE = bits.P | bits.RW | bits.US
@@ -125,9 +125,10 @@ class Pair:
             for name, sets in twin.units():
                 assert contents(self.cores[number], name) == expected(name, sets), name
             for name, sets in zip(("l1", "l2"), twin.caches, strict=True):
-                assert lines(self.cores[number][name]) == [[line for line, _ in entries] for entries in sets.contents()]
-        llc = [[line for line, _ in entries] for entries in self.twin_llc.sets.contents()]
-        assert lines(self.llc[0].sets) == llc
+                core = self.cores[number]
+                assert lines(core[name], getattr(core, f"{name}_bits", 0)) == keys(sets), name
+        llc = self.llc[0]
+        assert lines(llc.sets, getattr(llc, "bits", 0)) == keys(self.twin_llc.sets)
         words = self.world.words
         assert {hpa: int(self.memory[hpa >> 3]) for hpa in words} == words
 
@@ -149,9 +150,14 @@ def walk_cache_hits(vm: Any) -> dict[tuple[int, int, bool], int]:
     return {(int(d), int(lv), bool(h)): int(vm.pwc[d, lv, h]) for d, lv, h in zip(*np.nonzero(vm.pwc), strict=True)}
 
 
-def lines(sets: Any) -> list[list[int]]:
-    """Return the lines of each set of a data cache, most recent first."""
-    return [[int(tag) for tag in each.tag if tag != -1] for each in sets]
+def lines(sets: Any, bits: int) -> list[list[int]]:
+    """Return the lines in each set of a data cache, most recent first; tags may leave out `bits` that the set tells."""
+    low = (1 << int(bits)) - 1
+    return [[int(tag) << int(bits) | index & low for tag in each.tag if tag != -1] for index, each in enumerate(sets)]
+
+
+def keys(sets: Any) -> list[list[Any]]:
+    return [[key for key, _ in entries] for entries in sets.contents()]
 
 
 def _translation(value: int) -> twin_vcpu.Translation:

@@ -95,7 +95,7 @@ class Core:
                     return level, found
         return 0, None
 
-    # What leaves: SDM vol. 3A §5.10.4.1, vol. 3C §29.4.3.1; APM vol. 2 §5.5.2 and §15.16.
+    # What leaves: SDM vol. 3A §5.10.4.1, vol. 3C §30.4.3.1; APM vol. 2 §5.5.2 and §15.16.
 
     def drop_tlb(self, asid: int, gva: int) -> None:
         for level in self.tlb:

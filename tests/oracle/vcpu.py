@@ -1,6 +1,6 @@
 """The twin's vCPU: the access path and the walks of one and two dimensions, step by step as the manuals tell them.
 
-Sources: Intel SDM vol. 3A §5.5, §5.8 (accessed and dirty flags), §5.10 (TLBs, paging-structure caches); vol. 3C §29.4,
+Sources: Intel SDM vol. 3A §5.5, §5.8 (accessed and dirty flags), §5.10 (TLBs, paging-structure caches); vol. 3C §30.4,
 §30.3; AMD APM vol. 2 §5.5, §15.25; Bhargava et al., ASPLOS 2008, figure 1 and §4 (order of the references, nested TLB).
 """
 
@@ -274,7 +274,7 @@ class Vcpu:
         """Forget what a faulting walk used, so that the fault does not come back from a cache once it is mended.
 
         A page fault: what would be used for the gva (SDM vol. 3A §5.10.4.1). A violation: for the gpa too (vol. 3C
-        §29.4.3.1). A cache of entries has no such tags; entries that are present but deny a right may come from it.
+        §30.4.3.1). A cache of entries has no such tags; entries that are present but deny a right may come from it.
         """
         core.drop_tlb(self.asid, gva)
         core.drop_prefixes(GUEST, self.asid, gva)

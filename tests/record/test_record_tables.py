@@ -82,6 +82,13 @@ def test_pool_times_are_exact_in_cycles_and_told_in_microseconds(result: Result)
     assert result.pool["time_us"].tolist() == [0.0, 1.0]
 
 
+@pytest.mark.parametrize("name", TABLES)
+def test_plain_rows_and_tables_say_the_same(name: str, result: Result) -> None:
+    rows = result.rows(name)
+    pd.testing.assert_frame_equal(pd.DataFrame(rows), result.table(name))
+    assert {type(value) for row in rows for value in row.values()} <= {int, float, str, bool}
+
+
 def test_speed_is_simulated_accesses_in_a_second_of_wall_time(result: Result) -> None:
     assert result.accesses_per_second == 4000.0
 

@@ -1,4 +1,4 @@
-"""Small hosts: scenarios of a few lines, streams written out by hand, and a simulation that is audited as it runs."""
+"""Small hosts: scenarios of a few lines, streams written out by hand, and a simulation that cannot hang."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ READ, WRITE = 0, 1
 
 def vm(name: str = "vm", **keys: Any) -> dict[str, Any]:
     """Return a [[vm]] table: 4 MiB under EPT that touches 16 pages in order, unless `keys` say otherwise."""
-    workload = {"kind": "sequential", "footprint": 16 * PAGE, "stride": PAGE, "accesses": 16, "base": BASE}
-    workload |= keys.pop("workload", {})
+    workload = {"kind": "sequential", "footprint": 16 * PAGE, "accesses": 16, "base": BASE, **keys.pop("workload", {})}
+    if workload["kind"] == "sequential":
+        workload.setdefault("stride", PAGE)
     return {"name": name, "memory": "4MiB", "mode": "ept", "workload": workload, **keys}
 
 
@@ -81,6 +82,53 @@ class Script:
         return Chunk(np.array(address, np.int64), np.array(count, np.int32), np.array(kind, np.uint8), tuple(events))
 
     def digest(self) -> str:
+        return hashlib.sha256(repr(self.steps).encode()).hexdigest()
+
+
+def touches(pages: Sequence[int], kind: int = READ) -> list[Step]:
+    return [("touch", page, kind) for page in pages]
+
+
+class EndlessError(AssertionError):
+    """A simulation took far more events than its size explains."""
+
+
+def run(
+    what: Scenario,
+    streams: Sequence[Stream] | None = None,
+    *,
+    check: Callable[[Simulation, str], None] | None = check_invariants,
+    every: int = 0,
+    look: Callable[[Simulation], None] = lambda _: None,
+    events: int = 300_000,
+) -> tuple[Simulation, Outcome]:
+    """Run a scenario to its end, checked at every boundary; it must not take more than so many events.
+
+    With `every`, the invariants are also checked, and `look` is called, every so many cycles.
+    """
+    simulation = Simulation(what, streams=streams, check=check)
+    env = simulation.env
+
+    def audit() -> Generator[simpy.Event, Any, None]:
+        while env.peek() != float("inf"):
+            check_invariants(simulation, "an audit")
+            look(simulation)
+            yield env.timeout(every)
+
+    def bounded(until: None = None) -> None:
+        for _ in range(events):
+            if env.peek() == float("inf"):
+                return
+            env.step()
+        raise EndlessError(f"{events} events, and cycle {env.cycle} is not the end")
+
+    env.run = bounded  # type: ignore[method-assign, assignment]
+    if every:
+        env.process(audit())
+    return simulation, simulation.run()
+
+
+def digest(self) -> str:
         return hashlib.sha256(repr(self.steps).encode()).hexdigest()
 
 

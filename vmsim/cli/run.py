@@ -66,10 +66,8 @@ def command(file: Path, settings: tuple[str, ...], out: Path | None, force: bool
 
 
 def _json(result: Result) -> dict[str, Any]:
-    from vmsim.cli.screen import rows_of
-
     return {
-        "vms": rows_of(result.summary),
+        "vms": result.rows("summary"),
         "wall_seconds": result.facts.wall_seconds,
         "accesses_per_second": result.accesses_per_second,
         "outcome": result.facts.to_json(),
@@ -81,21 +79,21 @@ def _print(result: Result) -> None:
     from vmsim.record.html import LABELS
     from vmsim.units import seconds
 
-    table = result.summary[list(_SUMMARY)]
+    summary = result.rows("summary")
     columns = {label: "left" if key in ("vm", "mode", "workload") else "right" for key, label in _SUMMARY.items()}
-    print_table("VMs", columns, zip(*(table[key].to_list() for key in _SUMMARY), strict=True))
+    print_table("VMs", columns, ([vm[key] for key in _SUMMARY] for vm in summary))
 
-    wide = result.cycles.pivot(index="cause", columns="vm", values="per_access")
-    vms = result.summary["vm"].to_list()
-    used = [cause for cause in LABELS if cause in wide.index and wide.loc[cause].to_numpy().sum() > 0]
-    rows = [[LABELS[cause], *(float(wide.loc[cause, vm]) for vm in vms)] for cause in used]
-    totals = [float(value) for value in result.summary["cycles_per_access"]]
-    print_table("Cycles per access", {"cause": "left"} | dict.fromkeys(vms, "right"), [*rows, ["together", *totals]])
+    vms = [vm["vm"] for vm in summary]
+    spent = {(row["cause"], row["vm"]): row["per_access"] for row in result.rows("cycles")}
+    causes = [[LABELS[cause], *(spent.get((cause, vm), 0.0) for vm in vms)] for cause in LABELS]
+    totals = ["together", *(vm["cycles_per_access"] for vm in summary)]
+    used = [row for row in causes if any(row[1:])]
+    print_table("Cycles per access", {"cause": "left"} | dict.fromkeys(vms, "right"), [*used, totals])
 
-    exits = [row for row in result.exits.itertuples(index=False, name=None) if row[2]]
+    exits = [list(row.values()) for row in result.rows("exits") if row["count"]]
     if exits:
         columns = {"VM": "left", "reason": "left", "count": "right", "cycles": "right", "cycles each": "right"}
-        print_table("VM exits", columns, [(*row, round(row[3] / row[2])) for row in exits])
+        print_table("VM exits", columns, [[*row, round(row[3] / row[2])] for row in exits])
 
     facts = result.facts
     milliseconds = number(float(seconds(facts.end, facts.frequency) * 1000))

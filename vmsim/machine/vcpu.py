@@ -117,6 +117,7 @@ def run(cores, number, llcs, vms, memory, address, count, kind, cursor, limit, b
     mask = (1 << (12 + 9 * vm.levels)) - 1
     asid = vm.asid
     compute = vm.compute
+    data_caches = core.data_caches != 0
     walked = vm.walk_cycles
     l2_cycles = vm.counters[Count.L2_TLB_CYCLES]
     base = 0
@@ -141,7 +142,7 @@ def run(cores, number, llcs, vms, memory, address, count, kind, cursor, limit, b
         accesses += times
         if write:
             writes += times
-        if core.data_caches:
+        if data_caches:
             within = (1 << (12 + 9 * ((translation >> SIZE_SHIFT) & 3))) - 1
             served = reference(core, llc, (translation & FRAME & ~within) | (gva & within), 0)
             vm.data_refs[served] += 1

@@ -100,30 +100,41 @@ def _note(vm, hpa, guest, nested, served):
         vm.logged += 1
 
 
-@leaf
-def _fetch(core, llc, vm, memory, hpa, present, level, guest, nested):
-    """Return the entry at `hpa`: one reference of a walk, at its position (guest level, nested level).
-
-    Level 0 of the guest stands for the data page, level 0 of the other dimension for the guest's own entry.
-    """
+@kernel
+def _fetch_kept(core, llc, vm, memory, hpa, present, level, guest, nested):
+    """Return the entry at `hpa` as `_fetch` does, from the entry-style cache if it is there, and note it in the log."""
     cached = _cached(core, level, nested)
     tag = hpa >> 3
     index = np.uint64(tag & (len(core.pwc) - 1))
+    served = np.int64(Served.PWC)
+    entry = np.int64(MISS)
     if cached:
         entry = lookup(core.pwc, index, tag)
         vm.pwc[GUEST if nested == 0 else NESTED, level, np.uint64(entry != MISS)] += 1
-        if entry != MISS:
-            vm.refs[guest, nested, Served.PWC] += 1
-            vm.walk_cycles += core.pwc_cycles
-            _note(vm, hpa, guest, nested, Served.PWC)
-            return entry
-    entry = read_word(memory, hpa)  # before the caches are searched: the load's own latency hides behind the search
-    served = reference(core, llc, hpa, core.walker_enters)
-    vm.refs[np.uint64(guest), np.uint64(nested), np.uint64(served)] += 1
-    vm.walk_cycles += core.latency[np.uint64(served)]
+    if entry == MISS:
+        entry = read_word(memory, hpa)
+        served = np.int64(reference(core, llc, hpa, core.walker_enters))
+        if cached and entry & present:
+            fill(core.pwc, index, tag, entry)
+    vm.refs[guest, nested, served] += 1
+    vm.walk_cycles += core.pwc_cycles if served == Served.PWC else core.latency[served]
     _note(vm, hpa, guest, nested, served)
-    if cached and entry & present:
-        fill(core.pwc, index, tag, entry)
+    return entry
+
+
+@leaf
+def _fetch(core, llc, vm, memory, plain, hpa, present, level, guest, nested):
+    """Return the entry at `hpa`: one reference of a walk, at its position (guest level, nested level).
+
+    Level 0 of the guest stands for the data page, level 0 of the other dimension for the guest's own entry. `plain`
+    says that there is neither an entry-style cache nor a log.
+    """
+    if not plain:
+        return _fetch_kept(core, llc, vm, memory, hpa, present, level, guest, nested)
+    entry = read_word(memory, hpa)  # before the caches are searched: the load's own latency hides behind the search
+    served = np.uint64(reference(core, llc, hpa, core.walker_enters))
+    vm.refs[np.uint64(guest), np.uint64(nested), served] += 1
+    vm.walk_cycles += core.latency[served]
     return entry
 
 
@@ -160,7 +171,11 @@ def nested_walk(core, llc, vm, memory, gpa, write, guest):
     vm.counters[Count.NESTED_WALKS] += 1
     level = vm.nested_levels
     table = vm.nested_root | _LOW
+    present = vm.nested_present
+    accessed = vm.nested_accessed
+    dirty = vm.nested_dirty
     prefixes = core.pwc_style == PwcStyle.PREFIX
+    plain = core.pwc_style != PwcStyle.ENTRY and not vm.logging
     if prefixes:
         level, table = _start(
             core.nested_pde,
@@ -177,18 +192,16 @@ def nested_walk(core, llc, vm, memory, gpa, write, guest):
     need = vm.nested_needed | (WRITE if write else 0)
     while True:
         hpa = entry_at(table & FRAME, gpa, level)
-        entry = _fetch(core, llc, vm, memory, hpa, vm.nested_present, level, guest, level)
+        entry = _fetch(core, llc, vm, memory, plain, hpa, present, level, guest, level)
         rights = table & entry
         if rights & need != need:
             vm.fault_gpa = gpa
             vm.fault_code = (
-                (CODE_PRESENT if entry & vm.nested_present else 0)
-                | (CODE_WRITE if write else 0)
-                | (CODE_WALKING if guest else 0)
+                (CODE_PRESENT if entry & present else 0) | (CODE_WRITE if write else 0) | (CODE_WALKING if guest else 0)
             )
             return NESTED_FAULT
         found = level == 1 or entry & LARGE != 0
-        marks = vm.nested_accessed | (vm.nested_dirty if found and write else 0)
+        marks = accessed | (dirty if found and write else 0)
         if entry & marks != marks:
             entry |= marks
             _mark(core, vm, memory, hpa, marks)
@@ -198,8 +211,8 @@ def nested_walk(core, llc, vm, memory, gpa, write, guest):
         if prefixes:
             _keep(core.nested_pde, core.nested_pdpte, core.nested_pml4e, core.nested_pml5e, vm.asid, gpa, level, table)
         level -= 1
-    dirty = DIRTY if entry & vm.nested_dirty == vm.nested_dirty else 0
-    return _frame_within(entry, gpa, level) | (rights & WRITE) | dirty | (level - 1) << SIZE_SHIFT
+    flags = (rights & WRITE) | (DIRTY if entry & dirty == dirty else 0) | (level - 1) << SIZE_SHIFT
+    return _frame_within(entry, gpa, level) | flags
 
 
 @kernel
@@ -232,7 +245,7 @@ def _guest_fault(vm, gva, entry, write):
     return GUEST_FAULT
 
 
-@kernel
+@leaf
 def guest_walk(core, llc, vm, memory, gva, write):
     """Walk the guest's tables for `gva`, and the nested ones at each step where the VM has them.
 
@@ -249,6 +262,7 @@ def guest_walk(core, llc, vm, memory, gva, write):
     level = vm.levels
     table = MISS
     prefixes = core.pwc_style == PwcStyle.PREFIX
+    plain = core.pwc_style != PwcStyle.ENTRY and not vm.logging
     if prefixes:
         level, table = _start(
             core.pde, core.pdpte, core.pml4e, core.pml5e, core.pwc_present[GUEST], vm, GUEST, level, table, gva
@@ -263,7 +277,7 @@ def guest_walk(core, llc, vm, memory, gva, write):
     need = PRESENT | USER | (WRITE if write else 0)
     while True:
         hpa = entry_at(table & FRAME, gva, level)
-        entry = _fetch(core, llc, vm, memory, hpa, np.int64(PRESENT), level, level, np.int64(0))
+        entry = _fetch(core, llc, vm, memory, plain, hpa, np.int64(PRESENT), level, level, np.int64(0))
         rights = table & entry
         if rights & need != need:
             return _guest_fault(vm, gva, entry, write)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from vmsim.record import html
-from vmsim.record.directory import FORMAT, provenance, write_run
 from vmsim.record.folder import replacing_folder, write_manifest
 from vmsim.record.outcome import Ending
 from vmsim.record.result import Result
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Comparison"]
 
@@ -47,6 +48,8 @@ class Comparison:
 
     def table(self, name: str) -> pd.DataFrame:
         """Return a table of all modes by its name, as of `Result.table`."""
+        import pandas as pd
+
         parts = {mode: result.table(name) for mode, result in self.results.items()}
         if name != "summary":
             for mode, part in parts.items():
@@ -73,12 +76,16 @@ class Comparison:
 
     def write(self, folder: Path) -> None:
         """Write a run directory for each mode into a folder that exists, and ``summary.csv`` of all modes."""
+        from vmsim.record.directory import write_run
+
         for mode, result in self.results.items():
             write_run(result, folder / mode)
         self.summary.to_csv(folder / "summary.csv", index=False, lineterminator="\n")
 
     def seal(self, folder: Path) -> None:
         """Write the manifest of a folder that now has all its files."""
+        from vmsim.record.directory import FORMAT, provenance
+
         facts = {**provenance(), "modes": list(self.results), "notes": list(self.notes), "runs": FORMAT}
         write_manifest(folder, _FORM, facts)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
-from typing import Final
-
-import pandas as pd
+from typing import TYPE_CHECKING, Final
 
 from vmsim.record.outcome import Ending
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["COLOURS", "LABELS", "page"]
 

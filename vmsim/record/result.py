@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import pandas as pd
-
-from vmsim.record import directory, html, tables
+from vmsim.record import html, tables
 from vmsim.record.outcome import Ending, Outcome
 from vmsim.scenario import Scenario
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Facts", "Result"]
 
@@ -92,6 +93,8 @@ class Result:
         InputError
             It is no run directory, or a file in it is missing or damaged.
         """
+        from vmsim.record import directory
+
         path = Path(path)
         manifest = directory.read_run(path)
         base = Path(manifest["base"])
@@ -118,6 +121,8 @@ class Result:
         InputError
             It cannot be written there; then nothing is.
         """
+        from vmsim.record import directory  # pyarrow takes a while to import
+
         directory.write_run(self, Path(path), force=force)
 
     @property
@@ -171,6 +176,14 @@ class Result:
             self._tables[name] = self._make(name)
         return self._tables[name]
 
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """Return a table's rows as plain Python values."""
+        if self.outcome is not None:
+            return tables.rows(name, self.outcome)
+        table = self.table(name)
+        columns = [table[column].to_list() for column in table]
+        return [dict(zip(map(str, table.columns), row, strict=True)) for row in zip(*columns, strict=True)]
+
     @property
     def ending(self) -> Ending | None:
         """Why the simulation stopped before its VMs were done, or None."""
@@ -179,13 +192,13 @@ class Result:
     @cached_property
     def accesses_per_second(self) -> float:
         """Simulated accesses of all VMs in a second of wall time, without loading and compiling."""
-        accesses = int(self.summary["accesses"].sum())
+        accesses = sum(row["accesses"] for row in self.rows("summary"))
         return accesses / self.facts.wall_seconds if self.facts.wall_seconds else 0.0
 
     def __repr__(self) -> str:
-        vms = self.summary
+        vms = self.rows("summary")
         stopped = f", stopped: {self.ending.message}" if self.ending else ""
-        return f"<Result of {len(vms)} VMs, {int(vms['accesses'].sum()):,} accesses{stopped}>"
+        return f"<Result of {len(vms)} VMs, {sum(vm['accesses'] for vm in vms):,} accesses{stopped}>"
 
     def _repr_html_(self) -> str:
         return html.page(self.summary, self.cycles, self.ending)

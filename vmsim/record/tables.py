@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pandas as pd
 
 from vmsim.record.outcome import Outcome, VmOutcome
 
-__all__ = ["CAUSES", "MANAGEMENT", "SERVED", "TABLES", "TRANSLATION", "build", "percentile"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["CAUSES", "MANAGEMENT", "SERVED", "TABLES", "TRANSLATION", "build", "percentile", "rows"]
 
 SERVED: Final = ("L1", "L2", "LLC", "DRAM", "PWC")
 """Where a reference was served, in the order of `machine.caches.Served`."""
@@ -23,6 +25,7 @@ MANAGEMENT: Final = ("guest_fault", "exit", "pool_wait", "host_wait")
 CAUSES: Final = ("compute", "data", *TRANSLATION, *MANAGEMENT, "switch", "pcpu_wait")
 """Everything that a vCPU's time is spent on; the cycles of a VM sum to its total."""
 
+_PYTHON: Final = {"str": str, "int64": int, "float64": float, "bool": bool}
 _DIMENSIONS: Final = ("guest", "nested")
 
 
@@ -36,14 +39,23 @@ def build(name: str, outcome: Outcome) -> pd.DataFrame:
     outcome : Outcome
         What the simulation handed over.
     """
-    columns, rows = TABLES[name]
-    made = rows(outcome)
+    import pandas as pd
+
+    columns, make = TABLES[name]
+    made = make(outcome)
     return pd.DataFrame(
         {
             column: pd.Series([row[place] for row in made], dtype=kind)
             for place, (column, kind) in enumerate(columns.items())
         }
     )
+
+
+def rows(name: str, outcome: Outcome) -> list[dict[str, Any]]:
+    """Return the rows of one of `TABLES` as plain Python values, without pandas, which takes a while to import."""
+    columns, make = TABLES[name]
+    plain = {column: _PYTHON[kind] for column, kind in columns.items()}
+    return [{column: plain[column](value) for column, value in zip(columns, row, strict=True)} for row in make(outcome)]
 
 
 def percentile(counts: Mapping[int, int], percent: int) -> int:

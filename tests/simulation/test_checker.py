@@ -1,0 +1,227 @@
+"""Does the checker see every kind of fault? Each is planted in a sound host, and must be named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.simulation.small import PAGE, READ, Script, run, scenario, touches, vm
+from vmsim.check import BrokenInvariant, check_invariants
+from vmsim.machine.buddy import NO_FRAME, UNMOVABLE, State
+from vmsim.machine.tables import host_address
+from vmsim.simulation import Simulation
+
+Plant = Callable[[Simulation], None]
+
+
+class SpoiltError(Exception):
+    """The host is spoilt: the run ends here."""
+
+
+def state(simulation: Simulation, owner: int, wanted: State) -> np.ndarray:
+    """Return the frames of a VM in one state."""
+    frames = simulation.host.frames
+    return np.flatnonzero((frames["owner"] == owner) & (frames["state"] == wanted))
+
+
+def entries(simulation: Simulation, owner: int) -> np.ndarray:
+    """Return the words of memory that map pages of a VM (its reverse map knows them)."""
+    return simulation.host.frames["rmap"][state(simulation, owner, State.GUEST)] >> 3
+
+
+def double_list_a_free_frame(simulation: Simulation) -> None:
+    """Put the head of one free list on another as well."""
+    heads = simulation.host.zone["heads"][0]
+    mobility, order = next(place for place in np.ndindex(heads.shape) if heads[place] != NO_FRAME and place[1] > 0)
+    heads[mobility, order - 1] = heads[mobility, order]
+
+
+def lose_a_free_block(simulation: Simulation) -> None:
+    heads = simulation.host.zone["heads"][0]
+    mobility, order = next(place for place in np.ndindex(heads.shape) if heads[place] != NO_FRAME)
+    heads[mobility, order] = simulation.host.frames["next"][heads[mobility, order]]
+
+
+def list_a_used_frame_as_free(simulation: Simulation) -> None:
+    used = int(state(simulation, 0, State.GUEST)[0])
+    simulation.host.frames["next"][used] = NO_FRAME
+    simulation.host.zone["heads"][0][UNMOVABLE, 0] = used
+
+
+def count_wrongly(simulation: Simulation) -> None:
+    simulation.host.zone["free"] += 1
+
+
+def give_a_free_frame_an_owner(simulation: Simulation) -> None:
+    frames = simulation.host.frames
+    frames["owner"][np.flatnonzero(frames["state"] == State.FREE)[0]] = 0
+
+
+def hold_a_foreign_page_in_a_pool(simulation: Simulation) -> None:
+    pools = [each.pool for each in simulation.vms]
+    assert pools[0] and pools[1]
+    pools[0].pages.append(int(state(simulation, 1, State.POOL)[0]))
+
+
+def hold_a_page_twice_in_a_pool(simulation: Simulation) -> None:
+    pool = simulation.vms[0].pool
+    assert pool
+    pool.pages.append(pool.pages[0])
+
+
+def leak_a_pool_page(simulation: Simulation) -> None:
+    pool = simulation.vms[0].pool
+    assert pool
+    pool.pages.pop()
+
+
+def leak_a_guest_frame(simulation: Simulation) -> None:
+    simulation.host.take(0, 1, State.GUEST)
+
+
+def map_a_foreign_frame(simulation: Simulation) -> None:
+    """Make an entry of VM 0 point to a page of VM 1."""
+    words, theirs = entries(simulation, 0), int(state(simulation, 1, State.GUEST)[0])
+    memory = simulation.hardware.memory
+    memory[words[-1]] = memory[words[-1]] & (PAGE - 1) | theirs << 12
+
+
+def let_two_vms_share_a_frame(simulation: Simulation) -> None:
+    simulation.host.frames["owner"][state(simulation, 1, State.GUEST)[0]] = 0
+
+
+def map_a_page_twice(simulation: Simulation) -> None:
+    """Copy an entry to the empty one behind it."""
+    words, memory = entries(simulation, 0), simulation.hardware.memory
+    empty = next(word + 1 for word in words if (word + 1) % 512 and memory[word + 1] == 0)
+    memory[empty] = memory[empty - 1]
+
+
+def name_the_wrong_entry(simulation: Simulation) -> None:
+    simulation.host.frames["rmap"][state(simulation, 0, State.GUEST)[3]] += 8
+
+
+def call_a_page_a_table(simulation: Simulation) -> None:
+    simulation.host.frames["state"][state(simulation, 0, State.GUEST)[3]] = State.TABLE
+
+
+def own_a_large_page_in_part(simulation: Simulation) -> None:
+    """VM 2 has pages of 2 MiB: one frame in the middle becomes VM 1's."""
+    simulation.host.frames["owner"][state(simulation, 2, State.GUEST)[100]] = 1
+
+
+def tlb_entry(simulation: Simulation, owner: int, size: int = 0) -> tuple[Any, Any]:
+    """Return (the sets, the place) of what the second-level TLB keeps for a VM."""
+    sets = simulation.hardware.cores[0]["l2_tlb0"]
+    tags = sets["tag"]
+    (place, *_) = np.argwhere((tags >= 0) & (tags >> 47 == owner + 1) & (tags & 3 == size)).tolist()
+    return sets, tuple(place)
+
+
+def clear_an_entry_behind_the_tlb(simulation: Simulation) -> None:
+    """Unmap a page in the guest's own table without telling the TLB."""
+    machine = simulation.vms[0]
+    sets, place = tlb_entry(simulation, 0)
+    gva = (int(sets["tag"][place]) & (1 << 47) - 1) >> 2 << 12
+    table, memory = int(machine.registers["cr3"][0]), simulation.hardware.memory
+    nested = int(machine.registers["nested_root"][0]), int(machine.registers["nested_levels"][0])
+    for level in (4, 3, 2, 1):
+        hpa = int(host_address(memory, *nested, table + (gva >> 3 + 9 * level) % 512 * 8))
+        table = int(memory[hpa >> 3]) & ~(PAGE - 1)
+    memory[hpa >> 3] = 0
+
+
+def translate_to_another_frame(simulation: Simulation) -> None:
+    sets, place = tlb_entry(simulation, 0)
+    sets["value"][place] += PAGE
+
+
+def spoil(unit: str) -> Plant:
+    """Return a plant that changes a frame that a unit of core 0 keeps."""
+
+    def plant(simulation: Simulation) -> None:
+        sets = simulation.hardware.cores[0][unit]
+        (place, *_) = np.argwhere(sets["tag"] >= 0).tolist()
+        sets["value"][tuple(place)] += PAGE
+
+    plant.__name__ = f"spoil_{unit}"
+    return plant
+
+
+def forget_to_flush(simulation: Simulation) -> None:
+    """Leave an entry of an address space that never was."""
+    sets, place = tlb_entry(simulation, 0)
+    sets["tag"][place] += 77 << 47
+
+
+PLANTS: list[tuple[Plant, str]] = [
+    (double_list_a_free_frame, "conservation: the free list of order"),
+    (lose_a_free_block, "conservation: .* on no free list"),
+    (list_a_used_frame_as_free, "conservation: the free list of order 0"),
+    (count_wrongly, "conservation: .* the allocator counts"),
+    (give_a_free_frame_an_owner, "conservation: a free frame has an owner"),
+    (hold_a_foreign_page_in_a_pool, "conservation: the pool of a holds"),
+    (hold_a_page_twice_in_a_pool, "conservation: the pool of a holds"),
+    (leak_a_pool_page, "conservation"),
+    (leak_a_guest_frame, "conservation"),
+    (map_a_foreign_frame, "isolation: a reaches frame .*, which is not its own"),
+    (let_two_vms_share_a_frame, "isolation: b reaches frame .*, which is not its own"),
+    (own_a_large_page_in_part, "isolation: c reaches frame .*, which is not its own"),
+    (map_a_page_twice, "isolation: the reverse map"),
+    (name_the_wrong_entry, "isolation: the reverse map"),
+    (call_a_page_a_table, "isolation: frame .* of a is not in the state"),
+    (clear_an_entry_behind_the_tlb, "coherence: l[12]_tlb0 gives a another frame"),
+    (translate_to_another_frame, "coherence: l2_tlb0 gives a another frame"),
+    (forget_to_flush, "coherence: l2_tlb0 still holds entries of address space 78"),
+    (spoil("ntlb"), "coherence: the nested TLB gives [abc]"),
+    (spoil("pde"), "coherence: pde gives [abc] another table"),
+    (spoil("pdpte"), "coherence: pdpte gives [abc] another table"),
+    (spoil("pml4e"), "coherence: pml4e gives [abc] another table"),
+    (spoil("nested_pde"), "coherence: nested_pde gives [abc] another table"),
+    (spoil("nested_pdpte"), "coherence: nested_pdpte gives [abc] another table"),
+    (spoil("nested_pml4e"), "coherence: nested_pml4e gives [abc] another table"),
+]
+
+
+@pytest.mark.parametrize(("plant", "said"), PLANTS, ids=[plant.__name__ for plant, _ in PLANTS])
+def test_a_planted_fault_is_found_and_named(plant: Plant, said: str) -> None:
+    """At the end of a, when b and c still run and have everything."""
+    found = []
+
+    def at_boundary(simulation: Simulation, where: str) -> None:
+        check_invariants(simulation, where)  # the host is sound before
+        if where != "the end of a" or found:
+            return
+        plant(simulation)
+        with pytest.raises(BrokenInvariant, match=said) as caught:
+            check_invariants(simulation, where)
+        found.append(str(caught.value))
+        raise SpoiltError
+
+    what = scenario(
+        vm("a"), vm("b", mode="npt"), vm("c", memory="4MiB", host_page="2M"), memory="32MiB", quantum="5us", cores=1
+    )
+    streams = [Script([*touches(range(20)), *[("touch", 0, READ, 1000)] * n]) for n in (400, 2000, 2000)]
+    with pytest.raises(SpoiltError):
+        run(what, streams, check=at_boundary)
+    assert found[0].endswith("at the end of a.")
+
+
+def test_a_broken_invariant_stops_the_run_and_says_when() -> None:
+    def at_boundary(simulation: Simulation, where: str) -> None:
+        if where != "the start":
+            count_wrongly(simulation)
+        check_invariants(simulation, where)
+
+    with pytest.raises(BrokenInvariant, match=r"Found at cycle [1-9]\d*, at the end of vm\."):
+        run(scenario(vm()), [Script(touches([0]))], check=at_boundary)
+
+
+def test_the_boundaries_are_the_start_and_each_vms_end_and_return() -> None:
+    seen: list[str] = []
+    run(scenario(vm("a"), vm("b")), check=lambda _, where: seen.append(where))
+    assert seen[0] == "the start"
+    assert sorted(seen[1:]) == sorted(f"{what}" for name in "ab" for what in (f"the end of {name}", f"what {name} had was given back"))

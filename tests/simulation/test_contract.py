@@ -1,0 +1,233 @@
+"""What every paging mode must do alike: translate, fault, flush, give everything back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.oracle import tables as oracle
+from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
+from vmsim.check import check_invariants
+from vmsim.machine.buddy import State
+from vmsim.machine.tlb import ASID_SHIFT
+from vmsim.simulation import Simulation, VirtualMachine
+
+ORDER = {"4K": 0, "2M": 9, "1G": 18}
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Case:
+    mode: str
+    guest_page: str = "4K"
+    host_page: str = "4K"
+    populate: str = "lazy"
+    guest_levels: int = 4
+    host_levels: int = 4
+
+    def __str__(self) -> str:
+        return f"{self.mode}-{self.guest_page}-{self.host_page}-{self.populate}-{self.guest_levels}x{self.host_levels}"
+
+    @property
+    def memory(self) -> int:
+        """Guest memory: room for the tables' own pageblock (or gigabyte) besides the data."""
+        if self.guest_page == "1G":
+            return 2048 * MIB
+        return 1024 * MIB if self.host_page == "1G" else 16 * MIB
+
+    @property
+    def pages(self) -> int:
+        """Guest pages that are touched."""
+        return {"4K": 24, "2M": 3, "1G": 1}[self.guest_page]
+
+    @property
+    def guest_tables(self) -> int:
+        """Guest tables on the way to one region: a large page needs one or two fewer."""
+        return self.guest_levels - ORDER[self.guest_page] // 9
+
+    @property
+    def violations(self) -> int:
+        """Exits of a lazy run, counted by hand.
+
+        The guest's tables share a pageblock of 2 MiB, and small data pages another; guest and host pages are aligned.
+        """
+        if self.mode == "native" or self.populate == "eager":
+            return 0
+        guest, host = ORDER[self.guest_page], ORDER[self.host_page]
+        if host == 0:
+            return (self.pages << guest) + self.guest_tables
+        tables = 1  # one host page backs them all
+        if host <= guest:
+            return (self.pages << guest - host) + tables
+        return 1 + tables if host == 9 else 1
+
+    def scenario(self) -> Any:
+        keys = {"host_page": self.host_page, "host_levels": self.host_levels} if self.mode != "native" else {}
+        keys |= {"guest_page": self.guest_page, "guest_levels": self.guest_levels, "populate": self.populate}
+        size = PAGE << ORDER[self.guest_page]
+        workload = {"footprint": self.pages * size, "stride": size, "accesses": self.pages}
+        host = self.memory + (2048 if "1G" in (self.guest_page, self.host_page) else 16) * MIB
+        return scenario(vm(mode=self.mode, memory=self.memory, workload=workload, **keys), memory=host)
+
+
+CASES = [
+    *(Case("native", page, populate=how) for page in ORDER for how in ("lazy", "eager")),
+    Case("native", "4K", guest_levels=5),
+    Case("native", "2M", populate="eager", guest_levels=5),
+    # All pairs of (mode, guest page, host page, populate, levels).
+    Case("ept", "4K", "4K"),
+    Case("npt", "4K", "4K", "lazy", 5, 5),
+    Case("ept", "4K", "4K", "eager", 5, 4),
+    Case("npt", "4K", "2M", "eager", 4, 5),
+    Case("ept", "4K", "2M", "lazy", 5, 5),
+    Case("ept", "4K", "1G", "lazy", 4, 5),
+    Case("npt", "4K", "1G", "eager", 5, 4),
+    Case("npt", "2M", "4K", "lazy", 4, 4),
+    Case("ept", "2M", "4K", "eager", 5, 5),
+    Case("ept", "2M", "2M", "lazy", 4, 5),
+    Case("npt", "2M", "2M", "eager", 5, 4),
+    Case("npt", "2M", "1G", "lazy", 5, 5),
+    Case("ept", "2M", "1G", "eager", 4, 4),
+    Case("ept", "1G", "4K", "eager", 4, 5),
+    Case("npt", "1G", "2M", "lazy", 5, 4),
+    Case("ept", "1G", "1G", "lazy", 5, 5),
+    Case("npt", "1G", "1G", "eager", 4, 4),
+]
+
+
+class Words(dict[int, int]):
+    """Memory as the oracle reads it: words by hpa."""
+
+    def __init__(self, memory: np.ndarray) -> None:
+        super().__init__()
+        self.memory = memory
+
+    def get(self, hpa: int, _: int = 0) -> int:  # type: ignore[override]
+        return int(self.memory[hpa >> 3])
+
+
+def resolve(simulation: Simulation, machine: VirtualMachine, gva: int) -> tuple[int, int, int] | None:
+    """Return (hpa, guest's leaf level, host's leaf level) of a gva by the oracle's reader; a bare VM has host level 0."""
+    words, registers = Words(simulation.hardware.memory), machine.registers[0]
+    if machine.monitor is None:
+        found = oracle.translate(words, int(registers.cr3), int(registers.levels), gva)
+        return found and (*found, 0)
+    nested = int(registers.nested_root), int(registers.nested_levels)
+    guest = oracle.translate_guest(words, int(registers.cr3), int(registers.levels), *nested, gva)
+    if guest is None:
+        return None
+    host = oracle.translate(words, *nested, guest[0])
+    return host and (host[0], guest[1], host[1])
+
+
+def kept(simulation: Simulation, machine: VirtualMachine) -> Iterator[str]:
+    """Yield the name of every unit, on any core, that keeps something of a VM."""
+    asid = int(machine.registers["asid"][0]) >> ASID_SHIFT
+    for core in simulation.hardware.cores:
+        for name in core.dtype.names:
+            fields = core[name].dtype.names
+            if fields and "value" in fields:  # a TLB, walk cache or nested TLB
+                tags = core[name]["tag"]
+                if (tags[tags >= 0] >> ASID_SHIFT == asid).any():
+                    yield name
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_mode_translates_faults_and_gives_back(case: Case) -> None:
+    seen = []
+
+    def at_boundary(simulation: Simulation, where: str) -> None:
+        check_invariants(simulation, where)
+        if not where.startswith("the end of"):
+            return
+        machine = simulation.vms[0]
+        frames, pfns = simulation.host.frames, set()
+        for number in range(case.pages):
+            size = PAGE << ORDER[case.guest_page]
+            for offset in (0, 0x7F8, size - 8):
+                found = resolve(simulation, machine, BASE + number * size + offset)
+                assert found is not None
+                hpa, guest_level, host_level = found
+                assert hpa % PAGE == offset % PAGE
+                assert guest_level == ORDER[case.guest_page] // 9 + 1
+                assert host_level == (0 if case.mode == "native" else ORDER[case.host_page] // 9 + 1)
+                assert (frames["owner"][hpa // PAGE], frames["state"][hpa // PAGE]) == (0, State.GUEST)
+                pfns.add((hpa // PAGE, number))
+        assert len({pfn for pfn, _ in pfns}) == len(pfns)  # no frame serves two pages
+        assert resolve(simulation, machine, BASE + case.pages * size) is None
+        assert list(kept(simulation, machine))  # or the check below that nothing is kept would be empty
+        seen.append(where)
+
+    simulation, outcome = run(case.scenario(), check=at_boundary, events=2_000_000)
+    assert outcome.ending is None
+    assert seen
+    (figures,) = outcome.vms
+    assert figures.finished
+    assert figures.counters["accesses"] == case.pages
+    assert figures.guest_faults == (case.pages if case.populate == "lazy" else 0)
+    assert sum(count for count, _ in figures.exits.values()) == case.violations
+    assert list(figures.exits) == {"native": [], "ept": ["EPT_VIOLATION"], "npt": ["NPF"]}[case.mode]
+    assert time_adds_up(outcome)
+    assert simulation.host.free == simulation.host.size
+    assert (simulation.host.frames["owner"] == -1).all()
+    assert (simulation.host.frames["state"] == State.FREE).all()
+    assert not list(kept(simulation, simulation.vms[0]))
+
+
+UNMAPPING = [Case("native"), Case("ept"), Case("npt"), Case("native", "2M"), Case("ept", "2M"), Case("npt", "2M", "2M")]
+
+
+def unmap_run(case: Case, steps: list[Any]) -> tuple[Simulation, Any]:
+    what = case.scenario()
+    return run(what.replace(**{"vm.memory": "64MiB", "host.memory": "96MiB"}), [Script(steps)], every=50_000)
+
+
+@pytest.mark.parametrize("case", UNMAPPING, ids=str)
+@pytest.mark.parametrize("count", [1, 3, 40])
+@pytest.mark.parametrize("what", ["unmap", "map"])
+def test_what_was_unmapped_faults_again_and_nothing_else_does(case: Case, count: int, what: str) -> None:
+    """40 pages are more than Linux invalidates one by one, so that the whole TLB is flushed."""
+    size = 1 << ORDER[case.guest_page]
+    if size > 1:
+        count = min(count, 3)
+    pages = [number * size for number in range(count + 2)]
+    warm = touches(pages, WRITE) + touches(pages)
+    steps = [*warm, (what, pages[1], count * size), *touches(pages)]
+    _, outcome = unmap_run(case, steps)
+    assert outcome.vms[0].guest_faults == len(pages) + count
+    # A page taken after an unmap is another guest frame, unless it comes back from the allocator: at most one exit each.
+    _, before = unmap_run(case, warm)
+    exits = [sum(count for count, _ in each.vms[0].exits.values()) for each in (before, outcome)]
+    assert exits[0] <= exits[1] <= exits[0] + count * size
+
+
+@pytest.mark.parametrize("case", [Case("native", "2M"), Case("ept", "2M"), Case("npt", "2M", "2M")], ids=str)
+def test_a_large_page_stays_while_only_part_of_it_is_unmapped(case: Case) -> None:
+    _, outcome = unmap_run(case, [*touches([0, 512]), ("unmap", 0, 511), ("unmap", 513, 600), *touches([0, 5, 512])])
+    assert outcome.vms[0].guest_faults == 2
+
+
+@pytest.mark.parametrize("mode", ["native", "ept", "npt"])
+def test_one_vms_unmap_leaves_the_others_translations(mode: str) -> None:
+    """Same addresses, and a unmaps (with a flush of its own) between b's two passes: b's second pass still hits."""
+    size = {"workload": {"footprint": 64 * PAGE}}
+    both = scenario(vm("a", mode=mode, **size), vm("b", mode=mode, **size), cores=2, quantum="1ms")
+    a = Script([("compute", 10_000_000), *touches(range(50)), ("unmap", 0, 50), ("touch", 0, READ)])
+    b = Script([*touches(range(50)), ("compute", 30_000_000), ("touch", 0, READ), *touches(range(50))])
+    _, outcome = run(both, [a, b], every=1_000_000)
+    assert [each.guest_faults for each in outcome.vms] == [51, 50]
+    _, alone = run(both, [Script([("touch", 0, READ)]), b])
+    assert outcome.vms[1].counters["l2_tlb_misses"] == alone.vms[1].counters["l2_tlb_misses"]
+
+
+def test_a_vm_that_ends_leaves_the_others_as_they_were() -> None:
+    what = scenario(*(vm(mode, mode=mode) for mode in ("native", "ept", "npt")), cores=2, quantum="10us")
+    streams = [Script(touches(range(10 * n))) for n in (1, 2, 3)]
+    simulation, outcome = run(what, streams, every=5_000)
+    assert [each.guest_faults for each in outcome.vms] == [10, 20, 30]
+    assert len({each.finish for each in outcome.vms}) == 3
+    assert simulation.host.free == simulation.host.size

@@ -1,0 +1,128 @@
+"""Do results depend on the scenario alone?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.simulation.small import PAGE, digest, run, scenario, vm
+from vmsim.scenario import Scenario
+
+ROOT = Path(__file__).parents[2]
+
+
+def busy_host(*, order: tuple[int, ...] = (0, 1, 2), prefix: str = "", **keys: Any) -> Scenario:
+    """Return three unlike VMs that contend for two cores and for memory."""
+    zipf = {"kind": "zipf", "footprint": 300 * PAGE, "accesses": 4000, "writes": 0.3}
+    uniform = {"kind": "uniform", "footprint": 200 * PAGE, "accesses": 3000}
+    vms = [
+        vm(f"{prefix}db", workload=zipf),
+        vm(f"{prefix}web", mode="npt", workload=uniform, start="20us"),
+        vm(f"{prefix}bare", mode="native", workload=zipf),
+    ]
+    return scenario(*(vms[place] for place in order), cores=2, memory="8MiB", quantum="50us", warmup="10%", **keys)
+
+
+def test_the_same_scenario_gives_the_same_bytes() -> None:
+    first, second = (digest(run(busy_host())[1]) for _ in range(2))
+    assert first == second
+
+
+def test_the_checks_change_nothing() -> None:
+    assert digest(run(busy_host())[1]) == digest(run(busy_host(), check=None)[1])
+
+
+def test_another_seed_gives_other_figures() -> None:
+    """Or the tests above could not fail."""
+    assert digest(run(busy_host())[1]) != digest(run(busy_host(seed=2))[1])
+
+
+def test_names_do_not_matter() -> None:
+    _, plain = run(busy_host())
+    _, renamed = run(busy_host(prefix="z9-"))
+    for each in (*renamed.vms, *renamed.transfers):
+        object.__setattr__(each, "name" if hasattr(each, "name") else "vm", _stem(each))
+    for vms in (plain.vms, renamed.vms):
+        for figures in vms:
+            figures.group = figures.name
+    assert digest(plain) == digest(renamed)
+
+
+def _stem(each: Any) -> str:
+    return str(getattr(each, "name", None) or each.vm).removeprefix("z9-")
+
+
+def test_a_vm_alone_on_its_core_computes_the_same_wherever_it_stands() -> None:
+    """The order of VMs decides seeds, frames and ties, but not what a VM with a fixed stream does."""
+    keys: Any = {"workload": {"footprint": 64 * PAGE, "accesses": 64}}
+    there = [vm("a", **keys), vm("b", mode="npt", **keys)]
+    outcomes = [run(scenario(*vms, cores=2))[1] for vms in (there, there[::-1])]
+    figures = [{each.name: (each.counters, each.guest_faults, each.exits) for each in one.vms} for one in outcomes]
+    assert figures[0] == figures[1]
+
+
+PROGRAM = """
+from tests.simulation.test_determinism import busy_host
+from tests.simulation.small import digest, run
+print(digest(run(busy_host())[1]))
+"""
+
+
+def in_another_process(python: str = sys.executable, **environment: str) -> str:
+    done = subprocess.run(
+        [python, "-c", PROGRAM], cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("seed", ["0", "1"])
+def test_the_hash_seed_does_not_matter(seed: str) -> None:
+    assert in_another_process(PYTHONHASHSEED=seed) == digest(run(busy_host())[1])
+
+
+@pytest.mark.slow
+def test_a_cold_cache_does_not_matter(tmp_path: Path) -> None:
+    assert in_another_process(NUMBA_CACHE_DIR=str(tmp_path)) == digest(run(busy_host())[1])
+    assert any(tmp_path.rglob("*.nbi"))  # it was cold, and was used
+
+
+@pytest.mark.slow
+def test_compilation_does_not_matter() -> None:
+    """The kernels as plain Python give the same bytes."""
+    assert in_another_process(NUMBA_DISABLE_JIT="1") == digest(run(busy_host())[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
+def test_the_python_version_does_not_matter(version: str) -> None:
+    if sys.version.startswith(version):
+        pytest.skip("this one runs the tests")
+    python = os.environ.get(f"VMSIM_PYTHON_{version.replace('.', '_')}") or shutil.which(f"python{version}")
+    if python is None or subprocess.run([python, "-c", "import vmsim.simulation"], cwd=ROOT, capture_output=True).returncode:
+        pytest.skip(f"no Python {version} with vmsim's dependencies")
+    assert in_another_process(python) == digest(run(busy_host())[1])
+
+
+TOLERANCE = 0.02
+
+
+@pytest.mark.parametrize("modes", [("ept", "ept"), ("npt", "native")])
+def test_half_the_quantum_moves_translation_cycles_by_less_than_2_percent(modes: tuple[str, str]) -> None:
+    """Two VMs share a core whose TLB holds both: what a slice's length changes is only when they interleave."""
+    workload = {"kind": "zipf", "footprint": 400 * PAGE, "accesses": 60_000, "writes": 0.2}
+    what = scenario(*(vm(f"vm{n}", mode=mode, workload=workload) for n, mode in enumerate(modes)), warmup="20%")
+    translation = []
+    for quantum in ("40us", "20us"):
+        _, outcome = run(what.replace(**{"host.quantum": quantum}), check=None)
+        assert min(each.waits["pcpu_wait"] for each in outcome.vms) > 3  # it does interleave
+        translation.append(
+            [each.cycles["walk_guest"] + each.cycles["walk_nested"] + each.cycles["l2_tlb"] for each in outcome.vms]
+        )
+    for long, short in zip(*translation, strict=True):
+        assert abs(short - long) < TOLERANCE * long

@@ -1,0 +1,128 @@
+"""Whatever VMs do on whatever host: does it end, with the invariants whole and every frame accounted for?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from tests.simulation.small import PAGE, READ, WRITE, Script, Simulation, run, scenario, time_adds_up, vm
+from vmsim.machine.buddy import State
+
+PAGES = 60  # that a script reaches
+
+
+def conserved(simulation: Simulation) -> None:
+    """Assert that free, pool, guest, table and host frames are all the frames there are, VM by VM."""
+    host = simulation.host
+    owned = sum(sum(host.count(each.spec.index).values()) for each in simulation.vms)
+    states = np.bincount(host.frames["state"], minlength=len(State))
+    in_transit = int(((host.frames["owner"] == -1) & (host.frames["state"] == State.HOST)).sum())
+    assert host.free + owned + in_transit == host.size == states.sum()
+    assert states[State.FREE] == host.free
+
+
+class Hosts(RuleBasedStateMachine):
+    """Draw a host, then VMs with their scripts step by step; each run must end well, and may then go on with more."""
+
+    @initialize(
+        frames=st.integers(120, 700),
+        cores=st.integers(1, 3),
+        quantum=st.sampled_from(["3us", "20us", "1ms"]),
+        pool=st.tuples(st.integers(0, 20), st.integers(1, 40), st.integers(1, 40)),
+        low=st.integers(1, 60),
+    )
+    def host(self, frames: int, cores: int, quantum: str, pool: tuple[int, int, int], low: int) -> None:
+        marks = {"min": low * PAGE, "low": (low + 5) * PAGE, "high": (low + 20) * PAGE}
+        self.keys: dict[str, Any] = {
+            "memory": frames * PAGE,
+            "cores": cores,
+            "quantum": quantum,
+            "watermarks": marks,
+            "pool": {"min": min(pool[:2]), "max": max(pool[:2]), "batch": pool[2]},
+        }
+        self.tables: list[dict[str, Any]] = []
+        self.scripts: list[list[Any]] = []
+
+    @precondition(lambda self: len(self.tables) < 4)
+    @rule(
+        mode=st.sampled_from(["native", "ept", "npt"]),
+        populate=st.sampled_from(["lazy", "lazy", "eager"]),
+        memory=st.integers(8, 200),
+        levels=st.tuples(st.sampled_from([4, 5]), st.sampled_from([4, 5])),
+        start=st.integers(0, 300_000),
+    )
+    def add(self, mode: str, populate: str, memory: int, levels: tuple[int, int], start: int) -> None:
+        table = vm(
+            f"vm{len(self.tables)}",
+            mode=mode,
+            populate=populate,
+            memory=max(memory, 16) * PAGE,
+            guest_levels=levels[0],
+            start=f"{start} cycles",
+        )
+        if mode != "native":
+            table["host_levels"] = levels[1]
+        self.tables.append(table)
+        self.scripts.append([("touch", 0, READ)])
+
+    @precondition(lambda self: self.tables)
+    @rule(
+        which=st.integers(0, 3),
+        pages=st.lists(st.integers(0, PAGES), min_size=1, max_size=30),
+        kind=st.sampled_from([READ, WRITE]),
+        times=st.integers(1, 2000),
+    )
+    def touch(self, which: int, pages: list[int], kind: int, times: int) -> None:
+        self.script(which).extend(("touch", page, kind, times) for page in pages)
+
+    @precondition(lambda self: self.tables)
+    @rule(which=st.integers(0, 3), first=st.integers(0, PAGES), count=st.integers(1, PAGES))
+    def touch_in_order(self, which: int, first: int, count: int) -> None:
+        self.script(which).extend(("touch", page, WRITE) for page in range(first, first + count))
+
+    @precondition(lambda self: self.tables)
+    @rule(which=st.integers(0, 3), what=st.sampled_from(["unmap", "map"]), page=st.integers(0, PAGES), count=st.integers(1, 50))
+    def unmap(self, which: int, what: str, page: int, count: int) -> None:
+        self.script(which).append((what, page, count))
+
+    @precondition(lambda self: self.tables)
+    @rule(which=st.integers(0, 3), cycles=st.integers(0, 200_000))
+    def compute(self, which: int, cycles: int) -> None:
+        self.script(which).append(("compute", cycles))
+
+    def script(self, which: int) -> list[Any]:
+        return self.scripts[which % len(self.scripts)]
+
+    @precondition(lambda self: self.tables)
+    @rule(chunk=st.sampled_from([1, 7, 1 << 16]), warmup=st.sampled_from(["0%", "30%", 5]))
+    def go(self, chunk: int, warmup: str | int) -> None:
+        streams = [Script(steps, chunk=chunk) for steps in self.scripts]
+        what = scenario(*self.tables, warmup=warmup, **self.keys)
+        simulation, outcome = run(what, streams, every=41_777, look=conserved)
+        conserved(simulation)
+        assert time_adds_up(outcome)
+        for figures, stream in zip(outcome.vms, streams, strict=True):
+            assert figures.finish >= figures.start
+            left_out = what.warmup_accesses(stream.accesses)
+            if figures.finished:
+                assert figures.counters["accesses"] == stream.accesses - left_out
+            else:
+                assert outcome.ending is not None
+        if outcome.ending is None:
+            assert all(figures.finished for figures in outcome.vms)
+            assert simulation.host.free == simulation.host.size
+        else:
+            assert outcome.ending.vm in [table["name"] for table in self.tables]
+            assert 0 <= outcome.ending.time <= outcome.end
+
+    def teardown(self) -> None:
+        if getattr(self, "tables", None):
+            self.go(1 << 16, "0%")
+
+
+Hosts.TestCase.settings = settings(max_examples=50, stateful_step_count=12, deadline=None)
+TestHosts = Hosts.TestCase
