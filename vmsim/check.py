@@ -32,8 +32,9 @@ class BrokenInvariant(AssertionError):  # noqa: N818  (it reads as what it is)
 def _gather(memory, root, levels, index, table, places, targets, tables):  # type: ignore[no-untyped-def]
     """List the entries of nested (or native) tables.
 
-    Fills `places` (hpa of each entry), `targets` (the frame it points to) and `tables` (the level of the table there,
-    0 for a page); returns how many, or -1 if there is no room. `index` and `table` are scratch, int64[6] each.
+    Fills `places` (hpa of each entry), `targets` (the frame it points to) and `tables` (the level of the table there;
+    0, -1, -2 for pages of 4K, 2M, 1G); returns how many, or -1 if there is no room. `index` and `table` are scratch,
+    int64[6] each.
     """
     count = 0
     index[:] = 0
@@ -54,7 +55,7 @@ def _gather(memory, root, levels, index, table, places, targets, tables):  # typ
         places[count] = hpa
         targets[count] = (entry & FRAME) >> PAGE_SHIFT
         page = level == 1 or entry & LARGE != 0
-        tables[count] = 0 if page else level - 1
+        tables[count] = 1 - level if page else level - 1
         count += 1
         if not page:
             level -= 1
@@ -125,18 +126,35 @@ class _Checker:
         frames = self.host.frames
         for vm in self._living():
             root, levels = self._host_root(vm)
-            places, targets, tables = self._entries(vm, root, levels)
-            reached = frames[targets]
-            if (reached["owner"] != vm.spec.index).any():
-                bad = int(targets[reached["owner"] != vm.spec.index][0])
-                self.fail(f"isolation: {vm.spec.name} reaches frame {bad}, which is not its own")
-            if (reached["rmap"] != places).any():
-                bad = int(targets[reached["rmap"] != places][0])
+            places, targets, levels_below = self._entries(vm, root, levels)
+            if (frames[targets]["rmap"] != places).any():
+                bad = int(targets[frames[targets]["rmap"] != places][0])
                 self.fail(f"isolation: the reverse map of frame {bad} does not name the entry that maps it")
-            wanted = np.where(tables > 0, State.TABLE, State.GUEST)
-            if (reached["state"] != wanted).any():
-                bad = int(targets[reached["state"] != wanted][0])
-                self.fail(f"isolation: frame {bad} of {vm.spec.name} is not in the state its entry implies")
+            of_tables = targets[levels_below > 0]
+            of_pages = self._frames_of_pages(targets, levels_below)
+            for reached, state in ((of_tables, State.TABLE), (of_pages, State.GUEST)):
+                foreign = frames[reached]["owner"] != vm.spec.index
+                if foreign.any():
+                    self.fail(f"isolation: {vm.spec.name} reaches frame {int(reached[foreign][0])}, not its own")
+                wrong = frames[reached]["state"] != state
+                if wrong.any():
+                    bad = int(reached[wrong][0])
+                    self.fail(f"isolation: frame {bad} of {vm.spec.name} is not in the state its entry implies")
+            if vm.finish is not None:  # nothing is on its way any more
+                owned = int((frames["owner"] == vm.spec.index).sum())
+                known = len(of_tables) + len(of_pages) + 1  # the root
+                known += len(vm.pool.pages) if vm.pool else len(vm.frames.ready)
+                if owned != known:
+                    self.fail(f"conservation: {owned - known} frames of {vm.spec.name} are neither mapped nor free")
+
+    def _frames_of_pages(self, targets: NDArray[np.int64], levels_below: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return every frame of the pages among the entries, those of large pages written out."""
+        orders = -9 * levels_below
+        parts = [
+            (targets[(levels_below <= 0) & (orders == order)][:, None] + np.arange(1 << order)).ravel()
+            for order in (0, 9, 18)
+        ]
+        return np.concatenate(parts)
 
     def coherence(self) -> None:
         """What TLBs, nested TLBs and walk caches give is what the tables give: host(guest(gva))."""

@@ -94,7 +94,7 @@ class VirtualMachine:
             page_order=spec.guest_order,
             costs=simulation.scenario.cpu.cost,
         )
-        self.start = spec.start
+        self.start = 0  # until it does
         self.finish: int | None = None
         self.gone = False
         self.ending: Ending | None = None
@@ -128,8 +128,8 @@ class VirtualMachine:
         """Start, run the workload, and give everything back."""
         env = self.simulation.env
         yield env.timeout(self.spec.start)
-        yield from self.vcpu.enter()
         self.start = env.cycle
+        yield from self.vcpu.enter()
         try:
             if self.spec.populate == "lazy":
                 if self.monitor:
@@ -240,12 +240,13 @@ class VirtualMachine:
         simulation.log("return", self.spec.name, pages)
 
     def _guest_out_of_memory(self) -> Ending:
+        made = int(self.registers["counters"][0, Count.ACCESSES])
         message = (
-            f"VM {self.spec.name} ran out of its own memory ({format_size(self.spec.memory)}) after "
-            f"{self.vcpu.done} of {self.stream.accesses} accesses: its kernel asked for a page of "
-            f"{self.spec.guest_page} and had none. Give it more memory, or a smaller workload."
+            f"VM {self.spec.name} ran out of its own memory ({format_size(self.spec.memory)}) after {made} of "
+            f"{self.stream.accesses} accesses: its kernel asked for a page of {self.spec.guest_page} and had none. "
+            f"Give it more memory, or a smaller workload."
         )
-        return Ending(self.simulation.env.cycle, self.spec.name, f"a guest page of {self.spec.guest_page}", message)
+        return Ending(self.vcpu.now, self.spec.name, f"a guest page of {self.spec.guest_page}", message)
 
 
 class Simulation:

@@ -144,7 +144,7 @@ class Vcpu:
                         pauses.pop(0)
                         paused()
                 if event:
-                    self._operate(event, kernel)
+                    yield from self._operate(event, kernel)
             self.progress(self.done)
 
     def _pause_at(self, chunk: Chunk, position: int, limit: int, pauses: list[int]) -> int:
@@ -182,9 +182,11 @@ class Vcpu:
         else:
             self._slice_end = self.env.cycle + self.quantum
 
-    def _operate(self, event: Event, kernel: GuestKernel) -> None:
+    def _operate(self, event: Event, kernel: GuestKernel) -> Process:
         """Carry out an operation that is no access. Those that the simple guest kernel lacks change nothing."""
         if event.op == Op.UNMAP or event.op == Op.MAP:
+            if self.owed:
+                yield self.settle()
             kernel.unmap(self, event.address, event.length)
         elif event.op == Op.COMPUTE:
             self.owe("compute", event.argument)

@@ -54,6 +54,11 @@ class Script:
         return sum((step[3] if len(step) > 3 else 1) for step in self.steps if step[0] == "touch")
 
     @property
+    def longest(self) -> int:
+        """Return the accesses of the longest run."""
+        return max((step[3] if len(step) > 3 else 1) for step in self.steps if step[0] == "touch")
+
+    @property
     def pages(self) -> list[int]:
         """Return the pages touched, each once, in order."""
         return sorted({step[1] for step in self.steps if step[0] == "touch"})
@@ -168,6 +173,8 @@ def digest(outcome: Outcome) -> str:
 
     figures = asdict(outcome)
     del figures["wall_seconds"]
+    for each in figures["vms"]:
+        each["fault_latency"] = sorted(each["fault_latency"].items())
     return hashlib.sha256(json.dumps(figures, default=plain, sort_keys=True).encode()).hexdigest()
 
 

@@ -107,9 +107,10 @@ class Hosts(RuleBasedStateMachine):
         assert time_adds_up(outcome)
         for figures, stream in zip(outcome.vms, streams, strict=True):
             assert figures.finish >= figures.start
-            left_out = what.warmup_accesses(stream.accesses)
-            if figures.finished:
-                assert figures.counters["accesses"] == stream.accesses - left_out
+            if figures.finished:  # the warm-up ends with the run that its last access is in
+                left_out = stream.accesses - figures.counters["accesses"]
+                asked = what.warmup_accesses(stream.accesses)
+                assert left_out == asked or 0 < asked < left_out < asked + stream.longest
             else:
                 assert outcome.ending is not None
         if outcome.ending is None:

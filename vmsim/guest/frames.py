@@ -9,7 +9,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from vmsim.machine.buddy import NO_FRAME, State, allocate, allocate_many, free_many, make_zone
+from vmsim.machine.buddy import NO_FRAME, State, allocate, allocate_many, assign, free_many, make_zone
 
 __all__ = ["Backing", "GuestFrames", "GuestMemoryError", "Vcpu"]
 
@@ -50,7 +50,7 @@ class GuestFrames:
         self.zone, self.frames = make_zone(size)
         self.backing = backing
         self.owner = owner
-        self._ready: list[int] = []
+        self.ready: list[int] = []  # taken from the allocator, not yet handed out
 
     def allocate_table(self, vcpu: Vcpu) -> Generator[simpy.Event, Any, int]:
         """Return a frame for a page table, from the pageblocks that tables are kept in.
@@ -61,6 +61,9 @@ class GuestFrames:
             No frame is left.
         """
         gfn = int(allocate(self.zone, self.frames, 0, int(State.TABLE), self.owner))
+        if gfn == NO_FRAME and self.ready:  # as Linux drains its per-cpu lists before it gives up
+            gfn = self.ready.pop(0)
+            assign(self.frames, np.array([gfn]), self.owner, int(State.TABLE))
         if gfn == NO_FRAME:
             raise GuestMemoryError
         yield from self.backing.touch(vcpu, gfn, 0)
@@ -90,13 +93,13 @@ class GuestFrames:
         free_many(self.zone, self.frames, order, gfns)
 
     def _one(self) -> int:
-        if not self._ready:
+        if not self.ready:
             batch = np.empty(_BATCH, np.int64)
             got = allocate_many(self.zone, self.frames, 0, int(State.GUEST), self.owner, batch)
-            self._ready = batch[:got][::-1].tolist()
+            self.ready = batch[:got][::-1].tolist()
             if not got:
                 return NO_FRAME
-        return self._ready.pop()
+        return self.ready.pop()
 
     def _block(self, order: int) -> int:
         return int(allocate(self.zone, self.frames, order, int(State.GUEST), self.owner))

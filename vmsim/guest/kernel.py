@@ -106,11 +106,12 @@ class GuestKernel:
         """Handle a page fault: map a cleared page at `gva` (demand-zero paging)."""
         self.faults += 1
         order = self._order_at(gva) if self.page_order else 0
-        vcpu.owe("guest_fault", self._fault_cycles + (self.costs.zero_page << order))
+        vcpu.owe("guest_fault", self._fault_cycles)
         page = yield from self.frames.allocate(vcpu, order)
-        if page == NO_FRAME:  # the last large block went to another VM meanwhile
-            order = 0
+        while page == NO_FRAME:  # the last large block went to another VM meanwhile
+            order = self._order_at(gva) if order > 9 else 0
             page = yield from self.frames.allocate(vcpu, order)
+        vcpu.owe("guest_fault", self.costs.zero_page << order)
         place = self.root, self._levels, order // 9 + 1, *self._nested, gva & ~((1 << (PAGE_SHIFT + order)) - 1)
         bits = PAGE_BITS | DIRTY if write else PAGE_BITS
         missing = map_page(self.memory, self.frames.frames, *place, page, bits)
@@ -171,7 +172,7 @@ class GuestKernel:
                 self.frames.give(gone[:count][orders[:count] == order], order)
         if not total:
             return
-        if total > _FLUSH_CEILING:
+        if length >> PAGE_SHIFT > _FLUSH_CEILING:  # by the range, as Linux does
             flush_asid(self.cores, self._asid)
         else:
             invalidate(self.cores, self._asid, limit - length, limit - 1)

@@ -10,7 +10,7 @@ import simpy
 from numpy.typing import NDArray
 
 from vmsim.host.memory import HostMemory
-from vmsim.machine.buddy import NO_FRAME, State
+from vmsim.machine.buddy import NO_FRAME, State, assign
 
 __all__ = ["BareFrames"]
 
@@ -25,7 +25,7 @@ class BareFrames:
         self.owner = owner
         self.zone = host.zone
         self.frames = host.frames
-        self._ready: list[int] = []
+        self.ready: list[int] = []  # taken from the allocator, not yet handed out
 
     def allocate(self, vcpu: Any, order: int) -> Generator[simpy.Event, Any, int]:
         """Return the first of 2**order frames; wait while the host is below its min watermark."""
@@ -33,7 +33,7 @@ class BareFrames:
             if vcpu.owed:
                 yield vcpu.settle()
             return self.host.take_block(self.owner, order, State.GUEST)
-        if not self._ready:
+        if not self.ready:
             if vcpu.owed:
                 yield vcpu.settle()
             pfns = self.host.take(self.owner, _BATCH, State.GUEST, reserve=self.host.marks.min)
@@ -41,14 +41,17 @@ class BareFrames:
                 pfns = yield from vcpu.wait(
                     self.host.request(self.owner, _BATCH, State.GUEST, asker=self.owner), "host_wait"
                 )
-            self._ready = pfns[::-1].tolist()
-        return self._ready.pop()
+            self.ready = pfns[::-1].tolist()
+        return self.ready.pop()
 
     def allocate_table(self, vcpu: Any) -> Generator[simpy.Event, Any, int]:
         """Return a frame for a page table; wait while the host is below its min watermark."""
         if vcpu.owed:
             yield vcpu.settle()
         pfns = self.host.take(self.owner, 1, State.TABLE, reserve=self.host.marks.min)
+        if not len(pfns) and self.ready:  # as Linux drains its per-cpu lists before it gives up
+            pfns = np.array([self.ready.pop(0)])
+            assign(self.frames, pfns, self.owner, int(State.TABLE))
         if not len(pfns):
             pfns = yield from vcpu.wait(self.host.request(self.owner, 1, State.TABLE, asker=self.owner), "host_wait")
         return int(pfns[0])

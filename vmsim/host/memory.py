@@ -115,15 +115,16 @@ class HostMemory:
             first = self._waiting[0]
             pfns = self.take(first.owner, first.frames, first.state, reserve=self.marks.min)
             if not len(pfns):
-                self._call_reclaim()
+                self.call_reclaim()
                 return
             self._waiting.popleft()
             first.event.succeed(pfns)
 
     def _watch(self) -> None:
         if self.free < self.marks.low:
-            self._call_reclaim()
+            self.call_reclaim()
 
-    def _call_reclaim(self) -> None:
+    def call_reclaim(self) -> None:
+        """Ask for spare pages to be taken from the pools."""
         if not self.low.triggered:
             self.low.succeed()

@@ -112,7 +112,7 @@ class PagePool:
         while True:
             yield self.below_min
             yield self.env.timeout(self.costs.message)
-            while self._waiting or len(self.pages) < self.spec.min:
+            while not self.closed and (self._waiting or len(self.pages) < self.spec.min):
                 granted = yield self.host.request(HOST, self.spec.batch, State.HOST, asker=self.owner)
                 yield self.env.timeout(self._grant_cost(len(granted)))
                 if self.closed:
@@ -121,7 +121,11 @@ class PagePool:
                 assign(self.host.frames, granted, self.owner, int(State.POOL))
                 self.put(granted.tolist())
                 self._log("grant", len(granted))  # what a suspended vCPU took at once is not in the level
+                if self.host.starving:
+                    self.host.call_reclaim()
                 yield from self.surrender(max(self.spec.max, self.wanted), "spare")
+            if self.closed:
+                return
             self.below_min = self.env.event()
             if self._waiting or len(self.pages) < self.spec.min:
                 self._call_host()  # sunk below while spare pages were taken
@@ -142,8 +146,8 @@ def reclaimer(env: Clock, host: HostMemory, pools: Sequence[PagePool]) -> Proces
     """Take what pools have above their minimum while the host's free memory is low (kswapd's place here)."""
     while True:
         yield host.low
+        host.low = env.event()  # calls from here on are heard
         for pool in sorted(pools, key=lambda each: (each.spec.min - each.level, each.owner)):
-            yield from pool.surrender(pool.spec.min, "spare")
+            yield from pool.surrender(max(pool.spec.min, pool.wanted), "spare")
             if host.free >= host.marks.high and not host.starving:
                 break
-        host.low = env.event()

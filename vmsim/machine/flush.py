@@ -1,6 +1,6 @@
 """Invalidations: each removes what its manual says and no more.
 
-INVLPG and INVPCID/INVVPID of one address: Intel SDM vol. 3A §5.10.4.1, vol. 3C §29.4.3; AMD APM vol. 2 §5.5.2, §15.16.
+INVLPG and INVPCID/INVVPID of one address: Intel SDM vol. 3A §5.10.4.1, vol. 3C §30.4.3; AMD APM vol. 2 §5.5.2, §15.16.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def forget_faulting(core, asid, gva, gpa, code):
     """Forget what a faulting access used, so that the fault does not recur once its cause is mended.
 
     A page fault forgets the prefixes of its gva (SDM vol. 3A §5.10.4.1), an EPT violation those of its gpa as well
-    (vol. 3C §29.4.3.1); the TLBs hold nothing for the gva, for it missed. An entry-style cache keeps only present
+    (vol. 3C §30.4.3.1); the TLBs hold nothing for the gva, for it missed. An entry-style cache keeps only present
     entries: it is emptied where one of them denied a right.
     """
     _drop_prefix(core.pde, asid, gva, 21)

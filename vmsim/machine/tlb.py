@@ -2,7 +2,7 @@
 
 The size cached is the smaller of the guest's page and the host's (a large guest page on small host pages is
 "splintered"). A tag is asid | vpn << 2 | size code, so sizes can share an array and address spaces can share a TLB
-(Intel SDM vol. 3C §29.3 VPID; AMD APM vol. 2 §15.16 ASID). Which sizes are present at all is kept in a mask, so a size
+(Intel SDM vol. 3C §30.1 VPID; AMD APM vol. 2 §15.16 ASID). Which sizes are present at all is kept in a mask, so a size
 that nobody uses costs no probe.
 """
 

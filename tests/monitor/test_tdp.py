@@ -1,0 +1,90 @@
+"""Does a monitor back guest memory with the pages it should, with entries that its format asks for?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.simulation.small import Script, Simulation, run, scenario, touches, vm
+from vmsim.machine.buddy import State
+from vmsim.machine.formats import EPT, NPT
+
+
+def backed(simulation: Simulation) -> int:
+    """Return how many guest frames the nested tables map."""
+    machine = simulation.vms[0]
+    assert machine.monitor is not None
+    return sum(machine.monitor.backed(gfn) for gfn in range(machine.spec.pages))
+
+
+def look_at_end(look: Any, table: dict[str, Any], steps: list[Any], **host: Any) -> Any:
+    seen = []
+
+    def check(simulation: Simulation, where: str) -> None:
+        if where.startswith("the end of"):
+            seen.append(look(simulation))
+
+    _, outcome = run(scenario(table, **host), [Script(steps)], check=check)
+    return seen[0], outcome.vms[0]
+
+
+@pytest.mark.parametrize("mode", ["ept", "npt"])
+def test_only_what_was_touched_is_backed(mode: str) -> None:
+    count, figures = look_at_end(backed, vm(mode=mode), touches(range(20)))
+    assert count == figures.memory["guest"] == 24
+
+
+@pytest.mark.parametrize("page", ["4K", "2M"])
+@pytest.mark.parametrize("memory", ["4MiB", "5MiB"])
+def test_an_eager_vm_is_backed_wholly(page: str, memory: str) -> None:
+    """What is no whole large page is backed with small ones."""
+    table = vm(host_page=page, memory=memory, populate="eager")
+    count, figures = look_at_end(backed, table, touches(range(20)))
+    assert count == figures.memory["guest"] == int(memory[0]) * 256
+    assert list(figures.exits.values()) == [(0, 0)]
+    # Root, PDPT, PD, and PTs for what is mapped small.
+    tables = {("4K", "4MiB"): 2, ("4K", "5MiB"): 3, ("2M", "4MiB"): 0, ("2M", "5MiB"): 1}[page, memory]
+    assert figures.memory["table"] == 3 + tables
+
+
+def test_a_host_without_large_blocks_backs_with_small_pages() -> None:
+    """The 1.5 MiB host has no block of 2 MiB at all."""
+    marks = {"min": "16KiB", "low": "20KiB", "high": "24KiB"}
+    what = scenario(vm(host_page="2M", memory="2MiB"), memory="1.5MiB", watermarks=marks)
+    _, outcome = run(what, [Script(touches(range(20)))])
+    assert list(outcome.vms[0].exits.values())[0][0] == 24
+    assert outcome.vms[0].memory["guest"] == 24
+
+
+def test_the_last_part_of_memory_that_is_no_large_page_is_backed_with_small_ones() -> None:
+    """Guest memory of 3 MiB: frames above 2 MiB cannot be part of a page of 2 MiB."""
+    count, figures = look_at_end(backed, vm(host_page="2M", memory="3MiB"), touches(range(100)), memory="32MiB")
+    ((exits, _),) = figures.exits.values()
+    assert count == 512 + 100  # the tables' pageblock, and the data in what is left
+    assert exits == 1 + 100
+
+
+@pytest.mark.parametrize(("mode", "form"), [("ept", EPT(ad_bits=False)), ("npt", NPT)])
+def test_entries_have_the_bits_of_their_format(mode: str, form: Any) -> None:
+    def look(simulation: Simulation) -> set[int]:
+        frames = simulation.host.frames
+        mapped = (frames["owner"] == 0) & (frames["state"] == State.GUEST)
+        return {int(word) & 0xFFF for word in simulation.hardware.memory[frames["rmap"][mapped] >> 3]}
+
+    bits, _ = look_at_end(look, vm(mode=mode), touches(range(20)))
+    assert bits == {form.page}
+
+
+def test_the_reverse_map_names_every_nested_entry_once() -> None:
+    def look(simulation: Simulation) -> tuple[int, int]:
+        frames = simulation.host.frames
+        mine = (frames["owner"] == 0) & np.isin(frames["state"], (State.GUEST, State.TABLE))
+        places = frames["rmap"][mine]
+        words = simulation.hardware.memory[places[places > 0] >> 3]
+        assert sorted(words >> 12 & (1 << 40) - 1) == sorted(np.flatnonzero(mine & (frames["rmap"] > 0)))
+        return len(set(places.tolist())), int(np.count_nonzero(mine))
+
+    (places, frames), _ = look_at_end(look, vm(), touches(range(50)))
+    assert places == frames  # the root's is 0: nothing maps it
