@@ -42,7 +42,7 @@ warm(Cpu.load("skylake-x"))
 """
 # Prints seconds of the whole and of the part after populating, and the peak resident set in bytes.
 RUN = """
-import json, resource, sys, time
+import json, sys, time
 from vmsim.scenario import Scenario
 from vmsim.simulation import Simulation, warm
 scenario = Scenario.from_toml(sys.argv[1])
@@ -50,7 +50,8 @@ warm(scenario.cpu)
 start = time.perf_counter()
 outcome = Simulation(scenario).run()
 seconds = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+peak = int(status["VmHWM"].split()[0]) * 1024  # getrusage would count the parent's too
 assert outcome.ending is None, outcome.ending.message
 print(json.dumps({"seconds": seconds, "running": outcome.wall_seconds, "peak": peak}))
 """

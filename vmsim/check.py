@@ -122,27 +122,32 @@ class _Checker:
                     self.fail(f"conservation: the pool of {vm.spec.name} holds pages that are not its own")
 
     def isolation(self) -> None:
-        """A VM's tables reach its own frames only, each from one entry, the one its reverse map names."""
+        """A VM's tables reach its own frames only, each from the one entry that its reverse map names."""
         frames = self.host.frames
+        reached_frames: dict[int, int] = {}
         for vm in self._living():
             root, levels = self._host_root(vm)
             places, targets, levels_below = self._entries(vm, root, levels)
-            if (frames[targets]["rmap"] != places).any():
-                bad = int(targets[frames[targets]["rmap"] != places][0])
-                self.fail(f"isolation: the reverse map of frame {bad} does not name the entry that maps it")
             of_tables = targets[levels_below > 0]
             of_pages = self._frames_of_pages(targets, levels_below)
             for reached, state in ((of_tables, State.TABLE), (of_pages, State.GUEST)):
                 foreign = frames[reached]["owner"] != vm.spec.index
                 if foreign.any():
-                    self.fail(f"isolation: {vm.spec.name} reaches frame {int(reached[foreign][0])}, not its own")
+                    self.fail(
+                        f"isolation: {vm.spec.name} reaches frame {int(reached[foreign][0])}, which is not its own"
+                    )
                 wrong = frames[reached]["state"] != state
                 if wrong.any():
                     bad = int(reached[wrong][0])
                     self.fail(f"isolation: frame {bad} of {vm.spec.name} is not in the state its entry implies")
+            if (frames[targets]["rmap"] != places).any():
+                bad = int(targets[frames[targets]["rmap"] != places][0])
+                self.fail(f"isolation: the reverse map of frame {bad} does not name the entry that maps it")
+            reached_frames[vm.spec.index] = len(of_tables) + len(of_pages) + 1  # the root
+        for vm in self._living():
             if vm.finish is not None:  # nothing is on its way any more
                 owned = int((frames["owner"] == vm.spec.index).sum())
-                known = len(of_tables) + len(of_pages) + 1  # the root
+                known = reached_frames[vm.spec.index]
                 known += len(vm.pool.pages) if vm.pool else len(vm.frames.ready)
                 if owned != known:
                     self.fail(f"conservation: {owned - known} frames of {vm.spec.name} are neither mapped nor free")

@@ -96,7 +96,7 @@ class Vcpu:
         self._core = core
         if self.scheduler.last[core] not in (self.index, -1):
             self.owe("switch", self.switch_cycles)
-        self._slice_end = self.env.cycle + self.quantum
+        self._slice_end = self.now + self.quantum  # after the switch: a slice is the vCPU's own time
 
     def time_by_cause(self) -> Counter[str]:
         """Return the cycles used or waited so far, a wait under way included."""

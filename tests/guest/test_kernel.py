@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.oracle.tables import translate
-from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, Simulation, run, scenario, touches, vm
+from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, run, scenario, touches, vm
 from tests.simulation.test_contract import Words
+from vmsim.simulation import Simulation
 
 PRESENT, RW, USER, ACCESSED, DIRTY = 1, 2, 4, 1 << 5, 1 << 6
 
@@ -56,7 +57,10 @@ def test_a_page_read_is_clean_and_a_page_written_is_dirty(levels: int) -> None:
 
 def test_a_large_page_is_used_only_where_no_small_one_stands() -> None:
     """The heap's page was small when memory was short of blocks: here it is made so by an unmap of a part."""
-    assert at_the_end(leaf(700), touches([600, 0]), guest_page="2M", memory="16MiB") == (PRESENT | RW | USER | ACCESSED, 2)
+    assert at_the_end(leaf(700), touches([600, 0]), guest_page="2M", memory="16MiB") == (
+        PRESENT | RW | USER | ACCESSED,
+        2,
+    )
 
 
 @pytest.mark.parametrize(("memory", "faults"), [("2MiB", 30), ("8MiB", 1)])
@@ -76,7 +80,12 @@ def test_a_gigabyte_falls_back_to_two_megabytes() -> None:
 
 def test_a_fault_beside_small_pages_gets_a_small_page() -> None:
     """Page 0 is mapped small while no block is free; later blocks are, but a table stands where one would go."""
-    hog = [*touches(range(512, 4 * 512, 512)), ("touch", 0, READ), ("unmap", 512, 3 * 512), ("touch", 1, READ)]
+    hog = [
+        *touches(range(512, 4 * 512, 512)),
+        ("touch", 0, READ),
+        ("unmap", 512, 3 * 512),
+        ("touch", 1, READ),
+    ]
     what = scenario(vm(mode="ept", guest_page="2M", memory="8MiB"), memory="32MiB")
     _, outcome = run(what, [Script([*hog, ("touch", 5 * 512, READ), ("touch", 5 * 512 + 9, READ)])])
     # Three large, page 0 and page 1 small, then one large again.

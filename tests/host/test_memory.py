@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simpy
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -37,7 +38,8 @@ def test_the_min_watermark_follows_linux(memory: str, kib: int) -> None:
 
 @pytest.mark.parametrize("memory", [1 << 14, 1 << 20, 1 << 24, 3 << 24])
 def test_low_and_high_follow_linux(memory: int) -> None:
-    share = {row["quantity"]: Fraction(re.match(r"\d+/\d+", row["rule"])[0]) for row in RULES if "of min" in row["rule"]}  # type: ignore[index]
+    shares = [(row["quantity"], re.match(r"(\d+)/(\d+) of min", row["rule"])) for row in RULES]
+    share = {name: Fraction(int(found[1]), int(found[2])) for name, found in shares if found}
     found = marks(memory)
     assert found.low == found.min * share["low"] // 1
     assert found.high == found.min * share["high"] // 1
@@ -47,6 +49,12 @@ def test_the_min_watermark_is_clamped() -> None:
     assert marks(1 << 12).min * 4 == 16 * 16  # sqrt(16 * 4096) = 256 KiB: above the floor
     assert marks(900).min * 4 == 128
     assert marks(1 << 32).min * 4 == 262144
+
+
+def pages(event: simpy.Event) -> np.ndarray:
+    """Return what a request was granted."""
+    granted: np.ndarray = event.value
+    return granted
 
 
 def host(frames: int = 64, low: tuple[int, int, int] = (8, 10, 12)) -> HostMemory:
@@ -74,12 +82,12 @@ def test_a_request_is_granted_what_there_is_above_the_min_watermark() -> None:
     memory = host()
     event = memory.request(HOST, 100, State.HOST, asker=3)
     assert event.triggered
-    assert len(event.value) == 56
+    assert len(pages(event)) == 56
     later = memory.request(HOST, 5, State.HOST, asker=4)
     assert not later.triggered
     assert memory.first_request.asker == 4
-    memory.give(event.value[:3])
-    assert len(later.value) == 3
+    memory.give(pages(event)[:3])
+    assert len(pages(later)) == 3
 
 
 def test_requests_are_granted_first_come_first_served() -> None:
@@ -90,7 +98,7 @@ def test_requests_are_granted_first_come_first_served() -> None:
     assert [event.triggered for event in events] == [True, False, False]
     memory.give(held[5:10])
     assert [event.triggered for event in events] == [True, True, True]
-    assert [len(event.value) for event in events] == [5, 1, 4]
+    assert [len(pages(event)) for event in events] == [5, 1, 4]
     assert not memory.starving
 
 
@@ -139,7 +147,11 @@ class HostMachine(RuleBasedStateMachine):
         assert len(pfns) == max(0, min(count, free - reserve))
         self.add(pfns, owner, State.GUEST)
 
-    @rule(owner=st.integers(0, 3), order=st.sampled_from([0, 1, 3, 9]), state=st.sampled_from([State.GUEST, State.TABLE]))
+    @rule(
+        owner=st.integers(0, 3),
+        order=st.sampled_from([0, 1, 3, 9]),
+        state=st.sampled_from([State.GUEST, State.TABLE]),
+    )
     def take_block(self, owner: int, order: int, state: State) -> None:
         pfn = self.host.take_block(owner, order, state)
         if pfn != NO_FRAME:
@@ -189,7 +201,7 @@ class HostMachine(RuleBasedStateMachine):
     def free_blocks_are_listed_once_and_cannot_merge_further(self) -> None:
         """A buddy pair is never free twice over: it would be one block of the next order."""
         frames, heads = self.host.frames, self.host.zone["heads"][0]
-        blocks = {}
+        blocks: dict[int, int] = {}
         for mobility, order in np.ndindex(2, MAX_ORDER + 1):
             block = int(heads[mobility, order])
             while block != NO_FRAME:

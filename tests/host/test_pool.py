@@ -19,7 +19,15 @@ from vmsim.scenario import Cpu
 from vmsim.scenario.model import Marks
 from vmsim.scenario.tables import Pool
 
-MESSAGE, GRANT_FIXED, GRANT_PAGE, RECLAIM_FIXED, RECLAIM_PAGE = 1000, 2000, 712, 2000, 200  # a granted page is cleared
+MESSAGE, GRANT_FIXED, GRANT_PAGE, RECLAIM_FIXED, RECLAIM_PAGE = (
+    1000,
+    2000,
+    712,
+    2000,
+    200,
+)  # a granted page is cleared
+
+MARKS = Marks(16, 20, 24)
 
 
 def grant(pages: int) -> int:
@@ -35,7 +43,7 @@ class Site:
     """A host with pools, and who took what when."""
 
     frames: int = 4096
-    marks: Marks = Marks(16, 20, 24)
+    marks: Marks = MARKS
     specs: tuple[tuple[int, int, int], ...] = ((4, 64, 16),)  # (min, max, batch) of each pool
     transfers: list[Transfer] = field(default_factory=list)
     got: list[tuple[int, int, int]] = field(default_factory=list)  # (time, owner, pages)

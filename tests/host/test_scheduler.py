@@ -9,9 +9,10 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.simulation.small import READ, Script, Simulation, run, scenario, vm
+from tests.simulation.small import READ, Script, run, scenario, vm
 from vmsim.clock import Clock
 from vmsim.host.scheduler import Scheduler
+from vmsim.simulation import Simulation
 
 SWITCH = 3000
 
@@ -91,7 +92,7 @@ def compute_bound(accesses: list[int], cost: int, quantum: int) -> tuple[Simulat
     keys = {"mode": "native", "populate": "eager", "workload": {"compute": cost}}
     vms = [vm(f"vm{number}", **keys) for number in range(len(accesses))]
     streams = [Script([("touch", 0, READ)] * count) for count in accesses]
-    simulation, outcome = run(scenario(*vms, quantum=f"{quantum} cycles"), streams)
+    simulation, outcome = run(scenario(*vms, quantum=f"{quantum} cycles"), streams, events=5_000)
     return simulation, [each.finish for each in outcome.vms]
 
 

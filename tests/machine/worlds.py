@@ -125,10 +125,8 @@ class Pair:
             for name, sets in twin.units():
                 assert contents(self.cores[number], name) == expected(name, sets), name
             for name, sets in zip(("l1", "l2"), twin.caches, strict=True):
-                core = self.cores[number]
-                assert lines(core[name], getattr(core, f"{name}_bits", 0)) == keys(sets), name
-        llc = self.llc[0]
-        assert lines(llc.sets, getattr(llc, "bits", 0)) == keys(self.twin_llc.sets)
+                assert lines(self.cores[number][name]) == keys(sets), name
+        assert lines(self.llc[0].sets) == keys(self.twin_llc.sets)
         words = self.world.words
         assert {hpa: int(self.memory[hpa >> 3]) for hpa in words} == words
 
@@ -150,10 +148,9 @@ def walk_cache_hits(vm: Any) -> dict[tuple[int, int, bool], int]:
     return {(int(d), int(lv), bool(h)): int(vm.pwc[d, lv, h]) for d, lv, h in zip(*np.nonzero(vm.pwc), strict=True)}
 
 
-def lines(sets: Any, bits: int) -> list[list[int]]:
-    """Return the lines in each set of a data cache, most recent first; tags may leave out `bits` that the set tells."""
-    low = (1 << int(bits)) - 1
-    return [[int(tag) << int(bits) | index & low for tag in each.tag if tag != -1] for index, each in enumerate(sets)]
+def lines(sets: Any) -> list[list[int]]:
+    """Return the lines in each set of a data cache, most recent first."""
+    return [[int(tag) for tag in each.tag if tag != -1] for each in sets]
 
 
 def keys(sets: Any) -> list[list[Any]]:

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.simulation.small import Script, Simulation, run, scenario, touches, vm
+from tests.simulation.small import Script, run, scenario, touches, vm
 from vmsim.machine.buddy import State
 from vmsim.machine.formats import EPT, NPT
+from vmsim.simulation import Simulation
 
 
 def backed(simulation: Simulation) -> int:
@@ -54,7 +55,7 @@ def test_a_host_without_large_blocks_backs_with_small_pages() -> None:
     marks = {"min": "16KiB", "low": "20KiB", "high": "24KiB"}
     what = scenario(vm(host_page="2M", memory="2MiB"), memory="1.5MiB", watermarks=marks)
     _, outcome = run(what, [Script(touches(range(20)))])
-    assert list(outcome.vms[0].exits.values())[0][0] == 24
+    assert outcome.vms[0].exits["EPT_VIOLATION"][0] == 24
     assert outcome.vms[0].memory["guest"] == 24
 
 

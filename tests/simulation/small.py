@@ -24,7 +24,13 @@ READ, WRITE = 0, 1
 
 def vm(name: str = "vm", **keys: Any) -> dict[str, Any]:
     """Return a [[vm]] table: 4 MiB under EPT that touches 16 pages in order, unless `keys` say otherwise."""
-    workload = {"kind": "sequential", "footprint": 16 * PAGE, "accesses": 16, "base": BASE, **keys.pop("workload", {})}
+    workload = {
+        "kind": "sequential",
+        "footprint": 16 * PAGE,
+        "accesses": 16,
+        "base": BASE,
+        **keys.pop("workload", {}),
+    }
     if workload["kind"] == "sequential":
         workload.setdefault("stride", PAGE)
     return {"name": name, "memory": "4MiB", "mode": "ept", "workload": workload, **keys}
@@ -105,7 +111,7 @@ def run(
     check: Callable[[Simulation, str], None] | None = check_invariants,
     every: int = 0,
     look: Callable[[Simulation], None] = lambda _: None,
-    events: int = 300_000,
+    events: int = 100_000,
 ) -> tuple[Simulation, Outcome]:
     """Run a scenario to its end, checked at every boundary; it must not take more than so many events.
 
@@ -130,34 +136,6 @@ def run(
     env.run = bounded  # type: ignore[method-assign, assignment]
     if every:
         env.process(audit())
-    return simulation, simulation.run()
-
-
-def digest(self) -> str:
-        return hashlib.sha256(repr(self.steps).encode()).hexdigest()
-
-
-def touches(pages: Sequence[int], kind: int = READ) -> list[Step]:
-    return [("touch", page, kind) for page in pages]
-
-
-def audited(
-    what: Scenario,
-    streams: Sequence[Stream] | None = None,
-    *,
-    every: int = 20_000,
-    look: Callable[[Simulation], None] = lambda _: None,
-) -> tuple[Simulation, Outcome]:
-    """Run a scenario, its invariants checked at every boundary and every so many cycles, and `look` called then too."""
-    simulation = Simulation(what, streams=streams, check=check_invariants)
-
-    def audit() -> Generator[simpy.Event, Any, None]:
-        while simulation.env.peek() != float("inf"):
-            check_invariants(simulation, "an audit")
-            look(simulation)
-            yield simulation.env.timeout(every)
-
-    simulation.env.process(audit())
     return simulation, simulation.run()
 
 

@@ -31,7 +31,7 @@ def busy(figures: VmOutcome) -> int:
 @pytest.mark.parametrize("levels", [4, 5])
 def test_faults_and_exits_cost_the_sum_of_their_steps(mode: str, levels: int) -> None:
     pages = 20
-    keys = {} if mode == "native" else {"host_levels": levels}
+    keys: Any = {} if mode == "native" else {"host_levels": levels}
     _, outcome = run(scenario(vm(mode=mode, guest_levels=levels, **keys)), [Script(touches(range(pages)))])
     (figures,) = outcome.vms
     # The root is made at boot, which costs nothing but its backing; the tables below it come with the first fault.
@@ -42,7 +42,9 @@ def test_faults_and_exits_cost_the_sum_of_their_steps(mode: str, levels: int) ->
         assert figures.cycles["pool_wait"] == 0
         return
     violations = pages + levels
-    tables = levels - 2 + 2  # below the nested root: one of each level, but two PTs, for tables and data lie in two pageblocks
+    tables = (
+        levels - 2 + 2
+    )  # below the nested root: one of each level, but two PTs, for tables and data lie in two pageblocks
     cost = violations * (EXIT + VIOLATION) + tables * (VIOLATION_POOL + TABLE_PAGE)
     assert list(figures.exits.values()) == [(violations, cost)]
     assert figures.cycles["exit"] == cost
@@ -69,7 +71,11 @@ def test_fault_latency_is_the_cost_and_the_wait_of_each_exit() -> None:
     plain = EXIT + VIOLATION
     assert sum(latency.values()) == 24
     # The first exit makes PDPT, PD and PT, another the PT of the data; no other waits, for the pool has 64 pages.
-    assert latency == {plain: 22, plain + VIOLATION_POOL + TABLE_PAGE: 1, plain + 3 * (VIOLATION_POOL + TABLE_PAGE): 1}
+    assert latency == {
+        plain: 22,
+        plain + VIOLATION_POOL + TABLE_PAGE: 1,
+        plain + 3 * (VIOLATION_POOL + TABLE_PAGE): 1,
+    }
 
 
 def test_waiting_for_the_first_refill_takes_what_a_refill_takes() -> None:
@@ -113,7 +119,7 @@ def test_a_switch_is_paid_when_another_vcpu_ran_on_the_core_in_between() -> None
 @pytest.mark.parametrize("populate", ["eager", "lazy"])
 def test_a_warm_up_is_exactly_the_run_of_the_prefix(mode: str, populate: str) -> None:
     rng = np.random.default_rng(7)
-    steps = [("touch", int(page), int(kind)) for page, kind in zip(rng.integers(0, 300, 4000), rng.integers(0, 2, 4000))]
+    steps = [("touch", int(page), int(kind)) for page, kind in rng.integers((0, 0), (300, 2), (4000, 2))]
     keys: Any = {"mode": mode, "populate": populate, "workload": {"footprint": 300 * PAGE}}
     whole, prefix = Script(steps), Script(steps[:1500])
     prefix.footprint = whole.footprint  # type: ignore[method-assign]  # what an eager VM maps beforehand

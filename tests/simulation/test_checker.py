@@ -24,12 +24,14 @@ class SpoiltError(Exception):
 def state(simulation: Simulation, owner: int, wanted: State) -> np.ndarray:
     """Return the frames of a VM in one state."""
     frames = simulation.host.frames
-    return np.flatnonzero((frames["owner"] == owner) & (frames["state"] == wanted))
+    found: np.ndarray = np.flatnonzero((frames["owner"] == owner) & (frames["state"] == wanted))
+    return found
 
 
 def entries(simulation: Simulation, owner: int) -> np.ndarray:
     """Return the words of memory that map pages of a VM (its reverse map knows them)."""
-    return simulation.host.frames["rmap"][state(simulation, owner, State.GUEST)] >> 3
+    words: np.ndarray = simulation.host.frames["rmap"][state(simulation, owner, State.GUEST)] >> 3
+    return words
 
 
 def double_list_a_free_frame(simulation: Simulation) -> None:
@@ -62,7 +64,8 @@ def give_a_free_frame_an_owner(simulation: Simulation) -> None:
 
 def hold_a_foreign_page_in_a_pool(simulation: Simulation) -> None:
     pools = [each.pool for each in simulation.vms]
-    assert pools[0] and pools[1]
+    assert pools[0]
+    assert pools[1]
     pools[0].pages.append(int(state(simulation, 1, State.POOL)[0]))
 
 
@@ -189,7 +192,7 @@ PLANTS: list[tuple[Plant, str]] = [
 @pytest.mark.parametrize(("plant", "said"), PLANTS, ids=[plant.__name__ for plant, _ in PLANTS])
 def test_a_planted_fault_is_found_and_named(plant: Plant, said: str) -> None:
     """At the end of a, when b and c still run and have everything."""
-    found = []
+    found: list[str] = []
 
     def at_boundary(simulation: Simulation, where: str) -> None:
         check_invariants(simulation, where)  # the host is sound before
@@ -202,7 +205,12 @@ def test_a_planted_fault_is_found_and_named(plant: Plant, said: str) -> None:
         raise SpoiltError
 
     what = scenario(
-        vm("a"), vm("b", mode="npt"), vm("c", memory="4MiB", host_page="2M"), memory="32MiB", quantum="5us", cores=1
+        vm("a"),
+        vm("b", mode="npt"),
+        vm("c", memory="4MiB", host_page="2M"),
+        memory="32MiB",
+        quantum="5us",
+        cores=1,
     )
     streams = [Script([*touches(range(20)), *[("touch", 0, READ, 1000)] * n]) for n in (400, 2000, 2000)]
     with pytest.raises(SpoiltError):
@@ -224,4 +232,6 @@ def test_the_boundaries_are_the_start_and_each_vms_end_and_return() -> None:
     seen: list[str] = []
     run(scenario(vm("a"), vm("b")), check=lambda _, where: seen.append(where))
     assert seen[0] == "the start"
-    assert sorted(seen[1:]) == sorted(f"{what}" for name in "ab" for what in (f"the end of {name}", f"what {name} had was given back"))
+    assert sorted(seen[1:]) == sorted(
+        f"{what}" for name in "ab" for what in (f"the end of {name}", f"what {name} had was given back")
+    )

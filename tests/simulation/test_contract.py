@@ -66,7 +66,9 @@ class Case:
         return 1 + tables if host == 9 else 1
 
     def scenario(self) -> Any:
-        keys = {"host_page": self.host_page, "host_levels": self.host_levels} if self.mode != "native" else {}
+        keys: dict[str, Any] = (
+            {"host_page": self.host_page, "host_levels": self.host_levels} if self.mode != "native" else {}
+        )
         keys |= {"guest_page": self.guest_page, "guest_levels": self.guest_levels, "populate": self.populate}
         size = PAGE << ORDER[self.guest_page]
         workload = {"footprint": self.pages * size, "stride": size, "accesses": self.pages}
@@ -111,7 +113,7 @@ class Words(dict[int, int]):
 
 
 def resolve(simulation: Simulation, machine: VirtualMachine, gva: int) -> tuple[int, int, int] | None:
-    """Return (hpa, guest's leaf level, host's leaf level) of a gva by the oracle's reader; a bare VM has host level 0."""
+    """Return (hpa, guest's leaf level, host's leaf level) of a gva by the oracle's reader; host level 0 if bare."""
     words, registers = Words(simulation.hardware.memory), machine.registers[0]
     if machine.monitor is None:
         found = oracle.translate(words, int(registers.cr3), int(registers.levels), gva)
@@ -178,7 +180,14 @@ def test_every_mode_translates_faults_and_gives_back(case: Case) -> None:
     assert not list(kept(simulation, simulation.vms[0]))
 
 
-UNMAPPING = [Case("native"), Case("ept"), Case("npt"), Case("native", "2M"), Case("ept", "2M"), Case("npt", "2M", "2M")]
+UNMAPPING = [
+    Case("native"),
+    Case("ept"),
+    Case("npt"),
+    Case("native", "2M"),
+    Case("ept", "2M"),
+    Case("npt", "2M", "2M"),
+]
 
 
 def unmap_run(case: Case, steps: list[Any]) -> tuple[Simulation, Any]:
@@ -199,7 +208,7 @@ def test_what_was_unmapped_faults_again_and_nothing_else_does(case: Case, count:
     steps = [*warm, (what, pages[1], count * size), *touches(pages)]
     _, outcome = unmap_run(case, steps)
     assert outcome.vms[0].guest_faults == len(pages) + count
-    # A page taken after an unmap is another guest frame, unless it comes back from the allocator: at most one exit each.
+    # A page after an unmap is another guest frame or one that comes back: at most one exit each.
     _, before = unmap_run(case, warm)
     exits = [sum(count for count, _ in each.vms[0].exits.values()) for each in (before, outcome)]
     assert exits[0] <= exits[1] <= exits[0] + count * size

@@ -18,7 +18,13 @@ MODES = ["native", "ept", "npt"]
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("chunk", [1, 2, 3, 1000])
 def test_where_chunks_end_does_not_matter(mode: str, chunk: int) -> None:
-    steps: list[Any] = [*touches(range(10), WRITE), ("unmap", 2, 3), *touches(range(10)), ("compute", 999), ("touch", 1, READ)]
+    steps: list[Any] = [
+        *touches(range(10), WRITE),
+        ("unmap", 2, 3),
+        *touches(range(10)),
+        ("compute", 999),
+        ("touch", 1, READ),
+    ]
     figures = [run(scenario(vm(mode=mode)), [Script(steps, chunk=size)])[1].vms[0] for size in (chunk, 1 << 16)]
     assert figures[0].cycles == figures[1].cycles
     assert figures[0].counters == figures[1].counters
@@ -26,7 +32,13 @@ def test_where_chunks_end_does_not_matter(mode: str, chunk: int) -> None:
 
 
 def test_operations_at_the_ends_of_a_stream_are_carried_out() -> None:
-    steps: list[Any] = [("compute", 100), ("unmap", 0, 5), ("touch", 0, READ), ("unmap", 0, 1), ("compute", 1000)]
+    steps: list[Any] = [
+        ("compute", 100),
+        ("unmap", 0, 5),
+        ("touch", 0, READ),
+        ("unmap", 0, 1),
+        ("compute", 1000),
+    ]
     _, outcome = run(scenario(vm(workload={"compute": 0})), [Script(steps)])
     assert outcome.vms[0].cycles["compute"] == 1100
     # An unmap costs the kernel's work for each page that was there: one.
@@ -62,7 +74,12 @@ def test_memory_unmapped_natively_is_the_hosts_when_the_vcpu_gets_there_not_befo
     a = Script([*touches(range(122)), ("touch", 99, READ, 10_000_000), ("unmap", 0, 90), ("touch", 99, READ)])
     b = Script([("compute", 1_000_000), *touches(range(30))])
     what = scenario(
-        vm("a", mode="native"), vm("b", mode="native"), memory="640KiB", cores=2, watermarks=TIGHT, quantum="100ms"
+        vm("a", mode="native"),
+        vm("b", mode="native"),
+        memory="640KiB",
+        cores=2,
+        watermarks=TIGHT,
+        quantum="100ms",
     )
     _, outcome = run(what, [a, b])
     assert outcome.ending is None
@@ -104,7 +121,10 @@ def test_pages_freed_by_unmap_are_used_again(mode: str) -> None:
 def test_every_access_of_a_stream_is_made_in_order() -> None:
     """Writes and reads counted, whatever the slices: a budget never loses or repeats a run."""
     rng = np.random.default_rng(3)
-    steps = [("touch", int(page), int(kind), int(times)) for page, kind, times in rng.integers((0, 0, 1), (50, 2, 9), (500, 3))]
+    steps = [
+        ("touch", int(page), int(kind), int(times))
+        for page, kind, times in rng.integers((0, 0, 1), (50, 2, 9), (500, 3))
+    ]
     writes = sum(step[3] for step in steps if step[2] == WRITE)
     for quantum in ("1us", "7us", "10ms"):
         what = scenario(vm("a"), vm("b", mode="native"), quantum=quantum)

@@ -23,7 +23,13 @@ def test_a_host_too_small_for_a_lazy_vm_says_who_asked_and_when(mode: str) -> No
     assert ending is not None
     assert (ending.vm, ending.time) == ("big", outcome.end)
     assert ending.asked == ("64 pages" if mode == "native" else "8 pages")
-    for said in ("big", ending.asked, f"cycle {ending.time}", f"{simulation.host.free} of 100 frames", "4 of them"):
+    for said in (
+        "big",
+        ending.asked,
+        f"cycle {ending.time}",
+        f"{simulation.host.free} of 100 frames",
+        "4 of them",
+    ):
         assert said in ending.message
     (figures,) = outcome.vms
     assert not figures.finished

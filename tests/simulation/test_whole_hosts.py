@@ -9,8 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from tests.simulation.small import PAGE, READ, WRITE, Script, Simulation, run, scenario, time_adds_up, vm
+from tests.simulation.small import PAGE, READ, WRITE, Script, run, scenario, time_adds_up, vm
 from vmsim.machine.buddy import State
+from vmsim.simulation import Simulation
 
 PAGES = 60  # that a script reaches
 
@@ -85,7 +86,12 @@ class Hosts(RuleBasedStateMachine):
         self.script(which).extend(("touch", page, WRITE) for page in range(first, first + count))
 
     @precondition(lambda self: self.tables)
-    @rule(which=st.integers(0, 3), what=st.sampled_from(["unmap", "map"]), page=st.integers(0, PAGES), count=st.integers(1, 50))
+    @rule(
+        which=st.integers(0, 3),
+        what=st.sampled_from(["unmap", "map"]),
+        page=st.integers(0, PAGES),
+        count=st.integers(1, 50),
+    )
     def unmap(self, which: int, what: str, page: int, count: int) -> None:
         self.script(which).append((what, page, count))
 

@@ -235,6 +235,6 @@ def free_owned(zones, frames, owner):
     count = 0
     for pfn in range(len(frames)):
         if frames[pfn].owner == owner:
-            _free(zones[0], frames, pfn, 0)
+            _free(zones[0], frames, pfn, np.int64(0))
             count += 1
     return count

@@ -200,8 +200,8 @@ def populate(
             if zones[0].free < missing + (1 << order):
                 return address
             for number in range(missing):
-                tables[number] = allocate(zones, frames, 0, State.TABLE, owner)
-            pages[0] = allocate(zones, frames, order, State.GUEST, owner)
+                tables[number] = allocate(zones, frames, np.int64(0), np.int64(State.TABLE), owner)
+            pages[0] = allocate(zones, frames, order, np.int64(State.GUEST), owner)
             if pages[0] == NO_FRAME:
                 free_many(zones, frames, 0, tables[:missing])
                 return address

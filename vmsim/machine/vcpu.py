@@ -144,7 +144,7 @@ def run(cores, number, llcs, vms, memory, address, count, kind, cursor, limit, b
             writes += times
         if data_caches:
             within = (1 << (12 + 9 * ((translation >> SIZE_SHIFT) & 3))) - 1
-            served = reference(core, llc, (translation & FRAME & ~within) | (gva & within), 0)
+            served = reference(core, llc, (translation & FRAME & ~within) | (gva & within), np.int64(0))
             vm.data_refs[served] += 1
             vm.data_refs[0] += times - 1
             base += core.latency[served] + (times - 1) * core.latency[0]

@@ -184,7 +184,7 @@ def nested_walk(core, llc, vm, memory, gpa, write, guest):
             core.nested_pml5e,
             core.pwc_present[NESTED],
             vm,
-            NESTED,
+            np.int64(NESTED),
             level,
             table,
             gpa,
@@ -265,7 +265,16 @@ def guest_walk(core, llc, vm, memory, gva, write):
     plain = core.pwc_style != PwcStyle.ENTRY and not vm.logging
     if prefixes:
         level, table = _start(
-            core.pde, core.pdpte, core.pml4e, core.pml5e, core.pwc_present[GUEST], vm, GUEST, level, table, gva
+            core.pde,
+            core.pdpte,
+            core.pml4e,
+            core.pml5e,
+            core.pwc_present[GUEST],
+            vm,
+            np.int64(GUEST),
+            level,
+            table,
+            gva,
         )
     if table == MISS:
         table = vm.cr3
