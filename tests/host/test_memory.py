@@ -53,8 +53,7 @@ def test_the_min_watermark_is_clamped() -> None:
 
 def pages(event: simpy.Event) -> np.ndarray:
     """Return what a request was granted."""
-    granted: np.ndarray = event.value
-    return granted
+    return np.asarray(event.value)
 
 
 def host(frames: int = 64, low: tuple[int, int, int] = (8, 10, 12)) -> HostMemory:
