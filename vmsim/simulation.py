@@ -76,6 +76,7 @@ class VirtualMachine:
             quantum=simulation.scenario.quantum,
             switch_cycles=simulation.scenario.cpu.cost.context_switch,
             progress=(lambda done: progress(spec.name, done, stream.accesses)) if progress else lambda _: None,
+            boundary=simulation.boundary,
         )
         self.pool: PagePool | None = None
         self.monitor: Tdp | None = None

@@ -47,6 +47,7 @@ class Vcpu:
         quantum: int,
         switch_cycles: int,
         progress: Callable[[int], None] = lambda _: None,
+        boundary: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.env = env
         self.hardware = hardware
@@ -59,6 +60,7 @@ class Vcpu:
         self.cycles: Counter[str] = Counter(dict.fromkeys(CAUSES, 0))
         self.waits: Counter[str] = Counter(dict.fromkeys(WAITS, 0))
         self.progress = progress
+        self.boundary = boundary
         self.done = 0
         self.since: tuple[str, int] | None = None  # what it waits for now, and from when
         self.owed = 0  # cycles used and not yet paid in simulated time
@@ -176,6 +178,7 @@ class Vcpu:
     def _next_slice(self) -> Process:
         """Settle, and let a waiting vCPU have the core."""
         yield self.settle()
+        self.boundary("the end of a time slice")
         if self.scheduler.contended:
             self.leave()
             yield from self.enter()

@@ -24,6 +24,7 @@ __all__ = [
     "lookup_large",
     "lookup_small_l1",
     "lookup_small_l2",
+    "set_at",
     "set_of",
     "tag_of",
 ]
@@ -38,34 +39,39 @@ def tag_of(asid, gva, size):
 
 
 @leaf
-def set_of(sets, fold, tag):
-    """Return the set a tag lives in: the low bits of its vpn, with the bits `fold` places up folded in by XOR."""
-    vpn = (tag & ((1 << ASID_SHIFT) - 1)) >> 2
+def set_at(sets, fold, vpn):
+    """Return the set of a vpn: its low bits, with the bits `fold` places up folded in by XOR."""
     return np.uint64((vpn ^ (vpn >> fold)) & (len(sets) - 1))
 
 
 @leaf
-def lookup_small_l1(core, tag):
+def set_of(sets, fold, tag):
+    """Return the set a tag lives in."""
+    return set_at(sets, fold, (tag & ((1 << ASID_SHIFT) - 1)) >> 2)
+
+
+@leaf
+def lookup_small_l1(core, vpn, tag):
     """Return the translation of a 4 KiB page from the first level, or MISS: the path of nearly every access."""
-    return lookup(core.l1_tlb0, set_of(core.l1_tlb0, core.l1_fold[0], tag), tag)
+    return lookup(core.l1_tlb0, set_at(core.l1_tlb0, core.l1_fold[0], vpn), tag)
 
 
 @leaf
-def lookup_small_l2(core, tag):
+def lookup_small_l2(core, vpn, tag):
     """Return the translation of a 4 KiB page from the second level, or MISS."""
-    return lookup(core.l2_tlb0, set_of(core.l2_tlb0, core.l2_fold[0], tag), tag)
+    return lookup(core.l2_tlb0, set_at(core.l2_tlb0, core.l2_fold[0], vpn), tag)
 
 
 @leaf
-def fill_small_l1(core, tag, translation):
+def fill_small_l1(core, vpn, tag, translation):
     """Keep the translation of a 4 KiB page in the first level."""
-    fill(core.l1_tlb0, set_of(core.l1_tlb0, core.l1_fold[0], tag), tag, translation)
+    fill(core.l1_tlb0, set_at(core.l1_tlb0, core.l1_fold[0], vpn), tag, translation)
 
 
 @leaf
-def fill_small_l2(core, tag, translation):
+def fill_small_l2(core, vpn, tag, translation):
     """Keep the translation of a 4 KiB page in the second level."""
-    fill(core.l2_tlb0, set_of(core.l2_tlb0, core.l2_fold[0], tag), tag, translation)
+    fill(core.l2_tlb0, set_at(core.l2_tlb0, core.l2_fold[0], vpn), tag, translation)
 
 
 @kernel

@@ -9,7 +9,7 @@ import numpy as np
 from vmsim.jit import kernel
 from vmsim.machine.caches import reference
 from vmsim.machine.flush import forget_faulting
-from vmsim.machine.formats import DIRTY, FRAME, SIZE_SHIFT, WRITE
+from vmsim.machine.formats import DIRTY, FRAME, PAGE_SHIFT, SIZE_SHIFT, WRITE
 from vmsim.machine.layout import Count
 from vmsim.machine.sets import MISS
 from vmsim.machine.tlb import (
@@ -47,6 +47,7 @@ def _translate(core, llc, vm, memory, gva, write, translation):
     Returns GUEST_FAULT or NESTED_FAULT where there is none.
     """
     need = WRITE | DIRTY if write else 0
+    vpn = gva >> PAGE_SHIFT
     tag = tag_of(vm.asid, gva, 0)
     size = 0
     level = 1
@@ -54,13 +55,13 @@ def _translate(core, llc, vm, memory, gva, write, translation):
         level, size, translation = lookup_large(core, vm.asid, gva)
     if translation == MISS and core.l2_home[0] == 0:
         level = 2
-        translation = lookup_small_l2(core, tag)
+        translation = lookup_small_l2(core, vpn, tag)
     if translation != MISS and translation & need == need:
         if level == 2:
             vm.counters[Count.L1_TLB_MISSES] += 1
             vm.counters[Count.L2_TLB_CYCLES] += core.l2_tlb_cycles
             if size == 0:
-                fill_small_l1(core, tag, translation)
+                fill_small_l1(core, vpn, tag, translation)
             else:
                 fill_large_l1(core, size, tag_of(vm.asid, gva, size), translation)
         return translation
@@ -79,8 +80,8 @@ def _translate(core, llc, vm, memory, gva, write, translation):
         size = (translation >> SIZE_SHIFT) & 3
         if size == 0:
             if core.l2_home[0] == 0:
-                fill_small_l2(core, tag, translation)
-            fill_small_l1(core, tag, translation)
+                fill_small_l2(core, vpn, tag, translation)
+            fill_small_l1(core, vpn, tag, translation)
         else:
             tag = tag_of(vm.asid, gva, size)
             fill_large_l2(core, size, tag, translation)
@@ -130,7 +131,8 @@ def run(cores, number, llcs, vms, memory, address, count, kind, cursor, limit, b
         place = np.uint64(cursor)
         gva = address[place] & mask
         write = kind[place] == WRITES
-        translation = lookup_small_l1(core, tag_of(asid, gva, 0))
+        vpn = gva >> PAGE_SHIFT
+        translation = lookup_small_l1(core, vpn, asid | vpn << 2)
         if translation < 0 or (write and translation & (WRITE | DIRTY) != WRITE | DIRTY):
             translation = _translate(core, llc, vm, memory, gva, write, translation)
             spent = vm.walk_cycles - walked + vm.counters[Count.L2_TLB_CYCLES] - l2_cycles

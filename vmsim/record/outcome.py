@@ -64,7 +64,7 @@ class Transfer:
 
     time: int
     vm: str
-    what: str  # initial, grant, spare, return
+    what: str  # grant, spare, return
     pages: int
     level: int
     host_free: int
