@@ -178,7 +178,7 @@ class Vcpu:
     def _next_slice(self) -> Process:
         """Settle, and let a waiting vCPU have the core."""
         yield self.settle()
-        self.boundary("the end of a time slice")
+        self.boundary("a time slice ran out")
         if self.scheduler.contended:
             self.leave()
             yield from self.enter()

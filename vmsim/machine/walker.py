@@ -245,7 +245,7 @@ def _guest_fault(vm, gva, entry, write):
     return GUEST_FAULT
 
 
-@leaf
+@kernel
 def guest_walk(core, llc, vm, memory, gva, write):
     """Walk the guest's tables for `gva`, and the nested ones at each step where the VM has them.
 
