@@ -47,7 +47,7 @@ def keyed(pair: Pair) -> list[dict[str, list[tuple[Any, Any]]]]:
 
 
 def caches(pair: Pair) -> list[Any]:
-    return [pair.llc["sets"]["tag"].tolist()] + [pair.cores[name]["tag"].tolist() for name in ("l1", "l2")]
+    return [pair.llc["tag"].tolist()] + [pair.cores[name]["tag"].tolist() for name in ("l1", "l2")]
 
 
 @given(seed=SEEDS, mode=MODES)

@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.oracle.lru import Sets
-from vmsim.machine.sets import EMPTY, MISS, drop, fill, keyed_set, lookup, tag_set, touch
+from vmsim.jit import kernel
+from vmsim.machine import sets
+from vmsim.machine.sets import EMPTY, MISS, keyed_set, tag_set
+
+drop, fill, lookup, touch = (
+    kernel(getattr(each, "py_func", each)) for each in (sets.drop, sets.fill, sets.lookup, sets.touch)
+)
 
 WAYS, SETS = 3, 2
 KEYS = st.integers(0, 9)

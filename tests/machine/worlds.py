@@ -126,7 +126,7 @@ class Pair:
                 assert contents(self.cores[number], name) == expected(name, sets), name
             for name, sets in zip(("l1", "l2"), twin.caches, strict=True):
                 assert lines(self.cores[number][name]) == keys(sets), name
-        assert lines(self.llc[0].sets) == keys(self.twin_llc.sets)
+        assert lines(self.llc) == keys(self.twin_llc.sets)
         words = self.world.words
         assert {hpa: int(self.memory[hpa >> 3]) for hpa in words} == words
 

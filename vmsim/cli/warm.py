@@ -36,24 +36,25 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
         print_json({"cpus": done, "wall_seconds": round(time.perf_counter() - started, 3)})
 
 
-def compile_one(name: str) -> tuple[str, float]:
-    """Compile for one CPU, or load what is in the cache; return its name and the seconds that took."""
+def compile_one(name: str, whole: bool) -> tuple[str, float]:
+    """Compile for one CPU, or load what is in the cache; return its name and the seconds that took.
+
+    Unless `whole`, leave out what does not depend on the CPU.
+    """
     from vmsim.scenario import Cpu
-    from vmsim.simulation import warm
+    from vmsim.simulation import warm, warm_core
 
     started = time.perf_counter()
-    warm(Cpu.load(name))
+    (warm if whole else warm_core)(Cpu.load(name))
     return name, time.perf_counter() - started
 
 
 def _compiled(cpus: list[str]) -> Iterator[tuple[str, float]]:
     """Yield names and seconds as they are done, two CPUs at a time where there are cores for it."""
-    # The first alone: what does not depend on the geometry is then in the cache for the others.
-    yield compile_one(cpus[0])
-    workers = min(2, os.cpu_count() or 1, len(cpus) - 1)
+    workers = min(2, os.cpu_count() or 1, len(cpus))
     if workers < 2:
-        yield from map(compile_one, cpus[1:])
+        yield from (compile_one(name, name == cpus[0]) for name in cpus)
         return
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(compile_one, name) for name in cpus[1:]]):
+        for future in as_completed([pool.submit(compile_one, name, name == cpus[0]) for name in cpus]):
             yield future.result()

@@ -14,7 +14,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from vmsim.jit import kernel, leaf
+from vmsim.jit import kernel, leaf, routine
 
 __all__ = [
     "FRAME_RECORD",
@@ -153,7 +153,7 @@ def _steal(zone, frames, order, mobility):
     return pfn
 
 
-@kernel
+@routine
 def _allocate(zone, frames, order, state, owner):
     mobility = UNMOVABLE if state == State.TABLE else MOVABLE
     found = order
@@ -174,7 +174,7 @@ def _allocate(zone, frames, order, state, owner):
     return pfn
 
 
-@kernel
+@routine
 def _free(zone, frames, pfn, order):
     for each in range(pfn, pfn + (1 << order)):
         frames[each].state = State.FREE

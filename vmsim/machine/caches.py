@@ -26,13 +26,13 @@ class Served(IntEnum):
 
 
 @leaf
-def line_set(llc, line):
+def line_set(core, llc, line):
     """Return the LLC set of a line; a sliced LLC spreads lines over its slices by a hash (here multiplicative)."""
-    sets = len(llc.sets)
-    if llc.slices == 1:
-        return np.uint64(line & (sets - 1))
-    per_slice = sets // llc.slices
-    piece = (((line * _MIX) >> 40) & 0xFFFF) * llc.slices >> 16
+    slices = core.llc_slices
+    if slices == 1:
+        return np.uint64(line & (len(llc) - 1))
+    per_slice = len(llc) // slices
+    piece = (((line * _MIX) >> 40) & 0xFFFF) * slices >> 16
     return np.uint64(piece * per_slice + (line & (per_slice - 1)))
 
 
@@ -44,6 +44,6 @@ def reference(core, llc, hpa, first):
         return Served.L1
     if touch(core.l2, np.uint64(line & (len(core.l2) - 1)), line):
         return Served.L2
-    if touch(llc.sets, line_set(llc, line), line):
+    if touch(llc, line_set(core, llc, line), line):
         return Served.LLC
     return Served.DRAM

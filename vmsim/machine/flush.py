@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmsim.jit import kernel
+from vmsim.jit import kernel, routine
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.pwc import prefix_set
 from vmsim.machine.sets import EMPTY, drop
@@ -82,13 +82,13 @@ def _flush_walk_caches(cores: np.ndarray, asid: int) -> None:
     cores["pwc"]["tag"] = EMPTY
 
 
-@kernel
+@routine
 def _drop_prefix(sets, asid, address, shift):
     prefix = address >> shift
     drop(sets, prefix_set(sets, prefix), asid | prefix)
 
 
-@kernel
+@routine
 def forget_faulting(core, asid, gva, gpa, code):
     """Forget what a faulting access used, so that the fault does not recur once its cause is mended.
 

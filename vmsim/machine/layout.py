@@ -92,12 +92,14 @@ _SETTINGS = (
     "walk_start",
     "ad_cycles",
     "data_caches",
+    "llc_slices",
 )
 
 
 # One type object for one geometry: numba's dispatcher compares types by identity first, and by value, which for a
 # core takes 10 us, only where that fails.
 Shape = tuple[tuple[str, int, int], ...]
+_llc_set = cache(tag_set)
 
 
 def _shape(units: Mapping[str, Unit]) -> Shape:
@@ -112,11 +114,6 @@ def _core_type(keyed: Shape, caches: Shape) -> np.dtype:
     fields += [("pwc_present", "i8", (2,)), ("latency", "i8", (4,)), ("sizes", "i8"), ("ntlb_entries", "i8")]
     fields += [(name, "i8") for name in _SETTINGS]
     return np.dtype((np.record, fields))
-
-
-@cache
-def _llc_type(sets: int, ways: int) -> np.dtype:
-    return np.dtype((np.record, [("sets", tag_set(ways), (sets,)), ("slices", "i8")]))
 
 
 def make_cores(geometry: Geometry, count: int) -> np.ndarray:
@@ -149,11 +146,9 @@ def make_cores(geometry: Geometry, count: int) -> np.ndarray:
 
 
 def make_llc(geometry: Geometry) -> np.ndarray:
-    """Return the empty last-level cache that all cores share, shape (1,)."""
-    unit = geometry.llc
-    llc = np.zeros(1, _llc_type(unit.sets, unit.ways))
-    llc["sets"]["tag"] = EMPTY
-    llc["slices"] = geometry.llc_slices
+    """Return the empty last-level cache that all cores share, shape (sets,)."""
+    llc = np.zeros(geometry.llc.sets, _llc_set(geometry.llc.ways))
+    llc["tag"] = EMPTY
     return llc
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmsim.jit import kernel, leaf
+from vmsim.jit import leaf, routine
 
 __all__ = [
     "EMPTY",
@@ -95,11 +95,11 @@ def _fill(sets, index, tag, value):
 # Inlined where speed counts; called elsewhere, so that rare paths do not repeat the code.
 lookup = leaf(_lookup)
 fill = leaf(_fill)
-lookup_called = kernel(_lookup)
-fill_called = kernel(_fill)
+lookup_called = routine(_lookup)
+fill_called = routine(_fill)
 
 
-@kernel
+@routine
 def drop(sets, index, tag):
     """Empty the way that holds `tag`, if any; the others keep their age and the empty way becomes the oldest."""
     tags = sets[index].tag

@@ -203,7 +203,7 @@ def populate(
                 tables[number] = allocate(zones, frames, np.int64(0), np.int64(State.TABLE), owner)
             pages[0] = allocate(zones, frames, order, np.int64(State.GUEST), owner)
             if pages[0] == NO_FRAME:
-                free_many(zones, frames, 0, tables[:missing])
+                free_many(zones, frames, np.int64(0), tables[:missing])
                 return address
             map_pages(
                 memory,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmsim.jit import kernel, leaf
+from vmsim.jit import leaf, routine
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.sets import MISS, drop, fill, fill_called, lookup, lookup_called
 
@@ -74,7 +74,7 @@ def fill_small_l2(core, vpn, tag, translation):
     fill(core.l2_tlb0, set_at(core.l2_tlb0, core.l2_fold[0], vpn), tag, translation)
 
 
-@kernel
+@routine
 def lookup_large(core, asid, gva):
     """Return (level, size, translation) of a 2 MiB or 1 GiB page from level 1 or 2, or (0, 0, MISS)."""
     for size in range(1, 3):
@@ -106,7 +106,7 @@ def lookup_large(core, asid, gva):
     return 0, 0, MISS
 
 
-@kernel
+@routine
 def fill_large_l1(core, size, tag, translation):
     """Keep the translation of a 2 MiB or 1 GiB page in the first level."""
     core.sizes |= 1 << size
@@ -119,7 +119,7 @@ def fill_large_l1(core, size, tag, translation):
         fill_called(core.l1_tlb2, set_of(core.l1_tlb2, core.l1_fold[2], tag), tag, translation)
 
 
-@kernel
+@routine
 def fill_large_l2(core, size, tag, translation):
     """Keep the translation of a 2 MiB or 1 GiB page in the second level, if that keeps pages of this size."""
     home = core.l2_home[size]
@@ -131,7 +131,7 @@ def fill_large_l2(core, size, tag, translation):
         fill_called(core.l2_tlb2, set_of(core.l2_tlb2, core.l2_fold[2], tag), tag, translation)
 
 
-@kernel
+@routine
 def drop_page(core, size, tag):
     """Remove one translation from both levels."""
     home = core.l1_home[size]

@@ -6,7 +6,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from vmsim.jit import kernel
+from vmsim.jit import kernel, routine
 from vmsim.machine.caches import reference
 from vmsim.machine.flush import forget_faulting
 from vmsim.machine.formats import DIRTY, FRAME, PAGE_SHIFT, SIZE_SHIFT, WRITE
@@ -40,7 +40,7 @@ class Reason(IntEnum):
 WRITES = 1  # the kind of access that writes (workloads.Kind.WRITE)
 
 
-@kernel
+@routine
 def _translate(core, llc, vm, memory, gva, write, translation):
     """Return the translation of `gva` where the first probe, `translation`, did not do: from a TLB or by a walk.
 
@@ -90,12 +90,12 @@ def _translate(core, llc, vm, memory, gva, write, translation):
 
 
 @kernel
-def run(cores, number, llcs, vms, memory, address, count, kind, cursor, limit, budget):
+def run(cores, number, llc, vms, memory, address, count, kind, cursor, limit, budget):
     """Make the accesses [cursor, limit) of a stream on one core until one needs software or the budget is used.
 
     Parameters
     ----------
-    cores, llcs, vms : record arrays
+    cores, llc, vms : record arrays
         From layout.make_cores, make_llc, make_vm; core `number` runs VM 0 of `vms`.
     memory : int64[:]
         Host-physical memory.
@@ -113,7 +113,6 @@ def run(cores, number, llcs, vms, memory, address, count, kind, cursor, limit, b
         gva, gpa (-1 for a guest's page fault) and error code.
     """
     core = cores[number]
-    llc = llcs[0]
     vm = vms[0]
     mask = (1 << (12 + 9 * vm.levels)) - 1
     asid = vm.asid

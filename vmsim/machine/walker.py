@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmsim.jit import kernel, leaf
+from vmsim.jit import leaf, routine
 from vmsim.machine.caches import Served, reference
 from vmsim.machine.formats import (
     ACCESSED,
@@ -100,7 +100,7 @@ def _note(vm, hpa, guest, nested, served):
         vm.logged += 1
 
 
-@kernel
+@routine
 def _fetch_kept(core, llc, vm, memory, hpa, present, level, guest, nested):
     """Return the entry at `hpa` as `_fetch` does, from the entry-style cache if it is there, and note it in the log."""
     cached = _cached(core, level, nested)
@@ -138,7 +138,7 @@ def _fetch(core, llc, vm, memory, plain, hpa, present, level, guest, nested):
     return entry
 
 
-@kernel
+@routine
 def _mark(core, vm, memory, hpa, marks):
     """Set accessed or dirty flags in the entry at `hpa`; a copy that the entry-style cache keeps follows."""
     entry = read_word(memory, hpa) | marks
@@ -215,7 +215,7 @@ def nested_walk(core, llc, vm, memory, gpa, write, guest):
     return _frame_within(entry, gpa, level) | flags
 
 
-@kernel
+@routine
 def _host(core, llc, vm, memory, gpa, write, guest):
     """Return the host's translation of `gpa` (as nested_walk does), from the nested TLB where it is there."""
     if not core.ntlb_entries:
@@ -245,7 +245,7 @@ def _guest_fault(vm, gva, entry, write):
     return GUEST_FAULT
 
 
-@kernel
+@leaf
 def guest_walk(core, llc, vm, memory, gva, write):
     """Walk the guest's tables for `gva`, and the nested ones at each step where the VM has them.
 
