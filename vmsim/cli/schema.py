@@ -1,23 +1,33 @@
-"""``vmsim schema``: the JSON Schema of scenario files."""
+"""``vmsim schema``: the JSON Schema of scenario files, or of sweep files."""
 
 from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 import click
 
 
 @click.command()
+@click.argument("what", type=click.Choice(["scenario", "sweep"]), default="scenario")
 @click.option("--json", "as_json", is_flag=True, help="Plain text even on a terminal.")
-def command(as_json: bool) -> None:
-    """Print the JSON Schema of scenario files, for editors that complete and check TOML."""
-    from vmsim.scenario import Scenario
-
-    text = json.dumps(Scenario.json_schema(), indent=2, ensure_ascii=False)
+def command(what: str, as_json: bool) -> None:
+    """Print the JSON Schema of scenario files, or of sweep files, for editors that complete and check TOML."""
+    text = json.dumps(_schema(what), indent=2, ensure_ascii=False)
     if as_json or not sys.stdout.isatty():
         click.echo(text)
     else:
         from rich.console import Console
 
         Console().print_json(text, indent=2)
+
+
+def _schema(what: str) -> dict[str, Any]:
+    if what == "sweep":
+        from vmsim.sweeps.spec import Sweep
+
+        return Sweep.json_schema()
+    from vmsim.scenario import Scenario
+
+    return Scenario.json_schema()

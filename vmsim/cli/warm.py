@@ -36,25 +36,42 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
         print_json({"cpus": done, "wall_seconds": round(time.perf_counter() - started, 3)})
 
 
-def compile_one(name: str, whole: bool) -> tuple[str, float]:
-    """Compile for one CPU, or load what is in the cache; return its name and the seconds that took.
+def compile_group(names: list[str], whole: bool) -> list[tuple[str, float]]:
+    """Compile for CPUs that share a geometry, or load what is in the cache; return names and the seconds each took.
 
     Unless `whole`, leave out what does not depend on the CPU.
     """
     from vmsim.scenario import Cpu
     from vmsim.simulation import warm, warm_core
 
-    started = time.perf_counter()
-    (warm if whole else warm_core)(Cpu.load(name))
-    return name, time.perf_counter() - started
+    done = []
+    for name in names:
+        started = time.perf_counter()
+        (warm if whole else warm_core)(Cpu.load(name))
+        done.append((name, time.perf_counter() - started))
+    return done
+
+
+def _groups(cpus: list[str]) -> list[list[str]]:
+    """Return the CPUs by what is compiled for them: the shapes of a core and of the LLC's sets."""
+    from vmsim.hardware import Hardware
+    from vmsim.scenario import Cpu
+
+    groups: dict[object, list[str]] = {}
+    for name in cpus:
+        hardware = Hardware.of(Cpu.load(name), cores=1, frames=1)
+        groups.setdefault((hardware.cores.dtype, hardware.llc.dtype), []).append(name)
+    return list(groups.values())
 
 
 def _compiled(cpus: list[str]) -> Iterator[tuple[str, float]]:
-    """Yield names and seconds as they are done, two CPUs at a time where there are cores for it."""
-    workers = min(2, os.cpu_count() or 1, len(cpus))
+    """Yield names and seconds as they are done, two geometries at a time where there are cores for it."""
+    groups = _groups(cpus)
+    workers = min(2, os.cpu_count() or 1, len(groups))
     if workers < 2:
-        yield from (compile_one(name, name == cpus[0]) for name in cpus)
+        for names in groups:
+            yield from compile_group(names, names is groups[0])
         return
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(compile_one, name, name == cpus[0]) for name in cpus]):
-            yield future.result()
+        for future in as_completed([pool.submit(compile_group, names, names is groups[0]) for names in groups]):
+            yield from future.result()

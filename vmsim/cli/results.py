@@ -1,0 +1,97 @@
+"""``vmsim results``: what sweeps have left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+_FOLDER = click.Path(path_type=Path)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group()
+def command() -> None:
+    """List, merge, export and verify the results of sweeps."""
+
+
+@command.command("ls")
+@click.argument("folders", nargs=-1, required=True, type=_FOLDER, metavar="DIR...")
+@click.option("--failures", "show_failures", is_flag=True, help="List the points that failed, with their errors.")
+@_JSON
+def list_(folders: tuple[Path, ...], show_failures: bool, as_json: bool) -> None:
+    """Say what is in stores: points, rows, failures."""
+    from vmsim.cli.screen import print_json, print_table
+    from vmsim.sweeps.merging import contents
+    from vmsim.sweeps.tables import read_failures
+
+    if show_failures:
+        failed = [(folder, row) for folder in folders for row in read_failures(folder).to_dict("records")]
+        if as_json:
+            print_json([{"folder": str(folder), **row} for folder, row in failed])
+        else:
+            for folder, row in failed:
+                click.echo(f"{folder}: {row['point']}\n{row['failure']}")
+        return
+    found = {str(folder): contents(folder) for folder in folders}
+    if as_json:
+        print_json({folder: each._asdict() for folder, each in found.items()})
+        return
+    columns = {"folder": "left", "points": "right", "rows": "right", "failures": "right", "state": "left"}
+    rows = [
+        [folder, each.points, each.rows, each.failures, "unfinished" if each.waiting else "whole"]
+        for folder, each in found.items()
+    ]
+    print_table("Sweeps", columns, rows)
+
+
+@command.command()
+@click.argument("folders", nargs=-1, required=True, type=_FOLDER, metavar="DIR...")
+@click.option("--out", required=True, type=_FOLDER, metavar="DIR", help="A new folder.")
+@_JSON
+def merge(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
+    """Put the results of several stores into a new one, each point once.
+
+    Different results for the same point are an error.
+    """
+    from vmsim.cli.screen import print_json
+    from vmsim.sweeps.merging import merge as merge_all
+
+    made = merge_all(folders, out)
+    if as_json:
+        print_json({"folder": str(out), **made._asdict()})
+    else:
+        click.echo(f"{made.points:,} points, {made.rows:,} rows are in {out}.")
+
+
+@command.command()
+@click.argument("folder", type=_FOLDER, metavar="DIR")
+@click.argument("file", type=_FOLDER)
+@_JSON
+def export(folder: Path, file: Path, as_json: bool) -> None:
+    """Write all results to one FILE, CSV or Parquet as its name ends."""
+    from vmsim.cli.screen import print_json
+    from vmsim.sweeps.merging import export as export_all
+
+    rows = export_all(folder, file)
+    if as_json:
+        print_json({"file": str(file), "rows": rows})
+    else:
+        click.echo(f"{rows:,} rows are in {file}.")
+
+
+@command.command()
+@click.argument("folder", type=_FOLDER, metavar="DIR")
+@click.option("--repair", is_flag=True, help="Make the manifest again from the parts, if they are whole.")
+@_JSON
+def verify(folder: Path, repair: bool, as_json: bool) -> int:
+    """Read every part and compare it with the manifest. Exit code 1 says that something is wrong."""
+    from vmsim.cli.screen import print_json
+    from vmsim.sweeps.merging import verify as verify_all
+
+    problems = verify_all(folder, repair=repair)
+    if as_json:
+        print_json({"folder": str(folder), "problems": problems})
+    else:
+        click.echo("\n".join(problems) or f"{folder}: whole.")
+    return 1 if problems else 0

@@ -1,0 +1,111 @@
+"""``vmsim sweep``: simulate a scenario at many points."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+if TYPE_CHECKING:
+    from vmsim.sweeps.estimate import Estimate
+    from vmsim.sweeps.plan import Plan
+    from vmsim.sweeps.spec import Sweep
+
+FAILED: Final = 1
+"""Exit code where points failed."""
+
+_FILE = click.Path(path_type=Path)
+_SHOWN: Final = 20
+
+
+@click.command()
+@click.argument("file", type=_FILE)
+@click.option("--out", type=_FILE, metavar="DIR", help="Where results are kept; FILE with .results if left out.")
+@click.option("--jobs", type=click.IntRange(1, 4096), metavar="N", help="Processes; all cores if left out.")
+@click.option("--dry-run", is_flag=True, help="Print the points that are missing and about how long they take.")
+@click.option("--retries", type=click.IntRange(0, 100), default=1, show_default=True, help="Of a point that fails.")
+@click.option("--again", is_flag=True, help="Run points again whose failure is recorded.")
+@click.option("--scheduler", metavar="ADDRESS", help="Run on a Dask cluster: an address, or a TOML file for SLURM.")
+@click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one a line.")
+def command(
+    file: Path,
+    out: Path | None,
+    jobs: int | None,
+    dry_run: bool,
+    retries: int,
+    again: bool,
+    scheduler: str | None,
+    as_json: bool,
+) -> int:
+    """Simulate a scenario at many points of its parameters, in parallel.
+
+    FILE is a sweep in TOML. Points whose results are in DIR are not run again, so the same command goes on where it
+    was interrupted. Ctrl-C lets running points end; a second one drops them. Exit code 1 says that points failed.
+    """
+    from vmsim.sweeps.spec import Sweep
+
+    sweep = Sweep.load(file)
+    out = out or file.with_suffix(".results")
+    if dry_run:
+        return _dry_run(sweep, out, jobs, as_json)
+
+    from vmsim.cli.sweep_screen import listening
+    from vmsim.sweeps.driver import run_sweep
+
+    executor = None
+    if scheduler:
+        from vmsim.sweeps.cluster import connect
+
+        executor = partial(connect, scheduler)
+    with listening(as_json) as listener:
+        summary = run_sweep(sweep, out, executor=executor, jobs=jobs, retries=retries, again=again, listener=listener)
+    if summary.interrupted:
+        raise KeyboardInterrupt
+    if not as_json:
+        failed = f" {summary.failed:,} failed: vmsim results ls --failures {out}." if summary.failed else ""
+        click.echo(
+            f"{summary.points:,} points: {summary.recorded:,} were there, {summary.done:,} done in "
+            f"{summary.seconds:.1f} s.{failed} The results are in {out}."
+        )
+    return FAILED if summary.failed else 0
+
+
+def _dry_run(sweep: Sweep, out: Path, jobs: int | None, as_json: bool) -> int:
+    from vmsim.cli.screen import print_table
+    from vmsim.sweeps.estimate import estimate, missing_points
+
+    plan = missing_points(sweep, out)
+    guess = estimate(plan, out, jobs)
+    if as_json:
+        _dry_json(plan, guess)
+        return 0
+    if len(plan):
+        columns = {name: "left" if kind == "str" else "right" for name, kind in plan.columns.items()}
+        shown = [list(plan.values(place).values()) for place in range(min(len(plan), _SHOWN))]
+        print_table("Points", columns | {"replicate": "right"}, _with_replicates(shown, plan))
+        if len(plan) > _SHOWN:
+            click.echo(f"… and {len(plan) - _SHOWN:,} more\n")
+    click.echo(f"{plan.total:,} points, {plan.total - len(plan):,} of them recorded in {out}, {len(plan):,} to run.")
+    if guess:
+        processes = "1 process" if guess.jobs == 1 else f"{guess.jobs} processes"
+        click.echo(f"About {guess.told} with {processes} ({guess.source}).")
+    return 0
+
+
+def _with_replicates(rows: list[list[Any]], plan: Plan) -> list[list[Any]]:
+    return [[*row, int(plan.points["replicate"][place])] for place, row in enumerate(rows)]
+
+
+def _dry_json(plan: Plan, guess: Estimate | None) -> None:
+    import json
+
+    for place in range(len(plan)):
+        point = {"point": plan.identity(place), "values": plan.values(place)}
+        event = {"event": "point", **point, "replicate": int(plan.points["replicate"][place])}
+        click.echo(json.dumps(event, ensure_ascii=False))
+    facts: dict[str, Any] = {"points": plan.total, "recorded": plan.total - len(plan), "pending": len(plan)}
+    if guess:
+        facts |= {"seconds": round(guess.seconds, 3), "jobs": guess.jobs, "source": guess.source}
+    click.echo(json.dumps({"event": "estimate", **facts}, ensure_ascii=False))

@@ -1,0 +1,81 @@
+"""`vmsim.sweep`: a sweep in one call."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vmsim.scenario import Scenario
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from vmsim.sweeps.driver import Listener
+
+__all__ = ["sweep"]
+
+
+def sweep(
+    base: Scenario | str | Path,
+    axes: Mapping[str, Iterable[Any]] | None = None,
+    *,
+    replicates: int = 1,
+    out: str | Path | None = None,
+    jobs: int | None = None,
+    retries: int = 1,
+    progress: Listener | None = None,
+    **tables: Any,
+) -> pd.DataFrame:
+    """Simulate a scenario at all combinations of some values, in parallel.
+
+    Parameters
+    ----------
+    base : Scenario or path
+        What is varied.
+    axes : mapping of str to iterable
+        Values by dotted key (``"host.pool.min"``, ``"vm.mode"``), or by a name that `names` gives one.
+    replicates : int, optional
+        Repetitions of each point, with seeds of their own.
+    out : path, optional
+        A folder that keeps the results, so that no point is run twice. Without it they are kept nowhere.
+    jobs : int, optional
+        Processes; all cores if left out, and 1 is this process. Processes are spawned: a script that calls this
+        needs the usual ``if __name__ == "__main__":``.
+    retries : int, optional
+        How often a point that failed is tried again.
+    progress : callable, optional
+        Told of everything that happens; see `vmsim.sweeps.run_sweep`.
+    **tables
+        The other keys of a sweep file: ``names``, ``zip``, ``list``, ``sample``, ``derive``, ``where``, ``seeds``.
+
+    Returns
+    -------
+    DataFrame
+        Tidy: one row for each point, replicate and VM, with the axes as columns, in the order of the points.
+
+    Raises
+    ------
+    InputError
+        A point's scenario cannot be, or `out` cannot be written.
+    RuntimeError
+        Points failed; the message has the first traceback. What succeeded is in `out`.
+    KeyboardInterrupt
+        Ctrl-C. What was finished is in `out`.
+    """
+    from vmsim.sweeps.driver import run_sweep
+    from vmsim.sweeps.spec import Sweep
+    from vmsim.sweeps.tables import read_failures, read_points
+
+    wanted = Sweep.of(base, axes, replicates=replicates, **tables)
+    with tempfile.TemporaryDirectory(prefix="vmsim-") as nowhere:
+        folder = Path(out) if out is not None else Path(nowhere, "sweep")
+        summary = run_sweep(wanted, folder, jobs=jobs, retries=retries, listener=progress)
+        if summary.interrupted:
+            raise KeyboardInterrupt
+        table = read_points(folder, wanted)
+        if table["point"].nunique() < summary.points:
+            failures = read_failures(folder)
+            raise RuntimeError(f"{len(failures)} points failed; the first:\n{failures['failure'].iloc[0]}")
+        return table

@@ -1,0 +1,47 @@
+"""Where points run: in this process, or in processes of this machine. A cluster is in `vmsim.sweeps.cluster`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any, ParamSpec, TypeVar
+
+from vmsim.sweeps.worker import attend
+
+__all__ = ["Here", "cores", "processes"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Here(Executor):
+    """An executor that does everything at once, in this process."""
+
+    def submit(self, function: Callable[P, T], /, *arguments: P.args, **named: P.kwargs) -> Future[T]:
+        """Call a function, and return its outcome."""
+        future: Future[T] = Future()
+        try:
+            future.set_result(function(*arguments, **named))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def cores() -> int:
+    """Return the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processes(jobs: int, base: str = "", folder: str = ".") -> Callable[[], Executor]:
+    """Return what makes a pool of `jobs` processes, warmed up for a base scenario.
+
+    The processes are spawned, not forked: what this process has open or running does not reach them.
+    """
+
+    def make() -> Executor:
+        arguments: tuple[Any, ...] = (base, folder)
+        return ProcessPoolExecutor(jobs, get_context("spawn"), initializer=attend, initargs=arguments)
+
+    return make

@@ -1,0 +1,320 @@
+"""The points of a sweep: their values, seeds, identities and scenarios.
+
+A point *is* its scenario: its identity is a digest of what decides its results, and its seed follows from that too.
+Neither knows of the point's place in a sweep, so that a sweep can grow without running anything twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from pydantic import ValidationError
+
+from vmsim.errors import InputError
+from vmsim.files import sha256
+from vmsim.scenario import Scenario, Trace, toml
+from vmsim.scenario.problems import input_error, problems_of
+from vmsim.scenario.settings import apply_settings
+from vmsim.sweeps.expressions import Value, plain
+from vmsim.sweeps.spec import Sweep
+from vmsim.units import PAGE
+from vmsim.workloads.trace import find
+
+__all__ = [
+    "MODEL",
+    "Candidate",
+    "Point",
+    "Space",
+    "accesses_of",
+    "candidates",
+    "column",
+    "identity_of",
+    "joined",
+    "kind_of",
+    "length_key",
+    "points",
+    "scenario_of",
+]
+
+MODEL: Final = 1
+"""Version of the model. Whoever changes what any scenario's tables say adds 1, and recorded points are run anew."""
+
+# Of generators that go on for so many of these: what each of them touches.
+_TOUCHED: Final = {
+    "updates": (),
+    "rounds": ("burst",),
+    "forks": ("child", "parent"),
+    "processes": ("footprint", "text"),
+}
+_INSIDE: Final = ',"seed":{},"vms":['
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One simulation of a sweep.
+
+    Attributes
+    ----------
+    identity : str
+        SHA-256, in hexadecimal, of all that decides the results.
+    values : dict of str to object
+        What is varied, by name.
+    replicate : int
+        Which repetition, from 0.
+    scenario : Scenario
+        With the point's own seed.
+    """
+
+    identity: str
+    values: dict[str, Value]
+    replicate: int
+    scenario: Scenario
+
+
+class Candidate(NamedTuple):
+    """A point before its scenario is kept: small enough to have many of."""
+
+    number: int  # of the values in the sweep's space
+    replicate: int
+    seed: int
+    identity: bytes
+    cost: float  # in accesses
+
+
+class Space:
+    """All combinations of a sweep's values, by number: none is stored.
+
+    Parameters
+    ----------
+    sweep : Sweep
+
+    Attributes
+    ----------
+    size : int
+        Combinations, those that a filter leaves out among them.
+    """
+
+    def __init__(self, sweep: Sweep) -> None:
+        self._sweep = sweep
+        self._blocks: list[tuple[int, Sequence[str], Any]] = [
+            (len(values), (name,), tuple((value,) for value in values)) for name, values in sweep.axes.items()
+        ]
+        for block in sweep.zip:
+            rows = tuple(zip(*block.values(), strict=True))
+            self._blocks.append((len(rows), tuple(block), rows))
+        if sweep.list:
+            names = tuple(sweep.list[0])
+            listed = tuple(tuple(row[name] for name in names) for row in sweep.list)
+            self._blocks.append((len(listed), names, listed))
+        if sweep.sample:
+            drawn = _Drawn(sweep)
+            self._blocks.append((len(drawn), tuple(sweep.sample.ranges), drawn))
+        self.size = 1
+        for length, _, _ in self._blocks:
+            self.size *= length
+
+    def values(self, number: int) -> dict[str, Value]:
+        """Return the values of a combination by name, derived ones included."""
+        places = []
+        for length, _, _ in reversed(self._blocks):
+            number, place = divmod(number, length)
+            places.append(place)
+        values: dict[str, Value] = {}
+        for (_, names, rows), place in zip(self._blocks, reversed(places), strict=True):
+            values.update(zip(names, rows[place], strict=True))
+        return self._sweep.derived(values)
+
+
+class _Drawn:
+    """The rows of a sample."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        assert sweep.sample
+        self._ranges = tuple(sweep.sample.ranges.values())
+        self._shares = _shares(sweep.sample.kind, sweep.sample.points, len(self._ranges), sweep.sample.seed)
+
+    def __len__(self) -> int:
+        return len(self._shares)
+
+    def __getitem__(self, place: int) -> tuple[Value, ...]:
+        return tuple(
+            range_.value(float(share)) for range_, share in zip(self._ranges, self._shares[place], strict=True)
+        )
+
+
+def _shares(kind: str, points: int, dimensions: int, seed: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    rng = np.random.default_rng(seed)
+    if kind == "random":
+        return rng.random((points, dimensions))
+    from scipy.stats import qmc
+
+    sampler = qmc.Sobol(dimensions, rng=rng) if kind == "sobol" else qmc.LatinHypercube(dimensions, rng=rng)
+    shares: np.ndarray[Any, np.dtype[np.float64]] = sampler.random(points)
+    return shares
+
+
+def scenario_of(data: Mapping[str, Any], base: Path, settings: Mapping[str, Any]) -> Scenario:
+    """Return a scenario given as tables, with other values at some dotted keys.
+
+    Raises
+    ------
+    InputError
+        A key that does not exist, or a value that cannot be.
+    """
+    tables = _copied(data)
+    apply_settings(tables, settings)
+    try:
+        return Scenario.model_validate(tables, context={"base": base})
+    except ValidationError as error:
+        problems = problems_of(error, Scenario)
+    raise input_error("scenario", problems, {})
+
+
+def identity_of(scenario: Scenario) -> str:
+    """Return the SHA-256 of what decides a scenario's results: itself, its traces, and the model.
+
+    Raises
+    ------
+    InputError
+        A trace does not exist.
+    """
+    return hashlib.sha256(_head(_traces(scenario, {})) + scenario.canonical().encode()).hexdigest()
+
+
+def points(sweep: Sweep) -> Iterator[Point]:
+    """Yield the points of a sweep; see `Sweep.points`."""
+    for candidate, values, scenario in candidates(sweep):
+        seeded = scenario.model_copy(update={"seed": candidate.seed})
+        yield Point(candidate.identity.hex(), values, candidate.replicate, seeded)
+
+
+def candidates(sweep: Sweep, space: Space | None = None) -> Iterator[tuple[Candidate, dict[str, Value], Scenario]]:
+    """Yield every point with its values and its scenario before the seed is put in.
+
+    Raises
+    ------
+    InputError
+        A point's scenario cannot be; the message names its values.
+    """
+    space = space or Space(sweep)
+    data = toml.parse(sweep.scenario.to_toml(), "scenario")
+    base = sweep.scenario.base
+    digests: dict[Path, tuple[str, int]] = {}
+    for number in range(space.size):
+        values = space.values(number)
+        if not sweep.wanted(values):
+            continue
+        try:
+            scenario = scenario_of(data, base, sweep.settings(values))
+            traces = _traces(scenario, digests)
+        except InputError as error:
+            raise _refused(values, error) from None
+        cost = float(sum(accesses_of(vm.workload, base, digests) for vm in scenario.vms))
+        head = _head(traces)
+        before, inside, after = scenario.canonical().partition(_INSIDE.format(scenario.seed))
+        assert inside, "the canonical text has no seed before its VMs"
+        begun = hashlib.sha256(head + before.encode())
+        rest = after.encode()
+        for replicate, seed in enumerate(_seeds(sweep, scenario, begun, rest)):
+            digest = begun.copy()
+            digest.update(_INSIDE.format(seed).encode() + rest)
+            yield Candidate(number, replicate, seed, digest.digest(), cost), values, scenario
+
+
+def _seeds(sweep: Sweep, scenario: Scenario, begun: Any, rest: bytes) -> Iterator[int]:
+    """Yield the seeds of a point's replicates; that of replicate n is the same however many there are."""
+    if any("seed" in sweep.keys_of(name) for name in sweep.varied):
+        yield scenario.seed
+        return
+    if sweep.seeds == "common":
+        entropy = scenario.seed
+    else:
+        digest = begun.copy()
+        digest.update(_INSIDE.format(scenario.seed).encode() + rest)
+        entropy = int.from_bytes(digest.digest(), "big")
+    for replicate in range(sweep.replicates):
+        if sweep.seeds == "common" and replicate == 0:
+            yield scenario.seed
+        else:
+            state = np.random.SeedSequence(entropy, spawn_key=(replicate,)).generate_state(1, np.uint64)
+            yield int(state[0]) >> 1
+
+
+def _head(traces: Mapping[str, str]) -> bytes:
+    facts = {"model": MODEL, "traces": traces}
+    return json.dumps(facts, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+
+
+def _traces(scenario: Scenario, digests: dict[Path, tuple[str, int]]) -> dict[str, str]:
+    """Return the SHA-256 of each trace by the path that the scenario gives."""
+    paths = sorted({group.workload.path for group in scenario.vm if isinstance(group.workload, Trace)})
+    return {path: _file(find(path, scenario.base), digests)[0] for path in paths}
+
+
+def _file(path: Path, digests: dict[Path, tuple[str, int]]) -> tuple[str, int]:
+    if path not in digests:
+        digests[path] = sha256(path), path.stat().st_size
+    return digests[path]
+
+
+def accesses_of(workload: Any, base: Path, digests: dict[Path, tuple[str, int]] | None = None) -> int:
+    """Return about how many accesses a workload makes, good enough to put long points first."""
+    if isinstance(workload, Trace):
+        path = find(workload.path, base)
+        size = path.stat().st_size if digests is None else _file(path, digests)[1]
+        return size * workload.repeat
+    key = length_key(workload)
+    pages = sum(getattr(workload, size) for size in _TOUCHED.get(key, ())) // PAGE
+    each = pages + int(getattr(workload, "work", 0)) if pages else 1
+    return int(getattr(workload, key)) * each
+
+
+def length_key(workload: Any) -> str:
+    """Return the key that says how long a generator goes on."""
+    return next((key for key in ("accesses", *_TOUCHED) if hasattr(workload, key)), "footprint")
+
+
+def _refused(values: Mapping[str, Value], error: InputError) -> InputError:
+    named = ", ".join(f"{name} = {value!r}" for name, value in values.items())
+    text = str(error).removeprefix("scenario: ").rstrip(".")
+    hint = "" if "\n" in text else ". (A condition in `where` can leave points out.)"
+    return InputError(f"the point {named}: {text}{hint}")
+
+
+def column(value: Value, kind: str) -> Value:
+    """Return a value as it stands in a column of a kind: sizes in bytes."""
+    if kind == "str":
+        return value if isinstance(value, str) else json.dumps(value)
+    return float(plain(value)) if kind == "float64" else plain(value)
+
+
+def kind_of(values: Sequence[Value]) -> str:
+    """Return the kind of column that values make: bool, int64, float64, or str."""
+    kinds = {_kind(plain(value)) for value in values}
+    if len(kinds) == 1:
+        return kinds.pop()
+    return "float64" if kinds == {"int64", "float64"} else "str"
+
+
+def joined(first: str, second: str) -> str:
+    """Return the kind of column for values of two kinds."""
+    if first == second:
+        return first
+    return "float64" if {first, second} == {"int64", "float64"} else "str"
+
+
+def _copied(tables: Any) -> Any:
+    """Copy what TOML can hold, at a third of the cost of `copy.deepcopy`."""
+    if isinstance(tables, dict):
+        return {key: _copied(value) for key, value in tables.items()}
+    return [_copied(value) for value in tables] if isinstance(tables, list) else tables
+
+
+def _kind(value: Value) -> str:
+    return {bool: "bool", int: "int64", float: "float64"}.get(type(value), "str")

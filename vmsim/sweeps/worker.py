@@ -1,0 +1,138 @@
+"""What runs in a worker: a few points in, their rows out."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from vmsim.scenario import Scenario, toml
+from vmsim.sweeps.points import scenario_of
+
+__all__ = ["Batch", "Done", "Job", "attend", "execute", "warm"]
+
+
+class Job(NamedTuple):
+    """One point to simulate: its place in the plan, and what differs from the base scenario."""
+
+    place: int
+    settings: dict[str, Any]
+    seed: int
+
+
+class Batch(NamedTuple):
+    """Some points of one sweep.
+
+    Attributes
+    ----------
+    base : str
+        The base scenario in TOML.
+    folder : str
+        Where its relative paths start from.
+    jobs : tuple of Job
+    """
+
+    base: str
+    folder: str
+    jobs: tuple[Job, ...]
+
+
+class Done(NamedTuple):
+    """What came of a point.
+
+    Attributes
+    ----------
+    place : int
+        In the plan.
+    rows : list of list
+        The summary's columns, one row for each VM; empty if it failed.
+    failure : str
+        Why it failed, as a traceback; empty if it did not.
+    seconds : float
+        How long it took.
+    """
+
+    place: int
+    rows: list[list[Any]]
+    failure: str
+    seconds: float
+
+
+def execute(batch: Batch) -> list[Done]:
+    """Simulate points one after the other. A point that fails does not stop the others."""
+    return [_done(batch, job) for job in batch.jobs]
+
+
+def warm(base: str, folder: str) -> None:
+    """Import all that a point needs, and compile its kernels or load them."""
+    _warm(Scenario.from_toml(base, base=folder))
+
+
+def attend(base: str, folder: str) -> None:
+    """Begin a worker process: it ignores Ctrl-C, which is its driver's to handle, and ends when its driver does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_driver, daemon=True).start()
+    if base:
+        with suppress(Exception):  # the first point meets the same error, and tells it
+            warm(base, folder)
+
+
+def _end_with_driver() -> None:
+    import os
+    from multiprocessing import parent_process
+    from multiprocessing.connection import wait
+
+    driver = parent_process()
+    if driver is not None:
+        wait([driver.sentinel])
+        os._exit(1)  # a driver that was killed cannot stop its workers, and they would wait forever
+
+
+def _done(batch: Batch, job: Job) -> Done:
+    started = time.perf_counter()
+    try:
+        rows, failure = _simulated(batch, job), ""
+    except Exception as error:
+        rows, failure = [], _told(error)
+    return Done(job.place, rows, failure, time.perf_counter() - started)
+
+
+def _simulated(batch: Batch, job: Job) -> list[list[Any]]:
+    from vmsim.record.tables import rows
+    from vmsim.simulation import Simulation
+
+    settings = {**job.settings, "seed": job.seed}
+    scenario = scenario_of(_tables(batch.base), Path(batch.folder), settings)
+    _warm(scenario)
+    return [list(row.values()) for row in rows("summary", Simulation(scenario).run())]
+
+
+_WARMED: Final[set[Any]] = set()
+
+
+def _warm(scenario: Scenario) -> None:
+    """Compile for a CPU before the clock of its first point starts; `simulate` would rehearse for every point."""
+    from vmsim.simulation import warm as compile_all
+
+    cpu = scenario.host.cpu, scenario.host.cpu_override
+    if cpu not in _WARMED:
+        compile_all(scenario.cpu)
+        _WARMED.add(cpu)
+
+
+@lru_cache(maxsize=4)
+def _tables(base: str) -> dict[str, Any]:
+    return toml.parse(base, "scenario")
+
+
+def _told(error: Exception) -> str:
+    """Return a traceback from `_simulated` inwards: the same whoever called."""
+    tail = error.__traceback__.tb_next if error.__traceback__ else None
+    lines: Sequence[str] = traceback.format_exception(type(error), error, tail)
+    return "".join(lines)
