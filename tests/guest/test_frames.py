@@ -88,3 +88,30 @@ def test_a_block_of_one_frame_is_always_said_to_be_there() -> None:
     frames, _ = guest(4)
     assert frames.has_block(0)
     assert not frames.has_block(9)
+
+
+def test_a_freed_frame_is_the_next_to_be_handed_out_and_the_last_freed_first() -> None:
+    frames, _ = guest(1024)
+    got = [finish(frames.allocate(None, 0)) for _ in range(5)]  # type: ignore[arg-type]
+    frames.give(np.array(got[1:4]), 0)
+    again = [finish(frames.allocate(None, 0)) for _ in range(3)]  # type: ignore[arg-type]
+    assert again == got[3:0:-1]
+
+
+def test_frames_freed_in_number_go_back_to_the_allocator_the_oldest_first() -> None:
+    frames, _ = guest(2048)
+    got = [finish(frames.allocate(None, 0)) for _ in range(1024)]  # type: ignore[arg-type]
+    before = len(frames.ready)
+    frames.give(np.array(got), 0)
+    assert len(frames.ready) < before + 1024
+    free = frames.frames["state"][got] == State.FREE
+    assert free.any()
+    assert free.tolist() == sorted(free.tolist(), reverse=True)
+    assert finish(frames.allocate(None, 0)) == got[-1]  # type: ignore[arg-type]
+
+
+def test_a_freed_table_is_free_at_once() -> None:
+    frames, _ = guest(1024)
+    table = finish(frames.allocate_table(None))  # type: ignore[arg-type]
+    frames.give_tables(np.array([table]))
+    assert frames.frames["state"][table] == State.FREE

@@ -18,10 +18,10 @@ from click.testing import CliRunner, Result
 
 from vmsim.cli.trace import command
 from vmsim.errors import InputError
-from vmsim.workloads import Kind, Op, Stream, open_stream, readers
+from vmsim.workloads import Chunk, Event, Kind, Op, Stream, open_stream, readers
 from vmsim.workloads.runs import PageSet, RunBuilder, cut
 from vmsim.workloads.trace import bundled
-from vmsim.workloads.vmtrace import Vmtrace
+from vmsim.workloads.vmtrace import Vmtrace, VmtraceWriter
 
 LACKEY = b"""== Lackey,
  L 1000,8
@@ -75,6 +75,22 @@ class TestStream:
         assert stream.accesses == 9 == sum(int(chunk.count.sum()) for chunk in chunks)
         assert [len(chunk.events) for chunk in chunks] == [0, 0, 1]
         assert chunks[-1].events[0].op == Op.EXIT
+
+    @pytest.mark.parametrize("switch", [False, True])
+    def test_children_of_a_recorded_process_exit_at_once_unless_the_trace_switches(self, switch: bool, tmp_path: Path):
+        fork, exit_, there = (
+            Event(1, Op.FORK, 1, 0, 0, 2),
+            Event(1, Op.EXIT, 2, 0, 0, 0),
+            Event(1, Op.SWITCH, 2, 0, 0, 0),
+        )
+        events = (fork, there, exit_) if switch else (fork,)
+        runs = np.array([4096, 8192]), np.ones(2, np.int32), np.zeros(2, np.uint8)
+        with (tmp_path / "forks.vmtrace").open("wb") as file:
+            writer = VmtraceWriter(file, granule=4096, about={})
+            writer.add(Chunk(*runs, events))
+            writer.close()
+        (chunk,) = opened(Trace("forks.vmtrace"), tmp_path).chunks()
+        assert chunk.events == ((fork, there, exit_) if switch else (fork, exit_))
 
     def test_a_trace_larger_than_memory_is_refused_with_both_sizes(self, lackey: Path):
         opened(Trace(lackey.name), lackey.parent, memory=8192)

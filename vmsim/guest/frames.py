@@ -14,6 +14,7 @@ from vmsim.machine.buddy import NO_FRAME, State, allocate, allocate_many, assign
 __all__ = ["Backing", "GuestFrames", "GuestMemoryError", "Vcpu"]
 
 _BATCH = 64  # frames taken from the buddy allocator at a time (Linux's per-cpu page lists)
+_HIGH = 6 * _BATCH  # frames kept ready at most (their high mark)
 
 
 class GuestMemoryError(Exception):
@@ -22,6 +23,11 @@ class GuestMemoryError(Exception):
 
 class Vcpu(Protocol):
     """What software that runs on behalf of a vCPU needs of it."""
+
+    @property
+    def now(self) -> int:
+        """The cycle the vCPU has reached, what it owes included."""
+        ...
 
     def owe(self, cause: str, cycles: int) -> None:
         """Use cycles, to be paid in simulated time before anything shared is touched."""
@@ -89,8 +95,23 @@ class GuestFrames:
         return order == 0 or bool((heads[:, order:] != NO_FRAME).any())
 
     def give(self, gfns: NDArray[np.int64], order: int) -> None:
-        """Take back blocks of 2**order frames; the host's frames stay behind them."""
-        free_many(self.zone, self.frames, order, gfns)
+        """Take back blocks of 2**order frames; the host's frames stay behind them.
+
+        Single frames are kept ready, and the last one given is the first to be handed out again; what is too much
+        goes to the buddy allocator, the oldest first.
+        """
+        if order:
+            free_many(self.zone, self.frames, order, gfns)
+            return
+        self.ready.extend(gfns.tolist())
+        if len(self.ready) > _HIGH:
+            spare = len(self.ready) - _HIGH + _BATCH
+            free_many(self.zone, self.frames, 0, np.array(self.ready[:spare]))
+            del self.ready[:spare]
+
+    def give_tables(self, gfns: NDArray[np.int64]) -> None:
+        """Take back frames that were tables."""
+        free_many(self.zone, self.frames, 0, gfns)
 
     def _one(self) -> int:
         if not self.ready:

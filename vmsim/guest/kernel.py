@@ -1,133 +1,141 @@
-"""A simple guest kernel: one process, demand-zero paging, munmap.
+"""A guest kernel: processes, demand paging, copy-on-write, and the system calls that edit page tables.
 
-A page fault allocates a frame, clears it, makes the tables that are missing and maps it, writable, accessed and (on a
-write) dirty, as Linux does for anonymous memory (mm/memory.c, do_anonymous_page). Tables live in guest memory: the
-kernel reaches them by their gpa, so a table's frame must be backed before it can be written.
+It does to page tables what Linux does for private anonymous memory (mm/memory.c, mm/mmap.c, kernel/fork.c), so every
+mapping is taken as one, whatever it was in the program that a trace is of. Tables live in guest memory and are edited
+through the guest's `Mmu`. The kernel's own half of the address space is left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import simpy
 from numpy.typing import NDArray
 
+from vmsim.guest.edits import TABLE_BITS, Entry, Frames, PageTables
 from vmsim.guest.frames import GuestMemoryError, Vcpu
+from vmsim.guest.mmu import Mmu
+from vmsim.guest.process import Pcids, Process
+from vmsim.guest.regions import READ
+from vmsim.guest.regions import WRITE as WRITABLE
+from vmsim.guest.sharing import Sharing
+from vmsim.guest.spaces import AddressSpaces, Space
 from vmsim.machine.buddy import NO_FRAME
-from vmsim.machine.flush import flush_asid, invalidate
 from vmsim.machine.formats import ACCESSED, DIRTY, PAGE_SHIFT, PRESENT, USER, WRITE
-from vmsim.machine.memory import clear_frame
-from vmsim.machine.tables import BLOCKED, host_address, map_page, map_pages, missing_tables, populate, unmap_pages
+from vmsim.machine.tables import BLOCKED, missing_tables, populate
 from vmsim.scenario.cpu import Cost
 
-__all__ = ["Frames", "GuestKernel"]
+__all__ = ["INIT", "GuestKernel"]
 
-TABLE_BITS = PRESENT | WRITE | USER | ACCESSED
-PAGE_BITS = PRESENT | WRITE | USER | ACCESSED
+Steps = Generator[simpy.Event, Any, None]
 
+INIT = 1  # the process that a VM starts with
 NO_ROOT = -1
-_FLUSH_CEILING = 33  # pages above which Linux flushes the whole TLB instead (arch/x86/mm/tlb.c)
+PAGE_BITS = PRESENT | WRITE | USER | ACCESSED
+_READ_ONLY = PRESENT | USER | ACCESSED
 
-
-class Frames(Protocol):
-    """The frames a kernel allocates from: the guest's own, or the host's where there is no guest."""
-
-    zone: NDArray[Any]
-    frames: NDArray[Any]
-    owner: int
-
-    def allocate(self, vcpu: Vcpu, order: int) -> Generator[simpy.Event, Any, int]:
-        """Return the first of 2**order frames, ready to be written, or NO_FRAME if there is no such large block."""
-        ...
-
-    def allocate_table(self, vcpu: Vcpu) -> Generator[simpy.Event, Any, int]:
-        """Return a frame for a page table, ready to be written."""
-        ...
-
-    def has_block(self, order: int) -> bool:
-        """Whether 2**order frames could be had."""
-        ...
-
-    def give(self, gfns: NDArray[np.int64], order: int) -> None:
-        """Take back blocks of 2**order frames."""
+# Bits of a page fault's error code (SDM vol. 3A §4.7).
+_PRESENT, _WRITE = 1 << 0, 1 << 1
 
 
 class GuestKernel:
-    """Page tables of one address space and the faults that build them.
+    """Page faults, system calls and context switches of one guest.
 
     Parameters
     ----------
     memory : int64[:]
         Host-physical memory.
-    registers : record[1]
-        The VM's register file; its cr3 is set here.
+    mmu : Mmu
+        How the kernel reaches its page tables and its processor.
     frames : Frames
         Where frames come from.
+    levels : int
+        Of the guest's page tables, 4 or 5.
     page_order : int
         Order of the pages the kernel maps with where it can (0, 9, 18); smaller ones where it cannot.
     costs : Cost
         Cycles of the kernel's work.
+    pcids : int, optional
+        PCIDs that the kernel uses; 0: none, every context switch empties the TLB.
+
+    Attributes
+    ----------
+    faults, copies, strays : int
+        Page faults; pages copied after a fork; faults for which the regions declared gave no right (a trace does not
+        tell of everything that gives a program its rights), which are mended as if they had.
+    processes : dict
+        By pid.
     """
 
     def __init__(
         self,
         memory: NDArray[np.int64],
-        cores: NDArray[Any],
-        registers: NDArray[Any],
+        mmu: Mmu,
         frames: Frames,
         *,
+        levels: int,
         page_order: int,
         costs: Cost,
+        pcids: int = 0,
     ) -> None:
         self.memory = memory
-        self.cores = cores
+        self.mmu = mmu
         self.frames = frames
         self.page_order = page_order
         self.costs = costs
+        self.tables = PageTables(memory, mmu, frames, levels=levels, costs=costs)
+        self.sharing = Sharing(frames.frames)
+        self.spaces = AddressSpaces(self.tables, frames, self.sharing, costs)
+        self.processes: dict[int, Process] = {}
+        self.current = Process(INIT, 0, Space(NO_ROOT))
         self.faults = 0
-        self.root = NO_ROOT
-        self._registers = registers
-        self._asid = int(registers["asid"][0])
-        self._levels = int(registers["levels"][0])
-        self._nested = 0, 0
+        self.copies = 0
+        self.strays = 0
+        self._pcids = Pcids(pcids)
+        self._levels = levels
         self._fault_cycles = costs.fault_delivery + costs.guest_fault
 
-    def boot(self, vcpu: Vcpu) -> Generator[simpy.Event, Any, None]:
-        """Make the root table; the tables below it come with the faults."""
-        self._nested = int(self._registers["nested_root"][0]), int(self._registers["nested_levels"][0])
-        gfn = yield from self.frames.allocate_table(vcpu)
-        self.root = gfn << PAGE_SHIFT
-        clear_frame(self.memory, host_address(self.memory, *self._nested, self.root))
-        self._registers["cr3"] = self.root
+    @property
+    def root(self) -> int:
+        """The gpa of the root table of the process that runs; negative before the guest has booted."""
+        return self.current.space.root
 
-    def page_fault(self, vcpu: Vcpu, gva: int, write: bool) -> Generator[simpy.Event, Any, None]:
-        """Handle a page fault: map a cleared page at `gva` (demand-zero paging)."""
+    def boot(self, vcpu: Vcpu) -> Steps:
+        """Make the first process; the tables below its root come with the faults."""
+        self.tables.memory_root = self.mmu.memory_root
+        space = Space((yield from self.tables.new_root(vcpu)))
+        self.processes[INIT] = self.current = Process(INIT, 0, space)
+        number, _ = self._pcids.take(space)
+        self.spaces.loaded = space
+        yield from self.mmu.load_root(vcpu, space.root, number, keep=True)  # nothing is cached yet
+
+    def page_fault(self, vcpu: Vcpu, gva: int, code: int) -> Steps:
+        """Handle a page fault with its error code: map a cleared page, or mend an entry that denied the access."""
         self.faults += 1
-        order = self._order_at(gva) if self.page_order else 0
+        space = self.current.space
         vcpu.owe("guest_fault", self._fault_cycles)
-        page = yield from self.frames.allocate(vcpu, order)
-        while page == NO_FRAME:  # the last large block went to another VM meanwhile
-            order = self._order_at(gva) if order > 9 else 0
+        write = code & _WRITE != 0
+        plain = PAGE_BITS | DIRTY if write else PAGE_BITS
+        bits = self._bits(space, gva, write) if len(space.regions) else plain
+        if not code & _PRESENT:
+            order = self._order_at(space, gva) if self.page_order else 0
             page = yield from self.frames.allocate(vcpu, order)
-        vcpu.owe("guest_fault", self.costs.zero_page << order)
-        place = self.root, self._levels, order // 9 + 1, *self._nested, gva & ~((1 << (PAGE_SHIFT + order)) - 1)
-        bits = PAGE_BITS | DIRTY if write else PAGE_BITS
-        missing = map_page(self.memory, self.frames.frames, *place, page, bits)
-        if missing == 0:
-            return
-        if missing < 0:  # somebody mapped it meanwhile
+            while page == NO_FRAME:  # the last large block went to another VM meanwhile
+                order = self._order_at(space, gva) if order > 9 else 0
+                page = yield from self.frames.allocate(vcpu, order)
+            vcpu.owe("guest_fault", self.costs.zero_page << order)
+            if self.mmu.traps:
+                yield from self.mmu.clear(vcpu, page << PAGE_SHIFT, order, table=False)
+            where = space.root, gva, order // 9 + 1, page, bits
+            if self.tables.map_at_once(*where) or (yield from self.tables.map(vcpu, *where)):
+                return
             self.frames.give(np.array([page]), order)
-            return
-        tables = np.empty(missing, np.int64)
-        for number in range(missing):
-            tables[number] = yield from self.frames.allocate_table(vcpu)
-            vcpu.owe("guest_fault", self.costs.table_page + self.costs.zero_page)
-        map_pages(self.memory, self.frames.frames, *place, np.array([page]), tables, TABLE_BITS, bits)
+        yield from self._permit(vcpu, space, gva, bits)
 
     def populate(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
-        """Map regions before the clock starts, in the order given; guest memory must be backed already.
+        """Map regions of the first process before the clock starts, in the order given; guest memory must be backed.
 
         Raises
         ------
@@ -145,7 +153,7 @@ class GuestKernel:
                     self.root,
                     self._levels,
                     order // 9 + 1,
-                    *self._nested,
+                    *self.tables.memory_root,
                     start,
                     start + length,
                     TABLE_BITS,
@@ -158,31 +166,135 @@ class GuestKernel:
             else:
                 raise GuestMemoryError
 
-    def unmap(self, vcpu: Vcpu, address: int, length: int) -> None:
-        """Unmap a range and free its pages: munmap, or a heap that shrinks."""
-        limit = address + length
-        gone, orders = np.empty(512, np.int64), np.empty(512, np.int64)
-        total = 0
-        while address < limit:
-            address, count = unmap_pages(
-                self.memory, self.root, self._levels, *self._nested, address, limit, gone, orders
-            )
-            total += count
-            for order in (0, 9, 18):
-                self.frames.give(gone[:count][orders[:count] == order], order)
-        if not total:
-            return
-        if length >> PAGE_SHIFT > _FLUSH_CEILING:  # by the range, as Linux does
-            flush_asid(self.cores, self._asid)
-        else:
-            invalidate(self.cores, self._asid, limit - length, limit - 1)
-        vcpu.owe("guest_fault", self.costs.table_page * total)
+    def map(self, vcpu: Vcpu, pid: int, address: int, length: int, rights: int) -> Steps:
+        """Mmap: declare a region; what was mapped there is gone, what is touched there will be mapped."""
+        if process := self.processes.get(pid):
+            yield from self.spaces.unmap(vcpu, process.space, address, address + length)
+            process.space.regions.declare(address, address + length, rights)
 
-    def _order_at(self, gva: int) -> int:
+    def unmap(self, vcpu: Vcpu, pid: int, address: int, length: int) -> Steps:
+        """Munmap: unmap a range and free its pages."""
+        if process := self.processes.get(pid):
+            yield from self.spaces.unmap(vcpu, process.space, address, address + length)
+            process.space.regions.remove(address, address + length)
+
+    def protect(self, vcpu: Vcpu, pid: int, address: int, length: int, rights: int) -> Steps:
+        """Mprotect: change the protection of a range, mapped or not."""
+        if process := self.processes.get(pid):
+            process.space.regions.declare(address, address + length, rights)
+            yield from self.spaces.protect(vcpu, process.space, address, address + length, rights)
+
+    def set_break(self, vcpu: Vcpu, pid: int, end: int) -> Steps:
+        """Brk: move the end of the heap; the first time it says only where the heap begins."""
+        if process := self.processes.get(pid):
+            space, new = process.space, _whole(end)
+            before, space.heap = space.heap or new, new
+            if new < before:
+                yield from self.unmap(vcpu, pid, new, before - new)
+            space.regions.declare(before, new, READ | WRITABLE)
+
+    def fork(self, vcpu: Vcpu, pid: int, child: int) -> Steps:
+        """Fork: process `child` gets a copy of the address space, page by page when either writes."""
+        if (process := self.processes.get(pid)) and child not in self.processes:
+            vcpu.owe("guest_fault", self.costs.fork)
+            self.processes[child] = Process(child, pid, (yield from self.spaces.copy(vcpu, process.space)))
+
+    def execute(self, vcpu: Vcpu, pid: int) -> Steps:
+        """Execve: an empty address space in the place of the process's own."""
+        if process := self.processes.get(pid):
+            vcpu.owe("guest_fault", self.costs.exec)
+            old, process.space = process.space, Space((yield from self.tables.new_root(vcpu)))
+            if process is self.current:
+                yield from self._load(vcpu, process.space)
+            yield from self._destroy(vcpu, old)
+
+    def exit(self, vcpu: Vcpu, pid: int) -> Steps:
+        """Exit: free all that a process has; its parent runs next, or the process of the lowest number.
+
+        The last process leaves nothing to run: what it has goes when the VM does.
+        """
+        if pid not in self.processes or len(self.processes) == 1:
+            return
+        process = self.processes.pop(pid)
+        vcpu.owe("guest_fault", self.costs.exit)
+        yield from self.spaces.destroy(vcpu, process.space)
+        if process is self.current:  # the dying process frees its memory itself, and leaves CR3 last
+            yield from self.switch(vcpu, process.parent if process.parent in self.processes else min(self.processes))
+        yield from self.spaces.release(vcpu, process.space, self._pcids.drop(process.space))
+
+    def switch(self, vcpu: Vcpu, pid: int) -> Steps:
+        """Run another process; one that nobody has heard of starts with an empty address space."""
+        if pid == self.current.pid and pid in self.processes:
+            return
+        if pid not in self.processes:
+            self.processes[pid] = Process(pid, 0, Space((yield from self.tables.new_root(vcpu))))
+        vcpu.owe("guest_fault", self.costs.process_switch)
+        self.current = self.processes[pid]
+        yield from self._load(vcpu, self.current.space)
+
+    def _load(self, vcpu: Vcpu, space: Space) -> Steps:
+        number, keep = self._pcids.take(space)
+        self.spaces.loaded = space
+        yield from self.mmu.load_root(vcpu, space.root, number, keep=keep)
+
+    def _destroy(self, vcpu: Vcpu, space: Space) -> Steps:
+        yield from self.spaces.destroy(vcpu, space)
+        yield from self.spaces.release(vcpu, space, self._pcids.drop(space))
+
+    def _bits(self, space: Space, gva: int, write: bool) -> int:
+        """Return the bits of an entry that lets a page be read, or written, and what else its region allows."""
+        rights = space.regions.at(gva)
+        allowed = rights is None or rights & WRITABLE != 0
+        if not (allowed if write else rights is None or rights):
+            self.strays += 1
+        return (PAGE_BITS if allowed or write else _READ_ONLY) | (DIRTY if write else 0)
+
+    def _permit(self, vcpu: Vcpu, space: Space, gva: int, bits: int) -> Steps:
+        """Mend the entry that denied an access: copy the page if it is shared and was to be written."""
+        entry = yield from self.tables.find(vcpu, space.root, gva)
+        if entry.value == 0:
+            return
+        write = bits & DIRTY != 0
+        alone = self.sharing.one_alone(entry.first, 9 * (entry.level - 1))
+        if write and entry.level > 1 and not alone:
+            yield from self.tables.split(vcpu, space.root, gva, 1)
+            entry = yield from self.tables.find(vcpu, space.root, gva)
+            alone = self.sharing.one_alone(entry.first, 0)
+        if write and not alone:
+            yield from self._copy(vcpu, gva, entry, bits)
+            return
+        if write:
+            self.frames.frames["rmap"][entry.first] = entry.place
+        yield from self.tables.set(vcpu, entry.place, entry.value | (bits if write else bits & ~WRITE))
+
+    def _copy(self, vcpu: Vcpu, gva: int, entry: Entry, bits: int) -> Steps:
+        """Give a space a page of its own in the place of a shared one (mm/memory.c, wp_page_copy)."""
+        page = yield from self.frames.allocate(vcpu, 0)
+        vcpu.owe("guest_fault", self.costs.copy_page)
+        self.copies += 1
+        if self.mmu.traps:
+            yield from self.mmu.clear(vcpu, page << PAGE_SHIFT, 0, table=False)
+        yield from self.tables.set(vcpu, entry.place, 0)
+        first = gva & -(1 << PAGE_SHIFT)
+        yield from self.mmu.invalidate(vcpu, first, first + (1 << PAGE_SHIFT) - 1)
+        self.sharing.leave(entry.first)
+        self.frames.frames["rmap"][page] = entry.place
+        yield from self.tables.set(vcpu, entry.place, page << PAGE_SHIFT | bits)
+
+    def _order_at(self, space: Space, gva: int) -> int:
         """Return the order of the page to map at `gva`: the largest that there is a block and room for."""
         for order in (self.page_order, 9):
             if order <= self.page_order and self.frames.has_block(order):
-                missing = missing_tables(self.memory, self.root, self._levels, order // 9 + 1, *self._nested, gva)
-                if missing != BLOCKED:
+                missing = missing_tables(
+                    self.memory, space.root, self._levels, order // 9 + 1, *self.tables.memory_root, gva
+                )
+                size = 1 << (PAGE_SHIFT + order)
+                start = gva & -size
+                if missing != BLOCKED and space.regions.alike(start, start + size):
                     return order
         return 0
+
+
+def _whole(address: int) -> int:
+    """Return an address rounded up to whole pages."""
+    return -(-address >> PAGE_SHIFT) << PAGE_SHIFT

@@ -63,5 +63,9 @@ class BareFrames:
         return order == 0 or (enough and bool((heads[:, order:] != NO_FRAME).any()))
 
     def give(self, pfns: NDArray[np.int64], order: int) -> None:
-        """Take back blocks of 2**order frames."""
+        """Take back blocks of 2**order frames, which are the host's at once."""
         self.host.give(pfns, order)
+
+    def give_tables(self, pfns: NDArray[np.int64]) -> None:
+        """Take back frames that were tables."""
+        self.host.give(pfns, 0)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vmsim.errors import InputError
-from vmsim.workloads import generators
+from vmsim.workloads import generators, programs
 from vmsim.workloads.stream import Chunk, Event, Kind, Op, Stream
 from vmsim.workloads.trace import TraceStream, find
 
@@ -15,9 +15,20 @@ __all__ = ["Chunk", "Event", "Kind", "Op", "Stream", "open_stream"]
 
 def _generator(spec: Any, seed: int) -> generators.Generator:
     shared = {"size": spec.footprint, "base": spec.base, "seed": seed}
-    if spec.kind == "gups":
-        return generators.Gups(**shared, runs=spec.updates)
-    shared |= {"runs": spec.accesses, "writes": float(spec.writes)}
+    match spec.kind:
+        case "gups":
+            return generators.Gups(**shared, runs=spec.updates)
+        case "forkwait":
+            return programs.ForkWait(**shared, runs=spec.forks, child=spec.child, parent=spec.parent)
+    shared["writes"] = float(spec.writes)
+    match spec.kind:
+        case "churn":
+            keys = {"burst": spec.burst, "kept": float(spec.kept), "work": spec.work}
+            return programs.Churn(**shared, **keys, runs=spec.rounds)
+        case "compile":
+            keys = {"text": spec.text, "parent": spec.parent, "work": spec.work}
+            return programs.Compile(**shared, **keys, runs=spec.processes)
+    shared["runs"] = spec.accesses
     match spec.kind:
         case "uniform":
             return generators.Uniform(**shared)
@@ -29,8 +40,11 @@ def _generator(spec: Any, seed: int) -> generators.Generator:
             return generators.Chase(**shared, stride=spec.stride, order=spec.order)
         case "working-set":
             return generators.WorkingSet(**shared, window=spec.window, phase=spec.phase, step=spec.step)
+        case "switcher":
+            return programs.Switcher(**shared, spaces=spec.spaces, every=spec.every)
     raise InputError(
-        f"workload: kind = {spec.kind!r}: expected trace, uniform, zipf, sequential, chase, gups or working-set."
+        f"workload: kind = {spec.kind!r}: expected trace, uniform, zipf, sequential, chase, gups, working-set, churn, "
+        "forkwait, compile or switcher."
     )
 
 
@@ -42,7 +56,9 @@ def open_stream(spec: Any, *, base: Path, memory: int, seed: int) -> Stream:
     spec : object
         Its `kind` says which further attributes it has. `trace`: path, repeat, format. Generators: footprint (bytes),
         accesses, writes, base, and `zipf`: exponent; `sequential`: stride; `chase`: stride, order; `working-set`:
-        window, phase, step; `gups`: updates in the place of accesses and writes.
+        window, phase, step; `switcher`: spaces, every; `gups`: updates in the place of accesses and writes; `churn`:
+        rounds in the place of accesses, burst, kept, work; `compile`: processes in its place, text, parent, work;
+        `forkwait`: forks in the place of accesses and writes, child, parent.
     base : Path
         The folder that relative paths start from.
     memory : int

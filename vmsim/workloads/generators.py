@@ -22,7 +22,18 @@ from vmsim.errors import InputError, nearest
 from vmsim.workloads.powers import zipf_cumulative
 from vmsim.workloads.stream import PAGE, USER_END, Addresses, Chunk, Counts, Kind, Kinds, Regions
 
-__all__ = ["BASE", "Chase", "Generator", "Gups", "Sequential", "Uniform", "WorkingSet", "Zipf"]
+__all__ = [
+    "BASE",
+    "Chase",
+    "Generator",
+    "Gups",
+    "Sequential",
+    "Uniform",
+    "WorkingSet",
+    "Zipf",
+    "random_source",
+    "raw_words",
+]
 
 BASE = 0x10_0000_0000
 WORD = 8
@@ -33,11 +44,13 @@ Words = NDArray[np.uint64]
 _ADDRESS, _WRITE, _DETAIL, _ORDER = range(4)
 
 
-def _source(seed: int, use: int) -> np.random.PCG64:
+def random_source(seed: int, use: int) -> np.random.PCG64:
+    """Return the bit generator of one use of randomness."""
     return np.random.PCG64(np.random.SeedSequence([seed, use]))
 
 
-def _raw(source: np.random.PCG64, count: int) -> Words:
+def raw_words(source: np.random.PCG64, count: int) -> Words:
+    """Return `count` raw words, uint64."""
     return np.asarray(source.random_raw(count), np.uint64)
 
 
@@ -117,7 +130,7 @@ class Generator(ABC):
 
     def chunks(self) -> Iterator[Chunk]:
         """Read the stream from its start."""
-        source = _source(self.seed, _WRITE)
+        source = random_source(self.seed, _WRITE)
         for addresses in self._blocks():
             yield Chunk(addresses, self._counts(len(addresses)), self._kinds(source, len(addresses)), ())
 
@@ -146,7 +159,7 @@ class Generator(ABC):
         from vmsim.workloads.kernels import mark_writes
 
         kinds = np.empty(runs, np.uint8)
-        mark_writes(_raw(source, runs), np.uint64(threshold), kinds)
+        mark_writes(raw_words(source, runs), np.uint64(threshold), kinds)
         return kinds
 
     def _scattered(self, source: np.random.PCG64, runs: int, origin: int, size: int) -> Addresses:
@@ -154,7 +167,7 @@ class Generator(ABC):
         from vmsim.workloads.kernels import scatter
 
         out = np.empty(runs, np.int64)
-        scatter(_raw(source, runs), np.uint64(size // WORD), np.uint64(WORD), np.uint64(origin), out)
+        scatter(raw_words(source, runs), np.uint64(size // WORD), np.uint64(WORD), np.uint64(origin), out)
         return out
 
 
@@ -164,7 +177,7 @@ class Uniform(Generator):
     name = "uniform"
 
     def _blocks(self) -> Iterator[Addresses]:
-        source = _source(self.seed, _ADDRESS)
+        source = random_source(self.seed, _ADDRESS)
         for _, runs in self._sizes(self.runs):
             yield self._scattered(source, runs, self.base, self.size)
 
@@ -205,7 +218,9 @@ class Zipf(Generator):
     @cached_property
     def ranking(self) -> Addresses:
         """The pages' addresses by rank, int64[pages]."""
-        pages = np.argsort(_raw(_source(self.seed, _ORDER), self.size // PAGE), kind="stable").astype(np.int64)
+        pages = np.argsort(raw_words(random_source(self.seed, _ORDER), self.size // PAGE), kind="stable").astype(
+            np.int64
+        )
         pages *= PAGE
         pages += self.base
         return pages
@@ -219,10 +234,10 @@ class Zipf(Generator):
         shift = max(0, total.bit_length() - 16)
         marks = np.arange((total >> shift) + 2, dtype=np.uint64) << np.uint64(shift)
         guide = np.minimum(np.searchsorted(cumulative, marks, side="right"), len(pages) - 1).astype(np.int64)
-        source, detail = _source(self.seed, _ADDRESS), _source(self.seed, _DETAIL)
+        source, detail = random_source(self.seed, _ADDRESS), random_source(self.seed, _DETAIL)
         for _, runs in self._sizes(self.runs):
             out = np.empty(runs, np.int64)
-            zipf(_raw(source, runs), _raw(detail, runs), cumulative, guide, np.uint64(shift), pages, out)
+            zipf(raw_words(source, runs), raw_words(detail, runs), cumulative, guide, np.uint64(shift), pages, out)
             yield out
 
 
@@ -284,7 +299,7 @@ def _keys(seed: int, bits: int) -> Words:
 
     A multiplier has at most 64 - bits bits, so that no product passes 2**64.
     """
-    raw = _raw(_source(seed, _ORDER), 9)
+    raw = raw_words(random_source(seed, _ORDER), 9)
     keys = raw & np.uint64((1 << bits) - 1)
     keys[1::2] = (raw[1::2] >> np.uint64(max(32, bits))) | np.uint64(1)
     keys[8] = raw[8] >> np.uint64(32)
@@ -311,7 +326,7 @@ class WorkingSet(Generator):
                 self._refuse(key, value, f"a multiple of {WORD}, at most the footprint ({self.size} bytes)")
 
     def _blocks(self) -> Iterator[Addresses]:
-        source = _source(self.seed, _ADDRESS)
+        source = random_source(self.seed, _ADDRESS)
         for first, runs in self._sizes(self.runs):
             phases = np.arange(first, first + runs, dtype=np.int64) // self.phase
             # steps * phases could pass 2**63 only after 2**63 / footprint phases; the remainder comes first

@@ -10,7 +10,7 @@ from vmsim.files import sha256
 from vmsim.workloads import readers
 from vmsim.workloads.readers.files import plain_name
 from vmsim.workloads.runs import totals
-from vmsim.workloads.stream import Chunk, Op, Regions
+from vmsim.workloads.stream import Chunk, Event, Op, Regions
 from vmsim.workloads.vmtrace import Vmtrace
 
 __all__ = ["BUNDLED", "TraceStream", "bundled", "find"]
@@ -50,6 +50,9 @@ class TraceStream:
     repetition runs the program again in the same process: its events happen again, except that the program's own EXIT
     comes only after the last.
 
+    A recording follows one process. A child that it forks exits at once, so that the fork has its cost and no more;
+    but not in a trace that has SWITCH events, and so says itself when each process runs.
+
     Parameters
     ----------
     path : Path
@@ -75,12 +78,14 @@ class TraceStream:
         self._repeat = repeat
         self._form = readers.detect(path) if form == "auto" else form
         self._vmtrace: Vmtrace | None = None
+        self._switches = False
         if self._form == "vmtrace":
             self._vmtrace = Vmtrace.open(path)
             self.granule = self._vmtrace.granule
             self._accesses, self._regions = int(self._vmtrace.totals["accesses"]), self._vmtrace.regions
+            self._switches = "switch" in self._vmtrace.totals["events"]
         else:
-            self._accesses, self._regions = totals(readers.read(path, self._form))
+            self._accesses, self._regions = totals(self._watched(readers.read(path, self._form)))
         if not self._accesses:
             raise InputError(f"{path}: the trace holds no access: expected at least one.")
 
@@ -98,13 +103,28 @@ class TraceStream:
         for turn in range(self._repeat):
             last = turn == self._repeat - 1
             for chunk in self._vmtrace.chunks() if self._vmtrace else readers.read(self.path, self._form):
-                yield chunk if last or not chunk.events else _without_exit(chunk)
+                yield chunk._replace(events=self._events(chunk.events, last)) if chunk.events else chunk
 
     def digest(self) -> str:
         """Return the SHA-256 of the file's bytes."""
         return sha256(self.path)
 
+    def _events(self, events: tuple[Event, ...], last: bool) -> tuple[Event, ...]:
+        """Return a chunk's events as they are to happen."""
+        kept = [event for event in events if last or event.op != Op.EXIT or event.pid != 1]
+        if not self._switches:
+            kept = [each for event in kept for each in _with_exit(event)]
+        return tuple(kept)
 
-def _without_exit(chunk: Chunk) -> Chunk:
-    kept = (event for event in chunk.events if event.op != Op.EXIT or event.pid != 1)
-    return chunk._replace(events=tuple(kept))
+    def _watched(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        """Pass chunks on and note whether the trace switches."""
+        for chunk in chunks:
+            self._switches = self._switches or any(event.op == Op.SWITCH for event in chunk.events)
+            yield chunk
+
+
+def _with_exit(event: Event) -> tuple[Event, ...]:
+    """Return an event and, of a fork, the child's exit."""
+    if event.op != Op.FORK:
+        return (event,)
+    return event, Event(event.position, Op.EXIT, event.argument, 0, 0, 0)

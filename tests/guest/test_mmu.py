@@ -1,0 +1,117 @@
+"""Does all that a kernel does to page tables go through its Mmu, entry by entry?"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from tests.guest.test_processes import PROGRAMS
+from tests.oracle.guest import Guest
+from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, run, scenario, vm
+from vmsim import simulation as wiring
+from vmsim.guest.mmu import HardwareMmu
+from vmsim.simulation import Simulation
+
+
+class TrappingMmu(HardwareMmu):
+    """Hardware's, with a note of every load and store, and a copy of the tables that only stores change."""
+
+    traps = True
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.loads: list[int] = []
+        self.stores: list[tuple[int, int]] = []
+        self.words: dict[int, int] = {}
+
+    def read(self, vcpu: Any, places: np.ndarray) -> Generator[Any, Any, np.ndarray]:
+        self.loads += places.tolist()
+        return (yield from super().read(vcpu, places))
+
+    def write(self, vcpu: Any, places: np.ndarray, values: np.ndarray) -> Generator[Any, Any, None]:
+        self.stores += zip(places.tolist(), values.tolist(), strict=True)
+        self.words |= zip(places.tolist(), values.tolist(), strict=True)
+        yield from super().write(vcpu, places, values)
+
+    def clear(self, vcpu: Any, gpa: int, order: int, *, table: bool) -> Generator[Any, Any, None]:
+        for place in [place for place in self.words if gpa <= place < gpa + (PAGE << order)]:
+            del self.words[place]
+        yield from super().clear(vcpu, gpa, order, table=table)
+
+
+FLAGS = 1 << 5 | 1 << 6  # accessed and dirty, which the processor sets
+
+
+@pytest.fixture
+def trapping(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wiring, "HardwareMmu", TrappingMmu)
+
+
+def after(steps: list[Any]) -> tuple[TrappingMmu, Any]:
+    machines: list[Any] = []
+
+    def check(simulation: Simulation, where: str) -> None:
+        if where.startswith("the end of"):
+            machines.append(simulation.vms[0].kernel)
+            mmu = machines[0].mmu
+            assert isinstance(mmu, TrappingMmu)
+            memory = simulation.hardware.memory
+            for place, value in mmu.words.items():  # natively a gpa is an hpa
+                assert memory[place >> 3] & ~FLAGS == value & ~FLAGS
+
+    run(scenario(vm(memory="8MiB", mode="native"), memory="32MiB"), [Script(steps)], check=check)
+    return machines[0].mmu, machines[0]
+
+
+@pytest.mark.usefixtures("trapping")
+@settings(max_examples=40)
+@given(steps=PROGRAMS)
+def test_the_tables_are_what_stores_through_the_mmu_have_made_them(steps: list[Any]) -> None:
+    """The account of pages holds there too, so a kernel that may trap does what one that may not does."""
+    guest = Guest().run(steps)
+    mmu, kernel = after(steps)
+    assert kernel.faults == guest.faults
+    for pid, space in guest.spaces.items():
+        for number in space.pages:
+            table, gva = kernel.processes[pid].space.root, BASE + number * PAGE
+            for level in range(4, 0, -1):
+                entry = mmu.words[table + 8 * (gva >> 3 + 9 * level & 511)]
+                table = entry & ~0xFFF & (1 << 52) - 1
+            assert entry != 0
+
+
+@pytest.mark.usefixtures("trapping")
+@pytest.mark.parametrize(("page", "loads", "stores"), [(0, 2, 4), (1, 4, 1), (512, 4, 2)])
+def test_a_fault_loads_its_way_down_and_stores_what_is_missing(page: int, loads: int, stores: int) -> None:
+    """The first makes three tables, from the top down; one beside it none, one in the next 2 MiB one."""
+    steps = [("touch", 0, READ), ("touch", page, WRITE)] if page else [("touch", 0, READ)]
+    mmu, _ = after(steps)
+    if page:
+        before, _ = after(steps[:1])
+        mmu.loads, mmu.stores = mmu.loads[len(before.loads) :], mmu.stores[len(before.stores) :]
+    assert (len(mmu.loads), len(mmu.stores)) == (loads, stores)
+    for (_, link), (place, _) in zip(mmu.stores, mmu.stores[1:], strict=False):
+        assert place >> 12 == link >> 12
+
+
+@pytest.mark.usefixtures("trapping")
+def test_a_copy_clears_the_entry_before_it_sets_the_new_one() -> None:
+    mmu, kernel = after([("touch", 0, WRITE), ("fork", 2), ("touch", 0, WRITE)])
+    (first, nothing), (second, value) = mmu.stores[-2:]
+    assert first == second
+    assert nothing == 0
+    assert value & 2
+    assert kernel.copies == 1
+
+
+@pytest.mark.usefixtures("trapping")
+def test_an_unmap_loads_all_of_its_range_and_stores_only_what_was_there() -> None:
+    before, _ = after([("touch", 0, WRITE)])
+    mmu, _ = after([("touch", 0, WRITE), ("unmap", 0, 100)])
+    assert len(mmu.loads) - len(before.loads) >= 100
+    assert len(mmu.stores) - len(before.stores) == 1
+    assert mmu.stores[-1][1] == 0

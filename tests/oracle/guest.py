@@ -1,0 +1,124 @@
+"""A guest's processes as dicts of pages: what a program does to them, without tables, frames or TLBs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+READ, WRITE = 1, 2  # protection bits
+
+
+@dataclass
+class Page:
+    """What the entry of a 4 KiB page should be. Pages of one content share a frame."""
+
+    content: int
+    writable: bool
+    accessed: bool = True
+    dirty: bool = False
+    present: bool = True
+
+
+@dataclass
+class Space:
+    pages: dict[int, Page] = field(default_factory=dict)
+    rights: dict[int, int] = field(default_factory=dict)  # of the pages that lie in a region
+    heap: int = 0
+
+
+class Guest:
+    """Demand paging, copy-on-write and the system calls, page by page."""
+
+    def __init__(self) -> None:
+        self.spaces = {1: Space()}
+        self.parents = {1: 0}
+        self.current = 1
+        self.faults = 0
+        self.contents = count()
+
+    def run(self, steps: Iterable[tuple[Any, ...]]) -> Guest:
+        """Carry out the steps of a script, of which each is its current process's unless it names one."""
+        speaker = 1
+        for what, *rest in steps:
+            if what == "touch":
+                self.touch(rest[0], bool(rest[1]))
+            elif what in ("exit", "exec", "switch"):
+                getattr(self, what)(rest[0])
+                speaker = rest[0] if what == "switch" else speaker
+            elif what == "by":
+                speaker = rest[0]
+            elif speaker in self.spaces:
+                getattr(self, what)(speaker, *rest)
+        return self
+
+    def sharers(self, page: Page) -> int:
+        return sum(other.content == page.content for space in self.spaces.values() for other in space.pages.values())
+
+    def touch(self, number: int, write: bool) -> None:
+        space = self.spaces[self.current]
+        rights = space.rights.get(number, READ | WRITE)
+        page = space.pages.get(number)
+        if page is None:
+            self.faults += 1
+            page = space.pages[number] = Page(next(self.contents), bool(rights & WRITE) or write)
+        elif not page.present or (write and not page.writable):
+            self.faults += 1
+            page.present = True
+            if write:
+                if self.sharers(page) > 1:
+                    page.content = next(self.contents)
+                page.writable = True
+        page.accessed = True
+        page.dirty |= write
+
+    def map(self, pid: int, first: int, pages: int, rights: int = READ | WRITE) -> None:
+        self.unmap(pid, first, pages)
+        self.spaces[pid].rights |= dict.fromkeys(range(first, first + pages), rights)
+
+    def unmap(self, pid: int, first: int, pages: int) -> None:
+        for number in range(first, first + pages):
+            self.spaces[pid].pages.pop(number, None)
+            self.spaces[pid].rights.pop(number, None)
+
+    def protect(self, pid: int, first: int, pages: int, rights: int) -> None:
+        space = self.spaces[pid]
+        for number in range(first, first + pages):
+            space.rights[number] = rights
+            if page := space.pages.get(number):
+                page.present = rights != 0
+                page.writable = bool(rights & WRITE) and (page.writable or self.sharers(page) == 1)
+
+    def brk(self, pid: int, end: int) -> None:
+        space = self.spaces[pid]
+        before, space.heap = space.heap or end, end
+        if end < before:
+            self.unmap(pid, end, before - end)
+        space.rights |= dict.fromkeys(range(before, end), READ | WRITE)
+
+    def fork(self, pid: int, child: int) -> None:
+        if child in self.spaces:
+            return
+        space = self.spaces[pid]
+        copy = Space(rights=dict(space.rights), heap=space.heap)
+        for number, page in space.pages.items():
+            page.writable = False
+            copy.pages[number] = Page(page.content, False, False, page.dirty, page.present)
+        self.spaces[child], self.parents[child] = copy, pid
+
+    def exec(self, pid: int) -> None:
+        if pid in self.spaces:
+            self.spaces[pid] = Space()
+
+    def exit(self, pid: int) -> None:
+        if pid in self.spaces and len(self.spaces) > 1:
+            del self.spaces[pid]
+            if pid == self.current:
+                parent = self.parents[pid]
+                self.current = parent if parent in self.spaces else min(self.spaces)
+
+    def switch(self, pid: int) -> None:
+        if pid not in self.spaces:
+            self.spaces[pid], self.parents[pid] = Space(), 0
+        self.current = pid

@@ -1,0 +1,263 @@
+"""Edits of one guest's page tables, entry by entry through its Mmu.
+
+The kernel plans with what memory holds; every load that a real kernel would make then goes through `Mmu.read`, every
+store through `Mmu.write`, in the order of Linux: a table is linked from the top down before its entries are written
+(mm/memory.c, __pte_alloc), and entries are cleared before frames are freed (mm/mmu_gather.c).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from vmsim.guest.frames import Vcpu
+from vmsim.guest.mmu import Mmu
+from vmsim.machine.formats import ACCESSED, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
+from vmsim.machine.memory import entry_at
+from vmsim.machine.tables import list_tables, map_page, map_pages, scan_entries, walk_entries
+from vmsim.scenario.cpu import Cost
+
+__all__ = ["TABLE_BITS", "Entries", "Entry", "Frames", "PageTables", "span"]
+
+Process = Generator[simpy.Event, Any, None]
+Words = NDArray[np.int64]
+
+TABLE_BITS = PRESENT | WRITE | USER | ACCESSED
+_PAGE_OF = np.array([FRAME] + [FRAME & -(1 << (3 + 9 * level)) for level in (1, 2, 3)])  # by level, of an entry
+_ROOM = 2048  # entries looked at in one go
+
+
+class Frames(Protocol):
+    """The frames a kernel allocates from: the guest's own, or the host's where there is no guest."""
+
+    zone: NDArray[Any]
+    frames: NDArray[Any]
+    owner: int
+
+    def allocate(self, vcpu: Vcpu, order: int) -> Generator[simpy.Event, Any, int]:
+        """Return the first of 2**order frames, ready to be written, or NO_FRAME if there is no such large block."""
+        ...
+
+    def allocate_table(self, vcpu: Vcpu) -> Generator[simpy.Event, Any, int]:
+        """Return a frame for a page table, ready to be written."""
+        ...
+
+    def has_block(self, order: int) -> bool:
+        """Whether 2**order frames could be had."""
+        ...
+
+    def give(self, gfns: Words, order: int) -> None:
+        """Take back blocks of 2**order frames."""
+
+    def give_tables(self, gfns: Words) -> None:
+        """Take back frames that were tables."""
+
+
+class Entries(NamedTuple):
+    """Entries that map pages, by ascending address; int64[n] each."""
+
+    starts: Words  # gva of the page
+    levels: Words  # 1, 2, 3: a page of 4K, 2M, 1G
+    places: Words  # gpa of the entry
+    values: Words
+
+    @property
+    def firsts(self) -> Words:
+        """First frame of each page."""
+        return np.asarray((self.values & _PAGE_OF[self.levels]) >> PAGE_SHIFT)
+
+    def of(self, which: NDArray[np.bool_]) -> Entries:
+        """Return those for which `which` (bool[n]) is true."""
+        return Entries(self.starts[which], self.levels[which], self.places[which], self.values[which])
+
+
+class Entry(NamedTuple):
+    """One entry; its value is 0 where it is absent."""
+
+    level: int
+    place: int
+    value: int
+
+    @property
+    def first(self) -> int:
+        """First frame of the page that it maps."""
+        return (self.value & FRAME & -span(self.level)) >> PAGE_SHIFT
+
+
+def span(level: int) -> int:
+    """Return the bytes that an entry of `level` translates."""
+    return 1 << (3 + 9 * level)
+
+
+class PageTables:
+    """The tables of all address spaces of a guest.
+
+    Parameters
+    ----------
+    memory : int64[:]
+        Host-physical memory.
+    mmu : Mmu
+        How entries are loaded and stored.
+    frames : Frames
+        Where tables come from.
+    levels : int
+        Of the guest's tables, 4 or 5.
+    costs : Cost
+        Cycles of the kernel's work.
+    """
+
+    def __init__(self, memory: Words, mmu: Mmu, frames: Frames, *, levels: int, costs: Cost) -> None:
+        self.memory = memory
+        self.mmu = mmu
+        self.frames = frames
+        self.levels = levels
+        self.memory_root = 0, 0  # known when the guest boots
+        self._table_cycles = costs.table_page + costs.zero_page
+        self._walk = np.empty(5, np.int64), np.empty(5, np.int64)
+        self._scan = tuple(np.empty(_ROOM, np.int64) for _ in range(4))
+
+    def new_root(self, vcpu: Vcpu) -> Generator[simpy.Event, Any, int]:
+        """Return the gpa of a new, empty root table."""
+        frame = yield from self.frames.allocate_table(vcpu)
+        root = frame << PAGE_SHIFT
+        yield from self.mmu.clear(vcpu, root, 0, table=True)
+        return root
+
+    def map_at_once(self, root: int, gva: int, level: int, page: int, bits: int) -> bool:
+        """Map a page as `map` does, if nothing traps and no table is missing: nearly always, on hardware."""
+        if self.mmu.traps:
+            return False
+        where = root, self.levels, level, *self.memory_root, gva & -span(level)
+        return bool(map_page(self.memory, self.frames.frames, *where, page, bits) == 0)
+
+    def map(
+        self, vcpu: Vcpu, root: int, gva: int, level: int, page: int, bits: int
+    ) -> Generator[simpy.Event, Any, bool]:
+        """Map a page by an entry of `level`, and make the tables that are missing.
+
+        Returns
+        -------
+        bool
+            False if something is mapped there already, or smaller pages stand where the large one would go.
+        """
+        gva &= -span(level)
+        if self.mmu.traps:
+            table = yield from self.table(vcpu, root, gva, level)
+            if table is None:
+                return False
+            place = np.array([entry_at(table, gva, level)])
+            (value,) = yield from self.mmu.read(vcpu, place)
+            if value:
+                return False
+            self.frames.frames["rmap"][page] = place[0]
+            entry = page << PAGE_SHIFT | bits | (LARGE if level > 1 else 0)
+            yield from self.mmu.write(vcpu, place, np.array([entry]))
+            return True
+        where = root, self.levels, level, *self.memory_root, gva
+        missing = map_page(self.memory, self.frames.frames, *where, page, bits)
+        if missing > 0:
+            tables = np.empty(missing, np.int64)
+            for number in range(missing):
+                tables[number] = yield from self.frames.allocate_table(vcpu)
+                vcpu.owe("guest_fault", self._table_cycles)
+            map_pages(self.memory, self.frames.frames, *where, np.array([page]), tables, TABLE_BITS, bits)
+        return bool(missing >= 0)
+
+    def table(self, vcpu: Vcpu, root: int, gva: int, level: int) -> Generator[simpy.Event, Any, int | None]:
+        """Return the gpa of the table of `level` that translates `gva`, made if it is missing; None if it cannot be."""
+        if level == self.levels:
+            return root
+        places, values = yield from self._descend(vcpu, root, gva, level + 1)
+        if values[-1]:
+            return None if values[-1] & LARGE else int(values[-1]) & FRAME
+        at, place = self.levels - len(places) + 1, int(places[-1])
+        links, made = [], []
+        while at > level:
+            frame = yield from self.frames.allocate_table(vcpu)
+            vcpu.owe("guest_fault", self._table_cycles)
+            yield from self.mmu.clear(vcpu, frame << PAGE_SHIFT, 0, table=True)
+            self.frames.frames["rmap"][frame] = place
+            links.append(place)
+            made.append(frame << PAGE_SHIFT | TABLE_BITS)
+            at -= 1
+            place = int(entry_at(frame << PAGE_SHIFT, gva, at))
+        yield from self.mmu.write(vcpu, np.array(links), np.array(made))
+        return made[-1] & FRAME
+
+    def find(self, vcpu: Vcpu, root: int, gva: int) -> Generator[simpy.Event, Any, Entry]:
+        """Return the entry that maps `gva`, or the absent one where the tables end."""
+        places, values = yield from self._descend(vcpu, root, gva, 1)
+        return Entry(self.levels - len(places) + 1, int(places[-1]), int(values[-1]))
+
+    def scan(
+        self, vcpu: Vcpu, root: int, first: int, limit: int, *, every: bool
+    ) -> Generator[simpy.Event, Any, tuple[int, Entries]]:
+        """Look through some of [first, limit); return where it stopped, and the entries that map pages.
+
+        With `every`, as for a region, the kernel loads absent entries too; without, as for all of an address space,
+        only those in use.
+        """
+        places, values, starts, levels = self._scan
+        stop, count = scan_entries(
+            self.memory, root, self.levels, *self.memory_root, first, limit, every and self.mmu.traps, places, values,
+            starts, levels,
+        )  # fmt: skip
+        seen = Entries(*(column[:count].copy() for column in (starts, levels, places, values)))
+        if self.mmu.traps:
+            seen = seen._replace(values=(yield from self.mmu.read(vcpu, seen.places)))
+        return int(stop), seen.of(seen.levels > 0)
+
+    def write(self, vcpu: Vcpu, entries: Entries, values: Words) -> Process:
+        """Store new values of entries."""
+        if len(values):
+            yield from self.mmu.write(vcpu, entries.places, values)
+
+    def set(self, vcpu: Vcpu, place: int, value: int) -> Process:
+        """Store one entry."""
+        yield from self.mmu.write(vcpu, np.array([place]), np.array([value]))
+
+    def split(self, vcpu: Vcpu, root: int, gva: int, level: int) -> Process:
+        """Split the large page at `gva`, if there is one, until an entry of `level` or below maps it."""
+        while True:
+            entry = yield from self.find(vcpu, root, gva)
+            if entry.value == 0 or entry.level <= level:
+                return
+            first, smaller = entry.first, entry.level - 1
+            bits = entry.value & ~FRAME & (~LARGE if smaller == 1 else -1)
+            frame = yield from self.frames.allocate_table(vcpu)
+            vcpu.owe("guest_fault", self._table_cycles)
+            table = frame << PAGE_SHIFT
+            yield from self.mmu.clear(vcpu, table, 0, table=True)
+            places = table + 8 * np.arange(512)
+            pages = first + (np.arange(512) << 9 * (smaller - 1))
+            yield from self.mmu.write(vcpu, places, pages << PAGE_SHIFT | bits)
+            known = self.frames.frames["rmap"][first] != 0
+            self.frames.frames["rmap"][pages] = np.where(known, places, 0)
+            self.frames.frames["rmap"][frame] = entry.place
+            yield from self.set(vcpu, entry.place, table | TABLE_BITS)
+            start = gva & -span(entry.level)
+            yield from self.mmu.invalidate(vcpu, start, start + span(entry.level) - 1)
+
+    def clear_tables(self, vcpu: Vcpu, root: int, limit: int) -> Generator[simpy.Event, Any, Words]:
+        """Clear every entry that points to a table below the root; return the tables' frames."""
+        room, count = 64, 65
+        while count > room:
+            room = max(room, count)
+            places, tables = np.empty(room, np.int64), np.empty(room, np.int64)
+            count = list_tables(self.memory, root, self.levels, *self.memory_root, limit, places, tables)
+        yield from self.mmu.read(vcpu, places[:count])
+        yield from self.mmu.write(vcpu, places[:count], np.zeros(count, np.int64))
+        return tables[:count] >> PAGE_SHIFT
+
+    def _descend(self, vcpu: Vcpu, root: int, gva: int, level: int) -> Generator[simpy.Event, Any, tuple[Words, Words]]:
+        """Load the entries on the way to `gva`, down to `level` or as far as tables go; return places and values."""
+        places, values = self._walk
+        count = walk_entries(self.memory, root, self.levels, level, *self.memory_root, gva, places, values)
+        places, values = places[:count].copy(), values[:count].copy()
+        if self.mmu.traps:
+            values = yield from self.mmu.read(vcpu, places)
+        return places, values

@@ -1,0 +1,92 @@
+"""The regions of an address space (Linux's VMAs): ranges with one protection each, sorted and disjoint."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+
+__all__ = ["EXECUTE", "READ", "WRITE", "Regions"]
+
+READ, WRITE, EXECUTE = 1, 2, 4  # protection bits, as of mmap's events
+
+
+class Regions:
+    """What mmap, munmap, mprotect and brk have declared.
+
+    Regions are half open, in bytes. Neighbours of one protection are one region, so that there are as few as can be.
+    """
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        self._rights: list[int] = []
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        return zip(self._starts, self._ends, self._rights, strict=True)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def copy(self) -> Regions:
+        """Return regions of their own that say the same."""
+        other = Regions()
+        other._starts, other._ends, other._rights = self._starts[:], self._ends[:], self._rights[:]
+        return other
+
+    def at(self, address: int) -> int | None:
+        """Return the protection of the region that holds `address`, None outside every one."""
+        place = bisect_right(self._starts, address) - 1
+        return self._rights[place] if place >= 0 and address < self._ends[place] else None
+
+    def within(self, start: int, end: int) -> list[tuple[int, int, int]]:
+        """Return (start, end, protection) of the parts of regions that lie in [start, end)."""
+        first, last = bisect_right(self._ends, start), bisect_left(self._starts, end)
+        return [
+            (max(self._starts[place], start), min(self._ends[place], end), self._rights[place])
+            for place in range(first, last)
+        ]
+
+    def alike(self, start: int, end: int) -> bool:
+        """Whether all of [start, end) has the same right to be touched and to be written, as outside every region."""
+        parts = self.within(start, end)
+        rights = {(rights != 0, rights & WRITE != 0) for _, _, rights in parts}
+        if sum(last - first for first, last, _ in parts) < end - start:
+            rights.add((True, True))
+        return len(rights) == 1
+
+    def declare(self, start: int, end: int, rights: int) -> None:
+        """Make [start, end) a region of protection `rights`, whatever was there."""
+        if start >= end:
+            return
+        first, last = bisect_left(self._ends, start), bisect_right(self._starts, end)  # neighbours that touch too
+        before = [(s, start, r) for s, r in self._edge(first, last, 0) if s < start]
+        after = [(end, e, r) for e, r in self._edge(first, last, -1) if e > end]
+        parts = [*before, (start, end, rights), *after]
+        merged = [parts[0]]
+        for part in parts[1:]:
+            if part[2] == merged[-1][2]:
+                merged[-1] = merged[-1][0], part[1], part[2]
+            else:
+                merged.append(part)
+        self._replace(first, last, merged)
+
+    def remove(self, start: int, end: int) -> None:
+        """Make [start, end) lie outside every region."""
+        first, last = bisect_right(self._ends, start), bisect_left(self._starts, end)
+        if start >= end or first >= last:
+            return
+        kept = [(s, start, r) for s, r in self._edge(first, last, 0) if s < start]
+        kept += [(end, e, r) for e, r in self._edge(first, last, -1) if e > end]
+        self._replace(first, last, kept)
+
+    def _edge(self, first: int, last: int, which: int) -> list[tuple[int, int]]:
+        """Return (start, protection) of the first of some regions, or (end, protection) of the last (-1)."""
+        if first >= last:
+            return []
+        place = first if which == 0 else last - 1
+        return [((self._starts if which == 0 else self._ends)[place], self._rights[place])]
+
+    def _replace(self, first: int, last: int, parts: list[tuple[int, int, int]]) -> None:
+        self._starts[first:last] = [part[0] for part in parts]
+        self._ends[first:last] = [part[1] for part in parts]
+        self._rights[first:last] = [part[2] for part in parts]
