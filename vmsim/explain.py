@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.errors import InputError
 from vmsim.hardware import Hardware
 from vmsim.machine.caches import Served
-from vmsim.machine.formats import ACCESSED, DIRTY, EPT, FRAME, LARGE, NPT, PRESENT, USER, WRITE, NestedFormat
+from vmsim.machine.formats import ACCESSED, DIRTY, EPT, FRAME, LARGE, NPT, PRESENT, SWITCH, USER, WRITE, NestedFormat
 from vmsim.machine.layout import Count, make_vm
 from vmsim.machine.sets import EMPTY
 from vmsim.machine.tlb import ASID_SHIFT
 from vmsim.machine.vcpu import Reason, run
-from vmsim.scenario import Cpu, Mode
+from vmsim.scenario import Cpu
 from vmsim.units import PAGE, PAGE_ORDER, PageSize
 
-__all__ = ["Reference", "Walk", "explain"]
+__all__ = ["Reference", "Walk", "WalkMode", "explain"]
+
+WalkMode = Literal["native", "ept", "npt", "agile"]
 
 _GVA: Final = 0x0055_2A6D_89AB_7000  # a user's address under 4 and 5 levels; each level's index differs
 _NAMES: Final = {1: "PTE", 2: "PDE", 3: "PDPTE", 4: "PML4E", 5: "PML5E"}
@@ -47,6 +50,8 @@ class Reference:
         L1, L2, LLC, DRAM; or PWC: a page walk cache held the entry, and memory was not asked.
     cycles : int
         What it took.
+    shadow : bool
+        The entry is in a shadow table, which stands for the guest's of its level.
     """
 
     position: int
@@ -55,12 +60,13 @@ class Reference:
     hpa: int
     served: str
     cycles: int
+    shadow: bool = False
 
     def reads(self, *, nested: bool) -> str:
         """Say what is read; `nested` tells a guest's entry from a native one."""
         name = _NAMES[self.nested_level or self.guest_level]
         if not self.nested_level:
-            return f"{'g' if nested else ''}L{self.guest_level} entry ({name})"
+            return f"{'s' if self.shadow else 'g' if nested else ''}L{self.guest_level} entry ({name})"
         target = f"gL{self.guest_level} table" if self.guest_level else "data page"
         return f"nL{self.nested_level} entry for the {target}"
 
@@ -92,12 +98,13 @@ class Walk:
 
 def explain(
     cpu: Cpu,
-    mode: Mode,
+    mode: WalkMode,
     *,
     guest_levels: int = 4,
     host_levels: int = 4,
     guest_page: PageSize = "4K",
     host_page: PageSize = "4K",
+    switch: int = 1,
 ) -> tuple[Walk, Walk]:
     """Walk for one address twice, and say what was read.
 
@@ -109,38 +116,51 @@ def explain(
     ----------
     cpu : Cpu
         Whose TLBs, page walk caches and caches. It need not have the mode or the levels.
-    mode : {"native", "ept", "npt"}
+    mode : {"native", "ept", "npt", "agile"}
         In native mode, `host_levels` and `host_page` mean nothing.
     guest_levels, host_levels : int, optional
         4 or 5.
     guest_page, host_page : {"4K", "2M", "1G"}, optional
         Size of the page that maps the address, in the guest's tables and in the nested ones.
+    switch : int, optional
+        In agile mode, how many of the guest's levels are walked nested, the levels above being the shadow's: 0 (all
+        is shadow) to `guest_levels`, or one more, which is nested paging proper: the root's own gpa is walked for too.
 
     Returns
     -------
     cold, warm : Walk
+
+    Raises
+    ------
+    InputError
+        There is no level to switch to.
     """
+    if mode == "agile" and not (switch == 0 or PAGE_ORDER[guest_page] // 9 < switch <= guest_levels + 1):
+        lowest = PAGE_ORDER[guest_page] // 9 + 1
+        raise InputError(
+            f"switch: found {switch}; the guest's tables for a page of {guest_page} have levels {lowest} to "
+            f"{guest_levels}. Expected one of them, 0 for none, or {guest_levels + 1} to walk for the root as well."
+        )
     machine = _Machine(cpu)
     memory: _Memory = _Memory(machine)
     if mode != "native":
-        form = NPT if mode == "npt" else EPT(ad_bits=cpu.ept_ad)
+        form = NPT if mode == "npt" or (mode == "agile" and cpu.vendor == "amd") else EPT(ad_bits=cpu.ept_ad)
         memory = _NestedMemory(machine, form, host_levels, host_page)
     order = PAGE_ORDER[guest_page]
     gva = _GVA & ((1 << (12 + 9 * guest_levels)) - 1)
     root, page = memory.new_page(0), memory.new_page(order, gva)
     machine.vm["levels"], machine.vm["cr3"] = guest_levels, root
-    _map(
-        machine.memory,
-        (root, guest_levels, order // 9 + 1),
-        gva,
-        page | _RIGHTS | DIRTY,
-        _RIGHTS,
-        memory.new_page,
-        memory.hpa,
-    )
-    cold = machine.walk(gva)
+    leaf = page | _RIGHTS | DIRTY | _large(order)
+    _map(machine.memory, (root, guest_levels, order // 9 + 1), gva, leaf, _RIGHTS, memory.new_page, memory.hpa)
+    lowest = guest_levels + 1
+    if mode == "agile" and switch <= guest_levels:
+        lowest = switch + 1
+        machine.vm["switch"] = SWITCH
+        data = memory.hpa(page | gva & ((PAGE << order) - 1))
+        machine.vm["cr3"] = _shadow(machine, memory, gva, data, min(order, PAGE_ORDER[host_page]), switch)
+    cold = machine.walk(gva, lowest)
     machine.empty_tlbs()
-    return cold, machine.walk(gva)
+    return cold, machine.walk(gva, lowest)
 
 
 class _Machine:
@@ -162,8 +182,8 @@ class _Machine:
         self._next = hpa + size
         return hpa
 
-    def walk(self, gva: int) -> Walk:
-        """Access `gva` once and return the walk that this takes."""
+    def walk(self, gva: int, shadow: int) -> Walk:
+        """Access `gva` once and return the walk that this takes; guest levels from `shadow` on are shadow tables."""
         vm = self.vm[0]
         vm["logged"] = 0
         before = self._counts()
@@ -173,7 +193,9 @@ class _Machine:
         if reason != Reason.DONE:
             raise AssertionError(f"the walk for {gva:#x} ended with {Reason(reason).name}")
         references = tuple(
-            Reference(number, where >> 8, where & 255, hpa, Served(served).name, self._cycles[served])
+            Reference(
+                number, where >> 8, where & 255, hpa, Served(served).name, self._cycles[served], where >> 8 >= shadow
+            )
             for number, (hpa, where, served) in enumerate(vm["log"][: vm["logged"]].tolist(), start=1)
         )
         cycles, pwc, ntlb = (now - then for now, then in zip(self._counts(), before, strict=True))
@@ -232,7 +254,7 @@ class _NestedMemory(_Memory):
             self.machine.memory,
             (self._root, self._levels, self._order // 9 + 1),
             used,
-            hpa | self._form.page,
+            hpa | self._form.page | _large(self._order),
             self._form.table,
             self.machine.take,
             super().hpa,
@@ -241,6 +263,29 @@ class _NestedMemory(_Memory):
 
     def hpa(self, address: int) -> int:
         return self._backed[address & ~(PAGE - 1)] | address & (PAGE - 1)
+
+
+def _large(order: int) -> int:
+    """Return the bit of an entry that maps 2**order frames."""
+    return LARGE if order else 0
+
+
+def _shadow(machine: _Machine, memory: _Memory, gva: int, data: int, order: int, switch: int) -> int:
+    """Make shadow tables down to the guest's table of level `switch`, or to `data`; return what CR3 is to hold."""
+    levels, table = int(machine.vm["levels"][0]), int(machine.vm["cr3"][0])
+    root = machine.take()
+    if switch == 0:
+        page = data & -(PAGE << order) | _RIGHTS | DIRTY | _large(order)
+        _map(machine.memory, (root, levels, order // 9 + 1), gva, page, _RIGHTS, machine.take, int)
+        return root
+    for level in range(levels, switch, -1):
+        place = memory.hpa(table + (gva >> (3 + 9 * level) & 511) * 8)
+        table = int(machine.memory[place >> 3]) & FRAME
+    below = memory.hpa(table) | SWITCH
+    if switch == levels:
+        return below
+    _map(machine.memory, (root, levels, switch + 1), gva, below | _RIGHTS, _RIGHTS, machine.take, int)
+    return root
 
 
 def _map(
@@ -261,7 +306,7 @@ def _map(
     tables : (root, levels, leaf_level)
         The root table, its level, and the level of the entry to write.
     address, entry, table_bits : int
-        What is mapped, its entry (LARGE is added here), and the bits of entries that point to tables.
+        What is mapped, its entry, and the bits of entries that point to tables.
     new_table, hpa : callable
         Give the address of a new table, and where in host memory an address is.
     """
@@ -269,7 +314,7 @@ def _map(
     for level in range(levels, leaf - 1, -1):
         place = hpa(table + (address >> (3 + 9 * level) & 511) * 8) >> 3
         if level == leaf:
-            memory[place] = entry | (LARGE if leaf > 1 else 0)
+            memory[place] = entry
             return
         if not memory[place]:
             memory[place] = new_table() | table_bits

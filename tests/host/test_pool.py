@@ -14,6 +14,7 @@ from vmsim.clock import Clock
 from vmsim.host.memory import HOST, HostMemory
 from vmsim.host.pool import PagePool, reclaimer
 from vmsim.machine.buddy import State
+from vmsim.record.messages import Kind, MessageLog
 from vmsim.record.outcome import Transfer
 from vmsim.scenario import Cpu
 from vmsim.scenario.model import Marks
@@ -50,6 +51,7 @@ class Site:
 
     def __post_init__(self) -> None:
         self.env = Clock()
+        self.messages = MessageLog()
         self.host = HostMemory(self.env, self.frames, self.marks)
         costs = Cpu.load("yardstick").cost
         self.pools = [
@@ -61,6 +63,7 @@ class Site:
                 owner=owner,
                 name=f"vm{owner}",
                 log=self.transfers.append,
+                messages=self.messages,
             )
             for owner, (low, high, batch) in enumerate(self.specs)
         ]
@@ -89,6 +92,9 @@ class Site:
             raise AssertionError(f"{events} events, and cycle {self.env.cycle} is not the end")
         free = self.host.frames["state"] == State.FREE
         assert self.host.free == np.count_nonzero(free)
+
+    def said(self) -> list[tuple[int, int, str, int, int]]:
+        return [(each.time, each.vm, each.kind.name, each.pages, each.cycles) for each in self.messages]
 
     def log(self, owner: int = 0) -> list[tuple[int, str, int, int]]:
         return [(each.time, each.what, each.pages, each.level) for each in self.transfers if each.vm == f"vm{owner}"]
@@ -121,6 +127,38 @@ def test_what_is_over_the_maximum_is_taken_at_once_and_given_back_after_its_cost
     assert site.log() == [(first, "grant", 16, 15), (first + reclaim(5), "spare", 5, 10)]
     assert site.host.free == 4096 - 16 + 5
     assert site.transfers[-1].host_free == site.host.free
+
+
+def test_every_movement_of_pages_is_a_message_and_so_is_every_call_for_them() -> None:
+    site = Site(specs=((2, 10, 16),))
+    site.run(site.taker(0, 3))
+    granted = MESSAGE + grant(16)
+    assert site.said() == [
+        (0, 0, "NEED_PAGES", 3 + 2, MESSAGE),  # for the suspended vCPU, and up to the minimum
+        (MESSAGE, 0, "GRANT", 16, grant(16)),
+        (granted, 0, "SPARE", 3, reclaim(3)),
+    ]
+    site.run(site.pools[0].close())
+    assert site.said()[3:] == [(granted + reclaim(3), 0, "RETURN", 10, reclaim(10))]
+
+
+def test_a_host_that_is_short_asks_for_pages_and_gets_them() -> None:
+    site = Site(frames=64, marks=Marks(8, 12, 16), specs=((2, 40, 40), (2, 40, 40)))
+    site.run(site.taker(0, 1), site.taker(1, 1, at=100_000))
+    asked = next(each for each in site.messages if each.kind == Kind.RECLAIM)
+    given = next(each for each in site.messages if each.kind == Kind.SPARE)
+    assert (asked.vm, asked.pages, asked.cycles) == (given.vm, given.pages, RECLAIM_FIXED)
+    assert (given.time, given.cycles) == (asked.time + RECLAIM_FIXED, given.pages * RECLAIM_PAGE)
+    spare = next(each for each in site.transfers if each.what == "spare")
+    assert (spare.time, spare.pages) == (given.time + given.cycles, given.pages)
+
+
+def test_a_full_log_keeps_the_first_messages_and_counts_the_others() -> None:
+    log = MessageLog(limit=3)
+    for time in (50, 10, 30, 20, 40):
+        log.add(time, 0, Kind.GRANT, time, 0)
+    assert [each.pages for each in log] == [10, 30, 50]
+    assert (len(log), log.dropped) == (3, 2)
 
 
 @pytest.mark.parametrize(("low", "high", "batch"), [(1, 5, 3), (0, 1, 1), (2, 2, 7)])

@@ -18,11 +18,13 @@ import numpy as np
 
 from tests.machine.geometries import PREFIX
 from tests.machine.worlds import Pair, counters, keyed_units, make_world, memory, references
+from tests.monitor.world import World
 from vmsim.jit import jitted_sources
 from vmsim.machine import buddy, tables
 from vmsim.machine.flush import flush_asid, invalidate_page
 from vmsim.machine.formats import EPT
 from vmsim.machine.memory import clear_frame, find_entry
+from vmsim.scenario.shadow import SHADOW_PRESETS, ShadowSpec
 
 
 def runs() -> list[Any]:
@@ -85,13 +87,35 @@ def edits() -> list[Any]:
             some[:1],
         ),
     ]
-    gone, orders = np.zeros(30, np.int64), np.zeros(30, np.int64)
-    found += [*tables.unmap_pages(there, root, 4, 0, 0, 0, 0x20_0000, gone, orders), *gone.tolist()]
+    lists = [np.zeros(600, np.int64) for _ in range(4)]
+    found += [*tables.scan_entries(there, root, 4, 0, 0, 0, 0x20_0000, False, *lists), *lists[1][:30].tolist()]
+    found += [tables.walk_entries(there, root, 4, 1, 0, 0, 0x1000, *lists[:2]), *lists[1][:5].tolist()]
+    found += [tables.list_tables(there, root, 4, 0, 0, 1 << 48, *lists[:2]), *lists[1][:5].tolist()]
+    tables.load_entries(there, 0, 0, lists[0][:3], lists[1][:3])
+    tables.store_entries(there, 0, 0, lists[0][:3], lists[1][:3] | 1 << 52)
+    found += [*lists[1][:3].tolist(), *there[lists[0][:3] >> 3].tolist()]
     buddy.free(zone, frames, some[12], 0)
     buddy.free_many(zone, frames, 0, some[13:15])
     found += [buddy.free_owned(zone, frames, 1), zone[0].free, *frames["order"].tolist()]
     there[: 1024 << 9] = 0
     return [int(value) for value in found]
+
+
+def shadows() -> list[Any]:
+    """Fault, store, load, invalidate, write over and drop under two shadow monitors."""
+    out: list[Any] = []
+    for spec in (SHADOW_PRESETS["plex86"].model_copy(update={"fill": "eager"}), ShadowSpec(trap="unsync")):
+        world = World(spec, frames=64, size=512)
+        world.store((8 << 12, 9 << 12 | 7), (9 << 12, 10 << 12 | 7), (10 << 12, 11 << 12 | 7), (11 << 12, 40 << 12 | 7))
+        world.load_root(8 << 12)
+        out += [world.access(0, True), world.load(11 << 12)]
+        world.store((11 << 12, 41 << 12 | 7), (11 << 12 | 8, 42 << 12 | 7))
+        world.invalidate(0, 0x1FFF)
+        out += [world.access(0), world.access(0x1000), *world.leaves()]
+        world.clear(11)
+        world.flush()
+        out += [world.access(0), sorted(world.exits.items()), world.shadow.figures(), world.vcpu.now]
+    return out
 
 
 def kernels() -> dict[str, Any]:
@@ -108,7 +132,7 @@ def kernels() -> dict[str, Any]:
 
 
 def main() -> None:
-    results = json.dumps([runs(), edits()], sort_keys=True, default=int)
+    results = json.dumps([runs(), edits(), shadows()], sort_keys=True, default=int)
     out: dict[str, Any] = {"results": hashlib.sha256(results.encode()).hexdigest(), "length": len(results)}
     if hasattr(buddy.allocate, "signatures"):
         out["kernels"] = {name: len(kernel.signatures) for name, kernel in kernels().items()}

@@ -11,10 +11,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.machine.geometries import ENTRY, GEOMETRIES, PREFIX
-from tests.machine.worlds import HOST_TABLE, Pair, World, contents, make_world
+from tests.machine.worlds import HOST_TABLE, NESTED_ASIDS, Pair, World, contents, make_world
 from tests.oracle.bits import RW, US, A, D, P, span
 from tests.oracle.tables import Frames, build, translate, translate_guest
-from vmsim.machine.flush import flush_asid, invalidate, invalidate_page
+from vmsim.machine.flush import ASIDS, LINEAR, NESTED, flush_asid, forget, invalidate, invalidate_page
+from vmsim.machine.tlb import ASID_SHIFT
 
 NEVER = 1 << 60
 TLBS = [f"{level}_tlb{n}" for level in ("l1", "l2") for n in range(3)]
@@ -53,13 +54,31 @@ def caches(pair: Pair) -> list[Any]:
 @given(seed=SEEDS, mode=MODES)
 def test_flushing_an_asid_removes_all_of_it_and_nothing_else(seed, mode):
     with warm(seed, mode, PREFIX) as pair:
-        before, data = keyed(pair), caches(pair)
-        flush_asid(pair.cores, pair.vms[0][0][0].asid)
-        assert caches(pair) == data  # physical addresses are not the address space's
-        for was, now in zip(before, keyed(pair), strict=True):
-            assume({key[0] for entries in was.values() for key, _ in entries} == {1, 2})
-            for name in was:
-                assert now[name] == [each for each in was[name] if each[0][0] != 1], name
+        for asid in (1, 1 + NESTED_ASIDS):
+            before, data = keyed(pair), caches(pair)
+            flush_asid(pair.cores, asid << ASID_SHIFT)
+            assert caches(pair) == data  # physical addresses are not the address space's
+            for was, now in zip(before, keyed(pair), strict=True):
+                assume(asid > 2 or {key[0] for name in TLBS for key, _ in was[name]} == {1, 2})
+                for name in was:
+                    assert now[name] == [each for each in was[name] if each[0][0] != asid], name
+
+
+@given(seed=SEEDS, mode=MODES, geometry=st.sampled_from(sorted(GEOMETRIES)), core=st.integers(0, 1))
+def test_a_flush_is_of_the_cores_the_asids_and_the_kinds_given(seed, mode, geometry, core):
+    with warm(seed, mode, GEOMETRIES[geometry]) as pair:
+        gone = np.zeros(ASIDS, bool)
+        gone[[1, 2 + NESTED_ASIDS]] = True
+        for kinds, units in ((LINEAR, (*TLBS, *GUEST_WALK)), (NESTED, NESTED_WALK)):
+            before = keyed(pair)
+            forget(pair.cores[core : core + 1], gone, kinds)
+            after = keyed(pair)
+            assert after[1 - core] == before[1 - core]
+            for name, was in before[core].items():
+                assert after[core][name] == [each for each in was if name not in units or not gone[each[0][0]]], name
+        if geometry == "entry":
+            assert not kept(pair.cores[core], "pwc")
+            assert kept(pair.cores[1 - core], "pwc")
 
 
 @given(seed=SEEDS, mode=MODES)
@@ -149,5 +168,5 @@ def test_invlpg_removes_every_splinter_of_a_large_page(size):
 def test_a_flush_of_an_asid_that_nobody_uses_changes_nothing():
     with warm(3, "npt", PREFIX) as pair:
         before = keyed(pair), caches(pair)
-        flush_asid(pair.cores, np.int64(9 << 47))
+        flush_asid(pair.cores, np.int64(9 << ASID_SHIFT))
         assert (keyed(pair), caches(pair)) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from random import Random
 
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.machine.geometries import GEOMETRIES
-from tests.machine.worlds import Pair, make_world
+from tests.machine.worlds import Pair, add_shadow, make_world
 from vmsim.machine.flush import flush_asid, invalidate_page
+from vmsim.machine.tlb import ASID_SHIFT
 
 NEVER = 1 << 60
 SIZES = st.lists(st.sampled_from([1, 2, 3]), min_size=1, max_size=3, unique=True)
@@ -28,11 +30,14 @@ SIZES = st.lists(st.sampled_from([1, 2, 3]), min_size=1, max_size=3, unique=True
     accesses=st.integers(1, 150),
     cores=st.integers(1, 2),
     vms=st.integers(1, 2),
+    switching=st.sampled_from([None, 0.0, 0.3, 0.8]),
 )
 def test_a_stream_does_the_same_on_machine_and_twin(
-    name, seed, mode, levels, nested_levels, guest_sizes, host_sizes, holes, accesses, cores, vms
+    name, seed, mode, levels, nested_levels, guest_sizes, host_sizes, holes, accesses, cores, vms, switching
 ):
     world = make_world(seed, mode, levels, nested_levels, guest_sizes, host_sizes, holes)
+    if switching is not None and mode != "native":
+        world = add_shadow(world, seed, switching)
     random = Random(seed)
     some = random.sample(world.pages, min(len(world.pages), random.randint(1, 12)))
     runs = [
@@ -49,9 +54,11 @@ def test_a_stream_does_the_same_on_machine_and_twin(
             reason, cursor, *_ = ours
             cursor += reason not in ("DONE", "BUDGET")  # nobody mends the tables here: go on after it
             if random.random() < 0.05:
-                flush_asid(pair.cores, pair.vms[vm][0][0].asid)
-                for core in pair.twin_cores:
-                    core.flush_asid(vm + 1)
+                both = pair.vms[vm][1].asids
+                for asid, core in product(both, pair.twin_cores):
+                    core.flush_asid(asid)
+                for asid in both:
+                    flush_asid(pair.cores, asid << ASID_SHIFT)
             if random.random() < 0.1:
                 gva, size = random.choice(some), random.choice(guest_sizes) - 1
                 invalidate_page(pair.cores, pair.vms[vm][0][0].asid, gva, 9 * size)

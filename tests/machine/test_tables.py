@@ -23,11 +23,15 @@ from vmsim.machine.tables import (
     MAPPED,
     UNBACKED,
     host_address,
+    list_tables,
+    load_entries,
     map_page,
     map_pages,
     missing_tables,
     populate,
-    unmap_pages,
+    scan_entries,
+    store_entries,
+    walk_entries,
 )
 
 TABLE = PRESENT | WRITE | USER | ACCESSED
@@ -88,6 +92,13 @@ class Space:
                 return level, place, entry
             table = entry & ~0xFFF
         raise AssertionError
+
+    def table_of(self, gva: int, level: int) -> int:
+        """Return the address of the table of `level` on the way to `gva`."""
+        table = self.root
+        for above in range(4, level, -1):
+            table = self.words.get(self.host_of(table + 8 * (gva // span(above) % 512))) & ~0xFFF
+        return table
 
     def take(self, count: int, order: int = 0) -> np.ndarray:
         return buddy_take(self.zone, self.frames, count, order)
@@ -163,18 +174,60 @@ def test_what_is_mapped_and_unmapped_is_what_the_plain_reader_finds(nested, mapp
                 assert there.frames["rmap"][frames[0]] == there.walk(start)[1]
         for gva in probes:
             check(there, model, gva + 0x123)
-        # unmap some range
+        tables = {there.table_of(gva, level) for gva in model for level in range(model[gva][1], 4)}
+        places, roots = np.empty(40, np.int64), np.empty(40, np.int64)
+        count = list_tables(memory(), there.root, 4, *there.nested, 1 << 48, places, roots)
+        assert sorted(roots[:count].tolist()) == sorted(tables)
+        assert {there.frames["rmap"][table >> 12] for table in tables} == set(places[:count].tolist())
+        # look through some range, and unmap what lies in it
         low, high = sorted(random.choice(sorted(probes)) for _ in range(2))
-        gone, orders = np.zeros(3, np.int64), np.zeros(3, np.int64)
-        expected_gone = [(model.pop(gva)) for gva in sorted(model) if gva >= low and gva + span(model[gva][1]) <= high]
-        found, address = [], low
-        while address < high:
-            address, count = unmap_pages(memory(), there.root, 4, *there.nested, address, high, gone, orders)
-            found += [(int(frame), int(order) // 9 + 1) for frame, order in zip(gone[:count], orders, strict=False)]
-            assert count == len(gone) or address == high
-        assert found == expected_gone
+        inside = [gva for gva in sorted(model) if gva + span(model[gva][1]) > low and gva < high]
+        assert scan_and_clear(there, low, high) == [(gva, *model.pop(gva)) for gva in inside]
         for gva in probes:
             check(there, model, gva)
+
+
+def scan_and_clear(there: Space, address: int, limit: int) -> list[tuple[int, int, int]]:
+    """Clear what maps a page of a range, found a table at a time; return (gva, frame, leaf level) of each."""
+    found = []
+    while address < limit:
+        places, values, starts, levels = (np.empty(600, np.int64) for _ in range(4))
+        address, count = scan_entries(
+            memory(), there.root, 4, *there.nested, address, limit, False, places, values, starts, levels
+        )
+        loaded = np.empty(count, np.int64)
+        load_entries(memory(), *there.nested, places[:count], loaded)
+        assert loaded.tolist() == values[:count].tolist()
+        assert (loaded != 0).all()
+        pages = np.flatnonzero(levels[:count])
+        found += [(int(starts[n]), int(values[n] >> 12) & (1 << 40) - 1, int(levels[n])) for n in pages]
+        store_entries(memory(), *there.nested, places[pages], np.zeros(len(pages), np.int64))
+    return found
+
+
+def test_a_scan_of_a_region_loads_its_absent_entries_too() -> None:
+    """One of each level above, 512 of the page table, and the one after it, which has no table to look at."""
+    with space(nested=False) as there:
+        there.map(0x20_0000, 1, there.take(1), there.take(3))
+        columns = [np.empty(600, np.int64) for _ in range(4)]
+        end, count = scan_entries(memory(), there.root, 4, 0, 0, 0x20_0000, 0x60_0000, True, *columns)
+        assert (end, count) == (0x40_0000, 3 + 512)
+        end, count = scan_entries(memory(), there.root, 4, 0, 0, 0x40_0000, 0x60_0000, True, *columns)
+        assert (end, count) == (0x60_0000, 3)
+        assert columns[1][2] == 0
+
+
+@pytest.mark.parametrize(
+    ("gva", "level", "loads"), [(0, 1, 4), (0x1000, 1, 4), (0x20_0000, 1, 3), (1 << 39, 1, 1), (0, 3, 2)]
+)
+def test_a_walk_down_loads_an_entry_of_each_level_until_one_is_absent(gva: int, level: int, loads: int) -> None:
+    with space(nested=True) as there:
+        there.map(0, 1, there.take(1), there.take(3))
+        places, values = np.empty(5, np.int64), np.empty(5, np.int64)
+        count = walk_entries(memory(), there.root, 4, level, *there.nested, gva, places, values)
+        assert count == loads
+        assert places[0] == there.root + 8 * (gva >> 39)
+        assert all(places[n + 1] >> 12 == values[n] >> 12 for n in range(count - 1))
 
 
 def check(there: Space, model: dict[int, tuple[int, int]], gva: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
 from typing import Any
@@ -17,6 +17,7 @@ from vmsim.machine import formats, layout, tlb, vcpu
 from vmsim.machine.caches import Served
 from vmsim.machine.memory import physical_memory
 
+NESTED_ASIDS = 20  # the tags of what is kept by gpa are others than of what is kept by gva
 FAR = 1 << 35  # data pages lie here: only tables have contents
 GIB = 1 << 30
 NESTED_FORMATS = {"ept": formats.EPT(ad_bits=False), "ept-ad": formats.EPT(ad_bits=True), "npt": formats.NPT}
@@ -41,14 +42,17 @@ class World:
     cr3: int
     nested_root: int
     pages: list[int]  # gvas to access
+    agile: bool = False
 
     def vm(self, asid: int) -> tuple[np.ndarray, twin_vcpu.Vcpu]:
         """Return a VM's registers and its twin."""
         registers = layout.make_vm()
         vm = registers[0]
         vm.asid = asid << tlb.ASID_SHIFT
+        vm.nested_asid = asid + NESTED_ASIDS << tlb.ASID_SHIFT
         vm.cr3, vm.levels = self.cr3, self.levels
         vm.nested_root, vm.nested_levels = self.nested_root, self.nested_levels
+        vm.switch = bits.SWITCH if self.agile else 0
         if self.nested_levels:
             form = NESTED_FORMATS[self.mode]
             vm.nested_present, vm.nested_needed = form.present, form.needed
@@ -57,11 +61,13 @@ class World:
         return registers, twin_vcpu.Vcpu(
             self.words,
             asid=asid,
+            nested_asid=asid + NESTED_ASIDS,
             mode=self.mode,
             cr3=self.cr3,
             levels=self.levels,
             nested_root=self.nested_root,
             nested_levels=self.nested_levels,
+            agile=self.agile,
         )
 
 
@@ -171,7 +177,7 @@ def _read(name: str, tag: int, value: int) -> tuple[Any, Any]:
         return tag << 3, value
     if name == "ntlb":
         return (asid, key), _translation(value)._replace(user=True)
-    return (asid, key), twin_vcpu.Table(value & bits.ADDRESS, value & bits.RIGHTS)
+    return (asid, key), twin_vcpu.Table(value & bits.ADDRESS, value & bits.RIGHTS, bool(value & bits.SWITCH))
 
 
 def contents(core: Any, name: str) -> list[list[tuple[Any, Any]]]:
@@ -302,3 +308,41 @@ def make_world(
         *_, (_, place, entry) = descend(words, nested_root, nested_levels, gpa)
         words[place] = random.choice([0, entry & ~bits.RW])
     return World(words, mode, levels, 0 if native else nested_levels, cr3, nested_root, pages)
+
+
+def add_shadow(world: World, seed: int, switching: float) -> World:
+    """Return the world with shadow tables for its pages, whose entries switch with the probability `switching`."""
+    random, words, frames = Random(seed), world.words, Frames(0xB_0000)
+    nested = world.nested_root, world.nested_levels
+
+    def hpa_of(gpa: int) -> int | None:
+        place = translate(words, *nested, gpa)
+        return place[0] if place else None
+
+    def shadow(table: int, guest: int, level: int, gva: int) -> None:
+        """Mirror the way to `gva` from the guest's table at gpa `guest` on."""
+        there = hpa_of(guest + 8 * bits.index(gva, level))
+        entry = 0 if there is None else words.get(there, 0)
+        rights = entry & bits.RIGHTS | _flags(random, 0.5, 0, bits.A)
+        if not entry:
+            return
+        if level == 1 or entry & bits.PS:
+            page = hpa_of((entry & bits.ADDRESS) // bits.span(level) * bits.span(level) + gva % bits.span(level))
+            if page is not None:
+                build(words, frames, table, level, gva, 1, page, rights, rights)
+            return
+        below = hpa_of(entry & bits.ADDRESS)
+        place = table + 8 * bits.index(gva, level)
+        if place not in words:
+            switch = below is not None and random.random() < switching
+            words[place] = (below | bits.SWITCH if switch else frames.take()) | rights
+        if not words[place] & bits.SWITCH:
+            shadow(words[place] & bits.ADDRESS, entry & bits.ADDRESS, level - 1, gva)
+
+    root = frames.take()
+    for gva in world.pages:
+        shadow(root, world.cr3, world.levels, gva)
+    guest = hpa_of(world.cr3)
+    if guest is not None and random.random() < switching / 2:
+        root = guest | bits.SWITCH
+    return replace(world, agile=True, cr3=root)

@@ -1,7 +1,8 @@
 """The twin's vCPU: the access path and the walks of one and two dimensions, step by step as the manuals tell them.
 
 Sources: Intel SDM vol. 3A §5.5, §5.8 (accessed and dirty flags), §5.10 (TLBs, paging-structure caches); vol. 3C §30.4,
-§30.3; AMD APM vol. 2 §5.5, §15.25; Bhargava et al., ASPLOS 2008, figure 1 and §4 (order of the references, nested TLB).
+§30.3; AMD APM vol. 2 §5.5, §15.25; Bhargava et al., ASPLOS 2008, figure 1 and §4 (order of the references, nested TLB);
+Gandhi et al., ISCA 2016, §III (agile walks).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
-from tests.oracle.bits import ADDRESS, FORMATS, PS, RIGHTS, RW, US, A, D, P, index, span
+from tests.oracle.bits import ADDRESS, FORMATS, PS, RIGHTS, RW, SWITCH, US, A, D, P, index, span
 from tests.oracle.core import Core
 from tests.oracle.tables import Words
 
@@ -27,10 +28,11 @@ class Translation(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table on the way: its hpa and the rights gathered above it."""
+    """A table on the way: its hpa, the rights gathered above it, whether an agile walk switched before it."""
 
     hpa: int
     rights: int
+    switched: bool = False
 
 
 class PageFaultError(Exception):
@@ -64,13 +66,26 @@ class Vcpu:
         Host memory: 64-bit words by hpa; what is not there is 0.
     mode : str
         native, ept, ept-ad or npt.
+    agile : bool
+        Walks begin in shadow tables and go on in the guest's after an entry with SWITCH.
     """
 
     def __init__(
-        self, words: Words, *, asid: int, mode: str, cr3: int, levels: int, nested_root: int = 0, nested_levels: int = 0
+        self,
+        words: Words,
+        *,
+        asid: int,
+        nested_asid: int,
+        mode: str,
+        cr3: int,
+        levels: int,
+        nested_root: int = 0,
+        nested_levels: int = 0,
+        agile: bool = False,
     ) -> None:
         self.words = words
-        self.asid = asid
+        self.asids = asid, nested_asid  # of what is kept by gva (VPID, PCID) and by gpa (EP4TA)
+        self.agile = agile
         self.format = FORMATS.get(mode)
         self.cr3 = cr3
         self.levels = levels
@@ -132,7 +147,7 @@ class Vcpu:
             if level > 4 and levels < 5:
                 continue
             prefix = address // span(level)
-            table = sets.get(prefix, (self.asid, prefix))
+            table = sets.get(prefix, (self.asids[dimension], prefix))
             self.pwc[dimension, level, table is not None] += 1
             if table is not None:
                 return level - 1, table
@@ -141,7 +156,7 @@ class Vcpu:
     def _keep_prefix(self, core: Core, dimension: int, level: int, address: int, table: Table) -> None:
         if level in core.prefixes[dimension]:
             prefix = address // span(level)
-            core.prefixes[dimension][level].put(prefix, (self.asid, prefix), table)
+            core.prefixes[dimension][level].put(prefix, (self.asids[dimension], prefix), table)
 
     # The nested dimension
 
@@ -151,14 +166,14 @@ class Vcpu:
             return self._nested_walk(core, gpa, write, guest)
         gfn = gpa // 4096
         self.walk_cycles += core.geometry.ntlb_cycles
-        found = core.ntlb.get(gfn, (self.asid, gfn))
+        found = core.ntlb.get(gfn, (self.asids[NESTED], gfn))
         if found is not None and (not write or (found.write and found.dirty)):
             self.count["ntlb_hits"] += 1
             return found
         self.count["ntlb_misses"] += 1
-        core.ntlb.drop(gfn, (self.asid, gfn))
+        core.ntlb.drop(gfn, (self.asids[NESTED], gfn))
         translation = self._nested_walk(core, gpa, write, guest)
-        core.ntlb.put(gfn, (self.asid, gfn), translation)
+        core.ntlb.put(gfn, (self.asids[NESTED], gfn), translation)
         return translation
 
     def _nested_walk(self, core: Core, gpa: int, write: bool, guest: int) -> Translation:
@@ -192,23 +207,28 @@ class Vcpu:
         self.walk_cycles += core.geometry.walk_start
         writes_tables = self.format is not None and self.format.guest_walk_writes
         level, table = self._longest_prefix(core, GUEST, self.levels, gva)
-        if table is None:
+        if table is None and self.agile:  # cr3 holds the shadow's root, or that of the guest's tables and SWITCH
+            table = Table(self.cr3 & ADDRESS, RIGHTS, bool(self.cr3 & SWITCH))
+        elif table is None:
             table = Table(self._table(core, self.cr3, writes_tables, level), RIGHTS)
         while True:
             hpa = table.hpa + 8 * index(gva, level)
             entry = self._fetch(core, hpa, level, 0)
             rights = table.rights & entry & RIGHTS
             if (P | US | (RW if write else 0)) & ~rights:
-                raise PageFaultError((entry & P) | write << 1 | US)
+                shadow = self.agile and not table.switched
+                raise PageFaultError((entry & P) | write << 1 | US | shadow << 62)
+            nested = self.format is not None and (table.switched or not self.agile)  # else a shadow or a native entry
             if level == 1 or entry & PS:
                 break
             self._mark(core, hpa, entry, A)
-            table = Table(self._table(core, entry & ADDRESS, writes_tables, level - 1), rights)
+            there = self._table(core, entry & ADDRESS, writes_tables, level - 1) if nested else entry & ADDRESS
+            table = Table(there, rights, table.switched or (self.agile and bool(entry & SWITCH)))
             self._keep_prefix(core, GUEST, level, gva, table)
             level -= 1
         target = (entry & ADDRESS) // span(level) * span(level) + gva % span(level) // 4096 * 4096
         here = Translation(target, bool(rights & RW), bool(rights & US), True, level - 1)
-        if self.format:
+        if nested:
             there = self._host(core, target, write, 0)
             here = Translation(
                 there.hpa, here.write and there.write, here.user, there.dirty, min(here.size, there.size)
@@ -223,22 +243,22 @@ class Vcpu:
     # The access path
 
     def translate(self, core: Core, gva: int, write: bool) -> Translation:
-        level, found = core.translation(self.asid, gva)
+        level, found = core.translation(self.asids[GUEST], gva)
         if level != 1:
             self.count["l1_tlb_misses"] += 1
             self.count["l2_tlb_cycles"] += core.geometry.l2_tlb_cycles
         if found is not None and (not write or (found.write and found.dirty)):
             if level == 2:
-                core.tlb[0].put((self.asid, found.size, gva // span(found.size + 1)), found)
+                core.tlb[0].put((self.asids[GUEST], found.size, gva // span(found.size + 1)), found)
             return found
         if found is None:
             self.count["l2_tlb_misses"] += 1
         else:  # a write to a page that is clean or read-only: the processor asks the tables
             self.count["dirty_walks"] += 1
-            core.drop_tlb(self.asid, gva)
+            core.drop_tlb(self.asids[GUEST], gva)
         found = self.walk(core, gva, write)
         for each in core.tlb:
-            each.put((self.asid, found.size, gva // span(found.size + 1)), found)
+            each.put((self.asids[GUEST], found.size, gva // span(found.size + 1)), found)
         return found
 
     def run(
@@ -276,12 +296,12 @@ class Vcpu:
         A page fault: what would be used for the gva (SDM vol. 3A §5.10.4.1). A violation: for the gpa too (vol. 3C
         §30.4.3.1). A cache of entries has no such tags; entries that are present but deny a right may come from it.
         """
-        core.drop_tlb(self.asid, gva)
-        core.drop_prefixes(GUEST, self.asid, gva)
+        core.drop_tlb(self.asids[GUEST], gva)
+        core.drop_prefixes(GUEST, self.asids[GUEST], gva)
         if self.gpa >= 0:
-            core.drop_prefixes(NESTED, self.asid, self.gpa)
+            core.drop_prefixes(NESTED, self.asids[NESTED], self.gpa)
             if core.ntlb:
-                core.ntlb.drop(self.gpa // 4096, (self.asid, self.gpa // 4096))
+                core.ntlb.drop(self.gpa // 4096, (self.asids[NESTED], self.gpa // 4096))
         if core.entries and self.code & P:
             core.entries.remove_if(lambda key: True)
 

@@ -9,41 +9,49 @@ import click
 from vmsim.errors import InputError
 
 if TYPE_CHECKING:
-    from vmsim.explain import Walk
-    from vmsim.scenario import Mode
+    from vmsim.explain import Walk, WalkMode
     from vmsim.units import PageSize
 
 _LEVELS = click.IntRange(4, 5)
 _PAGE = click.Choice(["4K", "2M", "1G"])
-_CPUS: Final = {"native": "skylake-x", "ept": "skylake-x", "npt": "zen4"}
+_CPUS: Final = {"native": "skylake-x", "ept": "skylake-x", "npt": "zen4", "agile": "skylake-x"}
 
 
 @click.command()
-@click.option("--mode", type=click.Choice(["native", "ept", "npt"]), default="ept", show_default=True)
+@click.option("--mode", type=click.Choice([*_CPUS]), default="ept", show_default=True)
 @click.option("--guest-levels", type=_LEVELS, default=4, show_default=True, help="Levels of the guest's tables.")
 @click.option("--host-levels", type=_LEVELS, help="Levels of the nested tables.  [default: 4]")
 @click.option("--guest-page", type=_PAGE, default="4K", show_default=True, help="Page that maps the address.")
 @click.option("--host-page", type=_PAGE, help="Page that maps guest memory.  [default: 4K]")
+@click.option(
+    "--switch",
+    type=int,
+    help="Agile mode: how many of the guest's levels are nested, 0 (all shadow) to 5 (as ept).  [default: 1]",
+)
 @click.option("--cpu", "name", metavar="CPU", help="A preset or CPU file.  [default: skylake-x; zen4 for npt]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    mode: Mode,
+    mode: WalkMode,
     guest_levels: int,
     host_levels: int | None,
     guest_page: PageSize,
     host_page: PageSize | None,
+    switch: int | None,
     name: str | None,
     as_json: bool,
 ) -> None:
     """Show every memory reference of one page walk, cold and warm.
 
     The simulator's own walker walks real tables twice: first with empty caches, then with only the address's TLB
-    entry gone. gL4 is the guest's level-4 table, nL4 the nested (EPT or NPT) one.
+    entry gone. gL4 is the guest's level-4 table, nL4 the nested (EPT or NPT) one, sL4 a shadow of the guest's.
     """
     from vmsim.scenario import Cpu
 
     if mode == "native" and (host_levels or host_page):
         raise InputError("--host-levels and --host-page: native mode has no nested tables; expected --mode ept or npt.")
+    if mode != "agile" and switch is not None:
+        raise InputError(f"--switch: {mode} walks do not switch; expected --mode agile.")
+    switch = 1 if switch is None else switch
     cpu = Cpu.load(name or _CPUS[mode])
     from vmsim.explain import explain
 
@@ -54,8 +62,9 @@ def command(
         host_levels=host_levels or 4,
         guest_page=guest_page,
         host_page=host_page or "4K",
+        switch=switch,
     )
-    has = mode in cpu.modes and {guest_levels, host_levels or guest_levels} <= {*cpu.levels}
+    has = mode in cpu.modes and {guest_levels, host_levels or guest_levels} <= {*cpu.levels}  # no CPU has agile walks
     about = {
         "cpu": cpu.name,
         "what_if": not has,
@@ -65,6 +74,8 @@ def command(
     }
     if mode != "native":
         about |= {"host_levels": host_levels or 4, "host_page": host_page or "4K"}
+    if mode == "agile":
+        about |= {"switch": switch}
     if as_json:
         from vmsim.cli.screen import print_json
 

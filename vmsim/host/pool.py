@@ -17,6 +17,7 @@ import simpy
 from vmsim.clock import Clock
 from vmsim.host.memory import HOST, HostMemory
 from vmsim.machine.buddy import State, assign
+from vmsim.record.messages import Kind, MessageLog
 from vmsim.record.outcome import Transfer
 from vmsim.scenario.cpu import Cost
 from vmsim.scenario.tables import Pool as PoolSpec
@@ -39,6 +40,7 @@ class PagePool:
         owner: int,
         name: str,
         log: Callable[[Transfer], None],
+        messages: MessageLog,
     ) -> None:
         self.env = env
         self.host = host
@@ -47,6 +49,7 @@ class PagePool:
         self.owner = owner
         self.name = name
         self.log = log
+        self.messages = messages
         self.pages: list[int] = []
         self.below_min = env.event()
         self.closed = False
@@ -89,41 +92,50 @@ class PagePool:
             del self.pages[-count:]
             event.succeed(taken)
 
-    def surrender(self, level: int, what: str) -> Process:
-        """Host side: take the pages above `level`."""
+    def surrender(self, level: int, kind: Kind, *, asked: bool = False) -> Process:
+        """Give the host the pages above `level`, of the monitor's own accord or because the host `asked`."""
         spare = len(self.pages) - level
         if spare <= 0:
             return
         taken = np.array(self.pages[:spare], np.int64)
         del self.pages[:spare]
         assign(self.host.frames, taken, HOST, int(State.HOST))
-        yield self.env.timeout(self.costs.reclaim_fixed + spare * self.costs.reclaim_page)
+        fixed, cycles = self.costs.reclaim_fixed, self.costs.reclaim_fixed + spare * self.costs.reclaim_page
+        if asked:
+            self._send(Kind.RECLAIM, spare, fixed)
+            self._send(kind, spare, cycles - fixed, after=fixed)
+        else:
+            self._send(kind, spare, cycles)
+        yield self.env.timeout(cycles)
         self.host.give(taken)
-        self._log(what, spare)
+        self._log(kind, spare)
 
     def close(self) -> Process:
         """Give everything back: what is over the maximum as spare pages, then the rest. The VM has ended."""
         self.closed = True
-        yield from self.surrender(max(self.spec.max, self.wanted), "spare")
-        yield from self.surrender(0, "return")
+        yield from self.surrender(max(self.spec.max, self.wanted), Kind.SPARE)
+        yield from self.surrender(0, Kind.RETURN)
 
     def _refill(self) -> Process:
         """Keep the pool between its watermarks (host side of the page-pool protocol)."""
         while True:
             yield self.below_min
+            self._send(Kind.NEED_PAGES, self.wanted + max(0, self.spec.min - len(self.pages)), self.costs.message)
             yield self.env.timeout(self.costs.message)
             while not self.closed and (self._waiting or len(self.pages) < self.spec.min):
                 granted = yield self.host.request(HOST, self.spec.batch, State.HOST, asker=self.owner)
-                yield self.env.timeout(self._grant_cost(len(granted)))
+                cycles = self._grant_cost(len(granted))
+                self._send(Kind.GRANT, len(granted), cycles)
+                yield self.env.timeout(cycles)
                 if self.closed:
                     self.host.give(granted)
                     return
                 assign(self.host.frames, granted, self.owner, int(State.POOL))
                 self.put(granted.tolist())
-                self._log("grant", len(granted))  # what a suspended vCPU took at once is not in the level
+                self._log(Kind.GRANT, len(granted))  # what a suspended vCPU took at once is not in the level
                 if self.host.starving:
                     self.host.call_reclaim()
-                yield from self.surrender(max(self.spec.max, self.wanted), "spare")
+                yield from self.surrender(max(self.spec.max, self.wanted), Kind.SPARE)
             if self.closed:
                 return
             self.below_min = self.env.event()
@@ -138,8 +150,11 @@ class PagePool:
         if not self.below_min.triggered:
             self.below_min.succeed()
 
-    def _log(self, what: str, pages: int) -> None:
-        self.log(Transfer(self.env.cycle, self.name, what, pages, len(self.pages), self.host.free))
+    def _send(self, kind: Kind, pages: int, cycles: int, *, after: int = 0) -> None:
+        self.messages.add(self.env.cycle + after, self.owner, kind, pages, cycles)
+
+    def _log(self, kind: Kind, pages: int) -> None:
+        self.log(Transfer(self.env.cycle, self.name, kind.name.lower(), pages, len(self.pages), self.host.free))
 
 
 def reclaimer(env: Clock, host: HostMemory, pools: Sequence[PagePool]) -> Process:
@@ -148,6 +163,6 @@ def reclaimer(env: Clock, host: HostMemory, pools: Sequence[PagePool]) -> Proces
         yield host.low
         host.low = env.event()  # calls from here on are heard
         for pool in sorted(pools, key=lambda each: (each.spec.min - each.level, each.owner)):
-            yield from pool.surrender(max(pool.spec.min, pool.wanted), "spare")
+            yield from pool.surrender(max(pool.spec.min, pool.wanted), Kind.SPARE, asked=True)
             if host.free >= host.marks.high and not host.starving:
                 break

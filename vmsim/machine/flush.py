@@ -1,9 +1,13 @@
 """Invalidations: each removes what its manual says and no more.
 
 INVLPG and INVPCID/INVVPID of one address: Intel SDM vol. 3A §5.10.4.1, vol. 3C §30.4.3; AMD APM vol. 2 §5.5.2, §15.16.
+What is kept of a gva (linear and combined mappings) has the asid of its address space; what is kept of a gpa
+(guest-physical mappings: nested page walk caches, nested TLB) that of the nested tables (EP4TA).
 """
 
 from __future__ import annotations
+
+from functools import cache
 
 import numpy as np
 
@@ -13,73 +17,126 @@ from vmsim.machine.pwc import prefix_set
 from vmsim.machine.sets import EMPTY, drop
 from vmsim.machine.tlb import ASID_SHIFT
 
-__all__ = ["flush_asid", "forget_faulting", "invalidate", "invalidate_page"]
+__all__ = ["ASIDS", "LINEAR", "NESTED", "flush_asid", "forget", "forget_faulting", "invalidate", "invalidate_page"]
 
-_TLBS = ("l1_tlb0", "l1_tlb1", "l1_tlb2", "l2_tlb0", "l2_tlb1", "l2_tlb2")
-_WALK_CACHES = ("pde", "pdpte", "pml4e", "pml5e")
-_NESTED = ("nested_pde", "nested_pdpte", "nested_pml4e", "nested_pml5e", "ntlb")
+ASIDS = 1 << 16  # a tag is a positive int64, and the asid what stands above ASID_SHIFT
 
-# These act on any unit of any geometry: tags and values of all cores, int64[cores, sets, ways].
+
+# What a unit keeps.
+PAGES = 1  # translations of pages, by gva
+PREFIXES = 2  # tables, by prefix of the gva
+STEPS = 4  # entries, by their own address: they have no asid, so any flush empties all
+NESTED = 8  # anything by gpa
+
+LINEAR = PAGES | PREFIXES | STEPS
+
+_UNITS = {
+    **{f"{level}_tlb{number}": PAGES for level in ("l1", "l2") for number in range(3)},
+    **dict.fromkeys(("pde", "pdpte", "pml4e", "pml5e"), PREFIXES),
+    "pwc": STEPS,
+    **dict.fromkeys(("nested_pde", "nested_pdpte", "nested_pml4e", "nested_pml5e", "ntlb"), NESTED),
+}
+
+# The kernels act on cores of any geometry: on their words, int64[cores, words of a core], and on a list of where the
+# units are in them, int64[units, 4]: what is kept, first word, sets, ways.
+
+
+@cache
+def _places(core: np.dtype) -> np.ndarray:
+    rows = []
+    for name, kept in _UNITS.items():
+        sets, offset = core.fields[name][:2]
+        rows.append((kept, offset >> 3, sets.shape[0], sets.base["tag"].shape[0]))
+    return np.array(rows, np.int64)
+
+
+def _words(cores: np.ndarray) -> np.ndarray:
+    return cores.view(np.int64).reshape(len(cores), -1)
 
 
 @kernel
-def _forget(tags, values, asid):
-    """Empty every way whose tag belongs to `asid` (shifted); the others keep their age."""
-    for core in range(tags.shape[0]):
-        for index in range(tags.shape[1]):
-            kept = 0
-            for way in range(tags.shape[2]):
-                if tags[core, index, way] >> ASID_SHIFT != asid >> ASID_SHIFT:
-                    tags[core, index, kept] = tags[core, index, way]
-                    values[core, index, kept] = values[core, index, way]
-                    kept += 1
-            for way in range(kept, tags.shape[2]):
-                tags[core, index, way] = EMPTY
+def _forget(words, units, gone, kinds):
+    """Empty every way of the units of `kinds` whose asid is `gone` (bool[ASIDS]); the others keep their age."""
+    for core in range(words.shape[0]):
+        for unit in range(units.shape[0]):
+            kind = units[unit, 0]
+            ways = units[unit, 3]
+            if kind & kinds == 0:
+                continue
+            for index in range(units[unit, 2]):
+                tags = units[unit, 1] + index * 2 * ways
+                kept = 0
+                for way in range(ways):
+                    tag = words[core, tags + way]
+                    if tag != EMPTY and kind != STEPS and not gone[tag >> ASID_SHIFT]:
+                        words[core, tags + kept] = tag
+                        words[core, tags + ways + kept] = words[core, tags + ways + way]
+                        kept += 1
+                for way in range(kept, ways):
+                    words[core, tags + way] = EMPTY
 
 
 @kernel
-def _forget_within(tags, values, asid, first, last):
-    """Empty every TLB way that translates an address in [first, last] of `asid`; the others keep their age."""
-    for core in range(tags.shape[0]):
-        for index in range(tags.shape[1]):
-            kept = 0
-            for way in range(tags.shape[2]):
-                tag = tags[core, index, way]
-                shift = PAGE_SHIFT + 9 * (tag & 3)
-                start = ((tag & ((1 << ASID_SHIFT) - 1)) >> 2) << shift
-                if tag >> ASID_SHIFT != asid >> ASID_SHIFT or start > last or start + (1 << shift) <= first:
-                    tags[core, index, kept] = tag
-                    values[core, index, kept] = values[core, index, way]
+def _invalidate(words, units, asid, first, last):
+    """Empty every TLB way that translates an address in [first, last] of `asid`, and the asid's page walk caches."""
+    for core in range(words.shape[0]):
+        for unit in range(units.shape[0]):
+            kind = units[unit, 0]
+            ways = units[unit, 3]
+            if kind == NESTED:
+                continue
+            for index in range(units[unit, 2]):
+                tags = units[unit, 1] + index * 2 * ways
+                kept = 0
+                for way in range(ways):
+                    tag = words[core, tags + way]
+                    if tag == EMPTY or kind == STEPS:
+                        continue
+                    if tag >> ASID_SHIFT == asid:
+                        if kind == PREFIXES:
+                            continue
+                        shift = PAGE_SHIFT + 9 * (tag & 3)
+                        start = ((tag & ((1 << ASID_SHIFT) - 1)) >> 2) << shift
+                        if start <= last and start + (1 << shift) > first:
+                            continue
+                    words[core, tags + kept] = tag
+                    words[core, tags + ways + kept] = words[core, tags + ways + way]
                     kept += 1
-            for way in range(kept, tags.shape[2]):
-                tags[core, index, way] = EMPTY
+                for way in range(kept, ways):
+                    words[core, tags + way] = EMPTY
+
+
+def forget(cores: np.ndarray, gone: np.ndarray, kinds: int) -> None:
+    """Forget what the units of `kinds` keep for some asids, on all the cores given.
+
+    Parameters
+    ----------
+    cores : record[:]
+        A slice of what `layout.make_cores` gave.
+    gone : bool[ASIDS]
+        Which asids.
+    kinds : int
+        LINEAR (INVVPID, INVPCID), NESTED, or both (INVEPT, or a flush of an ASID).
+    """
+    _forget(_words(cores), _places(cores.dtype), gone, kinds)
 
 
 def flush_asid(cores: np.ndarray, asid: int) -> None:
-    """Forget all that any core keeps for an address space: INVVPID single-context with INVEPT, or an ASID flush."""
-    for unit in (*_TLBS, *_NESTED):
-        _forget(cores[unit]["tag"], cores[unit]["value"], asid)
-    _flush_walk_caches(cores, asid)
+    """Forget all that any of the cores keeps under an asid (which comes shifted by ASID_SHIFT)."""
+    gone = np.zeros(ASIDS, bool)
+    gone[asid >> ASID_SHIFT] = True
+    forget(cores, gone, LINEAR | NESTED)
 
 
 def invalidate(cores: np.ndarray, asid: int, first: int, last: int) -> None:
-    """Forget the translations of all addresses in [first, last]: an INVLPG for each page there, on every core."""
-    for unit in _TLBS:
-        _forget_within(cores[unit]["tag"], cores[unit]["value"], asid, first, last)
-    _flush_walk_caches(cores, asid)
+    """Forget the translations of all addresses in [first, last]: an INVLPG for each page there, on the cores given."""
+    _invalidate(_words(cores), _places(cores.dtype), asid >> ASID_SHIFT, first, last)
 
 
 def invalidate_page(cores: np.ndarray, asid: int, gva: int, order: int) -> None:
     """INVLPG: forget a page of 2**order frames, in whatever pieces, and the address space's page walk caches."""
     inside = (1 << (PAGE_SHIFT + order)) - 1
     invalidate(cores, asid, gva & ~inside, gva | inside)
-
-
-def _flush_walk_caches(cores: np.ndarray, asid: int) -> None:
-    """Empty the page walk caches of an address space; the entry-style one, which carries no asid, wholly."""
-    for unit in _WALK_CACHES:
-        _forget(cores[unit]["tag"], cores[unit]["value"], asid)
-    cores["pwc"]["tag"] = EMPTY
 
 
 @routine
@@ -89,7 +146,7 @@ def _drop_prefix(sets, asid, address, shift):
 
 
 @routine
-def forget_faulting(core, asid, gva, gpa, code):
+def forget_faulting(core, asid, nested_asid, gva, gpa, code):
     """Forget what a faulting access used, so that the fault does not recur once its cause is mended.
 
     A page fault forgets the prefixes of its gva (SDM vol. 3A §5.10.4.1), an EPT violation those of its gpa as well
@@ -101,11 +158,11 @@ def forget_faulting(core, asid, gva, gpa, code):
     _drop_prefix(core.pml4e, asid, gva, 39)
     _drop_prefix(core.pml5e, asid, gva, 48)
     if gpa >= 0:
-        _drop_prefix(core.nested_pde, asid, gpa, 21)
-        _drop_prefix(core.nested_pdpte, asid, gpa, 30)
-        _drop_prefix(core.nested_pml4e, asid, gpa, 39)
-        _drop_prefix(core.nested_pml5e, asid, gpa, 48)
-        _drop_prefix(core.ntlb, asid, gpa, PAGE_SHIFT)
+        _drop_prefix(core.nested_pde, nested_asid, gpa, 21)
+        _drop_prefix(core.nested_pdpte, nested_asid, gpa, 30)
+        _drop_prefix(core.nested_pml4e, nested_asid, gpa, 39)
+        _drop_prefix(core.nested_pml5e, nested_asid, gpa, 48)
+        _drop_prefix(core.ntlb, nested_asid, gpa, PAGE_SHIFT)
     if code & 1:
         for index in range(len(core.pwc)):
             tags = core.pwc[index].tag

@@ -20,6 +20,7 @@ __all__ = [
     "PAGE_SHIFT",
     "PRESENT",
     "SIZE_SHIFT",
+    "SWITCH",
     "USER",
     "WRITE",
     "NestedFormat",
@@ -35,6 +36,7 @@ WRITE = 1 << 1  # the same bit in an EPT entry
 USER = 1 << 2
 ACCESSED = 1 << 5
 DIRTY = 1 << 6
+SWITCH = 1 << 11  # agile paging, in shadow entries: the table below is the guest's own (a bit that x86-64 ignores)
 LARGE = 1 << 7  # PS: the entry maps a 2M (level 2) or 1G (level 3) page; the same bit in an EPT entry
 FRAME = 0x000F_FFFF_FFFF_F000
 

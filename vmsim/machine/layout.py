@@ -156,9 +156,11 @@ VM = np.dtype(
     (
         np.record,
         [
-            ("asid", "i8"),  # shifted by tlb.ASID_SHIFT
+            ("asid", "i8"),  # of the address space (VPID and PCID, or ASID), shifted by tlb.ASID_SHIFT
+            ("nested_asid", "i8"),  # of the nested tables (EP4TA), shifted likewise
             ("cr3", "i8"),  # gpa of the root table (hpa where there is one dimension)
             ("levels", "i8"),
+            ("switch", "i8"),  # agile paging: the bit of an entry (or of cr3) after which the walk goes on nested
             ("nested_root", "i8"),  # hpa: EPTP or nCR3
             ("nested_levels", "i8"),  # 0: one dimension
             ("nested_present", "i8"),

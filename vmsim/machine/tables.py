@@ -14,11 +14,15 @@ __all__ = [
     "MAPPED",
     "UNBACKED",
     "host_address",
+    "list_tables",
+    "load_entries",
     "map_page",
     "map_pages",
     "missing_tables",
     "populate",
-    "unmap_pages",
+    "scan_entries",
+    "store_entries",
+    "walk_entries",
 ]
 
 UNBACKED = -1
@@ -41,6 +45,20 @@ def host_address(memory, nested_root, nested_levels, gpa):
         table = entry & FRAME
         level -= 1
     return gpa
+
+
+@kernel
+def load_entries(memory, nested_root, nested_levels, places, values):
+    """Set `values` (int64[n]) to the entries at the gpas `places` (int64[n])."""
+    for number in range(len(places)):
+        values[number] = read_word(memory, host_address(memory, nested_root, nested_levels, places[number]))
+
+
+@kernel
+def store_entries(memory, nested_root, nested_levels, places, values):
+    """Store `values` (int64[n]) at the gpas `places` (int64[n]), in order."""
+    for number in range(len(places)):
+        write_word(memory, host_address(memory, nested_root, nested_levels, places[number]), values[number])
 
 
 @kernel
@@ -224,33 +242,113 @@ def populate(
 
 
 @kernel
-def unmap_pages(memory, root, levels, nested_root, nested_levels, address, limit, gone, orders):
-    """Clear the leaf entries of [address, limit); tables stay.
+def walk_entries(memory, root, levels, leaf_level, nested_root, nested_levels, address, places, values):
+    """List the entries that a kernel loads on its way down to `address`, one of each level.
+
+    It ends at `leaf_level`, at an absent entry or at one that maps a large page. Fills `places` (gpas) and `values`,
+    int64[5] or more; returns how many.
+    """
+    level = levels
+    table = root
+    count = 0
+    while True:
+        places[count] = entry_at(table, address, level)
+        values[count] = read_word(memory, host_address(memory, nested_root, nested_levels, places[count]))
+        entry = values[count]
+        count += 1
+        if level == leaf_level or entry == 0 or entry & LARGE:
+            return count
+        table = entry & FRAME
+        level -= 1
+
+
+@kernel
+def scan_entries(
+    memory, root, levels, nested_root, nested_levels, address, limit, every, places, values, starts, sizes
+):
+    """List the entries that a kernel loads as it goes through [address, limit), table by table.
+
+    Parameters
+    ----------
+    every : bool
+        List the absent entries on the way too, which the kernel loads to find them so.
+    places, values, starts, sizes : int64[n]
+        Filled: gpa and value of each entry; where it maps a page, the page's gva and the level of the entry (1, 2 or
+        3), else (a pointer to a table, an absent entry) a level of 0. n must be 518 or more.
 
     Returns
     -------
     (address, count) : tuple of int
-        Where it stopped because `gone` was full (else `limit`), and how many pages were unmapped: `gone` (int64[:])
-        holds the frame numbers, `orders` (int64[:]) log2 of each page's 4 KiB frames. A page only part of which lies
-        in the range stays mapped.
+        Where it stopped because there might be no room for another table (else `limit`), and how many were listed.
     """
     count = 0
-    while address < limit and count < len(gone):
+    while address < limit and count + 518 <= len(places):
         level = levels
         table = root
         while True:
-            hpa = host_address(memory, nested_root, nested_levels, entry_at(table, address, level))
+            place = entry_at(table, address, level)
+            hpa = host_address(memory, nested_root, nested_levels, place)
             entry = read_word(memory, hpa)
-            if entry == 0 or level == 1 or entry & LARGE:
+            if level == 1:
+                break
+            if entry or every:
+                places[count] = place
+                values[count] = entry
+                sizes[count] = level if entry & LARGE else 0
+                starts[count] = address & ~((1 << (3 + 9 * level)) - 1)
+                count += 1
+            if entry == 0 or entry & LARGE:
                 break
             table = entry & FRAME
             level -= 1
         span = 1 << (3 + 9 * level)
-        start = address & ~(span - 1)
-        if entry and start == address and start + span <= limit:
-            write_word(memory, hpa, np.int64(0))
-            gone[count] = (entry & FRAME & ~(span - 1)) >> PAGE_SHIFT
-            orders[count] = 9 * (level - 1)
-            count += 1
-        address = start + span
+        address &= ~(span - 1)
+        if level > 1:
+            address += span
+            continue
+        while True:
+            entry = read_word(memory, hpa)
+            if entry or every:
+                places[count] = place
+                values[count] = entry
+                sizes[count] = 1 if entry else 0
+                starts[count] = address
+                count += 1
+            address += span
+            if address >= limit or (address >> PAGE_SHIFT) & 511 == 0:
+                break
+            hpa += 8
+            place += 8
     return min(address, limit), count
+
+
+@kernel
+def list_tables(memory, root, levels, nested_root, nested_levels, limit, places, tables):
+    """List the tables below a root that translate addresses under `limit`, those of lower levels first.
+
+    Fills `places` (gpa of the entry that points to each) and `tables` (its gpa), int64[n]; returns how many there
+    are, which may be more than were filled.
+    """
+    count = 0
+    for wanted in range(1, levels):
+        address = 0
+        while address < limit:
+            level = levels
+            table = root
+            while True:
+                place = entry_at(table, address, level)
+                entry = read_word(memory, host_address(memory, nested_root, nested_levels, place))
+                if entry == 0 or entry & LARGE:
+                    break
+                table = entry & FRAME
+                level -= 1
+                if level == wanted:
+                    if count < len(places):
+                        places[count] = place
+                        tables[count] = table
+                    count += 1
+                    level += 1
+                    break
+            span = 1 << (3 + 9 * level)
+            address = (address & ~(span - 1)) + span
+    return count

@@ -136,7 +136,7 @@ def run(cores, number, llc, vms, memory, address, count, kind, cursor, limit, bu
             translation = _translate(core, llc, vm, memory, gva, write, translation)
             spent = vm.walk_cycles - walked + vm.counters[Count.L2_TLB_CYCLES] - l2_cycles
             if translation < 0:
-                forget_faulting(core, asid, gva, vm.fault_gpa, vm.fault_code)
+                forget_faulting(core, asid, vm.nested_asid, gva, vm.fault_gpa, vm.fault_code)
                 reason = np.int64(Reason.GUEST_FAULT if translation == GUEST_FAULT else Reason.VIOLATION)
                 break
         times = np.int64(count[place])

@@ -37,31 +37,32 @@ CODE_PRESENT = 1 << 0
 CODE_WRITE = 1 << 1
 CODE_USER = 1 << 2
 CODE_WALKING = 1 << 33
+CODE_SHADOW = 1 << 62  # ours: an agile walk faulted before it switched, so the monitor's tables want mending
 
 _LOW = (1 << PAGE_SHIFT) - 1
 _RIGHTS = WRITE | USER
 
 
 @leaf
-def _start(pde, pdpte, pml4e, pml5e, present, vm, dimension, levels, root, address):
+def _start(pde, pdpte, pml4e, pml5e, present, vm, asid, dimension, levels, root, address):
     """Return (level, table) to begin a walk with: below the longest prefix cached, else the root."""
     if present & 1 << 2:
-        table = lookup_prefix(pde, vm.asid, address, 21)
+        table = lookup_prefix(pde, asid, address, 21)
         vm.pwc[dimension, 2, np.uint64(table != MISS)] += 1
         if table != MISS:
             return 1, table
     if present & 1 << 3:
-        table = lookup_prefix(pdpte, vm.asid, address, 30)
+        table = lookup_prefix(pdpte, asid, address, 30)
         vm.pwc[dimension, 3, np.uint64(table != MISS)] += 1
         if table != MISS:
             return 2, table
     if present & 1 << 4:
-        table = lookup_prefix(pml4e, vm.asid, address, 39)
+        table = lookup_prefix(pml4e, asid, address, 39)
         vm.pwc[dimension, 4, np.uint64(table != MISS)] += 1
         if table != MISS:
             return 3, table
     if levels == 5 and present & 1 << 5:
-        table = lookup_prefix(pml5e, vm.asid, address, 48)
+        table = lookup_prefix(pml5e, asid, address, 48)
         vm.pwc[dimension, 5, np.uint64(table != MISS)] += 1
         if table != MISS:
             return 4, table
@@ -184,6 +185,7 @@ def nested_walk(core, llc, vm, memory, gpa, write, guest):
             core.nested_pml5e,
             core.pwc_present[NESTED],
             vm,
+            vm.nested_asid,
             np.int64(NESTED),
             level,
             table,
@@ -209,7 +211,16 @@ def nested_walk(core, llc, vm, memory, gpa, write, guest):
             break
         table = (entry & FRAME) | (rights & _LOW)
         if prefixes:
-            _keep(core.nested_pde, core.nested_pdpte, core.nested_pml4e, core.nested_pml5e, vm.asid, gpa, level, table)
+            _keep(
+                core.nested_pde,
+                core.nested_pdpte,
+                core.nested_pml4e,
+                core.nested_pml5e,
+                vm.nested_asid,
+                gpa,
+                level,
+                table,
+            )
         level -= 1
     flags = (rights & WRITE) | (DIRTY if entry & dirty == dirty else 0) | (level - 1) << SIZE_SHIFT
     return _frame_within(entry, gpa, level) | flags
@@ -221,7 +232,7 @@ def _host(core, llc, vm, memory, gpa, write, guest):
     if not core.ntlb_entries:
         return nested_walk(core, llc, vm, memory, gpa, write, guest)
     gfn = gpa >> PAGE_SHIFT
-    tag = vm.asid | gfn
+    tag = vm.nested_asid | gfn
     index = np.uint64(gfn & (len(core.ntlb) - 1))
     translation = lookup(core.ntlb, index, tag)
     usable = translation != MISS and (not write or translation & (WRITE | DIRTY) == WRITE | DIRTY)
@@ -238,10 +249,15 @@ def _host(core, llc, vm, memory, gpa, write, guest):
 
 
 @leaf
-def _guest_fault(vm, gva, entry, write):
-    """Note the page fault that the guest gets."""
+def _guest_fault(vm, gva, entry, write, shadow):
+    """Note the page fault that the guest gets, or, of an entry in a `shadow` table, the monitor."""
     vm.fault_gpa = MISS
-    vm.fault_code = CODE_USER | (CODE_PRESENT if entry & PRESENT else 0) | (CODE_WRITE if write else 0)
+    vm.fault_code = (
+        CODE_USER
+        | (CODE_PRESENT if entry & PRESENT else 0)
+        | (CODE_WRITE if write else 0)
+        | (CODE_SHADOW if shadow else 0)
+    )
     return GUEST_FAULT
 
 
@@ -257,7 +273,8 @@ def guest_walk(core, llc, vm, memory, gva, write):
     """
     vm.counters[Count.WALKS] += 1
     vm.walk_cycles += core.walk_start
-    nested = vm.nested_levels > 0
+    switch = vm.switch
+    nested = vm.nested_levels > 0 and (switch == 0 or vm.cr3 & switch != 0)
     table_writes = vm.table_writes != 0
     level = vm.levels
     table = MISS
@@ -271,6 +288,7 @@ def guest_walk(core, llc, vm, memory, gva, write):
             core.pml5e,
             core.pwc_present[GUEST],
             vm,
+            vm.asid,
             np.int64(GUEST),
             level,
             table,
@@ -278,18 +296,20 @@ def guest_walk(core, llc, vm, memory, gva, write):
         )
     if table == MISS:
         table = vm.cr3
-        if nested:
+        if nested and switch == 0:
             table = _host(core, llc, vm, memory, table, table_writes, level)
             if table < 0:
                 return table
         table |= _LOW
+    elif table & switch:
+        nested = True
     need = PRESENT | USER | (WRITE if write else 0)
     while True:
         hpa = entry_at(table & FRAME, gva, level)
         entry = _fetch(core, llc, vm, memory, plain, hpa, np.int64(PRESENT), level, level, np.int64(0))
         rights = table & entry
         if rights & need != need:
-            return _guest_fault(vm, gva, entry, write)
+            return _guest_fault(vm, gva, entry, write, switch != 0 and not nested)
         if level == 1 or entry & LARGE != 0:
             break
         if entry & ACCESSED == 0:
@@ -299,7 +319,9 @@ def guest_walk(core, llc, vm, memory, gva, write):
             table = _host(core, llc, vm, memory, table, table_writes, level - 1)
             if table < 0:
                 return table
-        table = (table & FRAME) | (rights & _LOW)
+        elif entry & switch:
+            nested = True
+        table = (table & FRAME) | (rights & _LOW & ~switch) | (switch if nested else 0)
         if prefixes:
             _keep(core.pde, core.pdpte, core.pml4e, core.pml5e, vm.asid, gva, level, table)
         level -= 1

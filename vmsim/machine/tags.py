@@ -1,0 +1,296 @@
+"""Tags: which address space the entries of TLBs and walk caches belong to, and what each event makes a core forget.
+
+Intel: entries of a VM carry its VPID and a PCID; VM entries and exits then flush nothing. Without VPIDs a VM shares
+VPID 0 with the host, and both entry and exit flush it (SDM vol. 3C §30.4.3.1). AMD: every guest has an ASID, whose
+entries are those of both dimensions; a monitor that keeps none apart has all flushed at each VMRUN (APM vol. 2
+§15.16). MOV to CR3 flushes the PCID that it loads, unless bit 63 says not to, and the whole address space where there
+are no PCIDs; INVLPG acts on the current one (SDM vol. 3A §5.10.4.1). Each acts on its own core alone.
+
+Tags are few: a core that has none left flushes all and starts again from the first (as Xen does with both kinds,
+xen/arch/x86/hvm/asid.c). What an address space loses on one core is stale on the others, and is flushed there when it
+comes back to them (Linux keeps tlb_gen for this, arch/x86/mm/tlb.c; KVM flushes a vCPU that has moved).
+
+Here an address space has one number, the asid of the simulated entries, for as long as it lives; the tags that the
+hardware would use decide only when a flush is due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmsim.machine.flush import ASIDS, LINEAR, NESTED, forget, invalidate
+from vmsim.machine.tlb import ASID_SHIFT
+
+__all__ = ["Apart", "Kind", "Spaces", "Tags"]
+
+Kind = Literal["none", "vpid", "asid"]
+Apart = Literal["pcid", "tag"]
+Key = tuple[int, int]  # a VM's number and that of an address space of it
+
+NOWHERE = -1
+_ALL = np.ones(ASIDS, bool)
+
+
+class _Core:
+    """What a core has seen."""
+
+    def __init__(self) -> None:
+        self.fresh: set[Key] = set()  # spaces all of whose entries here are good
+        self.tags: set[tuple[int, ...]] = set()  # who has a VPID or an ASID
+        self.last = NOWHERE  # the VM it ran last
+
+
+class Tags:
+    """The tags of a host's cores.
+
+    Parameters
+    ----------
+    cores : record[:]
+        From `layout.make_cores`.
+    limit : int
+        VPIDs or ASIDs that a core can tell apart, the host's own not counted.
+    amd : bool
+        The tags are AMD's: a flush of all takes in the host's entries and the nested dimension.
+    """
+
+    def __init__(self, cores: NDArray[Any], *, limit: int, amd: bool) -> None:
+        self.cores = cores
+        self.limit = limit
+        self.amd = amd
+        self.rollovers = 0  # flushes for want of tags
+        self._states = [_Core() for _ in range(len(cores))]
+        self._numbers: dict[Key, int] = {}
+        self._free: list[int] = []
+        self._vms: dict[int, Spaces] = {}
+        self._gone = np.zeros(ASIDS, bool)
+
+    def spaces(self, registers: NDArray[Any], vm: int, *, tags: Kind | None, apart: Apart | None) -> Spaces:
+        """Return the address spaces of a VM.
+
+        Parameters
+        ----------
+        registers : record[1]
+            The VM's register file: `asid` and `nested_asid` are set here.
+        vm : int
+            Its number, 0 or more.
+        tags : {"none", "vpid", "asid"} or None
+            How the hardware tells it from others. None: it is no VM but a bare program, which has neither.
+        apart : {"pcid", "tag"} or None
+            How its own spaces are told apart: by PCID, or each by a VPID or ASID of its own (as a shadow monitor may do
+            with its roots). None: not at all, so that each load of CR3 flushes.
+        """
+        registers["asid"] = self._number((vm, 0)) << ASID_SHIFT
+        registers["nested_asid"] = vm + 1 << ASID_SHIFT
+        self._vms[vm] = Spaces(self, registers, vm, tags=tags, apart=apart)
+        return self._vms[vm]
+
+    def holders(self, core: int) -> dict[int, Key]:
+        """Return who, (VM, space), could hit entries of each asid on a core; entries of others are dead."""
+        fresh = self._states[core].fresh
+        return {number: key for key, number in self._numbers.items() if key in fresh}
+
+    @property
+    def given(self) -> int:
+        """The largest asid ever given out."""
+        return len(self._numbers) + len(self._free)
+
+    def use(self, core: int, key: Key) -> int:
+        """Return the asid of a space that a core is to run, which has no entries there but good ones."""
+        state = self._states[core]
+        unit = self._vms[key[0]].unit(key)
+        if unit and unit not in state.tags:
+            if len(state.tags) == self.limit:
+                self._roll_over(core)
+            state.tags.add(unit)
+        number = self._number(key)
+        if key not in state.fresh:
+            self.forget([core], [key])
+            state.fresh.add(key)
+        return number
+
+    def forget(self, cores: Iterable[int], keys: Iterable[Key]) -> None:
+        """Flush linear and combined mappings of some spaces on some cores."""
+        numbers = [self._numbers[key] for key in keys if key in self._numbers]
+        if numbers:
+            self._flush(cores, numbers, LINEAR)
+
+    def stale(self, core: int, keys: Iterable[Key]) -> None:
+        """Note that what the other cores keep of some spaces is out of date."""
+        if len(self._states) > 1 or core == NOWHERE:
+            keys = [*keys]
+            for other, state in enumerate(self._states):
+                if other != core:
+                    state.fresh.difference_update(keys)
+
+    def release(self, key: Key) -> None:
+        """Take back the number of a space that is no more."""
+        if key in self._numbers:
+            self._free.append(self._numbers.pop(key))
+            for state in self._states:
+                state.fresh.discard(key)
+
+    def of(self, vm: int) -> list[Key]:
+        """Return the spaces of a VM."""
+        return [key for key in self._numbers if key[0] == vm]
+
+    def arrive(self, core: int, vm: int) -> bool:
+        """Note that a core runs a VM; return whether it ran another one before."""
+        state = self._states[core]
+        other = state.last not in (vm, NOWHERE)
+        state.last = vm
+        return other
+
+    def flush_untagged(self, core: int) -> None:
+        """Flush what a VM entry or exit without a tag does: VPID 0, or on AMD all that the core keeps."""
+        if self.amd:
+            self._flush_everything(core)
+        else:
+            self.forget([core], self._without_tags())
+
+    def flush_shared(self, core: int) -> None:
+        """Flush what bare programs without PCIDs have on a core: they share PCID 0."""
+        self.forget([core], [key for key in self._without_tags() if self._vms[key[0]].apart is None])
+
+    def flush_nested(self, vm: int) -> None:
+        """Flush guest-physical and combined mappings of a VM on every core."""
+        everywhere = range(len(self._states))
+        self._flush(everywhere, [vm + 1], NESTED)
+        self.forget(everywhere, self.of(vm))
+
+    def _number(self, key: Key) -> int:
+        """Return the asid of a space."""
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._numbers[key] = self._free.pop() if self._free else len(self._numbers) + 1
+            if number == ASIDS:
+                raise OverflowError(f"more than {ASIDS - 1} address spaces at once")
+        return number
+
+    def _without_tags(self) -> Iterator[Key]:
+        """Yield the spaces of bare programs and of VMs without tags: VPID 0."""
+        return (key for key in self._numbers if self._vms[key[0]].tags in (None, "none"))
+
+    def _roll_over(self, core: int) -> None:
+        """Take all tags of a core back (INVVPID all-context; TLB_CONTROL 1)."""
+        self.rollovers += 1
+        state = self._states[core]
+        if self.amd:
+            self._flush_everything(core)
+        else:
+            self.forget([core], [key for key in self._numbers if self._vms[key[0]].unit(key) in state.tags])
+        state.tags.clear()
+
+    def _flush_everything(self, core: int) -> None:
+        forget(self.cores[core : core + 1], _ALL, LINEAR | NESTED)
+
+    def _flush(self, cores: Iterable[int], asids: Iterable[int], kinds: int) -> None:
+        gone = [*asids]
+        self._gone[gone] = True
+        for core in cores:
+            forget(self.cores[core : core + 1], self._gone, kinds)
+        self._gone[gone] = False
+
+
+class Spaces:
+    """The address spaces of one VM, of which its vCPU is in one. Nothing happens on cores before `enter`."""
+
+    def __init__(self, host: Tags, registers: NDArray[Any], vm: int, *, tags: Kind | None, apart: Apart | None) -> None:
+        self.tags = tags
+        self.apart = apart
+        self.space = 0
+        self.core = NOWHERE
+        self._host = host
+        self._registers = registers
+        self._vm = vm
+
+    def unit(self, key: Key) -> tuple[int, ...]:
+        """Return for whom a VPID or ASID is taken when a space runs; empty: for nobody."""
+        if self.tags in (None, "none"):
+            return ()
+        return key if self.apart == "tag" else key[:1]
+
+    def enter(self, core: int) -> None:
+        """Go to a core: a VM entry; of a bare program, the kernel's switch to it."""
+        other = self._host.arrive(core, self._vm)
+        self.core = core
+        if self.tags == "none":
+            self._host.flush_untagged(core)
+        elif self.tags is None and self.apart is None and other:
+            self._host.flush_shared(core)
+        self._use()
+
+    def leave(self) -> None:
+        """Leave the core: a VM exit."""
+        if self.tags == "none" and not self._host.amd:
+            self._host.flush_untagged(self.core)
+        self.core = NOWHERE
+
+    def exited(self) -> None:
+        """Have made a VM exit and come back to the same core."""
+        if self.tags == "none":
+            self._host.flush_untagged(self.core)
+
+    def load(self, space: int, *, keep: bool = False) -> None:
+        """Load CR3 with another address space, or the same.
+
+        Parameters
+        ----------
+        space : int
+            Its PCID, or any number that stands for it, as the host-physical address of a shadow root.
+        keep : bool, optional
+            Keep what the core has of the new space (bit 63), where spaces are told apart.
+        """
+        self.space = space if self.apart else 0
+        if self.core != NOWHERE:
+            self._use()
+        if not (keep and self.apart):
+            self.flush()
+
+    def invalidate(self, first: int, last: int, space: int | None = None) -> None:
+        """INVLPG of each page that touches [first, last]; INVPCID or INVVPID by address of a `space` not current."""
+        key = self._key(space)
+        number = self._host._numbers.get(key)
+        if number is not None:
+            if self.core != NOWHERE:
+                invalidate(self._host.cores[self.core : self.core + 1], number << ASID_SHIFT, first, last)
+            self._host.stale(self.core, [key])
+
+    def flush(self, space: int | None = None) -> None:
+        """Forget a space, the current one unless said otherwise: a reload of CR3, INVPCID or INVVPID single-context."""
+        self._forget([self._key(space)])
+
+    def flush_all(self) -> None:
+        """Forget all spaces of the VM: INVPCID all-context, or INVVPID single-context."""
+        self._forget(self._host.of(self._vm))
+
+    def flush_nested(self) -> None:
+        """Forget guest-physical and combined mappings, on every core: INVEPT single-context, or a flush of the ASID."""
+        self._host.flush_nested(self._vm)
+
+    def release(self, space: int) -> None:
+        """Give up a space, whose entries nobody can hit from now on; they stay until others need their place."""
+        if self._key(space) == self._key(None):
+            self.flush()
+        else:
+            self._host.release((self._vm, space))
+
+    def close(self) -> None:
+        """Forget everything on every core: the VM has ended."""
+        self.flush_nested()
+        for key in self._host.of(self._vm):
+            self._host.release(key)
+
+    def _key(self, space: int | None) -> Key:
+        return self._vm, self.space if space is None or not self.apart else space
+
+    def _use(self) -> None:
+        self._registers["asid"] = self._host.use(self.core, (self._vm, self.space)) << ASID_SHIFT
+
+    def _forget(self, keys: list[Key]) -> None:
+        if self.core != NOWHERE:
+            self._host.forget([self.core], keys)
+        self._host.stale(self.core, keys)
