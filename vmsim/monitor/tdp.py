@@ -15,7 +15,7 @@ import simpy
 from numpy.typing import NDArray
 
 from vmsim.machine.buddy import NO_FRAME, State, assign
-from vmsim.machine.formats import PAGE_SHIFT, NestedFormat
+from vmsim.machine.formats import ENTRIES, PAGE_SHIFT, NestedFormat
 from vmsim.machine.memory import clear_frame
 from vmsim.machine.tables import MAPPED, map_page, map_pages, missing_tables, populate
 from vmsim.scenario.cpu import Cost
@@ -51,6 +51,11 @@ class Vcpu(Protocol):
 
 class Pool(Protocol):
     """The monitor's page pool."""
+
+    @property
+    def level(self) -> int:
+        """Free pages in it."""
+        ...
 
     def take(self, count: int) -> list[int]:
         """Return `count` pages, or none."""
@@ -94,6 +99,8 @@ class Tdp:
         levels: int,
         page_order: int,
         costs: Cost,
+        chunk: int = 1,
+        reason: str = "EPT_VIOLATION",
     ) -> None:
         self.memory = memory
         self.host = host
@@ -104,19 +111,26 @@ class Tdp:
         self.levels = levels
         self.page_order = page_order
         self.costs = costs
+        self.chunk = chunk
+        self.reason = reason
         self.root = 0
-        self.exits = 0
-        self.exit_cycles = 0
+        self.exits: Counter[str] = Counter({reason: 0})
+        self.exit_cycles: Counter[str] = Counter({reason: 0})
         self.latency: Counter[int] = Counter()
         self._registers = registers
         self._before = costs.vm_exit + costs.violation_walk
-        self._after = costs.violation_pool + costs.violation_entry + costs.violation_rmap + costs.violation_resume
+        self._mapping = costs.violation_pool + costs.violation_entry + costs.violation_rmap
         registers["nested_levels"] = levels
         registers["nested_present"] = form.present
         registers["nested_needed"] = form.needed
         registers["nested_accessed"] = form.accessed
         registers["nested_dirty"] = form.dirty
         registers["table_writes"] = form.dirty != 0
+
+    @property
+    def memory_root(self) -> tuple[int, int]:
+        """Root table and levels by which guest memory is found."""
+        return self.root, self.levels
 
     def install(self, root: int) -> None:
         """Make frame `root` the empty root table (EPTP, nCR3)."""
@@ -127,7 +141,7 @@ class Tdp:
 
     def create(self, vcpu: Vcpu) -> Process:
         """Take the root table from the pool."""
-        pages = yield from self._take(vcpu, 1)
+        pages = yield from self.take(vcpu, 1)
         self.install(pages[0])
 
     def populate(self) -> None:
@@ -177,14 +191,21 @@ class Tdp:
         """Handle an EPT violation or NPF at `gpa`: back it and resume."""
         start = vcpu.now
         self._spend(vcpu, self._before)
+        cycles = yield from self.back(vcpu, gpa)
+        self._spend(vcpu, cycles + self.costs.violation_resume)
+        self.exits[self.reason] += 1
+        self.latency[vcpu.now - start] += 1
+
+    def back(self, vcpu: Vcpu, gpa: int) -> Generator[simpy.Event, Any, int]:
+        """Map the page of `gpa`, and those that stand with it in a chunk; return the cycles of what was done."""
         yield vcpu.settle()
         page, order = self._large_page(gpa) if self.page_order else (NO_FRAME, 0)
         if order == 0:
-            page = (yield from self._take(vcpu, 1))[0]
+            page = (yield from self.take(vcpu, 1))[0]
         place = self.root, self.levels, order // 9 + 1, 0, 0, gpa & ~((1 << (PAGE_SHIFT + order)) - 1)
         missing = map_page(self.memory, self.host.frames, *place, page, self.form.page)
         if missing > 0:
-            tables = yield from self._take(vcpu, missing)
+            tables = yield from self.take(vcpu, missing)
             map_pages(
                 self.memory,
                 self.host.frames,
@@ -196,18 +217,37 @@ class Tdp:
             )
         elif missing < 0:  # somebody backed it meanwhile
             self._return(page, order)
-        self._spend(vcpu, self._after if missing == 0 == order else self._after_more(missing, order))
-        self.exits += 1
-        self.latency[vcpu.now - start] += 1
+        cycles = self._mapping if missing == 0 == order else self._mapping_more(missing, order)
+        if self.chunk > 1 and order == 0:
+            cycles += self._mapping * self._around(gpa >> PAGE_SHIFT)
+        return cycles
+
+    def take(self, vcpu: Vcpu, count: int) -> Generator[simpy.Event, Any, list[int]]:
+        """Take pages from the pool; where it has too few, the vCPU is suspended until the host has refilled it."""
+        taken = self.pool.take(count)
+        if not taken:
+            taken = yield from vcpu.wait(self.pool.request(count), "pool_wait")
+        return taken
+
+    def _around(self, gfn: int) -> int:
+        """Back what else lies in the aligned chunk of `gfn`, as far as the pool has pages at hand; return how many."""
+        table = gfn & ~(ENTRIES - 1)
+        first = gfn - (gfn - table) % self.chunk
+        last = min(first + self.chunk, table + ENTRIES, self.pages)
+        wanted = [each for each in range(first, last) if not self.backed(each)][: self.pool.level]
+        for each, page in zip(wanted, self.pool.take(len(wanted)) if wanted else [], strict=True):
+            place = self.root, self.levels, 1, 0, 0, each << PAGE_SHIFT
+            map_page(self.memory, self.host.frames, *place, page, self.form.page)
+        return len(wanted)
 
     def _spend(self, vcpu: Vcpu, cycles: int) -> None:
         vcpu.owe("exit", cycles)
-        self.exit_cycles += cycles
+        self.exit_cycles[self.reason] += cycles
 
-    def _after_more(self, tables: int, order: int) -> int:
-        """Return the cycles from the pages taken to the guest resumed, where tables or a large page were made."""
+    def _mapping_more(self, tables: int, order: int) -> int:
+        """Return the cycles from the pages taken to the entry written, where tables or a large page were made."""
         costs = self.costs
-        cycles = self._after
+        cycles = self._mapping
         if tables > 0:
             cycles += tables * (costs.violation_pool + costs.table_page)
         if order:
@@ -235,10 +275,3 @@ class Tdp:
             if pfn != NO_FRAME:
                 return pfn, order
         return NO_FRAME, 0
-
-    def _take(self, vcpu: Vcpu, count: int) -> Generator[simpy.Event, Any, list[int]]:
-        """Take pages from the pool; where it has too few, the vCPU is suspended until the host has refilled it."""
-        taken = self.pool.take(count)
-        if not taken:
-            taken = yield from vcpu.wait(self.pool.request(count), "pool_wait")
-        return taken

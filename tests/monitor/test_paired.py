@@ -1,0 +1,313 @@
+"""Does a host of paired processes do what every paging mode must, and pay for its second tables what it should?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.oracle import tables as oracle
+from tests.oracle.paired import pointer_pages, table_pages
+from tests.simulation.small import (
+    BASE,
+    PAGE,
+    READ,
+    WRITE,
+    Script,
+    run,
+    scenario,
+    time_adds_up,
+    touches,
+    vm,
+)
+from tests.simulation.test_contract import CASES, MIB, ORDER, Case, Words, kept, resolve
+from vmsim.check import BrokenInvariant, check_invariants
+from vmsim.errors import InputError
+from vmsim.machine.buddy import State
+from vmsim.monitor.paired import Paired
+from vmsim.scenario import Scenario
+from vmsim.simulation import Simulation
+
+LAYOUTS = ("contiguous", "pointer", "separate")
+
+
+@dataclass(frozen=True)
+class PairedCase(Case):
+    layout: str = "contiguous"
+    guest: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.layout}-{'vm' if self.guest else 'process'}-{super().__str__()}"
+
+    @property
+    def violations(self) -> int:
+        return super().violations if self.guest else 0
+
+    def scenario(self) -> Any:
+        what = super().scenario()
+        nested = {} if self.guest else {"vm.host_page": None, "vm.host_levels": None}
+        layout = {"vm.paired.layout": self.layout, "vm.paired.guest": self.guest}
+        return what.replace(**layout, **nested, **{"vm.mode": "paired", "host.memory": self.memory + 2064 * MIB})
+
+    @property
+    def reserved(self) -> int:
+        """Frames that no process has: two boot tables, and the pointers."""
+        return 2 + pointer_pages(self.layout, (self.memory + 2064 * MIB) // PAGE)
+
+
+def cases() -> list[PairedCase]:
+    """Return the contract's cases for EPT under each layout in turn, and those of bare programs under all."""
+    ept = [case for case in CASES if case.mode == "ept" and (case.guest_page, case.host_page) != ("1G", "4K")]
+    bare = [case for case in CASES if case.mode == "native" and case.populate == "lazy"]
+    first = [PairedCase(**vars(case), layout=LAYOUTS[number % 3]) for number, case in enumerate(ept)]
+    small = [PairedCase("ept", layout=layout) for layout in LAYOUTS]
+    rest = [PairedCase(**vars(case), layout=layout, guest=False) for case in bare for layout in LAYOUTS]
+    return list(dict.fromkeys([*first, *small, *rest]))
+
+
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_a_paired_process_translates_faults_and_gives_back(case: PairedCase) -> None:
+    seen = []
+
+    def at_boundary(simulation: Simulation, where: str) -> None:
+        check_invariants(simulation, where)
+        if not where.startswith("the end of"):
+            return
+        machine = simulation.vms[0]
+        frames, pfns = simulation.host.frames, set()
+        for number in range(case.pages):
+            size = PAGE << ORDER[case.guest_page]
+            for offset in (0, 0x7F8, size - 8):
+                found = resolve(simulation, machine, BASE + number * size + offset)
+                assert found is not None
+                hpa, guest_level, host_level = found
+                assert hpa % PAGE == offset % PAGE
+                assert guest_level == ORDER[case.guest_page] // 9 + 1
+                assert host_level == (ORDER[case.host_page] // 9 + 1 if case.guest else 0)
+                assert (frames["owner"][hpa // PAGE], frames["state"][hpa // PAGE]) == (0, State.GUEST)
+                pfns.add((hpa // PAGE, number))
+        assert len({pfn for pfn, _ in pfns}) == len(pfns)
+        assert resolve(simulation, machine, BASE + case.pages * size) is None
+        assert list(kept(simulation, machine))
+        seen.append(where)
+
+    simulation, outcome = run(case.scenario(), check=at_boundary, events=2_000_000)
+    assert outcome.ending is None
+    assert seen
+    (figures,) = outcome.vms
+    assert figures.finished
+    assert figures.counters["accesses"] == case.pages
+    assert figures.guest_faults == (case.pages if case.populate == "lazy" else 0)
+    assert {reason: count for reason, (count, _) in figures.exits.items()} == (
+        {"EPT_VIOLATION": case.violations} if case.guest else {}
+    )
+    assert time_adds_up(outcome)
+    assert simulation.host.size - simulation.host.free == case.reserved
+    assert (simulation.host.frames["owner"] == -1).all()
+    assert not list(kept(simulation, simulation.vms[0]))
+
+
+def paired(layout: str, *, guest: bool = True, name: str = "vm", **keys: Any) -> dict[str, Any]:
+    return vm(name, mode="paired", paired={"layout": layout, "guest": guest}, **keys)
+
+
+PROGRAM = [
+    *touches(range(60), WRITE),
+    ("unmap", 5, 20),
+    *touches(range(60)),
+    *touches([600, 1200, 9000], WRITE),
+    ("unmap", 0, 60),
+    *touches(range(8), WRITE),
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_guest_sees_the_same_under_paired_tables_as_under_ept(layout: str) -> None:
+    """The same walks, faults and exits: only what an exit costs and what tables take differs."""
+    _, ept = run(scenario(vm(mode="ept", memory="16MiB"), memory="64MiB"), [Script(PROGRAM)])
+    _, outcome = run(scenario(paired(layout, memory="16MiB"), memory="64MiB"), [Script(PROGRAM)])
+    (ours,), (theirs,) = outcome.vms, ept.vms
+    assert ours.guest_faults == theirs.guest_faults
+    assert ours.counters["l2_tlb_misses"] == theirs.counters["l2_tlb_misses"]
+    assert (ours.refs.sum(axis=-1) == theirs.refs.sum(axis=-1)).all()
+    assert [count for count, _ in ours.exits.values()] == [count for count, _ in theirs.exits.values()]
+    assert ours.memory["guest"] == theirs.memory["guest"]
+    assert ours.memory["table"] == table_pages(layout, theirs.memory["table"], guest=True)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_process_that_is_no_vm_pays_the_tax_of_its_layout(layout: str) -> None:
+    """One page for each table, or none; and 8 bytes for each frame of the host."""
+    _, native = run(scenario(vm(mode="native"), memory="64MiB"), [Script(PROGRAM)])
+    simulation, outcome = run(scenario(paired(layout, guest=False), memory="64MiB"), [Script(PROGRAM)])
+    (ours,), (theirs,) = outcome.vms, native.vms
+    assert ours.guest_faults == theirs.guest_faults
+    assert ours.memory["table"] == table_pages(layout, theirs.memory["table"], guest=False)
+    assert simulation.host.size - simulation.host.free == 2 + pointer_pages(layout, simulation.host.size)
+    cost = ours.cycles["guest_fault"] - theirs.cycles["guest_fault"]
+    assert cost > 0 if layout != "separate" else cost == 0
+
+
+def test_what_it_costs_more_than_a_native_process_is_counted_step_by_step() -> None:
+    """Three pages in one table: three tables and a root with a second half to clear, six links and entries to store."""
+    what = [*touches(range(3), WRITE)]
+    _, native = run(scenario(vm(mode="native"), memory="64MiB"), [Script(what)])
+    simulation, ours = run(scenario(paired("contiguous", guest=False), memory="64MiB"), [Script(what)])
+    cost = simulation.scenario.cpu.cost
+    more = ours.vms[0].cycles["guest_fault"] - native.vms[0].cycles["guest_fault"]
+    assert more == 4 * cost.zero_page + 6 * cost.entry_edit
+
+
+def test_hardware_marks_pages_in_the_ept_and_either_table_is_read() -> None:
+    """The guest wrote to some of its pages: the host learns it from the EPT, whose KPT never saw an access."""
+    seen = []
+
+    def look(simulation: Simulation, where: str) -> None:
+        if where.startswith("the end of"):
+            monitor = simulation.vms[0].monitor
+            assert isinstance(monitor, Paired)
+            words, registers = Words(simulation.hardware.memory), simulation.vms[0].registers[0]
+            nested = int(registers.nested_root), int(registers.nested_levels)
+            for page in range(8):
+                found = oracle.translate_guest(words, int(registers.cr3), 4, *nested, BASE + page * PAGE)
+                assert found is not None
+                gpa = found[0] & -PAGE
+                seen.append((monitor.space.accessed(gpa), monitor.space.dirty(gpa)))
+
+    what = scenario(paired("contiguous"), cpu_override={"ept_ad": True})
+    run(what, [Script([*touches(range(4), READ), *touches(range(4, 8), WRITE)])], check=look)
+    assert seen == [(True, False)] * 4 + [(True, True)] * 4
+
+
+def spoil(half: str, bit: int) -> Any:
+    """Return a check that changes the entry of one page in one half, at the end of the run, and looks again."""
+
+    def check(simulation: Simulation, where: str) -> None:
+        check_invariants(simulation, where)
+        if where == "the end of vm":
+            (kpt, ept, levels, _), *_ = simulation.vms[0].pairs
+            root = {"kpt": kpt, "ept": ept}[half]
+            words = Words(simulation.hardware.memory)
+            address = 0x1000 if simulation.vms[0].monitor else BASE
+            *_, (_, place, entry) = oracle.descend(words, root, levels, address)
+            simulation.hardware.memory[place >> 3] = entry ^ bit
+            check_invariants(simulation, where)
+
+    return check
+
+
+@pytest.mark.parametrize("bit", [0b10, 1 << 12], ids=["rights", "frame"])
+@pytest.mark.parametrize(
+    ("layout", "half", "guest"),
+    [*((layout, "kpt", True) for layout in LAYOUTS), ("contiguous", "ept", False), ("pointer", "ept", False)],
+)
+def test_the_checker_names_a_pair_that_differs(layout: str, half: str, guest: bool, bit: int) -> None:
+    """In the half that the guest does not run on, which no other check looks at."""
+    with pytest.raises(BrokenInvariant, match=r"pairs: only the .PT maps .* in vm\. Found at cycle"):
+        run(scenario(paired(layout, guest=guest), memory="64MiB"), [Script(touches(range(9)))], check=spoil(half, bit))
+
+
+def test_vms_and_processes_of_all_layouts_share_a_host() -> None:
+    groups = [paired(layout, guest=guest, name=f"{layout}-{guest}") for layout in LAYOUTS for guest in (True, False)]
+    what = scenario(*groups, vm("ept"), vm("native", mode="native"), memory="64MiB", cores=2, quantum="5us")
+    simulation, outcome = run(what, [Script(PROGRAM)] * 8, every=500_000)
+    assert all(each.finished for each in outcome.vms)
+    assert time_adds_up(outcome)
+    assert simulation.host.size - simulation.host.free == 2 + pointer_pages("pointer", simulation.host.size)
+    again = run(what, [Script(PROGRAM)] * 8, check=None)[1]
+    for one, other in zip(outcome.vms, again.vms, strict=True):
+        assert (one.finish, one.cycles, one.memory, one.exits) == (
+            other.finish,
+            other.cycles,
+            other.memory,
+            other.exits,
+        )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("guest", [True, False])
+@pytest.mark.parametrize("leave", [True, False], ids=["exits", "stays"])
+def test_processes_that_fork_and_exit_keep_their_pairs(layout: str, guest: bool, leave: bool) -> None:
+    from vmsim.workloads import Chunk, Event, Op
+
+    class Forks(Script):
+        def chunks(self) -> Any:
+            pages = np.array([BASE + (number % 40) * PAGE for number in range(120)], np.int64)
+            events = (
+                Event(40, Op.FORK, 1, 0, 0, 2),
+                Event(60, Op.SWITCH, 2, 0, 0, 0),
+                *([Event(100, Op.EXIT, 2, 0, 0, 0)] if leave else []),
+            )
+            yield Chunk(pages, np.ones(120, np.int32), np.ones(120, np.uint8), events)
+
+    script = Forks(touches(range(40), WRITE) * 3)
+    simulation, outcome = run(scenario(paired(layout, guest=guest), memory="64MiB"), [script], every=20_000)
+    assert outcome.vms[0].finished
+    assert simulation.vms[0].kernel.copies > 0
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_chunk_is_mapped_in_both_tables_at_one_exit(layout: str) -> None:
+    script = [Script(touches(range(40)))]
+    exits, guest = [], []
+    for chunk in (1, 8):
+        table = paired(layout, fill_chunk=chunk, pool={"min": 32, "max": 64, "batch": 64})
+        _, outcome = run(scenario(table, memory="64MiB"), script)
+        exits.append(outcome.vms[0].exits["EPT_VIOLATION"][0])
+        guest.append(outcome.vms[0].memory["guest"])
+    assert exits[0] == guest[0] == 44
+    assert exits[1] < exits[0] / 4
+    assert guest[1] >= guest[0]
+
+
+@pytest.mark.parametrize("guest", [True, False])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_table_waits_until_another_process_gives_memory_back(layout: str, guest: bool) -> None:
+    """Each page of b needs a page table of its own; a has most of the host, and ends while b waits."""
+    keys = {"cores": 2, "memory": "5MiB", "pool": {"min": 1, "max": 8, "batch": 4}}
+    what = scenario(paired(layout, name="a"), paired(layout, guest=guest, name="b", memory="4MiB"), **keys)
+    a = Script([*touches(range(700), WRITE), ("compute", 200_000_000), ("touch", 0, READ)])
+    b = Script([("compute", 100_000_000), *touches([512 * number for number in range(300)], WRITE)])
+    _, outcome = run(what, [a, b], every=50_000_000)
+    assert outcome.ending is None
+    assert all(each.finished for each in outcome.vms)
+    assert sum(outcome.vms[1].waits[cause] for cause in ("host_wait", "pool_wait")) > 0
+    if not guest:
+        assert outcome.vms[1].waits["host_wait"] > 0
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_host_too_small_ends_with_a_reason(layout: str) -> None:
+    """Tables wait for the host's memory as pages do; nothing hangs."""
+    what = scenario(paired(layout, memory="4MiB", workload={"footprint": 900 * PAGE}), memory="2MiB")
+    _, outcome = run(what, [Script(touches(range(900)))])
+    assert outcome.ending is not None
+    assert "out of memory" in outcome.ending.message
+
+
+def test_a_cpu_without_ept_is_refused_unless_it_is_a_what_if() -> None:
+    table = paired("contiguous")
+    with pytest.raises(InputError, match="mode paired needs EPT, which zen4 has not"):
+        Scenario.from_toml(toml(table, "zen4"))
+    assert Scenario.from_toml(toml(table, "zen4", "what_if = true")).vms[0].mode == "paired"
+
+
+def toml(table: dict[str, Any], cpu: str, more: str = "") -> str:
+    import tomli_w
+
+    return f'[host]\ncpu = "{cpu}"\n{more}\n' + tomli_w.dumps({"vm": [table]})
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"populate": "eager"}, "a paired process without a guest is not populated before the start"),
+        ({"host_page": "2M"}, "a paired process without a guest has no second dimension"),
+        ({"tags": "vpid"}, "a paired process without a guest has no VM entries"),
+    ],
+)
+def test_keys_that_mean_nothing_without_a_guest_are_refused(keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Scenario.from_toml(toml(paired("contiguous", guest=False, **keys), "skylake-x"))

@@ -1,0 +1,161 @@
+"""Does a contiguous table get its two pages when free memory is in single frames, and what does that cost?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.monitor.test_paired_space import CPU, REGION
+from tests.oracle.buddy import Buddy
+from vmsim.clock import Clock
+from vmsim.host.memory import HostMemory
+from vmsim.machine.buddy import MAX_ORDER, PAGEBLOCK, State
+from vmsim.machine.formats import EPT
+from vmsim.machine.memory import physical_memory
+from vmsim.monitor.paired_check import difference
+from vmsim.monitor.paired_layout import PairedHost
+from vmsim.monitor.paired_space import PairedSpace
+from vmsim.scenario.model import Marks
+
+FRAMES = 1024
+
+
+class Host:
+    """A host all of whose frames one VM has, but for some given back one by one."""
+
+    def __init__(self, holes: Any, *, layout: Any = "contiguous", low: int = 0) -> None:
+        self.host = HostMemory(Clock(), FRAMES, Marks(low, low, low))
+        self.memory = physical_memory(FRAMES)
+        self.shared = PairedHost(self.memory, self.host, CPU, pointers=layout == "pointer")
+        self.flushes = 0
+        self.space = PairedSpace(
+            self.shared, EPT(ad_bits=True), owner=0, levels=4, layout=layout, guest=True, flush=self.flush
+        )
+        self.space.install(self.table())
+        while (missing := self.space.missing(self.next, 1)) >= 0 and self.host.free > 2 * missing:
+            tables = [self.table() for _ in range(missing)]
+            self.space.map(self.next, 1, int(self.host.take(0, 1, State.GUEST)[0]), tables)
+        for number in holes(self.space.work["updates"]):
+            ((frame, _),) = self.space.unmap(REGION + number * 4096, REGION + number * 4096 + 4096)
+            self.host.give_block(frame, 0)
+        self.work = self.space.work.copy()
+        self.pages = self.content()
+
+    @property
+    def next(self) -> int:
+        return REGION + self.space.work["updates"] * 4096
+
+    def flush(self) -> None:
+        self.flushes += 1
+
+    def table(self, owner: int = 0) -> tuple[int, int]:
+        pair = self.shared.take(owner, self.space.layout, guest=True, work=self.space.work)
+        assert pair is not None
+        return pair
+
+    def content(self) -> set[int]:
+        """Return the addresses that are mapped."""
+        mapped = {REGION + number * 4096 for number in range(FRAMES)}
+        return {address for address in mapped if self.space.missing(address, 1) < 0}
+
+    def check(self) -> None:
+        """Nothing was lost, both tables agree, every frame has one owner, and the free lists hold the free ones."""
+        assert self.content() == self.pages
+        space, frames = self.space, self.host.frames
+        assert difference(self.memory, space.kpt, space.ept, 4, space.limit) is None
+        mapped = np.flatnonzero((frames["owner"] == 0) & (frames["state"] == State.GUEST))
+        assert len(mapped) == len(self.pages)
+        assert (self.memory[frames["rmap"][mapped] >> 3] >> 12 & (1 << 40) - 1 == mapped).all()
+        assert int(np.count_nonzero(frames["state"] == State.FREE)) == self.host.free
+
+
+def every_second(pages: int) -> range:
+    return range(0, pages, 2)
+
+
+def test_single_frames_alone_make_no_pair_until_pages_are_moved() -> None:
+    host = Host(every_second)
+    assert host.shared.fragmentation == 1.0
+    free = host.host.free
+    first, second = host.table(owner=1)
+    assert (first % 2, second) == (0, first + 1)
+    assert host.host.free == free - 2
+    assert host.host.count(1) == {"host": 0, "pool": 0, "guest": 0, "table": 2}
+    work = host.shared.work
+    assert (work["failures"], work["compactions"], work["moved"], host.flushes) == (1, 1, 1, 1)
+    host.check()
+
+
+def test_a_move_costs_a_copy_both_entries_and_a_shootdown() -> None:
+    host = Host(every_second)
+    host.table(owner=1)
+    work = host.space.work - host.work
+    assert {name: work[name] for name in ("copy", "store", "shootdown", "table", "zero")} == {
+        "copy": 1, "store": 2, "shootdown": 1, "table": 1, "zero": 2}  # fmt: skip
+    assert work["scan"] >= 1
+
+
+def test_no_failure_where_a_block_is_free() -> None:
+    host = Host(lambda pages: range(pages // 2))
+    host.table(owner=1)
+    assert host.shared.work == {"pairs": host.space.tables + 1}
+    assert not host.flushes
+
+
+@pytest.mark.parametrize("layout", ["pointer", "separate"])
+def test_other_layouts_take_any_two_frames(layout: str) -> None:
+    host = Host(every_second, layout=layout)
+    host.table(owner=1)
+    assert not host.shared.work
+    host.check()
+
+
+def test_want_of_memory_is_no_failure_of_order_1() -> None:
+    host = Host(lambda pages: [0])
+    assert host.shared.take(1, "contiguous", guest=True, work=host.space.work) is None
+    assert host.shared.work["failures"] == 0
+
+
+def test_pages_that_cannot_be_moved_make_compaction_fail_and_nothing_is_lost() -> None:
+    """They are another kernel's: nobody registered how to move them."""
+    host = Host(every_second)
+    host.shared.movable.clear()
+    free = host.host.free
+    assert host.shared.take(1, "contiguous", guest=True, work=host.space.work) is None
+    assert (host.shared.work["failures"], host.shared.work["compactions"]) == (1, 0)
+    assert host.host.free == free
+    host.check()
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 1 << 30), share=st.floats(0.05, 0.9), tables=st.integers(1, 20))
+def test_any_holes_give_pairs_while_two_frames_are_free(seed: int, share: float, tables: int) -> None:
+    random = np.random.default_rng(seed)
+    host = Host(lambda pages: random.choice(pages, int(share * pages), replace=False).tolist())
+    taken: list[int] = []
+    while len(taken) < 2 * tables and host.host.free >= 2:
+        taken += host.table(owner=1)
+    assert len(set(taken)) == len(taken)
+    assert all(first % 2 == 0 and second == first + 1 for first, second in zip(taken[::2], taken[1::2], strict=True))
+    assert host.shared.work["failures"] == host.shared.work["compactions"]
+    assert host.flushes == host.shared.work["moved"]
+    host.check()
+
+
+def test_the_order_1_failures_are_those_of_a_buddy_allocator() -> None:
+    """The oracle's free blocks, made from the same free frames, say when no block of two is left."""
+    host = Host(lambda pages: [*range(0, 60), *range(60, 300, 2)])
+    free = np.flatnonzero(host.host.frames["state"] == State.FREE)
+    buddy = Buddy(0, MAX_ORDER, PAGEBLOCK)
+    for pfn in free.tolist():
+        buddy._give(pfn, 0)
+    blocks = sum(1 << order >> 1 for _, order in buddy.free)
+    for _ in range(blocks):
+        host.table(owner=1)
+    assert host.shared.work["failures"] == 0
+    host.table(owner=1)
+    assert host.shared.work["failures"] == 1

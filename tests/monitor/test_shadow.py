@@ -1,0 +1,289 @@
+"""Does each way of shadowing take the exits that its source says?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.monitor.world import World
+from tests.oracle.bits import PS, RW, US, A, D, P
+from tests.simulation.small import PAGE, READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
+from vmsim.machine.buddy import State
+from vmsim.scenario.shadow import SHADOW_PRESETS, ShadowSpec
+
+RIGHTS = P | RW | US
+ROOT, PDPT, PD, PT, OTHER_ROOT, OTHER_PT = 8, 9, 10, 11, 12, 13
+DATA = 600
+
+
+def world_of(spec: ShadowSpec, pages: int = 0, **keys: Any) -> World:
+    """Return a guest with one chain of tables and so many pages mapped at its start, not accessed yet by anybody."""
+    world = World(spec, **keys)
+    world.store((ROOT << 12, PDPT << 12 | RIGHTS), (PDPT << 12, PD << 12 | RIGHTS), (PD << 12, PT << 12 | RIGHTS))
+    if pages:
+        world.store(*((entry(n), DATA + n << 12 | RIGHTS | A | D) for n in range(pages)))
+    world.load_root(ROOT << 12)
+    return world
+
+
+def entry(number: int, table: int = PT) -> int:
+    return (table << 12) + 8 * number
+
+
+def counted(world: World, steps: Any) -> dict[str, int]:
+    """Return the exits that some steps take."""
+    world.shadow.exits.clear()
+    steps()
+    return world.exits
+
+
+def demand_page(world: World, number: int) -> None:
+    """Touch a page that is not there, as a kernel that maps it expects."""
+    assert world.access(number * PAGE, write=True) == US | RW  # not present, user, write
+    world.store((entry(number), DATA + number << 12 | RIGHTS | A | D))
+    assert world.access(number * PAGE, write=True) is None
+
+
+@pytest.mark.parametrize(("fill", "exits"), [("lazy", 3), ("eager", 2)])
+def test_demand_paging_takes_three_exits_and_two_where_the_store_updates_the_shadow(fill: str, exits: int) -> None:
+    """Avi Kivity, "KVM: Update shadow pte on write to guest pte" (Linux commit 0028425f647b, 2007)."""
+    world = world_of(SHADOW_PRESETS["kvm"].model_copy(update={"fill": fill}))
+    demand_page(world, 0)  # the tables get their shadows
+    taken = counted(world, lambda: [demand_page(world, n) for n in range(1, 101)])
+    assert sum(taken.values()) == exits * 100
+    assert taken.get("SHADOW_FILL", 0) == (exits - 2) * 100
+    assert taken["TRUE_FAULT"] == taken["PT_WRITE"] == 100
+
+
+def test_with_unsync_only_the_first_store_to_a_table_exits() -> None:
+    world = world_of(ShadowSpec(trap="unsync"))
+    demand_page(world, 0)
+    taken = counted(world, lambda: [demand_page(world, n) for n in range(1, 101)])
+    assert taken == {"TRUE_FAULT": 100, "SHADOW_FILL": 100, "PT_WRITE": 1}
+
+
+@pytest.mark.parametrize("preset", ["kvm", "plex86"])
+def test_plex86_pays_for_loads_and_stores_and_kvm_for_stores(preset: str) -> None:
+    world = world_of(SHADOW_PRESETS[preset], 8)
+    world.access(0)
+
+    def edit() -> None:
+        world.load(entry(0), entry(1), entry(2))
+        world.store((entry(0), DATA + 50 << 12 | RIGHTS | A), (entry(1), 0))
+
+    stepped = {"PT_READ": 3, "DEBUG": 5} if preset == "plex86" else {}
+    assert counted(world, edit) == {"PT_WRITE": 2, **stepped}
+
+
+@pytest.mark.parametrize("used", [0, 5, 40])
+@pytest.mark.parametrize("fill", ["lazy", "eager"])
+def test_eager_fills_exactly_what_is_mapped_and_lazy_what_is_used(fill: str, used: int) -> None:
+    world = world_of(ShadowSpec(fill=fill, hide="user-bit", ad="read-sync"), 40)
+    for number in range(used):
+        world.access(number * PAGE)
+    filled = world.shadow.figures()["shadow_filled"]
+    assert filled == world.audit() == (40 if fill == "eager" else used)
+    assert world.exits.get("SHADOW_FILL", 0) == (0 if fill == "eager" else used)
+
+
+@pytest.mark.parametrize(("chunk", "fills"), [(1, 96), (8, 12), (512, 1)])
+def test_a_chunk_of_mappings_is_brought_in_at_a_fault(chunk: int, fills: int) -> None:
+    world = world_of(ShadowSpec(), 96, chunk=chunk)
+    taken = counted(world, lambda: [world.access(n * PAGE, write=True) for n in range(96)])
+    assert taken == {"SHADOW_FILL": fills}
+    assert world.audit() == 96
+
+
+@pytest.mark.parametrize("preset", ["kvm", "plex86"])
+@pytest.mark.parametrize("fill", ["lazy", "eager"])
+def test_a_store_that_traps_changes_the_shadow_too(preset: str, fill: str) -> None:
+    world = world_of(SHADOW_PRESETS[preset].model_copy(update={"fill": fill}), 2)
+    for number in range(2):
+        world.access(number * PAGE, write=True)
+    world.store((entry(0), 0), (entry(1), DATA + 50 << 12 | RIGHTS | A | D))
+    world.invalidate(0, 2 * PAGE - 1)
+    assert world.audit() == (1 if fill == "eager" else 0)
+    assert world.access(0) == US
+    assert world.access(PAGE, write=True) is None
+    assert world.audit() == 1
+
+
+@pytest.mark.parametrize("flood", [0, 1, 3, 7])
+def test_a_flood_of_stores_ends_the_shadow_of_a_table(flood: int) -> None:
+    world = world_of(ShadowSpec(write_flood=flood), 2)
+    world.access(0)
+    taken = counted(world, lambda: world.store(*((entry(n), DATA + n << 12 | RIGHTS) for n in range(10, 20))))
+    assert taken == {"PT_WRITE": flood or 10}
+    assert (PT in world.guarded_frames()) == (flood == 0)
+    world.audit()
+
+
+@pytest.mark.parametrize("how", ["flush", "cache"])
+def test_a_cached_shadow_is_there_when_its_root_comes_back(how: str) -> None:
+    world = world_of(ShadowSpec(on_cr3=how), 20)
+    world.store(entry(0, OTHER_ROOT) and (OTHER_ROOT << 12, PDPT << 12 | RIGHTS))
+    for number in range(20):
+        world.access(number * PAGE)
+
+    def switch() -> None:
+        world.load_root(OTHER_ROOT << 12)
+        world.load_root(ROOT << 12)
+        for number in range(20):
+            world.access(number * PAGE)
+
+    assert counted(world, switch) == {"CR3": 2, **({"SHADOW_FILL": 20} if how == "flush" else {})}
+
+
+def test_tables_out_of_step_are_brought_into_step_by_invlpg_and_by_cr3() -> None:
+    world = world_of(ShadowSpec(trap="unsync"), 4)
+    for number in range(4):
+        world.access(number * PAGE)
+    world.store((entry(0), DATA + 100 << 12 | RIGHTS | A), (entry(1), DATA + 101 << 12 | RIGHTS | A))
+    assert PT not in world.guarded_frames()
+    world.invalidate(0, PAGE - 1)
+    assert PT not in world.guarded_frames()  # one page is in step; the table is still the guest's
+    world.load_root(ROOT << 12)
+    assert PT in world.guarded_frames()
+    assert world.audit() == 2
+    assert counted(world, lambda: world.access(0)) == {"SHADOW_FILL": 1}
+
+
+def test_a_large_page_that_the_host_backs_small_is_split() -> None:
+    world = world_of(ShadowSpec(), host_order=0)
+    world.store(((PD << 12) + 8, 1024 << 12 | PS | RIGHTS))
+    assert [world.access(0x20_0000 + n * PAGE) for n in (0, 7, 511)] == [None] * 3
+    assert {level for _, level, _, _ in world.leaves()} == {1}
+    assert world.audit() == 3
+    whole = world_of(ShadowSpec(), host_order=9)
+    whole.store(((PD << 12) + 8, 1024 << 12 | PS | RIGHTS))
+    assert [whole.access(0x20_0000 + n * PAGE) for n in (0, 7, 511)] == [None] * 3
+    assert [level for _, level, _, _ in whole.leaves()] == [2]
+
+
+@pytest.mark.parametrize("host_order", [0, 9])
+def test_accessed_and_dirty_of_a_large_page_are_the_guests(host_order: int) -> None:
+    for spec in SHADOW_PRESETS.values():
+        world = world_of(spec, host_order=host_order)
+        place = (PD << 12) + 8
+        world.store((place, 1024 << 12 | PS | RIGHTS))
+        for write, marks in ((False, A), (True, A | D)):
+            world.access(0x20_0000 + 5 * PAGE, write)
+            assert world.load(place) == [1024 << 12 | PS | RIGHTS | marks]
+
+
+@pytest.mark.parametrize("how", ["load", "root", "store beside", "store above", "evict"])
+@pytest.mark.parametrize("host_order", [0, 9])
+@pytest.mark.parametrize("large", [False, True])
+def test_what_the_hardware_has_marked_is_not_lost_with_the_shadow(how: str, host_order: int, large: bool) -> None:
+    """D is set by the hardware alone: the page was read before it was written, so the write took no exit."""
+    world = world_of(SHADOW_PRESETS["plex86"], host_order=host_order)
+    place, value, gva = entry(0), DATA << 12 | RIGHTS, 0
+    if large:
+        place, value, gva = (PD << 12) + 8, 1024 << 12 | PS | RIGHTS, 0x20_0000
+    world.store((place, value))
+    world.access(gva)
+    assert counted(world, lambda: world.access(gva, write=True)) == {}
+    if how == "root":
+        world.load_root(ROOT << 12)
+    elif how == "store beside":
+        world.store((place + 8 * 5, 0))
+    elif how == "store above":
+        world.store((PDPT << 12, 0))
+        world.flush()
+    elif how == "evict":
+        world.load_root(OTHER_ROOT << 12)
+    assert world.load(place) == [value | A | D]
+
+
+@pytest.mark.parametrize("limit", [16, 17, 20])
+def test_no_more_pages_are_kept_than_the_limit_allows(limit: int) -> None:
+    world = World(ShadowSpec(limit=limit), frames=4096)
+    tables = range(100, 140)
+    world.store((ROOT << 12, PDPT << 12 | RIGHTS), (PDPT << 12, PD << 12 | RIGHTS))
+    world.store(*(((PD << 12) + 8 * n, table << 12 | RIGHTS) for n, table in enumerate(tables)))
+    world.store(*((entry(0, table), DATA << 12 | RIGHTS) for table in tables))
+    world.load_root(ROOT << 12)
+    for _ in range(2):
+        for number in range(len(tables)):
+            assert world.access(number << 21) is None
+        world.audit()
+        world.conserved()
+    assert world.exits["SHADOW_FILL"] == 80  # in turn: each was recycled before it came round again
+
+
+def test_a_program_may_not_write_to_the_tables_that_map_it() -> None:
+    """A page of its own tables, mapped for it to write: each access is the monitor's."""
+    for spec in SHADOW_PRESETS.values():
+        world = world_of(spec, 1)
+        world.store((entry(1), PT << 12 | RIGHTS))
+        world.flush()
+        taken = counted(world, lambda world=world: [world.access(PAGE, write=True) for _ in range(5)])
+        assert taken["PT_WRITE"] == 5
+        assert world.access(PAGE) is None
+        world.audit()
+
+
+def test_the_software_tlb_remembers_walks_until_cr3_is_loaded() -> None:
+    spec = SHADOW_PRESETS["plex86"]
+    plain, with_tlb = (world_of(spec, 8, entries=entries) for entries in (0, 16))
+    for world in (plain, with_tlb):
+        world.access(0)
+        world.vcpu.now = 0
+        world.load(*(entry(n) for n in range(8)))
+    tlb = with_tlb.shadow.software_tlb
+    assert (tlb.hits, plain.shadow.software_tlb.hits) == (7, 0)
+    assert tlb.saved_cycles == plain.vcpu.now - with_tlb.vcpu.now > 0
+    with_tlb.flush()
+    with_tlb.access(0)
+    with_tlb.load(entry(0))
+    assert tlb.hits == 7
+
+
+@pytest.mark.parametrize("preset", ["kvm", "plex86"])
+@pytest.mark.parametrize("fill", ["lazy", "eager"])
+@pytest.mark.parametrize("populate", ["lazy", "eager"])
+@pytest.mark.parametrize("pages", [("4K", "4K"), ("2M", "4K"), ("2M", "2M")])
+def test_a_whole_vm_runs_and_gives_everything_back(
+    preset: str, fill: str, populate: str, pages: tuple[str, str]
+) -> None:
+    """Invariants are checked at every boundary; two VMs share the core and the pool's host."""
+    keys = {"guest_page": pages[0], "host_page": pages[1], "memory": "16MiB", "populate": populate}
+    shadow = {"preset": preset, "fill": fill}
+    both = scenario(
+        *(vm(name, mode="shadow", shadow=shadow, **keys) for name in ("a", "b")), memory="64MiB", quantum="20us"
+    )
+    steps = [
+        *touches(range(40), WRITE),
+        ("unmap", 3, 5),
+        *touches(range(40)),
+        ("touch", 600, WRITE),
+        ("touch", 1, READ),
+    ]
+    simulation, outcome = run(both, [Script(steps), Script(steps[::-1])], every=40_000)
+    assert outcome.ending is None
+    assert time_adds_up(outcome)
+    for each in outcome.vms:
+        assert each.finished
+        assert each.counters["accesses"] == 82
+        assert each.counters["nested_walks"] == 0
+        assert sum(cycles for _, cycles in each.exits.values()) == each.cycles["exit"]
+    assert simulation.host.free == simulation.host.size
+    assert (simulation.host.frames["state"] == State.FREE).all()
+
+
+def test_what_is_owed_before_the_clock_starts_is_forgiven() -> None:
+    _, outcome = run(scenario(vm(mode="shadow", populate="eager")), [Script(touches(range(4)))])
+    assert {reason: count for reason, (count, _) in outcome.vms[0].exits.items()} == {"SHADOW_FILL": 4}
+
+
+@pytest.mark.parametrize("mode", ["ept", "npt"])
+@pytest.mark.parametrize(("chunk", "exits"), [(1, 64 + 4), (4, 16 + 1), (64, 1 + 1)])
+def test_a_violation_brings_in_a_chunk_too(mode: str, chunk: int, exits: int) -> None:
+    """64 frames of data in a row and 4 of tables, each kind aligned."""
+    what = scenario(vm(mode=mode, fill_chunk=chunk), pool={"min": 200, "max": 400, "batch": 256})
+    _, outcome = run(what, [Script(touches(range(64)))])
+    ((count, cycles),) = outcome.vms[0].exits.values()
+    assert outcome.vms[0].finished
+    assert cycles == outcome.vms[0].cycles["exit"]
+    assert count == exits

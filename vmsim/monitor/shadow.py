@@ -1,0 +1,336 @@
+"""Shadow paging: the monitor keeps real tables from gva to hpa, and the hardware walks those.
+
+The guest's tables are guest memory like any other, but hidden: its stores to them (with some ways of hiding, its
+loads too) leave the guest, and the monitor carries them out and keeps the shadow in step. `ShadowSpec` says how; the
+two presets are the monitors of plex86 and KVM. What is done to tables is in machine/shadow.py and shadow_fill.py; here
+are the exits, their order and their cost, and the waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from vmsim.errors import InputError
+from vmsim.machine.buddy import State, assign
+from vmsim.machine.formats import PAGE_SHIFT
+from vmsim.machine.memory import clear_frame
+from vmsim.machine.shadow import drop_all, drop_tables, load_root
+from vmsim.machine.shadow_fill import Status, fill, sweep
+from vmsim.machine.shadow_records import SPARE, Hide, make_shadow
+from vmsim.machine.shadow_traps import invalidated, load, resync, store
+from vmsim.machine.tables import host_address
+from vmsim.monitor.shadow_account import Account, Spaces
+from vmsim.monitor.tdp import Tdp, Vcpu
+from vmsim.scenario.cpu import Cost
+from vmsim.scenario.shadow import ShadowSpec
+
+__all__ = ["FIRST_FRAMES", "Shadow"]
+
+Process = Generator[simpy.Event, Any, None]
+Words = NDArray[np.int64]
+
+_HIDE = {"write-protect": Hide.WRITE_PROTECT, "user-bit": Hide.USER_BIT, "present-bit": Hide.PRESENT_BIT}
+_MOST = 4 * SPARE  # frames at hand above which the rest go back to the pool
+_ENTRIES = 512
+FIRST_FRAMES = 2 * SPARE
+_DONE, _NEED, _UNBACKED, _FAULT = int(Status.DONE), int(Status.NEED), int(Status.UNBACKED), int(Status.FAULT)
+_GUARDED, _APPEARED = int(Status.GUARDED), int(Status.APPEARED)
+
+
+class Shadow(Account):
+    """The shadow tables of one VM, and the exits that keep them; the guest's `Mmu`.
+
+    Parameters
+    ----------
+    registers : record[1]
+        The VM's register file; its cr3 is set here, to a shadow root.
+    host_tables : Tdp
+        gpa to hpa: tables that the hardware does not walk here.
+    spec : ShadowSpec
+        How it shadows.
+    chunk : int
+        Mappings brought in at a fault.
+    entries : int
+        Of the software TLB.
+    spaces : Spaces
+        What the processor caches of it.
+    """
+
+    traps = True
+
+    def __init__(
+        self,
+        memory: Words,
+        registers: NDArray[Any],
+        host_tables: Tdp,
+        *,
+        spec: ShadowSpec,
+        chunk: int,
+        entries: int,
+        costs: Cost,
+        spaces: Spaces,
+    ) -> None:
+        records = make_shadow(host_tables.pages, spec.limit)
+        super().__init__(
+            records[0], spec=spec, costs=costs, spaces=spaces, levels=int(registers["levels"][0]), entries=entries
+        )
+        self.memory = memory
+        self.registers = registers
+        self.host_tables = host_tables
+        self.pool = host_tables.pool
+        self.owner = host_tables.owner
+        self.cr3 = 0  # the guest's
+        self.latency = host_tables.latency
+        self.deliver: Callable[[Vcpu, int, int], Process] | None = None  # to the guest's kernel: a page fault
+        state, self.pages, self.links, self.gfns, self.stock = records
+        state["levels"] = registers["levels"]
+        state["hide"] = _HIDE[spec.hide]
+        state["sync"] = spec.ad == "read-sync"
+        state["unsync"] = spec.trap == "unsync"
+        state["eager"] = spec.fill == "eager"
+        state["flood"] = 0 if spec.trap == "single-step" else spec.write_flood
+        state["chunk"] = chunk
+        frames = host_tables.host.frames
+        self._world = memory, state, self.pages, self.links, self.gfns, frames, self.stock
+        self._stocked = state["stock"]
+
+    def install(self, root: int) -> None:
+        """Make frame `root` the empty root of the host's tables."""
+        self.host_tables.install(root)
+        self._point()
+
+    def provide(self, frames: list[int]) -> None:
+        """Take FIRST_FRAMES of the host's frames for shadow pages, before the clock starts."""
+        assign(self.host_tables.host.frames, np.array(frames), self.owner, int(State.POOL))
+        self._put(frames)
+
+    def create(self, vcpu: Vcpu) -> Process:
+        """Take from the pool what no guest can start without."""
+        yield from self.host_tables.create(vcpu)
+        self._point()
+
+    def populate(self) -> None:
+        """Back all guest memory before the clock starts."""
+        self.host_tables.populate()
+
+    def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Process:
+        """Write to 2**order guest frames: each that has no host frame exits once and gets one."""
+        for each in range(gfn, gfn + (1 << order)):
+            if not self.host_tables.backed(each):
+                start = vcpu.now
+                self.spaces.exited()
+                self._spend(vcpu, self._fault)
+                yield from self._back(vcpu, each)
+                self._count("HOST_FAULT")
+                self.latency[vcpu.now - start] += 1
+
+    def page_fault(self, vcpu: Vcpu, gva: int, code: int, times: int) -> Generator[simpy.Event, Any, bool]:
+        """Handle a page fault of the hardware: fill the shadow, or hand the fault to the guest's kernel.
+
+        Parameters
+        ----------
+        gva, code : int
+            As the processor gives them.
+        times : int
+            How often the access is made in a row.
+
+        Returns
+        -------
+        bool
+            Whether the monitor has made these accesses itself; else they are to be made again.
+        """
+        start = vcpu.now
+        self.spaces.exited()
+        self._spend(vcpu, self._fault + self.software_tlb.cycles(gva >> PAGE_SHIFT))
+        while True:
+            status, value = fill(*self._world, self.cr3, gva, code & 2 != 0)
+            self._work(vcpu)
+            if status == _DONE:
+                self._count("SHADOW_FILL")
+                break
+            if status == _FAULT:
+                self.software_tlb.drop(gva >> PAGE_SHIFT, 1)
+                self._spend(vcpu, self.costs.inject)
+                self._count("TRUE_FAULT")
+                assert self.deliver is not None
+                yield from self.deliver(vcpu, gva, int(value))
+                return False
+            if status == _GUARDED:
+                self._make_access(vcpu, write=code & 2 != 0, times=times)
+                return True
+            if status == _UNBACKED:
+                yield from self._back(vcpu, int(value))
+            elif status == _NEED:
+                yield from self._restock(vcpu)
+            else:
+                raise _too_few(self.spec.limit)
+        if self._stocked[0] > _MOST:
+            yield from self._unstock(vcpu)
+        self.latency[vcpu.now - start] += 1
+        return False
+
+    def read(self, vcpu: Vcpu, places: Words) -> Generator[simpy.Event, Any, Words]:
+        """Load entries; those of tables hidden from loads trap, and have A and D brought up to date first."""
+        values = np.empty(len(places), np.int64)
+        trapped = self._room(len(places))
+        count = load(*self._world[:5], places, values, trapped)
+        if count:
+            self._trap(vcpu, "PT_READ", trapped[:count])
+            self._work(vcpu)
+            self._close("PT_READ")
+        return values
+        yield
+
+    def write(self, vcpu: Vcpu, places: Words, values: Words) -> Process:
+        """Store entries; those of hidden tables trap."""
+        start = 0
+        trapped = self._room(len(places))
+        while True:
+            status, start, emulated, let_through = store(*self._world, places, values, start, trapped)
+            if emulated:
+                self._trap(vcpu, "PT_WRITE", trapped[:emulated])
+            if let_through:
+                self.exits["PT_WRITE"] += let_through
+                self._spend(vcpu, let_through * (self._fault + self.costs.violation_entry))
+                self.spaces.exited()
+            if status == _APPEARED:
+                yield from self._translate(vcpu, int(places[start - 1]))
+            if emulated or let_through:
+                self._work(vcpu)
+                self._close("PT_WRITE")
+            if status == _DONE:
+                break
+            if status == _UNBACKED:
+                yield from self.touch(vcpu, int(places[start]) >> PAGE_SHIFT, 0)
+        if self._stocked[0] > _MOST:
+            yield from self._unstock(vcpu)
+
+    def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Process:
+        """Write over new frames; what was a table is none any more."""
+        gfn = gpa >> PAGE_SHIFT
+        if order or self.gfns["tables"][gfn]:
+            found = drop_tables(*self._world, gfn, 1 << order)
+            if found:
+                self._overwrite(vcpu, gfn, found)
+                self._work(vcpu)
+                self._close("PT_WRITE")
+            if self._stocked[0] > _MOST:
+                yield from self._unstock(vcpu)
+        if table:
+            clear_frame(self.memory, host_address(self.memory, *self.memory_root, gpa))
+
+    def load_root(self, vcpu: Vcpu, root: int, space: int, *, keep: bool) -> Process:
+        """MOV to CR3: find or make the shadow of the new root; with on_cr3 = flush all shadows go first."""
+        self.spaces.exited()
+        self._spend(vcpu, self._other)
+        if self.spec.on_cr3 == "flush":
+            drop_all(*self._world)
+            keep = False
+        self.cr3 = root
+        while (hpa := int(load_root(*self._world, root >> PAGE_SHIFT))) < 0:
+            yield from self._restock(vcpu)
+        self.registers["cr3"] = hpa
+        resync(*self._world[:5])
+        self.software_tlb.flush()
+        self.spaces.load(hpa >> PAGE_SHIFT, keep=keep)
+        if not keep:
+            self.state["stale"] = 0
+        if self.spec.fill == "eager":
+            yield from self._translate(vcpu, root, _ENTRIES)
+        self._work(vcpu)
+        self._count("CR3")
+        if self._stocked[0] > _MOST:
+            yield from self._unstock(vcpu)
+
+    def invalidate(self, vcpu: Vcpu, first: int, last: int) -> Process:
+        """INVLPG for each page of a range: each is an exit; what is out of step there is brought into step."""
+        pages = (last >> PAGE_SHIFT) - (first >> PAGE_SHIFT) + 1
+        self.spaces.exited()
+        self._spend(vcpu, pages * self._other)
+        invalidated(*self._world[:5], first, last)
+        self.software_tlb.drop(first >> PAGE_SHIFT, pages)
+        self.spaces.invalidate(first, last)
+        self.state["stale"] = 0
+        self._work(vcpu)
+        self._count("INVLPG", pages)
+        return
+        yield
+
+    def flush(self, vcpu: Vcpu) -> Process:
+        """Load CR3 with what it holds."""
+        yield from self.load_root(vcpu, self.cr3, 0, keep=False)
+
+    def release(self, vcpu: Vcpu, root: int, space: int) -> Process:
+        """Learn nothing: the shadows of a dead address space stay until they are recycled or written over."""
+        return
+        yield
+
+    def rehearse(self) -> None:
+        """Compile, or load from the cache, the kernels that a run without unmapping does not need."""
+        tables, nothing = self._world[:5], np.empty(0, np.int64)
+        drop_tables(*self._world, 0, 0)
+        load(*tables, nothing, nothing, nothing)
+        invalidated(*tables, 0, -1)
+
+    @property
+    def frames_held(self) -> int:
+        """Host frames that are shadow pages, or at hand to become some."""
+        return int(self.state["used"][0]) + int(self._stocked[0])
+
+    @property
+    def memory_root(self) -> tuple[int, int]:
+        """Root table and levels by which guest memory is found."""
+        return self.host_tables.root, self.host_tables.levels
+
+    def _point(self) -> None:
+        """Note where the host's tables are."""
+        self.state["host_root"], self.state["host_levels"] = self.memory_root
+
+    def _translate(self, vcpu: Vcpu, gpa: int, entries: int = 1) -> Process:
+        """Translate entries of a table that have just appeared, and all below them."""
+        first = (gpa >> 3) & (_ENTRIES - 1)
+        while int(sweep(*self._world, gpa >> PAGE_SHIFT, first, first + entries - 1)) == _NEED:
+            self._work(vcpu)
+            yield from self._restock(vcpu)
+
+    def _back(self, vcpu: Vcpu, gfn: int) -> Process:
+        """Have the host back a guest frame."""
+        self._spend(vcpu, self.costs.violation_walk)
+        cycles = yield from self.host_tables.back(vcpu, gfn << PAGE_SHIFT)
+        self._spend(vcpu, cycles)
+
+    def _restock(self, vcpu: Vcpu) -> Process:
+        """Fill the stock of frames for shadow pages; where the pool has too few, the vCPU is suspended."""
+        count = 2 * SPARE - int(self._stocked[0])
+        if count <= 0:
+            return
+        yield vcpu.settle()
+        pages = yield from self.host_tables.take(vcpu, count)
+        self._put(pages)
+        self._spend(vcpu, self.costs.violation_pool)
+
+    def _unstock(self, vcpu: Vcpu) -> Process:
+        """Give the pool what the stock has too much of."""
+        yield vcpu.settle()
+        stocked = int(self._stocked[0])
+        self._stocked[0] = 2 * SPARE
+        self.pool.put(self.stock[2 * SPARE : stocked].tolist())
+
+    def _put(self, frames: list[int]) -> None:
+        stocked = int(self._stocked[0])
+        self.stock[stocked : stocked + len(frames)] = frames
+        self._stocked[0] = stocked + len(frames)
+
+    @property
+    def stale(self) -> bool:
+        """Whether the guest has taken away what a TLB may still hold, and has not invalidated it yet."""
+        return bool(self.state["stale"][0])
+
+
+def _too_few(limit: int) -> InputError:
+    return InputError(f"vm.shadow.limit: {limit} shadow pages do not suffice for one walk of the guest's tables.")

@@ -1,0 +1,174 @@
+"""What shadow paging costs: the exits of one VM by reason, and their cycles."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmsim.machine.formats import ENTRIES
+from vmsim.machine.shadow_records import Work
+from vmsim.monitor.software_tlb import SoftwareTlb
+from vmsim.monitor.tdp import Vcpu
+from vmsim.scenario.cpu import Cost
+from vmsim.scenario.shadow import ShadowSpec
+
+__all__ = ["Account", "Spaces"]
+
+Words = NDArray[np.int64]
+
+
+class Spaces(Protocol):
+    """What the processor has cached of the VM's address spaces, one for each shadow root."""
+
+    def exited(self) -> None:
+        """A VM exit, and the entry after it."""
+
+    def load(self, space: int, *, keep: bool = False) -> None:
+        """Make an address space current; forget it unless it is to be kept."""
+
+    def invalidate(self, first: int, last: int) -> None:
+        """Forget the pages of [first, last]."""
+
+    def flush(self) -> None:
+        """Forget the current address space."""
+
+    def flush_all(self) -> None:
+        """Forget them all."""
+
+
+class Account:
+    """The exits of a shadow monitor so far, and what the one under way has cost.
+
+    Parameters
+    ----------
+    state : SHADOW[1]
+        Where the kernels note their work.
+    spec : ShadowSpec
+        How the monitor shadows.
+    levels : int
+        Of the guest's tables.
+    entries : int
+        Of the software TLB.
+    """
+
+    def __init__(
+        self, state: NDArray[Any], *, spec: ShadowSpec, costs: Cost, spaces: Spaces, levels: int, entries: int
+    ) -> None:
+        self.state = state
+        self.spec = spec
+        self.costs = costs
+        self.spaces = spaces
+        self.exits: Counter[str] = Counter()
+        self.exit_cycles: Counter[str] = Counter()
+        self._flush = state["flush"]
+        self._due = state["due"]
+        for work, cycles in self._prices().items():
+            state["prices"][0, work] = cycles
+        self._trapped = np.empty(512, np.int64)
+        self._spent = 0  # in the exit under way
+        far = costs.map_unmap if spec.hide == "present-bit" else 0
+        self.software_tlb = SoftwareTlb(
+            entries, hit_cycles=costs.software_tlb_hit, walk_cycles=levels * (costs.guest_walk_level + far)
+        )
+        self._fault = costs.page_fault_exit + costs.vm_entry + costs.violation_resume
+        self._other = costs.vm_exit + costs.violation_resume
+        step = {"trap-flag": costs.step_trap_flag, "debug-register": costs.step_debug_register}[spec.step]
+        self._stepped = spec.trap == "single-step"
+        self._emulated = self._fault + far + (costs.map_unmap if self._stepped else costs.decode + costs.emulate)
+        self._debug = self._fault + step
+
+    def forget(self) -> None:
+        """Forget the exits so far: they were made before the clock started."""
+        self.exits.clear()
+        self.exit_cycles.clear()
+
+    def _prices(self) -> dict[Work, int]:
+        """Return what each thing that the kernels count costs; clearing an entry is part of what made it necessary."""
+        costs = self.costs
+        return {
+            Work.FILLED: costs.violation_entry + costs.violation_rmap,
+            Work.MADE: costs.table_page,
+            Work.DROPPED: costs.shadow_drop,
+            Work.FOLDED: costs.ad_sync,
+            Work.CHECKED: costs.resync_entry,
+        }
+
+    def figures(self) -> dict[str, int]:
+        """Return what has been counted besides exits."""
+        tlb = self.software_tlb
+        counts = {f"shadow_{work.name.lower()}": int(self.state["work"][0, work]) for work in Work}
+        return counts | {
+            "software_tlb_hits": tlb.hits,
+            "software_tlb_misses": tlb.misses,
+            "software_tlb_saved_cycles": tlb.saved_cycles,
+        }
+
+    def _room(self, count: int) -> Words:
+        """Return an array with room for so many numbers."""
+        if len(self._trapped) < count:
+            self._trapped = np.empty(count, np.int64)
+        return self._trapped
+
+    def _trap(self, vcpu: Vcpu, reason: str, gfns: Words) -> None:
+        """Pay for accesses to hidden tables that were emulated or stepped; an exit each, with a second for a step."""
+        self.spaces.exited()
+        count = len(gfns)
+        tlb = self.software_tlb
+        # The kernel reaches a table through its map of all memory, which is one more address space's worth of pages.
+        found = sum(tlb.cycles(-1 - gfn) for gfn in gfns.tolist()) if tlb.entries else self._missed(count)
+        self._spend(vcpu, count * self._emulated + found)
+        self.exits[reason] += count
+        if self._stepped:
+            self.exits["DEBUG"] += count
+            self.exit_cycles["DEBUG"] += count * self._debug
+            vcpu.owe("exit", count * self._debug)
+
+    def _missed(self, count: int) -> int:
+        self.software_tlb.misses += count
+        return count * self.software_tlb.walk_cycles
+
+    def _overwrite(self, vcpu: Vcpu, gfn: int, tables: int) -> None:
+        """Pay for stores all over tables that the monitor still guards, until it guards them no more."""
+        each = ENTRIES
+        if self.spec.trap == "unsync":
+            each = 1
+        elif self.state["flood"][0]:
+            each = min(each, int(self.state["flood"][0]))
+        self._trap(vcpu, "PT_WRITE", np.full(tables * each, gfn))
+
+    def _make_access(self, vcpu: Vcpu, *, write: bool, times: int) -> None:
+        """Make a program's accesses to a page that is a hidden table, one exit each."""
+        reason = "PT_WRITE" if write else "PT_READ"
+        self._spend(vcpu, (times - 1) * (self._fault + self.software_tlb.walk_cycles))
+        self._spend(vcpu, times * (self._emulated - self._fault))
+        self.exits[reason] += times
+        if self._stepped:
+            self.exits["DEBUG"] += times
+            self.exit_cycles["DEBUG"] += times * self._debug
+            vcpu.owe("exit", times * self._debug)
+        self._close(reason)
+
+    def _work(self, vcpu: Vcpu) -> None:
+        """Pay for what the kernels did, and flush what they took from under the TLBs."""
+        if cycles := int(self._due[0]):
+            self._due[0] = 0
+            self._spend(vcpu, cycles)
+        if self._flush[0]:
+            self._flush[0] = 0
+            self.spaces.flush_all()
+
+    def _spend(self, vcpu: Vcpu, cycles: int) -> None:
+        vcpu.owe("exit", cycles)
+        self._spent += cycles
+
+    def _count(self, reason: str, count: int = 1) -> None:
+        """End exits of a kind."""
+        self.exits[reason] += count
+        self._close(reason)
+
+    def _close(self, reason: str) -> None:
+        self.exit_cycles[reason] += self._spent
+        self._spent = 0

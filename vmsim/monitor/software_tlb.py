@@ -1,0 +1,55 @@
+"""The monitor's own TLB: translations that its software walks have found (plex86)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+__all__ = ["SoftwareTlb"]
+
+
+class SoftwareTlb:
+    """A fully associative LRU cache of pages that the monitor has walked to; it holds nothing with 0 entries.
+
+    Parameters
+    ----------
+    entries : int
+        How many pages it remembers.
+    hit_cycles, walk_cycles : int
+        What a look-up costs that hits, and the walk where it misses.
+    """
+
+    def __init__(self, entries: int, *, hit_cycles: int, walk_cycles: int) -> None:
+        self.entries = entries
+        self.hits = 0
+        self.misses = 0
+        self.flushes = 0
+        self.saved_cycles = 0
+        self.walk_cycles = walk_cycles
+        self._hit_cycles = hit_cycles
+        self._pages: OrderedDict[int, None] = OrderedDict()
+
+    def cycles(self, page: int) -> int:
+        """Return what finding a page costs now; from here on it is remembered."""
+        if not self.entries:
+            self.misses += 1
+            return self.walk_cycles
+        if page in self._pages:
+            self._pages.move_to_end(page)
+            self.hits += 1
+            self.saved_cycles += self.walk_cycles - self._hit_cycles
+            return self._hit_cycles
+        self.misses += 1
+        self._pages[page] = None
+        if len(self._pages) > self.entries:
+            self._pages.popitem(last=False)
+        return self.walk_cycles
+
+    def drop(self, page: int, count: int) -> None:
+        """Forget `count` pages from `page` on."""
+        for each in [held for held in self._pages if page <= held < page + count]:
+            del self._pages[each]
+
+    def flush(self) -> None:
+        """Forget all: CR3 was loaded."""
+        self.flushes += 1
+        self._pages.clear()
