@@ -282,7 +282,7 @@ def test_the_schema_is_a_schema_and_accepts_the_sample(sample: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ('mode = "ept"', 'mode = "shadow"'),
+        ('mode = "ept"', 'mode = "nested"'),
         ("cores = 2", "cores = 0"),
         ("min = 64", "mn = 64"),
         ('"2GiB"', '"2Gb"'),

@@ -1,6 +1,6 @@
 """What is to be simulated: a typed, immutable description, read from TOML and written to it."""
 
-from vmsim.scenario.cpu import MODES, Cpu, Figure, Mode
+from vmsim.scenario.cpu import HARDWARE_MODES, MODES, Cpu, Figure, Mode
 from vmsim.scenario.cpu_files import cpu_names
 from vmsim.scenario.model import Marks, Scenario, Vm
 from vmsim.scenario.settings import parse_settings
@@ -18,6 +18,7 @@ from vmsim.scenario.workload import (
 )
 
 __all__ = [
+    "HARDWARE_MODES",
     "MODES",
     "Chase",
     "Cpu",

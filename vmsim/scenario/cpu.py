@@ -12,12 +12,14 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from vmsim.scenario.cpuid import CpuidRegisters
 from vmsim.scenario.problems import KeyPath, Problem, raise_problems
 from vmsim.scenario.types import Count, Flag, Frequency, Model, Positive, Size
 from vmsim.units import PageSize
 
 __all__ = [
     "CONFIDENCES",
+    "HARDWARE_MODES",
     "MODES",
     "Array",
     "Cache",
@@ -35,8 +37,10 @@ __all__ = [
     "TlbLevel",
 ]
 
-Mode = Literal["native", "ept", "npt"]
-MODES: Final[tuple[Mode, ...]] = ("native", "ept", "npt")
+Mode = Literal["native", "ept", "npt", "shadow", "paired"]
+HARDWARE_MODES: Final[tuple[Mode, ...]] = ("native", "ept", "npt")
+"""Modes that a CPU has or has not; the others ask nothing of it."""
+MODES: Final[tuple[Mode, ...]] = (*HARDWARE_MODES, "shadow", "paired")
 CONFIDENCES: Final = ("measured", "manual", "paper", "derived", "guess", "given")
 """From most to least sure, except ``given``: chosen by the user, or by the definition of the preset."""
 
@@ -117,6 +121,7 @@ class Tlb(Model):
     l1: TlbLevel
     l2: TlbLevel
     l2_cycles: Count = Field(description="Cycles that a hit in the second level costs more than one in the first.")
+    tags: Positive = Field(default=65535, description="VPIDs or ASIDs that a core tells apart, the host's not counted.")
 
 
 class PrefixPwc(Model):
@@ -207,6 +212,25 @@ class Cost(Model):
     guest_fault: Count = Field(description="A guest kernel's handling of a demand-zero fault, zeroing apart.")
     zero_page: Count = Field(description="Clearing 4 KiB.")
     table_page: Count = Field(description="Allocating a page-table page, clearing it apart.")
+    copy_page: Count = Field(description="Copying 4 KiB, as a write to a page shared by fork makes a kernel do.")
+    entry_edit: Count = Field(description="A kernel's loading and storing one entry in a scan (fork, mprotect).")
+    process_switch: Count = Field(description="A guest kernel goes from one process to another.")
+    fork: Count = Field(description="A guest kernel's fork, page tables apart.")
+    exec: Count = Field(description="A guest kernel's execve, page tables and the program's file apart.")
+    exit: Count = Field(description="A guest kernel's ending of a process and its parent's wait, page tables apart.")
+    page_fault_exit: Count = Field(description="An exit for a page fault, hardware only, without the entry after it.")
+    vm_entry: Count = Field(description="An entry into a VM, hardware only.")
+    guest_walk_level: Count = Field(description="Monitor: find and read one entry of a guest's table.")
+    inject: Count = Field(description="Monitor: hand a page fault to the guest.")
+    decode: Count = Field(description="Monitor: fetch and decode the instruction that trapped.")
+    emulate: Count = Field(description="Monitor: carry it out.")
+    step_trap_flag: Count = Field(description="Monitor: arm and disarm a single step by the trap flag.")
+    step_debug_register: Count = Field(description="Monitor: the same by a debug register.")
+    map_unmap: Count = Field(description="Monitor: map a page for a moment, and unmap and invalidate it again.")
+    ad_sync: Count = Field(description="Monitor: bring A and D of one guest entry up to date.")
+    resync_entry: Count = Field(description="Monitor: compare one shadow entry with the guest's.")
+    shadow_drop: Count = Field(description="Monitor: give up one shadow page.")
+    software_tlb_hit: Count = Field(description="Monitor: a look-up in its own TLB.")
     violation_walk: Count = Field(description="Monitor: find the faulting gfn's place, walk the nested tables.")
     violation_pool: Count = Field(description="Monitor: take a page from the pool.")
     violation_entry: Count = Field(description="Monitor: write the nested entry.")
@@ -255,6 +279,7 @@ class Cpu(Model):
     frequency: Frequency
     modes: tuple[Mode, ...] = Field(min_length=1)
     levels: tuple[Literal[4, 5], ...] = Field(min_length=1)
+    cpuid: CpuidRegisters | None = Field(default=None, description="What it says of itself, as mode auto reads it.")
     ept_ad: Flag = Field(description="EPT has accessed and dirty bits. (NPT always has.)")
     walkers: Positive = Field(description="Page walks that can be under way at once.")
     walk_start: Count = Field(description="Fixed cycles of a walk, its references apart.")
@@ -284,8 +309,8 @@ class Cpu(Model):
         yield from self._figures
 
     def canonical(self) -> dict[str, Any]:
-        """Return what the machine reads, as JSON types: all but the description and the sources."""
-        return _plain(self, {"description"})
+        """Return what the machine reads, as JSON types: all but the description, CPUID registers and the sources."""
+        return _plain(self, {"description", "cpuid"})
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Cpu) and self.canonical() == other.canonical()

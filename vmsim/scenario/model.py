@@ -15,11 +15,14 @@ from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, model_
 
 from vmsim.errors import InputError
 from vmsim.scenario import toml
-from vmsim.scenario.cpu import Cpu, Mode
+from vmsim.scenario.cpu import HARDWARE_MODES, Cpu, Mode
 from vmsim.scenario.cpu_files import apply_override, cpu_names, load_cpu
+from vmsim.scenario.cpuid import Choice, choose
 from vmsim.scenario.locate import locate
+from vmsim.scenario.paired import Paired
 from vmsim.scenario.problems import KeyPath, Problem, input_error, problems_of, raise_problems
 from vmsim.scenario.settings import apply_settings
+from vmsim.scenario.shadow import ShadowSpec
 from vmsim.scenario.tables import Host, Pool, VmGroup, Warmup, warmup_accesses
 from vmsim.scenario.types import MAX_VMS, Count, Model
 from vmsim.scenario.workload import Trace, Workload
@@ -28,6 +31,7 @@ from vmsim.units import PAGE, PAGE_ORDER, PageSize, format_size
 __all__ = ["Marks", "Scenario", "Vm"]
 
 _LINUX_MIN_KB: Final = (128, 262144)
+_SHADOW: Final = ("shadow", "software_tlb")
 
 
 class Marks(NamedTuple):
@@ -52,10 +56,22 @@ class Vm:
         Name of the ``[[vm]]`` table that it comes from.
     memory : int
         Bytes of guest-physical memory.
+    tags : str or None
+        What tells its TLB entries from others'; None in native mode, which is no VM.
+    pcid : bool
+        Its kernel keeps address spaces apart in the TLB by PCID.
     start : int
         Cycle at which it starts.
     pool : Pool
         The page pool of its monitor.
+    fill_chunk : int
+        Mappings that the monitor brings in at a fault.
+    shadow : ShadowSpec
+        How mode shadow keeps its tables.
+    software_tlb : int
+        Entries of its monitor's own TLB.
+    paired : Paired
+        How the tables of mode paired lie in memory.
     """
 
     name: str
@@ -68,9 +84,20 @@ class Vm:
     populate: Literal["lazy", "eager"]
     guest_levels: int
     host_levels: int
+    tags: Literal["none", "vpid", "asid"] | None
+    pcid: bool
+    fill_chunk: int
     start: int
     pool: Pool
+    shadow: ShadowSpec
+    software_tlb: int
+    paired: Paired
     workload: Workload
+
+    @property
+    def bare(self) -> bool:
+        """Whether no guest runs in it: a program on the host itself."""
+        return self.mode == "native" or (self.mode == "paired" and not self.paired.guest)
 
     @property
     def guest_order(self) -> int:
@@ -218,6 +245,11 @@ class Scenario(Model):
         return tuple(self._expanded(group, name, index) for index, (group, name) in enumerate(pairs))
 
     @property
+    def choices(self) -> dict[str, Choice]:
+        """The modes chosen for VMs with ``mode = "auto"``, by the name of their table."""
+        return {group.name: choose(self.cpu) for group in self.vm if group.mode == "auto"}
+
+    @property
     def quantum(self) -> int:
         """Time slice of a pCPU in cycles."""
         return self.host.quantum.cycles(self.cpu.frequency)
@@ -257,8 +289,10 @@ class Scenario(Model):
             "watermarks": self.watermarks,
         }
         vms = [
-            {name: getattr(vm, name) for name in Vm.__slots__ if name not in ("index", "group")}
+            {name: getattr(vm, name) for name in Vm.__slots__ if name not in ("index", "group", "paired", *_SHADOW)}
+            | ({"paired": dict(vm.paired)} if vm.mode == "paired" else {})
             | {"pool": dict(vm.pool), "workload": dict(vm.workload)}
+            | ({"shadow": dict(vm.shadow), "software_tlb": vm.software_tlb} if vm.mode not in HARDWARE_MODES else {})
             for vm in self.vms
         ]
         tables = {"seed": self.seed, "warmup": self.warmup, "host": host, "vms": vms}
@@ -288,16 +322,30 @@ class Scenario(Model):
             index=index,
             group=group.name,
             memory=group.memory,
-            mode=group.mode,
+            mode=self._mode_of(group),
             guest_page=group.guest_page,
             host_page=group.host_page,
             populate=group.populate,
             guest_levels=group.guest_levels,
             host_levels=group.host_levels,
+            tags=self._tags_of(group),
+            pcid=group.pcid,
+            fill_chunk=group.fill_chunk,
             start=group.start.cycles(self.cpu.frequency),
             pool=group.pool.over(self.host.pool) if group.pool else self.host.pool,
+            shadow=group.shadow.spec,
+            software_tlb=group.software_tlb.entries,
+            paired=group.paired,
             workload=group.workload,
         )
+
+    def _mode_of(self, group: VmGroup) -> Mode:
+        return choose(self.cpu).mode if group.mode == "auto" else group.mode
+
+    def _tags_of(self, group: VmGroup) -> Literal["none", "vpid", "asid"] | None:
+        if group.bare:
+            return None
+        return group.tags or ("asid" if self.cpu.vendor == "amd" else "vpid")
 
     def _moved_paths(self, folder: Path) -> Iterator[tuple[str, str]]:
         """Yield the keys of relative paths that lead to a file, with the path from another folder."""
@@ -367,9 +415,16 @@ class Scenario(Model):
                     yield Problem((*here, "pool"), text)
             if self.host.what_if:
                 continue
-            if group.mode not in self.cpu.modes:
+            if group.mode in HARDWARE_MODES and group.mode not in self.cpu.modes:
                 yield Problem((*here, "mode"), _mode_refused(group.mode, self.cpu))
-            nested = {"host_levels": group.host_levels} if group.mode != "native" else {}
+            if (owner := {"vpid": "intel", "asid": "amd"}.get(group.tags or "", self.cpu.vendor)) != self.cpu.vendor:
+                names = {"intel": "Intel", "amd": "AMD"}
+                text = f"{group.tags} is a tag of {names[owner]} CPUs, and {self.cpu.name} is not one"
+                yield Problem((*here, "tags"), f"{text}; host.what_if = true allows it anyway")
+            if group.mode == "paired" and "ept" not in self.cpu.modes:
+                text = f"mode paired needs EPT, which {self.cpu.name} has not; host.what_if = true allows it anyway"
+                yield Problem((*here, "mode"), text)
+            nested = {"host_levels": group.host_levels} if not group.bare else {}
             for key, levels in {"guest_levels": group.guest_levels, **nested}.items():
                 if levels not in self.cpu.levels:
                     text = f"{self.cpu.name} has no {levels}-level paging; host.what_if = true allows it anyway"

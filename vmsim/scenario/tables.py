@@ -12,7 +12,9 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, mo
 from vmsim.errors import InputError
 from vmsim.scenario.cpu import Mode
 from vmsim.scenario.cpu_files import Override, nested
+from vmsim.scenario.paired import Paired
 from vmsim.scenario.problems import Problem, raise_problems
+from vmsim.scenario.shadow import ShadowTable, SoftwareTlb
 from vmsim.scenario.types import Cores, Count, DurationField, Flag, Model, PageSizeField, Positive, Size, Vms
 from vmsim.scenario.workload import Generator, Workload
 from vmsim.units import PAGE, PAGE_BYTES, format_decimal, format_size, is_canonical, parse_duration
@@ -146,7 +148,9 @@ class VmGroup(Model):
     name: str = Field(pattern=_NAME, description="Letters, digits, - and _; VMs of a group get -0, -1, … after it.")
     count: Vms = Field(default=1, description="VMs of this kind.")
     memory: Size = Field(description="Guest-physical memory.")
-    mode: Mode = Field(description="How addresses are translated.")
+    mode: Mode | Literal["auto"] = Field(
+        description="How addresses are translated. auto: npt or ept, as the CPU has them, else shadow."
+    )
     guest_page: PageSizeField = Field(default="4K", description="Page size that the guest kernel maps with.")
     host_page: PageSizeField = Field(default="4K", description="Page size that the monitor backs guest memory with.")
     populate: Literal["lazy", "eager"] = Field(
@@ -154,16 +158,31 @@ class VmGroup(Model):
     )
     guest_levels: Literal[4, 5] = Field(default=4, description="Depth of the guest's page tables.")
     host_levels: Literal[4, 5] = Field(default=4, description="Depth of the nested page tables.")
+    tags: Literal["none", "vpid", "asid"] | None = Field(
+        default=None, description="What tells its TLB entries from others'. Default: vpid on Intel CPUs, asid on AMD's."
+    )
+    pcid: Flag = Field(default=True, description="Its kernel keeps address spaces apart in the TLB by PCID.")
+    paired: Paired = Field(default=Paired(), description="How the tables of mode paired lie in memory.")
     start: DurationField = Field(
         default=parse_duration("0s"), description="When the VM starts.", json_schema_extra={"default": "0s"}
     )
+    fill_chunk: int = Field(
+        default=1, ge=1, le=512, description="Mappings that the monitor brings in at a fault, 1 to 512."
+    )
     pool: PoolOverride | None = Field(default=None, description="What differs from host.pool.")
+    shadow: ShadowTable = Field(default=ShadowTable(), description="How mode shadow keeps its tables.")
+    software_tlb: SoftwareTlb = Field(default=SoftwareTlb(), description="The monitor's own TLB in mode shadow.")
     workload: Workload = Field(description="What the VM runs.")
 
     @model_validator(mode="after")
     def _check(self) -> VmGroup:
         raise_problems(self._problems())
         return self
+
+    @property
+    def bare(self) -> bool:
+        """Whether no guest runs in it: a program on the host itself."""
+        return self.mode == "native" or (self.mode == "paired" and not self.paired.guest)
 
     def names(self) -> list[str]:
         """Return the names of the group's VMs."""
@@ -182,19 +201,26 @@ class VmGroup(Model):
         if guest > self.memory >= PAGE:
             text = f"guest_page > memory ({self.guest_page} > {format_size(self.memory)})"
             yield Problem(("guest_page",), text)
-        if self.mode != "native":
+        if self.mode == "paired" and self.bare and self.populate == "eager":
+            text = "a paired process without a guest is not populated before the start; leave populate out"
+            yield Problem(("populate",), text)
+        if not self.bare:
             if host > self.memory >= PAGE:
                 text = f"host_page > memory ({self.host_page} > {format_size(self.memory)})"
                 yield Problem(("host_page",), text)
             return
+        what = "mode native" if self.mode == "native" else "a paired process without a guest"
         if self.host_page not in ("4K", self.guest_page):
             text = (
-                f"found {self.host_page!r}, but mode native has no second dimension to map with it; "
+                f"found {self.host_page!r}, but {what} has no second dimension to map with it; "
                 f"leave host_page out, and choose the page size with guest_page"
             )
             yield Problem(("host_page",), text)
         if self.host_levels != 4:
-            yield Problem(("host_levels",), "mode native has no nested tables; leave host_levels out")
+            yield Problem(("host_levels",), f"{what} has no nested tables; leave host_levels out")
+        if self.tags is not None:
+            text = f"{what} has no VM entries and exits to tag for; leave tags out"
+            yield Problem(("tags",), text)
 
     def _region_problems(self, workload: Generator) -> Iterator[Problem]:
         if workload.footprint > self.memory:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,9 +13,13 @@ from vmsim.units import PAGE, format_size
 
 __all__ = [
     "Chase",
+    "Churn",
+    "Compile",
+    "ForkWait",
     "Generator",
     "Gups",
     "Sequential",
+    "Switcher",
     "Trace",
     "Uniform",
     "WorkingSet",
@@ -59,17 +63,23 @@ class Generator(_Workload):
     footprint: Size = Field(description="Size of the region that is touched.")
     base: Address = Field(default=0x10_0000_0000, description="Guest-virtual address where the region begins.")
 
+    within_footprint: ClassVar[tuple[str, ...]] = ("stride", "window", "step")
+    whole_pages: ClassVar[tuple[str, ...]] = ()
+
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with keys that are each valid alone."""
         if self.base % PAGE:
             yield Problem(("base",), f"{self.base:#_x} does not begin a 4 KiB page")
-        for key in ("stride", "window", "step"):
+        for key in self.within_footprint:
             size = getattr(self, key, 0)
             if size > self.footprint:
                 yield Problem(
                     (key,),
                     f"{key} > footprint ({format_size(size)} > {format_size(self.footprint)})",
                 )
+        for key in self.whole_pages:
+            if getattr(self, key) % PAGE:
+                yield Problem((key,), f"{format_size(getattr(self, key))} is not a whole number of 4KiB pages")
 
     @model_validator(mode="after")
     def _check(self) -> Generator:
@@ -128,4 +138,59 @@ class WorkingSet(_Accesses):
     step: Size = Field(description="Bytes that the window moves, around the end of the footprint.")
 
 
-Workload = Annotated[Trace | Uniform | Zipf | Sequential | Chase | Gups | WorkingSet, Field(discriminator="kind")]
+class Churn(Generator):
+    """A process that maps, uses and unmaps blocks of memory, any of a region's, round after round."""
+
+    kind: Literal["churn"]
+    rounds: Positive = Field(description="Blocks mapped in all; each of their pages is written once.")
+    burst: Size = Field(description="Size of a block.")
+    kept: Annotated[float, Field(gt=0, le=1, strict=True)] = Field(
+        default=0.5, description="Share of the region's blocks that stay mapped; one is unmapped for each mapped then."
+    )
+    work: Count = Field(default=0, description="Accesses between two rounds, to any word that is mapped.")
+    writes: Fraction01 = Field(default=0.0, description="Share of those that write.")
+
+    within_footprint = ("burst",)
+    whole_pages = ("burst", "footprint")
+
+
+class ForkWait(Generator):
+    """A process that forks children, one after the other, and waits for each to exit."""
+
+    kind: Literal["forkwait"]
+    footprint: Size = Field(default=256 << 10, description="What the parent has written before it forks.")
+    forks: Positive = Field(default=40_000, description="Children in all.")
+    child: Size = Field(default=16 << 10, description="What each child writes, a word in each page, before it exits.")
+    parent: Size = Field(default=16 << 10, description="What the parent writes after each child.")
+
+    within_footprint = ("child", "parent")
+    whole_pages = ("child", "parent", "footprint")
+
+
+class Compile(Generator):
+    """A process that runs many short programs: fork, exec, map, touch, exit."""
+
+    kind: Literal["compile"]
+    footprint: Size = Field(default=4 << 20, description="Memory that each program maps and writes.")
+    processes: Positive = Field(description="Programs in all, one after the other.")
+    text: Size = Field(default=1 << 20, description="Memory that each program maps and fetches from.")
+    parent: Size = Field(default=1 << 20, description="What the process that forks has written before.")
+    work: Count = Field(default=0, description="Accesses of each program to any word of its footprint.")
+    writes: Fraction01 = Field(default=0.0, description="Share of those that write.")
+
+    within_footprint = ()
+    whole_pages = ("text", "parent", "footprint")
+
+
+class Switcher(_Accesses):
+    """Processes that run in turn, each with uniform accesses to a footprint of its own."""
+
+    kind: Literal["switcher"]
+    spaces: Positive = Field(default=2, description="Processes; each needs memory for its footprint.")
+    every: Positive = Field(default=10_000, description="Accesses between two switches.")
+
+
+Workload = Annotated[
+    Trace | Uniform | Zipf | Sequential | Chase | Gups | WorkingSet | Churn | ForkWait | Compile | Switcher,
+    Field(discriminator="kind"),
+]

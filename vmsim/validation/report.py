@@ -5,43 +5,122 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Claim", "Report"]
+__all__ = ["Claim", "Finding", "Report"]
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One predicted quantity; agreement is a relative deviation of at most `band` (a fraction)."""
+    """One predicted quantity beside the measured one.
+
+    Attributes
+    ----------
+    band : float or None
+        Deviation that still agrees, as a fraction of what was measured. None: shown without a verdict.
+    slack : float
+        Difference that agrees whatever fraction it is, in the quantity's own unit.
+    inside : tuple of float, optional
+        Interval that agrees, in place of a band around what was measured.
+    note : str
+        Why there is no verdict.
+    """
 
     quantity: str
     predicted: float
     measured: float
-    band: float
+    band: float | None
+    slack: float = 0.0
+    inside: tuple[float, float] | None = None
+    note: str = ""
 
     @property
-    def deviation(self) -> float:
-        """Relative deviation of the prediction."""
-        return self.predicted / self.measured - 1
+    def deviation(self) -> float | None:
+        """Relative deviation of the prediction; None where nothing was measured to be relative to."""
+        return self.predicted / self.measured - 1 if self.measured else None
 
     @property
-    def ok(self) -> bool:
-        """Whether the prediction lies in the band."""
-        return abs(self.deviation) <= self.band
+    def ok(self) -> bool | None:
+        """Whether the prediction lies in the band; None where there is none."""
+        if self.inside is not None:
+            return self.inside[0] <= self.predicted <= self.inside[1]
+        if self.band is None:
+            return None
+        return abs(self.predicted - self.measured) <= max(self.slack, self.band * abs(self.measured))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the claim as JSON types."""
+        return {
+            "quantity": self.quantity,
+            "predicted": self.predicted,
+            "measured": self.measured,
+            "deviation": self.deviation,
+            "band": self.band,
+            "slack": self.slack,
+            "inside": list(self.inside) if self.inside else None,
+            "note": self.note,
+            "ok": self.ok,
+        }
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the claim as the text of a table's row."""
+        deviation = f"{self.predicted - self.measured:+.2f}" if self.slack else f"{self.deviation or 0:+.1%}"
+        band = "" if self.band is None else f"±{self.band:.0%}"
+        if self.slack and self.band is not None:
+            band = f"±{self.slack:g} or {self.band:.0%}" if self.band else f"±{self.slack:g}"
+        if self.inside is not None:
+            band = f"{self.inside[0]:g}–{self.inside[1]:g}"
+        return self.quantity, f"{self.predicted:.2f}", f"{self.measured:.2f}", deviation, band, _verdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A statement that holds or does not, such as an order."""
+
+    quantity: str
+    predicted: str
+    measured: str
+    ok: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the finding as JSON types."""
+        return {"quantity": self.quantity, "predicted": self.predicted, "measured": self.measured, "ok": self.ok}
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was predicted, from what, and how it came out."""
+    """What was predicted, from what, and how it came out.
+
+    Attributes
+    ----------
+    curves : list of dict
+        Rows of a table for a figure, where the study has one (`vmsim.analysis`).
+    """
 
     title: str
     source: str
     fitted: dict[str, str]
     claims: tuple[Claim, ...]
     details: dict[str, str] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+    curves: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        """Whether every claim holds."""
-        return all(claim.ok for claim in self.claims)
+        """Whether every claim that has a band, and every finding, holds."""
+        return self.misses == 0
+
+    @property
+    def misses(self) -> int:
+        """Claims and findings that do not hold."""
+        return self._verdicts.count(False)
+
+    @property
+    def judged(self) -> int:
+        """Claims and findings that can hold or not."""
+        return len(self._verdicts) - self._verdicts.count(None)
+
+    @property
+    def _verdicts(self) -> list[bool | None]:
+        return [claim.ok for claim in self.claims] + [finding.ok for finding in self.findings]
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON types."""
@@ -49,30 +128,31 @@ class Report:
             "title": self.title,
             "source": self.source,
             "fitted": self.fitted,
-            "claims": [
-                {
-                    "quantity": claim.quantity,
-                    "predicted": claim.predicted,
-                    "measured": claim.measured,
-                    "deviation": claim.deviation,
-                    "band": claim.band,
-                    "ok": claim.ok,
-                }
-                for claim in self.claims
-            ],
+            "claims": [claim.to_json() for claim in self.claims],
+            "findings": [finding.to_json() for finding in self.findings],
             "details": self.details,
+            "judged": self.judged,
+            "misses": self.misses,
             "ok": self.ok,
         }
 
     def __str__(self) -> str:
-        width = max(len(claim.quantity) for claim in self.claims)
         lines = [self.title, f"Measured by: {self.source}", ""]
         lines += [f"  fitted    {name}: {value}" for name, value in self.fitted.items()]
         lines += [f"  {name}: {value}" for name, value in self.details.items()]
-        lines += ["", f"  {'':{width}}  predicted  measured  deviation    band"]
-        lines += [
-            f"  {claim.quantity:{width}}  {claim.predicted:9.2f}  {claim.measured:8.2f}  {claim.deviation:+9.1%}"
-            f"  ±{claim.band:5.0%}  {'agrees' if claim.ok else 'MISS'}"
-            for claim in self.claims
-        ]
-        return "\n".join(lines)
+        rows = [("", "predicted", "measured", "deviation", "band", ""), *(claim.cells() for claim in self.claims)]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines.append("")
+        for first, *rest in rows:
+            cells = [text.rjust(width) for text, width in zip(rest[:-1], widths[1:-1], strict=True)]
+            lines.append("  ".join(["", first.ljust(widths[0]), *cells, rest[-1]]).rstrip())
+        if self.findings:
+            lines.append("")
+        for finding in self.findings:
+            lines.append(f"  {finding.quantity}: {'agrees' if finding.ok else 'MISS'}")
+            lines += [f"    predicted  {finding.predicted}", f"    measured   {finding.measured}"]
+        return "\n".join([*lines, "", f"{self.judged - self.misses} of {self.judged} agree."])
+
+
+def _verdict(claim: Claim) -> str:
+    return {True: "agrees", False: "MISS", None: claim.note or "no band"}[claim.ok]
