@@ -17,7 +17,7 @@ demo: $(READY) ## Run four real programs, native and in VMs: prints tables, writ
 	$(BIN)/python experiments/first-light/figure.py
 
 test: $(READY) ## Run all tests
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto
 
 check: $(READY) ## Check style, types and layers
 	$(BIN)/ruff check
@@ -28,8 +28,8 @@ check: $(READY) ## Check style, types and layers
 bench: $(READY) ## Measure speed, start-up and memory against their limits
 	$(BIN)/python -m benchmarks
 
-figures: $(READY) ## Make all figures of experiments/ again
-	for figure in experiments/*/figure.py; do $(BIN)/python "$$figure" || exit 1; done
+figures: $(READY) ## Make the figures of experiments/ again from results/: only what is out of date
+	$(BIN)/python -m experiments
 
 notebook: $(READY) ## Run the notebook and keep its outputs
 	$(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False notebooks/getting-started.ipynb

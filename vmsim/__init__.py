@@ -1,7 +1,8 @@
 """Simulate what memory costs when several virtual machines share a host.
 
 ``vmsim.run("scenario.toml")`` simulates one scenario, ``vmsim.compare("scenario.toml")`` the same one under
-several paging modes. Everything is imported when it is first used.
+several paging modes, ``vmsim.sweep("scenario.toml", {"host.pool.min": [16, 64]})`` at many points. Everything is
+imported when it is first used.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
     from vmsim.record.comparison import Comparison
     from vmsim.record.result import Result
     from vmsim.scenario import Scenario
+    from vmsim.sweeps.api import sweep
 
     __version__: str
 
-__all__ = ["Comparison", "InputError", "Result", "Scenario", "__version__", "compare", "run"]
+__all__ = ["Comparison", "InputError", "Result", "Scenario", "__version__", "compare", "run", "sweep"]
 
 _HOMES = {
     "Comparison": "vmsim.record.comparison",
@@ -27,6 +29,7 @@ _HOMES = {
     "Scenario": "vmsim.scenario",
     "compare": "vmsim.api",
     "run": "vmsim.api",
+    "sweep": "vmsim.sweeps.api",
 }
 
 

@@ -11,7 +11,7 @@ from vmsim.files import sha256
 from vmsim.progress import Progress, progress_bar
 from vmsim.record.comparison import Comparison
 from vmsim.record.result import Result
-from vmsim.scenario import MODES, Mode, Scenario, Trace, cpu_names
+from vmsim.scenario import HARDWARE_MODES, MODES, Mode, Scenario, Trace, cpu_names
 from vmsim.workloads.trace import find
 
 __all__ = ["compare", "input_digests", "run"]
@@ -50,7 +50,7 @@ def run(scenario: Scenario | str | Path, *, check: bool = False, progress: bool 
 
 def compare(
     scenario: Scenario | str | Path,
-    modes: Sequence[str] = MODES,
+    modes: Sequence[str] = HARDWARE_MODES,
     *,
     check: bool = False,
     progress: bool = False,
@@ -65,7 +65,7 @@ def compare(
     scenario : Scenario or path
         What to simulate, or a scenario file.
     modes : sequence of str, optional
-        From native, ept and npt, in the order to show.
+        From `MODES`, in the order to show. By default native, ept and npt.
     check, progress : bool, optional
         As of `run`.
 
@@ -79,7 +79,7 @@ def compare(
     notes: list[str] = []
     for mode in _checked(modes):
         variant = scenario
-        if mode not in scenario.cpu.modes:
+        if mode in HARDWARE_MODES and mode not in scenario.cpu.modes:
             variant = scenario.replace(**{"host.what_if": True})
             notes.append(f"{mode} on {scenario.cpu.name}: what-if ({scenario.cpu.name} has {_listed(scenario)})")
         results[mode] = run(variant.with_mode(mode), check=check, progress=progress)

@@ -11,57 +11,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.check_guest import check_guest, gather_all
 from vmsim.jit import kernel
 from vmsim.machine.buddy import MAX_ORDER, NO_FRAME, State
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT
 from vmsim.machine.memory import entry_at, read_word
 from vmsim.machine.tables import UNBACKED, host_address
 from vmsim.machine.tlb import ASID_SHIFT
+from vmsim.monitor.paired_check import difference, frames_of_tables
+from vmsim.monitor.shadow import Shadow
+from vmsim.monitor.shadow_check import problems_of
 
 if TYPE_CHECKING:
     from vmsim.simulation import Simulation, VirtualMachine
 
 __all__ = ["BrokenInvariant", "check_invariants"]
 
+Holders = dict[int, "VirtualMachine | None"]
+
 
 class BrokenInvariant(AssertionError):  # noqa: N818  (it reads as what it is)
     """Something that must always hold does not; the message says what, where and when."""
-
-
-@kernel
-def _gather(memory, root, levels, index, table, places, targets, tables):  # type: ignore[no-untyped-def]
-    """List the entries of nested (or native) tables.
-
-    Fills `places` (hpa of each entry), `targets` (the frame it points to) and `tables` (the level of the table there;
-    0, -1, -2 for pages of 4K, 2M, 1G); returns how many, or -1 if there is no room. `index` and `table` are scratch,
-    int64[6] each.
-    """
-    count = 0
-    index[:] = 0
-    level = levels
-    table[level] = root
-    while level <= levels:
-        if index[level] == 512:
-            index[level] = 0
-            level += 1
-            continue
-        hpa = table[level] + (index[level] << 3)
-        index[level] += 1
-        entry = read_word(memory, hpa)
-        if entry == 0:
-            continue
-        if count == len(places):
-            return -1
-        places[count] = hpa
-        targets[count] = (entry & FRAME) >> PAGE_SHIFT
-        page = level == 1 or entry & LARGE != 0
-        tables[count] = 1 - level if page else level - 1
-        count += 1
-        if not page:
-            level -= 1
-            table[level] = entry & FRAME
-            index[level] = 0
-    return count
 
 
 @kernel
@@ -126,8 +96,8 @@ class _Checker:
         frames = self.host.frames
         reached_frames: dict[int, int] = {}
         for vm in self._living():
-            root, levels = self._host_root(vm)
-            places, targets, levels_below = self._entries(vm, root, levels)
+            roots, levels = self._host_roots(vm)
+            places, _, targets, levels_below = gather_all(self.memory, roots, levels, (0, 0))
             of_tables = targets[levels_below > 0]
             of_pages = self._frames_of_pages(targets, levels_below)
             for reached, state in ((of_tables, State.TABLE), (of_pages, State.GUEST)):
@@ -140,17 +110,30 @@ class _Checker:
                 if wrong.any():
                     bad = int(reached[wrong][0])
                     self.fail(f"isolation: frame {bad} of {vm.spec.name} is not in the state its entry implies")
-            if (frames[targets]["rmap"] != places).any():
-                bad = int(targets[frames[targets]["rmap"] != places][0])
+            noted = frames[targets]["rmap"]
+            wrong = noted != places
+            if not vm.monitor and vm.kernel.sharing.used:
+                wrong &= noted != 0  # shared pages have no one entry
+            if wrong.any():
+                bad = int(targets[wrong][0])
                 self.fail(f"isolation: the reverse map of frame {bad} does not name the entry that maps it")
-            reached_frames[vm.spec.index] = len(of_tables) + len(of_pages) + 1  # the root
+            reached_frames[vm.spec.index] = len(of_tables) + len(np.unique(of_pages)) + len(roots)
         for vm in self._living():
             if vm.finish is not None:  # nothing is on its way any more
                 owned = int((frames["owner"] == vm.spec.index).sum())
                 known = reached_frames[vm.spec.index]
                 known += len(vm.pool.pages) if vm.pool else len(vm.frames.ready)
+                known += vm.monitor.frames_held if isinstance(vm.monitor, Shadow) else 0
+                known += sum(len(frames_of_tables(self.memory, root, *shape)) for root, _, *shape in vm.pairs)
                 if owned != known:
                     self.fail(f"conservation: {owned - known} frames of {vm.spec.name} are neither mapped nor free")
+
+    def pairs(self) -> None:
+        """Below the limit, every KPT and its EPT hold the same mappings."""
+        for vm in self._living():
+            for pair in vm.pairs:
+                if unlike := difference(self.memory, *pair):
+                    self.fail(f"pairs: {unlike}, in {vm.spec.name}")
 
     def _frames_of_pages(self, targets: NDArray[np.int64], levels_below: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return every frame of the pages among the entries, those of large pages written out."""
@@ -163,72 +146,96 @@ class _Checker:
 
     def coherence(self) -> None:
         """What TLBs, nested TLBs and walk caches give is what the tables give: host(guest(gva))."""
-        living = {vm.spec.index + 1: vm for vm in self._living()}
-        for core in self.simulation.hardware.cores:
+        living = {vm.spec.index: vm for vm in self._living()}
+        by_gpa: Holders = {index + 1: vm for index, vm in living.items()}
+        for number, core in enumerate(self.simulation.hardware.cores):
+            by_gva = self._holders(number, living)
             for unit in ("l1_tlb0", "l1_tlb1", "l1_tlb2", "l2_tlb0", "l2_tlb1", "l2_tlb2"):
-                for vm, tag, value in self._held(core[unit], living, unit):
+                for vm, tag, value in self._held(core[unit], by_gva, unit):
                     size = tag & 3
                     gva = tag >> 2 << (PAGE_SHIFT + 9 * size)
                     within = (1 << (PAGE_SHIFT + 9 * size)) - 1
                     if self._resolve(vm, gva) != value & FRAME & ~within:
                         self.fail(f"coherence: {unit} gives {vm.spec.name} another frame for gva {gva:#x}")
-            for vm, tag, value in self._held(core["ntlb"], living, "ntlb"):
+            for vm, tag, value in self._held(core["ntlb"], by_gpa, "ntlb"):
                 if host_address(self.memory, *self._nested(vm), tag << PAGE_SHIFT) != value & FRAME:
                     self.fail(f"coherence: the nested TLB gives {vm.spec.name} another frame for gfn {tag:#x}")
             for name, shift in (("pde", 21), ("pdpte", 30), ("pml4e", 39), ("pml5e", 48)):
                 level = (shift - 3) // 9 - 1
-                for vm, tag, value in self._held(core[name], living, name):
+                for vm, tag, value in self._held(core[name], by_gva, name):
                     cr3, levels = int(vm.registers["cr3"][0]), vm.spec.guest_levels
                     if self._table(vm, cr3, levels, level, tag << shift) != value & FRAME:
                         self.fail(f"coherence: {name} gives {vm.spec.name} another table for {tag << shift:#x}")
                 nested = f"nested_{name}"
-                for vm, tag, value in self._held(core[nested], living, nested):
+                for vm, tag, value in self._held(core[nested], by_gpa, nested):
                     root, levels = self._nested(vm)
                     if self._table(None, root, levels, level, tag << shift) != value & FRAME:
                         self.fail(f"coherence: {nested} gives {vm.spec.name} another table for {tag << shift:#x}")
+
+    def _holders(self, core: int, living: dict[int, VirtualMachine]) -> Holders:
+        """Return by asid who could hit entries of a gva on a core; None: nobody, or a space whose tables are not up."""
+        tags = self.simulation.tags
+        holders: Holders = dict.fromkeys(range(1, tags.given + 1))
+        for asid, (index, space) in tags.holders(core).items():
+            vm = living.get(index)
+            if vm is None or (isinstance(vm.monitor, Shadow) and vm.monitor.stale):
+                continue
+            if space == vm.spaces.space:
+                holders[asid] = vm
+        return holders
 
     def _living(self) -> list[VirtualMachine]:
         """Return the VMs that have tables now."""
         return [vm for vm in self.simulation.vms if vm.kernel.root >= 0 and not vm.gone]
 
-    def _host_root(self, vm: VirtualMachine) -> tuple[int, int]:
-        return self._nested(vm) if vm.monitor else (vm.kernel.root, vm.spec.guest_levels)
+    def _host_roots(self, vm: VirtualMachine) -> tuple[list[int], int]:
+        """Return the roots of the tables by which a VM reaches host memory, and their levels."""
+        if vm.monitor:
+            root, levels = self._nested(vm)
+            return [root], levels
+        return [process.space.root for process in vm.kernel.processes.values()], vm.spec.guest_levels
+
+    def guests(self) -> None:
+        """A guest's processes share pages only to read, and its kernel loses no frame."""
+        for vm in self._living():
+            check_guest(vm, self.memory, self.fail)
 
     def _nested(self, vm: VirtualMachine) -> tuple[int, int]:
+        if isinstance(vm.monitor, Shadow):
+            return vm.monitor.memory_root
         registers = vm.registers[0]
         return int(registers["nested_root"]), int(registers["nested_levels"])
 
-    def _entries(self, vm: VirtualMachine, root: int, levels: int) -> tuple[NDArray[np.int64], ...]:
-        size = int((self.host.frames["owner"] == vm.spec.index).sum())
-        columns = tuple(np.empty(size, np.int64) for _ in range(3))
-        scratch = np.empty(6, np.int64), np.empty(6, np.int64)
-        count = _gather(self.memory, root, levels, *scratch, *columns)
-        if count < 0:
-            self.fail(f"isolation: the tables of {vm.spec.name} map more frames than it has")
-        return tuple(column[:count] for column in columns)
+    def shadows(self) -> None:
+        """A shadow gives guest∘host wherever it is in step, reaches its VM's frames only, and is the VM's to free."""
+        for vm in self._living():
+            if isinstance(vm.monitor, Shadow):
+                for wrong in problems_of(vm.monitor, self.host.frames):
+                    self.fail(f"{wrong}, in {vm.spec.name}")
 
     def _resolve(self, vm: VirtualMachine, gva: int) -> int:
         return int(_resolve(self.memory, vm.kernel.root, vm.spec.guest_levels, *self._nested(vm), gva))
 
     def _table(self, vm: VirtualMachine | None, table: int, level: int, wanted: int, address: int) -> int:
         """Return the hpa of the table of level `wanted` on the way to `address`; guest tables are found by gpa."""
-        nested = self._nested(vm) if vm else (0, 0)
+        nested = self._nested(vm) if vm and not isinstance(vm.monitor, Shadow) else (0, 0)
         while level > wanted:
             place = int(host_address(self.memory, *nested, int(entry_at(table, address, level))))
             table = int(read_word(self.memory, place)) & FRAME
             level -= 1
         return int(host_address(self.memory, *nested, table))
 
-    def _held(self, sets: Any, living: dict[int, VirtualMachine], unit: str) -> list[tuple[VirtualMachine, int, int]]:
-        """Return (vm, tag without asid, value) of what a unit holds."""
+    def _held(self, sets: Any, holders: Holders, unit: str) -> list[tuple[VirtualMachine, int, int]]:
+        """Return (vm, tag without asid, value) of what a unit holds and somebody could hit."""
         tags, values = sets["tag"].ravel(), sets["value"].ravel()
         full = tags >= 0
         held = []
         for tag, value in zip(tags[full].tolist(), values[full].tolist(), strict=True):
-            vm = living.get(tag >> ASID_SHIFT)
-            if vm is None:
-                self.fail(f"coherence: {unit} still holds entries of address space {tag >> ASID_SHIFT}, which is gone")
-            else:
+            asid = tag >> ASID_SHIFT
+            if asid not in holders:
+                self.fail(f"coherence: {unit} still holds entries of address space {asid}, which is gone")
+            vm = holders[asid]
+            if vm:
                 held.append((vm, tag & ((1 << ASID_SHIFT) - 1), value))
         return held
 
@@ -244,4 +251,7 @@ def check_invariants(simulation: Simulation, where: str) -> None:
     checker = _Checker(simulation, where)
     checker.conservation()
     checker.isolation()
+    checker.pairs()
+    checker.shadows()
     checker.coherence()
+    checker.guests()

@@ -16,19 +16,26 @@ from numpy.typing import NDArray
 
 from vmsim.clock import Clock
 from vmsim.guest.frames import GuestFrames, GuestMemoryError
-from vmsim.guest.kernel import GuestKernel
+from vmsim.guest.kernel import INIT, GuestKernel
+from vmsim.guest.mmu import HardwareMmu
+from vmsim.guest.process import LINUX_PCIDS
 from vmsim.hardware import Hardware
 from vmsim.host.bare import BareFrames
 from vmsim.host.memory import HostMemory
 from vmsim.host.pool import PagePool, reclaimer
 from vmsim.host.scheduler import Scheduler
 from vmsim.machine.buddy import State
-from vmsim.machine.flush import flush_asid
 from vmsim.machine.formats import EPT, NPT, PAGE_SHIFT
 from vmsim.machine.layout import Count, make_vm
-from vmsim.machine.tlb import ASID_SHIFT
+from vmsim.machine.tags import Tags
 from vmsim.machine.vcpu import run
+from vmsim.monitor.paired import Paired
+from vmsim.monitor.paired_layout import PairedHost
+from vmsim.monitor.paired_process import PairedFrames, PairedMmu
+from vmsim.monitor.paired_space import limit_of
+from vmsim.monitor.shadow import FIRST_FRAMES, Shadow
 from vmsim.monitor.tdp import BackingError, Tdp
+from vmsim.record.messages import MessageLog
 from vmsim.record.outcome import Ending, Outcome, Transfer, VmOutcome
 from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.model import Scenario, Vm
@@ -41,8 +48,6 @@ __all__ = ["Progress", "Simulation", "simulate"]
 Process = Generator[simpy.Event, Any, None]
 Progress = Callable[[str, int, int], None]
 
-_REASONS = {"ept": "EPT_VIOLATION", "npt": "NPF"}
-
 
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
@@ -52,10 +57,11 @@ class _Snapshot:
     registers: NDArray[Any]
     cycles: Counter[str]
     waits: Counter[str]
-    exits: int
-    exit_cycles: int
+    exits: Counter[str]
+    exit_cycles: Counter[str]
     latency: Counter[int]
     guest_faults: int
+    figures: Counter[str]
 
 
 class VirtualMachine:
@@ -66,15 +72,21 @@ class VirtualMachine:
         self.spec = spec
         self.stream = stream
         self.registers = make_vm()
-        self.registers["asid"] = (spec.index + 1) << ASID_SHIFT
         self.registers["levels"] = spec.guest_levels
         self.registers["compute"] = spec.workload.compute
+        self.spaces = simulation.tags.spaces(
+            self.registers,
+            spec.index,
+            tags=spec.tags,
+            apart=None if not spec.pcid else "tag" if spec.mode == "shadow" else "pcid",
+        )
         self.vcpu = Vcpu(
             simulation.env,
             simulation.hardware,
             simulation.scheduler,
             self.registers,
             stream,
+            spaces=self.spaces,
             index=spec.index,
             quantum=simulation.scenario.quantum,
             switch_cycles=simulation.scenario.cpu.cost.context_switch,
@@ -82,22 +94,32 @@ class VirtualMachine:
             boundary=simulation.boundary,
         )
         self.pool: PagePool | None = None
-        self.monitor: Tdp | None = None
-        if spec.mode != "native":
+        self.monitor: Tdp | Shadow | None = None
+        if not spec.bare:
             self._add_monitor()
-        self.frames: GuestFrames | BareFrames = (
+        self.frames: GuestFrames | BareFrames | PairedFrames = (
             GuestFrames(spec.pages, self.monitor, owner=spec.index)
             if self.monitor
             else BareFrames(simulation.host, owner=spec.index)
         )
+        mmu: HardwareMmu | PairedMmu | Shadow = HardwareMmu(simulation.hardware.memory, self.spaces, self.registers)
+        if isinstance(self.monitor, Shadow):
+            mmu = self.monitor
+        if simulation.paired and isinstance(self.frames, BareFrames) and spec.mode == "paired":
+            form = EPT(ad_bits=simulation.scenario.cpu.ept_ad)
+            mmu = PairedMmu(mmu, simulation.paired, spec.paired.layout, form, owner=spec.index)
+            self.frames = PairedFrames(self.frames, simulation.paired, spec.paired.layout)
         self.kernel = GuestKernel(
             simulation.hardware.memory,
-            simulation.hardware.cores,
-            self.registers,
+            mmu,
             self.frames,
+            levels=spec.guest_levels,
+            pcids=LINUX_PCIDS if spec.pcid else 0,
             page_order=spec.guest_order,
             costs=simulation.scenario.cpu.cost,
         )
+        if isinstance(self.monitor, Shadow):
+            self.monitor.deliver = self.kernel.page_fault
         self.start = 0  # until it does
         self.finish: int | None = None
         self.gone = False
@@ -119,14 +141,37 @@ class VirtualMachine:
                 raise BackingError
             self.monitor.install(int(root[0]))
             self.monitor.populate()
+        if isinstance(self.monitor, Shadow):
+            pages = self.simulation.host.take(self.spec.index, FIRST_FRAMES, State.POOL)
+            if len(pages) < FIRST_FRAMES:
+                raise BackingError
+            self.monitor.provide(pages.tolist())
         for _ in self.kernel.boot(self.vcpu):
             raise BackingError  # it would have to wait
+        if isinstance(self.monitor, Shadow):
+            self.monitor.forget()
+            self.vcpu.forgive()
         try:
             self.kernel.populate(*self.stream.footprint())
         except GuestMemoryError:
             if self.monitor:
                 raise
             raise BackingError from None
+
+    @property
+    def pairs(self) -> list[tuple[int, int, int, int]]:
+        """(KPT, EPT, levels, limit) of each address space that is mapped twice; roots as hpas."""
+        paired, spec = self.simulation.paired, self.spec
+        if paired is None or spec.mode != "paired":
+            return []
+        if isinstance(self.monitor, Paired):
+            return [(self.monitor.space.kpt, self.monitor.root, spec.host_levels, limit_of(spec.host_levels))]
+        if spec.paired.layout == "separate":
+            return []
+        roots = [process.space.root for process in self.kernel.processes.values()]
+        halves = [paired.pair_of(spec.paired.layout, root >> PAGE_SHIFT) for root in roots]
+        end = 1 << (PAGE_SHIFT + 9 * spec.guest_levels)
+        return [(kpt << PAGE_SHIFT, ept << PAGE_SHIFT, spec.guest_levels, end) for kpt, ept in halves]
 
     def live(self) -> Process:
         """Start, run the workload, and give everything back."""
@@ -155,14 +200,15 @@ class VirtualMachine:
     def outcome(self) -> VmOutcome:
         """Return the figures of the VM, its warm-up subtracted."""
         last = self._snapshot()
-        first = self._warm or _Snapshot(self.start, make_vm(), Counter(), Counter(), 0, 0, Counter(), 0)
+        first = self._warm or _Snapshot(
+            self.start, make_vm(), Counter(), Counter(), Counter(), Counter(), Counter(), 0, Counter()
+        )
         now, then = last.registers[0], first.registers[0]
         counts = {count.name.lower(): int((now["counters"] - then["counters"])[count]) for count in Count}
         refs = now["refs"] - then["refs"]
         cycles = {cause: last.cycles[cause] - first.cycles[cause] for cause in last.cycles}
         nested = int((refs[:, 1:].sum(axis=(0, 1)) * self.simulation.served_cycles).sum())
         nested += (counts["ntlb_hits"] + counts["ntlb_misses"]) * self.simulation.scenario.cpu.ntlb.cycles
-        exits = last.exits - first.exits, last.exit_cycles - first.exit_cycles
         return VmOutcome(
             name=self.spec.name,
             index=self.spec.index,
@@ -184,11 +230,15 @@ class VirtualMachine:
                 "walk_nested": nested,
                 **cycles,
             },
-            exits={_REASONS[self.spec.mode]: exits} if self.monitor else {},
+            exits={
+                reason: (last.exits[reason] - first.exits[reason], last.exit_cycles[reason] - first.exit_cycles[reason])
+                for reason in last.exits
+            },
             waits={cause: last.waits[cause] - first.waits[cause] for cause in WAITS},
             fault_latency=dict(sorted((last.latency - first.latency).items())),
             guest_faults=last.guest_faults - first.guest_faults,
             memory=self.memory or self.simulation.host.count(self.spec.index),
+            figures={name: last.figures[name] - first.figures[name] for name in last.figures},
         )
 
     def _add_monitor(self) -> None:
@@ -202,10 +252,27 @@ class VirtualMachine:
             owner=spec.index,
             name=spec.name,
             log=simulation.transfers.append,
+            messages=simulation.messages,
         )
-        self.monitor = Tdp(
+        if simulation.paired and spec.mode == "paired":
+            self.monitor = Paired(
+                simulation.paired,
+                self.registers,
+                self.pool,
+                EPT(ad_bits=simulation.scenario.cpu.ept_ad),
+                layout=spec.paired.layout,
+                flush=self.spaces.flush_nested,
+                owner=spec.index,
+                pages=spec.pages,
+                levels=spec.host_levels,
+                page_order=spec.host_order,
+                costs=costs,
+                chunk=spec.fill_chunk,
+            )
+            return
+        tables = Tdp(
             simulation.hardware.memory,
-            self.registers,
+            make_vm() if spec.mode == "shadow" else self.registers,
             simulation.host,
             self.pool,
             NPT if spec.mode == "npt" else EPT(ad_bits=simulation.scenario.cpu.ept_ad),
@@ -214,7 +281,21 @@ class VirtualMachine:
             levels=spec.host_levels,
             page_order=spec.host_order,
             costs=costs,
+            chunk=spec.fill_chunk,
+            reason="NPF" if spec.mode == "npt" else "EPT_VIOLATION",
         )
+        self.monitor = tables
+        if spec.mode == "shadow":
+            self.monitor = Shadow(
+                simulation.hardware.memory,
+                self.registers,
+                tables,
+                spec=spec.shadow,
+                chunk=spec.fill_chunk,
+                entries=spec.software_tlb,
+                costs=costs,
+                spaces=self.spaces,
+            )
 
     def _warmed(self) -> None:
         """Remember the figures so far: the warm-up ends here."""
@@ -227,16 +308,17 @@ class VirtualMachine:
             self.registers.copy(),
             self.vcpu.time_by_cause(),
             self.vcpu.waits.copy(),
-            monitor.exits if monitor else 0,
-            monitor.exit_cycles if monitor else 0,
+            monitor.exits.copy() if monitor else Counter(),
+            monitor.exit_cycles.copy() if monitor else Counter(),
             monitor.latency.copy() if monitor else Counter(),
             self.kernel.faults,
+            Counter(monitor.figures() if isinstance(monitor, Shadow) else {}),
         )
 
     def _give_back(self) -> Process:
         """Return all memory to the host; forget what the cores keep of the VM."""
         simulation = self.simulation
-        flush_asid(simulation.hardware.cores, int(self.registers["asid"][0]))
+        self.spaces.close()
         self.gone = True
         if self.pool:
             yield from self.pool.close()
@@ -294,9 +376,12 @@ class Simulation:
         cpu = scenario.cpu
         latency = (cpu.cache.l1.cycles, cpu.cache.l2.cycles, cpu.cache.llc.cycles, cpu.memory.cycles)
         self.served_cycles = np.array([*latency, getattr(cpu.pwc, "cycles", 0)])
+        self.tags = Tags(self.hardware.cores, limit=cpu.tlb.tags, amd=cpu.vendor == "amd")
         self.host = HostMemory(self.env, frames, scenario.watermarks)
+        self.paired = self._paired()
         self.scheduler = Scheduler(self.env, scenario.host.cores)
         self.transfers: list[Transfer] = []
+        self.messages = MessageLog()
         self.vms = [
             VirtualMachine(self, spec, stream, progress)
             for spec, stream in zip(scenario.vms, streams or self._streams(), strict=True)
@@ -316,6 +401,7 @@ class Simulation:
         return Outcome(
             vms=[vm.outcome() for vm in self.vms],
             transfers=self.transfers,
+            messages=self.messages,
             frequency=self.scenario.cpu.frequency,
             latency=tuple(self.served_cycles.tolist()),
             end=self.env.cycle,
@@ -331,6 +417,14 @@ class Simulation:
     def log(self, what: str, vm: str, pages: int) -> None:
         """Note that pages changed hands outside any pool."""
         self.transfers.append(Transfer(self.env.cycle, vm, what, pages, 0, self.host.free))
+
+    def _paired(self) -> PairedHost | None:
+        """Return what the paired processes share, if there are any."""
+        layouts = {vm.paired.layout for vm in self.scenario.vms if vm.mode == "paired"}
+        if not layouts:
+            return None
+        memory, cpu = self.hardware.memory, self.scenario.cpu
+        return PairedHost(memory, self.host, cpu, pointers="pointer" in layouts)
 
     def _streams(self) -> list[Stream]:
         scenario = self.scenario
@@ -406,7 +500,7 @@ def simulate(scenario: Scenario, *, check: bool = False, progress: Progress | No
     """
     from vmsim.check import check_invariants
 
-    warm(scenario.cpu)
+    warm(scenario.cpu, shadow=any(vm.mode == "shadow" for vm in scenario.vms))
     simulation = Simulation(scenario, check=check_invariants if check else None, progress=progress)
     return simulation.run()
 
@@ -428,17 +522,32 @@ memory = "1MiB"
 mode = "native"
 workload = { kind = "sequential", footprint = "64KiB", stride = "4KiB", accesses = 16 }
 """
+_SHADOW_REHEARSAL = """
+[[vm]]
+name = "shadowed"
+memory = "1MiB"
+mode = "shadow"
+shadow = { preset = "plex86", fill = "eager" }
+workload = { kind = "sequential", footprint = "64KiB", stride = "4KiB", accesses = 16 }
+"""
 
 
-def warm(cpu: Cpu) -> None:
-    """Compile every kernel for a CPU's geometry, or load it from the cache, by a run too small to notice."""
-    scenario = Scenario.from_toml(_REHEARSAL)
+def warm(cpu: Cpu, *, shadow: bool = False) -> None:
+    """Compile every kernel for a CPU's geometry, or load it from the cache, by a run too small to notice.
+
+    With `shadow`, those of shadow monitors too, which no geometry changes.
+    """
+    scenario = Scenario.from_toml(_REHEARSAL + (_SHADOW_REHEARSAL if shadow else ""))
     hardware = Hardware.of(cpu, cores=1, frames=scenario.host.memory >> PAGE_SHIFT)
     rehearsal = Simulation(scenario, hardware=hardware)
     bare = rehearsal.vms[1]
     with _uncollected():
         bare.populate()
-        bare.kernel.unmap(bare.vcpu, int(bare.stream.footprint()[0][0]), 1 << PAGE_SHIFT)
+        for _ in bare.kernel.unmap(bare.vcpu, INIT, int(bare.stream.footprint()[0][0]), 1 << PAGE_SHIFT):
+            raise AssertionError("a bare kernel waits for nothing to unmap")
+        for vm in rehearsal.vms:
+            if isinstance(vm.monitor, Shadow):
+                vm.monitor.rehearse()
         rehearsal.run()
 
 

@@ -14,7 +14,11 @@ from vmsim.clock import Clock
 from vmsim.guest.kernel import GuestKernel
 from vmsim.hardware import Hardware
 from vmsim.host.scheduler import Scheduler
+from vmsim.machine.layout import Count
+from vmsim.machine.tags import Spaces
+from vmsim.machine.vcpu import WRITES as _WRITE
 from vmsim.machine.vcpu import Reason, run
+from vmsim.monitor.shadow import Shadow
 from vmsim.monitor.tdp import Tdp
 from vmsim.workloads import Chunk, Event, Op, Stream
 
@@ -43,6 +47,7 @@ class Vcpu:
         registers: NDArray[Any],
         stream: Stream,
         *,
+        spaces: Spaces,
         index: int,
         quantum: int,
         switch_cycles: int,
@@ -54,6 +59,7 @@ class Vcpu:
         self.scheduler = scheduler
         self.registers = registers
         self.stream = stream
+        self.spaces = spaces
         self.index = index
         self.quantum = quantum
         self.switch_cycles = switch_cycles
@@ -96,6 +102,7 @@ class Vcpu:
         if isinstance(core, simpy.Event):
             core = yield from self._until(core, "pcpu_wait")
         self._core = core
+        self.spaces.enter(core)
         if self.scheduler.last[core] not in (self.index, -1):
             self.owe("switch", self.switch_cycles)
         self._slice_end = self.now + self.quantum  # after the switch: a slice is the vCPU's own time
@@ -118,18 +125,19 @@ class Vcpu:
 
     def leave(self) -> None:
         """Give the core back."""
+        self.spaces.leave()
         self.scheduler.release(self._core, self.index)
         self._core = -1
 
     def replay(
-        self, kernel: GuestKernel, monitor: Tdp | None, pauses: list[int], paused: Callable[[], None]
+        self, kernel: GuestKernel, monitor: Tdp | Shadow | None, pauses: list[int], paused: Callable[[], None]
     ) -> Process:
         """Make every access of the stream, and the operations between them.
 
         Parameters
         ----------
-        kernel, monitor : GuestKernel, Tdp or None
-            Who handles page faults and who violations.
+        kernel, monitor : GuestKernel, Tdp, Shadow or None
+            Who handles page faults and who violations; a shadow monitor takes the page faults first.
         pauses : list of int
             Numbers of accesses, ascending, after which `paused` is called.
         """
@@ -156,7 +164,9 @@ class Vcpu:
         made = np.cumsum(chunk.count[position:limit], dtype=np.int64)
         return min(limit, position + int(np.searchsorted(made, pauses[0] - self.done)) + 1)
 
-    def _access(self, chunk: Chunk, cursor: int, limit: int, kernel: GuestKernel, monitor: Tdp | None) -> Process:
+    def _access(
+        self, chunk: Chunk, cursor: int, limit: int, kernel: GuestKernel, monitor: Tdp | Shadow | None
+    ) -> Process:
         cores, llc, memory = self.hardware.cores, self.hardware.llc, self.hardware.memory
         address, count, kind, _ = chunk
         registers = self.registers
@@ -170,10 +180,30 @@ class Vcpu:
             )
             self.owed += cycles
             if reason == _GUEST_FAULT:
-                yield from kernel.page_fault(self, gva, bool(code & 2))
+                if not isinstance(monitor, Shadow):
+                    yield from kernel.page_fault(self, gva, code)
+                elif (yield from monitor.page_fault(self, gva, code, int(count[cursor]))):
+                    self._count_made(int(count[cursor]), kind[cursor] == _WRITE)
+                    cursor += 1
             elif reason > _GUEST_FAULT:
                 assert monitor is not None
+                assert not isinstance(monitor, Shadow)
+                self.spaces.exited()
                 yield from monitor.violation(self, gpa)
+
+    def _count_made(self, times: int, write: bool) -> None:
+        """Count accesses that the monitor has made for the guest."""
+        registers = self.registers[0]
+        counters = registers["counters"]
+        counters[Count.ACCESSES] += times
+        counters[Count.WRITES] += times * write
+        counters[Count.COMPUTE_CYCLES] += times * registers["compute"]
+        self.owed += int(times * registers["compute"])
+
+    def forgive(self) -> None:
+        """Forget what is owed: it was used before the clock started."""
+        self.owed = 0
+        self.cycles = Counter(dict.fromkeys(self.cycles, 0))
 
     def _next_slice(self) -> Process:
         """Settle, and let a waiting vCPU have the core."""
@@ -183,13 +213,31 @@ class Vcpu:
             self.leave()
             yield from self.enter()
         else:
+            self.spaces.exited()  # the timer's interrupt is the host's
             self._slice_end = self.env.cycle + self.quantum
 
     def _operate(self, event: Event, kernel: GuestKernel) -> Process:
-        """Carry out an operation that is no access. Those that the simple guest kernel lacks change nothing."""
-        if event.op == Op.UNMAP or event.op == Op.MAP:
-            if self.owed:
-                yield self.settle()
-            kernel.unmap(self, event.address, event.length)
-        elif event.op == Op.COMPUTE:
-            self.owe("compute", event.argument)
+        """Carry out an operation that is no access."""
+        op, pid, address, length, argument = event.op, event.pid, event.address, event.length, event.argument
+        if op == Op.COMPUTE:
+            self.owe("compute", argument)
+            return
+        if self.owed:
+            yield self.settle()
+        match op:
+            case Op.MAP:
+                yield from kernel.map(self, pid, address, length, argument)
+            case Op.UNMAP:
+                yield from kernel.unmap(self, pid, address, length)
+            case Op.PROTECT:
+                yield from kernel.protect(self, pid, address, length, argument)
+            case Op.BRK:
+                yield from kernel.set_break(self, pid, address)
+            case Op.FORK:
+                yield from kernel.fork(self, pid, argument)
+            case Op.EXEC:
+                yield from kernel.execute(self, pid)
+            case Op.EXIT:
+                yield from kernel.exit(self, pid)
+            case Op.SWITCH:
+                yield from kernel.switch(self, pid)

@@ -54,6 +54,32 @@ def test_every_level_that_a_large_page_saves_is_saved(guest: str, host: str, vms
     assert told["count"] == (levels[guest] + 1) * (levels[host] + 1) - 1
 
 
+@pytest.mark.parametrize(("switch", "references"), list(enumerate((4, 8, 12, 16, 20, 24))))
+def test_an_agile_walk_makes_four_references_more_for_each_nested_level(switch: int, references: int, vmsim) -> None:
+    told = json.loads(vmsim("explain", "--mode", "agile", "--switch", switch, "--json").out)
+    assert (told["count"], told["switch"], told["what_if"]) == (references, switch, True)
+    reads = [each["reads"] for each in told["references"]]
+    assert [read[:3] for read in reads if read[0] == "s"] == [f"sL{level}" for level in range(4, switch, -1)]
+    assert [read[:3] for read in reads if read[0] == "g"] == [f"gL{level}" for level in range(min(switch, 4), 0, -1)]
+
+
+@pytest.mark.parametrize(
+    ("guest", "host", "switch", "references"), [("2M", "2M", 0, 3), ("2M", "4K", 0, 4), ("2M", "2M", 2, 6)]
+)
+def test_an_agile_walk_of_a_large_page_is_shorter(guest: str, host: str, switch: int, references: int, vmsim) -> None:
+    pages = ("--guest-page", guest, "--host-page", host)
+    told = json.loads(vmsim("explain", "--mode", "agile", *pages, "--switch", switch, "--json").out)
+    assert told["count"] == references
+
+
+def test_a_walk_switches_at_a_level_that_there_is(vmsim) -> None:
+    for words in (("--switch", "6"), ("--switch", "-1"), ("--switch", "1", "--guest-page", "2M")):
+        said = vmsim("explain", "--mode", "agile", *words)
+        assert (said.status, said.out) == (2, "")
+        assert "switch: found" in said.err
+    assert "--switch" in vmsim("explain", "--switch", "1").err
+
+
 def test_the_warm_walk_reads_only_what_no_cache_of_the_walker_holds(vmsim) -> None:
     told = json.loads(vmsim("explain", "--json").out)
     warm = told["warm"]

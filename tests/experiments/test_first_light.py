@@ -1,29 +1,22 @@
 """Does the first-light figure's message hold?"""
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
-HERE = Path(__file__).resolve().parents[2] / "experiments" / "first-light"
 TRACES = ["cc1", "python", "sort", "sqlite"]
 
 
 @pytest.fixture(scope="module")
-def figure() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("first_light_figure", HERE / "figure.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def figure(figure_of: Callable[[str], SimpleNamespace]) -> SimpleNamespace:
+    return figure_of("first-light")
 
 
 @pytest.fixture(scope="module")
-def table(figure: ModuleType) -> pd.DataFrame:
-    """Simulate everything once: cpu, workload, mode and a column for each cause, in cycles per access."""
+def table(figure: SimpleNamespace) -> pd.DataFrame:
+    """Return a row for each cpu, workload and mode, a column for each cause, in cycles per access."""
     wide: pd.DataFrame = figure.data().pivot_table(
         index=["cpu", "workload", "mode"], columns="cause", values="per_access", fill_value=0.0
     )
@@ -63,7 +56,9 @@ def test_for_programs_this_small_memory_management_costs_more_than_translation(p
         assert (costs[management].sum(axis=1) > costs[translation].sum(axis=1)).all()
 
 
-def test_the_figure_has_a_panel_for_each_cpu_and_a_bar_for_each_mode(figure: ModuleType, table: pd.DataFrame) -> None:
+def test_the_figure_has_a_panel_for_each_cpu_and_a_bar_for_each_mode(
+    figure: SimpleNamespace, table: pd.DataFrame
+) -> None:
     from vmsim.analysis import style
 
     long = table.stack().rename("per_access").reset_index()

@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vmsim.record.messages import Kind, MessageLog
 from vmsim.record.outcome import Ending, Outcome, Transfer, VmOutcome
 from vmsim.record.result import Result
 from vmsim.scenario import Scenario
@@ -76,20 +77,29 @@ def a_vm(name: str = "a", **changes: Any) -> VmOutcome:
         "waits": {"pool_wait": 2, "host_wait": 1, "pcpu_wait": 1},
         "fault_latency": {220: 2, 310: 1},
         "guest_faults": 5,
+        "figures": {"shadow_filled": 3, "software_tlb_hits": 2},
         "memory": {"guest": 12, "table": 4, "pool": 64},
     }
     return VmOutcome(**{**values, **changes})
+
+
+def said() -> MessageLog:
+    log = MessageLog()
+    log.add(3_300, 0, Kind.GRANT, 256, 2_000)
+    log.add(330, 0, Kind.NEED_PAGES, 8, 1_000)
+    return log
 
 
 @pytest.fixture
 def make_outcome() -> Callable[..., Outcome]:
     def make(**changes: Any) -> Outcome:
         values: dict[str, Any] = {
-            "vms": [a_vm("a"), a_vm("b", mode="native", workload="sequential", exits={}, fault_latency={})],
+            "vms": [a_vm("a"), a_vm("b", index=1, mode="native", workload="sequential", exits={}, fault_latency={})],
             "transfers": [
                 Transfer(0, "a", "initial", 1024, 1024, 5000),
                 Transfer(3_300, "a", "grant", 256, 320, 4744),
             ],
+            "messages": said(),
             "frequency": 3_300_000_000,
             "latency": (4, 14, 75, 279, 0),
             "end": 9000,

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vmsim.record.messages import MessageLog
 from vmsim.record.result import Result
 from vmsim.record.tables import CAUSES, MANAGEMENT, TABLES, TRANSLATION, percentile
 
@@ -31,6 +32,9 @@ STABLE = [
     "translation_cycles_per_access",
     "pcpu_wait_cycles",
     "finished",
+    "software_tlb_hits",
+    "software_tlb_misses",
+    "software_tlb_saved_cycles",
 ]
 
 
@@ -42,6 +46,31 @@ def test_the_summary_has_the_columns_that_scripts_rely_on(result: Result) -> Non
 def test_references_that_a_pwc_served_are_not_counted_as_references(result: Result) -> None:
     assert result.summary["walk_refs"].tolist() == [17, 17]
     assert result.references.query("served == 'PWC'")["count"].tolist() == [5, 5]
+
+
+def test_messages_are_listed_by_time_with_who_says_what_to_whom(result: Result) -> None:
+    assert result.rows("messages") == [
+        {
+            "time_cycles": 330,
+            "time_us": 0.1,
+            "vm": "a",
+            "from": "monitor",
+            "to": "host",
+            "what": "need_pages",
+            "pages": 8,
+            "cycles": 1_000,
+        },
+        {
+            "time_cycles": 3_300,
+            "time_us": 1.0,
+            "vm": "a",
+            "from": "host",
+            "to": "monitor",
+            "what": "grant",
+            "pages": 256,
+            "cycles": 2_000,
+        },
+    ]
 
 
 def test_every_cycle_has_one_cause(result: Result) -> None:
@@ -58,6 +87,7 @@ def test_groups_of_causes_are_sums_of_theirs(result: Result) -> None:
     assert row["translation_cycles"] == 40 + 60 + 90
     assert row["management_cycles"] == 500 + 700 + 30 + 20
     assert row["walk_cycles"] == 60 + 90
+    assert row[["l2_tlb_cycles", "walk_guest_cycles", "walk_nested_cycles"]].tolist() == [40, 60, 90]
     assert row["cycles_per_access"] == 2450 / 1000
     assert row["translation_cycles_per_access"] == 190 / 1000
 
@@ -95,7 +125,7 @@ def test_speed_is_simulated_accesses_in_a_second_of_wall_time(result: Result) ->
 
 @pytest.mark.parametrize("name", TABLES)
 def test_dtypes_do_not_depend_on_there_being_rows(name: str, result: Result, make_outcome) -> None:
-    empty = Result(result.scenario, make_outcome(vms=[], transfers=[]))
+    empty = Result(result.scenario, make_outcome(vms=[], transfers=[], messages=MessageLog()))
     assert empty.table(name).dtypes.to_dict() == result.table(name).dtypes.to_dict()
     assert len(empty.table(name)) == 0
 

@@ -44,7 +44,10 @@ def scenario(*vms: dict[str, Any], warmup: str | int = "0%", seed: int = 1, **ho
     return Scenario.model_validate({"seed": seed, "warmup": warmup, "host": given, "vm": list(vms)})
 
 
-Step = tuple[Any, ...]  # ("touch", page, kind[, times]), ("unmap" or "map", page, pages), ("compute", cycles)
+# ("touch", page, kind[, times]), ("map", page, pages[, rights]), ("unmap", page, pages),
+# ("protect", page, pages, rights), ("brk", page), ("fork", child), ("switch", pid), ("exit", pid), ("exec", pid),
+# ("by", the pid whose operations follow, though another may run), ("compute", cycles)
+Step = tuple[Any, ...]
 
 
 @dataclass
@@ -54,6 +57,7 @@ class Script:
     steps: Sequence[Step]
     name: str = "script"
     chunk: int = 1 << 16
+    pid: int = 1  # whose the operations are: changed by a switch
 
     @property
     def accesses(self) -> int:
@@ -76,13 +80,25 @@ class Script:
     def chunks(self) -> Iterator[Chunk]:
         runs: list[tuple[int, int, int]] = []
         events: list[Event] = []
+        self.pid = 1
         for step in self.steps:
             if step[0] == "touch":
                 runs.append((BASE + step[1] * PAGE, step[3] if len(step) > 3 else 1, step[2]))
             elif step[0] == "compute":
                 events.append(Event(len(runs), Op.COMPUTE, 1, 0, 0, step[1]))
-            else:
-                events.append(Event(len(runs), Op[step[0].upper()], 1, BASE + step[1] * PAGE, step[2] * PAGE, 0))
+            elif step[0] in ("map", "unmap", "protect"):
+                rights = step[3] if len(step) > 3 else 3 if step[0] == "map" else 0
+                region = BASE + step[1] * PAGE, step[2] * PAGE
+                events.append(Event(len(runs), Op[step[0].upper()], self.pid, *region, rights))
+            elif step[0] == "by":
+                self.pid = step[1]
+            elif step[0] == "brk":
+                events.append(Event(len(runs), Op.BRK, self.pid, BASE + step[1] * PAGE, 0, 0))
+            elif step[0] == "fork":
+                events.append(Event(len(runs), Op.FORK, self.pid, 0, 0, step[1]))
+            else:  # of a process: switch to it, or its exit or exec
+                events.append(Event(len(runs), Op[step[0].upper()], step[1], 0, 0, 0))
+                self.pid = step[1] if step[0] == "switch" else self.pid
             if len(runs) == self.chunk:
                 yield self._chunk(runs, events)
                 runs, events = [], []
@@ -151,6 +167,7 @@ def digest(outcome: Outcome) -> str:
 
     figures = asdict(outcome)
     del figures["wall_seconds"]
+    figures["messages"] = [*map(list, outcome.messages)], outcome.messages.dropped
     for each in figures["vms"]:
         each["fault_latency"] = sorted(each["fault_latency"].items())
     return hashlib.sha256(json.dumps(figures, default=plain, sort_keys=True).encode()).hexdigest()

@@ -18,10 +18,14 @@ __all__ = ["main", "root"]
 VERBS: Final = {
     "run": "Simulate a scenario.",
     "compare": "Simulate a scenario under several paging modes, side by side.",
+    "sweep": "Simulate a scenario at many points of its parameters, in parallel.",
+    "sensitivity": "Say which parameters matter: Morris or Sobol indices.",
+    "results": "List, merge, export and verify the results of sweeps.",
+    "messages": "Print what monitors and the host of a run said to each other.",
     "explain": "Show every memory reference of one page walk, cold and warm.",
     "trace": "Record, convert and look at traces of real programs.",
     "cpus": "List the CPU presets, or every figure of one with its source.",
-    "schema": "Print the JSON Schema of scenario files.",
+    "schema": "Print the JSON Schema of scenario files, or of sweep files.",
     "validate": "Predict published measurements, and say how far off.",
     "warm": "Compile the kernels ahead of the first run.",
 }

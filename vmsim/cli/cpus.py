@@ -12,21 +12,36 @@ from vmsim.units import PAGE_SIZES, format_frequency, format_size
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from vmsim.detect import Detected
     from vmsim.scenario.cpu import Array, Cpu, Figure, TlbLevel
 
+_VENDORS: Final = {"intel": "Intel", "amd": "AMD"}
 _STYLES: Final = {"measured": "green", "manual": "green", "paper": "green", "derived": "yellow", "guess": "red"}
 
 
 @click.command()
 @click.argument("name", required=False)
+@click.option("--detect", is_flag=True, help="Say which preset is nearest to this machine, and what is unknown of it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(name: str | None, as_json: bool) -> None:
+def command(name: str | None, detect: bool, as_json: bool) -> None:
     """List the CPU presets, or every figure of one with its source.
 
     NAME is a preset, or the path of a CPU file.
     """
+    from vmsim.errors import InputError
     from vmsim.scenario import Cpu, cpu_names
 
+    if detect:
+        if name is not None:
+            raise InputError(f"--detect looks at this machine: leave {name} out.")
+        from vmsim.detect import detect as look
+
+        found = look()
+        if as_json:
+            _echo(found.to_json())
+        else:
+            click.echo(_detected(found))
+        return
     if name is not None:
         cpu = Cpu.load(name)
         if as_json:
@@ -38,7 +53,46 @@ def command(name: str | None, as_json: bool) -> None:
     if as_json:
         _echo({"cpus": [cpu.canonical() | _described(cpu) for cpu in cpus]})
     else:
-        _print(_presets(cpus))
+        for vendor, who in _VENDORS.items():
+            _print(_presets([cpu for cpu in cpus if cpu.vendor == vendor], who))
+        click.echo(
+            "TLB, PWC: entries/ways (FA: fully associative). vmsim cpus NAME shows every figure with its source."
+        )
+
+
+_FEATURES: Final = {
+    "long_mode": "64-bit mode",
+    "la57": "5-level paging",
+    "pages_1g": "1 GiB pages",
+    "vmx": "VMX",
+    "ept": "EPT",
+    "ept_5level": "5-level EPT",
+    "ept_1g": "1 GiB pages in EPT",
+    "ept_ad": "accessed and dirty bits in EPT",
+    "vpid": "VPID",
+    "pml": "PML",
+    "svm": "SVM",
+    "npt": "nested paging",
+}
+
+
+def _detected(found: Detected) -> str:
+    machine = found.identity
+    there = [text for name, text in _FEATURES.items() if getattr(found.has, name)]
+    absent = [text for name, text in _FEATURES.items() if not getattr(found.has, name)]
+    virtual = ", virtual" if machine.hypervisor else ""
+    place = f"{machine.vendor}, family {machine.family:X}h, model {machine.model:X}h, stepping {machine.stepping}"
+    return "\n".join(
+        [
+            f"{machine.name} ({place}); {machine.cpus} CPUs{virtual}",
+            f"nearest preset  {found.preset or 'none'}: {found.why}",
+            f"shows           {', '.join(there) or 'none of what is asked for'}",
+            f"does not show   {', '.join(absent) or 'nothing of what is asked for'}",
+            f'mode = "auto"   {found.choice.mode}: {found.choice.reason}',
+            "not known",
+            *(f"  {line}" for line in found.unknown),
+        ]
+    )
 
 
 def _described(cpu: Cpu) -> dict[str, Any]:
@@ -50,15 +104,14 @@ def _plain(figure: Figure) -> dict[str, Any]:
     return {**figure._asdict(), "value": value}
 
 
-def _presets(cpus: list[Cpu]) -> Table:
+def _presets(cpus: list[Cpu], title: str) -> Table:
     """Return a table with a column for each preset, and what they are under it."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     about = "\n".join(f"{cpu.name}: {cpu.description}" for cpu in cpus)
-    notes = "TLB, PWC: entries/ways (FA: fully associative). vmsim cpus NAME shows every figure with its source."
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=f"{about}\n\n{notes}", caption_justify="left")
-    table.add_column("", no_wrap=True)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=f"{about}\n", caption_justify="left")
+    table.add_column(title, no_wrap=True)
     for cpu in cpus:
         table.add_column(cpu.name, overflow="fold")
     rows = [_summary(cpu) for cpu in cpus]

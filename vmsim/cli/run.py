@@ -71,6 +71,9 @@ def _json(result: Result) -> dict[str, Any]:
         "wall_seconds": result.facts.wall_seconds,
         "accesses_per_second": result.accesses_per_second,
         "outcome": result.facts.to_json(),
+        "chosen_modes": {
+            vm: {"mode": choice.mode, "reason": choice.reason} for vm, choice in result.scenario.choices.items()
+        },
     }
 
 
@@ -79,6 +82,8 @@ def _print(result: Result) -> None:
     from vmsim.record.html import LABELS
     from vmsim.units import seconds
 
+    for vm, choice in result.scenario.choices.items():
+        click.echo(f"{vm} runs in mode {choice.mode}: {choice.reason}.")
     summary = result.rows("summary")
     columns = {label: "left" if key in ("vm", "mode", "workload") else "right" for key, label in _SUMMARY.items()}
     print_table("VMs", columns, ([vm[key] for key in _SUMMARY] for vm in summary))

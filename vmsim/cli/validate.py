@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import Final
 
 import click
@@ -11,21 +12,30 @@ from vmsim.errors import InputError, nearest
 
 # One module of vmsim.validation each, with a function predict() -> Report.
 STUDIES: Final = {
+    "bhargava": "two-dimensional walks and their caching (Bhargava et al., ASPLOS 2008).",
     "gups": "GUPS in a 64 GB guest (vMitosis, ASPLOS 2021).",
+    "instlat": "what translation adds to a load, by footprint (InstLatx64).",
 }
+# Of these, a module of vmsim.analysis with the study's name has a function picture(curves, path).
+DRAWN: Final = ("instlat",)
 
 
 @click.command(epilog=f"Studies: {'; '.join(f'{name}, {text}' for name, text in STUDIES.items())}")
 @click.argument("study")
+@click.option("--figure", metavar="FILE", help=f"Draw it as .png, .pdf or .svg ({', '.join(DRAWN)}).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(study: str, as_json: bool) -> int:
+def command(study: str, figure: str | None, as_json: bool) -> int:
     """Predict published measurements, and say how far off.
 
     Exit code 1 says that a measurement lies outside the band that the prediction gives.
     """
     if study not in STUDIES:
         raise InputError(f"There is no study {study!r}. {nearest(study, STUDIES)}")
+    if figure and study not in DRAWN:
+        raise InputError(f"The study {study} has no figure; {', '.join(DRAWN)} has one.")
     report = import_module(f"vmsim.validation.{study}").predict()
+    if figure:
+        import_module(f"vmsim.analysis.{study}").picture(report.curves, Path(figure))
     if as_json:
         from vmsim.cli.screen import print_json
 

@@ -113,6 +113,7 @@ def _facts(result: Result) -> dict[str, Any]:
         "canonical": scenario.canonical(),
         "base": str(scenario.base.absolute()),
         "seed": scenario.seed,
+        "chosen_modes": {vm: {"mode": each.mode, "reason": each.reason} for vm, each in scenario.choices.items()},
         "inputs": dict(result.inputs),
         "outcome": result.facts.to_json(),
     }

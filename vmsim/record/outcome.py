@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.record.messages import MessageLog
+
 __all__ = ["Ending", "Outcome", "Transfer", "VmOutcome"]
 
 
@@ -36,6 +38,8 @@ class VmOutcome:
         How many faults that left the guest took that many cycles, waiting included.
     memory : dict of str to int
         Frames at the end by kind: guest (backing guest memory), table (nested or native tables), pool.
+    figures : dict of str to int
+        What a shadow monitor counts besides its exits: shadow_filled, software_tlb_hits, …
     """
 
     name: str
@@ -56,6 +60,7 @@ class VmOutcome:
     fault_latency: dict[int, int]
     guest_faults: int
     memory: dict[str, int] = field(default_factory=dict)
+    figures: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +96,4 @@ class Outcome:
     end: int  # the last cycle
     wall_seconds: float  # of the simulation proper: no loading, no compiling
     ending: Ending | None = None
+    messages: MessageLog = field(default_factory=MessageLog)

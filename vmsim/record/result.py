@@ -34,6 +34,8 @@ class Facts:
         Time that it took to simulate, without loading and compiling.
     ending : Ending or None
         Why it stopped before its VMs were done.
+    messages_dropped : int
+        Messages that the table of messages has no place for, all of them later than those it has.
     """
 
     end: int
@@ -41,6 +43,7 @@ class Facts:
     latency: tuple[int, ...]
     wall_seconds: float
     ending: Ending | None
+    messages_dropped: int = 0
 
     @classmethod
     def of(cls, outcome: Outcome) -> Self:
@@ -51,6 +54,7 @@ class Facts:
             tuple(int(cycles) for cycles in outcome.latency),
             float(outcome.wall_seconds),
             outcome.ending,
+            outcome.messages.dropped,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -61,7 +65,8 @@ class Facts:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Take them from what `to_json` gave."""
         ending = Ending(**data["ending"]) if data["ending"] else None
-        return cls(data["end"], data["frequency"], tuple(data["latency"]), data["wall_seconds"], ending)
+        latency, dropped = tuple(data["latency"]), data["messages_dropped"]
+        return cls(data["end"], data["frequency"], latency, data["wall_seconds"], ending, dropped)
 
 
 class Result:
@@ -159,6 +164,11 @@ class Result:
     def pool(self) -> pd.DataFrame:
         """Pages that changed hands: time_cycles, time_us, vm, what, pages, level, host_free."""
         return self.table("pool")
+
+    @property
+    def messages(self) -> pd.DataFrame:
+        """What monitors and host said: time_cycles, time_us, vm, from, to, what, pages, cycles."""
+        return self.table("messages")
 
     @property
     def waits(self) -> pd.DataFrame:

@@ -94,6 +94,9 @@ _SUMMARY: Final[Mapping[str, Callable[[VmOutcome], Any]]] = {
     "dirty_walks": lambda vm: vm.counters["dirty_walks"],
     "ad_updates": lambda vm: vm.counters["ad_updates"],
     "walk_refs": lambda vm: vm.refs[:, :, : SERVED.index("PWC")].sum(),
+    "l2_tlb_cycles": lambda vm: _cycles(vm, "l2_tlb"),
+    "walk_guest_cycles": lambda vm: _cycles(vm, "walk_guest"),
+    "walk_nested_cycles": lambda vm: _cycles(vm, "walk_nested"),
     "walk_cycles": lambda vm: _cycles(vm, "walk_guest", "walk_nested"),
     "guest_faults": lambda vm: vm.guest_faults,
     "guest_fault_cycles": lambda vm: _cycles(vm, "guest_fault"),
@@ -115,6 +118,9 @@ _SUMMARY: Final[Mapping[str, Callable[[VmOutcome], Any]]] = {
     "pool_frames": lambda vm: vm.memory.get("pool", 0),
     "start_cycle": lambda vm: vm.start,
     "finish_cycle": lambda vm: vm.finish,
+    "software_tlb_hits": lambda vm: vm.figures.get("software_tlb_hits", 0),
+    "software_tlb_misses": lambda vm: vm.figures.get("software_tlb_misses", 0),
+    "software_tlb_saved_cycles": lambda vm: vm.figures.get("software_tlb_saved_cycles", 0),
 }
 
 
@@ -177,6 +183,31 @@ def _pool(outcome: Outcome) -> Rows:
     ]
 
 
+def _messages(outcome: Outcome) -> Rows:
+    names = {vm.index: vm.name for vm in outcome.vms}
+    return [
+        (
+            each.time,
+            each.time * 10**6 / outcome.frequency,
+            names[each.vm],
+            *(("host", "monitor") if each.kind.from_host else ("monitor", "host")),
+            each.kind.name.lower(),
+            each.pages,
+            each.cycles,
+        )
+        for each in outcome.messages
+    ]
+
+
+def _shadow(outcome: Outcome) -> Rows:
+    return [
+        (vm.name, name.removeprefix("shadow_"), count)
+        for vm in outcome.vms
+        for name, count in vm.figures.items()
+        if name.startswith("shadow_")
+    ]
+
+
 def _waits(outcome: Outcome) -> Rows:
     return [
         (vm.name, cause, count, vm.cycles.get(cause, 0))
@@ -227,6 +258,20 @@ TABLES: Final[Mapping[str, tuple[Mapping[str, str], Callable[[Outcome], Rows]]]]
             },
             _pool,
         ),
+        "messages": (
+            {
+                "time_cycles": _INT,
+                "time_us": "float64",
+                "vm": _STR,
+                "from": _STR,
+                "to": _STR,
+                "what": _STR,
+                "pages": _INT,
+                "cycles": _INT,
+            },
+            _messages,
+        ),
+        "shadow": ({"vm": _STR, "what": _STR, "count": _INT}, _shadow),
         "waits": ({"vm": _STR, "cause": _STR, "count": _INT, "cycles": _INT}, _waits),
         "fault_latency": ({"vm": _STR, "cycles": _INT, "count": _INT}, _fault_latency),
     }

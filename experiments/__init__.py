@@ -1,0 +1,1 @@
+"""Experiments: each folder has a sweep and its figure. ``python -m experiments`` makes what is out of date."""

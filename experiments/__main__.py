@@ -1,0 +1,61 @@
+"""Make the figures of all experiments, or of those named, again: only what is out of date.
+
+    python -m experiments [NAME]… [--all]
+
+A figure is drawn from the table in ``results/NAME``; nothing is simulated for it unless the table is not that of the
+sweep any more: points were changed, or the model was. An experiment that keeps no such table is made as a whole.
+"""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from vmsim.errors import InputError, nearest
+from vmsim.sweeps.experiment import Experiment
+
+HERE: Final = Path(__file__).resolve().parent
+
+
+def experiments() -> dict[str, Experiment]:
+    """Return all experiments by name."""
+    return {path.parent.name: Experiment(path.parent) for path in sorted(HERE.glob("*/figure.py"))}
+
+
+def refresh(experiment: Experiment, *, all_: bool = False) -> str:
+    """Make what is out of date of an experiment; return what was done."""
+    kept = experiment.file.is_file()
+    is_run = kept and experiment.is_run()
+    if (is_run or not kept) and experiment.is_drawn() and not all_:
+        return "up to date"
+    figure: dict[str, Any] = runpy.run_path(str(experiment.folder / "figure.py"))
+    if is_run:
+        figure["paint"]()
+        return "drawn"
+    figure["main"]()
+    if not experiment.file.is_file():
+        made = sorted(path for path in experiment.results.iterdir() if path.is_file() and path.name != "figure.json")
+        experiment.stamp(*made)
+    return "simulated and drawn"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("names", nargs=-1)
+@click.option("--all", "all_", is_flag=True, help="Draw figures that are up to date, too.")
+def main(names: tuple[str, ...], all_: bool) -> None:
+    """Make the figures of all experiments, or of NAMES, again: only what is out of date."""
+    known = experiments()
+    for name in names or known:
+        if name not in known:
+            raise click.ClickException(f"There is no experiment {name!r}. {nearest(name, known)}")
+        try:
+            click.echo(f"{name}: {refresh(known[name], all_=all_)}")
+        except InputError as error:
+            raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m experiments")

@@ -1,0 +1,147 @@
+"""Are tables and figures of the experiments those of their sweeps, and made again only when something has changed?"""
+
+import shutil
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from experiments.__main__ import experiments, refresh
+from vmsim.errors import InputError
+from vmsim.sweeps.experiment import Experiment
+
+NAMES = ["first-light", "footprint", "pool"]
+AGAIN = "run: rm -r runs/{0}; python experiments/{0}/figure.py"
+SWEEP = """
+[base.host]
+memory = "64MiB"
+[[base.vm]]
+name = "vm"
+memory = "8MiB"
+mode = "ept"
+workload = { kind = "sequential", footprint = "1MiB", accesses = 512, stride = "4KiB" }
+[axes]
+"host.pool.batch" = [64, 128]
+"""
+FIGURE = """
+from pathlib import Path
+from vmsim.analysis.style import figure
+from vmsim.sweeps.experiment import Experiment
+EXPERIMENT = Experiment(Path(__file__).parent)
+def paint():
+    with figure() as (fig, ax):
+        ax.plot(EXPERIMENT.table()["exits"])
+        return EXPERIMENT.save(fig, "exits")
+def main():
+    EXPERIMENT.run(jobs=1)
+    paint()
+"""
+
+
+def test_these_are_found() -> None:
+    assert {*NAMES} <= {*experiments()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_table_is_that_of_the_sweep_and_the_figure_that_of_the_table(name: str) -> None:
+    experiment = experiments()[name]
+    assert experiment.is_run(), AGAIN.format(name)
+    assert experiment.is_drawn(), "run: make figures"
+
+
+@pytest.mark.parametrize(("name", "first", "step"), [("first-light", 3, 4), ("footprint", 1, 50), ("pool", 5, 30)])
+def test_points_simulated_again_give_the_rows_that_the_table_has(name: str, first: int, step: int) -> None:
+    from vmsim.record.result import Result
+    from vmsim.record.tables import TABLES
+    from vmsim.simulation import simulate
+
+    experiment = experiments()[name]
+    table = experiment.table().set_index("point")
+    points = [*islice(experiment.sweep.points(), first, None, step)]
+    assert points
+    for point in points:
+        made = Result(point.scenario, simulate(point.scenario)).summary.astype(object)
+        found = table.loc[[point.identity], [*TABLES["summary"][0]]].reset_index(drop=True).astype(object)
+        pd.testing.assert_frame_equal(made, found, obj=f"{name}, {point.values}; {AGAIN.format(name)}")
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Experiment:
+    folder = tmp_path / "experiments" / "exits"
+    folder.mkdir(parents=True)
+    (folder / "sweep.toml").write_text(SWEEP)
+    (folder / "figure.py").write_text(FIGURE)
+    return Experiment(folder)
+
+
+def test_only_what_is_out_of_date_is_made_again(experiment: Experiment) -> None:
+    with pytest.raises(InputError, match="no such table"):
+        experiment.table()
+    assert refresh(experiment) == "simulated and drawn"
+    assert refresh(experiment) == "up to date"
+    assert [len(experiment.table()), experiment.is_run(), experiment.is_drawn()] == [2, True, True]
+    before = experiment.file.read_bytes(), (experiment.results / "exits.png").read_bytes()
+
+    (experiment.results / "exits.pdf").unlink()
+    assert refresh(experiment) == "drawn"
+    (experiment.folder / "figure.py").write_text(FIGURE + "# other\n")
+    assert refresh(experiment) == "drawn"
+    assert refresh(experiment) == "up to date"
+    assert refresh(experiment, all_=True) == "drawn"
+    (experiment.results / "figure.json").write_text("[]")
+    assert refresh(experiment) == "drawn"
+    assert before == (experiment.file.read_bytes(), (experiment.results / "exits.png").read_bytes())
+
+
+def test_a_clone_without_the_store_simulates_nothing(experiment: Experiment) -> None:
+    refresh(experiment)
+    shutil.rmtree(experiment.store)
+    fresh = Experiment(experiment.folder)
+    (experiment.results / "exits.png").unlink()
+    assert refresh(fresh) == "drawn"
+    assert not experiment.store.exists()
+
+
+def test_a_changed_sweep_runs_only_its_new_points(experiment: Experiment) -> None:
+    refresh(experiment)
+    old = experiment.table()
+    (experiment.folder / "sweep.toml").write_text(SWEEP.replace("[64, 128]", "[128, 256]"))
+    changed = Experiment(experiment.folder)
+    assert not changed.is_run()
+    events: list[dict[str, object]] = []
+    table = changed.run(jobs=1, listener=events.append)
+    assert len([event for event in events if event["event"] == "done"]) == 1
+    assert table["host.pool.batch"].tolist() == [128, 256]
+    assert table["point"][0] == old["point"][1]
+    assert refresh(Experiment(experiment.folder)) == "drawn"
+
+
+def test_a_point_that_fails_leaves_the_table_as_it_was(experiment: Experiment) -> None:
+    refresh(experiment)
+    before = experiment.file.read_bytes()
+    large = SWEEP.replace('memory = "64MiB"', 'memory = "4MiB"').replace("1MiB", "7MiB").replace("512", "1792")
+    (experiment.folder / "sweep.toml").write_text(large)
+    with pytest.raises(InputError, match="did not run to its end"):
+        Experiment(experiment.folder).run(jobs=1)
+    assert experiment.file.read_bytes() == before
+
+
+def test_one_without_a_table_is_made_again_when_its_files_change(experiment: Experiment) -> None:
+    """It simulates in its own way and keeps what it likes."""
+    made = "from pathlib import Path\ndef main():\n    out = Path({!r})\n    out.mkdir(parents=True, exist_ok=True)\n"
+    text = made.format(str(experiment.results)) + "    (out / 'own.csv').write_text('a')\n"
+    (experiment.folder / "figure.py").write_text(text)
+    assert refresh(experiment) == "simulated and drawn"
+    assert refresh(experiment) == "up to date"
+    (experiment.results / "own.csv").write_text("b")
+    assert refresh(experiment) == "simulated and drawn"
+    (experiment.folder / "sweep.toml").write_text(SWEEP + "# other\n")
+    assert refresh(experiment) == "simulated and drawn"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_figure_has_its_parts(name: str, figure_of: Callable[[str], SimpleNamespace]) -> None:
+    assert {"data", "draw", "paint", "main"} <= vars(figure_of(name)).keys()

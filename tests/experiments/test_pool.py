@@ -1,0 +1,78 @@
+"""Does the pool figure's message hold?"""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from vmsim.scenario.cpu_files import load_cpu
+
+COST = load_cpu("skylake-x").cost
+RARE = 1024  # the maximum that lets every refill in whole
+
+
+@pytest.fixture(scope="module")
+def table(figure_of: Callable[[str], SimpleNamespace]) -> pd.DataFrame:
+    made: pd.DataFrame = figure_of("pool").data()
+    return made
+
+
+@pytest.fixture(scope="module")
+def p99(table: pd.DataFrame) -> pd.Series:
+    """Return cycles by pool_max, pool_min, batch."""
+    return table.set_index(["pool_max", "pool_min", "batch"])["p99_cycles"]
+
+
+def alone(p99: pd.Series) -> int:
+    return int(p99.min())
+
+
+def refill(batch: int) -> int:
+    """Return the cycles from the call to the pages, as the model's costs have it."""
+    return COST.message + COST.grant_fixed + batch * (COST.grant_page + COST.zero_page)
+
+
+def test_an_empty_pool_costs_a_fault_the_whole_refill(p99: pd.Series) -> None:
+    for maximum, minimum, batch in p99.index:
+        if minimum == 0 and min(maximum, batch) < 100:
+            assert p99[maximum, 0, batch] == alone(p99) + refill(batch)
+
+
+def test_a_larger_minimum_never_makes_it_worse(p99: pd.Series) -> None:
+    for _, column in p99.groupby(["pool_max", "batch"]):
+        assert column.sort_index(level="pool_min").is_monotonic_decreasing
+
+
+def test_where_the_maximum_binds_a_larger_refill_is_a_longer_wait(p99: pd.Series) -> None:
+    tight = p99[p99.index.get_level_values("pool_max") < 100]
+    for _, row in tight.groupby(["pool_max", "pool_min"]):
+        assert row.sort_index(level="batch").is_monotonic_increasing
+    assert p99[32, 32, 512] > 20 * alone(p99)
+
+
+def test_a_minimum_that_outlasts_the_refill_hides_it(p99: pd.Series) -> None:
+    """A fault costs no less than what the guest's kernel, the exit and the monitor take."""
+    between = alone(p99) + COST.fault_delivery + COST.guest_fault
+    for maximum, minimum, batch in p99.index:
+        if (minimum - 1) * between > refill(batch) and minimum + batch <= maximum:
+            assert p99[maximum, minimum, batch] == alone(p99)
+
+
+def test_refills_rarer_than_one_in_a_hundred_faults_do_not_show(p99: pd.Series) -> None:
+    for batch in (128, 256, 512):
+        assert p99[RARE, 0, batch] == alone(p99)
+        assert p99[32, 0, batch] > 20 * alone(p99)
+
+
+def test_the_figure_has_a_panel_for_each_maximum_and_a_number_in_each_cell(
+    figure_of: Callable[[str], SimpleNamespace], table: pd.DataFrame
+) -> None:
+    from vmsim.analysis import style
+
+    with style.figure(columns=3, sharey=True) as (_, axes):
+        figure_of("pool").draw(table, axes)
+        numbers = [[text for text in ax.texts if text.get_text() != "min > max"] for ax in axes]
+        assert [ax.get_title() for ax in axes] == ["pool.max = 32", "pool.max = 64", "pool.max = 1024"]
+        assert [len(texts) for texts in numbers] == [5 * 7, 6 * 7, 6 * 7]
+        assert sum(len(texts) for texts in numbers) == len(table)
