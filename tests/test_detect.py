@@ -4,7 +4,9 @@ The texts are what Linux writes in /proc/cpuinfo on such machines, cut down to t
 """
 
 import json
+import platform
 import struct
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -173,10 +175,12 @@ def test_a_machine_that_is_no_x86_is_refused() -> None:
             detect(text)
 
 
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() not in ("x86_64", "i686"), reason="there is no x86 CPU under Linux"
+)
 def test_the_command_looks_at_this_machine() -> None:
     result = CliRunner().invoke(command, ["--detect", "--json"])
-    if isinstance(result.exception, InputError):
-        pytest.skip(str(result.exception))  # no Linux on x86 here
+    assert result.exception is None
     found = json.loads(result.output)
     assert found["nearest_preset"] in {*cpu_names(), None}
     assert found["unknown"]

@@ -95,9 +95,9 @@ def input_digests(scenario: Scenario) -> dict[str, str]:
         A trace does not exist.
     """
     traces = {vm.workload.path for vm in scenario.vms if isinstance(vm.workload, Trace)}
-    digests = {path: sha256(find(path, scenario.base)) for path in sorted(traces)}
+    digests = {path: sha256(find(path, scenario.folder)) for path in sorted(traces)}
     if scenario.host.cpu not in cpu_names():
-        digests[scenario.host.cpu] = sha256(scenario.base / scenario.host.cpu)
+        digests[scenario.host.cpu] = sha256(scenario.folder / scenario.host.cpu)
     return digests
 
 

@@ -23,7 +23,8 @@ from vmsim.monitor.shadow import Shadow
 from vmsim.monitor.shadow_check import problems_of
 
 if TYPE_CHECKING:
-    from vmsim.simulation import Simulation, VirtualMachine
+    from vmsim.simulation import Simulation
+    from vmsim.virtual_machine import VirtualMachine
 
 __all__ = ["BrokenInvariant", "check_invariants"]
 

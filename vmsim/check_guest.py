@@ -15,7 +15,7 @@ from vmsim.machine.memory import read_word
 from vmsim.machine.tables import host_address
 
 if TYPE_CHECKING:
-    from vmsim.simulation import VirtualMachine
+    from vmsim.virtual_machine import VirtualMachine
 
 __all__ = ["check_guest", "gather", "gather_all"]
 

@@ -2,337 +2,29 @@
 
 from __future__ import annotations
 
-import gc
 import time
-from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import simpy
-from numpy.typing import NDArray
 
 from vmsim.clock import Clock
-from vmsim.guest.frames import GuestFrames, GuestMemoryError
-from vmsim.guest.kernel import INIT, GuestKernel
-from vmsim.guest.mmu import HardwareMmu
-from vmsim.guest.process import LINUX_PCIDS
+from vmsim.guest.frames import GuestMemoryError
 from vmsim.hardware import Hardware
-from vmsim.host.bare import BareFrames
 from vmsim.host.memory import HostMemory
-from vmsim.host.pool import PagePool, reclaimer
+from vmsim.host.pool import reclaimer
 from vmsim.host.scheduler import Scheduler
-from vmsim.machine.buddy import State
-from vmsim.machine.formats import EPT, NPT, PAGE_SHIFT
-from vmsim.machine.layout import Count, make_vm
+from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.tags import Tags
-from vmsim.machine.vcpu import run
-from vmsim.monitor.paired import Paired
 from vmsim.monitor.paired_layout import PairedHost
-from vmsim.monitor.paired_process import PairedFrames, PairedMmu
-from vmsim.monitor.paired_space import limit_of
-from vmsim.monitor.shadow import FIRST_FRAMES, Shadow
-from vmsim.monitor.tdp import BackingError, Tdp
+from vmsim.monitor.tdp import BackingError
 from vmsim.record.messages import MessageLog
-from vmsim.record.outcome import Ending, Outcome, Transfer, VmOutcome
-from vmsim.scenario.cpu import Cpu
-from vmsim.scenario.model import Scenario, Vm
+from vmsim.record.outcome import Ending, Outcome, Transfer
+from vmsim.scenario import Scenario
 from vmsim.units import format_size
-from vmsim.vcpu import WAITS, Vcpu
+from vmsim.virtual_machine import Progress, VirtualMachine
 from vmsim.workloads import Stream, open_stream
 
 __all__ = ["Progress", "Simulation", "simulate"]
-
-Process = Generator[simpy.Event, Any, None]
-Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
-    """What has been counted of a VM up to some moment."""
-
-    time: int
-    registers: NDArray[Any]
-    cycles: Counter[str]
-    waits: Counter[str]
-    exits: Counter[str]
-    exit_cycles: Counter[str]
-    latency: Counter[int]
-    guest_faults: int
-    figures: Counter[str]
-
-
-class VirtualMachine:
-    """A VM from start to end: registers, vCPU, guest kernel and, unless it runs bare, monitor and page pool."""
-
-    def __init__(self, simulation: Simulation, spec: Vm, stream: Stream, progress: Progress | None) -> None:
-        self.simulation = simulation
-        self.spec = spec
-        self.stream = stream
-        self.registers = make_vm()
-        self.registers["levels"] = spec.guest_levels
-        self.registers["compute"] = spec.workload.compute
-        self.spaces = simulation.tags.spaces(
-            self.registers,
-            spec.index,
-            tags=spec.tags,
-            apart=None if not spec.pcid else "tag" if spec.mode == "shadow" else "pcid",
-        )
-        self.vcpu = Vcpu(
-            simulation.env,
-            simulation.hardware,
-            simulation.scheduler,
-            self.registers,
-            stream,
-            spaces=self.spaces,
-            index=spec.index,
-            quantum=simulation.scenario.quantum,
-            switch_cycles=simulation.scenario.cpu.cost.context_switch,
-            progress=(lambda done: progress(spec.name, done, stream.accesses)) if progress else lambda _: None,
-            boundary=simulation.boundary,
-        )
-        self.pool: PagePool | None = None
-        self.monitor: Tdp | Shadow | None = None
-        if not spec.bare:
-            self._add_monitor()
-        self.frames: GuestFrames | BareFrames | PairedFrames = (
-            GuestFrames(spec.pages, self.monitor, owner=spec.index)
-            if self.monitor
-            else BareFrames(simulation.host, owner=spec.index)
-        )
-        mmu: HardwareMmu | PairedMmu | Shadow = HardwareMmu(simulation.hardware.memory, self.spaces, self.registers)
-        if isinstance(self.monitor, Shadow):
-            mmu = self.monitor
-        if simulation.paired and isinstance(self.frames, BareFrames) and spec.mode == "paired":
-            form = EPT(ad_bits=simulation.scenario.cpu.ept_ad)
-            mmu = PairedMmu(mmu, simulation.paired, spec.paired.layout, form, owner=spec.index)
-            self.frames = PairedFrames(self.frames, simulation.paired, spec.paired.layout)
-        self.kernel = GuestKernel(
-            simulation.hardware.memory,
-            mmu,
-            self.frames,
-            levels=spec.guest_levels,
-            pcids=LINUX_PCIDS if spec.pcid else 0,
-            page_order=spec.guest_order,
-            costs=simulation.scenario.cpu.cost,
-        )
-        if isinstance(self.monitor, Shadow):
-            self.monitor.deliver = self.kernel.page_fault
-        self.start = 0  # until it does
-        self.finish: int | None = None
-        self.gone = False
-        self.ending: Ending | None = None
-        self.memory: dict[str, int] = {}
-        self._warm: _Snapshot | None = None
-
-    def populate(self) -> None:
-        """Back the VM's memory and map its workload's footprint before the clock starts.
-
-        Raises
-        ------
-        BackingError, GuestMemoryError
-            The host's memory, or the guest's, does not suffice.
-        """
-        if self.monitor:
-            root = self.simulation.host.take(self.spec.index, 1, State.TABLE)
-            if not len(root):
-                raise BackingError
-            self.monitor.install(int(root[0]))
-            self.monitor.populate()
-        if isinstance(self.monitor, Shadow):
-            pages = self.simulation.host.take(self.spec.index, FIRST_FRAMES, State.POOL)
-            if len(pages) < FIRST_FRAMES:
-                raise BackingError
-            self.monitor.provide(pages.tolist())
-        for _ in self.kernel.boot(self.vcpu):
-            raise BackingError  # it would have to wait
-        if isinstance(self.monitor, Shadow):
-            self.monitor.forget()
-            self.vcpu.forgive()
-        try:
-            self.kernel.populate(*self.stream.footprint())
-        except GuestMemoryError:
-            if self.monitor:
-                raise
-            raise BackingError from None
-
-    @property
-    def pairs(self) -> list[tuple[int, int, int, int]]:
-        """(KPT, EPT, levels, limit) of each address space that is mapped twice; roots as hpas."""
-        paired, spec = self.simulation.paired, self.spec
-        if paired is None or spec.mode != "paired":
-            return []
-        if isinstance(self.monitor, Paired):
-            return [(self.monitor.space.kpt, self.monitor.root, spec.host_levels, limit_of(spec.host_levels))]
-        if spec.paired.layout == "separate":
-            return []
-        roots = [process.space.root for process in self.kernel.processes.values()]
-        halves = [paired.pair_of(spec.paired.layout, root >> PAGE_SHIFT) for root in roots]
-        end = 1 << (PAGE_SHIFT + 9 * spec.guest_levels)
-        return [(kpt << PAGE_SHIFT, ept << PAGE_SHIFT, spec.guest_levels, end) for kpt, ept in halves]
-
-    def live(self) -> Process:
-        """Start, run the workload, and give everything back."""
-        env = self.simulation.env
-        yield env.timeout(self.spec.start)
-        self.start = env.cycle
-        yield from self.vcpu.enter()
-        try:
-            if self.spec.populate == "lazy":
-                if self.monitor:
-                    yield from self.monitor.create(self.vcpu)
-                yield from self.kernel.boot(self.vcpu)
-            warmup = self.simulation.scenario.warmup_accesses(self.stream.accesses)
-            pauses = [warmup] if warmup else []
-            yield from self.vcpu.replay(self.kernel, self.monitor, pauses, self._warmed)
-        except GuestMemoryError:
-            self.ending = self._guest_out_of_memory()
-        yield self.vcpu.settle()
-        self.finish = env.cycle
-        self.memory = self.simulation.host.count(self.spec.index)
-        self.simulation.boundary(f"the end of {self.spec.name}")
-        self.vcpu.leave()
-        yield from self._give_back()
-        self.simulation.boundary(f"what {self.spec.name} had was given back")
-
-    def outcome(self) -> VmOutcome:
-        """Return the figures of the VM, its warm-up subtracted."""
-        last = self._snapshot()
-        first = self._warm or _Snapshot(
-            self.start, make_vm(), Counter(), Counter(), Counter(), Counter(), Counter(), 0, Counter()
-        )
-        now, then = last.registers[0], first.registers[0]
-        counts = {count.name.lower(): int((now["counters"] - then["counters"])[count]) for count in Count}
-        refs = now["refs"] - then["refs"]
-        cycles = {cause: last.cycles[cause] - first.cycles[cause] for cause in last.cycles}
-        nested = int((refs[:, 1:].sum(axis=(0, 1)) * self.simulation.served_cycles).sum())
-        nested += (counts["ntlb_hits"] + counts["ntlb_misses"]) * self.simulation.scenario.cpu.ntlb.cycles
-        return VmOutcome(
-            name=self.spec.name,
-            index=self.spec.index,
-            group=self.spec.group,
-            mode=self.spec.mode,
-            workload=self.stream.name,
-            start=first.time,
-            finish=last.time,
-            finished=self.finish is not None and self.ending is None,
-            counters={name: value for name, value in counts.items() if not name.endswith("_cycles")},
-            refs=refs,
-            pwc=now["pwc"] - then["pwc"],
-            data=now["data_refs"] - then["data_refs"],
-            cycles={
-                "compute": counts["compute_cycles"] + cycles.pop("compute"),
-                "data": counts["data_cycles"],
-                "l2_tlb": counts["l2_tlb_cycles"],
-                "walk_guest": int(now["walk_cycles"] - then["walk_cycles"]) - nested,
-                "walk_nested": nested,
-                **cycles,
-            },
-            exits={
-                reason: (last.exits[reason] - first.exits[reason], last.exit_cycles[reason] - first.exit_cycles[reason])
-                for reason in last.exits
-            },
-            waits={cause: last.waits[cause] - first.waits[cause] for cause in WAITS},
-            fault_latency=dict(sorted((last.latency - first.latency).items())),
-            guest_faults=last.guest_faults - first.guest_faults,
-            memory=self.memory or self.simulation.host.count(self.spec.index),
-            figures={name: last.figures[name] - first.figures[name] for name in last.figures},
-        )
-
-    def _add_monitor(self) -> None:
-        simulation, spec = self.simulation, self.spec
-        costs = simulation.scenario.cpu.cost
-        self.pool = PagePool(
-            simulation.env,
-            simulation.host,
-            spec.pool,
-            costs,
-            owner=spec.index,
-            name=spec.name,
-            log=simulation.transfers.append,
-            messages=simulation.messages,
-        )
-        if simulation.paired and spec.mode == "paired":
-            self.monitor = Paired(
-                simulation.paired,
-                self.registers,
-                self.pool,
-                EPT(ad_bits=simulation.scenario.cpu.ept_ad),
-                layout=spec.paired.layout,
-                flush=self.spaces.flush_nested,
-                owner=spec.index,
-                pages=spec.pages,
-                levels=spec.host_levels,
-                page_order=spec.host_order,
-                costs=costs,
-                chunk=spec.fill_chunk,
-            )
-            return
-        tables = Tdp(
-            simulation.hardware.memory,
-            make_vm() if spec.mode == "shadow" else self.registers,
-            simulation.host,
-            self.pool,
-            NPT if spec.mode == "npt" else EPT(ad_bits=simulation.scenario.cpu.ept_ad),
-            owner=spec.index,
-            pages=spec.pages,
-            levels=spec.host_levels,
-            page_order=spec.host_order,
-            costs=costs,
-            chunk=spec.fill_chunk,
-            reason="NPF" if spec.mode == "npt" else "EPT_VIOLATION",
-        )
-        self.monitor = tables
-        if spec.mode == "shadow":
-            self.monitor = Shadow(
-                simulation.hardware.memory,
-                self.registers,
-                tables,
-                spec=spec.shadow,
-                chunk=spec.fill_chunk,
-                entries=spec.software_tlb,
-                costs=costs,
-                spaces=self.spaces,
-            )
-
-    def _warmed(self) -> None:
-        """Remember the figures so far: the warm-up ends here."""
-        self._warm = self._snapshot()
-
-    def _snapshot(self) -> _Snapshot:
-        monitor = self.monitor
-        return _Snapshot(
-            self.vcpu.now if self.finish is None else self.finish,
-            self.registers.copy(),
-            self.vcpu.time_by_cause(),
-            self.vcpu.waits.copy(),
-            monitor.exits.copy() if monitor else Counter(),
-            monitor.exit_cycles.copy() if monitor else Counter(),
-            monitor.latency.copy() if monitor else Counter(),
-            self.kernel.faults,
-            Counter(monitor.figures() if isinstance(monitor, Shadow) else {}),
-        )
-
-    def _give_back(self) -> Process:
-        """Return all memory to the host; forget what the cores keep of the VM."""
-        simulation = self.simulation
-        self.spaces.close()
-        self.gone = True
-        if self.pool:
-            yield from self.pool.close()
-        pages = simulation.host.give_all(self.spec.index)
-        simulation.log("return", self.spec.name, pages)
-
-    def _guest_out_of_memory(self) -> Ending:
-        made = int(self.registers["counters"][0, Count.ACCESSES])
-        message = (
-            f"VM {self.spec.name} ran out of its own memory ({format_size(self.spec.memory)}) after {made} of "
-            f"{self.stream.accesses} accesses: its kernel asked for a page of {self.spec.guest_page} and had none. "
-            f"Give it more memory, or a smaller workload."
-        )
-        return Ending(self.vcpu.now, self.spec.name, f"a guest page of {self.spec.guest_page}", message)
 
 
 class Simulation:
@@ -429,7 +121,7 @@ class Simulation:
     def _streams(self) -> list[Stream]:
         scenario = self.scenario
         return [
-            open_stream(vm.workload, base=scenario.base, memory=vm.memory, seed=_seed(scenario.seed, vm.index))
+            open_stream(vm.workload, folder=scenario.folder, memory=vm.memory, seed=_seed(scenario.seed, vm.index))
             for vm in scenario.vms
         ]
 
@@ -442,7 +134,7 @@ class Simulation:
             except BackingError:
                 return self._cannot_back(vm)
             except GuestMemoryError:
-                return vm._guest_out_of_memory()
+                return vm.out_of_memory()
         self.boundary("the start")
         return None
 
@@ -499,73 +191,8 @@ def simulate(scenario: Scenario, *, check: bool = False, progress: Progress | No
         `check` was asked for and something that must always hold does not.
     """
     from vmsim.check import check_invariants
+    from vmsim.warm import warm_for
 
-    warm(scenario.cpu, shadow=any(vm.mode == "shadow" for vm in scenario.vms))
+    warm_for(scenario)
     simulation = Simulation(scenario, check=check_invariants if check else None, progress=progress)
     return simulation.run()
-
-
-_REHEARSAL = """
-[host]
-cpu = "yardstick"
-memory = "64MiB"
-what_if = true
-pool = { min = 1, max = 8, batch = 8 }
-[[vm]]
-name = "nested"
-memory = "1MiB"
-mode = "ept"
-workload = { kind = "sequential", footprint = "64KiB", stride = "4KiB", accesses = 16 }
-[[vm]]
-name = "bare"
-memory = "1MiB"
-mode = "native"
-workload = { kind = "sequential", footprint = "64KiB", stride = "4KiB", accesses = 16 }
-"""
-_SHADOW_REHEARSAL = """
-[[vm]]
-name = "shadowed"
-memory = "1MiB"
-mode = "shadow"
-shadow = { preset = "plex86", fill = "eager" }
-workload = { kind = "sequential", footprint = "64KiB", stride = "4KiB", accesses = 16 }
-"""
-
-
-def warm(cpu: Cpu, *, shadow: bool = False) -> None:
-    """Compile every kernel for a CPU's geometry, or load it from the cache, by a run too small to notice.
-
-    With `shadow`, those of shadow monitors too, which no geometry changes.
-    """
-    scenario = Scenario.from_toml(_REHEARSAL + (_SHADOW_REHEARSAL if shadow else ""))
-    hardware = Hardware.of(cpu, cores=1, frames=scenario.host.memory >> PAGE_SHIFT)
-    rehearsal = Simulation(scenario, hardware=hardware)
-    bare = rehearsal.vms[1]
-    with _uncollected():
-        bare.populate()
-        for _ in bare.kernel.unmap(bare.vcpu, INIT, int(bare.stream.footprint()[0][0]), 1 << PAGE_SHIFT):
-            raise AssertionError("a bare kernel waits for nothing to unmap")
-        for vm in rehearsal.vms:
-            if isinstance(vm.monitor, Shadow):
-                vm.monitor.rehearse()
-        rehearsal.run()
-
-
-def warm_core(cpu: Cpu) -> None:
-    """Compile, or load from the cache, what depends on a CPU's geometry alone: a vCPU's run and all it calls."""
-    hardware = Hardware.of(cpu, cores=1, frames=1)
-    nothing = [np.zeros(0, dtype) for dtype in (np.int64, np.int32, np.uint8)]
-    with _uncollected():
-        run(hardware.cores, 0, hardware.llc, make_vm(), hardware.memory, *nothing, 0, 0, 0)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Hold the garbage collector: a compiler makes much and drops little, so collecting takes a tenth of its time."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()

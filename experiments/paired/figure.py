@@ -27,8 +27,7 @@ from vmsim.machine.formats import EPT
 from vmsim.machine.memory import physical_memory
 from vmsim.monitor.paired_layout import PairedHost, price
 from vmsim.monitor.paired_space import PairedSpace
-from vmsim.scenario import Cpu
-from vmsim.scenario.model import Marks
+from vmsim.scenario import Cpu, Marks
 from vmsim.scenario.paired import Layout
 from vmsim.sweeps import Sweep, read_results, run_sweep
 

@@ -122,6 +122,8 @@ def test_empty_tables_make_empty_figures() -> None:
     for draw, table in DRAWN:
         with style.figure() as (_, ax):
             draw(table.iloc[:0], ax)
+            assert not ax.patches
+            assert not any(len(line.get_xdata()) for line in ax.lines)
 
 
 def test_colours_are_those_of_okabe_and_ito() -> None:

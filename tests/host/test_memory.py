@@ -19,7 +19,7 @@ from tests.simulation.small import scenario, vm
 from vmsim.clock import Clock
 from vmsim.host.memory import HOST, HostMemory
 from vmsim.machine.buddy import MAX_ORDER, NO_FRAME, State
-from vmsim.scenario.model import Marks
+from vmsim.scenario import Marks
 
 with (files("vmsim.validation") / "data" / "linux_watermarks.csv").open(encoding="utf-8") as lines:
     RULES = list(csv.DictReader(lines))

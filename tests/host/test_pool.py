@@ -16,8 +16,7 @@ from vmsim.host.pool import PagePool, reclaimer
 from vmsim.machine.buddy import State
 from vmsim.record.messages import Kind, MessageLog
 from vmsim.record.outcome import Transfer
-from vmsim.scenario import Cpu
-from vmsim.scenario.model import Marks
+from vmsim.scenario import Cpu, Marks
 from vmsim.scenario.tables import Pool
 
 MESSAGE, GRANT_FIXED, GRANT_PAGE, RECLAIM_FIXED, RECLAIM_PAGE = (

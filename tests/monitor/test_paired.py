@@ -22,10 +22,9 @@ from tests.simulation.small import (
     touches,
     vm,
 )
-from tests.simulation.test_contract import CASES, MIB, ORDER, Case, Words, kept, resolve
+from tests.simulation.test_contract import CASES, MIB, Case, Words, keep_the_contract
 from vmsim.check import BrokenInvariant, check_invariants
 from vmsim.errors import InputError
-from vmsim.machine.buddy import State
 from vmsim.monitor.paired import Paired
 from vmsim.scenario import Scenario
 from vmsim.simulation import Simulation
@@ -42,8 +41,12 @@ class PairedCase(Case):
         return f"{self.layout}-{'vm' if self.guest else 'process'}-{super().__str__()}"
 
     @property
-    def violations(self) -> int:
-        return super().violations if self.guest else 0
+    def nested(self) -> bool:
+        return self.guest
+
+    @property
+    def exits(self) -> dict[str, int]:
+        return {"EPT_VIOLATION": self.violations} if self.guest else {}
 
     def scenario(self) -> Any:
         what = super().scenario()
@@ -69,44 +72,7 @@ def cases() -> list[PairedCase]:
 
 @pytest.mark.parametrize("case", cases(), ids=str)
 def test_a_paired_process_translates_faults_and_gives_back(case: PairedCase) -> None:
-    seen = []
-
-    def at_boundary(simulation: Simulation, where: str) -> None:
-        check_invariants(simulation, where)
-        if not where.startswith("the end of"):
-            return
-        machine = simulation.vms[0]
-        frames, pfns = simulation.host.frames, set()
-        for number in range(case.pages):
-            size = PAGE << ORDER[case.guest_page]
-            for offset in (0, 0x7F8, size - 8):
-                found = resolve(simulation, machine, BASE + number * size + offset)
-                assert found is not None
-                hpa, guest_level, host_level = found
-                assert hpa % PAGE == offset % PAGE
-                assert guest_level == ORDER[case.guest_page] // 9 + 1
-                assert host_level == (ORDER[case.host_page] // 9 + 1 if case.guest else 0)
-                assert (frames["owner"][hpa // PAGE], frames["state"][hpa // PAGE]) == (0, State.GUEST)
-                pfns.add((hpa // PAGE, number))
-        assert len({pfn for pfn, _ in pfns}) == len(pfns)
-        assert resolve(simulation, machine, BASE + case.pages * size) is None
-        assert list(kept(simulation, machine))
-        seen.append(where)
-
-    simulation, outcome = run(case.scenario(), check=at_boundary, events=2_000_000)
-    assert outcome.ending is None
-    assert seen
-    (figures,) = outcome.vms
-    assert figures.finished
-    assert figures.counters["accesses"] == case.pages
-    assert figures.guest_faults == (case.pages if case.populate == "lazy" else 0)
-    assert {reason: count for reason, (count, _) in figures.exits.items()} == (
-        {"EPT_VIOLATION": case.violations} if case.guest else {}
-    )
-    assert time_adds_up(outcome)
-    assert simulation.host.size - simulation.host.free == case.reserved
-    assert (simulation.host.frames["owner"] == -1).all()
-    assert not list(kept(simulation, simulation.vms[0]))
+    keep_the_contract(case)
 
 
 def paired(layout: str, *, guest: bool = True, name: str = "vm", **keys: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from vmsim.machine.memory import physical_memory
 from vmsim.monitor.paired_check import difference
 from vmsim.monitor.paired_layout import PairedHost
 from vmsim.monitor.paired_space import PairedSpace
-from vmsim.scenario.model import Marks
+from vmsim.scenario import Marks
 
 FRAMES = 1024
 

@@ -22,8 +22,8 @@ from vmsim.machine.tables import BLOCKED, MAPPED
 from vmsim.monitor.paired_check import difference, frames_of_tables
 from vmsim.monitor.paired_layout import PairedHost, figures
 from vmsim.monitor.paired_space import PairedSpace, limit_of
+from vmsim.scenario import Marks
 from vmsim.scenario.cpu import CONFIDENCES, Cpu
-from vmsim.scenario.model import Marks
 
 FRAMES = 1 << 12
 LAYOUTS = ["contiguous", "pointer", "separate"]

@@ -117,7 +117,7 @@ def test_registers_that_lack_nested_paging_turn_auto_to_shadow(tmp_path: Path) -
         "leaf_80000001_ecx = 0x37FB\n"
     )
     (tmp_path / "old.toml").write_text(text)
-    scenario = Scenario.from_toml(SCENARIO.format(cpu="old.toml", mode="auto"), base=tmp_path)
+    scenario = Scenario.from_toml(SCENARIO.format(cpu="old.toml", mode="auto"), folder=tmp_path)
     assert scenario.vms[0].mode == "shadow"
     assert "neither SVM" in scenario.choices["db"].reason
 

@@ -197,7 +197,7 @@ def test_a_cpu_file_inherits_a_preset(tmp_path: Path) -> None:
     assert (cpu.name, cpu.memory.cycles, cpu.tlb) == ("mine", 300, Cpu.load("skylake-x").tlb)
     assert [f.source for f in cpu.figures() if f.key == "memory.cycles"] == ["me"]
     _cpu_file(tmp_path, 'name = "child"\ninherit = "mine.toml"\n', "child.toml")
-    assert Cpu.load("child.toml", base=tmp_path).memory.cycles == 300
+    assert Cpu.load("child.toml", folder=tmp_path).memory.cycles == 300
 
 
 @pytest.mark.parametrize(

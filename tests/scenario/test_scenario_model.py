@@ -132,11 +132,11 @@ def test_whatever_changes_results_changes_the_text_to_hash(sample: str, change: 
 
 
 def test_the_folder_is_no_part_of_identity(sample: str) -> None:
-    here, there = Scenario.from_toml(sample, base="/a"), Scenario.from_toml(sample, base="/b")
+    here, there = Scenario.from_toml(sample, folder="/a"), Scenario.from_toml(sample, folder="/b")
     assert here == there
     assert hash(here) == hash(there)
     assert here.canonical() == there.canonical()
-    assert there.base == Path("/b")
+    assert there.folder == Path("/b")
 
 
 def test_the_text_to_hash_does_not_depend_on_the_hash_seed(sample: str) -> None:
@@ -251,13 +251,13 @@ def test_a_saved_scenario_finds_its_traces_from_the_new_folder(sample: str, tmp_
     moved = Scenario.load(tmp_path / "other" / "b.toml")
     workload = moved.vm[1].workload
     assert isinstance(workload, Trace)
-    assert (moved.base / workload.path).resolve() == tmp_path / "web.vmtrace"
+    assert (moved.folder / workload.path).resolve() == tmp_path / "web.vmtrace"
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["b.toml"]
 
 
 def test_saving_beside_the_traces_changes_no_path(sample: str, tmp_path: Path) -> None:
     (tmp_path / "web.vmtrace").touch()
-    scenario = Scenario.from_toml(sample, base=tmp_path)
+    scenario = Scenario.from_toml(sample, folder=tmp_path)
     scenario.save(tmp_path / "b.toml")
     assert Scenario.load(tmp_path / "b.toml") == scenario
 
@@ -320,7 +320,7 @@ def test_the_documented_example_is_a_scenario() -> None:
 def test_the_documented_cpu_file_loads(tmp_path: Path) -> None:
     (text,) = _examples("cpus.md", "toml")
     (tmp_path / "my-server.toml").write_text(text)
-    assert Cpu.load("my-server.toml", base=tmp_path).memory.cycles == 190
+    assert Cpu.load("my-server.toml", folder=tmp_path).memory.cycles == 190
 
 
 @pytest.mark.parametrize(("page", "model"), [("scenario.md", Scenario), ("cpus.md", Cpu)])

@@ -8,7 +8,7 @@ from vmsim.scenario import Gups, Scenario, Uniform, parse_settings
 
 @pytest.fixture
 def scenario(sample: str) -> Scenario:
-    return Scenario.from_toml(sample, base="/somewhere")
+    return Scenario.from_toml(sample, folder="/somewhere")
 
 
 def test_a_key_of_vm_is_for_every_vm(scenario: Scenario) -> None:
@@ -27,7 +27,7 @@ def test_the_original_is_left_alone(scenario: Scenario) -> None:
     changed = scenario.replace(**{"host.pool.min": 1, "vm.db.count": 1})
     assert scenario.to_toml() == before
     assert changed.host.pool.min == 1
-    assert changed.base == scenario.base
+    assert changed.folder == scenario.folder
 
 
 def test_none_gives_a_key_its_default(scenario: Scenario) -> None:

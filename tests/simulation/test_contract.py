@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, run, scenari
 from vmsim.check import check_invariants
 from vmsim.machine.buddy import State
 from vmsim.machine.tlb import ASID_SHIFT
-from vmsim.simulation import Simulation, VirtualMachine
+from vmsim.monitor.shadow import Shadow
+from vmsim.simulation import Simulation
+from vmsim.virtual_machine import VirtualMachine
 
 ORDER = {"4K": 0, "2M": 9, "1G": 18}
 MIB = 1 << 20
@@ -45,13 +48,29 @@ class Case:
         return {"4K": 24, "2M": 3, "1G": 1}[self.guest_page]
 
     @property
+    def nested(self) -> bool:
+        """Whether the hardware or a monitor translates gpas."""
+        return self.mode != "native"
+
+    @property
+    def reserved(self) -> int:
+        """Frames of the host that no VM ever has."""
+        return 0
+
+    @property
     def guest_tables(self) -> int:
         """Guest tables on the way to one region: a large page needs one or two fewer."""
         return self.guest_levels - ORDER[self.guest_page] // 9
 
     @property
+    def exits(self) -> dict[str, int]:
+        """Exits by reason."""
+        reason = {"native": None, "ept": "EPT_VIOLATION", "npt": "NPF"}[self.mode]
+        return {reason: self.violations} if reason else {}
+
+    @property
     def violations(self) -> int:
-        """Exits of a lazy run, counted by hand.
+        """Gpas that are backed at an exit, counted by hand.
 
         The guest's tables share a pageblock of 2 MiB, and small data pages another; guest and host pages are aligned.
         """
@@ -101,6 +120,28 @@ CASES = [
 ]
 
 
+@dataclass(frozen=True)
+class ShadowCase(Case):
+    preset: str = "kvm"
+
+    def __str__(self) -> str:
+        return f"{self.preset}-{super().__str__()}"
+
+    @property
+    def exits(self) -> dict[str, int]:
+        """Of the exits only the guest's own faults are the same however it is shadowed."""
+        return {"TRUE_FAULT": self.pages if self.populate == "lazy" else 0}
+
+    def scenario(self) -> Any:
+        return super().scenario().replace(**{"vm.shadow.preset": self.preset})
+
+
+SHADOWED = [
+    ShadowCase(**vars(case) | {"mode": "shadow"}, preset=preset)
+    for case, preset in zip([case for case in CASES if case.mode != "native"], cycle(("kvm", "plex86")), strict=False)
+]
+
+
 class Words(dict[int, int]):
     """Memory as the oracle reads it: words by hpa."""
 
@@ -118,8 +159,9 @@ def resolve(simulation: Simulation, machine: VirtualMachine, gva: int) -> tuple[
     if machine.monitor is None:
         found = oracle.translate(words, int(registers.cr3), int(registers.levels), gva)
         return found and (*found, 0)
-    nested = int(registers.nested_root), int(registers.nested_levels)
-    guest = oracle.translate_guest(words, int(registers.cr3), int(registers.levels), *nested, gva)
+    nested = machine.monitor.memory_root
+    root = machine.monitor.cr3 if isinstance(machine.monitor, Shadow) else int(registers.cr3)
+    guest = oracle.translate_guest(words, root, int(registers.levels), *nested, gva)
     if guest is None:
         return None
     host = oracle.translate(words, *nested, guest[0])
@@ -138,8 +180,8 @@ def kept(simulation: Simulation, machine: VirtualMachine) -> Iterator[str]:
                     yield name
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_every_mode_translates_faults_and_gives_back(case: Case) -> None:
+def keep_the_contract(case: Case) -> None:
+    """Run a case, and look at its host at its end and after it."""
     seen = []
 
     def at_boundary(simulation: Simulation, where: str) -> None:
@@ -156,7 +198,7 @@ def test_every_mode_translates_faults_and_gives_back(case: Case) -> None:
                 hpa, guest_level, host_level = found
                 assert hpa % PAGE == offset % PAGE
                 assert guest_level == ORDER[case.guest_page] // 9 + 1
-                assert host_level == (0 if case.mode == "native" else ORDER[case.host_page] // 9 + 1)
+                assert host_level == (ORDER[case.host_page] // 9 + 1 if case.nested else 0)
                 assert (frames["owner"][hpa // PAGE], frames["state"][hpa // PAGE]) == (0, State.GUEST)
                 pfns.add((hpa // PAGE, number))
         assert len({pfn for pfn, _ in pfns}) == len(pfns)  # no frame serves two pages
@@ -171,13 +213,19 @@ def test_every_mode_translates_faults_and_gives_back(case: Case) -> None:
     assert figures.finished
     assert figures.counters["accesses"] == case.pages
     assert figures.guest_faults == (case.pages if case.populate == "lazy" else 0)
-    assert sum(count for count, _ in figures.exits.values()) == case.violations
-    assert list(figures.exits) == {"native": [], "ept": ["EPT_VIOLATION"], "npt": ["NPF"]}[case.mode]
+    counted = {reason: count for reason, (count, _) in figures.exits.items()}
+    assert {reason: counted.get(reason, 0) for reason in case.exits} == case.exits
+    assert bool(counted) == case.nested
     assert time_adds_up(outcome)
-    assert simulation.host.free == simulation.host.size
+    assert simulation.host.size - simulation.host.free == case.reserved
     assert (simulation.host.frames["owner"] == -1).all()
-    assert (simulation.host.frames["state"] == State.FREE).all()
+    assert (simulation.host.frames["state"] != State.FREE).sum() == case.reserved
     assert not list(kept(simulation, simulation.vms[0]))
+
+
+@pytest.mark.parametrize("case", [*CASES, *SHADOWED], ids=str)
+def test_every_mode_translates_faults_and_gives_back(case: Case) -> None:
+    keep_the_contract(case)
 
 
 UNMAPPING = [

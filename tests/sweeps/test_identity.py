@@ -84,7 +84,7 @@ def test_a_trace_counts_by_what_is_in_it(tmp_path: Path) -> None:
         folder = tmp_path / str(number)
         folder.mkdir()
         (folder / "t.din").write_text(content)
-        made = Sweep.of(Scenario.from_toml(text, base=folder), {"host.cores": [1]})
+        made = Sweep.of(Scenario.from_toml(text, folder=folder), {"host.cores": [1]})
         assert identities(made) == [identity_of(point.scenario) for point in made.points()]
         found += identities(made)
     assert found[0] == found[1] != found[2]

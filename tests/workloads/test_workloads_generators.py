@@ -186,14 +186,14 @@ def test_as_many_writes_as_asked_for(writes: float):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_opens(kind: str, tmp_path: Path):
-    stream = open_stream(Synthetic(kind), base=tmp_path, memory=1 << 30, seed=1)
+    stream = open_stream(Synthetic(kind), folder=tmp_path, memory=1 << 30, seed=1)
     assert stream.name == kind
     assert stream.accesses == 1000
 
 
 def test_opening_hands_every_parameter_on(tmp_path: Path):
     spec = Synthetic("chase", footprint=1 << 16, stride=128, order="page", base=0x5000, accesses=10, writes=0.5)
-    stream = open_stream(spec, base=tmp_path, memory=1 << 30, seed=9)
+    stream = open_stream(spec, folder=tmp_path, memory=1 << 30, seed=9)
     assert stream == Chase(size=1 << 16, stride=128, order="page", base=0x5000, runs=10, writes=0.5, seed=9)
 
 
@@ -225,12 +225,12 @@ def test_opening_hands_every_parameter_on(tmp_path: Path):
 )
 def test_a_wrong_parameter_is_named(kind: str, change: dict, key: str, tmp_path: Path):
     with pytest.raises(InputError, match=rf"\b{key} = "):
-        open_stream(replace(Synthetic(kind), **change), base=tmp_path, memory=1 << 40, seed=1)
+        open_stream(replace(Synthetic(kind), **change), folder=tmp_path, memory=1 << 40, seed=1)
 
 
 def test_a_footprint_larger_than_memory_is_refused_with_both_sizes(tmp_path: Path):
     with pytest.raises(InputError, match=r"1048576 bytes .*1044480 bytes"):
-        open_stream(Synthetic("uniform"), base=tmp_path, memory=(1 << 20) - 4096, seed=1)
+        open_stream(Synthetic("uniform"), folder=tmp_path, memory=(1 << 20) - 4096, seed=1)
 
 
 def test_a_digest_is_of_the_parameters():

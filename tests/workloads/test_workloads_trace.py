@@ -45,7 +45,7 @@ class Trace:
 
 
 def opened(spec: Trace, base: Path, memory: int = 1 << 30) -> Stream:
-    return open_stream(spec, base=base, memory=memory, seed=1)
+    return open_stream(spec, folder=base, memory=memory, seed=1)
 
 
 def vmsim_trace(*arguments: str | Path) -> Result:

@@ -20,13 +20,13 @@ def draw(table: pd.DataFrame, ax: Axes) -> None:
     Parameters
     ----------
     table : DataFrame
-        cpu, kib, measured, predicted: a row for each footprint.
+        cpu, kib, measured, slack, predicted: a row for each footprint.
     ax : Axes
         To draw on.
     """
     mib = table["kib"] / 1024
-    slack = (0.3 * table["measured"].abs()).clip(lower=8)
-    ax.fill_between(mib, table["measured"] - slack, table["measured"] + slack, color="#dddddd", lw=0, label="agreement")
+    low, high = table["measured"] - table["slack"], table["measured"] + table["slack"]
+    ax.fill_between(mib, low, high, color="#dddddd", lw=0, label="agreement")
     ax.plot(mib, table["measured"], "o-", color=PALETTE[7], markersize=2.5, label="measured")
     ax.plot(mib, table["predicted"], "s-", color=PALETTE[5], markersize=2.5, label="simulated")
     ax.set_xscale("log", base=2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,17 +38,13 @@ def command(file: Path, out: Path | None, jobs: int | None, scheduler: str | Non
     sweep and kept in DIR: the same command goes on where it was interrupted. DIR also gets indices.csv and a figure.
     """
     from vmsim.cli.sweep_screen import listening
+    from vmsim.sweeps.executors import executor_at
     from vmsim.sweeps.sensitivity import Sensitivity
 
     asked = Sensitivity.load(file)
     out = out or file.with_suffix(".results")
-    executor = None
-    if scheduler:
-        from vmsim.sweeps.cluster import connect
-
-        executor = partial(connect, scheduler)
     with listening(as_json=False) as listener:
-        table = asked.run(out, jobs=jobs, executor=executor, listener=listener)
+        table = asked.run(out, jobs=jobs, executor=executor_at(scheduler), listener=listener)
     _save(table, out)
     if as_json:
         _print_json(asked, table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -53,14 +52,12 @@ def command(
 
     from vmsim.cli.sweep_screen import listening
     from vmsim.sweeps.driver import run_sweep
+    from vmsim.sweeps.executors import executor_at
 
-    executor = None
-    if scheduler:
-        from vmsim.sweeps.cluster import connect
-
-        executor = partial(connect, scheduler)
     with listening(as_json) as listener:
-        summary = run_sweep(sweep, out, executor=executor, jobs=jobs, retries=retries, again=again, listener=listener)
+        summary = run_sweep(
+            sweep, out, executor=executor_at(scheduler), jobs=jobs, retries=retries, again=again, listener=listener
+        )
     if summary.interrupted:
         raise KeyboardInterrupt
     if not as_json:

@@ -42,7 +42,7 @@ def compile_group(names: list[str], whole: bool) -> list[tuple[str, float]]:
     Unless `whole`, leave out what does not depend on the CPU.
     """
     from vmsim.scenario import Cpu
-    from vmsim.simulation import warm, warm_core
+    from vmsim.warm import warm, warm_core
 
     done = []
     for name in names:

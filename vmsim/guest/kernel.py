@@ -23,7 +23,7 @@ from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.sharing import Sharing
 from vmsim.guest.spaces import AddressSpaces, Space
 from vmsim.machine.buddy import NO_FRAME
-from vmsim.machine.formats import ACCESSED, DIRTY, PAGE_SHIFT, PRESENT, USER, WRITE
+from vmsim.machine.formats import ACCESSED, CODE_PRESENT, CODE_WRITE, DIRTY, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.tables import BLOCKED, missing_tables, populate
 from vmsim.scenario.cpu import Cost
 
@@ -35,9 +35,6 @@ INIT = 1  # the process that a VM starts with
 NO_ROOT = -1
 PAGE_BITS = PRESENT | WRITE | USER | ACCESSED
 _READ_ONLY = PRESENT | USER | ACCESSED
-
-# Bits of a page fault's error code (SDM vol. 3A §4.7).
-_PRESENT, _WRITE = 1 << 0, 1 << 1
 
 
 class GuestKernel:
@@ -116,10 +113,10 @@ class GuestKernel:
         self.faults += 1
         space = self.current.space
         vcpu.owe("guest_fault", self._fault_cycles)
-        write = code & _WRITE != 0
+        write = code & CODE_WRITE != 0
         plain = PAGE_BITS | DIRTY if write else PAGE_BITS
         bits = self._bits(space, gva, write) if len(space.regions) else plain
-        if not code & _PRESENT:
+        if not code & CODE_PRESENT:
             order = self._order_at(space, gva) if self.page_order else 0
             page = yield from self.frames.allocate(vcpu, order)
             while page == NO_FRAME:  # the last large block went to another VM meanwhile

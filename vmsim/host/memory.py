@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vmsim.clock import Clock
 from vmsim.machine.buddy import NO_FRAME, State, allocate, allocate_many, free, free_many, free_owned, make_zone
-from vmsim.scenario.model import Marks
+from vmsim.scenario import Marks
 
 __all__ = ["HOST", "HostMemory", "Request"]
 
@@ -110,6 +110,11 @@ class HostMemory:
         """Who has waited longest."""
         return self._waiting[0]
 
+    def call_reclaim(self) -> None:
+        """Ask for spare pages to be taken from the pools."""
+        if not self.low.triggered:
+            self.low.succeed()
+
     def _serve(self) -> None:
         while self._waiting:
             first = self._waiting[0]
@@ -123,8 +128,3 @@ class HostMemory:
     def _watch(self) -> None:
         if self.free < self.marks.low:
             self.call_reclaim()
-
-    def call_reclaim(self) -> None:
-        """Ask for spare pages to be taken from the pools."""
-        if not self.low.triggered:
-            self.low.succeed()

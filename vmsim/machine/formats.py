@@ -11,6 +11,12 @@ from typing import NamedTuple
 
 __all__ = [
     "ACCESSED",
+    "CODE_PRESENT",
+    "CODE_RESERVED",
+    "CODE_SHADOW",
+    "CODE_USER",
+    "CODE_WALKING",
+    "CODE_WRITE",
     "DIRTY",
     "ENTRIES",
     "EPT",
@@ -36,8 +42,8 @@ WRITE = 1 << 1  # the same bit in an EPT entry
 USER = 1 << 2
 ACCESSED = 1 << 5
 DIRTY = 1 << 6
-SWITCH = 1 << 11  # agile paging, in shadow entries: the table below is the guest's own (a bit that x86-64 ignores)
 LARGE = 1 << 7  # PS: the entry maps a 2M (level 2) or 1G (level 3) page; the same bit in an EPT entry
+SWITCH = 1 << 11  # agile paging, in shadow entries: the table below is the guest's own (a bit that x86-64 ignores)
 FRAME = 0x000F_FFFF_FFFF_F000
 
 # EPT entries: bits 0 to 2 are read, write, execute; an entry is present when any of them is set.
@@ -46,6 +52,14 @@ EPT_EXECUTE = 1 << 2
 EPT_WRITE_BACK = 6 << 3
 EPT_ACCESSED = 1 << 8
 EPT_DIRTY = 1 << 9
+
+# Error code of a page fault (SDM vol. 3A §4.7); CODE_WALKING as bit 33 of an NPF's EXITINFO1 (APM vol. 2 §15.25.6).
+CODE_PRESENT = 1 << 0
+CODE_WRITE = 1 << 1
+CODE_USER = 1 << 2
+CODE_RESERVED = 1 << 3
+CODE_WALKING = 1 << 33
+CODE_SHADOW = 1 << 62  # ours: an agile walk faulted before it switched, so the monitor's tables want mending
 
 # A translation as the TLBs and walkers pass it on: the hpa of the 4 KiB frame, WRITE, USER, DIRTY as above and the
 # page's size in two bits that an x86-64 entry leaves to software.

@@ -11,7 +11,20 @@ from enum import IntEnum
 import numpy as np
 
 from vmsim.jit import kernel, leaf, routine
-from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
+from vmsim.machine.formats import (
+    ACCESSED,
+    CODE_PRESENT,
+    CODE_RESERVED,
+    CODE_USER,
+    CODE_WRITE,
+    DIRTY,
+    FRAME,
+    LARGE,
+    PAGE_SHIFT,
+    PRESENT,
+    USER,
+    WRITE,
+)
 from vmsim.machine.memory import index_of, read_word, write_word
 from vmsim.machine.shadow import (
     attach,
@@ -44,11 +57,6 @@ class Status(IntEnum):
     LIMIT = 5  # no more pages are allowed, and all there are are in use
     APPEARED = 6  # a store made an entry that is to be translated now
 
-
-CODE_PRESENT = 1 << 0
-CODE_WRITE = 1 << 1
-CODE_USER = 1 << 2
-CODE_RESERVED = 1 << 3
 
 _DONE = np.int64(Status.DONE)
 

@@ -12,6 +12,11 @@ from vmsim.jit import leaf, routine
 from vmsim.machine.caches import Served, reference
 from vmsim.machine.formats import (
     ACCESSED,
+    CODE_PRESENT,
+    CODE_SHADOW,
+    CODE_USER,
+    CODE_WALKING,
+    CODE_WRITE,
     DIRTY,
     FRAME,
     LARGE,
@@ -31,13 +36,6 @@ __all__ = ["GUEST_FAULT", "NESTED_FAULT", "guest_walk", "nested_walk"]
 # What a walk returns in place of a translation; the cause is in vm.fault_gpa and vm.fault_code.
 GUEST_FAULT = -2
 NESTED_FAULT = -3
-
-# Bits of vm.fault_code, as of a page-fault error code (SDM vol. 3A §4.7); WALKING as of NPF EXITINFO1 bit 33.
-CODE_PRESENT = 1 << 0
-CODE_WRITE = 1 << 1
-CODE_USER = 1 << 2
-CODE_WALKING = 1 << 33
-CODE_SHADOW = 1 << 62  # ours: an agile walk faulted before it switched, so the monitor's tables want mending
 
 _LOW = (1 << PAGE_SHIFT) - 1
 _RIGHTS = WRITE | USER

@@ -22,7 +22,6 @@ class SoftwareTlb:
         self.entries = entries
         self.hits = 0
         self.misses = 0
-        self.flushes = 0
         self.saved_cycles = 0
         self.walk_cycles = walk_cycles
         self._hit_cycles = hit_cycles
@@ -51,5 +50,4 @@ class SoftwareTlb:
 
     def flush(self) -> None:
         """Forget all: CR3 was loaded."""
-        self.flushes += 1
         self._pages.clear()

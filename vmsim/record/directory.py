@@ -111,7 +111,7 @@ def _facts(result: Result) -> dict[str, Any]:
         **provenance(),
         "scenario": scenario.to_toml(),
         "canonical": scenario.canonical(),
-        "base": str(scenario.base.absolute()),
+        "folder": str(scenario.folder.absolute()),
         "seed": scenario.seed,
         "chosen_modes": {vm: {"mode": each.mode, "reason": each.reason} for vm, each in scenario.choices.items()},
         "inputs": dict(result.inputs),

@@ -102,9 +102,9 @@ class Result:
 
         path = Path(path)
         manifest = directory.read_run(path)
-        base = Path(manifest["base"])
+        folder = Path(manifest["folder"])
         source = f"the scenario in {path / 'manifest.json'}"
-        scenario = Scenario.from_toml(manifest["scenario"], source=source, base=base if base.is_dir() else path)
+        scenario = Scenario.from_toml(manifest["scenario"], source=source, folder=folder if folder.is_dir() else path)
         result = cls.__new__(cls)
         result.outcome = None
         facts = Facts.from_json(manifest["outcome"])

@@ -2,9 +2,10 @@
 
 from vmsim.scenario.cpu import HARDWARE_MODES, MODES, Cpu, Figure, Mode
 from vmsim.scenario.cpu_files import cpu_names
-from vmsim.scenario.model import Marks, Scenario, Vm
+from vmsim.scenario.model import Scenario
 from vmsim.scenario.settings import parse_settings
 from vmsim.scenario.tables import Host, Pool, VmGroup, Watermarks
+from vmsim.scenario.vm import Marks, Vm
 from vmsim.scenario.workload import (
     Chase,
     Generator,

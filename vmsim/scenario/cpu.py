@@ -292,8 +292,8 @@ class Cpu(Model):
     _figures: tuple[Figure, ...] = PrivateAttr(default=())
 
     @staticmethod
-    def load(name_or_path: str | Path, *, base: Path | None = None) -> Cpu:
-        """Return a preset by its name, or read a CPU file (its path relative to `base`).
+    def load(name_or_path: str | Path, *, folder: Path | None = None) -> Cpu:
+        """Return a preset by its name, or read a CPU file (its path relative to `folder`).
 
         Raises
         ------
@@ -302,7 +302,7 @@ class Cpu(Model):
         """
         from vmsim.scenario.cpu_files import load_cpu
 
-        return load_cpu(name_or_path, base=base)
+        return load_cpu(name_or_path, folder=folder)
 
     def figures(self) -> Iterator[Figure]:
         """Yield every number with its source and how sure it is."""

@@ -51,8 +51,8 @@ def cpu_names() -> tuple[str, ...]:
     return tuple(name for name in _stems() if name != "common-costs")
 
 
-def load_cpu(name_or_path: str | Path, *, base: Path | None = None) -> Cpu:
-    """Return a preset by its name, or read a CPU file (its path relative to `base`, else to where we are).
+def load_cpu(name_or_path: str | Path, *, folder: Path | None = None) -> Cpu:
+    """Return a preset by its name, or read a CPU file (its path relative to `folder`, else to where we are).
 
     Raises
     ------
@@ -66,7 +66,7 @@ def load_cpu(name_or_path: str | Path, *, base: Path | None = None) -> Cpu:
         raise InputError(
             f"{text!r} is not a CPU preset. {nearest(text, cpu_names())} The path of a CPU file ends in .toml."
         )
-    return _validated(_read((base or Path()) / text, ()))
+    return _validated(_read((folder or Path()) / text, ()))
 
 
 def apply_override(cpu: Cpu, override: Override) -> Cpu:

@@ -4,123 +4,41 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cached_property
 from math import isqrt
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
-from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from vmsim.errors import InputError
-from vmsim.scenario import toml
 from vmsim.scenario.cpu import HARDWARE_MODES, Cpu, Mode
 from vmsim.scenario.cpu_files import apply_override, cpu_names, load_cpu
 from vmsim.scenario.cpuid import Choice, choose
-from vmsim.scenario.locate import locate
-from vmsim.scenario.paired import Paired
-from vmsim.scenario.problems import KeyPath, Problem, input_error, problems_of, raise_problems
+from vmsim.scenario.document import Document
+from vmsim.scenario.problems import KeyPath, Problem, problems_of, raise_problems
 from vmsim.scenario.settings import apply_settings
-from vmsim.scenario.shadow import ShadowSpec
-from vmsim.scenario.tables import Host, Pool, VmGroup, Warmup, warmup_accesses
-from vmsim.scenario.types import MAX_VMS, Count, Model
-from vmsim.scenario.workload import Trace, Workload
-from vmsim.units import PAGE, PAGE_ORDER, PageSize, format_size
+from vmsim.scenario.tables import Host, VmGroup, Warmup, warmup_accesses
+from vmsim.scenario.types import MAX_VMS, Count
+from vmsim.scenario.vm import Marks, Vm
+from vmsim.scenario.workload import Trace
+from vmsim.units import PAGE, format_size
 
-__all__ = ["Marks", "Scenario", "Vm"]
+__all__ = ["Scenario"]
 
 _LINUX_MIN_KB: Final = (128, 262144)
-_SHADOW: Final = ("shadow", "software_tlb")
+_OF_MODES: Final = ("paired", "shadow", "software_tlb")  # keys that mean something in one mode only
 
 
-class Marks(NamedTuple):
-    """Host watermarks in pages of 4 KiB."""
-
-    min: int
-    low: int
-    high: int
-
-
-@dataclass(frozen=True, slots=True)
-class Vm:
-    """One VM, with nothing left to look up.
-
-    Attributes
-    ----------
-    name : str
-        Unique in the scenario.
-    index : int
-        Position among all VMs, from 0.
-    group : str
-        Name of the ``[[vm]]`` table that it comes from.
-    memory : int
-        Bytes of guest-physical memory.
-    tags : str or None
-        What tells its TLB entries from others'; None in native mode, which is no VM.
-    pcid : bool
-        Its kernel keeps address spaces apart in the TLB by PCID.
-    start : int
-        Cycle at which it starts.
-    pool : Pool
-        The page pool of its monitor.
-    fill_chunk : int
-        Mappings that the monitor brings in at a fault.
-    shadow : ShadowSpec
-        How mode shadow keeps its tables.
-    software_tlb : int
-        Entries of its monitor's own TLB.
-    paired : Paired
-        How the tables of mode paired lie in memory.
-    """
-
-    name: str
-    index: int
-    group: str
-    memory: int
-    mode: Mode
-    guest_page: PageSize
-    host_page: PageSize
-    populate: Literal["lazy", "eager"]
-    guest_levels: int
-    host_levels: int
-    tags: Literal["none", "vpid", "asid"] | None
-    pcid: bool
-    fill_chunk: int
-    start: int
-    pool: Pool
-    shadow: ShadowSpec
-    software_tlb: int
-    paired: Paired
-    workload: Workload
-
-    @property
-    def bare(self) -> bool:
-        """Whether no guest runs in it: a program on the host itself."""
-        return self.mode == "native" or (self.mode == "paired" and not self.paired.guest)
-
-    @property
-    def guest_order(self) -> int:
-        """Order of `guest_page`: 0, 9 or 18."""
-        return PAGE_ORDER[self.guest_page]
-
-    @property
-    def host_order(self) -> int:
-        """Order of `host_page`: 0, 9 or 18."""
-        return PAGE_ORDER[self.host_page]
-
-    @property
-    def pages(self) -> int:
-        """Guest-physical memory in pages of 4 KiB."""
-        return self.memory // PAGE
-
-
-class Scenario(Model):
+class Scenario(Document):
     """A host, its VMs and what they run; immutable.
 
     Read one with `load` or `from_toml`, change one with `replace`. Two scenarios are equal if their keys have
-    the same values; the folder that relative paths start from (`base`) does not count.
+    the same values; the folder that relative paths start from does not count.
     """
+
+    what: ClassVar = "scenario"
 
     seed: Count = Field(default=1, description="Everything random follows from it.")
     warmup: Warmup = Field(default="0%")
@@ -128,47 +46,7 @@ class Scenario(Model):
     vm: tuple[VmGroup, ...] = Field(
         description="The VMs; each table is a group of equal ones.", json_schema_extra={"minItems": 1}
     )
-    _base: Path = PrivateAttr(default=Path())
     _cpu: Cpu = PrivateAttr()
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read a scenario file.
-
-        Raises
-        ------
-        InputError
-            The file cannot be read, is not TOML, or says something that cannot be: with file, line and key.
-        """
-        path = Path(path)
-        return cls.from_toml(toml.read_text(path, "scenario"), source=str(path), base=path.parent)
-
-    @classmethod
-    def from_toml(cls, text: str, *, source: str = "<string>", base: str | Path = ".") -> Self:
-        """Return the scenario that a TOML text describes.
-
-        Parameters
-        ----------
-        text : str
-            A whole scenario file.
-        source : str, optional
-            What errors call the text.
-        base : path, optional
-            Folder that relative paths in it start from.
-
-        Raises
-        ------
-        InputError
-            The text is not TOML, or says something that cannot be: with line and key.
-        """
-        data = toml.parse(text, source)
-        try:
-            return cls.model_validate(data, context={"base": Path(base)})
-        except ValidationError as error:
-            problems = problems_of(error, cls)
-        except RecursionError:
-            problems = [Problem((), "tables are nested too deeply")]
-        raise input_error(source, problems, locate(text))
 
     def replace(self, **settings: Any) -> Self:
         """Return a scenario with other values at some dotted keys.
@@ -184,11 +62,7 @@ class Scenario(Model):
         """
         data = self._data()
         apply_settings(data, settings)
-        try:
-            return type(self).model_validate(data, context={"base": self._base})
-        except ValidationError as error:
-            problems = problems_of(error, type(self))
-        raise input_error("scenario", problems, {})
+        return self.from_tables(data, folder=self.folder)
 
     def with_mode(self, mode: Mode) -> Self:
         """Return the scenario with every VM in `mode`.
@@ -220,18 +94,6 @@ class Scenario(Model):
         moved = self.replace(**dict(self._moved_paths(path.parent)))
         with replacing(path) as temporary:
             temporary.write_text(moved.to_toml(), encoding="utf-8")
-
-    @classmethod
-    def json_schema(cls) -> dict[str, Any]:
-        """Return the JSON Schema (draft 2020-12) of scenario files."""
-        schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **cls.model_json_schema()}
-        schema["title"] = "vmsim scenario"
-        return schema
-
-    @property
-    def base(self) -> Path:
-        """Folder that relative paths start from; no part of the scenario's identity."""
-        return self._base
 
     @property
     def cpu(self) -> Cpu:
@@ -289,10 +151,10 @@ class Scenario(Model):
             "watermarks": self.watermarks,
         }
         vms = [
-            {name: getattr(vm, name) for name in Vm.__slots__ if name not in ("index", "group", "paired", *_SHADOW)}
+            {name: getattr(vm, name) for name in Vm.__slots__ if name not in ("index", "group", *_OF_MODES)}
             | ({"paired": dict(vm.paired)} if vm.mode == "paired" else {})
             | {"pool": dict(vm.pool), "workload": dict(vm.workload)}
-            | ({"shadow": dict(vm.shadow), "software_tlb": vm.software_tlb} if vm.mode not in HARDWARE_MODES else {})
+            | ({"shadow": dict(vm.shadow), "software_tlb": vm.software_tlb} if vm.mode == "shadow" else {})
             for vm in self.vms
         ]
         tables = {"seed": self.seed, "warmup": self.warmup, "host": host, "vms": vms}
@@ -356,21 +218,19 @@ class Scenario(Model):
             if isinstance(group.workload, Trace)
         }
         for key, text in paths.items():
-            target = self._base / text
+            target = self.folder / text
             if not Path(text).is_absolute() and target.is_file():
                 yield key, Path(os.path.relpath(target, folder)).as_posix()
 
     @model_validator(mode="after")
-    def _check(self, info: ValidationInfo) -> Self:
-        context: Mapping[str, Any] = info.context or {}
-        self._base = context.get("base", Path())
+    def _check(self) -> Self:
         raise_problems(self._load_cpu())
         raise_problems([*self._host_problems(), *self._name_problems(), *self._vm_problems()])
         return self
 
     def _load_cpu(self) -> Iterator[Problem]:
         try:
-            self._cpu = load_cpu(self.host.cpu, base=self._base)
+            self._cpu = load_cpu(self.host.cpu, folder=self.folder)
             if self.host.cpu_override:
                 self._cpu = apply_override(self._cpu, self.host.cpu_override)
         except ValidationError as error:

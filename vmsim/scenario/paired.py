@@ -8,7 +8,7 @@ from pydantic import Field
 
 from vmsim.scenario.types import Flag, Model
 
-__all__ = ["Layout", "Paired"]
+__all__ = ["Layout", "Paired", "bare"]
 
 Layout = Literal["contiguous", "pointer", "separate"]
 
@@ -24,3 +24,8 @@ class Paired(Model):
     guest: Flag = Field(
         default=True, description="A guest runs in the process. Without, it is a process that is no VM, on its KPT."
     )
+
+
+def bare(mode: str, paired: Paired) -> bool:
+    """Return whether no guest runs in a VM: it is a program on the host itself."""
+    return mode == "native" or (mode == "paired" and not paired.guest)

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, mo
 from vmsim.errors import InputError
 from vmsim.scenario.cpu import Mode
 from vmsim.scenario.cpu_files import Override, nested
-from vmsim.scenario.paired import Paired
+from vmsim.scenario.paired import Paired, bare
 from vmsim.scenario.problems import Problem, raise_problems
 from vmsim.scenario.shadow import ShadowTable, SoftwareTlb
 from vmsim.scenario.types import Cores, Count, DurationField, Flag, Model, PageSizeField, Positive, Size, Vms
@@ -182,7 +182,7 @@ class VmGroup(Model):
     @property
     def bare(self) -> bool:
         """Whether no guest runs in it: a program on the host itself."""
-        return self.mode == "native" or (self.mode == "paired" and not self.paired.guest)
+        return bare(self.mode, self.paired)
 
     def names(self) -> list[str]:
         """Return the names of the group's VMs."""

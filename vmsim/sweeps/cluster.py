@@ -13,15 +13,13 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
-from typing import Annotated, Any, Final, NamedTuple, ParamSpec, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Final, NamedTuple, ParamSpec, Self, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from vmsim.errors import InputError
-from vmsim.scenario import toml
-from vmsim.scenario.locate import locate
-from vmsim.scenario.problems import input_error, problems_of
-from vmsim.scenario.types import Cores, Model, Positive, Size
+from vmsim.scenario.document import Document
+from vmsim.scenario.types import Cores, Positive, Size
 from vmsim.units import format_size
 
 __all__ = ["ClusterExecutor", "Slurm", "Stand", "connect"]
@@ -55,12 +53,14 @@ class Stand(NamedTuple):
         return f"vmsim {self.vmsim}, model {self.model}, kernels {self.kernels[:12]}"
 
 
-class Slurm(Model):
+class Slurm(Document):
     """A cluster file: what to ask SLURM for.
 
     It has no key for shell commands: a file from someone else must not bring its own. Modules to load and the like
     are set once for all in the user's own ``~/.config/dask/jobqueue.yaml`` (``job-script-prologue``).
     """
+
+    what: ClassVar = "cluster file"
 
     workers: Positive = Field(description="Worker processes in all, over all jobs.")
     cores: Cores = Field(default=1, description="Cores of a job: as many workers run in it.")
@@ -73,21 +73,6 @@ class Slurm(Model):
     interface: Annotated[str, Field(pattern=_WORD)] | None = Field(
         default=None, description="Network interface between the workers and here, such as ib0."
     )
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read a cluster file.
-
-        Raises
-        ------
-        InputError
-            It cannot be read, is not TOML, or says something that cannot be: with line and key.
-        """
-        text = toml.read_text(path, "cluster file")
-        try:
-            return cls.model_validate(toml.parse(text, str(path)))
-        except ValidationError as error:
-            raise input_error(str(path), problems_of(error, cls), locate(text)) from None
 
     def start(self) -> Any:
         """Return a `dask_jobqueue.SLURMCluster` that has asked for its jobs.

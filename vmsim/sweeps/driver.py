@@ -109,7 +109,7 @@ def run_sweep(
             if executor is None:
                 base = sweep.scenario.to_toml() if work is execute else ""
                 jobs = min(jobs or cores(), len(missing))
-                executor = Here if jobs == 1 else processes(jobs, base, str(sweep.scenario.base))
+                executor = Here if jobs == 1 else processes(jobs, base, str(sweep.scenario.folder))
             run = _Run(store, plan, missing, executor, jobs, retries, tell, stop, work)
             run.go()
             made = run.made, run.failed

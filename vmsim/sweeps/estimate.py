@@ -115,17 +115,18 @@ def _numbers(lines: list[str]) -> Iterator[tuple[float, float]]:
 
 def _rehearsed(plan: Plan) -> list[tuple[float, float]]:
     """Simulate the shortest and the longest point, cut short where they are long."""
-    from vmsim.simulation import simulate, warm
+    from vmsim.simulation import simulate
+    from vmsim.warm import warm_for
 
     timed = []
     for place in dict.fromkeys([int(np.argmin(plan.points["cost"])), int(np.argmax(plan.points["cost"]))]):
         batch = plan.batch([place])
         scenario = scenario_of(toml.parse(batch.base, "scenario"), Path(batch.folder), batch.jobs[0].settings)
         scenario = scenario.replace(**dict(_cut(scenario)))
-        warm(scenario.cpu)
+        warm_for(scenario)
         before = time.perf_counter()
         simulate(scenario)
-        cost = sum(accesses_of(vm.workload, scenario.base) for vm in scenario.vms)
+        cost = sum(accesses_of(vm.workload, scenario.folder) for vm in scenario.vms)
         timed.append((float(cost), time.perf_counter() - before))
     return timed
 
@@ -135,5 +136,5 @@ def _cut(scenario: Scenario) -> Iterator[tuple[str, int]]:
         if isinstance(group.workload, Trace):
             yield f"vm.{number}.workload.repeat", 1
         elif (key := length_key(group.workload)) != "footprint":
-            count, cost = getattr(group.workload, key), accesses_of(group.workload, scenario.base)
+            count, cost = getattr(group.workload, key), accesses_of(group.workload, scenario.folder)
             yield f"vm.{number}.workload.{key}", max(1, count * _LONGEST_REHEARSAL // max(cost, _LONGEST_REHEARSAL))

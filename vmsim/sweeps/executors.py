@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from typing import Any, ParamSpec, TypeVar
 
 from vmsim.sweeps.worker import attend
 
-__all__ = ["Here", "cores", "processes"]
+__all__ = ["Here", "cores", "executor_at", "processes"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,3 +46,12 @@ def processes(jobs: int, base: str = "", folder: str = ".") -> Callable[[], Exec
         return ProcessPoolExecutor(jobs, get_context("spawn"), initializer=attend, initargs=arguments)
 
     return make
+
+
+def executor_at(scheduler: str | None) -> Callable[[], Executor] | None:
+    """Return what connects to a Dask cluster, by its address or its file for SLURM; None without one."""
+    if scheduler is None:
+        return None
+    from vmsim.sweeps.cluster import connect
+
+    return partial(connect, scheduler)

@@ -16,7 +16,9 @@ from typing import Any, Final, Self
 
 from vmsim.errors import InputError
 
-__all__ = ["HEADER", "Journal"]
+__all__ = ["HEADER", "JOURNAL", "Journal"]
+
+JOURNAL: Final = "journal"
 
 HEADER: Final = -1
 """Place of the first frame, which says what the journal is of."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pyarrow.parquet as pq
 
 from vmsim.files import sha256
-from vmsim.sweeps.parts import FORMAT, durable, list_parts, part_facts
+from vmsim.sweeps.parts import FAILURES, FORMAT, RESULTS, durable, list_parts, part_facts
 
 __all__ = ["MANIFEST", "build_manifest", "write_manifest"]
 
@@ -26,8 +26,8 @@ def build_manifest(folder: Path) -> dict[str, Any]:
         A part is damaged.
     """
     tables: dict[str, Any] = {}
-    written = list_parts(folder / "results")
-    for name in ("results", "failures"):
+    written = list_parts(folder / RESULTS)
+    for name in (RESULTS, FAILURES):
         tables[name] = {
             path.name: _described(path) for part, path in list_parts(folder / name).items() if part in written
         }

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 
 from vmsim.errors import InputError
 from vmsim.files import replacing
-from vmsim.sweeps.journal import Journal
+from vmsim.sweeps.journal import JOURNAL, Journal
 from vmsim.sweeps.manifest import MANIFEST, build_manifest, write_manifest
-from vmsim.sweeps.parts import PART, Part, columns_of, list_parts, part_facts, read_part, write_table
-from vmsim.sweeps.store import JOURNAL, RESULTS, Store
+from vmsim.sweeps.parts import FAILURES, PART, RESULTS, Part, columns_of, list_parts, part_facts, read_part, write_table
+from vmsim.sweeps.store import Store
 from vmsim.sweeps.tables import read_failures, read_results, results_table
 
 __all__ = ["Contents", "contents", "export", "merge", "verify"]
@@ -188,7 +188,7 @@ def _damaged(folder: Path) -> Iterator[str]:
             if point in seen:
                 yield f"{path}: the point {point} is in another part too."
         seen |= points.keys()
-    for path in list_parts(folder / "failures").values():
+    for path in list_parts(folder / FAILURES).values():
         try:
             read_part(path, check=True)
         except InputError as error:
@@ -213,17 +213,17 @@ def _differences(folder: Path) -> Iterator[str]:
     expected = build_manifest(folder)
     if found == expected:
         return
-    listed = found.get("results") if isinstance(found, dict) else None
+    listed = found.get(RESULTS) if isinstance(found, dict) else None
     if not isinstance(listed, dict):
         yield f"{path}: damaged. {again}"
         return
-    for name in sorted({*listed, *expected["results"]}):
-        ours, theirs = expected["results"].get(name), listed.get(name)
+    for name in sorted({*listed, *expected[RESULTS]}):
+        ours, theirs = expected[RESULTS].get(name), listed.get(name)
         if ours is None:
             yield f"{name}: missing, though {MANIFEST} lists it."
         elif theirs is None:
             yield f"{name}: not in {MANIFEST}, as after a sweep that was killed. {again}"
         elif ours != theirs:
             yield f"{name}: its SHA-256 is not that in {MANIFEST}."
-    if listed == expected["results"]:
+    if listed == expected[RESULTS]:
         yield f"{path}: damaged. {again}"

@@ -19,9 +19,11 @@ from vmsim.files import replacing
 from vmsim.record.tables import TABLES
 
 __all__ = [
+    "FAILURES",
     "FAILURE_COLUMNS",
     "FORMAT",
     "PART",
+    "RESULTS",
     "Part",
     "as_columns",
     "as_table",
@@ -38,6 +40,8 @@ __all__ = [
 ]
 
 FORMAT: Final = "vmsim sweep 1"
+RESULTS: Final = "results"
+FAILURES: Final = "failures"
 PART: Final = 2048
 """Points in a part: its bytes depend on it."""
 _KEY: Final = b"vmsim"

@@ -43,7 +43,7 @@ class Plan:
         self.columns = columns
         self.total = len(points)
         self._base = sweep.scenario.to_toml()
-        self._folder = str(sweep.scenario.base.absolute())
+        self._folder = str(sweep.scenario.folder.absolute())
 
     @classmethod
     def of(

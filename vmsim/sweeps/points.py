@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from pydantic import ValidationError
 
 from vmsim.errors import InputError
 from vmsim.files import sha256
 from vmsim.scenario import Scenario, Trace, toml
-from vmsim.scenario.problems import input_error, problems_of
 from vmsim.scenario.settings import apply_settings
 from vmsim.sweeps.expressions import Value, plain
 from vmsim.sweeps.spec import Sweep
@@ -159,7 +157,7 @@ def _shares(kind: str, points: int, dimensions: int, seed: int) -> np.ndarray[An
     return shares
 
 
-def scenario_of(data: Mapping[str, Any], base: Path, settings: Mapping[str, Any]) -> Scenario:
+def scenario_of(data: Mapping[str, Any], folder: Path, settings: Mapping[str, Any]) -> Scenario:
     """Return a scenario given as tables, with other values at some dotted keys.
 
     Raises
@@ -169,11 +167,7 @@ def scenario_of(data: Mapping[str, Any], base: Path, settings: Mapping[str, Any]
     """
     tables = _copied(data)
     apply_settings(tables, settings)
-    try:
-        return Scenario.model_validate(tables, context={"base": base})
-    except ValidationError as error:
-        problems = problems_of(error, Scenario)
-    raise input_error("scenario", problems, {})
+    return Scenario.from_tables(tables, folder=folder)
 
 
 def identity_of(scenario: Scenario) -> str:
@@ -204,18 +198,18 @@ def candidates(sweep: Sweep, space: Space | None = None) -> Iterator[tuple[Candi
     """
     space = space or Space(sweep)
     data = toml.parse(sweep.scenario.to_toml(), "scenario")
-    base = sweep.scenario.base
+    folder = sweep.scenario.folder
     digests: dict[Path, tuple[str, int]] = {}
     for number in range(space.size):
         values = space.values(number)
         if not sweep.wanted(values):
             continue
         try:
-            scenario = scenario_of(data, base, sweep.settings(values))
+            scenario = scenario_of(data, folder, sweep.settings(values))
             traces = _traces(scenario, digests)
         except InputError as error:
             raise _refused(values, error) from None
-        cost = float(sum(accesses_of(vm.workload, base, digests) for vm in scenario.vms))
+        cost = float(sum(accesses_of(vm.workload, folder, digests) for vm in scenario.vms))
         head = _head(traces)
         before, inside, after = scenario.canonical().partition(_INSIDE.format(scenario.seed))
         assert inside, "the canonical text has no seed before its VMs"
@@ -254,7 +248,7 @@ def _head(traces: Mapping[str, str]) -> bytes:
 def _traces(scenario: Scenario, digests: dict[Path, tuple[str, int]]) -> dict[str, str]:
     """Return the SHA-256 of each trace by the path that the scenario gives."""
     paths = sorted({group.workload.path for group in scenario.vm if isinstance(group.workload, Trace)})
-    return {path: _file(find(path, scenario.base), digests)[0] for path in paths}
+    return {path: _file(find(path, scenario.folder), digests)[0] for path in paths}
 
 
 def _file(path: Path, digests: dict[Path, tuple[str, int]]) -> tuple[str, int]:
@@ -263,10 +257,10 @@ def _file(path: Path, digests: dict[Path, tuple[str, int]]) -> tuple[str, int]:
     return digests[path]
 
 
-def accesses_of(workload: Any, base: Path, digests: dict[Path, tuple[str, int]] | None = None) -> int:
+def accesses_of(workload: Any, folder: Path, digests: dict[Path, tuple[str, int]] | None = None) -> int:
     """Return about how many accesses a workload makes, good enough to put long points first."""
     if isinstance(workload, Trace):
-        path = find(workload.path, base)
+        path = find(workload.path, folder)
         size = path.stat().st_size if digests is None else _file(path, digests)[1]
         return size * workload.repeat
     key = length_key(workload)

@@ -11,18 +11,17 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from vmsim.errors import InputError, nearest
 from vmsim.record.tables import TABLES
-from vmsim.scenario import toml
-from vmsim.scenario.locate import locate
-from vmsim.scenario.problems import KeyPath, Problem, input_error, problems_of, raise_problems
-from vmsim.scenario.types import Count, Model, Positive
+from vmsim.scenario.document import Document
+from vmsim.scenario.problems import KeyPath, Problem, problems_of, raise_problems
+from vmsim.scenario.types import Count, Positive
 from vmsim.sweeps.expressions import Value
 from vmsim.sweeps.spec import Keys, Range, Sweep
 
@@ -49,11 +48,13 @@ def _several(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-class Sensitivity(Model):
+class Sensitivity(Document):
     """A scenario, ranges of its parameters, and what is asked about them; immutable.
 
     Read one with `load` or `from_toml`; `run` does everything.
     """
+
+    what: ClassVar = "sensitivity file"
 
     base: Any = Field(
         description="A scenario file, relative to this file's folder, or the scenario itself.",
@@ -75,46 +76,6 @@ class Sensitivity(Model):
     names: dict[str, Keys] = Field(default={}, description="Short names, each with the key or keys that it sets.")
     ranges: dict[str, Range] = Field(min_length=1, description="The parameters, by name or key.")
     derive: dict[str, str] = Field(default={}, description="Values computed from those of the parameters.")
-    _folder: Path = PrivateAttr(default=Path())
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read a file.
-
-        Raises
-        ------
-        InputError
-            The file cannot be read, is not TOML, or says something that cannot be: with file, line and key.
-        """
-        path = Path(path)
-        return cls.from_toml(toml.read_text(path, "sensitivity file"), source=str(path), folder=path.parent)
-
-    @classmethod
-    def from_toml(cls, text: str, *, source: str = "<string>", folder: str | Path = ".") -> Self:
-        """Return what a TOML text describes.
-
-        Parameters
-        ----------
-        text : str
-            A whole file.
-        source : str, optional
-            What errors call the text.
-        folder : path, optional
-            Folder that relative paths in it start from.
-
-        Raises
-        ------
-        InputError
-            The text is not TOML, or says something that cannot be: with line and key.
-        """
-        data = toml.parse(text, source)
-        try:
-            return cls.model_validate(data, context={"folder": Path(folder)})
-        except ValidationError as error:
-            problems = problems_of(error, cls)
-        except RecursionError:
-            problems = [Problem((), "tables are nested too deeply")]
-        raise input_error(source, problems, locate(text))
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -152,7 +113,7 @@ class Sensitivity(Model):
     def sweep(self) -> Sweep:
         """Return the sweep over all evaluations that differ."""
         rows = [dict(zip(self.parameters, row, strict=True)) for row in dict.fromkeys(self.evaluations)]
-        return Sweep.model_validate(self._tables() | {"list": rows}, context={"folder": self._folder})
+        return Sweep.model_validate(self._tables() | {"list": rows}, context={"folder": self.folder})
 
     def run(self, out: str | Path, **options: Any) -> pd.DataFrame:
         """Run what has not been run of the points, and return the indices.
@@ -268,8 +229,7 @@ class Sensitivity(Model):
         return tables if varies_seed else tables | {"seeds": "common"}
 
     @model_validator(mode="after")
-    def _check(self, info: ValidationInfo) -> Self:
-        self._folder = (info.context or {}).get("folder", Path())
+    def _check(self) -> Self:
         raise_problems([*self._own_problems(), *self._sweep_problems()])
         return self
 
@@ -287,7 +247,7 @@ class Sensitivity(Model):
         """Yield what a sweep over the same ranges would complain of, at the keys of this file."""
         sample = {"kind": "random", "points": 1, "ranges": self.ranges}
         try:
-            Sweep.model_validate(self._tables() | {"sample": sample}, context={"folder": self._folder})
+            Sweep.model_validate(self._tables() | {"sample": sample}, context={"folder": self.folder})
         except ValidationError as error:
             for problem in problems_of(error, Sweep):
                 yield Problem(_here(problem.path), problem.text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -13,7 +13,6 @@ from pydantic import (
     PlainSerializer,
     PrivateAttr,
     ValidationError,
-    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
@@ -21,8 +20,8 @@ from pydantic import (
 from vmsim.errors import InputError
 from vmsim.record.tables import TABLES
 from vmsim.scenario import Scenario, toml
-from vmsim.scenario.locate import locate
-from vmsim.scenario.problems import KeyPath, Problem, input_error, problems_of, raise_problems
+from vmsim.scenario.document import Document
+from vmsim.scenario.problems import KeyPath, Problem, problems_of, raise_problems
 from vmsim.scenario.types import MAX_INT, Count, Model, Positive
 from vmsim.sweeps.expressions import Expression, Value, plain
 
@@ -141,13 +140,15 @@ class Sample(Model):
         return self
 
 
-class Sweep(Model):
+class Sweep(Document):
     """A scenario, and what is varied in it; immutable.
 
     The points are all combinations of the axes, the rows of each zip, the rows of the list and those of the sample,
     without the ones that a filter leaves out, each repeated `replicates` times. Read one with `load` or `from_toml`,
     make one with `of`.
     """
+
+    what: ClassVar = "sweep"
 
     base: Any = Field(
         description="A scenario file, relative to the sweep's folder, or the scenario itself.",
@@ -172,39 +173,6 @@ class Sweep(Model):
     _filters: tuple[Expression, ...] = PrivateAttr(default=())
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read a sweep file.
-
-        Raises
-        ------
-        InputError
-            The file cannot be read, is not TOML, or says something that cannot be: with file, line and key.
-        """
-        path = Path(path)
-        return cls.from_toml(toml.read_text(path, "sweep"), source=str(path), folder=path.parent)
-
-    @classmethod
-    def from_toml(cls, text: str, *, source: str = "<string>", folder: str | Path = ".") -> Self:
-        """Return the sweep that a TOML text describes.
-
-        Parameters
-        ----------
-        text : str
-            A whole sweep file.
-        source : str, optional
-            What errors call the text.
-        folder : path, optional
-            Folder that relative paths in it start from.
-
-        Raises
-        ------
-        InputError
-            The text is not TOML, or says something that cannot be: with line and key.
-        """
-        data = toml.parse(text, source)
-        return cls._made(data, source, Path(folder), text)
-
-    @classmethod
     def of(cls, base: Scenario | str | Path, axes: Mapping[str, Iterable[Any]] | None = None, **tables: Any) -> Self:
         """Return a sweep made in Python.
 
@@ -227,7 +195,7 @@ class Sweep(Model):
         plainly = {name: [_python(value) for value in values] for name, values in (axes or {}).items()}
         listed = {"list": [{name: _python(value) for name, value in row.items()} for row in tables.pop("list", ())]}
         data = {"base": toml.parse(scenario.to_toml(), "scenario"), "axes": plainly, **listed, **tables}
-        return cls._made(data, "sweep", scenario.base, None)
+        return cls.from_tables(data, folder=scenario.folder)
 
     def to_toml(self) -> str:
         """Return the sweep as a TOML text; `from_toml` in the same folder gives an equal sweep."""
@@ -235,13 +203,6 @@ class Sweep(Model):
 
         data = self.model_dump(exclude_none=True, exclude_defaults=True)
         return tomli_w.dumps({key: list(value) if isinstance(value, tuple) else value for key, value in data.items()})
-
-    @classmethod
-    def json_schema(cls) -> dict[str, Any]:
-        """Return the JSON Schema (draft 2020-12) of sweep files."""
-        schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **cls.model_json_schema()}
-        schema["title"] = "vmsim sweep"
-        return schema
 
     @property
     def scenario(self) -> Scenario:
@@ -285,20 +246,9 @@ class Sweep(Model):
 
         return points(self)
 
-    @classmethod
-    def _made(cls, data: dict[str, Any], source: str, folder: Path, text: str | None) -> Self:
-        try:
-            return cls.model_validate(data, context={"folder": folder})
-        except ValidationError as error:
-            problems = problems_of(error, cls)
-        except RecursionError:
-            problems = [Problem((), "tables are nested too deeply")]
-        raise input_error(source, problems, locate(text) if text else {})
-
     @model_validator(mode="after")
-    def _check(self, info: ValidationInfo) -> Self:
-        folder = (info.context or {}).get("folder", Path())
-        raise_problems(self._load_base(folder))
+    def _check(self) -> Self:
+        raise_problems(self._load_base())
         raise_problems([*self._name_problems(), *self._block_problems()])
         raise_problems(self._parse_expressions())
         size = self.replicates * self._size()
@@ -306,12 +256,12 @@ class Sweep(Model):
             raise_problems([Problem((), f"{size:,} points, expected at most {MAX_POINTS:,}")])
         return self
 
-    def _load_base(self, folder: Path) -> Iterator[Problem]:
+    def _load_base(self) -> Iterator[Problem]:
         try:
             if isinstance(self.base, str):
-                self._scenario = Scenario.load(folder / self.base)
+                self._scenario = Scenario.load(self.folder / self.base)
             elif isinstance(self.base, Mapping):
-                self._scenario = Scenario.model_validate(dict(self.base), context={"base": folder})
+                self._scenario = Scenario.model_validate(dict(self.base), context={"folder": self.folder})
             else:
                 yield Problem(("base",), "expected the path of a scenario file, or a table")
         except ValidationError as error:

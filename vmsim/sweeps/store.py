@@ -26,12 +26,14 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from vmsim.errors import InputError
-from vmsim.sweeps.journal import Journal
+from vmsim.sweeps.journal import JOURNAL, Journal
 from vmsim.sweeps.lock import locked
 from vmsim.sweeps.manifest import MANIFEST, write_manifest
 from vmsim.sweeps.parts import (
     FAILURE_COLUMNS,
+    FAILURES,
     PART,
+    RESULTS,
     Part,
     as_columns,
     columns_of,
@@ -48,9 +50,9 @@ from vmsim.sweeps.points import joined
 from vmsim.sweeps.spec import Sweep
 from vmsim.sweeps.worker import Done
 
-__all__ = ["FAILURES", "JOURNAL", "RESULTS", "TIMINGS", "Store", "recorded_points"]
+__all__ = ["TIMINGS", "Store", "recorded_points"]
 
-RESULTS, FAILURES, JOURNAL, TIMINGS, LOCK = "results", "failures", "journal", "timings.csv", "lock"
+TIMINGS, LOCK = "timings.csv", "lock"
 _TEMPORARY: Final = re.compile(r"\.(part-[0-9]{4}-[0-9]{6}\.parquet|manifest\.json)\.[0-9]+\.tmp")
 _WRITTEN: Final = -2
 _SYNC_SECONDS: Final = 1.0

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from vmsim.errors import InputError
-from vmsim.sweeps.journal import Journal
-from vmsim.sweeps.parts import FAILURE_COLUMNS, as_table, list_parts, read_part
+from vmsim.sweeps.journal import JOURNAL, Journal
+from vmsim.sweeps.parts import FAILURE_COLUMNS, FAILURES, RESULTS, as_table, list_parts, read_part
 from vmsim.sweeps.plan import Plan
 from vmsim.sweeps.spec import Sweep
 
@@ -41,7 +41,8 @@ def read_points(folder: str | Path, sweep: Sweep) -> pd.DataFrame:
         As of `read_results`.
     """
     table = read_results(folder)
-    order = {bytes(each).ljust(32, b"\0").hex(): place for place, each in enumerate(Plan.of(sweep).points["identity"])}
+    plan = Plan.of(sweep)
+    order = {plan.identity(place): place for place in range(len(plan))}
     kept = table[table["point"].isin(order)]
     places = kept["point"].map(order)
     return kept.loc[places.sort_values(kind="stable").index].reset_index(drop=True)
@@ -57,8 +58,8 @@ def read_failures(folder: str | Path) -> pd.DataFrame:
     """
     folder = Path(folder)
     _check(folder)
-    written = list_parts(folder / "results")
-    parts = [path for part, path in list_parts(folder / "failures").items() if part in written]
+    written = list_parts(folder / RESULTS)
+    parts = [path for part, path in list_parts(folder / FAILURES).items() if part in written]
     failed = _concatenated([*[read_part(path)[0] for path in parts], *_journaled(folder, failures=True)])
     if failed is None:
         return _frame(as_table(FAILURE_COLUMNS, []))
@@ -70,7 +71,7 @@ def read_failures(folder: str | Path) -> pd.DataFrame:
 def results_table(folder: Path) -> pa.Table:
     """Return the results of a store as one table of Arrow."""
     _check(folder)
-    parts = [read_part(path)[0] for path in list_parts(folder / "results").values()]
+    parts = [read_part(path)[0] for path in list_parts(folder / RESULTS).values()]
     table = _concatenated([*parts, *_journaled(folder, failures=False)])
     if table is None:
         raise InputError(f"{folder}: there are no results in it yet.")
@@ -78,7 +79,7 @@ def results_table(folder: Path) -> pa.Table:
 
 
 def _check(folder: Path) -> None:
-    if not (folder / "results").is_dir():
+    if not (folder / RESULTS).is_dir():
         raise InputError(f"{folder}: not a folder of sweep results.")
 
 
@@ -93,12 +94,12 @@ def _concatenated(tables: list[pa.Table]) -> pa.Table | None:
 
 def _journaled(folder: Path, *, failures: bool) -> list[pa.Table]:
     """Return what the journal has and no part, in the order of the plan."""
-    journal = Journal.opened(folder / "journal", reading=True)
+    journal = Journal.opened(folder / JOURNAL, reading=True)
     if journal is None:
         return []
     try:
         header = journal.header
-        written = {part.number for part in list_parts(folder / "results") if part.generation == header["generation"]}
+        written = {part.number for part in list_parts(folder / RESULTS) if part.generation == header["generation"]}
         starts = {place: start for place, start in journal.scan() if place // header["part"] not in written}
         rows: list[list[Any]] = []
         for place in sorted(starts):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from vmsim.scenario import Scenario, toml
 from vmsim.sweeps.points import scenario_of
@@ -71,7 +71,9 @@ def execute(batch: Batch) -> list[Done]:
 
 def warm(base: str, folder: str) -> None:
     """Import all that a point needs, and compile its kernels or load them."""
-    _warm(Scenario.from_toml(base, base=folder))
+    from vmsim.warm import warm_for
+
+    warm_for(Scenario.from_toml(base, folder=folder))
 
 
 def attend(base: str, folder: str) -> None:
@@ -106,24 +108,12 @@ def _done(batch: Batch, job: Job) -> Done:
 def _simulated(batch: Batch, job: Job) -> list[list[Any]]:
     from vmsim.record.tables import rows
     from vmsim.simulation import Simulation
+    from vmsim.warm import warm_for
 
     settings = {**job.settings, "seed": job.seed}
     scenario = scenario_of(_tables(batch.base), Path(batch.folder), settings)
-    _warm(scenario)
+    warm_for(scenario)
     return [list(row.values()) for row in rows("summary", Simulation(scenario).run())]
-
-
-_WARMED: Final[set[Any]] = set()
-
-
-def _warm(scenario: Scenario) -> None:
-    """Compile for a CPU before the clock of its first point starts; `simulate` would rehearse for every point."""
-    from vmsim.simulation import warm as compile_all
-
-    cpu = scenario.host.cpu, scenario.host.cpu_override
-    if cpu not in _WARMED:
-        compile_all(scenario.cpu)
-        _WARMED.add(cpu)
 
 
 @lru_cache(maxsize=4)

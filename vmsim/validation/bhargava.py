@@ -32,8 +32,9 @@ from vmsim.machine.caches import Served
 from vmsim.machine.layout import LEVELS
 from vmsim.machine.pwc import PwcStyle
 from vmsim.scenario import Scenario
-from vmsim.simulation import Simulation, warm
+from vmsim.simulation import Simulation
 from vmsim.validation.report import Claim, Finding, Report
+from vmsim.warm import warm_for
 from vmsim.workloads.generators import Zipf
 
 __all__ = ["LINES", "PROGRAMS", "Regions", "measured", "predict"]
@@ -151,7 +152,7 @@ def walks(configuration: str, lines: int) -> Walks:
         seed=scenario.seed,
         lines=lines,
     )
-    warm(scenario.cpu)
+    warm_for(scenario)
     vm = Simulation(scenario, streams=[stream], hardware=hardware).run().vms[0]
     return Walks((vm.cycles["walk_guest"] + vm.cycles["walk_nested"]) / vm.counters["walks"], vm.refs)
 

@@ -24,6 +24,7 @@ LEVELS = (8, 16, 32)
 """Cycles at which a curve has a knee: the least difference that counts, and its doubles."""
 _ORDERS = {"full": "Random_Full", "page": "Page_Random"}
 _LINE = 64
+_BAND, _SLACK = 0.3, 8  # what counts as agreement: a share of the measured, or cycles
 _FEWEST, _MOST = 1 << 16, 1 << 19  # accesses before counting, and as many counted
 
 Curve = dict[int, float]
@@ -94,7 +95,7 @@ def predict(cpus: Sequence[str] = CPUS, *, largest: int | None = None) -> Report
         sizes = [kib for kib in loads["full"] if kib > reach and (largest is None or kib <= largest)]
         ours = {order: {kib: simulated(cpu, order, kib) for kib in sizes} for order in _ORDERS}
         there, here = ({kib: pair["full"][kib] - pair["page"][kib] for kib in sizes} for pair in (loads, ours))
-        claims += [Claim(f"{cpu} {_size(kib)}", here[kib], there[kib], 0.3, slack=8) for kib in sizes]
+        claims += [Claim(f"{cpu} {_size(kib)}", here[kib], there[kib], _BAND, slack=_SLACK) for kib in sizes]
         for cycles in LEVELS:
             was, comes = knee(there, cycles), knee(here, cycles)
             if was and comes:
@@ -103,7 +104,8 @@ def predict(cpus: Sequence[str] = CPUS, *, largest: int | None = None) -> Report
                 which = "measured" if was else "simulated"
                 details[f"{cpu} reaches {cycles} cycles"] = f"only the {which} curve comes so far"
         curves += [
-            {"cpu": cpu, "kib": kib, "measured": there[kib], "predicted": here[kib], "reach": reach} for kib in sizes
+            {"cpu": cpu, "kib": kib, "measured": there[kib], "predicted": here[kib], "reach": reach, "slack": slack}
+            for kib, slack in ((kib, max(_SLACK, _BAND * abs(there[kib]))) for kib in sizes)
         ]
     return Report(
         title="Translation cost of a load by footprint, 4 KiB pages, stride 64 bytes",

@@ -48,7 +48,7 @@ def _generator(spec: Any, seed: int) -> generators.Generator:
     )
 
 
-def open_stream(spec: Any, *, base: Path, memory: int, seed: int) -> Stream:
+def open_stream(spec: Any, *, folder: Path, memory: int, seed: int) -> Stream:
     """Open the stream that a scenario's workload describes.
 
     Parameters
@@ -59,7 +59,7 @@ def open_stream(spec: Any, *, base: Path, memory: int, seed: int) -> Stream:
         window, phase, step; `switcher`: spaces, every; `gups`: updates in the place of accesses and writes; `churn`:
         rounds in the place of accesses, burst, kept, work; `compile`: processes in its place, text, parent, work;
         `forkwait`: forks in the place of accesses and writes, child, parent.
-    base : Path
+    folder : Path
         The folder that relative paths start from.
     memory : int
         The guest's memory in bytes.
@@ -74,7 +74,7 @@ def open_stream(spec: Any, *, base: Path, memory: int, seed: int) -> Stream:
     """
     stream: Stream
     if spec.kind == "trace":
-        stream = TraceStream(find(spec.path, base), spec.format, spec.repeat)
+        stream = TraceStream(find(spec.path, folder), spec.format, spec.repeat)
     else:
         stream = _generator(spec, seed)
     needed = int(stream.footprint()[1].sum())

@@ -1,0 +1,96 @@
+"""What a scenario says of one VM, and of the host's watermarks, with nothing left to look up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from vmsim.scenario.cpu import Mode
+from vmsim.scenario.paired import Paired, bare
+from vmsim.scenario.shadow import ShadowSpec
+from vmsim.scenario.tables import Pool
+from vmsim.scenario.workload import Workload
+from vmsim.units import PAGE, PAGE_ORDER, PageSize
+
+__all__ = ["Marks", "Vm"]
+
+
+class Marks(NamedTuple):
+    """Host watermarks in pages of 4 KiB."""
+
+    min: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vm:
+    """One VM, with nothing left to look up.
+
+    Attributes
+    ----------
+    name : str
+        Unique in the scenario.
+    index : int
+        Position among all VMs, from 0.
+    group : str
+        Name of the ``[[vm]]`` table that it comes from.
+    memory : int
+        Bytes of guest-physical memory.
+    tags : str or None
+        What tells its TLB entries from others'; None in native mode, which is no VM.
+    pcid : bool
+        Its kernel keeps address spaces apart in the TLB by PCID.
+    start : int
+        Cycle at which it starts.
+    pool : Pool
+        The page pool of its monitor.
+    fill_chunk : int
+        Mappings that the monitor brings in at a fault.
+    shadow : ShadowSpec
+        How mode shadow keeps its tables.
+    software_tlb : int
+        Entries of its monitor's own TLB.
+    paired : Paired
+        How the tables of mode paired lie in memory.
+    """
+
+    name: str
+    index: int
+    group: str
+    memory: int
+    mode: Mode
+    guest_page: PageSize
+    host_page: PageSize
+    populate: Literal["lazy", "eager"]
+    guest_levels: int
+    host_levels: int
+    tags: Literal["none", "vpid", "asid"] | None
+    pcid: bool
+    fill_chunk: int
+    start: int
+    pool: Pool
+    shadow: ShadowSpec
+    software_tlb: int
+    paired: Paired
+    workload: Workload
+
+    @property
+    def bare(self) -> bool:
+        """Whether no guest runs in it: a program on the host itself."""
+        return bare(self.mode, self.paired)
+
+    @property
+    def guest_order(self) -> int:
+        """Order of `guest_page`: 0, 9 or 18."""
+        return PAGE_ORDER[self.guest_page]
+
+    @property
+    def host_order(self) -> int:
+        """Order of `host_page`: 0, 9 or 18."""
+        return PAGE_ORDER[self.host_page]
+
+    @property
+    def pages(self) -> int:
+        """Guest-physical memory in pages of 4 KiB."""
+        return self.memory // PAGE
