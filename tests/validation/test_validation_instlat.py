@@ -70,7 +70,9 @@ def test_a_report_counts_its_misses_and_what_has_no_verdict() -> None:
 
 
 def test_the_figure_is_written_in_the_format_that_its_name_asks_for(tmp_path: Path) -> None:
-    curves = [{"cpu": "x", "kib": 1 << k, "measured": k - 9.0, "predicted": k - 8.0} for k in range(9, 15)]
+    curves = [
+        {"cpu": "x", "kib": 1 << k, "measured": k - 9.0, "predicted": k - 8.0, "slack": 8.0} for k in range(9, 15)
+    ]
     picture(curves, tmp_path / "a.png")
     picture(curves, tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"

@@ -104,7 +104,7 @@ def predict(cpus: Sequence[str] = CPUS, *, largest: int | None = None) -> Report
                 which = "measured" if was else "simulated"
                 details[f"{cpu} reaches {cycles} cycles"] = f"only the {which} curve comes so far"
         curves += [
-            {"cpu": cpu, "kib": kib, "measured": there[kib], "predicted": here[kib], "reach": reach, "slack": slack}
+            {"cpu": cpu, "kib": kib, "measured": there[kib], "predicted": here[kib], "slack": slack}
             for kib, slack in ((kib, max(_SLACK, _BAND * abs(there[kib]))) for kib in sizes)
         ]
     return Report(
