@@ -7,6 +7,7 @@ it is; `Cpu.figures` lists them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -310,10 +311,14 @@ class Cpu(Model):
 
     def canonical(self) -> dict[str, Any]:
         """Return what the machine reads, as JSON types: all but the description, CPUID registers and the sources."""
+        return dict(self._canonical)
+
+    @cached_property
+    def _canonical(self) -> dict[str, Any]:
         return _plain(self, {"description", "cpuid"})
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Cpu) and self.canonical() == other.canonical()
+        return isinstance(other, Cpu) and self._canonical == other._canonical
 
     def __hash__(self) -> int:
         return hash((self.name, self.frequency, self.cost))

@@ -14,7 +14,7 @@ their own. A table with a `value` stands for that value.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -69,6 +69,7 @@ def load_cpu(name_or_path: str | Path, *, folder: Path | None = None) -> Cpu:
     return _validated(_read((folder or Path()) / text, ()))
 
 
+@lru_cache(maxsize=64)
 def apply_override(cpu: Cpu, override: Override) -> Cpu:
     """Return `cpu` with some of its numbers replaced.
 
