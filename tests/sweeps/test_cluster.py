@@ -16,8 +16,9 @@ import pytest
 
 from tests.sweeps import fake
 from tests.sweeps.dask import DaskCluster, dask_cluster, until
+from vmsim.cli import main
 from vmsim.errors import InputError
-from vmsim.sweeps import cluster, read_failures, run_sweep
+from vmsim.sweeps import cluster, read_failures, read_results, run_sweep
 from vmsim.sweeps.cluster import Slurm, Stand, connect
 
 SLURM = """
@@ -131,11 +132,14 @@ def test_a_scheduler_without_workers_is_refused_and_one_that_goes_away_is_a_brok
 
 
 def test_a_sweep_on_the_cluster_has_the_bytes_of_one_here(dask: DaskCluster, tmp_path: Path) -> None:
-    sweep = fake.sweep(4, "replicates = 2\n")
+    file = tmp_path / "sweep.toml"
+    file.write_text(fake.sweep(4, "replicates = 2\n").to_toml())
     here, there = tmp_path / "here", tmp_path / "there"
-    run_sweep(sweep, here, jobs=1)
-    summary = run_sweep(sweep, there, executor=partial(connect, dask.address))
-    assert (summary.done, summary.failed) == (8, 0)
+    for out, how in ((here, ["--jobs", "1"]), (there, ["--scheduler", dask.address])):
+        with pytest.raises(SystemExit) as leaving:
+            main(["sweep", str(file), "--out", str(out), "--json", *how])
+        assert leaving.value.code == 0
+    assert len(read_results(there)) == 8
     assert fake.contents(there) == fake.contents(here)
 
 
