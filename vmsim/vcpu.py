@@ -18,6 +18,7 @@ from vmsim.machine.layout import Count
 from vmsim.machine.tags import Spaces
 from vmsim.machine.vcpu import WRITES as _WRITE
 from vmsim.machine.vcpu import Reason, run
+from vmsim.monitor.dirty import NEVER, LoggedTdp
 from vmsim.monitor.shadow import Shadow
 from vmsim.monitor.tdp import Tdp
 from vmsim.workloads import Chunk, Event, Op, Stream
@@ -70,6 +71,7 @@ class Vcpu:
         self.done = 0
         self.since: tuple[str, int] | None = None  # what it waits for now, and from when
         self.owed = 0  # cycles used and not yet paid in simulated time
+        self.alarm = NEVER  # when the monitor wants to be called
         self._core = -1
         self._slice_end = 0
 
@@ -171,7 +173,10 @@ class Vcpu:
         address, count, kind, _ = chunk
         registers = self.registers
         while cursor < limit:
-            budget = self._slice_end - self.env.cycle - self.owed
+            if self.now >= self.alarm:
+                assert isinstance(monitor, LoggedTdp)
+                yield from monitor.rang(self)
+            budget = min(self._slice_end, self.alarm) - self.now
             if budget <= 0:
                 yield from self._next_slice()
                 continue
@@ -189,7 +194,7 @@ class Vcpu:
                 assert monitor is not None
                 assert not isinstance(monitor, Shadow)
                 self.spaces.exited()
-                yield from monitor.violation(self, gpa)
+                yield from monitor.violation(self, gpa, code)
 
     def _count_made(self, times: int, write: bool) -> None:
         """Count accesses that the monitor has made for the guest."""

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from vmsim.guest.frames import GuestFrames, GuestMemoryError
 from vmsim.guest.kernel import GuestKernel
-from vmsim.guest.mmu import HardwareMmu
+from vmsim.guest.mmu import HardwareMmu, LoggedMmu
 from vmsim.guest.process import LINUX_PCIDS
 from vmsim.host.bare import BareFrames
 from vmsim.host.pool import PagePool
 from vmsim.machine.buddy import State
 from vmsim.machine.formats import EPT, NPT, PAGE_SHIFT
 from vmsim.machine.layout import Count, make_vm
+from vmsim.monitor.dirty import LoggedTdp
 from vmsim.monitor.paired import Paired
 from vmsim.monitor.paired_process import PairedFrames, PairedMmu
 from vmsim.monitor.paired_space import limit_of
@@ -95,6 +96,8 @@ class VirtualMachine:
         mmu: HardwareMmu | PairedMmu | Shadow = HardwareMmu(simulation.hardware.memory, self.spaces, self.registers)
         if isinstance(self.monitor, Shadow):
             mmu = self.monitor
+        elif isinstance(self.monitor, LoggedTdp):
+            mmu = LoggedMmu(simulation.hardware.memory, self.spaces, self.registers, wrote=self.monitor.wrote)
         if simulation.paired and isinstance(self.frames, BareFrames) and spec.mode == "paired":
             form = EPT(ad_bits=simulation.scenario.cpu.ept_ad)
             mmu = PairedMmu(mmu, simulation.paired, spec.paired.layout, form, owner=spec.index)
@@ -174,11 +177,15 @@ class VirtualMachine:
                 if self.monitor:
                     yield from self.monitor.create(self.vcpu)
                 yield from self.kernel.boot(self.vcpu)
+            if isinstance(self.monitor, LoggedTdp):
+                yield from self.monitor.begin(self.vcpu)
             warmup = self.simulation.scenario.warmup_accesses(self.stream.accesses)
             pauses = [warmup] if warmup else []
             yield from self.vcpu.replay(self.kernel, self.monitor, pauses, self._warmed)
         except GuestMemoryError:
             self.ending = self.out_of_memory()
+        if isinstance(self.monitor, LoggedTdp) and self.monitor.logging:
+            self.monitor.read(self.vcpu)
         yield self.vcpu.settle()
         self.finish = env.cycle
         self.memory = self.simulation.host.count(self.spec.index)
@@ -229,6 +236,7 @@ class VirtualMachine:
             guest_faults=last.guest_faults - first.guest_faults,
             memory=self.memory or self.simulation.host.count(self.spec.index),
             figures={name: last.figures[name] - first.figures[name] for name in last.figures},
+            dirty=self.monitor.rounds[first.figures["dirty_rounds"] :] if isinstance(self.monitor, LoggedTdp) else [],
         )
 
     def _add_monitor(self) -> None:
@@ -260,7 +268,10 @@ class VirtualMachine:
                 chunk=spec.fill_chunk,
             )
             return
-        tables = Tdp(
+        logged: dict[str, Any] = {}
+        if spec.dirty_log.method != "none":
+            logged = {"spec": spec.dirty_log, "flush": self.spaces.flush_nested}
+        tables = (LoggedTdp if logged else Tdp)(
             simulation.hardware.memory,
             make_vm() if spec.mode == "shadow" else self.registers,
             simulation.host,
@@ -273,6 +284,7 @@ class VirtualMachine:
             costs=costs,
             chunk=spec.fill_chunk,
             reason="NPF" if spec.mode == "npt" else "EPT_VIOLATION",
+            **logged,
         )
         self.monitor = tables
         if spec.mode == "shadow":
@@ -302,7 +314,7 @@ class VirtualMachine:
             monitor.exit_cycles.copy() if monitor else Counter(),
             monitor.latency.copy() if monitor else Counter(),
             self.kernel.faults,
-            Counter(monitor.figures() if isinstance(monitor, Shadow) else {}),
+            Counter(monitor.figures() if isinstance(monitor, Shadow | LoggedTdp) else {}),
         )
 
     def _give_back(self) -> Process:

@@ -20,9 +20,10 @@ from tests.machine.geometries import PREFIX
 from tests.machine.worlds import Pair, counters, keyed_units, make_world, memory, references
 from tests.monitor.world import World
 from vmsim.jit import jitted_sources
-from vmsim.machine import buddy, tables
+from vmsim.machine import buddy, dirty, tables
 from vmsim.machine.flush import flush_asid, invalidate_page
 from vmsim.machine.formats import EPT
+from vmsim.machine.layout import make_vm
 from vmsim.machine.memory import clear_frame, find_entry
 from vmsim.scenario.shadow import SHADOW_PRESETS, ShadowSpec
 
@@ -101,6 +102,26 @@ def edits() -> list[Any]:
     return [int(value) for value in found]
 
 
+def logs() -> list[Any]:
+    """Protect, write, split, gather, clean, permit and put together again the pages of a VM that is logged."""
+    there, form, registers = memory(), EPT(ad_bits=True), make_vm()
+    _, frames = buddy.make_zone(1024)
+    shape = there, 1 << 12, 2
+    registers["nested_root"], registers["nested_levels"], registers["nested_dirty"] = 1 << 12, 2, form.dirty
+    tables.map_page(there, frames, *shape[1:], 2, 0, 0, 0, 512, form.page)
+    found = [dirty.protect(*shape, 512, form.dirty), dirty.large_page(*shape, 0, 1 << 21)]
+    dirty.split(there, frames, *shape[1:], 0, 2, form.table, form.dirty)
+    registers["pml"], registers["pml_index"] = 1, 511
+    written = np.zeros(512, bool)
+    found += [dirty.store_at(there, registers, 7 << 12), registers["pml_log"][0, 511]]
+    found += [dirty.gather(*shape, 512, form.dirty, written), dirty.clean(*shape, written, form.dirty), *written]
+    dirty.permit(*shape, 512)
+    dirty.permit_one(*shape, 0)
+    found += [dirty.collapse(there, frames, *shape[1:], 512, 2, np.zeros(1, np.int64)), *there[512:520]]
+    there[: 1024 << 9] = 0
+    return [int(value) for value in found]
+
+
 def shadows() -> list[Any]:
     """Fault, store, load, invalidate, write over and drop under two shadow monitors."""
     out: list[Any] = []
@@ -132,7 +153,7 @@ def kernels() -> dict[str, Any]:
 
 
 def main() -> None:
-    results = json.dumps([runs(), edits(), shadows()], sort_keys=True, default=int)
+    results = json.dumps([runs(), edits(), logs(), shadows()], sort_keys=True, default=int)
     out: dict[str, Any] = {"results": hashlib.sha256(results.encode()).hexdigest(), "length": len(results)}
     if hasattr(buddy.allocate, "signatures"):
         out["kernels"] = {name: len(kernel.signatures) for name, kernel in kernels().items()}

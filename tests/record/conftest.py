@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vmsim.record.messages import Kind, MessageLog
-from vmsim.record.outcome import Ending, Outcome, Transfer, VmOutcome
+from vmsim.record.outcome import DirtyRound, Ending, Outcome, Transfer, VmOutcome
 from vmsim.record.result import Result
 from vmsim.scenario import Scenario
 
@@ -78,6 +78,7 @@ def a_vm(name: str = "a", **changes: Any) -> VmOutcome:
         "fault_latency": {220: 2, 310: 1},
         "guest_faults": 5,
         "figures": {"shadow_filled": 3, "software_tlb_hits": 2},
+        "dirty": [DirtyRound(3300, 7, 700)],
         "memory": {"guest": 12, "table": 4, "pool": 64},
     }
     return VmOutcome(**{**values, **changes})

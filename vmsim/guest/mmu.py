@@ -7,7 +7,7 @@ own translations (its direct map of memory) are not simulated.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
@@ -16,10 +16,11 @@ import simpy
 from numpy.typing import NDArray
 
 from vmsim.guest.frames import Vcpu
+from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.memory import clear_frame
 from vmsim.machine.tables import host_address, load_entries, store_entries
 
-__all__ = ["NO_PCID", "HardwareMmu", "Mmu", "Spaces"]
+__all__ = ["NO_PCID", "HardwareMmu", "LoggedMmu", "Mmu", "Spaces"]
 
 Process: TypeAlias = Generator[simpy.Event, Any, None]
 Words: TypeAlias = NDArray[np.int64]
@@ -176,3 +177,33 @@ class HardwareMmu:
             self.spaces.release(space)
         return
         yield
+
+
+class LoggedMmu(HardwareMmu):
+    """The processor's own MMU where a monitor logs writes: a store may find its frame protected, and exit.
+
+    Parameters are as of `HardwareMmu`, with whom to tell of the gfns that the kernel stores to, before it does.
+    """
+
+    traps = True
+
+    def __init__(
+        self,
+        memory: Words,
+        spaces: Spaces,
+        registers: NDArray[Any],
+        *,
+        wrote: Callable[[Vcpu, Words], Process],
+    ) -> None:
+        super().__init__(memory, spaces, registers)
+        self.wrote = wrote
+
+    def write(self, vcpu: Vcpu, places: Words, values: Words) -> Process:
+        """Store entries."""
+        yield from self.wrote(vcpu, places >> PAGE_SHIFT)
+        yield from super().write(vcpu, places, values)
+
+    def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Process:
+        """Write over frames."""
+        yield from self.wrote(vcpu, (gpa >> PAGE_SHIFT) + np.arange(1 << order))
+        yield from super().clear(vcpu, gpa, order, table=table)

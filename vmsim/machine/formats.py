@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 __all__ = [
     "ACCESSED",
+    "CODE_LOG_FULL",
     "CODE_PRESENT",
     "CODE_RESERVED",
     "CODE_SHADOW",
@@ -59,6 +60,7 @@ CODE_WRITE = 1 << 1
 CODE_USER = 1 << 2
 CODE_RESERVED = 1 << 3
 CODE_WALKING = 1 << 33
+CODE_LOG_FULL = 1 << 61  # ours, in place of a fault: the page-modification log is full
 CODE_SHADOW = 1 << 62  # ours: an agile walk faulted before it switched, so the monitor's tables want mending
 
 # A translation as the TLBs and walkers pass it on: the hpa of the 4 KiB frame, WRITE, USER, DIRTY as above and the

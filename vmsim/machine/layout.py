@@ -168,6 +168,9 @@ VM = np.dtype(
             ("nested_accessed", "i8"),
             ("nested_dirty", "i8"),
             ("table_writes", "i8"),  # walks of guest tables count as writes (EPT with A/D flags, NPT)
+            ("pml", "i8"),  # 1: note the gpa of each nested entry whose dirty flag is set (SDM vol. 3C §30.3.6)
+            ("pml_index", "i8"),  # of the entry to be filled next, downwards; -1: the log is full
+            ("pml_log", "i8", (512,)),  # gpas of pages
             ("compute", "i8"),  # cycles of other work per access
             ("walk_cycles", "i8"),
             ("fault_gpa", "i8"),

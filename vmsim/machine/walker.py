@@ -12,6 +12,7 @@ from vmsim.jit import leaf, routine
 from vmsim.machine.caches import Served, reference
 from vmsim.machine.formats import (
     ACCESSED,
+    CODE_LOG_FULL,
     CODE_PRESENT,
     CODE_SHADOW,
     CODE_USER,
@@ -151,6 +152,18 @@ def _mark(core, vm, memory, hpa, marks):
             kept.value[way] = entry
 
 
+@routine
+def _log_page(vm, gpa):
+    """Note a page whose dirty flag is about to be set; if the log is full, note that in place of a fault."""
+    if vm.pml_index < 0:
+        vm.fault_gpa = gpa
+        vm.fault_code = CODE_LOG_FULL
+        return False
+    vm.pml_log[vm.pml_index] = gpa & FRAME
+    vm.pml_index -= 1
+    return True
+
+
 @leaf
 def _frame_within(entry, address, level):
     """Return the hpa (or gpa) of the 4 KiB frame of `address` in the page that an entry of `level` maps."""
@@ -203,6 +216,8 @@ def nested_walk(core, llc, vm, memory, gpa, write, guest):
         found = level == 1 or entry & LARGE != 0
         marks = accessed | (dirty if found and write else 0)
         if entry & marks != marks:
+            if vm.pml and dirty & marks & ~entry and not _log_page(vm, gpa):
+                return NESTED_FAULT
             entry |= marks
             _mark(core, vm, memory, hpa, marks)
         if found:

@@ -187,8 +187,8 @@ class Tdp:
         """Whether the nested tables map a guest frame."""
         return bool(missing_tables(self.memory, self.root, self.levels, 1, 0, 0, gfn << PAGE_SHIFT) == MAPPED)
 
-    def violation(self, vcpu: Vcpu, gpa: int) -> Process:
-        """Handle an EPT violation or NPF at `gpa`: back it and resume."""
+    def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Process:
+        """Handle an EPT violation or NPF at `gpa`, with its error code: back it and resume."""
         start = vcpu.now
         self._spend(vcpu, self._before)
         cycles = yield from self.back(vcpu, gpa)
@@ -217,6 +217,7 @@ class Tdp:
             )
         elif missing < 0:  # somebody backed it meanwhile
             self._return(page, order)
+        self._mapped(gpa >> PAGE_SHIFT)
         cycles = self._mapping if missing == 0 == order else self._mapping_more(missing, order)
         if self.chunk > 1 and order == 0:
             cycles += self._mapping * self._around(gpa >> PAGE_SHIFT)
@@ -238,7 +239,11 @@ class Tdp:
         for each, page in zip(wanted, self.pool.take(len(wanted)) if wanted else [], strict=True):
             place = self.root, self.levels, 1, 0, 0, each << PAGE_SHIFT
             map_page(self.memory, self.host.frames, *place, page, self.form.page)
+            self._mapped(each)
         return len(wanted)
+
+    def _mapped(self, gfn: int) -> None:
+        """Take note that a guest frame is backed now; a monitor that logs writes does."""
 
     def _spend(self, vcpu: Vcpu, cycles: int) -> None:
         vcpu.owe("exit", cycles)

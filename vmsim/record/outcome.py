@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.record.messages import MessageLog
 
-__all__ = ["Ending", "Outcome", "Transfer", "VmOutcome"]
+__all__ = ["DirtyRound", "Ending", "Outcome", "Transfer", "VmOutcome"]
 
 
 @dataclass(slots=True)
@@ -39,7 +40,9 @@ class VmOutcome:
     memory : dict of str to int
         Frames at the end by kind: guest (backing guest memory), table (nested or native tables), pool.
     figures : dict of str to int
-        What a shadow monitor counts besides its exits: shadow_filled, software_tlb_hits, …
+        What a monitor counts besides its exits: shadow_filled, software_tlb_hits, splits, …
+    dirty : list of DirtyRound
+        Readings of its dirty log after the warm-up.
     """
 
     name: str
@@ -61,6 +64,7 @@ class VmOutcome:
     guest_faults: int
     memory: dict[str, int] = field(default_factory=dict)
     figures: dict[str, int] = field(default_factory=dict)
+    dirty: list[DirtyRound] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,14 @@ class Transfer:
     pages: int
     level: int
     host_free: int
+
+
+class DirtyRound(NamedTuple):
+    """One reading of a VM's dirty log: when, the pages it named, and the cycles that the host spent on it."""
+
+    time: int
+    pages: int
+    cycles: int
 
 
 @dataclass(frozen=True, slots=True)

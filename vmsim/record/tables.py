@@ -208,6 +208,14 @@ def _shadow(outcome: Outcome) -> Rows:
     ]
 
 
+def _dirty(outcome: Outcome) -> Rows:
+    return [
+        (vm.name, each.time, each.time * 10**6 / outcome.frequency, each.pages, each.cycles)
+        for vm in outcome.vms
+        for each in vm.dirty
+    ]
+
+
 def _waits(outcome: Outcome) -> Rows:
     return [
         (vm.name, cause, count, vm.cycles.get(cause, 0))
@@ -272,6 +280,10 @@ TABLES: Final[Mapping[str, tuple[Mapping[str, str], Callable[[Outcome], Rows]]]]
             _messages,
         ),
         "shadow": ({"vm": _STR, "what": _STR, "count": _INT}, _shadow),
+        "dirty": (
+            {"vm": _STR, "time_cycles": _INT, "time_us": "float64", "pages": _INT, "host_cycles": _INT},
+            _dirty,
+        ),
         "waits": ({"vm": _STR, "cause": _STR, "count": _INT, "cycles": _INT}, _waits),
         "fault_latency": ({"vm": _STR, "cycles": _INT, "count": _INT}, _fault_latency),
     }

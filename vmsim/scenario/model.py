@@ -15,7 +15,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from vmsim.errors import InputError
 from vmsim.scenario.cpu import HARDWARE_MODES, Cpu, Mode
 from vmsim.scenario.cpu_files import apply_override, cpu_names, load_cpu
-from vmsim.scenario.cpuid import Choice, choose
+from vmsim.scenario.cpuid import Choice, choose, features
 from vmsim.scenario.document import Document
 from vmsim.scenario.problems import KeyPath, Problem, problems_of, raise_problems
 from vmsim.scenario.settings import apply_settings
@@ -28,7 +28,7 @@ from vmsim.units import PAGE, format_size
 __all__ = ["Scenario"]
 
 _LINUX_MIN_KB: Final = (128, 262144)
-_OF_MODES: Final = ("paired", "shadow", "software_tlb")  # keys that mean something in one mode only
+_OF_MODES: Final = ("dirty_log", "paired", "shadow", "software_tlb")  # keys that mean something in one mode only
 
 
 class Scenario(Document):
@@ -153,6 +153,7 @@ class Scenario(Document):
         vms = [
             {name: getattr(vm, name) for name in Vm.__slots__ if name not in ("index", "group", *_OF_MODES)}
             | ({"paired": dict(vm.paired)} if vm.mode == "paired" else {})
+            | ({"dirty_log": vm.dirty_log} if vm.dirty_log.method != "none" else {})
             | {"pool": dict(vm.pool), "workload": dict(vm.workload)}
             | ({"shadow": dict(vm.shadow), "software_tlb": vm.software_tlb} if vm.mode == "shadow" else {})
             for vm in self.vms
@@ -197,6 +198,7 @@ class Scenario(Document):
             pool=group.pool.over(self.host.pool) if group.pool else self.host.pool,
             shadow=group.shadow.spec,
             software_tlb=group.software_tlb.entries,
+            dirty_log=group.dirty_log.spec(self.cpu.frequency),
             paired=group.paired,
             workload=group.workload,
         )
@@ -281,6 +283,7 @@ class Scenario(Document):
                 names = {"intel": "Intel", "amd": "AMD"}
                 text = f"{group.tags} is a tag of {names[owner]} CPUs, and {self.cpu.name} is not one"
                 yield Problem((*here, "tags"), f"{text}; host.what_if = true allows it anyway")
+            yield from self._dirty_log_problems(group, here)
             if group.mode == "paired" and "ept" not in self.cpu.modes:
                 text = f"mode paired needs EPT, which {self.cpu.name} has not; host.what_if = true allows it anyway"
                 yield Problem((*here, "mode"), text)
@@ -289,6 +292,18 @@ class Scenario(Document):
                 if levels not in self.cpu.levels:
                     text = f"{self.cpu.name} has no {levels}-level paging; host.what_if = true allows it anyway"
                     yield Problem((*here, key), text)
+
+    def _dirty_log_problems(self, group: VmGroup, here: KeyPath) -> Iterator[Problem]:
+        """Yield what a CPU lacks for a method of dirty logging."""
+        method, mode = group.dirty_log.method, self._mode_of(group)
+        path = (*here, "dirty_log", "method")
+        if method == "ad-scan" and mode == "ept" and not self.cpu.ept_ad:
+            text = f"ad-scan needs dirty flags, and EPT of {self.cpu.name} has none; choose write-protect"
+            yield Problem(path, f"{text}. host.what_if = true allows it anyway")
+        if method == "pml" and not (mode == "ept" and self.cpu.cpuid and features(self.cpu.cpuid).pml):
+            where = f"{self.cpu.name} has none" if mode == "ept" else "NPT has none"
+            text = f"pml needs the page-modification log of EPT, and {where}"
+            yield Problem(path, f"{text}; choose write-protect. host.what_if = true allows it anyway")
 
 
 def _mode_refused(mode: Mode, cpu: Cpu) -> str:

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, mo
 from vmsim.errors import InputError
 from vmsim.scenario.cpu import Mode
 from vmsim.scenario.cpu_files import Override, nested
+from vmsim.scenario.dirty_log import DirtyLog
 from vmsim.scenario.paired import Paired, bare
 from vmsim.scenario.problems import Problem, raise_problems
 from vmsim.scenario.shadow import ShadowTable, SoftwareTlb
@@ -170,6 +171,7 @@ class VmGroup(Model):
         default=1, ge=1, le=512, description="Mappings that the monitor brings in at a fault, 1 to 512."
     )
     pool: PoolOverride | None = Field(default=None, description="What differs from host.pool.")
+    dirty_log: DirtyLog = Field(default=DirtyLog(), description="How the host learns which pages are written to.")
     shadow: ShadowTable = Field(default=ShadowTable(), description="How mode shadow keeps its tables.")
     software_tlb: SoftwareTlb = Field(default=SoftwareTlb(), description="The monitor's own TLB in mode shadow.")
     workload: Workload = Field(description="What the VM runs.")
@@ -193,6 +195,11 @@ class VmGroup(Model):
             yield Problem(("name",), f"{self.name!r} would be ambiguous in a key such as vm.{self.name}.mode")
         yield from _size_check("memory", self.memory)
         yield from self._page_problems()
+        if self.dirty_log.method != "none" and self.mode not in ("ept", "npt", "auto"):
+            text = f"the dirty log is of nested tables, modes ept and npt; mode {self.mode} has none that are logged"
+            yield Problem(("dirty_log", "method"), text)
+        if not self.dirty_log.every.amount:
+            yield Problem(("dirty_log", "every"), "no time between two readings; expected more than 0")
         if isinstance(self.workload, Generator):
             yield from self._region_problems(self.workload)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from vmsim.scenario.cpu import Mode
+from vmsim.scenario.dirty_log import DirtyLogSpec
 from vmsim.scenario.paired import Paired, bare
 from vmsim.scenario.shadow import ShadowSpec
 from vmsim.scenario.tables import Pool
@@ -51,6 +52,8 @@ class Vm:
         How mode shadow keeps its tables.
     software_tlb : int
         Entries of its monitor's own TLB.
+    dirty_log : DirtyLogSpec
+        How it is learnt which pages are written to.
     paired : Paired
         How the tables of mode paired lie in memory.
     """
@@ -72,6 +75,7 @@ class Vm:
     pool: Pool
     shadow: ShadowSpec
     software_tlb: int
+    dirty_log: DirtyLogSpec
     paired: Paired
     workload: Workload
 
