@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import runpy
 from pathlib import Path
-from typing import Any, Final
+from types import SimpleNamespace
+from typing import Final
 
 import click
 
+from vmsim.cli.experiment import make
 from vmsim.errors import InputError, nearest
 from vmsim.sweeps.experiment import Experiment
 
@@ -31,14 +33,16 @@ def refresh(experiment: Experiment, *, all_: bool = False) -> str:
     is_run = kept and experiment.is_run()
     if (is_run or not kept) and experiment.is_drawn() and not all_:
         return "up to date"
-    figure: dict[str, Any] = runpy.run_path(str(experiment.folder / "figure.py"))
-    if is_run:
-        figure["paint"]()
-        return "drawn"
-    figure["main"]()
-    if not experiment.file.is_file():
+    figure = SimpleNamespace(**runpy.run_path(str(experiment.folder / "figure.py")))
+    if hasattr(figure, "main"):  # it simulates in its own way
+        figure.main()
         made = sorted(path for path in experiment.results.iterdir() if path.is_file() and path.name != "figure.json")
         experiment.stamp(*made)
+    elif is_run:
+        figure.EXPERIMENT.paint(figure.data, figure.draw)
+        return "drawn"
+    else:
+        make(figure.EXPERIMENT, figure.data, figure.draw)
     return "simulated and drawn"
 
 

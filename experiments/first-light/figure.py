@@ -17,14 +17,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from vmsim.analysis.figures import translation_cycles
-from vmsim.analysis.style import figure
 from vmsim.analysis.tables import compare_modes
+from vmsim.cli.experiment import make
 from vmsim.cli.screen import print_table
-from vmsim.cli.sweep_screen import listening
 from vmsim.record.tables import MANAGEMENT, TRANSLATION
 from vmsim.sweeps.experiment import Experiment
 
-EXPERIMENT: Final = Experiment(Path(__file__).parent)
+EXPERIMENT: Final = Experiment(Path(__file__).parent, "translation", height=2.9, columns=2, sharey=True)
 TITLES: Final = {"skylake-x": "Intel Skylake-X", "zen4": "AMD Zen 4"}
 COMPARED: Final = {
     "translation_cycles_per_access": "translation",
@@ -64,20 +63,6 @@ def show(table: pd.DataFrame) -> None:
             print_table(f"{title}: {what}, cycles per access", columns, rows)
 
 
-def paint() -> Path:
-    """Draw the figure from the table into the folder of results."""
-    with figure(height=2.9, columns=2, sharey=True) as (fig, axes):
-        draw(data(), axes)
-        return EXPERIMENT.save(fig, "translation")
-
-
-def main() -> None:
-    """Simulate what is not done yet, print the comparison, and draw."""
-    with listening(as_json=False) as listener:
-        EXPERIMENT.run(listener=listener)
-    show(EXPERIMENT.table())
-    print(f"The figure is {paint()}.")
-
-
 if __name__ == "__main__":
-    main()
+    make(EXPERIMENT, data, draw)
+    show(EXPERIMENT.table())

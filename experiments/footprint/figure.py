@@ -18,12 +18,12 @@ from typing import Final
 import pandas as pd
 from matplotlib.axes import Axes
 
-from vmsim.analysis.style import PALETTE, WIDE, figure
-from vmsim.cli.sweep_screen import listening
+from vmsim.analysis.style import PALETTE, WIDE
+from vmsim.cli.experiment import make
 from vmsim.sweeps.experiment import Experiment
 from vmsim.units import format_size
 
-EXPERIMENT: Final = Experiment(Path(__file__).parent)
+EXPERIMENT: Final = Experiment(Path(__file__).parent, "translation", width=WIDE, height=2.7, columns=2, sharey=True)
 TITLES: Final = {"skylake-x": "Intel Skylake-X", "zen4": "AMD Zen 4"}
 MODES: Final = {"ept": "EPT", "npt": "NPT"}
 # guest's and host's page size, native or not: label, colour, line, marker
@@ -74,19 +74,5 @@ def draw(table: pd.DataFrame, axes: Sequence[Axes]) -> None:
     axes[0].set_ylabel("translation, cycles per access")
 
 
-def paint() -> Path:
-    """Draw the figure from the table into the folder of results."""
-    with figure(width=WIDE, height=2.7, columns=2, sharey=True) as (fig, axes):
-        draw(data(), axes)
-        return EXPERIMENT.save(fig, "translation")
-
-
-def main() -> None:
-    """Simulate what is not done yet, and draw."""
-    with listening(as_json=False) as listener:
-        EXPERIMENT.run(listener=listener)
-    print(f"The figure is {paint()}.")
-
-
 if __name__ == "__main__":
-    main()
+    make(EXPERIMENT, data, draw)

@@ -20,11 +20,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.patches import Rectangle
 
-from vmsim.analysis.style import WIDE, figure
-from vmsim.cli.sweep_screen import listening
+from vmsim.analysis.style import WIDE
+from vmsim.cli.experiment import make
 from vmsim.sweeps.experiment import Experiment
 
-EXPERIMENT: Final = Experiment(Path(__file__).parent)
+EXPERIMENT: Final = Experiment(Path(__file__).parent, "fault-latency", width=WIDE, height=2.2, columns=3, sharey=True)
 FREQUENCY: Final = EXPERIMENT.sweep.scenario.cpu.frequency
 _COLOURS: Final = "cividis"  # even in lightness, and the same to colour-blind readers
 
@@ -71,19 +71,5 @@ def draw(table: pd.DataFrame, axes: Sequence[Axes]) -> None:
         bar.ax.minorticks_off()
 
 
-def paint() -> Path:
-    """Draw the figure from the table into the folder of results."""
-    with figure(width=WIDE, height=2.2, columns=3, sharey=True) as (fig, axes):
-        draw(data(), axes)
-        return EXPERIMENT.save(fig, "fault-latency")
-
-
-def main() -> None:
-    """Simulate what is not done yet, and draw."""
-    with listening(as_json=False) as listener:
-        EXPERIMENT.run(listener=listener)
-    print(f"The figure is {paint()}.")
-
-
 if __name__ == "__main__":
-    main()
+    make(EXPERIMENT, data, draw)

@@ -28,16 +28,12 @@ workload = { kind = "sequential", footprint = "1MiB", accesses = 512, stride = "
 """
 FIGURE = """
 from pathlib import Path
-from vmsim.analysis.style import figure
 from vmsim.sweeps.experiment import Experiment
-EXPERIMENT = Experiment(Path(__file__).parent)
-def paint():
-    with figure() as (fig, ax):
-        ax.plot(EXPERIMENT.table()["exits"])
-        return EXPERIMENT.save(fig, "exits")
-def main():
-    EXPERIMENT.run(jobs=1)
-    paint()
+EXPERIMENT = Experiment(Path(__file__).parent, "exits", height=1.5)
+def data():
+    return EXPERIMENT.table()["exits"]
+def draw(exits, ax):
+    ax.plot(exits)
 """
 
 
@@ -144,4 +140,4 @@ def test_one_without_a_table_is_made_again_when_its_files_change(experiment: Exp
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_figure_has_its_parts(name: str, figure_of: Callable[[str], SimpleNamespace]) -> None:
-    assert {"data", "draw", "paint", "main"} <= vars(figure_of(name)).keys()
+    assert {"EXPERIMENT", "data", "draw"} <= vars(figure_of(name)).keys()

@@ -3,7 +3,7 @@
 ::
 
     experiments/NAME/sweep.toml    the points
-    experiments/NAME/figure.py     data(), draw(table, axes), paint(), main()
+    experiments/NAME/figure.py     EXPERIMENT, data(), draw(table, axes)
     results/NAME/table.csv         the results, a row for each point and VM, in the order of the points
     results/NAME/figure.json       digests of what the figure was drawn from, and of its files
     runs/NAME                      the store of the sweep: not kept with the code, can go at any time
@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -41,11 +41,17 @@ class Experiment:
     ----------
     folder : path
         ``experiments/NAME``. Results are in ``results/NAME`` and ``runs/NAME`` beside ``experiments``.
+    figure : str, optional
+        Name of the figure's files, that of the experiment if left out.
+    **layout
+        Of the figure's axes, as of `vmsim.analysis.style.figure`.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, figure: str | None = None, **layout: Any) -> None:
         self.folder = Path(folder).absolute()
         self.name = self.folder.name
+        self._figure = figure or self.name
+        self._layout = layout
         root = self.folder.parent.parent
         self.results = root / "results" / self.name
         self.store = root / "runs" / self.name
@@ -104,7 +110,7 @@ class Experiment:
         import pandas as pd
 
         if not self.file.is_file():
-            raise InputError(f"{self.file}: no such table. Make it: python {self.folder.name}/figure.py")
+            raise InputError(f"{self.file}: no such table. Make it: python {self.folder / 'figure.py'}")
         with self.file.open(encoding="utf-8", newline="") as file:
             names, *rows = csv.reader(file)
         columns = zip(names, zip(*rows, strict=True), strict=True)
@@ -124,6 +130,22 @@ class Experiment:
             )
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return False
+
+    def paint(self, data: Callable[[], Any], draw: Callable[[Any, Any], None]) -> Path:
+        """Draw the figure from the table into the folder of results, and return the PNG.
+
+        Parameters
+        ----------
+        data : callable
+            Gives what to draw.
+        draw : callable
+            Is given that and the axes.
+        """
+        from vmsim.analysis.style import figure
+
+        with figure(**self._layout) as (made, axes):
+            draw(data(), axes)
+            return self.save(made, self._figure)
 
     def save(self, figure: Figure, name: str) -> Path:
         """Write a figure as PNG and PDF into the folder of results, with a note of what it was drawn from.
