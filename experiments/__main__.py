@@ -1,6 +1,6 @@
 """Make the figures of all experiments, or of those named, again: only what is out of date.
 
-    python -m experiments [NAME]… [--all]
+    python -m experiments [NAME]… [--all] [--jobs N]
 
 A figure is drawn from the table in ``results/NAME``; nothing is simulated for it unless the table is not that of the
 sweep any more: points were changed, or the model was. An experiment that keeps no such table is made as a whole.
@@ -27,7 +27,7 @@ def experiments() -> dict[str, Experiment]:
     return {path.parent.name: Experiment(path.parent) for path in sorted(HERE.glob("*/figure.py"))}
 
 
-def refresh(experiment: Experiment, *, all_: bool = False) -> str:
+def refresh(experiment: Experiment, *, all_: bool = False, jobs: int | None = None) -> str:
     """Make what is out of date of an experiment; return what was done."""
     kept = experiment.file.is_file()
     is_run = kept and experiment.is_run()
@@ -42,21 +42,22 @@ def refresh(experiment: Experiment, *, all_: bool = False) -> str:
         figure.EXPERIMENT.paint(figure.data, figure.draw)
         return "drawn"
     else:
-        make(figure.EXPERIMENT, figure.data, figure.draw)
+        make(figure.EXPERIMENT, figure.data, figure.draw, jobs=jobs)
     return "simulated and drawn"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("names", nargs=-1)
 @click.option("--all", "all_", is_flag=True, help="Draw figures that are up to date, too.")
-def main(names: tuple[str, ...], all_: bool) -> None:
+@click.option("--jobs", type=click.IntRange(min=1), help="Processes that simulate: all cores if left out.")
+def main(names: tuple[str, ...], all_: bool, jobs: int | None) -> None:
     """Make the figures of all experiments, or of NAMES, again: only what is out of date."""
     known = experiments()
     for name in names or known:
         if name not in known:
             raise click.ClickException(f"There is no experiment {name!r}. {nearest(name, known)}")
         try:
-            click.echo(f"{name}: {refresh(known[name], all_=all_)}")
+            click.echo(f"{name}: {refresh(known[name], all_=all_, jobs=jobs)}")
         except InputError as error:
             raise click.ClickException(str(error)) from error
 

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from experiments.__main__ import experiments, refresh
+import experiments.__main__ as command
+from experiments.__main__ import experiments
 from vmsim.errors import InputError
 from vmsim.sweeps.experiment import Experiment
 
@@ -35,6 +36,10 @@ def data():
 def draw(exits, ax):
     ax.plot(exits)
 """
+
+
+def refresh(experiment: Experiment, *, all_: bool = False) -> str:
+    return command.refresh(experiment, all_=all_, jobs=1)
 
 
 def test_these_are_found() -> None:
