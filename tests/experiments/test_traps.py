@@ -1,0 +1,64 @@
+"""Does the traps figure's message hold?"""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+EDITING, REAL = ["churn", "compile", "forkwait"], ["cc1", "sqlite"]
+STEP, EMULATE, LIMIT, UNSYNC = (
+    ("shadow", "single-step", 0),
+    ("shadow", "emulate", 0),
+    ("shadow", "emulate", 3),
+    ("shadow", "unsync", 0),
+)
+EPT = ("ept", "unsync", 0)
+
+
+@pytest.fixture(scope="module")
+def table(figure_of: Callable[[str], SimpleNamespace]) -> pd.DataFrame:
+    made: pd.DataFrame = figure_of("traps").data()
+    return made.pivot_table(index="vm", columns=["paging", "trap", "write_flood"], values=["relative", "exits"])
+
+
+@pytest.fixture(scope="module")
+def time(table: pd.DataFrame) -> pd.DataFrame:
+    """Return run times over native by program, a column for each way."""
+    return table["relative"]
+
+
+def test_each_program_is_there(time: pd.DataFrame) -> None:
+    assert {*time.index} == {*EDITING, *REAL}
+    assert (time[("native", "unsync", 0)] == 1).all()
+
+
+def test_emulation_is_cheaper_than_stepping_and_unsync_than_both(time: pd.DataFrame) -> None:
+    assert (time[EMULATE] < time[STEP]).all()
+    assert (time[UNSYNC] < time[EMULATE]).all()
+    assert (time[UNSYNC] < time[LIMIT]).all()
+
+
+def test_a_step_takes_two_exits_where_emulation_takes_one(table: pd.DataFrame) -> None:
+    forkwait = table.loc["forkwait", "exits"]  # nearly all of them are stores
+    assert forkwait[STEP] == pytest.approx(2 * forkwait[EMULATE], rel=0.01)
+
+
+def test_programs_that_edit_pay_several_times_their_run_and_real_ones_less_than_twice(time: pd.DataFrame) -> None:
+    assert (time.loc[EDITING, [STEP, EMULATE, UNSYNC]] > 2).all(axis=None)
+    assert (time.loc[REAL, [STEP, EMULATE, LIMIT, UNSYNC]] < 2).all(axis=None)
+
+
+def test_none_comes_near_ept(time: pd.DataFrame) -> None:
+    assert (time[EPT] < 1.25).all()
+    for way in (STEP, EMULATE, LIMIT, UNSYNC):
+        assert (time[way] - 1 > 2 * (time[EPT] - 1)).all()
+
+
+def test_the_limit_saves_short_lived_processes_and_ruins_a_table_that_is_edited_in_use(time: pd.DataFrame) -> None:
+    for program in ("compile", "forkwait"):
+        assert time.loc[program, LIMIT] < time.loc[program, EMULATE] / 3
+        assert time.loc[program, LIMIT] < 1.5 * time.loc[program, UNSYNC]
+    assert time.loc["forkwait", EMULATE] > 20
+    assert time.loc["churn", LIMIT] > 2 * time.loc["churn", EMULATE]
+    assert time.loc["churn", LIMIT] > time.loc["churn", STEP]
