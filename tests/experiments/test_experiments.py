@@ -14,7 +14,7 @@ from experiments.__main__ import experiments
 from vmsim.errors import InputError
 from vmsim.sweeps.experiment import Experiment
 
-NAMES = ["fill-chunk", "first-light", "footprint", "pool", "traps"]
+NAMES = ["fill-chunk", "first-light", "footprint", "lazy-eager", "pool", "traps"]
 AGAIN = "run: rm -r runs/{0}; python experiments/{0}/figure.py"
 SWEEP = """
 [base.host]
@@ -55,7 +55,14 @@ def test_the_table_is_that_of_the_sweep_and_the_figure_that_of_the_table(name: s
 
 @pytest.mark.parametrize(
     ("name", "first", "step"),
-    [("first-light", 3, 4), ("footprint", 1, 50), ("fill-chunk", 3, 29), ("traps", 5, 6), ("pool", 5, 30)],
+    [
+        ("first-light", 3, 4),
+        ("footprint", 1, 50),
+        ("fill-chunk", 3, 29),
+        ("traps", 5, 6),
+        ("lazy-eager", 3, 28),
+        ("pool", 5, 30),
+    ],
 )
 def test_points_simulated_again_give_the_rows_that_the_table_has(name: str, first: int, step: int) -> None:
     from vmsim.record.result import Result

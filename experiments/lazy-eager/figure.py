@@ -1,0 +1,76 @@
+"""Lazy against eager: filling the shadow on demand, or with all that is mapped, by how much of that is used.
+
+Where a load of CR3 drops the shadow, as in plex86, eager fill pays for an entry of every mapping at every turn of a
+process, lazy fill for an exit and an entry of each that is used. Eager wins from where the share used is as large as
+an entry's part of a lazy fault: less than a third. Where the shadow is kept, as KVM does, there is nothing to choose.
+
+    python experiments/lazy-eager/figure.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from vmsim.analysis.style import PALETTE
+from vmsim.cli.experiment import make
+from vmsim.sweeps.experiment import Experiment
+from vmsim.units import PAGE
+
+EXPERIMENT: Final = Experiment(Path(__file__).parent, height=2.3)
+# on_cr3 and fill: label, colour, marker
+LINES: Final = {
+    ("flush", "lazy"): ("lazy, on_cr3 = flush", PALETTE[0], "o"),
+    ("flush", "eager"): ("eager, on_cr3 = flush", PALETTE[5], "s"),
+    ("cache", "lazy"): ("either, on_cr3 = cache", PALETTE[7], "x"),
+}
+
+
+def data() -> pd.DataFrame:
+    """Return on_cr3, fill, every, share (of mappings used in a turn), exits and cycles of the monitor in a turn."""
+    table = EXPERIMENT.table()
+    turns = table["accesses"] / table["every"]
+    pages = EXPERIMENT.sweep.scenario.vms[0].workload.footprint // PAGE
+    table["share"] = 1 - (1 - 1 / pages) ** table["every"]
+    table["exits"] /= turns
+    table["cycles"] = table["exit_cycles"] / turns
+    return table[["on_cr3", "fill", "every", "share", "exits", "cycles"]]
+
+
+def break_even(table: pd.DataFrame) -> tuple[float, float]:
+    """Return the share used, and the cycles of a turn, where lazy and eager cost the same."""
+    lines = table[table["on_cr3"] == "flush"].pivot_table(index="share", columns="fill", values="cycles")
+    gap = lines["lazy"] - lines["eager"]
+    share = float(np.interp(0, gap, gap.index))
+    return share, float(np.interp(share, lines.index, lines["lazy"]))
+
+
+def draw(table: pd.DataFrame, ax: Axes) -> None:
+    """Draw the lines, and where they cross."""
+    for (on_cr3, fill), (label, colour, marker) in LINES.items():
+        here = table[(table["on_cr3"] == on_cr3) & (table["fill"] == fill)]
+        ax.plot(100 * here["share"], here["cycles"] / 1000, marker=marker, markersize=3, color=colour, label=label)
+    share, cycles = break_even(table)
+    ax.vlines(100 * share, 0, cycles / 1000, color="#999999", linestyles=":")
+    ax.annotate(
+        f"{share:.0%}: break-even",
+        (100 * share, cycles / 1000 / 2),
+        (4, 0),
+        textcoords="offset points",
+        va="center",
+        color="#555555",
+    )
+    ax.set_xlim(0, 102)
+    ax.set_ylim(-15, 800)
+    ax.grid(axis="y")
+    ax.set_xlabel("mappings used in a turn (%)")
+    ax.set_ylabel("monitor, kilocycles per turn")
+    ax.legend(loc="upper left")
+
+
+if __name__ == "__main__":
+    make(EXPERIMENT, data, draw)
