@@ -14,7 +14,7 @@ from experiments.__main__ import experiments
 from vmsim.errors import InputError
 from vmsim.sweeps.experiment import Experiment
 
-NAMES = ["fill-chunk", "first-light", "footprint", "lazy-eager", "pool", "traps"]
+NAMES = ["cr3", "fill-chunk", "first-light", "footprint", "lazy-eager", "pool", "traps"]
 AGAIN = "run: rm -r runs/{0}; python experiments/{0}/figure.py"
 SWEEP = """
 [base.host]
@@ -61,6 +61,7 @@ def test_the_table_is_that_of_the_sweep_and_the_figure_that_of_the_table(name: s
         ("fill-chunk", 3, 29),
         ("traps", 5, 6),
         ("lazy-eager", 3, 28),
+        ("cr3", 2, 19),
         ("pool", 5, 30),
     ],
 )
