@@ -14,7 +14,7 @@ from experiments.__main__ import experiments
 from vmsim.errors import InputError
 from vmsim.sweeps.experiment import Experiment
 
-NAMES = ["cr3", "fill-chunk", "first-light", "footprint", "lazy-eager", "pool", "tags", "traps"]
+NAMES = ["cr3", "fill-chunk", "first-light", "footprint", "lazy-eager", "pool", "software-tlb", "tags", "traps"]
 AGAIN = "run: rm -r runs/{0}; python experiments/{0}/figure.py"
 SWEEP = """
 [base.host]
@@ -63,6 +63,7 @@ def test_the_table_is_that_of_the_sweep_and_the_figure_that_of_the_table(name: s
         ("lazy-eager", 3, 28),
         ("cr3", 2, 19),
         ("tags", 1, 23),
+        ("software-tlb", 4, 9),
         ("pool", 5, 30),
     ],
 )
