@@ -32,7 +32,7 @@ LINES: Final = {
 
 
 def data() -> pd.DataFrame:
-    """Return vm, entries, look_ups, and from 0 to 1 hit_rate and saved, of the cycles that the monitor takes without."""
+    """Return vm, entries, look_ups, and from 0 to 1 hit_rate and saved (of what the monitor takes without the TLB)."""
     table = EXPERIMENT.table()
     table["look_ups"] = table["software_tlb_hits"] + table["software_tlb_misses"]
     table["hit_rate"] = table["software_tlb_hits"] / table["look_ups"]

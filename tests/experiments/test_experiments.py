@@ -14,7 +14,18 @@ from experiments.__main__ import experiments
 from vmsim.errors import InputError
 from vmsim.sweeps.experiment import Experiment
 
-NAMES = ["cr3", "fill-chunk", "first-light", "footprint", "lazy-eager", "pool", "software-tlb", "tags", "traps"]
+NAMES = [
+    "cr3",
+    "crossover",
+    "fill-chunk",
+    "first-light",
+    "footprint",
+    "lazy-eager",
+    "pool",
+    "software-tlb",
+    "tags",
+    "traps",
+]
 AGAIN = "run: rm -r runs/{0}; python experiments/{0}/figure.py"
 SWEEP = """
 [base.host]
@@ -64,6 +75,7 @@ def test_the_table_is_that_of_the_sweep_and_the_figure_that_of_the_table(name: s
         ("cr3", 2, 19),
         ("tags", 1, 23),
         ("software-tlb", 4, 9),
+        ("crossover", 9, 37),
         ("pool", 5, 30),
     ],
 )
@@ -131,6 +143,19 @@ def test_a_changed_sweep_runs_only_its_new_points(experiment: Experiment) -> Non
     assert table["host.pool.batch"].tolist() == [128, 256]
     assert table["point"][0] == old["point"][1]
     assert refresh(Experiment(experiment.folder)) == "drawn"
+
+
+def test_another_part_has_a_table_of_its_own_that_is_kept_up_to_date_too(experiment: Experiment) -> None:
+    refresh(experiment)
+    (experiment.folder / "sweep-long.toml").write_text(SWEEP.replace('"host.pool.batch" = [64, 128]', "seed = [2, 3]"))
+    larger = Experiment(experiment.folder)
+    assert not larger.is_run()
+    assert refresh(larger) == "simulated and drawn"
+    assert refresh(larger) == "up to date"
+    assert larger.table("long")["seed"].tolist() == [2, 3]
+    assert larger.table()["host.pool.batch"].tolist() == [64, 128]
+    (larger.results / "table-long.csv").unlink()
+    assert refresh(larger) == "simulated and drawn"
 
 
 def test_a_point_that_fails_leaves_the_table_as_it_was(experiment: Experiment) -> None:

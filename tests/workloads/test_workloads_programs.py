@@ -25,6 +25,7 @@ EVERY: list[Program] = [
     Compile(size=20 * PAGE, runs=40, text=10 * PAGE, parent=30 * PAGE, work=77, writes=0.5),
     Compile(size=PAGE, runs=3, text=PAGE, parent=0),
     Switcher(size=20 * PAGE, runs=5000, spaces=3, every=333, writes=0.5),
+    Churn(size=64 * PAGE, runs=20, burst=4 * PAGE, work=9, filled=True),
 ]
 programs = pytest.mark.parametrize("program", EVERY, ids=lambda program: f"{program.name}-{program.runs}")
 
@@ -106,6 +107,17 @@ def test_churn_accesses_what_is_mapped_and_keeps_as_much_as_it_should(
     size, burst = blocks * burst * PAGE, burst * PAGE
     mapped = Mapped(Churn(size=size, burst=burst, kept=kept, runs=rounds, work=work, seed=seed))
     assert mapped.most == min(rounds, max(1, round(kept * blocks))) * burst // PAGE
+
+
+def test_churn_that_begins_filled_is_what_goes_on_when_it_is_full() -> None:
+    """The same stream, but for the work of the rounds that fill it."""
+    shape = {"size": 64 * PAGE, "burst": 4 * PAGE, "work": 0}
+    assert steps(Churn(**shape, runs=5, filled=True)) == steps(Churn(**shape, runs=13))
+    worked = {"size": 64 * PAGE, "burst": 4 * PAGE, "work": 7}
+    full = Churn(**worked, runs=5, filled=True)
+    first = next(place for place, step in enumerate(steps(full)) if len(step) > 2 and step[0] == Op.UNMAP)
+    assert first == 8 + 32
+    assert len([step for step in steps(full) if len(step) == 2]) == full.accesses == 32 + 5 * (4 + 7)
 
 
 def events(program: Program) -> list[tuple[Op, int]]:

@@ -149,6 +149,9 @@ class Churn(Generator):
     )
     work: Count = Field(default=0, description="Accesses between two rounds, to any word that is mapped.")
     writes: Fraction01 = Field(default=0.0, description="Share of those that write.")
+    filled: bool = Field(
+        default=False, description="What stays mapped is mapped and written before the first round; all are alike then."
+    )
 
     within_footprint = ("burst",)
     whole_pages = ("burst", "footprint")

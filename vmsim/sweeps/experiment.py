@@ -5,6 +5,7 @@
     experiments/NAME/sweep.toml    the points
     experiments/NAME/figure.py     EXPERIMENT, data(), draw(table, axes)
     results/NAME/table.csv         the results, a row for each point and VM, in the order of the points
+    …/sweep-PART.toml              more points, where they vary other keys; their results are in table-PART.csv
     results/NAME/figure.json       digests of what the figure was drawn from, and of its files
     runs/NAME                      the store of the sweep: not kept with the code, can go at any time
 """
@@ -57,17 +58,23 @@ class Experiment:
         self.store = root / "runs" / self.name
 
     @cached_property
+    def sweeps(self) -> dict[str, Sweep]:
+        """The points of each part; that of ``sweep.toml`` has no name."""
+        files = [self.folder / "sweep.toml", *sorted(self.folder.glob("sweep-*.toml"))]
+        return {file.stem.removeprefix("sweep").removeprefix("-"): Sweep.load(file) for file in files}
+
+    @property
     def sweep(self) -> Sweep:
-        """The points."""
-        return Sweep.load(self.folder / "sweep.toml")
+        """The points of the part that has no name."""
+        return self.sweeps[""]
 
     @property
     def file(self) -> Path:
-        """The table of results."""
-        return self.results / "table.csv"
+        """The table of results of the part that has no name."""
+        return self._file("")
 
     def run(self, **options: Any) -> pd.DataFrame:
-        """Simulate the points that the store lacks, and write the table.
+        """Simulate the points that the stores lack, write the tables, and return the first.
 
         Parameters
         ----------
@@ -81,26 +88,34 @@ class Experiment:
         KeyboardInterrupt
             Ctrl-C. What was finished is in the store.
         """
+        for part in self.sweeps:
+            self._run(part, options)
+        return self.table()
+
+    def _run(self, part: str, options: dict[str, Any]) -> None:
         from vmsim.sweeps.driver import run_sweep
         from vmsim.sweeps.tables import read_points
 
-        if run_sweep(self.sweep, self.store, **options).interrupted:
+        store = self.store.with_name("-".join(filter(None, (self.name, part))))
+        if run_sweep(self.sweeps[part], store, **options).interrupted:
             raise KeyboardInterrupt
-        table = read_points(self.store, self.sweep)
-        missing = len({*self._points()} - {*table["point"]})
+        table = read_points(store, self.sweeps[part])
+        missing = len({*self._points(part)} - {*table["point"]})
         if missing:
-            raise InputError(
-                f"{self.name}: {missing} points failed; vmsim results ls --failures {self.store} says why."
-            )
+            raise InputError(f"{self.name}: {missing} points failed; vmsim results ls --failures {store} says why.")
         if not table["finished"].all():
             raise InputError(f"{self.name}: a VM did not run to its end; a simulated machine ran out of memory.")
         self.results.mkdir(parents=True, exist_ok=True)
-        with replacing(self.file) as temporary:
+        with replacing(self._file(part)) as temporary:
             table.to_csv(temporary, index=False, lineterminator="\n")
-        return self.table()
 
-    def table(self) -> pd.DataFrame:
+    def table(self, part: str = "") -> pd.DataFrame:
         """Return the results.
+
+        Parameters
+        ----------
+        part : str, optional
+            PART of ``sweep-PART.toml``; that of ``sweep.toml`` if left out.
 
         Raises
         ------
@@ -109,16 +124,20 @@ class Experiment:
         """
         import pandas as pd
 
-        if not self.file.is_file():
-            raise InputError(f"{self.file}: no such table. Make it: python {self.folder / 'figure.py'}")
-        with self.file.open(encoding="utf-8", newline="") as file:
+        path = self._file(part)
+        if not path.is_file():
+            raise InputError(f"{path}: no such table. Make it: python {self.folder / 'figure.py'}")
+        with path.open(encoding="utf-8", newline="") as file:
             names, *rows = csv.reader(file)
         columns = zip(names, zip(*rows, strict=True), strict=True)
         return pd.DataFrame({name: list(texts) if name == "point" else _typed(texts) for name, texts in columns})
 
     def is_run(self) -> bool:
-        """Whether the table has the results of exactly the points of the sweep, as this model simulates them."""
-        return self.file.is_file() and [*dict.fromkeys(self.table()["point"])] == self._points()
+        """Whether the tables have the results of exactly the points of the sweeps, as this model simulates them."""
+        return all(
+            self._file(part).is_file() and [*dict.fromkeys(self.table(part)["point"])] == self._points(part)
+            for part in self.sweeps
+        )
 
     def is_drawn(self) -> bool:
         """Whether the figure is that of the table, of the experiment's files, and of the code that draws."""
@@ -168,13 +187,16 @@ class Experiment:
         with replacing(self.results / "figure.json") as temporary:
             temporary.write_text(json.dumps(stamp, indent=2) + "\n", encoding="utf-8")
 
-    def _points(self) -> list[str]:
-        return [point.identity for point in self.sweep.points()]
+    def _file(self, part: str) -> Path:
+        return self.results / f"{'-'.join(filter(None, ('table', part)))}.csv"
+
+    def _points(self, part: str) -> list[str]:
+        return [point.identity for point in self.sweeps[part].points()]
 
     def _inputs(self) -> dict[str, str]:
         found = {path.name: sha256(path) for path in sorted(self.folder.iterdir()) if path.is_file()}
-        results = {self.file.name: sha256(self.file)} if self.file.is_file() else {"model": str(MODEL)}
-        return found | results | {"vmsim.analysis": _drawing_code()}
+        results = {path.name: sha256(path) for path in sorted(self.results.glob("table*.csv"))}
+        return found | (results or {"model": str(MODEL)}) | {"vmsim.analysis": _drawing_code()}
 
 
 def _typed(texts: Sequence[str]) -> list[Any]:

@@ -23,7 +23,7 @@ def _generator(spec: Any, seed: int) -> generators.Generator:
     shared["writes"] = float(spec.writes)
     match spec.kind:
         case "churn":
-            keys = {"burst": spec.burst, "kept": float(spec.kept), "work": spec.work}
+            keys = {"burst": spec.burst, "kept": float(spec.kept), "work": spec.work, "filled": spec.filled}
             return programs.Churn(**shared, **keys, runs=spec.rounds)
         case "compile":
             keys = {"text": spec.text, "parent": spec.parent, "work": spec.work}
@@ -57,8 +57,8 @@ def open_stream(spec: Any, *, folder: Path, memory: int, seed: int) -> Stream:
         Its `kind` says which further attributes it has. `trace`: path, repeat, format. Generators: footprint (bytes),
         accesses, writes, base, and `zipf`: exponent; `sequential`: stride; `chase`: stride, order; `working-set`:
         window, phase, step; `switcher`: spaces, every; `gups`: updates in the place of accesses and writes; `churn`:
-        rounds in the place of accesses, burst, kept, work; `compile`: processes in its place, text, parent, work;
-        `forkwait`: forks in the place of accesses and writes, child, parent.
+        rounds in the place of accesses, burst, kept, work, filled; `compile`: processes in its place, text, parent,
+        work; `forkwait`: forks in the place of accesses and writes, child, parent.
     folder : Path
         The folder that relative paths start from.
     memory : int

@@ -93,11 +93,14 @@ class Churn(Program):
         The part of the blocks that are mapped in the long run, above 0 and at most 1; at least one is.
     work : int
         Accesses between two rounds.
+    filled : bool
+        Whether as many blocks as are kept are mapped and written before the first round, so that all rounds are alike.
     """
 
     burst: int
     kept: float = 0.5
     work: int = 0
+    filled: bool = False
 
     name = "churn"
     runs_key = "rounds"
@@ -115,14 +118,19 @@ class Churn(Program):
     @property
     def accesses(self) -> int:
         """Accesses in the whole stream."""
-        return self.runs * (self.burst // PAGE + self.work)
+        before = self._limit if self.filled else 0
+        return before * (self.burst // PAGE) + self.runs * (self.burst // PAGE + self.work)
+
+    @property
+    def _limit(self) -> int:
+        """Blocks that stay mapped."""
+        return max(1, round(self.kept * (self.size // self.burst)))
 
     def _steps(self) -> Iterator[Step]:
         address, write, choice = (random_source(self.seed, use) for use in (_ADDRESS, _WRITE_OR_READ, _CHOICE))
-        blocks = self.size // self.burst
-        limit = max(1, round(self.kept * blocks))
-        free, live = list(range(blocks)), list[int]()
-        for _ in range(self.runs):
+        limit = self._limit
+        free, live = list(range(self.size // self.burst)), list[int]()
+        for turn in range(-limit if self.filled else 0, self.runs):
             if len(live) == limit:
                 block = _draw(choice, live)
                 free.append(block)
@@ -132,7 +140,7 @@ class Churn(Program):
             start = self.base + block * self.burst
             yield Op.MAP, _INIT, start, self.burst, _READ | _WRITE
             yield _touch(start, self.burst)
-            for _, runs in self._sizes(self.work):
+            for _, runs in self._sizes(self.work if turn >= 0 else 0):
                 offset = self._scattered(address, runs, 0, len(live) * self.burst)
                 starts = np.array(live, np.int64)[offset // self.burst] * self.burst + self.base
                 yield starts + offset % self.burst, self._kinds(write, runs)
