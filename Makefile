@@ -23,6 +23,7 @@ check: $(READY) ## Check style, types and layers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	for figure in experiments/*-*/figure.py; do $(BIN)/mypy $$figure || exit 1; done
 	$(BIN)/lint-imports
 
 bench: $(READY) ## Measure speed, start-up and memory against their limits

@@ -19,9 +19,9 @@ from matplotlib.axes import Axes
 from vmsim.analysis.style import PALETTE
 from vmsim.cli.experiment import make
 from vmsim.sweeps.experiment import Experiment
-from vmsim.units import PAGE
 
 EXPERIMENT: Final = Experiment(Path(__file__).parent, height=2.3)
+PAGES: Final = 256  # mapped by each process: its footprint
 # on_cr3 and fill: label, colour, marker
 LINES: Final = {
     ("flush", "lazy"): ("lazy, on_cr3 = flush", PALETTE[0], "o"),
@@ -34,8 +34,7 @@ def data() -> pd.DataFrame:
     """Return on_cr3, fill, every, share (of mappings used in a turn), exits and cycles of the monitor in a turn."""
     table = EXPERIMENT.table()
     turns = table["accesses"] / table["every"]
-    pages = EXPERIMENT.sweep.scenario.vms[0].workload.footprint // PAGE
-    table["share"] = 1 - (1 - 1 / pages) ** table["every"]
+    table["share"] = 1 - (1 - 1 / PAGES) ** table["every"]
     table["exits"] /= turns
     table["cycles"] = table["exit_cycles"] / turns
     return table[["on_cr3", "fill", "every", "share", "exits", "cycles"]]
