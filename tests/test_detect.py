@@ -57,6 +57,8 @@ ICE = _text(
 )
 BROADWELL = _text("GenuineIntel", 6, 79, 1, "Intel(R) Xeon(R) CPU E5-2699 v4 @ 2.20GHz", "pdpe1gb vmx ept vpid ept_ad")
 CORE2 = _text("GenuineIntel", 6, 23, 10, "Intel(R) Core(TM)2 Duo CPU E8500 @ 3.16GHz", "vmx tpr_shadow")
+PRESLER = _text("GenuineIntel", 15, 6, 4, "Intel(R) Pentium(R) D CPU 3.40GHz", "vmx")
+WILLAMETTE = _text("GenuineIntel", 15, 1, 2, "Intel(R) Pentium(R) 4 CPU 1.80GHz", "")
 PHENOM = _text("AuthenticAMD", 16, 10, 0, "AMD Phenom(tm) II X6 1090T Processor", "pdpe1gb svm npt lbrv svm_lock")
 MATISSE = _text("AuthenticAMD", 23, 113, 0, "AMD Ryzen 7 3700X 8-Core Processor", "pdpe1gb svm npt")
 SUMMIT = _text("AuthenticAMD", 23, 1, 1, "AMD Ryzen 7 1800X Eight-Core Processor", "pdpe1gb svm npt")
@@ -75,7 +77,9 @@ ARM = "processor\t: 0\nBogoMIPS\t: 108.00\nFeatures\t: fp asimd\nCPU implementer
         (SKYLAKE, "skylake-x", "ept"),
         (ICE, "ice-lake", "ept"),
         (BROADWELL, "haswell", "ept"),
-        (CORE2, None, "shadow"),
+        (CORE2, "core2", "shadow"),
+        (PRESLER, "p4-672", "shadow"),
+        (WILLAMETTE, None, "shadow"),
         (PHENOM, "k10", "npt"),
         (SUMMIT, "zen1", "npt"),
         (MATISSE, "zen2", "npt"),
@@ -101,7 +105,12 @@ def test_a_relative_is_said_to_be_one() -> None:
 
 
 def test_every_preset_of_a_real_cpu_is_somebodys_nearest() -> None:
-    families = [("GenuineIntel", 6), ("AuthenticAMD", 16), *(("AuthenticAMD", family) for family in (23, 25, 26))]
+    families = [
+        ("GenuineIntel", 6),
+        ("GenuineIntel", 15),
+        ("AuthenticAMD", 16),
+        *(("AuthenticAMD", family) for family in (23, 25, 26)),
+    ]
     named = {
         nearest_preset(identify(_text(vendor, family, model, stepping, "x", "")))[0]
         for vendor, family in families

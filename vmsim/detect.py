@@ -23,7 +23,9 @@ _VENDORS: Final = {"GenuineIntel": "intel", "AuthenticAMD": "amd"}
 
 # Models by preset: those that have its core, and those whose core only descends from it, or leads to it.
 _SAME: Final[dict[tuple[str, int], dict[str, tuple[int, ...]]]] = {
+    ("intel", 0xF): {"p4-672": (0x04,)},
     ("intel", 6): {
+        "core2": (0x0F,),
         "nehalem": (0x1A, 0x1E, 0x1F, 0x2E),
         "sandy-bridge": (0x2A, 0x2D),
         "haswell": (0x3C, 0x3F, 0x45, 0x46),
@@ -43,7 +45,9 @@ _SAME: Final[dict[tuple[str, int], dict[str, tuple[int, ...]]]] = {
     ("amd", 0x1A): {"zen5": tuple(range(0x80))},
 }
 _KIN: Final[dict[tuple[str, int], dict[str, tuple[tuple[int, ...], str]]]] = {
+    ("intel", 0xF): {"p4-672": ((0x03, 0x06), "Prescott before it, or Cedar Mill, its successor")},
     ("intel", 6): {
+        "core2": ((0x16, 0x17, 0x1D), "its smaller part, or Penryn, its successor, with a larger L2"),
         "nehalem": ((0x25, 0x2C, 0x2F), "Westmere, its successor"),
         "sandy-bridge": ((0x3A, 0x3E), "Ivy Bridge, its successor"),
         "haswell": ((0x3D, 0x47, 0x4F, 0x56), "Broadwell, its successor, with a larger L2 TLB"),

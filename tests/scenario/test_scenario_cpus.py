@@ -18,7 +18,17 @@ from vmsim.scenario.cpu import CONFIDENCES, Array, PrefixPwc, TlbLevel
 
 ROOT = Path(__file__).parents[2]
 GEOMETRY = {row["preset"]: row for row in csv.DictReader((ROOT / "vmsim/validation/data/cpu_geometry.csv").open())}
-INTEL = {"nehalem", "sandy-bridge", "haswell", "skylake-x", "cascade-lake", "ice-lake", "sapphire-rapids"}
+INTEL = {
+    "p4-672",
+    "core2",
+    "nehalem",
+    "sandy-bridge",
+    "haswell",
+    "skylake-x",
+    "cascade-lake",
+    "ice-lake",
+    "sapphire-rapids",
+}
 AMD = {"k10", "zen1", "zen2", "zen3", "zen4", "zen5"}
 REQUIRED = INTEL | AMD | {"yardstick"}
 # What the table has from CPUID, which cannot say 24 or 12 ways: 3072 entries in 8 ways would be 384 sets. The presets
@@ -55,11 +65,13 @@ def test_the_figures_are_what_the_machine_gets(name: str) -> None:
     assert by_key["memory.cycles"] == cpu.memory.cycles
     for level, arrays in (("l1", cpu.tlb.l1), ("l2", cpu.tlb.l2)):
         four = arrays["4K"]
-        assert four is not None
+        if four is None:  # one level of TLB
+            assert (name, level) == ("p4-672", "l2")
+            continue
         assert (by_key[f"tlb.{level}.4K.entries"], by_key[f"tlb.{level}.4K.ways"]) == (four.entries, four.ways)
 
 
-@pytest.mark.parametrize("name", cpu_names())
+@pytest.mark.parametrize("name", [name for name in cpu_names() if len(Cpu.load(name).modes) > 1])
 def test_an_exit_for_a_violation_costs_what_the_table_of_exit_costs_says(name: str) -> None:
     rows = csv.DictReader((ROOT / "vmsim/validation/data/exit_costs.csv").open())
     published = next(int(row["cycles"]) for row in rows if row["what"].startswith("EPT violation"))

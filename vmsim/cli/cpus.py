@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vmsim.scenario.cpu import Array, Cpu, Figure, TlbLevel
 
 _VENDORS: Final = {"intel": "Intel", "amd": "AMD"}
+_COLUMNS: Final = 7  # presets side by side
 _STYLES: Final = {"measured": "green", "manual": "green", "paper": "green", "derived": "yellow", "guess": "red"}
 
 
@@ -54,7 +55,10 @@ def command(name: str | None, detect: bool, as_json: bool) -> None:
         _echo({"cpus": [cpu.canonical() | _described(cpu) for cpu in cpus]})
     else:
         for vendor, who in _VENDORS.items():
-            _print(_presets([cpu for cpu in cpus if cpu.vendor == vendor], who))
+            mine = [cpu for cpu in cpus if cpu.vendor == vendor]
+            columns = -(-len(mine) // -(-len(mine) // _COLUMNS))  # of as few tables as will do, equally wide
+            for first in range(0, len(mine), columns):
+                _print(_presets(mine[first : first + columns], who))
         click.echo(
             "TLB, PWC: entries/ways (FA: fully associative). vmsim cpus NAME shows every figure with its source."
         )

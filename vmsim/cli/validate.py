@@ -12,6 +12,7 @@ from vmsim.errors import InputError, nearest
 
 # One module of vmsim.validation each, with a function predict() -> Report.
 STUDIES: Final = {
+    "adams-agesen": "single operations and forkwait under a shadow monitor (Adams & Agesen, ASPLOS 2006).",
     "bhargava": "two-dimensional walks and their caching (Bhargava et al., ASPLOS 2008).",
     "gups": "GUPS in a 64 GB guest (vMitosis, ASPLOS 2021).",
     "instlat": "what translation adds to a load, by footprint (InstLatx64).",
@@ -33,7 +34,7 @@ def command(study: str, figure: str | None, as_json: bool) -> int:
         raise InputError(f"There is no study {study!r}. {nearest(study, STUDIES)}")
     if figure and study not in DRAWN:
         raise InputError(f"The study {study} has no figure; {', '.join(DRAWN)} has one.")
-    report = import_module(f"vmsim.validation.{study}").predict()
+    report = import_module(f"vmsim.validation.{study.replace('-', '_')}").predict()
     if figure:
         import_module(f"vmsim.analysis.{study}").picture(report.curves, Path(figure))
     if as_json:

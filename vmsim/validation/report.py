@@ -14,6 +14,8 @@ class Claim:
 
     Attributes
     ----------
+    measured : float or None
+        None: no measurement is at hand, and there is no verdict.
     band : float or None
         Deviation that still agrees, as a fraction of what was measured. None: shown without a verdict.
     slack : float
@@ -26,7 +28,7 @@ class Claim:
 
     quantity: str
     predicted: float
-    measured: float
+    measured: float | None
     band: float | None
     slack: float = 0.0
     inside: tuple[float, float] | None = None
@@ -40,6 +42,8 @@ class Claim:
     @property
     def ok(self) -> bool | None:
         """Whether the prediction lies in the band; None where there is none."""
+        if self.measured is None:
+            return None
         if self.inside is not None:
             return self.inside[0] <= self.predicted <= self.inside[1]
         if self.band is None:
@@ -62,6 +66,8 @@ class Claim:
 
     def cells(self) -> tuple[str, ...]:
         """Return the claim as the text of a table's row."""
+        if self.measured is None:
+            return self.quantity, f"{self.predicted:.2f}", "–", "", "", self.note or "not measured"
         deviation = f"{self.predicted - self.measured:+.2f}" if self.slack else f"{self.deviation or 0:+.1%}"
         band = "" if self.band is None else f"±{self.band:.0%}"
         if self.slack and self.band is not None:
