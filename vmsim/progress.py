@@ -7,10 +7,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
-__all__ = ["Progress", "progress_bar"]
+__all__ = ["Progress", "progress_bar", "status_line"]
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with a VM's name, the accesses that it has made, and those it will have made at its end."""
+
+
+@contextmanager
+def status_line() -> Iterator[Callable[[str], None]]:
+    """Give what shows a line of text on stderr until the next one; nothing where that is no terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    with console.status("") as status:
+        yield status.update
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from vmsim.errors import InputError, nearest
 # One module of vmsim.validation each, with a function predict() -> Report.
 STUDIES: Final = {
     "adams-agesen": "single operations and forkwait under a shadow monitor (Adams & Agesen, ASPLOS 2006).",
+    "agile": "page walks of eight programs, nested and shadow (Agile Paging, ISCA 2016).",
     "bhargava": "two-dimensional walks and their caching (Bhargava et al., ASPLOS 2008).",
     "gups": "GUPS in a 64 GB guest (vMitosis, ASPLOS 2021).",
     "instlat": "what translation adds to a load, by footprint (InstLatx64).",
