@@ -26,8 +26,9 @@ from vmsim.machine.formats import PAGE_SHIFT, PRESENT
 from vmsim.machine.vcpu import Reason, run
 from vmsim.monitor.shadow import Shadow
 from vmsim.scenario import Cpu, Scenario
-from vmsim.simulation import Simulation, simulate, warm
+from vmsim.simulation import Simulation, simulate
 from vmsim.validation.report import Claim, Report
+from vmsim.warm import warm
 
 __all__ = ["ACCESSES", "FORKS", "Fork", "Nanobench", "forkwait", "measured", "predict", "scaled_costs"]
 

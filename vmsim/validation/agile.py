@@ -18,10 +18,11 @@ from typing import Any, Final
 
 from vmsim.progress import status_line
 from vmsim.scenario import Scenario
-from vmsim.simulation import Simulation, warm
+from vmsim.simulation import Simulation
 from vmsim.units import PAGE
 from vmsim.validation.bhargava import Regions
 from vmsim.validation.report import Claim, Report
+from vmsim.warm import warm
 
 __all__ = ["FOOTPRINTS", "MODES", "fit", "measured", "predict", "walk_share"]
 
