@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from vmsim.check_guest import check_guest, gather_all
 from vmsim.jit import kernel
 from vmsim.machine.buddy import MAX_ORDER, NO_FRAME, State
-from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT
+from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, SWITCH
 from vmsim.machine.memory import entry_at, read_word
 from vmsim.machine.tables import UNBACKED, host_address
 from vmsim.machine.tlb import ASID_SHIFT
+from vmsim.monitor.agile import Agile
 from vmsim.monitor.paired_check import difference, frames_of_tables
 from vmsim.monitor.shadow import Shadow
 from vmsim.monitor.shadow_check import problems_of
@@ -220,11 +221,25 @@ class _Checker:
     def _table(self, vm: VirtualMachine | None, table: int, level: int, wanted: int, address: int) -> int:
         """Return the hpa of the table of level `wanted` on the way to `address`; guest tables are found by gpa."""
         nested = self._nested(vm) if vm and not isinstance(vm.monitor, Shadow) else (0, 0)
+        if vm and isinstance(vm.monitor, Agile):
+            return self._agile_table(vm, table, level, wanted, address)
         while level > wanted:
             place = int(host_address(self.memory, *nested, int(entry_at(table, address, level))))
             table = int(read_word(self.memory, place)) & FRAME
             level -= 1
         return int(host_address(self.memory, *nested, table))
+
+    def _agile_table(self, vm: VirtualMachine, table: int, level: int, wanted: int, address: int) -> int:
+        """Return the same of a walk that begins in the shadow and may switch to the guest's tables."""
+        switched, table = table & SWITCH, table & FRAME
+        while level > wanted:
+            entry = int(read_word(self.memory, entry_at(table, address, level)))
+            table = entry & FRAME
+            if switched:
+                table = int(host_address(self.memory, *self._nested(vm), table))
+            switched |= entry & SWITCH
+            level -= 1
+        return table
 
     def _held(self, sets: Any, holders: Holders, unit: str) -> list[tuple[VirtualMachine, int, int]]:
         """Return (vm, tag without asid, value) of what a unit holds and somebody could hit."""

@@ -18,6 +18,7 @@ from vmsim.machine.layout import Count
 from vmsim.machine.tags import Spaces
 from vmsim.machine.vcpu import WRITES as _WRITE
 from vmsim.machine.vcpu import Reason, run
+from vmsim.monitor.agile import Agile
 from vmsim.monitor.dirty import NEVER, LoggedTdp
 from vmsim.monitor.shadow import Shadow
 from vmsim.monitor.tdp import Tdp
@@ -179,6 +180,8 @@ class Vcpu:
             budget = min(self._slice_end, self.alarm) - self.now
             if budget <= 0:
                 yield from self._next_slice()
+                if isinstance(monitor, Agile):
+                    yield from monitor.tick(self)
                 continue
             reason, cursor, cycles, gva, gpa, code = run(
                 cores, self._core, llc, registers, memory, address, count, kind, cursor, limit, budget
@@ -191,8 +194,7 @@ class Vcpu:
                     self._count_made(int(count[cursor]), kind[cursor] == _WRITE)
                     cursor += 1
             elif reason > _GUEST_FAULT:
-                assert monitor is not None
-                assert not isinstance(monitor, Shadow)
+                assert isinstance(monitor, Tdp | Agile)
                 self.spaces.exited()
                 yield from monitor.violation(self, gpa, code)
 

@@ -19,6 +19,7 @@ from vmsim.host.pool import PagePool
 from vmsim.machine.buddy import State
 from vmsim.machine.formats import EPT, NPT, PAGE_SHIFT
 from vmsim.machine.layout import Count, make_vm
+from vmsim.monitor.agile import Agile
 from vmsim.monitor.dirty import LoggedTdp
 from vmsim.monitor.paired import Paired
 from vmsim.monitor.paired_process import PairedFrames, PairedMmu
@@ -69,7 +70,7 @@ class VirtualMachine:
             self.registers,
             spec.index,
             tags=spec.tags,
-            apart=None if not spec.pcid else "tag" if spec.mode == "shadow" else "pcid",
+            apart=None if not spec.pcid else "tag" if spec.mode in ("shadow", "agile") else "pcid",
         )
         self.vcpu = Vcpu(
             simulation.env,
@@ -271,19 +272,20 @@ class VirtualMachine:
         logged: dict[str, Any] = {}
         if spec.dirty_log.method != "none":
             logged = {"spec": spec.dirty_log, "flush": self.spaces.flush_nested}
+        npt = spec.mode == "npt" or (spec.mode == "agile" and simulation.scenario.cpu.vendor == "amd")
         tables = (LoggedTdp if logged else Tdp)(
             simulation.hardware.memory,
             make_vm() if spec.mode == "shadow" else self.registers,
             simulation.host,
             self.pool,
-            NPT if spec.mode == "npt" else EPT(ad_bits=simulation.scenario.cpu.ept_ad),
+            NPT if npt else EPT(ad_bits=simulation.scenario.cpu.ept_ad and spec.mode != "agile"),
             owner=spec.index,
             pages=spec.pages,
             levels=spec.host_levels,
             page_order=spec.host_order,
             costs=costs,
             chunk=spec.fill_chunk,
-            reason="NPF" if spec.mode == "npt" else "EPT_VIOLATION",
+            reason="NPF" if npt else "EPT_VIOLATION",
             **logged,
         )
         self.monitor = tables
@@ -295,6 +297,18 @@ class VirtualMachine:
                 spec=spec.shadow,
                 chunk=spec.fill_chunk,
                 entries=spec.software_tlb,
+                costs=costs,
+                spaces=self.spaces,
+            )
+        elif spec.mode == "agile":
+            self.monitor = Agile(
+                simulation.hardware.memory,
+                self.registers,
+                tables,
+                spec=spec.agile,
+                interval=spec.agile.interval.cycles(simulation.scenario.cpu.frequency),
+                limit=spec.shadow.limit,
+                chunk=spec.fill_chunk,
                 costs=costs,
                 spaces=self.spaces,
             )

@@ -45,6 +45,11 @@ memory = "1MiB"
 mode = "shadow"
 shadow = { preset = "plex86", fill = "eager" }
 workload = { kind = "sequential", footprint = "64KiB", stride = "4KiB", accesses = 16 }
+[[vm]]
+name = "switching"
+memory = "1MiB"
+mode = "agile"
+workload = { kind = "sequential", footprint = "64KiB", stride = "4KiB", accesses = 16 }
 """
 
 
@@ -53,7 +58,7 @@ _READY: Final[set[tuple[Cpu, bool]]] = set()
 
 def warm_for(scenario: Scenario) -> None:
     """Compile, once in a process, every kernel that a scenario needs, before its clock starts."""
-    shadow = any(vm.mode == "shadow" for vm in scenario.vms)
+    shadow = any(vm.mode in ("shadow", "agile") for vm in scenario.vms)
     if (scenario.cpu, shadow) not in _READY:
         warm(scenario.cpu, shadow=shadow)
         _READY.add((scenario.cpu, shadow))

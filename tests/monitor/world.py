@@ -128,7 +128,7 @@ class World:
         costs = Cpu.load("yardstick").cost
         host_tables = Tdp(
             self.memory,
-            make_vm(),
+            self.nested_registers(),
             self.host,
             self.pool,  # type: ignore[arg-type]
             EPT(ad_bits=False),
@@ -139,16 +139,7 @@ class World:
             costs=costs,
             chunk=chunk,
         )
-        self.shadow = Shadow(
-            self.memory,
-            self.registers,
-            host_tables,
-            spec=spec,
-            chunk=chunk,
-            entries=entries,
-            costs=costs,
-            spaces=spaces,
-        )
+        self.shadow = self.monitor(host_tables, spec, chunk=chunk, entries=entries, costs=costs, spaces=spaces)
         self.spec = spec
         self.bare = BareGuest(frames, levels)
         self.delivered: int | None = None
@@ -160,6 +151,18 @@ class World:
             self.shadow.populate()
         spaces.enter(0)
         self.root = 0
+
+    def nested_registers(self) -> np.ndarray:
+        """Return the registers that say where the nested tables are: of no hardware."""
+        return make_vm()
+
+    def monitor(self, host_tables: Tdp, spec: ShadowSpec, **rest: Any) -> Shadow:
+        """Return the monitor under test."""
+        return Shadow(self.memory, self.registers, host_tables, spec=spec, **rest)
+
+    def violation(self, gpa: int) -> None:
+        """Handle a fault of the second dimension, which a shadow has not."""
+        raise AssertionError(hex(gpa))
 
     def _deliver(self, vcpu: Any, gva: int, code: int) -> Iterator[None]:
         self.delivered = code
@@ -206,12 +209,22 @@ class World:
 
     def access(self, gva: int, write: bool = False) -> int | None:
         """Make an access on both machines; return the error code of the fault that the guest gets, or None."""
+        code = self.attempt(gva, write)
+        bare = self.bare.walk(self.root, gva, write)
+        assert code == (bare if isinstance(bare, int) else None), (code, bare)
+        return code
+
+    def attempt(self, gva: int, write: bool) -> int | None:
+        """Make an access under the monitor alone."""
         stream = np.array([gva], np.int64), np.array([1], np.int32), np.array([write], np.uint8)
         code = None
         for _ in range(12):
-            reason, _, _, fault, _, bits = run(
+            reason, _, _, fault, gpa, bits = run(
                 self.cores, 0, self.llc, self.registers, self.memory, *stream, 0, 1, 1 << 40
             )
+            if reason == Reason.VIOLATION:
+                self.violation(gpa)
+                continue
             if reason != Reason.GUEST_FAULT:
                 break
             assert fault == gva
@@ -223,8 +236,6 @@ class World:
                 break
         else:
             raise AssertionError("the access never ends")
-        bare = self.bare.walk(self.root, gva, write)
-        assert code == (bare if isinstance(bare, int) else None), (code, bare)
         return code
 
     def leaves(self) -> Iterator[tuple[int, int, int, int]]:

@@ -11,6 +11,7 @@ from enum import IntEnum
 import numpy as np
 
 from vmsim.jit import kernel, leaf, routine
+from vmsim.machine.agile import link_nested
 from vmsim.machine.formats import (
     ACCESSED,
     CODE_PRESENT,
@@ -296,6 +297,11 @@ def fill(memory, states, pages, links, gfns, frames, stock, cr3, gva, write):
             origin = state.place[found]
             first = gfn & ~((1 << (9 * (level - 1))) - 1)
         node = page << 9 | index_of(gva, level)
+        if level > found and gfns[first].nested:
+            table = backing(memory, state, first << PAGE_SHIFT)[0]
+            link_nested(memory, state, pages, links, gfns, node, entry, first, table)
+            reap(memory, state, pages, links, gfns, frames, stock)
+            return _DONE, np.int64(0)
         page = _child(memory, state, pages, links, gfns, frames, stock, node, entry, level - 1, origin, first)
         if page == NO_PAGE:
             return np.int64(Status.LIMIT), np.int64(0)

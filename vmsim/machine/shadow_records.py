@@ -45,6 +45,9 @@ SHADOW = np.dtype(
             ("eager", "i8"),
             ("flood", "i8"),  # emulated stores to one table after which its shadow goes; 0: never
             ("chunk", "i8"),
+            ("threshold", "i8"),  # agile paging: emulated stores in an interval that leave a table to nested walks
+            ("to_nested", "i8"),  # agile paging: tables that went so far
+            ("to_shadow", "i8"),  # and came back
             ("root", "i8"),  # page in CR3
             ("used", "i8"),
             ("free", "i8"),  # first of the free pages, + 1
@@ -82,7 +85,18 @@ PAGE = np.dtype(
     )
 )
 LINK = np.dtype((np.record, [("target", "i8"), ("next", "i4"), ("prev", "i4")]))  # gfn or -1 - page; entry + 1
-GFN = np.dtype((np.record, [("leaves", "i4"), ("tables", "i4")]))  # entry + 1, page + 1
+GFN = np.dtype(
+    (
+        np.record,
+        [
+            ("leaves", "i4"),  # entry + 1: first of those that map it
+            ("tables", "i4"),  # page + 1: first of its shadows
+            ("writes", "i2"),  # agile paging: emulated stores in this interval
+            ("nested", "i1"),  # agile paging: level of a table that is walked nested; 0: it is none
+            ("dirty", "i1"),  # agile paging: stored to unseen in this interval
+        ],
+    )
+)
 
 
 def make_shadow(frames: int, limit: int) -> tuple[np.ndarray, ...]:

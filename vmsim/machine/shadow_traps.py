@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vmsim.jit import kernel, leaf, routine
+from vmsim.machine.agile import count_store, unseen_store
 from vmsim.machine.formats import ACCESSED, FRAME, PAGE_SHIFT, PRESENT
 from vmsim.machine.memory import index_of, read_word, write_word
 from vmsim.machine.shadow import (
@@ -74,6 +75,7 @@ def store(memory, states, pages, links, gfns, frames, stock, places, values, sta
             break
         number += 1
         if gfns[gfn].tables == 0 or not guarded(pages, gfns, gfn):
+            unseen_store(state, gfns, gfn, read_word(memory, hpa), value)
             write_word(memory, hpa, value)
             continue
         if _let_through(state, pages, gfns, gfn):
@@ -104,6 +106,7 @@ def store(memory, states, pages, links, gfns, frames, stock, places, values, sta
             if state.flood and pages[page - 1].writes >= state.flood:
                 drop_page(memory, state, pages, links, gfns, frames, stock, page - 1)
             page = after
+        count_store(memory, state, pages, links, gfns, frames, stock, gfn)
         if state.eager and value & PRESENT and gfns[gfn].tables:
             status = np.int64(Status.APPEARED)
     return status, number, emulated, let_through

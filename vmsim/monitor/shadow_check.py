@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.machine.buddy import State
-from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
+from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, SWITCH, USER, WRITE
 from vmsim.machine.tables import UNBACKED, host_address
 from vmsim.monitor.shadow import Shadow
 
@@ -55,13 +55,14 @@ def _of_entry(
     memory, record = shadow.memory, shadow.pages[page]
     level = int(record["level"])
     target = entry & FRAME
+    switch = entry & SWITCH
     leaf = level == 1 or entry & LARGE
     size = 1 << 9 * (level - 1) if leaf else 1
     reached = frames[target >> PAGE_SHIFT :][:size]
-    state = State.GUEST if leaf else State.TABLE
+    state = State.GUEST if leaf or switch else State.TABLE
     if (reached["owner"] != shadow.owner).any() or (reached["state"] != state).any():
         yield f"isolation: a shadow entry of level {level} reaches frame {target >> PAGE_SHIFT}, which is not its own"
-    if not leaf and target not in by_frame:
+    if not leaf and not switch and target not in by_frame:
         yield "isolation: a shadow entry leads to a table that is no shadow page"
     if record["unsync"]:
         return
@@ -74,7 +75,7 @@ def _of_entry(
     below = (guest & FRAME) >> PAGE_SHIFT
     if origin >= 0:
         below = gfn + (index << 9 * (level - 1))
-    if leaf:
+    if leaf or switch:
         hpa = host_address(memory, *shadow.memory_root, (below & ~(size - 1)) << PAGE_SHIFT)
         if hpa == UNBACKED or hpa != target:
             yield f"composition: a shadow entry of level {level} is not what guest and host give"

@@ -38,10 +38,10 @@ __all__ = [
     "TlbLevel",
 ]
 
-Mode = Literal["native", "ept", "npt", "shadow", "paired"]
+Mode = Literal["native", "ept", "npt", "shadow", "agile", "paired"]
 HARDWARE_MODES: Final[tuple[Mode, ...]] = ("native", "ept", "npt")
 """Modes that a CPU has or has not; the others ask nothing of it."""
-MODES: Final[tuple[Mode, ...]] = (*HARDWARE_MODES, "shadow", "paired")
+MODES: Final[tuple[Mode, ...]] = (*HARDWARE_MODES, "shadow", "agile", "paired")
 CONFIDENCES: Final = ("measured", "manual", "paper", "derived", "guess", "given")
 """From most to least sure, except ``given``: chosen by the user, or by the definition of the preset."""
 

@@ -28,7 +28,7 @@ from vmsim.units import PAGE, format_size
 __all__ = ["Scenario"]
 
 _LINUX_MIN_KB: Final = (128, 262144)
-_OF_MODES: Final = ("dirty_log", "paired", "shadow", "software_tlb")  # keys that mean something in one mode only
+_OF_MODES: Final = ("agile", "dirty_log", "paired", "shadow", "software_tlb")  # keys that mean something in some modes
 
 
 class Scenario(Document):
@@ -156,10 +156,16 @@ class Scenario(Document):
             | ({"dirty_log": vm.dirty_log} if vm.dirty_log.method != "none" else {})
             | {"pool": dict(vm.pool), "workload": dict(vm.workload)}
             | ({"shadow": dict(vm.shadow), "software_tlb": vm.software_tlb} if vm.mode == "shadow" else {})
+            | (self._of_agile(vm) if vm.mode == "agile" else {})
             for vm in self.vms
         ]
         tables = {"seed": self.seed, "warmup": self.warmup, "host": host, "vms": vms}
         return json.dumps(tables, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+    def _of_agile(self, vm: Vm) -> dict[str, Any]:
+        """Return what mode agile goes by, of its own keys and of those of mode shadow."""
+        interval = vm.agile.interval.cycles(self.cpu.frequency)
+        return {"agile": dict(vm.agile) | {"interval": interval}, "shadow": {"limit": vm.shadow.limit}}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Scenario) and self._fields() == other._fields()
@@ -197,6 +203,7 @@ class Scenario(Document):
             start=group.start.cycles(self.cpu.frequency),
             pool=group.pool.over(self.host.pool) if group.pool else self.host.pool,
             shadow=group.shadow.spec,
+            agile=group.agile,
             software_tlb=group.software_tlb.entries,
             dirty_log=group.dirty_log.spec(self.cpu.frequency),
             paired=group.paired,
@@ -275,6 +282,9 @@ class Scenario(Document):
                 if pool.min > pool.max:
                     text = f"pool.min > pool.max ({pool.min} > {pool.max}, with what host.pool says)"
                     yield Problem((*here, "pool"), text)
+            if group.agile.interval.cycles(self.cpu.frequency) < 1:
+                text = f"{group.agile.interval} is less than one cycle of {self.cpu.name}"
+                yield Problem((*here, "agile", "interval"), text)
             if self.host.what_if:
                 continue
             if group.mode in HARDWARE_MODES and group.mode not in self.cpu.modes:
@@ -284,6 +294,9 @@ class Scenario(Document):
                 text = f"{group.tags} is a tag of {names[owner]} CPUs, and {self.cpu.name} is not one"
                 yield Problem((*here, "tags"), f"{text}; host.what_if = true allows it anyway")
             yield from self._dirty_log_problems(group, here)
+            if group.mode == "agile" and not {"ept", "npt"} & {*self.cpu.modes}:
+                text = f"mode agile needs EPT or nested paging, which {self.cpu.name} has not; "
+                yield Problem((*here, "mode"), f"{text}host.what_if = true allows it anyway")
             if group.mode == "paired" and "ept" not in self.cpu.modes:
                 text = f"mode paired needs EPT, which {self.cpu.name} has not; host.what_if = true allows it anyway"
                 yield Problem((*here, "mode"), text)

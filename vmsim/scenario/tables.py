@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from vmsim.errors import InputError
+from vmsim.scenario.agile import AgileSpec
 from vmsim.scenario.cpu import Mode
 from vmsim.scenario.cpu_files import Override, nested
 from vmsim.scenario.dirty_log import DirtyLog
@@ -173,6 +174,7 @@ class VmGroup(Model):
     pool: PoolOverride | None = Field(default=None, description="What differs from host.pool.")
     dirty_log: DirtyLog = Field(default=DirtyLog(), description="How the host learns which pages are written to.")
     shadow: ShadowTable = Field(default=ShadowTable(), description="How mode shadow keeps its tables.")
+    agile: AgileSpec = Field(default=AgileSpec(), description="When mode agile moves tables.")
     software_tlb: SoftwareTlb = Field(default=SoftwareTlb(), description="The monitor's own TLB in mode shadow.")
     workload: Workload = Field(description="What the VM runs.")
 

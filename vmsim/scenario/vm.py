@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from vmsim.scenario.agile import AgileSpec
 from vmsim.scenario.cpu import Mode
 from vmsim.scenario.dirty_log import DirtyLogSpec
 from vmsim.scenario.paired import Paired, bare
@@ -50,6 +51,8 @@ class Vm:
         Mappings that the monitor brings in at a fault.
     shadow : ShadowSpec
         How mode shadow keeps its tables.
+    agile : AgileSpec
+        When mode agile moves tables between shadow and nested walks.
     software_tlb : int
         Entries of its monitor's own TLB.
     dirty_log : DirtyLogSpec
@@ -74,6 +77,7 @@ class Vm:
     start: int
     pool: Pool
     shadow: ShadowSpec
+    agile: AgileSpec
     software_tlb: int
     dirty_log: DirtyLogSpec
     paired: Paired

@@ -1,0 +1,121 @@
+"""The guest of `world` under an agile monitor: shadow tables that may switch to the guest's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tests.monitor.world import Words, World
+from tests.oracle import tables
+from tests.oracle.bits import ADDRESS, PS, RW, SWITCH, US, P, index, span
+from vmsim.machine.formats import PAGE_SHIFT
+from vmsim.monitor.agile import Agile
+from vmsim.monitor.tdp import Tdp
+from vmsim.scenario.agile import AgileSpec
+from vmsim.scenario.shadow import ShadowSpec
+
+ENDS = (1 << 57) - 1  # the last address of all
+
+
+class AgileWorld(World):
+    """A guest, its agile monitor, a core, and the guest's twin on bare hardware."""
+
+    shadow: Agile
+
+    def __init__(self, spec: AgileSpec | None = None, *, limit: int = 1024, **rest: Any) -> None:
+        self.agile = spec or AgileSpec()
+        super().__init__(ShadowSpec(limit=limit, write_flood=0), **rest)
+
+    def nested_registers(self) -> np.ndarray:
+        return self.registers
+
+    def monitor(self, host_tables: Tdp, spec: ShadowSpec, *, entries: int, **rest: Any) -> Agile:
+        interval = self.agile.interval.cycles(1_000_000_000)
+        return Agile(
+            self.memory, self.registers, host_tables, spec=self.agile, interval=interval, limit=spec.limit, **rest
+        )
+
+    def violation(self, gpa: int) -> None:
+        self.drive(self.shadow.violation(self.vcpu, gpa))
+
+    def tick(self) -> None:
+        """Let an interval end."""
+        self.vcpu.now += self.shadow.interval
+        self.drive(self.shadow.tick(self.vcpu))
+
+    def access(self, gva: int, write: bool = False) -> int | None:
+        code = super().access(gva, write)
+        if code is None:
+            assert self.translate(gva) == self.host_of(gva)
+        return code
+
+    @property
+    def nested(self) -> dict[int, int]:
+        """Nested tables, gfn: level."""
+        levels = self.shadow.gfns["nested"]
+        return {int(gfn): int(levels[gfn]) for gfn in np.flatnonzero(levels)}
+
+    def host_of(self, gva: int) -> int:
+        """Return where a gva lies by the twin's tables and the host's."""
+        found = self.bare.walk(self.root, gva, False, mark=False)
+        assert not isinstance(found, int)
+        host = tables.translate(Words(self.memory), self.shadow.host_tables.root, 4, found[0])
+        assert host is not None
+        return host[0]
+
+    def translate(self, gva: int) -> int | None:
+        """Return where the walk that the paper describes leads, read from memory word by word (§III)."""
+        words, host = Words(self.memory), self.shadow.host_tables.root
+        table = int(self.registers["cr3"][0])
+        for level in range(self.bare.levels, 0, -1):
+            entry = words.get((table & ADDRESS) + 8 * index(gva, level))
+            if not entry & P:
+                return None
+            below = entry & ADDRESS
+            if level == 1 or entry & PS:
+                below = below // span(level) * span(level) + gva % span(level)
+            if table & SWITCH:
+                found = tables.translate(words, host, 4, below)
+                if found is None:
+                    return None
+                below = found[0]
+            if level == 1 or entry & PS:
+                return below
+            table = below | ((table | entry) & SWITCH)
+        raise AssertionError("a walk ends at level 1")
+
+    def leaves(self) -> Iterator[tuple[int, int, int, int]]:
+        """Yield what the shadow itself maps; where it switches, see that it does so to the guest's own table."""
+        words = Words(self.memory)
+        nested = self.nested
+
+        def below(table: int, level: int, gva: int, rights: int) -> Iterator[tuple[int, int, int, int]]:
+            for number in np.flatnonzero(self.memory[table >> 3 : (table >> 3) + 512]).tolist():
+                entry = words.get(table + 8 * number)
+                here = gva + number * span(level)
+                assert entry & P
+                if entry & SWITCH:
+                    gfn = self.table_of(here, level - 1)
+                    assert gfn in nested
+                    place = tables.translate(words, self.shadow.host_tables.root, 4, gfn << PAGE_SHIFT)
+                    assert place is not None
+                    assert entry & ADDRESS == place[0]
+                elif level == 1 or entry & PS:
+                    yield here, level, entry & ADDRESS, rights & entry
+                else:
+                    assert self.table_of(here, level - 1) not in nested
+                    yield from below(entry & ADDRESS, level - 1, here, rights & entry)
+
+        cr3 = int(self.registers["cr3"][0])
+        assert bool(cr3 & SWITCH) == (self.root >> PAGE_SHIFT in nested)
+        if not cr3 & SWITCH:
+            yield from below(cr3, self.bare.levels, 0, P | RW | US)
+
+    def table_of(self, gva: int, level: int) -> int:
+        """Return the frame of the guest's table of `level` on the way to a gva."""
+        table = self.root
+        for at in range(self.bare.levels, level, -1):
+            table = self.bare.words.get(table + 8 * index(gva, at), 0) & ADDRESS
+        return table >> PAGE_SHIFT

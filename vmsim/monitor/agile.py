@@ -1,0 +1,193 @@
+"""Agile paging: shadow tables for what a guest leaves alone, nested walks for what it edits (Gandhi et al., ISCA 2016).
+
+A walk begins in the shadow and may switch, once, to the guest's own tables. The monitor decides where, table by table:
+all begin in the shadow, where stores trap; a table stored to `threshold` times in an interval, and what hangs below it,
+goes over to nested walks, where they do not; and at the end of each interval tables go back that were not stored to
+meanwhile. What is done to tables is in machine/agile.py; the shadow itself is `Shadow`'s, emulated and write-protected.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from vmsim.machine.agile import go_back, scan
+from vmsim.machine.formats import CODE_SHADOW, FRAME, PAGE_SHIFT, SWITCH
+from vmsim.machine.shadow import load_root
+from vmsim.machine.tables import UNBACKED, host_address
+from vmsim.monitor.shadow import Process, Shadow, Words
+from vmsim.monitor.shadow_account import Spaces
+from vmsim.monitor.tdp import Tdp, Vcpu
+from vmsim.scenario.agile import AgileSpec
+from vmsim.scenario.cpu import Cost
+from vmsim.scenario.shadow import ShadowSpec
+
+__all__ = ["Agile"]
+
+
+class Agile(Shadow):
+    """The tables of one VM under agile paging, and the exits that keep them; the guest's `Mmu`.
+
+    Parameters
+    ----------
+    registers : record[1]
+        The VM's register file, which `host_tables` has told where the nested tables are.
+    spec : AgileSpec
+        When tables change sides.
+    interval : int
+        Cycles after which tables go back.
+    limit : int
+        Shadow pages kept.
+
+    The others are those of `Shadow`.
+    """
+
+    def __init__(
+        self,
+        memory: Words,
+        registers: NDArray[Any],
+        host_tables: Tdp,
+        *,
+        spec: AgileSpec,
+        interval: int,
+        limit: int,
+        chunk: int,
+        costs: Cost,
+        spaces: Spaces,
+    ) -> None:
+        shadowing = ShadowSpec(limit=limit, write_flood=0)
+        super().__init__(
+            memory, registers, host_tables, spec=shadowing, chunk=chunk, entries=0, costs=costs, spaces=spaces
+        )
+        registers["switch"] = SWITCH
+        self.state["threshold"] = self.threshold = spec.threshold
+        self.only_clean = spec.back == "clean"
+        self.interval = interval
+        self._end = interval  # of the interval under way
+        self._roots: OrderedDict[int, None] = OrderedDict()  # whose pointers the hardware has, the latest last
+        self._room_for_roots = spec.root_cache
+
+    def page_fault(self, vcpu: Vcpu, gva: int, code: int, times: int) -> Generator[simpy.Event, Any, bool]:
+        """Handle a page fault: one past the switch goes to the guest's kernel at once, without an exit."""
+        if code & CODE_SHADOW:
+            made = yield from super().page_fault(vcpu, gva, code & ~CODE_SHADOW, times)
+            return made
+        assert self.deliver is not None
+        yield from self.deliver(vcpu, gva, code)
+        return False
+
+    def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Process:
+        """Handle an EPT violation or NPF of a walk that has switched: back `gpa` and resume."""
+        start = vcpu.now
+        self._spend(vcpu, self._other)
+        yield from self._back(vcpu, gpa >> PAGE_SHIFT)
+        self._count(self.host_tables.reason)
+        self.latency[vcpu.now - start] += 1
+
+    def write(self, vcpu: Vcpu, places: Words, values: Words) -> Process:
+        """Store entries; those of shadowed tables trap, until their table goes over to nested walks."""
+        yield from super().write(vcpu, places, values)
+        self._work(vcpu)
+        yield from self._follow(vcpu)
+
+    def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Process:
+        """Write over new frames; what was a nested table is none any more."""
+        first, count = gpa >> PAGE_SHIFT, 1 << order
+        if self.gfns["nested"][first : first + count].any() or self.gfns["writes"][first : first + count].any():
+            go_back(*self._world, first, count)
+            self._work(vcpu)
+            yield from self._follow(vcpu)
+        yield from super().clear(vcpu, gpa, order, table=table)
+
+    def load_root(self, vcpu: Vcpu, root: int, space: int, *, keep: bool) -> Process:
+        """MOV to CR3: an exit that finds the pointer for the new root, unless the hardware remembers it."""
+        known = root in self._roots
+        if not known:
+            self.spaces.exited()
+            self._spend(vcpu, self._other)
+        self.cr3 = root
+        yield from self._point_to_root(vcpu)
+        self.spaces.load(root >> PAGE_SHIFT, keep=keep)
+        if not keep:
+            self.state["stale"] = 0
+        self._work(vcpu)
+        if known:
+            self._roots.move_to_end(root)
+        else:
+            self._count("CR3")
+        if self._room_for_roots and not known:
+            self._roots[root] = None
+            if len(self._roots) > self._room_for_roots:
+                self._roots.popitem(last=False)
+
+    def invalidate(self, vcpu: Vcpu, first: int, last: int) -> Process:
+        """INVLPG for each page of a range: no exits, for the shadow is in step with every store that trapped."""
+        self.spaces.invalidate(first, last)
+        self.state["stale"] = 0
+        return
+        yield
+
+    def release(self, vcpu: Vcpu, root: int, space: int) -> Process:
+        """Forget the pointer of a dead address space."""
+        self._roots.pop(root, None)
+        return
+        yield
+
+    def tick(self, vcpu: Vcpu) -> Process:
+        """End the interval, if it is over: tables go back to the shadow."""
+        if vcpu.now < self._end:
+            return
+        self._end = vcpu.now - vcpu.now % self.interval + self.interval
+        looked = int(scan(*self._world, self.only_clean))
+        if looked:
+            self._spend(vcpu, self._other + looked * self.costs.guest_walk_level)
+            self._work(vcpu)
+            yield from self._follow(vcpu)
+            self._count("AGILE_SCAN")
+
+    def rehearse(self) -> None:
+        """Compile, or load from the cache, the kernels that a short run does not need."""
+        super().rehearse()
+        go_back(*self._world, 0, 0)
+        scan(*self._world, False)
+
+    def figures(self) -> dict[str, int]:
+        """Return what has been counted besides exits, tables that went over to nested walks and came back among it."""
+        moved = {f"shadow_{name}": int(self.state[name][0]) for name in ("to_nested", "to_shadow")}
+        return super().figures() | moved
+
+    def _overwrite(self, vcpu: Vcpu, gfn: int, tables: int) -> None:
+        """Pay for stores all over tables, the first of which trap."""
+        self._trap(vcpu, "PT_WRITE", np.full(tables * self.threshold, gfn))
+
+    def _work(self, vcpu: Vcpu) -> None:
+        """Pay for what the kernels did, and flush what they took away; pointers that the hardware has go with it."""
+        if self._flush[0]:
+            self._roots.clear()
+        super()._work(vcpu)
+
+    def _follow(self, vcpu: Vcpu) -> Process:
+        """Point CR3 anew where the current root has changed sides."""
+        gfn = self.cr3 >> PAGE_SHIFT
+        nested = bool(self.gfns["nested"][gfn])
+        if nested != bool(int(self.registers["cr3"][0]) & SWITCH):
+            yield from self._point_to_root(vcpu)
+            self._work(vcpu)
+
+    def _point_to_root(self, vcpu: Vcpu) -> Process:
+        """Set CR3: to the root's shadow, or to the guest's own table and SWITCH."""
+        gfn = self.cr3 >> PAGE_SHIFT
+        if self.gfns["nested"][gfn]:
+            self.state["root"] = -1
+            while (hpa := int(host_address(self.memory, *self.memory_root, self.cr3 & FRAME))) == UNBACKED:
+                yield from self._back(vcpu, gfn)
+            self.registers["cr3"] = hpa | SWITCH
+            return
+        while (hpa := int(load_root(*self._world, gfn))) < 0:
+            yield from self._restock(vcpu)
+        self.registers["cr3"] = hpa
