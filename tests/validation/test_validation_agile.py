@@ -5,10 +5,14 @@ from math import exp
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from vmsim.cli.validate import command
+from vmsim.errors import InputError
 from vmsim.scenario import Scenario
 from vmsim.validation import agile
 from vmsim.validation.agile import FOOTPRINTS, fit, measured, predict, walk_share
+from vmsim.validation.report import Report
 
 DATA = Path(__file__).parents[2] / "vmsim/validation/data/agile16_fig5.csv"
 SMALL = """
@@ -57,6 +61,22 @@ def test_more_locality_means_fewer_walks_and_nested_walks_are_longer() -> None:
     )
     assert near < spread < nested
     assert shadow == pytest.approx(spread, rel=0.1)  # the shadow is as deep as the guest's tables
+
+
+def test_a_part_of_the_study_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def remember(programs: list[str]) -> Report:
+        asked.append(programs)
+        return Report("t", "s", {}, ())
+
+    monkeypatch.setattr(agile, "predict", remember)
+    assert CliRunner().invoke(command, ["agile", "--only", "tigr,canneal"]).exit_code == 0
+    assert asked == [["canneal", "tigr"]]
+    for words, said in ((["agile", "--only", "cannel"], "canneal"), (["gups", "--only", "x"], "no parts")):
+        result = CliRunner().invoke(command, words)
+        assert isinstance(result.exception, InputError)
+        assert said in str(result.exception)
 
 
 def test_only_b_is_fitted_and_the_rest_are_ratios_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
