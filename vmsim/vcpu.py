@@ -14,6 +14,7 @@ from vmsim.clock import Clock
 from vmsim.guest.kernel import GuestKernel
 from vmsim.hardware import Hardware
 from vmsim.host.scheduler import Scheduler
+from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.layout import Count
 from vmsim.machine.tags import Spaces
 from vmsim.machine.vcpu import WRITES as _WRITE
@@ -28,7 +29,7 @@ __all__ = ["CAUSES", "WAITS", "Vcpu"]
 
 Process = Generator[simpy.Event, Any, None]
 
-WAITS = ("pool_wait", "host_wait", "pcpu_wait")
+WAITS = ("pool_wait", "host_wait", "pcpu_wait", "io_wait")
 CAUSES = ("compute", "guest_fault", "exit", "switch", *WAITS)
 
 _DONE, _BUDGET, _GUEST_FAULT = int(Reason.DONE), int(Reason.BUDGET), int(Reason.GUEST_FAULT)
@@ -53,6 +54,7 @@ class Vcpu:
         index: int,
         quantum: int,
         switch_cycles: int,
+        device: Callable[[int, int], simpy.Event],
         progress: Callable[[int], None] = lambda _: None,
         boundary: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -65,6 +67,7 @@ class Vcpu:
         self.index = index
         self.quantum = quantum
         self.switch_cycles = switch_cycles
+        self.device = device  # has one work on so many pages for so many nanoseconds
         self.cycles: Counter[str] = Counter(dict.fromkeys(CAUSES, 0))
         self.waits: Counter[str] = Counter(dict.fromkeys(WAITS, 0))
         self.progress = progress
@@ -157,7 +160,7 @@ class Vcpu:
                         pauses.pop(0)
                         paused()
                 if event:
-                    yield from self._operate(event, kernel)
+                    yield from self._operate(event, kernel, monitor)
             self.progress(self.done)
 
     def _pause_at(self, chunk: Chunk, position: int, limit: int, pauses: list[int]) -> int:
@@ -223,7 +226,7 @@ class Vcpu:
             self.spaces.exited()  # the timer's interrupt is the host's
             self._slice_end = self.env.cycle + self.quantum
 
-    def _operate(self, event: Event, kernel: GuestKernel) -> Process:
+    def _operate(self, event: Event, kernel: GuestKernel, monitor: Tdp | Shadow | None) -> Process:
         """Carry out an operation that is no access."""
         op, pid, address, length, argument = event.op, event.pid, event.address, event.length, event.argument
         if op == Op.COMPUTE:
@@ -248,3 +251,11 @@ class Vcpu:
                 yield from kernel.exit(self, pid)
             case Op.SWITCH:
                 yield from kernel.switch(self, pid)
+            case Op.IO:
+                yield from kernel.bring_in(self, pid, address, length)
+                if monitor:
+                    self.spaces.exited()
+                    monitor.io_exit(self)
+                yield self.settle()
+                pages = (address + length - 1 >> PAGE_SHIFT) - (address >> PAGE_SHIFT) + 1
+                yield from self.wait(self.device(pages, argument), "io_wait")

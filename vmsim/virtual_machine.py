@@ -15,6 +15,7 @@ from vmsim.guest.kernel import GuestKernel
 from vmsim.guest.mmu import HardwareMmu, LoggedMmu
 from vmsim.guest.process import LINUX_PCIDS
 from vmsim.host.bare import BareFrames
+from vmsim.host.io import HostIo
 from vmsim.host.pool import PagePool
 from vmsim.machine.buddy import State
 from vmsim.machine.formats import EPT, NPT, PAGE_SHIFT
@@ -72,6 +73,8 @@ class VirtualMachine:
             tags=spec.tags,
             apart=None if not spec.pcid else "tag" if spec.mode in ("shadow", "agile") else "pcid",
         )
+        costs = simulation.scenario.cpu.cost
+        self.io = HostIo(simulation.env, costs, simulation.messages, owner=spec.index)
         self.vcpu = Vcpu(
             simulation.env,
             simulation.hardware,
@@ -82,6 +85,7 @@ class VirtualMachine:
             index=spec.index,
             quantum=simulation.scenario.quantum,
             switch_cycles=simulation.scenario.cpu.cost.context_switch,
+            device=self._device,
             progress=(lambda done: progress(spec.name, done, stream.accesses)) if progress else lambda _: None,
             boundary=simulation.boundary,
         )
@@ -312,6 +316,11 @@ class VirtualMachine:
                 costs=costs,
                 spaces=self.spaces,
             )
+
+    def _device(self, pages: int, nanoseconds: int) -> simpy.Event:
+        """Have a device work; a VM's pages are pinned by its host, on its monitor's behalf."""
+        cycles = nanoseconds * self.simulation.scenario.cpu.frequency // 10**9
+        return self.io.start(pages, cycles) if self.monitor else self.simulation.env.timeout(cycles)
 
     def _warmed(self) -> None:
         """Remember the figures so far: the warm-up ends here."""

@@ -15,7 +15,7 @@ from vmsim.errors import InputError
 from vmsim.scenario import Scenario
 from vmsim.simulation import Simulation
 from vmsim.workloads import Kind, Op
-from vmsim.workloads.programs import Churn, Compile, ForkWait, Program, Switcher
+from vmsim.workloads.programs import Churn, Compile, Disk, ForkWait, Program, Switcher
 
 PAGE = 4096
 EVERY: list[Program] = [
@@ -24,6 +24,7 @@ EVERY: list[Program] = [
     ForkWait(size=64 * PAGE, runs=300),
     Compile(size=20 * PAGE, runs=40, text=10 * PAGE, parent=30 * PAGE, work=77, writes=0.5),
     Compile(size=PAGE, runs=3, text=PAGE, parent=0),
+    Disk(size=64 * PAGE, runs=60, burst=8 * PAGE, work=21, writes=0.5),
     Switcher(size=20 * PAGE, runs=5000, spaces=3, every=333, writes=0.5),
     Churn(size=64 * PAGE, runs=20, burst=4 * PAGE, work=9, filled=True),
 ]
@@ -71,7 +72,7 @@ def test_the_arrays_are_what_the_machine_compiles_for(program: Program) -> None:
 @programs
 def test_the_seed_matters_where_there_is_chance_and_the_digest_says_so(program: Program) -> None:
     other = replace(program, seed=program.seed + 1)
-    chance = program.name == "switcher" or getattr(program, "work", 0) > 0
+    chance = program.name in ("disk", "switcher") or getattr(program, "work", 0) > 0
     assert (steps(other) != steps(program)) == chance
     assert other.digest() != program.digest() == replace(program, chunk=3).digest()
 
@@ -179,6 +180,7 @@ KINDS = {
     "churn": 'kind = "churn", footprint = "256KiB", burst = "16KiB", rounds = 100, work = 50, writes = 0.5',
     "forkwait": 'kind = "forkwait", forks = 20',
     "compile": 'kind = "compile", footprint = "64KiB", processes = 5, text = "64KiB", work = 100',
+    "disk": 'kind = "disk", footprint = "256KiB", reads = 20, block = "16KiB", work = 50, writes = 0.5',
     "switcher": 'kind = "switcher", footprint = "64KiB", accesses = 2000, spaces = 4, every = 100, writes = 0.5',
 }
 

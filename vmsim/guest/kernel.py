@@ -229,6 +229,15 @@ class GuestKernel:
         self.current = self.processes[pid]
         yield from self._load(vcpu, self.current.space)
 
+    def bring_in(self, vcpu: Vcpu, pid: int, address: int, length: int) -> Steps:
+        """Map what is not mapped of a buffer, for a device to write to, as if the process that runs had touched it."""
+        if pid != self.current.pid:
+            return
+        for gva in range(address & -(1 << PAGE_SHIFT), address + length, 1 << PAGE_SHIFT):
+            entry = yield from self.tables.find(vcpu, self.root, gva)
+            if entry.value == 0:
+                yield from self.page_fault(vcpu, gva, CODE_WRITE)
+
     def _load(self, vcpu: Vcpu, space: Space) -> Steps:
         number, keep = self._pcids.take(space)
         self.spaces.loaded = space

@@ -174,6 +174,11 @@ class Shadow(Account):
         self.latency[vcpu.now - start] += 1
         return False
 
+    def io_exit(self, vcpu: Vcpu) -> None:
+        """Leave the guest because it has told a device to work."""
+        self._spend(vcpu, self._other)
+        self._count("IO")
+
     def read(self, vcpu: Vcpu, places: Words) -> Generator[simpy.Event, Any, Words]:
         """Load entries; those of tables hidden from loads trap, and have A and D brought up to date first."""
         values = np.empty(len(places), np.int64)

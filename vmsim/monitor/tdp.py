@@ -196,6 +196,13 @@ class Tdp:
         self.exits[self.reason] += 1
         self.latency[vcpu.now - start] += 1
 
+    def io_exit(self, vcpu: Vcpu) -> None:
+        """Leave the guest because it has told a device to work (SDM vol. 3C, exit reason 30)."""
+        self.exits["IO"] += 1
+        cycles = self.costs.vm_exit + self.costs.violation_resume
+        self.exit_cycles["IO"] += cycles
+        vcpu.owe("exit", cycles)
+
     def back(self, vcpu: Vcpu, gpa: int) -> Generator[simpy.Event, Any, int]:
         """Map the page of `gpa`, and those that stand with it in a chunk; return the cycles of what was done."""
         yield vcpu.settle()

@@ -24,6 +24,7 @@ LABELS: Final = {
     "pool_wait": "wait for pool",
     "host_wait": "wait for host",
     "switch": "vCPU switch",
+    "io_wait": "wait for I/O",
     "pcpu_wait": "wait for pCPU",
 }
 """What a cause of cycles is called where people read it."""
@@ -41,6 +42,7 @@ COLOURS: Final = {
     "pool_wait": "#CC79A7",
     "host_wait": "#009E73",
     "switch": "#606060",
+    "io_wait": "#b0b0b0",
     "pcpu_wait": "#e4e4e4",
 }
 """A colour for each cause of cycles, the same in every figure."""

@@ -21,11 +21,14 @@ class Kind(IntEnum):
     RECLAIM = 2  # host: give up these many
     SPARE = 3  # monitor: here are pages that it can do without
     RETURN = 4  # monitor: here are the last ones, the VM has ended
+    PIN = 5  # monitor: keep these pages of a buffer where they are, and let a device at them
+    IO_DONE = 6  # host: the device has done its part
+    UNPIN = 7  # monitor: they may be taken or moved again
 
     @property
     def from_host(self) -> bool:
         """Whether the host says it, else a monitor."""
-        return self in (Kind.GRANT, Kind.RECLAIM)
+        return self in (Kind.GRANT, Kind.RECLAIM, Kind.IO_DONE)
 
 
 class Message(NamedTuple):

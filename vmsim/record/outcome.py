@@ -30,7 +30,7 @@ class VmOutcome:
         Data references by `Served`, where data goes through the caches.
     cycles : dict of str to int
         Where the time went: compute, data, l2_tlb, walk_guest, walk_nested, guest_fault, exit, and the waits by
-        cause: pool_wait, host_wait, pcpu_wait. They sum to `finish - start`.
+        cause: pool_wait, host_wait, pcpu_wait, io_wait. They sum to `finish - start`.
     exits : dict of str to tuple of int
         (count, cycles) by reason, as kvm_stat shows them.
     waits : dict of str to int

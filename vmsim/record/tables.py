@@ -22,7 +22,7 @@ TRANSLATION: Final = ("l2_tlb", "walk_guest", "walk_nested")
 """Causes that are the hardware's address translation."""
 MANAGEMENT: Final = ("guest_fault", "exit", "pool_wait", "host_wait")
 """Causes that are memory management in software, waiting for memory included."""
-CAUSES: Final = ("compute", "data", *TRANSLATION, *MANAGEMENT, "switch", "pcpu_wait")
+CAUSES: Final = ("compute", "data", *TRANSLATION, *MANAGEMENT, "switch", "io_wait", "pcpu_wait")
 """Everything that a vCPU's time is spent on; the cycles of a VM sum to its total."""
 
 _PYTHON: Final = {"str": str, "int64": int, "float64": float, "bool": bool}
@@ -105,6 +105,7 @@ _SUMMARY: Final[Mapping[str, Callable[[VmOutcome], Any]]] = {
     "pool_wait_cycles": lambda vm: _cycles(vm, "pool_wait"),
     "host_wait_cycles": lambda vm: _cycles(vm, "host_wait"),
     "pcpu_wait_cycles": lambda vm: _cycles(vm, "pcpu_wait"),
+    "io_wait_cycles": lambda vm: _cycles(vm, "io_wait"),
     "fault_p50_cycles": lambda vm: percentile(vm.fault_latency, 50),
     "fault_p99_cycles": lambda vm: percentile(vm.fault_latency, 99),
     "translation_cycles": lambda vm: _cycles(vm, *TRANSLATION),

@@ -244,6 +244,7 @@ class Cost(Model):
     grant_page: Count = Field(description="Host: each page of a grant.")
     reclaim_fixed: Count = Field(description="Host: one taking of spare pages from a pool.")
     reclaim_page: Count = Field(description="Host: each page taken.")
+    pin_page: Count = Field(description="Host: pin a page for a device, or unpin it.")
     message: Count = Field(description="A message between monitor and host.")
     context_switch: Count = Field(description="A pCPU goes from one vCPU to another.")
     ad_assist: Count = Field(description="A walk that sets an accessed or dirty bit, over one that need not.")

@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from vmsim.scenario.problems import Problem, raise_problems
-from vmsim.scenario.types import Address, Count, Model, Positive, Size
-from vmsim.units import PAGE, format_size
+from vmsim.scenario.types import Address, Count, DurationField, Model, Positive, Size
+from vmsim.units import PAGE, format_size, parse_duration
 
 __all__ = [
     "Chase",
@@ -185,6 +185,30 @@ class Compile(Generator):
     whole_pages = ("text", "parent", "footprint")
 
 
+class Disk(Generator):
+    """A process that reads blocks from a device, one after the other, and works on each."""
+
+    kind: Literal["disk"]
+    reads: Positive = Field(description="Blocks read in all; each of their pages is then read once.")
+    block: Size = Field(default=64 << 10, description="Size of a block; the region is buffers of that size.")
+    device: DurationField = Field(
+        default=parse_duration("100us"),
+        description="What the device takes for a block.",
+        json_schema_extra={"default": "100us"},
+    )
+    work: Count = Field(default=0, description="Accesses to any word of a block after it was read.")
+    writes: Fraction01 = Field(default=0.0, description="Share of those that write.")
+
+    within_footprint = ("block",)
+    whole_pages = ("block", "footprint")
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with keys that are each valid alone."""
+        yield from super().problems()
+        if self.device.unit == "cycles":
+            yield Problem(("device",), f'found {self.device}, expected a time of its own, not of the CPU: "100us"')
+
+
 class Switcher(_Accesses):
     """Processes that run in turn, each with uniform accesses to a footprint of its own."""
 
@@ -194,6 +218,6 @@ class Switcher(_Accesses):
 
 
 Workload = Annotated[
-    Trace | Uniform | Zipf | Sequential | Chase | Gups | WorkingSet | Churn | ForkWait | Compile | Switcher,
+    Trace | Uniform | Zipf | Sequential | Chase | Gups | WorkingSet | Churn | ForkWait | Compile | Disk | Switcher,
     Field(discriminator="kind"),
 ]

@@ -47,6 +47,7 @@ MODEL: Final = 1
 _TOUCHED: Final = {
     "updates": (),
     "rounds": ("burst",),
+    "reads": ("block",),
     "forks": ("child", "parent"),
     "processes": ("footprint", "text"),
 }

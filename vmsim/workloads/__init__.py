@@ -25,6 +25,9 @@ def _generator(spec: Any, seed: int) -> generators.Generator:
         case "churn":
             keys = {"burst": spec.burst, "kept": float(spec.kept), "work": spec.work, "filled": spec.filled}
             return programs.Churn(**shared, **keys, runs=spec.rounds)
+        case "disk":
+            keys = {"burst": spec.block, "device": spec.device.cycles(10**9), "work": spec.work}
+            return programs.Disk(**shared, **keys, runs=spec.reads)
         case "compile":
             keys = {"text": spec.text, "parent": spec.parent, "work": spec.work}
             return programs.Compile(**shared, **keys, runs=spec.processes)
@@ -44,7 +47,7 @@ def _generator(spec: Any, seed: int) -> generators.Generator:
             return programs.Switcher(**shared, spaces=spec.spaces, every=spec.every)
     raise InputError(
         f"workload: kind = {spec.kind!r}: expected trace, uniform, zipf, sequential, chase, gups, working-set, churn, "
-        "forkwait, compile or switcher."
+        "forkwait, compile, disk or switcher."
     )
 
 
@@ -58,7 +61,8 @@ def open_stream(spec: Any, *, folder: Path, memory: int, seed: int) -> Stream:
         accesses, writes, base, and `zipf`: exponent; `sequential`: stride; `chase`: stride, order; `working-set`:
         window, phase, step; `switcher`: spaces, every; `gups`: updates in the place of accesses and writes; `churn`:
         rounds in the place of accesses, burst, kept, work, filled; `compile`: processes in its place, text, parent,
-        work; `forkwait`: forks in the place of accesses and writes, child, parent.
+        work; `disk`: reads in its place, block, device, work; `forkwait`: forks in the place of accesses and writes,
+        child, parent.
     folder : Path
         The folder that relative paths start from.
     memory : int

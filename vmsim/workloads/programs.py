@@ -15,7 +15,7 @@ import numpy as np
 from vmsim.workloads.generators import Generator, random_source, raw_words
 from vmsim.workloads.stream import PAGE, USER_END, Addresses, Chunk, Event, Kind, Kinds, Op, Regions
 
-__all__ = ["Churn", "Compile", "ForkWait", "Program", "Switcher"]
+__all__ = ["Churn", "Compile", "Disk", "ForkWait", "Program", "Switcher"]
 
 _READ, _WRITE, _EXECUTE = 1, 2, 4  # protection bits
 _INIT = 1  # the process that a stream starts in
@@ -240,6 +240,47 @@ class Compile(Program):
             for _, runs in self._sizes(self.work):
                 yield self._scattered(address, runs, self.base, self.size), self._kinds(write, runs)
             yield Op.EXIT, 2, 0, 0, 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disk(Program):
+    """A process that reads `runs` blocks (key `reads`) from a device and works on each.
+
+    The region is `size / burst` buffers (key `block`). For each read any of them is filled, which takes the device
+    `device` nanoseconds while the process waits; then each of its pages is read, and `work` accesses go to any of its
+    words.
+    """
+
+    burst: int
+    device: int = 100_000
+    work: int = 0
+
+    name = "disk"
+    runs_key = "reads"
+
+    def _check(self) -> None:
+        self._positive(block=self.burst)
+        self._whole_pages(block=self.burst, footprint=self.size)
+        if self.burst > self.size:
+            self._refuse("block", self.burst, f"at most the footprint ({self.size} bytes)")
+        for key, value in (("device", self.device), ("work", self.work)):
+            if value < 0:
+                self._refuse(key, value, "a number that is not negative")
+
+    @property
+    def accesses(self) -> int:
+        """Accesses in the whole stream."""
+        return self.runs * (self.burst // PAGE + self.work)
+
+    def _steps(self) -> Iterator[Step]:
+        address, write, choice = (random_source(self.seed, use) for use in (_ADDRESS, _WRITE_OR_READ, _CHOICE))
+        blocks = self.size // self.burst
+        for _ in range(self.runs):
+            start = self.base + (int(raw_words(choice, 1)[0]) * blocks >> 64) * self.burst
+            yield Op.IO, _INIT, start, self.burst, self.device
+            yield _touch(start, self.burst, Kind.READ)
+            for _, runs in self._sizes(self.work):
+                yield self._scattered(address, runs, start, self.burst), self._kinds(write, runs)
 
 
 @dataclass(frozen=True, kw_only=True)

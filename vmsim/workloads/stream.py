@@ -60,6 +60,7 @@ class Op(IntEnum):
     EXIT = 6
     SWITCH = 7
     COMPUTE = 8
+    IO = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class Event:
     | EXIT | 0 | 0 | exit status |
     | SWITCH | 0 | 0 | 0; `pid` runs from here on |
     | COMPUTE | 0 | 0 | cycles |
+    | IO | start of a buffer | bytes | nanoseconds that a device works on it; the process waits |
 
     Processes are numbered from 1 in order of appearance, so that a recording does not depend on the recorder's
     process ids.
