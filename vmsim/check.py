@@ -87,7 +87,7 @@ class _Checker:
             self.fail("conservation: a free frame has an owner")
         for vm in self.simulation.vms:
             if vm.pool and vm.pool.pages:
-                pages = np.array(vm.pool.pages)
+                pages = vm.pool.pages.held()
                 held = frames[pages]
                 wrong = (held["state"] != State.POOL) | (held["owner"] != vm.spec.index)
                 if wrong.any() or len(np.unique(pages)) != len(pages):

@@ -16,13 +16,16 @@ from vmsim.hardware import Hardware
 from vmsim.host.scheduler import Scheduler
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.layout import Count
+from vmsim.machine.serve import NEVER
+from vmsim.machine.serve_shadow import SPILL
 from vmsim.machine.tags import Spaces
 from vmsim.machine.vcpu import WRITES as _WRITE
-from vmsim.machine.vcpu import Reason, run
+from vmsim.machine.vcpu import Reason
 from vmsim.monitor.agile import Agile
-from vmsim.monitor.dirty import NEVER, LoggedTdp
+from vmsim.monitor.dirty import LoggedTdp
 from vmsim.monitor.shadow import Shadow
 from vmsim.monitor.tdp import Tdp
+from vmsim.runs import Runs
 from vmsim.workloads import Chunk, Event, Op, Stream
 
 __all__ = ["CAUSES", "WAITS", "Vcpu"]
@@ -57,6 +60,7 @@ class Vcpu:
         device: Callable[[int, int], simpy.Event],
         progress: Callable[[int], None] = lambda _: None,
         boundary: Callable[[str], None] = lambda _: None,
+        serve: bool = False,
     ) -> None:
         self.env = env
         self.hardware = hardware
@@ -72,6 +76,7 @@ class Vcpu:
         self.waits: Counter[str] = Counter(dict.fromkeys(WAITS, 0))
         self.progress = progress
         self.boundary = boundary
+        self.serve = serve
         self.done = 0
         self.since: tuple[str, int] | None = None  # what it waits for now, and from when
         self.owed = 0  # cycles used and not yet paid in simulated time
@@ -88,6 +93,11 @@ class Vcpu:
         """Use cycles for `cause`, to be paid in simulated time before anything shared is touched."""
         self.owed += cycles
         self.cycles[cause] += cycles
+
+    @property
+    def slack(self) -> int:
+        """Cycles until something else happens; 0 if nothing may be done ahead of simulated time."""
+        return int(min(self.env.peek() - self.now, NEVER)) if self.serve else 0
 
     def settle(self) -> simpy.Event:
         """Return an event that pays what is owed."""
@@ -147,13 +157,15 @@ class Vcpu:
         pauses : list of int
             Numbers of accesses, ascending, after which `paused` is called.
         """
+        serve = self.serve and self.spaces.tags != "none"  # or each exit flushes
+        runs = Runs(self.hardware, self.registers, self, kernel, monitor, serve=serve)
         for chunk in self.stream.chunks():
             position = 0
             for event in (*chunk.events, None):
                 limit = event.position if event else len(chunk.address)
                 while position < limit:
                     stop = self._pause_at(chunk, position, limit, pauses)
-                    yield from self._access(chunk, position, stop, kernel, monitor)
+                    yield from self._access(runs, chunk, position, stop, kernel, monitor)
                     self.done += int(chunk.count[position:stop].sum())
                     position = stop
                     if pauses and self.done >= pauses[0]:
@@ -171,11 +183,9 @@ class Vcpu:
         return min(limit, position + int(np.searchsorted(made, pauses[0] - self.done)) + 1)
 
     def _access(
-        self, chunk: Chunk, cursor: int, limit: int, kernel: GuestKernel, monitor: Tdp | Shadow | None
+        self, runs: Runs, chunk: Chunk, cursor: int, limit: int, kernel: GuestKernel, monitor: Tdp | Shadow | None
     ) -> Process:
-        cores, llc, memory = self.hardware.cores, self.hardware.llc, self.hardware.memory
-        address, count, kind, _ = chunk
-        registers = self.registers
+        runs.expect(int(chunk.address[cursor]))
         while cursor < limit:
             if self.now >= self.alarm:
                 assert isinstance(monitor, LoggedTdp)
@@ -186,16 +196,18 @@ class Vcpu:
                 if isinstance(monitor, Agile):
                     yield from monitor.tick(self)
                 continue
-            reason, cursor, cycles, gva, gpa, code = run(
-                cores, self._core, llc, registers, memory, address, count, kind, cursor, limit, budget
-            )
+            reason, cursor, cycles, gva, gpa, code, status, value = runs(self._core, chunk, cursor, limit, budget)
             self.owed += cycles
             if reason == _GUEST_FAULT:
                 if not isinstance(monitor, Shadow):
                     yield from kernel.page_fault(self, gva, code)
-                elif (yield from monitor.page_fault(self, gva, code, int(count[cursor]))):
-                    self._count_made(int(count[cursor]), kind[cursor] == _WRITE)
+                elif (yield from monitor.page_fault(self, gva, code, int(chunk.count[cursor]), status, value)):
+                    self._count_made(int(chunk.count[cursor]), chunk.kind[cursor] == _WRITE)
                     cursor += 1
+                runs.expect(gva)
+            elif status == SPILL:
+                assert isinstance(monitor, Shadow)
+                yield from monitor.unstock(self)
             elif reason > _GUEST_FAULT:
                 assert isinstance(monitor, Tdp | Agile)
                 self.spaces.exited()

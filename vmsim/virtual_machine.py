@@ -88,6 +88,7 @@ class VirtualMachine:
             device=self._device,
             progress=(lambda done: progress(spec.name, done, stream.accesses)) if progress else lambda _: None,
             boundary=simulation.boundary,
+            serve=simulation.serve,
         )
         self.pool: PagePool | None = None
         self.monitor: Tdp | Shadow | None = None

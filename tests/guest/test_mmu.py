@@ -21,6 +21,8 @@ class TrappingMmu(HardwareMmu):
     """Hardware's, with a note of every load and store, and a copy of the tables that only stores change."""
 
     traps = True
+    loads_trap = True
+    known = False
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)

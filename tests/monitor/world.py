@@ -50,6 +50,8 @@ class Words(dict[int, int]):
 class Ledger:
     """A vCPU that only adds up."""
 
+    slack = 0
+
     def __init__(self) -> None:
         self.now = 0
 
@@ -77,6 +79,8 @@ class Host:
 
 class Pool:
     """A pool that is as large as the host."""
+
+    floor = 0
 
     def __init__(self, host: Host) -> None:
         self.host = host

@@ -66,13 +66,13 @@ def hold_a_foreign_page_in_a_pool(simulation: Simulation) -> None:
     pools = [each.pool for each in simulation.vms]
     assert pools[0]
     assert pools[1]
-    pools[0].pages.append(int(state(simulation, 1, State.POOL)[0]))
+    pools[0].pages.put([int(state(simulation, 1, State.POOL)[0])])
 
 
 def hold_a_page_twice_in_a_pool(simulation: Simulation) -> None:
     pool = simulation.vms[0].pool
     assert pool
-    pool.pages.append(pool.pages[0])
+    pool.pages.put(pool.pages.held()[:1])
 
 
 def leak_a_pool_page(simulation: Simulation) -> None:

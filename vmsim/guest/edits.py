@@ -18,6 +18,7 @@ from vmsim.guest.frames import Vcpu
 from vmsim.guest.mmu import Mmu
 from vmsim.machine.formats import ACCESSED, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.memory import entry_at
+from vmsim.machine.stack import Stack
 from vmsim.machine.tables import list_tables, map_page, map_pages, scan_entries, walk_entries
 from vmsim.scenario.cpu import Cost
 
@@ -37,6 +38,11 @@ class Frames(Protocol):
     zone: NDArray[Any]
     frames: NDArray[Any]
     owner: int
+
+    @property
+    def ready(self) -> Stack:
+        """Frames taken from the allocator and not yet handed out."""
+        ...
 
     def allocate(self, vcpu: Vcpu, order: int) -> Generator[simpy.Event, Any, int]:
         """Return the first of 2**order frames, ready to be written, or NO_FRAME if there is no such large block."""
@@ -116,7 +122,7 @@ class PageTables:
         self.frames = frames
         self.levels = levels
         self.memory_root = 0, 0  # known when the guest boots
-        self._table_cycles = costs.table_page + costs.zero_page
+        self.table_cycles = costs.table_page + costs.zero_page
         self._walk = np.empty(5, np.int64), np.empty(5, np.int64)
         self._scan = tuple(np.empty(_ROOM, np.int64) for _ in range(4))
 
@@ -146,12 +152,8 @@ class PageTables:
         """
         gva &= -span(level)
         if self.mmu.traps:
-            table = yield from self.table(vcpu, root, gva, level)
-            if table is None:
-                return False
-            place = np.array([entry_at(table, gva, level)])
-            (value,) = yield from self.mmu.read(vcpu, place)
-            if value:
+            place = yield from self._vacant(vcpu, root, gva, level)
+            if place is None:
                 return False
             self.frames.frames["rmap"][page] = place[0]
             entry = page << PAGE_SHIFT | bits | (LARGE if level > 1 else 0)
@@ -163,9 +165,23 @@ class PageTables:
             tables = np.empty(missing, np.int64)
             for number in range(missing):
                 tables[number] = yield from self.frames.allocate_table(vcpu)
-                vcpu.owe("guest_fault", self._table_cycles)
+                vcpu.owe("guest_fault", self.table_cycles)
             map_pages(self.memory, self.frames.frames, *where, np.array([page]), tables, TABLE_BITS, bits)
         return bool(missing >= 0)
+
+    def _vacant(self, vcpu: Vcpu, root: int, gva: int, level: int) -> Generator[simpy.Event, Any, Words | None]:
+        """Return the place of the absent entry of `level` for `gva`, int64[1], its table made if need be; or None."""
+        if not self.mmu.loads_trap:
+            places, values = yield from self._descend(vcpu, root, gva, level)
+            if values[-1] or len(places) > self.levels - level:
+                return None if values[-1] else places[-1:]
+        table = yield from self.table(vcpu, root, gva, level)
+        if table is None:
+            return None
+        place = np.array([entry_at(table, gva, level)])
+        if self.mmu.loads_trap and (yield from self.mmu.read(vcpu, place))[0]:
+            return None
+        return place
 
     def table(self, vcpu: Vcpu, root: int, gva: int, level: int) -> Generator[simpy.Event, Any, int | None]:
         """Return the gpa of the table of `level` that translates `gva`, made if it is missing; None if it cannot be."""
@@ -178,7 +194,7 @@ class PageTables:
         links, made = [], []
         while at > level:
             frame = yield from self.frames.allocate_table(vcpu)
-            vcpu.owe("guest_fault", self._table_cycles)
+            vcpu.owe("guest_fault", self.table_cycles)
             yield from self.mmu.clear(vcpu, frame << PAGE_SHIFT, 0, table=True)
             self.frames.frames["rmap"][frame] = place
             links.append(place)
@@ -203,11 +219,11 @@ class PageTables:
         """
         places, values, starts, levels = self._scan
         stop, count = scan_entries(
-            self.memory, root, self.levels, *self.memory_root, first, limit, every and self.mmu.traps, places, values,
-            starts, levels,
+            self.memory, root, self.levels, *self.memory_root, first, limit, every and self.mmu.loads_trap,
+            places, values, starts, levels,
         )  # fmt: skip
         seen = Entries(*(column[:count].copy() for column in (starts, levels, places, values)))
-        if self.mmu.traps:
+        if self.mmu.loads_trap:
             seen = seen._replace(values=(yield from self.mmu.read(vcpu, seen.places)))
         return int(stop), seen.of(seen.levels > 0)
 
@@ -229,7 +245,7 @@ class PageTables:
             first, smaller = entry.first, entry.level - 1
             bits = entry.value & ~FRAME & (~LARGE if smaller == 1 else -1)
             frame = yield from self.frames.allocate_table(vcpu)
-            vcpu.owe("guest_fault", self._table_cycles)
+            vcpu.owe("guest_fault", self.table_cycles)
             table = frame << PAGE_SHIFT
             yield from self.mmu.clear(vcpu, table, 0, table=True)
             places = table + 8 * np.arange(512)
@@ -249,7 +265,8 @@ class PageTables:
             room = max(room, count)
             places, tables = np.empty(room, np.int64), np.empty(room, np.int64)
             count = list_tables(self.memory, root, self.levels, *self.memory_root, limit, places, tables)
-        yield from self.mmu.read(vcpu, places[:count])
+        if self.mmu.loads_trap:
+            yield from self.mmu.read(vcpu, places[:count])
         yield from self.mmu.write(vcpu, places[:count], np.zeros(count, np.int64))
         return tables[:count] >> PAGE_SHIFT
 
@@ -258,6 +275,6 @@ class PageTables:
         places, values = self._walk
         count = walk_entries(self.memory, root, self.levels, level, *self.memory_root, gva, places, values)
         places, values = places[:count].copy(), values[:count].copy()
-        if self.mmu.traps:
+        if self.mmu.loads_trap:
             values = yield from self.mmu.read(vcpu, places)
         return places, values

@@ -10,11 +10,12 @@ import simpy
 from numpy.typing import NDArray
 
 from vmsim.machine.buddy import NO_FRAME, State, allocate, allocate_many, assign, free_many, make_zone
+from vmsim.machine.serve import READY_BATCH
+from vmsim.machine.stack import Stack
 
 __all__ = ["Backing", "GuestFrames", "GuestMemoryError", "Vcpu"]
 
-_BATCH = 64  # frames taken from the buddy allocator at a time (Linux's per-cpu page lists)
-_HIGH = 6 * _BATCH  # frames kept ready at most (their high mark)
+_HIGH = 6 * READY_BATCH  # frames kept ready at most (their high mark)
 
 
 class GuestMemoryError(Exception):
@@ -34,6 +35,11 @@ class Vcpu(Protocol):
 
     def settle(self) -> simpy.Event:
         """Return an event that pays what is owed."""
+        ...
+
+    @property
+    def slack(self) -> int:
+        """Cycles until something else happens; 0 if nothing may be done ahead of simulated time."""
         ...
 
     def wait(self, event: simpy.Event, cause: str) -> Generator[simpy.Event, Any, Any]:
@@ -56,7 +62,7 @@ class GuestFrames:
         self.zone, self.frames = make_zone(size)
         self.backing = backing
         self.owner = owner
-        self.ready: list[int] = []  # taken from the allocator, not yet handed out
+        self.ready = Stack()  # taken from the allocator, not yet handed out
 
     def allocate_table(self, vcpu: Vcpu) -> Generator[simpy.Event, Any, int]:
         """Return a frame for a page table, from the pageblocks that tables are kept in.
@@ -68,8 +74,9 @@ class GuestFrames:
         """
         gfn = int(allocate(self.zone, self.frames, 0, int(State.TABLE), self.owner))
         if gfn == NO_FRAME and self.ready:  # as Linux drains its per-cpu lists before it gives up
-            gfn = self.ready.pop(0)
-            assign(self.frames, np.array([gfn]), self.owner, int(State.TABLE))
+            oldest = self.ready.drop(1)
+            assign(self.frames, oldest, self.owner, int(State.TABLE))
+            gfn = int(oldest[0])
         if gfn == NO_FRAME:
             raise GuestMemoryError
         yield from self.backing.touch(vcpu, gfn, 0)
@@ -103,11 +110,9 @@ class GuestFrames:
         if order:
             free_many(self.zone, self.frames, order, gfns)
             return
-        self.ready.extend(gfns.tolist())
+        self.ready.put(gfns)
         if len(self.ready) > _HIGH:
-            spare = len(self.ready) - _HIGH + _BATCH
-            free_many(self.zone, self.frames, 0, np.array(self.ready[:spare]))
-            del self.ready[:spare]
+            free_many(self.zone, self.frames, 0, self.ready.drop(len(self.ready) - _HIGH + READY_BATCH))
 
     def give_tables(self, gfns: NDArray[np.int64]) -> None:
         """Take back frames that were tables."""
@@ -115,11 +120,11 @@ class GuestFrames:
 
     def _one(self) -> int:
         if not self.ready:
-            batch = np.empty(_BATCH, np.int64)
+            batch = np.empty(READY_BATCH, np.int64)
             got = allocate_many(self.zone, self.frames, 0, int(State.GUEST), self.owner, batch)
-            self.ready = batch[:got][::-1].tolist()
             if not got:
                 return NO_FRAME
+            self.ready.put(batch[:got][::-1])
         return self.ready.pop()
 
     def _block(self, order: int) -> int:

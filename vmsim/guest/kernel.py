@@ -24,6 +24,7 @@ from vmsim.guest.sharing import Sharing
 from vmsim.guest.spaces import AddressSpaces, Space
 from vmsim.machine.buddy import NO_FRAME
 from vmsim.machine.formats import ACCESSED, CODE_PRESENT, CODE_WRITE, DIRTY, PAGE_SHIFT, PRESENT, USER, WRITE
+from vmsim.machine.serve import DEMAND
 from vmsim.machine.tables import BLOCKED, missing_tables, populate
 from vmsim.scenario.cpu import Cost
 
@@ -93,6 +94,14 @@ class GuestKernel:
         self._pcids = Pcids(pcids)
         self._levels = levels
         self._fault_cycles = costs.fault_delivery + costs.guest_fault
+        self.serves = page_order == 0 and mmu.known
+        self._demand = np.zeros(1, DEMAND)
+        self._demand["levels"] = levels
+        self._demand["table"] = TABLE_BITS
+        self._demand["owner"] = frames.owner
+        self._demand["fault"] = self._fault_cycles + costs.zero_page
+        self._demand["each_table"] = self.tables.table_cycles
+        self._expected: tuple[int, ...] = ()
 
     @property
     def root(self) -> int:
@@ -130,6 +139,32 @@ class GuestKernel:
                 return
             self.frames.give(np.array([page]), order)
         yield from self._permit(vcpu, space, gva, bits)
+
+    @property
+    def served(self) -> tuple[NDArray[Any], ...]:
+        """What compiled code needs to map pages as `page_fault` does in the plain case (machine/serve.py)."""
+        return self._demand, self.frames.zone, self.frames.frames, self.frames.ready.words
+
+    def expect(self, gva: int) -> None:
+        """Tell compiled code what may be mapped at `gva` and around."""
+        if not self.serves:
+            return
+        space = self.current.space
+        start, end, rights = space.regions.around(gva)
+        writable = rights is None or rights & WRITABLE != 0
+        bits = PAGE_BITS if writable else _READ_ONLY if rights else 0
+        expected = space.root, start, end, bits, int(writable)
+        if expected != self._expected:
+            self._expected = expected
+            for name, value in zip(("root", "first", "last", "page", "writable"), expected, strict=True):
+                self._demand[name] = value
+
+    def account(self, vcpu: Vcpu) -> None:
+        """Account for the faults that compiled code has handled."""
+        faults, tables = int(self._demand["faults"][0]), int(self._demand["tables"][0])
+        self.faults += faults
+        vcpu.owe("guest_fault", faults * int(self._demand["fault"][0]) + tables * self.tables.table_cycles)
+        self._demand["faults"] = self._demand["tables"] = 0
 
     def populate(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
         """Map regions of the first process before the clock starts, in the order given; guest memory must be backed.

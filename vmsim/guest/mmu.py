@@ -52,9 +52,15 @@ class Mmu(Protocol):
     traps : bool
         Whether a load or store of an entry can cost more than the instruction. Where none can, the kernel may leave
         out `read` and `clear`, and edit tables by compiled code that does what `write` would do.
+    loads_trap : bool
+        Whether a load can. Where none can, the kernel may leave out `read`.
+    known : bool
+        Whether compiled code knows what a store of an entry costs and brings about (machine/serve.py).
     """
 
     traps: bool
+    loads_trap: bool
+    known: bool
 
     @property
     def memory_root(self) -> tuple[int, int]:
@@ -120,6 +126,8 @@ class HardwareMmu:
     """
 
     traps = False
+    loads_trap = False
+    known = True
 
     def __init__(self, memory: Words, spaces: Spaces, registers: NDArray[Any]) -> None:
         self.memory = memory
@@ -186,6 +194,7 @@ class LoggedMmu(HardwareMmu):
     """
 
     traps = True
+    known = False
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 __all__ = ["EXECUTE", "READ", "WRITE", "Regions"]
 
+ADDRESSES = 1 << 57  # end of what five levels translate
 READ, WRITE, EXECUTE = 1, 2, 4  # protection bits, as of mmap's events
 
 
@@ -37,6 +38,14 @@ class Regions:
         """Return the protection of the region that holds `address`, None outside every one."""
         place = bisect_right(self._starts, address) - 1
         return self._rights[place] if place >= 0 and address < self._ends[place] else None
+
+    def around(self, address: int) -> tuple[int, int, int | None]:
+        """Return (start, end, protection) of the region that holds `address`, or of the gap there (None)."""
+        place = bisect_right(self._starts, address)
+        if place and address < self._ends[place - 1]:
+            return self._starts[place - 1], self._ends[place - 1], self._rights[place - 1]
+        start = self._ends[place - 1] if place else 0
+        return start, self._starts[place] if place < len(self) else ADDRESSES, None
 
     def within(self, start: int, end: int) -> list[tuple[int, int, int]]:
         """Return (start, end, protection) of the parts of regions that lie in [start, end)."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vmsim.host.memory import HostMemory
 from vmsim.machine.buddy import NO_FRAME, State, assign
+from vmsim.machine.stack import Stack
 
 __all__ = ["BareFrames"]
 
@@ -25,7 +26,7 @@ class BareFrames:
         self.owner = owner
         self.zone = host.zone
         self.frames = host.frames
-        self.ready: list[int] = []  # taken from the allocator, not yet handed out
+        self.ready = Stack()  # taken from the allocator, not yet handed out
 
     def allocate(self, vcpu: Any, order: int) -> Generator[simpy.Event, Any, int]:
         """Return the first of 2**order frames; wait while the host is below its min watermark."""
@@ -41,7 +42,7 @@ class BareFrames:
                 pfns = yield from vcpu.wait(
                     self.host.request(self.owner, _BATCH, State.GUEST, asker=self.owner), "host_wait"
                 )
-            self.ready = pfns[::-1].tolist()
+            self.ready.put(pfns[::-1])
         return self.ready.pop()
 
     def allocate_table(self, vcpu: Any) -> Generator[simpy.Event, Any, int]:
@@ -50,7 +51,7 @@ class BareFrames:
             yield vcpu.settle()
         pfns = self.host.take(self.owner, 1, State.TABLE, reserve=self.host.marks.min)
         if not len(pfns) and self.ready:  # as Linux drains its per-cpu lists before it gives up
-            pfns = np.array([self.ready.pop(0)])
+            pfns = self.ready.drop(1)
             assign(self.frames, pfns, self.owner, int(State.TABLE))
         if not len(pfns):
             pfns = yield from vcpu.wait(self.host.request(self.owner, 1, State.TABLE, asker=self.owner), "host_wait")

@@ -13,10 +13,13 @@ from typing import Any
 
 import numpy as np
 import simpy
+from numpy.typing import NDArray
 
 from vmsim.clock import Clock
 from vmsim.host.memory import HOST, HostMemory
 from vmsim.machine.buddy import State, assign
+from vmsim.machine.serve import NEVER
+from vmsim.machine.stack import Stack
 from vmsim.record.messages import Kind, MessageLog
 from vmsim.record.outcome import Transfer
 from vmsim.scenario.cpu import Cost
@@ -50,7 +53,7 @@ class PagePool:
         self.name = name
         self.log = log
         self.messages = messages
-        self.pages: list[int] = []
+        self.pages = Stack()
         self.below_min = env.event()
         self.closed = False
         self._waiting: deque[tuple[int, simpy.Event]] = deque()
@@ -62,6 +65,13 @@ class PagePool:
         return len(self.pages)
 
     @property
+    def floor(self) -> int:
+        """Free pages that may be left for a page to be taken without anybody being called or waited for."""
+        if self._waiting:
+            return NEVER
+        return 0 if self.below_min.triggered else self.spec.min
+
+    @property
     def wanted(self) -> int:
         """Pages that suspended vCPUs wait for."""
         return sum(count for count, _ in self._waiting)
@@ -70,8 +80,7 @@ class PagePool:
         """Return `count` pages if the pool has them and nobody waits, else none."""
         if self._waiting or len(self.pages) < count:
             return []
-        taken = self.pages[-count:]
-        del self.pages[-count:]
+        taken = self.pages.take(count)
         if len(self.pages) < self.spec.min:
             self._call_host()
         return taken
@@ -83,22 +92,19 @@ class PagePool:
         self._call_host()
         return event
 
-    def put(self, pages: Sequence[int]) -> None:
+    def put(self, pages: Sequence[int] | NDArray[np.int64]) -> None:
         """Add pages; suspended vCPUs get theirs first."""
-        self.pages.extend(pages)
+        self.pages.put(pages)
         while self._waiting and len(self.pages) >= self._waiting[0][0]:
             count, event = self._waiting.popleft()
-            taken = self.pages[-count:]
-            del self.pages[-count:]
-            event.succeed(taken)
+            event.succeed(self.pages.take(count))
 
     def surrender(self, level: int, kind: Kind, *, asked: bool = False) -> Process:
         """Give the host the pages above `level`, of the monitor's own accord or because the host `asked`."""
         spare = len(self.pages) - level
         if spare <= 0:
             return
-        taken = np.array(self.pages[:spare], np.int64)
-        del self.pages[:spare]
+        taken = self.pages.drop(spare)
         assign(self.host.frames, taken, HOST, int(State.HOST))
         fixed, cycles = self.costs.reclaim_fixed, self.costs.reclaim_fixed + spare * self.costs.reclaim_page
         if asked:
@@ -131,7 +137,7 @@ class PagePool:
                     self.host.give(granted)
                     return
                 assign(self.host.frames, granted, self.owner, int(State.POOL))
-                self.put(granted.tolist())
+                self.put(granted)
                 self._log(Kind.GRANT, len(granted))  # what a suspended vCPU took at once is not in the level
                 if self.host.starving:
                     self.host.call_reclaim()

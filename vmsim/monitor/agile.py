@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vmsim.machine.agile import go_back, scan
 from vmsim.machine.formats import CODE_SHADOW, FRAME, PAGE_SHIFT, SWITCH
+from vmsim.machine.serve_shadow import NONE
 from vmsim.machine.shadow import load_root
 from vmsim.machine.tables import UNBACKED, host_address
 from vmsim.monitor.shadow import Process, Shadow, Words
@@ -64,6 +65,7 @@ class Agile(Shadow):
         super().__init__(
             memory, registers, host_tables, spec=shadowing, chunk=chunk, entries=0, costs=costs, spaces=spaces
         )
+        self.serves = self.known = False
         registers["switch"] = SWITCH
         self.state["threshold"] = self.threshold = spec.threshold
         self.only_clean = spec.back == "clean"
@@ -72,10 +74,12 @@ class Agile(Shadow):
         self._roots: OrderedDict[int, None] = OrderedDict()  # whose pointers the hardware has, the latest last
         self._room_for_roots = spec.root_cache
 
-    def page_fault(self, vcpu: Vcpu, gva: int, code: int, times: int) -> Generator[simpy.Event, Any, bool]:
+    def page_fault(
+        self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0
+    ) -> Generator[simpy.Event, Any, bool]:
         """Handle a page fault: one past the switch goes to the guest's kernel at once, without an exit."""
         if code & CODE_SHADOW:
-            made = yield from super().page_fault(vcpu, gva, code & ~CODE_SHADOW, times)
+            made = yield from super().page_fault(vcpu, gva, code & ~CODE_SHADOW, times, status, value)
             return made
         assert self.deliver is not None
         yield from self.deliver(vcpu, gva, code)

@@ -67,6 +67,7 @@ class LoggedTdp(Tdp):
 
     def __init__(self, *arguments: Any, spec: DirtyLogSpec, flush: Callable[[], None], **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.serves = False
         self.spec = spec
         self.dirty = np.zeros(self.pages, bool)
         self.ever = np.zeros(self.pages, bool)

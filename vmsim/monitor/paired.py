@@ -65,6 +65,7 @@ class Paired(Tdp):
             costs=costs,
             chunk=chunk,
         )
+        self.serves = False
         self.shared = shared
         self.space = PairedSpace(shared, form, owner=owner, levels=levels, layout=layout, guest=True, flush=flush)
 

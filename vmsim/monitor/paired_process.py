@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vmsim.machine.buddy import State
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, NestedFormat
 from vmsim.machine.memory import clear_frame
+from vmsim.machine.stack import Stack
 from vmsim.monitor.paired_layout import NO_EPT, PairedHost, price
 from vmsim.monitor.paired_space import to_ept
 from vmsim.scenario.paired import Layout
@@ -28,7 +29,11 @@ class Frames(Protocol):
     zone: NDArray[Any]
     frames: NDArray[Any]
     owner: int
-    ready: list[int]
+
+    @property
+    def ready(self) -> Stack:
+        """Frames taken from the allocator and not yet handed out."""
+        ...
 
     def allocate(self, vcpu: Any, order: int) -> Generator[simpy.Event, Any, int]:
         """Return the first of 2**order frames."""
@@ -79,7 +84,7 @@ class PairedFrames:
         self.frames = inner.frames
 
     @property
-    def ready(self) -> list[int]:
+    def ready(self) -> Stack:
         """Frames taken from the allocator and not yet handed out."""
         return self.inner.ready
 
@@ -129,6 +134,8 @@ class PairedMmu:
     """
 
     traps = True  # every load and store of an entry comes through here
+    loads_trap = True
+    known = False
 
     def __init__(self, inner: Mmu, shared: PairedHost, layout: Layout, form: NestedFormat, *, owner: int) -> None:
         self.inner = inner

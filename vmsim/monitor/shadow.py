@@ -19,6 +19,7 @@ from vmsim.errors import InputError
 from vmsim.machine.buddy import State, assign
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.memory import clear_frame
+from vmsim.machine.serve_shadow import NONE
 from vmsim.machine.shadow import drop_all, drop_tables, load_root
 from vmsim.machine.shadow_fill import Status, fill, sweep
 from vmsim.machine.shadow_records import SPARE, Hide, make_shadow
@@ -98,6 +99,9 @@ class Shadow(Account):
         frames = host_tables.host.frames
         self._world = memory, state, self.pages, self.links, self.gfns, frames, self.stock
         self._stocked = state["stock"]
+        self.serves = entries == 0 and host_tables.serves
+        self.loads_trap = spec.hide != "write-protect"
+        self.known = self.serves and spec.fill == "lazy"
 
     def install(self, root: int) -> None:
         """Make frame `root` the empty root of the host's tables."""
@@ -129,7 +133,14 @@ class Shadow(Account):
                 self._count("HOST_FAULT")
                 self.latency[vcpu.now - start] += 1
 
-    def page_fault(self, vcpu: Vcpu, gva: int, code: int, times: int) -> Generator[simpy.Event, Any, bool]:
+    @property
+    def served(self) -> tuple[Any, ...]:
+        """What compiled code needs to handle exits as `page_fault` does in the plain case (machine/serve_shadow.py)."""
+        return *self.host_tables.served, self._account, *self._world[1:5], self.stock, _MOST, self.cr3
+
+    def page_fault(
+        self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0
+    ) -> Generator[simpy.Event, Any, bool]:
         """Handle a page fault of the hardware: fill the shadow, or hand the fault to the guest's kernel.
 
         Parameters
@@ -138,6 +149,8 @@ class Shadow(Account):
             As the processor gives them.
         times : int
             How often the access is made in a row.
+        status, value : int, optional
+            What `fill` last said of the fault, if compiled code has begun to handle it.
 
         Returns
         -------
@@ -146,10 +159,14 @@ class Shadow(Account):
         """
         start = vcpu.now
         self.spaces.exited()
-        self._spend(vcpu, self._fault + self.software_tlb.cycles(gva >> PAGE_SHIFT))
+        if status == NONE:
+            self._spend(vcpu, self._fault + self.software_tlb.cycles(gva >> PAGE_SHIFT))
+        else:
+            self._spend(vcpu, int(self._account["spent"][0]))
         while True:
-            status, value = fill(*self._world, self.cr3, gva, code & 2 != 0)
-            self._work(vcpu)
+            if status == NONE:
+                status, value = fill(*self._world, self.cr3, gva, code & 2 != 0)
+                self._work(vcpu)
             if status == _DONE:
                 self._count("SHADOW_FILL")
                 break
@@ -169,8 +186,9 @@ class Shadow(Account):
                 yield from self._restock(vcpu)
             else:
                 raise _too_few(self.spec.limit)
+            status = NONE
         if self._stocked[0] > _MOST:
-            yield from self._unstock(vcpu)
+            yield from self.unstock(vcpu)
         self.latency[vcpu.now - start] += 1
         return False
 
@@ -213,7 +231,7 @@ class Shadow(Account):
             if status == _UNBACKED:
                 yield from self.touch(vcpu, int(places[start]) >> PAGE_SHIFT, 0)
         if self._stocked[0] > _MOST:
-            yield from self._unstock(vcpu)
+            yield from self.unstock(vcpu)
 
     def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Process:
         """Write over new frames; what was a table is none any more."""
@@ -225,7 +243,7 @@ class Shadow(Account):
                 self._work(vcpu)
                 self._close("PT_WRITE")
             if self._stocked[0] > _MOST:
-                yield from self._unstock(vcpu)
+                yield from self.unstock(vcpu)
         if table:
             clear_frame(self.memory, host_address(self.memory, *self.memory_root, gpa))
 
@@ -250,7 +268,7 @@ class Shadow(Account):
         self._work(vcpu)
         self._count("CR3")
         if self._stocked[0] > _MOST:
-            yield from self._unstock(vcpu)
+            yield from self.unstock(vcpu)
 
     def invalidate(self, vcpu: Vcpu, first: int, last: int) -> Process:
         """INVLPG for each page of a range: each is an exit; what is out of step there is brought into step."""
@@ -319,12 +337,12 @@ class Shadow(Account):
         self._put(pages)
         self._spend(vcpu, self.costs.violation_pool)
 
-    def _unstock(self, vcpu: Vcpu) -> Process:
+    def unstock(self, vcpu: Vcpu) -> Process:
         """Give the pool what the stock has too much of."""
         yield vcpu.settle()
         stocked = int(self._stocked[0])
         self._stocked[0] = 2 * SPARE
-        self.pool.put(self.stock[2 * SPARE : stocked].tolist())
+        self.pool.put(self.stock[2 * SPARE : stocked])
 
     def _put(self, frames: list[int]) -> None:
         stocked = int(self._stocked[0])

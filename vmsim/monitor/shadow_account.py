@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.machine.formats import ENTRIES
+from vmsim.machine.serve_shadow import ACCOUNT, Exit
 from vmsim.machine.shadow_records import Work
 from vmsim.monitor.software_tlb import SoftwareTlb
 from vmsim.monitor.tdp import Vcpu
@@ -79,6 +80,21 @@ class Account:
         self._stepped = spec.trap == "single-step"
         self._emulated = self._fault + far + (costs.map_unmap if self._stepped else costs.decode + costs.emulate)
         self._debug = self._fault + step
+        self.latency: Counter[int] = Counter()
+        self._account = np.zeros(1, ACCOUNT)
+        self._walks = self._account["walks"]
+        for name, cycles in (
+            ("fault", self._fault),
+            ("inject", costs.inject),
+            ("walk", self.software_tlb.walk_cycles),
+            ("host_walk", costs.violation_walk),
+            ("restock", costs.violation_pool),
+            ("emulated", self._emulated),
+            ("stepped", self._stepped),
+            ("debug", self._debug),
+            ("let_through", self._fault + costs.violation_entry),
+        ):
+            self._account[name] = cycles
 
     def forget(self) -> None:
         """Forget the exits so far: they were made before the clock started."""
@@ -159,6 +175,27 @@ class Account:
         if self._flush[0]:
             self._flush[0] = 0
             self.spaces.flush_all()
+
+    @property
+    def pending(self) -> bool:
+        """Whether compiled code has handled exits that are not yet accounted for."""
+        return bool(self._walks[0])
+
+    def account(self, vcpu: Vcpu) -> None:
+        """Account for the exits that compiled code has handled."""
+        account = self._account[0]
+        counts, cycles = account["exits"].tolist(), account["cycles"].tolist()
+        for reason in Exit:
+            if counts[reason]:
+                self.exits[reason.name] += counts[reason]
+                self.exit_cycles[reason.name] += cycles[reason]
+        vcpu.owe("exit", sum(cycles))
+        self.latency.update(account["latency"][: account["logged"]].tolist())
+        self.software_tlb.misses += int(account["walks"])
+        if account["flush"]:
+            self.spaces.flush_all()
+        for name in ("exits", "cycles", "walks", "flush", "logged"):
+            account[name] = 0
 
     def _spend(self, vcpu: Vcpu, cycles: int) -> None:
         vcpu.owe("exit", cycles)

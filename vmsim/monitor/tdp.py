@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from vmsim.machine.buddy import NO_FRAME, State, assign
 from vmsim.machine.formats import ENTRIES, PAGE_SHIFT, NestedFormat
 from vmsim.machine.memory import clear_frame
+from vmsim.machine.serve import BACKING, NEVER, back_frames
+from vmsim.machine.stack import Stack
 from vmsim.machine.tables import MAPPED, map_page, map_pages, missing_tables, populate
 from vmsim.scenario.cpu import Cost
 
@@ -44,6 +46,11 @@ class Vcpu(Protocol):
         """Return an event that pays what is owed."""
         ...
 
+    @property
+    def slack(self) -> int:
+        """Cycles until something else happens; 0 if nothing may be done ahead of simulated time."""
+        ...
+
     def wait(self, event: simpy.Event, cause: str) -> Generator[simpy.Event, Any, Any]:
         """Give up the core until `event`; return its value."""
         ...
@@ -51,6 +58,13 @@ class Vcpu(Protocol):
 
 class Pool(Protocol):
     """The monitor's page pool."""
+
+    pages: Stack
+
+    @property
+    def floor(self) -> int:
+        """Free pages that may be left for a page to be taken without anybody being called or waited for."""
+        ...
 
     @property
     def level(self) -> int:
@@ -65,7 +79,7 @@ class Pool(Protocol):
         """Return an event that gives `count` pages."""
         ...
 
-    def put(self, pages: Sequence[int]) -> None:
+    def put(self, pages: Sequence[int] | NDArray[np.int64]) -> None:
         """Add pages."""
 
 
@@ -120,6 +134,17 @@ class Tdp:
         self._registers = registers
         self._before = costs.vm_exit + costs.violation_walk
         self._mapping = costs.violation_pool + costs.violation_entry + costs.violation_rmap
+        self._resume = costs.violation_resume
+        self.serves = page_order == 0 and chunk == 1
+        self._backing = np.zeros(1, BACKING)
+        self._backing["page"] = form.page
+        self._backing["table"] = form.table
+        self._backing["before"] = self._before
+        self._backing["mapping"] = self._mapping
+        self._backing["each_table"] = self._each_table = costs.violation_pool + costs.table_page
+        self._backing["resume"] = costs.violation_resume
+        self._backing["least"] = NEVER
+        self._least = self._backing["least"]
         registers["nested_levels"] = levels
         registers["nested_present"] = form.present
         registers["nested_needed"] = form.needed
@@ -138,6 +163,7 @@ class Tdp:
         self.root = root << PAGE_SHIFT
         clear_frame(self.memory, self.root)
         self._registers["nested_root"] = self.root
+        self._backing["root"], self._backing["levels"] = self.root, self.levels
 
     def create(self, vcpu: Vcpu) -> Process:
         """Take the root table from the pool."""
@@ -179,9 +205,15 @@ class Tdp:
 
     def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Process:
         """Write to 2**order guest frames: each that has no host frame exits once and gets one."""
-        for each in range(gfn, gfn + (1 << order)):
-            if not self.backed(each):
-                yield from self.violation(vcpu, each << PAGE_SHIFT)
+        limit = gfn + (1 << order)
+        while gfn < limit:
+            if self.serves and (slack := vcpu.slack) > 0:
+                gfn, cycles = back_frames(self.memory, *self.served, slack, gfn, limit)
+                if cycles:
+                    self.account(vcpu)
+            if gfn < limit and not self.backed(gfn):
+                yield from self.violation(vcpu, gfn << PAGE_SHIFT)
+            gfn += 1
 
     def backed(self, gfn: int) -> bool:
         """Whether the nested tables map a guest frame."""
@@ -190,10 +222,13 @@ class Tdp:
     def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Process:
         """Handle an EPT violation or NPF at `gpa`, with its error code: back it and resume."""
         start = vcpu.now
-        self._spend(vcpu, self._before)
-        cycles = yield from self.back(vcpu, gpa)
-        self._spend(vcpu, cycles + self.costs.violation_resume)
-        self.exits[self.reason] += 1
+        reason = self.reason
+        vcpu.owe("exit", self._before)
+        self.exit_cycles[reason] += self._before
+        cycles = (yield from self.back(vcpu, gpa)) + self._resume
+        vcpu.owe("exit", cycles)
+        self.exit_cycles[reason] += cycles
+        self.exits[reason] += 1
         self.latency[vcpu.now - start] += 1
 
     def io_exit(self, vcpu: Vcpu) -> None:
@@ -230,6 +265,25 @@ class Tdp:
             cycles += self._mapping * self._around(gpa >> PAGE_SHIFT)
         return cycles
 
+    @property
+    def served(self) -> tuple[NDArray[Any], ...]:
+        """What compiled code needs to handle violations as `violation` does in the plain case (machine/serve.py)."""
+        if self.serves:
+            self._least[0] = self.pool.floor
+        return self._backing, self.host.frames, self.pool.pages.words
+
+    def account(self, vcpu: Vcpu) -> None:
+        """Account for the violations that compiled code has handled."""
+        made = self._backing["made"][0]
+        for tables, count in enumerate(made.tolist()):
+            if count:
+                each = self._before + self._mapping + tables * self._each_table + self._resume
+                vcpu.owe("exit", count * each)
+                self.exit_cycles[self.reason] += count * each
+                self.exits[self.reason] += count
+                self.latency[each] += count
+        made[:] = 0
+
     def take(self, vcpu: Vcpu, count: int) -> Generator[simpy.Event, Any, list[int]]:
         """Take pages from the pool; where it has too few, the vCPU is suspended until the host has refilled it."""
         taken = self.pool.take(count)
@@ -252,16 +306,12 @@ class Tdp:
     def _mapped(self, gfn: int) -> None:
         """Take note that a guest frame is backed now; a monitor that logs writes does."""
 
-    def _spend(self, vcpu: Vcpu, cycles: int) -> None:
-        vcpu.owe("exit", cycles)
-        self.exit_cycles[self.reason] += cycles
-
     def _mapping_more(self, tables: int, order: int) -> int:
         """Return the cycles from the pages taken to the entry written, where tables or a large page were made."""
         costs = self.costs
         cycles = self._mapping
         if tables > 0:
-            cycles += tables * (costs.violation_pool + costs.table_page)
+            cycles += tables * self._each_table
         if order:
             cycles += costs.message + costs.grant_fixed + costs.zero(order) - costs.violation_pool
         return cycles

@@ -1,0 +1,131 @@
+"""Do the faults that compiled code handles leave everything as the processes would have left it, byte for byte?"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator
+from random import Random
+from typing import Any
+
+import pytest
+import simpy
+
+from tests.simulation.small import BASE, PAGE, digest, scenario, vm
+from vmsim.scenario import Scenario
+from vmsim.simulation import Simulation
+
+WORKLOADS: list[dict[str, Any]] = [
+    {"kind": "sequential", "footprint": 300 * PAGE, "stride": PAGE, "accesses": 400, "writes": 0.5},
+    {"kind": "uniform", "footprint": 700 * PAGE, "accesses": 3000, "writes": 0.2},
+    {"kind": "zipf", "footprint": 400 * PAGE, "accesses": 4000, "writes": 0.3, "compute": 50},
+    {"kind": "gups", "footprint": 512 * PAGE, "updates": 1000},
+    {"kind": "churn", "footprint": 256 * PAGE, "rounds": 12, "burst": 20 * PAGE, "kept": 0.4, "work": 30},
+    {"kind": "forkwait", "footprint": 40 * PAGE, "forks": 6, "child": 5 * PAGE, "parent": 3 * PAGE},
+    {"kind": "compile", "footprint": 60 * PAGE, "processes": 5, "text": 20 * PAGE, "parent": 8 * PAGE, "work": 200},
+    {"kind": "disk", "footprint": 64 * PAGE, "reads": 20, "block": 8 * PAGE, "device": "20us", "work": 30},
+    {"kind": "switcher", "footprint": 80 * PAGE, "accesses": 900, "spaces": 4, "every": 40, "writes": 0.4},
+]
+SHADOWS: list[dict[str, Any]] = [
+    {"preset": "kvm"},
+    {"preset": "plex86"},
+    {"trap": "unsync", "hide": "user-bit"},
+    {"hide": "present-bit", "ad": "read-sync", "limit": 16},
+    {"fill": "eager", "write_flood": 2},
+]
+
+
+def tables_of(random: Random, modes: list[str]) -> list[dict[str, Any]]:
+    """Draw one to three VMs, most of them plain: it is those whose faults are handled in compiled code."""
+    tables = []
+    for number in range(random.randint(1, 3)):
+        mode = random.choice(modes)
+        table = vm(
+            f"vm{number}",
+            mode=mode,
+            memory=random.choice(["4MiB", "8MiB"]),
+            populate=random.choice(["lazy", "lazy", "eager"]),
+            guest_levels=random.choice([4, 5]),
+            guest_page=random.choice(["4K", "4K", "4K", "2M"]),
+            start=f"{random.randrange(50_000)} cycles",
+        )
+        if mode == "paired":
+            table["paired"] = {"layout": random.choice(["contiguous", "separate"])}
+        table["workload"] = {"base": BASE, **random.choice(WORKLOADS)}
+        if mode != "native":
+            table["host_levels"] = random.choice([4, 5])
+            table["fill_chunk"] = random.choice([1, 1, 1, 4])
+        if mode in ("ept", "npt"):
+            table["host_page"] = random.choice(["4K", "4K", "4K", "2M"])
+            table["dirty_log"] = random.choice([{}, {}, {}, {"method": "write-protect", "every": "200us"}])
+        if mode == "shadow":
+            table["shadow"] = random.choice(SHADOWS)
+            table["host_levels"] = 4
+        tables.append(table)
+    return tables
+
+
+def drawn(seed: int, modes: list[str]) -> Scenario:
+    random = Random(seed)
+    least = random.choice([0, 1, 4, 20])
+    pool = {"min": least, "max": least + random.choice([1, 10, 60, 1000]), "batch": random.choice([1, 8, 64, 300])}
+    keys: dict[str, Any] = {
+        "pool": pool,
+        "cores": random.choice([1, 2]),
+        "quantum": random.choice(["5us", "50us", "1ms"]),
+        "memory": random.choice(["10MiB", "20MiB"]),
+        "what_if": True,
+    }
+    return scenario(*tables_of(random, modes), warmup=random.choice(["0%", "20%"]), seed=seed, **keys)
+
+
+def state_of(simulation: Simulation) -> str:
+    """Return a digest of every array: memory with its tables, frames and allocators, registers, TLBs and caches."""
+    hardware, found = simulation.hardware, hashlib.sha256()
+    arrays = [hardware.memory, hardware.cores, hardware.llc, simulation.host.frames, simulation.host.zone]
+    for each in simulation.vms:
+        arrays += [each.registers, each.frames.frames, each.frames.zone]
+        arrays += [each.frames.ready.held(), each.pool.pages.held() if each.pool else each.frames.ready.held()]
+    for array in arrays:
+        found.update(array.data)
+    return found.hexdigest()
+
+
+def traced(what: Scenario, *, serve: bool, every: int, streams: Any = None) -> tuple[list[Any], int]:
+    """Run; return what was seen every so many cycles and at the end, and the number of events it took."""
+    simulation = Simulation(what, streams=streams, serve=serve)
+    env, seen, events = simulation.env, list[Any](), 0
+    step = env.step
+
+    def counted() -> None:
+        nonlocal events
+        events += 1
+        step()
+
+    def look() -> Generator[simpy.Event, Any, None]:
+        while env.peek() != float("inf"):
+            seen.append((env.cycle, state_of(simulation), [each.vcpu.now for each in simulation.vms]))
+            yield env.timeout(every)
+
+    env.step = counted  # type: ignore[method-assign]
+    if every:
+        env.process(look())
+    outcome = simulation.run()
+    return [*seen, digest(outcome), state_of(simulation)], events
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("modes", [["native", "ept", "ept", "npt", "paired"], ["shadow", "shadow", "shadow", "agile"]])
+def test_nothing_differs(modes: list[str], seed: int) -> None:
+    """Every other host is also looked at now and then on the way."""
+    what, every = drawn(seed, modes), 0 if seed % 2 else 700_001
+    assert traced(what, serve=True, every=every)[0] == traced(what, serve=False, every=every)[0]
+
+
+@pytest.mark.parametrize("mode", ["ept", "shadow"])
+def test_faults_that_wait_for_nothing_take_no_events(mode: str) -> None:
+    """Or the test above compares two runs of the same code."""
+    workload = {"footprint": 900 * PAGE, "accesses": 900}
+    what = scenario(vm(mode=mode, memory="8MiB", workload=workload), pool={"min": 4, "max": 999, "batch": 999})
+    (seen, few), (likewise, many) = (traced(what, serve=serve, every=0) for serve in (True, False))
+    assert seen == likewise
+    assert few < 100 < many / 2
