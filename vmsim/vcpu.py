@@ -263,7 +263,7 @@ class Vcpu:
                 yield from kernel.exit(self, pid)
             case Op.SWITCH:
                 yield from kernel.switch(self, pid)
-            case Op.IO:
+            case Op.IO if pid in kernel.processes:
                 yield from kernel.bring_in(self, pid, address, length)
                 if monitor:
                     self.spaces.exited()

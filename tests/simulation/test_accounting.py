@@ -19,7 +19,7 @@ MESSAGE, GRANT_FIXED, GRANT_PAGE = 1000, 2000, 200
 RECLAIM_FIXED, RECLAIM_PAGE = 2000, 200
 SWITCH = 3000
 REFILL = MESSAGE + GRANT_FIXED + 16 * (GRANT_PAGE + ZERO)  # the first refill of 16 pages, from the call to the pages
-WAITS = ("pool_wait", "host_wait", "pcpu_wait")
+WAITS = ("pool_wait", "host_wait", "pcpu_wait", "io_wait")
 
 
 def busy(figures: VmOutcome) -> int:
@@ -82,7 +82,7 @@ def test_waiting_for_the_first_refill_takes_what_a_refill_takes() -> None:
     _, outcome = run(scenario(vm(pool={"min": 0, "max": 64, "batch": 16})), [Script(touches([0]))])
     # Root, then four guest tables and the page with four nested tables: ten pages, of the first sixteen.
     assert outcome.vms[0].cycles["pool_wait"] == REFILL
-    assert outcome.vms[0].waits == {"pool_wait": 1, "host_wait": 0, "pcpu_wait": 0}
+    assert outcome.vms[0].waits == {"pool_wait": 1, "host_wait": 0, "pcpu_wait": 0, "io_wait": 0}
 
 
 def test_compute_is_the_accesses_times_their_cost_and_what_events_say() -> None:
