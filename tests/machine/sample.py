@@ -18,6 +18,7 @@ import numpy as np
 
 from tests.machine.geometries import PREFIX
 from tests.machine.worlds import Pair, counters, keyed_units, make_world, memory, references
+from tests.monitor.agile_world import AgileWorld
 from tests.monitor.world import World
 from tests.simulation.small import digest, scenario, vm
 from vmsim.hardware import Hardware
@@ -150,6 +151,25 @@ def served() -> list[Any]:
     return [digest(simulation.run()), simulation.env.cycle]
 
 
+def agile() -> list[Any]:
+    """Have tables change sides, walk through them, and write over one."""
+    world = AgileWorld(frames=64, size=512)
+    world.store((8 << 12, 9 << 12 | 7), (9 << 12, 10 << 12 | 7), (10 << 12, 11 << 12 | 7), (11 << 12, 40 << 12 | 7))
+    world.load_root(8 << 12)
+    out: list[Any] = [world.access(0)]
+    for table in (11, 10):
+        world.store((table << 12 | 8, 0), (table << 12 | 16, 0))
+        world.invalidate(0, 0x3FFF)
+        out += [world.access(0, True), sorted(world.nested.items())]
+    world.tick()
+    world.store((11 << 12, 41 << 12 | 7))
+    world.tick()
+    out += [sorted(world.nested.items()), world.access(0), *world.leaves()]
+    world.clear(11)
+    world.flush()
+    return [*out, world.access(0), sorted(world.exits.items()), world.shadow.figures(), world.vcpu.now]
+
+
 def kernels() -> dict[str, Any]:
     """Return every kernel of the machine by name."""
     found = {}
@@ -164,7 +184,7 @@ def kernels() -> dict[str, Any]:
 
 
 def main() -> None:
-    results = json.dumps([runs(), edits(), logs(), shadows(), served()], sort_keys=True, default=int)
+    results = json.dumps([runs(), edits(), logs(), shadows(), served(), agile()], sort_keys=True, default=int)
     out: dict[str, Any] = {"results": hashlib.sha256(results.encode()).hexdigest(), "length": len(results)}
     if hasattr(buddy.allocate, "signatures"):
         out["kernels"] = {name: len(kernel.signatures) for name, kernel in kernels().items()}
