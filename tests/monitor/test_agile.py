@@ -63,6 +63,8 @@ def test_what_hangs_below_goes_along_and_nobody_sees_it_edited() -> None:
     assert guest.nested == {MIDDLE >> 12: 2}
     guest.shadow.forget()
     guest.store((TABLE, page(700)), (OTHER, 0), (TWIN, page(701)))
+    guest.conserved()
+    assert not {TABLE >> 12, OTHER >> 12} & set(guest.guarded_frames())
     guest.invalidate(0, ENDS)
     assert [guest.access(gva) for gva in (0, ELSEWHERE, 2 * ELSEWHERE)] == [None, 4, None]
     assert guest.exits == {"SHADOW_FILL": 1}  # the fault at ELSEWHERE went to the guest at once
@@ -85,11 +87,14 @@ def test_below_a_nested_table_a_first_write_is_no_exit() -> None:
 def test_a_clean_table_goes_back_when_the_interval_ends_and_a_dirty_one_stays() -> None:
     guest = world()
     guest.store((TABLE, page(700)), (TABLE, page(701)), (OTHER, page(702)), (OTHER, page(703)))
+    guest.invalidate(0, ENDS)
+    assert [guest.access(gva) for gva in (0, ELSEWHERE)] == [None, None]  # the shadow switches to both
     guest.tick()
     assert guest.nested == {TABLE >> 12: 1, OTHER >> 12: 1}  # they were stored to in the interval that has ended
     guest.store((OTHER, page(704)))
     guest.tick()
     assert guest.nested == {OTHER >> 12: 1}
+    guest.audit()
     guest.shadow.forget()
     guest.store((TABLE, page(705)))
     assert guest.exits == {}  # its shadow comes with the next access
@@ -107,13 +112,17 @@ def test_a_clean_table_goes_back_when_the_interval_ends_and_a_dirty_one_stays() 
 def test_with_back_all_dirty_tables_go_back_too() -> None:
     guest = world(back="all")
     guest.store((OTHER, page(702)), (OTHER, page(703)), (OTHER, page(704)))
+    guest.invalidate(0, ENDS)
+    assert guest.access(ELSEWHERE) is None
     guest.tick()
     assert not guest.nested
+    guest.audit()
 
 
 def test_of_a_part_that_goes_back_what_is_dirty_stays() -> None:
     guest = world()
     guest.store((UPPER + 8, 0), (UPPER + 8, 0))
+    assert guest.access(0) is None
     guest.tick()
     guest.store((TABLE, page(700)))
     assert guest.nested == {UPPER >> 12: 3}
@@ -145,8 +154,11 @@ def test_before_its_end_an_interval_changes_nothing() -> None:
 def test_a_table_written_over_begins_in_the_shadow() -> None:
     guest = world()
     guest.store((TABLE, page(700)), (TABLE, page(701)))
+    guest.invalidate(0, ENDS)
+    assert guest.access(0) is None
     guest.clear(TABLE >> 12)
     assert not guest.nested
+    guest.audit()
     guest.flush()
     assert guest.access(0) == 4
     guest.audit()

@@ -41,7 +41,8 @@ steps = st.one_of(
     st.tuples(st.just("load"), st.lists(st.tuples(depths, st.integers(0, 1), st.sampled_from(INDICES)), max_size=6)),
     st.tuples(st.just("root"), st.integers(0, 1), st.booleans()),
     st.tuples(st.just("clear"), depths, st.integers(0, 1)),
-    st.tuples(st.just("tick")),
+    st.tuples(st.just("hammer"), depths, st.integers(0, 1), mapped),
+    st.tuples(st.just("tick"), st.integers(1, 2)),
 )
 
 
@@ -96,8 +97,12 @@ def play(world: AgileWorld, program: list[Any]) -> None:
             world.flush() if what[1] else world.invalidate(0, ENDS)
         elif step == "root":
             world.load_root(table(world, 0, what[0]), keep=False)
+        elif step == "hammer":  # until the table goes over, and a walk leads to it
+            world.store(*[(table(world, *what[:2]) + 8 * 300, 0)] * 3)
+            world.access(gva_of(what[2], world.bare.levels))
         elif step == "tick":
-            world.tick()
+            for _ in range(what[0]):
+                world.tick()
         else:
             world.clear(table(world, max(1, what[0]), what[1]) >> 12)
             world.flush()

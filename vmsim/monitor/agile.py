@@ -120,12 +120,11 @@ class Agile(Shadow):
         if not keep:
             self.state["stale"] = 0
         self._work(vcpu)
-        if known:
-            self._roots.move_to_end(root)
-        else:
+        if not known:
             self._count("CR3")
-        if self._room_for_roots and not known:
+        if self._room_for_roots:
             self._roots[root] = None
+            self._roots.move_to_end(root)
             if len(self._roots) > self._room_for_roots:
                 self._roots.popitem(last=False)
 
