@@ -9,15 +9,17 @@ from hypothesis import strategies as st
 from tests.oracle.lru import Sets
 from vmsim.jit import kernel
 from vmsim.machine import sets
+from vmsim.machine.layout import UNITS
 from vmsim.machine.sets import EMPTY, MISS, keyed_set, tag_set
 
-drop, fill, lookup, touch = (
-    kernel(getattr(each, "py_func", each)) for each in (sets.drop, sets.fill, sets.lookup, sets.touch)
+fill, lookup, touch, drop_at, fill_at, lookup_at = (
+    kernel(getattr(each, "py_func", each))
+    for each in (sets.fill, sets.lookup, sets.touch, sets.drop_at, sets.fill_at, sets.lookup_at)
 )
 
-WAYS, SETS = 3, 2
+WAYS, SETS, UNIT = 3, 2, 5
 KEYS = st.integers(0, 9)
-OPERATIONS = st.lists(st.tuples(st.sampled_from(["lookup", "fill", "drop"]), KEYS, st.integers(0, 99)), max_size=60)
+OPERATIONS = st.lists(st.tuples(st.sampled_from(["lookup", "fill", "drop"]), st.booleans(), KEYS, st.integers(0, 99)))
 
 
 def empty(dtype):
@@ -29,22 +31,28 @@ def empty(dtype):
 @given(OPERATIONS)
 def test_a_keyed_set_is_an_ordered_dict_that_forgets_the_oldest(operations):
     ours, theirs = empty(keyed_set(WAYS)), Sets(SETS, WAYS)
-    for operation, key, value in operations:
-        index = np.uint64(key % SETS)
+    words, units = ours.view(np.int64), np.zeros(1, UNITS)[0]
+    units["place"][UNIT] = 0, SETS, WAYS, 63
+    for operation, by_words, key, value in operations:
+        kept = ours[key % SETS]
         if operation == "drop":
-            drop(ours, index, key)
+            drop_at(words, units, UNIT, key, key)
             theirs.drop(key, key)
             continue
         found = theirs.get(key, key)
-        assert lookup(ours, index, key) == (MISS if found is None else found)
+        got = lookup_at(words, units, UNIT, key, key) if by_words else lookup(kept, key)
+        assert got == (MISS if found is None else found)
         if operation == "fill" and found is None:
-            fill(ours, index, key, value)
+            if by_words:
+                fill_at(words, units, UNIT, key, key, value)
+            else:
+                fill(kept, key, value)
             theirs.put(key, key, value)
-        kept = [
+        now = [
             [(int(t), int(v)) for t, v in zip(each.tag, each.value, strict=True) if t != EMPTY]
             for each in ours.view(np.recarray)
         ]
-        assert kept == theirs.contents()
+        assert now == theirs.contents()
 
 
 @given(st.lists(KEYS, max_size=60))
@@ -54,6 +62,6 @@ def test_touch_says_whether_the_tag_was_there_and_keeps_it_as_the_newest(tags):
         was_there = theirs.get(tag, tag) is not None
         if not was_there:
             theirs.put(tag, tag, True)
-        assert touch(ours, np.uint64(tag % SETS), tag) == was_there
+        assert touch(ours[tag % SETS], tag) == was_there
     kept = [[int(tag) for tag in each if tag != EMPTY] for each in ours["tag"]]
     assert kept == [[tag for tag, _ in entries] for entries in theirs.contents()]

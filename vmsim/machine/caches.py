@@ -6,10 +6,10 @@ from enum import IntEnum
 
 import numpy as np
 
-from vmsim.jit import leaf
+from vmsim.jit import leaf, routine
 from vmsim.machine.sets import touch
 
-__all__ = ["LINE_SHIFT", "Served", "line_set", "reference"]
+__all__ = ["LINE_SHIFT", "Served", "reference", "reference_called"]
 
 LINE_SHIFT = 6
 _MIX = 0x9E37_79B9_7F4A_7C15 - (1 << 64)  # golden ratio, as int64: spreads lines over LLC slices
@@ -26,12 +26,11 @@ class Served(IntEnum):
 
 
 @leaf
-def line_set(core, llc, line):
+def _llc_set(slices, sets, line):
     """Return the LLC set of a line; a sliced LLC spreads lines over its slices by a hash (here multiplicative)."""
-    slices = core.llc_slices
     if slices == 1:
-        return np.uint64(line & (len(llc) - 1))
-    per_slice = len(llc) // slices
+        return np.uint64(line & (sets - 1))
+    per_slice = sets // slices
     piece = (((line * _MIX) >> 40) & 0xFFFF) * slices >> 16
     return np.uint64(piece * per_slice + (line & (per_slice - 1)))
 
@@ -40,10 +39,16 @@ def line_set(core, llc, line):
 def reference(core, llc, hpa, first):
     """Return where the line of `hpa` is served, looking from cache `first` on; it is in every level from there on."""
     line = hpa >> LINE_SHIFT
-    if first == Served.L1 and touch(core.l1, np.uint64(line & (len(core.l1) - 1)), line):
+    if first == Served.L1 and touch(core.l1[np.uint64(line & (len(core.l1) - 1))], line):
         return Served.L1
-    if touch(core.l2, np.uint64(line & (len(core.l2) - 1)), line):
+    if touch(core.l2[np.uint64(line & (len(core.l2) - 1))], line):
         return Served.L2
-    if touch(llc, line_set(core, llc, line), line):
+    if touch(llc[_llc_set(core.llc_slices, len(llc), line)], line):
         return Served.LLC
     return Served.DRAM
+
+
+@routine
+def reference_called(core, llc, hpa, first):
+    """Return what `reference` does: for where speed counts less, so that not every place repeats the code."""
+    return reference(core, llc, hpa, first)

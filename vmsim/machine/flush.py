@@ -13,8 +13,8 @@ import numpy as np
 
 from vmsim.jit import kernel, routine
 from vmsim.machine.formats import PAGE_SHIFT
-from vmsim.machine.pwc import prefix_set
-from vmsim.machine.sets import EMPTY, drop
+from vmsim.machine.layout import Keyed
+from vmsim.machine.sets import EMPTY, Place, drop_at
 from vmsim.machine.tlb import ASID_SHIFT
 
 __all__ = ["ASIDS", "LINEAR", "NESTED", "flush_asid", "forget", "forget_faulting", "invalidate", "invalidate_page"]
@@ -140,31 +140,23 @@ def invalidate_page(cores: np.ndarray, asid: int, gva: int, order: int) -> None:
 
 
 @routine
-def _drop_prefix(sets, asid, address, shift):
-    prefix = address >> shift
-    drop(sets, prefix_set(sets, prefix), asid | prefix)
-
-
-@routine
-def forget_faulting(core, asid, nested_asid, gva, gpa, code):
+def forget_faulting(words, units, asid, nested_asid, gva, gpa, code):
     """Forget what a faulting access used, so that the fault does not recur once its cause is mended.
 
     A page fault forgets the prefixes of its gva (SDM vol. 3A §5.10.4.1), an EPT violation those of its gpa as well
     (vol. 3C §30.4.3.1); the TLBs hold nothing for the gva, for it missed. An entry-style cache keeps only present
     entries: it is emptied where one of them denied a right.
     """
-    _drop_prefix(core.pde, asid, gva, 21)
-    _drop_prefix(core.pdpte, asid, gva, 30)
-    _drop_prefix(core.pml4e, asid, gva, 39)
-    _drop_prefix(core.pml5e, asid, gva, 48)
+    for above in range(4):
+        prefix = gva >> (21 + 9 * above)
+        drop_at(words, units, Keyed.PDE + above, prefix, asid | prefix)
+        if gpa >= 0:
+            prefix = gpa >> (21 + 9 * above)
+            drop_at(words, units, Keyed.NESTED_PDE + above, prefix, nested_asid | prefix)
     if gpa >= 0:
-        _drop_prefix(core.nested_pde, nested_asid, gpa, 21)
-        _drop_prefix(core.nested_pdpte, nested_asid, gpa, 30)
-        _drop_prefix(core.nested_pml4e, nested_asid, gpa, 39)
-        _drop_prefix(core.nested_pml5e, nested_asid, gpa, 48)
-        _drop_prefix(core.ntlb, nested_asid, gpa, PAGE_SHIFT)
+        drop_at(words, units, np.int64(Keyed.NTLB), gpa >> PAGE_SHIFT, nested_asid | gpa >> PAGE_SHIFT)
     if code & 1:
-        for index in range(len(core.pwc)):
-            tags = core.pwc[index].tag
-            for way in range(len(tags)):
-                tags[way] = EMPTY
+        place = units.place[Keyed.PWC]
+        for index in range(place[Place.SETS]):
+            for way in range(place[Place.WAYS]):
+                words[place[Place.FIRST] + index * 2 * place[Place.WAYS] + way] = EMPTY

@@ -14,9 +14,9 @@ from functools import cache
 import numpy as np
 
 from vmsim.machine.pwc import PwcStyle
-from vmsim.machine.sets import EMPTY, keyed_set, tag_set
+from vmsim.machine.sets import EMPTY, Place, keyed_set, tag_set
 
-__all__ = ["LEVELS", "VM", "Count", "Geometry", "Unit", "make_cores", "make_llc", "make_vm"]
+__all__ = ["LEVELS", "UNITS", "VM", "Count", "Geometry", "Keyed", "Unit", "make_cores", "make_llc", "make_vm"]
 
 
 class Count(IntEnum):
@@ -80,7 +80,39 @@ class Geometry:
     data_caches: bool = False
 
 
-_PREFIXES = ("pde", "pdpte", "pml4e", "pml5e")
+class Keyed(IntEnum):
+    """The units of a core that keep values by key; the fields of its record have these names in lower case."""
+
+    L1_TLB0 = 0
+    L1_TLB1 = 1
+    L1_TLB2 = 2
+    L2_TLB0 = 3
+    L2_TLB1 = 4
+    L2_TLB2 = 5
+    PDE = 6
+    PDPTE = 7
+    PML4E = 8
+    PML5E = 9
+    NESTED_PDE = 10
+    NESTED_PDPTE = 11
+    NESTED_PML4E = 12
+    NESTED_PML5E = 13
+    PWC = 14
+    NTLB = 15
+
+
+# Where those units are, the same type for every geometry: for rare paths, which are compiled once.
+UNITS = np.dtype(
+    (
+        np.record,
+        [
+            ("sizes", "i8"),  # a bit for each page size that the TLBs have ever held
+            ("home", "i8", (2, 3)),  # the unit that keeps pages of each size, in each level of the TLB; -1: none
+            ("place", "i8", (len(Keyed), len(Place))),
+        ],
+    )
+)
+
 _SETTINGS = (
     "pwc_style",
     "pwc_lowest",
@@ -94,6 +126,9 @@ _SETTINGS = (
     "data_caches",
     "llc_slices",
 )
+_NOTHING = Unit(0, 1)
+_UNFOLDED = 63
+_LINE = 64  # bytes; sets begin where lines of the simulating machine do, or a look at one would load two
 
 
 # One type object for one geometry: numba's dispatcher compares types by identity first, and by value, which for a
@@ -108,37 +143,50 @@ def _shape(units: Mapping[str, Unit]) -> Shape:
 
 @cache
 def _core_type(keyed: Shape, caches: Shape) -> np.dtype:
-    fields: list[tuple] = [(name, keyed_set(ways), (sets,)) for name, sets, ways in keyed]
-    fields += [(name, tag_set(ways), (sets,)) for name, sets, ways in caches]
-    fields += [(f"{level}_{what}", "i8", (3,)) for level in ("l1", "l2") for what in ("home", "fold")]
-    fields += [("pwc_present", "i8", (2,)), ("latency", "i8", (4,)), ("sizes", "i8"), ("ntlb_entries", "i8")]
-    fields += [(name, "i8") for name in _SETTINGS]
-    return np.dtype((np.record, fields))
+    fields: list[tuple] = [("units", UNITS), ("l1_fold", "i8"), ("l2_fold", "i8"), ("latency", "i8", (4,))]
+    fields += [("ntlb_entries", "i8"), *((name, "i8") for name in _SETTINGS)]
+    offsets, end = [], 0
+    for _, *form in fields:
+        offsets.append(end)
+        end += np.dtype((*form,) if len(form) > 1 else form[0]).itemsize
+    for units, set_type in ((keyed, keyed_set), (caches, tag_set)):
+        for name, sets, ways in units:
+            end += -end % _LINE
+            fields.append((name, set_type(ways), (sets,)))
+            offsets.append(end)
+            end += sets * set_type(ways).itemsize
+    names, formats = [name for name, *_ in fields], [tuple(form) if len(form) > 1 else form[0] for _, *form in fields]
+    layout = {"names": names, "formats": formats, "offsets": offsets, "itemsize": end + -end % _LINE}
+    return np.dtype((np.record, layout))
+
+
+def _lines(count: int, record: np.dtype) -> np.ndarray:
+    """Return zeroed records, shape (count,), from the beginning of a line on."""
+    room = np.zeros(count * record.itemsize + _LINE, np.uint8)
+    start = -room.ctypes.data % _LINE
+    return room[start : start + count * record.itemsize].view(record)
 
 
 def make_cores(geometry: Geometry, count: int) -> np.ndarray:
     """Return `count` cores with empty TLBs and caches, shape (count,)."""
-    keyed: dict[str, Unit] = {}
+    keyed = dict.fromkeys((unit.name.lower() for unit in Keyed), _NOTHING)
     for level, units in (("l1", geometry.l1_tlb), ("l2", geometry.l2_tlb)):
-        for number in range(3):
-            keyed[f"{level}_tlb{number}"] = units[number] if number < len(units) else Unit()
-    for name in _PREFIXES:
-        keyed[name] = geometry.pwc.get(name, Unit())
-        keyed[f"nested_{name}"] = geometry.pwc.get(f"nested_{name}", Unit())
-    keyed["pwc"] = geometry.pwc.get("entries", Unit())
-    keyed["ntlb"] = geometry.ntlb or Unit()
+        keyed |= {f"{level}_tlb{number}": unit for number, unit in enumerate(units)}
+    keyed |= {"pwc" if name == "entries" else name: unit for name, unit in geometry.pwc.items()}
+    keyed["ntlb"] = geometry.ntlb or _NOTHING
     caches = {"l1": geometry.l1, "l2": geometry.l2}
-    cores = np.zeros(count, _core_type(_shape(keyed), _shape(caches)))
+    cores = _lines(count, _core_type(_shape(keyed), _shape(caches)))
+    place = np.zeros(UNITS["place"].shape, np.int64)
+    for row, (name, unit) in zip(place, keyed.items(), strict=True):
+        offset = cores.dtype.fields[name][1]
+        row[:] = offset >> 3, unit.sets, unit.ways if unit.sets else 0, unit.fold or _UNFOLDED
+    cores["units"]["place"] = place
+    for level, home in enumerate((geometry.l1_home, geometry.l2_home)):
+        cores["units"]["home"][:, level] = [number if number < 0 else 3 * level + number for number in home]
+    cores["l1_fold"], cores["l2_fold"] = place[[Keyed.L1_TLB0, Keyed.L2_TLB0], Place.FOLD]
     for name in (*keyed, *caches):
         cores[name]["tag"] = EMPTY
-    for level, units, home in (("l1", geometry.l1_tlb, geometry.l1_home), ("l2", geometry.l2_tlb, geometry.l2_home)):
-        cores[f"{level}_home"] = home
-        cores[f"{level}_fold"] = [units[n].fold or 63 if n < len(units) else 63 for n in range(3)]
     cores["latency"] = geometry.latency
-    for dimension, prefix in enumerate(("", "nested_")):
-        cores["pwc_present"][:, dimension] = sum(
-            1 << level for level, name in enumerate(_PREFIXES, start=2) if prefix + name in geometry.pwc
-        )
     cores["ntlb_entries"] = geometry.ntlb.sets * geometry.ntlb.ways if geometry.ntlb else 0
     for name in _SETTINGS:
         cores[name] = int(getattr(geometry, name))
@@ -147,7 +195,7 @@ def make_cores(geometry: Geometry, count: int) -> np.ndarray:
 
 def make_llc(geometry: Geometry) -> np.ndarray:
     """Return the empty last-level cache that all cores share, shape (sets,)."""
-    llc = np.zeros(geometry.llc.sets, _llc_set(geometry.llc.ways))
+    llc = _lines(geometry.llc.sets, _llc_set(geometry.llc.ways))
     llc["tag"] = EMPTY
     return llc
 

@@ -11,12 +11,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-import numpy as np
-
-from vmsim.jit import leaf
-from vmsim.machine.sets import fill, lookup
-
-__all__ = ["GUEST", "NESTED", "PwcStyle", "keep_prefix", "lookup_prefix"]
+__all__ = ["GUEST", "NESTED", "PwcStyle"]
 
 GUEST = 0  # the dimension whose tables translate gva
 NESTED = 1  # the dimension whose tables translate gpa
@@ -28,23 +23,3 @@ class PwcStyle(IntEnum):
     NONE = 0
     PREFIX = 1
     ENTRY = 2
-
-
-@leaf
-def prefix_set(sets, prefix):
-    """Return the set of a prefix: its low bits."""
-    return np.uint64(prefix & (len(sets) - 1))
-
-
-@leaf
-def lookup_prefix(sets, asid, address, shift):
-    """Return the table (hpa, with rights in its low bits) that translates below `address >> shift`, or MISS."""
-    prefix = address >> shift
-    return lookup(sets, prefix_set(sets, prefix), asid | prefix)
-
-
-@leaf
-def keep_prefix(sets, asid, address, shift, table):
-    """Remember the table that translates below `address >> shift`."""
-    prefix = address >> shift
-    fill(sets, prefix_set(sets, prefix), asid | prefix, table)

@@ -6,6 +6,8 @@ the type and a constant to the compiler. Way 0 is the most recently used; a hit 
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 import numpy as np
 
 from vmsim.jit import leaf, routine
@@ -13,18 +15,28 @@ from vmsim.jit import leaf, routine
 __all__ = [
     "EMPTY",
     "MISS",
-    "drop",
+    "Place",
+    "drop_at",
     "fill",
-    "fill_called",
+    "fill_at",
     "keyed_set",
     "lookup",
-    "lookup_called",
+    "lookup_at",
     "tag_set",
     "touch",
 ]
 
 EMPTY = -1  # no tag is negative
 MISS = -1  # no value is negative
+
+
+class Place(IntEnum):
+    """What is said of where a unit of keyed sets lies in the words of its core; a set is its tags, then its values."""
+
+    FIRST = 0  # its first word
+    SETS = 1
+    WAYS = 2
+    FOLD = 3  # a key's bits from here on are folded into the number of the set by XOR; 63: none are
 
 
 def tag_set(ways: int) -> np.dtype:
@@ -37,24 +49,17 @@ def keyed_set(ways: int) -> np.dtype:
     return np.dtype((np.record, [("tag", "i8", (ways,)), ("value", "i8", (ways,))]))
 
 
-@leaf
-def _ways(tags, tag):
-    """Return the number of ways: a constant where there are few, so that loops over them unroll.
-
-    Not so for a large fully associative set, which would take minutes to compile: the shift gives 0, but only the
-    running program knows that.
-    """
-    if len(tags) <= 16:
-        return len(tags)
-    return len(tags) - (tag >> 62)
+# A loop over few ways unrolls: their number is a constant. Not so for a large fully associative set, which would take
+# minutes to compile: there `tag >> 62`, which is 0, is taken off, and only the running program knows that.
 
 
 @leaf
-def touch(sets, index, tag):
+def touch(kept, tag):
     """Return whether `tag` was in the set; it is now, as the most recent, and the oldest made room for it."""
-    tags = sets[index].tag
+    tags = kept.tag
+    ways = len(tags) if len(tags) <= 16 else len(tags) - (tag >> 62)
     newer = tag
-    for way in range(_ways(tags, tag)):
+    for way in range(ways):
         here = tags[way]
         tags[way] = newer
         if here == tag:
@@ -63,12 +68,13 @@ def touch(sets, index, tag):
     return False
 
 
-def _lookup(sets, index, tag):
+@leaf
+def lookup(kept, tag):
     """Return the value kept with `tag`, or MISS; a hit becomes the most recent."""
-    entry = sets[index]
-    tags = entry.tag
-    values = entry.value
-    for way in range(_ways(tags, tag)):
+    tags = kept.tag
+    values = kept.value
+    ways = len(tags) if len(tags) <= 16 else len(tags) - (tag >> 62)
+    for way in range(ways):
         if tags[way] == tag:
             value = values[way]
             for newer in range(way, 0, -1):
@@ -80,35 +86,65 @@ def _lookup(sets, index, tag):
     return MISS
 
 
-def _fill(sets, index, tag, value):
+@leaf
+def fill(kept, tag, value):
     """Put `tag` and its value into the set as the most recent; the oldest makes room."""
-    entry = sets[index]
-    tags = entry.tag
-    values = entry.value
-    for way in range(_ways(tags, tag) - 1, 0, -1):
+    tags = kept.tag
+    values = kept.value
+    ways = len(tags) if len(tags) <= 16 else len(tags) - (tag >> 62)
+    for way in range(ways - 1, 0, -1):
         tags[way] = tags[way - 1]
         values[way] = values[way - 1]
     tags[0] = tag
     values[0] = value
 
 
-# Inlined where speed counts; called elsewhere, so that rare paths do not repeat the code.
-lookup = leaf(_lookup)
-fill = leaf(_fill)
-lookup_called = routine(_lookup)
-fill_called = routine(_fill)
+# The same for rare paths, on the words of a core of any geometry, so that they are compiled once for all of them.
+
+
+@leaf
+def _words_of(units, number, key):
+    """Return (first word, ways) of the set of `key` in unit `number`."""
+    place = units.place[number]
+    index = (key ^ (key >> place[Place.FOLD])) & (place[Place.SETS] - 1)
+    return place[Place.FIRST] + index * 2 * place[Place.WAYS], place[Place.WAYS]
 
 
 @routine
-def drop(sets, index, tag):
-    """Empty the way that holds `tag`, if any; the others keep their age and the empty way becomes the oldest."""
-    tags = sets[index].tag
-    values = sets[index].value
-    last = _ways(tags, tag) - 1
-    for way in range(last + 1):
-        if tags[way] == tag:
-            for older in range(way, last):
-                tags[older] = tags[older + 1]
-                values[older] = values[older + 1]
-            tags[last] = EMPTY
+def lookup_at(words, units, number, key, tag):
+    """Return what `lookup` does, in unit `number` (of layout.KEYED), where `key` says which set."""
+    first, ways = _words_of(units, number, key)
+    for way in range(ways):
+        if words[first + way] == tag:
+            value = words[first + ways + way]
+            for newer in range(way, 0, -1):
+                words[first + newer] = words[first + newer - 1]
+                words[first + ways + newer] = words[first + ways + newer - 1]
+            words[first] = tag
+            words[first + ways] = value
+            return value
+    return MISS
+
+
+@routine
+def fill_at(words, units, number, key, tag, value):
+    """Do what `fill` does, in unit `number`."""
+    first, ways = _words_of(units, number, key)
+    for way in range(ways - 1, 0, -1):
+        words[first + way] = words[first + way - 1]
+        words[first + ways + way] = words[first + ways + way - 1]
+    words[first] = tag
+    words[first + ways] = value
+
+
+@routine
+def drop_at(words, units, number, key, tag):
+    """Empty the way of unit `number` that holds `tag`, if any; the others keep their age, and it becomes the oldest."""
+    first, ways = _words_of(units, number, key)
+    for way in range(ways):
+        if words[first + way] == tag:
+            for older in range(way, ways - 1):
+                words[first + older] = words[first + older + 1]
+                words[first + ways + older] = words[first + ways + older + 1]
+            words[first + ways - 1] = EMPTY
             return

@@ -12,22 +12,9 @@ import numpy as np
 
 from vmsim.jit import leaf, routine
 from vmsim.machine.formats import PAGE_SHIFT
-from vmsim.machine.sets import MISS, drop, fill, fill_called, lookup, lookup_called
+from vmsim.machine.sets import MISS, drop_at, fill_at, lookup_at
 
-__all__ = [
-    "ASID_SHIFT",
-    "drop_page",
-    "fill_large_l1",
-    "fill_large_l2",
-    "fill_small_l1",
-    "fill_small_l2",
-    "lookup_large",
-    "lookup_small_l1",
-    "lookup_small_l2",
-    "set_at",
-    "set_of",
-    "tag_of",
-]
+__all__ = ["ASID_SHIFT", "drop_page", "fill_large", "lookup_large", "set_at", "tag_of"]
 
 ASID_SHIFT = 47  # above the 45 bits of a 5-level vpn and the 2 of the size code
 
@@ -40,111 +27,37 @@ def tag_of(asid, gva, size):
 
 @leaf
 def set_at(sets, fold, vpn):
-    """Return the set of a vpn: its low bits, with the bits `fold` places up folded in by XOR."""
-    return np.uint64((vpn ^ (vpn >> fold)) & (len(sets) - 1))
-
-
-@leaf
-def set_of(sets, fold, tag):
-    """Return the set a tag lives in."""
-    return set_at(sets, fold, (tag & ((1 << ASID_SHIFT) - 1)) >> 2)
-
-
-@leaf
-def lookup_small_l1(core, vpn, tag):
-    """Return the translation of a 4 KiB page from the first level, or MISS: the path of nearly every access."""
-    return lookup(core.l1_tlb0, set_at(core.l1_tlb0, core.l1_fold[0], vpn), tag)
-
-
-@leaf
-def lookup_small_l2(core, vpn, tag):
-    """Return the translation of a 4 KiB page from the second level, or MISS."""
-    return lookup(core.l2_tlb0, set_at(core.l2_tlb0, core.l2_fold[0], vpn), tag)
-
-
-@leaf
-def fill_small_l1(core, vpn, tag, translation):
-    """Keep the translation of a 4 KiB page in the first level."""
-    fill(core.l1_tlb0, set_at(core.l1_tlb0, core.l1_fold[0], vpn), tag, translation)
-
-
-@leaf
-def fill_small_l2(core, vpn, tag, translation):
-    """Keep the translation of a 4 KiB page in the second level."""
-    fill(core.l2_tlb0, set_at(core.l2_tlb0, core.l2_fold[0], vpn), tag, translation)
+    """Return which of so many sets a vpn lives in: its low bits, with the bits `fold` places up folded in by XOR."""
+    return np.uint64((vpn ^ (vpn >> fold)) & (sets - 1))
 
 
 @routine
-def lookup_large(core, asid, gva):
+def lookup_large(words, units, asid, gva):
     """Return (level, size, translation) of a 2 MiB or 1 GiB page from level 1 or 2, or (0, 0, MISS)."""
-    for size in range(1, 3):
-        if core.sizes & (1 << size):
-            tag = tag_of(asid, gva, size)
-            translation = MISS
-            home = core.l1_home[size]
-            if home == 0:
-                translation = lookup_called(core.l1_tlb0, set_of(core.l1_tlb0, core.l1_fold[0], tag), tag)
-            elif home == 1:
-                translation = lookup_called(core.l1_tlb1, set_of(core.l1_tlb1, core.l1_fold[1], tag), tag)
-            elif home == 2:
-                translation = lookup_called(core.l1_tlb2, set_of(core.l1_tlb2, core.l1_fold[2], tag), tag)
-            if translation != MISS:
-                return 1, size, translation
-    for size in range(1, 3):
-        if core.sizes & (1 << size):
-            tag = tag_of(asid, gva, size)
-            translation = MISS
-            home = core.l2_home[size]
-            if home == 0:
-                translation = lookup_called(core.l2_tlb0, set_of(core.l2_tlb0, core.l2_fold[0], tag), tag)
-            elif home == 1:
-                translation = lookup_called(core.l2_tlb1, set_of(core.l2_tlb1, core.l2_fold[1], tag), tag)
-            elif home == 2:
-                translation = lookup_called(core.l2_tlb2, set_of(core.l2_tlb2, core.l2_fold[2], tag), tag)
-            if translation != MISS:
-                return 2, size, translation
+    for level in range(2):
+        for size in range(1, 3):
+            number = units.home[level, size]
+            if number >= 0 and units.sizes & (1 << size):
+                vpn = gva >> (PAGE_SHIFT + 9 * size)
+                translation = lookup_at(words, units, number, vpn, tag_of(asid, gva, size))
+                if translation != MISS:
+                    return level + 1, size, translation
     return 0, 0, MISS
 
 
 @routine
-def fill_large_l1(core, size, tag, translation):
-    """Keep the translation of a 2 MiB or 1 GiB page in the first level."""
-    core.sizes |= 1 << size
-    home = core.l1_home[size]
-    if home == 0:
-        fill_called(core.l1_tlb0, set_of(core.l1_tlb0, core.l1_fold[0], tag), tag, translation)
-    elif home == 1:
-        fill_called(core.l1_tlb1, set_of(core.l1_tlb1, core.l1_fold[1], tag), tag, translation)
-    elif home == 2:
-        fill_called(core.l1_tlb2, set_of(core.l1_tlb2, core.l1_fold[2], tag), tag, translation)
+def fill_large(words, units, level, asid, gva, size, translation):
+    """Keep the translation of a 2 MiB or 1 GiB page in a level, if that keeps pages of this size."""
+    units.sizes |= 1 << size
+    number = units.home[level - 1, size]
+    if number >= 0:
+        fill_at(words, units, number, gva >> (PAGE_SHIFT + 9 * size), tag_of(asid, gva, size), translation)
 
 
 @routine
-def fill_large_l2(core, size, tag, translation):
-    """Keep the translation of a 2 MiB or 1 GiB page in the second level, if that keeps pages of this size."""
-    home = core.l2_home[size]
-    if home == 0:
-        fill_called(core.l2_tlb0, set_of(core.l2_tlb0, core.l2_fold[0], tag), tag, translation)
-    elif home == 1:
-        fill_called(core.l2_tlb1, set_of(core.l2_tlb1, core.l2_fold[1], tag), tag, translation)
-    elif home == 2:
-        fill_called(core.l2_tlb2, set_of(core.l2_tlb2, core.l2_fold[2], tag), tag, translation)
-
-
-@routine
-def drop_page(core, size, tag):
-    """Remove one translation from both levels."""
-    home = core.l1_home[size]
-    if home == 0:
-        drop(core.l1_tlb0, set_of(core.l1_tlb0, core.l1_fold[0], tag), tag)
-    elif home == 1:
-        drop(core.l1_tlb1, set_of(core.l1_tlb1, core.l1_fold[1], tag), tag)
-    elif home == 2:
-        drop(core.l1_tlb2, set_of(core.l1_tlb2, core.l1_fold[2], tag), tag)
-    home = core.l2_home[size]
-    if home == 0:
-        drop(core.l2_tlb0, set_of(core.l2_tlb0, core.l2_fold[0], tag), tag)
-    elif home == 1:
-        drop(core.l2_tlb1, set_of(core.l2_tlb1, core.l2_fold[1], tag), tag)
-    elif home == 2:
-        drop(core.l2_tlb2, set_of(core.l2_tlb2, core.l2_fold[2], tag), tag)
+def drop_page(words, units, asid, gva, size):
+    """Remove one translation, of any size, from both levels."""
+    for level in range(2):
+        number = units.home[level, size]
+        if number >= 0:
+            drop_at(words, units, number, gva >> (PAGE_SHIFT + 9 * size), tag_of(asid, gva, size))

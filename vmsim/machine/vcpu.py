@@ -10,19 +10,9 @@ from vmsim.jit import kernel, routine
 from vmsim.machine.caches import reference
 from vmsim.machine.flush import forget_faulting
 from vmsim.machine.formats import DIRTY, FRAME, PAGE_SHIFT, SIZE_SHIFT, WRITE
-from vmsim.machine.layout import Count
-from vmsim.machine.sets import MISS
-from vmsim.machine.tlb import (
-    drop_page,
-    fill_large_l1,
-    fill_large_l2,
-    fill_small_l1,
-    fill_small_l2,
-    lookup_large,
-    lookup_small_l1,
-    lookup_small_l2,
-    tag_of,
-)
+from vmsim.machine.layout import Count, Keyed
+from vmsim.machine.sets import MISS, fill, lookup
+from vmsim.machine.tlb import drop_page, fill_large, lookup_large, set_at, tag_of
 from vmsim.machine.walker import GUEST_FAULT, guest_walk
 
 __all__ = ["Reason", "run"]
@@ -41,7 +31,7 @@ WRITES = 1  # the kind of access that writes (workloads.Kind.WRITE)
 
 
 @routine
-def _translate(core, llc, vm, memory, gva, write, translation):
+def _translate(core, words, llc, vm, memory, gva, write, translation):
     """Return the translation of `gva` where the first probe, `translation`, did not do: from a TLB or by a walk.
 
     Returns GUEST_FAULT or NESTED_FAULT where there is none.
@@ -49,44 +39,53 @@ def _translate(core, llc, vm, memory, gva, write, translation):
     need = WRITE | DIRTY if write else 0
     vpn = gva >> PAGE_SHIFT
     tag = tag_of(vm.asid, gva, 0)
+    units = core.units
+    l2_set = set_at(len(core.l2_tlb0), core.l2_fold, vpn)
+    small_l2 = units.home[1, 0] == Keyed.L2_TLB0
     size = 0
     level = 1
-    if translation == MISS and core.sizes > 1:
-        level, size, translation = lookup_large(core, vm.asid, gva)
-    if translation == MISS and core.l2_home[0] == 0:
+    if translation == MISS and units.sizes:
+        level, size, translation = lookup_large(words, units, vm.asid, gva)
+    if translation == MISS and small_l2:
         level = 2
-        translation = lookup_small_l2(core, vpn, tag)
-    if translation != MISS and translation & need == need:
-        if level == 2:
-            vm.counters[Count.L1_TLB_MISSES] += 1
-            vm.counters[Count.L2_TLB_CYCLES] += core.l2_tlb_cycles
-            if size == 0:
-                fill_small_l1(core, vpn, tag, translation)
-            else:
-                fill_large_l1(core, size, tag_of(vm.asid, gva, size), translation)
-        return translation
-    if translation == MISS:
+        translation = lookup(core.l2_tlb0[l2_set], tag)
+    usable = translation != MISS and translation & need == need
+    if translation == MISS or level == 2:
         vm.counters[Count.L1_TLB_MISSES] += 1
-        vm.counters[Count.L2_TLB_MISSES] += 1
         vm.counters[Count.L2_TLB_CYCLES] += core.l2_tlb_cycles
-    else:  # it does not allow the write, or its page is not yet dirty: the processor walks again
-        vm.counters[Count.DIRTY_WALKS] += 1
-        if level == 2:
-            vm.counters[Count.L1_TLB_MISSES] += 1
-            vm.counters[Count.L2_TLB_CYCLES] += core.l2_tlb_cycles
-        drop_page(core, size, tag_of(vm.asid, gva, size))
-    translation = guest_walk(core, llc, vm, memory, gva, write)
-    if translation >= 0:
+    if not usable:
+        level = 2
+        if translation == MISS:
+            vm.counters[Count.L2_TLB_MISSES] += 1
+        else:  # it does not allow the write, or its page is not yet dirty: the processor walks again
+            vm.counters[Count.DIRTY_WALKS] += 1
+            drop_page(words, units, vm.asid, gva, size)
+        translation = guest_walk(core, llc, vm, memory, gva, write)
+        if translation < 0:
+            return translation
         size = (translation >> SIZE_SHIFT) & 3
-        if size == 0:
-            if core.l2_home[0] == 0:
-                fill_small_l2(core, vpn, tag, translation)
-            fill_small_l1(core, vpn, tag, translation)
+        if size:
+            fill_large(words, units, 2, vm.asid, gva, size, translation)
+        elif small_l2:
+            fill(core.l2_tlb0[l2_set], tag, translation)
+    if level == 2:
+        if size:
+            fill_large(words, units, 1, vm.asid, gva, size, translation)
         else:
-            tag = tag_of(vm.asid, gva, size)
-            fill_large_l2(core, size, tag, translation)
-            fill_large_l1(core, size, tag, translation)
+            fill(core.l1_tlb0[set_at(len(core.l1_tlb0), core.l1_fold, vpn)], tag, translation)
     return translation
+
+
+@routine
+def _data(core, llc, vm, gva, translation, times):
+    """Send a run of accesses to one page through the data caches; return the cycles that takes."""
+    within = (1 << (PAGE_SHIFT + 9 * ((translation >> SIZE_SHIFT) & 3))) - 1
+    served = reference(core, llc, (translation & FRAME & ~within) | (gva & within), np.int64(0))
+    vm.data_refs[served] += 1
+    vm.data_refs[0] += times - 1
+    cycles = core.latency[served] + (times - 1) * core.latency[0]
+    vm.counters[Count.DATA_CYCLES] += cycles
+    return cycles
 
 
 @kernel
@@ -113,49 +112,48 @@ def run(cores, number, llc, vms, memory, address, count, kind, cursor, limit, bu
         gva, gpa (-1 for a guest's page fault) and error code.
     """
     core = cores[number]
+    words = cores.view(np.int64)
+    size = len(words) // len(cores)
+    words = words[number * size : (number + 1) * size]
     vm = vms[0]
     mask = (1 << (12 + 9 * vm.levels)) - 1
     asid = vm.asid
     compute = vm.compute
     data_caches = core.data_caches != 0
-    walked = vm.walk_cycles
-    l2_cycles = vm.counters[Count.L2_TLB_CYCLES]
-    base = 0
-    accesses = 0
-    writes = 0
+    first = cursor
+    left = budget
     reason = np.int64(Reason.DONE)
     gva = 0
-    spent = 0
-    while cursor < limit:
+    while cursor < limit:  # few variables live from turn to turn: they fit the registers
         place = np.uint64(cursor)
         gva = address[place] & mask
         write = kind[place] == WRITES
         vpn = gva >> PAGE_SHIFT
-        translation = lookup_small_l1(core, vpn, asid | vpn << 2)
+        translation = lookup(core.l1_tlb0[set_at(len(core.l1_tlb0), core.l1_fold, vpn)], asid | vpn << 2)
         if translation < 0 or (write and translation & (WRITE | DIRTY) != WRITE | DIRTY):
-            translation = _translate(core, llc, vm, memory, gva, write, translation)
-            spent = vm.walk_cycles - walked + vm.counters[Count.L2_TLB_CYCLES] - l2_cycles
+            left += vm.walk_cycles + vm.counters[Count.L2_TLB_CYCLES]
+            translation = _translate(core, words, llc, vm, memory, gva, write, translation)
+            left -= vm.walk_cycles + vm.counters[Count.L2_TLB_CYCLES]
             if translation < 0:
-                forget_faulting(core, asid, vm.nested_asid, gva, vm.fault_gpa, vm.fault_code)
+                forget_faulting(words, core.units, asid, vm.nested_asid, gva, vm.fault_gpa, vm.fault_code)
                 reason = np.int64(Reason.GUEST_FAULT if translation == GUEST_FAULT else Reason.VIOLATION)
                 break
         times = np.int64(count[place])
-        accesses += times
-        if write:
-            writes += times
+        left -= times * compute
         if data_caches:
-            within = (1 << (12 + 9 * ((translation >> SIZE_SHIFT) & 3))) - 1
-            served = reference(core, llc, (translation & FRAME & ~within) | (gva & within), np.int64(0))
-            vm.data_refs[served] += 1
-            vm.data_refs[0] += times - 1
-            base += core.latency[served] + (times - 1) * core.latency[0]
-        base += times * compute
+            left -= _data(core, llc, vm, gva, translation, times)
         cursor += 1
-        if base + spent >= budget:
+        if left <= 0:
             reason = np.int64(Reason.BUDGET if cursor < limit else Reason.DONE)
             break
+    accesses = 0
+    writes = 0
+    for number in range(first, cursor):
+        place = np.uint64(number)
+        times = np.int64(count[place])
+        accesses += times
+        writes += times if kind[place] == WRITES else 0
     vm.counters[Count.ACCESSES] += accesses
     vm.counters[Count.WRITES] += writes
     vm.counters[Count.COMPUTE_CYCLES] += accesses * compute
-    vm.counters[Count.DATA_CYCLES] += base - accesses * compute
-    return reason, cursor, base + spent, gva, vm.fault_gpa, vm.fault_code
+    return reason, cursor, budget - left, gva, vm.fault_gpa, vm.fault_code

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from vmsim.jit import leaf, routine
-from vmsim.machine.caches import Served, reference
+from vmsim.machine.caches import Served, reference, reference_called
 from vmsim.machine.formats import (
     ACCESSED,
     CODE_LOG_FULL,
@@ -29,40 +29,48 @@ from vmsim.machine.formats import (
 )
 from vmsim.machine.layout import Count
 from vmsim.machine.memory import entry_at, read_word, write_word
-from vmsim.machine.pwc import GUEST, NESTED, PwcStyle, keep_prefix, lookup_prefix
-from vmsim.machine.sets import MISS, drop, fill, lookup
+from vmsim.machine.pwc import GUEST, NESTED, PwcStyle
+from vmsim.machine.sets import MISS, fill, lookup
 
 __all__ = ["GUEST_FAULT", "NESTED_FAULT", "guest_walk", "nested_walk"]
 
 # What a walk returns in place of a translation; the cause is in vm.fault_gpa and vm.fault_code.
 GUEST_FAULT = -2
 NESTED_FAULT = -3
+_SWITCHED = -4  # and what a part of an agile walk does: the rest is nested
 
 _LOW = (1 << PAGE_SHIFT) - 1
 _RIGHTS = WRITE | USER
 
 
 @leaf
-def _start(pde, pdpte, pml4e, pml5e, present, vm, asid, dimension, levels, root, address):
-    """Return (level, table) to begin a walk with: below the longest prefix cached, else the root."""
-    if present & 1 << 2:
-        table = lookup_prefix(pde, asid, address, 21)
-        vm.pwc[dimension, 2, np.uint64(table != MISS)] += 1
+def _start(pde, pdpte, pml4e, pml5e, counts, asid, levels, root, address):
+    """Return (level, table) to begin a walk with: below the longest prefix cached, else the root.
+
+    A cache that a core lacks has no sets, which the compiler knows.
+    """
+    if len(pde) > 0:
+        prefix = address >> 21
+        table = lookup(pde[np.uint64(prefix & (len(pde) - 1))], asid | prefix)
+        counts[2, np.uint64(table != MISS)] += 1
         if table != MISS:
             return 1, table
-    if present & 1 << 3:
-        table = lookup_prefix(pdpte, asid, address, 30)
-        vm.pwc[dimension, 3, np.uint64(table != MISS)] += 1
+    if len(pdpte) > 0:
+        prefix = address >> 30
+        table = lookup(pdpte[np.uint64(prefix & (len(pdpte) - 1))], asid | prefix)
+        counts[3, np.uint64(table != MISS)] += 1
         if table != MISS:
             return 2, table
-    if present & 1 << 4:
-        table = lookup_prefix(pml4e, asid, address, 39)
-        vm.pwc[dimension, 4, np.uint64(table != MISS)] += 1
+    if len(pml4e) > 0:
+        prefix = address >> 39
+        table = lookup(pml4e[np.uint64(prefix & (len(pml4e) - 1))], asid | prefix)
+        counts[4, np.uint64(table != MISS)] += 1
         if table != MISS:
             return 3, table
-    if levels == 5 and present & 1 << 5:
-        table = lookup_prefix(pml5e, asid, address, 48)
-        vm.pwc[dimension, 5, np.uint64(table != MISS)] += 1
+    if len(pml5e) > 0 and levels == 5:
+        prefix = address >> 48
+        table = lookup(pml5e[np.uint64(prefix & (len(pml5e) - 1))], asid | prefix)
+        counts[5, np.uint64(table != MISS)] += 1
         if table != MISS:
             return 4, table
     return levels, root
@@ -71,22 +79,18 @@ def _start(pde, pdpte, pml4e, pml5e, present, vm, asid, dimension, levels, root,
 @leaf
 def _keep(pde, pdpte, pml4e, pml5e, asid, address, level, table):
     """Remember the table that the entry of `level` points to."""
+    prefix = address >> (3 + 9 * level)
     if level == 2:
-        keep_prefix(pde, asid, address, 21, table)
+        if len(pde) > 0:
+            fill(pde[np.uint64(prefix & (len(pde) - 1))], asid | prefix, table)
     elif level == 3:
-        keep_prefix(pdpte, asid, address, 30, table)
+        if len(pdpte) > 0:
+            fill(pdpte[np.uint64(prefix & (len(pdpte) - 1))], asid | prefix, table)
     elif level == 4:
-        keep_prefix(pml4e, asid, address, 39, table)
-    else:
-        keep_prefix(pml5e, asid, address, 48, table)
-
-
-@leaf
-def _cached(core, level, nested):
-    """Return whether the entry-style cache keeps entries of this level and dimension."""
-    if core.pwc_style != PwcStyle.ENTRY:
-        return False
-    return level >= (core.pwc_lowest if nested == 0 else core.pwc_nested_lowest)
+        if len(pml4e) > 0:
+            fill(pml4e[np.uint64(prefix & (len(pml4e) - 1))], asid | prefix, table)
+    elif len(pml5e) > 0:
+        fill(pml5e[np.uint64(prefix & (len(pml5e) - 1))], asid | prefix, table)
 
 
 @leaf
@@ -103,19 +107,19 @@ def _note(vm, hpa, guest, nested, served):
 @routine
 def _fetch_kept(core, llc, vm, memory, hpa, present, level, guest, nested):
     """Return the entry at `hpa` as `_fetch` does, from the entry-style cache if it is there, and note it in the log."""
-    cached = _cached(core, level, nested)
+    cached = core.pwc_style == PwcStyle.ENTRY and level >= (core.pwc_lowest if nested == 0 else core.pwc_nested_lowest)
     tag = hpa >> 3
     index = np.uint64(tag & (len(core.pwc) - 1))
     served = np.int64(Served.PWC)
     entry = np.int64(MISS)
-    if cached:
-        entry = lookup(core.pwc, index, tag)
+    if len(core.pwc) > 0 and cached:
+        entry = lookup(core.pwc[index], tag)
         vm.pwc[GUEST if nested == 0 else NESTED, level, np.uint64(entry != MISS)] += 1
     if entry == MISS:
         entry = read_word(memory, hpa)
-        served = np.int64(reference(core, llc, hpa, core.walker_enters))
-        if cached and entry & present:
-            fill(core.pwc, index, tag, entry)
+        served = np.int64(reference_called(core, llc, hpa, core.walker_enters))
+        if len(core.pwc) > 0 and cached and entry & present:
+            fill(core.pwc[index], tag, entry)
     vm.refs[guest, nested, served] += 1
     vm.walk_cycles += core.pwc_cycles if served == Served.PWC else core.latency[served]
     _note(vm, hpa, guest, nested, served)
@@ -146,10 +150,11 @@ def _mark(core, vm, memory, hpa, marks):
     vm.counters[Count.AD_UPDATES] += 1
     vm.walk_cycles += core.ad_cycles
     tag = hpa >> 3
-    kept = core.pwc[np.uint64(tag & (len(core.pwc) - 1))]
-    for way in range(len(kept.tag)):
-        if kept.tag[way] == tag:
-            kept.value[way] = entry
+    if len(core.pwc) > 0:
+        kept = core.pwc[np.uint64(tag & (len(core.pwc) - 1))]
+        for way in range(len(kept.tag)):
+            if kept.tag[way] == tag:
+                kept.value[way] = entry
 
 
 @routine
@@ -187,17 +192,15 @@ def nested_walk(core, llc, vm, memory, gpa, write, guest):
     accessed = vm.nested_accessed
     dirty = vm.nested_dirty
     prefixes = core.pwc_style == PwcStyle.PREFIX
-    plain = core.pwc_style != PwcStyle.ENTRY and not vm.logging
+    plain = (len(core.pwc) == 0 or core.pwc_style != PwcStyle.ENTRY) and not vm.logging
     if prefixes:
         level, table = _start(
             core.nested_pde,
             core.nested_pdpte,
             core.nested_pml4e,
             core.nested_pml5e,
-            core.pwc_present[NESTED],
-            vm,
+            vm.pwc[NESTED],
             vm.nested_asid,
-            np.int64(NESTED),
             level,
             table,
             gpa,
@@ -242,22 +245,26 @@ def nested_walk(core, llc, vm, memory, gpa, write, guest):
 @routine
 def _host(core, llc, vm, memory, gpa, write, guest):
     """Return the host's translation of `gpa` (as nested_walk does), from the nested TLB where it is there."""
-    if not core.ntlb_entries:
-        return nested_walk(core, llc, vm, memory, gpa, write, guest)
+    keeps = len(core.ntlb) > 0 and core.ntlb_entries != 0
     gfn = gpa >> PAGE_SHIFT
-    tag = vm.nested_asid | gfn
     index = np.uint64(gfn & (len(core.ntlb) - 1))
-    translation = lookup(core.ntlb, index, tag)
-    usable = translation != MISS and (not write or translation & (WRITE | DIRTY) == WRITE | DIRTY)
-    vm.counters[Count.NTLB_HITS if usable else Count.NTLB_MISSES] += 1
-    vm.walk_cycles += core.ntlb_cycles
-    if usable:
-        return translation
-    if translation != MISS:
-        drop(core.ntlb, index, tag)  # the walk sets D, or finds the fault
+    tag = vm.nested_asid | gfn
+    found = MISS
+    if keeps:
+        found = lookup(core.ntlb[index], tag)
+        usable = found != MISS and (not write or found & (WRITE | DIRTY) == WRITE | DIRTY)
+        vm.counters[Count.NTLB_HITS if usable else Count.NTLB_MISSES] += 1
+        vm.walk_cycles += core.ntlb_cycles
+        if usable:
+            return found
     translation = nested_walk(core, llc, vm, memory, gpa, write, guest)
-    if translation >= 0:
-        fill(core.ntlb, index, tag, translation)
+    if keeps and translation >= 0:
+        if found == MISS:
+            fill(core.ntlb[index], tag, translation)
+        else:
+            core.ntlb[index].value[0] = (
+                translation  # the walk has set D; had it found a fault, `forget_faulting` would drop it
+            )
     return translation
 
 
@@ -275,6 +282,46 @@ def _guest_fault(vm, gva, entry, write, shadow):
 
 
 @leaf
+def _descend(core, llc, vm, memory, gva, need, level, table, nested):
+    """Go down the guest's tables, or, not `nested`, shadow or native ones, to the entry that maps a page.
+
+    Returns
+    -------
+    (level, table, hpa, entry) : tuple of int
+        The level reached; its table, with the rights gathered above it in the low bits; where in it the entry lies,
+        and the entry, or GUEST_FAULT or NESTED_FAULT. _SWITCHED: of an agile walk, which goes on nested.
+    """
+    switch = vm.switch
+    low = _LOW & ~switch
+    mark = switch if nested else 0
+    prefixes = core.pwc_style == PwcStyle.PREFIX
+    plain = (len(core.pwc) == 0 or core.pwc_style != PwcStyle.ENTRY) and not vm.logging
+    while True:
+        hpa = entry_at(table & FRAME, gva, level)
+        entry = _fetch(core, llc, vm, memory, plain, hpa, np.int64(PRESENT), level, level, np.int64(0))
+        rights = table & entry
+        if rights & need != need:
+            return level, table, hpa, _guest_fault(vm, gva, entry, need & WRITE, switch != 0 and not nested)
+        if level == 1 or entry & LARGE != 0:
+            return level, table, hpa, entry
+        if entry & ACCESSED == 0:
+            _mark(core, vm, memory, hpa, np.int64(ACCESSED))
+        table = entry & FRAME
+        if nested:
+            table = _host(core, llc, vm, memory, table, vm.table_writes != 0, level - 1)
+            if table < 0:
+                return level, table, hpa, table
+        elif entry & switch:
+            mark = switch
+        table = (table & FRAME) | (rights & low) | mark
+        if prefixes:
+            _keep(core.pde, core.pdpte, core.pml4e, core.pml5e, vm.asid, gva, level, table)
+        level -= 1
+        if not nested and mark != 0:
+            return level, table, hpa, np.int64(_SWITCHED)
+
+
+@leaf
 def guest_walk(core, llc, vm, memory, gva, write):
     """Walk the guest's tables for `gva`, and the nested ones at each step where the VM has them.
 
@@ -287,57 +334,30 @@ def guest_walk(core, llc, vm, memory, gva, write):
     vm.counters[Count.WALKS] += 1
     vm.walk_cycles += core.walk_start
     switch = vm.switch
-    nested = vm.nested_levels > 0 and (switch == 0 or vm.cr3 & switch != 0)
-    table_writes = vm.table_writes != 0
+    nested = vm.nested_levels > 0
     level = vm.levels
     table = MISS
-    prefixes = core.pwc_style == PwcStyle.PREFIX
-    plain = core.pwc_style != PwcStyle.ENTRY and not vm.logging
-    if prefixes:
-        level, table = _start(
-            core.pde,
-            core.pdpte,
-            core.pml4e,
-            core.pml5e,
-            core.pwc_present[GUEST],
-            vm,
-            vm.asid,
-            np.int64(GUEST),
-            level,
-            table,
-            gva,
-        )
+    if core.pwc_style == PwcStyle.PREFIX:
+        level, table = _start(core.pde, core.pdpte, core.pml4e, core.pml5e, vm.pwc[GUEST], vm.asid, level, table, gva)
     if table == MISS:
         table = vm.cr3
         if nested and switch == 0:
-            table = _host(core, llc, vm, memory, table, table_writes, level)
+            table = _host(core, llc, vm, memory, table, vm.table_writes != 0, level)
             if table < 0:
                 return table
-        table |= _LOW
-    elif table & switch:
-        nested = True
+        table |= _LOW & ~switch
     need = PRESENT | USER | (WRITE if write else 0)
-    while True:
-        hpa = entry_at(table & FRAME, gva, level)
-        entry = _fetch(core, llc, vm, memory, plain, hpa, np.int64(PRESENT), level, level, np.int64(0))
-        rights = table & entry
-        if rights & need != need:
-            return _guest_fault(vm, gva, entry, write, switch != 0 and not nested)
-        if level == 1 or entry & LARGE != 0:
-            break
-        if entry & ACCESSED == 0:
-            _mark(core, vm, memory, hpa, np.int64(ACCESSED))
-        table = entry & FRAME
-        if nested:
-            table = _host(core, llc, vm, memory, table, table_writes, level - 1)
-            if table < 0:
-                return table
-        elif entry & switch:
-            nested = True
-        table = (table & FRAME) | (rights & _LOW & ~switch) | (switch if nested else 0)
-        if prefixes:
-            _keep(core.pde, core.pdpte, core.pml4e, core.pml5e, vm.asid, gva, level, table)
-        level -= 1
+    hpa = 0
+    entry = np.int64(_SWITCHED)
+    if not nested or switch & ~table:
+        nested = np.bool_(False)
+        level, table, hpa, entry = _descend(core, llc, vm, memory, gva, need, level, table, nested)
+    if entry == _SWITCHED:
+        nested = np.bool_(True)
+        level, table, hpa, entry = _descend(core, llc, vm, memory, gva, need, level, table, nested)
+    if entry in (GUEST_FAULT, NESTED_FAULT):
+        return entry
+    rights = table & entry
     translation = _frame_within(entry, gva, level)
     size = level - 1
     host_dirty = DIRTY
