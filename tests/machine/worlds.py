@@ -51,6 +51,7 @@ class World:
         vm.asid = asid << tlb.ASID_SHIFT
         vm.nested_asid = asid + NESTED_ASIDS << tlb.ASID_SHIFT
         vm.cr3, vm.levels = self.cr3, self.levels
+        pdptes = self.levels == 3 and self.mode != "npt"
         vm.nested_root, vm.nested_levels = self.nested_root, self.nested_levels
         vm.switch = bits.SWITCH if self.agile else 0
         if self.nested_levels:
@@ -58,7 +59,7 @@ class World:
             vm.nested_present, vm.nested_needed = form.present, form.needed
             vm.nested_accessed, vm.nested_dirty = form.accessed, form.dirty
             vm.table_writes = self.mode != "ept"
-        return registers, twin_vcpu.Vcpu(
+        twin = twin_vcpu.Vcpu(
             self.words,
             asid=asid,
             nested_asid=asid + NESTED_ASIDS,
@@ -68,7 +69,11 @@ class World:
             nested_root=self.nested_root,
             nested_levels=self.nested_levels,
             agile=self.agile,
+            pdptes=pdptes,
         )
+        if pdptes:
+            vm.levels, vm.pdpte[:] = 2, twin.pdptes
+        return registers, twin
 
 
 class Pair:
@@ -271,9 +276,13 @@ def make_world(
         upper = [random.choice(choices) for choices in tops]
         gva = sum(number << (12 + 9 * (level - 1)) for level, number in zip(range(5, 1, -1), upper, strict=True))
         gva += random.randrange(12) * 4096
-        gva %= bits.span(levels + 1)
+        gva %= bits.reach(levels)
         size = random.choice(guest_sizes)
-        gpa = (size * 8 + random.randrange(3)) * GIB + random.randrange(4) * bits.span(2) + random.randrange(16) * 4096
+        gpa = (
+            ((1 if nested_levels == 3 else size * 8) + random.randrange(3)) * GIB
+            + random.randrange(4) * bits.span(2)
+            + random.randrange(16) * 4096
+        )
         # descend through the guest's tables, making what is missing
         table = cr3
         for level in range(levels, 0, -1):
@@ -288,7 +297,8 @@ def make_world(
             if not entry:
                 # a whole subtree that denies something, sometimes
                 rights = TABLE if random.random() > holes / 4 else random.choice([bits.P | bits.RW, bits.P | bits.US])
-                entry = table_frame() | rights | _flags(random, 0.5, 0, bits.A)
+                flags = bits.P if level == levels == 3 else rights | _flags(random, 0.5, 0, bits.A)
+                entry = table_frame() | flags
                 words[place] = entry
             table = entry & bits.ADDRESS
         page = entry & bits.ADDRESS
@@ -297,7 +307,7 @@ def make_world(
             back(gpa, False)
         pages.append(gva)
         for _ in range(random.randrange(3) if holes else 0):  # neighbours: other parts of large pages, or nothing
-            near = (gva ^ random.choice([0x1000, 0x3000, 0x20_0000, 0x4000_0000])) % bits.span(levels + 1)
+            near = (gva ^ random.choice([0x1000, 0x3000, 0x20_0000, 0x4000_0000])) % bits.reach(levels)
             pages.append(near)
             inside = page // bits.span(level) * bits.span(level) + near % bits.span(level)
             same_page = near // bits.span(level) == gva // bits.span(level)

@@ -1,7 +1,8 @@
 """The bits of page-table entries, from the manuals.
 
-Intel SDM vol. 3A figure 5-11 and tables 5-14 to 5-20 (x86-64 paging); vol. 3C §30.3.2 (EPT); AMD APM vol. 2 §5.3.3 and
-§15.25.5 (nested paging: the same format, every nested access a user access).
+Intel SDM vol. 3A figure 5-11 and tables 5-14 to 5-20 (x86-64 paging), §5.4 (PAE: a PDPTE has no rights); vol. 3C
+§30.3.2 (EPT); AMD APM vol. 2 §5.2.3, §5.3.3 and §15.25.5 (nested paging: the same formats, every nested access a user
+access).
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ FORMATS = {
 def span(level: int) -> int:
     """Return how many bytes an entry of `level` covers."""
     return 1 << (12 + 9 * (level - 1))
+
+
+def reach(levels: int) -> int:
+    """Return how many bytes tables of so many levels translate; the root of 3 levels (PAE) has four entries."""
+    return 1 << 32 if levels == 3 else span(levels + 1)
 
 
 def index(address: int, level: int) -> int:

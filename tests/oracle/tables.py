@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.oracle.bits import ADDRESS, PS, index, span
+from tests.oracle.bits import ADDRESS, PS, P, index, span
 
 Words = dict[int, int]
 
@@ -73,6 +73,6 @@ def build(
             words[place] = entry or target // span(level) * span(level) | page | (PS if level > 1 else 0)
             return place
         if entry == 0:
-            words[place] = frames.take() | table
+            words[place] = frames.take() | (P if at == levels == 3 else table)  # a PDPTE of PAE has no rights
             return build(words, frames, root, levels, address, level, target, table, page)
     raise AssertionError("a descent ends at a leaf or at an absent entry")

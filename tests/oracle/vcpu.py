@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
-from tests.oracle.bits import ADDRESS, FORMATS, PS, RIGHTS, RW, SWITCH, US, A, D, P, index, span
+from tests.oracle.bits import ADDRESS, FORMATS, PS, RIGHTS, RW, SWITCH, US, A, D, P, index, reach, span
 from tests.oracle.core import Core
-from tests.oracle.tables import Words
+from tests.oracle.tables import Words, translate
 
 GUEST, NESTED = 0, 1
 
@@ -66,6 +66,10 @@ class Vcpu:
         Host memory: 64-bit words by hpa; what is not there is 0.
     mode : str
         native, ept, ept-ad or npt.
+    levels, nested_levels : int
+        3 to 5 each; 3 is PAE.
+    pdptes : bool
+        A load of CR3 reads the four PDPTEs of PAE tables into registers, and walks begin there.
     agile : bool
         Walks begin in shadow tables and go on in the guest's after an entry with SWITCH.
     """
@@ -82,6 +86,7 @@ class Vcpu:
         nested_root: int = 0,
         nested_levels: int = 0,
         agile: bool = False,
+        pdptes: bool = False,
     ) -> None:
         self.words = words
         self.asids = asid, nested_asid  # of what is kept by gva (VPID, PCID) and by gpa (EP4TA)
@@ -91,6 +96,7 @@ class Vcpu:
         self.levels = levels
         self.nested_root = nested_root
         self.nested_levels = nested_levels
+        self.pdptes = [self._gpa_word(cr3 + 8 * number) for number in range(4)] if pdptes else None
         self.compute = 0
         self.count: Counter[str] = Counter()
         self.refs: Counter[tuple[int, int, str]] = Counter()
@@ -99,6 +105,10 @@ class Vcpu:
         self.walk_cycles = 0
         self.order: list[tuple[int, int, int, str]] = []  # of the references: hpa, guest level, nested level, served
         self.gpa, self.code = 0, 0
+
+    def _gpa_word(self, gpa: int) -> int:
+        place = translate(self.words, self.nested_root, self.nested_levels, gpa) if self.format else (gpa, 0)
+        return self.words.get(place[0], 0) if place else 0
 
     # One reference of a walk
 
@@ -144,7 +154,7 @@ class Vcpu:
     def _longest_prefix(self, core: Core, dimension: int, levels: int, address: int) -> tuple[int, Table | None]:
         """Return (level of the table to read next, that table), from the longest prefix cached."""
         for level, sets in sorted(core.prefixes[dimension].items()):
-            if level > 4 and levels < 5:
+            if level > (2 if levels == 3 else levels):  # PDPTEs of PAE are never cached
                 continue
             prefix = address // span(level)
             table = sets.get(prefix, (self.asids[dimension], prefix))
@@ -182,6 +192,11 @@ class Vcpu:
         needed = form.needed | (RW if write else 0)
         top, table = self._longest_prefix(core, NESTED, self.nested_levels, gpa)
         table = table or Table(self.nested_root, RIGHTS)
+        if top == self.nested_levels == 3:
+            entry = self._fetch(core, table.hpa + 8 * index(gpa, 3), guest, 3)
+            if not entry & P:
+                raise ViolationError(gpa, write << 1 | (guest > 0) << 33)
+            top, table = 2, Table(entry & ADDRESS, RIGHTS)
         for level in range(top, 0, -1):
             hpa = table.hpa + 8 * index(gpa, level)
             entry = self._fetch(core, hpa, guest, level)
@@ -209,6 +224,8 @@ class Vcpu:
         level, table = self._longest_prefix(core, GUEST, self.levels, gva)
         if table is None and self.agile:  # cr3 holds the shadow's root, or that of the guest's tables and SWITCH
             table = Table(self.cr3 & ADDRESS, RIGHTS, bool(self.cr3 & SWITCH))
+        elif table is None and self.levels == 3:
+            level, table = 2, self._directory(core, gva, write, writes_tables)
         elif table is None:
             table = Table(self._table(core, self.cr3, writes_tables, level), RIGHTS)
         while True:
@@ -235,6 +252,16 @@ class Vcpu:
             )
         entry = self._mark(core, hpa, entry, A | (D if write else 0))
         return here._replace(dirty=here.dirty and bool(entry & D))
+
+    def _directory(self, core: Core, gva: int, write: bool, writes_tables: bool) -> Table:
+        """Return the page directory by the PDPTE of `gva`, from a register or from memory."""
+        if self.pdptes:
+            entry = self.pdptes[gva >> 30]
+        else:
+            entry = self._fetch(core, self._table(core, self.cr3, writes_tables, 3) + 8 * (gva >> 30), 3, 0)
+        if not entry & P:
+            raise PageFaultError(write << 1 | US)
+        return Table(self._table(core, entry & ADDRESS, writes_tables, 2), RIGHTS)
 
     def _table(self, core: Core, address: int, write: bool, guest: int) -> int:
         """Return the hpa of the guest table at `address`."""
@@ -269,7 +296,7 @@ class Vcpu:
         gva = 0
         while cursor < limit:
             address, times, kind = runs[cursor]
-            gva = address % span(self.levels + 1)
+            gva = address % reach(self.levels)
             try:
                 page = self.translate(core, gva, kind == 1)
             except (PageFaultError, ViolationError) as fault:

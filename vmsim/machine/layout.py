@@ -207,7 +207,8 @@ VM = np.dtype(
             ("asid", "i8"),  # of the address space (VPID and PCID, or ASID), shifted by tlb.ASID_SHIFT
             ("nested_asid", "i8"),  # of the nested tables (EP4TA), shifted likewise
             ("cr3", "i8"),  # gpa of the root table (hpa where there is one dimension)
-            ("levels", "i8"),
+            ("levels", "i8"),  # that a walk goes through: 2 or 3 (PAE, see pdpte), 4, 5
+            ("pdpte", "i8", (4,)),  # PAE with 2 levels: what the last load of CR3 read (SDM vol. 3A §5.4.1)
             ("switch", "i8"),  # agile paging: the bit of an entry (or of cr3) after which the walk goes on nested
             ("nested_root", "i8"),  # hpa: EPTP or nCR3
             ("nested_levels", "i8"),  # 0: one dimension

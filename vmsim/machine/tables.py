@@ -6,7 +6,7 @@ import numpy as np
 
 from vmsim.jit import kernel
 from vmsim.machine.buddy import NO_FRAME, State, allocate, free_many
-from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT
+from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT
 from vmsim.machine.memory import clear_frame, entry_at, read_word, write_word
 
 __all__ = [
@@ -137,7 +137,8 @@ def map_pages(
     tables : int64[:]
         Frame numbers to make tables of, as they are needed; enough of them, and backed.
     table_bits, page_bits : int
-        Bits of the entries besides the address (LARGE is added here).
+        Bits of the entries besides the address (LARGE is added here). The root of 3 levels is PAE's, whose entries
+        have no rights: they are present and no more (SDM vol. 3A table 5-8; AMD APM vol. 2 figure 5-10).
 
     Returns
     -------
@@ -168,7 +169,7 @@ def map_pages(
                     used += 1
                     table = frame << PAGE_SHIFT
                     clear_frame(memory, host_address(memory, nested_root, nested_levels, table))
-                    write_word(memory, hpa, table | table_bits)
+                    write_word(memory, hpa, table | (PRESENT if level == 3 == levels else table_bits))
                     frames[frame].state = State.TABLE
                     frames[frame].rmap = gpa
                 else:

@@ -116,7 +116,7 @@ def run(cores, number, llc, vms, memory, address, count, kind, cursor, limit, bu
     size = len(words) // len(cores)
     words = words[number * size : (number + 1) * size]
     vm = vms[0]
-    mask = (1 << (12 + 9 * vm.levels)) - 1
+    mask = (1 << (12 + 9 * vm.levels)) - 1 if vm.levels > 3 else (1 << 32) - 1
     asid = vm.asid
     compute = vm.compute
     data_caches = core.data_caches != 0

@@ -47,7 +47,7 @@ _RIGHTS = WRITE | USER
 def _start(pde, pdpte, pml4e, pml5e, counts, asid, levels, root, address):
     """Return (level, table) to begin a walk with: below the longest prefix cached, else the root.
 
-    A cache that a core lacks has no sets, which the compiler knows.
+    A cache that a core lacks has no sets, which the compiler knows. PDPTEs of PAE tables are in none of them.
     """
     if len(pde) > 0:
         prefix = address >> 21
@@ -55,13 +55,13 @@ def _start(pde, pdpte, pml4e, pml5e, counts, asid, levels, root, address):
         counts[2, np.uint64(table != MISS)] += 1
         if table != MISS:
             return 1, table
-    if len(pdpte) > 0:
+    if len(pdpte) > 0 and levels > 3:
         prefix = address >> 30
         table = lookup(pdpte[np.uint64(prefix & (len(pdpte) - 1))], asid | prefix)
         counts[3, np.uint64(table != MISS)] += 1
         if table != MISS:
             return 2, table
-    if len(pml4e) > 0:
+    if len(pml4e) > 0 and levels > 3:
         prefix = address >> 39
         table = lookup(pml4e[np.uint64(prefix & (len(pml4e) - 1))], asid | prefix)
         counts[4, np.uint64(table != MISS)] += 1
@@ -206,6 +206,14 @@ def nested_walk(core, llc, vm, memory, gpa, write, guest):
             gpa,
         )
     need = vm.nested_needed | (WRITE if write else 0)
+    if level == 3 and vm.nested_levels == 3:  # PAE: a PDPTE has neither rights nor an accessed flag
+        entry = _fetch_kept(core, llc, vm, memory, entry_at(table & FRAME, gpa, level), present, level, guest, level)
+        if entry & present == 0:
+            vm.fault_gpa = gpa
+            vm.fault_code = (CODE_WRITE if write else 0) | (CODE_WALKING if guest else 0)
+            return NESTED_FAULT
+        table = (entry & FRAME) | _LOW
+        level = 2
     while True:
         hpa = entry_at(table & FRAME, gpa, level)
         entry = _fetch(core, llc, vm, memory, plain, hpa, present, level, guest, level)
@@ -341,14 +349,27 @@ def guest_walk(core, llc, vm, memory, gva, write):
         level, table = _start(core.pde, core.pdpte, core.pml4e, core.pml5e, vm.pwc[GUEST], vm.asid, level, table, gva)
     if table == MISS:
         table = vm.cr3
-        if nested and switch == 0:
+        if nested and switch == 0 and level > 2:
             table = _host(core, llc, vm, memory, table, vm.table_writes != 0, level)
             if table < 0:
                 return table
+        if level < 4:  # PAE: the PDPTEs are in memory or, and the walk has two levels, in registers
+            entry = vm.pdpte[gva >> 30]
+            if level == 3:
+                hpa = entry_at(table & FRAME, gva, level)
+                entry = _fetch_kept(core, llc, vm, memory, hpa, np.int64(PRESENT), level, level, np.int64(0))
+            if entry & PRESENT == 0:
+                return _guest_fault(vm, gva, entry, write, False)
+            level = 2
+            table = entry & FRAME
+            if nested:
+                table = _host(core, llc, vm, memory, table, vm.table_writes != 0, level)
+                if table < 0:
+                    return table
         table |= _LOW & ~switch
     need = PRESENT | USER | (WRITE if write else 0)
-    hpa = 0
     entry = np.int64(_SWITCHED)
+    hpa = 0
     if not nested or switch & ~table:
         nested = np.bool_(False)
         level, table, hpa, entry = _descend(core, llc, vm, memory, gva, need, level, table, nested)
