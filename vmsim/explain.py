@@ -12,12 +12,26 @@ from numpy.typing import NDArray
 from vmsim.errors import InputError
 from vmsim.hardware import Hardware
 from vmsim.machine.caches import Served
-from vmsim.machine.formats import ACCESSED, DIRTY, EPT, FRAME, LARGE, NPT, PRESENT, SWITCH, USER, WRITE, NestedFormat
+from vmsim.machine.formats import (
+    ACCESSED,
+    DIRTY,
+    EPT,
+    FRAME,
+    LARGE,
+    NPT,
+    PRESENT,
+    SWITCH,
+    USER,
+    WRITE,
+    NestedFormat,
+    reach,
+)
 from vmsim.machine.layout import Count, make_vm
 from vmsim.machine.sets import EMPTY
 from vmsim.machine.tlb import ASID_SHIFT
 from vmsim.machine.vcpu import Reason, run
 from vmsim.scenario import Cpu
+from vmsim.scenario.tables import PAE_HOST
 from vmsim.units import PAGE, PAGE_ORDER, PageSize
 
 __all__ = ["Reference", "Walk", "WalkMode", "explain"]
@@ -119,7 +133,8 @@ def explain(
     mode : {"native", "ept", "npt", "agile"}
         In native mode, `host_levels` and `host_page` mean nothing.
     guest_levels, host_levels : int, optional
-        4 or 5.
+        3 (PAE), 4 or 5. A PAE guest's first level is in registers, but for npt, where walks read it; nested tables of
+        3 levels are npt's alone.
     guest_page, host_page : {"4K", "2M", "1G"}, optional
         Size of the page that maps the address, in the guest's tables and in the nested ones.
     switch : int, optional
@@ -133,8 +148,9 @@ def explain(
     Raises
     ------
     InputError
-        There is no level to switch to.
+        There is no level to switch to, or PAE cannot do this.
     """
+    _check_pae(mode, guest_levels, host_levels, guest_page, host_page)
     if mode == "agile" and not (switch == 0 or PAGE_ORDER[guest_page] // 9 < switch <= guest_levels + 1):
         lowest = PAGE_ORDER[guest_page] // 9 + 1
         raise InputError(
@@ -147,11 +163,14 @@ def explain(
         form = NPT if mode == "npt" or (mode == "agile" and cpu.vendor == "amd") else EPT(ad_bits=cpu.ept_ad)
         memory = _NestedMemory(machine, form, host_levels, host_page)
     order = PAGE_ORDER[guest_page]
-    gva = _GVA & ((1 << (12 + 9 * guest_levels)) - 1)
+    gva = _GVA & (reach(guest_levels) - 1)
     root, page = memory.new_page(0), memory.new_page(order, gva)
     machine.vm["levels"], machine.vm["cr3"] = guest_levels, root
     leaf = page | _RIGHTS | DIRTY | _large(order)
     _map(machine.memory, (root, guest_levels, order // 9 + 1), gva, leaf, _RIGHTS, memory.new_page, memory.hpa)
+    if guest_levels == 3 and mode != "npt":
+        machine.vm["levels"] = 2
+        machine.vm["pdpte"] = [machine.memory[memory.hpa(root) // 8 + number] for number in range(4)]
     lowest = guest_levels + 1
     if mode == "agile" and switch <= guest_levels:
         lowest = switch + 1
@@ -161,6 +180,22 @@ def explain(
     cold = machine.walk(gva, lowest)
     machine.empty_tlbs()
     return cold, machine.walk(gva, lowest)
+
+
+def _check_pae(mode: WalkMode, guest_levels: int, host_levels: int, guest_page: PageSize, host_page: PageSize) -> None:
+    """Refuse what tables of 3 levels cannot do."""
+    if mode == "agile" and guest_levels == 3:
+        raise InputError("guest levels: found 3 (PAE); agile walks have 4 or 5. Expected one of them, or another mode.")
+    if mode != "native" and host_levels == 3:
+        if mode != "npt":
+            raise InputError(f"host levels: found 3 (PAE), which {mode} has not; expected 4 or 5, or mode npt.")
+        if guest_levels != 3:
+            raise InputError(
+                f"host levels: found 3 (PAE) with {guest_levels} of the guest; {PAE_HOST}; expected 3 of both."
+            )
+    for what, levels, page in (("guest", guest_levels, guest_page), ("host", host_levels, host_page)):
+        if levels == 3 and page == "1G":
+            raise InputError(f"{what} page: found 1G, which PAE tables (3 levels) have not; expected 4K or 2M.")
 
 
 class _Machine:
@@ -243,9 +278,10 @@ class _NestedMemory(_Memory):
     def new_page(self, order: int = 0, offset: int = 0) -> int:
         # A root entry for each page, in a cache line of its own as far as the 52 bits of a gpa allow that.
         number = len(self._backed) + 1
-        part = number << (42 if self._levels == 4 else 48)
+        shift = {3: 30, 4: 42, 5: 48}[self._levels]
         size = PAGE << order
-        gpa = (part | number * _SPREAD & ((1 << 39) - 1)) & ~(size - 1)
+        gpa = (number << shift | number * _SPREAD & ((1 << min(shift, 39)) - 1)) & ~(size - 1)
+        gpa %= reach(self._levels)  # PAE: a PAE guest has four pages to walk for, and that has four root entries
         used = (gpa | offset & (size - 1)) & ~(PAGE - 1)
         host_size = PAGE << self._order
         hpa = self.machine.take(self._order)
@@ -317,5 +353,5 @@ def _map(
             memory[place] = entry
             return
         if not memory[place]:
-            memory[place] = new_table() | table_bits
+            memory[place] = new_table() | (PRESENT if level == 3 == levels else table_bits)  # PAE's have no rights
         table = int(memory[place]) & FRAME

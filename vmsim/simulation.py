@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from vmsim.clock import Clock
+from vmsim.errors import InputError
 from vmsim.guest.frames import GuestMemoryError
 from vmsim.hardware import Hardware
 from vmsim.host.memory import HostMemory
@@ -20,6 +21,8 @@ from vmsim.monitor.tdp import BackingError
 from vmsim.record.messages import MessageLog
 from vmsim.record.outcome import Ending, Outcome, Transfer
 from vmsim.scenario import Scenario
+from vmsim.scenario.tables import PAE_END
+from vmsim.scenario.vm import Vm
 from vmsim.units import format_size
 from vmsim.virtual_machine import Progress, VirtualMachine
 from vmsim.workloads import Stream, open_stream
@@ -79,10 +82,10 @@ class Simulation:
         self.scheduler = Scheduler(self.env, scenario.host.cores)
         self.transfers: list[Transfer] = []
         self.messages = MessageLog()
-        self.vms = [
-            VirtualMachine(self, spec, stream, progress)
-            for spec, stream in zip(scenario.vms, streams or self._streams(), strict=True)
-        ]
+        self.vms = []
+        for spec, stream in zip(scenario.vms, streams or self._streams(), strict=True):
+            _check_reach(spec, stream)
+            self.vms.append(VirtualMachine(self, spec, stream, progress))
         self.env.process(reclaimer(self.env, self.host, [vm.pool for vm in self.vms if vm.pool]))
 
     def run(self) -> Outcome:
@@ -164,6 +167,17 @@ class Simulation:
             f"Suspended for good: {', '.join(stuck)}. Give the host more memory, or the VMs less."
         )
         return Ending(self.env.cycle, vm.spec.name, f"{asked.frames} pages", message)
+
+
+def _check_reach(spec: Vm, stream: Stream) -> None:
+    """Refuse addresses that a PAE guest has not."""
+    starts, lengths = stream.footprint() if spec.guest_levels == 3 else ((), ())
+    end = max((int(start + length) for start, length in zip(starts, lengths, strict=True)), default=0)
+    if end > PAE_END:
+        raise InputError(
+            f"VM {spec.name}: its workload touches addresses up to {end - 1:#_x}, and a guest of 3 levels (PAE) gives "
+            f"its programs the first 3GiB. Expected a trace of a 32-bit program, or guest_levels = 4."
+        )
 
 
 def _seed(seed: int, index: int) -> int:

@@ -65,7 +65,7 @@ class VirtualMachine:
         self.spec = spec
         self.stream = stream
         self.registers = make_vm()
-        self.registers["levels"] = spec.guest_levels
+        self.registers["levels"] = 2 if spec.pdpte_registers else spec.guest_levels
         self.registers["compute"] = spec.workload.compute
         self.spaces = simulation.tags.spaces(
             self.registers,

@@ -58,6 +58,7 @@ class Script:
     name: str = "script"
     chunk: int = 1 << 16
     pid: int = 1  # whose the operations are: changed by a switch
+    base: int = BASE
 
     @property
     def accesses(self) -> int:
@@ -74,7 +75,7 @@ class Script:
         return sorted({step[1] for step in self.steps if step[0] == "touch"})
 
     def footprint(self) -> tuple[np.ndarray, np.ndarray]:
-        starts = np.array([BASE + page * PAGE for page in self.pages], np.int64)
+        starts = np.array([self.base + page * PAGE for page in self.pages], np.int64)
         return starts, np.full(len(starts), PAGE, np.int64)
 
     def chunks(self) -> Iterator[Chunk]:
@@ -83,17 +84,17 @@ class Script:
         self.pid = 1
         for step in self.steps:
             if step[0] == "touch":
-                runs.append((BASE + step[1] * PAGE, step[3] if len(step) > 3 else 1, step[2]))
+                runs.append((self.base + step[1] * PAGE, step[3] if len(step) > 3 else 1, step[2]))
             elif step[0] == "compute":
                 events.append(Event(len(runs), Op.COMPUTE, 1, 0, 0, step[1]))
             elif step[0] in ("map", "unmap", "protect"):
                 rights = step[3] if len(step) > 3 else 3 if step[0] == "map" else 0
-                region = BASE + step[1] * PAGE, step[2] * PAGE
+                region = self.base + step[1] * PAGE, step[2] * PAGE
                 events.append(Event(len(runs), Op[step[0].upper()], self.pid, *region, rights))
             elif step[0] == "by":
                 self.pid = step[1]
             elif step[0] == "brk":
-                events.append(Event(len(runs), Op.BRK, self.pid, BASE + step[1] * PAGE, 0, 0))
+                events.append(Event(len(runs), Op.BRK, self.pid, self.base + step[1] * PAGE, 0, 0))
             elif step[0] == "fork":
                 events.append(Event(len(runs), Op.FORK, self.pid, 0, 0, step[1]))
             else:  # of a process: switch to it, or its exit or exec

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from vmsim.explain import Walk, WalkMode
     from vmsim.units import PageSize
 
-_LEVELS = click.IntRange(4, 5)
+_LEVELS = click.IntRange(3, 5)
 _PAGE = click.Choice(["4K", "2M", "1G"])
 _CPUS: Final = {"native": "skylake-x", "ept": "skylake-x", "npt": "zen4", "agile": "skylake-x"}
 
 
 @click.command()
 @click.option("--mode", type=click.Choice([*_CPUS]), default="ept", show_default=True)
-@click.option("--guest-levels", type=_LEVELS, default=4, show_default=True, help="Levels of the guest's tables.")
-@click.option("--host-levels", type=_LEVELS, help="Levels of the nested tables.  [default: 4]")
+@click.option("--guest-levels", type=_LEVELS, default=4, show_default=True, help="Levels of its tables; 3: PAE.")
+@click.option("--host-levels", type=_LEVELS, help="Levels of the nested tables; 3: PAE, npt only.  [default: 4]")
 @click.option("--guest-page", type=_PAGE, default="4K", show_default=True, help="Page that maps the address.")
 @click.option("--host-page", type=_PAGE, help="Page that maps guest memory.  [default: 4K]")
 @click.option(
@@ -64,7 +64,8 @@ def command(
         host_page=host_page or "4K",
         switch=switch,
     )
-    has = mode in cpu.modes and {guest_levels, host_levels or guest_levels} <= {*cpu.levels}  # no CPU has agile walks
+    levels = {guest_levels, host_levels or guest_levels}
+    has = mode in cpu.modes and levels <= {3, *cpu.levels}  # all have PAE, in legacy mode; none has agile walks
     about = {
         "cpu": cpu.name,
         "what_if": not has,
@@ -112,6 +113,8 @@ def _print(about: dict[str, Any], cold: Walk, warm: Walk) -> None:
 
     nested = about["mode"] != "native"
     tables = f"{about['guest_levels']} levels, a {about['guest_page']} page"
+    if about["guest_levels"] == 3 and about["mode"] != "npt":
+        tables += " (PAE: the first level is in registers)"
     if nested:
         tables += f"; nested: {about['host_levels']} levels, {about['host_page']} pages"
     what_if = f" (what-if: {about['cpu']} cannot do this)" if about["what_if"] else ""

@@ -111,7 +111,7 @@ class PageTables:
     frames : Frames
         Where tables come from.
     levels : int
-        Of the guest's tables, 4 or 5.
+        Of the guest's tables, 3 (PAE) to 5.
     costs : Cost
         Cycles of the kernel's work.
     """
@@ -131,7 +131,25 @@ class PageTables:
         frame = yield from self.frames.allocate_table(vcpu)
         root = frame << PAGE_SHIFT
         yield from self.mmu.clear(vcpu, root, 0, table=True)
+        if self.levels == 3:
+            yield from self._make_directories(vcpu, root)
         return root
+
+    def _make_directories(self, vcpu: Vcpu, root: int) -> Process:
+        """Give a PAE root its four page directories, for good.
+
+        Processors may keep its entries in registers until CR3 is loaded again (Linux arch/x86/mm/pgtable.c,
+        PREALLOCATED_PMDS).
+        """
+        places = root + 8 * np.arange(4)
+        entries = np.empty(4, np.int64)
+        for number, place in enumerate(places):
+            frame = yield from self.frames.allocate_table(vcpu)
+            vcpu.owe("guest_fault", self._table_cycles)
+            yield from self.mmu.clear(vcpu, frame << PAGE_SHIFT, 0, table=True)
+            self.frames.frames["rmap"][frame] = place
+            entries[number] = frame << PAGE_SHIFT | PRESENT  # it has no rights to give
+        yield from self.mmu.write(vcpu, places, entries)
 
     def map_at_once(self, root: int, gva: int, level: int, page: int, bits: int) -> bool:
         """Map a page as `map` does, if nothing traps and no table is missing: nearly always, on hardware."""

@@ -161,8 +161,10 @@ class HardwareMmu:
         yield
 
     def load_root(self, vcpu: Vcpu, root: int, space: int, *, keep: bool) -> Process:
-        """Point CR3 to `root`."""
+        """Point CR3 to `root`; where PDPTEs of PAE are kept in registers, that loads them."""
         self.registers["cr3"] = root
+        if self.registers["levels"] == 2:
+            self.registers["pdpte"] = yield from self.read(vcpu, root + 8 * np.arange(4))
         self.spaces.load(space, keep=keep)
         return
         yield

@@ -15,7 +15,7 @@ from vmsim.guest.frames import Vcpu
 from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.regions import Regions
 from vmsim.guest.sharing import Sharing
-from vmsim.machine.formats import ACCESSED, PAGE_SHIFT, PRESENT, WRITE
+from vmsim.machine.formats import ACCESSED, PAGE_SHIFT, PRESENT, WRITE, reach
 from vmsim.scenario.cpu import Cost
 
 __all__ = ["AddressSpaces", "Space"]
@@ -56,7 +56,7 @@ class AddressSpaces:
         self.frames = frames
         self.sharing = sharing
         self.costs = costs
-        self.end = span(tables.levels + 1)
+        self.end = reach(tables.levels)
         self.loaded: Space | None = None  # the one that CR3 holds
 
     def unmap(self, vcpu: Vcpu, space: Space, first: int, limit: int) -> Process:

@@ -32,6 +32,7 @@ __all__ = [
     "WRITE",
     "NestedFormat",
     "PageSize",
+    "reach",
 ]
 
 PAGE_SHIFT = 12
@@ -74,6 +75,11 @@ class PageSize(IntEnum):
     SIZE_4K = 0
     SIZE_2M = 1
     SIZE_1G = 2
+
+
+def reach(levels: int) -> int:
+    """Return how many bytes tables of so many levels translate; the root of 3 levels, PAE, has four entries."""
+    return 1 << 32 if levels == 3 else 1 << (PAGE_SHIFT + 9 * levels)
 
 
 class NestedFormat(NamedTuple):

@@ -285,6 +285,9 @@ class Scenario(Document):
             if group.agile.interval.cycles(self.cpu.frequency) < 1:
                 text = f"{group.agile.interval} is less than one cycle of {self.cpu.name}"
                 yield Problem((*here, "agile", "interval"), text)
+            if group.mode == "auto":
+                for key, text in group.pae_problems(self._mode_of(group)):
+                    yield Problem((*here, *key), text)
             if self.host.what_if:
                 continue
             if group.mode in HARDWARE_MODES and group.mode not in self.cpu.modes:
@@ -302,7 +305,7 @@ class Scenario(Document):
                 yield Problem((*here, "mode"), text)
             nested = {"host_levels": group.host_levels} if not group.bare else {}
             for key, levels in {"guest_levels": group.guest_levels, **nested}.items():
-                if levels not in self.cpu.levels:
+                if levels not in (3, *self.cpu.levels):  # every x86-64 CPU has PAE, in legacy mode
                     text = f"{self.cpu.name} has no {levels}-level paging; host.what_if = true allows it anyway"
                     yield Problem((*here, key), text)
 

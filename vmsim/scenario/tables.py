@@ -23,6 +23,8 @@ from vmsim.units import PAGE, PAGE_BYTES, format_decimal, format_size, is_canoni
 
 __all__ = [
     "MAX_MEMORY",
+    "PAE_END",
+    "PAE_HOST",
     "Host",
     "Pool",
     "PoolOverride",
@@ -32,6 +34,9 @@ __all__ = [
 ]
 
 MAX_MEMORY: Final = 4 << 40
+PAE_END: Final = 3 << 30  # where a 32-bit guest's programs end (Linux's default split, VMSPLIT_3G)
+# KVM offers long mode to guests on 64-bit hosts only (arch/x86/kvm/cpuid.c).
+PAE_HOST: Final = "a host that is itself in PAE mode runs no 64-bit guests"
 _NAME: Final = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$"
 _PERCENT: Final = re.compile(r"([0-9]{1,2}(?:\.[0-9]{1,9})?)\s*%")
 _WARMUP_HELP: Final = 'write a share below 100 % such as "10%", or a number of accesses of each VM'
@@ -158,8 +163,8 @@ class VmGroup(Model):
     populate: Literal["lazy", "eager"] = Field(
         default="lazy", description="lazy: one fault for each page. eager: backed before the clock starts."
     )
-    guest_levels: Literal[4, 5] = Field(default=4, description="Depth of the guest's page tables.")
-    host_levels: Literal[4, 5] = Field(default=4, description="Depth of the nested page tables.")
+    guest_levels: Literal[3, 4, 5] = Field(default=4, description="Depth of the guest's page tables; 3: PAE.")
+    host_levels: Literal[3, 4, 5] = Field(default=4, description="Depth of the nested page tables; 3: PAE, npt only.")
     tags: Literal["none", "vpid", "asid"] | None = Field(
         default=None, description="What tells its TLB entries from others'. Default: vpid on Intel CPUs, asid on AMD's."
     )
@@ -200,10 +205,32 @@ class VmGroup(Model):
         if self.dirty_log.method != "none" and self.mode not in ("ept", "npt", "auto"):
             text = f"the dirty log is of nested tables, modes ept and npt; mode {self.mode} has none that are logged"
             yield Problem(("dirty_log", "method"), text)
+        if self.mode != "auto":
+            yield from self.pae_problems(self.mode)
         if not self.dirty_log.every.amount:
             yield Problem(("dirty_log", "every"), "no time between two readings; expected more than 0")
         if isinstance(self.workload, Generator):
             yield from self._region_problems(self.workload)
+
+    def pae_problems(self, mode: Mode) -> Iterator[Problem]:
+        """Yield what tables of 3 levels cannot do in `mode`, which the CPU chooses where it is auto."""
+        if self.guest_levels == 3 and mode not in ("native", "ept", "npt"):
+            text = f"mode {mode} has no PAE guests (3 levels), only native, ept and npt have; expected 4 or 5"
+            yield Problem(("guest_levels",), text)
+        if self.guest_levels == 3 and self.guest_page == "1G":
+            yield Problem(("guest_page",), "PAE tables (guest_levels = 3) map no pages of 1G; expected 4K or 2M")
+        if self.host_levels == 3 and not self.bare:
+            if mode != "npt":
+                text = f"mode {mode} has no nested tables of 3 levels (PAE), only npt has; expected 4 or 5"
+                yield Problem(("host_levels",), text)
+            elif self.guest_levels != 3:
+                text = f"nested PAE tables (host_levels = 3) with guest_levels = {self.guest_levels}: {PAE_HOST}"
+                yield Problem(("host_levels",), f"{text}; expected 3 of both")
+            if self.host_page == "1G":
+                yield Problem(("host_page",), "PAE tables (host_levels = 3) map no pages of 1G; expected 4K or 2M")
+            if self.memory > 1 << 32:
+                text = f"nested PAE tables (host_levels = 3) reach 4GiB, and memory is {format_size(self.memory)}"
+                yield Problem(("memory",), text)
 
     def _page_problems(self) -> Iterator[Problem]:
         guest, host = PAGE_BYTES[self.guest_page], PAGE_BYTES[self.host_page]
@@ -237,6 +264,14 @@ class VmGroup(Model):
             yield Problem(("workload", "footprint"), f"footprint > memory of the VM ({sizes})")
         bits = 48 if self.guest_levels == 4 else 57
         last = workload.base + workload.footprint - 1
+        if self.guest_levels == 3:
+            if last >= PAE_END:
+                text = (
+                    f"a guest of 3 levels gives its programs the first 3GiB, and the region ends at {last:#_x}; "
+                    f"expected a lower base, such as 0x1000_0000, or a smaller footprint"
+                )
+                yield Problem(("workload", "base"), text)
+            return
         wrong = next((a for a in (workload.base, last) if not is_canonical(a, bits)), None)
         if wrong is not None:
             text = f"{wrong:#_x} is not a canonical {bits}-bit address"

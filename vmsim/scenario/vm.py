@@ -89,6 +89,15 @@ class Vm:
         return bare(self.mode, self.paired)
 
     @property
+    def pdpte_registers(self) -> bool:
+        """Whether the processor keeps the PDPTEs of the guest's PAE tables in registers.
+
+        A load of CR3 fills them (Intel SDM vol. 3A §5.4.1, vol. 3C §28.3.1 under EPT); with AMD's nested paging walks
+        read them from memory (APM vol. 2 §15.25).
+        """
+        return self.guest_levels == 3 and self.mode != "npt"
+
+    @property
     def guest_order(self) -> int:
         """Order of `guest_page`: 0, 9 or 18."""
         return PAGE_ORDER[self.guest_page]
