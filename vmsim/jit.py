@@ -38,9 +38,10 @@ _NO_ENTRY: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": Tru
 
 @cache
 def jitted_sources() -> tuple[Path, ...]:
-    """Return the files of the package that define kernels, sorted."""
+    """Return the files of the package that define kernels, or what numba is to make of a call in them, sorted."""
     root = Path(__file__).parent
-    return tuple(path for path in sorted(root.rglob("*.py")) if b"vmsim.jit import" in path.read_bytes())
+    marks = b"vmsim.jit import", b"numba.extending import"
+    return tuple(path for path in sorted(root.rglob("*.py")) if any(mark in path.read_bytes() for mark in marks))
 
 
 @cache

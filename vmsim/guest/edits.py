@@ -145,7 +145,7 @@ class PageTables:
         entries = np.empty(4, np.int64)
         for number, place in enumerate(places):
             frame = yield from self.frames.allocate_table(vcpu)
-            vcpu.owe("guest_fault", self._table_cycles)
+            vcpu.owe("guest_fault", self.table_cycles)
             yield from self.mmu.clear(vcpu, frame << PAGE_SHIFT, 0, table=True)
             self.frames.frames["rmap"][frame] = place
             entries[number] = frame << PAGE_SHIFT | PRESENT  # it has no rights to give

@@ -14,6 +14,7 @@ from vmsim.machine.layout import Count, Keyed
 from vmsim.machine.sets import MISS, fill, lookup
 from vmsim.machine.tlb import drop_page, fill_large, lookup_large, set_at, tag_of
 from vmsim.machine.walker import GUEST_FAULT, guest_walk
+from vmsim.machine.words import words_of
 
 __all__ = ["Reason", "run"]
 
@@ -112,9 +113,7 @@ def run(cores, number, llc, vms, memory, address, count, kind, cursor, limit, bu
         gva, gpa (-1 for a guest's page fault) and error code.
     """
     core = cores[number]
-    words = cores.view(np.int64)
-    size = len(words) // len(cores)
-    words = words[number * size : (number + 1) * size]
+    words = words_of(core)
     vm = vms[0]
     mask = (1 << (12 + 9 * vm.levels)) - 1 if vm.levels > 3 else (1 << 32) - 1
     asid = vm.asid

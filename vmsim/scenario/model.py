@@ -286,8 +286,8 @@ class Scenario(Document):
                 text = f"{group.agile.interval} is less than one cycle of {self.cpu.name}"
                 yield Problem((*here, "agile", "interval"), text)
             if group.mode == "auto":
-                for key, text in group.pae_problems(self._mode_of(group)):
-                    yield Problem((*here, *key), text)
+                for problem in group.pae_problems(self._mode_of(group)):
+                    yield Problem((*here, *problem.path), problem.text)
             if self.host.what_if:
                 continue
             if group.mode in HARDWARE_MODES and group.mode not in self.cpu.modes:
