@@ -6,6 +6,7 @@ are enumerated entry by entry, what the hardware caches is compared with what tw
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,9 @@ from vmsim.monitor.agile import Agile
 from vmsim.monitor.paired_check import difference, frames_of_tables
 from vmsim.monitor.shadow import Shadow
 from vmsim.monitor.shadow_check import problems_of
+from vmsim.monitor.software import SoftwareMonitor
+from vmsim.monitor.vkernel import Vkernel
+from vmsim.monitor.vkernel_check import problems_of_maps
 
 if TYPE_CHECKING:
     from vmsim.simulation import Simulation
@@ -125,7 +129,7 @@ class _Checker:
                 owned = int((frames["owner"] == vm.spec.index).sum())
                 known = reached_frames[vm.spec.index]
                 known += len(vm.pool.pages) if vm.pool else len(vm.frames.ready)
-                known += vm.monitor.frames_held if isinstance(vm.monitor, Shadow) else 0
+                known += vm.monitor.frames_held if isinstance(vm.monitor, SoftwareMonitor) else 0
                 known += sum(len(frames_of_tables(self.memory, root, *shape)) for root, _, *shape in vm.pairs)
                 if owned != known:
                     self.fail(f"conservation: {owned - known} frames of {vm.spec.name} are neither mapped nor free")
@@ -180,7 +184,7 @@ class _Checker:
         holders: Holders = dict.fromkeys(range(1, tags.given + 1))
         for asid, (index, space) in tags.holders(core).items():
             vm = living.get(index)
-            if vm is None or (isinstance(vm.monitor, Shadow) and vm.monitor.stale):
+            if vm is None or (isinstance(vm.monitor, SoftwareMonitor) and vm.monitor.stale):
                 continue
             if space == vm.spaces.space:
                 holders[asid] = vm
@@ -203,7 +207,7 @@ class _Checker:
             check_guest(vm, self.memory, self.fail)
 
     def _nested(self, vm: VirtualMachine) -> tuple[int, int]:
-        if isinstance(vm.monitor, Shadow):
+        if isinstance(vm.monitor, SoftwareMonitor):
             return vm.monitor.memory_root
         registers = vm.registers[0]
         return int(registers["nested_root"]), int(registers["nested_levels"])
@@ -211,16 +215,22 @@ class _Checker:
     def shadows(self) -> None:
         """A shadow gives guest∘host wherever it is in step, reaches its VM's frames only, and is the VM's to free."""
         for vm in self._living():
+            problems: Iterable[str] = ()
             if isinstance(vm.monitor, Shadow):
-                for wrong in problems_of(vm.monitor, self.host.frames):
-                    self.fail(f"{wrong}, in {vm.spec.name}")
+                problems = problems_of(vm.monitor, self.host.frames)
+            elif isinstance(vm.monitor, Vkernel):
+                spaces = (process.space for process in vm.kernel.processes.values())
+                roots = {space.root for space in spaces if not (space.stale or vm.monitor.stale)}
+                problems = problems_of_maps(vm.monitor, self.host.frames, roots)
+            for wrong in problems:
+                self.fail(f"{wrong}, in {vm.spec.name}")
 
     def _resolve(self, vm: VirtualMachine, gva: int) -> int:
         return int(_resolve(self.memory, vm.kernel.root, vm.spec.guest_levels, *self._nested(vm), gva))
 
     def _table(self, vm: VirtualMachine | None, table: int, level: int, wanted: int, address: int) -> int:
         """Return the hpa of the table of level `wanted` on the way to `address`; guest tables are found by gpa."""
-        nested = self._nested(vm) if vm and not isinstance(vm.monitor, Shadow) else (0, 0)
+        nested = self._nested(vm) if vm and not isinstance(vm.monitor, SoftwareMonitor) else (0, 0)
         if vm and isinstance(vm.monitor, Agile):
             return self._agile_table(vm, table, level, wanted, address)
         while level > wanted:

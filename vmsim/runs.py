@@ -14,6 +14,7 @@ from vmsim.machine.serve import BACKING, NEVER, run_and_serve
 from vmsim.machine.serve_shadow import NONE, run_and_serve_shadow
 from vmsim.machine.vcpu import run
 from vmsim.monitor.shadow import Shadow
+from vmsim.monitor.software import SoftwareMonitor
 from vmsim.monitor.tdp import Tdp, Vcpu
 from vmsim.workloads import Chunk
 
@@ -58,7 +59,7 @@ class Runs:
         registers: NDArray[Any],
         vcpu: Vcpu,
         kernel: GuestKernel,
-        monitor: Tdp | Shadow | None,
+        monitor: Tdp | SoftwareMonitor | None,
         *,
         serve: bool,
     ) -> None:
@@ -87,6 +88,7 @@ class Runs:
         if not self.serves:
             return Run(*run(hardware.cores, core, hardware.llc, *accesses))
         kernel, monitor = self.kernel, self.monitor
+        assert monitor is None or isinstance(monitor, Tdp | Shadow)
         given = self._target, self._cores[core], self._llc, *accesses, vcpu.slack, *kernel.served
         if isinstance(monitor, Shadow):
             ended = run_and_serve_shadow(*given, *monitor.served)

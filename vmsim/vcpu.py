@@ -24,7 +24,9 @@ from vmsim.machine.vcpu import Reason
 from vmsim.monitor.agile import Agile
 from vmsim.monitor.dirty import LoggedTdp
 from vmsim.monitor.shadow import Shadow
+from vmsim.monitor.software import SoftwareMonitor
 from vmsim.monitor.tdp import Tdp
+from vmsim.monitor.vkernel import Vkernel
 from vmsim.runs import Runs
 from vmsim.workloads import Chunk, Event, Op, Stream
 
@@ -146,14 +148,14 @@ class Vcpu:
         self._core = -1
 
     def replay(
-        self, kernel: GuestKernel, monitor: Tdp | Shadow | None, pauses: list[int], paused: Callable[[], None]
+        self, kernel: GuestKernel, monitor: Tdp | SoftwareMonitor | None, pauses: list[int], paused: Callable[[], None]
     ) -> Process:
         """Make every access of the stream, and the operations between them.
 
         Parameters
         ----------
-        kernel, monitor : GuestKernel, Tdp, Shadow or None
-            Who handles page faults and who violations; a shadow monitor takes the page faults first.
+        kernel, monitor : GuestKernel, Tdp, SoftwareMonitor or None
+            Who handles page faults and who violations; a monitor in software takes the page faults first.
         pauses : list of int
             Numbers of accesses, ascending, after which `paused` is called.
         """
@@ -183,7 +185,13 @@ class Vcpu:
         return min(limit, position + int(np.searchsorted(made, pauses[0] - self.done)) + 1)
 
     def _access(
-        self, runs: Runs, chunk: Chunk, cursor: int, limit: int, kernel: GuestKernel, monitor: Tdp | Shadow | None
+        self,
+        runs: Runs,
+        chunk: Chunk,
+        cursor: int,
+        limit: int,
+        kernel: GuestKernel,
+        monitor: Tdp | SoftwareMonitor | None,
     ) -> Process:
         runs.expect(int(chunk.address[cursor]))
         while cursor < limit:
@@ -199,7 +207,7 @@ class Vcpu:
             reason, cursor, cycles, gva, gpa, code, status, value = runs(self._core, chunk, cursor, limit, budget)
             self.owed += cycles
             if reason == _GUEST_FAULT:
-                if not isinstance(monitor, Shadow):
+                if not isinstance(monitor, SoftwareMonitor):
                     yield from kernel.page_fault(self, gva, code)
                 elif (yield from monitor.page_fault(self, gva, code, int(chunk.count[cursor]), status, value)):
                     self._count_made(int(chunk.count[cursor]), chunk.kind[cursor] == _WRITE)
@@ -238,12 +246,14 @@ class Vcpu:
             self.spaces.exited()  # the timer's interrupt is the host's
             self._slice_end = self.env.cycle + self.quantum
 
-    def _operate(self, event: Event, kernel: GuestKernel, monitor: Tdp | Shadow | None) -> Process:
+    def _operate(self, event: Event, kernel: GuestKernel, monitor: Tdp | SoftwareMonitor | None) -> Process:
         """Carry out an operation that is no access."""
         op, pid, address, length, argument = event.op, event.pid, event.address, event.length, event.argument
         if op == Op.COMPUTE:
             self.owe("compute", argument)
             return
+        if isinstance(monitor, Vkernel):
+            monitor.system_call(self)
         if self.owed:
             yield self.settle()
         match op:

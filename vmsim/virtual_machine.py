@@ -25,8 +25,10 @@ from vmsim.monitor.dirty import LoggedTdp
 from vmsim.monitor.paired import Paired
 from vmsim.monitor.paired_process import PairedFrames, PairedMmu
 from vmsim.monitor.paired_space import limit_of
-from vmsim.monitor.shadow import FIRST_FRAMES, Shadow
+from vmsim.monitor.shadow import Shadow
+from vmsim.monitor.software import SoftwareMonitor
 from vmsim.monitor.tdp import BackingError, Tdp
+from vmsim.monitor.vkernel import SPACES, Vkernel
 from vmsim.record.outcome import Ending, VmOutcome
 from vmsim.scenario import Vm
 from vmsim.units import format_size
@@ -91,7 +93,7 @@ class VirtualMachine:
             serve=simulation.serve,
         )
         self.pool: PagePool | None = None
-        self.monitor: Tdp | Shadow | None = None
+        self.monitor: Tdp | Shadow | Vkernel | None = None
         if not spec.bare:
             self._add_monitor()
         self.frames: GuestFrames | BareFrames | PairedFrames = (
@@ -99,8 +101,9 @@ class VirtualMachine:
             if self.monitor
             else BareFrames(simulation.host, owner=spec.index)
         )
-        mmu: HardwareMmu | PairedMmu | Shadow = HardwareMmu(simulation.hardware.memory, self.spaces, self.registers)
-        if isinstance(self.monitor, Shadow):
+        mmu: HardwareMmu | PairedMmu | Shadow | Vkernel
+        mmu = HardwareMmu(simulation.hardware.memory, self.spaces, self.registers)
+        if isinstance(self.monitor, SoftwareMonitor):
             mmu = self.monitor
         elif isinstance(self.monitor, LoggedTdp):
             mmu = LoggedMmu(simulation.hardware.memory, self.spaces, self.registers, wrote=self.monitor.wrote)
@@ -113,11 +116,11 @@ class VirtualMachine:
             mmu,
             self.frames,
             levels=spec.guest_levels,
-            pcids=LINUX_PCIDS if spec.pcid else 0,
+            pcids=SPACES if spec.mode == "vkernel" else LINUX_PCIDS if spec.pcid else 0,
             page_order=spec.guest_order,
             costs=simulation.scenario.cpu.cost,
         )
-        if isinstance(self.monitor, Shadow):
+        if isinstance(self.monitor, SoftwareMonitor):
             self.monitor.deliver = self.kernel.page_fault
         self.start = 0  # until it does
         self.finish: int | None = None
@@ -140,14 +143,14 @@ class VirtualMachine:
                 raise BackingError
             self.monitor.install(int(root[0]))
             self.monitor.populate()
-        if isinstance(self.monitor, Shadow):
-            pages = self.simulation.host.take(self.spec.index, FIRST_FRAMES, State.POOL)
-            if len(pages) < FIRST_FRAMES:
+        if isinstance(self.monitor, SoftwareMonitor):
+            pages = self.simulation.host.take(self.spec.index, self.monitor.first_frames, State.POOL)
+            if len(pages) < self.monitor.first_frames:
                 raise BackingError
             self.monitor.provide(pages.tolist())
         for _ in self.kernel.boot(self.vcpu):
             raise BackingError  # it would have to wait
-        if isinstance(self.monitor, Shadow):
+        if isinstance(self.monitor, SoftwareMonitor):
             self.monitor.forget()
             self.vcpu.forgive()
         try:
@@ -280,10 +283,12 @@ class VirtualMachine:
         npt = spec.mode == "npt" or (spec.mode == "agile" and simulation.scenario.cpu.vendor == "amd")
         tables = (LoggedTdp if logged else Tdp)(
             simulation.hardware.memory,
-            make_vm() if spec.mode == "shadow" else self.registers,
+            make_vm() if spec.mode in ("shadow", "vkernel") else self.registers,
             simulation.host,
             self.pool,
-            NPT if npt else EPT(ad_bits=simulation.scenario.cpu.ept_ad and spec.mode != "agile"),
+            NPT
+            if npt or spec.mode == "vkernel"
+            else EPT(ad_bits=simulation.scenario.cpu.ept_ad and spec.mode != "agile"),
             owner=spec.index,
             pages=spec.pages,
             levels=spec.host_levels,
@@ -317,6 +322,8 @@ class VirtualMachine:
                 costs=costs,
                 spaces=self.spaces,
             )
+        elif spec.mode == "vkernel":
+            self.monitor = Vkernel(simulation.hardware.memory, self.registers, tables, costs=costs, spaces=self.spaces)
 
     def _device(self, pages: int, nanoseconds: int) -> simpy.Event:
         """Have a device work; a VM's pages are pinned by its host, on its monitor's behalf."""
@@ -338,7 +345,7 @@ class VirtualMachine:
             monitor.exit_cycles.copy() if monitor else Counter(),
             monitor.latency.copy() if monitor else Counter(),
             self.kernel.faults,
-            Counter(monitor.figures() if isinstance(monitor, Shadow | LoggedTdp) else {}),
+            Counter(monitor.figures() if isinstance(monitor, SoftwareMonitor | LoggedTdp) else {}),
         )
 
     def _give_back(self) -> Process:

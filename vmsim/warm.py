@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -14,7 +14,7 @@ from vmsim.hardware import Hardware
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.layout import make_vm
 from vmsim.machine.vcpu import run
-from vmsim.monitor.shadow import Shadow
+from vmsim.monitor.software import SoftwareMonitor
 from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.model import Scenario
 from vmsim.simulation import Simulation
@@ -38,38 +38,34 @@ memory = "1MiB"
 mode = "native"
 workload = { kind = "sequential", footprint = "64KiB", stride = "4KiB", accesses = 16 }
 """
-_SHADOW_REHEARSAL = """
+_SOFTWARE = ("shadow", "agile", "vkernel")
+_SOFTWARE_REHEARSAL = """
 [[vm]]
-name = "shadowed"
+name = "by-{0}"
 memory = "1MiB"
-mode = "shadow"
-shadow = { preset = "plex86", fill = "eager" }
-workload = { kind = "sequential", footprint = "64KiB", stride = "4KiB", accesses = 16 }
-[[vm]]
-name = "switching"
-memory = "1MiB"
-mode = "agile"
-workload = { kind = "sequential", footprint = "64KiB", stride = "4KiB", accesses = 16 }
+mode = "{0}"
+shadow = {{ preset = "plex86", fill = "eager" }}
+workload = {{ kind = "sequential", footprint = "64KiB", stride = "4KiB", accesses = 16 }}
 """
 
 
-_READY: Final[set[tuple[Cpu, bool]]] = set()
+_READY: Final[set[tuple[Cpu, tuple[str, ...]]]] = set()
 
 
 def warm_for(scenario: Scenario) -> None:
     """Compile, once in a process, every kernel that a scenario needs, before its clock starts."""
-    shadow = any(vm.mode in ("shadow", "agile") for vm in scenario.vms)
-    if (scenario.cpu, shadow) not in _READY:
-        warm(scenario.cpu, shadow=shadow)
-        _READY.add((scenario.cpu, shadow))
+    software = tuple(mode for mode in _SOFTWARE if any(vm.mode == mode for vm in scenario.vms))
+    if (scenario.cpu, software) not in _READY:
+        warm(scenario.cpu, software=software)
+        _READY.add((scenario.cpu, software))
 
 
-def warm(cpu: Cpu, *, shadow: bool = False) -> None:
+def warm(cpu: Cpu, *, software: Sequence[str] = ()) -> None:
     """Compile every kernel for a CPU's geometry, or load it from the cache, by a run too small to notice.
 
-    With `shadow`, those of shadow monitors too, which no geometry changes.
+    With modes in `software` (shadow, agile, vkernel), those of their monitors too, which no geometry changes.
     """
-    scenario = Scenario.from_toml(_REHEARSAL + (_SHADOW_REHEARSAL if shadow else ""))
+    scenario = Scenario.from_toml(_REHEARSAL + "".join(_SOFTWARE_REHEARSAL.format(mode) for mode in software))
     hardware = Hardware.of(cpu, cores=1, frames=scenario.host.memory >> PAGE_SHIFT)
     rehearsal = Simulation(scenario, hardware=hardware)
     bare = rehearsal.vms[1]
@@ -78,7 +74,7 @@ def warm(cpu: Cpu, *, shadow: bool = False) -> None:
         for _ in bare.kernel.unmap(bare.vcpu, INIT, int(bare.stream.footprint()[0][0]), 1 << PAGE_SHIFT):
             raise AssertionError("a bare kernel waits for nothing to unmap")
         for vm in rehearsal.vms:
-            if isinstance(vm.monitor, Shadow):
+            if isinstance(vm.monitor, SoftwareMonitor):
                 vm.monitor.rehearse()
         rehearsal.run()
 

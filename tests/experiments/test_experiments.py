@@ -25,6 +25,7 @@ NAMES = [
     "software-tlb",
     "tags",
     "traps",
+    "vkernel",
 ]
 AGAIN = "run: rm -r runs/{0}; python experiments/{0}/figure.py"
 SWEEP = """

@@ -85,7 +85,7 @@ def contents_agree(simulation: Simulation, guest: Guest) -> None:
     assert all(len(each) == 1 for each in (*frames.values(), *contents.values()))
 
 
-MODES = ["native", "ept", "shadow"]
+MODES = ["native", "ept", "shadow", "vkernel"]
 
 
 @pytest.mark.parametrize("pcid", [True, False])

@@ -19,7 +19,7 @@ from vmsim.machine.layout import Geometry, Unit, make_cores, make_llc, make_vm
 from vmsim.machine.memory import physical_memory
 from vmsim.machine.tags import Tags
 from vmsim.machine.vcpu import Reason, run
-from vmsim.monitor.shadow import FIRST_FRAMES, Shadow
+from vmsim.monitor.shadow import Shadow
 from vmsim.monitor.tdp import Tdp
 from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.shadow import ShadowSpec
@@ -148,7 +148,7 @@ class World:
         self.bare = BareGuest(frames, levels)
         self.delivered: int | None = None
         self.shadow.deliver = self._deliver  # type: ignore[assignment]
-        first, *rest = self.pool.take(1 + FIRST_FRAMES)
+        first, *rest = self.pool.take(1 + Shadow.first_frames)
         self.shadow.install(first)
         self.shadow.provide(rest)
         if backed:

@@ -87,11 +87,13 @@ def test_auto_chooses_the_nested_mode_of_the_vendor(name: str) -> None:
     assert ("8000_0001" if choice.mode == "npt" else "ECX[5]") in choice.reason
 
 
-def test_without_second_dimension_auto_is_shadow_and_never_native() -> None:
+def test_without_second_dimension_auto_is_shadow_without_any_help_vkernel_and_never_native() -> None:
     ivy = Features(vmx=True)
     assert choose_from(ivy, "x").mode == "shadow"
     assert "no EPT" in choose_from(ivy, "x").reason
     assert "no nested paging" in choose_from(Features(svm=True), "x").reason
+    assert choose_from(Features(svm=True), "x").mode == "shadow"
+    assert choose_from(Features(), "x").mode == "vkernel"
     assert "neither SVM" in choose_from(Features(), "x").reason
     assert choose_from(replace(ivy, ept=True), "x").mode == "ept"
 
@@ -114,14 +116,14 @@ def test_a_scenario_in_auto_is_the_same_simulation_as_in_the_mode_chosen(cpu: st
     assert Scenario.from_toml(auto.to_toml()) == auto
 
 
-def test_registers_that_lack_nested_paging_turn_auto_to_shadow(tmp_path: Path) -> None:
+def test_registers_that_lack_all_help_turn_auto_to_vkernel(tmp_path: Path) -> None:
     text = (
         'name = "old"\ninherit = "k10"\n[cpuid]\nsource = "BIOS with SVM off"\nconfidence = "given"\n'
         "leaf_80000001_ecx = 0x37FB\n"
     )
     (tmp_path / "old.toml").write_text(text)
     scenario = Scenario.from_toml(SCENARIO.format(cpu="old.toml", mode="auto"), folder=tmp_path)
-    assert scenario.vms[0].mode == "shadow"
+    assert scenario.vms[0].mode == "vkernel"
     assert "neither SVM" in scenario.choices["db"].reason
 
 

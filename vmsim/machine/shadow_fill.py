@@ -44,7 +44,7 @@ from vmsim.machine.shadow import (
 from vmsim.machine.shadow_records import NO_PAGE, SPARE, Hide, Work
 from vmsim.machine.tables import host_address
 
-__all__ = ["Status", "fill", "map_entry", "sweep", "wanted"]
+__all__ = ["Status", "fill", "map_entry", "sweep", "walk_tables", "wanted"]
 
 
 class Status(IntEnum):
@@ -63,7 +63,7 @@ _DONE = np.int64(Status.DONE)
 
 
 @routine
-def _guest_walk(memory, state, cr3, gva, write):
+def walk_tables(memory, state, cr3, gva, write):
     """Walk the guest's tables as the hardware would, flags included but for the page's own; return the leaf's level.
 
     The entries are left in the state; 0 is a fault, whose error code is there.
@@ -265,7 +265,7 @@ def fill(memory, states, pages, links, gfns, frames, stock, cr3, gva, write):
     """
     state = states[0]
     state.clock += 1
-    found = _guest_walk(memory, state, cr3, gva, write)
+    found = walk_tables(memory, state, cr3, gva, write)
     if found == 0:
         return np.int64(Status.FAULT), state.code
     if state.stock < SPARE:

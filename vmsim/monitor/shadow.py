@@ -30,7 +30,7 @@ from vmsim.monitor.tdp import Tdp, Vcpu
 from vmsim.scenario.cpu import Cost
 from vmsim.scenario.shadow import ShadowSpec
 
-__all__ = ["FIRST_FRAMES", "Shadow"]
+__all__ = ["Shadow"]
 
 Process = Generator[simpy.Event, Any, None]
 Words = NDArray[np.int64]
@@ -38,7 +38,6 @@ Words = NDArray[np.int64]
 _HIDE = {"write-protect": Hide.WRITE_PROTECT, "user-bit": Hide.USER_BIT, "present-bit": Hide.PRESENT_BIT}
 _MOST = 4 * SPARE  # frames at hand above which the rest go back to the pool
 _ENTRIES = 512
-FIRST_FRAMES = 2 * SPARE
 _DONE, _NEED, _UNBACKED, _FAULT = int(Status.DONE), int(Status.NEED), int(Status.UNBACKED), int(Status.FAULT)
 _GUARDED, _APPEARED = int(Status.GUARDED), int(Status.APPEARED)
 
@@ -62,6 +61,7 @@ class Shadow(Account):
         What the processor caches of it.
     """
 
+    first_frames = 2 * SPARE
     traps = True
 
     def __init__(
@@ -109,7 +109,7 @@ class Shadow(Account):
         self._point()
 
     def provide(self, frames: list[int]) -> None:
-        """Take FIRST_FRAMES of the host's frames for shadow pages, before the clock starts."""
+        """Take the first of the host's frames for shadow pages, before the clock starts."""
         assign(self.host_tables.host.frames, np.array(frames), self.owner, int(State.POOL))
         self._put(frames)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from vmsim.machine.formats import ENTRIES
 from vmsim.machine.serve_shadow import ACCOUNT, Exit
 from vmsim.machine.shadow_records import Work
+from vmsim.monitor.software import SoftwareMonitor
 from vmsim.monitor.software_tlb import SoftwareTlb
 from vmsim.monitor.tdp import Vcpu
 from vmsim.scenario.cpu import Cost
@@ -40,7 +41,7 @@ class Spaces(Protocol):
         """Forget them all."""
 
 
-class Account:
+class Account(SoftwareMonitor):
     """The exits of a shadow monitor so far, and what the one under way has cost.
 
     Parameters
@@ -95,11 +96,6 @@ class Account:
             ("let_through", self._fault + costs.violation_entry),
         ):
             self._account[name] = cycles
-
-    def forget(self) -> None:
-        """Forget the exits so far: they were made before the clock started."""
-        self.exits.clear()
-        self.exit_cycles.clear()
 
     def _prices(self) -> dict[Work, int]:
         """Return what each thing that the kernels count costs; clearing an entry is part of what made it necessary."""

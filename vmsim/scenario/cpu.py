@@ -38,10 +38,10 @@ __all__ = [
     "TlbLevel",
 ]
 
-Mode = Literal["native", "ept", "npt", "shadow", "agile", "paired"]
+Mode = Literal["native", "ept", "npt", "shadow", "agile", "paired", "vkernel"]
 HARDWARE_MODES: Final[tuple[Mode, ...]] = ("native", "ept", "npt")
 """Modes that a CPU has or has not; the others ask nothing of it."""
-MODES: Final[tuple[Mode, ...]] = (*HARDWARE_MODES, "shadow", "agile", "paired")
+MODES: Final[tuple[Mode, ...]] = (*HARDWARE_MODES, "shadow", "agile", "paired", "vkernel")
 CONFIDENCES: Final = ("measured", "manual", "paper", "derived", "guess", "given")
 """From most to least sure, except ``given``: chosen by the user, or by the definition of the preset."""
 
@@ -232,6 +232,11 @@ class Cost(Model):
     resync_entry: Count = Field(description="Monitor: compare one shadow entry with the guest's.")
     shadow_drop: Count = Field(description="Monitor: give up one shadow page.")
     software_tlb_hit: Count = Field(description="Monitor: a look-up in its own TLB.")
+    vkernel_fault: Count = Field(description="Vkernel's host: a page fault, delivered, placed and returned from.")
+    vkernel_walk_level: Count = Field(description="Vkernel's host: find, read and mark one entry of a guest's table.")
+    vkernel_reflect: Count = Field(description="Vkernel's host: hand a trap to the guest's kernel, and come back.")
+    vkernel_call: Count = Field(description="Vkernel's host: a system call on an address space, pages apart.")
+    vkernel_remove: Count = Field(description="Vkernel's host: take one page out of a map.")
     violation_walk: Count = Field(description="Monitor: find the faulting gfn's place, walk the nested tables.")
     violation_pool: Count = Field(description="Monitor: take a page from the pool.")
     violation_entry: Count = Field(description="Monitor: write the nested entry.")

@@ -7,7 +7,7 @@ capabilities); AMD APM vol. 3, appendix E.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, Strict
 
@@ -106,13 +106,11 @@ class Choice:
     reason: str
 
 
-_SOFTWARE: Final[Literal["shadow"]] = "shadow"
-
-
 def choose(cpu: Cpu) -> Choice:
-    """Return the best paging mode for VMs on `cpu`: ept or npt where it has them, else the one in software.
+    """Return the best paging mode for VMs on `cpu`: ept or npt where it has them, else one in software.
 
-    What decides are the CPUID registers of its file; a file without any is believed in what it lists as `modes`.
+    That is shadow where the CPU runs guests at all, and vkernel, which asks nothing of it, where it does not. What
+    decides are the CPUID registers of its file; a file without any is believed in what it lists as `modes`.
     """
     if cpu.cpuid is None:
         there = next((mode for mode in ("ept", "npt") if mode in cpu.modes), None)
@@ -120,7 +118,7 @@ def choose(cpu: Cpu) -> Choice:
             return Choice("npt", f"the file of {cpu.name} lists npt (it gives no CPUID registers)")
         if there == "ept":
             return Choice("ept", f"the file of {cpu.name} lists ept (it gives no CPUID registers)")
-        return Choice(_SOFTWARE, f"the file of {cpu.name} lists neither npt nor ept (it gives no CPUID registers)")
+        return Choice("shadow", f"the file of {cpu.name} lists neither npt nor ept (it gives no CPUID registers)")
     return choose_from(features(cpu.cpuid), cpu.name)
 
 
@@ -136,7 +134,8 @@ def choose_from(has: Features, name: str) -> Choice:
         missing = "VMX but no EPT (MSR 48Bh bit 33 or 48Ch bit 6 is 0)"
     else:
         missing = "neither SVM (CPUID 8000_0001 ECX[2]) nor VMX (CPUID 1 ECX[5])"
-    return Choice(_SOFTWARE, f"{name} has {missing}: its page tables are shadowed in software")
+        return Choice("vkernel", f"{name} has {missing}: guests are processes, their page tables walked in software")
+    return Choice("shadow", f"{name} has {missing}: its page tables are shadowed in software")
 
 
 def _bit(register: int, number: int) -> bool:

@@ -67,10 +67,11 @@ class Scenario(Document):
     def with_mode(self, mode: Mode) -> Self:
         """Return the scenario with every VM in `mode`.
 
-        In native mode, `host_page` and `host_levels` go back to their defaults: they mean nothing there.
+        In native mode, `host_page` and `host_levels` go back to their defaults, and there as in mode vkernel `tags`:
+        they mean nothing there.
         """
-        only_nested = {"vm.host_page": None, "vm.host_levels": None} if mode == "native" else {}
-        return self.replace(**{"vm.mode": mode}, **only_nested)
+        idle = {"native": ("host_page", "host_levels", "tags"), "vkernel": ("tags",)}.get(mode, ())
+        return self.replace(**{"vm.mode": mode}, **{f"vm.{key}": None for key in idle})
 
     def to_toml(self) -> str:
         """Return the scenario as a TOML text, defaults written out; `from_toml` gives an equal scenario."""
@@ -141,8 +142,11 @@ class Scenario(Document):
         Sizes are in bytes, times in cycles, the CPU is written out figure by figure and groups VM by VM, so
         that two ways of writing the same thing are the same text.
         """
+        cpu = self.cpu.canonical()
+        if not any(vm.mode == "vkernel" for vm in self.vms):  # no other mode has these costs
+            cpu["cost"] = {name: cost for name, cost in cpu["cost"].items() if not name.startswith("vkernel_")}
         host = {
-            "cpu": self.cpu.canonical(),
+            "cpu": cpu,
             "cores": self.host.cores,
             "memory": self.host.memory,
             "quantum": self.quantum,
@@ -198,7 +202,7 @@ class Scenario(Document):
             guest_levels=group.guest_levels,
             host_levels=group.host_levels,
             tags=self._tags_of(group),
-            pcid=group.pcid,
+            pcid=self._mode_of(group) != "vkernel" if group.pcid is None else group.pcid,
             fill_chunk=group.fill_chunk,
             start=group.start.cycles(self.cpu.frequency),
             pool=group.pool.over(self.host.pool) if group.pool else self.host.pool,
@@ -214,7 +218,7 @@ class Scenario(Document):
         return choose(self.cpu).mode if group.mode == "auto" else group.mode
 
     def _tags_of(self, group: VmGroup) -> Literal["none", "vpid", "asid"] | None:
-        if group.bare:
+        if group.bare or self._mode_of(group) == "vkernel":
             return None
         return group.tags or ("asid" if self.cpu.vendor == "amd" else "vpid")
 

@@ -156,7 +156,7 @@ class VmGroup(Model):
     count: Vms = Field(default=1, description="VMs of this kind.")
     memory: Size = Field(description="Guest-physical memory.")
     mode: Mode | Literal["auto"] = Field(
-        description="How addresses are translated. auto: npt or ept, as the CPU has them, else shadow."
+        description="How addresses are translated. auto: npt or ept, as the CPU has them, else shadow or vkernel."
     )
     guest_page: PageSizeField = Field(default="4K", description="Page size that the guest kernel maps with.")
     host_page: PageSizeField = Field(default="4K", description="Page size that the monitor backs guest memory with.")
@@ -168,7 +168,11 @@ class VmGroup(Model):
     tags: Literal["none", "vpid", "asid"] | None = Field(
         default=None, description="What tells its TLB entries from others'. Default: vpid on Intel CPUs, asid on AMD's."
     )
-    pcid: Flag = Field(default=True, description="Its kernel keeps address spaces apart in the TLB by PCID.")
+    pcid: Flag | None = Field(
+        default=None,
+        description="Its kernel keeps address spaces apart in the TLB by PCID; in mode vkernel, the host's does. "
+        "Default: true, and in mode vkernel false.",
+    )
     paired: Paired = Field(default=Paired(), description="How the tables of mode paired lie in memory.")
     start: DurationField = Field(
         default=parse_duration("0s"), description="When the VM starts.", json_schema_extra={"default": "0s"}
@@ -233,6 +237,9 @@ class VmGroup(Model):
                 yield Problem(("memory",), text)
 
     def _page_problems(self) -> Iterator[Problem]:
+        if self.mode == "vkernel" and self.tags is not None:
+            text = "mode vkernel has no VM entries and exits to tag for: its guest is a process; leave tags out"
+            yield Problem(("tags",), text)
         guest, host = PAGE_BYTES[self.guest_page], PAGE_BYTES[self.host_page]
         if guest > self.memory >= PAGE:
             text = f"guest_page > memory ({self.guest_page} > {format_size(self.memory)})"

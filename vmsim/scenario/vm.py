@@ -40,9 +40,9 @@ class Vm:
     memory : int
         Bytes of guest-physical memory.
     tags : str or None
-        What tells its TLB entries from others'; None in native mode, which is no VM.
+        What tells its TLB entries from others'; None in modes native and vkernel, which enter and leave none.
     pcid : bool
-        Its kernel keeps address spaces apart in the TLB by PCID.
+        Its kernel (in mode vkernel the host's) keeps address spaces apart in the TLB by PCID.
     start : int
         Cycle at which it starts.
     pool : Pool

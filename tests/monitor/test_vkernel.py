@@ -1,0 +1,335 @@
+"""Does a vkernel's guest see what it would see on bare hardware, and does the host do and charge what it should?"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.monitor.test_shadow_contract import DATA, TABLES, addresses, edits, gva_of
+from tests.monitor.world import CORE, OWNER, Host, Ledger, Pool
+from tests.oracle import tables
+from tests.oracle.bits import ADDRESS, PS, RW, US, A, D, P, span
+from tests.oracle.shadow import FAULT_P, FAULT_RSVD, BareGuest
+from tests.simulation.small import READ, WRITE, Script, run, scenario, touches, vm
+from vmsim.errors import InputError
+from vmsim.machine.buddy import State
+from vmsim.machine.formats import NPT
+from vmsim.machine.layout import make_cores, make_llc, make_vm
+from vmsim.machine.memory import physical_memory
+from vmsim.machine.tags import Tags
+from vmsim.machine.vcpu import Reason
+from vmsim.machine.vcpu import run as run_core
+from vmsim.monitor.tdp import Tdp
+from vmsim.monitor.vkernel import Vkernel
+from vmsim.monitor.vkernel_check import problems_of_maps
+from vmsim.scenario import Scenario
+from vmsim.scenario.cpu import Cpu
+
+FRAMES = 2048
+steps = st.one_of(
+    st.tuples(st.just("access"), addresses, st.booleans()),
+    st.tuples(st.just("access"), addresses, st.booleans()),
+    st.tuples(st.just("edit"), st.lists(edits, min_size=1, max_size=5), st.booleans()),
+    st.tuples(st.just("root"), st.integers(0, 1), st.booleans()),
+    st.tuples(st.just("release"), st.integers(0, 1), st.booleans()),
+)
+
+
+class World:
+    """A guest of FRAMES frames, its host's side, a core, and the guest's twin on bare hardware."""
+
+    def __init__(self, *, levels: int = 4, host_order: int = 0, pcid: bool = False, backed: bool = True) -> None:
+        self.memory = physical_memory(8192)
+        self.host = Host(8192)
+        self.pool = Pool(self.host)
+        self.cores, self.llc, self.registers = make_cores(CORE, 1), make_llc(CORE), make_vm()
+        self.registers["levels"] = levels
+        spaces = Tags(self.cores, limit=100, amd=False).spaces(
+            self.registers, OWNER, tags=None, apart="pcid" if pcid else None
+        )
+        costs = Cpu.load("yardstick").cost
+        host_tables = Tdp(
+            self.memory,
+            make_vm(),
+            self.host,
+            self.pool,  # type: ignore[arg-type]
+            NPT,
+            owner=OWNER,
+            pages=FRAMES,
+            levels=4,
+            page_order=host_order,
+            costs=costs,
+        )
+        self.vkernel = Vkernel(self.memory, self.registers, host_tables, costs=costs, spaces=spaces)
+        self.vkernel.deliver = self._deliver  # type: ignore[assignment]
+        self.vcpu, self.bare = Ledger(), BareGuest(FRAMES, levels)
+        self.delivered: int | None = None
+        first, *rest = self.pool.take(1 + Vkernel.first_frames)
+        self.vkernel.install(first)
+        self.vkernel.provide(rest)
+        if backed:
+            self.vkernel.populate()
+        spaces.enter(0)
+        self.edited = dict.fromkeys(TABLES[:2], False)  # since it was loaded last
+        below = TABLES[2:]
+        for root in TABLES[:2]:
+            self.store(*((a << 12, b << 12 | P | RW | US) for a, b in pairwise([root, *below[: levels - 1]])))
+        self.store(*(((below[levels - 2] << 12) + 8 * n, DATA[n] << 12 | P | RW | US) for n in range(3)))
+        self.store(((below[levels - 3] << 12) + 8, 1024 << 12 | PS | P | RW | US))
+        self.load_root(0)
+
+    def _deliver(self, vcpu: Any, gva: int, code: int) -> Iterator[None]:
+        self.delivered = code
+        return iter(())
+
+    def drive(self, process: Generator[Any, Any, Any]) -> Any:
+        while True:
+            try:
+                next(process)
+            except StopIteration as end:
+                return end.value
+
+    def store(self, *pairs: tuple[int, int]) -> None:
+        for gpa, _ in pairs:
+            self.drive(self.vkernel.touch(self.vcpu, gpa >> 12, 0))
+        places, values = (np.array([pair[n] for pair in pairs], np.int64) for n in (0, 1))
+        self.drive(self.vkernel.write(self.vcpu, places, values))
+        for gpa, value in pairs:
+            self.bare.store(gpa, value)
+        self.edited = dict.fromkeys(self.edited, True)
+
+    def flush(self, *, whole: bool = True) -> None:
+        last = (1 << (12 + 9 * self.bare.levels)) - 1
+        self.drive(self.vkernel.flush(self.vcpu) if whole else self.vkernel.invalidate(self.vcpu, 0, last))
+        self.edited[self.root] = False
+
+    def load_root(self, number: int) -> None:
+        """Load a root, and keep what is cached of it unless it was edited meanwhile, as a kernel does."""
+        self.root = TABLES[number]
+        keep = not self.edited[self.root]
+        self.drive(self.vkernel.load_root(self.vcpu, self.root << 12, number, keep=keep))
+        self.edited[self.root] = False
+
+    def release(self, number: int) -> None:
+        if TABLES[number] != self.root:
+            self.drive(self.vkernel.release(self.vcpu, TABLES[number] << 12, number))
+
+    def access(self, gva: int, write: bool = False) -> int | None:
+        """Make an access on both machines; return the error code of the fault that the guest gets, or None."""
+        stream = np.array([gva], np.int64), np.array([1], np.int32), np.array([write], np.uint8)
+        self.delivered = None
+        for _ in range(4):
+            reason, _, _, fault, _, bits = run_core(
+                self.cores, 0, self.llc, self.registers, self.memory, *stream, 0, 1, 1 << 40
+            )
+            if reason != Reason.GUEST_FAULT:
+                break
+            assert fault == gva
+            assert not self.drive(self.vkernel.page_fault(self.vcpu, gva, bits, 1))
+            if self.delivered is not None:
+                break
+        else:
+            raise AssertionError("the access never ends")
+        bare = self.bare.walk(self.root << 12, gva, write)
+        assert self.delivered == (bare if isinstance(bare, int) else None), (self.delivered, bare)
+        return self.delivered
+
+    def audit(self) -> int:
+        """Every map gives guest∘host where its space is in step, and reaches this VM alone; return how much it maps."""
+        words = {8 * int(at): int(self.memory[at]) for at in np.flatnonzero(self.memory)}
+        frames, mapped, used = self.host.frames, 0, 0
+
+        def leaves(table: int, level: int, gva: int) -> Iterator[tuple[int, int]]:
+            nonlocal used
+            used += 1
+            for number in range(512):
+                if entry := words.get(table + 8 * number, 0):
+                    here = gva + number * span(level)
+                    if level == 1:
+                        yield here, entry
+                    else:
+                        yield from leaves(entry & ADDRESS, level - 1, here)
+
+        for root, table in self.vkernel.maps.items():
+            for gva, entry in leaves(table, self.bare.levels, 0):
+                mapped += 1
+                pfn = (entry & ADDRESS) >> 12
+                assert (frames["owner"][pfn], frames["state"][pfn]) == (OWNER, State.GUEST)
+                if self.edited[root >> 12]:
+                    continue
+                found = self.bare.walk(root, gva, bool(entry & RW), mark=False)
+                assert not isinstance(found, int), (hex(gva), found)
+                assert found[1] & A
+                assert found[1] & D or not entry & RW
+                assert tables.translate(words, *self.vkernel.memory_root, found[0]) is not None
+                assert tables.translate(words, *self.vkernel.memory_root, found[0])[0] == entry & ADDRESS  # type: ignore[index]
+        assert used == self.vkernel.frames_held - len(self.vkernel.ready)
+        for gpa, value in self.bare.words.items():  # entries, flags and all, are what bare hardware leaves
+            hpa = tables.translate(words, *self.vkernel.memory_root, gpa)
+            assert value == 0 or (hpa is not None and words.get(hpa[0], 0) == value), hex(gpa)
+        in_step = [root << 12 for root, edited in self.edited.items() if not edited]
+        assert list(problems_of_maps(self.vkernel, frames, in_step)) == []
+        return mapped
+
+
+@pytest.mark.parametrize(("levels", "host_order", "pcid"), [(4, 0, False), (4, 9, True), (5, 0, True)])
+@given(program=st.lists(steps, min_size=4, max_size=24))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+def test_a_guest_cannot_tell_and_reaches_no_frame_but_its_own(
+    levels: int, host_order: int, pcid: bool, program: list[Any]
+) -> None:
+    world = World(levels=levels, host_order=host_order, pcid=pcid)
+    for step, what, flag in program:
+        if step == "access":
+            world.access(gva_of(what, levels), flag)
+        elif step == "edit":
+            world.store(*(((gfn << 12) + 8 * at, value) for gfn, at, value in what))
+            world.flush(whole=flag)
+        elif step == "root":
+            world.load_root(what)
+        else:
+            world.release(what)
+    world.audit()
+
+
+def test_maps_are_not_empty() -> None:
+    """Or the contract above would hold for nothing."""
+    world = World()
+    for page in range(3):
+        assert world.access(page << 12, write=page == 1) is None
+    assert world.access(0x20_0000, write=True) is None
+    assert world.audit() == 4
+    world.load_root(1)
+    assert world.access(0) is None
+    assert world.audit() == 5
+
+
+@pytest.mark.parametrize("gfn", [FRAMES, FRAMES + 1, 1 << 30, (1 << 40) - 1])
+@pytest.mark.parametrize("level", [1, 2])
+def test_memory_that_the_guest_has_not_is_a_fault_of_its_own(gfn: int, level: int) -> None:
+    """As vm_fault_object refuses a page beyond the object's size."""
+    world = World()
+    table = TABLES[2:][world.bare.levels - 1 - level]
+    gva = 511 * span(level)
+    world.store(((table << 12) + 8 * 511, (gfn << 12 if level == 1 else gfn << 21 & ADDRESS) | P | RW | US))
+    world.flush()
+    if level == 2:
+        world.store(((table << 12) + 8 * 511, (1 << 45) | PS | P | RW | US))
+    assert world.access(gva) == FAULT_P | 4 | FAULT_RSVD
+    assert world.vkernel.exits["REFLECT"] == 1
+    assert world.audit() == 0
+
+
+def test_a_read_enters_a_clean_page_read_only_and_the_first_write_faults_again() -> None:
+    world = World()
+    exits = world.vkernel.exits
+    for number, write in enumerate([False, False, True, True, False]):
+        world.access(0, write)
+        assert exits["VPAGE_FILL"] == [1, 1, 2, 2, 2][number]
+    world.access(1 << 12, write=True)  # a write at once makes one fault of it
+    world.access(1 << 12)
+    assert exits["VPAGE_FILL"] == 3
+
+
+def test_a_large_page_of_the_guest_is_entered_page_by_page() -> None:
+    world = World(host_order=9)
+    for page in (0, 1, 511):
+        world.access(0x20_0000 + (page << 12), write=True)
+    assert world.vkernel.exits["VPAGE_FILL"] == 3
+    assert world.audit() == 3
+
+
+def test_tables_of_a_map_go_back_when_they_are_empty() -> None:
+    world = World()
+    pooled = len(world.pool.pages)
+    for gva in (0, 1 << 12, 0x20_0000):
+        world.access(gva)
+    assert world.vkernel.frames_held == 1 + 4  # root, two upper tables, one for each 2 MiB
+    world.drive(world.vkernel.invalidate(world.vcpu, 0, 0xFFF))
+    assert world.vkernel.frames_held == 5
+    world.drive(world.vkernel.invalidate(world.vcpu, 0x1000, 0x1FFF))
+    assert world.vkernel.frames_held == 4
+    world.flush()
+    assert world.vkernel.frames_held == 1
+    assert len(world.pool.pages) >= pooled + 4
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "calls"),
+    [(0, 0xFFF, 1), (0x5000, 0x7FFF, 3), (0, 0x1F_FFFF, 1), (0x1F_F000, 0x40_0FFF, 3), (0, 0x3FFF_FFFF, 512)],
+)
+def test_each_page_is_a_call_and_each_whole_table_one(first: int, last: int, calls: int) -> None:
+    world = World()
+    before = world.vcpu.now
+    world.drive(world.vkernel.invalidate(world.vcpu, first, last))
+    costs = world.vkernel.costs
+    assert world.vkernel.exits["INVAL"] == calls
+    assert world.vcpu.now - before == calls * costs.vkernel_call
+
+
+def costs_of(steps: list[Any], **keys: Any) -> tuple[Any, Any]:
+    what = scenario(vm(mode="vkernel", **keys))
+    return what.cpu.cost, run(what, [Script(steps)], every=5_000)[1].vms[0]
+
+
+def test_what_a_demand_fault_costs_is_in_the_table_of_costs() -> None:
+    """A fault is handed to the guest's kernel, and made again; then the host finds the page and enters it."""
+    cost, one = costs_of([("touch", 0, WRITE)], populate="eager")
+    _, two = costs_of([("touch", 0, WRITE), ("unmap", 0, 1), ("touch", 0, WRITE)], populate="eager")
+    walk = 4 * cost.vkernel_walk_level
+    entered = cost.violation_entry + cost.violation_rmap
+    tables = 3 * (cost.violation_pool + cost.table_page)
+    fill = cost.vkernel_fault + walk + entered + tables
+    assert one.exits["VPAGE_FILL"] == (1, fill)
+    assert two.exits["VPAGE_FILL"] == (2, 2 * fill)  # the map had become empty, and its tables had gone
+    assert two.exits["REFLECT"] == (1, cost.vkernel_fault + walk + cost.vkernel_reflect)
+    assert two.exits["SYSCALL"] == (1, cost.vkernel_reflect)
+    assert two.exits["INVAL"] == (1, cost.vkernel_call + cost.vkernel_remove)
+    assert sum(cycles for _, cycles in two.exits.values()) == two.cycles["exit"]
+
+
+def test_the_hardware_walks_the_maps_alone() -> None:
+    _, figures = costs_of(touches(range(16), WRITE))
+    assert figures.counters["nested_walks"] == 0
+    assert figures.refs[:, 1:].sum() == 0
+
+
+@pytest.mark.parametrize(("pcid", "again"), [(None, 11), (True, 1)])
+def test_going_to_the_guests_kernel_empties_the_tlb_unless_the_host_uses_pcids(pcid: bool | None, again: int) -> None:
+    """Ten pages are in the TLB; a fault on another is handed to the kernel. Natively the ten would hit."""
+    warm = [*touches(range(10), WRITE), ("touch", 11, WRITE), *touches(range(10))]
+    keys = {"populate": "eager", "workload": {"footprint": 16 * 4096}} | ({"pcid": pcid} if pcid else {})
+    misses = [
+        costs_of([*warm, *more, *touches(range(10)), ("touch", 11, READ)], **keys)[1].counters["l2_tlb_misses"]
+        for more in ([], [("unmap", 11, 1), ("touch", 11, WRITE)])
+    ]
+    assert misses[1] - misses[0] in (again + 1, again + 2)  # and the page itself, up to twice
+
+
+def test_tables_of_the_maps_are_counted_as_the_vms() -> None:
+    """Pages of one region: four tables of its map, besides those by which the host finds the guest's memory."""
+    pages = touches(range(16), WRITE)
+    _, figures = costs_of(pages)
+    nested = run(scenario(vm(mode="ept")), [Script(pages)])[1].vms[0]
+    assert figures.memory["table"] == nested.memory["table"] + 4
+    assert figures.memory["guest"] == nested.memory["guest"]
+
+
+def test_address_spaces_keep_their_maps_over_switches() -> None:
+    turn = [step for pid in (1, 2, 3) for step in (("switch", pid), ("touch", pid, WRITE))]
+    fills = [costs_of(turn * times)[1].exits["VPAGE_FILL"][0] for times in (1, 5)]
+    assert fills == [3, 3]
+
+
+def test_vms_tags_mean_nothing_to_a_process() -> None:
+    wrong = scenario(vm(mode="vkernel")).to_toml().replace('mode = "vkernel"', 'mode = "vkernel"\ntags = "vpid"')
+    with pytest.raises(InputError, match="mode vkernel has no VM entries"):
+        Scenario.from_toml(wrong)
+    assert scenario(vm(mode="ept", tags="vpid")).with_mode("vkernel").vms[0].tags is None
+    assert [scenario(vm(mode=mode)).vms[0].pcid for mode in ("ept", "vkernel")] == [True, False]

@@ -1,0 +1,84 @@
+"""What all monitors have in common whose own tables the hardware walks, in place of the guest's."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Generator
+from typing import Any, ClassVar
+
+import simpy
+
+from vmsim.machine.serve_shadow import NONE
+from vmsim.monitor.tdp import Vcpu
+
+__all__ = ["SoftwareMonitor"]
+
+Process = Generator[simpy.Event, Any, None]
+
+
+class SoftwareMonitor(ABC):
+    """A monitor that gets every page fault first, and keeps tables from gva to hpa; the guest's `Mmu` as well.
+
+    Attributes
+    ----------
+    first_frames : int
+        Host frames that it must have before a guest can boot.
+    serves : bool
+        Compiled code may handle exits for which nothing has to wait.
+    deliver : callable or None
+        The guest kernel's handler of page faults: a vCPU, a gva and an error code.
+    exits, exit_cycles : Counter
+        By reason.
+    latency : Counter
+        How many faults took how many cycles.
+    """
+
+    first_frames: ClassVar[int]
+    serves: bool
+    deliver: Callable[[Vcpu, int, int], Process] | None
+    exits: Counter[str]
+    exit_cycles: Counter[str]
+    latency: Counter[int]
+
+    @property
+    @abstractmethod
+    def memory_root(self) -> tuple[int, int]:
+        """Root table and levels by which guest memory is found."""
+
+    @property
+    @abstractmethod
+    def frames_held(self) -> int:
+        """Host frames that are its own tables, or at hand to become some."""
+
+    @property
+    @abstractmethod
+    def stale(self) -> bool:
+        """Whether the guest has taken away what a TLB may still hold, and has not invalidated it yet."""
+
+    @abstractmethod
+    def provide(self, frames: list[int]) -> None:
+        """Take `first_frames` of the host's frames, before the clock starts."""
+
+    @abstractmethod
+    def page_fault(
+        self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0
+    ) -> Generator[simpy.Event, Any, bool]:
+        """Handle a page fault of the hardware; return whether the accesses, `times` in a row, have been made."""
+
+    @abstractmethod
+    def io_exit(self, vcpu: Vcpu) -> None:
+        """Leave the guest because it has told a device to work."""
+
+    @abstractmethod
+    def figures(self) -> dict[str, int]:
+        """Return what has been counted besides exits."""
+
+    @abstractmethod
+    def rehearse(self) -> None:
+        """Compile, or load from the cache, the kernels that a short run does not need."""
+
+    def forget(self) -> None:
+        """Forget the exits so far: they were made before the clock started."""
+        self.exits.clear()
+        self.exit_cycles.clear()
