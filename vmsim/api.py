@@ -14,7 +14,7 @@ from vmsim.record.result import Result
 from vmsim.scenario import HARDWARE_MODES, MODES, Mode, Scenario, Trace, cpu_names
 from vmsim.workloads.trace import find
 
-__all__ = ["compare", "input_digests", "run"]
+__all__ = ["compare", "input_digests", "modes_of", "run"]
 
 
 def run(scenario: Scenario | str | Path, *, check: bool = False, progress: bool = False) -> Result:
@@ -58,7 +58,7 @@ def compare(
     """Simulate a scenario once with all its VMs in each of several paging modes.
 
     A mode that the host's CPU does not have is simulated as a what-if (``host.what_if = true``), and
-    `Comparison.notes` says so.
+    `Comparison.notes` says so. `modes_of` gives all that it has.
 
     Parameters
     ----------
@@ -79,11 +79,25 @@ def compare(
     notes: list[str] = []
     for mode in _checked(modes):
         variant = scenario
-        if mode in HARDWARE_MODES and mode not in scenario.cpu.modes:
+        if mode not in _allowed(scenario):
             variant = scenario.replace(**{"host.what_if": True})
             notes.append(f"{mode} on {scenario.cpu.name}: what-if ({scenario.cpu.name} has {_listed(scenario)})")
         results[mode] = run(variant.with_mode(mode), check=check, progress=progress)
     return Comparison(results, notes)
+
+
+def modes_of(scenario: Scenario) -> tuple[Mode, ...]:
+    """Return the paging modes that a scenario may have: those of its CPU, or with ``host.what_if`` all.
+
+    The modes in software are for every CPU, but that paired tables need EPT, and agile paging either of the two.
+    """
+    return MODES if scenario.host.what_if else _allowed(scenario)
+
+
+def _allowed(scenario: Scenario) -> tuple[Mode, ...]:
+    needs: dict[str, set[str]] = {mode: {mode} for mode in HARDWARE_MODES}
+    needs |= {"paired": {"ept"}, "agile": {"ept", "npt"}}
+    return tuple(mode for mode in MODES if mode not in needs or needs[mode] & {*scenario.cpu.modes})
 
 
 def input_digests(scenario: Scenario) -> dict[str, str]:

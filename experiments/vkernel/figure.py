@@ -58,8 +58,8 @@ def draw(table: pd.DataFrame, axes: Sequence[Sequence[Axes]]) -> None:
 
 def paint() -> Path:
     """Draw the figure from the table into the folder of results."""
-    shape = {"rows": 2, "columns": 2, "sharey": "col", "width_ratios": [1, 3.6]}
-    with figure(width=WIDE, height=4.4, **shape) as (fig, axes):
+    sizes = [1, 3.6]
+    with figure(width=WIDE, height=4.4, rows=2, columns=2, sharey="col", width_ratios=sizes) as (fig, axes):
         draw(data(), axes)
         return EXPERIMENT.save(fig, "vkernel")
 

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from vmsim.analysis.tables import compare_modes, cycles_by_cause
+from vmsim.analysis.tables import compare_modes, cycles_by_cause, exits_by_reason, memory_by_kind, side_by_side
 
 SUMMARY = pd.DataFrame(
     {
@@ -57,3 +57,40 @@ def test_one_run_needs_no_column_of_modes() -> None:
     table = cycles_by_cause(SUMMARY[SUMMARY["mode"] == "ept"], one)
     assert table["mode"].unique().tolist() == ["ept"]
     assert table["cycles"].sum() == 2100
+
+
+def test_exits_of_vms_with_one_workload_add_up_and_a_mode_without_has_a_row() -> None:
+    exits = pd.DataFrame(
+        {
+            "mode": ["ept"] * 3,
+            "vm": ["a", "b", "b"],
+            "reason": ["X", "X", "Y"],
+            "count": [3, 5, 7],
+            "cycles": [30, 50, 70],
+        }
+    )
+    table = exits_by_reason(SUMMARY, exits)
+    assert table[["mode", "reason", "count", "cycles"]].to_numpy().tolist() == [
+        ["ept", "X", 8, 80],
+        ["ept", "Y", 7, 70],
+        ["native", "", 0, 0],
+    ]
+    assert table["per_access"].tolist() == [8 / 400, 7 / 400, 0.0]
+    wide = side_by_side(table, "reason", "count")
+    assert wide.columns.tolist() == ["workload", "reason", "ept", "native"]
+    assert wide["ept"].tolist() == [8, 7]
+    assert wide["native"].isna().all()
+
+
+def test_memory_is_added_up_by_what_it_is_used_for() -> None:
+    frames = {"guest_frames": [10, 20, 10, 20], "table_frames": [1, 2, 3, 4], "pool_frames": [0, 0, 0, 0]}
+    table = memory_by_kind(SUMMARY.assign(**frames))
+    assert table.set_index(["mode", "kind"])["frames"].to_dict() == {
+        ("ept", "guest"): 30,
+        ("native", "guest"): 30,
+        ("ept", "table"): 3,
+        ("native", "table"): 7,
+        ("ept", "pool"): 0,
+        ("native", "pool"): 0,
+    }
+    assert side_by_side(table, "kind", "frames")["kind"].tolist() == ["guest", "table"]  # nobody has a pool

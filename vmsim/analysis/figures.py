@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
 
+from vmsim.analysis.bars import Part, stacked_bars
+from vmsim.analysis.style import PALETTE
 from vmsim.record.html import COLOURS, LABELS
 
-__all__ = ["STACK", "pool_level", "references_heatmap", "translation_cycles"]
+__all__ = [
+    "STACK",
+    "exits_by_reason",
+    "memory_by_kind",
+    "modes_side_by_side",
+    "pool_level",
+    "references_heatmap",
+    "translation_cycles",
+]
 
 STACK: Final = {
     "l2_tlb": ("l2_tlb",),
@@ -24,9 +36,14 @@ STACK: Final = {
 """The parts of a bar of `translation_cycles`, from the bottom up, and the causes that each adds up."""
 
 _LABELS: Final = LABELS | {"pool_wait": "wait for memory"}
-_MODES: Final = {"native": "native", "ept": "EPT", "npt": "NPT"}
-_GAP: Final = 0.7
 _INK: Final = 0.55
+_KINDS: Final = {
+    "guest": ("guest memory", PALETTE[4]),
+    "table": ("page tables", PALETTE[5]),
+    "pool": ("the monitor's pool", PALETTE[6]),
+}
+_HATCHES: Final = ("", "//////", "......")
+_FRAMES_PER_MIB: Final = 256
 
 
 def translation_cycles(table: pd.DataFrame, ax: Axes, *, legend: bool = True) -> None:
@@ -42,48 +59,76 @@ def translation_cycles(table: pd.DataFrame, ax: Axes, *, legend: bool = True) ->
     legend : bool, optional
         Say what the colours are, above the axes.
     """
-    workloads, modes = (list(dict.fromkeys(table[key])) for key in ("workload", "mode"))
+    workloads, modes = (dict.fromkeys(table[key]) for key in ("workload", "mode"))
     values = table.pivot_table(index=["workload", "mode"], columns="cause", values="per_access", aggfunc="sum")
-    places = {
-        (workload, mode): group * (len(modes) + _GAP) + bar
-        for group, workload in enumerate(workloads)
-        for bar, mode in enumerate(modes)
-        if (workload, mode) in values.index
-    }
-    bottom = np.zeros(len(places))
-    for part, causes in STACK.items():
-        there = [cause for cause in causes if cause in values.columns]
-        heights = values.reindex(list(places))[there].fillna(0.0).to_numpy(dtype=float).sum(axis=1)
-        if heights.any():
-            ax.bar(
-                list(places.values()),
-                heights,
-                bottom=bottom,
-                width=0.82,
-                color=COLOURS[part],
-                edgecolor="black",
-                linewidth=0.3,
-                label=_LABELS[part],
-            )
-        bottom += heights
-    ax.set_xticks(list(places.values()), [_MODES.get(mode, mode) for _, mode in places], rotation=90)
-    ax.tick_params(axis="x", length=0, pad=1)
-    for group, workload in enumerate(workloads):
-        middle = group * (len(modes) + _GAP) + (len(modes) - 1) / 2
-        ax.annotate(
-            workload,
-            (middle, 0),
-            (0, -29),
-            xycoords=("data", "axes fraction"),
-            textcoords="offset points",
-            ha="center",
-            va="top",
-        )
-    ax.grid(axis="y")
+    parts = [Part(_LABELS[part], COLOURS[part], causes) for part, causes in STACK.items()]
+    stacked_bars(values.reindex(list(workloads), level=0), parts, modes, ax)
     ax.set_ylabel("cycles per access")
-    ax.set_xlim(-0.9, max(places.values(), default=0) + 0.9)
     if legend and ax.containers:
         ax.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
+
+
+def memory_by_kind(table: pd.DataFrame, ax: Axes) -> None:
+    """Draw what host memory each mode takes: a stacked bar for each workload and mode.
+
+    Parameters
+    ----------
+    table : DataFrame
+        workload, mode, kind, frames: as from `analysis.tables.memory_by_kind`.
+    ax : Axes
+        To draw on.
+    """
+    values = (
+        table.pivot_table(index=["workload", "mode"], columns="kind", values="frames", sort=False) / _FRAMES_PER_MIB
+    )
+    parts = [Part(label, colour, (kind,)) for kind, (label, colour) in _KINDS.items()]
+    stacked_bars(values, parts, dict.fromkeys(table["mode"]), ax)
+    ax.set_ylabel("MiB at the end")
+
+
+def exits_by_reason(table: pd.DataFrame, ax: Axes, *, reasons: Sequence[str]) -> None:
+    """Draw how often each mode leaves its guests: a stacked bar for each workload and mode.
+
+    Parameters
+    ----------
+    table : DataFrame
+        workload, mode, reason, per_access: as from `analysis.tables.exits_by_reason`.
+    ax : Axes
+        To draw on.
+    reasons : sequence of str
+        From the bottom up; the n-th has the n-th colour, whether it occurs or not.
+    """
+    values = 1000 * table.pivot_table(index=["workload", "mode"], columns="reason", values="per_access", sort=False)
+    looks = [(colour, hatch) for hatch in _HATCHES for colour in PALETTE[:7]]
+    parts = [Part(reason, colour, (reason,), hatch) for reason, (colour, hatch) in zip(reasons, looks, strict=False)]
+    stacked_bars(values, parts, dict.fromkeys(table["mode"]), ax)
+    ax.set_ylabel("exits per 1,000 accesses")
+
+
+def modes_side_by_side(
+    cycles: pd.DataFrame, memory: pd.DataFrame, exits: pd.DataFrame, axes: NDArray[np.object_]
+) -> None:
+    """Draw a comparison of modes: rows of cycles by cause, memory by kind and exits by reason, a column a workload.
+
+    Parameters
+    ----------
+    cycles, memory, exits : DataFrame
+        As from `analysis.tables.cycles_by_cause`, `memory_by_kind` and `exits_by_reason`.
+    axes : Axes[3, n]
+        To draw on; each has a scale of its own.
+    """
+    reasons = [reason for reason in dict.fromkeys(exits["reason"]) if reason]
+    for column, workload in enumerate(dict.fromkeys(cycles["workload"])):
+        translation_cycles(cycles[cycles["workload"] == workload], axes[0, column], legend=False)
+        memory_by_kind(memory[memory["workload"] == workload], axes[1, column])
+        exits_by_reason(exits[exits["workload"] == workload], axes[2, column], reasons=reasons)
+    for row in axes:
+        named = {label: handle for ax in row for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+        order = [*_LABELS.values(), *(label for label, _ in _KINDS.values()), *reasons]
+        labels = sorted(named, key=order.index, reverse=True)  # as the bars are stacked
+        row[-1].legend([named[label] for label in labels], labels, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        for ax in row[1:]:
+            ax.set_ylabel("")
 
 
 def pool_level(table: pd.DataFrame, ax: Axes) -> None:

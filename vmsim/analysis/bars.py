@@ -1,0 +1,79 @@
+"""Stacked bars: one for each workload and paging mode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+__all__ = ["Part", "stacked_bars"]
+
+_MODES = {"native": "native", "ept": "EPT", "npt": "NPT"}
+_GAP = 0.7
+
+
+class Part(NamedTuple):
+    """One part of each bar: how it is drawn, and the columns that it adds up."""
+
+    label: str
+    colour: str
+    columns: tuple[str, ...]
+    hatch: str = ""
+
+
+def stacked_bars(values: pd.DataFrame, parts: list[Part], modes: Mapping[str, None], ax: Axes) -> None:
+    """Draw a bar for each row, in groups by workload.
+
+    Parameters
+    ----------
+    values : DataFrame
+        By (workload, mode), in the order to draw workloads; a column for each thing that parts add up.
+    parts : list of Part
+        From the bottom up; those of which there is nothing are left out.
+    modes : mapping of str to None
+        In the order to draw them.
+    ax : Axes
+        To draw on.
+    """
+    workloads = list(dict.fromkeys(values.index.get_level_values(0)))
+    places = {
+        (workload, mode): group * (len(modes) + _GAP) + bar
+        for group, workload in enumerate(workloads)
+        for bar, mode in enumerate(modes)
+        if (workload, mode) in values.index
+    }
+    bottom = np.zeros(len(places))
+    for part in parts:
+        there = [column for column in part.columns if column in values.columns]
+        heights = values.reindex(list(places))[there].fillna(0.0).to_numpy(dtype=float).sum(axis=1)
+        if heights.any():
+            ax.bar(
+                list(places.values()),
+                heights,
+                bottom=bottom,
+                width=0.82,
+                color=part.colour,
+                edgecolor="black",
+                linewidth=0.3,
+                label=part.label,
+                hatch=part.hatch,
+            )
+        bottom += heights
+    ax.set_xticks(list(places.values()), [_MODES.get(mode, mode) for _, mode in places], rotation=90)
+    ax.tick_params(axis="x", length=0, pad=1)
+    for group, workload in enumerate(workloads):
+        middle = group * (len(modes) + _GAP) + (len(modes) - 1) / 2
+        ax.annotate(
+            workload,
+            (middle, 0),
+            (0, -29),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="center",
+            va="top",
+        )
+    ax.grid(axis="y")
+    ax.set_xlim(-0.9, max(places.values(), default=0) + 0.9)
