@@ -22,6 +22,7 @@ VERBS: Final = {
     "sensitivity": "Say which parameters matter: Morris or Sobol indices.",
     "results": "List, merge, export and verify the results of sweeps.",
     "messages": "Print what monitors and the host of a run said to each other.",
+    "dump": "Write the page tables of a run, as they were when each VM ended.",
     "explain": "Show every memory reference of one page walk, cold and warm.",
     "trace": "Record, convert and look at traces of real programs.",
     "cpus": "List the CPU presets, or every figure of one with its source.",
