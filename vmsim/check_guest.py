@@ -12,7 +12,7 @@ from vmsim.jit import kernel
 from vmsim.machine.buddy import State
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, WRITE
 from vmsim.machine.memory import read_word
-from vmsim.machine.tables import host_address
+from vmsim.machine.tables import UNBACKED, host_address
 
 if TYPE_CHECKING:
     from vmsim.virtual_machine import VirtualMachine
@@ -41,7 +41,8 @@ def gather(memory, root, levels, nested_root, nested_levels, index, table, colum
             continue
         place = table[level] + (index[level] << 3)
         index[level] += 1
-        entry = read_word(memory, host_address(memory, nested_root, nested_levels, place))
+        hpa = host_address(memory, nested_root, nested_levels, place)
+        entry = read_word(memory, hpa) if hpa != UNBACKED else 0
         if entry == 0:
             continue
         page = level == 1 or entry & LARGE != 0
@@ -77,6 +78,10 @@ def check_guest(vm: VirtualMachine, memory: Column, fail: Callable[[str], None])
     kernel_, name = vm.kernel, vm.spec.name
     roots = [process.space.root for process in kernel_.processes.values()]
     _, values, targets, below = gather_all(memory, roots, vm.spec.guest_levels, kernel_.mmu.memory_root)
+    if (targets >= len(kernel_.frames.frames)).any():
+        if vm.ending is None:
+            fail(f"sharing: an entry of {name} points beyond its memory")
+        return  # that is what has ended it
     tables = np.concatenate((targets[below > 0], np.array(roots) >> PAGE_SHIFT))
     if len(np.unique(tables)) < len(tables):
         fail(f"sharing: two entries of {name} point to one table")

@@ -13,7 +13,8 @@ from vmsim.record.folder import check_folder, replacing_folder, write_manifest
 if TYPE_CHECKING:
     from vmsim.progress import Progress
     from vmsim.record.result import Result
-    from vmsim.simulation import Simulation, VirtualMachine
+    from vmsim.simulation import Simulation
+    from vmsim.virtual_machine import VirtualMachine
 
 __all__ = ["dump_tables", "tables_of"]
 
@@ -74,9 +75,7 @@ def dump_tables(run: Result, out: Path, *, force: bool = False, progress: Progre
     with replacing_folder(out, force=force) as folder:
         for name, records in found.items():
             (folder / name).write_text(table_text(records), encoding="ascii", newline="\n")
-        write_manifest(
-            folder, _FORM, {**provenance(), "scenario": run.scenario.to_toml(), "base": str(run.scenario.base)}
-        )
+        write_manifest(folder, _FORM, {**provenance(), "scenario": run.scenario.to_toml()})
     return {name: len(records) for name, records in found.items()}
 
 

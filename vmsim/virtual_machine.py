@@ -11,7 +11,7 @@ import simpy
 from numpy.typing import NDArray
 
 from vmsim.guest.frames import GuestFrames, GuestMemoryError
-from vmsim.guest.kernel import GuestKernel
+from vmsim.guest.kernel import CorruptTablesError, GuestKernel
 from vmsim.guest.mmu import HardwareMmu, LoggedMmu
 from vmsim.guest.process import LINUX_PCIDS
 from vmsim.host.bare import BareFrames
@@ -27,7 +27,7 @@ from vmsim.monitor.paired_process import PairedFrames, PairedMmu
 from vmsim.monitor.paired_space import limit_of
 from vmsim.monitor.shadow import Shadow
 from vmsim.monitor.software import SoftwareMonitor
-from vmsim.monitor.tdp import BackingError, Tdp
+from vmsim.monitor.tdp import BackingError, NoMemoryThereError, Tdp
 from vmsim.monitor.vkernel import SPACES, Vkernel
 from vmsim.record.outcome import Ending, VmOutcome
 from vmsim.scenario import Vm
@@ -193,6 +193,14 @@ class VirtualMachine:
             yield from self.vcpu.replay(self.kernel, self.monitor, pauses, self._warmed)
         except GuestMemoryError:
             self.ending = self.out_of_memory()
+        except NoMemoryThereError as error:
+            self.ending = self._stopped(
+                f"a guest-physical address, {error.gpa:#x}", "its page tables lead there", "the monitor has stopped it"
+            )
+        except CorruptTablesError as error:
+            self.ending = self._stopped(
+                f"a virtual address, {error.gva:#x}", "an entry for it has a reserved bit", "its kernel has stopped"
+            )
         if isinstance(self.monitor, LoggedTdp) and self.monitor.logging:
             self.monitor.read(self.vcpu)
         yield self.vcpu.settle()
@@ -357,6 +365,15 @@ class VirtualMachine:
             yield from self.pool.close()
         pages = simulation.host.give_all(self.spec.index)
         simulation.log("return", self.spec.name, pages)
+
+    def _stopped(self, asked: str, why: str, who: str) -> Ending:
+        """Return what ends a VM that has reached beyond its memory."""
+        made = int(self.registers["counters"][0, Count.ACCESSES])
+        message = (
+            f"VM {self.spec.name} reached for memory that it has not after {made} of {self.stream.accesses} accesses: "
+            f"{asked}, where it has {format_size(self.spec.memory)} from 0 on and no devices; {why}, and {who}."
+        )
+        return Ending(self.vcpu.now, self.spec.name, asked, message)
 
     def out_of_memory(self) -> Ending:
         """Return what ends a simulation whose guest asked its kernel for memory that it has not."""

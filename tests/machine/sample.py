@@ -19,6 +19,7 @@ import numpy as np
 from tests.machine.geometries import PREFIX
 from tests.machine.worlds import Pair, counters, keyed_units, make_world, memory, references
 from tests.monitor.agile_world import AgileWorld
+from tests.monitor.vkernel_world import World as VkernelWorld
 from tests.monitor.world import World
 from tests.simulation.small import digest, scenario, vm
 from vmsim.hardware import Hardware
@@ -170,6 +171,19 @@ def agile() -> list[Any]:
     return [*out, world.access(0), sorted(world.exits.items()), world.shadow.figures(), world.vcpu.now]
 
 
+def vkernels() -> list[Any]:
+    """Fault, store and invalidate under a vkernel's host."""
+    world = VkernelWorld([8], frames=64, size=512)
+    world.store((8 << 12, 9 << 12 | 7), (9 << 12, 10 << 12 | 7), (10 << 12, 11 << 12 | 7), (11 << 12, 40 << 12 | 7))
+    world.load_root(0)
+    out: list[Any] = [world.access(0, True), world.access(0x1000)]
+    world.store((11 << 12, 41 << 12 | 7), (11 << 12 | 8, 42 << 12 | 7))
+    world.flush(whole=False)
+    out += [world.access(0), world.access(0x1000), world.audit()]
+    world.flush()
+    return [*out, sorted(world.vkernel.exits.items()), world.vkernel.figures(), world.vcpu.now]
+
+
 def kernels() -> dict[str, Any]:
     """Return every kernel of the machine by name."""
     found = {}
@@ -184,7 +198,8 @@ def kernels() -> dict[str, Any]:
 
 
 def main() -> None:
-    results = json.dumps([runs(), edits(), logs(), shadows(), served(), agile()], sort_keys=True, default=int)
+    made = [runs(), edits(), logs(), shadows(), served(), agile(), vkernels()]
+    results = json.dumps(made, sort_keys=True, default=int)
     out: dict[str, Any] = {"results": hashlib.sha256(results.encode()).hexdigest(), "length": len(results)}
     if hasattr(buddy.allocate, "signatures"):
         out["kernels"] = {name: len(kernel.signatures) for name, kernel in kernels().items()}

@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.monitor.test_shadow_contract import DATA, TABLES, addresses, edits, gva_of
-from tests.monitor.world import CORE, OWNER, Host, Ledger, Pool
-from tests.oracle import tables
-from tests.oracle.bits import ADDRESS, PS, RW, US, A, D, P, span
-from tests.oracle.shadow import FAULT_P, FAULT_RSVD, BareGuest
+from tests.monitor.vkernel_world import FRAMES, World
+from tests.oracle.bits import ADDRESS, PS, RW, US, P, span
+from tests.oracle.shadow import FAULT_P, FAULT_RSVD
 from tests.simulation.small import READ, WRITE, Script, run, scenario, touches, vm
 from vmsim.errors import InputError
-from vmsim.machine.buddy import State
-from vmsim.machine.formats import NPT
-from vmsim.machine.layout import make_cores, make_llc, make_vm
-from vmsim.machine.memory import physical_memory
-from vmsim.machine.tags import Tags
-from vmsim.machine.vcpu import Reason
-from vmsim.machine.vcpu import run as run_core
-from vmsim.monitor.tdp import Tdp
-from vmsim.monitor.vkernel import Vkernel
-from vmsim.monitor.vkernel_check import problems_of_maps
 from vmsim.scenario import Scenario
-from vmsim.scenario.cpu import Cpu
 
-FRAMES = 2048
 steps = st.one_of(
     st.tuples(st.just("access"), addresses, st.booleans()),
     st.tuples(st.just("access"), addresses, st.booleans()),
@@ -41,141 +26,16 @@ steps = st.one_of(
 )
 
 
-class World:
-    """A guest of FRAMES frames, its host's side, a core, and the guest's twin on bare hardware."""
-
-    def __init__(self, *, levels: int = 4, host_order: int = 0, pcid: bool = False, backed: bool = True) -> None:
-        self.memory = physical_memory(8192)
-        self.host = Host(8192)
-        self.pool = Pool(self.host)
-        self.cores, self.llc, self.registers = make_cores(CORE, 1), make_llc(CORE), make_vm()
-        self.registers["levels"] = levels
-        spaces = Tags(self.cores, limit=100, amd=False).spaces(
-            self.registers, OWNER, tags=None, apart="pcid" if pcid else None
-        )
-        costs = Cpu.load("yardstick").cost
-        host_tables = Tdp(
-            self.memory,
-            make_vm(),
-            self.host,
-            self.pool,  # type: ignore[arg-type]
-            NPT,
-            owner=OWNER,
-            pages=FRAMES,
-            levels=4,
-            page_order=host_order,
-            costs=costs,
-        )
-        self.vkernel = Vkernel(self.memory, self.registers, host_tables, costs=costs, spaces=spaces)
-        self.vkernel.deliver = self._deliver  # type: ignore[assignment]
-        self.vcpu, self.bare = Ledger(), BareGuest(FRAMES, levels)
-        self.delivered: int | None = None
-        first, *rest = self.pool.take(1 + Vkernel.first_frames)
-        self.vkernel.install(first)
-        self.vkernel.provide(rest)
-        if backed:
-            self.vkernel.populate()
-        spaces.enter(0)
-        self.edited = dict.fromkeys(TABLES[:2], False)  # since it was loaded last
-        below = TABLES[2:]
-        for root in TABLES[:2]:
-            self.store(*((a << 12, b << 12 | P | RW | US) for a, b in pairwise([root, *below[: levels - 1]])))
-        self.store(*(((below[levels - 2] << 12) + 8 * n, DATA[n] << 12 | P | RW | US) for n in range(3)))
-        self.store(((below[levels - 3] << 12) + 8, 1024 << 12 | PS | P | RW | US))
-        self.load_root(0)
-
-    def _deliver(self, vcpu: Any, gva: int, code: int) -> Iterator[None]:
-        self.delivered = code
-        return iter(())
-
-    def drive(self, process: Generator[Any, Any, Any]) -> Any:
-        while True:
-            try:
-                next(process)
-            except StopIteration as end:
-                return end.value
-
-    def store(self, *pairs: tuple[int, int]) -> None:
-        for gpa, _ in pairs:
-            self.drive(self.vkernel.touch(self.vcpu, gpa >> 12, 0))
-        places, values = (np.array([pair[n] for pair in pairs], np.int64) for n in (0, 1))
-        self.drive(self.vkernel.write(self.vcpu, places, values))
-        for gpa, value in pairs:
-            self.bare.store(gpa, value)
-        self.edited = dict.fromkeys(self.edited, True)
-
-    def flush(self, *, whole: bool = True) -> None:
-        last = (1 << (12 + 9 * self.bare.levels)) - 1
-        self.drive(self.vkernel.flush(self.vcpu) if whole else self.vkernel.invalidate(self.vcpu, 0, last))
-        self.edited[self.root] = False
-
-    def load_root(self, number: int) -> None:
-        """Load a root, and keep what is cached of it unless it was edited meanwhile, as a kernel does."""
-        self.root = TABLES[number]
-        keep = not self.edited[self.root]
-        self.drive(self.vkernel.load_root(self.vcpu, self.root << 12, number, keep=keep))
-        self.edited[self.root] = False
-
-    def release(self, number: int) -> None:
-        if TABLES[number] != self.root:
-            self.drive(self.vkernel.release(self.vcpu, TABLES[number] << 12, number))
-
-    def access(self, gva: int, write: bool = False) -> int | None:
-        """Make an access on both machines; return the error code of the fault that the guest gets, or None."""
-        stream = np.array([gva], np.int64), np.array([1], np.int32), np.array([write], np.uint8)
-        self.delivered = None
-        for _ in range(4):
-            reason, _, _, fault, _, bits = run_core(
-                self.cores, 0, self.llc, self.registers, self.memory, *stream, 0, 1, 1 << 40
-            )
-            if reason != Reason.GUEST_FAULT:
-                break
-            assert fault == gva
-            assert not self.drive(self.vkernel.page_fault(self.vcpu, gva, bits, 1))
-            if self.delivered is not None:
-                break
-        else:
-            raise AssertionError("the access never ends")
-        bare = self.bare.walk(self.root << 12, gva, write)
-        assert self.delivered == (bare if isinstance(bare, int) else None), (self.delivered, bare)
-        return self.delivered
-
-    def audit(self) -> int:
-        """Every map gives guest∘host where its space is in step, and reaches this VM alone; return how much it maps."""
-        words = {8 * int(at): int(self.memory[at]) for at in np.flatnonzero(self.memory)}
-        frames, mapped, used = self.host.frames, 0, 0
-
-        def leaves(table: int, level: int, gva: int) -> Iterator[tuple[int, int]]:
-            nonlocal used
-            used += 1
-            for number in range(512):
-                if entry := words.get(table + 8 * number, 0):
-                    here = gva + number * span(level)
-                    if level == 1:
-                        yield here, entry
-                    else:
-                        yield from leaves(entry & ADDRESS, level - 1, here)
-
-        for root, table in self.vkernel.maps.items():
-            for gva, entry in leaves(table, self.bare.levels, 0):
-                mapped += 1
-                pfn = (entry & ADDRESS) >> 12
-                assert (frames["owner"][pfn], frames["state"][pfn]) == (OWNER, State.GUEST)
-                if self.edited[root >> 12]:
-                    continue
-                found = self.bare.walk(root, gva, bool(entry & RW), mark=False)
-                assert not isinstance(found, int), (hex(gva), found)
-                assert found[1] & A
-                assert found[1] & D or not entry & RW
-                assert tables.translate(words, *self.vkernel.memory_root, found[0]) is not None
-                assert tables.translate(words, *self.vkernel.memory_root, found[0])[0] == entry & ADDRESS  # type: ignore[index]
-        assert used == self.vkernel.frames_held - len(self.vkernel.ready)
-        for gpa, value in self.bare.words.items():  # entries, flags and all, are what bare hardware leaves
-            hpa = tables.translate(words, *self.vkernel.memory_root, gpa)
-            assert value == 0 or (hpa is not None and words.get(hpa[0], 0) == value), hex(gpa)
-        in_step = [root << 12 for root, edited in self.edited.items() if not edited]
-        assert list(problems_of_maps(self.vkernel, frames, in_step)) == []
-        return mapped
+def start(*, levels: int = 4, **options: Any) -> World:
+    """Return a world with two address spaces of three pages and a large one each, which share all but the root."""
+    world = World(TABLES[:2], levels=levels, **options)
+    below = TABLES[2:]
+    for root in world.roots:
+        world.store(*((a << 12, b << 12 | P | RW | US) for a, b in pairwise([root, *below[: levels - 1]])))
+    world.store(*(((below[levels - 2] << 12) + 8 * n, DATA[n] << 12 | P | RW | US) for n in range(3)))
+    world.store(((below[levels - 3] << 12) + 8, 1024 << 12 | PS | P | RW | US))
+    world.load_root(0)
+    return world
 
 
 @pytest.mark.parametrize(("levels", "host_order", "pcid"), [(4, 0, False), (4, 9, True), (5, 0, True)])
@@ -184,7 +44,7 @@ class World:
 def test_a_guest_cannot_tell_and_reaches_no_frame_but_its_own(
     levels: int, host_order: int, pcid: bool, program: list[Any]
 ) -> None:
-    world = World(levels=levels, host_order=host_order, pcid=pcid)
+    world = start(levels=levels, host_order=host_order, pcid=pcid)
     for step, what, flag in program:
         if step == "access":
             world.access(gva_of(what, levels), flag)
@@ -200,7 +60,7 @@ def test_a_guest_cannot_tell_and_reaches_no_frame_but_its_own(
 
 def test_maps_are_not_empty() -> None:
     """Or the contract above would hold for nothing."""
-    world = World()
+    world = start()
     for page in range(3):
         assert world.access(page << 12, write=page == 1) is None
     assert world.access(0x20_0000, write=True) is None
@@ -214,7 +74,7 @@ def test_maps_are_not_empty() -> None:
 @pytest.mark.parametrize("level", [1, 2])
 def test_memory_that_the_guest_has_not_is_a_fault_of_its_own(gfn: int, level: int) -> None:
     """As vm_fault_object refuses a page beyond the object's size."""
-    world = World()
+    world = start()
     table = TABLES[2:][world.bare.levels - 1 - level]
     gva = 511 * span(level)
     world.store(((table << 12) + 8 * 511, (gfn << 12 if level == 1 else gfn << 21 & ADDRESS) | P | RW | US))
@@ -227,7 +87,7 @@ def test_memory_that_the_guest_has_not_is_a_fault_of_its_own(gfn: int, level: in
 
 
 def test_a_read_enters_a_clean_page_read_only_and_the_first_write_faults_again() -> None:
-    world = World()
+    world = start()
     exits = world.vkernel.exits
     for number, write in enumerate([False, False, True, True, False]):
         world.access(0, write)
@@ -238,7 +98,7 @@ def test_a_read_enters_a_clean_page_read_only_and_the_first_write_faults_again()
 
 
 def test_a_large_page_of_the_guest_is_entered_page_by_page() -> None:
-    world = World(host_order=9)
+    world = start(host_order=9)
     for page in (0, 1, 511):
         world.access(0x20_0000 + (page << 12), write=True)
     assert world.vkernel.exits["VPAGE_FILL"] == 3
@@ -246,7 +106,7 @@ def test_a_large_page_of_the_guest_is_entered_page_by_page() -> None:
 
 
 def test_tables_of_a_map_go_back_when_they_are_empty() -> None:
-    world = World()
+    world = start()
     pooled = len(world.pool.pages)
     for gva in (0, 1 << 12, 0x20_0000):
         world.access(gva)
@@ -265,7 +125,7 @@ def test_tables_of_a_map_go_back_when_they_are_empty() -> None:
     [(0, 0xFFF, 1), (0x5000, 0x7FFF, 3), (0, 0x1F_FFFF, 1), (0x1F_F000, 0x40_0FFF, 3), (0, 0x3FFF_FFFF, 512)],
 )
 def test_each_page_is_a_call_and_each_whole_table_one(first: int, last: int, calls: int) -> None:
-    world = World()
+    world = start()
     before = world.vcpu.now
     world.drive(world.vkernel.invalidate(world.vcpu, first, last))
     costs = world.vkernel.costs

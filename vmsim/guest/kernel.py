@@ -23,12 +23,22 @@ from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.sharing import Sharing
 from vmsim.guest.spaces import AddressSpaces, Space
 from vmsim.machine.buddy import NO_FRAME
-from vmsim.machine.formats import ACCESSED, CODE_PRESENT, CODE_WRITE, DIRTY, PAGE_SHIFT, PRESENT, USER, WRITE
+from vmsim.machine.formats import (
+    ACCESSED,
+    CODE_PRESENT,
+    CODE_RESERVED,
+    CODE_WRITE,
+    DIRTY,
+    PAGE_SHIFT,
+    PRESENT,
+    USER,
+    WRITE,
+)
 from vmsim.machine.serve import DEMAND
 from vmsim.machine.tables import BLOCKED, missing_tables, populate
 from vmsim.scenario.cpu import Cost
 
-__all__ = ["INIT", "GuestKernel"]
+__all__ = ["INIT", "CorruptTablesError", "GuestKernel"]
 
 Steps = Generator[simpy.Event, Any, None]
 
@@ -36,6 +46,14 @@ INIT = 1  # the process that a VM starts with
 NO_ROOT = -1
 PAGE_BITS = PRESENT | WRITE | USER | ACCESSED
 _READ_ONLY = PRESENT | USER | ACCESSED
+
+
+class CorruptTablesError(Exception):
+    """A guest's page tables have a bit that must be 0: its kernel stops, as Linux does (mm/fault.c, pgtable_bad)."""
+
+    def __init__(self, gva: int) -> None:
+        super().__init__(gva)
+        self.gva = gva
 
 
 class GuestKernel:
@@ -118,7 +136,15 @@ class GuestKernel:
         yield from self.mmu.load_root(vcpu, space.root, number, keep=True)  # nothing is cached yet
 
     def page_fault(self, vcpu: Vcpu, gva: int, code: int) -> Steps:
-        """Handle a page fault with its error code: map a cleared page, or mend an entry that denied the access."""
+        """Handle a page fault with its error code: map a cleared page, or mend an entry that denied the access.
+
+        Raises
+        ------
+        CorruptTablesError
+            The code says that an entry has a reserved bit.
+        """
+        if code & CODE_RESERVED:
+            raise CorruptTablesError(gva)
         self.faults += 1
         space = self.current.space
         vcpu.owe("guest_fault", self._fault_cycles)

@@ -39,6 +39,7 @@ BACKING = np.dtype(
         [
             ("root", "i8"),  # hpa of the nested tables' root
             ("levels", "i8"),
+            ("frames", "i8"),  # the guest's: those above do not exist
             ("page", "i8"),  # bits of an entry that maps a page
             ("table", "i8"),  # and of one that points to a table
             ("before", "i8"),  # cycles of a violation until it asks the pool
@@ -77,7 +78,7 @@ DEMAND = np.dtype(
 def back_frame(memory, frames, pool, backing, gfn):
     """Back a frame with a page of the pool; return how many tables were made for it, -1 if it cannot be done."""
     level = pool[0]
-    if level - 1 < backing.least:
+    if level - 1 < backing.least or gfn >= backing.frames:
         return -1
     place = gfn << PAGE_SHIFT
     missing = map_page(memory, frames, backing.root, backing.levels, 1, 0, 0, place, pool[level], backing.page)

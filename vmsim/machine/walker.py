@@ -187,6 +187,10 @@ def nested_walk(core, llc, vm, memory, gpa, write, guest):
     """
     vm.counters[Count.NESTED_WALKS] += 1
     level = vm.nested_levels
+    if gpa >> (PAGE_SHIFT + 9 * level):  # beyond what the tables can translate
+        vm.fault_gpa = gpa
+        vm.fault_code = (CODE_WRITE if write else 0) | (CODE_WALKING if guest else 0)
+        return NESTED_FAULT
     table = vm.nested_root | _LOW
     present = vm.nested_present
     accessed = vm.nested_accessed

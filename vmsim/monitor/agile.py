@@ -89,6 +89,7 @@ class Agile(Shadow):
         """Handle an EPT violation or NPF of a walk that has switched: back `gpa` and resume."""
         start = vcpu.now
         self._spend(vcpu, self._other)
+        self.host_tables.expect_own(gpa)
         yield from self._back(vcpu, gpa >> PAGE_SHIFT)
         self._count(self.host_tables.reason)
         self.latency[vcpu.now - start] += 1

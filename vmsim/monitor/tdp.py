@@ -22,13 +22,21 @@ from vmsim.machine.stack import Stack
 from vmsim.machine.tables import MAPPED, map_page, map_pages, missing_tables, populate
 from vmsim.scenario.cpu import Cost
 
-__all__ = ["BackingError", "Host", "Pool", "Tdp", "Vcpu"]
+__all__ = ["BackingError", "Host", "NoMemoryThereError", "Pool", "Tdp", "Vcpu"]
 
 Process = Generator[simpy.Event, Any, None]
 
 
 class BackingError(Exception):
     """The host has not enough free memory to back a VM before the clock starts."""
+
+
+class NoMemoryThereError(Exception):
+    """A guest has reached for a gpa beyond its memory, where no device is either."""
+
+    def __init__(self, gpa: int) -> None:
+        super().__init__(gpa)
+        self.gpa = gpa
 
 
 class Vcpu(Protocol):
@@ -137,6 +145,7 @@ class Tdp:
         self._resume = costs.violation_resume
         self.serves = page_order == 0 and chunk == 1
         self._backing = np.zeros(1, BACKING)
+        self._backing["frames"] = pages
         self._backing["page"] = form.page
         self._backing["table"] = form.table
         self._backing["before"] = self._before
@@ -220,16 +229,35 @@ class Tdp:
         return bool(missing_tables(self.memory, self.root, self.levels, 1, 0, 0, gfn << PAGE_SHIFT) == MAPPED)
 
     def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Process:
-        """Handle an EPT violation or NPF at `gpa`, with its error code: back it and resume."""
+        """Handle an EPT violation or NPF at `gpa`, with its error code: back it and resume.
+
+        Raises
+        ------
+        NoMemoryThereError
+            As of `expect_own`.
+        """
         start = vcpu.now
         reason = self.reason
         vcpu.owe("exit", self._before)
         self.exit_cycles[reason] += self._before
+        self.expect_own(gpa)
         cycles = (yield from self.back(vcpu, gpa)) + self._resume
         vcpu.owe("exit", cycles)
         self.exit_cycles[reason] += cycles
         self.exits[reason] += 1
         self.latency[vcpu.now - start] += 1
+
+    def expect_own(self, gpa: int) -> None:
+        """Refuse to back what is no memory of the VM's.
+
+        Raises
+        ------
+        NoMemoryThereError
+            `gpa` is beyond it. KVM takes it for a device's and leaves it to the process that runs the VM
+            (KVM_EXIT_MMIO); there are no devices here, so the VM cannot go on.
+        """
+        if gpa >> PAGE_SHIFT >= self.pages:
+            raise NoMemoryThereError(gpa)
 
     def io_exit(self, vcpu: Vcpu) -> None:
         """Leave the guest because it has told a device to work (SDM vol. 3C, exit reason 30)."""

@@ -1,0 +1,186 @@
+"""Can a guest that writes what it likes into its own page tables reach anything that is not its own?
+
+Shadow monitors and vkernels have fuzzing contracts of their own (tests/monitor), for they refuse such entries as
+hardware refuses reserved bits. Here hardware walks the guest's tables, and the nested ones keep it in.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.monitor.test_shadow_contract import TABLES, addresses, edits, gva_of
+from tests.oracle.bits import ADDRESS, PS, RW, US, A, D, P
+from tests.simulation.small import BASE, PAGE, WRITE, Script, run, scenario, time_adds_up, touches, vm
+from vmsim.check import check_invariants
+from vmsim.machine.buddy import State
+from vmsim.machine.vcpu import Reason
+from vmsim.machine.vcpu import run as run_core
+from vmsim.monitor.tdp import NoMemoryThereError
+from vmsim.simulation import Simulation
+
+MIB = 1 << 20
+NESTED: list[dict[str, Any]] = [
+    {"mode": "ept"},
+    {"mode": "ept", "host_page": "2M", "guest_levels": 5, "host_levels": 4},
+    {"mode": "npt"},
+    {"mode": "npt", "guest_levels": 5, "host_levels": 5},
+    {"mode": "paired"},
+    {"mode": "paired", "paired": {"layout": "separate"}},
+]
+PAGES = 4 * MIB // PAGE
+UNITS = [
+    *(f"l{level}_tlb{number}" for level in (1, 2) for number in range(3)),
+    *(f"{kind}{name}" for kind in ("", "nested_") for name in ("pde", "pdpte", "pml4e", "pml5e")),
+    "ntlb",
+]
+programs = st.lists(
+    st.one_of(
+        st.tuples(st.just("access"), addresses, st.booleans()),
+        st.tuples(st.just("access"), addresses, st.booleans()),
+        st.tuples(st.just("edit"), st.lists(edits, min_size=1, max_size=5), st.booleans()),
+    ),
+    min_size=4,
+    max_size=30,
+)
+
+
+def drive(process: Any) -> None:
+    for _ in process:
+        raise AssertionError("nothing is to be waited for here")
+
+
+class Prisoner:
+    """A VM and its neighbour on one host; the VM's tables are written by hand, as by a kernel gone mad."""
+
+    def __init__(self, keys: dict[str, Any]) -> None:
+        tables = [vm(name, memory="4MiB", populate="eager", **keys) for name in ("prisoner", "neighbour")]
+        what = scenario(*tables, memory="14MiB", what_if=True)
+        self.simulation = Simulation(what, streams=[Script(touches(range(4)))] * 2, check=None)
+        assert self.simulation._populate() is None
+        self.vm = self.simulation.vms[0]
+        self.hardware = self.simulation.hardware
+        self.vm.spaces.enter(0)
+        self.store(*((TABLES[n] << 12, TABLES[n + 1] << 12 | P | RW | US) for n in range(self.levels - 1)))
+        self.store((TABLES[self.levels - 1] << 12, 600 << 12 | P | RW | US))
+        drive(self.vm.kernel.mmu.load_root(self.vm.vcpu, TABLES[0] << 12, 0, keep=False))
+        self.outside = 0
+
+    @property
+    def levels(self) -> int:
+        return self.vm.spec.guest_levels
+
+    def store(self, *pairs: tuple[int, int]) -> None:
+        places, values = (np.array([pair[n] for pair in pairs], np.int64) for n in (0, 1))
+        drive(self.vm.kernel.mmu.write(self.vm.vcpu, places, values))
+
+    def access(self, gva: int, write: bool) -> bool:
+        """Make an access as far as it goes; return whether it was made."""
+        stream = np.array([gva], np.int64), np.array([1], np.int32), np.array([write], np.uint8)
+        reason, *_, gpa, _ = run_core(
+            self.hardware.cores,
+            0,
+            self.hardware.llc,
+            self.vm.registers,
+            self.hardware.memory,
+            *stream,
+            0,
+            1,
+            1 << 40,
+        )
+        if reason == Reason.VIOLATION:  # all its memory is backed
+            assert gpa >> 12 >= PAGES
+            self.outside += 1
+            with pytest.raises(NoMemoryThereError):
+                drive(self.vm.monitor.violation(self.vm.vcpu, gpa))
+        return bool(reason == Reason.DONE)
+
+    def others(self) -> np.ndarray:
+        """Return all words of memory that are not the VM's."""
+        mine = self.simulation.host.frames["owner"] == self.vm.spec.index
+        return np.delete(self.hardware.memory.reshape(-1, 512), np.flatnonzero(mine), axis=0)
+
+    def locked_in(self) -> int:
+        """Whatever a core keeps leads to the VM's frames; return how much it keeps."""
+        frames, count = self.simulation.host.frames, 0
+        for unit in UNITS:
+            kept = self.hardware.cores[0][unit]
+            values = kept["value"][kept["tag"] >= 0]
+            reached = frames[(values & ADDRESS) >> 12]
+            assert (reached["owner"] == self.vm.spec.index).all()
+            assert np.isin(reached["state"], (State.GUEST, State.TABLE)).all()
+            count += len(values)
+        return count
+
+
+@pytest.mark.parametrize("keys", NESTED, ids=lambda keys: "-".join(map(str, keys.values())))
+@given(program=programs)
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+def test_no_bits_in_its_tables_lead_a_guest_out(keys: dict[str, Any], program: list[Any]) -> None:
+    prisoner = Prisoner(keys)
+    before = prisoner.others().copy()
+    for step, what, flag in program:
+        if step == "edit":
+            prisoner.store(*(((gfn << 12) + 8 * at, value) for gfn, at, value in what))
+            prisoner.vm.spaces.flush()
+        else:
+            prisoner.access(gva_of(what, prisoner.levels), flag)
+            prisoner.locked_in()
+    assert np.array_equal(before, prisoner.others())
+
+
+@pytest.mark.parametrize("keys", NESTED, ids=lambda keys: "-".join(map(str, keys.values())))
+def test_a_prisoner_moves_and_finds_the_walls(keys: dict[str, Any]) -> None:
+    """Or the contract above would hold for nothing."""
+    prisoner = Prisoner(keys)
+    assert prisoner.access(0, write=True)
+    assert prisoner.locked_in() >= 3
+    bottom = TABLES[prisoner.levels - 1] << 12
+    for number, gfn in enumerate([PAGES, PAGES + 511, 1 << 36, (1 << 40) - 1], start=1):
+        prisoner.store((bottom + 8 * number, gfn << 12 | P | RW | US | A | D))
+        assert not prisoner.access(number << 12, write=False)
+        assert prisoner.outside == number
+    prisoner.store((bottom + 8 * 9, (PAGES - 1) << 12 | P | RW | US))
+    assert prisoner.access(9 << 12, write=True)
+    above = TABLES[prisoner.levels - 2] << 12
+    prisoner.store((above + 8, 1 << 45 | PS | P | RW | US))
+    assert not prisoner.access(1 << 21, write=False)
+
+
+def go_mad(simulation: Simulation, where: str) -> None:
+    """Write an entry for page 40 into the tables of VM mad while its page 0 is all that it has; check the others."""
+    machine = simulation.vms[0]
+    frames = machine.kernel.frames.frames
+    mapped = np.flatnonzero((frames["state"] == State.GUEST) & (frames["rmap"] > 0))
+    if machine.gone:
+        check_invariants(simulation, where)
+    elif where == "a time slice ran out" and len(mapped) == 1:
+        place = (int(frames["rmap"][mapped[0]]) & ~0xFFF) + 8 * 40
+        drive(machine.kernel.mmu.write(machine.vcpu, np.array([place]), np.array([NOWHERE << 12 | P | RW | US])))
+
+
+NOWHERE = 1 << 30  # a guest frame
+
+
+@pytest.mark.parametrize("mode", ["ept", "npt", "paired", "shadow", "agile", "vkernel"])
+def test_a_vm_that_reaches_beyond_its_memory_ends_and_says_so_and_the_others_run_on(mode: str) -> None:
+    steps = [*touches([0], WRITE), ("compute", 1_000_000), *touches(range(40)), ("touch", 40, WRITE)]
+    what = scenario(vm("mad", mode=mode), vm("sane", mode=mode), what_if=True, cores=2, quantum="20us")
+    simulation, outcome = run(what, [Script([*steps, *touches(range(50))]), Script(steps)], check=go_mad)
+    mad, sane = outcome.vms
+    assert outcome.ending is not None
+    assert outcome.ending.vm == "mad"
+    assert (mad.finished, sane.finished) == (False, True)
+    assert mad.counters["accesses"] == 41
+    for said in ("VM mad reached for memory that it has not after 41 of 92", "4MiB"):
+        assert said in outcome.ending.message
+    if mode in ("shadow", "agile", "vkernel"):  # the entry is refused as hardware refuses one with a reserved bit
+        assert f"virtual address, {BASE + 40 * PAGE:#x}" in outcome.ending.message
+    else:
+        assert f"guest-physical address, {NOWHERE << 12:#x}" in outcome.ending.message
+    assert time_adds_up(outcome)
+    assert (simulation.host.frames["owner"] == -1).all()
