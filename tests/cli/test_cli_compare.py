@@ -43,7 +43,7 @@ def test_all_modes_of_the_cpu_are_compared_part_by_part(vmsim, file: Path, tmp_p
     said = vmsim("compare", file, "--modes", "all", "--json", "--out", tmp_path / "all")
     assert said.status == 0
     told = json.loads(said.out)
-    assert [*told["modes"]] == ["native", "ept", "shadow", "paired", "vkernel"]
+    assert [*told["modes"]] == ["native", "ept", "shadow", "agile", "paired", "vkernel"]
     assert told["notes"] == []
     for row in told["vms"]:
         mine = {name: [each for each in told[name] if each["mode"] == row["mode"]] for name in PARTS}

@@ -38,6 +38,7 @@ VMS = {
     "nested-large": ("ept", 'host_page = "2M"'),
     "npt-five": ("npt", 'guest_levels = 5\nhost_levels = 5\nguest_page = "2M"'),
     "shadowed": ("shadow", ""),
+    "agile-one": ("agile", ""),
     "akaros": ("paired", ""),
     "dragonfly": ("vkernel", ""),
 }

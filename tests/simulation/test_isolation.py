@@ -178,7 +178,7 @@ def test_a_vm_that_reaches_beyond_its_memory_ends_and_says_so_and_the_others_run
     assert mad.counters["accesses"] == 41
     for said in ("VM mad reached for memory that it has not after 41 of 92", "4MiB"):
         assert said in outcome.ending.message
-    if mode in ("shadow", "agile", "vkernel"):  # the entry is refused as hardware refuses one with a reserved bit
+    if mode in ("shadow", "vkernel"):  # the entry is refused as hardware refuses one with a reserved bit
         assert f"virtual address, {BASE + 40 * PAGE:#x}" in outcome.ending.message
     else:
         assert f"guest-physical address, {NOWHERE << 12:#x}" in outcome.ending.message
