@@ -79,7 +79,7 @@ ARM = "processor\t: 0\nBogoMIPS\t: 108.00\nFeatures\t: fp asimd\nCPU implementer
         (BROADWELL, "haswell", "ept"),
         (CORE2, "core2", "shadow"),
         (PRESLER, "p4-672", "shadow"),
-        (WILLAMETTE, None, "shadow"),
+        (WILLAMETTE, None, "vkernel"),
         (PHENOM, "k10", "npt"),
         (SUMMIT, "zen1", "npt"),
         (MATISSE, "zen2", "npt"),
