@@ -25,9 +25,13 @@ __all__ = [
     "back_frame",
     "back_frames",
     "get_ready",
+    "lacks",
     "permits",
     "run_and_serve",
 ]
+
+_LEAF = np.int64(1)  # the level that maps small pages; a literal is a type of its own, and compiled for once more
+_NONE = np.int64(0)  # root and levels of the tables through which the host's own are reached
 
 NEVER = 1 << 62  # pages that no pool has, cycles that no host lives
 READY_BATCH = 64  # frames that a kernel takes from its buddy allocator at a time (Linux's per-cpu page lists)
@@ -74,6 +78,13 @@ DEMAND = np.dtype(
 )
 
 
+@leaf
+def lacks(memory, backing, gfn):
+    """Return whether a guest frame has no host frame."""
+    place = gfn << PAGE_SHIFT
+    return missing_tables(memory, backing.root, backing.levels, _LEAF, _NONE, _NONE, place) != MAPPED
+
+
 @routine
 def back_frame(memory, frames, pool, backing, gfn):
     """Back a frame with a page of the pool; return how many tables were made for it, -1 if it cannot be done."""
@@ -81,14 +92,13 @@ def back_frame(memory, frames, pool, backing, gfn):
     if level - 1 < backing.least or gfn >= backing.frames:
         return -1
     place = gfn << PAGE_SHIFT
-    missing = map_page(memory, frames, backing.root, backing.levels, 1, 0, 0, place, pool[level], backing.page)
+    root, levels = backing.root, backing.levels
+    missing = map_page(memory, frames, root, levels, _LEAF, _NONE, _NONE, place, pool[level], backing.page)
     if missing < 0 or level - 1 - missing < backing.least:
         return -1
     if missing:
         page, tables = pool[level : level + 1], pool[level - missing : level]
-        map_pages(
-            memory, frames, backing.root, backing.levels, 1, 0, 0, place, page, tables, backing.table, backing.page
-        )
+        map_pages(memory, frames, root, levels, _LEAF, _NONE, _NONE, place, page, tables, backing.table, backing.page)
     pool[0] = level - 1 - missing
     return missing
 
@@ -106,9 +116,7 @@ def _violation(memory, frames, pool, backing, gfn):
 @routine
 def _touch(memory, frames, pool, backing, gfn):
     """Write to a frame, which is backed first if need be; return the cycles that take."""
-    if backing.levels == 0:
-        return np.int64(0)
-    if missing_tables(memory, backing.root, backing.levels, 1, 0, 0, gfn << PAGE_SHIFT) == MAPPED:
+    if backing.levels == 0 or not lacks(memory, backing, gfn):
         return np.int64(0)
     return _violation(memory, frames, pool, backing, gfn)
 
@@ -134,7 +142,7 @@ def back_frames(memory, backings, frames, pool, slack, gfn, limit):
     backing = backings[0]
     used = np.int64(0)
     while gfn < limit and used + backing.before < slack:
-        if missing_tables(memory, backing.root, backing.levels, 1, 0, 0, gfn << PAGE_SHIFT) != MAPPED:
+        if lacks(memory, backing, gfn):
             cycles = _violation(memory, frames, pool, backing, gfn)
             if cycles == 0:
                 break
@@ -176,7 +184,7 @@ def _fault(memory, demand, zones, guest_frames, ready, backing, host_frames, poo
     if not permits(demand, gva, code):
         return np.int64(0)
     gva &= -(1 << PAGE_SHIFT)
-    missing = missing_tables(memory, demand.root, demand.levels, 1, backing.root, backing.levels, gva)
+    missing = missing_tables(memory, demand.root, demand.levels, _LEAF, backing.root, backing.levels, gva)
     if missing < 0 or not _suffices(demand, backing, zones, ready, pool, missing, slack):
         return np.int64(0)
     if ready[0] == 0:
@@ -193,7 +201,7 @@ def _fault(memory, demand, zones, guest_frames, ready, backing, host_frames, poo
         guest_frames,
         demand.root,
         demand.levels,
-        1,
+        _LEAF,
         backing.root,
         backing.levels,
         gva,

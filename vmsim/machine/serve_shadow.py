@@ -15,11 +15,11 @@ from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.calls import call
 from vmsim.machine.formats import CODE_WRITE, DIRTY, FRAME, LARGE, PAGE_SHIFT
 from vmsim.machine.memory import entry_at, read_word
-from vmsim.machine.serve import READY_BATCH, back_frame, get_ready, permits
+from vmsim.machine.serve import READY_BATCH, back_frame, get_ready, lacks, permits
 from vmsim.machine.shadow_fill import Status, fill
 from vmsim.machine.shadow_records import SPARE
 from vmsim.machine.shadow_traps import load, store
-from vmsim.machine.tables import MAPPED, host_address, missing_tables
+from vmsim.machine.tables import host_address
 from vmsim.machine.vcpu import Reason
 
 __all__ = ["ACCOUNT", "NONE", "SPILL", "Exit", "run_and_serve_shadow"]
@@ -187,7 +187,7 @@ def _map(
     account.now += demand.fault
     page = ready[ready[0]]
     ready[0] -= 1
-    if missing_tables(memory, backing.root, backing.levels, 1, 0, 0, page << PAGE_SHIFT) != MAPPED:
+    if lacks(memory, backing, page):
         start = account.now
         _spend(account, account.fault)
         _back(memory, frames, backing, pool, account, page, slack)
@@ -195,8 +195,8 @@ def _map(
         _close(account, Exit.HOST_FAULT)
         _log(account, start)
     last = demand.levels - 1
-    _read(memory, states, pages, links, gfns, account, 0, last)
-    _read(memory, states, pages, links, gfns, account, last, 1)
+    _read(memory, states, pages, links, gfns, account, np.int64(0), last)
+    _read(memory, states, pages, links, gfns, account, last, np.int64(1))
     guest_frames[page].rmap = account.place[last]
     account.value[0] = page << PAGE_SHIFT | demand.page | (DIRTY if code & CODE_WRITE else 0)
     places, values = account.place[last : last + 1], account.value[:1]
