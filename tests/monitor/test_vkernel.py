@@ -40,7 +40,7 @@ def start(*, levels: int = 4, **options: Any) -> World:
 
 @pytest.mark.parametrize(("levels", "host_order", "pcid"), [(4, 0, False), (4, 9, True), (5, 0, True)])
 @given(program=st.lists(steps, min_size=4, max_size=24))
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_guest_cannot_tell_and_reaches_no_frame_but_its_own(
     levels: int, host_order: int, pcid: bool, program: list[Any]
 ) -> None:
