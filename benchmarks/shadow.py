@@ -32,11 +32,11 @@ def measure(pages: int = PAGES) -> Iterator[Row]:
     """Yield exits a second of demand paging, the guest kernel's own work on each fault included."""
     from vmsim.scenario import Scenario
     from vmsim.simulation import Simulation
-    from vmsim.warm import warm
+    from vmsim.warm import warm_for
 
     for preset, serve in (("kvm", True), ("plex86", True), ("kvm", False), ("plex86", False)):
         scenario = Scenario.from_toml(SCENARIO.format(preset=preset, bytes=pages * 4096, pages=pages))
-        warm(scenario.cpu, shadow=True)
+        warm_for(scenario)
         rates, counts = [], {}
         for _ in range(TURNS):
             outcome = Simulation(scenario, serve=serve).run()

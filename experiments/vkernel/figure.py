@@ -23,12 +23,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from vmsim.analysis.figures import translation_cycles
-from vmsim.analysis.style import WIDE, figure
-from vmsim.cli.sweep_screen import listening
+from vmsim.analysis.style import WIDE
+from vmsim.cli.experiment import make
 from vmsim.record.tables import MANAGEMENT, TRANSLATION
 from vmsim.sweeps.experiment import Experiment
 
-EXPERIMENT: Final = Experiment(Path(__file__).parent)
+EXPERIMENT: Final = Experiment(
+    Path(__file__).parent, width=WIDE, height=4.4, rows=2, columns=2, sharey="col", width_ratios=[1, 3.6]
+)
 TITLES: Final = {"skylake-x": "Intel Skylake-X", "zen4": "AMD Zen 4"}
 _CYCLES: Final = {f"{cause}_cycles": cause for cause in (*TRANSLATION, *MANAGEMENT)}
 
@@ -56,20 +58,5 @@ def draw(table: pd.DataFrame, axes: Sequence[Sequence[Axes]]) -> None:
         drawing.legend(handles, labels, ncols=len(labels), loc="outside upper center")
 
 
-def paint() -> Path:
-    """Draw the figure from the table into the folder of results."""
-    sizes = [1, 3.6]
-    with figure(width=WIDE, height=4.4, rows=2, columns=2, sharey="col", width_ratios=sizes) as (fig, axes):
-        draw(data(), axes)
-        return EXPERIMENT.save(fig, "vkernel")
-
-
-def main() -> None:
-    """Simulate what is not done yet, and draw."""
-    with listening(as_json=False) as listener:
-        EXPERIMENT.run(listener=listener)
-    print(f"The figure is {paint()}.")
-
-
 if __name__ == "__main__":
-    main()
+    make(EXPERIMENT, data, draw)
