@@ -89,9 +89,13 @@ def compare(
 def modes_of(scenario: Scenario) -> tuple[Mode, ...]:
     """Return the paging modes that a scenario may have: those of its CPU, or with ``host.what_if`` all.
 
+    Those that cannot run its VMs' depth of page tables are left out.
     The modes in software are for every CPU, but that paired tables need EPT, and agile paging either of the two.
     """
-    return MODES if scenario.host.what_if else _allowed(scenario)
+    modes = MODES if scenario.host.what_if else _allowed(scenario)
+    return tuple(
+        mode for mode in modes if mode == "native" or not any(any(group.pae_problems(mode)) for group in scenario.vm)
+    )
 
 
 def _allowed(scenario: Scenario) -> tuple[Mode, ...]:
