@@ -31,6 +31,7 @@ STEPS = st.one_of(
     st.tuples(st.just("unmap"), *RANGES),
     st.tuples(st.just("protect"), *RANGES, RIGHTS),
     st.tuples(st.just("brk"), PAGES),
+    st.tuples(st.just("io"), *RANGES),
     st.tuples(st.just("fork"), st.sampled_from(PIDS)),
     *(st.tuples(st.just(what), st.sampled_from(PIDS)) for what in ("switch", "switch", "by", "exit", "exec")),
 )
@@ -197,4 +198,5 @@ def test_an_operation_of_every_kind_is_tried() -> None:
         "exec",
         "exit",
         "switch",
+        "io",
     }

@@ -46,6 +46,7 @@ def scenario(*vms: dict[str, Any], warmup: str | int = "0%", seed: int = 1, **ho
 
 # ("touch", page, kind[, times]), ("map", page, pages[, rights]), ("unmap", page, pages),
 # ("protect", page, pages, rights), ("brk", page), ("fork", child), ("switch", pid), ("exit", pid), ("exec", pid),
+# ("io", page, pages: a device works on them for a microsecond),
 # ("by", the pid whose operations follow, though another may run), ("compute", cycles)
 Step = tuple[Any, ...]
 
@@ -91,6 +92,9 @@ class Script:
                 rights = step[3] if len(step) > 3 else 3 if step[0] == "map" else 0
                 region = self.base + step[1] * PAGE, step[2] * PAGE
                 events.append(Event(len(runs), Op[step[0].upper()], self.pid, *region, rights))
+            elif step[0] == "io":
+                region = BASE + step[1] * PAGE, step[2] * PAGE
+                events.append(Event(len(runs), Op.IO, self.pid, *region, 1000))
             elif step[0] == "by":
                 self.pid = step[1]
             elif step[0] == "brk":
