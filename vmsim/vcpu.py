@@ -196,13 +196,11 @@ class Vcpu:
         runs.expect(int(chunk.address[cursor]))
         while cursor < limit:
             if self.now >= self.alarm:
-                assert isinstance(monitor, LoggedTdp)
+                assert isinstance(monitor, Agile | LoggedTdp)
                 yield from monitor.rang(self)
             budget = min(self._slice_end, self.alarm) - self.now
             if budget <= 0:
                 yield from self._next_slice()
-                if isinstance(monitor, Agile):
-                    yield from monitor.tick(self)
                 continue
             reason, cursor, cycles, gva, gpa, code, status, value = runs(self._core, chunk, cursor, limit, budget)
             self.owed += cycles

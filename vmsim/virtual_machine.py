@@ -186,7 +186,7 @@ class VirtualMachine:
                 if self.monitor:
                     yield from self.monitor.create(self.vcpu)
                 yield from self.kernel.boot(self.vcpu)
-            if isinstance(self.monitor, LoggedTdp):
+            if isinstance(self.monitor, Agile | LoggedTdp):
                 yield from self.monitor.begin(self.vcpu)
             warmup = self.simulation.scenario.warmup_accesses(self.stream.accesses)
             pauses = [warmup] if warmup else []

@@ -144,13 +144,6 @@ def test_an_interval_forgets_the_stores_of_the_one_before() -> None:
     assert guest.nested
 
 
-def test_before_its_end_an_interval_changes_nothing() -> None:
-    guest = world()
-    guest.store((TABLE, page(700)), (TABLE, page(701)))
-    guest.drive(guest.shadow.tick(guest.vcpu))
-    assert guest.nested
-
-
 def test_a_table_written_over_begins_in_the_shadow() -> None:
     guest = world()
     guest.store((TABLE, page(700)), (TABLE, page(701)))

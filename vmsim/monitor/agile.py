@@ -23,7 +23,7 @@ from vmsim.machine.shadow import load_root
 from vmsim.machine.tables import UNBACKED, host_address
 from vmsim.monitor.shadow import Process, Shadow, Words
 from vmsim.monitor.shadow_account import Spaces
-from vmsim.monitor.tdp import Tdp, Vcpu
+from vmsim.monitor.tdp import Alarmed, Tdp, Vcpu
 from vmsim.scenario.agile import AgileSpec
 from vmsim.scenario.cpu import Cost
 from vmsim.scenario.shadow import ShadowSpec
@@ -70,7 +70,6 @@ class Agile(Shadow):
         self.state["threshold"] = self.threshold = spec.threshold
         self.only_clean = spec.back == "clean"
         self.interval = interval
-        self._end = interval  # of the interval under way
         self._roots: OrderedDict[int, None] = OrderedDict()  # whose pointers the hardware has, the latest last
         self._room_for_roots = spec.root_cache
 
@@ -142,11 +141,15 @@ class Agile(Shadow):
         return
         yield
 
-    def tick(self, vcpu: Vcpu) -> Process:
-        """End the interval, if it is over: tables go back to the shadow."""
-        if vcpu.now < self._end:
-            return
-        self._end = vcpu.now - vcpu.now % self.interval + self.interval
+    def begin(self, vcpu: Alarmed) -> Process:
+        """Begin the first interval."""
+        vcpu.alarm = vcpu.now + self.interval
+        return
+        yield
+
+    def rang(self, vcpu: Alarmed) -> Process:
+        """End an interval: tables go back to the shadow."""
+        vcpu.alarm = vcpu.now + self.interval
         looked = int(scan(*self._world, self.only_clean))
         if looked:
             self._spend(vcpu, self._other + looked * self.costs.guest_walk_level)

@@ -10,7 +10,7 @@ are small, and dirty from the start; large pages that are there are write-protec
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import simpy
@@ -32,7 +32,7 @@ from vmsim.machine.dirty import (
     store_at,
 )
 from vmsim.machine.formats import CODE_LOG_FULL, CODE_PRESENT, ENTRIES, PAGE_SHIFT, WRITE
-from vmsim.monitor.tdp import Tdp, Vcpu
+from vmsim.monitor.tdp import Alarmed, Tdp, Vcpu
 from vmsim.record.outcome import DirtyRound
 from vmsim.scenario.dirty_log import DirtyLogSpec
 
@@ -42,12 +42,6 @@ Process = Generator[simpy.Event, Any, None]
 
 NEVER = 1 << 62
 _LOG_FULL, _PROTECTED, _READ = "PML_FULL", "WRITE_PROTECT", "DIRTY_LOG"
-
-
-class Alarmed(Vcpu, Protocol):
-    """A vCPU that calls its monitor (`LoggedTdp.rang`) at the cycle `alarm`."""
-
-    alarm: int
 
 
 class LoggedTdp(Tdp):

@@ -22,7 +22,7 @@ from vmsim.machine.stack import Stack
 from vmsim.machine.tables import MAPPED, map_page, map_pages, missing_tables, populate
 from vmsim.scenario.cpu import Cost
 
-__all__ = ["BackingError", "Host", "NoMemoryThereError", "Pool", "Tdp", "Vcpu"]
+__all__ = ["Alarmed", "BackingError", "Host", "NoMemoryThereError", "Pool", "Tdp", "Vcpu"]
 
 Process = Generator[simpy.Event, Any, None]
 
@@ -62,6 +62,12 @@ class Vcpu(Protocol):
     def wait(self, event: simpy.Event, cause: str) -> Generator[simpy.Event, Any, Any]:
         """Give up the core until `event`; return its value."""
         ...
+
+
+class Alarmed(Vcpu, Protocol):
+    """A vCPU that calls its monitor's `rang` at the cycle `alarm`."""
+
+    alarm: int
 
 
 class Pool(Protocol):
