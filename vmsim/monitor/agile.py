@@ -143,19 +143,23 @@ class Agile(Shadow):
 
     def begin(self, vcpu: Alarmed) -> Process:
         """Begin the first interval."""
-        vcpu.alarm = vcpu.now + self.interval
+        vcpu.alarm = self._end_after(vcpu.now)
         return
         yield
 
     def rang(self, vcpu: Alarmed) -> Process:
         """End an interval: tables go back to the shadow."""
-        vcpu.alarm = vcpu.now + self.interval
+        vcpu.alarm = self._end_after(vcpu.now)
         looked = int(scan(*self._world, self.only_clean))
         if looked:
             self._spend(vcpu, self._other + looked * self.costs.guest_walk_level)
             self._work(vcpu)
             yield from self._follow(vcpu)
             self._count("AGILE_SCAN")
+
+    def _end_after(self, now: int) -> int:
+        """Return when the interval ends that `now` is in: they are counted from the start of the clock."""
+        return now - now % self.interval + self.interval
 
     def rehearse(self) -> None:
         """Compile, or load from the cache, the kernels that a short run does not need."""
