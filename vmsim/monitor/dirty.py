@@ -59,6 +59,8 @@ class LoggedTdp(Tdp):
         Each reading of the log.
     """
 
+    logs = True
+
     def __init__(self, *arguments: Any, spec: DirtyLogSpec, flush: Callable[[], None], **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.serves = False

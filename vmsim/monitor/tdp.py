@@ -114,6 +114,8 @@ class Host(Protocol):
 class Tdp:
     """Nested tables of one VM, and the exits that build them."""
 
+    logs = False  # whether it takes note of what is backed
+
     def __init__(
         self,
         memory: NDArray[np.int64],
@@ -136,6 +138,7 @@ class Tdp:
         self.form = form
         self.owner = owner
         self.pages = pages
+        self._end = pages << PAGE_SHIFT
         self.levels = levels
         self.page_order = page_order
         self.costs = costs
@@ -246,7 +249,8 @@ class Tdp:
         reason = self.reason
         vcpu.owe("exit", self._before)
         self.exit_cycles[reason] += self._before
-        self.expect_own(gpa)
+        if gpa >= self._end:
+            self.expect_own(gpa)
         cycles = (yield from self.back(vcpu, gpa)) + self._resume
         vcpu.owe("exit", cycles)
         self.exit_cycles[reason] += cycles
@@ -262,7 +266,7 @@ class Tdp:
             `gpa` is beyond it. KVM takes it for a device's and leaves it to the process that runs the VM
             (KVM_EXIT_MMIO); there are no devices here, so the VM cannot go on.
         """
-        if gpa >> PAGE_SHIFT >= self.pages:
+        if gpa >= self._end:
             raise NoMemoryThereError(gpa)
 
     def io_exit(self, vcpu: Vcpu) -> None:
@@ -277,7 +281,7 @@ class Tdp:
         yield vcpu.settle()
         page, order = self._large_page(gpa) if self.page_order else (NO_FRAME, 0)
         if order == 0:
-            page = (yield from self.take(vcpu, 1))[0]
+            page = (self.pool.take(1) or (yield from self.take(vcpu, 1)))[0]  # a generator less, nearly always
         place = self.root, self.levels, order // 9 + 1, 0, 0, gpa & ~((1 << (PAGE_SHIFT + order)) - 1)
         missing = map_page(self.memory, self.host.frames, *place, page, self.form.page)
         if missing > 0:
@@ -293,7 +297,8 @@ class Tdp:
             )
         elif missing < 0:  # somebody backed it meanwhile
             self._return(page, order)
-        self._mapped(gpa >> PAGE_SHIFT)
+        if self.logs:
+            self._mapped(gpa >> PAGE_SHIFT)
         cycles = self._mapping if missing == 0 == order else self._mapping_more(missing, order)
         if self.chunk > 1 and order == 0:
             cycles += self._mapping * self._around(gpa >> PAGE_SHIFT)
@@ -334,11 +339,12 @@ class Tdp:
         for each, page in zip(wanted, self.pool.take(len(wanted)) if wanted else [], strict=True):
             place = self.root, self.levels, 1, 0, 0, each << PAGE_SHIFT
             map_page(self.memory, self.host.frames, *place, page, self.form.page)
-            self._mapped(each)
+            if self.logs:
+                self._mapped(each)
         return len(wanted)
 
     def _mapped(self, gfn: int) -> None:
-        """Take note that a guest frame is backed now; a monitor that logs writes does."""
+        """Take note that a guest frame is backed now."""
 
     def _mapping_more(self, tables: int, order: int) -> int:
         """Return the cycles from the pages taken to the entry written, where tables or a large page were made."""
