@@ -59,6 +59,7 @@ BAD = [
     ('memory = "2GiB"', 'memory = "1KiB"', "vm.0.memory", "1KiB is smaller than a page of 4KiB"),
     ('memory = "2GiB"', 'memory = "0GiB"', "vm.0.memory", "zero size"),
     ('mode = "ept"', 'mode = "npt"', "vm.0.mode", "mode npt belongs to AMD CPUs and skylake-x is an Intel CPU"),
+    ('mode = "ept"', 'mode = "etp"', "vm.0.mode", "mode: found 'etp', expected 'native', 'ept'"),
     ('mode = "ept"', 'mode = "etp"', "vm.0.mode", "Did you mean 'ept'?"),
     ('mode = "ept"', 'mode = "native"', "vm.0.host_page", "mode native has no second dimension"),
     ('mode = "native"', 'mode = "native"\nhost_levels = 5', "vm.1.host_levels", "mode native has no nested tables"),

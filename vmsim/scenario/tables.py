@@ -155,7 +155,7 @@ class VmGroup(Model):
     name: str = Field(pattern=_NAME, description="Letters, digits, - and _; VMs of a group get -0, -1, … after it.")
     count: Vms = Field(default=1, description="VMs of this kind.")
     memory: Size = Field(description="Guest-physical memory.")
-    mode: Mode | Literal["auto"] = Field(
+    mode: Literal[Mode, "auto"] = Field(
         description="How addresses are translated. auto: npt or ept, as the CPU has them, else shadow or vkernel."
     )
     guest_page: PageSizeField = Field(default="4K", description="Page size that the guest kernel maps with.")
