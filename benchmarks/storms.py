@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from statistics import median
+from typing import TYPE_CHECKING
 
 from benchmarks.table import Row
 
-__all__ = ["measure"]
+if TYPE_CHECKING:
+    from vmsim.record.outcome import VmOutcome
+    from vmsim.scenario import Scenario
+
+__all__ = ["HOST", "measure", "storm"]
 
 PAGES = 400_000
 TURNS = 3
-SCENARIO = """
+HOST = """
 seed = 1
 [host]
 cpu = "skylake-x"
 cores = 1
 memory = "4GiB"
-pool = {{ min = 1024, max = 16384, batch = 4096 }}
+pool = { min = 1024, max = 16384, batch = 4096 }
+"""
+SCENARIO = """
 [[vm]]
 name = "storm"
 memory = "3GiB"
@@ -28,23 +35,29 @@ workload = {{ kind = "sequential", footprint = "{bytes}B", stride = "4KiB", acce
 """
 
 
+def storm(scenario: Scenario, *, serve: bool) -> Iterator[tuple[VmOutcome, float]]:
+    """Yield what a few runs of one VM came to, and the seconds of wall time of each."""
+    from vmsim.simulation import Simulation
+    from vmsim.warm import warm_for
+
+    warm_for(scenario)
+    for _ in range(TURNS):
+        outcome = Simulation(scenario, serve=serve).run()
+        if outcome.ending is not None:
+            raise RuntimeError(outcome.ending.message)
+        yield outcome.vms[0], outcome.wall_seconds
+
+
 def measure(pages: int = PAGES) -> Iterator[Row]:
     """Yield violations a second: with large guest pages nearly every fault is one, with small ones every second."""
     from vmsim.scenario import Scenario
-    from vmsim.simulation import Simulation
-    from vmsim.warm import warm
 
     for guest, serve in (("2M", True), ("4K", True), ("2M", False)):
-        scenario = Scenario.from_toml(SCENARIO.format(guest=guest, bytes=pages * 4096, pages=pages))
-        warm(scenario.cpu)
-        rates, faults = [], 0
-        for _ in range(TURNS):
-            outcome = Simulation(scenario, serve=serve).run()
-            vm = outcome.vms[0]
-            if outcome.ending is not None:
-                raise RuntimeError(outcome.ending.message)
+        scenario = Scenario.from_toml(HOST + SCENARIO.format(guest=guest, bytes=pages * 4096, pages=pages))
+        rates = []
+        for vm, seconds in storm(scenario, serve=serve):
             violations, faults = vm.exits["EPT_VIOLATION"][0], vm.guest_faults
-            rates.append(violations / outcome.wall_seconds)
+            rates.append(violations / seconds)
         yield Row(
             f"EPT violations, {guest} guest pages{'' if serve else ', SimPy alone'}",
             median(rates),

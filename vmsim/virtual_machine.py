@@ -86,7 +86,7 @@ class VirtualMachine:
             spaces=self.spaces,
             index=spec.index,
             quantum=simulation.scenario.quantum,
-            switch_cycles=simulation.scenario.cpu.cost.context_switch,
+            switch_cycles=costs.context_switch,
             device=self._device,
             progress=(lambda done: progress(spec.name, done, stream.accesses)) if progress else lambda _: None,
             boundary=simulation.boundary,
@@ -118,7 +118,7 @@ class VirtualMachine:
             levels=spec.guest_levels,
             pcids=SPACES if spec.mode == "vkernel" else LINUX_PCIDS if spec.pcid else 0,
             page_order=spec.guest_order,
-            costs=simulation.scenario.cpu.cost,
+            costs=costs,
         )
         if isinstance(self.monitor, SoftwareMonitor):
             self.monitor.deliver = self.kernel.page_fault

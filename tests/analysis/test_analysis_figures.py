@@ -50,7 +50,7 @@ DRAWN = [
 
 
 def heights(ax: Axes) -> dict[str, list[float]]:
-    return {str(bars.get_label()): [patch.get_height() for patch in bars] for bars in ax.containers}  # type: ignore
+    return {str(bars.get_label()): [patch.get_height() for patch in bars] for bars in ax.containers}
 
 
 def test_a_bar_is_as_high_as_translation_and_management_cost() -> None:
@@ -77,7 +77,7 @@ def test_the_legend_names_what_is_drawn_and_nothing_else() -> None:
 def test_each_pool_has_a_line_with_its_levels() -> None:
     with style.figure() as (_, ax):
         figures.pool_level(POOL, ax)
-        lines = {line.get_label(): line.get_xydata().tolist() for line in ax.lines}  # type: ignore
+        lines = {line.get_label(): line.get_xydata().tolist() for line in ax.lines}
         assert lines == {
             "a": [[0.0, 0.0], [0.0, 127.0], [1.0, 16.0], [1.0, 80.0]],
             "b": [[0.0, 0.0], [0.0, 120.0], [3.0, 88.0], [3.0, 60.0]],

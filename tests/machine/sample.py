@@ -114,13 +114,13 @@ def logs() -> list[Any]:
     shape = there, 1 << 12, 2
     registers["nested_root"], registers["nested_levels"], registers["nested_dirty"] = 1 << 12, 2, form.dirty
     tables.map_page(there, frames, *shape[1:], 2, 0, 0, 0, 512, form.page)
-    found = [dirty.protect(*shape, 512, form.dirty), dirty.large_page(*shape, 0, 1 << 21)]
+    found = [dirty.mend(*shape, 512, form.dirty, 2, 0), dirty.large_page(*shape, 0, 1 << 21)]
     dirty.split(there, frames, *shape[1:], 0, 2, form.table, form.dirty)
     registers["pml"], registers["pml_index"] = 1, 511
     written = np.zeros(512, bool)
     found += [dirty.store_at(there, registers, 7 << 12), registers["pml_log"][0, 511]]
     found += [dirty.gather(*shape, 512, form.dirty, written), dirty.clean(*shape, written, form.dirty), *written]
-    dirty.permit(*shape, 512)
+    found += [dirty.mend(*shape, 512, 0, 0, 2)]
     dirty.permit_one(*shape, 0)
     found += [dirty.collapse(there, frames, *shape[1:], 512, 2, np.zeros(1, np.int64)), *there[512:520]]
     there[: 1024 << 9] = 0

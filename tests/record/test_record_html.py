@@ -19,7 +19,7 @@ def test_every_cause_has_a_label_and_a_colour() -> None:
 def test_bars_are_as_long_as_their_cycles(result: Result) -> None:
     page = ElementTree.fromstring(result._repr_html_())
     bars = [rect for rect in page.iter("rect") if rect.find("title") is not None]
-    told = {rect.find("title").text: float(rect.get("width")) for rect in bars[: len(bars) // 2]}  # type: ignore
+    told = {rect.find("title").text: float(rect.get("width")) for rect in bars[: len(bars) // 2]}
     assert told["VM exit: 0.700"] == pytest.approx(700 / 500 * told["guest fault: 0.500"], abs=0.1)
     assert told["compute: 1.000"] == pytest.approx(1000 / 500 * told["guest fault: 0.500"], abs=0.1)
     assert not any(name.startswith("data") for name in told)

@@ -47,7 +47,7 @@ def command(
     FILE is a scenario in TOML; every VM runs in each mode in turn. A mode that the host's CPU does not have is
     simulated as a what-if, and the output says so.
     """
-    from vmsim.cli.run import OUT_OF_MEMORY
+    from vmsim.cli.run import STOPPED
     from vmsim.cli.screen import print_ending
     from vmsim.record.folder import check_folder
     from vmsim.scenario import Scenario, parse_settings
@@ -69,7 +69,7 @@ def command(
             click.echo(f"All tables and the figures are in {out}.")
     if comparison.ending:
         print_ending(comparison.ending)
-        return OUT_OF_MEMORY
+        return STOPPED
     return 0
 
 

@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from vmsim.record.result import Result
 
-OUT_OF_MEMORY: Final = 3
+STOPPED: Final = 3
 """Exit code where the simulated machine ran out of memory."""
 
 _FILE = click.Path(path_type=Path)
@@ -38,8 +38,8 @@ _SUMMARY: Final = {
 def command(file: Path, settings: tuple[str, ...], out: Path | None, force: bool, as_json: bool, check: bool) -> int:
     """Simulate a scenario.
 
-    FILE is a scenario in TOML. Exit code 3 says that the simulated machine ran out of memory; the tables then hold
-    what was measured until then.
+    FILE is a scenario in TOML. Exit code 3 says that the simulated machine ran out of memory, or that a VM reached
+    beyond its own; the tables then hold what was measured until then.
     """
     from vmsim.cli.screen import print_ending, print_json
     from vmsim.record.folder import check_folder
@@ -61,7 +61,7 @@ def command(file: Path, settings: tuple[str, ...], out: Path | None, force: bool
             click.echo(f"All tables are in {out}.")
     if result.ending:
         print_ending(result.ending)
-        return OUT_OF_MEMORY
+        return STOPPED
     return 0
 
 

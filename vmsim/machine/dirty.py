@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from vmsim.jit import kernel
+from vmsim.jit import kernel, leaf
 from vmsim.machine.buddy import State
 from vmsim.machine.formats import ENTRIES, FRAME, LARGE, PAGE_SHIFT, WRITE
 from vmsim.machine.memory import find_entry, read_word, write_word
@@ -21,9 +21,8 @@ __all__ = [
     "collapse",
     "gather",
     "large_page",
-    "permit",
+    "mend",
     "permit_one",
-    "protect",
     "split",
     "store_at",
 ]
@@ -41,14 +40,21 @@ class Store(IntEnum):
     FULL = 3  # the page-modification log has no entry left
 
 
+@leaf
+def _beyond(address, level):
+    """Return the first address that an entry of `level` at `address` has no say in."""
+    span = 1 << (3 + 9 * level)
+    return (address & ~(span - 1)) + span
+
+
 @kernel
-def protect(memory, root, levels, pages, gone):
-    """Take the bits `gone` from every entry of a 4 KiB page, and WRITE from every larger one.
+def mend(memory, root, levels, pages, small, large, given):
+    """Change every entry that maps a page: take the bits `small` from those of 4 KiB, `large` from others; add `given`.
 
     Returns
     -------
     int
-        Entries that were looked at.
+        Entries that were changed, or might have been.
     """
     seen = 0
     address = 0
@@ -57,23 +63,9 @@ def protect(memory, root, levels, pages, gone):
         entry = read_word(memory, hpa)
         if entry:
             seen += 1
-            write_word(memory, hpa, entry & ~(gone if level == 1 else WRITE))
-        span = 1 << (3 + 9 * level)
-        address = (address & ~(span - 1)) + span
+            write_word(memory, hpa, entry & ~(small if level == 1 else large) | given)
+        address = _beyond(address, level)
     return seen
-
-
-@kernel
-def permit(memory, root, levels, pages):
-    """Give every entry that maps a page the bit WRITE."""
-    address = 0
-    while address < pages << PAGE_SHIFT:
-        hpa, level = find_entry(memory, root, levels, 1, address)
-        entry = read_word(memory, hpa)
-        if entry:
-            write_word(memory, hpa, entry | WRITE)
-        span = 1 << (3 + 9 * level)
-        address = (address & ~(span - 1)) + span
 
 
 @kernel
@@ -102,8 +94,7 @@ def gather(memory, root, levels, pages, mark, dirty):
             if level == 1 and entry & mark:
                 dirty[address >> PAGE_SHIFT] = True
                 write_word(memory, hpa, entry & ~mark)
-        span = 1 << (3 + 9 * level)
-        address = (address & ~(span - 1)) + span
+        address = _beyond(address, level)
     return seen
 
 
@@ -149,8 +140,7 @@ def large_page(memory, root, levels, address, limit):
         hpa, level = find_entry(memory, root, levels, 1, address)
         if level > 1 and read_word(memory, hpa):
             return address
-        span = 1 << (3 + 9 * level)
-        address = (address & ~(span - 1)) + span
+        address = _beyond(address, level)
     return NO_LARGE
 
 

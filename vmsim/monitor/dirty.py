@@ -25,9 +25,8 @@ from vmsim.machine.dirty import (
     collapse,
     gather,
     large_page,
-    permit,
+    mend,
     permit_one,
-    protect,
     split,
     store_at,
 )
@@ -86,7 +85,7 @@ class LoggedTdp(Tdp):
             end, address = self.pages << PAGE_SHIFT, 0
             while (address := int(large_page(self.memory, self.root, self.levels, address, end))) != NO_LARGE:
                 self._pay(vcpu, _READ, (yield from self._split(vcpu, address)))
-        protect(self.memory, self.root, self.levels, self.pages, self._gone)
+        mend(self.memory, self.root, self.levels, self.pages, self._gone, WRITE, 0)
         if self.spec.method == "pml":
             self._registers["pml"] = 1
             self._registers["pml_index"] = PML_ENTRIES - 1
@@ -146,7 +145,7 @@ class LoggedTdp(Tdp):
         self._registers["pml"] = 0
         vcpu.alarm = NEVER
         self.page_order = self._large
-        permit(self.memory, self.root, self.levels, self.pages)
+        mend(self.memory, self.root, self.levels, self.pages, 0, 0, WRITE)
         for level in range(2, self.page_order // 9 + 2):
             freed = np.empty(-(-self.pages // ENTRIES), np.int64)
             count = int(collapse(self.memory, self.host.frames, self.root, self.levels, self.pages, level, freed))

@@ -118,10 +118,6 @@ class Shadow(Account):
         yield from self.host_tables.create(vcpu)
         self._point()
 
-    def populate(self) -> None:
-        """Back all guest memory before the clock starts."""
-        self.host_tables.populate()
-
     def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Process:
         """Write to 2**order guest frames: each that has no host frame exits once and gets one."""
         for each in range(gfn, gfn + (1 << order)):
@@ -304,11 +300,6 @@ class Shadow(Account):
     def frames_held(self) -> int:
         """Host frames that are shadow pages, or at hand to become some."""
         return int(self.state["used"][0]) + int(self._stocked[0])
-
-    @property
-    def memory_root(self) -> tuple[int, int]:
-        """Root table and levels by which guest memory is found."""
-        return self.host_tables.root, self.host_tables.levels
 
     def _point(self) -> None:
         """Note where the host's tables are."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vmsim.machine.formats import ENTRIES
 from vmsim.machine.serve_shadow import ACCOUNT, Exit
 from vmsim.machine.shadow_records import Work
-from vmsim.monitor.software import SoftwareMonitor
+from vmsim.monitor.software import SoftwareMonitor, Spaces
 from vmsim.monitor.software_tlb import SoftwareTlb
 from vmsim.monitor.tdp import Vcpu
 from vmsim.scenario.cpu import Cost
@@ -20,25 +20,6 @@ from vmsim.scenario.shadow import ShadowSpec
 __all__ = ["Account", "Spaces"]
 
 Words = NDArray[np.int64]
-
-
-class Spaces(Protocol):
-    """What the processor has cached of the VM's address spaces, one for each shadow root."""
-
-    def exited(self) -> None:
-        """A VM exit, and the entry after it."""
-
-    def load(self, space: int, *, keep: bool = False) -> None:
-        """Make an address space current; forget it unless it is to be kept."""
-
-    def invalidate(self, first: int, last: int) -> None:
-        """Forget the pages of [first, last]."""
-
-    def flush(self) -> None:
-        """Forget the current address space."""
-
-    def flush_all(self) -> None:
-        """Forget them all."""
 
 
 class Account(SoftwareMonitor):

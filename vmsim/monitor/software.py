@@ -5,16 +5,40 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Generator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import simpy
 
 from vmsim.machine.serve_shadow import NONE
-from vmsim.monitor.tdp import Vcpu
+from vmsim.monitor.tdp import Tdp, Vcpu
 
-__all__ = ["SoftwareMonitor"]
+__all__ = ["SoftwareMonitor", "Spaces"]
 
 Process = Generator[simpy.Event, Any, None]
+
+
+class Spaces(Protocol):
+    """What the processor has cached of a VM's address spaces."""
+
+    space: int
+
+    def exited(self) -> None:
+        """A VM exit, and the entry after it."""
+
+    def load(self, space: int, *, keep: bool = False) -> None:
+        """Make an address space current; forget it unless it is to be kept."""
+
+    def invalidate(self, first: int, last: int) -> None:
+        """Forget the pages of [first, last]."""
+
+    def flush(self) -> None:
+        """Forget the current address space."""
+
+    def flush_all(self) -> None:
+        """Forget them all."""
+
+    def release(self, space: int) -> None:
+        """Forget a space that is gone."""
 
 
 class SoftwareMonitor(ABC):
@@ -24,6 +48,8 @@ class SoftwareMonitor(ABC):
     ----------
     first_frames : int
         Host frames that it must have before a guest can boot.
+    host_tables : Tdp
+        gpa to hpa: tables that the hardware does not walk for the guest's accesses, unless the mode says so.
     serves : bool
         Compiled code may handle exits for which nothing has to wait.
     deliver : callable or None
@@ -35,6 +61,7 @@ class SoftwareMonitor(ABC):
     """
 
     first_frames: ClassVar[int]
+    host_tables: Tdp
     serves: bool
     deliver: Callable[[Vcpu, int, int], Process] | None
     exits: Counter[str]
@@ -42,9 +69,9 @@ class SoftwareMonitor(ABC):
     latency: Counter[int]
 
     @property
-    @abstractmethod
     def memory_root(self) -> tuple[int, int]:
         """Root table and levels by which guest memory is found."""
+        return self.host_tables.root, self.host_tables.levels
 
     @property
     @abstractmethod
@@ -77,6 +104,10 @@ class SoftwareMonitor(ABC):
     @abstractmethod
     def rehearse(self) -> None:
         """Compile, or load from the cache, the kernels that a short run does not need."""
+
+    def populate(self) -> None:
+        """Back all guest memory before the clock starts."""
+        self.host_tables.populate()
 
     def forget(self) -> None:
         """Forget the exits so far: they were made before the clock started."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Generator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import simpy
@@ -25,7 +25,7 @@ from vmsim.machine.serve_shadow import NONE
 from vmsim.machine.shadow_fill import Status
 from vmsim.machine.tables import host_address, load_entries, store_entries
 from vmsim.machine.vpagetable import TABLE_ROOM, enter, make_walk, remove
-from vmsim.monitor.software import SoftwareMonitor
+from vmsim.monitor.software import SoftwareMonitor, Spaces
 from vmsim.monitor.tdp import Tdp, Vcpu
 from vmsim.scenario.cpu import Cost
 
@@ -38,24 +38,6 @@ SPACES = 1 << 12  # that the guest's kernel tells apart, for which the host need
 _CREATE = 4  # system calls that make a space: vmspace_create, vmspace_mmap, and vmspace_mcontrol twice
 _DONE, _NEED, _UNBACKED = int(Status.DONE), int(Status.NEED), int(Status.UNBACKED)
 _NO_TABLES = np.empty(0, np.int64)
-
-
-class Spaces(Protocol):
-    """What the processor has cached of the guest's address spaces."""
-
-    space: int
-
-    def load(self, space: int, *, keep: bool = False) -> None:
-        """Load CR3."""
-
-    def invalidate(self, first: int, last: int) -> None:
-        """Forget the pages of [first, last]."""
-
-    def flush(self) -> None:
-        """Forget the current space."""
-
-    def release(self, space: int) -> None:
-        """Forget a space that is gone."""
 
 
 class Vkernel(SoftwareMonitor):
@@ -107,11 +89,6 @@ class Vkernel(SoftwareMonitor):
         self._spent = 0  # in the exit under way
 
     @property
-    def memory_root(self) -> tuple[int, int]:
-        """Root table and levels by which guest memory is found."""
-        return self.host_tables.root, self.host_tables.levels
-
-    @property
     def frames_held(self) -> int:
         """Host frames that are tables of maps, or at hand for the first."""
         return self.work["made"] - self.work["dropped"] + len(self.ready)
@@ -135,10 +112,6 @@ class Vkernel(SoftwareMonitor):
         """Take from the pool what no guest can start without."""
         yield from self.host_tables.create(vcpu)
         self._walk["host_root"], self._walk["host_levels"] = self.memory_root
-
-    def populate(self) -> None:
-        """Back all guest memory before the clock starts."""
-        self.host_tables.populate()
 
     def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Process:
         """Write to 2**order guest frames: each that has no host frame faults once and gets one."""
