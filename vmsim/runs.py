@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from vmsim.guest.kernel import GuestKernel
 from vmsim.hardware import Hardware
-from vmsim.machine.calls import opaque, target_of
+from vmsim.machine.calls import opaque
 from vmsim.machine.serve import BACKING, NEVER, run_and_serve
 from vmsim.machine.serve_shadow import NONE, run_and_serve_shadow
-from vmsim.machine.vcpu import run
+from vmsim.machine.vcpu import enter, prepare
 from vmsim.monitor.shadow import Shadow
 from vmsim.monitor.software import SoftwareMonitor
 from vmsim.monitor.tdp import Tdp, Vcpu
@@ -69,12 +69,10 @@ class Runs:
         self.kernel = kernel
         self.monitor = monitor
         self.serves = serve and (monitor.serves if monitor else kernel.serves)
-        if self.serves:
-            nothing = [np.zeros(0, dtype) for dtype in (np.int64, np.int32, np.uint8)]
-            cores, llc, memory = hardware.cores, hardware.llc, hardware.memory
-            self._target = target_of(run, cores, 0, llc, registers, memory, *nothing, 0, 0, 0)
-            self._cores = [opaque(cores[number : number + 1]) for number in range(len(cores))]
-            self._llc = opaque(llc)
+        cores = hardware.cores
+        self._target = prepare(cores, hardware.llc, registers, hardware.memory)
+        self._cores = [opaque(cores[number : number + 1]) for number in range(len(cores))]
+        self._llc = opaque(hardware.llc)
 
     def expect(self, gva: int) -> None:
         """Tell compiled code what may be mapped around an address."""
@@ -83,13 +81,14 @@ class Runs:
 
     def __call__(self, core: int, chunk: Chunk, cursor: int, limit: int, budget: int) -> Run:
         """Make the accesses [cursor, limit) of a chunk on a core, until one needs software or the budget is used."""
-        hardware, vcpu, (address, count, kind, _) = self.hardware, self.vcpu, chunk
-        accesses = self.registers, hardware.memory, address, count, kind, cursor, limit, budget
+        address, count, kind, _ = chunk
+        accesses = self.registers, self.hardware.memory, address, count, kind, cursor, limit, budget
+        given = self._target, self._cores[core], self._llc, *accesses
         if not self.serves:
-            return Run(*run(hardware.cores, core, hardware.llc, *accesses))
-        kernel, monitor = self.kernel, self.monitor
+            return Run(*enter(*given))
+        vcpu, kernel, monitor = self.vcpu, self.kernel, self.monitor
         assert monitor is None or isinstance(monitor, Tdp | Shadow)
-        given = self._target, self._cores[core], self._llc, *accesses, vcpu.slack, *kernel.served
+        given = *given, vcpu.slack, *kernel.served
         if isinstance(monitor, Shadow):
             ended = run_and_serve_shadow(*given, *monitor.served)
             served = monitor.pending

@@ -7,13 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-import numpy as np
-
 from vmsim.guest.kernel import INIT
 from vmsim.hardware import Hardware
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.layout import make_vm
-from vmsim.machine.vcpu import run
+from vmsim.machine.vcpu import prepare
 from vmsim.monitor.software import SoftwareMonitor
 from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.model import Scenario
@@ -82,9 +80,8 @@ def warm(cpu: Cpu, *, software: Sequence[str] = ()) -> None:
 def warm_core(cpu: Cpu) -> None:
     """Compile, or load from the cache, what depends on a CPU's geometry alone: a vCPU's run and all it calls."""
     hardware = Hardware.of(cpu, cores=1, frames=1)
-    nothing = [np.zeros(0, dtype) for dtype in (np.int64, np.int32, np.uint8)]
     with _uncollected():
-        run(hardware.cores, 0, hardware.llc, make_vm(), hardware.memory, *nothing, 0, 0, 0)
+        prepare(hardware.cores, hardware.llc, make_vm(), hardware.memory)
 
 
 @contextmanager

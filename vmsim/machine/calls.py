@@ -1,7 +1,7 @@
-"""Calls of compiled kernels by their address.
+"""Calls of a vCPU's run by the address of its machine code.
 
-A kernel that calls another holds a copy of its machine code. `run` is compiled for each geometry of a core, and what
-is built around it would be as well. Called by address, with arrays whose geometry is not in their type, it need not.
+A kernel that calls another holds a copy of its machine code. `run` is made for each geometry of a core, and what is
+built around it would be as well. Called by address, with arrays whose geometry is not in their type, it need not.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from numba import typeof, types
 from numba.core import cgutils, config
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from vmsim.jit import specialise
+from vmsim.machine.silicon import figures_of
 
 __all__ = ["call", "opaque", "target_of"]
 
@@ -27,14 +30,12 @@ def opaque(records: NDArray[Any]) -> NDArray[Any]:
     return records if _PLAIN else records.view(np.int64).reshape(len(records), -1)[:, 0]
 
 
-def target_of(kernel: Any, *arguments: Any) -> Any:
-    """Return what `call` needs to call a kernel with arguments such as these: its address."""
+def target_of(routine: Any, cores: NDArray[Any], llc: NDArray[Any], *others: Any) -> Any:
+    """Return what `call` needs to call a routine with such cores, LLC and other arguments: its address."""
     if _PLAIN:
-        return kernel
-    signature = tuple(typeof(argument) for argument in arguments)
-    kernel.compile(signature)
-    made = kernel.overloads[signature]
-    return made.library.get_pointer_to_function(made.fndesc.llvm_func_name)
+        return routine
+    arguments = tuple(typeof(argument) for argument in (opaque(cores), opaque(llc), *others))
+    return specialise(routine, arguments, figures_of(cores, llc))
 
 
 @intrinsic
@@ -47,7 +48,7 @@ def _call(_: Any, target: Any, *arguments: Any) -> Any:
         function = builder.inttoptr(values[0], shape.as_pointer())
         passed = cgutils.unpack_tuple(builder, values[1])
         _, value = context.call_conv.call_function(builder, function, result, given, passed)
-        return value  # without a look at its status: kernels raise nothing (error_model="numpy")
+        return value  # without a look at its status: routines raise nothing (error_model="numpy")
 
     return signature, generate
 
@@ -56,5 +57,5 @@ def _call_plainly(target: Any, *arguments: Any) -> Any:
     return target(*arguments)
 
 
-# Six int64 from the kernel at a target; the arguments are those of `target_of`, records opaque.
+# Six int64 from the routine at a target; the arguments are those of `target_of`, records opaque.
 call = _call_plainly if _PLAIN else _call

@@ -16,7 +16,7 @@ import numpy as np
 from vmsim.machine.pwc import PwcStyle
 from vmsim.machine.sets import EMPTY, Place, keyed_set, tag_set
 
-__all__ = ["LEVELS", "UNITS", "VM", "Count", "Geometry", "Keyed", "Unit", "make_cores", "make_llc", "make_vm"]
+__all__ = ["HEADER", "LEVELS", "UNITS", "VM", "Count", "Geometry", "Keyed", "Unit", "make_cores", "make_llc", "make_vm"]
 
 
 class Count(IntEnum):
@@ -158,6 +158,9 @@ def _core_type(keyed: Shape, caches: Shape) -> np.dtype:
     names, formats = [name for name, *_ in fields], [tuple(form) if len(form) > 1 else form[0] for _, *form in fields]
     layout = {"names": names, "formats": formats, "offsets": offsets, "itemsize": end + -end % _LINE}
     return np.dtype((np.record, layout))
+
+
+HEADER = _core_type((), ())  # what every core has, whatever its units
 
 
 def _lines(count: int, record: np.dtype) -> np.ndarray:

@@ -242,7 +242,7 @@ def run_and_serve(
     Parameters
     ----------
     target : int
-        Of `run`, from `calls.target_of`.
+        From `vcpu.prepare`.
     core, llc : int64[:]
         One core and the LLC, `calls.opaque`.
     vms, memory, address, count, kind, cursor, limit, budget
@@ -268,7 +268,7 @@ def run_and_serve(
     while True:
         used = ran + served
         reason, cursor, cycles, gva, gpa, code = call(
-            target, core, np.int64(0), llc, vms, memory, address, count, kind, cursor, limit, budget - used
+            target, core, llc, vms, memory, address, count, kind, cursor, limit, budget - used
         )
         ran += cycles
         used += cycles

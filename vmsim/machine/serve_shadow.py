@@ -342,7 +342,7 @@ def run_and_serve_shadow(
     status, value = np.int64(NONE), np.int64(0)
     while True:
         reason, cursor, cycles, gva, gpa, code = call(
-            target, core, np.int64(0), llc, vms, memory, address, count, kind, cursor, limit, budget - account.now
+            target, core, llc, vms, memory, address, count, kind, cursor, limit, budget - account.now
         )
         ran += cycles
         account.now += cycles

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 
+from numpy.typing import NDArray
+
 from vmsim.jit import kernel, routine
 from vmsim.machine.caches import reference
+from vmsim.machine.calls import call, opaque, target_of
 from vmsim.machine.flush import forget_faulting
 from vmsim.machine.formats import DIRTY, FRAME, PAGE_SHIFT, SIZE_SHIFT, WRITE
 from vmsim.machine.layout import Count, Keyed
 from vmsim.machine.sets import MISS, fill, lookup
+from vmsim.machine.silicon import core_of, llc_of, words_of
 from vmsim.machine.tlb import drop_page, fill_large, lookup_large, set_at, tag_of
 from vmsim.machine.walker import GUEST_FAULT, guest_walk
-from vmsim.machine.words import words_of
 
-__all__ = ["Reason", "run"]
+
+__all__ = ["Reason", "enter", "prepare", "run"]
 
 
 class Reason(IntEnum):
@@ -89,30 +94,11 @@ def _data(core, llc, vm, gva, translation, times):
     return cycles
 
 
-@kernel
-def run(cores, number, llc, vms, memory, address, count, kind, cursor, limit, budget):
-    """Make the accesses [cursor, limit) of a stream on one core until one needs software or the budget is used.
-
-    Parameters
-    ----------
-    cores, llc, vms : record arrays
-        From layout.make_cores, make_llc, make_vm; core `number` runs VM 0 of `vms`.
-    memory : int64[:]
-        Host-physical memory.
-    address, count, kind : int64[:], int32[:], uint8[:]
-        Runs of accesses to one page each: gva, how many, read (0), write (1) or fetch (2).
-    cursor, limit : int
-        The first run to make and the first not to.
-    budget : int
-        Cycles after which to stop; the run under way is finished.
-
-    Returns
-    -------
-    (reason, cursor, cycles, gva, gpa, code) : tuple of int
-        Why it stopped, the next run to make (a faulting one is made again), the cycles used, and of a fault its
-        gva, gpa (-1 for a guest's page fault) and error code.
-    """
-    core = cores[number]
+@routine
+def _run(core, llc, vms, memory, address, count, kind, cursor, limit, budget):
+    """Make accesses as `run` does; core and LLC are opaque."""
+    core = core_of(core)
+    llc = llc_of(llc)
     words = words_of(core)
     vm = vms[0]
     mask = (1 << (12 + 9 * vm.levels)) - 1 if vm.levels > 3 else (1 << 32) - 1
@@ -156,3 +142,54 @@ def run(cores, number, llc, vms, memory, address, count, kind, cursor, limit, bu
     vm.counters[Count.WRITES] += writes
     vm.counters[Count.COMPUTE_CYCLES] += accesses * compute
     return reason, cursor, budget - left, gva, vm.fault_gpa, vm.fault_code
+
+
+@kernel
+def enter(target, core, llc, vms, memory, address, count, kind, cursor, limit, budget):
+    """Do what `run` does with one core and an LLC, both opaque, of the geometry that `target` is for."""
+    return call(target, core, llc, vms, memory, address, count, kind, cursor, limit, budget)
+
+
+def prepare(cores: NDArray[Any], llc: NDArray[Any], vms: NDArray[Any], memory: NDArray[np.int64]) -> Any:
+    """Return the target for a geometry: code compiled for it now, or once and kept."""
+    stream = (np.zeros(0, dtype) for dtype in (np.int64, np.int32, np.uint8))
+    return target_of(_run, cores, llc, vms, memory, *stream, 0, 0, 0)
+
+
+def run(
+    cores: NDArray[Any],
+    number: int,
+    llc: NDArray[Any],
+    vms: NDArray[Any],
+    memory: NDArray[np.int64],
+    address: NDArray[np.int64],
+    count: NDArray[np.int32],
+    kind: NDArray[np.uint8],
+    cursor: int,
+    limit: int,
+    budget: int,
+) -> tuple[int, int, int, int, int, int]:
+    """Make the accesses [cursor, limit) of a stream on one core until one needs software or the budget is used.
+
+    Parameters
+    ----------
+    cores, llc, vms : record[:]
+        From layout.make_cores, make_llc, make_vm; core `number` runs VM 0 of `vms`.
+    memory : int64[:]
+        Host-physical memory.
+    address, count, kind : int64[:], int32[:], uint8[:]
+        Runs of accesses to one page each: gva, how many, read (0), write (1) or fetch (2).
+    cursor, limit : int
+        The first run to make and the first not to.
+    budget : int
+        Cycles after which to stop; the run under way is finished.
+
+    Returns
+    -------
+    (reason, cursor, cycles, gva, gpa, code) : tuple of int
+        Why it stopped, the next run to make (a faulting one is made again), the cycles used, and of a fault its
+        gva, gpa (-1 for a guest's page fault) and error code.
+    """
+    target = prepare(cores, llc, vms, memory)
+    core = opaque(cores[number : number + 1])
+    return enter(target, core, opaque(llc), vms, memory, address, count, kind, cursor, limit, budget)  # type: ignore[no-any-return]

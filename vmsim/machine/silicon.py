@@ -1,0 +1,263 @@
+"""A core and an LLC as kernels see them: of any geometry, until they are specialised for one.
+
+Python finds a unit's place, sets and ways in the types of the records (layout.py). Compiled code reads them from a
+table of figures that has no values yet; `run` is typed and lowered once with it, and LLVM folds the values in when it
+is made for a geometry (jit.specialise): the figures then are constants, loops over ways unroll.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import operator
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import from_dtype, types
+from numba.core import cgutils, config
+from numba.core.datamodel import models
+from numba.core.datamodel.registry import register_default
+from numba.core.typing.templates import AbstractTemplate, AttributeTemplate, infer_getattr, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, lower_getattr_generic
+from numba.np.arrayobj import populate_array
+from numpy.typing import NDArray
+
+from vmsim.jit import FIGURES
+from vmsim.machine.layout import HEADER, UNITS, Keyed
+
+__all__ = ["core_of", "figures_of", "llc_of", "words_of"]
+
+_PLAIN: bool = config.DISABLE_JIT  # type: ignore[attr-defined]
+_WORD = ir.IntType(64)
+_KEYED = [unit.name.lower() for unit in Keyed]
+_CACHES = ("l1", "l2")
+_FIRST = {name: 3 * number for number, name in enumerate((*_KEYED, *_CACHES, "llc"))}  # of a unit's three figures
+_SIZE = 3 * len(_FIRST)  # of a core, in words
+
+
+def figures_of(cores: NDArray[Any], llc: NDArray[Any]) -> tuple[int, ...]:
+    """Return the figures of a geometry: of each unit where it begins, its sets and its ways; the size of a core.
+
+    Parameters
+    ----------
+    cores, llc : record[:]
+        From layout.make_cores, make_llc.
+    """
+    figures: list[int] = []
+    for name in (*_KEYED, *_CACHES):
+        unit, offset = cores.dtype.fields[name][:2]  # type: ignore[index]
+        figures += offset >> 3, unit.shape[0], unit.base["tag"].shape[0]
+    return *figures, 0, len(llc), llc.dtype["tag"].shape[0], cores.dtype.itemsize >> 3
+
+
+class _Core(types.Opaque):
+    """A pointer to the words of a core."""
+
+
+class _Unit(types.Type):
+    """The sets of a unit whose ways keep a tag and, if keyed, a value."""
+
+    def __init__(self, columns: int) -> None:
+        self.columns = columns
+        super().__init__(f"unit of {columns} columns")
+
+
+class _Set(types.Type):
+    """One of them."""
+
+
+class _Words(types.Type):
+    """So many words in a row."""
+
+
+_CORE, _SET, _WORDS = _Core("core"), _Set("set"), _Words("words")
+_POINTER = types.CPointer(types.int64)
+
+
+def _struct(*members: tuple[str, types.Type]) -> Any:
+    class Model(models.StructModel):
+        def __init__(self, manager: Any, kind: types.Type) -> None:
+            super().__init__(manager, kind, [*members])  # type: ignore[no-untyped-call]
+
+    return Model
+
+
+register_default(_Core)(models.OpaqueModel)
+register_default(_Unit)(_struct(("first", _POINTER), ("sets", types.int64), ("ways", types.int64)))
+register_default(_Set)(_struct(("first", _POINTER), ("ways", types.int64)))
+register_default(_Words)(_struct(("first", _POINTER), ("count", types.int64)))
+
+
+def _figure(builder: Any, number: int) -> Any:
+    """Load a figure."""
+    table = builder.module.globals.get(FIGURES)
+    if table is None:
+        table = ir.GlobalVariable(builder.module, ir.ArrayType(_WORD, _SIZE + 1), FIGURES)
+        table.global_constant = True
+    return builder.load(cgutils.gep_inbounds(builder, table, 0, number))
+
+
+def _fields(context: Any, builder: Any, kind: types.Type, value: Any) -> Any:
+    return cgutils.create_struct_proxy(kind)(context, builder, value=value)
+
+
+def _made(context: Any, builder: Any, kind: types.Type, **fields: Any) -> Any:
+    struct = cgutils.create_struct_proxy(kind)(context, builder)
+    for name, value in fields.items():
+        setattr(struct, name, value)
+    return struct._getvalue()
+
+
+def _unit(context: Any, builder: Any, kind: _Unit, words: Any, name: str) -> Any:
+    first, sets, ways = (_figure(builder, _FIRST[name] + number) for number in range(3))
+    return _made(context, builder, kind, first=builder.gep(words, [first], inbounds=True), sets=sets, ways=ways)
+
+
+@infer_getattr
+class _OfCore(AttributeTemplate):
+    key = _Core
+
+    def generic_resolve(self, core: _Core, name: str) -> types.Type:
+        if name == "units":
+            return from_dtype(UNITS)
+        if name in HEADER.names:
+            return _WORDS if HEADER[name].shape else types.int64
+        return _Unit(2 if name in _KEYED else 1)
+
+
+@lower_getattr_generic(_Core)
+def _get_of_core(context: Any, builder: Any, core: _Core, value: Any, name: str) -> Any:
+    words = builder.bitcast(value, _WORD.as_pointer())
+    if name not in HEADER.names:
+        return _unit(context, builder, _Unit(2 if name in _KEYED else 1), words, name)
+    field, offset = HEADER.fields[name][:2]
+    place = cgutils.gep_inbounds(builder, words, offset >> 3)
+    if name == "units":
+        return builder.bitcast(place, context.get_value_type(from_dtype(UNITS)))
+    if field.shape:
+        return _made(context, builder, _WORDS, first=place, count=_WORD(field.shape[0]))
+    return builder.load(place)
+
+
+@infer_getattr
+class _OfSet(AttributeTemplate):
+    key = _Set
+
+    def generic_resolve(self, kept: _Set, name: str) -> types.Type:
+        return _WORDS
+
+
+@lower_getattr_generic(_Set)
+def _get_of_set(context: Any, builder: Any, kept: _Set, value: Any, name: str) -> Any:
+    there = _fields(context, builder, kept, value)
+    first = there.first if name == "tag" else builder.gep(there.first, [there.ways], inbounds=True)
+    return _made(context, builder, _WORDS, first=first, count=there.ways)
+
+
+@infer_global(len)
+class _Len(AbstractTemplate):
+    def generic(self, arguments: Any, keywords: Any) -> Any:
+        return signature(types.int64, *arguments) if isinstance(arguments[0], _Unit | _Words) else None
+
+
+@lower_builtin(len, _Unit)
+def _sets(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+    return _fields(context, builder, sig.args[0], values[0]).sets
+
+
+@lower_builtin(len, _Words)
+def _count(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+    return _fields(context, builder, sig.args[0], values[0]).count
+
+
+@infer_global(operator.getitem)
+class _GetItem(AbstractTemplate):
+    def generic(self, arguments: Any, keywords: Any) -> Any:
+        if isinstance(arguments[0], _Unit | _Words):
+            return signature(_SET if isinstance(arguments[0], _Unit) else types.int64, arguments[0], types.int64)
+        return None
+
+
+@infer_global(operator.setitem)
+class _SetItem(AbstractTemplate):
+    def generic(self, arguments: Any, keywords: Any) -> Any:
+        if isinstance(arguments[0], _Words):
+            return signature(types.none, arguments[0], types.int64, types.int64)
+        return None
+
+
+@lower_builtin(operator.getitem, _Unit, types.int64)
+def _get_set(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+    unit = _fields(context, builder, sig.args[0], values[0])
+    place = builder.mul(values[1], builder.mul(unit.ways, _WORD(sig.args[0].columns)))
+    first = builder.gep(unit.first, [place], inbounds=True)
+    return _made(context, builder, _SET, first=first, ways=unit.ways)
+
+
+@lower_builtin(operator.getitem, _Words, types.int64)
+def _get_word(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+    first = _fields(context, builder, sig.args[0], values[0]).first
+    return builder.load(builder.gep(first, [values[1]], inbounds=True))
+
+
+@lower_builtin(operator.setitem, _Words, types.int64, types.int64)
+def _set_word(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+    first = _fields(context, builder, sig.args[0], values[0]).first
+    builder.store(values[2], builder.gep(first, [values[1]], inbounds=True))
+    return context.get_dummy_value()
+
+
+@intrinsic
+def _core_of(_: Any, cores: Any) -> Any:
+    def generate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        data = context.make_array(sig.args[0])(context, builder, values[0]).data
+        return builder.bitcast(data, context.get_value_type(_CORE))
+
+    return _CORE(cores), generate
+
+
+@intrinsic
+def _llc_of(_: Any, llc: Any) -> Any:
+    kind = _Unit(1)
+
+    def generate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        data = context.make_array(sig.args[0])(context, builder, values[0]).data
+        return _unit(context, builder, kind, data, "llc")
+
+    return kind(llc), generate
+
+
+@intrinsic
+def _words_of(_: Any, core: Any) -> Any:
+    array = types.Array(types.int64, 1, "C")
+
+    def generate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        made = context.make_array(array)(context, builder)
+        first = builder.bitcast(values[0], _WORD.as_pointer())
+        shape = cgutils.pack_array(builder, [_figure(builder, _SIZE)])
+        strides = cgutils.pack_array(builder, [context.get_constant(types.intp, 8)])
+        populate_array(made, first, shape, strides, context.get_constant(types.intp, 8), None)
+        return made._getvalue()
+
+    return array(core), generate
+
+
+def _core_plainly(cores: NDArray[Any]) -> np.record:
+    return cores[0]  # type: ignore[no-any-return]
+
+
+def _llc_plainly(llc: NDArray[Any]) -> NDArray[Any]:
+    return llc
+
+
+def _words_plainly(core: np.record) -> NDArray[np.int64]:
+    address, _ = core.__array_interface__["data"]
+    words = (ctypes.c_int64 * (core.nbytes // 8)).from_address(address)
+    return np.frombuffer(words, np.int64)
+
+
+# Of what `calls.opaque` gives: one core, and the LLC. And a core's words, int64[words]: what is written to the one is
+# written to the other.
+core_of = _core_plainly if _PLAIN else _core_of
+llc_of = _llc_plainly if _PLAIN else _llc_of
+words_of = _words_plainly if _PLAIN else _words_of
