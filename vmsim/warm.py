@@ -17,63 +17,60 @@ from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.model import Scenario
 from vmsim.simulation import Simulation
 
-__all__ = ["warm", "warm_core", "warm_for"]
+__all__ = ["HARDWARE", "SOFTWARE", "warm", "warm_core", "warm_for"]
 
-_REHEARSAL = """
+HARDWARE: Final = ("ept", "native")  # modes that between them use all that no software monitor does
+SOFTWARE: Final = ("shadow", "agile", "vkernel")
+
+_HOST = """
 [host]
 cpu = "yardstick"
 memory = "64MiB"
 what_if = true
 pool = { min = 1, max = 8, batch = 8 }
-[[vm]]
-name = "nested"
-memory = "1MiB"
-mode = "ept"
-workload = { kind = "sequential", footprint = "64KiB", stride = "4KiB", accesses = 16 }
-[[vm]]
-name = "bare"
-memory = "1MiB"
-mode = "native"
-workload = { kind = "sequential", footprint = "64KiB", stride = "4KiB", accesses = 16 }
 """
-_SOFTWARE = ("shadow", "agile", "vkernel")
-_SOFTWARE_REHEARSAL = """
+_VM = """
 [[vm]]
 name = "by-{0}"
 memory = "1MiB"
 mode = "{0}"
-shadow = {{ preset = "plex86", fill = "eager" }}
 workload = {{ kind = "sequential", footprint = "64KiB", stride = "4KiB", accesses = 16 }}
 """
-
-
+_EAGER = """shadow = { preset = "plex86", fill = "eager" }
+"""
 _READY: Final[set[tuple[Cpu, tuple[str, ...]]]] = set()
 
 
 def warm_for(scenario: Scenario) -> None:
     """Compile, once in a process, every kernel that a scenario needs, before its clock starts."""
-    software = tuple(mode for mode in _SOFTWARE if any(vm.mode == mode for vm in scenario.vms))
+    software = tuple(mode for mode in SOFTWARE if any(vm.mode == mode for vm in scenario.vms))
     if (scenario.cpu, software) not in _READY:
-        warm(scenario.cpu, software=software)
+        warm(scenario.cpu, HARDWARE + software)
         _READY.add((scenario.cpu, software))
 
 
-def warm(cpu: Cpu, *, software: Sequence[str] = ()) -> None:
-    """Compile every kernel for a CPU's geometry, or load it from the cache, by a run too small to notice.
+def warm(cpu: Cpu, modes: Sequence[str] = HARDWARE) -> None:
+    """Compile every kernel for a CPU, or load it from the cache, by a run too small to notice.
 
-    With modes in `software` (shadow, agile, vkernel), those of their monitors too, which no geometry changes.
+    Parameters
+    ----------
+    cpu : Cpu
+        Whose geometry to compile for.
+    modes : sequence of str, optional
+        Of HARDWARE and SOFTWARE.
     """
-    scenario = Scenario.from_toml(_REHEARSAL + "".join(_SOFTWARE_REHEARSAL.format(mode) for mode in software))
+    vms = (_VM.format(mode) + (_EAGER if mode in SOFTWARE else "") for mode in modes)
+    scenario = Scenario.from_toml(_HOST + "".join(vms))
     hardware = Hardware.of(cpu, cores=1, frames=scenario.host.memory >> PAGE_SHIFT)
     rehearsal = Simulation(scenario, hardware=hardware)
-    bare = rehearsal.vms[1]
     with _uncollected():
-        bare.populate()
-        for _ in bare.kernel.unmap(bare.vcpu, INIT, int(bare.stream.footprint()[0][0]), 1 << PAGE_SHIFT):
-            raise AssertionError("a bare kernel waits for nothing to unmap")
         for vm in rehearsal.vms:
             if isinstance(vm.monitor, SoftwareMonitor):
                 vm.monitor.rehearse()
+            elif vm.monitor is None:
+                vm.populate()
+                for _ in vm.kernel.unmap(vm.vcpu, INIT, int(vm.stream.footprint()[0][0]), 1 << PAGE_SHIFT):
+                    raise AssertionError("a bare kernel waits for nothing to unmap")
         rehearsal.run()
 
 

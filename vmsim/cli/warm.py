@@ -10,6 +10,9 @@ from multiprocessing import get_context
 
 import click
 
+# What all CPUs share, by the modes that use it.
+SHARED = ("ept, npt, native", "shadow, agile, vkernel")
+
 
 @click.command()
 @click.option("--cpu", "names", multiple=True, metavar="CPU", help="A preset or CPU file; again for more.")
@@ -17,61 +20,45 @@ import click
 def command(names: tuple[str, ...], as_json: bool) -> None:
     """Compile the kernels ahead of the first run.
 
-    The page walker is compiled once for each CPU's geometry, as it is for the first run on that CPU; the results are
-    kept in numba's cache. All presets are compiled unless CPUs are named.
+    What a core runs is compiled for each CPU's geometry, as it is for the first run on that CPU, and all else once; the
+    results are kept in numba's cache. All presets are compiled unless CPUs are named.
     """
     from vmsim.cli.screen import print_json
     from vmsim.scenario import Cpu, cpu_names
 
     cpus = list(dict.fromkeys(names or cpu_names()))
     for name in cpus:
-        Cpu.load(name)  # a wrong name is found before minutes of compiling
+        Cpu.load(name)  # a wrong name is found before any compiling
     started = time.perf_counter()
-    done = []
-    for name, seconds in _compiled(cpus):
-        done.append({"cpu": name, "seconds": round(seconds, 3)})
+    done = {}
+    for name, seconds in _compiled([*SHARED, *cpus]):
+        done[name] = round(seconds, 3)
         if not as_json:
-            click.echo(f"{name}: {seconds:.1f} s ({len(done)} of {len(cpus)})")
+            click.echo(f"{name}: {seconds:.1f} s ({len(done)} of {len(SHARED) + len(cpus)})")
     if as_json:
-        print_json({"cpus": done, "wall_seconds": round(time.perf_counter() - started, 3)})
+        modes = [{"modes": name, "seconds": done[name]} for name in SHARED]
+        listed = [{"cpu": name, "seconds": done[name]} for name in cpus]
+        print_json({"cpus": listed, "shared": modes, "wall_seconds": round(time.perf_counter() - started, 3)})
 
 
-def compile_group(names: list[str], whole: bool) -> list[tuple[str, float]]:
-    """Compile for CPUs that share a geometry, or load what is in the cache; return names and the seconds each took.
-
-    Unless `whole`, leave out what does not depend on the CPU.
-    """
+def compile_for(name: str) -> tuple[str, float]:
+    """Compile for a CPU, or what all share, or load what is in the cache; return the name and the seconds taken."""
     from vmsim.scenario import Cpu
-    from vmsim.warm import warm, warm_core
+    from vmsim.warm import HARDWARE, SOFTWARE, warm, warm_core
 
-    done = []
-    for name in names:
-        started = time.perf_counter()
-        (warm if whole else warm_core)(Cpu.load(name))
-        done.append((name, time.perf_counter() - started))
-    return done
-
-
-def _groups(cpus: list[str]) -> list[list[str]]:
-    """Return the CPUs by what is compiled for them: the shapes of a core and of the LLC's sets."""
-    from vmsim.hardware import Hardware
-    from vmsim.scenario import Cpu
-
-    groups: dict[object, list[str]] = {}
-    for name in cpus:
-        hardware = Hardware.of(Cpu.load(name), cores=1, frames=1)
-        groups.setdefault((hardware.cores.dtype, hardware.llc.dtype), []).append(name)
-    return list(groups.values())
+    started = time.perf_counter()
+    if name in SHARED:
+        warm(Cpu.load("yardstick"), SOFTWARE if name == SHARED[1] else HARDWARE)
+    else:
+        warm_core(Cpu.load(name))
+    return name, time.perf_counter() - started
 
 
-def _compiled(cpus: list[str]) -> Iterator[tuple[str, float]]:
-    """Yield names and seconds as they are done, two geometries at a time where there are cores for it."""
-    groups = _groups(cpus)
-    workers = min(2, os.cpu_count() or 1, len(groups))
-    if workers < 2:
-        for names in groups:
-            yield from compile_group(names, names is groups[0])
+def _compiled(names: list[str]) -> Iterator[tuple[str, float]]:
+    """Yield names and seconds as they are done, two at a time where there are cores for it."""
+    if (os.cpu_count() or 1) < 2:
+        yield from map(compile_for, names)
         return
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(compile_group, names, names is groups[0]) for names in groups]):
-            yield from future.result()
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        for future in as_completed([pool.submit(compile_for, name) for name in names]):
+            yield future.result()

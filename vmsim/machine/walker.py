@@ -348,7 +348,7 @@ def guest_walk(core, llc, vm, memory, gva, write):
     switch = vm.switch
     nested = vm.nested_levels > 0
     level = vm.levels
-    table = MISS
+    table = np.int64(MISS)
     if core.pwc_style == PwcStyle.PREFIX:
         level, table = _start(core.pde, core.pdpte, core.pml4e, core.pml5e, vm.pwc[GUEST], vm.asid, level, table, gva)
     if table == MISS:
@@ -364,7 +364,7 @@ def guest_walk(core, llc, vm, memory, gva, write):
                 entry = _fetch_kept(core, llc, vm, memory, hpa, np.int64(PRESENT), level, level, np.int64(0))
             if entry & PRESENT == 0:
                 return _guest_fault(vm, gva, entry, write, False)
-            level = 2
+            level = np.int64(2)  # a literal is a type of its own, and all that it is passed to compiled once more
             table = entry & FRAME
             if nested:
                 table = _host(core, llc, vm, memory, table, vm.table_writes != 0, level)

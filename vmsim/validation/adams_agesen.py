@@ -182,7 +182,7 @@ def predict() -> Report:
     table = measured()
     first, other = _PRESETS.values()
     for cpu in (first, other):
-        warm(Cpu.load(cpu), software=("shadow",))
+        warm(Cpu.load(cpu), ("shadow",))
     ours = Nanobench(first).cycles()
     claims = [
         Claim(f"P4-672 {name}, cycles", cycles, table["P4-672", name]["shadow_vt"], _BAND)

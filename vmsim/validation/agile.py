@@ -129,7 +129,7 @@ def predict(programs: Sequence[str] = tuple(FOOTPRINTS)) -> Report:
     claims: list[Claim] = []
     with status_line() as say:
         say("compiling")
-        warm(_machine().cpu, software=("shadow", "agile"))
+        warm(_machine().cpu, ("shadow", "agile"))
         for program in programs:
             there, size = table[program, "B"], FOOTPRINTS[program]
 
