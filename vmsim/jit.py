@@ -178,7 +178,8 @@ def leaf(function: Kernel) -> Kernel:
     return _inside(function, forceinline=True)
 
 
-_made: dict[tuple[Any, ...], tuple[JITCodeLibrary, int]] = {}  # libraries are kept, for they take their code along
+_ENTRY = "vmsim.entry"
+_made: dict[tuple[Any, ...], tuple[Any, int]] = {}  # libraries are kept, for they take their code along
 
 
 def specialise(function: Kernel, arguments: tuple[Any, ...], figures: tuple[int, ...]) -> int:
@@ -200,22 +201,23 @@ def specialise(function: Kernel, arguments: tuple[Any, ...], figures: tuple[int,
     return _made[key][1]
 
 
-def _machine_code(function: Any, arguments: tuple[Any, ...], figures: tuple[int, ...]) -> tuple[JITCodeLibrary, int]:
+def _machine_code(function: Any, arguments: tuple[Any, ...], figures: tuple[int, ...]) -> tuple[Any, int]:
     codegen = cpu_target.target_context.codegen()
-    kept = _Impl(function.py_func).locator.get_cache_path()  # type: ignore[no-untyped-call]
-    about = numba.__version__, codegen.magic_tuple(), arguments, source_digest()
-    name = f"{function.__name__}-{hashlib.sha256(repr((*about, figures)).encode()).hexdigest()[:32]}"
-    machine_code = Path(kept) / f"{name}.nbc"
+    stem = (
+        f"{function.__name__}-{_digest(source_digest())}-{_digest(numba.__version__, codegen.magic_tuple(), arguments)}"
+    )
+    name = f"{stem}-{_digest(figures)}"
+    folder = Path(_Impl(function.py_func).locator.get_cache_path())  # type: ignore[no-untyped-call]
+    machine_code = folder / f"{name}.nbc"
     if machine_code.exists():
         library = codegen.unserialize_library(pickle.loads(machine_code.read_bytes()))
     else:
-        template = Path(kept) / f"{function.__name__}-{hashlib.sha256(repr(about).encode()).hexdigest()[:32]}.bc"
-        module = _template(function, arguments, template)
+        module = _template(function, arguments, folder / f"{stem}.bc")
         module.get_function(_ENTRY).name = name
         values = ", ".join(f"i64 {figure}" for figure in figures)
         module.link_in(binding.parse_assembly(f'@"{FIGURES}" = constant [{len(figures)} x i64] [{values}]'))
         module.get_global_variable(FIGURES).linkage = "internal"
-        library = _Whole(codegen, name)  # type: ignore[no-untyped-call]
+        library = cast(Any, _Whole)(codegen, name)
         library.enable_object_caching()
         library._final_module.link_in(module)
         library.finalize()
@@ -223,7 +225,8 @@ def _machine_code(function: Any, arguments: tuple[Any, ...], figures: tuple[int,
     return library, library.get_pointer_to_function(name)
 
 
-_ENTRY = "vmsim.entry"
+def _digest(*what: object) -> str:
+    return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
 
 def _template(function: Any, arguments: tuple[Any, ...], kept: Path) -> Any:
@@ -234,6 +237,9 @@ def _template(function: Any, arguments: tuple[Any, ...], kept: Path) -> Any:
     made = function.overloads[arguments]
     module = made.library._final_module.clone()
     module.get_function(made.fndesc.llvm_func_name).name = _ENTRY
+    for path in kept.parent.glob(f"{function.__name__}-*"):
+        if not path.name.startswith(f"{function.__name__}-{_digest(source_digest())}"):
+            path.unlink(missing_ok=True)  # of sources that are no more
     _keep(kept, module.as_bitcode())
     return module
 

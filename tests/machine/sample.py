@@ -24,7 +24,7 @@ from tests.monitor.world import World
 from tests.simulation.small import digest, scenario, vm
 from vmsim.hardware import Hardware
 from vmsim.jit import jitted_sources
-from vmsim.machine import buddy, dirty, tables
+from vmsim.machine import buddy, dirty, tables, vcpu
 from vmsim.machine.flush import flush_asid, invalidate_page
 from vmsim.machine.formats import EPT
 from vmsim.machine.layout import make_cores, make_llc, make_vm
@@ -206,10 +206,12 @@ def main() -> None:
         stats = [kernel.stats for kernel in kernels().values()]
         out["loaded"] = sum(sum(each.cache_hits.values()) for each in stats)
         out["compiled"] = sum(sum(each.cache_misses.values()) for each in stats)
+        specialised = {"vcpu.run": vcpu._run}
+        out["specialised"] = {name: len(routine.signatures) for name, routine in specialised.items()}
         if "--ir" in sys.argv:  # there is IR to look at only where nothing came from the cache
             out["counted"] = [
                 name
-                for name, kernel in kernels().items()
+                for name, kernel in (kernels() | specialised).items()
                 for signature in kernel.signatures
                 if "NRT_incref" in kernel.inspect_llvm(signature)
             ]

@@ -47,6 +47,7 @@ def test_every_kernel_is_compiled_and_counts_no_references(cold):
     assert out["loaded"] == 0
     assert len(out["kernels"]) > 15
     assert [name for name, signatures in out["kernels"].items() if not signatures] == []
+    assert out["specialised"] == {"vcpu.run": 1}
     assert out["counted"] == []
 
 
@@ -61,9 +62,14 @@ def test_reference_counts_would_be_seen():
 
 def test_a_warm_cache_and_another_hash_seed_change_nothing(cold):
     out, folder = cold
+    made = [*folder.rglob("_run-*.nbc")]
+    assert made
+    made[0].unlink()  # what it is made from is in the cache too
     warm = json.loads(python("-m", "tests.machine.sample", NUMBA_CACHE_DIR=str(folder), PYTHONHASHSEED="1"))
     assert warm["loaded"] > 0
     assert warm["compiled"] == 0
+    assert warm["specialised"] == {"vcpu.run": 0}
+    assert {*folder.rglob("_run-*.nbc")} == {*made}
     assert (warm["results"], warm["length"]) == (out["results"], out["length"])
 
 

@@ -6,7 +6,6 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
-
 from numpy.typing import NDArray
 
 from vmsim.jit import kernel, routine
@@ -19,7 +18,6 @@ from vmsim.machine.sets import MISS, fill, lookup
 from vmsim.machine.silicon import core_of, llc_of, words_of
 from vmsim.machine.tlb import drop_page, fill_large, lookup_large, set_at, tag_of
 from vmsim.machine.walker import GUEST_FAULT, guest_walk
-
 
 __all__ = ["Reason", "enter", "prepare", "run"]
 

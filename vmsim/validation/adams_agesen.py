@@ -113,7 +113,7 @@ class Nanobench:
         vm, hardware = self._vm, self._vm.simulation.hardware
         stream = np.array([gva]), np.ones(1, np.int32), np.zeros(1, np.uint8)
         true_faults = self._monitor.exits["TRUE_FAULT"]
-        reason = Reason.GUEST_FAULT
+        reason: int = Reason.GUEST_FAULT
         while reason == Reason.GUEST_FAULT and self._monitor.exits["TRUE_FAULT"] == true_faults:
             reason, _, cycles, _, _, code = run(
                 hardware.cores, 0, hardware.llc, vm.registers, hardware.memory, *stream, 0, 1, 1
