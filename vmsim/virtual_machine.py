@@ -31,7 +31,7 @@ from vmsim.monitor.tdp import BackingError, NoMemoryThereError, Tdp
 from vmsim.monitor.vkernel import SPACES, Vkernel
 from vmsim.record.outcome import Ending, VmOutcome
 from vmsim.scenario import Vm
-from vmsim.units import format_size
+from vmsim.units import PAGE_ORDER, format_size
 from vmsim.vcpu import WAITS, Vcpu
 from vmsim.workloads import Stream
 
@@ -154,11 +154,13 @@ class VirtualMachine:
             self.monitor.forget()
             self.vcpu.forgive()
         try:
-            self.kernel.populate(*self.stream.footprint())
+            wanting = self.kernel.populate(*self.stream.footprint())
         except GuestMemoryError:
             if self.monitor:
                 raise
             raise BackingError from None
+        if not self.monitor:
+            self.simulation.host.failures[self.spec.index, self.spec.guest_order] += wanting
 
     @property
     def pairs(self) -> list[tuple[int, int, int, int]]:
@@ -353,8 +355,18 @@ class VirtualMachine:
             monitor.exit_cycles.copy() if monitor else Counter(),
             monitor.latency.copy() if monitor else Counter(),
             self.kernel.faults,
-            Counter(monitor.figures() if isinstance(monitor, SoftwareMonitor | LoggedTdp) else {}),
+            Counter((monitor.figures() if isinstance(monitor, SoftwareMonitor | LoggedTdp) else {}) | self._wanting()),
         )
+
+    def _wanting(self) -> dict[str, int]:
+        """Return how often the host had memory, but not in one piece, and what was done about it."""
+        simulation, index = self.simulation, self.spec.index
+        failures = simulation.host.failures
+        return {
+            "order_1_failures": failures[index, 1],
+            "large_page_failures": sum(failures[index, order] for order in PAGE_ORDER.values() if order),
+            **(simulation.paired.compacted(index) if simulation.paired else {}),
+        }
 
     def _give_back(self) -> Process:
         """Return all memory to the host; forget what the cores keep of the VM."""

@@ -79,14 +79,14 @@ def every_second(pages: int) -> range:
 
 def test_single_frames_alone_make_no_pair_until_pages_are_moved() -> None:
     host = Host(every_second)
-    assert host.shared.fragmentation == 1.0
+    assert host.host.unusable(1) == 1.0
     free = host.host.free
     first, second = host.table(owner=1)
     assert (first % 2, second) == (0, first + 1)
     assert host.host.free == free - 2
     assert host.host.count(1) == {"host": 0, "pool": 0, "guest": 0, "table": 2}
-    work = host.shared.work
-    assert (work["failures"], work["compactions"], work["moved"], host.flushes) == (1, 1, 1, 1)
+    done = host.shared.compacted(1)
+    assert (host.host.failures[1, 1], done["compactions"], done["pages_moved"], host.flushes) == (1, 1, 1, 1)
     host.check()
 
 
@@ -97,12 +97,15 @@ def test_a_move_costs_a_copy_both_entries_and_a_shootdown() -> None:
     assert {name: work[name] for name in ("copy", "store", "shootdown", "table", "zero")} == {
         "copy": 1, "store": 2, "shootdown": 1, "table": 1, "zero": 2}  # fmt: skip
     assert work["scan"] >= 1
+    steps = CPU.cost.copy_page + (2 + work["scan"]) * CPU.cost.entry_edit + CPU.cost.message
+    assert host.shared.compacted(1)["compaction_cycles"] == steps
 
 
 def test_no_failure_where_a_block_is_free() -> None:
     host = Host(lambda pages: range(pages // 2))
     host.table(owner=1)
-    assert host.shared.work == {"pairs": host.space.tables + 1}
+    assert not host.host.failures
+    assert not any(host.shared.compacted(1).values())
     assert not host.flushes
 
 
@@ -110,14 +113,14 @@ def test_no_failure_where_a_block_is_free() -> None:
 def test_other_layouts_take_any_two_frames(layout: str) -> None:
     host = Host(every_second, layout=layout)
     host.table(owner=1)
-    assert not host.shared.work
+    assert not host.host.failures
     host.check()
 
 
 def test_want_of_memory_is_no_failure_of_order_1() -> None:
     host = Host(lambda pages: [0])
     assert host.shared.take(1, "contiguous", guest=True, work=host.space.work) is None
-    assert host.shared.work["failures"] == 0
+    assert not host.host.failures
 
 
 def test_pages_that_cannot_be_moved_make_compaction_fail_and_nothing_is_lost() -> None:
@@ -126,7 +129,8 @@ def test_pages_that_cannot_be_moved_make_compaction_fail_and_nothing_is_lost() -
     host.shared.movable.clear()
     free = host.host.free
     assert host.shared.take(1, "contiguous", guest=True, work=host.space.work) is None
-    assert (host.shared.work["failures"], host.shared.work["compactions"]) == (1, 0)
+    assert (host.host.failures[1, 1], host.shared.compacted(1)["compactions"]) == (1, 0)
+    assert host.shared.compacted(1)["compaction_cycles"] > 0  # of looking in vain
     assert host.host.free == free
     host.check()
 
@@ -141,8 +145,9 @@ def test_any_holes_give_pairs_while_two_frames_are_free(seed: int, share: float,
         taken += host.table(owner=1)
     assert len(set(taken)) == len(taken)
     assert all(first % 2 == 0 and second == first + 1 for first, second in zip(taken[::2], taken[1::2], strict=True))
-    assert host.shared.work["failures"] == host.shared.work["compactions"]
-    assert host.flushes == host.shared.work["moved"]
+    done = host.shared.compacted(1)
+    assert host.host.failures[1, 1] == done["compactions"]
+    assert host.flushes == done["pages_moved"]
     host.check()
 
 
@@ -156,6 +161,6 @@ def test_the_order_1_failures_are_those_of_a_buddy_allocator() -> None:
     blocks = sum(1 << order >> 1 for _, order in buddy.free)
     for _ in range(blocks):
         host.table(owner=1)
-    assert host.shared.work["failures"] == 0
+    assert not host.host.failures
     host.table(owner=1)
-    assert host.shared.work["failures"] == 1
+    assert host.host.failures[1, 1] == 1

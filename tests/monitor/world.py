@@ -69,6 +69,7 @@ class Ledger:
 class Host:
     def __init__(self, size: int) -> None:
         self.zone, self.frames = make_zone(size)
+        self.failures: Counter[tuple[int, int]] = Counter()
 
     def take_block(self, owner: int, order: int, state: State) -> int:
         return int(allocate(self.zone, self.frames, order, int(state), owner))

@@ -192,8 +192,13 @@ class GuestKernel:
         vcpu.owe("guest_fault", faults * int(self._demand["fault"][0]) + tables * self.tables.table_cycles)
         self._demand["faults"] = self._demand["tables"] = 0
 
-    def populate(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
+    def populate(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> int:
         """Map regions of the first process before the clock starts, in the order given; guest memory must be backed.
+
+        Returns
+        -------
+        int
+            Large pages that there was no block for, in whose place there are small ones.
 
         Raises
         ------
@@ -201,6 +206,7 @@ class GuestKernel:
             The guest's memory does not suffice.
         """
         tables, page = np.empty(8, np.int64), np.empty(1, np.int64)
+        wanting = 0
         for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
             for order in (self.page_order, 0):  # what no large page can be had for is mapped with small ones
                 reached = populate(
@@ -221,8 +227,10 @@ class GuestKernel:
                 )
                 if reached == start + length:
                     break
+                wanting += -((reached - start - length) >> (PAGE_SHIFT + order))
             else:
                 raise GuestMemoryError
+        return wanting
 
     def map(self, vcpu: Vcpu, pid: int, address: int, length: int, rights: int) -> Steps:
         """Mmap: declare a region; what was mapped there is gone, what is touched there will be mapped."""
@@ -350,15 +358,17 @@ class GuestKernel:
 
     def _order_at(self, space: Space, gva: int) -> int:
         """Return the order of the page to map at `gva`: the largest that there is a block and room for."""
-        for order in (self.page_order, 9):
-            if order <= self.page_order and self.frames.has_block(order):
-                missing = missing_tables(
-                    self.memory, space.root, self._levels, order // 9 + 1, *self.tables.memory_root, gva
-                )
-                size = 1 << (PAGE_SHIFT + order)
-                start = gva & -size
-                if missing != BLOCKED and space.regions.alike(start, start + size):
-                    return order
+        for order in dict.fromkeys((self.page_order, 9)):
+            if order > self.page_order:
+                continue
+            missing = missing_tables(
+                self.memory, space.root, self._levels, order // 9 + 1, *self.tables.memory_root, gva
+            )
+            size = 1 << (PAGE_SHIFT + order)
+            start = gva & -size
+            fits = missing != BLOCKED and space.regions.alike(start, start + size)
+            if fits and self.frames.has_block(order):  # asked last: a host notes what it could not give
+                return order
         return 0
 
 

@@ -10,7 +10,7 @@ import simpy
 from numpy.typing import NDArray
 
 from vmsim.host.memory import HostMemory
-from vmsim.machine.buddy import NO_FRAME, State, assign
+from vmsim.machine.buddy import State, assign
 from vmsim.machine.stack import Stack
 
 __all__ = ["BareFrames"]
@@ -58,10 +58,8 @@ class BareFrames:
         return int(pfns[0])
 
     def has_block(self, order: int) -> bool:
-        """Whether a block of 2**order frames is free above the min watermark."""
-        heads = self.zone["heads"][0]
-        enough = self.host.free - (1 << order) >= self.host.marks.min
-        return order == 0 or (enough and bool((heads[:, order:] != NO_FRAME).any()))
+        """Whether a block of 2**order frames is free above the min watermark; the host notes if none is."""
+        return order == 0 or self.host.has_block(self.owner, order)
 
     def give(self, pfns: NDArray[np.int64], order: int) -> None:
         """Take back blocks of 2**order frames, which are the host's at once."""

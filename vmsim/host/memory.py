@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +35,11 @@ class HostMemory:
 
     Below the `min` watermark nothing is granted: who asks waits until frames come back. Below `low` the event
     `low` calls for reclaim, which ends at `high`.
+
+    Attributes
+    ----------
+    failures : Counter
+        Blocks that were wanting though there was memory enough, by the owner they were for and their order.
     """
 
     def __init__(self, env: Clock, frames: int, marks: Marks) -> None:
@@ -42,6 +47,7 @@ class HostMemory:
         self.marks = marks
         self.zone, self.frames = make_zone(frames)
         self.low = env.event()
+        self.failures: Counter[tuple[int, int]] = Counter()
         self._waiting: deque[Request] = deque()
 
     @property
@@ -66,8 +72,27 @@ class HostMemory:
         if self.free - (1 << order) < self.marks.min:
             return NO_FRAME
         pfn = int(allocate(self.zone, self.frames, order, int(state), owner))
+        if pfn == NO_FRAME:
+            self.failures[owner, order] += 1
         self._watch()
         return pfn
+
+    def has_block(self, owner: int, order: int) -> bool:
+        """Whether `take_block` would give one; if it would fail, that is a failure as there."""
+        if self.free - (1 << order) < self.marks.min:
+            return False
+        found = bool((self.zone["heads"][0][:, order:] != NO_FRAME).any())
+        self.failures[owner, order] += not found
+        return found
+
+    def unusable(self, order: int) -> float:
+        """Return the share of free memory in blocks of less than `order`: 0, none, to 1, all, or nothing is free.
+
+        The unusable free space index of M. Gorman and Linux (mm/vmstat.c, unusable_free_index).
+        """
+        heads = (self.frames["state"] == State.FREE) & (self.frames["order"] >= order)
+        usable = int((np.int64(1) << self.frames["order"][heads].astype(np.int64)).sum())
+        return 1 - usable / self.free if self.free else 1.0
 
     def request(self, owner: int, count: int, state: State, *, asker: int) -> simpy.Event:
         """Return an event that gives 1 to `count` frames as soon as the min watermark allows.

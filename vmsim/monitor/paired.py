@@ -70,8 +70,9 @@ class Paired(Tdp):
         self.space = PairedSpace(shared, form, owner=owner, levels=levels, layout=layout, guest=True, flush=flush)
 
     def create(self, vcpu: Vcpu) -> Process:
-        """Make the roots of both tables."""
+        """Make the roots of both tables. If memory had to be compacted for them, that takes its time."""
         (root,) = yield from self._tables(vcpu, 1)
+        vcpu.owe("exit", self.shared.compacted(self.owner)["compaction_cycles"])
         self._start(root)
 
     def install(self, root: int) -> None:

@@ -42,6 +42,7 @@ class HostFrames(Protocol):
     zone: NDArray[Any]
     frames: NDArray[Any]
     marks: Any
+    failures: Counter[tuple[int, int]]
 
     def take(self, owner: int, count: int, state: State, *, reserve: int = 0) -> NDArray[np.int64]:
         """Return up to `count` frames at once."""
@@ -63,14 +64,19 @@ class HostFrames(Protocol):
 
 
 class Movable(Protocol):
-    """An address space whose pages compaction may move: nobody but its tables knows where they are."""
+    """What has pages that compaction may move: an address space, or the host's kernel with pages that it keeps.
+
+    One entry, of which the reverse map tells, knows where a page is, and another if there is a second table.
+    """
+
+    mapped: bool  # processors may keep translations of its pages
 
     def other(self, place: int) -> int:
-        """Return the place of the KPTE whose EPTE is at `place`."""
+        """Return the place of the KPTE whose EPTE is at `place`; 0: there is no other entry."""
         ...
 
     def flush(self) -> None:
-        """Make the processors forget what they keep of the space."""
+        """Make the processors forget what they keep of it."""
 
 
 def figures(cpu: Cpu) -> dict[str, Figure]:
@@ -121,17 +127,16 @@ class PairedHost:
         The frame of the other half, by frame; 0 where there is none. Empty without pointers.
     array : int64[m]
         Frames that the pointers take up.
-    work : Counter
-        What allocation did: `pairs` asked for in one block; `failures`, though there was memory enough; `compactions`
-        that mended one, pages `moved`, and the steps of compaction.
+    movable : dict
+        By owner, what has pages that compaction may move.
     """
 
     def __init__(self, memory: NDArray[np.int64], host: HostFrames, cpu: Cpu, *, pointers: bool) -> None:
         self.memory = memory
         self.host = host
         self.costs = {name: cast(int, figure.value) for name, figure in figures(cpu).items()}
-        self.work: Counter[str] = Counter()
         self.movable: dict[int, Movable] = {}
+        self._compacted: defaultdict[int, Counter[str]] = defaultdict(Counter)
         self._spent: defaultdict[int, Counter[str]] = defaultdict(Counter)
         self._cursor = 0
         size = len(host.frames)
@@ -150,13 +155,6 @@ class PairedHost:
         if pointers:
             self.array = host.take(_KERNEL, -(-size * POINTER_BYTES // PAGE_BYTES), State.HOST)
             self.pointers = np.zeros(size, np.int64)
-
-    @property
-    def fragmentation(self) -> float:
-        """Share of free memory in single frames, of which no table of order 1 can be made; 0 where none is free."""
-        frames = self.host.frames
-        single = np.count_nonzero((frames["state"] == State.FREE) & (frames["order"] == 0))
-        return single / max(1, int(self.host.zone["free"][0]))
 
     def take(self, owner: int, layout: Layout, *, guest: bool, work: Counter[str]) -> Pair | None:
         """Return (frame of the KPT half, frame of the EPT half) for one new table, or None if there is no memory.
@@ -208,6 +206,18 @@ class PairedHost:
         """Return what was done to the tables of a process that is no VM, to be counted on."""
         return self._spent[owner]
 
+    def compacted(self, owner: int) -> dict[str, int]:
+        """Return what was done to make blocks of two frames for the tables of a process, by name.
+
+        `compactions` that made one, `pages_moved` for them, and `compaction_cycles`, those of attempts in vain as well.
+        """
+        done = self._compacted[owner]
+        return {
+            "compactions": done["compactions"],
+            "pages_moved": done["moved"],
+            "compaction_cycles": price(done, self.costs),
+        }
+
     def pair_of(self, layout: Layout, lower: int) -> Pair:
         """Return both halves of a table by the frame of its KPT half; without a second tree's (`separate`)."""
         if layout == "contiguous":
@@ -234,13 +244,11 @@ class PairedHost:
 
     def _block(self, owner: int, work: Counter[str]) -> int | None:
         """Return the first of two contiguous frames: a free block, or one that compaction makes."""
-        self.work["pairs"] += 1
         first = self.host.take_block(owner, 1, State.TABLE)
         if first != NO_FRAME:
             return first
         if self.host.zone["free"][0] - 2 < self.host.marks.min:
             return None  # too little memory, whatever its shape
-        self.work["failures"] += 1
         spare = self.host.take(owner, 2, State.TABLE, reserve=self.host.marks.min).tolist()
         made = self._compact(owner, spare, work) if len(spare) == 2 else None
         self.host.give(np.array(spare, np.int64))
@@ -252,10 +260,10 @@ class PairedHost:
         first = self._from_spare(spare, work)
         if first is None:
             first = self._from_movable(spare, work)
-        self.work.update(work - before)
+        self._compacted[owner].update(work - before)
         if first is None:
             return None
-        self.work["compactions"] += 1
+        self._compacted[owner]["compactions"] += 1
         assign(self.host.frames, np.array([first, first + 1]), owner, int(State.TABLE))
         return first
 
@@ -293,25 +301,27 @@ class PairedHost:
         return None
 
     def _can_move(self, pfns: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return which frames hold a small page that one known entry maps, of a space that lets it be moved."""
+        """Return which frames hold a small page that one known entry points to, of somebody who lets it be moved."""
         frames = self.host.frames[np.minimum(pfns, len(self.host.frames) - 1)]
         entries = self.memory[frames["rmap"] >> 3]
         known = np.isin(frames["owner"], list(self.movable)) & (frames["rmap"] > 0) & (pfns < len(self.host.frames))
         small = (entries & LARGE == 0) & ((entries & FRAME) >> PAGE_SHIFT == pfns)
-        return np.asarray((frames["state"] == State.GUEST) & known & small)
+        page = np.isin(frames["state"], (int(State.GUEST), int(State.HOST)))
+        return np.asarray(page & known & small)
 
     def _move(self, old: int, new: int, work: Counter[str]) -> None:
-        """Copy a page to another frame, and make the entries of both tables follow."""
+        """Copy a page to another frame, and make the entries that point to it follow."""
         frames = self.host.frames
         owner, place = int(frames["owner"][old]), int(frames["rmap"][old])
         space = self.movable[owner]
         places = [each for each in (place, space.other(place)) if each]
         for each in places:
             self.memory[each >> 3] = self.memory[each >> 3] & ~FRAME | new << PAGE_SHIFT
-        assign(frames, np.array([new]), owner, int(State.GUEST))
+        assign(frames, np.array([new]), owner, int(frames["state"][old]))
         frames["rmap"][new], frames["rmap"][old] = place, 0
-        space.flush()
+        if space.mapped:
+            space.flush()
+            work["shootdown"] += 1
         work["copy"] += 1
         work["store"] += len(places)
-        work["shootdown"] += 1
         work["moved"] += 1

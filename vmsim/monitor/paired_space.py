@@ -94,6 +94,8 @@ class PairedSpace:
         Steps so far, by the names of `paired_layout.figures`, and the updates that took them.
     """
 
+    mapped = True
+
     def __init__(
         self,
         shared: PairedHost,

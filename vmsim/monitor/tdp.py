@@ -102,6 +102,7 @@ class Host(Protocol):
 
     zone: NDArray[Any]
     frames: NDArray[Any]
+    failures: Counter[tuple[int, int]]  # blocks that were wanting, by owner and order
 
     def take_block(self, owner: int, order: int, state: State) -> int:
         """Return 2**order frames, or NO_FRAME."""
@@ -218,6 +219,8 @@ class Tdp:
                     tables,
                     page,
                 )
+                if order and reached < whole:  # no block of that order is left for any of the others
+                    self.host.failures[self.owner, order] += (whole - reached) >> (PAGE_SHIFT + order)
         if reached < end:
             raise BackingError
 
@@ -368,7 +371,7 @@ class Tdp:
 
     def _large_page(self, gpa: int) -> tuple[int, int]:
         """Return (pfn, order) of a large page for `gpa`, or (NO_FRAME, 0) where none fits or none is free."""
-        for order in (self.page_order, 9):
+        for order in dict.fromkeys((self.page_order, 9)):
             size = 1 << order
             gfn = (gpa >> PAGE_SHIFT) & ~(size - 1)
             if not order or order > self.page_order or gfn + size > self.pages or self._missing(gpa, order) < 0:

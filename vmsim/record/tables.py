@@ -122,6 +122,11 @@ _SUMMARY: Final[Mapping[str, Callable[[VmOutcome], Any]]] = {
     "software_tlb_hits": lambda vm: vm.figures.get("software_tlb_hits", 0),
     "software_tlb_misses": lambda vm: vm.figures.get("software_tlb_misses", 0),
     "software_tlb_saved_cycles": lambda vm: vm.figures.get("software_tlb_saved_cycles", 0),
+    "order_1_failures": lambda vm: vm.figures.get("order_1_failures", 0),
+    "compactions": lambda vm: vm.figures.get("compactions", 0),
+    "pages_moved": lambda vm: vm.figures.get("pages_moved", 0),
+    "compaction_cycles": lambda vm: vm.figures.get("compaction_cycles", 0),
+    "large_page_failures": lambda vm: vm.figures.get("large_page_failures", 0),
 }
 
 
