@@ -89,6 +89,8 @@ class _Checker:
             self.fail(f"conservation: {int((free & ~listed).sum())} free frames are on no free list")
         if (frames["owner"][free] != -1).any():
             self.fail("conservation: a free frame has an owner")
+        for wrong in self.simulation.page_cache.problems() if self.simulation.page_cache else ():
+            self.fail(f"conservation: {wrong}")
         for vm in self.simulation.vms:
             if vm.pool and vm.pool.pages:
                 pages = vm.pool.pages.held()

@@ -11,7 +11,8 @@ from vmsim.clock import Clock
 from vmsim.errors import InputError
 from vmsim.guest.frames import GuestMemoryError
 from vmsim.hardware import Hardware
-from vmsim.host.memory import HostMemory
+from vmsim.host.fragmentation import PageCache, fragment
+from vmsim.host.memory import HOST, HostMemory
 from vmsim.host.pool import reclaimer
 from vmsim.host.scheduler import Scheduler
 from vmsim.machine.formats import PAGE_SHIFT
@@ -22,6 +23,7 @@ from vmsim.record.messages import MessageLog
 from vmsim.record.outcome import Ending, Outcome, Transfer
 from vmsim.scenario import Scenario
 from vmsim.scenario.tables import PAE_END
+from vmsim.scenario.types import MAX_VMS
 from vmsim.scenario.vm import Vm
 from vmsim.units import format_size
 from vmsim.virtual_machine import Progress, VirtualMachine
@@ -79,6 +81,7 @@ class Simulation:
         self.tags = Tags(self.hardware.cores, limit=cpu.tlb.tags, amd=cpu.vendor == "amd")
         self.host = HostMemory(self.env, frames, scenario.watermarks)
         self.paired = self._paired()
+        self.page_cache = self._page_cache()
         self.scheduler = Scheduler(self.env, scenario.host.cores)
         self.transfers: list[Transfer] = []
         self.messages = MessageLog()
@@ -125,6 +128,16 @@ class Simulation:
             return None
         memory, cpu = self.hardware.memory, self.scenario.cpu
         return PairedHost(memory, self.host, cpu, pointers="pointer" in layouts)
+
+    def _page_cache(self) -> PageCache | None:
+        """Return what fragments the host's memory, if anything does."""
+        share, seed = self.scenario.host.fragmentation, _seed(self.scenario.seed, MAX_VMS)
+        if not share:
+            return None
+        cache = fragment(self.host, self.hardware.memory, share, seed=seed)
+        if self.paired:
+            self.paired.movable[HOST] = cache
+        return cache
 
     def _streams(self) -> list[Stream]:
         scenario = self.scenario
@@ -181,7 +194,7 @@ def _check_reach(spec: Vm, stream: Stream) -> None:
 
 
 def _seed(seed: int, index: int) -> int:
-    """Return an independent seed for the workload of VM `index`."""
+    """Return an independent seed for the workload of VM `index`; for the host's memory, that of MAX_VMS."""
     return int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0])
 
 

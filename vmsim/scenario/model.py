@@ -153,7 +153,7 @@ class Scenario(Document):
             "data_caches": self.host.data_caches,
             "what_if": self.host.what_if,
             "watermarks": self.watermarks,
-        }
+        } | ({"fragmentation": self.host.fragmentation} if self.host.fragmentation else {})
         vms = [
             {name: getattr(vm, name) for name in Vm.__slots__ if name not in ("index", "group", *_OF_MODES)}
             | ({"paired": dict(vm.paired)} if vm.mode == "paired" else {})
@@ -263,6 +263,10 @@ class Scenario(Document):
         elif marks.high >= pages:
             size, memory = format_size(marks.high * PAGE), format_size(self.host.memory)
             yield Problem(("host", "watermarks"), f"high ≥ host.memory ({size} ≥ {memory})")
+        elif marks.high >= (left := int(pages / (1 + self.host.fragmentation))):
+            size, memory = format_size(marks.high * PAGE), format_size(left * PAGE)
+            text = f"leaves {memory} free, and the high watermark is {size}; expected less, or more host.memory"
+            yield Problem(("host", "fragmentation"), text)
 
     def _name_problems(self) -> Iterator[Problem]:
         total = sum(group.count for group in self.vm)

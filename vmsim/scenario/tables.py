@@ -17,7 +17,18 @@ from vmsim.scenario.dirty_log import DirtyLog
 from vmsim.scenario.paired import Paired, bare
 from vmsim.scenario.problems import Problem, raise_problems
 from vmsim.scenario.shadow import ShadowTable, SoftwareTlb
-from vmsim.scenario.types import Cores, Count, DurationField, Flag, Model, PageSizeField, Positive, Size, Vms
+from vmsim.scenario.types import (
+    Cores,
+    Count,
+    DurationField,
+    Flag,
+    Fraction01,
+    Model,
+    PageSizeField,
+    Positive,
+    Size,
+    Vms,
+)
 from vmsim.scenario.workload import Generator, Workload
 from vmsim.units import PAGE, PAGE_BYTES, format_decimal, format_size, is_canonical, parse_duration
 
@@ -132,6 +143,11 @@ class Host(Model):
         json_schema_extra={"default": "1ms"},
     )
     data_caches: Flag = Field(default=False, description="Data accesses go through the caches, as page walks do.")
+    fragmentation: Fraction01 = Field(
+        default=0.0,
+        description="Share of the free memory that is in single pages when the VMs start, 0 to 1: of no use for blocks "
+        "of two pages and more. The host's page cache has the pages in between.",
+    )
     what_if: Flag = Field(default=False, description="Allow paging modes and depths that the CPU does not have.")
     pool: Pool = Field(default=Pool(), description="The page pool of every monitor.")
     watermarks: Watermarks = Field(default=Watermarks(), description="Free memory at which reclaim starts and stops.")

@@ -18,6 +18,7 @@ __all__ = [
     "Count",
     "DurationField",
     "Flag",
+    "Fraction01",
     "Frequency",
     "Model",
     "PageSizeField",
@@ -59,6 +60,7 @@ Positive = Annotated[int, Strict(), Field(ge=1, le=MAX_INT)]
 Cores = Annotated[int, Strict(), Field(ge=1, le=MAX_CORES)]
 Vms = Annotated[int, Strict(), Field(ge=1, le=MAX_VMS)]
 Flag = Annotated[bool, Strict()]
+Fraction01 = Annotated[float, Field(ge=0, le=1, strict=True)]
 
 Size = Annotated[
     int,

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from vmsim.scenario.problems import Problem, raise_problems
-from vmsim.scenario.types import Address, Count, DurationField, Model, Positive, Size
+from vmsim.scenario.types import Address, Count, DurationField, Fraction01, Model, Positive, Size
 from vmsim.units import PAGE, format_size, parse_duration
 
 __all__ = [
@@ -26,8 +26,6 @@ __all__ = [
     "Workload",
     "Zipf",
 ]
-
-Fraction01 = Annotated[float, Field(ge=0, le=1, strict=True)]
 
 
 class _Workload(Model):

@@ -1,0 +1,102 @@
+"""A host whose free memory is fragmented when its VMs start: single free pages, each beside a page of the page cache.
+
+How fragmented is the unusable free space index of M. Gorman and A. Whitcroft ("The What, the Why and the Where To of
+Anti-Fragmentation", Linux Symposium 2006; Linux mm/vmstat.c, unusable_free_index): the share of free memory that is in
+blocks too small for an allocation. Here it is the same for two pages and for all blocks up to 2 MiB, because single
+pages lie together in pageblocks of their own, as grouping by mobility strives for, and all else is in whole pageblocks.
+
+The pages in between are the page cache's, which the kernel can move: an index alone points to each, no page table
+does. Linux keeps it in xarrays, whose nodes cannot be moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmsim.host.memory import HOST, HostMemory
+from vmsim.machine.buddy import PAGEBLOCK, State, allocate_many, free_many
+from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT, PRESENT
+
+__all__ = ["PageCache", "fragment"]
+
+Words = NDArray[np.int64]
+
+
+class PageCache:
+    """Pages that the host's kernel keeps, and their index: a word for each, which has its address.
+
+    Parameters
+    ----------
+    memory : int64[:]
+        Host-physical memory.
+    host : HostMemory
+        Whose frames they are.
+    index : int64[n]
+        Frames of the index.
+    pages : int64[m]
+        Frames of the pages, at most 512 for each of the index.
+    """
+
+    mapped = False
+
+    def __init__(self, memory: Words, host: HostMemory, index: Words, pages: Words) -> None:
+        self.memory = memory
+        self.host = host
+        self._words = ((index[:, None] * ENTRIES) + np.arange(ENTRIES)).ravel()
+        memory[self._words] = 0
+        self._words = self._words[: len(pages)]
+        memory[self._words] = pages << PAGE_SHIFT | PRESENT
+        host.frames["rmap"][pages] = self._words << 3
+
+    @property
+    def pages(self) -> Words:
+        """Frames of the pages, int64[m]."""
+        return np.asarray((self.memory[self._words] & FRAME) >> PAGE_SHIFT)
+
+    def other(self, place: int) -> int:
+        """Return 0: nothing but the index knows where a page is."""
+        return 0
+
+    def flush(self) -> None:
+        """Do nothing: no processor knows of the pages."""
+
+    def problems(self) -> Iterator[str]:
+        """Yield in what the index, the frames and the reverse map differ."""
+        pages = self.pages
+        frames = self.host.frames[pages]
+        wrong = (frames["owner"] != HOST) | (frames["state"] != State.HOST) | (frames["rmap"] != self._words << 3)
+        for page in pages[wrong].tolist():
+            yield f"the page cache has frame {page}, which is not its own or has another place in the reverse map"
+
+
+def fragment(host: HostMemory, memory: Words, share: float, *, seed: int) -> PageCache:
+    """Fill memory with the page cache's pages, and give back so many that a share of what is free is in single pages.
+
+    Parameters
+    ----------
+    host : HostMemory
+        Nobody has asked it for anything yet.
+    memory : int64[:]
+        Host-physical memory.
+    share : float
+        From 0 to 1. The page cache keeps share / (1 + share) of the memory: the least that makes it so.
+    seed : int
+        Says which pageblocks are in single pages, which page of two is free, and in what order they are handed out.
+    """
+    source = np.random.PCG64(seed)
+    single = int(share * host.free / (1 + share))
+    index = np.empty(-(-single // ENTRIES), np.int64)
+    single = int(share * (host.free - len(index)) / (1 + share))
+    allocate_many(host.zone, host.frames, 0, int(State.TABLE), HOST, index)
+    pairs = np.empty(host.free // 2, np.int64)
+    pairs = pairs[: allocate_many(host.zone, host.frames, 1, int(State.HOST), HOST, pairs)]
+    blocks, block = np.unique(pairs >> PAGEBLOCK, return_inverse=True)
+    pairs = pairs[np.lexsort((pairs, source.random_raw(len(blocks))[block]))]
+    pairs, whole = pairs[:single], pairs[single:]
+    kept = pairs + (source.random_raw(len(pairs)) & np.uint64(1)).astype(np.int64)
+    free_many(host.zone, host.frames, 1, np.sort(whole)[::-1].copy())  # so that low addresses are handed out first
+    free_many(host.zone, host.frames, 0, (kept ^ 1)[np.argsort(source.random_raw(len(kept)), kind="stable")])
+    return PageCache(memory, host, index, kept)
