@@ -133,7 +133,7 @@ def large(mode: str, share: float, size: str = "2M", **keys: Any) -> Any:
 
 
 @pytest.mark.parametrize("populate", ["lazy", "eager"])
-@pytest.mark.parametrize("mode", ["native", "ept", "npt", "shadow", "paired"])
+@pytest.mark.parametrize("mode", ["native", "ept", "npt", "shadow", "agile", "paired", "vkernel"])
 def test_large_pages_fall_back_to_small_ones_where_no_block_is_free(mode: str, populate: str) -> None:
     """Of memory in single pages alone every large page fails, of whole memory none."""
     whole, single = (large(mode, share, populate=populate) for share in (0.0, 1.0))

@@ -52,7 +52,7 @@ BAD = [
     ('name = "db"', 'name = "d b"', "vm.0.name", "letters, digits"),
     ('name = "db"', 'name = "mode"', "vm.0.name", "ambiguous"),
     ('name = "db"', 'name = "12"', "vm.0.name", "ambiguous"),
-    ("count = 2", "count = 0", "vm.0.count", "found 0, expected at least 1"),
+    ("count = 2", "count = -1", "vm.0.count", "found -1, expected at least 0"),
     ("count = 2", "count = 4095", "vm.0.count", "expected at most 4094"),
     ("count = 2", "count = 4094", "vm", "4095 VMs, expected 1 to 4094"),
     ('memory = "2GiB"', "", "vm.0.memory", "missing"),

@@ -77,6 +77,16 @@ def test_whatever_decides_the_results_changes_it(tmp_path: Path, monkeypatch: py
     assert len({*found}) == len(found)
 
 
+def test_a_group_of_no_vms_does_not_count() -> None:
+    base = Scenario.from_toml(SCENARIO)
+    none = '[[vm]]\nname = "none"\ncount = 0\nmemory = "1MiB"\nmode = "auto"\n'
+    none += 'workload = {kind = "trace", path = "no.din"}\n'
+    other = Scenario.from_toml(SCENARIO + none)
+    assert [vm.name for vm in other.vms] == [vm.name for vm in base.vms]
+    assert identity_of(other) == identity_of(base)
+    assert not other.choices
+
+
 def test_a_trace_counts_by_what_is_in_it(tmp_path: Path) -> None:
     text = SCENARIO.replace('kind = "uniform", footprint = "1MiB", accesses = 100', 'kind = "trace", path = "t.din"')
     found = []

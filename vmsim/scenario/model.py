@@ -110,7 +110,7 @@ class Scenario(Document):
     @property
     def choices(self) -> dict[str, Choice]:
         """The modes chosen for VMs with ``mode = "auto"``, by the name of their table."""
-        return {group.name: choose(self.cpu) for group in self.vm if group.mode == "auto"}
+        return {group.name: choose(self.cpu) for group in self.vm if group.mode == "auto" and group.count}
 
     @property
     def quantum(self) -> int:

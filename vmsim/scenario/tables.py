@@ -169,7 +169,7 @@ class VmGroup(Model):
     """One ``[[vm]]`` table: `count` VMs alike."""
 
     name: str = Field(pattern=_NAME, description="Letters, digits, - and _; VMs of a group get -0, -1, … after it.")
-    count: Vms = Field(default=1, description="VMs of this kind.")
+    count: Vms = Field(default=1, description="VMs of this kind; 0 leaves them out.")
     memory: Size = Field(description="Guest-physical memory.")
     mode: Literal[Mode, "auto"] = Field(
         description="How addresses are translated. auto: npt or ept, as the CPU has them, else shadow or vkernel."

@@ -58,7 +58,7 @@ MAX_VMS: Final = 4094
 Count = Annotated[int, Strict(), Field(ge=0, le=MAX_INT)]
 Positive = Annotated[int, Strict(), Field(ge=1, le=MAX_INT)]
 Cores = Annotated[int, Strict(), Field(ge=1, le=MAX_CORES)]
-Vms = Annotated[int, Strict(), Field(ge=1, le=MAX_VMS)]
+Vms = Annotated[int, Strict(), Field(ge=0, le=MAX_VMS)]
 Flag = Annotated[bool, Strict()]
 Fraction01 = Annotated[float, Field(ge=0, le=1, strict=True)]
 

@@ -248,7 +248,7 @@ def _head(traces: Mapping[str, str]) -> bytes:
 
 def _traces(scenario: Scenario, digests: dict[Path, tuple[str, int]]) -> dict[str, str]:
     """Return the SHA-256 of each trace by the path that the scenario gives."""
-    paths = sorted({group.workload.path for group in scenario.vm if isinstance(group.workload, Trace)})
+    paths = sorted({group.workload.path for group in scenario.vm if group.count and isinstance(group.workload, Trace)})
     return {path: _file(find(path, scenario.folder), digests)[0] for path in paths}
 
 
