@@ -21,6 +21,7 @@ NAMES = [
     "first-light",
     "footprint",
     "lazy-eager",
+    "paired",
     "pool",
     "software-tlb",
     "tags",
@@ -78,6 +79,7 @@ def test_the_table_is_that_of_the_sweep_and_the_figure_that_of_the_table(name: s
         ("software-tlb", 4, 9),
         ("crossover", 9, 37),
         ("pool", 5, 60),
+        ("paired", 23, 60),
     ],
 )
 def test_points_simulated_again_give_the_rows_that_the_table_has(name: str, first: int, step: int) -> None:

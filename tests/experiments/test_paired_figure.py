@@ -1,99 +1,119 @@
 """Does the message of the figure on paired tables hold?"""
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
+from tests.oracle.paired import table_pages
 from vmsim.scenario import Cpu
 
-HERE = Path(__file__).resolve().parents[2] / "experiments" / "paired"
-HOLES = (1.0, 0.1, 0.02)
+COUNTS = ["order_1_failures", "compactions", "pages_moved"]
 
 
 @pytest.fixture(scope="module")
-def figure() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("paired_figure", HERE / "figure.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def figure(figure_of: Callable[[str], SimpleNamespace]) -> SimpleNamespace:
+    return figure_of("paired")
 
 
 @pytest.fixture(scope="module")
-def costs(figure: ModuleType) -> pd.DataFrame:
-    table: pd.DataFrame = figure.costs(HOLES)
-    return table
+def tables(figure: SimpleNamespace) -> tuple[pd.DataFrame, pd.DataFrame]:
+    made: tuple[pd.DataFrame, pd.DataFrame] = figure.data()
+    assert [len(each) for each in made] == [3 * 3 * 5 * 4, 3 * 9]
+    return made
 
 
-@pytest.fixture(scope="module")
-def memory(figure: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    table: pd.DataFrame = figure.memory(tmp_path_factory.mktemp("paired") / "sweep")
-    return table
+@pytest.fixture
+def table(tables: tuple[pd.DataFrame, pd.DataFrame]) -> pd.DataFrame:
+    """Give the rows by layout, fragmentation, share of VMs and density."""
+    made: pd.DataFrame = tables[0].set_index(["layout", "fragmentation", "share", "density"]).sort_index()
+    return made
 
 
-def test_contiguous_wins_where_enough_processes_are_vms_and_separate_below(figure, costs) -> None:
-    """The denser the tables the fewer: in the limit, a store saved against a walk and a store."""
-    lines = [figure.boundary(costs, 1.0, density) for density in figure.DENSITIES]
-    assert lines == sorted(lines, reverse=True)
+def test_contiguous_wins_where_enough_processes_are_vms_and_separate_below(figure, tables, table) -> None:
+    """The denser the tables of processes the sooner: in the limit, a store against a walk spared."""
+    line = figure.line(tables[0], 0.0)
+    assert [*line] == sorted(line, reverse=True)
+    assert 0.8 < line[1] < 0.9
     cpu = Cpu.load("skylake-x")
     limit = cpu.cost.entry_edit / (4 * cpu.cache.l2.cycles + cpu.cost.entry_edit)
-    assert limit < lines[-1] < limit + 0.01
-    assert 0.5 < lines[0] < 0.6
-    for density, line in zip(figure.DENSITIES, lines, strict=True):
-        for share, winner in ((line - 0.05, "separate"), (line + 0.05, "contiguous")):
-            found = {layout: figure.cycles(costs, layout, share, 1.0, density) for layout in figure.LAYOUTS}
-            assert min(found, key=found.__getitem__) == winner
+    assert limit < line[512] < limit + 0.03
+    cycles = table["cycles"].unstack("layout").loc[0.0]
+    for (share, density), row in cycles.iterrows():
+        assert row.idxmin() == ("contiguous" if share > line[density] else "separate")
 
 
-def test_fragmentation_takes_sparse_tables_from_contiguous_and_hardly_dense_ones(figure, costs) -> None:
-    sparse, dense = ([figure.boundary(costs, holes, density) for holes in HOLES] for density in (1, 512))
-    assert sparse == sorted(sparse)
-    assert sparse[1] > 1  # never
-    assert dense[-1] - dense[0] < 0.1
+def test_fragmentation_takes_the_sparse_from_contiguous_first_but_never_a_host_of_vms_alone(figure, tables) -> None:
+    whole, most, all_ = (figure.line(tables[0], share) for share in (0.0, 0.95, 1.0))
+    assert (whole <= most).all()
+    assert (most <= all_).all()
+    assert most[1] > whole[1] + 0.03
+    assert most[64] == whole[64]
+    assert (all_ > whole + 0.08).all()
+    assert all_.max() < 0.97
 
 
-def test_pointers_never_cost_the_fewest_cycles_and_always_the_most_memory(figure, costs, memory) -> None:
-    for density in figure.DENSITIES[::3]:
-        for share in (0, 0.25, 0.5, 0.75, 1):
-            for holes in HOLES:
-                found = {layout: figure.cycles(costs, layout, share, holes, density) for layout in figure.LAYOUTS}
-                assert found["pointer"] > min(found["contiguous"], found["separate"])
-    tables = memory.pivot_table(index="density", columns="layout", values="table_frames")
-    assert (tables["pointer"] == tables["contiguous"]).all()  # to which the pointers are added
+def test_pointers_never_cost_the_fewest_cycles(table) -> None:
+    cycles = table["cycles"].unstack("layout")
+    assert (cycles["pointer"] > cycles[["contiguous", "separate"]].min(axis=1)).all()
 
 
-def test_order_1_fails_when_free_memory_is_in_single_pages_and_then_costs_most(costs) -> None:
-    tables = costs[costs["guest"]].set_index(["layout", "holes"])
-    failures = tables["failures"]
-    assert (failures[["pointer", "separate"]] == 0).all()
-    assert failures["contiguous", 1.0] == 0 < failures["contiguous", 0.1] < failures["contiguous", 0.02]
-    cost = tables["table_cycles"]
-    assert cost["contiguous", 1.0] < cost["separate", 1.0] < cost["pointer", 1.0] < cost["contiguous", 0.1]
+def test_the_memory_tax_is_one_page_for_each_table(table) -> None:
+    """4 processes of 512 pages that are no VMs: their page tables, and three tables above."""
+    for (layout, _, share, density), row in table.iterrows():
+        if share == 0:
+            assert row["table_frames"] == table_pages(layout, 4 * (512 // density + 3), guest=False)
+    frames = table["table_frames"].unstack("layout")
+    assert (frames["pointer"] == frames["contiguous"]).all()  # to which the pointers are added
+    assert (frames.xs(1.0, level="share").nunique(axis=1) == 1).all()  # a VM's separate trees take two pages too
 
 
-def test_the_memory_tax_is_one_page_for_each_table(memory) -> None:
-    """512 pages: their page tables, and three tables above."""
-    for row in memory.itertuples():
-        tables = 512 // row.density + 3
-        assert row.table_frames == tables * (1 if row.layout == "separate" else 2)
-        assert row.guest_frames == 512
+def test_tables_of_vms_are_dense_whatever_their_programs_do(table) -> None:
+    """Two for the guest's pages and tables, and three above, both halves; sparse programs have but a third of each."""
+    vms = table["table_frames"].xs(1.0, level="share")
+    assert vms.max() <= 4 * 2 * (3 + 3)
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "separate"])
-def test_an_update_and_its_share_of_a_table_are_what_a_page_costs(figure, layout) -> None:
-    """What the left panel adds up, measured in one go."""
-    cpu = Cpu.load("skylake-x")
-    one, many = (figure.measure(cpu, layout, guest=True, holes=1.0, density=density) for density in (1, 8))
-    assert many["cycles"] == pytest.approx(one["update_cycles"] + one["table_cycles"] / 8)
+@pytest.mark.parametrize("layout", ["pointer", "separate"])
+def test_other_layouts_do_not_care_about_fragmentation(tables, table, layout: str) -> None:
+    assert not table.loc[layout, [*COUNTS, "compaction_cycles"]].to_numpy().any()
+    assert (table.loc[layout, "cycles"].unstack("fragmentation").nunique(axis=1) == 1).all()
 
 
-def test_the_figure_draws_what_was_measured(figure, costs, memory) -> None:
+def test_order_1_fails_when_pairs_run_out_and_each_failure_costs_a_move(tables, table) -> None:
+    contiguous = table.loc["contiguous"]
+    assert not contiguous.loc[0.0, COUNTS].to_numpy().any()
+    single = contiguous.loc[1.0]
+    had = single["table_frames"] // 2 - single["order_1_failures"]
+    assert had.between(0, 3).all()  # a VM that ends gives some back side by side
+    assert not had.loc[0.0].any()
+    assert (contiguous["compactions"] == contiguous["order_1_failures"]).all()
+    assert (contiguous["pages_moved"] == contiguous["compactions"]).all()
+    cost = Cpu.load("skylake-x").cost
+    for move in (contiguous["compaction_cycles"] / contiguous["compactions"]).dropna():
+        assert cost.copy_page + 2 * cost.entry_edit <= move <= cost.copy_page + 3 * cost.entry_edit
+
+
+def test_what_fragmentation_costs_is_what_compaction_took(table) -> None:
+    """Nothing else in the cycles of faults and exits differs."""
+    contiguous = table.loc["contiguous"]
+    more = (contiguous["cycles"] - contiguous.loc[0.0, "cycles"]) * contiguous["pages"]
+    pd.testing.assert_series_equal(more, contiguous["compaction_cycles"].astype(float), check_names=False, atol=1e-3)
+
+
+def test_failures_rise_once_the_whole_part_of_memory_is_used_up(tables) -> None:
+    """64 MiB, of which 1 / (1 + f) are free, and (1 - f) of that whole; tables of two pages need what they are."""
+    sparse = tables[1].set_index(["layout", "fragmentation"]).loc["contiguous"]
+    for fragmentation, row in sparse.iterrows():
+        pairs = (1 - fragmentation) / (1 + fragmentation) * (1 << 14) / 2
+        assert row["order_1_failures"] == pytest.approx(max(0, row["table_frames"] / 2 - pairs), abs=20)
+    assert (sparse["cycles"].diff().dropna() >= 0).all()
+
+
+def test_the_figure_draws_what_was_measured(figure, tables) -> None:
     from vmsim.analysis import style
 
     with style.figure(width=style.WIDE, columns=3) as (_, axes):
-        figure.draw(costs, memory, axes)
+        figure.draw(tables, axes)
         assert [len(ax.get_lines()) for ax in axes] == [3, 3, 3]
