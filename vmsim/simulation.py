@@ -163,9 +163,15 @@ class Simulation:
         size = format_size(vm.spec.memory)
         message = (
             f'VM {vm.spec.name} asked for all its memory ({size}) before the start (populate = "eager"), and the '
-            f"host had too little: {self.host.free} of {self.host.size} frames are left. Give the host more memory."
+            f"host had too little: {self.host.free} of {self.host.size} frames are left{self._kept()}. "
+            f"Give the host more memory."
         )
         return Ending(0, vm.spec.name, size, message)
+
+    def _kept(self) -> str:
+        """Say how many frames fragmentation keeps from the VMs."""
+        cache = self.page_cache
+        return f", {len(cache.pages)} are the page cache's (host.fragmentation)" if cache else ""
 
     def _out_of_memory(self) -> Ending:
         """Say who waits for memory that nobody can free."""
@@ -176,7 +182,7 @@ class Simulation:
         message = (
             f"The host is out of memory: VM {vm.spec.name} asked for {asked.frames} pages at {milliseconds:.3f} ms "
             f"(cycle {self.env.cycle}), {self.host.free} of {self.host.size} frames are free, "
-            f"{self.host.marks.min} of them reserved (min watermark), and no pool has spare pages. "
+            f"{self.host.marks.min} of them reserved (min watermark){self._kept()}, and no pool has spare pages. "
             f"Suspended for good: {', '.join(stuck)}. Give the host more memory, or the VMs less."
         )
         return Ending(self.env.cycle, vm.spec.name, f"{asked.frames} pages", message)

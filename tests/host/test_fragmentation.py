@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,15 @@ def test_what_is_left_must_be_above_the_watermarks() -> None:
     text = f'host = {{ memory = "64MiB", watermarks.min = "24MiB", fragmentation = 0.99, pool.max = 64 }}\n{VM}'
     with pytest.raises(InputError, match=r"host\.fragmentation: leaves 33\d\d\dKiB|host\.fragmentation"):
         Scenario.from_toml(text)
+
+
+@pytest.mark.parametrize(("populate", "said"), [("lazy", "out of memory"), ("eager", "had too little")])
+def test_who_runs_out_of_memory_is_told_what_the_page_cache_has(populate: str, said: str) -> None:
+    what = scenario(vm(memory="4MiB", populate=populate), memory="4MiB", fragmentation=1.0)
+    _, outcome = run(what, [Script(touches(range(900), WRITE))])
+    assert outcome.ending
+    assert said in outcome.ending.message
+    assert re.search(r", 51\d are the page cache's \(host\.fragmentation\)", outcome.ending.message)
 
 
 # ---- large pages

@@ -69,6 +69,24 @@ def test_a_take_leaves_its_reserve() -> None:
     assert len(memory.take(0, 1, State.GUEST)) == 0
 
 
+def test_a_block_that_is_wanting_is_a_failure_and_want_of_memory_is_none() -> None:
+    memory = host(64, (0, 0, 0))
+    pfns = memory.take(0, 64, State.GUEST)
+    assert memory.take_block(3, 1, State.GUEST) == NO_FRAME
+    assert not memory.has_block(3, 1)
+    assert not memory.failures  # nothing was free
+    memory.give(pfns[::2].copy())
+    assert memory.unusable(1) == 1.0
+    assert memory.take_block(3, 1, State.GUEST) == NO_FRAME
+    assert not memory.has_block(3, 2)
+    assert memory.failures == {(3, 1): 1, (3, 2): 1}
+    memory.give(pfns[1:8:2].copy())
+    assert memory.has_block(3, 3)
+    assert not memory.has_block(3, 4)
+    assert memory.unusable(3) == 28 / 36
+    assert memory.failures == {(3, 1): 1, (3, 2): 1, (3, 3): 0, (3, 4): 1}
+
+
 def test_a_block_is_refused_that_would_go_below_the_min_watermark() -> None:
     memory = host(64, (16, 20, 24))
     assert memory.take_block(0, 5, State.GUEST) != NO_FRAME

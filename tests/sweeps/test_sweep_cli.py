@@ -213,3 +213,8 @@ def test_the_panel_shows_counts_rate_and_the_slowest() -> None:
     assert "slowest: 7.25 s: size = 9MiB" in text
     assert "failed: size = 3MiB: ValueError: x" in text
     assert "points/s" in text
+    panel({"event": "planned", "points": 30, "recorded": 0, "pending": 30})  # the next sweep of an experiment
+    console.print(panel.render())
+    text = console.export_text()
+    assert "0 of 30" in text
+    assert "0 done, 0 failed, 30 left" in text

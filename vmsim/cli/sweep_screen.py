@@ -61,6 +61,7 @@ class _Tally:
             case "planned":
                 self.planned = True
                 self.points, self.recorded = event["points"], event["recorded"]
+                self.done, self.failed, self.first = 0, 0, 0.0  # an experiment may have several sweeps
             case "started":
                 self.workers = event["workers"]
             case "done" | "failed":
