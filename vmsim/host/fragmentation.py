@@ -45,9 +45,9 @@ class PageCache:
     def __init__(self, memory: Words, host: HostMemory, index: Words, pages: Words) -> None:
         self.memory = memory
         self.host = host
-        self._words = ((index[:, None] * ENTRIES) + np.arange(ENTRIES)).ravel()
-        memory[self._words] = 0
-        self._words = self._words[: len(pages)]
+        words = (index[:, None] * ENTRIES + np.arange(ENTRIES)).ravel()
+        memory[words] = 0
+        self._words = words[: len(pages)]
         memory[self._words] = pages << PAGE_SHIFT | PRESENT
         host.frames["rmap"][pages] = self._words << 3
 
@@ -78,7 +78,7 @@ def fragment(host: HostMemory, memory: Words, share: float, *, seed: int) -> Pag
     Parameters
     ----------
     host : HostMemory
-        Nobody has asked it for anything yet.
+        Nothing of it is taken yet, but for good.
     memory : int64[:]
         Host-physical memory.
     share : float
@@ -87,10 +87,9 @@ def fragment(host: HostMemory, memory: Words, share: float, *, seed: int) -> Pag
         Says which pageblocks are in single pages, which page of two is free, and in what order they are handed out.
     """
     source = np.random.PCG64(seed)
-    single = int(share * host.free / (1 + share))
-    index = np.empty(-(-single // ENTRIES), np.int64)
-    single = int(share * (host.free - len(index)) / (1 + share))
+    index = np.empty(-(-int(share / (1 + share) * host.free) // ENTRIES), np.int64)
     allocate_many(host.zone, host.frames, 0, int(State.TABLE), HOST, index)
+    single = int(share / (1 + share) * host.free)  # each costs another page: share = single / (free - single)
     pairs = np.empty(host.free // 2, np.int64)
     pairs = pairs[: allocate_many(host.zone, host.frames, 1, int(State.HOST), HOST, pairs)]
     blocks, block = np.unique(pairs >> PAGEBLOCK, return_inverse=True)
