@@ -3,7 +3,7 @@
     python -m experiments [NAME]… [--all] [--jobs N]
 
 A figure is drawn from the table in ``results/NAME``; nothing is simulated for it unless the table is not that of the
-sweep any more: points were changed, or the model was. An experiment that keeps no such table is made as a whole.
+sweep any more: points were changed, or the model was.
 """
 
 from __future__ import annotations
@@ -29,20 +29,14 @@ def experiments() -> dict[str, Experiment]:
 
 def refresh(experiment: Experiment, *, all_: bool = False, jobs: int | None = None) -> str:
     """Make what is out of date of an experiment; return what was done."""
-    kept = experiment.file.is_file()
-    is_run = kept and experiment.is_run()
-    if (is_run or not kept) and experiment.is_drawn() and not all_:
+    is_run = experiment.is_run()
+    if is_run and experiment.is_drawn() and not all_:
         return "up to date"
     figure = SimpleNamespace(**runpy.run_path(str(experiment.folder / "figure.py")))
-    if hasattr(figure, "main"):  # it simulates in its own way
-        figure.main()
-        made = sorted(path for path in experiment.results.iterdir() if path.is_file() and path.name != "figure.json")
-        experiment.stamp(*made)
-    elif is_run:
+    if is_run:
         figure.EXPERIMENT.paint(figure.data, figure.draw)
         return "drawn"
-    else:
-        make(figure.EXPERIMENT, figure.data, figure.draw, jobs=jobs)
+    make(figure.EXPERIMENT, figure.data, figure.draw, jobs=jobs)
     return "simulated and drawn"
 
 

@@ -185,20 +185,6 @@ def test_a_point_that_fails_leaves_the_table_as_it_was(experiment: Experiment) -
     assert experiment.file.read_bytes() == before
 
 
-def test_one_without_a_table_is_made_again_when_its_files_change(tmp_path: Path) -> None:
-    """It simulates in its own way and keeps what it likes."""
-    experiment = write(tmp_path)
-    made = "from pathlib import Path\ndef main():\n    out = Path({!r})\n    out.mkdir(parents=True, exist_ok=True)\n"
-    text = made.format(str(experiment.results)) + "    (out / 'own.csv').write_text('a')\n"
-    (experiment.folder / "figure.py").write_text(text)
-    assert refresh(experiment) == "simulated and drawn"
-    assert refresh(experiment) == "up to date"
-    (experiment.results / "own.csv").write_text("b")
-    assert refresh(experiment) == "simulated and drawn"
-    (experiment.folder / "sweep.toml").write_text(SWEEP + "# other\n")
-    assert refresh(experiment) == "simulated and drawn"
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_each_figure_has_its_parts(name: str, figure_of: Callable[[str], SimpleNamespace]) -> None:
     assert {"EXPERIMENT", "data", "draw"} <= vars(figure_of(name)).keys()

@@ -1,7 +1,7 @@
 """The shapes of a core, the LLC and a VM's register file: one numpy record each.
 
-A core is a single record of sets, so every geometry figure is a constant to the compiler and an argument is one
-pointer. Each geometry is a type of its own, compiled once and kept in the cache.
+A core is a single record of sets: an argument is one pointer. Where its units are, their sets and ways stand in its
+type, and are constants in the machine code that is made for each geometry (silicon.py).
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vmsim.errors import InputError
 from vmsim.files import replacing, sha256
-from vmsim.sweeps.points import MODEL
 from vmsim.sweeps.spec import Sweep
 
 if TYPE_CHECKING:
@@ -178,14 +177,10 @@ class Experiment:
 
         paths = [self.results / f"{name}{suffix}" for suffix in _FORMATS]
         save(figure, *paths)
-        self.stamp(*paths)
-        return paths[0]
-
-    def stamp(self, *paths: Path) -> None:
-        """Note what files in the folder of results were made from."""
         stamp = {"from": self._inputs(), "files": {path.name: sha256(path) for path in paths}}
         with replacing(self.results / "figure.json") as temporary:
             temporary.write_text(json.dumps(stamp, indent=2) + "\n", encoding="utf-8")
+        return paths[0]
 
     def _file(self, part: str) -> Path:
         return self.results / f"{'-'.join(filter(None, ('table', part)))}.csv"
@@ -196,7 +191,7 @@ class Experiment:
     def _inputs(self) -> dict[str, str]:
         found = {path.name: sha256(path) for path in sorted(self.folder.iterdir()) if path.is_file()}
         results = {path.name: sha256(path) for path in sorted(self.results.glob("table*.csv"))}
-        return found | (results or {"model": str(MODEL)}) | {"vmsim.analysis": _drawing_code()}
+        return found | results | {"vmsim.analysis": _drawing_code()}
 
 
 def _typed(texts: Sequence[str]) -> list[Any]:
