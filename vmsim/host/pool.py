@@ -78,10 +78,11 @@ class PagePool:
 
     def take(self, count: int) -> list[int]:
         """Return `count` pages if the pool has them and nobody waits, else none."""
-        if self._waiting or len(self.pages) < count:
+        left = len(self.pages) - count
+        if self._waiting or left < 0:
             return []
         taken = self.pages.take(count)
-        if len(self.pages) < self.spec.min:
+        if left < self.spec.min:
             self._call_host()
         return taken
 

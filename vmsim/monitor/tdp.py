@@ -238,7 +238,7 @@ class Tdp:
 
     def backed(self, gfn: int) -> bool:
         """Whether the nested tables map a guest frame."""
-        return bool(missing_tables(self.memory, self.root, self.levels, 1, 0, 0, gfn << PAGE_SHIFT) == MAPPED)
+        return missing_tables(self.memory, self.root, self.levels, 1, 0, 0, gfn << PAGE_SHIFT) == MAPPED  # type: ignore[no-any-return]
 
     def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Process:
         """Handle an EPT violation or NPF at `gpa`, with its error code: back it and resume.
