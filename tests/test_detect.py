@@ -65,7 +65,7 @@ SUMMIT = _text("AuthenticAMD", 23, 1, 1, "AMD Ryzen 7 1800X Eight-Core Processor
 MILAN = _text("AuthenticAMD", 25, 1, 1, "AMD EPYC 7313 16-Core Processor", "pdpe1gb svm npt")
 GUEST = _text("AuthenticAMD", 25, 1, 1, "AMD EPYC", "pdpe1gb hypervisor cmp_legacy")
 GENOA = _text("AuthenticAMD", 25, 17, 1, "AMD EPYC 9354 32-Core Processor", "pdpe1gb la57 svm npt")
-GRANITE = _text("AuthenticAMD", 26, 68, 0, "AMD Ryzen 9 9950X 16-Core Processor", "pdpe1gb la57 svm npt")
+GRANITE = _text("AuthenticAMD", 26, 68, 0, "AMD Ryzen 9 9950X 16-Core Processor", "pdpe1gb svm npt")
 ARM = "processor\t: 0\nBogoMIPS\t: 108.00\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\nCPU part\t: 0xd08\n\n"
 
 
