@@ -35,6 +35,11 @@ BITS = {
     "ept_1g": ("msr_48c", 17),
     "ept_ad": ("msr_48c", 21),
 }
+# What /proc/cpuinfo of a Xeon Gold 5318Y (Ice Lake) names, and Intel's model of Sapphire Rapids for QEMU.
+CAPABILITIES = {
+    "ice-lake": {"ept", "vpid", "pml", "ept_1g", "ept_ad", "ept_5level", "la57", "pages_1g"},
+    "sapphire-rapids": {"ept", "vpid", "pml", "ept_1g", "ept_ad", "ept_5level", "la57", "pages_1g"},
+}
 NEEDS = {"npt": {"svm"}, "vpid": {"vmx"}} | {key: {"vmx", "ept"} for key in ("pml", "ept_5level", "ept_1g", "ept_ad")}
 _WIDTH = {name: 63 if name.startswith("msr") else 32 for name in CpuidRegisters.model_fields}
 ALL_SET = CpuidRegisters(**{name: (1 << width) - 1 for name, width in _WIDTH.items()})
@@ -74,6 +79,22 @@ def test_a_preset_has_the_modes_that_its_registers_say(name: str) -> None:
         assert has.asids == cpu.tlb.tags
         assert has.long_mode
         assert has.pages_1g
+
+
+@pytest.mark.parametrize(("name", "named"), CAPABILITIES.items())
+def test_registers_have_the_capabilities_that_linux_and_qemu_name(name: str, named: set[str]) -> None:
+    cpu = Cpu.load(name)
+    assert cpu.cpuid is not None
+    has = features(cpu.cpuid)
+    asked = {"ept", "vpid", "pml", "ept_1g", "ept_ad", "ept_5level", "la57", "pages_1g"}
+    assert {feature for feature in asked if getattr(has, feature)} == named
+
+
+@pytest.mark.parametrize("name", cpu_names())
+def test_no_register_is_a_guess(name: str) -> None:
+    registers = [figure for figure in Cpu.load(name).figures() if figure.key.startswith("cpuid.")]
+    assert {figure.key.removeprefix("cpuid.") for figure in registers} == set(CpuidRegisters.model_fields)
+    assert not [figure.key for figure in registers if figure.confidence == "guess"]
 
 
 @pytest.mark.parametrize("name", cpu_names())
