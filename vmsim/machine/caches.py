@@ -9,7 +9,7 @@ import numpy as np
 from vmsim.jit import leaf, routine
 from vmsim.machine.sets import touch
 
-__all__ = ["LINE_SHIFT", "Served", "reference", "reference_called"]
+__all__ = ["LINE_SHIFT", "Served", "llc_set", "reference", "reference_called"]
 
 LINE_SHIFT = 6
 _MIX = 0x9E37_79B9_7F4A_7C15 - (1 << 64)  # golden ratio, as int64: spreads lines over LLC slices
@@ -26,7 +26,7 @@ class Served(IntEnum):
 
 
 @leaf
-def _llc_set(slices, sets, line):
+def llc_set(slices, sets, line):
     """Return the LLC set of a line; a sliced LLC spreads lines over its slices by a hash (here multiplicative)."""
     if slices == 1:
         return np.uint64(line & (sets - 1))
@@ -43,7 +43,7 @@ def reference(core, llc, hpa, first):
         return Served.L1
     if touch(core.l2[np.uint64(line & (len(core.l2) - 1))], line):
         return Served.L2
-    if touch(llc[_llc_set(core.llc_slices, len(llc), line)], line):
+    if touch(llc[llc_set(core.llc_slices, len(llc), line)], line):
         return Served.LLC
     return Served.DRAM
 

@@ -16,7 +16,20 @@ import numpy as np
 from vmsim.machine.pwc import PwcStyle
 from vmsim.machine.sets import EMPTY, Place, keyed_set, tag_set
 
-__all__ = ["HEADER", "LEVELS", "UNITS", "VM", "Count", "Geometry", "Keyed", "Unit", "make_cores", "make_llc", "make_vm"]
+__all__ = [
+    "HEADER",
+    "LEVELS",
+    "TABLES",
+    "UNITS",
+    "VM",
+    "Count",
+    "Geometry",
+    "Keyed",
+    "Unit",
+    "make_cores",
+    "make_llc",
+    "make_vm",
+]
 
 
 class Count(IntEnum):
@@ -126,6 +139,7 @@ _SETTINGS = (
     "data_caches",
     "llc_slices",
 )
+TABLES = 2048  # that a core remembers of each dimension, for lookahead.py alone: (tag, hpa) of each
 _NOTHING = Unit(0, 1)
 _UNFOLDED = 63
 _LINE = 64  # bytes; sets begin where lines of the simulating machine do, or a look at one would load two
@@ -144,7 +158,7 @@ def _shape(units: Mapping[str, Unit]) -> Shape:
 @cache
 def _core_type(keyed: Shape, caches: Shape) -> np.dtype:
     fields: list[tuple] = [("units", UNITS), ("l1_fold", "i8"), ("l2_fold", "i8"), ("latency", "i8", (4,))]
-    fields += [("ntlb_entries", "i8"), *((name, "i8") for name in _SETTINGS)]
+    fields += [("ntlb_entries", "i8"), *((name, "i8") for name in _SETTINGS), ("tables", "i8", (4 * TABLES,))]
     offsets, end = [], 0
     for _, *form in fields:
         offsets.append(end)
@@ -224,6 +238,7 @@ VM = np.dtype(
             ("pml_index", "i8"),  # of the entry to be filled next, downwards; -1: the log is full
             ("pml_log", "i8", (512,)),  # gpas of pages
             ("compute", "i8"),  # cycles of other work per access
+            ("ahead", "i8"),  # the first access of a run that lookahead.py has not looked at
             ("walk_cycles", "i8"),
             ("fault_gpa", "i8"),
             ("fault_code", "i8"),

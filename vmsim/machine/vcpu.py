@@ -14,6 +14,7 @@ from vmsim.machine.calls import call, opaque, target_of
 from vmsim.machine.flush import forget_faulting
 from vmsim.machine.formats import DIRTY, FRAME, PAGE_SHIFT, SIZE_SHIFT, WRITE
 from vmsim.machine.layout import Count, Keyed
+from vmsim.machine.lookahead import look_ahead
 from vmsim.machine.sets import MISS, fill, lookup
 from vmsim.machine.silicon import core_of, llc_of, words_of
 from vmsim.machine.tlb import drop_page, fill_large, lookup_large, set_at, tag_of
@@ -35,10 +36,10 @@ WRITES = 1  # the kind of access that writes (workloads.Kind.WRITE)
 
 
 @routine
-def _translate(core, words, llc, vm, memory, gva, write, translation):
+def _translate(core, words, llc, vm, memory, gva, write, translation, address, cursor, limit):
     """Return the translation of `gva` where the first probe, `translation`, did not do: from a TLB or by a walk.
 
-    Returns GUEST_FAULT or NESTED_FAULT where there is none.
+    Returns GUEST_FAULT or NESTED_FAULT where there is none. The access is number `cursor` of those at `address`.
     """
     need = WRITE | DIRTY if write else 0
     vpn = gva >> PAGE_SHIFT
@@ -65,6 +66,7 @@ def _translate(core, words, llc, vm, memory, gva, write, translation):
             vm.counters[Count.DIRTY_WALKS] += 1
             drop_page(words, units, vm.asid, gva, size)
         translation = guest_walk(core, llc, vm, memory, gva, write)
+        look_ahead(core, llc, vm, memory, address, cursor, limit)
         if translation < 0:
             return translation
         size = (translation >> SIZE_SHIFT) & 3
@@ -105,6 +107,7 @@ def _run(core, llc, vms, memory, address, count, kind, cursor, limit, budget):
     data_caches = core.data_caches != 0
     first = cursor
     left = budget
+    vm.ahead = cursor
     reason = np.int64(Reason.DONE)
     gva = 0
     while cursor < limit:  # few variables live from turn to turn: they fit the registers
@@ -115,7 +118,7 @@ def _run(core, llc, vms, memory, address, count, kind, cursor, limit, budget):
         translation = lookup(core.l1_tlb0[set_at(len(core.l1_tlb0), core.l1_fold, vpn)], asid | vpn << 2)
         if translation < 0 or (write and translation & (WRITE | DIRTY) != WRITE | DIRTY):
             left += vm.walk_cycles + vm.counters[Count.L2_TLB_CYCLES]
-            translation = _translate(core, words, llc, vm, memory, gva, write, translation)
+            translation = _translate(core, words, llc, vm, memory, gva, write, translation, address, cursor, limit)
             left -= vm.walk_cycles + vm.counters[Count.L2_TLB_CYCLES]
             if translation < 0:
                 forget_faulting(words, core.units, asid, vm.nested_asid, gva, vm.fault_gpa, vm.fault_code)

@@ -28,6 +28,7 @@ from vmsim.machine.formats import (
     WRITE,
 )
 from vmsim.machine.layout import Count
+from vmsim.machine.lookahead import remember
 from vmsim.machine.memory import entry_at, read_word, write_word
 from vmsim.machine.pwc import GUEST, NESTED, PwcStyle
 from vmsim.machine.sets import MISS, fill, lookup
@@ -250,6 +251,8 @@ def nested_walk(core, llc, vm, memory, gpa, write, guest):
                 table,
             )
         level -= 1
+    if level == 1:
+        remember(core, NESTED, vm.nested_asid, gpa, table)
     flags = (rights & WRITE) | (DIRTY if entry & dirty == dirty else 0) | (level - 1) << SIZE_SHIFT
     return _frame_within(entry, gpa, level) | flags
 
@@ -382,6 +385,8 @@ def guest_walk(core, llc, vm, memory, gva, write):
         level, table, hpa, entry = _descend(core, llc, vm, memory, gva, need, level, table, nested)
     if entry in (GUEST_FAULT, NESTED_FAULT):
         return entry
+    if level == 1:
+        remember(core, GUEST, vm.asid, gva, table)
     rights = table & entry
     translation = _frame_within(entry, gva, level)
     size = level - 1
