@@ -176,13 +176,15 @@ def _figures(cpu: Cpu) -> Table:
     table.add_column("source")
     for figure in cpu.figures():
         sure = Text(figure.confidence, style=_STYLES.get(figure.confidence, ""))
-        table.add_row(figure.key, _value(figure.value), sure, Text(figure.source))
+        table.add_row(figure.key, _value(figure.key, figure.value), sure, Text(figure.source))
     return table
 
 
-def _value(value: object) -> str:
+def _value(key: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if key.startswith("cpuid.") and isinstance(value, int):
+        return f"{value:#x}"  # a register, of which bits are read
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
