@@ -106,6 +106,8 @@ class _Checker:
         for vm in self._living():
             roots, levels = self._host_roots(vm)
             places, _, targets, levels_below = gather_all(self.memory, roots, levels, (0, 0))
+            if (levels_below < (-1 if levels == 3 else -2)).any():  # an EPT misconfiguration, a reserved bit in NPT
+                self.fail(f"isolation: an entry of {vm.spec.name} maps a page of a size that there is not")
             of_tables = targets[levels_below > 0]
             of_pages = self._frames_of_pages(targets, levels_below)
             for reached, state in ((of_tables, State.TABLE), (of_pages, State.GUEST)):
@@ -237,6 +239,8 @@ class _Checker:
             return self._agile_table(vm, table, level, wanted, address)
         while level > wanted:
             place = int(host_address(self.memory, *nested, int(entry_at(table, address, level))))
+            if place == UNBACKED:
+                return UNBACKED
             table = int(read_word(self.memory, place)) & FRAME
             level -= 1
         return int(host_address(self.memory, *nested, table))
@@ -249,6 +253,8 @@ class _Checker:
             table = entry & FRAME
             if switched:
                 table = int(host_address(self.memory, *self._nested(vm), table))
+                if table == UNBACKED:
+                    return UNBACKED
             switched |= entry & SWITCH
             level -= 1
         return table

@@ -78,7 +78,7 @@ def check_guest(vm: VirtualMachine, memory: Column, fail: Callable[[str], None])
     kernel_, name = vm.kernel, vm.spec.name
     roots = [process.space.root for process in kernel_.processes.values()]
     _, values, targets, below = gather_all(memory, roots, vm.spec.guest_levels, kernel_.mmu.memory_root)
-    if (targets >= len(kernel_.frames.frames)).any():
+    if (targets + (1 << -9 * np.minimum(below, 0)) > len(kernel_.frames.frames)).any():
         if vm.ending is None:
             fail(f"sharing: an entry of {name} points beyond its memory")
         return  # that is what has ended it

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import simpy
 from numpy.typing import NDArray
 
+from vmsim.guest.edits import LostTableError
 from vmsim.guest.frames import GuestFrames, GuestMemoryError
 from vmsim.guest.kernel import CorruptTablesError, GuestKernel
 from vmsim.guest.mmu import HardwareMmu, LoggedMmu
@@ -68,6 +69,7 @@ class VirtualMachine:
         self.stream = stream
         self.registers = make_vm()
         self.registers["levels"] = 2 if spec.pdpte_registers else spec.guest_levels
+        self.registers["largest"] = 3 if simulation.scenario.pages_1g else 2
         self.registers["compute"] = spec.workload.compute
         self.spaces = simulation.tags.spaces(
             self.registers,
@@ -198,6 +200,10 @@ class VirtualMachine:
         except NoMemoryThereError as error:
             self.ending = self._stopped(
                 f"a guest-physical address, {error.gpa:#x}", "its page tables lead there", "the monitor has stopped it"
+            )
+        except LostTableError as error:
+            self.ending = self._stopped(
+                f"a guest-physical address, {error.gpa:#x}", "its page tables lead there", "its kernel has stopped"
             )
         except CorruptTablesError as error:
             self.ending = self._stopped(

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
 
 from tests.machine.geometries import GEOMETRIES
-from tests.machine.worlds import Pair, World, make_world
-from tests.oracle.bits import RW, US, A, D, P
-from tests.oracle.tables import descend, translate, translate_guest
+from tests.machine.worlds import Pair, World, guest_entries, make_world
+from tests.oracle.bits import PS, RW, US, A, D, P
+from tests.oracle.tables import descend, translate_guest
 
 NEVER = 1 << 60
-
-
-def guest_entries(world: World, gva: int) -> list[int]:
-    """Return where the guest's entries for `gva` lie, root first."""
-    places, table = [], world.cr3
-    for level in range(world.levels, 0, -1):
-        gpa = table + 8 * (gva >> (3 + 9 * level) & 511)
-        place = translate(world.words, world.nested_root, world.nested_levels, gpa)[0] if world.nested_levels else gpa
-        places.append(place)
-        entry = world.words[place]
-        if level == 1 or entry & 1 << 7:
-            break
-        table = entry & 0xF_FFFF_FFFF_F000
-    return places
 
 
 def nested_entries(world: World, gva: int) -> list[int]:
@@ -88,3 +75,39 @@ def test_a_dirty_flag_once_set_stays_set():
                 pair.cores[name]["tag"] = -1
         assert int(pair.memory[leaf >> 3]) & (A | D) == A | D
         pair.check()
+
+
+RESERVED = [  # levels, the page's level, whether there are pages of 1 GiB; which entry, and its bit that has to be 0
+    (4, 1, True, 4, PS),
+    (5, 1, True, 5, PS),
+    (4, 1, False, 3, PS),
+    (4, 2, True, 2, 1 << 13),
+    (5, 3, True, 3, 1 << 29),
+    (3, 1, True, 3, RW),
+    (3, 1, True, 3, PS),
+]
+
+
+@pytest.mark.parametrize("mode", ["native", "npt"])
+@pytest.mark.parametrize(("levels", "size", "pages_1g", "level", "bit"), RESERVED)
+def test_a_reserved_bit_faults_whatever_the_rights_until_it_is_cleared(mode, levels, size, pages_1g, level, bit):
+    world = replace(make_world(5, mode, levels, 4, [size], [1], 0.0), pages_1g=pages_1g)
+    gva = world.pages[0]
+    places = guest_entries(world, gva)
+    for place in places[levels == 3 :]:  # a PDPTE has no rights
+        world.words[place] |= P | RW | US | A
+    place = places[levels - level]
+    right = world.words[place]
+    for denied in (0, RW | US) if levels > 3 else (0,):
+        world.words[place] = (right | bit) & ~denied
+        with Pair(world, GEOMETRIES["prefix"]) as pair:
+            ours, theirs = pair.run(0, 0, [(gva, 1, 1)], 0, NEVER)
+            assert ours == theirs
+            assert ours[0] == "GUEST_FAULT"
+            assert ours[-1] == P | RW | US | 1 << 3  # the codes of present, write, user, and reserved
+            if levels > 3 or mode == "npt":  # else it is in a register
+                pair.memory[place >> 3] = world.words[place] = right
+                ours, theirs = pair.run(0, 0, [(gva, 1, 1)], 0, NEVER)
+                assert ours == theirs
+                assert ours[0] == "DONE"
+            pair.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from random import Random
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.machine.geometries import GEOMETRIES
-from tests.machine.worlds import Pair, add_shadow, make_world
+from tests.machine.worlds import Pair, add_reserved, add_shadow, make_world
 from vmsim.machine.flush import flush_asid, invalidate_page
 from vmsim.machine.tlb import ASID_SHIFT
 
@@ -31,17 +32,35 @@ SIZES = st.lists(st.sampled_from([1, 2, 3]), min_size=1, max_size=3, unique=True
     cores=st.integers(1, 2),
     vms=st.integers(1, 2),
     switching=st.sampled_from([None, 0.0, 0.3, 0.8]),
+    reserved=st.booleans(),
+    pages_1g=st.sampled_from([True, True, False]),
 )
 def test_a_stream_does_the_same_on_machine_and_twin(
-    name, seed, mode, levels, nested_levels, guest_sizes, host_sizes, holes, accesses, cores, vms, switching
+    name,
+    seed,
+    mode,
+    levels,
+    nested_levels,
+    guest_sizes,
+    host_sizes,
+    holes,
+    accesses,
+    cores,
+    vms,
+    switching,
+    reserved,
+    pages_1g,
 ):
     if nested_levels == 3 and mode != "npt":  # EPT has no such format
         nested_levels = 4
     guest_sizes = [min(size, levels - 1) for size in guest_sizes]  # PAE has no pages of 1 GiB
     host_sizes = [min(size, nested_levels - 1) for size in host_sizes]
     world = make_world(seed, mode, levels, nested_levels, guest_sizes, host_sizes, holes)
+    if reserved:
+        world = add_reserved(world, seed)
     if switching is not None and mode != "native" and min(levels, nested_levels) > 3:
         world = add_shadow(world, seed, switching)
+    world = replace(world, pages_1g=pages_1g)
     random = Random(seed)
     some = random.sample(world.pages, min(len(world.pages), random.randint(1, 12)))
     runs = [

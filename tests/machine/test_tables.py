@@ -21,6 +21,7 @@ from vmsim.machine.memory import clear_frame, find_entry
 from vmsim.machine.tables import (
     BLOCKED,
     MAPPED,
+    NOWHERE,
     UNBACKED,
     host_address,
     list_tables,
@@ -333,3 +334,22 @@ def no_block(there: Space, leaf: int) -> bool:
     """Return whether no free block is large enough once a pageblock has been broken up for tables."""
     large = sum(1 << order - 9 for (_, order), head in np.ndenumerate(there.zone[0].heads) if head >= 0 and order >= 9)
     return leaf == 2 and large <= 1
+
+
+def test_a_table_that_lies_nowhere_is_told_of_and_not_read() -> None:
+    with space(nested=True) as guest:
+        tables = buddy_take(guest.zone, guest.frames, 4)
+        pages = buddy_take(guest.zone, guest.frames, 1)
+        way = guest.root, 4
+        map_pages(memory(), guest.frames, *way, 1, *guest.nested, 0x5000, pages, tables, TABLE, PAGE)
+        places, values, starts, sizes = np.zeros((4, 600), np.int64)
+        assert walk_entries(memory(), *way, 1, *guest.nested, 0x5000, places, values) == 4
+        outside = GUEST_FRAMES + 77 << 12
+        store_entries(memory(), *guest.nested, places[2:3], np.array([outside | TABLE]))
+        assert missing_tables(memory(), *way, 1, *guest.nested, 0x6000) == NOWHERE
+        assert map_page(memory(), guest.frames, *way, 1, *guest.nested, 0x6000, 7, PAGE) == NOWHERE
+        assert walk_entries(memory(), *way, 1, *guest.nested, 0x6000, places, values) == -4
+        assert places[3] == outside + 6 * 8
+        room = places, values, starts, sizes
+        assert scan_entries(memory(), *way, *guest.nested, 0x7000, 0x9000, False, *room) == (UNBACKED, outside + 7 * 8)
+        assert list_tables(memory(), *way, *guest.nested, 1 << 48, places, values) == 3

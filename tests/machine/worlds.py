@@ -43,6 +43,7 @@ class World:
     nested_root: int
     pages: list[int]  # gvas to access
     agile: bool = False
+    pages_1g: bool = True
 
     def vm(self, asid: int) -> tuple[np.ndarray, twin_vcpu.Vcpu]:
         """Return a VM's registers and its twin."""
@@ -54,6 +55,7 @@ class World:
         pdptes = self.levels == 3 and self.mode != "npt"
         vm.nested_root, vm.nested_levels = self.nested_root, self.nested_levels
         vm.switch = bits.SWITCH if self.agile else 0
+        vm.largest = 3 if self.pages_1g else 2
         if self.nested_levels:
             form = NESTED_FORMATS[self.mode]
             vm.nested_present, vm.nested_needed = form.present, form.needed
@@ -70,6 +72,7 @@ class World:
             nested_levels=self.nested_levels,
             agile=self.agile,
             pdptes=pdptes,
+            pages_1g=self.pages_1g,
         )
         if pdptes:
             vm.levels, vm.pdpte[:] = 2, twin.pdptes
@@ -318,6 +321,34 @@ def make_world(
         *_, (_, place, entry) = descend(words, nested_root, nested_levels, gpa)
         words[place] = random.choice([0, entry & ~bits.RW])
     return World(words, mode, levels, 0 if native else nested_levels, cr3, nested_root, pages)
+
+
+def guest_entries(world: World, gva: int) -> list[int]:
+    """Return where the guest's entries for `gva` lie, root first, as far as there are any."""
+    places, table = [], world.cr3
+    for level in range(world.levels, 0, -1):
+        place = table + 8 * bits.index(gva, level)
+        if world.nested_levels:
+            found = translate(world.words, world.nested_root, world.nested_levels, place)
+            if found is None:
+                break
+            place, _ = found
+        places.append(place)
+        entry = world.words.get(place, 0)
+        if not entry & bits.P or level == 1 or entry & bits.PS:
+            break
+        table = entry & bits.ADDRESS
+    return places
+
+
+def add_reserved(world: World, seed: int) -> World:
+    """Return the world with bits of the guest's entries set that have to be 0 in some of them."""
+    random = Random(seed)
+    for gva in random.sample(world.pages, min(len(world.pages), 6)):
+        present = [place for place in guest_entries(world, gva) if world.words.get(place, 0)]
+        for place in present and [random.choice(present)]:
+            world.words[place] |= random.choice([bits.PS, 1 << random.randrange(12, 30), 1 << random.randrange(9)])
+    return world
 
 
 def add_shadow(world: World, seed: int, switching: float) -> World:

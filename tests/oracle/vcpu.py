@@ -1,6 +1,7 @@
 """The twin's vCPU: the access path and the walks of one and two dimensions, step by step as the manuals tell them.
 
-Sources: Intel SDM vol. 3A §5.5, §5.8 (accessed and dirty flags), §5.10 (TLBs, paging-structure caches); vol. 3C §30.4,
+Sources: Intel SDM vol. 3A §5.5 (reserved bits: §5.5.4), §5.7 (error
+codes), §5.8 (accessed and dirty flags), §5.10 (TLBs, paging-structure caches); vol. 3C §30.4,
 §30.3; AMD APM vol. 2 §5.5, §15.25; Bhargava et al., ASPLOS 2008, figure 1 and §4 (order of the references, nested TLB);
 Gandhi et al., ISCA 2016, §III (agile walks).
 """
@@ -10,11 +11,28 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
-from tests.oracle.bits import ADDRESS, FORMATS, PS, RIGHTS, RW, SWITCH, US, A, D, P, index, reach, span
+from tests.oracle.bits import (
+    ADDRESS,
+    FORMATS,
+    PAT,
+    PDPTE_RESERVED,
+    PS,
+    RIGHTS,
+    RW,
+    SWITCH,
+    US,
+    A,
+    D,
+    P,
+    index,
+    reach,
+    span,
+)
 from tests.oracle.core import Core
 from tests.oracle.tables import Words, translate
 
 GUEST, NESTED = 0, 1
+RSVD = 1 << 3  # of a page fault's error code
 
 
 class Translation(NamedTuple):
@@ -72,6 +90,8 @@ class Vcpu:
         A load of CR3 reads the four PDPTEs of PAE tables into registers, and walks begin there.
     agile : bool
         Walks begin in shadow tables and go on in the guest's after an entry with SWITCH.
+    pages_1g : bool
+        The processor has pages of 1 GiB.
     """
 
     def __init__(
@@ -87,6 +107,7 @@ class Vcpu:
         nested_levels: int = 0,
         agile: bool = False,
         pdptes: bool = False,
+        pages_1g: bool = True,
     ) -> None:
         self.words = words
         self.asids = asid, nested_asid  # of what is kept by gva (VPID, PCID) and by gpa (EP4TA)
@@ -94,6 +115,7 @@ class Vcpu:
         self.format = FORMATS.get(mode)
         self.cr3 = cr3
         self.levels = levels
+        self.pages_1g = pages_1g
         self.nested_root = nested_root
         self.nested_levels = nested_levels
         self.pdptes = [self._gpa_word(cr3 + 8 * number) for number in range(4)] if pdptes else None
@@ -232,9 +254,12 @@ class Vcpu:
             hpa = table.hpa + 8 * index(gva, level)
             entry = self._fetch(core, hpa, level, 0)
             rights = table.rights & entry & RIGHTS
+            shadow = self.agile and not table.switched
+            code = (entry & P) | write << 1 | US | shadow << 62
+            if entry & P and self._reserved(entry, level):
+                raise PageFaultError(code | RSVD)
             if (P | US | (RW if write else 0)) & ~rights:
-                shadow = self.agile and not table.switched
-                raise PageFaultError((entry & P) | write << 1 | US | shadow << 62)
+                raise PageFaultError(code)
             nested = self.format is not None and (table.switched or not self.agile)  # else a shadow or a native entry
             if level == 1 or entry & PS:
                 break
@@ -261,7 +286,17 @@ class Vcpu:
             entry = self._fetch(core, self._table(core, self.cr3, writes_tables, 3) + 8 * (gva >> 30), 3, 0)
         if not entry & P:
             raise PageFaultError(write << 1 | US)
+        if entry & PDPTE_RESERVED:  # from a register too, though loading it would have been the moment to complain
+            raise PageFaultError(P | write << 1 | US | RSVD)
         return Table(self._table(core, entry & ADDRESS, writes_tables, 2), RIGHTS)
+
+    def _reserved(self, entry: int, level: int) -> bool:
+        """Whether a present entry maps a page of a size that there is not, or one that is not aligned."""
+        if level == 1 or not entry & PS:
+            return False
+        if level > 3 or (level == 3 and not self.pages_1g):
+            return True
+        return bool(entry & ADDRESS & (span(level) - 1) & ~PAT)
 
     def _table(self, core: Core, address: int, write: bool, guest: int) -> int:
         """Return the hpa of the guest table at `address`."""

@@ -186,6 +186,18 @@ def test_a_scenario_without_vms_is_refused(text: str) -> None:
         Scenario.from_toml(text)
 
 
+@pytest.mark.parametrize(("cpu", "mode", "where"), [("nehalem", "ept", " in EPT"), ("core2", "shadow", "")])
+def test_pages_of_1g_that_a_cpu_has_not_are_refused(sample: str, cpu: str, mode: str, where: str) -> None:
+    text = sample.replace('"skylake-x"', f'"{cpu}"').replace('mode = "ept"', f'mode = "{mode}"')
+    text = text.replace('host_page = "2M"', 'host_page = "1G"').replace('guest_page = "4K"', 'guest_page = "1G"')
+    with pytest.raises(InputError) as error:
+        Scenario.from_toml(text)
+    for said in ("vm.0.guest_page", f"{cpu} has no pages of 1G; expected 4K or 2M", "host.what_if = true allows it"):
+        assert said in str(error.value)
+    assert f"vm.0.host_page: {cpu} has no pages of 1G{where};" in str(error.value)
+    assert Scenario.from_toml(text.replace("cores = 2", "what_if = true")).pages_1g
+
+
 def test_what_if_allows_any_mode_and_depth(sample: str) -> None:
     text = sample.replace('mode = "ept"', 'mode = "npt"\nguest_levels = 5\nhost_levels = 5')
     text = text.replace("cores = 2", "what_if = true")

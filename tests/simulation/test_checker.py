@@ -111,6 +111,12 @@ def call_a_page_a_table(simulation: Simulation) -> None:
     simulation.host.frames["state"][state(simulation, 0, State.GUEST)[3]] = State.TABLE
 
 
+def map_a_page_of_no_size(simulation: Simulation) -> None:
+    """Let an entry of level 4 in the nested tables of VM 0 map a page."""
+    root = int(simulation.vms[0].registers["nested_root"][0]) >> 3
+    simulation.hardware.memory[root : root + 512][simulation.hardware.memory[root : root + 512] != 0] |= 1 << 7
+
+
 def own_a_large_page_in_part(simulation: Simulation) -> None:
     """VM 2 has pages of 2 MiB: one frame in the middle becomes VM 1's."""
     simulation.host.frames["owner"][state(simulation, 2, State.GUEST)[100]] = 1
@@ -173,6 +179,7 @@ PLANTS: list[tuple[Plant, str]] = [
     (map_a_foreign_frame, "isolation: a reaches frame .*, which is not its own"),
     (let_two_vms_share_a_frame, "isolation: b reaches frame .*, which is not its own"),
     (own_a_large_page_in_part, "isolation: c reaches frame .*, which is not its own"),
+    (map_a_page_of_no_size, "isolation: an entry of a maps a page of a size that there is not"),
     (map_a_page_twice, "isolation: the reverse map"),
     (name_the_wrong_entry, "isolation: the reverse map"),
     (call_a_page_a_table, "isolation: frame .* of a is not in the state"),

@@ -6,6 +6,7 @@ hardware refuses reserved bits. Here hardware walks the guest's tables, and the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,11 @@ from tests.oracle.bits import ADDRESS, PS, RW, US, A, D, P
 from tests.simulation.small import BASE, PAGE, WRITE, Script, run, scenario, time_adds_up, touches, vm
 from vmsim.check import check_invariants
 from vmsim.machine.buddy import State
+from vmsim.machine.tables import walk_entries
 from vmsim.machine.vcpu import Reason
 from vmsim.machine.vcpu import run as run_core
 from vmsim.monitor.tdp import NoMemoryThereError
+from vmsim.record.outcome import Ending
 from vmsim.simulation import Simulation
 
 MIB = 1 << 20
@@ -164,23 +167,71 @@ def go_mad(simulation: Simulation, where: str) -> None:
 
 
 NOWHERE = 1 << 30  # a guest frame
+Spoil = Callable[[int], int]
 
 
-@pytest.mark.parametrize("mode", ["ept", "npt", "paired", "shadow", "agile", "vkernel"])
-def test_a_vm_that_reaches_beyond_its_memory_ends_and_says_so_and_the_others_run_on(mode: str) -> None:
-    steps = [*touches([0], WRITE), ("compute", 1_000_000), *touches(range(40)), ("touch", 40, WRITE)]
-    what = scenario(vm("mad", mode=mode), vm("sane", mode=mode), what_if=True, cores=2, quantum="20us")
-    simulation, outcome = run(what, [Script([*steps, *touches(range(50))]), Script(steps)], check=go_mad)
+def mad_at(page: int, level: int, spoil: Spoil, *, flush: bool) -> Callable[[Simulation, str], None]:
+    """Return a check that spoils an entry of VM mad on the way to a page, while page 0 is all that it has mapped."""
+
+    def check(simulation: Simulation, where: str) -> None:
+        machine = simulation.vms[0]
+        frames = machine.kernel.frames.frames
+        mine = (frames["owner"] == 0) & (frames["state"] == State.GUEST) & (frames["rmap"] > 0)
+        if machine.gone:
+            check_invariants(simulation, where)
+        elif where == "a time slice ran out" and mine.sum() == 1:
+            places, values = np.zeros((2, 5), np.int64)
+            where_from = simulation.hardware.memory, machine.kernel.root, machine.spec.guest_levels
+            walk_entries(*where_from, level, *machine.kernel.mmu.memory_root, BASE + page * PAGE, places, values)
+            at = machine.spec.guest_levels - level
+            if (spoilt := spoil(int(values[at]))) != values[at]:
+                drive(machine.kernel.mmu.write(machine.vcpu, places[at : at + 1], np.array([spoilt])))
+            if flush:
+                machine.spaces.flush()
+
+    return check
+
+
+def end_of(mode: str, level: int, spoil: Spoil, *, flush: bool = True, page: int = 1, **keys: Any) -> Ending:
+    """Run a VM that goes mad beside one that does not, see that only the first ends, and return what ended it."""
+    steps = [*touches([0], WRITE), ("compute", 1_000_000), *touches(range(1, 40)), ("touch", 40, WRITE)]
+    what = scenario(vm("mad", mode=mode, **keys), vm("sane", mode=mode), what_if=True, cores=2, quantum="20us")
+    streams = [Script([*steps, *touches(range(50))]), Script(steps)]
+    simulation, outcome = run(what, streams, check=mad_at(page, level, spoil, flush=flush))
     mad, sane = outcome.vms
     assert outcome.ending is not None
     assert outcome.ending.vm == "mad"
     assert (mad.finished, sane.finished) == (False, True)
-    assert mad.counters["accesses"] == 41
-    for said in ("VM mad reached for memory that it has not after 41 of 92", "4MiB"):
-        assert said in outcome.ending.message
-    if mode in ("shadow", "vkernel"):  # the entry is refused as hardware refuses one with a reserved bit
-        assert f"virtual address, {BASE + 40 * PAGE:#x}" in outcome.ending.message
-    else:
-        assert f"guest-physical address, {NOWHERE << 12:#x}" in outcome.ending.message
+    assert mad.counters["accesses"] == page
+    assert f"VM mad reached for memory that it has not after {page} of 91" in outcome.ending.message
     assert time_adds_up(outcome)
     assert (simulation.host.frames["owner"] == -1).all()
+    return outcome.ending
+
+
+@pytest.mark.parametrize("mode", ["ept", "npt", "paired", "shadow", "agile", "vkernel"])
+def test_a_vm_that_reaches_beyond_its_memory_ends_and_says_so_and_the_others_run_on(mode: str) -> None:
+    ending = end_of(mode, 1, lambda _: NOWHERE << 12 | P | RW | US, page=40)
+    assert "4MiB" in ending.message
+    if mode in ("shadow", "vkernel"):  # the entry is refused as hardware refuses one with a reserved bit
+        assert f"virtual address, {BASE + 40 * PAGE:#x}" in ending.message
+    else:
+        assert f"guest-physical address, {NOWHERE << 12:#x}" in ending.message
+
+
+@pytest.mark.parametrize(
+    ("level", "bits"), [(4, PS), (2, PS | 1 << 13)], ids=["a page of 512G", "a page in the middle of another"]
+)
+@pytest.mark.parametrize("mode", ["native", "ept", "npt", "paired", "shadow", "agile", "vkernel"])
+def test_a_vm_that_sets_a_reserved_bit_ends_and_says_so_and_the_others_run_on(mode: str, level: int, bits: int) -> None:
+    ending = end_of(mode, level, lambda entry: entry | bits)
+    assert f"virtual address, {BASE + PAGE:#x}" in ending.message
+    assert "reserved bit" in ending.message
+
+
+@pytest.mark.parametrize("mode", ["ept", "npt", "paired"])
+def test_a_kernel_that_looks_for_a_table_beyond_its_memory_ends_its_vm(mode: str) -> None:
+    """The processor still has the way to the table that was there, and finds a page missing; the kernel has not."""
+    ending = end_of(mode, 2, lambda _: NOWHERE << 12 | P | RW | US, flush=False)
+    assert f"guest-physical address, {(NOWHERE << 12) + 8:#x}" in ending.message
+    assert "its kernel has stopped" in ending.message

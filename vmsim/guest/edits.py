@@ -19,10 +19,10 @@ from vmsim.guest.mmu import Mmu
 from vmsim.machine.formats import ACCESSED, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.memory import entry_at
 from vmsim.machine.stack import Stack
-from vmsim.machine.tables import list_tables, map_page, map_pages, scan_entries, walk_entries
+from vmsim.machine.tables import UNBACKED, list_tables, map_page, map_pages, scan_entries, walk_entries
 from vmsim.scenario.cpu import Cost
 
-__all__ = ["TABLE_BITS", "Entries", "Entry", "Frames", "PageTables", "span"]
+__all__ = ["TABLE_BITS", "Entries", "Entry", "Frames", "LostTableError", "PageTables", "span"]
 
 Process = Generator[simpy.Event, Any, None]
 Words = NDArray[np.int64]
@@ -30,6 +30,14 @@ Words = NDArray[np.int64]
 TABLE_BITS = PRESENT | WRITE | USER | ACCESSED
 _PAGE_OF = np.array([FRAME] + [FRAME & -(1 << (3 + 9 * level)) for level in (1, 2, 3)])  # by level, of an entry
 _ROOM = 2048  # entries looked at in one go
+
+
+class LostTableError(Exception):
+    """An entry leads to a table at a gpa beyond the guest's memory, and the kernel has reached for it."""
+
+    def __init__(self, gpa: int) -> None:
+        super().__init__(gpa)
+        self.gpa = gpa
 
 
 class Frames(Protocol):
@@ -166,7 +174,8 @@ class PageTables:
         Returns
         -------
         bool
-            False if something is mapped there already, or smaller pages stand where the large one would go.
+            False if something is mapped there already, or smaller pages stand where the large one would go; or if an
+            entry leads to a table beyond the guest's memory, which whoever looks for what is mapped then finds.
         """
         gva &= -span(level)
         if self.mmu.traps:
@@ -234,12 +243,19 @@ class PageTables:
 
         With `every`, as for a region, the kernel loads absent entries too; without, as for all of an address space,
         only those in use.
+
+        Raises
+        ------
+        LostTableError
+            An entry leads to a table beyond the guest's memory.
         """
         places, values, starts, levels = self._scan
         stop, count = scan_entries(
             self.memory, root, self.levels, *self.memory_root, first, limit, every and self.mmu.loads_trap,
             places, values, starts, levels,
         )  # fmt: skip
+        if stop == UNBACKED:
+            raise LostTableError(int(count))
         seen = Entries(*(column[:count].copy() for column in (starts, levels, places, values)))
         if self.mmu.loads_trap:
             seen = seen._replace(values=(yield from self.mmu.read(vcpu, seen.places)))
@@ -289,9 +305,17 @@ class PageTables:
         return tables[:count] >> PAGE_SHIFT
 
     def _descend(self, vcpu: Vcpu, root: int, gva: int, level: int) -> Generator[simpy.Event, Any, tuple[Words, Words]]:
-        """Load the entries on the way to `gva`, down to `level` or as far as tables go; return places and values."""
+        """Load the entries on the way to `gva`, down to `level` or as far as tables go; return places and values.
+
+        Raises
+        ------
+        LostTableError
+            An entry leads to a table beyond the guest's memory.
+        """
         places, values = self._walk
         count = walk_entries(self.memory, root, self.levels, level, *self.memory_root, gva, places, values)
+        if count < 0:
+            raise LostTableError(int(places[-1 - count]))
         places, values = places[:count].copy(), values[:count].copy()
         if self.mmu.loads_trap:
             values = yield from self.mmu.read(vcpu, places)

@@ -225,6 +225,7 @@ VM = np.dtype(
             ("nested_asid", "i8"),  # of the nested tables (EP4TA), shifted likewise
             ("cr3", "i8"),  # gpa of the root table (hpa where there is one dimension)
             ("levels", "i8"),  # that a walk goes through: 2 or 3 (PAE, see pdpte), 4, 5
+            ("largest", "i8"),  # level above which no entry maps a page: 3, or 2 where there are no pages of 1 GiB
             ("pdpte", "i8", (4,)),  # PAE with 2 levels: what the last load of CR3 read (SDM vol. 3A §5.4.1)
             ("switch", "i8"),  # agile paging: the bit of an entry (or of cr3) after which the walk goes on nested
             ("nested_root", "i8"),  # hpa: EPTP or nCR3
@@ -255,5 +256,7 @@ VM = np.dtype(
 
 
 def make_vm() -> np.ndarray:
-    """Return a VM's zeroed registers and counters, shape (1,)."""
-    return np.zeros(1, VM)
+    """Return a VM's zeroed registers and counters, shape (1,); it has pages of 1 GiB."""
+    vms = np.zeros(1, VM)
+    vms["largest"] = 3
+    return vms

@@ -102,13 +102,13 @@ def backing(memory, state, gpa):
 def reserved(state, entry, level):
     """Return whether a present guest entry has a bit that must be 0, or points to memory that the guest has not.
 
-    PS above level 3, address bits inside a large page (SDM vol. 3A §5.5.4); an address beyond the guest's memory is
-    taken to be beyond its MAXPHYADDR.
+    PS where there are no pages of that size, address bits inside a large page (SDM vol. 3A §5.5.4); an address beyond
+    the guest's memory is taken to be beyond its MAXPHYADDR.
     """
     gfn = (entry & FRAME) >> PAGE_SHIFT
     if level > 1 and entry & LARGE:
         size = 1 << (9 * (level - 1))
-        return level > 3 or (gfn & (size - 1)) >> 1 != 0 or (gfn & ~(size - 1)) + size > state.frames
+        return level > state.largest or (gfn & (size - 1)) >> 1 != 0 or (gfn & ~(size - 1)) + size > state.frames
     return gfn >= state.frames
 
 

@@ -37,6 +37,7 @@ SHADOW = np.dtype(
         [
             ("frames", "i8"),  # guest frames: those above do not exist
             ("levels", "i8"),
+            ("largest", "i8"),  # level above which no entry maps a page
             ("host_root", "i8"),  # hpa: the tables that back guest memory (gpa to hpa)
             ("host_levels", "i8"),
             ("hide", "i8"),

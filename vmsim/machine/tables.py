@@ -12,6 +12,7 @@ from vmsim.machine.memory import clear_frame, entry_at, read_word, write_word
 __all__ = [
     "BLOCKED",
     "MAPPED",
+    "NOWHERE",
     "UNBACKED",
     "host_address",
     "list_tables",
@@ -28,6 +29,7 @@ __all__ = [
 UNBACKED = -1
 MAPPED = -1
 BLOCKED = -2
+NOWHERE = -3
 
 
 @kernel
@@ -66,13 +68,15 @@ def missing_tables(memory, root, levels, leaf_level, nested_root, nested_levels,
     """Return how many tables must be made before `address` can be mapped at `leaf_level`; 0 if they are all there.
 
     MAPPED says that `address` is mapped already, at `leaf_level` or above; BLOCKED that a table of smaller pages
-    stands where the large page would go. Tables are entered by their gpa through the nested tables (by their hpa
-    where there are none).
+    stands where the large page would go; NOWHERE that an entry leads to a table that the nested tables do not have.
+    Tables are entered by their gpa through the nested tables (by their hpa where there are none).
     """
     level = levels
     table = root
     while True:
         table = host_address(memory, nested_root, nested_levels, table)
+        if table == UNBACKED:
+            return NOWHERE
         entry = read_word(memory, entry_at(table, address, level))
         if level == leaf_level:
             if entry == 0:
@@ -97,6 +101,8 @@ def map_page(memory, frames, root, levels, leaf_level, nested_root, nested_level
     while True:
         gpa = entry_at(table, address, level)
         hpa = host_address(memory, nested_root, nested_levels, gpa)
+        if hpa == UNBACKED:
+            return NOWHERE
         entry = read_word(memory, hpa)
         if level == leaf_level:
             break
@@ -247,14 +253,17 @@ def walk_entries(memory, root, levels, leaf_level, nested_root, nested_levels, a
     """List the entries that a kernel loads on its way down to `address`, one of each level.
 
     It ends at `leaf_level`, at an absent entry or at one that maps a large page. Fills `places` (gpas) and `values`,
-    int64[5] or more; returns how many.
+    int64[5] or more; returns how many; n below 0 says that the last of -n lies where the nested tables have nothing.
     """
     level = levels
     table = root
     count = 0
     while True:
         places[count] = entry_at(table, address, level)
-        values[count] = read_word(memory, host_address(memory, nested_root, nested_levels, places[count]))
+        hpa = host_address(memory, nested_root, nested_levels, places[count])
+        if hpa == UNBACKED:
+            return -1 - count
+        values[count] = read_word(memory, hpa)
         entry = values[count]
         count += 1
         if level == leaf_level or entry == 0 or entry & LARGE:
@@ -280,7 +289,8 @@ def scan_entries(
     Returns
     -------
     (address, count) : tuple of int
-        Where it stopped because there might be no room for another table (else `limit`), and how many were listed.
+        Where it stopped because there might be no room for another table (else `limit`), and how many were listed;
+        or UNBACKED and the gpa of an entry that lies where the nested tables have nothing.
     """
     count = 0
     while address < limit and count + 518 <= len(places):
@@ -289,6 +299,8 @@ def scan_entries(
         while True:
             place = entry_at(table, address, level)
             hpa = host_address(memory, nested_root, nested_levels, place)
+            if hpa == UNBACKED:
+                return UNBACKED, place
             entry = read_word(memory, hpa)
             if level == 1:
                 break
@@ -328,7 +340,7 @@ def list_tables(memory, root, levels, nested_root, nested_levels, limit, places,
     """List the tables below a root that translate addresses under `limit`, those of lower levels first.
 
     Fills `places` (gpa of the entry that points to each) and `tables` (its gpa), int64[n]; returns how many there
-    are, which may be more than were filled.
+    are, which may be more than were filled. What hangs below a table that the nested tables do not have is left out.
     """
     count = 0
     for wanted in range(1, levels):
@@ -338,7 +350,10 @@ def list_tables(memory, root, levels, nested_root, nested_levels, limit, places,
             table = root
             while True:
                 place = entry_at(table, address, level)
-                entry = read_word(memory, host_address(memory, nested_root, nested_levels, place))
+                hpa = host_address(memory, nested_root, nested_levels, place)
+                if hpa == UNBACKED:
+                    break
+                entry = read_word(memory, hpa)
                 if entry == 0 or entry & LARGE:
                     break
                 table = entry & FRAME

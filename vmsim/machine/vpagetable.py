@@ -33,6 +33,7 @@ WALK = np.dtype(
         [
             ("frames", "i8"),  # guest frames: those above do not exist
             ("levels", "i8"),
+            ("largest", "i8"),  # level above which no entry maps a page
             ("host_root", "i8"),  # hpa: the tables that back guest memory (gpa to hpa)
             ("host_levels", "i8"),
             ("code", "i8"),  # of the fault that the last walk met
@@ -44,11 +45,15 @@ WALK = np.dtype(
 )
 
 
-def make_walk(frames: int, levels: int) -> np.ndarray:
-    """Return what the kernels below need of a guest of so many frames, shape (1,)."""
+def make_walk(frames: int, levels: int, largest: int) -> np.ndarray:
+    """Return what the kernels below need of a guest of so many frames, shape (1,).
+
+    Its tables have so many levels, and entries above level `largest` map no pages.
+    """
     walk = np.zeros(1, WALK)
     walk["frames"] = frames
     walk["levels"] = levels
+    walk["largest"] = largest
     return walk
 
 

@@ -14,6 +14,7 @@ from vmsim.machine.formats import (
     ACCESSED,
     CODE_LOG_FULL,
     CODE_PRESENT,
+    CODE_RESERVED,
     CODE_SHADOW,
     CODE_USER,
     CODE_WALKING,
@@ -22,6 +23,8 @@ from vmsim.machine.formats import (
     FRAME,
     LARGE,
     PAGE_SHIFT,
+    PAT,
+    PDPTE_RESERVED,
     PRESENT,
     SIZE_SHIFT,
     USER,
@@ -35,10 +38,11 @@ from vmsim.machine.sets import MISS, fill, lookup
 
 __all__ = ["GUEST_FAULT", "NESTED_FAULT", "guest_walk", "nested_walk"]
 
-# What a walk returns in place of a translation; the cause is in vm.fault_gpa and vm.fault_code.
+# What a walk returns in place of a translation; the cause is in vm.fault_gpa and vm.fault_code. Bit 0 of each is clear,
+# so none is an entry that a walk goes by.
 GUEST_FAULT = -2
-NESTED_FAULT = -3
-_SWITCHED = -4  # and what a part of an agile walk does: the rest is nested
+NESTED_FAULT = -4
+_SWITCHED = -6  # and what a part of an agile walk does: the rest is nested
 
 _LOW = (1 << PAGE_SHIFT) - 1
 _RIGHTS = WRITE | USER
@@ -284,7 +288,16 @@ def _host(core, llc, vm, memory, gpa, write, guest):
 
 
 @leaf
-def _guest_fault(vm, gva, entry, write, shadow):
+def _reserved(vm, entry, level):
+    """Return whether an entry with LARGE has a bit that must be 0: LARGE itself, or one inside the page's address.
+
+    SDM vol. 3A §5.5.4 and tables 5-15 to 5-18; AMD APM vol. 2 §5.3.
+    """
+    return level > vm.largest or entry & FRAME & ((1 << (3 + 9 * level)) - 1) & ~PAT != 0
+
+
+@leaf
+def _guest_fault(vm, entry, write, shadow, reserved):
     """Note the page fault that the guest gets, or, of an entry in a `shadow` table, the monitor."""
     vm.fault_gpa = MISS
     vm.fault_code = (
@@ -292,6 +305,7 @@ def _guest_fault(vm, gva, entry, write, shadow):
         | (CODE_PRESENT if entry & PRESENT else 0)
         | (CODE_WRITE if write else 0)
         | (CODE_SHADOW if shadow else 0)
+        | (CODE_RESERVED if reserved and entry & PRESENT else 0)
     )
     return GUEST_FAULT
 
@@ -316,8 +330,14 @@ def _descend(core, llc, vm, memory, gva, need, level, table, nested):
         entry = _fetch(core, llc, vm, memory, plain, hpa, np.int64(PRESENT), level, level, np.int64(0))
         rights = table & entry
         if rights & need != need:
-            return level, table, hpa, _guest_fault(vm, gva, entry, need & WRITE, switch != 0 and not nested)
-        if level == 1 or entry & LARGE != 0:
+            reserved = level > 1 and entry & LARGE != 0 and _reserved(vm, entry, level)
+            fault = _guest_fault(vm, entry, need & WRITE, switch != 0 and not nested, reserved)
+            return level, table, hpa, fault
+        if level == 1:
+            return level, table, hpa, entry
+        if entry & LARGE != 0:
+            if _reserved(vm, entry, level):
+                entry = _guest_fault(vm, entry, need & WRITE, switch != 0 and not nested, True)
             return level, table, hpa, entry
         if entry & ACCESSED == 0:
             _mark(core, vm, memory, hpa, np.int64(ACCESSED))
@@ -365,8 +385,8 @@ def guest_walk(core, llc, vm, memory, gva, write):
             if level == 3:
                 hpa = entry_at(table & FRAME, gva, level)
                 entry = _fetch_kept(core, llc, vm, memory, hpa, np.int64(PRESENT), level, level, np.int64(0))
-            if entry & PRESENT == 0:
-                return _guest_fault(vm, gva, entry, write, False)
+            if entry & PRESENT == 0 or entry & PDPTE_RESERVED:
+                return _guest_fault(vm, entry, write, False, entry & PDPTE_RESERVED != 0)
             level = np.int64(2)  # a literal is a type of its own, and all that it is passed to compiled once more
             table = entry & FRAME
             if nested:

@@ -90,6 +90,7 @@ class Shadow(Account):
         self.deliver: Callable[[Vcpu, int, int], Process] | None = None  # to the guest's kernel: a page fault
         state, self.pages, self.links, self.gfns, self.stock = records
         state["levels"] = registers["levels"]
+        state["largest"] = registers["largest"]
         state["hide"] = _HIDE[spec.hide]
         state["sync"] = spec.ad == "read-sync"
         state["unsync"] = spec.trap == "unsync"

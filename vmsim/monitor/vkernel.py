@@ -79,7 +79,7 @@ class Vkernel(SoftwareMonitor):
         self.maps: dict[int, int] = {}  # gpa of the guest's root table: hpa of the map's
         self.work: Counter[str] = Counter(dict.fromkeys(("filled", "walked", "zapped", "made", "dropped"), 0))
         self.cr3 = 0  # the guest's
-        self._walk = make_walk(host_tables.pages, self.levels)
+        self._walk = make_walk(host_tables.pages, self.levels, int(registers["largest"][0]))
         self._frames = host_tables.host.frames
         self.ready: list[int] = []
         self._scratch = np.empty(6, np.int64), np.empty(TABLE_ROOM, np.int64)

@@ -113,6 +113,11 @@ class Scenario(Document):
         return {group.name: choose(self.cpu) for group in self.vm if group.mode == "auto" and group.count}
 
     @property
+    def pages_1g(self) -> bool:
+        """Whether a page table may map pages of 1 GiB: by CPUID 8000_0001 EDX[26], where the CPU's file gives it."""
+        return self.host.what_if or self.cpu.cpuid is None or features(self.cpu.cpuid).pages_1g
+
+    @property
     def quantum(self) -> int:
         """Time slice of a pCPU in cycles."""
         return self.host.quantum.cycles(self.cpu.frequency)
@@ -304,6 +309,7 @@ class Scenario(Document):
                 names = {"intel": "Intel", "amd": "AMD"}
                 text = f"{group.tags} is a tag of {names[owner]} CPUs, and {self.cpu.name} is not one"
                 yield Problem((*here, "tags"), f"{text}; host.what_if = true allows it anyway")
+            yield from self._page_problems(group, here)
             yield from self._dirty_log_problems(group, here)
             if group.mode == "agile" and not {"ept", "npt"} & {*self.cpu.modes}:
                 text = f"mode agile needs EPT or nested paging, which {self.cpu.name} has not; "
@@ -316,6 +322,22 @@ class Scenario(Document):
                 if levels not in (3, *self.cpu.levels):  # every x86-64 CPU has PAE, in legacy mode
                     text = f"{self.cpu.name} has no {levels}-level paging; host.what_if = true allows it anyway"
                     yield Problem((*here, key), text)
+
+    def _page_problems(self, group: VmGroup, here: KeyPath) -> Iterator[Problem]:
+        """Yield the pages of 1 GiB that a CPU does not have; without CPUID registers, its file is believed."""
+        has = features(self.cpu.cpuid) if self.cpu.cpuid else None
+        if has is None:
+            return
+        mode = self._mode_of(group)
+        by_ept = mode in ("ept", "paired") or (mode == "agile" and self.cpu.vendor == "intel")
+        there = {"guest_page": has.pages_1g} | (
+            {} if group.bare else {"host_page": has.ept_1g if by_ept else has.pages_1g}
+        )
+        for key, had in there.items():
+            if getattr(group, key) == "1G" and not had:
+                where = " in EPT" if key == "host_page" and by_ept else ""
+                text = f"{self.cpu.name} has no pages of 1G{where}; expected 4K or 2M"
+                yield Problem((*here, key), f"{text}. host.what_if = true allows it anyway")
 
     def _dirty_log_problems(self, group: VmGroup, here: KeyPath) -> Iterator[Problem]:
         """Yield what a CPU lacks for a method of dirty logging."""

@@ -148,7 +148,9 @@ class Host(Model):
         description="Share of the free memory that is in single pages when the VMs start, 0 to 1: of no use for blocks "
         "of two pages and more. The host's page cache has the pages in between.",
     )
-    what_if: Flag = Field(default=False, description="Allow paging modes and depths that the CPU does not have.")
+    what_if: Flag = Field(
+        default=False, description="Allow paging modes, depths and pages of 1G that the CPU does not have."
+    )
     pool: Pool = Field(default=Pool(), description="The page pool of every monitor.")
     watermarks: Watermarks = Field(default=Watermarks(), description="Free memory at which reclaim starts and stops.")
 
