@@ -296,15 +296,14 @@ class VirtualMachine:
         logged: dict[str, Any] = {}
         if spec.dirty_log.method != "none":
             logged = {"spec": spec.dirty_log, "flush": self.spaces.flush_nested}
+        flags = simulation.scenario.cpu.ept_ad or spec.dirty_log.method in ("ad-scan", "pml")  # they come with these
         npt = spec.mode == "npt" or (spec.mode == "agile" and simulation.scenario.cpu.vendor == "amd")
         tables = (LoggedTdp if logged else Tdp)(
             simulation.hardware.memory,
             make_vm() if spec.mode in ("shadow", "vkernel") else self.registers,
             simulation.host,
             self.pool,
-            NPT
-            if npt or spec.mode == "vkernel"
-            else EPT(ad_bits=simulation.scenario.cpu.ept_ad and spec.mode != "agile"),
+            NPT if npt or spec.mode == "vkernel" else EPT(ad_bits=flags and spec.mode != "agile"),
             owner=spec.index,
             pages=spec.pages,
             levels=spec.host_levels,

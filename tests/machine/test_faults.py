@@ -111,3 +111,44 @@ def test_a_reserved_bit_faults_whatever_the_rights_until_it_is_cleared(mode, lev
                 assert ours == theirs
                 assert ours[0] == "DONE"
             pair.check()
+
+
+@pytest.mark.parametrize("level", [1, 2, 4])
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_flag_is_not_set_in_a_guest_table_that_the_host_protects(level, warm):
+    """EPT without A/D: the walks read the tables, but where they set a flag of the guest's they write."""
+    world = make_world(3, "ept", 4, 4, [1], [1], 0.0)
+    gva = world.pages[0]
+    places = guest_entries(world, gva)
+    for place in places:
+        world.words[place] |= P | RW | US | A
+    above = world.words[places[4 - level - 1]] if level < 4 else world.cr3
+    gpa = above & 0xF_FFFF_FFFF_F000
+    *_, (_, leaf, entry) = descend(world.words, world.nested_root, 4, gpa)
+    world.words[leaf] = entry & ~RW
+    place = places[4 - level]
+    with Pair(world, GEOMETRIES["prefix"]) as pair:
+        for step in ("read", "mend"):
+            if warm or step == "mend":  # the paging-structure caches have the way to the table, and not its gpa
+                ours, theirs = pair.run(0, 0, [(gva, 1, 0)], 0, NEVER)
+                assert ours == theirs
+                assert ours[0] == "DONE"
+            pair.cores["l1_tlb0"]["tag"] = pair.cores["l2_tlb0"]["tag"] = -1
+            for each in pair.twin_cores[0].tlb:
+                for array in each.arrays:
+                    array.remove_if(lambda key: True)
+            if step == "mend":
+                break
+            world.words[place] &= ~A
+            pair.memory[place >> 3] = world.words[place]
+            ours, theirs = pair.run(0, 0, [(gva, 1, 0)], 0, NEVER)
+            assert ours == theirs
+            if warm and level > 1:  # the walk begins below
+                assert ours[0] == "DONE"
+                break
+            assert ours[0] == "VIOLATION"
+            assert ours[-2:] == (gpa, P | RW | 1 << 33)
+            assert not pair.memory[place >> 3] & A
+            world.words[leaf] = entry
+            pair.memory[leaf >> 3] = entry
+        pair.check()

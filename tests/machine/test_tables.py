@@ -353,3 +353,4 @@ def test_a_table_that_lies_nowhere_is_told_of_and_not_read() -> None:
         room = places, values, starts, sizes
         assert scan_entries(memory(), *way, *guest.nested, 0x7000, 0x9000, False, *room) == (UNBACKED, outside + 7 * 8)
         assert list_tables(memory(), *way, *guest.nested, 1 << 48, places, values) == 3
+        assert host_address(memory(), *guest.nested, 1 << 48 | 0x5000) == UNBACKED  # more than 4 levels translate

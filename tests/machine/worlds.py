@@ -15,6 +15,7 @@ from tests.oracle import vcpu as twin_vcpu
 from tests.oracle.tables import Frames, Words, build, descend, translate
 from vmsim.machine import formats, layout, tlb, vcpu
 from vmsim.machine.caches import Served
+from vmsim.machine.formats import SEALED
 from vmsim.machine.memory import physical_memory
 
 NESTED_ASIDS = 20  # the tags of what is kept by gpa are others than of what is kept by gva
@@ -185,7 +186,9 @@ def _read(name: str, tag: int, value: int) -> tuple[Any, Any]:
         return tag << 3, value
     if name == "ntlb":
         return (asid, key), _translation(value)._replace(user=True)
-    return (asid, key), twin_vcpu.Table(value & bits.ADDRESS, value & bits.RIGHTS, bool(value & bits.SWITCH))
+    return (asid, key), twin_vcpu.Table(
+        value & bits.ADDRESS, value & bits.RIGHTS, bool(value & bits.SWITCH), bool(value & SEALED)
+    )
 
 
 def contents(core: Any, name: str) -> list[list[tuple[Any, Any]]]:

@@ -46,11 +46,16 @@ class Translation(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table on the way: its hpa, the rights gathered above it, whether an agile walk switched before it."""
+    """A table on the way.
+
+    Its hpa, the rights gathered above it, whether an agile walk switched before it, whether the host lets nobody write
+    to it.
+    """
 
     hpa: int
     rights: int
     switched: bool = False
+    sealed: bool = False
 
 
 class PageFaultError(Exception):
@@ -73,6 +78,10 @@ class ViolationError(Exception):
         super().__init__(gpa, code)
         self.gpa = gpa
         self.code = code
+
+
+class AgainError(Exception):
+    """A flag is to be set in a table whose gpa the paging-structure caches do not tell: walk without them."""
 
 
 class Vcpu:
@@ -243,13 +252,14 @@ class Vcpu:
         self.count["walks"] += 1
         self.walk_cycles += core.geometry.walk_start
         writes_tables = self.format is not None and self.format.guest_walk_writes
+        gpa = None
         level, table = self._longest_prefix(core, GUEST, self.levels, gva)
         if table is None and self.agile:  # cr3 holds the shadow's root, or that of the guest's tables and SWITCH
             table = Table(self.cr3 & ADDRESS, RIGHTS, bool(self.cr3 & SWITCH))
         elif table is None and self.levels == 3:
-            level, table = 2, self._directory(core, gva, write, writes_tables)
+            level, (gpa, table) = 2, self._directory(core, gva, write, writes_tables)
         elif table is None:
-            table = Table(self._table(core, self.cr3, writes_tables, level), RIGHTS)
+            gpa, table = self.cr3, self._table(core, self.cr3, writes_tables, level)
         while True:
             hpa = table.hpa + 8 * index(gva, level)
             entry = self._fetch(core, hpa, level, 0)
@@ -263,9 +273,13 @@ class Vcpu:
             nested = self.format is not None and (table.switched or not self.agile)  # else a shadow or a native entry
             if level == 1 or entry & PS:
                 break
-            self._mark(core, hpa, entry, A)
-            there = self._table(core, entry & ADDRESS, writes_tables, level - 1) if nested else entry & ADDRESS
-            table = Table(there, rights, table.switched or (self.agile and bool(entry & SWITCH)))
+            self._mark_guest(core, hpa, entry, A, table, gpa)
+            switched = table.switched or (self.agile and bool(entry & SWITCH))
+            if nested:
+                gpa, table = entry & ADDRESS, self._table(core, entry & ADDRESS, writes_tables, level - 1)
+                table = table._replace(rights=rights, switched=switched)
+            else:
+                table = Table(entry & ADDRESS, rights, switched)
             self._keep_prefix(core, GUEST, level, gva, table)
             level -= 1
         target = (entry & ADDRESS) // span(level) * span(level) + gva % span(level) // 4096 * 4096
@@ -275,20 +289,28 @@ class Vcpu:
             here = Translation(
                 there.hpa, here.write and there.write, here.user, there.dirty, min(here.size, there.size)
             )
-        entry = self._mark(core, hpa, entry, A | (D if write else 0))
+        entry = self._mark_guest(core, hpa, entry, A | (D if write else 0), table, gpa)
         return here._replace(dirty=here.dirty and bool(entry & D))
 
-    def _directory(self, core: Core, gva: int, write: bool, writes_tables: bool) -> Table:
-        """Return the page directory by the PDPTE of `gva`, from a register or from memory."""
+    def _mark_guest(self, core: Core, hpa: int, entry: int, flags: int, table: Table, gpa: int | None) -> int:
+        """Set flags in an entry of the guest's, which is a write to its table (SDM vol. 3C §30.3.3.2)."""
+        if table.sealed and entry & flags != flags:
+            if gpa is None:
+                raise AgainError
+            raise ViolationError(gpa, P | 1 << 1 | 1 << 33)
+        return self._mark(core, hpa, entry, flags)
+
+    def _directory(self, core: Core, gva: int, write: bool, writes_tables: bool) -> tuple[int, Table]:
+        """Return the page directory by the PDPTE of `gva`, from a register or from memory, and its gpa."""
         if self.pdptes:
             entry = self.pdptes[gva >> 30]
         else:
-            entry = self._fetch(core, self._table(core, self.cr3, writes_tables, 3) + 8 * (gva >> 30), 3, 0)
+            entry = self._fetch(core, self._table(core, self.cr3, writes_tables, 3).hpa + 8 * (gva >> 30), 3, 0)
         if not entry & P:
             raise PageFaultError(write << 1 | US)
         if entry & PDPTE_RESERVED:  # from a register too, though loading it would have been the moment to complain
             raise PageFaultError(P | write << 1 | US | RSVD)
-        return Table(self._table(core, entry & ADDRESS, writes_tables, 2), RIGHTS)
+        return entry & ADDRESS, self._table(core, entry & ADDRESS, writes_tables, 2)
 
     def _reserved(self, entry: int, level: int) -> bool:
         """Whether a present entry maps a page of a size that there is not, or one that is not aligned."""
@@ -298,9 +320,12 @@ class Vcpu:
             return True
         return bool(entry & ADDRESS & (span(level) - 1) & ~PAT)
 
-    def _table(self, core: Core, address: int, write: bool, guest: int) -> int:
-        """Return the hpa of the guest table at `address`."""
-        return self._host(core, address, write, guest).hpa if self.format else address
+    def _table(self, core: Core, address: int, write: bool, guest: int) -> Table:
+        """Return the guest table at `address`."""
+        if not self.format:
+            return Table(address, RIGHTS)
+        there = self._host(core, address, write, guest)
+        return Table(there.hpa, RIGHTS, sealed=not there.write)
 
     # The access path
 
@@ -338,6 +363,10 @@ class Vcpu:
                 self.gpa, self.code = fault.gpa, fault.code
                 self._forget(core, gva)
                 return fault.reason, cursor, self._cycles() - before, gva
+            except AgainError:
+                self.gpa, self.code = -1, P | 1 << 1 | 1 << 33
+                self._forget(core, gva)
+                continue
             self.count["accesses"] += times
             self.count["writes"] += times if kind == 1 else 0
             self.count["compute_cycles"] += times * self.compute

@@ -28,6 +28,7 @@ __all__ = [
     "PAT",
     "PDPTE_RESERVED",
     "PRESENT",
+    "SEALED",
     "SIZE_SHIFT",
     "SWITCH",
     "USER",
@@ -48,6 +49,7 @@ ACCESSED = 1 << 5
 DIRTY = 1 << 6
 LARGE = 1 << 7  # PS: the entry maps a 2M (level 2) or 1G (level 3) page; the same bit in an EPT entry
 SWITCH = 1 << 11  # agile paging, in shadow entries: the table below is the guest's own (a bit that x86-64 ignores)
+SEALED = 1 << 10  # ours, of a table on the way of a walk, beside its address: the nested tables let nobody write to it
 FRAME = 0x000F_FFFF_FFFF_F000
 PAT = 1 << 12  # of an entry that maps a large page: the lowest bit of its address field, and no part of the address
 PDPTE_RESERVED = 0b1_1110_0110  # bits 8:5 and 2:1 of a PAE PDPTE (SDM vol. 3A table 5-8; AMD APM vol. 2 figure 5-10)

@@ -37,6 +37,8 @@ def host_address(memory, nested_root, nested_levels, gpa):
     """Return the hpa of `gpa` by the nested tables, or UNBACKED; with no nested level the two are the same."""
     level = nested_levels
     table = nested_root
+    if level and gpa >> (PAGE_SHIFT + 9 * level):  # beyond what the tables can translate
+        return UNBACKED
     while level:
         entry = read_word(memory, entry_at(table, gpa, level))
         if entry == 0:

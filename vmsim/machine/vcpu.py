@@ -18,7 +18,7 @@ from vmsim.machine.lookahead import look_ahead
 from vmsim.machine.sets import MISS, fill, lookup
 from vmsim.machine.silicon import core_of, llc_of, words_of
 from vmsim.machine.tlb import drop_page, fill_large, lookup_large, set_at, tag_of
-from vmsim.machine.walker import GUEST_FAULT, guest_walk
+from vmsim.machine.walker import AGAIN, GUEST_FAULT, guest_walk
 
 __all__ = ["Reason", "enter", "prepare", "run"]
 
@@ -39,7 +39,7 @@ WRITES = 1  # the kind of access that writes (workloads.Kind.WRITE)
 def _translate(core, words, llc, vm, memory, gva, write, translation, address, cursor, limit):
     """Return the translation of `gva` where the first probe, `translation`, did not do: from a TLB or by a walk.
 
-    Returns GUEST_FAULT or NESTED_FAULT where there is none. The access is number `cursor` of those at `address`.
+    Returns GUEST_FAULT, NESTED_FAULT or AGAIN where there is none. The access is number `cursor` of those at `address`.
     """
     need = WRITE | DIRTY if write else 0
     vpn = gva >> PAGE_SHIFT
@@ -122,6 +122,8 @@ def _run(core, llc, vms, memory, address, count, kind, cursor, limit, budget):
             left -= vm.walk_cycles + vm.counters[Count.L2_TLB_CYCLES]
             if translation < 0:
                 forget_faulting(words, core.units, asid, vm.nested_asid, gva, vm.fault_gpa, vm.fault_code)
+                if translation == AGAIN:
+                    continue
                 reason = np.int64(Reason.GUEST_FAULT if translation == GUEST_FAULT else Reason.VIOLATION)
                 break
         times = np.int64(count[place])

@@ -26,6 +26,7 @@ from vmsim.machine.formats import (
     PAT,
     PDPTE_RESERVED,
     PRESENT,
+    SEALED,
     SIZE_SHIFT,
     USER,
     WRITE,
@@ -36,13 +37,14 @@ from vmsim.machine.memory import entry_at, read_word, write_word
 from vmsim.machine.pwc import GUEST, NESTED, PwcStyle
 from vmsim.machine.sets import MISS, fill, lookup
 
-__all__ = ["GUEST_FAULT", "NESTED_FAULT", "guest_walk", "nested_walk"]
+__all__ = ["AGAIN", "GUEST_FAULT", "NESTED_FAULT", "guest_walk", "nested_walk"]
 
 # What a walk returns in place of a translation; the cause is in vm.fault_gpa and vm.fault_code. Bit 0 of each is clear,
 # so none is an entry that a walk goes by.
 GUEST_FAULT = -2
 NESTED_FAULT = -4
-_SWITCHED = -6  # and what a part of an agile walk does: the rest is nested
+AGAIN = -6  # the walk is to be made once more without the paging-structure caches, which do not tell enough
+_SWITCHED = -8  # and what a part of an agile walk does: the rest is nested
 
 _LOW = (1 << PAGE_SHIFT) - 1
 _RIGHTS = WRITE | USER
@@ -288,6 +290,23 @@ def _host(core, llc, vm, memory, gpa, write, guest):
 
 
 @leaf
+def _sealed(translation):
+    """Return SEALED where the host's translation of a table does not let it be written to."""
+    return (~translation & WRITE) * (SEALED // WRITE)
+
+
+@leaf
+def _sealed_fault(vm, gpa):
+    """Note that a flag is to be set in a table at `gpa` that nobody may write to: an EPT violation, as of a write.
+
+    SDM vol. 3C §30.3.3.2 and table 29-7, bit 8. MISS: the table came from a paging-structure cache.
+    """
+    vm.fault_gpa = gpa
+    vm.fault_code = CODE_PRESENT | CODE_WRITE | CODE_WALKING
+    return NESTED_FAULT if gpa != MISS else AGAIN
+
+
+@leaf
 def _reserved(vm, entry, level):
     """Return whether an entry with LARGE has a bit that must be 0: LARGE itself, or one inside the page's address.
 
@@ -311,17 +330,18 @@ def _guest_fault(vm, entry, write, shadow, reserved):
 
 
 @leaf
-def _descend(core, llc, vm, memory, gva, need, level, table, nested):
+def _descend(core, llc, vm, memory, gva, need, level, table, gpa, nested):
     """Go down the guest's tables, or, not `nested`, shadow or native ones, to the entry that maps a page.
 
     Returns
     -------
-    (level, table, hpa, entry) : tuple of int
-        The level reached; its table, with the rights gathered above it in the low bits; where in it the entry lies,
-        and the entry, or GUEST_FAULT or NESTED_FAULT. _SWITCHED: of an agile walk, which goes on nested.
+    (level, table, gpa, hpa, entry) : tuple of int
+        The level reached; its table, with the rights gathered above it in the low bits, and its gpa, or MISS; where in
+        it the entry lies, and the entry, or GUEST_FAULT, NESTED_FAULT, AGAIN. _SWITCHED: of an agile walk, which goes
+        on nested.
     """
     switch = vm.switch
-    low = _LOW & ~switch
+    low = _LOW & ~switch & ~SEALED
     mark = switch if nested else 0
     prefixes = core.pwc_style == PwcStyle.PREFIX
     plain = (len(core.pwc) == 0 or core.pwc_style != PwcStyle.ENTRY) and not vm.logging
@@ -332,28 +352,34 @@ def _descend(core, llc, vm, memory, gva, need, level, table, nested):
         if rights & need != need:
             reserved = level > 1 and entry & LARGE != 0 and _reserved(vm, entry, level)
             fault = _guest_fault(vm, entry, need & WRITE, switch != 0 and not nested, reserved)
-            return level, table, hpa, fault
+            return level, table, gpa, hpa, fault
         if level == 1:
-            return level, table, hpa, entry
+            return level, table, gpa, hpa, entry
         if entry & LARGE != 0:
             if _reserved(vm, entry, level):
                 entry = _guest_fault(vm, entry, need & WRITE, switch != 0 and not nested, True)
-            return level, table, hpa, entry
+            return level, table, gpa, hpa, entry
         if entry & ACCESSED == 0:
+            if table & SEALED:
+                return level, table, gpa, hpa, _sealed_fault(vm, gpa)
             _mark(core, vm, memory, hpa, np.int64(ACCESSED))
         table = entry & FRAME
         if nested:
-            table = _host(core, llc, vm, memory, table, vm.table_writes != 0, level - 1)
+            gpa = table
+            table = _host(core, llc, vm, memory, gpa, vm.table_writes != 0, level - 1)
             if table < 0:
-                return level, table, hpa, table
-        elif entry & switch:
-            mark = switch
-        table = (table & FRAME) | (rights & low) | mark
+                return level, table, gpa, hpa, table
+            rights = (rights & low) | _sealed(table)
+        else:
+            rights &= low
+            if entry & switch:
+                mark = switch
+        table = (table & FRAME) | rights | mark
         if prefixes:
             _keep(core.pde, core.pdpte, core.pml4e, core.pml5e, vm.asid, gva, level, table)
         level -= 1
         if not nested and mark != 0:
-            return level, table, hpa, np.int64(_SWITCHED)
+            return level, table, gpa, hpa, np.int64(_SWITCHED)
 
 
 @leaf
@@ -364,7 +390,7 @@ def guest_walk(core, llc, vm, memory, gva, write):
     -------
     int
         hpa of gva's 4 KiB frame | WRITE | USER | DIRTY | size code << SIZE_SHIFT, the size being the smaller of the
-        guest's page and the host's; or GUEST_FAULT or NESTED_FAULT.
+        guest's page and the host's; or GUEST_FAULT, NESTED_FAULT or AGAIN.
     """
     vm.counters[Count.WALKS] += 1
     vm.walk_cycles += core.walk_start
@@ -372,14 +398,17 @@ def guest_walk(core, llc, vm, memory, gva, write):
     nested = vm.nested_levels > 0
     level = vm.levels
     table = np.int64(MISS)
+    gpa = np.int64(MISS)
     if core.pwc_style == PwcStyle.PREFIX:
         level, table = _start(core.pde, core.pdpte, core.pml4e, core.pml5e, vm.pwc[GUEST], vm.asid, level, table, gva)
     if table == MISS:
-        table = vm.cr3
+        table = gpa = vm.cr3
+        sealed = np.int64(0)
         if nested and switch == 0 and level > 2:
-            table = _host(core, llc, vm, memory, table, vm.table_writes != 0, level)
+            table = _host(core, llc, vm, memory, gpa, vm.table_writes != 0, level)
             if table < 0:
                 return table
+            sealed = _sealed(table)
         if level < 4:  # PAE: the PDPTEs are in memory or, and the walk has two levels, in registers
             entry = vm.pdpte[gva >> 30]
             if level == 3:
@@ -388,22 +417,23 @@ def guest_walk(core, llc, vm, memory, gva, write):
             if entry & PRESENT == 0 or entry & PDPTE_RESERVED:
                 return _guest_fault(vm, entry, write, False, entry & PDPTE_RESERVED != 0)
             level = np.int64(2)  # a literal is a type of its own, and all that it is passed to compiled once more
-            table = entry & FRAME
+            table = gpa = entry & FRAME
             if nested:
-                table = _host(core, llc, vm, memory, table, vm.table_writes != 0, level)
+                table = _host(core, llc, vm, memory, gpa, vm.table_writes != 0, level)
                 if table < 0:
                     return table
-        table |= _LOW & ~switch
+                sealed = _sealed(table)
+        table = ((table | _LOW & ~switch) & ~SEALED) | sealed
     need = PRESENT | USER | (WRITE if write else 0)
     entry = np.int64(_SWITCHED)
     hpa = 0
     if not nested or switch & ~table:
         nested = np.bool_(False)
-        level, table, hpa, entry = _descend(core, llc, vm, memory, gva, need, level, table, nested)
+        level, table, gpa, hpa, entry = _descend(core, llc, vm, memory, gva, need, level, table, gpa, nested)
     if entry == _SWITCHED:
         nested = np.bool_(True)
-        level, table, hpa, entry = _descend(core, llc, vm, memory, gva, need, level, table, nested)
-    if entry in (GUEST_FAULT, NESTED_FAULT):
+        level, table, gpa, hpa, entry = _descend(core, llc, vm, memory, gva, need, level, table, gpa, nested)
+    if entry in (GUEST_FAULT, NESTED_FAULT, AGAIN):
         return entry
     if level == 1:
         remember(core, GUEST, vm.asid, gva, table)
@@ -420,6 +450,8 @@ def guest_walk(core, llc, vm, memory, gva, write):
         rights &= translation | ~WRITE
     marks = ACCESSED | (DIRTY if write else 0)
     if entry & marks != marks:
+        if nested and table & SEALED:
+            return _sealed_fault(vm, gpa)
         entry |= marks
         _mark(core, vm, memory, hpa, marks)
     return (translation & FRAME) | (rights & _RIGHTS) | (entry & host_dirty & DIRTY) | size << SIZE_SHIFT
