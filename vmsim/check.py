@@ -20,6 +20,7 @@ from vmsim.machine.memory import entry_at, read_word
 from vmsim.machine.tables import UNBACKED, host_address
 from vmsim.machine.tlb import ASID_SHIFT
 from vmsim.monitor.agile import Agile
+from vmsim.monitor.nx_split import NxSplitTdp
 from vmsim.monitor.paired_check import difference, frames_of_tables
 from vmsim.monitor.shadow import Shadow
 from vmsim.monitor.shadow_check import problems_of
@@ -133,7 +134,7 @@ class _Checker:
                 owned = int((frames["owner"] == vm.spec.index).sum())
                 known = reached_frames[vm.spec.index]
                 known += len(vm.pool.pages) if vm.pool else len(vm.frames.ready)
-                known += vm.monitor.frames_held if isinstance(vm.monitor, SoftwareMonitor) else 0
+                known += vm.monitor.frames_held if isinstance(vm.monitor, SoftwareMonitor | NxSplitTdp) else 0
                 known += sum(len(frames_of_tables(self.memory, root, *shape)) for root, _, *shape in vm.pairs)
                 if owned != known:
                     self.fail(f"conservation: {owned - known} frames of {vm.spec.name} are neither mapped nor free")

@@ -23,6 +23,7 @@ from vmsim.machine.vcpu import WRITES as _WRITE
 from vmsim.machine.vcpu import Reason
 from vmsim.monitor.agile import Agile
 from vmsim.monitor.dirty import LoggedTdp
+from vmsim.monitor.nx_split import NxSplitTdp
 from vmsim.monitor.shadow import Shadow
 from vmsim.monitor.software import SoftwareMonitor
 from vmsim.monitor.tdp import Tdp
@@ -196,7 +197,7 @@ class Vcpu:
         runs.expect(int(chunk.address[cursor]))
         while cursor < limit:
             if self.now >= self.alarm:
-                assert isinstance(monitor, Agile | LoggedTdp)
+                assert isinstance(monitor, Agile | LoggedTdp | NxSplitTdp)
                 yield from monitor.rang(self)
             budget = min(self._slice_end, self.alarm) - self.now
             if budget <= 0:

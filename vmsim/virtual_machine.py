@@ -23,6 +23,7 @@ from vmsim.machine.formats import EPT, NPT, PAGE_SHIFT
 from vmsim.machine.layout import Count, make_vm
 from vmsim.monitor.agile import Agile
 from vmsim.monitor.dirty import LoggedTdp
+from vmsim.monitor.nx_split import NxSplitTdp
 from vmsim.monitor.paired import Paired
 from vmsim.monitor.paired_process import PairedFrames, PairedMmu
 from vmsim.monitor.paired_space import limit_of
@@ -190,7 +191,7 @@ class VirtualMachine:
                 if self.monitor:
                     yield from self.monitor.create(self.vcpu)
                 yield from self.kernel.boot(self.vcpu)
-            if isinstance(self.monitor, Agile | LoggedTdp):
+            if isinstance(self.monitor, Agile | LoggedTdp | NxSplitTdp):
                 yield from self.monitor.begin(self.vcpu)
             warmup = self.simulation.scenario.warmup_accesses(self.stream.accesses)
             pauses = [warmup] if warmup else []
@@ -293,12 +294,15 @@ class VirtualMachine:
                 chunk=spec.fill_chunk,
             )
             return
-        logged: dict[str, Any] = {}
+        kind: type[Tdp] = Tdp
+        more: dict[str, Any] = {}
         if spec.dirty_log.method != "none":
-            logged = {"spec": spec.dirty_log, "flush": self.spaces.flush_nested}
+            kind, more = LoggedTdp, {"spec": spec.dirty_log, "flush": self.spaces.flush_nested}
+        elif spec.nx_split:
+            kind, more = NxSplitTdp, {"spec": spec.nx_split, "flush": self.spaces.flush_nested}
         flags = simulation.scenario.cpu.ept_ad or spec.dirty_log.method in ("ad-scan", "pml")  # they come with these
         npt = spec.mode == "npt" or (spec.mode == "agile" and simulation.scenario.cpu.vendor == "amd")
-        tables = (LoggedTdp if logged else Tdp)(
+        tables = kind(
             simulation.hardware.memory,
             make_vm() if spec.mode in ("shadow", "vkernel") else self.registers,
             simulation.host,
@@ -311,7 +315,7 @@ class VirtualMachine:
             costs=costs,
             chunk=spec.fill_chunk,
             reason="NPF" if npt else "EPT_VIOLATION",
-            **logged,
+            **more,
         )
         self.monitor = tables
         if spec.mode == "shadow":

@@ -185,7 +185,7 @@ def _read(name: str, tag: int, value: int) -> tuple[Any, Any]:
     if name == "pwc":
         return tag << 3, value
     if name == "ntlb":
-        return (asid, key), _translation(value)._replace(user=True)
+        return (asid, key), _translation(value)
     return (asid, key), twin_vcpu.Table(
         value & bits.ADDRESS, value & bits.RIGHTS, bool(value & bits.SWITCH), bool(value & SEALED)
     )
@@ -253,7 +253,7 @@ def make_world(
         if mode == "npt":
             rights = _flags(random, 1 - holes, bits.P | bits.US, bits.RW) | _flags(random, 0.5, 0, bits.A, bits.D)
         else:
-            rights = _flags(random, 1 - holes, bits.EPT_R | bits.EPT_X, bits.EPT_W)
+            rights = _flags(random, 1 - holes, bits.EPT_R, bits.EPT_W, bits.EPT_X)
             rights |= _flags(random, 0.5, 0, bits.EPT_A, bits.EPT_D) if mode == "ept-ad" else 0
         if table:
             rights |= bits.RW

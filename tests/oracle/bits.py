@@ -16,6 +16,7 @@ SWITCH = 1 << 11  # of a shadow entry: the switching bit of agile paging, in a b
 EPT_R, EPT_W, EPT_X, EPT_A, EPT_D = 1 << 0, 1 << 1, 1 << 2, 1 << 8, 1 << 9
 ADDRESS = ((1 << 52) - 1) & ~0xFFF
 RIGHTS = 0b111  # P, RW, US; or R, W, X
+READ, WRITE, FETCH = 0, 1, 2  # kinds of access
 
 
 class Format(NamedTuple):

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from tests.oracle.bits import (
     ADDRESS,
+    EPT_X,
+    FETCH,
     FORMATS,
     PAT,
     PDPTE_RESERVED,
@@ -21,6 +23,7 @@ from tests.oracle.bits import (
     RW,
     SWITCH,
     US,
+    WRITE,
     A,
     D,
     P,
@@ -36,7 +39,10 @@ RSVD = 1 << 3  # of a page fault's error code
 
 
 class Translation(NamedTuple):
-    """Where a 4 KiB page lies, what may be done to it, whether its dirty flags are set, and the size cached."""
+    """Where a 4 KiB page lies, what may be done to it, whether its dirty flags are set, and the size cached.
+
+    `user` is whether a program may fetch from it: every access is one's, so of a guest's page only EPT can forbid it.
+    """
 
     hpa: int
     write: bool
@@ -82,6 +88,11 @@ class ViolationError(Exception):
 
 class AgainError(Exception):
     """A flag is to be set in a table whose gpa the paging-structure caches do not tell: walk without them."""
+
+
+def suffices(found: Translation, kind: int) -> bool:
+    """Whether a translation that is cached does for an access."""
+    return found.write and found.dirty if kind == WRITE else found.user if kind == FETCH else True
 
 
 class Vcpu:
@@ -201,32 +212,33 @@ class Vcpu:
 
     # The nested dimension
 
-    def _host(self, core: Core, gpa: int, write: bool, guest: int) -> Translation:
+    def _host(self, core: Core, gpa: int, kind: int, guest: int) -> Translation:
         """Translate `gpa`, from the nested TLB where it has the page and, for a write, has it writable and dirty."""
         if core.ntlb is None:
-            return self._nested_walk(core, gpa, write, guest)
+            return self._nested_walk(core, gpa, kind, guest)
         gfn = gpa // 4096
         self.walk_cycles += core.geometry.ntlb_cycles
         found = core.ntlb.get(gfn, (self.asids[NESTED], gfn))
-        if found is not None and (not write or (found.write and found.dirty)):
+        if found is not None and suffices(found, kind):
             self.count["ntlb_hits"] += 1
             return found
         self.count["ntlb_misses"] += 1
         core.ntlb.drop(gfn, (self.asids[NESTED], gfn))
-        translation = self._nested_walk(core, gpa, write, guest)
+        translation = self._nested_walk(core, gpa, kind, guest)
         core.ntlb.put(gfn, (self.asids[NESTED], gfn), translation)
         return translation
 
-    def _nested_walk(self, core: Core, gpa: int, write: bool, guest: int) -> Translation:
+    def _nested_walk(self, core: Core, gpa: int, kind: int, guest: int) -> Translation:
         self.count["nested_walks"] += 1
-        form = self.format
-        needed = form.needed | (RW if write else 0)
+        form, write = self.format, kind == WRITE
+        needed = form.needed | (RW if write else 0) | (EPT_X if kind == FETCH else 0)
+        asked = write << 1 | (kind == FETCH) << 4 | (guest > 0) << 33
         top, table = self._longest_prefix(core, NESTED, self.nested_levels, gpa)
         table = table or Table(self.nested_root, RIGHTS)
         if top == self.nested_levels == 3:
             entry = self._fetch(core, table.hpa + 8 * index(gpa, 3), guest, 3)
             if not entry & P:
-                raise ViolationError(gpa, write << 1 | (guest > 0) << 33)
+                raise ViolationError(gpa, asked)
             top, table = 2, Table(entry & ADDRESS, RIGHTS)
         for level in range(top, 0, -1):
             hpa = table.hpa + 8 * index(gpa, level)
@@ -234,7 +246,7 @@ class Vcpu:
             rights = table.rights & entry & RIGHTS
             if needed & ~rights:
                 present = bool(entry & form.present)
-                raise ViolationError(gpa, present | write << 1 | (guest > 0) << 33)
+                raise ViolationError(gpa, present | asked)
             leaf = level == 1 or bool(entry & PS)
             entry = self._mark(core, hpa, entry, form.accessed | (form.dirty if leaf and write else 0))
             if leaf:
@@ -243,12 +255,15 @@ class Vcpu:
             self._keep_prefix(core, NESTED, level, gpa, table)
         base = (entry & ADDRESS) // span(level) * span(level)
         dirty = entry & form.dirty == form.dirty
-        return Translation(base + gpa % span(level) // 4096 * 4096, bool(rights & RW), True, dirty, level - 1)
+        return Translation(
+            base + gpa % span(level) // 4096 * 4096, bool(rights & RW), bool(rights & US), dirty, level - 1
+        )
 
     # The guest's dimension
 
-    def walk(self, core: Core, gva: int, write: bool) -> Translation:
+    def walk(self, core: Core, gva: int, kind: int) -> Translation:
         """Walk the guest's tables for `gva`: g entries, each after the nested walk for its table."""
+        write = kind == WRITE
         self.count["walks"] += 1
         self.walk_cycles += core.geometry.walk_start
         writes_tables = self.format is not None and self.format.guest_walk_writes
@@ -285,10 +300,9 @@ class Vcpu:
         target = (entry & ADDRESS) // span(level) * span(level) + gva % span(level) // 4096 * 4096
         here = Translation(target, bool(rights & RW), bool(rights & US), True, level - 1)
         if nested:
-            there = self._host(core, target, write, 0)
-            here = Translation(
-                there.hpa, here.write and there.write, here.user, there.dirty, min(here.size, there.size)
-            )
+            there = self._host(core, target, kind, 0)
+            write_too, fetch_too = here.write and there.write, here.user and there.user
+            here = Translation(there.hpa, write_too, fetch_too, there.dirty, min(here.size, there.size))
         entry = self._mark_guest(core, hpa, entry, A | (D if write else 0), table, gpa)
         return here._replace(dirty=here.dirty and bool(entry & D))
 
@@ -329,21 +343,21 @@ class Vcpu:
 
     # The access path
 
-    def translate(self, core: Core, gva: int, write: bool) -> Translation:
+    def translate(self, core: Core, gva: int, kind: int) -> Translation:
         level, found = core.translation(self.asids[GUEST], gva)
         if level != 1:
             self.count["l1_tlb_misses"] += 1
             self.count["l2_tlb_cycles"] += core.geometry.l2_tlb_cycles
-        if found is not None and (not write or (found.write and found.dirty)):
+        if found is not None and suffices(found, kind):
             if level == 2:
                 core.tlb[0].put((self.asids[GUEST], found.size, gva // span(found.size + 1)), found)
             return found
         if found is None:
             self.count["l2_tlb_misses"] += 1
-        else:  # a write to a page that is clean or read-only: the processor asks the tables
+        else:  # a write to a page that is clean or read-only, a fetch that it forbids: the processor asks the tables
             self.count["dirty_walks"] += 1
             core.drop_tlb(self.asids[GUEST], gva)
-        found = self.walk(core, gva, write)
+        found = self.walk(core, gva, kind)
         for each in core.tlb:
             each.put((self.asids[GUEST], found.size, gva // span(found.size + 1)), found)
         return found
@@ -358,7 +372,7 @@ class Vcpu:
             address, times, kind = runs[cursor]
             gva = address % reach(self.levels)
             try:
-                page = self.translate(core, gva, kind == 1)
+                page = self.translate(core, gva, kind)
             except (PageFaultError, ViolationError) as fault:
                 self.gpa, self.code = fault.gpa, fault.code
                 self._forget(core, gva)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 __all__ = [
     "ACCESSED",
+    "CODE_FETCH",
     "CODE_LOG_FULL",
     "CODE_PRESENT",
     "CODE_RESERVED",
@@ -21,6 +22,7 @@ __all__ = [
     "DIRTY",
     "ENTRIES",
     "EPT",
+    "EPT_EXECUTE",
     "FRAME",
     "LARGE",
     "NPT",
@@ -66,12 +68,14 @@ CODE_PRESENT = 1 << 0
 CODE_WRITE = 1 << 1
 CODE_USER = 1 << 2
 CODE_RESERVED = 1 << 3
+CODE_FETCH = 1 << 4
 CODE_WALKING = 1 << 33
 CODE_LOG_FULL = 1 << 61  # ours, in place of a fault: the page-modification log is full
 CODE_SHADOW = 1 << 62  # ours: an agile walk faulted before it switched, so the monitor's tables want mending
 
-# A translation as the TLBs and walkers pass it on: the hpa of the 4 KiB frame, WRITE, USER, DIRTY as above and the
-# page's size in two bits that an x86-64 entry leaves to software.
+# A translation as the TLBs and walkers pass it on: the hpa of the 4 KiB frame, WRITE, USER, DIRTY as above (USER is
+# EPT_EXECUTE's bit: all accesses are a program's, so it is missing only where EPT forbids to fetch) and the page's size
+# in two bits that an x86-64 entry leaves to software.
 SIZE_SHIFT = 9
 
 

@@ -12,13 +12,13 @@ from vmsim.jit import kernel, routine
 from vmsim.machine.caches import reference
 from vmsim.machine.calls import call, opaque, target_of
 from vmsim.machine.flush import forget_faulting
-from vmsim.machine.formats import DIRTY, FRAME, PAGE_SHIFT, SIZE_SHIFT, WRITE
+from vmsim.machine.formats import FRAME, PAGE_SHIFT, SIZE_SHIFT
 from vmsim.machine.layout import Count, Keyed
 from vmsim.machine.lookahead import look_ahead
 from vmsim.machine.sets import MISS, fill, lookup
 from vmsim.machine.silicon import core_of, llc_of, words_of
 from vmsim.machine.tlb import drop_page, fill_large, lookup_large, set_at, tag_of
-from vmsim.machine.walker import AGAIN, GUEST_FAULT, guest_walk
+from vmsim.machine.walker import AGAIN, GUEST_FAULT, guest_walk, needed_of
 
 __all__ = ["Reason", "enter", "prepare", "run"]
 
@@ -36,12 +36,12 @@ WRITES = 1  # the kind of access that writes (workloads.Kind.WRITE)
 
 
 @routine
-def _translate(core, words, llc, vm, memory, gva, write, translation, address, cursor, limit):
+def _translate(core, words, llc, vm, memory, gva, access, translation, address, cursor, limit):
     """Return the translation of `gva` where the first probe, `translation`, did not do: from a TLB or by a walk.
 
     Returns GUEST_FAULT, NESTED_FAULT or AGAIN where there is none. The access is number `cursor` of those at `address`.
     """
-    need = WRITE | DIRTY if write else 0
+    need = needed_of(access)
     vpn = gva >> PAGE_SHIFT
     tag = tag_of(vm.asid, gva, 0)
     units = core.units
@@ -62,10 +62,10 @@ def _translate(core, words, llc, vm, memory, gva, write, translation, address, c
         level = 2
         if translation == MISS:
             vm.counters[Count.L2_TLB_MISSES] += 1
-        else:  # it does not allow the write, or its page is not yet dirty: the processor walks again
+        else:  # it does not allow the access, or its page is not yet dirty: the processor walks again
             vm.counters[Count.DIRTY_WALKS] += 1
             drop_page(words, units, vm.asid, gva, size)
-        translation = guest_walk(core, llc, vm, memory, gva, write)
+        translation = guest_walk(core, llc, vm, memory, gva, access)
         look_ahead(core, llc, vm, memory, address, cursor, limit)
         if translation < 0:
             return translation
@@ -113,12 +113,12 @@ def _run(core, llc, vms, memory, address, count, kind, cursor, limit, budget):
     while cursor < limit:  # few variables live from turn to turn: they fit the registers
         place = np.uint64(cursor)
         gva = address[place] & mask
-        write = kind[place] == WRITES
+        access = np.int64(kind[place])
         vpn = gva >> PAGE_SHIFT
         translation = lookup(core.l1_tlb0[set_at(len(core.l1_tlb0), core.l1_fold, vpn)], asid | vpn << 2)
-        if translation < 0 or (write and translation & (WRITE | DIRTY) != WRITE | DIRTY):
+        if translation < 0 or (access and translation & needed_of(access) != needed_of(access)):
             left += vm.walk_cycles + vm.counters[Count.L2_TLB_CYCLES]
-            translation = _translate(core, words, llc, vm, memory, gva, write, translation, address, cursor, limit)
+            translation = _translate(core, words, llc, vm, memory, gva, access, translation, address, cursor, limit)
             left -= vm.walk_cycles + vm.counters[Count.L2_TLB_CYCLES]
             if translation < 0:
                 forget_faulting(words, core.units, asid, vm.nested_asid, gva, vm.fault_gpa, vm.fault_code)

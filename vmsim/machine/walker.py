@@ -12,6 +12,7 @@ from vmsim.jit import leaf, routine
 from vmsim.machine.caches import Served, reference, reference_called
 from vmsim.machine.formats import (
     ACCESSED,
+    CODE_FETCH,
     CODE_LOG_FULL,
     CODE_PRESENT,
     CODE_RESERVED,
@@ -37,7 +38,7 @@ from vmsim.machine.memory import entry_at, read_word, write_word
 from vmsim.machine.pwc import GUEST, NESTED, PwcStyle
 from vmsim.machine.sets import MISS, fill, lookup
 
-__all__ = ["AGAIN", "GUEST_FAULT", "NESTED_FAULT", "guest_walk", "nested_walk"]
+__all__ = ["AGAIN", "GUEST_FAULT", "NESTED_FAULT", "guest_walk", "needed_of", "nested_walk"]
 
 # What a walk returns in place of a translation; the cause is in vm.fault_gpa and vm.fault_code. Bit 0 of each is clear,
 # so none is an entry that a walk goes by.
@@ -184,19 +185,27 @@ def _frame_within(entry, address, level):
 
 
 @leaf
-def nested_walk(core, llc, vm, memory, gpa, write, guest):
+def _asked(access, guest):
+    """Return the error code's bits that tell what access was made, and whether by a walk."""
+    return (CODE_WRITE if access == 1 else 0) | (CODE_FETCH if access == 2 else 0) | (CODE_WALKING if guest else 0)
+
+
+@leaf
+def nested_walk(core, llc, vm, memory, gpa, access, guest):
     """Walk the nested tables for `gpa`, which the walk of guest level `guest` needs (0: the data page).
+
+    `access` is what it is needed for: to be read (0), written (1) or fetched from (2).
 
     Returns
     -------
     int
-        hpa of gpa's 4 KiB frame | WRITE | DIRTY | size code << SIZE_SHIFT, or NESTED_FAULT.
+        hpa of gpa's 4 KiB frame | WRITE | USER | DIRTY | size code << SIZE_SHIFT, or NESTED_FAULT.
     """
     vm.counters[Count.NESTED_WALKS] += 1
     level = vm.nested_levels
     if gpa >> (PAGE_SHIFT + 9 * level):  # beyond what the tables can translate
         vm.fault_gpa = gpa
-        vm.fault_code = (CODE_WRITE if write else 0) | (CODE_WALKING if guest else 0)
+        vm.fault_code = _asked(access, guest)
         return NESTED_FAULT
     table = vm.nested_root | _LOW
     present = vm.nested_present
@@ -216,12 +225,12 @@ def nested_walk(core, llc, vm, memory, gpa, write, guest):
             table,
             gpa,
         )
-    need = vm.nested_needed | (WRITE if write else 0)
+    need = vm.nested_needed | access << 1  # WRITE of 1, of 2 EPT_EXECUTE, and USER in NPT, which needs it anyway
     if level == 3 and vm.nested_levels == 3:  # PAE: a PDPTE has neither rights nor an accessed flag
         entry = _fetch_kept(core, llc, vm, memory, entry_at(table & FRAME, gpa, level), present, level, guest, level)
         if entry & present == 0:
             vm.fault_gpa = gpa
-            vm.fault_code = (CODE_WRITE if write else 0) | (CODE_WALKING if guest else 0)
+            vm.fault_code = _asked(access, guest)
             return NESTED_FAULT
         table = (entry & FRAME) | _LOW
         level = 2
@@ -231,12 +240,10 @@ def nested_walk(core, llc, vm, memory, gpa, write, guest):
         rights = table & entry
         if rights & need != need:
             vm.fault_gpa = gpa
-            vm.fault_code = (
-                (CODE_PRESENT if entry & present else 0) | (CODE_WRITE if write else 0) | (CODE_WALKING if guest else 0)
-            )
+            vm.fault_code = (CODE_PRESENT if entry & present else 0) | _asked(access, guest)
             return NESTED_FAULT
         found = level == 1 or entry & LARGE != 0
-        marks = accessed | (dirty if found and write else 0)
+        marks = accessed | (dirty if found and access == 1 else 0)
         if entry & marks != marks:
             if vm.pml and dirty & marks & ~entry and not _log_page(vm, gpa):
                 return NESTED_FAULT
@@ -259,12 +266,18 @@ def nested_walk(core, llc, vm, memory, gpa, write, guest):
         level -= 1
     if level == 1:
         remember(core, NESTED, vm.nested_asid, gpa, table)
-    flags = (rights & WRITE) | (DIRTY if entry & dirty == dirty else 0) | (level - 1) << SIZE_SHIFT
+    flags = (rights & _RIGHTS) | (DIRTY if entry & dirty == dirty else 0) | (level - 1) << SIZE_SHIFT
     return _frame_within(entry, gpa, level) | flags
 
 
+@leaf
+def needed_of(access):
+    """Return the bits of a translation without which it does not do for an access."""
+    return (WRITE | DIRTY) * (access & 1) | (USER if access == 2 else 0)
+
+
 @routine
-def _host(core, llc, vm, memory, gpa, write, guest):
+def _host(core, llc, vm, memory, gpa, access, guest):
     """Return the host's translation of `gpa` (as nested_walk does), from the nested TLB where it is there."""
     keeps = len(core.ntlb) > 0 and core.ntlb_entries != 0
     gfn = gpa >> PAGE_SHIFT
@@ -273,12 +286,13 @@ def _host(core, llc, vm, memory, gpa, write, guest):
     found = MISS
     if keeps:
         found = lookup(core.ntlb[index], tag)
-        usable = found != MISS and (not write or found & (WRITE | DIRTY) == WRITE | DIRTY)
+        need = needed_of(access)
+        usable = found != MISS and found & need == need
         vm.counters[Count.NTLB_HITS if usable else Count.NTLB_MISSES] += 1
         vm.walk_cycles += core.ntlb_cycles
         if usable:
             return found
-    translation = nested_walk(core, llc, vm, memory, gpa, write, guest)
+    translation = nested_walk(core, llc, vm, memory, gpa, access, guest)
     if keeps and translation >= 0:
         if found == MISS:
             fill(core.ntlb[index], tag, translation)
@@ -366,7 +380,7 @@ def _descend(core, llc, vm, memory, gva, need, level, table, gpa, nested):
         table = entry & FRAME
         if nested:
             gpa = table
-            table = _host(core, llc, vm, memory, gpa, vm.table_writes != 0, level - 1)
+            table = _host(core, llc, vm, memory, gpa, vm.table_writes, level - 1)
             if table < 0:
                 return level, table, gpa, hpa, table
             rights = (rights & low) | _sealed(table)
@@ -383,8 +397,10 @@ def _descend(core, llc, vm, memory, gva, need, level, table, gpa, nested):
 
 
 @leaf
-def guest_walk(core, llc, vm, memory, gva, write):
+def guest_walk(core, llc, vm, memory, gva, access):
     """Walk the guest's tables for `gva`, and the nested ones at each step where the VM has them.
+
+    `access` is to read (0), to write (1) or to fetch (2).
 
     Returns
     -------
@@ -394,6 +410,7 @@ def guest_walk(core, llc, vm, memory, gva, write):
     """
     vm.counters[Count.WALKS] += 1
     vm.walk_cycles += core.walk_start
+    write = access == 1
     switch = vm.switch
     nested = vm.nested_levels > 0
     level = vm.levels
@@ -405,7 +422,7 @@ def guest_walk(core, llc, vm, memory, gva, write):
         table = gpa = vm.cr3
         sealed = np.int64(0)
         if nested and switch == 0 and level > 2:
-            table = _host(core, llc, vm, memory, gpa, vm.table_writes != 0, level)
+            table = _host(core, llc, vm, memory, gpa, vm.table_writes, level)
             if table < 0:
                 return table
             sealed = _sealed(table)
@@ -419,7 +436,7 @@ def guest_walk(core, llc, vm, memory, gva, write):
             level = np.int64(2)  # a literal is a type of its own, and all that it is passed to compiled once more
             table = gpa = entry & FRAME
             if nested:
-                table = _host(core, llc, vm, memory, gpa, vm.table_writes != 0, level)
+                table = _host(core, llc, vm, memory, gpa, vm.table_writes, level)
                 if table < 0:
                     return table
                 sealed = _sealed(table)
@@ -442,12 +459,12 @@ def guest_walk(core, llc, vm, memory, gva, write):
     size = level - 1
     host_dirty = DIRTY
     if nested:
-        translation = _host(core, llc, vm, memory, translation, write, np.int64(0))
+        translation = _host(core, llc, vm, memory, translation, access, np.int64(0))
         if translation < 0:
             return translation
         size = min(size, (translation >> SIZE_SHIFT) & 3)
         host_dirty = translation & DIRTY
-        rights &= translation | ~WRITE
+        rights &= translation | ~_RIGHTS
     marks = ACCESSED | (DIRTY if write else 0)
     if entry & marks != marks:
         if nested and table & SEALED:

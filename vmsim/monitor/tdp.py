@@ -142,6 +142,7 @@ class Tdp:
         self._end = pages << PAGE_SHIFT
         self.levels = levels
         self.page_order = page_order
+        self.large_bits = form.page  # of an entry that maps a large page
         self.costs = costs
         self.chunk = chunk
         self.reason = reason
@@ -215,7 +216,7 @@ class Tdp:
                     reached,
                     whole,
                     self.form.table,
-                    self.form.page,
+                    self.large_bits if order else self.form.page,
                     tables,
                     page,
                 )
@@ -286,7 +287,8 @@ class Tdp:
         if order == 0:
             page = (self.pool.take(1) or (yield from self.take(vcpu, 1)))[0]  # a generator less, nearly always
         place = self.root, self.levels, order // 9 + 1, 0, 0, gpa & ~((1 << (PAGE_SHIFT + order)) - 1)
-        missing = map_page(self.memory, self.host.frames, *place, page, self.form.page)
+        bits = self.large_bits if order else self.form.page
+        missing = map_page(self.memory, self.host.frames, *place, page, bits)
         if missing > 0:
             tables = yield from self.take(vcpu, missing)
             map_pages(
@@ -296,7 +298,7 @@ class Tdp:
                 np.array([page]),
                 np.array(tables),
                 self.form.table,
-                self.form.page,
+                bits,
             )
         elif missing < 0:  # somebody backed it meanwhile
             self._return(page, order)

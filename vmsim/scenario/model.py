@@ -17,6 +17,7 @@ from vmsim.scenario.cpu import HARDWARE_MODES, Cpu, Mode
 from vmsim.scenario.cpu_files import apply_override, cpu_names, load_cpu
 from vmsim.scenario.cpuid import Choice, choose, features
 from vmsim.scenario.document import Document
+from vmsim.scenario.nx_split import NxSplitSpec
 from vmsim.scenario.problems import KeyPath, Problem, problems_of, raise_problems
 from vmsim.scenario.settings import apply_settings
 from vmsim.scenario.tables import Host, VmGroup, Warmup, warmup_accesses
@@ -28,7 +29,14 @@ from vmsim.units import PAGE, format_size
 __all__ = ["Scenario"]
 
 _LINUX_MIN_KB: Final = (128, 262144)
-_OF_MODES: Final = ("agile", "dirty_log", "paired", "shadow", "software_tlb")  # keys that mean something in some modes
+_OF_MODES: Final = (
+    "agile",
+    "dirty_log",
+    "nx_split",
+    "paired",
+    "shadow",
+    "software_tlb",
+)  # keys that mean something in some modes
 
 
 class Scenario(Document):
@@ -68,9 +76,11 @@ class Scenario(Document):
         """Return the scenario with every VM in `mode`.
 
         In native mode, `host_page` and `host_levels` go back to their defaults, and there as in mode vkernel `tags`:
-        they mean nothing there.
+        they mean nothing there. So does `nx_split` in all modes but ept.
         """
-        idle = {"native": ("host_page", "host_levels", "tags"), "vkernel": ("tags",)}.get(mode, ())
+        idle: tuple[str, ...] = {"native": ("host_page", "host_levels", "tags"), "vkernel": ("tags",)}.get(mode, ())
+        if mode != "ept":
+            idle += ("nx_split",)
         return self.replace(**{"vm.mode": mode}, **{f"vm.{key}": None for key in idle})
 
     def to_toml(self) -> str:
@@ -163,6 +173,7 @@ class Scenario(Document):
             {name: getattr(vm, name) for name in Vm.__slots__ if name not in ("index", "group", *_OF_MODES)}
             | ({"paired": dict(vm.paired)} if vm.mode == "paired" else {})
             | ({"dirty_log": vm.dirty_log} if vm.dirty_log.method != "none" else {})
+            | ({"nx_split": vm.nx_split} if vm.nx_split else {})
             | {"pool": dict(vm.pool), "workload": dict(vm.workload)}
             | ({"shadow": dict(vm.shadow), "software_tlb": vm.software_tlb} if vm.mode == "shadow" else {})
             | (self._of_agile(vm) if vm.mode == "agile" else {})
@@ -215,12 +226,18 @@ class Scenario(Document):
             agile=group.agile,
             software_tlb=group.software_tlb.entries,
             dirty_log=group.dirty_log.spec(self.cpu.frequency),
+            nx_split=self._nx_split_of(group),
             paired=group.paired,
             workload=group.workload,
         )
 
     def _mode_of(self, group: VmGroup) -> Mode:
         return choose(self.cpu).mode if group.mode == "auto" else group.mode
+
+    def _nx_split_of(self, group: VmGroup) -> NxSplitSpec | None:
+        if not group.nx_split:
+            return None
+        return NxSplitSpec(group.nx_recovery_period.cycles(self.cpu.frequency), group.nx_recovery_ratio)
 
     def _tags_of(self, group: VmGroup) -> Literal["none", "vpid", "asid"] | None:
         if group.bare or self._mode_of(group) == "vkernel":
@@ -299,7 +316,8 @@ class Scenario(Document):
                 text = f"{group.agile.interval} is less than one cycle of {self.cpu.name}"
                 yield Problem((*here, "agile", "interval"), text)
             if group.mode == "auto":
-                for problem in group.pae_problems(self._mode_of(group)):
+                mode = self._mode_of(group)
+                for problem in (*group.pae_problems(mode), *group.nx_problems(mode)):
                     yield Problem((*here, *problem.path), problem.text)
             if self.host.what_if:
                 continue

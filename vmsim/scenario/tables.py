@@ -200,6 +200,15 @@ class VmGroup(Model):
     )
     pool: PoolOverride | None = Field(default=None, description="What differs from host.pool.")
     dirty_log: DirtyLog = Field(default=DirtyLog(), description="How the host learns which pages are written to.")
+    nx_split: Flag = Field(
+        default=False, description="Large host pages are not executable, and split where code is fetched (mode ept)."
+    )
+    nx_recovery_period: DurationField = Field(
+        default=parse_duration("60s"),
+        description="How often some of the pages split so are put together again.",
+        json_schema_extra={"default": "60s"},
+    )
+    nx_recovery_ratio: int = Field(default=60, ge=0, description="Of those, one in so many at a time; 0: never.")
     shadow: ShadowTable = Field(default=ShadowTable(), description="How mode shadow keeps its tables.")
     agile: AgileSpec = Field(default=AgileSpec(), description="When mode agile moves tables.")
     software_tlb: SoftwareTlb = Field(default=SoftwareTlb(), description="The monitor's own TLB in mode shadow.")
@@ -229,6 +238,7 @@ class VmGroup(Model):
             yield Problem(("dirty_log", "method"), text)
         if self.mode != "auto":
             yield from self.pae_problems(self.mode)
+            yield from self.nx_problems(self.mode)
         if not self.dirty_log.every.amount:
             yield Problem(("dirty_log", "every"), "no time between two readings; expected more than 0")
         if isinstance(self.workload, Generator):
@@ -253,6 +263,20 @@ class VmGroup(Model):
             if self.memory > 1 << 32:
                 text = f"nested PAE tables (host_levels = 3) reach 4GiB, and memory is {format_size(self.memory)}"
                 yield Problem(("memory",), text)
+
+    def nx_problems(self, mode: Mode) -> Iterator[Problem]:
+        """Yield why large pages cannot be split for fetches in `mode`, which the CPU chooses where it is auto."""
+        if not self.nx_split:
+            return
+        if mode != "ept":
+            yield Problem(("nx_split",), f"only EPT's large pages are kept from execution, and mode {mode} has none")
+        elif self.host_page != "2M":
+            why = "there is no large page to split" if self.host_page == "4K" else "pages of 1G are not split so here"
+            yield Problem(("nx_split",), f"{why} with host_page = {self.host_page!r}; expected 2M")
+        if self.dirty_log.method != "none":
+            yield Problem(("nx_split",), "a dirty log splits large pages for itself; choose one of both")
+        if not self.nx_recovery_period.amount:
+            yield Problem(("nx_recovery_period",), "no time between two recoveries; expected more than 0")
 
     def _page_problems(self) -> Iterator[Problem]:
         if self.mode == "vkernel" and self.tags is not None:

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from vmsim.scenario.agile import AgileSpec
 from vmsim.scenario.cpu import Mode
 from vmsim.scenario.dirty_log import DirtyLogSpec
+from vmsim.scenario.nx_split import NxSplitSpec
 from vmsim.scenario.paired import Paired, bare
 from vmsim.scenario.shadow import ShadowSpec
 from vmsim.scenario.tables import Pool
@@ -57,6 +58,8 @@ class Vm:
         Entries of its monitor's own TLB.
     dirty_log : DirtyLogSpec
         How it is learnt which pages are written to.
+    nx_split : NxSplitSpec or None
+        When large pages that were split for a fetch are recovered; None: they are executable.
     paired : Paired
         How the tables of mode paired lie in memory.
     """
@@ -80,6 +83,7 @@ class Vm:
     agile: AgileSpec
     software_tlb: int
     dirty_log: DirtyLogSpec
+    nx_split: NxSplitSpec | None
     paired: Paired
     workload: Workload
 
