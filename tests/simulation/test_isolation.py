@@ -25,10 +25,12 @@ from vmsim.machine.vcpu import Reason
 from vmsim.machine.vcpu import run as run_core
 from vmsim.monitor.agile import Agile
 from vmsim.monitor.dirty import LoggedTdp
+from vmsim.monitor.nx_split import NxSplitTdp
 from vmsim.monitor.software import SoftwareMonitor
 from vmsim.monitor.tdp import NoMemoryThereError, Tdp
 from vmsim.record.outcome import Ending
 from vmsim.simulation import Simulation
+from vmsim.workloads import Kind
 
 MIB = 1 << 20
 NESTED: list[dict[str, Any]] = [
@@ -40,6 +42,7 @@ NESTED: list[dict[str, Any]] = [
     {"mode": "paired", "paired": {"layout": "separate"}},
     {"mode": "agile", "agile": {"threshold": 1}},
     {"mode": "agile", "agile": {"threshold": 2, "back": "all"}, "host_page": "2M", "guest_levels": 5},
+    {"mode": "ept", "nx_split": True, "nx_recovery_ratio": 2, "host_page": "2M"},
     {"mode": "ept", "dirty_log": {"method": "write-protect"}},
     {"mode": "ept", "dirty_log": {"method": "pml"}, "host_page": "2M"},
     {"mode": "npt", "dirty_log": {"method": "ad-scan", "split": "eager"}, "host_page": "2M", "guest_levels": 5},
@@ -76,7 +79,7 @@ class Prisoner:
         self.faults = 0
         if isinstance(self.vm.monitor, SoftwareMonitor):
             self.vm.monitor.deliver = self._deliver
-        if isinstance(self.vm.monitor, Agile | LoggedTdp):
+        if isinstance(self.vm.monitor, Agile | LoggedTdp | NxSplitTdp):
             self.drive(self.vm.monitor.begin(self.vm.vcpu))
         self.seen = self.contents()
         self.store(*((TABLES[n] << 12, TABLES[n + 1] << 12 | P | RW | US) for n in range(self.levels - 1)))
@@ -106,7 +109,7 @@ class Prisoner:
     def ring(self) -> None:
         """Have the monitor do what it does now and then; a page whose contents are others now was found written to."""
         monitor = self.vm.monitor
-        if isinstance(monitor, Agile):
+        if isinstance(monitor, Agile | NxSplitTdp):
             self.drive(monitor.rang(self.vm.vcpu))
         if isinstance(monitor, LoggedTdp):
             monitor.ever[:] = False
@@ -123,8 +126,9 @@ class Prisoner:
         return memory.reshape(-1, 512)[frames]
 
     def access(self, gva: int, write: bool) -> bool:
-        """Make an access as far as it goes; return whether it was made."""
-        stream = np.array([gva], np.int64), np.array([1], np.int32), np.array([write], np.uint8)
+        """Make an access as far as it goes, a fetch of odd pages; return whether it was made."""
+        kind = Kind.WRITE if write else Kind.FETCH if gva & PAGE else Kind.READ
+        stream = np.array([gva], np.int64), np.array([1], np.int32), np.array([kind], np.uint8)
         hardware, monitor, vcpu = self.hardware, self.vm.monitor, self.vm.vcpu
         for _ in range(40):
             reason, _, _, _, gpa, code = run_core(
@@ -147,7 +151,9 @@ class Prisoner:
                 with pytest.raises(NoMemoryThereError):
                     self.drive(monitor.violation(vcpu, gpa, code))
                 return False
-            assert isinstance(monitor, Agile | LoggedTdp)  # else nothing is wrong: all its memory is backed
+            assert isinstance(
+                monitor, Agile | LoggedTdp | NxSplitTdp
+            )  # else nothing is wrong: all its memory is backed
             self.drive(monitor.violation(vcpu, gpa, code))
         raise AssertionError("the access never ends")
 
