@@ -55,7 +55,9 @@ def look(simulation: Simulation) -> dict[int, int | str]:
         elif entry:
             small = memory[(entry & ADDRESS) >> 3 :][:512]
             assert (small[small != 0] & EPT_X).all()
-            block = simulation.vms[0].monitor.blocks.get(region)
+            monitor = simulation.vms[0].monitor
+            assert isinstance(monitor, NxSplitTdp)
+            block = monitor.blocks.get(region)
             if block is not None:  # each where it was in the large page
                 assert np.array_equal((small[small != 0] & ADDRESS) >> 12, block + np.flatnonzero(small))
             mapped[region] = int((small != 0).sum())

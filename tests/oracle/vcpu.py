@@ -357,7 +357,12 @@ class Vcpu:
         else:  # a write to a page that is clean or read-only, a fetch that it forbids: the processor asks the tables
             self.count["dirty_walks"] += 1
             core.drop_tlb(self.asids[GUEST], gva)
-        found = self.walk(core, gva, kind)
+        try:
+            found = self.walk(core, gva, kind)
+        except AgainError:
+            self.gpa, self.code = -1, P | 1 << 1 | 1 << 33
+            self._forget(core, gva)
+            found = self.walk(core, gva, kind)
         for each in core.tlb:
             each.put((self.asids[GUEST], found.size, gva // span(found.size + 1)), found)
         return found
@@ -377,10 +382,6 @@ class Vcpu:
                 self.gpa, self.code = fault.gpa, fault.code
                 self._forget(core, gva)
                 return fault.reason, cursor, self._cycles() - before, gva
-            except AgainError:
-                self.gpa, self.code = -1, P | 1 << 1 | 1 << 33
-                self._forget(core, gva)
-                continue
             self.count["accesses"] += times
             self.count["writes"] += times if kind == 1 else 0
             self.count["compute_cycles"] += times * self.compute

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.jit import kernel, routine
+from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.caches import reference
 from vmsim.machine.calls import call, opaque, target_of
 from vmsim.machine.flush import forget_faulting
-from vmsim.machine.formats import FRAME, PAGE_SHIFT, SIZE_SHIFT
+from vmsim.machine.formats import DIRTY, FRAME, PAGE_SHIFT, SIZE_SHIFT, USER, WRITE
 from vmsim.machine.layout import Count, Keyed
 from vmsim.machine.lookahead import look_ahead
 from vmsim.machine.sets import MISS, fill, lookup
@@ -35,11 +35,19 @@ class Reason(IntEnum):
 WRITES = 1  # the kind of access that writes (workloads.Kind.WRITE)
 
 
+@leaf
+def _lacks(translation, access):
+    """Return whether a translation does not do for a write or a fetch: `needed_of`, where most are writes."""
+    if access == WRITES:
+        return translation & (WRITE | DIRTY) != WRITE | DIRTY
+    return translation & USER == 0
+
+
 @routine
 def _translate(core, words, llc, vm, memory, gva, access, translation, address, cursor, limit):
     """Return the translation of `gva` where the first probe, `translation`, did not do: from a TLB or by a walk.
 
-    Returns GUEST_FAULT, NESTED_FAULT or AGAIN where there is none. The access is number `cursor` of those at `address`.
+    Returns GUEST_FAULT or NESTED_FAULT where there is none. The access is number `cursor` of those at `address`.
     """
     need = needed_of(access)
     vpn = gva >> PAGE_SHIFT
@@ -65,7 +73,11 @@ def _translate(core, words, llc, vm, memory, gva, access, translation, address, 
         else:  # it does not allow the access, or its page is not yet dirty: the processor walks again
             vm.counters[Count.DIRTY_WALKS] += 1
             drop_page(words, units, vm.asid, gva, size)
-        translation = guest_walk(core, llc, vm, memory, gva, access)
+        while True:
+            translation = guest_walk(core, llc, vm, memory, gva, access)
+            if translation != AGAIN:
+                break
+            forget_faulting(words, units, vm.asid, vm.nested_asid, gva, vm.fault_gpa, vm.fault_code)
         look_ahead(core, llc, vm, memory, address, cursor, limit)
         if translation < 0:
             return translation
@@ -113,17 +125,17 @@ def _run(core, llc, vms, memory, address, count, kind, cursor, limit, budget):
     while cursor < limit:  # few variables live from turn to turn: they fit the registers
         place = np.uint64(cursor)
         gva = address[place] & mask
-        access = np.int64(kind[place])
+        access = kind[place]
         vpn = gva >> PAGE_SHIFT
         translation = lookup(core.l1_tlb0[set_at(len(core.l1_tlb0), core.l1_fold, vpn)], asid | vpn << 2)
-        if translation < 0 or (access and translation & needed_of(access) != needed_of(access)):
+        if translation < 0 or (access and _lacks(translation, access)):
             left += vm.walk_cycles + vm.counters[Count.L2_TLB_CYCLES]
-            translation = _translate(core, words, llc, vm, memory, gva, access, translation, address, cursor, limit)
+            translation = _translate(
+                core, words, llc, vm, memory, gva, np.int64(access), translation, address, cursor, limit
+            )
             left -= vm.walk_cycles + vm.counters[Count.L2_TLB_CYCLES]
             if translation < 0:
                 forget_faulting(words, core.units, asid, vm.nested_asid, gva, vm.fault_gpa, vm.fault_code)
-                if translation == AGAIN:
-                    continue
                 reason = np.int64(Reason.GUEST_FAULT if translation == GUEST_FAULT else Reason.VIOLATION)
                 break
         times = np.int64(count[place])
