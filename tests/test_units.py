@@ -68,18 +68,18 @@ def test_a_size_prints_in_the_largest_unit_that_divides_it(size: int) -> None:
 
 def test_page_sizes_agree_with_their_orders() -> None:
     assert PAGE == 1 << PAGE_SHIFT == 4096
-    assert dict(PAGE_ORDER) == {"4K": 0, "2M": 9, "1G": 18}
-    assert dict(PAGE_BYTES) == {"4K": 2**12, "2M": 2**21, "1G": 2**30}
+    assert dict(PAGE_ORDER) == {"4K": 0, "2M": 9, "4M": 10, "1G": 18}
+    assert dict(PAGE_BYTES) == {"4K": 2**12, "2M": 2**21, "4M": 2**22, "1G": 2**30}
 
 
-@pytest.mark.parametrize(("text", "page"), [("4K", "4K"), ("2MiB", "2M"), (2**30, "1G"), ("1G", "1G")])
+@pytest.mark.parametrize(("text", "page"), [("4K", "4K"), ("2MiB", "2M"), ("4MiB", "4M"), (2**30, "1G")])
 def test_a_page_size_has_one_name(text: object, page: str) -> None:
     assert parse_page_size(text) == page
 
 
 @pytest.mark.parametrize("text", ["8K", "4k", "", 0, True, None, "2MB", [], {}])
 def test_other_page_sizes_are_refused(text: object) -> None:
-    with pytest.raises(InputError, match=r'is not a page size; write "4K", "2M" or "1G"'):
+    with pytest.raises(InputError, match=r'is not a page size; write "4K", "2M", "1G", or "4M"'):
         parse_page_size(text)
 
 

@@ -93,9 +93,8 @@ def modes_of(scenario: Scenario) -> tuple[Mode, ...]:
     The modes in software are for every CPU, but that paired tables need EPT, and agile paging either of the two.
     """
     modes = MODES if scenario.host.what_if else _allowed(scenario)
-    return tuple(
-        mode for mode in modes if mode == "native" or not any(any(group.pae_problems(mode)) for group in scenario.vm)
-    )
+    memory = scenario.host.memory
+    return tuple(mode for mode in modes if not any(any(group.level_problems(mode, memory)) for group in scenario.vm))
 
 
 def _allowed(scenario: Scenario) -> tuple[Mode, ...]:

@@ -16,7 +16,7 @@ from vmsim.check_guest import check_guest, gather_all
 from vmsim.jit import kernel
 from vmsim.machine.buddy import MAX_ORDER, NO_FRAME, State
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, SWITCH
-from vmsim.machine.memory import entry_at, read_word
+from vmsim.machine.memory import entry_at, read_entry, read_word, width_of
 from vmsim.machine.tables import UNBACKED, host_address
 from vmsim.machine.tlb import ASID_SHIFT
 from vmsim.monitor.agile import Agile
@@ -46,15 +46,16 @@ def _resolve(memory, root, levels, nested_root, nested_levels, gva):  # type: ig
     """Return the hpa of `gva` by plain look-ups, host(guest(gva)), or UNBACKED."""
     level = levels
     table = root
+    width = width_of(levels)
     while True:
-        hpa = host_address(memory, nested_root, nested_levels, entry_at(table, gva, level))
+        hpa = host_address(memory, nested_root, nested_levels, entry_at(table, gva, level, width))
         if hpa == UNBACKED:
             return UNBACKED
-        entry = read_word(memory, hpa)
+        entry = read_entry(memory, hpa, width)
         if entry & PRESENT == 0:
             return UNBACKED
         if level == 1 or entry & LARGE:
-            offset = (1 << (3 + 9 * level)) - 1
+            offset = (1 << (PAGE_SHIFT - width + width * level)) - 1
             return host_address(memory, nested_root, nested_levels, (entry & FRAME & ~offset) | (gva & offset))
         table = entry & FRAME
         level -= 1
@@ -110,7 +111,7 @@ class _Checker:
             if (levels_below < (-1 if levels == 3 else -2)).any():  # an EPT misconfiguration, a reserved bit in NPT
                 self.fail(f"isolation: an entry of {vm.spec.name} maps a page of a size that there is not")
             of_tables = targets[levels_below > 0]
-            of_pages = self._frames_of_pages(targets, levels_below)
+            of_pages = self._frames_of_pages(targets, width_of(levels) * -levels_below)
             for reached, state in ((of_tables, State.TABLE), (of_pages, State.GUEST)):
                 foreign = frames[reached]["owner"] != vm.spec.index
                 if foreign.any():
@@ -146,12 +147,11 @@ class _Checker:
                 if unlike := difference(self.memory, *pair):
                     self.fail(f"pairs: {unlike}, in {vm.spec.name}")
 
-    def _frames_of_pages(self, targets: NDArray[np.int64], levels_below: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return every frame of the pages among the entries, those of large pages written out."""
-        orders = -9 * levels_below
+    def _frames_of_pages(self, targets: NDArray[np.int64], orders: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return every frame of the pages among the entries (order >= 0), those of large pages written out."""
         parts = [
-            (targets[(levels_below <= 0) & (orders == order)][:, None] + np.arange(1 << order)).ravel()
-            for order in (0, 9, 18)
+            (targets[orders == order][:, None] + np.arange(1 << order)).ravel()
+            for order in np.unique(np.append(orders[orders >= 0], 0)).tolist()
         ]
         return np.concatenate(parts)
 
@@ -171,17 +171,18 @@ class _Checker:
             for vm, tag, value in self._held(core["ntlb"], by_gpa, "ntlb"):
                 if host_address(self.memory, *self._nested(vm), tag << PAGE_SHIFT) != value & FRAME:
                     self.fail(f"coherence: the nested TLB gives {vm.spec.name} another frame for gfn {tag:#x}")
-            for name, shift in (("pde", 21), ("pdpte", 30), ("pml4e", 39), ("pml5e", 48)):
-                level = (shift - 3) // 9 - 1
+            for level, name in enumerate(("pde", "pdpte", "pml4e", "pml5e"), start=1):  # of the table that it points to
                 for vm, tag, value in self._held(core[name], by_gva, name):
                     cr3, levels = int(vm.registers["cr3"][0]), vm.spec.guest_levels
-                    if self._table(vm, cr3, levels, level, tag << shift) != value & FRAME:
-                        self.fail(f"coherence: {name} gives {vm.spec.name} another table for {tag << shift:#x}")
+                    start = tag << PAGE_SHIFT + width_of(levels) * level
+                    if self._table(vm, cr3, levels, level, start) != value & FRAME:
+                        self.fail(f"coherence: {name} gives {vm.spec.name} another table for {start:#x}")
                 nested = f"nested_{name}"
                 for vm, tag, value in self._held(core[nested], by_gpa, nested):
                     root, levels = self._nested(vm)
-                    if self._table(None, root, levels, level, tag << shift) != value & FRAME:
-                        self.fail(f"coherence: {nested} gives {vm.spec.name} another table for {tag << shift:#x}")
+                    start = tag << PAGE_SHIFT + width_of(levels) * level
+                    if self._table(None, root, levels, level, start) != value & FRAME:
+                        self.fail(f"coherence: {nested} gives {vm.spec.name} another table for {start:#x}")
 
     def _holders(self, core: int, living: dict[int, VirtualMachine]) -> Holders:
         """Return by asid who could hit entries of a gva on a core; None: nobody, or a space whose tables are not up."""
@@ -238,11 +239,12 @@ class _Checker:
         nested = self._nested(vm) if vm and not isinstance(vm.monitor, SoftwareMonitor) else (0, 0)
         if vm and isinstance(vm.monitor, Agile):
             return self._agile_table(vm, table, level, wanted, address)
+        width = width_of(level)  # a root's
         while level > wanted:
-            place = int(host_address(self.memory, *nested, int(entry_at(table, address, level))))
+            place = int(host_address(self.memory, *nested, int(entry_at(table, address, level, width))))
             if place == UNBACKED:
                 return UNBACKED
-            table = int(read_word(self.memory, place)) & FRAME
+            table = int(read_entry(self.memory, place, width)) & FRAME
             level -= 1
         return int(host_address(self.memory, *nested, table))
 

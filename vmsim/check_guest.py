@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vmsim.jit import kernel
 from vmsim.machine.buddy import State
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, WRITE
-from vmsim.machine.memory import read_word
+from vmsim.machine.memory import read_entry, width_of
 from vmsim.machine.tables import UNBACKED, host_address
 
 if TYPE_CHECKING:
@@ -27,22 +27,23 @@ def gather(memory, root, levels, nested_root, nested_levels, index, table, colum
     """List the entries of a tree of tables that lie where nested tables say, or where they point (0, 0).
 
     Fills the rows of `columns`, int64[4, n]: the place of each entry, its value, the frame it points to, and the level
-    of the table there (0, -1, -2 for pages of 4K, 2M, 1G). Returns how many there are; no more than n are filled.
+    of the table there (0, -1, -2 for pages of 4K, 2M (4M), 1G). Returns how many there are; no more than n are filled.
     `index` and `table` are scratch, int64[6] each.
     """
     count = 0
+    width = width_of(levels)
     index[:] = 0
     level = levels
     table[level] = root
     while level <= levels:
-        if index[level] == 512:
+        if index[level] == 1 << width:
             index[level] = 0
             level += 1
             continue
-        place = table[level] + (index[level] << 3)
+        place = table[level] + (index[level] << (PAGE_SHIFT - width))
         index[level] += 1
         hpa = host_address(memory, nested_root, nested_levels, place)
-        entry = read_word(memory, hpa) if hpa != UNBACKED else 0
+        entry = read_entry(memory, hpa, width) if hpa != UNBACKED else 0
         if entry == 0:
             continue
         page = level == 1 or entry & LARGE != 0
@@ -86,10 +87,10 @@ def check_guest(vm: VirtualMachine, memory: Column, fail: Callable[[str], None])
     if len(np.unique(tables)) < len(tables):
         fail(f"sharing: two entries of {name} point to one table")
     pages, writable = [], []
-    for size in (0, 1, 2):
-        which = below == -size
-        pages.append((targets[which][:, None] + np.arange(1 << 9 * size)).ravel())
-        writable.append(np.repeat(values[which] & WRITE != 0, 1 << 9 * size))
+    for size in np.unique(np.append(-below[below <= 0], 0)).tolist():
+        which, frames = below == -size, 1 << kernel_.tables.width * size
+        pages.append((targets[which][:, None] + np.arange(frames)).ravel())
+        writable.append(np.repeat(values[which] & WRITE != 0, frames))
     frames, where, entries = np.unique(np.concatenate(pages), return_inverse=True, return_counts=True)
     writers = np.bincount(where, np.concatenate(writable), len(frames))
     bad = (entries > 1) & (writers > 0)

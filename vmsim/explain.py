@@ -21,17 +21,19 @@ from vmsim.machine.formats import (
     NPT,
     PRESENT,
     SWITCH,
+    TWO_LEVEL,
     USER,
     WRITE,
     NestedFormat,
     reach,
 )
 from vmsim.machine.layout import Count, make_vm
+from vmsim.machine.memory import entry_at, read_entry, width_of, write_entry
 from vmsim.machine.sets import EMPTY
 from vmsim.machine.tlb import ASID_SHIFT
 from vmsim.machine.vcpu import Reason, run
 from vmsim.scenario import Cpu
-from vmsim.scenario.tables import PAE_HOST
+from vmsim.scenario.levels import level_problems
 from vmsim.units import PAGE, PAGE_ORDER, PageSize
 
 __all__ = ["Reference", "Walk", "WalkMode", "explain"]
@@ -124,7 +126,8 @@ def explain(
 
     The cold walk finds empty TLBs, page walk caches and caches. For the warm one only the address's own TLB entry is
     gone. The guest's tables lie in distant parts of guest-physical memory, so that nothing the cold walk learns on
-    the way serves it again: it makes (g + 1)(h + 1) - 1 references, less those that large pages save.
+    the way serves it again: it makes (g + 1)(h + 1) - 1 references, less those that large pages save. Only a guest of
+    two levels has no parts so distant: its 4 GiB share the upper nested tables, and walk caches tell.
 
     Parameters
     ----------
@@ -133,9 +136,9 @@ def explain(
     mode : {"native", "ept", "npt", "agile"}
         In native mode, `host_levels` and `host_page` mean nothing.
     guest_levels, host_levels : int, optional
-        3 (PAE), 4 or 5. A PAE guest's first level is in registers, but for npt, where walks read it; nested tables of
-        3 levels are npt's alone.
-    guest_page, host_page : {"4K", "2M", "1G"}, optional
+        2 (32-bit paging), 3 (PAE), 4 or 5. A PAE guest's first level is in registers, but for npt, where walks read
+        it; nested tables of 2 and 3 levels are npt's alone.
+    guest_page, host_page : {"4K", "2M", "4M", "1G"}, optional
         Size of the page that maps the address, in the guest's tables and in the nested ones.
     switch : int, optional
         In agile mode, how many of the guest's levels are walked nested, the levels above being the shadow's: 0 (all
@@ -148,20 +151,22 @@ def explain(
     Raises
     ------
     InputError
-        There is no level to switch to, or PAE cannot do this.
+        There is no level to switch to, or tables of so many levels cannot do this.
     """
-    _check_pae(mode, guest_levels, host_levels, guest_page, host_page)
+    bare = mode == "native"
+    for problem in level_problems(mode, guest_levels, host_levels, guest_page, host_page, bare=bare):
+        raise InputError(f"{' '.join(map(str, problem.path)).replace('_', ' ')}: {problem.text}.")
     if mode == "agile" and not (switch == 0 or PAGE_ORDER[guest_page] // 9 < switch <= guest_levels + 1):
         lowest = PAGE_ORDER[guest_page] // 9 + 1
         raise InputError(
             f"switch: found {switch}; the guest's tables for a page of {guest_page} have levels {lowest} to "
             f"{guest_levels}. Expected one of them, 0 for none, or {guest_levels + 1} to walk for the root as well."
         )
-    machine = _Machine(cpu)
+    machine = _Machine(cpu, guest_levels)
     memory: _Memory = _Memory(machine)
     if mode != "native":
         form = NPT if mode == "npt" or (mode == "agile" and cpu.vendor == "amd") else EPT(ad_bits=cpu.ept_ad)
-        memory = _NestedMemory(machine, form, host_levels, host_page)
+        memory = _NestedMemory(machine, form, host_levels, host_page, narrow=guest_levels == TWO_LEVEL)
     order = PAGE_ORDER[guest_page]
     gva = _GVA & (reach(guest_levels) - 1)
     root, page = memory.new_page(0), memory.new_page(order, gva)
@@ -182,29 +187,13 @@ def explain(
     return cold, machine.walk(gva, lowest)
 
 
-def _check_pae(mode: WalkMode, guest_levels: int, host_levels: int, guest_page: PageSize, host_page: PageSize) -> None:
-    """Refuse what tables of 3 levels cannot do."""
-    if mode == "agile" and guest_levels == 3:
-        raise InputError("guest levels: found 3 (PAE); agile walks have 4 or 5. Expected one of them, or another mode.")
-    if mode != "native" and host_levels == 3:
-        if mode != "npt":
-            raise InputError(f"host levels: found 3 (PAE), which {mode} has not; expected 4 or 5, or mode npt.")
-        if guest_levels != 3:
-            raise InputError(
-                f"host levels: found 3 (PAE) with {guest_levels} of the guest; {PAE_HOST}; expected 3 of both."
-            )
-    for what, levels, page in (("guest", guest_levels, guest_page), ("host", host_levels, host_page)):
-        if levels == 3 and page == "1G":
-            raise InputError(f"{what} page: found 1G, which PAE tables (3 levels) have not; expected 4K or 2M.")
-
-
 class _Machine:
     """One core, memory, and one VM that keeps a log of its walks."""
 
-    def __init__(self, cpu: Cpu) -> None:
+    def __init__(self, cpu: Cpu, guest_levels: int) -> None:
         self._hardware = Hardware.of(cpu, cores=1, frames=_FRAMES)
         self.memory = self._hardware.memory
-        self.vm = make_vm()
+        self.vm = make_vm(guest_levels)
         self.vm["asid"], self.vm["logging"] = 1 << ASID_SHIFT, 1
         core = self._hardware.cores[0]
         self._cycles = (*core["latency"].tolist(), int(core["pwc_cycles"]))
@@ -262,10 +251,13 @@ class _Memory:
 
 
 class _NestedMemory(_Memory):
-    """Guest-physical memory, mapped by nested tables as it is used."""
+    """Guest-physical memory, mapped by nested tables as it is used; `narrow`: no more than 4 GiB of it."""
 
-    def __init__(self, machine: _Machine, form: NestedFormat, levels: int, page: PageSize) -> None:
+    def __init__(
+        self, machine: _Machine, form: NestedFormat, levels: int, page: PageSize, *, narrow: bool = False
+    ) -> None:
         super().__init__(machine)
+        self._narrow = narrow
         self._form, self._levels, self._order = form, levels, PAGE_ORDER[page]
         self._root = machine.take()
         self._backed: dict[int, int] = {}
@@ -278,7 +270,7 @@ class _NestedMemory(_Memory):
     def new_page(self, order: int = 0, offset: int = 0) -> int:
         # A root entry for each page, in a cache line of its own as far as the 52 bits of a gpa allow that.
         number = len(self._backed) + 1
-        shift = {3: 30, 4: 42, 5: 48}[self._levels]
+        shift = 30 if self._narrow else {3: 30, 4: 42, 5: 48}[self._levels]
         size = PAGE << order
         gpa = (number << shift | number * _SPREAD & ((1 << min(shift, 39)) - 1)) & ~(size - 1)
         gpa %= reach(self._levels)  # PAE: a PAE guest has four pages to walk for, and that has four root entries
@@ -347,11 +339,13 @@ def _map(
         Give the address of a new table, and where in host memory an address is.
     """
     table, levels, leaf = tables
+    width = width_of(levels)
     for level in range(levels, leaf - 1, -1):
-        place = hpa(table + (address >> (3 + 9 * level) & 511) * 8) >> 3
+        place = hpa(int(entry_at(table, address, level, width)))
         if level == leaf:
-            memory[place] = entry
+            write_entry(memory, place, entry, width)
             return
-        if not memory[place]:
-            memory[place] = new_table() | (PRESENT if level == 3 == levels else table_bits)  # PAE's have no rights
-        table = int(memory[place]) & FRAME
+        if not read_entry(memory, place, width):
+            below = new_table() | (PRESENT if level == 3 == levels else table_bits)  # PAE's have no rights
+            write_entry(memory, place, below, width)
+        table = int(read_entry(memory, place, width)) & FRAME

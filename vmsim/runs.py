@@ -73,6 +73,7 @@ class Runs:
         self._target = prepare(cores, hardware.llc, registers, hardware.memory)
         self._cores = [opaque(cores[number : number + 1]) for number in range(len(cores))]
         self._llc = opaque(hardware.llc)
+        self._vm = opaque(registers)  # whose type tells 32-bit paging from other formats
 
     def expect(self, gva: int) -> None:
         """Tell compiled code what may be mapped around an address."""
@@ -82,7 +83,7 @@ class Runs:
     def __call__(self, core: int, chunk: Chunk, cursor: int, limit: int, budget: int) -> Run:
         """Make the accesses [cursor, limit) of a chunk on a core, until one needs software or the budget is used."""
         address, count, kind, _ = chunk
-        accesses = self.registers, self.hardware.memory, address, count, kind, cursor, limit, budget
+        accesses = self._vm, self.hardware.memory, address, count, kind, cursor, limit, budget
         given = self._target, self._cores[core], self._llc, *accesses
         if not self.serves:
             return Run(*enter(*given))

@@ -22,7 +22,7 @@ from vmsim.monitor.tdp import BackingError
 from vmsim.record.messages import MessageLog
 from vmsim.record.outcome import Ending, Outcome, Transfer
 from vmsim.scenario import Scenario
-from vmsim.scenario.tables import PAE_END
+from vmsim.scenario.levels import PROGRAMS_END, name_of
 from vmsim.scenario.types import MAX_VMS
 from vmsim.scenario.vm import Vm
 from vmsim.units import format_size
@@ -189,13 +189,14 @@ class Simulation:
 
 
 def _check_reach(spec: Vm, stream: Stream) -> None:
-    """Refuse addresses that a PAE guest has not."""
-    starts, lengths = stream.footprint() if spec.guest_levels == 3 else ((), ())
+    """Refuse addresses that a 32-bit guest has not."""
+    starts, lengths = stream.footprint() if spec.guest_levels < 4 else ((), ())
     end = max((int(start + length) for start, length in zip(starts, lengths, strict=True)), default=0)
-    if end > PAE_END:
+    if end > PROGRAMS_END:
+        guest = f"a guest of {spec.guest_levels} levels ({name_of(spec.guest_levels)})"
         raise InputError(
-            f"VM {spec.name}: its workload touches addresses up to {end - 1:#_x}, and a guest of 3 levels (PAE) gives "
-            f"its programs the first 3GiB. Expected a trace of a 32-bit program, or guest_levels = 4."
+            f"VM {spec.name}: its workload touches addresses up to {end - 1:#_x}, and {guest} gives its programs "
+            f"the first 3GiB. Expected a trace of a 32-bit program, or guest_levels = 4."
         )
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "PAGE_SIZES",
     "Duration",
     "PageSize",
+    "TlbPage",
     "format_address",
     "format_decimal",
     "format_frequency",
@@ -38,9 +39,11 @@ __all__ = [
 PAGE_SHIFT: Final = 12
 PAGE: Final = 1 << PAGE_SHIFT
 
-PageSize = Literal["4K", "2M", "1G"]
-PAGE_SIZES: Final[tuple[PageSize, ...]] = ("4K", "2M", "1G")
-PAGE_ORDER: Final[Mapping[PageSize, int]] = {"4K": 0, "2M": 9, "1G": 18}
+TlbPage = Literal["4K", "2M", "1G"]
+PAGE_SIZES: Final[tuple[TlbPage, ...]] = ("4K", "2M", "1G")
+"""Of the pages that TLBs keep."""
+PageSize = Literal["4K", "2M", "4M", "1G"]
+PAGE_ORDER: Final[Mapping[PageSize, int]] = {"4K": 0, "2M": 9, "4M": 10, "1G": 18}
 """Buddy-allocator order of each page size: a page of order n is 2**n pages of 4 KiB."""
 PAGE_BYTES: Final[Mapping[PageSize, int]] = {size: PAGE << order for size, order in PAGE_ORDER.items()}
 
@@ -62,7 +65,7 @@ _ADDRESS: Final = re.compile(r"0[xX][0-9a-fA-F]{1,4}(?:_?[0-9a-fA-F]{1,4}){0,15}
 _SIZE_HELP: Final = 'write for example "2GiB", "512MiB", "4KiB", "2GB" (decimal), or a whole number of bytes'
 _DURATION_HELP: Final = 'write for example "50us", "1ms", "3s", "200cycles"'
 _FREQUENCY_HELP: Final = 'write for example "2.1GHz", "800MHz", or a whole number of hertz'
-_PAGE_HELP: Final = 'write "4K", "2M" or "1G"'
+_PAGE_HELP: Final = 'write "4K", "2M", "1G", or "4M" in 32-bit paging'
 _ADDRESS_HELP: Final = 'write for example "0x10_0000_0000", or a whole number'
 
 
@@ -90,12 +93,12 @@ def format_size(size: int) -> str:
 
 
 def parse_page_size(text: object) -> PageSize:
-    """Return the page size ``"4K"``, ``"2M"`` or ``"1G"`` of its name, or of its size: ``"4KiB"`` or 4096.
+    """Return the page size ``"4K"``, ``"2M"``, ``"4M"`` or ``"1G"`` of its name, or of its size: ``"4KiB"`` or 4096.
 
     Raises
     ------
     InputError
-        Not one of the three.
+        Not one of the four.
     """
     for name, size in PAGE_BYTES.items():
         if text == name or (not isinstance(text, bool) and text in (size, format_size(size))):

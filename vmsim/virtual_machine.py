@@ -68,7 +68,7 @@ class VirtualMachine:
         self.simulation = simulation
         self.spec = spec
         self.stream = stream
-        self.registers = make_vm()
+        self.registers = make_vm(spec.guest_levels)
         self.registers["levels"] = 2 if spec.pdpte_registers else spec.guest_levels
         self.registers["largest"] = 3 if simulation.scenario.pages_1g else 2
         self.registers["compute"] = spec.workload.compute

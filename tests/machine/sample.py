@@ -24,7 +24,7 @@ from tests.monitor.world import World
 from tests.simulation.small import digest, scenario, vm
 from vmsim.hardware import Hardware
 from vmsim.jit import jitted_sources
-from vmsim.machine import buddy, dirty, tables, vcpu
+from vmsim.machine import buddy, dirty, listing, tables, vcpu
 from vmsim.machine.flush import flush_asid, invalidate_page
 from vmsim.machine.formats import EPT
 from vmsim.machine.layout import make_cores, make_llc, make_vm
@@ -94,11 +94,18 @@ def edits() -> list[Any]:
         ),
     ]
     lists = [np.zeros(600, np.int64) for _ in range(4)]
-    found += [*tables.scan_entries(there, root, 4, 0, 0, 0, 0x20_0000, False, *lists), *lists[1][:30].tolist()]
-    found += [tables.walk_entries(there, root, 4, 1, 0, 0, 0x1000, *lists[:2]), *lists[1][:5].tolist()]
-    found += [tables.list_tables(there, root, 4, 0, 0, 1 << 48, *lists[:2]), *lists[1][:5].tolist()]
-    tables.load_entries(there, 0, 0, lists[0][:3], lists[1][:3])
-    tables.store_entries(there, 0, 0, lists[0][:3], lists[1][:3] | 1 << 52)
+    found += [*listing.scan_entries(there, root, 4, 0, 0, 0, 0x20_0000, False, *lists), *lists[1][:30].tolist()]
+    found += [listing.walk_entries(there, root, 4, 1, 0, 0, 0x1000, *lists[:2]), *lists[1][:5].tolist()]
+    found += [listing.list_tables(there, root, 4, 0, 0, 1 << 48, *lists[:2]), *lists[1][:5].tolist()]
+    short = int(buddy.allocate(zone, frames, 0, buddy.State.TABLE, 1)) << 12
+    clear_frame(there, short)
+    tables.map_pages(there, frames, short, 2, 1, 0, 0, 0x3F_D000, some[:6], links[3:5], form.table, form.page)
+    tables.store_entries(there, 0, 0, np.array([short + 4 * 1023]), np.array([0xFFC0_0087]), 10)
+    lists = [np.zeros(1100, np.int64) for _ in range(4)]
+    found += [*listing.scan_entries(there, short, 2, 0, 0, 0, 1 << 32, False, *lists), *lists[1][:9].tolist()]
+    found += [tables.host_address(there, short, 2, gpa) for gpa in (0x40_0123, 0xFFFF_FFFF)]
+    tables.load_entries(there, 0, 0, lists[0][:3], lists[1][:3], 9)
+    tables.store_entries(there, 0, 0, lists[0][:3], lists[1][:3] | 1 << 52, 9)
     found += [*lists[1][:3].tolist(), *there[lists[0][:3] >> 3].tolist()]
     buddy.free(zone, frames, some[12], 0)
     buddy.free_many(zone, frames, 0, some[13:15])
@@ -111,18 +118,19 @@ def logs() -> list[Any]:
     """Protect, write, split, gather, clean, permit and put together again the pages of a VM that is logged."""
     there, form, registers = memory(), EPT(ad_bits=True), make_vm()
     _, frames = buddy.make_zone(1024)
-    shape = there, 1 << 12, 2
-    registers["nested_root"], registers["nested_levels"], registers["nested_dirty"] = 1 << 12, 2, form.dirty
+    shape = there, 1 << 12, 3
+    registers["nested_root"], registers["nested_levels"], registers["nested_dirty"] = *shape[1:], form.dirty
+    there[1 << 9] = 2 << 12 | form.table
     tables.map_page(there, frames, *shape[1:], 2, 0, 0, 0, 512, form.page)
     found = [dirty.mend(*shape, 512, form.dirty, 2, 0), dirty.large_page(*shape, 0, 1 << 21)]
-    dirty.split(there, frames, *shape[1:], 0, 2, form.table, form.dirty)
+    dirty.split(there, frames, *shape[1:], 0, 3, form.table, form.dirty)
     registers["pml"], registers["pml_index"] = 1, 511
     written = np.zeros(512, bool)
     found += [dirty.store_at(there, registers, 7 << 12), registers["pml_log"][0, 511]]
     found += [dirty.gather(*shape, 512, form.dirty, written), dirty.clean(*shape, written, form.dirty), *written]
     found += [dirty.mend(*shape, 512, 0, 0, 2)]
     dirty.permit_one(*shape, 0)
-    found += [dirty.collapse(there, frames, *shape[1:], 512, 2, np.zeros(1, np.int64)), *there[512:520]]
+    found += [dirty.collapse(there, frames, *shape[1:], 512, 2, np.zeros(1, np.int64)), *there[1024:1032]]
     there[: 1024 << 9] = 0
     return [int(value) for value in found]
 

@@ -104,7 +104,7 @@ def test_editing_a_helper_in_another_file_recompiles_its_cached_callers(tmp_path
     assert probe() == [*before, "1"]  # from the cache
     helper = package / "machine" / "memory.py"
     text = helper.read_text()
-    edited = text.replace("return (address >> (3 + 9 * level)) & (ENTRIES - 1)", "return 7")
+    edited = text.replace("return (address >> (PAGE_SHIFT - width + width * level)) & ((1 << width) - 1)", "return 7")
     assert edited != text
     helper.write_text(edited)
     after = probe()

@@ -17,6 +17,7 @@ from tests.oracle.tables import descend, translate, translate_guest
 from vmsim.machine import buddy
 from vmsim.machine.buddy import State
 from vmsim.machine.formats import ACCESSED, DIRTY, EPT, PRESENT, USER, WRITE
+from vmsim.machine.listing import list_tables, scan_entries, walk_entries
 from vmsim.machine.memory import clear_frame, find_entry
 from vmsim.machine.tables import (
     BLOCKED,
@@ -24,15 +25,12 @@ from vmsim.machine.tables import (
     NOWHERE,
     UNBACKED,
     host_address,
-    list_tables,
     load_entries,
     map_page,
     map_pages,
     missing_tables,
     populate,
-    scan_entries,
     store_entries,
-    walk_entries,
 )
 
 TABLE = PRESENT | WRITE | USER | ACCESSED
@@ -197,12 +195,12 @@ def scan_and_clear(there: Space, address: int, limit: int) -> list[tuple[int, in
             memory(), there.root, 4, *there.nested, address, limit, False, places, values, starts, levels
         )
         loaded = np.empty(count, np.int64)
-        load_entries(memory(), *there.nested, places[:count], loaded)
+        load_entries(memory(), *there.nested, places[:count], loaded, 9)
         assert loaded.tolist() == values[:count].tolist()
         assert (loaded != 0).all()
         pages = np.flatnonzero(levels[:count])
         found += [(int(starts[n]), int(values[n] >> 12) & (1 << 40) - 1, int(levels[n])) for n in pages]
-        store_entries(memory(), *there.nested, places[pages], np.zeros(len(pages), np.int64))
+        store_entries(memory(), *there.nested, places[pages], np.zeros(len(pages), np.int64), 9)
     return found
 
 
@@ -262,6 +260,72 @@ def test_a_gpa_lies_where_the_plain_reader_says(gpas):
             level, entry = [(level, place) for level, place, _ in descend(there.words, *there.nested, gpa)][-1]
             assert find_entry(memory(), *there.nested, 1, gpa) == (entry, level)
         assert host_address(memory(), 0, 0, gpas[0]) == gpas[0]
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["native", "nested"])
+@settings(max_examples=30)
+@given(
+    spans=st.lists(
+        st.tuples(st.sampled_from([0, 1, 767]), st.sampled_from([0, 5, 1020]), st.integers(1, 1300)),
+        min_size=1,
+        max_size=4,
+    ),
+    large=st.lists(st.sampled_from([2, 3, 700]), max_size=2, unique=True),
+    seed=st.integers(0, 1 << 16),
+)
+def test_tables_of_two_levels_are_those_that_the_plain_reader_reads(nested, spans, large, seed):
+    """1024 entries of 4 bytes; nested, they are reached through tables of the same kind, as on such a host."""
+    random = Random(seed)
+    with space(nested=False) as there:
+        root, host, model = there.root, (0, 0), {}
+        if nested:
+            root, host = 0, (there.root, 2)
+            pfns = buddy_take(there.zone, there.frames, 1 << 11)
+            random.shuffle(pfns)
+            tables = buddy_take(there.zone, there.frames, 2)
+            assert map_pages(memory(), there.host, there.root, 2, 1, 0, 0, 0, pfns, tables, TABLE, PAGE) == 2
+            there.zone, there.frames = buddy.make_zone(1 << 11)
+            there.take(1)  # the root
+            clear_frame(memory(), int(host_address(memory(), *host, 0)))
+        for first in large:
+            gfn = random.randrange(900) << 10  # data has no contents, and need not exist
+            bits = np.int64(PAGE | PS)
+            places, values = np.empty(5, np.int64), np.empty(5, np.int64)
+            assert walk_entries(memory(), root, 2, 2, *host, first << 22, places, values) == 1
+            assert places[0] == root + 4 * first
+            store_entries(memory(), *host, places[:1], np.array([gfn << 12 | bits]), 10)
+            model |= {(first << 10) + part: gfn + part for part in range(1024)}
+        for slot, first, count in spans:
+            start = (slot << 10) + first
+            ends = (vpn for vpn in range(start, start + count) if vpn in model)
+            pages = np.array([random.randrange(1 << 11) for _ in range(start, next(ends, start + count))], np.int64)
+            if not len(pages):
+                continue
+            where = root, 2, 1, *host, start << 12
+            missing = int(missing_tables(memory(), *where))
+            assert missing == int(map_page(memory(), there.frames, *where, pages[0], PAGE))
+            used = map_pages(memory(), there.frames, *where, pages, there.take(3), TABLE, PAGE)
+            assert missing <= used <= missing + (start + len(pages) - 1 >> 10) - slot
+            model |= {start + number: int(page) for number, page in enumerate(pages)}
+        for vpn in {0, 1 << 19, *random.sample(sorted(model), min(len(model), 50)), *(vpn + 1 for vpn in [*model][:9])}:
+            found = translate_guest(there.words, root, 2, *host, vpn << 12) if nested else None
+            found = found if nested else translate(there.words, root, 2, vpn << 12)
+            assert (found and found[0]) == (model[vpn] << 12 if vpn in model else None)
+        address, seen = 0, {}
+        columns = [np.empty(2048, np.int64) for _ in range(4)]
+        while address < 1 << 32:
+            address, listed = scan_entries(memory(), root, 2, *host, address, 1 << 32, False, *columns)
+            places, values, starts, levels = (column[:listed] for column in columns)
+            loaded = np.empty(listed, np.int64)
+            load_entries(memory(), *host, places, loaded, 10)
+            assert loaded.tolist() == values.tolist()
+            for start, level, value in zip(starts.tolist(), levels.tolist(), values.tolist(), strict=True):
+                parts = {1: 1, 2: 1024}.get(level, 0)
+                seen |= {(start >> 12) + part: (value >> 12) + part for part in range(parts)}
+        assert seen == model
+        places, tables = np.empty(8, np.int64), np.empty(8, np.int64)
+        count = list_tables(memory(), root, 2, *host, 1 << 32, places, tables)
+        assert count == len({vpn >> 10 for vpn in model} - {*large})
 
 
 def frames_where(there: Space, condition: np.ndarray) -> set[int]:
@@ -345,7 +409,7 @@ def test_a_table_that_lies_nowhere_is_told_of_and_not_read() -> None:
         places, values, starts, sizes = np.zeros((4, 600), np.int64)
         assert walk_entries(memory(), *way, 1, *guest.nested, 0x5000, places, values) == 4
         outside = GUEST_FRAMES + 77 << 12
-        store_entries(memory(), *guest.nested, places[2:3], np.array([outside | TABLE]))
+        store_entries(memory(), *guest.nested, places[2:3], np.array([outside | TABLE]), 9)
         assert missing_tables(memory(), *way, 1, *guest.nested, 0x6000) == NOWHERE
         assert map_page(memory(), guest.frames, *way, 1, *guest.nested, 0x6000, 7, PAGE) == NOWHERE
         assert walk_entries(memory(), *way, 1, *guest.nested, 0x6000, places, values) == -4

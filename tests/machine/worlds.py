@@ -12,7 +12,7 @@ import numpy as np
 from tests.oracle import bits
 from tests.oracle import core as twin_core
 from tests.oracle import vcpu as twin_vcpu
-from tests.oracle.tables import Frames, Words, build, descend, translate
+from tests.oracle.tables import Frames, Words, build, descend, load, place_of, store, translate, within
 from vmsim.machine import formats, layout, tlb, vcpu
 from vmsim.machine.caches import Served
 from vmsim.machine.formats import SEALED
@@ -48,7 +48,7 @@ class World:
 
     def vm(self, asid: int) -> tuple[np.ndarray, twin_vcpu.Vcpu]:
         """Return a VM's registers and its twin."""
-        registers = layout.make_vm()
+        registers = layout.make_vm(self.levels)
         vm = registers[0]
         vm.asid = asid << tlb.ASID_SHIFT
         vm.nested_asid = asid + NESTED_ASIDS << tlb.ASID_SHIFT
@@ -86,8 +86,9 @@ class Pair:
     def __init__(self, world: World, geometry: layout.Geometry, cores: int = 1, vms: int = 1) -> None:
         self.world = world
         self.memory = memory()
+        self.words = self.memory.view(np.uint64)
         for hpa, word in world.words.items():
-            self.memory[hpa >> 3] = word
+            self.words[hpa >> 3] = word
         self.cores = layout.make_cores(geometry, cores)
         self.llc = layout.make_llc(geometry)
         self.twin_llc = twin_core.Llc(geometry)
@@ -143,7 +144,7 @@ class Pair:
                 assert lines(self.cores[number][name]) == keys(sets), name
         assert lines(self.llc) == keys(self.twin_llc.sets)
         words = self.world.words
-        assert {hpa: int(self.memory[hpa >> 3]) for hpa in words} == words
+        assert {hpa: int(self.words[hpa >> 3]) for hpa in words} == words
 
 
 # What the machine's records hold, in the twin's words
@@ -183,7 +184,7 @@ def _read(name: str, tag: int, value: int) -> tuple[Any, Any]:
     if "tlb" in name and name != "ntlb":
         return (asid, key & 3, key >> 2), _translation(value)
     if name == "pwc":
-        return tag << 3, value
+        return (tag & (1 << 46) - 1) << 3 | tag >> 46 << 2, value
     if name == "ntlb":
         return (asid, key), _translation(value)
     return (asid, key), twin_vcpu.Table(
@@ -239,7 +240,7 @@ def make_world(
 
     def back(gpa: int, table: bool) -> None:
         """Give `gpa` a frame, in a page of the size that its surroundings have; tables always writable and near."""
-        large, middle = gpa // GIB, gpa // bits.span(2)
+        large, middle = gpa // GIB, gpa // bits.span(2, bits.width(nested_levels))
         level = style.setdefault(large, random.choice(host_sizes))
         if level < 3:
             level = style.setdefault((middle, 2), random.choice([size for size in host_sizes if size < 3]))
@@ -248,7 +249,7 @@ def make_world(
             if level == 1:  # frames in another order than in the guest
                 target = gpa ^ 0x7000
         else:
-            target = FAR + (gpa ^ (0x5000 if level == 1 else 0))
+            target = (FAR if nested_levels > 2 else 0) + (gpa ^ (0x5000 if level == 1 else 0))
         absent = not table and random.random() < holes / 3
         if mode == "npt":
             rights = _flags(random, 1 - holes, bits.P | bits.US, bits.RW) | _flags(random, 0.5, 0, bits.A, bits.D)
@@ -285,19 +286,20 @@ def make_world(
         gva %= bits.reach(levels)
         size = random.choice(guest_sizes)
         gpa = (
-            ((1 if nested_levels == 3 else size * 8) + random.randrange(3)) * GIB
+            ((1 if nested_levels < 4 or levels == 2 else size * 8) + random.randrange(3)) * GIB
             + random.randrange(4) * bits.span(2)
             + random.randrange(16) * 4096
         )
         # descend through the guest's tables, making what is missing
         table = cr3
         for level in range(levels, 0, -1):
-            place = hpa_of(table + 8 * bits.index(gva, level))
-            entry = words.get(place, 0)
+            place = hpa_of(place_of(table, levels, level, gva))
+            entry = load(words, place, levels)
+            whole = bits.span(level, bits.width(levels))
             if level == size and not entry:
-                entry = gpa // bits.span(level) * bits.span(level) | (bits.PS if level > 1 else 0)
+                entry = gpa // whole * whole | (bits.PS if level > 1 else 0)
                 entry |= _flags(random, 1 - holes, 0, bits.P, bits.RW, bits.US) | _flags(random, 0.5, 0, bits.A, bits.D)
-                words[place] = entry
+                store(words, place, levels, entry)
             if level == 1 or entry & bits.PS:
                 break
             if not entry:
@@ -305,24 +307,23 @@ def make_world(
                 rights = TABLE if random.random() > holes / 4 else random.choice([bits.P | bits.RW, bits.P | bits.US])
                 flags = bits.P if level == levels == 3 else rights | _flags(random, 0.5, 0, bits.A)
                 entry = table_frame() | flags
-                words[place] = entry
+                store(words, place, levels, entry)
             table = entry & bits.ADDRESS
-        page = entry & bits.ADDRESS
-        gpa = page // bits.span(level) * bits.span(level) + gva % bits.span(level)
+        gpa = within(entry, levels, level, gva)
         if not native and translate(words, nested_root, nested_levels, gpa) is None:
             back(gpa, False)
         pages.append(gva)
         for _ in range(random.randrange(3) if holes else 0):  # neighbours: other parts of large pages, or nothing
             near = (gva ^ random.choice([0x1000, 0x3000, 0x20_0000, 0x4000_0000])) % bits.reach(levels)
             pages.append(near)
-            inside = page // bits.span(level) * bits.span(level) + near % bits.span(level)
-            same_page = near // bits.span(level) == gva // bits.span(level)
+            inside = within(entry, levels, level, near)
+            same_page = near // whole == gva // whole
             if not native and same_page and not translate(words, nested_root, nested_levels, inside):
                 back(inside, False)
     if not native and random.random() < 2 * holes:  # a guest table that lies nowhere, or may not be written
         gpa = 0x100_000 + random.randrange(guest_frames.next - 0x100) * 4096
         *_, (_, place, entry) = descend(words, nested_root, nested_levels, gpa)
-        words[place] = random.choice([0, entry & ~bits.RW])
+        store(words, place, nested_levels, random.choice([0, entry & ~bits.RW]))
     return World(words, mode, levels, 0 if native else nested_levels, cr3, nested_root, pages)
 
 

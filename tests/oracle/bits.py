@@ -1,8 +1,8 @@
 """The bits of page-table entries, from the manuals.
 
-Intel SDM vol. 3A figure 5-11 and tables 5-14 to 5-20 (x86-64 paging), §5.4 (PAE: a PDPTE has no rights); vol. 3C
-§30.3.2 (EPT); AMD APM vol. 2 §5.2.3, §5.3.3 and §15.25.5 (nested paging: the same formats, every nested access a user
-access).
+Intel SDM vol. 3A figure 5-11 and tables 5-14 to 5-20 (x86-64 paging), §5.3 (32-bit paging: two levels of 1024 entries
+of 4 bytes, the same bits), §5.4 (PAE: a PDPTE has no rights); vol. 3C §30.3.2 (EPT); AMD APM vol. 2 §5.2, §5.3.3 and
+§15.25.5 (nested paging: the same formats, every nested access a user access).
 """
 
 from __future__ import annotations
@@ -36,15 +36,25 @@ FORMATS = {
 }
 
 
-def span(level: int) -> int:
+def width(levels: int) -> int:
+    """Return how many bits of an address each table of so many levels translates: 10 in 32-bit paging, which has 2."""
+    return 10 if levels == 2 else 9
+
+
+def span(level: int, width: int = 9) -> int:
     """Return how many bytes an entry of `level` covers."""
-    return 1 << (12 + 9 * (level - 1))
+    return 1 << (12 + width * (level - 1))
 
 
 def reach(levels: int) -> int:
     """Return how many bytes tables of so many levels translate; the root of 3 levels (PAE) has four entries."""
-    return 1 << 32 if levels == 3 else span(levels + 1)
+    return 1 << 32 if levels < 4 else span(levels + 1)
 
 
-def index(address: int, level: int) -> int:
-    return address // span(level) % 512
+def highest_leaf(levels: int) -> int:
+    """Return the highest level of an entry that may map a page: of 4 MiB in 32-bit paging, 2 MiB in PAE, else 1 GiB."""
+    return 2 if levels < 4 else 3
+
+
+def index(address: int, level: int, width: int = 9) -> int:
+    return address // span(level, width) % 2**width

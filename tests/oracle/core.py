@@ -102,21 +102,23 @@ class Core:
             for size in range(3):
                 level.drop((asid, size, gva // span(size + 1)))
 
-    def drop_prefixes(self, dimension: int, asid: int, address: int) -> None:
-        """Remove the prefixes that a walk for `address` would use."""
+    def drop_prefixes(self, dimension: int, asid: int, address: int, width: int = 9) -> None:
+        """Remove the prefixes that a walk for `address` would use, in tables of so many bits each."""
         for level, sets in self.prefixes[dimension].items():
-            prefix = address // span(level)
+            prefix = address // span(level, width)
             sets.drop(prefix, (asid, prefix))
 
-    def invalidate_page(self, asid: int, gva: int, size: int) -> None:
-        """INVLPG: all translations of the page of `size` that holds `gva`, and this asid's walk caches."""
-        page = gva // span(size + 1)
+    def invalidate_page(self, asid: int, gva: int, size: int, width: int = 9) -> None:
+        """INVLPG: all translations of the page of `size` that holds `gva`, and this asid's walk caches.
+
+        A page of 4 MiB (size 1 of tables of 10 bits each) is kept as two of 2 MiB: AMD APM vol. 3, CPUID Fn8000_0005.
+        """
+        whole = span(size + 1, width)
+        page = gva // whole
         for level in self.tlb:
             for array in level.arrays:
                 array.remove_if(
-                    lambda key: (
-                        key[0] == asid and key[1] <= size and key[2] * span(key[1] + 1) // span(size + 1) == page
-                    )
+                    lambda key: key[0] == asid and key[1] <= size and key[2] * span(key[1] + 1) // whole == page
                 )
         self.drop_tlb(asid, gva)
         self._forget_guest_walks(asid)

@@ -4,9 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.oracle.bits import ADDRESS, PS, P, index, span
+from tests.oracle.bits import ADDRESS, PS, P, index, span, width
 
 Words = dict[int, int]
+
+
+def place_of(table: int, levels: int, level: int, address: int) -> int:
+    """Return where the entry for `address` lies in a table of `level`: entries fill 4096 bytes."""
+    bits = width(levels)
+    return table + 4096 // 2**bits * index(address, level, bits)
+
+
+def load(words: Words, place: int, levels: int) -> int:
+    """Return the entry at `place`: half a word in 32-bit paging (2 levels), little-endian."""
+    word = words.get(place // 8 * 8, 0)
+    return word >> 8 * (place % 8) & 0xFFFF_FFFF if levels == 2 else word
+
+
+def store(words: Words, place: int, levels: int, entry: int) -> None:
+    """Write the entry at `place`; the other half of its word stays."""
+    if levels == 2:
+        shift = 8 * (place % 8)
+        entry = words.get(place // 8 * 8, 0) & ~(0xFFFF_FFFF << shift) | (entry & 0xFFFF_FFFF) << shift
+    words[place // 8 * 8] = entry
 
 
 def descend(words: Words, root: int, levels: int, address: int) -> Iterator[tuple[int, int, int]]:
@@ -16,8 +36,8 @@ def descend(words: Words, root: int, levels: int, address: int) -> Iterator[tupl
     """
     table = root
     for level in range(levels, 0, -1):
-        place = table + 8 * index(address, level)
-        entry = words.get(place, 0)
+        place = place_of(table, levels, level, address)
+        entry = load(words, place, levels)
         yield level, place, entry
         if entry == 0 or entry & PS or level == 1:
             return
@@ -29,7 +49,13 @@ def translate(words: Words, root: int, levels: int, address: int) -> tuple[int, 
     level, _, entry = list(descend(words, root, levels, address))[-1]
     if entry == 0:
         return None
-    return (entry & ADDRESS) // span(level) * span(level) + address % span(level), level
+    return within(entry, levels, level, address), level
+
+
+def within(entry: int, levels: int, level: int, address: int) -> int:
+    """Return where `address` lies in the page that an entry of `level` maps."""
+    size = span(level, width(levels))
+    return (entry & ADDRESS) // size * size + address % size
 
 
 def translate_guest(
@@ -38,14 +64,14 @@ def translate_guest(
     """Return (gpa, level of the guest's leaf) by the guest's own tables, each reached through the nested ones."""
     table = root
     for level in range(levels, 0, -1):
-        place = translate(words, nested_root, nested_levels, table + 8 * index(gva, level))
+        place = translate(words, nested_root, nested_levels, place_of(table, levels, level, gva))
         if place is None:
             return None
-        entry = words.get(place[0], 0)
+        entry = load(words, place[0], levels)
         if entry == 0:
             return None
         if level == 1 or entry & PS:
-            return (entry & ADDRESS) // span(level) * span(level) + gva % span(level), level
+            return within(entry, levels, level, gva), level
         table = entry & ADDRESS
     return None
 
@@ -70,9 +96,11 @@ def build(
     """
     for at, place, entry in descend(words, root, levels, address):
         if at == level or entry & PS:
-            words[place] = entry or target // span(level) * span(level) | page | (PS if level > 1 else 0)
+            size = span(level, width(levels))
+            store(words, place, levels, entry or target // size * size | page | (PS if level > 1 else 0))
             return place
         if entry == 0:
-            words[place] = frames.take() | (P if at == levels == 3 else table)  # a PDPTE of PAE has no rights
+            below = frames.take() | (P if at == levels == 3 else table)  # a PDPTE of PAE has no rights
+            store(words, place, levels, below)
             return build(words, frames, root, levels, address, level, target, table, page)
     raise AssertionError("a descent ends at a leaf or at an absent entry")

@@ -1,9 +1,8 @@
 """The twin's vCPU: the access path and the walks of one and two dimensions, step by step as the manuals tell them.
 
-Sources: Intel SDM vol. 3A §5.5 (reserved bits: §5.5.4), §5.7 (error
-codes), §5.8 (accessed and dirty flags), §5.10 (TLBs, paging-structure caches); vol. 3C §30.4,
-§30.3; AMD APM vol. 2 §5.5, §15.25; Bhargava et al., ASPLOS 2008, figure 1 and §4 (order of the references, nested TLB);
-Gandhi et al., ISCA 2016, §III (agile walks).
+Sources: Intel SDM vol. 3A §5.3 to §5.5 (reserved bits: §5.5.4), §5.7 (error codes), §5.8 (accessed and dirty flags),
+§5.10 (TLBs, paging-structure caches); vol. 3C §30.4, §30.3; AMD APM vol. 2 §5.5, §15.25; Bhargava et al., ASPLOS 2008,
+figure 1 and §4 (order of the references, nested TLB); Gandhi et al., ISCA 2016, §III (agile walks).
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from tests.oracle.bits import (
     A,
     D,
     P,
-    index,
     reach,
     span,
+    width,
 )
 from tests.oracle.core import Core
-from tests.oracle.tables import Words, translate
+from tests.oracle.tables import Words, load, place_of, store, translate, within
 
 GUEST, NESTED = 0, 1
 RSVD = 1 << 3  # of a page fault's error code
@@ -105,7 +104,7 @@ class Vcpu:
     mode : str
         native, ept, ept-ad or npt.
     levels, nested_levels : int
-        3 to 5 each; 3 is PAE.
+        2 to 5 each; 2 is 32-bit paging, 3 PAE.
     pdptes : bool
         A load of CR3 reads the four PDPTEs of PAE tables into registers, and walks begin there.
     agile : bool
@@ -170,7 +169,7 @@ class Vcpu:
                 return entry
         served = core.reference(hpa, ("L1", "L2")[core.geometry.walker_enters])
         self._refer(core, hpa, guest, nested, served, core.geometry.latency[("L1", "L2", "LLC", "DRAM").index(served)])
-        entry = self.words.get(hpa, 0)
+        entry = load(self.words, hpa, self.nested_levels if nested else self.levels)
         if kept and entry & (self.format.present if nested else P):
             core.entries.put(hpa // 8, hpa, entry)
         return entry
@@ -180,13 +179,13 @@ class Vcpu:
         self.order.append((hpa, guest, nested, served))
         self.walk_cycles += cycles
 
-    def _mark(self, core: Core, hpa: int, entry: int, flags: int) -> int:
+    def _mark(self, core: Core, levels: int, hpa: int, entry: int, flags: int) -> int:
         """Set an entry's accessed or dirty flag, in memory and in the copy that the walk cache keeps."""
         if entry & flags == flags:
             return entry
         self.count["ad_updates"] += 1
         self.walk_cycles += core.geometry.ad_cycles
-        self.words[hpa] = self.words.get(hpa, 0) | flags
+        store(self.words, hpa, levels, load(self.words, hpa, levels) | flags)
         if core.entries:
             core.entries.replace(hpa // 8, hpa, entry | flags)
         return entry | flags
@@ -198,16 +197,16 @@ class Vcpu:
         for level, sets in sorted(core.prefixes[dimension].items()):
             if level > (2 if levels == 3 else levels):  # PDPTEs of PAE are never cached
                 continue
-            prefix = address // span(level)
+            prefix = address // span(level, width(levels))
             table = sets.get(prefix, (self.asids[dimension], prefix))
             self.pwc[dimension, level, table is not None] += 1
             if table is not None:
                 return level - 1, table
         return levels, None
 
-    def _keep_prefix(self, core: Core, dimension: int, level: int, address: int, table: Table) -> None:
+    def _keep_prefix(self, core: Core, dimension: int, levels: int, level: int, address: int, table: Table) -> None:
         if level in core.prefixes[dimension]:
-            prefix = address // span(level)
+            prefix = address // span(level, width(levels))
             core.prefixes[dimension][level].put(prefix, (self.asids[dimension], prefix), table)
 
     # The nested dimension
@@ -236,28 +235,27 @@ class Vcpu:
         top, table = self._longest_prefix(core, NESTED, self.nested_levels, gpa)
         table = table or Table(self.nested_root, RIGHTS)
         if top == self.nested_levels == 3:
-            entry = self._fetch(core, table.hpa + 8 * index(gpa, 3), guest, 3)
+            entry = self._fetch(core, place_of(table.hpa, 3, 3, gpa), guest, 3)
             if not entry & P:
                 raise ViolationError(gpa, asked)
             top, table = 2, Table(entry & ADDRESS, RIGHTS)
         for level in range(top, 0, -1):
-            hpa = table.hpa + 8 * index(gpa, level)
+            hpa = place_of(table.hpa, self.nested_levels, level, gpa)
             entry = self._fetch(core, hpa, guest, level)
             rights = table.rights & entry & RIGHTS
             if needed & ~rights:
                 present = bool(entry & form.present)
                 raise ViolationError(gpa, present | asked)
             leaf = level == 1 or bool(entry & PS)
-            entry = self._mark(core, hpa, entry, form.accessed | (form.dirty if leaf and write else 0))
+            flags = form.accessed | (form.dirty if leaf and write else 0)
+            entry = self._mark(core, self.nested_levels, hpa, entry, flags)
             if leaf:
                 break
             table = Table(entry & ADDRESS, rights)
-            self._keep_prefix(core, NESTED, level, gpa, table)
-        base = (entry & ADDRESS) // span(level) * span(level)
+            self._keep_prefix(core, NESTED, self.nested_levels, level, gpa, table)
+        frame = within(entry, self.nested_levels, level, gpa) // 4096 * 4096
         dirty = entry & form.dirty == form.dirty
-        return Translation(
-            base + gpa % span(level) // 4096 * 4096, bool(rights & RW), bool(rights & US), dirty, level - 1
-        )
+        return Translation(frame, bool(rights & RW), bool(rights & US), dirty, level - 1)
 
     # The guest's dimension
 
@@ -276,7 +274,7 @@ class Vcpu:
         elif table is None:
             gpa, table = self.cr3, self._table(core, self.cr3, writes_tables, level)
         while True:
-            hpa = table.hpa + 8 * index(gva, level)
+            hpa = place_of(table.hpa, self.levels, level, gva)
             entry = self._fetch(core, hpa, level, 0)
             rights = table.rights & entry & RIGHTS
             shadow = self.agile and not table.switched
@@ -295,9 +293,9 @@ class Vcpu:
                 table = table._replace(rights=rights, switched=switched)
             else:
                 table = Table(entry & ADDRESS, rights, switched)
-            self._keep_prefix(core, GUEST, level, gva, table)
+            self._keep_prefix(core, GUEST, self.levels, level, gva, table)
             level -= 1
-        target = (entry & ADDRESS) // span(level) * span(level) + gva % span(level) // 4096 * 4096
+        target = within(entry, self.levels, level, gva) // 4096 * 4096
         here = Translation(target, bool(rights & RW), bool(rights & US), True, level - 1)
         if nested:
             there = self._host(core, target, kind, 0)
@@ -312,7 +310,7 @@ class Vcpu:
             if gpa is None:
                 raise AgainError
             raise ViolationError(gpa, P | 1 << 1 | 1 << 33)
-        return self._mark(core, hpa, entry, flags)
+        return self._mark(core, self.levels, hpa, entry, flags)
 
     def _directory(self, core: Core, gva: int, write: bool, writes_tables: bool) -> tuple[int, Table]:
         """Return the page directory by the PDPTE of `gva`, from a register or from memory, and its gpa."""
@@ -332,7 +330,7 @@ class Vcpu:
             return False
         if level > 3 or (level == 3 and not self.pages_1g):
             return True
-        return bool(entry & ADDRESS & (span(level) - 1) & ~PAT)
+        return bool(entry & ADDRESS & (span(level, width(self.levels)) - 1) & ~PAT)
 
     def _table(self, core: Core, address: int, write: bool, guest: int) -> Table:
         """Return the guest table at `address`."""
@@ -403,9 +401,9 @@ class Vcpu:
         §30.4.3.1). A cache of entries has no such tags; entries that are present but deny a right may come from it.
         """
         core.drop_tlb(self.asids[GUEST], gva)
-        core.drop_prefixes(GUEST, self.asids[GUEST], gva)
+        core.drop_prefixes(GUEST, self.asids[GUEST], gva, width(self.levels))
         if self.gpa >= 0:
-            core.drop_prefixes(NESTED, self.asids[NESTED], self.gpa)
+            core.drop_prefixes(NESTED, self.asids[NESTED], self.gpa, width(self.nested_levels))
             if core.ntlb:
                 core.ntlb.drop(self.gpa // 4096, (self.asids[NESTED], self.gpa // 4096))
         if core.entries and self.code & P:

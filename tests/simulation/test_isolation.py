@@ -14,13 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.monitor.test_shadow_contract import TABLES, addresses, edits, gva_of
-from tests.oracle.bits import ADDRESS, PS, RW, US, A, D, P
+from tests.monitor.test_shadow_contract import TABLES, addresses, edits
+from tests.oracle.bits import ADDRESS, PS, RW, US, A, D, P, span, width
 from tests.simulation.small import BASE, PAGE, WRITE, Script, run, scenario, time_adds_up, touches, vm
 from vmsim.check import check_invariants
 from vmsim.machine.buddy import State
 from vmsim.machine.formats import CODE_LOG_FULL
-from vmsim.machine.tables import host_address, walk_entries
+from vmsim.machine.listing import walk_entries
+from vmsim.machine.tables import host_address
 from vmsim.machine.vcpu import Reason
 from vmsim.machine.vcpu import run as run_core
 from vmsim.monitor.agile import Agile
@@ -38,6 +39,8 @@ NESTED: list[dict[str, Any]] = [
     {"mode": "ept", "host_page": "2M", "guest_levels": 5, "host_levels": 4},
     {"mode": "npt"},
     {"mode": "npt", "guest_levels": 5, "host_levels": 5},
+    {"mode": "ept", "guest_levels": 2},
+    {"mode": "npt", "guest_levels": 2, "host_levels": 2},
     {"mode": "paired"},
     {"mode": "paired", "paired": {"layout": "separate"}},
     {"mode": "agile", "agile": {"threshold": 1}},
@@ -69,9 +72,10 @@ class Prisoner:
     """A VM and its neighbour on one host; the VM's tables are written by hand, as by a kernel gone mad."""
 
     def __init__(self, keys: dict[str, Any]) -> None:
-        tables = [vm(name, memory="4MiB", populate="eager", **keys) for name in ("prisoner", "neighbour")]
-        what = scenario(*tables, memory="20MiB", what_if=True)
-        self.simulation = Simulation(what, streams=[Script(touches(range(4)))] * 2, check=None)
+        base = BASE if keys.get("guest_levels", 4) > 3 else 1 << 30
+        keys = {"memory": "4MiB", "populate": "eager", "workload": {"base": base}, **keys}
+        what = scenario(*(vm(name, **keys) for name in ("prisoner", "neighbour")), memory="20MiB", what_if=True)
+        self.simulation = Simulation(what, streams=[Script(touches(range(4)), base=base)] * 2, check=None)
         assert self.simulation._populate() is None
         self.vm = self.simulation.vms[0]
         self.hardware = self.simulation.hardware
@@ -101,6 +105,11 @@ class Prisoner:
         self.faults += 1
         return
         yield
+
+    @property
+    def entry(self) -> int:
+        """Bytes of one."""
+        return 4096 >> width(self.levels)
 
     def store(self, *pairs: tuple[int, int]) -> None:
         places, values = (np.array([pair[n] for pair in pairs], np.int64) for n in (0, 1))
@@ -185,10 +194,11 @@ def test_no_bits_in_its_tables_lead_a_guest_out(keys: dict[str, Any], program: l
         if step == "ring":
             prisoner.ring()
         elif step == "edit":
-            prisoner.store(*(((gfn << 12) + 8 * at, value) for gfn, at, value in what))
+            prisoner.store(*(((gfn << 12) + prisoner.entry * at, value) for gfn, at, value in what))
             prisoner.vm.spaces.flush()
         else:
-            prisoner.access(gva_of(what, prisoner.levels), flag)
+            bits = width(prisoner.levels)
+            prisoner.access(sum(at * span(level, bits) for level, at in enumerate(what[: prisoner.levels], 1)), flag)
             prisoner.locked_in()
     prisoner.ring()
     assert np.array_equal(before, prisoner.others())
@@ -200,16 +210,16 @@ def test_a_prisoner_moves_and_finds_the_walls(keys: dict[str, Any]) -> None:
     prisoner = Prisoner(keys)
     assert prisoner.access(0, write=True)
     assert prisoner.locked_in() >= 3
-    bottom = TABLES[prisoner.levels - 1] << 12
-    for number, gfn in enumerate([PAGES, PAGES + 511, 1 << 36, (1 << 40) - 1], start=1):
-        prisoner.store((bottom + 8 * number, gfn << 12 | P | RW | US | A | D))
+    bottom, most = TABLES[prisoner.levels - 1] << 12, 52 if prisoner.entry == 8 else 32
+    for number, gfn in enumerate([PAGES, PAGES + 511, 1 << most - 16, (1 << most - 12) - 1], start=1):
+        prisoner.store((bottom + prisoner.entry * number, gfn << 12 | P | RW | US | A | D))
         assert not prisoner.access(number << 12, write=False)
         assert prisoner.outside + prisoner.faults == number  # a shadow refuses it as hardware does a reserved bit
-    prisoner.store((bottom + 8 * 9, (PAGES - 1) << 12 | P | RW | US))
+    prisoner.store((bottom + prisoner.entry * 9, (PAGES - 1) << 12 | P | RW | US))
     assert prisoner.access(9 << 12, write=True)
     above = TABLES[prisoner.levels - 2] << 12
-    prisoner.store((above + 8, 1 << 45 | PS | P | RW | US))
-    assert not prisoner.access(1 << 21, write=False)
+    prisoner.store((above + prisoner.entry, 1 << most - 7 | PS | P | RW | US))
+    assert not prisoner.access(span(2, width(prisoner.levels)), write=False)
 
 
 NOWHERE = 1 << 30  # a guest frame

@@ -12,15 +12,17 @@ if TYPE_CHECKING:
     from vmsim.explain import Walk, WalkMode
     from vmsim.units import PageSize
 
-_LEVELS = click.IntRange(3, 5)
-_PAGE = click.Choice(["4K", "2M", "1G"])
+_LEVELS = click.IntRange(2, 5)
+_PAGE = click.Choice(["4K", "2M", "4M", "1G"])
 _CPUS: Final = {"native": "skylake-x", "ept": "skylake-x", "npt": "zen4", "agile": "skylake-x"}
 
 
 @click.command()
 @click.option("--mode", type=click.Choice([*_CPUS]), default="ept", show_default=True)
-@click.option("--guest-levels", type=_LEVELS, default=4, show_default=True, help="Levels of its tables; 3: PAE.")
-@click.option("--host-levels", type=_LEVELS, help="Levels of the nested tables; 3: PAE, npt only.  [default: 4]")
+@click.option(
+    "--guest-levels", type=_LEVELS, default=4, show_default=True, help="Levels of its tables; 3: PAE, 2: 32-bit."
+)
+@click.option("--host-levels", type=_LEVELS, help="Levels of the nested tables; 3 and 2: npt only.  [default: 4]")
 @click.option("--guest-page", type=_PAGE, default="4K", show_default=True, help="Page that maps the address.")
 @click.option("--host-page", type=_PAGE, help="Page that maps guest memory.  [default: 4K]")
 @click.option(
@@ -65,7 +67,7 @@ def command(
         switch=switch,
     )
     levels = {guest_levels, host_levels or guest_levels}
-    has = mode in cpu.modes and levels <= {3, *cpu.levels}  # all have PAE, in legacy mode; none has agile walks
+    has = mode in cpu.modes and levels <= {2, 3, *cpu.levels}  # all have legacy mode; none has agile walks
     about = {
         "cpu": cpu.name,
         "what_if": not has,

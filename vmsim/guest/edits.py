@@ -17,18 +17,20 @@ from numpy.typing import NDArray
 from vmsim.guest.frames import Vcpu
 from vmsim.guest.mmu import Mmu
 from vmsim.machine.formats import ACCESSED, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
-from vmsim.machine.memory import entry_at
+from vmsim.machine.listing import list_tables, scan_entries, walk_entries
+from vmsim.machine.memory import entry_at, width_of
 from vmsim.machine.stack import Stack
-from vmsim.machine.tables import UNBACKED, list_tables, map_page, map_pages, scan_entries, walk_entries
+from vmsim.machine.tables import UNBACKED, map_page, map_pages
 from vmsim.scenario.cpu import Cost
 
-__all__ = ["TABLE_BITS", "Entries", "Entry", "Frames", "LostTableError", "PageTables", "span"]
+__all__ = ["TABLE_BITS", "Entries", "Entry", "Frames", "LostTableError", "PageTables"]
 
 Process = Generator[simpy.Event, Any, None]
 Words = NDArray[np.int64]
 
 TABLE_BITS = PRESENT | WRITE | USER | ACCESSED
-_PAGE_OF = np.array([FRAME] + [FRAME & -(1 << (3 + 9 * level)) for level in (1, 2, 3)])  # by level, of an entry
+# The page's address in an entry, by its level; of one for 4M the bits that are not 2M's are 0.
+_PAGE_OF = np.array([FRAME] + [FRAME & -(1 << (3 + 9 * level)) for level in (1, 2, 3)])
 _ROOM = 2048  # entries looked at in one go
 
 
@@ -75,7 +77,7 @@ class Entries(NamedTuple):
     """Entries that map pages, by ascending address; int64[n] each."""
 
     starts: Words  # gva of the page
-    levels: Words  # 1, 2, 3: a page of 4K, 2M, 1G
+    levels: Words  # 1, 2, 3: a page of 4K, 2M (4M), 1G
     places: Words  # gpa of the entry
     values: Words
 
@@ -99,12 +101,7 @@ class Entry(NamedTuple):
     @property
     def first(self) -> int:
         """First frame of the page that it maps."""
-        return (self.value & FRAME & -span(self.level)) >> PAGE_SHIFT
-
-
-def span(level: int) -> int:
-    """Return the bytes that an entry of `level` translates."""
-    return 1 << (3 + 9 * level)
+        return int(self.value & _PAGE_OF[self.level]) >> PAGE_SHIFT
 
 
 class PageTables:
@@ -119,7 +116,7 @@ class PageTables:
     frames : Frames
         Where tables come from.
     levels : int
-        Of the guest's tables, 3 (PAE) to 5.
+        Of the guest's tables, 2 (32-bit paging), 3 (PAE), 4 or 5.
     costs : Cost
         Cycles of the kernel's work.
     """
@@ -129,10 +126,19 @@ class PageTables:
         self.mmu = mmu
         self.frames = frames
         self.levels = levels
+        self.width: int = width_of(levels)  # bits of an address that each table translates
         self.memory_root = 0, 0  # known when the guest boots
         self.table_cycles = costs.table_page + costs.zero_page
         self._walk = np.empty(5, np.int64), np.empty(5, np.int64)
         self._scan = tuple(np.empty(_ROOM, np.int64) for _ in range(4))
+
+    def span(self, level: int) -> int:
+        """Return the bytes that an entry of `level` translates."""
+        return 1 << (PAGE_SHIFT + self.width * (level - 1))
+
+    def places(self, table: int, gvas: Words, level: int) -> Words:
+        """Return where in a table of `level` the entries for `gvas` lie, int64[n]."""
+        return np.asarray(entry_at(table, gvas, level, self.width))
 
     def new_root(self, vcpu: Vcpu) -> Generator[simpy.Event, Any, int]:
         """Return the gpa of a new, empty root table."""
@@ -163,7 +169,7 @@ class PageTables:
         """Map a page as `map` does, if nothing traps and no table is missing: nearly always, on hardware."""
         if self.mmu.traps:
             return False
-        where = root, self.levels, level, *self.memory_root, gva & -span(level)
+        where = root, self.levels, level, *self.memory_root, gva & -self.span(level)
         return bool(map_page(self.memory, self.frames.frames, *where, page, bits) == 0)
 
     def map(
@@ -177,7 +183,7 @@ class PageTables:
             False if something is mapped there already, or smaller pages stand where the large one would go; or if an
             entry leads to a table beyond the guest's memory, which whoever looks for what is mapped then finds.
         """
-        gva &= -span(level)
+        gva &= -self.span(level)
         if self.mmu.traps:
             place = yield from self._vacant(vcpu, root, gva, level)
             if place is None:
@@ -205,7 +211,7 @@ class PageTables:
         table = yield from self.table(vcpu, root, gva, level)
         if table is None:
             return None
-        place = np.array([entry_at(table, gva, level)])
+        place = np.array([entry_at(table, gva, level, self.width)])
         if self.mmu.loads_trap and (yield from self.mmu.read(vcpu, place))[0]:
             return None
         return place
@@ -227,7 +233,7 @@ class PageTables:
             links.append(place)
             made.append(frame << PAGE_SHIFT | TABLE_BITS)
             at -= 1
-            place = int(entry_at(frame << PAGE_SHIFT, gva, at))
+            place = int(entry_at(frame << PAGE_SHIFT, gva, at, self.width))
         yield from self.mmu.write(vcpu, np.array(links), np.array(made))
         return made[-1] & FRAME
 
@@ -282,15 +288,15 @@ class PageTables:
             vcpu.owe("guest_fault", self.table_cycles)
             table = frame << PAGE_SHIFT
             yield from self.mmu.clear(vcpu, table, 0, table=True)
-            places = table + 8 * np.arange(512)
-            pages = first + (np.arange(512) << 9 * (smaller - 1))
+            start, parts = gva & -self.span(entry.level), np.arange(1 << self.width)
+            places = self.places(table, start + parts * self.span(smaller), smaller)
+            pages = first + (parts << self.width * (smaller - 1))
             yield from self.mmu.write(vcpu, places, pages << PAGE_SHIFT | bits)
             known = self.frames.frames["rmap"][first] != 0
             self.frames.frames["rmap"][pages] = np.where(known, places, 0)
             self.frames.frames["rmap"][frame] = entry.place
             yield from self.set(vcpu, entry.place, table | TABLE_BITS)
-            start = gva & -span(entry.level)
-            yield from self.mmu.invalidate(vcpu, start, start + span(entry.level) - 1)
+            yield from self.mmu.invalidate(vcpu, start, start + self.span(entry.level) - 1)
 
     def clear_tables(self, vcpu: Vcpu, root: int, limit: int) -> Generator[simpy.Event, Any, Words]:
         """Clear every entry that points to a table below the root; return the tables' frames."""

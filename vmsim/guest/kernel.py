@@ -29,6 +29,7 @@ from vmsim.machine.formats import (
     CODE_RESERVED,
     CODE_WRITE,
     DIRTY,
+    LARGE_ORDERS,
     PAGE_SHIFT,
     PRESENT,
     USER,
@@ -68,9 +69,9 @@ class GuestKernel:
     frames : Frames
         Where frames come from.
     levels : int
-        Of the guest's page tables, 4 or 5.
+        Of the guest's page tables, 2 to 5.
     page_order : int
-        Order of the pages the kernel maps with where it can (0, 9, 18); smaller ones where it cannot.
+        Order of the pages the kernel maps with where it can (0, 9, 10, 18); smaller ones where it cannot.
     costs : Cost
         Cycles of the kernel's work.
     pcids : int, optional
@@ -330,7 +331,7 @@ class GuestKernel:
         if entry.value == 0:
             return
         write = bits & DIRTY != 0
-        alone = self.sharing.one_alone(entry.first, 9 * (entry.level - 1))
+        alone = self.sharing.one_alone(entry.first, self.tables.width * (entry.level - 1))
         if write and entry.level > 1 and not alone:
             yield from self.tables.split(vcpu, space.root, gva, 1)
             entry = yield from self.tables.find(vcpu, space.root, gva)
@@ -358,9 +359,7 @@ class GuestKernel:
 
     def _order_at(self, space: Space, gva: int) -> int:
         """Return the order of the page to map at `gva`: the largest that there is a block and room for."""
-        for order in dict.fromkeys((self.page_order, 9)):
-            if order > self.page_order:
-                continue
+        for order in LARGE_ORDERS[self.page_order]:
             missing = missing_tables(
                 self.memory, space.root, self._levels, order // 9 + 1, *self.tables.memory_root, gva
             )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from vmsim.guest.frames import Vcpu
 from vmsim.machine.formats import PAGE_SHIFT
+from vmsim.machine.layout import guest_width
 from vmsim.machine.memory import clear_frame
 from vmsim.machine.tables import host_address, load_entries, store_entries
 
@@ -133,6 +134,7 @@ class HardwareMmu:
         self.memory = memory
         self.spaces = spaces
         self.registers = registers
+        self._width = guest_width(registers)
 
     @cached_property
     def memory_root(self) -> tuple[int, int]:
@@ -143,13 +145,13 @@ class HardwareMmu:
     def read(self, vcpu: Vcpu, places: Words) -> Generator[simpy.Event, Any, Words]:
         """Load entries."""
         values = np.empty(len(places), np.int64)
-        load_entries(self.memory, *self.memory_root, places, values)
+        load_entries(self.memory, *self.memory_root, places, values, self._width)
         return values
         yield
 
     def write(self, vcpu: Vcpu, places: Words, values: Words) -> Process:
         """Store entries."""
-        store_entries(self.memory, *self.memory_root, places, values)
+        store_entries(self.memory, *self.memory_root, places, values, self._width)
         return
         yield
 
@@ -163,7 +165,7 @@ class HardwareMmu:
     def load_root(self, vcpu: Vcpu, root: int, space: int, *, keep: bool) -> Process:
         """Point CR3 to `root`; where PDPTEs of PAE are kept in registers, that loads them."""
         self.registers["cr3"] = root
-        if self.registers["levels"] == 2:
+        if self.registers["levels"] == 2 and self._width == 9:  # PAE, not 32-bit paging
             self.registers["pdpte"] = yield from self.read(vcpu, root + 8 * np.arange(4))
         self.spaces.load(space, keep=keep)
         return

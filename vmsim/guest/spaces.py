@@ -10,7 +10,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from vmsim.guest.edits import Entries, Frames, PageTables, span
+from vmsim.guest.edits import Entries, Frames, PageTables
 from vmsim.guest.frames import Vcpu
 from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.regions import Regions
@@ -83,7 +83,7 @@ class AddressSpaces:
             if rights & WRITABLE:
                 for level in (1, 2, 3):
                     pages = seen.levels == level
-                    values[pages] |= WRITE * self.sharing.alone(seen.firsts[pages], 9 * (level - 1))
+                    values[pages] |= WRITE * self.sharing.alone(seen.firsts[pages], self.tables.width * (level - 1))
             vcpu.owe("guest_fault", self.costs.entry_edit * len(values))
             yield from self.tables.write(vcpu, seen, values)
             lost = lost or bool((seen.values & ~values & (PRESENT | WRITE)).any())
@@ -103,7 +103,7 @@ class AddressSpaces:
             writable = seen.of(seen.values & WRITE != 0)
             protected = protected or bool(len(writable.places))
             yield from self.tables.write(vcpu, writable, writable.values & ~WRITE)
-            for pages, order in _by_order(seen):
+            for pages, order in self._by_order(seen):
                 self.sharing.add(pages, order)
             vcpu.owe("guest_fault", self.costs.entry_edit * len(seen.places))
             yield from self._place(vcpu, child, seen._replace(values=seen.values & ~(WRITE | ACCESSED)))
@@ -140,7 +140,7 @@ class AddressSpaces:
     def _free(self, gone: list[Entries]) -> None:
         """Free the frames of pages that were unmapped and that nobody else maps."""
         for entries in gone:
-            for pages, order in _by_order(entries):
+            for pages, order in self._by_order(entries):
                 for block, block_order in self.sharing.drop(pages, order):
                     self.frames.give(block, block_order)
 
@@ -156,7 +156,7 @@ class AddressSpaces:
     def _split_edges(self, vcpu: Vcpu, space: Space, first: int, limit: int) -> Process:
         """Split the large pages that lie in a range only in part."""
         for edge in (first, limit):
-            level = 1 if edge % span(2) else 2 if edge % span(3) else 3
+            level = 1 if edge % self.tables.span(2) else 2 if edge % self.tables.span(3) else 3
             if level < 3:
                 yield from self.tables.split(vcpu, space.root, edge, level)
 
@@ -164,19 +164,18 @@ class AddressSpaces:
         """Write entries to a space that lacks them, table by table."""
         if not len(entries.places):
             return
-        home = entries.starts >> (12 + 9 * entries.levels)  # the table that an entry belongs to
+        home = entries.starts >> (PAGE_SHIFT + self.tables.width * entries.levels)  # the table that an entry belongs to
         ends = np.flatnonzero((np.diff(home) != 0) | (np.diff(entries.levels) != 0)) + 1
         for part in np.split(np.arange(len(home)), ends):
             level = int(entries.levels[part[0]])
             table = yield from self.tables.table(vcpu, space.root, int(entries.starts[part[0]]), level)
             assert table is not None  # the space held nothing larger
-            places = table + 8 * ((entries.starts[part] >> (3 + 9 * level)) & 511)
+            places = self.tables.places(table, entries.starts[part], level)
             yield from self.mmu.write(vcpu, places, entries.values[part])
 
-
-def _by_order(entries: Entries) -> list[tuple[NDArray[np.int64], int]]:
-    """Return the first frames of the pages of each size, and the size's order."""
-    firsts = entries.firsts
-    if not (entries.levels > 1).any():
-        return [(firsts, 0)]
-    return [(firsts[entries.levels == level], 9 * (level - 1)) for level in (1, 2, 3)]
+    def _by_order(self, entries: Entries) -> list[tuple[NDArray[np.int64], int]]:
+        """Return the first frames of the pages of each size, and the size's order."""
+        firsts = entries.firsts
+        if not (entries.levels > 1).any():
+            return [(firsts, 0)]
+        return [(firsts[entries.levels == level], self.tables.width * (level - 1)) for level in (1, 2, 3)]

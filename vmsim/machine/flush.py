@@ -140,18 +140,19 @@ def invalidate_page(cores: np.ndarray, asid: int, gva: int, order: int) -> None:
 
 
 @routine
-def forget_faulting(words, units, asid, nested_asid, gva, gpa, code):
+def forget_faulting(words, units, asid, nested_asid, gva, gpa, code, width, nested_width):
     """Forget what a faulting access used, so that the fault does not recur once its cause is mended.
 
     A page fault forgets the prefixes of its gva (SDM vol. 3A §5.10.4.1), an EPT violation those of its gpa as well
     (vol. 3C §30.4.3.1); the TLBs hold nothing for the gva, for it missed. An entry-style cache keeps only present
-    entries: it is emptied where one of them denied a right.
+    entries: it is emptied where one of them denied a right. The widths are how many bits of a gva and a gpa a table
+    translates; tables of 10 bits have no prefix but the first.
     """
     for above in range(4):
-        prefix = gva >> (21 + 9 * above)
+        prefix = gva >> (PAGE_SHIFT + width + 9 * above)
         drop_at(words, units, Keyed.PDE + above, prefix, asid | prefix)
         if gpa >= 0:
-            prefix = gpa >> (21 + 9 * above)
+            prefix = gpa >> (PAGE_SHIFT + nested_width + 9 * above)
             drop_at(words, units, Keyed.NESTED_PDE + above, prefix, nested_asid | prefix)
     if gpa >= 0:
         drop_at(words, units, np.int64(Keyed.NTLB), gpa >> PAGE_SHIFT, nested_asid | gpa >> PAGE_SHIFT)

@@ -1,7 +1,8 @@
 """The bits of page-table entries.
 
-Sources: Intel SDM vol. 3A §5.5 (4- and 5-level paging, figure 5-11), vol. 3C §30.3.2 (EPT, tables 30-2 to 30-7);
-AMD APM vol. 2 §5.3 and §15.25 (nested paging uses the host's own format, and treats every access as a user's).
+Sources: Intel SDM vol. 3A §5.3 (32-bit paging), §5.5 (4- and 5-level paging, figure 5-11), vol. 3C §30.3.2 (EPT, tables
+30-2 to 30-7); AMD APM vol. 2 §5.2 (legacy mode), §5.3 and §15.25 (nested paging uses the host's own format, and treats
+every access as a user's).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ __all__ = [
     "EPT_EXECUTE",
     "FRAME",
     "LARGE",
+    "LARGE_ORDERS",
     "NPT",
     "PAGE_SHIFT",
     "PAT",
@@ -33,6 +35,7 @@ __all__ = [
     "SEALED",
     "SIZE_SHIFT",
     "SWITCH",
+    "TWO_LEVEL",
     "USER",
     "WRITE",
     "NestedFormat",
@@ -41,15 +44,18 @@ __all__ = [
 ]
 
 PAGE_SHIFT = 12
-ENTRIES = 512  # of a table; each level translates 9 bits
+ENTRIES = 512  # of a table; each level translates 9 bits, but for 32-bit paging
+# Levels of 32-bit paging's tables: 1024 entries of 4 bytes each, so that a level translates 10 bits. PAE's are 3 levels
+# of 512, also where a processor keeps those of the first in registers and walks two.
+TWO_LEVEL = 2
 
-# x86-64 entries; NPT uses the same bits.
+# x86-64 entries; NPT uses the same bits, and so does 32-bit paging.
 PRESENT = 1 << 0
 WRITE = 1 << 1  # the same bit in an EPT entry
 USER = 1 << 2
 ACCESSED = 1 << 5
 DIRTY = 1 << 6
-LARGE = 1 << 7  # PS: the entry maps a 2M (level 2) or 1G (level 3) page; the same bit in an EPT entry
+LARGE = 1 << 7  # PS: the entry maps a 2M (level 2; TWO_LEVEL: 4M) or 1G (level 3) page; the same bit in an EPT entry
 SWITCH = 1 << 11  # agile paging, in shadow entries: the table below is the guest's own (a bit that x86-64 ignores)
 SEALED = 1 << 10  # ours, of a table on the way of a walk, beside its address: the nested tables let nobody write to it
 FRAME = 0x000F_FFFF_FFFF_F000
@@ -80,7 +86,10 @@ SIZE_SHIFT = 9
 
 
 class PageSize(IntEnum):
-    """Code of a page size; a page of size s covers 1 << (12 + 9 s) bytes and is mapped by an entry of level s + 1."""
+    """Code of a page size; a page of size s covers 1 << (12 + 9 s) bytes and is mapped by an entry of level s + 1.
+
+    A page of 4 MiB takes two translations of 2 MiB (AMD APM vol. 3, CPUID Fn8000_0005 and Fn8000_0006).
+    """
 
     SIZE_4K = 0
     SIZE_2M = 1
@@ -89,7 +98,11 @@ class PageSize(IntEnum):
 
 def reach(levels: int) -> int:
     """Return how many bytes tables of so many levels translate; the root of 3 levels, PAE, has four entries."""
-    return 1 << 32 if levels == 3 else 1 << (PAGE_SHIFT + 9 * levels)
+    return 1 << 32 if levels <= 3 else 1 << (PAGE_SHIFT + 9 * levels)
+
+
+# Orders of the large pages to try, where pages of an order are wanted: the largest first. 4M is of 32-bit paging alone.
+LARGE_ORDERS = {0: (), 9: (9,), 10: (10,), 18: (18, 9)}
 
 
 class NestedFormat(NamedTuple):

@@ -13,6 +13,7 @@ from functools import cache
 
 import numpy as np
 
+from vmsim.machine.formats import TWO_LEVEL
 from vmsim.machine.pwc import PwcStyle
 from vmsim.machine.sets import EMPTY, Place, keyed_set, tag_set
 
@@ -26,6 +27,7 @@ __all__ = [
     "Geometry",
     "Keyed",
     "Unit",
+    "guest_width",
     "make_cores",
     "make_llc",
     "make_vm",
@@ -217,46 +219,55 @@ def make_llc(geometry: Geometry) -> np.ndarray:
     return llc
 
 
-VM = np.dtype(
-    (
-        np.record,
-        [
-            ("asid", "i8"),  # of the address space (VPID and PCID, or ASID), shifted by tlb.ASID_SHIFT
-            ("nested_asid", "i8"),  # of the nested tables (EP4TA), shifted likewise
-            ("cr3", "i8"),  # gpa of the root table (hpa where there is one dimension)
-            ("levels", "i8"),  # that a walk goes through: 2 or 3 (PAE, see pdpte), 4, 5
-            ("largest", "i8"),  # level above which no entry maps a page: 3, or 2 where there are no pages of 1 GiB
-            ("pdpte", "i8", (4,)),  # PAE with 2 levels: what the last load of CR3 read (SDM vol. 3A §5.4.1)
-            ("switch", "i8"),  # agile paging: the bit of an entry (or of cr3) after which the walk goes on nested
-            ("nested_root", "i8"),  # hpa: EPTP or nCR3
-            ("nested_levels", "i8"),  # 0: one dimension
-            ("nested_present", "i8"),
-            ("nested_needed", "i8"),
-            ("nested_accessed", "i8"),
-            ("nested_dirty", "i8"),
-            ("table_writes", "i8"),  # walks of guest tables count as writes (EPT with A/D flags, NPT)
-            ("pml", "i8"),  # 1: note the gpa of each nested entry whose dirty flag is set (SDM vol. 3C §30.3.6)
-            ("pml_index", "i8"),  # of the entry to be filled next, downwards; -1: the log is full
-            ("pml_log", "i8", (512,)),  # gpas of pages
-            ("compute", "i8"),  # cycles of other work per access
-            ("ahead", "i8"),  # the first access of a run that lookahead.py has not looked at
-            ("walk_cycles", "i8"),
-            ("fault_gpa", "i8"),
-            ("fault_code", "i8"),
-            ("logging", "i8"),  # 1: note each walk reference in the log
-            ("logged", "i8"),
-            ("log", "i8", (64, 3)),  # hpa, guest level << 8 | nested level, Served
-            ("counters", "i8", (len(Count),)),
-            ("refs", "i8", (LEVELS, LEVELS, 5)),  # guest level, nested level, Served
-            ("pwc", "i8", (2, LEVELS, 2)),  # dimension, level, hit
-            ("data_refs", "i8", (4,)),  # data references by Served
-        ],
-    )
-)
+_REGISTERS = [
+    ("asid", "i8"),  # of the address space (VPID and PCID, or ASID), shifted by tlb.ASID_SHIFT
+    ("nested_asid", "i8"),  # of the nested tables (EP4TA), shifted likewise
+    ("cr3", "i8"),  # gpa of the root table (hpa where there is one dimension)
+    ("levels", "i8"),  # that a walk goes through: 2 (32-bit; PAE, see pdpte), 3 (PAE), 4, 5
+    ("largest", "i8"),  # level above which no entry maps a page: 3, or 2 where there are no pages of 1 GiB
+    ("pdpte", "i8", (4,)),  # PAE with 2 levels: what the last load of CR3 read (SDM vol. 3A §5.4.1)
+    ("switch", "i8"),  # agile paging: the bit of an entry (or of cr3) after which the walk goes on nested
+    ("nested_root", "i8"),  # hpa: EPTP or nCR3
+    ("nested_levels", "i8"),  # 0: one dimension
+    ("nested_present", "i8"),
+    ("nested_needed", "i8"),
+    ("nested_accessed", "i8"),
+    ("nested_dirty", "i8"),
+    ("table_writes", "i8"),  # walks of guest tables count as writes (EPT with A/D flags, NPT)
+    ("pml", "i8"),  # 1: note the gpa of each nested entry whose dirty flag is set (SDM vol. 3C §30.3.6)
+    ("pml_index", "i8"),  # of the entry to be filled next, downwards; -1: the log is full
+    ("pml_log", "i8", (512,)),  # gpas of pages
+    ("compute", "i8"),  # cycles of other work per access
+    ("ahead", "i8"),  # the first access of a run that lookahead.py has not looked at
+    ("walk_cycles", "i8"),
+    ("fault_gpa", "i8"),
+    ("fault_code", "i8"),
+    ("logging", "i8"),  # 1: note each walk reference in the log
+    ("logged", "i8"),
+    ("log", "i8", (64, 3)),  # hpa, guest level << 8 | nested level, Served
+    ("counters", "i8", (len(Count),)),
+    ("refs", "i8", (LEVELS, LEVELS, 5)),  # guest level, nested level, Served
+    ("pwc", "i8", (2, LEVELS, 2)),  # dimension, level, hit
+    ("data_refs", "i8", (4,)),  # data references by Served
+]
 
 
-def make_vm() -> np.ndarray:
-    """Return a VM's zeroed registers and counters, shape (1,); it has pages of 1 GiB."""
-    vms = np.zeros(1, VM)
+def _registers(two_level: int) -> np.dtype:
+    """Return the type of a VM's registers; it tells code, as it is compiled, whether entries may have 4 bytes."""
+    return np.dtype((np.record, [*_REGISTERS, ("two_level", "i8", (two_level,))]))
+
+
+VM = _registers(0)
+_VM_TWO_LEVEL = _registers(1)
+
+
+def make_vm(levels: int = 4) -> np.ndarray:
+    """Return a VM's zeroed registers and counters, shape (1,), for tables of so many levels; it has pages of 1 GiB."""
+    vms = np.zeros(1, _VM_TWO_LEVEL if levels == TWO_LEVEL else VM)
     vms["largest"] = 3
     return vms
+
+
+def guest_width(registers: np.ndarray) -> int:
+    """Return how many bits of a gva each of the guest's tables translates, 9 or 10, by the VM's registers."""
+    return 9 + int(registers.dtype["two_level"].shape[0])

@@ -11,11 +11,24 @@ import mmap
 import numpy as np
 
 from vmsim.jit import kernel, leaf
-from vmsim.machine.formats import ENTRIES, FRAME, LARGE, PAGE_SHIFT
+from vmsim.machine.formats import ENTRIES, FRAME, LARGE, PAGE_SHIFT, TWO_LEVEL
 
-__all__ = ["ABSENT", "clear_frame", "entry_at", "find_entry", "index_of", "physical_memory", "read_word", "write_word"]
+__all__ = [
+    "ABSENT",
+    "clear_frame",
+    "entry_at",
+    "find_entry",
+    "index_of",
+    "physical_memory",
+    "read_entry",
+    "read_word",
+    "width_of",
+    "write_entry",
+    "write_word",
+]
 
 ABSENT = -1
+_HALF = np.int64((1 << 32) - 1)
 
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 
@@ -38,15 +51,24 @@ def physical_memory(frames: int) -> np.ndarray:
 
 
 @leaf
-def index_of(address, level):
-    """Return which of a table's 512 entries translates `address` at `level`."""
-    return (address >> (3 + 9 * level)) & (ENTRIES - 1)
+def index_of(address, level, width=9):
+    """Return which entry of a table that translates `width` bits translates `address` at `level`."""
+    return (address >> (PAGE_SHIFT - width + width * level)) & ((1 << width) - 1)
 
 
 @leaf
-def entry_at(table, address, level):
-    """Return the hpa of the entry that translates `address` in the table of `level` at hpa `table`."""
-    return table + (index_of(address, level) << 3)
+def width_of(levels):
+    """Return how many bits of an address each table of so many levels translates: 9, or 10 in 32-bit paging."""
+    return 10 if levels == TWO_LEVEL else 9
+
+
+@leaf
+def entry_at(table, address, level, width=9):
+    """Return the hpa of the entry that translates `address` in the table of `level` at hpa `table`.
+
+    A table of any format fills a frame, so an entry of one that translates `width` bits has 4096 >> width bytes.
+    """
+    return table + (index_of(address, level, width) << (PAGE_SHIFT - width))
 
 
 @leaf
@@ -59,6 +81,22 @@ def read_word(memory, hpa):
 def write_word(memory, hpa, word):
     """Store `word` at `hpa`."""
     memory[np.uint64(hpa >> 3)] = word
+
+
+@leaf
+def read_entry(memory, hpa, width):
+    """Return the entry at `hpa` of a table that translates `width` bits: a word, or one of its halves."""
+    word = memory[np.uint64(hpa >> 3)]
+    return word if width == 9 else (word >> ((hpa & 4) << 3)) & _HALF
+
+
+@leaf
+def write_entry(memory, hpa, entry, width):
+    """Store `entry` at `hpa` in a table that translates `width` bits; the rest of its word stays."""
+    if width != 9:
+        shift = (hpa & 4) << 3
+        entry = (memory[np.uint64(hpa >> 3)] & ~(_HALF << shift)) | (entry & _HALF) << shift
+    memory[np.uint64(hpa >> 3)] = entry
 
 
 @kernel
@@ -78,8 +116,8 @@ def find_entry(memory, root, levels, leaf_level, address):
     memory : int64[:]
         Host-physical memory.
     root : int
-        hpa of the root table. The tables are found by hpa: this serves nested and native tables; a guest's own
-        tables, whose entries hold guest-physical addresses, are the guest kernel's to descend.
+        hpa of the root table, of entries of 8 bytes. The tables are found by hpa: this serves nested and native tables;
+        a guest's own, whose entries hold guest-physical addresses, are the guest kernel's to descend.
     levels, leaf_level : int
         Level of the root, and of the entry wanted (1, 2 or 3).
     address : int

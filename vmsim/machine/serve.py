@@ -245,7 +245,9 @@ def run_and_serve(
         From `vcpu.prepare`.
     core, llc : int64[:]
         One core and the LLC, `calls.opaque`.
-    vms, memory, address, count, kind, cursor, limit, budget
+    vms : int64[:]
+        As of `run`, `calls.opaque`.
+    memory, address, count, kind, cursor, limit, budget
         As of `run`.
     slack : int
         Cycles until something else happens in simulated time: what must not come after it is not done here.

@@ -15,6 +15,7 @@ from vmsim.machine.flush import forget_faulting
 from vmsim.machine.formats import DIRTY, FRAME, PAGE_SHIFT, SIZE_SHIFT, USER, WRITE
 from vmsim.machine.layout import Count, Keyed
 from vmsim.machine.lookahead import look_ahead
+from vmsim.machine.references import nested_width_of, width_of_guest
 from vmsim.machine.sets import MISS, fill, lookup
 from vmsim.machine.silicon import core_of, llc_of, words_of
 from vmsim.machine.tlb import drop_page, fill_large, lookup_large, set_at, tag_of
@@ -77,7 +78,8 @@ def _translate(core, words, llc, vm, memory, gva, access, translation, address, 
             translation = guest_walk(core, llc, vm, memory, gva, access)
             if translation != AGAIN:
                 break
-            forget_faulting(words, units, vm.asid, vm.nested_asid, gva, vm.fault_gpa, vm.fault_code)
+            widths = width_of_guest(vm), nested_width_of(vm)
+            forget_faulting(words, units, vm.asid, vm.nested_asid, gva, vm.fault_gpa, vm.fault_code, *widths)
         look_ahead(core, llc, vm, memory, address, cursor, limit)
         if translation < 0:
             return translation
@@ -135,7 +137,8 @@ def _run(core, llc, vms, memory, address, count, kind, cursor, limit, budget):
             )
             left -= vm.walk_cycles + vm.counters[Count.L2_TLB_CYCLES]
             if translation < 0:
-                forget_faulting(words, core.units, asid, vm.nested_asid, gva, vm.fault_gpa, vm.fault_code)
+                widths = width_of_guest(vm), nested_width_of(vm)
+                forget_faulting(words, core.units, asid, vm.nested_asid, gva, vm.fault_gpa, vm.fault_code, *widths)
                 reason = np.int64(Reason.GUEST_FAULT if translation == GUEST_FAULT else Reason.VIOLATION)
                 break
         times = np.int64(count[place])
@@ -161,7 +164,7 @@ def _run(core, llc, vms, memory, address, count, kind, cursor, limit, budget):
 
 @kernel
 def enter(target, core, llc, vms, memory, address, count, kind, cursor, limit, budget):
-    """Do what `run` does with one core and an LLC, both opaque, of the geometry that `target` is for."""
+    """Do what `run` does with one core, an LLC and a VM, all opaque, of the types that `target` is for."""
     return call(target, core, llc, vms, memory, address, count, kind, cursor, limit, budget)
 
 
@@ -207,4 +210,4 @@ def run(
     """
     target = prepare(cores, llc, vms, memory)
     core = opaque(cores[number : number + 1])
-    return enter(target, core, opaque(llc), vms, memory, address, count, kind, cursor, limit, budget)  # type: ignore[no-any-return]
+    return enter(target, core, opaque(llc), opaque(vms), memory, address, count, kind, cursor, limit, budget)  # type: ignore[no-any-return]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 
 from vmsim.jit import leaf, routine
-from vmsim.machine.caches import Served, reference, reference_called
 from vmsim.machine.formats import (
     ACCESSED,
     CODE_FETCH,
@@ -34,11 +33,19 @@ from vmsim.machine.formats import (
 )
 from vmsim.machine.layout import Count
 from vmsim.machine.lookahead import remember
-from vmsim.machine.memory import entry_at, read_word, write_word
-from vmsim.machine.pwc import GUEST, NESTED, PwcStyle
+from vmsim.machine.memory import entry_at
+from vmsim.machine.pwc import GUEST, NESTED, PwcStyle, keep, start
+from vmsim.machine.references import fetch, fetch_kept, nested_width_of, set_flags, width_of_guest
 from vmsim.machine.sets import MISS, fill, lookup
 
-__all__ = ["AGAIN", "GUEST_FAULT", "NESTED_FAULT", "guest_walk", "needed_of", "nested_walk"]
+__all__ = [
+    "AGAIN",
+    "GUEST_FAULT",
+    "NESTED_FAULT",
+    "guest_walk",
+    "needed_of",
+    "nested_walk",
+]
 
 # What a walk returns in place of a translation; the cause is in vm.fault_gpa and vm.fault_code. Bit 0 of each is clear,
 # so none is an entry that a walk goes by.
@@ -49,120 +56,6 @@ _SWITCHED = -8  # and what a part of an agile walk does: the rest is nested
 
 _LOW = (1 << PAGE_SHIFT) - 1
 _RIGHTS = WRITE | USER
-
-
-@leaf
-def _start(pde, pdpte, pml4e, pml5e, counts, asid, levels, root, address):
-    """Return (level, table) to begin a walk with: below the longest prefix cached, else the root.
-
-    A cache that a core lacks has no sets, which the compiler knows. PDPTEs of PAE tables are in none of them.
-    """
-    if len(pde) > 0:
-        prefix = address >> 21
-        table = lookup(pde[np.uint64(prefix & (len(pde) - 1))], asid | prefix)
-        counts[2, np.uint64(table != MISS)] += 1
-        if table != MISS:
-            return 1, table
-    if len(pdpte) > 0 and levels > 3:
-        prefix = address >> 30
-        table = lookup(pdpte[np.uint64(prefix & (len(pdpte) - 1))], asid | prefix)
-        counts[3, np.uint64(table != MISS)] += 1
-        if table != MISS:
-            return 2, table
-    if len(pml4e) > 0 and levels > 3:
-        prefix = address >> 39
-        table = lookup(pml4e[np.uint64(prefix & (len(pml4e) - 1))], asid | prefix)
-        counts[4, np.uint64(table != MISS)] += 1
-        if table != MISS:
-            return 3, table
-    if len(pml5e) > 0 and levels == 5:
-        prefix = address >> 48
-        table = lookup(pml5e[np.uint64(prefix & (len(pml5e) - 1))], asid | prefix)
-        counts[5, np.uint64(table != MISS)] += 1
-        if table != MISS:
-            return 4, table
-    return levels, root
-
-
-@leaf
-def _keep(pde, pdpte, pml4e, pml5e, asid, address, level, table):
-    """Remember the table that the entry of `level` points to."""
-    prefix = address >> (3 + 9 * level)
-    if level == 2:
-        if len(pde) > 0:
-            fill(pde[np.uint64(prefix & (len(pde) - 1))], asid | prefix, table)
-    elif level == 3:
-        if len(pdpte) > 0:
-            fill(pdpte[np.uint64(prefix & (len(pdpte) - 1))], asid | prefix, table)
-    elif level == 4:
-        if len(pml4e) > 0:
-            fill(pml4e[np.uint64(prefix & (len(pml4e) - 1))], asid | prefix, table)
-    elif len(pml5e) > 0:
-        fill(pml5e[np.uint64(prefix & (len(pml5e) - 1))], asid | prefix, table)
-
-
-@leaf
-def _note(vm, hpa, guest, nested, served):
-    """Write a reference into the VM's log while it keeps one (`vmsim explain`)."""
-    if vm.logging and vm.logged < len(vm.log):
-        line = vm.log[vm.logged]
-        line[0] = hpa
-        line[1] = guest << 8 | nested
-        line[2] = served
-        vm.logged += 1
-
-
-@routine
-def _fetch_kept(core, llc, vm, memory, hpa, present, level, guest, nested):
-    """Return the entry at `hpa` as `_fetch` does, from the entry-style cache if it is there, and note it in the log."""
-    cached = core.pwc_style == PwcStyle.ENTRY and level >= (core.pwc_lowest if nested == 0 else core.pwc_nested_lowest)
-    tag = hpa >> 3
-    index = np.uint64(tag & (len(core.pwc) - 1))
-    served = np.int64(Served.PWC)
-    entry = np.int64(MISS)
-    if len(core.pwc) > 0 and cached:
-        entry = lookup(core.pwc[index], tag)
-        vm.pwc[GUEST if nested == 0 else NESTED, level, np.uint64(entry != MISS)] += 1
-    if entry == MISS:
-        entry = read_word(memory, hpa)
-        served = np.int64(reference_called(core, llc, hpa, core.walker_enters))
-        if len(core.pwc) > 0 and cached and entry & present:
-            fill(core.pwc[index], tag, entry)
-    vm.refs[guest, nested, served] += 1
-    vm.walk_cycles += core.pwc_cycles if served == Served.PWC else core.latency[served]
-    _note(vm, hpa, guest, nested, served)
-    return entry
-
-
-@leaf
-def _fetch(core, llc, vm, memory, plain, hpa, present, level, guest, nested):
-    """Return the entry at `hpa`: one reference of a walk, at its position (guest level, nested level).
-
-    Level 0 of the guest stands for the data page, level 0 of the other dimension for the guest's own entry. `plain`
-    says that there is neither an entry-style cache nor a log.
-    """
-    if not plain:
-        return _fetch_kept(core, llc, vm, memory, hpa, present, level, guest, nested)
-    entry = read_word(memory, hpa)  # before the caches are searched: the load's own latency hides behind the search
-    served = np.uint64(reference(core, llc, hpa, core.walker_enters))
-    vm.refs[np.uint64(guest), np.uint64(nested), served] += 1
-    vm.walk_cycles += core.latency[served]
-    return entry
-
-
-@routine
-def _mark(core, vm, memory, hpa, marks):
-    """Set accessed or dirty flags in the entry at `hpa`; a copy that the entry-style cache keeps follows."""
-    entry = read_word(memory, hpa) | marks
-    write_word(memory, hpa, entry)
-    vm.counters[Count.AD_UPDATES] += 1
-    vm.walk_cycles += core.ad_cycles
-    tag = hpa >> 3
-    if len(core.pwc) > 0:
-        kept = core.pwc[np.uint64(tag & (len(core.pwc) - 1))]
-        for way in range(len(kept.tag)):
-            if kept.tag[way] == tag:
-                kept.value[way] = entry
 
 
 @routine
@@ -178,9 +71,9 @@ def _log_page(vm, gpa):
 
 
 @leaf
-def _frame_within(entry, address, level):
+def _frame_within(entry, address, level, width):
     """Return the hpa (or gpa) of the 4 KiB frame of `address` in the page that an entry of `level` maps."""
-    offset = ((1 << (3 + 9 * level)) - 1) & ~_LOW
+    offset = ((1 << (PAGE_SHIFT - width + width * level)) - 1) & ~_LOW
     return (entry & FRAME & ~offset) | (address & offset)
 
 
@@ -203,7 +96,8 @@ def nested_walk(core, llc, vm, memory, gpa, access, guest):
     """
     vm.counters[Count.NESTED_WALKS] += 1
     level = vm.nested_levels
-    if gpa >> (PAGE_SHIFT + 9 * level):  # beyond what the tables can translate
+    width = nested_width_of(vm)
+    if gpa >> (PAGE_SHIFT + width * level):  # beyond what the tables can translate
         vm.fault_gpa = gpa
         vm.fault_code = _asked(access, guest)
         return NESTED_FAULT
@@ -214,7 +108,7 @@ def nested_walk(core, llc, vm, memory, gpa, access, guest):
     prefixes = core.pwc_style == PwcStyle.PREFIX
     plain = (len(core.pwc) == 0 or core.pwc_style != PwcStyle.ENTRY) and not vm.logging
     if prefixes:
-        level, table = _start(
+        level, table = start(
             core.nested_pde,
             core.nested_pdpte,
             core.nested_pml4e,
@@ -224,10 +118,11 @@ def nested_walk(core, llc, vm, memory, gpa, access, guest):
             level,
             table,
             gpa,
+            width,
         )
     need = vm.nested_needed | access << 1  # WRITE of 1, of 2 EPT_EXECUTE, and USER in NPT, which needs it anyway
     if level == 3 and vm.nested_levels == 3:  # PAE: a PDPTE has neither rights nor an accessed flag
-        entry = _fetch_kept(core, llc, vm, memory, entry_at(table & FRAME, gpa, level), present, level, guest, level)
+        entry = fetch_kept(core, llc, vm, memory, entry_at(table & FRAME, gpa, level), present, level, guest, level)
         if entry & present == 0:
             vm.fault_gpa = gpa
             vm.fault_code = _asked(access, guest)
@@ -235,8 +130,8 @@ def nested_walk(core, llc, vm, memory, gpa, access, guest):
         table = (entry & FRAME) | _LOW
         level = 2
     while True:
-        hpa = entry_at(table & FRAME, gpa, level)
-        entry = _fetch(core, llc, vm, memory, plain, hpa, present, level, guest, level)
+        hpa = entry_at(table & FRAME, gpa, level, width)
+        entry = fetch(core, llc, vm, memory, plain, hpa, present, level, guest, level)
         rights = table & entry
         if rights & need != need:
             vm.fault_gpa = gpa
@@ -248,12 +143,12 @@ def nested_walk(core, llc, vm, memory, gpa, access, guest):
             if vm.pml and dirty & marks & ~entry and not _log_page(vm, gpa):
                 return NESTED_FAULT
             entry |= marks
-            _mark(core, vm, memory, hpa, marks)
+            set_flags(core, vm, memory, hpa, marks, width)
         if found:
             break
         table = (entry & FRAME) | (rights & _LOW)
         if prefixes:
-            _keep(
+            keep(
                 core.nested_pde,
                 core.nested_pdpte,
                 core.nested_pml4e,
@@ -262,12 +157,13 @@ def nested_walk(core, llc, vm, memory, gpa, access, guest):
                 gpa,
                 level,
                 table,
+                width,
             )
         level -= 1
-    if level == 1:
+    if level == 1 and len(vm.two_level) == 0:
         remember(core, NESTED, vm.nested_asid, gpa, table)
     flags = (rights & _RIGHTS) | (DIRTY if entry & dirty == dirty else 0) | (level - 1) << SIZE_SHIFT
-    return _frame_within(entry, gpa, level) | flags
+    return _frame_within(entry, gpa, level, width) | flags
 
 
 @leaf
@@ -324,9 +220,10 @@ def _sealed_fault(vm, gpa):
 def _reserved(vm, entry, level):
     """Return whether an entry with LARGE has a bit that must be 0: LARGE itself, or one inside the page's address.
 
-    SDM vol. 3A §5.5.4 and tables 5-15 to 5-18; AMD APM vol. 2 §5.3.
+    SDM vol. 3A §5.5.4 and tables 5-15 to 5-18, of 32-bit paging §5.3 and table 5-4; AMD APM vol. 2 §5.3.
     """
-    return level > vm.largest or entry & FRAME & ((1 << (3 + 9 * level)) - 1) & ~PAT != 0
+    width = width_of_guest(vm)
+    return level > vm.largest or entry & FRAME & ((1 << (PAGE_SHIFT - width + width * level)) - 1) & ~PAT != 0
 
 
 @leaf
@@ -356,12 +253,13 @@ def _descend(core, llc, vm, memory, gva, need, level, table, gpa, nested):
     """
     switch = vm.switch
     low = _LOW & ~switch & ~SEALED
+    width = width_of_guest(vm)
     mark = switch if nested else 0
     prefixes = core.pwc_style == PwcStyle.PREFIX
     plain = (len(core.pwc) == 0 or core.pwc_style != PwcStyle.ENTRY) and not vm.logging
     while True:
-        hpa = entry_at(table & FRAME, gva, level)
-        entry = _fetch(core, llc, vm, memory, plain, hpa, np.int64(PRESENT), level, level, np.int64(0))
+        hpa = entry_at(table & FRAME, gva, level, width)
+        entry = fetch(core, llc, vm, memory, plain, hpa, np.int64(PRESENT), level, level, np.int64(0))
         rights = table & entry
         if rights & need != need:
             reserved = level > 1 and entry & LARGE != 0 and _reserved(vm, entry, level)
@@ -376,7 +274,7 @@ def _descend(core, llc, vm, memory, gva, need, level, table, gpa, nested):
         if entry & ACCESSED == 0:
             if table & SEALED:
                 return level, table, gpa, hpa, _sealed_fault(vm, gpa)
-            _mark(core, vm, memory, hpa, np.int64(ACCESSED))
+            set_flags(core, vm, memory, hpa, np.int64(ACCESSED), width)
         table = entry & FRAME
         if nested:
             gpa = table
@@ -390,7 +288,7 @@ def _descend(core, llc, vm, memory, gva, need, level, table, gpa, nested):
                 mark = switch
         table = (table & FRAME) | rights | mark
         if prefixes:
-            _keep(core.pde, core.pdpte, core.pml4e, core.pml5e, vm.asid, gva, level, table)
+            keep(core.pde, core.pdpte, core.pml4e, core.pml5e, vm.asid, gva, level, table, width)
         level -= 1
         if not nested and mark != 0:
             return level, table, gpa, hpa, np.int64(_SWITCHED)
@@ -416,21 +314,25 @@ def guest_walk(core, llc, vm, memory, gva, access):
     level = vm.levels
     table = np.int64(MISS)
     gpa = np.int64(MISS)
+    two_level = len(vm.two_level) > 0
+    width = width_of_guest(vm)
     if core.pwc_style == PwcStyle.PREFIX:
-        level, table = _start(core.pde, core.pdpte, core.pml4e, core.pml5e, vm.pwc[GUEST], vm.asid, level, table, gva)
+        level, table = start(
+            core.pde, core.pdpte, core.pml4e, core.pml5e, vm.pwc[GUEST], vm.asid, level, table, gva, width
+        )
     if table == MISS:
         table = gpa = vm.cr3
         sealed = np.int64(0)
-        if nested and switch == 0 and level > 2:
+        if nested and switch == 0 and (level > 2 or two_level):
             table = _host(core, llc, vm, memory, gpa, vm.table_writes, level)
             if table < 0:
                 return table
             sealed = _sealed(table)
-        if level < 4:  # PAE: the PDPTEs are in memory or, and the walk has two levels, in registers
+        if level < 4 and not two_level:  # PAE: the PDPTEs are in memory or, and the walk has two levels, in registers
             entry = vm.pdpte[gva >> 30]
             if level == 3:
                 hpa = entry_at(table & FRAME, gva, level)
-                entry = _fetch_kept(core, llc, vm, memory, hpa, np.int64(PRESENT), level, level, np.int64(0))
+                entry = fetch_kept(core, llc, vm, memory, hpa, np.int64(PRESENT), level, level, np.int64(0))
             if entry & PRESENT == 0 or entry & PDPTE_RESERVED:
                 return _guest_fault(vm, entry, write, False, entry & PDPTE_RESERVED != 0)
             level = np.int64(2)  # a literal is a type of its own, and all that it is passed to compiled once more
@@ -452,10 +354,10 @@ def guest_walk(core, llc, vm, memory, gva, access):
         level, table, gpa, hpa, entry = _descend(core, llc, vm, memory, gva, need, level, table, gpa, nested)
     if entry in (GUEST_FAULT, NESTED_FAULT, AGAIN):
         return entry
-    if level == 1:
+    if level == 1 and not two_level:
         remember(core, GUEST, vm.asid, gva, table)
     rights = table & entry
-    translation = _frame_within(entry, gva, level)
+    translation = _frame_within(entry, gva, level, width)
     size = level - 1
     host_dirty = DIRTY
     if nested:
@@ -470,5 +372,5 @@ def guest_walk(core, llc, vm, memory, gva, access):
         if nested and table & SEALED:
             return _sealed_fault(vm, gpa)
         entry |= marks
-        _mark(core, vm, memory, hpa, marks)
+        set_flags(core, vm, memory, hpa, marks, width)
     return (translation & FRAME) | (rights & _RIGHTS) | (entry & host_dirty & DIRTY) | size << SIZE_SHIFT

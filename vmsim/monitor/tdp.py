@@ -15,7 +15,7 @@ import simpy
 from numpy.typing import NDArray
 
 from vmsim.machine.buddy import NO_FRAME, State, assign
-from vmsim.machine.formats import ENTRIES, PAGE_SHIFT, NestedFormat
+from vmsim.machine.formats import ENTRIES, LARGE_ORDERS, PAGE_SHIFT, NestedFormat
 from vmsim.machine.memory import clear_frame
 from vmsim.machine.serve import BACKING, NEVER, back_frames
 from vmsim.machine.stack import Stack
@@ -373,10 +373,10 @@ class Tdp:
 
     def _large_page(self, gpa: int) -> tuple[int, int]:
         """Return (pfn, order) of a large page for `gpa`, or (NO_FRAME, 0) where none fits or none is free."""
-        for order in dict.fromkeys((self.page_order, 9)):
+        for order in LARGE_ORDERS[self.page_order]:
             size = 1 << order
             gfn = (gpa >> PAGE_SHIFT) & ~(size - 1)
-            if not order or order > self.page_order or gfn + size > self.pages or self._missing(gpa, order) < 0:
+            if gfn + size > self.pages or self._missing(gpa, order) < 0:
                 continue
             pfn = self.host.take_block(self.owner, order, State.GUEST)
             if pfn != NO_FRAME:

@@ -169,7 +169,7 @@ class Vkernel(SoftwareMonitor):
     def read(self, vcpu: Vcpu, places: Words) -> Generator[simpy.Event, Any, Words]:
         """Load entries: memory of the guest's kernel like any other."""
         values = np.empty(len(places), np.int64)
-        load_entries(self.memory, *self.memory_root, places, values)
+        load_entries(self.memory, *self.memory_root, places, values, 9)
         return values
         yield
 
@@ -177,7 +177,7 @@ class Vkernel(SoftwareMonitor):
         """Store entries, of which nobody is told."""
         before = yield from self.read(vcpu, places)
         self._stale = self._stale or bool((before * (before != values)).any())
-        store_entries(self.memory, *self.memory_root, places, values)
+        store_entries(self.memory, *self.memory_root, places, values, 9)
 
     def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Process:
         """Zero a frame that becomes a table."""
@@ -246,8 +246,8 @@ class Vkernel(SoftwareMonitor):
     def rehearse(self) -> None:
         """Compile, or load from the cache, the kernels that a run without unmapping does not need."""
         nothing = np.empty(0, np.int64)
-        load_entries(self.memory, 0, 0, nothing, nothing)
-        store_entries(self.memory, 0, 0, nothing, nothing)
+        load_entries(self.memory, 0, 0, nothing, nothing, 9)
+        store_entries(self.memory, 0, 0, nothing, nothing, 9)
         remove(self.memory, self._frames, 0, self.levels, 0, -1, *self._scratch)
 
     def _remove(self, vcpu: Vcpu, root: int, first: int, last: int) -> Process:

@@ -16,7 +16,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from vmsim.scenario.cpuid import CpuidRegisters
 from vmsim.scenario.problems import KeyPath, Problem, raise_problems
 from vmsim.scenario.types import Count, Flag, Frequency, Model, Positive, Size
-from vmsim.units import PageSize
+from vmsim.units import TlbPage
 
 __all__ = [
     "CONFIDENCES",
@@ -79,7 +79,7 @@ class TlbArray(Array):
     index: Literal["modulo", "xor"] = Field(
         default="modulo", description="xor: the set is vpn ^ (vpn >> log2(sets)), modulo the sets."
     )
-    shared: PageSize | None = Field(
+    shared: TlbPage | None = Field(
         default=None, description="This page size lives in the same array as that one, whose entries and ways it has."
     )
 
@@ -91,7 +91,7 @@ class TlbLevel(Model):
     page_2m: TlbArray | None = Field(default=None, alias="2M")
     page_1g: TlbArray | None = Field(default=None, alias="1G")
 
-    def __getitem__(self, page: PageSize) -> TlbArray | None:
+    def __getitem__(self, page: TlbPage) -> TlbArray | None:
         array = {"4K": self.page_4k, "2M": self.page_2m, "1G": self.page_1g}[page]
         return array if array is not None and array.entries else None
 

@@ -315,9 +315,12 @@ class Scenario(Document):
             if group.agile.interval.cycles(self.cpu.frequency) < 1:
                 text = f"{group.agile.interval} is less than one cycle of {self.cpu.name}"
                 yield Problem((*here, "agile", "interval"), text)
+            for problem in group.level_problems(self._mode_of(group), self.host.memory):
+                of_host = problem.path == ("host", "memory")
+                if of_host or group.mode == "auto":  # else the table has told of it
+                    yield Problem(problem.path if of_host else (*here, *problem.path), problem.text)
             if group.mode == "auto":
-                mode = self._mode_of(group)
-                for problem in (*group.pae_problems(mode), *group.nx_problems(mode)):
+                for problem in group.nx_problems(self._mode_of(group)):
                     yield Problem((*here, *problem.path), problem.text)
             if self.host.what_if:
                 continue
@@ -337,7 +340,7 @@ class Scenario(Document):
                 yield Problem((*here, "mode"), text)
             nested = {"host_levels": group.host_levels} if not group.bare else {}
             for key, levels in {"guest_levels": group.guest_levels, **nested}.items():
-                if levels not in (3, *self.cpu.levels):  # every x86-64 CPU has PAE, in legacy mode
+                if levels > 3 and levels not in self.cpu.levels:  # the others every x86-64 CPU has, in legacy mode
                     text = f"{self.cpu.name} has no {levels}-level paging; host.what_if = true allows it anyway"
                     yield Problem((*here, key), text)
 

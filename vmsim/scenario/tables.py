@@ -14,6 +14,7 @@ from vmsim.scenario.agile import AgileSpec
 from vmsim.scenario.cpu import Mode
 from vmsim.scenario.cpu_files import Override, nested
 from vmsim.scenario.dirty_log import DirtyLog
+from vmsim.scenario.levels import PROGRAMS_END, level_problems
 from vmsim.scenario.paired import Paired, bare
 from vmsim.scenario.problems import Problem, raise_problems
 from vmsim.scenario.shadow import ShadowTable, SoftwareTlb
@@ -34,8 +35,6 @@ from vmsim.units import PAGE, PAGE_BYTES, format_decimal, format_size, is_canoni
 
 __all__ = [
     "MAX_MEMORY",
-    "PAE_END",
-    "PAE_HOST",
     "Host",
     "Pool",
     "PoolOverride",
@@ -45,9 +44,6 @@ __all__ = [
 ]
 
 MAX_MEMORY: Final = 4 << 40
-PAE_END: Final = 3 << 30  # where a 32-bit guest's programs end (Linux's default split, VMSPLIT_3G)
-# KVM offers long mode to guests on 64-bit hosts only (arch/x86/kvm/cpuid.c).
-PAE_HOST: Final = "a host that is itself in PAE mode runs no 64-bit guests"
 _NAME: Final = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$"
 _PERCENT: Final = re.compile(r"([0-9]{1,2}(?:\.[0-9]{1,9})?)\s*%")
 _WARMUP_HELP: Final = 'write a share below 100 % such as "10%", or a number of accesses of each VM'
@@ -181,8 +177,12 @@ class VmGroup(Model):
     populate: Literal["lazy", "eager"] = Field(
         default="lazy", description="lazy: one fault for each page. eager: backed before the clock starts."
     )
-    guest_levels: Literal[3, 4, 5] = Field(default=4, description="Depth of the guest's page tables; 3: PAE.")
-    host_levels: Literal[3, 4, 5] = Field(default=4, description="Depth of the nested page tables; 3: PAE, npt only.")
+    guest_levels: Literal[2, 3, 4, 5] = Field(
+        default=4, description="Depth of the guest's page tables; 3: PAE, 2: 32-bit paging, of pages of 4K and 4M."
+    )
+    host_levels: Literal[2, 3, 4, 5] = Field(
+        default=4, description="Depth of the nested page tables; 3: PAE, 2: 32-bit paging, both npt only."
+    )
     tags: Literal["none", "vpid", "asid"] | None = Field(
         default=None, description="What tells its TLB entries from others'. Default: vpid on Intel CPUs, asid on AMD's."
     )
@@ -237,32 +237,31 @@ class VmGroup(Model):
             text = f"the dirty log is of nested tables, modes ept and npt; mode {self.mode} has none that are logged"
             yield Problem(("dirty_log", "method"), text)
         if self.mode != "auto":
-            yield from self.pae_problems(self.mode)
+            yield from self.level_problems(self.mode)
             yield from self.nx_problems(self.mode)
         if not self.dirty_log.every.amount:
             yield Problem(("dirty_log", "every"), "no time between two readings; expected more than 0")
         if isinstance(self.workload, Generator):
             yield from self._region_problems(self.workload)
 
-    def pae_problems(self, mode: Mode) -> Iterator[Problem]:
-        """Yield what tables of 3 levels cannot do in `mode`, which the CPU chooses where it is auto."""
-        if self.guest_levels == 3 and mode not in ("native", "ept", "npt"):
-            text = f"mode {mode} has no PAE guests (3 levels), only native, ept and npt have; expected 4 or 5"
-            yield Problem(("guest_levels",), text)
-        if self.guest_levels == 3 and self.guest_page == "1G":
-            yield Problem(("guest_page",), "PAE tables (guest_levels = 3) map no pages of 1G; expected 4K or 2M")
-        if self.host_levels == 3 and not self.bare:
-            if mode != "npt":
-                text = f"mode {mode} has no nested tables of 3 levels (PAE), only npt has; expected 4 or 5"
-                yield Problem(("host_levels",), text)
-            elif self.guest_levels != 3:
-                text = f"nested PAE tables (host_levels = 3) with guest_levels = {self.guest_levels}: {PAE_HOST}"
-                yield Problem(("host_levels",), f"{text}; expected 3 of both")
-            if self.host_page == "1G":
-                yield Problem(("host_page",), "PAE tables (host_levels = 3) map no pages of 1G; expected 4K or 2M")
-            if self.memory > 1 << 32:
-                text = f"nested PAE tables (host_levels = 3) reach 4GiB, and memory is {format_size(self.memory)}"
-                yield Problem(("memory",), text)
+    def level_problems(self, mode: Mode, host_memory: int = 0) -> Iterator[Problem]:
+        """Yield what the depths of its tables cannot do in `mode`, which the CPU chooses where it is auto.
+
+        What is wrong with the host's memory (0: not yet known) has the path ``("host", "memory")``.
+        """
+        yield from level_problems(
+            mode,
+            self.guest_levels,
+            self.host_levels,
+            self.guest_page,
+            self.host_page,
+            bare=bare(mode, self.paired),
+            memory=self.memory,
+            host_memory=host_memory,
+        )
+        if self.host_levels == 2 and self.dirty_log.method != "none":
+            text = "no dirty log is kept of nested tables of 2 levels; expected host_levels of 3 to 5"
+            yield Problem(("dirty_log", "method"), text)
 
     def nx_problems(self, mode: Mode) -> Iterator[Problem]:
         """Yield why large pages cannot be split for fetches in `mode`, which the CPU chooses where it is auto."""
@@ -313,11 +312,11 @@ class VmGroup(Model):
             yield Problem(("workload", "footprint"), f"footprint > memory of the VM ({sizes})")
         bits = 48 if self.guest_levels == 4 else 57
         last = workload.base + workload.footprint - 1
-        if self.guest_levels == 3:
-            if last >= PAE_END:
+        if self.guest_levels < 4:
+            if last >= PROGRAMS_END:
                 text = (
-                    f"a guest of 3 levels gives its programs the first 3GiB, and the region ends at {last:#_x}; "
-                    f"expected a lower base, such as 0x1000_0000, or a smaller footprint"
+                    f"a guest of {self.guest_levels} levels gives its programs the first 3GiB, and the region ends at "
+                    f"{last:#_x}; expected a lower base, such as 0x1000_0000, or a smaller footprint"
                 )
                 yield Problem(("workload", "base"), text)
             return

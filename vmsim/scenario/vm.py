@@ -103,12 +103,12 @@ class Vm:
 
     @property
     def guest_order(self) -> int:
-        """Order of `guest_page`: 0, 9 or 18."""
+        """Order of `guest_page`: 0, 9, 10 or 18."""
         return PAGE_ORDER[self.guest_page]
 
     @property
     def host_order(self) -> int:
-        """Order of `host_page`: 0, 9 or 18."""
+        """Order of `host_page`: 0, 9, 10 or 18."""
         return PAGE_ORDER[self.host_page]
 
     @property
