@@ -92,12 +92,6 @@ def test_the_hash_seed_does_not_matter(seed: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_cold_cache_does_not_matter(tmp_path: Path) -> None:
-    assert in_another_process(NUMBA_CACHE_DIR=str(tmp_path)) == digest(run(busy_host())[1])
-    assert any(tmp_path.rglob("*.nbi"))  # it was cold, and was used
-
-
-@pytest.mark.slow
 def test_compilation_does_not_matter() -> None:
     """The kernels as plain Python give the same bytes."""
     assert in_another_process(NUMBA_DISABLE_JIT="1") == digest(run(busy_host())[1])
