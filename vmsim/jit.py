@@ -14,6 +14,7 @@ import pickle
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,6 +34,7 @@ from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
+from numba.np import linalg
 
 from vmsim.errors import InputError
 from vmsim.files import replacing
@@ -43,6 +45,12 @@ Kernel = Callable[..., Any]
 
 # No reference counts: numba would otherwise count one per array and call (DESIGN: 2,200 against 376 ns per access).
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
+
+# numba imports scipy.linalg to see whether there is BLAS, which no kernel here calls: a fifth of a second. There is,
+# for scipy is installed with vmsim; what asks for it later finds it.
+_ensure_blas, linalg.ensure_blas = linalg.ensure_blas, lambda: None
+import_module("numba.np.arraymath")
+linalg.ensure_blas = _ensure_blas
 
 FIGURES = "vmsim.figures"  # the table that `specialise` gives its values
 
