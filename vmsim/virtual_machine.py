@@ -19,7 +19,7 @@ from vmsim.host.bare import BareFrames
 from vmsim.host.io import HostIo
 from vmsim.host.pool import PagePool
 from vmsim.machine.buddy import State
-from vmsim.machine.formats import EPT, NPT, PAGE_SHIFT
+from vmsim.machine.formats import EPT, PAGE_SHIFT
 from vmsim.machine.layout import Count, make_vm
 from vmsim.monitor.agile import Agile
 from vmsim.monitor.dirty import LoggedTdp
@@ -31,6 +31,7 @@ from vmsim.monitor.shadow import Shadow
 from vmsim.monitor.software import SoftwareMonitor
 from vmsim.monitor.tdp import BackingError, NoMemoryThereError, Tdp
 from vmsim.monitor.vkernel import SPACES, Vkernel
+from vmsim.monitors import make_monitor
 from vmsim.record.outcome import Ending, VmOutcome
 from vmsim.scenario import Vm
 from vmsim.units import PAGE_ORDER, format_size
@@ -98,7 +99,17 @@ class VirtualMachine:
         self.pool: PagePool | None = None
         self.monitor: Tdp | Shadow | Vkernel | None = None
         if not spec.bare:
-            self._add_monitor()
+            self.pool = PagePool(
+                simulation.env,
+                simulation.host,
+                spec.pool,
+                costs,
+                owner=spec.index,
+                name=spec.name,
+                log=simulation.transfers.append,
+                messages=simulation.messages,
+            )
+            self.monitor = make_monitor(simulation, spec, self.registers, self.spaces, self.pool)
         self.frames: GuestFrames | BareFrames | PairedFrames = (
             GuestFrames(spec.pages, self.monitor, owner=spec.index)
             if self.monitor
@@ -264,85 +275,6 @@ class VirtualMachine:
             figures={name: last.figures[name] - first.figures[name] for name in last.figures},
             dirty=self.monitor.rounds[first.figures["dirty_rounds"] :] if isinstance(self.monitor, LoggedTdp) else [],
         )
-
-    def _add_monitor(self) -> None:
-        simulation, spec = self.simulation, self.spec
-        costs = simulation.scenario.cpu.cost
-        self.pool = PagePool(
-            simulation.env,
-            simulation.host,
-            spec.pool,
-            costs,
-            owner=spec.index,
-            name=spec.name,
-            log=simulation.transfers.append,
-            messages=simulation.messages,
-        )
-        if simulation.paired and spec.mode == "paired":
-            self.monitor = Paired(
-                simulation.paired,
-                self.registers,
-                self.pool,
-                EPT(ad_bits=simulation.scenario.cpu.ept_ad),
-                layout=spec.paired.layout,
-                flush=self.spaces.flush_nested,
-                owner=spec.index,
-                pages=spec.pages,
-                levels=spec.host_levels,
-                page_order=spec.host_order,
-                costs=costs,
-                chunk=spec.fill_chunk,
-            )
-            return
-        kind: type[Tdp] = Tdp
-        more: dict[str, Any] = {}
-        if spec.dirty_log.method != "none":
-            kind, more = LoggedTdp, {"spec": spec.dirty_log, "flush": self.spaces.flush_nested}
-        elif spec.nx_split:
-            kind, more = NxSplitTdp, {"spec": spec.nx_split, "flush": self.spaces.flush_nested}
-        flags = simulation.scenario.cpu.ept_ad or spec.dirty_log.method in ("ad-scan", "pml")  # they come with these
-        npt = spec.mode == "npt" or (spec.mode == "agile" and simulation.scenario.cpu.vendor == "amd")
-        tables = kind(
-            simulation.hardware.memory,
-            make_vm() if spec.mode in ("shadow", "vkernel") else self.registers,
-            simulation.host,
-            self.pool,
-            NPT if npt or spec.mode == "vkernel" else EPT(ad_bits=flags and spec.mode != "agile"),
-            owner=spec.index,
-            pages=spec.pages,
-            levels=spec.host_levels,
-            page_order=spec.host_order,
-            costs=costs,
-            chunk=spec.fill_chunk,
-            reason="NPF" if npt else "EPT_VIOLATION",
-            **more,
-        )
-        self.monitor = tables
-        if spec.mode == "shadow":
-            self.monitor = Shadow(
-                simulation.hardware.memory,
-                self.registers,
-                tables,
-                spec=spec.shadow,
-                chunk=spec.fill_chunk,
-                entries=spec.software_tlb,
-                costs=costs,
-                spaces=self.spaces,
-            )
-        elif spec.mode == "agile":
-            self.monitor = Agile(
-                simulation.hardware.memory,
-                self.registers,
-                tables,
-                spec=spec.agile,
-                interval=spec.agile.interval.cycles(simulation.scenario.cpu.frequency),
-                limit=spec.shadow.limit,
-                chunk=spec.fill_chunk,
-                costs=costs,
-                spaces=self.spaces,
-            )
-        elif spec.mode == "vkernel":
-            self.monitor = Vkernel(simulation.hardware.memory, self.registers, tables, costs=costs, spaces=self.spaces)
 
     def _device(self, pages: int, nanoseconds: int) -> simpy.Event:
         """Have a device work; a VM's pages are pinned by its host, on its monitor's behalf."""

@@ -9,7 +9,7 @@ from typing import Final
 
 from vmsim.guest.kernel import INIT
 from vmsim.hardware import Hardware
-from vmsim.machine.formats import PAGE_SHIFT
+from vmsim.machine.formats import PAGE_SHIFT, TWO_LEVEL
 from vmsim.machine.layout import make_vm
 from vmsim.machine.vcpu import prepare
 from vmsim.monitor.software import SoftwareMonitor
@@ -31,25 +31,26 @@ pool = { min = 1, max = 8, batch = 8 }
 """
 _VM = """
 [[vm]]
-name = "by-{0}"
+name = "{0}"
 memory = "1MiB"
-mode = "{0}"
-workload = {{ kind = "sequential", footprint = "64KiB", stride = "4KiB", accesses = 16 }}
+mode = "{1}"
+workload = {{ kind = "sequential", base = "0x1000_0000", footprint = "64KiB", stride = "4KiB", accesses = 16 }}
 """
-_EAGER = """shadow = { preset = "plex86", fill = "eager" }
-"""
-_READY: Final[set[tuple[Cpu, tuple[str, ...]]]] = set()
+_EAGER = 'shadow = { preset = "plex86", fill = "eager" }\n'
+_TWO_LEVEL = _VM.format("two-level", "ept") + "guest_levels = 2\n"
+_READY: Final[set[tuple[Cpu, tuple[str, ...], bool]]] = set()
 
 
 def warm_for(scenario: Scenario) -> None:
     """Compile, once in a process, every kernel that a scenario needs, before its clock starts."""
     software = tuple(mode for mode in SOFTWARE if any(vm.mode == mode for vm in scenario.vms))
-    if (scenario.cpu, software) not in _READY:
-        warm(scenario.cpu, HARDWARE + software)
-        _READY.add((scenario.cpu, software))
+    two_level = any(vm.guest_levels == TWO_LEVEL for vm in scenario.vms)
+    if (scenario.cpu, software, two_level) not in _READY:
+        warm(scenario.cpu, HARDWARE + software, two_level=two_level)
+        _READY.add((scenario.cpu, software, two_level))
 
 
-def warm(cpu: Cpu, modes: Sequence[str] = HARDWARE) -> None:
+def warm(cpu: Cpu, modes: Sequence[str] = HARDWARE, *, two_level: bool = False) -> None:
     """Compile every kernel for a CPU, or load it from the cache, by a run too small to notice.
 
     Parameters
@@ -58,9 +59,11 @@ def warm(cpu: Cpu, modes: Sequence[str] = HARDWARE) -> None:
         Whose geometry to compile for.
     modes : sequence of str, optional
         Of HARDWARE and SOFTWARE.
+    two_level : bool, optional
+        For guests in 32-bit paging too, whose entries are read by code of their own.
     """
-    vms = (_VM.format(mode) + (_EAGER if mode in SOFTWARE else "") for mode in modes)
-    scenario = Scenario.from_toml(_HOST + "".join(vms))
+    vms = (_VM.format(f"by-{mode}", mode) + (_EAGER if mode in SOFTWARE else "") for mode in modes)
+    scenario = Scenario.from_toml(_HOST + "".join(vms) + (_TWO_LEVEL if two_level else ""))
     hardware = Hardware.of(cpu, cores=1, frames=scenario.host.memory >> PAGE_SHIFT)
     rehearsal = Simulation(scenario, hardware=hardware)
     with _uncollected():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -165,3 +167,32 @@ def test_it_is_written_and_read_as_any_scenario() -> None:
     assert (again.vms[0].guest_page, again.vms[0].host_order) == ("4M", 10)
     with pytest.raises(InputError, match="expected 4K or 4M"):
         what.replace(**{"vm.host_page": "2M"})
+
+
+WARMED = """
+from vmsim.jit import _made
+from vmsim.scenario import Scenario
+from vmsim.simulation import Simulation
+from vmsim.warm import warm_for
+scenario = Scenario.from_toml('''
+[host]
+cpu = "yardstick"
+memory = "64MiB"
+what_if = true
+[[vm]]
+name = "old"
+memory = "8MiB"
+mode = "ept"
+guest_levels = 2
+workload = { kind = "uniform", base = "0x1000_0000", footprint = "1MiB", accesses = 100 }
+''')
+warm_for(scenario)
+made = len(_made)
+assert Simulation(scenario).run().ending is None
+print(made, len(_made))
+"""
+
+
+def test_what_it_needs_is_compiled_before_the_clock_starts() -> None:
+    done = subprocess.run([sys.executable, "-c", WARMED], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "2"]  # for guests in 32-bit paging, and for all others

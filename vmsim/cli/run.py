@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from vmsim.record.result import Result
 
 STOPPED: Final = 3
-"""Exit code where the simulated machine ran out of memory."""
+"""Exit code where the simulated machine ran out of memory, or a VM reached beyond its own."""
 
 _FILE = click.Path(path_type=Path)
 _SUMMARY: Final = {

@@ -89,9 +89,7 @@ class NxSplitTdp(Tdp):
         """Map the page of `gpa`: a small one to fetch from, or where there are small ones; else a large one."""
         region = gpa >> _REGION
         block = self.blocks.get(region)
-        if (
-            block is None
-        ):  # a fetch from a page that is new to the host is a violation now, and once more when it is large
+        if block is None:  # new to the host; a fetch violates now, and once more when the page is large
             return (yield from super().back(vcpu, gpa))
         yield vcpu.settle()
         if self._fetched or region in self.tables:
