@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -31,11 +32,13 @@ from vmsim.monitor.vkernel import Vkernel
 from vmsim.runs import Runs
 from vmsim.workloads import Chunk, Event, Op, Stream
 
-__all__ = ["CAUSES", "WAITS", "Vcpu"]
+__all__ = ["CAUSES", "MANAGEMENT", "WAITS", "Vcpu"]
 
 Process = Generator[simpy.Event, Any, None]
 
 WAITS = ("pool_wait", "host_wait", "pcpu_wait", "io_wait")
+MEMORY_WAITS = ("pool_wait", "host_wait")
+MANAGEMENT = ("guest_fault", "exit", *MEMORY_WAITS)
 CAUSES = ("compute", "guest_fault", "exit", "switch", *WAITS)
 
 _DONE, _BUDGET, _GUEST_FAULT = int(Reason.DONE), int(Reason.BUDGET), int(Reason.GUEST_FAULT)
@@ -77,6 +80,8 @@ class Vcpu:
         self.device = device  # has one work on so many pages for so many nanoseconds
         self.cycles: Counter[str] = Counter(dict.fromkeys(CAUSES, 0))
         self.waits: Counter[str] = Counter(dict.fromkeys(WAITS, 0))
+        self.first_touch: Counter[str] = Counter()  # of `cycles`, those that first touches took
+        self.touching = False  # whether what it does now is for a first touch
         self.progress = progress
         self.boundary = boundary
         self.serve = serve
@@ -96,6 +101,17 @@ class Vcpu:
         """Use cycles for `cause`, to be paid in simulated time before anything shared is touched."""
         self.owed += cycles
         self.cycles[cause] += cycles
+        if self.touching:
+            self.first_touch[cause] += cycles
+
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """Count the cycles of what is done inside, waits for memory included, as those of a first touch."""
+        before, self.touching = self.touching, True
+        try:
+            yield
+        finally:
+            self.touching = before
 
     @property
     def slack(self) -> int:
@@ -134,9 +150,18 @@ class Vcpu:
             cycles[cause] += self.env.cycle - asked
         return cycles
 
+    def first_touch_by_cause(self) -> Counter[str]:
+        """Return what first touches took of `time_by_cause`."""
+        cycles = self.first_touch.copy()
+        if self.since and self.touching and self.since[0] in MEMORY_WAITS:
+            cycles[self.since[0]] += self.env.cycle - self.since[1]
+        return cycles
+
     def _until(self, event: simpy.Event, cause: str) -> Generator[simpy.Event, Any, Any]:
         self.since = cause, self.env.cycle
         value = yield event
+        if self.touching and cause in MEMORY_WAITS:
+            self.first_touch[cause] += self.env.cycle - self.since[1]
         self.cycles = self.time_by_cause()
         self.since = None
         self.waits[cause] += 1
@@ -233,6 +258,7 @@ class Vcpu:
         """Forget what is owed: it was used before the clock started."""
         self.owed = 0
         self.cycles = Counter(dict.fromkeys(self.cycles, 0))
+        self.first_touch.clear()
 
     def _next_slice(self) -> Process:
         """Settle, and let a waiting vCPU have the core."""

@@ -35,7 +35,7 @@ from vmsim.monitors import make_monitor
 from vmsim.record.outcome import Ending, VmOutcome
 from vmsim.scenario import Vm
 from vmsim.units import PAGE_ORDER, format_size
-from vmsim.vcpu import WAITS, Vcpu
+from vmsim.vcpu import MANAGEMENT, WAITS, Vcpu
 from vmsim.workloads import Stream
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class _Snapshot:
     time: int
     registers: NDArray[Any]
     cycles: Counter[str]
+    first_touch: Counter[str]
     waits: Counter[str]
     exits: Counter[str]
     exit_cycles: Counter[str]
@@ -235,7 +236,16 @@ class VirtualMachine:
         """Return the figures of the VM, its warm-up subtracted."""
         last = self._snapshot()
         first = self._warm or _Snapshot(
-            self.start, make_vm(), Counter(), Counter(), Counter(), Counter(), Counter(), 0, Counter()
+            self.start,
+            make_vm(),
+            Counter(),
+            Counter(),
+            Counter(),
+            Counter(),
+            Counter(),
+            Counter(),
+            guest_faults=0,
+            figures=Counter(),
         )
         now, then = last.registers[0], first.registers[0]
         counts = {count.name.lower(): int((now["counters"] - then["counters"])[count]) for count in Count}
@@ -264,6 +274,7 @@ class VirtualMachine:
                 "walk_nested": nested,
                 **cycles,
             },
+            first_touch={cause: last.first_touch[cause] - first.first_touch[cause] for cause in MANAGEMENT},
             exits={
                 reason: (last.exits[reason] - first.exits[reason], last.exit_cycles[reason] - first.exit_cycles[reason])
                 for reason in last.exits
@@ -291,6 +302,7 @@ class VirtualMachine:
             self.vcpu.now if self.finish is None else self.finish,
             self.registers.copy(),
             self.vcpu.time_by_cause(),
+            self.vcpu.first_touch_by_cause(),
             self.vcpu.waits.copy(),
             monitor.exits.copy() if monitor else Counter(),
             monitor.exit_cycles.copy() if monitor else Counter(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,6 +33,10 @@ class Vcpu(Protocol):
 
     def owe(self, cause: str, cycles: int) -> None:
         """Use cycles, to be paid in simulated time before anything shared is touched."""
+
+    def first(self) -> AbstractContextManager[None]:
+        """Count the cycles of what is done inside as those of a first touch."""
+        ...
 
     def settle(self) -> simpy.Event:
         """Return an event that pays what is owed."""

@@ -147,6 +147,13 @@ class GuestKernel:
         if code & CODE_RESERVED:
             raise CorruptTablesError(gva)
         self.faults += 1
+        if code & CODE_PRESENT:
+            yield from self._handle(vcpu, gva, code)
+        else:
+            with vcpu.first():
+                yield from self._handle(vcpu, gva, code)
+
+    def _handle(self, vcpu: Vcpu, gva: int, code: int) -> Steps:
         space = self.current.space
         vcpu.owe("guest_fault", self._fault_cycles)
         write = code & CODE_WRITE != 0
@@ -190,7 +197,8 @@ class GuestKernel:
         """Account for the faults that compiled code has handled."""
         faults, tables = int(self._demand["faults"][0]), int(self._demand["tables"][0])
         self.faults += faults
-        vcpu.owe("guest_fault", faults * int(self._demand["fault"][0]) + tables * self.tables.table_cycles)
+        with vcpu.first():
+            vcpu.owe("guest_fault", faults * int(self._demand["fault"][0]) + tables * self.tables.table_cycles)
         self._demand["faults"] = self._demand["tables"] = 0
 
     def populate(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> int:

@@ -87,9 +87,10 @@ class Agile(Shadow):
     def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Process:
         """Handle an EPT violation or NPF of a walk that has switched: back `gpa` and resume."""
         start = vcpu.now
-        self._spend(vcpu, self._other)
-        self.host_tables.expect_own(gpa)
-        yield from self._back(vcpu, gpa >> PAGE_SHIFT)
+        with vcpu.first():
+            self._spend(vcpu, self._other)
+            self.host_tables.expect_own(gpa)
+            yield from self._back(vcpu, gpa >> PAGE_SHIFT)
         self._count(self.host_tables.reason)
         self.latency[vcpu.now - start] += 1
 

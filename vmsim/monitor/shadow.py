@@ -125,8 +125,9 @@ class Shadow(Account):
             if not self.host_tables.backed(each):
                 start = vcpu.now
                 self.spaces.exited()
-                self._spend(vcpu, self._fault)
-                yield from self._back(vcpu, each)
+                with vcpu.first():
+                    self._spend(vcpu, self._fault)
+                    yield from self._back(vcpu, each)
                 self._count("HOST_FAULT")
                 self.latency[vcpu.now - start] += 1
 
@@ -170,7 +171,7 @@ class Shadow(Account):
             if status == _FAULT:
                 self.software_tlb.drop(gva >> PAGE_SHIFT, 1)
                 self._spend(vcpu, self.costs.inject)
-                self._count("TRUE_FAULT")
+                self._hand_over(vcpu, "TRUE_FAULT", int(value))
                 assert self.deliver is not None
                 yield from self.deliver(vcpu, gva, int(value))
                 return False

@@ -166,7 +166,9 @@ class Account(SoftwareMonitor):
             if counts[reason]:
                 self.exits[reason.name] += counts[reason]
                 self.exit_cycles[reason.name] += cycles[reason]
-        vcpu.owe("exit", sum(cycles))
+        vcpu.owe("exit", cycles[Exit.SHADOW_FILL])
+        with vcpu.first():  # all others were on the way to a page that the guest maps for the first time
+            vcpu.owe("exit", sum(cycles) - cycles[Exit.SHADOW_FILL])
         self.latency.update(account["latency"][: account["logged"]].tolist())
         self.software_tlb.misses += int(account["walks"])
         if account["flush"]:

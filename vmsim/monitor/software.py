@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 import simpy
 
+from vmsim.machine.formats import CODE_PRESENT
 from vmsim.machine.serve_shadow import NONE
 from vmsim.monitor.tdp import Tdp, Vcpu
 
@@ -67,6 +68,7 @@ class SoftwareMonitor(ABC):
     exits: Counter[str]
     exit_cycles: Counter[str]
     latency: Counter[int]
+    _spent: int  # cycles of the exit under way
 
     @property
     def memory_root(self) -> tuple[int, int]:
@@ -108,6 +110,16 @@ class SoftwareMonitor(ABC):
     def populate(self) -> None:
         """Back all guest memory before the clock starts."""
         self.host_tables.populate()
+
+    def _hand_over(self, vcpu: Vcpu, reason: str, code: int) -> None:
+        """End the exit under way, which hands a page fault with its error code to the guest's kernel."""
+        if not code & CODE_PRESENT:
+            vcpu.first_touch["exit"] += self._spent
+        self._count(reason)
+
+    @abstractmethod
+    def _count(self, reason: str, count: int = 1) -> None:
+        """End exits of a kind."""
 
     def forget(self) -> None:
         """Forget the exits so far: they were made before the clock started."""

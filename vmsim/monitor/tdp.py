@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,6 +43,8 @@ class NoMemoryThereError(Exception):
 class Vcpu(Protocol):
     """What the monitor needs of a vCPU."""
 
+    first_touch: Counter[str]  # cycles by cause, of those used so far
+
     @property
     def now(self) -> int:
         """The cycle the vCPU has reached, what it owes included."""
@@ -49,6 +52,10 @@ class Vcpu(Protocol):
 
     def owe(self, cause: str, cycles: int) -> None:
         """Use cycles, to be paid in simulated time before anything shared is touched."""
+
+    def first(self) -> AbstractContextManager[None]:
+        """Count the cycles of what is done inside as those of a first touch."""
+        ...
 
     def settle(self) -> simpy.Event:
         """Return an event that pays what is owed."""
@@ -251,12 +258,13 @@ class Tdp:
         """
         start = vcpu.now
         reason = self.reason
-        vcpu.owe("exit", self._before)
-        self.exit_cycles[reason] += self._before
-        if gpa >= self._end:
-            self.expect_own(gpa)
-        cycles = (yield from self.back(vcpu, gpa)) + self._resume
-        vcpu.owe("exit", cycles)
+        with vcpu.first():
+            vcpu.owe("exit", self._before)
+            self.exit_cycles[reason] += self._before
+            if gpa >= self._end:
+                self.expect_own(gpa)
+            cycles = (yield from self.back(vcpu, gpa)) + self._resume
+            vcpu.owe("exit", cycles)
         self.exit_cycles[reason] += cycles
         self.exits[reason] += 1
         self.latency[vcpu.now - start] += 1
@@ -322,7 +330,8 @@ class Tdp:
         for tables, count in enumerate(made.tolist()):
             if count:
                 each = self._before + self._mapping + tables * self._each_table + self._resume
-                vcpu.owe("exit", count * each)
+                with vcpu.first():
+                    vcpu.owe("exit", count * each)
                 self.exit_cycles[self.reason] += count * each
                 self.exits[self.reason] += count
                 self.latency[each] += count

@@ -118,8 +118,9 @@ class Vkernel(SoftwareMonitor):
         for each in range(gfn, gfn + (1 << order)):
             if not self.host_tables.backed(each):
                 start = vcpu.now
-                self._spend(vcpu, self.costs.vkernel_fault)
-                yield from self._back(vcpu, each)
+                with vcpu.first():
+                    self._spend(vcpu, self.costs.vkernel_fault)
+                    yield from self._back(vcpu, each)
                 self._count("HOST_FAULT")
                 self.latency[vcpu.now - start] += 1
 
@@ -145,7 +146,7 @@ class Vkernel(SoftwareMonitor):
         self._spend(vcpu, walked * self.costs.vkernel_walk_level)
         if status != _DONE:
             self._reflect(vcpu)
-            self._count("REFLECT")
+            self._hand_over(vcpu, "REFLECT", int(value))
             assert self.deliver is not None
             yield from self.deliver(vcpu, gva, int(value))
             return False

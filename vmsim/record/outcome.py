@@ -31,6 +31,10 @@ class VmOutcome:
     cycles : dict of str to int
         Where the time went: compute, data, l2_tlb, walk_guest, walk_nested, guest_fault, exit, and the waits by
         cause: pool_wait, host_wait, pcpu_wait, io_wait. They sum to `finish - start`.
+    first_touch : dict of str to int
+        Of `cycles`, by the same causes, what first touches took: the guest kernel's handling of faults on pages that
+        are not mapped, exits that back a frame, and those that hand such faults to the guest or trap its stores to
+        page tables meanwhile, and the waits for memory in all of these. A fill of a shadow table is none.
     exits : dict of str to tuple of int
         (count, cycles) by reason, as kvm_stat shows them.
     waits : dict of str to int
@@ -65,6 +69,7 @@ class VmOutcome:
     memory: dict[str, int] = field(default_factory=dict)
     figures: dict[str, int] = field(default_factory=dict)
     dirty: list[DirtyRound] = field(default_factory=list)
+    first_touch: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

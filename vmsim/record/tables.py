@@ -110,6 +110,7 @@ _SUMMARY: Final[Mapping[str, Callable[[VmOutcome], Any]]] = {
     "fault_p99_cycles": lambda vm: percentile(vm.fault_latency, 99),
     "translation_cycles": lambda vm: _cycles(vm, *TRANSLATION),
     "management_cycles": lambda vm: _cycles(vm, *MANAGEMENT),
+    "first_touch_cycles": lambda vm: sum(vm.first_touch.values()),
     "total_cycles": lambda vm: sum(vm.cycles.values()),
     "cycles_per_access": lambda vm: _per_access(vm, sum(vm.cycles.values())),
     "translation_cycles_per_access": lambda vm: _per_access(vm, _cycles(vm, *TRANSLATION)),
@@ -232,7 +233,7 @@ def _waits(outcome: Outcome) -> Rows:
 
 def _causes(outcome: Outcome) -> Rows:
     return [
-        (vm.name, cause, vm.cycles[cause], _per_access(vm, vm.cycles[cause]))
+        (vm.name, cause, vm.cycles[cause], vm.first_touch.get(cause, 0), _per_access(vm, vm.cycles[cause]))
         for vm in outcome.vms
         for cause in (*CAUSES, *sorted(vm.cycles.keys() - set(CAUSES)))
         if cause in vm.cycles
@@ -252,7 +253,10 @@ _INT, _STR = "int64", "str"
 TABLES: Final[Mapping[str, tuple[Mapping[str, str], Callable[[Outcome], Rows]]]] = MappingProxyType(
     {
         "summary": ({column: _kind(column) for column in _SUMMARY}, _summary),
-        "cycles": ({"vm": _STR, "cause": _STR, "cycles": _INT, "per_access": "float64"}, _causes),
+        "cycles": (
+            {"vm": _STR, "cause": _STR, "cycles": _INT, "first_touch_cycles": _INT, "per_access": "float64"},
+            _causes,
+        ),
         "exits": ({"vm": _STR, "reason": _STR, "count": _INT, "cycles": _INT}, _exits),
         "references": (
             {"vm": _STR, "guest_level": _INT, "nested_level": _INT, "served": _STR, "count": _INT, "cycles": _INT},
