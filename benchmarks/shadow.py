@@ -26,7 +26,7 @@ def measure(pages: int = PAGES) -> Iterator[Row]:
     """Yield exits a second of demand paging, the guest kernel's own work on each fault included."""
     from vmsim.scenario import Scenario
 
-    for preset, serve in (("kvm", True), ("plex86", True), ("kvm", False), ("plex86", False)):
+    for preset, serve in (("kvm-2007", True), ("plex86", True), ("kvm-2007", False), ("plex86", False)):
         scenario = Scenario.from_toml(HOST + SCENARIO.format(preset=preset, bytes=pages * 4096, pages=pages))
         rates = []
         for vm, seconds in storm(scenario, serve=serve):

@@ -36,7 +36,7 @@ from vmsim.scenario import Cpu
 from vmsim.scenario.levels import level_problems
 from vmsim.units import PAGE, PAGE_ORDER, PageSize
 
-__all__ = ["Reference", "Walk", "WalkMode", "explain"]
+__all__ = ["Reference", "Walk", "WalkMode", "explain", "references_of"]
 
 WalkMode = Literal["native", "ept", "npt", "agile"]
 
@@ -127,7 +127,8 @@ def explain(
     The cold walk finds empty TLBs, page walk caches and caches. For the warm one only the address's own TLB entry is
     gone. The guest's tables lie in distant parts of guest-physical memory, so that nothing the cold walk learns on
     the way serves it again: it makes (g + 1)(h + 1) - 1 references, less those that large pages save. Only a guest of
-    two levels has no parts so distant: its 4 GiB share the upper nested tables, and walk caches tell.
+    two levels has no parts so distant: its 4 GiB share the upper nested tables, whose entries the walk caches hold
+    from the first nested walk on. `references_of` gives the number without walk caches.
 
     Parameters
     ----------
@@ -185,6 +186,26 @@ def explain(
     cold = machine.walk(gva, lowest)
     machine.empty_tlbs()
     return cold, machine.walk(gva, lowest)
+
+
+def references_of(
+    mode: WalkMode, guest_levels: int, host_levels: int, guest_page: PageSize, host_page: PageSize, switch: int = 1
+) -> int:
+    """Return how many references a walk makes where no cache helps it; arguments are as of `explain`.
+
+    (g + 1)(h + 1) - 1 for g entries of the guest's and h nested ones on the way to each (Bhargava et al., ASPLOS
+    2008); under agile paging h for each of those past the switch (Gandhi et al., ISCA 2016, table 2).
+    """
+    guest = guest_levels - PAGE_ORDER[guest_page] // (10 if guest_levels == TWO_LEVEL else 9)
+    if mode == "native":
+        return guest - (guest_levels == 3)
+    nested = host_levels - PAGE_ORDER[host_page] // (10 if host_levels == TWO_LEVEL else 9)
+    if mode == "agile" and switch == 0:
+        return guest_levels - min(PAGE_ORDER[guest_page], PAGE_ORDER[host_page]) // 9
+    if mode == "agile" and switch <= guest_levels:
+        return guest + (guest - guest_levels + switch) * nested
+    guest -= guest_levels == 3 and mode != "npt"  # PDPTEs in registers
+    return (guest + 1) * (nested + 1) - 1
 
 
 class _Machine:

@@ -76,6 +76,31 @@ def test_a_guest_of_two_levels_makes_the_references_of_two(host: int, page: str,
 
 
 @pytest.mark.parametrize(
+    ("asked", "count", "published"),
+    [
+        (("--mode", "ept"), 12, 14),
+        (("--mode", "npt"), 12, 14),
+        (("--mode", "ept", "--host-levels", 5), 13, 17),  # PML5E and PML4E are shared: 2 x 2
+        (("--mode", "ept", "--host-page", "2M"), 9, 11),
+        (("--mode", "ept", "--guest-page", "4M"), 8, 9),
+    ],
+)
+def test_a_walk_shorter_than_published_says_why(asked, count: int, published: int, vmsim) -> None:
+    """(2 + 1)(4 + 1) - 1 = 14 of 32-bit guests (SDM vol. 3A 5.3); the nested PML4E is in a walk cache twice."""
+    told = json.loads(vmsim("explain", "--json", "--guest-levels", 2, *asked).out)
+    assert (told["count"], told["without_walk_caches"]) == (count, published)
+    assert f"makes {published} references" in told["note"]
+    assert told["note"] in vmsim("explain", "--guest-levels", 2, *asked).out.replace("\n", " ")
+
+
+@pytest.mark.parametrize("row", published())
+def test_a_walk_of_the_published_length_needs_no_word(row: tuple[int, int, int, int, int], vmsim) -> None:
+    *shape, references = row
+    told = json.loads(vmsim(*asked(*shape)).out)
+    assert (told["without_walk_caches"], told["note"]) == (references, None)
+
+
+@pytest.mark.parametrize(
     ("asked", "words"),
     [
         (("--mode", "ept", "--host-levels", 3), "mode ept has no nested tables of 3 levels"),
@@ -107,6 +132,7 @@ def test_every_level_that_a_large_page_saves_is_saved(guest: str, host: str, vms
 def test_an_agile_walk_makes_four_references_more_for_each_nested_level(switch: int, references: int, vmsim) -> None:
     told = json.loads(vmsim("explain", "--mode", "agile", "--switch", switch, "--json").out)
     assert (told["count"], told["switch"], told["what_if"]) == (references, switch, True)
+    assert told["without_walk_caches"] == references
     reads = [each["reads"] for each in told["references"]]
     assert [read[:3] for read in reads if read[0] == "s"] == [f"sL{level}" for level in range(4, switch, -1)]
     assert [read[:3] for read in reads if read[0] == "g"] == [f"gL{level}" for level in range(min(switch, 4), 0, -1)]

@@ -136,9 +136,13 @@ def logs() -> list[Any]:
 
 
 def shadows() -> list[Any]:
-    """Fault, store, load, invalidate, write over and drop under two shadow monitors."""
+    """Fault, store, load, invalidate, write over and drop under three shadow monitors."""
     out: list[Any] = []
-    for spec in (SHADOW_PRESETS["plex86"].model_copy(update={"fill": "eager"}), ShadowSpec(trap="unsync")):
+    for spec in (
+        SHADOW_PRESETS["plex86"].model_copy(update={"fill": "eager"}),
+        SHADOW_PRESETS["plex86"].model_copy(update={"hide": "present-bit"}),
+        ShadowSpec(),
+    ):
         world = World(spec, frames=64, size=512)
         world.store((8 << 12, 9 << 12 | 7), (9 << 12, 10 << 12 | 7), (10 << 12, 11 << 12 | 7), (11 << 12, 40 << 12 | 7))
         world.load_root(8 << 12)

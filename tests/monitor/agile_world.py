@@ -26,7 +26,7 @@ class AgileWorld(World):
 
     def __init__(self, spec: AgileSpec | None = None, *, limit: int = 1024, **rest: Any) -> None:
         self.agile = spec or AgileSpec()
-        super().__init__(ShadowSpec(limit=limit, write_flood=0), **rest)
+        super().__init__(ShadowSpec(trap="emulate", limit=limit, write_flood=0), **rest)
 
     def nested_registers(self) -> np.ndarray:
         return self.registers

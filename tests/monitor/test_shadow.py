@@ -48,7 +48,7 @@ def demand_page(world: World, number: int) -> None:
 @pytest.mark.parametrize(("fill", "exits"), [("lazy", 3), ("eager", 2)])
 def test_demand_paging_takes_three_exits_and_two_where_the_store_updates_the_shadow(fill: str, exits: int) -> None:
     """Avi Kivity, "KVM: Update shadow pte on write to guest pte" (Linux commit 0028425f647b, 2007)."""
-    world = world_of(SHADOW_PRESETS["kvm"].model_copy(update={"fill": fill}))
+    world = world_of(SHADOW_PRESETS["kvm-2007"].model_copy(update={"fill": fill}))
     demand_page(world, 0)  # the tables get their shadows
     taken = counted(world, lambda: [demand_page(world, n) for n in range(1, 101)])
     assert sum(taken.values()) == exits * 100
@@ -57,13 +57,13 @@ def test_demand_paging_takes_three_exits_and_two_where_the_store_updates_the_sha
 
 
 def test_with_unsync_only_the_first_store_to_a_table_exits() -> None:
-    world = world_of(ShadowSpec(trap="unsync"))
+    world = world_of(SHADOW_PRESETS["kvm"])
     demand_page(world, 0)
     taken = counted(world, lambda: [demand_page(world, n) for n in range(1, 101)])
     assert taken == {"TRUE_FAULT": 100, "SHADOW_FILL": 100, "PT_WRITE": 1}
 
 
-@pytest.mark.parametrize("preset", ["kvm", "plex86"])
+@pytest.mark.parametrize("preset", ["kvm-2007", "plex86"])
 def test_plex86_pays_for_loads_and_stores_and_kvm_for_stores(preset: str) -> None:
     world = world_of(SHADOW_PRESETS[preset], 8)
     world.access(0)
@@ -79,7 +79,7 @@ def test_plex86_pays_for_loads_and_stores_and_kvm_for_stores(preset: str) -> Non
 @pytest.mark.parametrize("used", [0, 5, 40])
 @pytest.mark.parametrize("fill", ["lazy", "eager"])
 def test_eager_fills_exactly_what_is_mapped_and_lazy_what_is_used(fill: str, used: int) -> None:
-    world = world_of(ShadowSpec(fill=fill, hide="user-bit", ad="read-sync"), 40)
+    world = world_of(SHADOW_PRESETS["plex86"].model_copy(update={"fill": fill}), 40)
     for number in range(used):
         world.access(number * PAGE)
     filled = world.shadow.figures()["shadow_filled"]
@@ -95,7 +95,7 @@ def test_a_chunk_of_mappings_is_brought_in_at_a_fault(chunk: int, fills: int) ->
     assert world.audit() == 96
 
 
-@pytest.mark.parametrize("preset", ["kvm", "plex86"])
+@pytest.mark.parametrize("preset", ["kvm-2007", "plex86"])
 @pytest.mark.parametrize("fill", ["lazy", "eager"])
 def test_a_store_that_traps_changes_the_shadow_too(preset: str, fill: str) -> None:
     world = world_of(SHADOW_PRESETS[preset].model_copy(update={"fill": fill}), 2)
@@ -111,11 +111,43 @@ def test_a_store_that_traps_changes_the_shadow_too(preset: str, fill: str) -> No
 
 @pytest.mark.parametrize("flood", [0, 1, 3, 7])
 def test_a_flood_of_stores_ends_the_shadow_of_a_table(flood: int) -> None:
-    world = world_of(ShadowSpec(write_flood=flood), 2)
+    world = world_of(ShadowSpec(trap="emulate", write_flood=flood), 2)
     world.access(0)
     taken = counted(world, lambda: world.store(*((entry(n), DATA + n << 12 | RIGHTS) for n in range(10, 20))))
     assert taken == {"PT_WRITE": flood or 10}
     assert (PT in world.guarded_frames()) == (flood == 0)
+    world.audit()
+
+
+@pytest.mark.parametrize("flood", [0, 1, 3, 7])
+def test_kvm_looks_for_floods_in_tables_above_the_lowest_alone(flood: int) -> None:
+    """arch/x86/kvm/mmu/mmu.c: `detect_write_flooding` skips sp->role.level 1, which `mmu_try_to_unsync_pages` frees."""
+    world = world_of(SHADOW_PRESETS["kvm"].model_copy(update={"write_flood": flood}), 2)
+    world.access(0)
+    lowest = counted(world, lambda: world.store(*((entry(n), DATA + n << 12 | RIGHTS) for n in range(10, 20))))
+    assert lowest == {"PT_WRITE": 1}
+    assert world.shadow.figures()["shadow_dropped"] == 0
+    upper = counted(world, lambda: world.store(*((entry(n, PD), OTHER_PT << 12 | RIGHTS) for n in range(10, 20))))
+    assert upper == {"PT_WRITE": flood or 10}
+    assert (PD in world.guarded_frames()) == (flood == 0)
+    world.audit()
+
+
+def test_kvm_is_unsync_and_was_not_in_2007() -> None:
+    assert SHADOW_PRESETS["kvm"] == ShadowSpec()
+    changed = SHADOW_PRESETS["kvm"].model_dump().items() - SHADOW_PRESETS["kvm-2007"].model_dump().items()
+    assert dict(changed) == {"trap": "unsync"}
+    assert SHADOW_PRESETS["kvm-2007"].write_flood == 3  # kvm_mmu_pte_write: last_pt_write_count >= 3
+
+
+@pytest.mark.parametrize(("preset", "stores"), [("kvm", 1 + 3 + 3 + 3), ("kvm-2007", 4 * 3), ("plex86", 4 * 512)])
+def test_frames_that_were_tables_are_written_over_until_nobody_guards_them(preset: str, stores: int) -> None:
+    """The first store leaves a lowest table to the guest; the third ends the shadow of others; plex86 steps 512."""
+    world = world_of(SHADOW_PRESETS[preset].model_copy(update={"on_cr3": "cache"}), 1)
+    world.access(0)
+    world.load_root(OTHER_ROOT << 12)
+    taken = counted(world, lambda: [world.clear(gfn) for gfn in (PT, PD, PDPT, ROOT)])
+    assert taken["PT_WRITE"] == stores
     world.audit()
 
 
@@ -214,14 +246,30 @@ def test_no_more_pages_are_kept_than_the_limit_allows(limit: int) -> None:
 
 def test_a_program_may_not_write_to_the_tables_that_map_it() -> None:
     """A page of its own tables, mapped for it to write: each access is the monitor's."""
-    for spec in SHADOW_PRESETS.values():
-        world = world_of(spec, 1)
+    for preset in ("kvm-2007", "plex86"):
+        world = world_of(SHADOW_PRESETS[preset], 1)
         world.store((entry(1), PT << 12 | RIGHTS))
         world.flush()
         taken = counted(world, lambda world=world: [world.access(PAGE, write=True) for _ in range(5)])
         assert taken["PT_WRITE"] == 5
         assert world.access(PAGE) is None
         world.audit()
+
+
+def test_kvm_leaves_a_lowest_table_to_a_program_too_but_none_above() -> None:
+    """`mmu_try_to_unsync_pages` asks for the level, not for who stores; tables above are write-tracked."""
+    world = world_of(SHADOW_PRESETS["kvm"], 1)
+    world.store((entry(1), PT << 12 | RIGHTS), (entry(2), PD << 12 | RIGHTS))
+    world.flush()
+    lowest = counted(world, lambda: [world.access(PAGE, write=True) for _ in range(5)])
+    assert lowest == {"SHADOW_FILL": 1}
+    assert PT not in world.guarded_frames()
+    above = counted(world, lambda: [world.access(2 * PAGE, write=True) for _ in range(5)])
+    assert above["PT_WRITE"] >= 2  # until the flood ends its shadow
+    world.flush()
+    world.access(0)
+    assert PT in world.guarded_frames()
+    world.audit()
 
 
 def test_the_software_tlb_remembers_walks_until_cr3_is_loaded() -> None:
@@ -240,7 +288,7 @@ def test_the_software_tlb_remembers_walks_until_cr3_is_loaded() -> None:
     assert tlb.hits == 7
 
 
-@pytest.mark.parametrize("preset", ["kvm", "plex86"])
+@pytest.mark.parametrize("preset", ["kvm", "kvm-2007", "plex86"])
 @pytest.mark.parametrize("fill", ["lazy", "eager"])
 @pytest.mark.parametrize("populate", ["lazy", "eager"])
 @pytest.mark.parametrize("pages", [("4K", "4K"), ("2M", "4K"), ("2M", "2M")])

@@ -67,6 +67,17 @@ BAD = [
     ('mode = "ept"', 'mode = "ept"\nguest_levels = 1', "vm.0.guest_levels", "found 1"),
     ('mode = "ept"', 'mode = "shadow"\nguest_levels = 3', "vm.0.guest_levels", "mode shadow has no guests of 3 levels"),
     ('mode = "ept"', 'mode = "shadow"\nguest_levels = 2', "vm.0.guest_levels", "by several (role.quadrant), which is"),
+    ('mode = "ept"', 'mode = "shadow"\nshadow.preset = "kvm-2008"', "vm.0.shadow.preset", "Did you mean 'kvm-2007'?"),
+    *(
+        ('mode = "ept"', f'mode = "shadow"\nshadow = {{ {keys} }}', f"vm.0.shadow.{key}", words)
+        for key, keys, words in (
+            ("write_flood", 'trap = "single-step", write_flood = 3', "would do nothing with trap"),
+            ("write_flood", 'preset = "plex86", write_flood = 1', "would do nothing with trap"),
+            ("step", 'step = "debug-register"', 'would do nothing with trap = "unsync"'),
+            ("step", 'preset = "kvm-2007", step = "debug-register"', 'would do nothing with trap = "emulate"'),
+            ("ad", 'hide = "user-bit", ad = "read-sync"', 'choose trap = "emulate"'),
+        )
+    ),
     (
         'mode = "ept"',
         'mode = "agile"\nguest_levels = 2',

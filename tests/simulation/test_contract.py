@@ -143,7 +143,9 @@ class ShadowCase(Case):
 
 SHADOWED = [
     ShadowCase(**vars(case) | {"mode": "shadow"}, preset=preset)
-    for case, preset in zip([case for case in CASES if case.mode != "native"], cycle(("kvm", "plex86")), strict=False)
+    for case, preset in zip(
+        [case for case in CASES if case.mode != "native"], cycle(("kvm", "plex86", "kvm-2007")), strict=False
+    )
 ]
 
 

@@ -27,10 +27,11 @@ WORKLOADS: list[dict[str, Any]] = [
 ]
 SHADOWS: list[dict[str, Any]] = [
     {"preset": "kvm"},
+    {"preset": "kvm-2007"},
     {"preset": "plex86"},
     {"trap": "unsync", "hide": "user-bit"},
-    {"hide": "present-bit", "ad": "read-sync", "limit": 16},
-    {"fill": "eager", "write_flood": 2},
+    {"trap": "emulate", "hide": "present-bit", "ad": "read-sync", "limit": 16},
+    {"trap": "emulate", "fill": "eager", "write_flood": 2},
 ]
 
 

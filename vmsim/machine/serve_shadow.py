@@ -16,6 +16,7 @@ from vmsim.machine.calls import call
 from vmsim.machine.formats import CODE_WRITE, DIRTY, FRAME, LARGE, PAGE_SHIFT
 from vmsim.machine.memory import entry_at, read_word
 from vmsim.machine.serve import READY_BATCH, back_frame, get_ready, lacks, permits
+from vmsim.machine.shadow import end_exit
 from vmsim.machine.shadow_fill import Status, fill
 from vmsim.machine.shadow_records import SPARE
 from vmsim.machine.shadow_traps import load, store
@@ -47,13 +48,13 @@ ACCOUNT = np.dtype(
         [
             ("fault", "i8"),  # cycles of an exit and entry at a page fault
             ("inject", "i8"),
-            ("walk", "i8"),  # of the monitor's walk of the guest's tables
+            ("each_read", "i8"),  # of each entry of the guest's tables that the monitor's walk reads
             ("host_walk", "i8"),  # and of the host's
             ("restock", "i8"),
             ("emulated", "i8"),  # of an access to a hidden table
             ("stepped", "i8"),  # 1: with a second exit
             ("debug", "i8"),  # that costs this
-            ("let_through", "i8"),  # of a store that is let through
+            ("left", "i8"),  # of a store that leaves its table to the guest
             ("now", "i8"),  # cycles since the vCPU was last run from outside
             ("spent", "i8"),  # in the exit under way
             ("exits", "i8", (len(Exit),)),
@@ -77,9 +78,10 @@ def _spend(account, cycles):
 
 
 @leaf
-def _close(account, reason):
+def _close(account, state, reason):
     account.cycles[reason] += account.spent
     account.spent = 0
+    end_exit(state)
 
 
 @leaf
@@ -99,10 +101,10 @@ def _work(account, state):
 
 
 @leaf
-def _trap(account, reason, count):
-    """Pay for accesses to hidden tables."""
+def _trap(account, reason, count, reads):
+    """Pay for accesses to hidden tables, on whose way the monitor has read so many entries."""
     account.walks += count
-    _spend(account, count * (account.emulated + account.walk))
+    _spend(account, count * account.emulated + reads * account.each_read)
     account.exits[reason] += count
     if account.stepped:
         account.exits[Exit.DEBUG] += count
@@ -173,9 +175,9 @@ def _read(memory, states, pages, links, gfns, account, first, count):
         memory, states, pages, links, gfns, account.place[first : first + count], account.value[:8], account.trapped[:8]
     )
     if trapped:
-        _trap(account, Exit.PT_READ, trapped)
+        _trap(account, Exit.PT_READ, trapped, states[0].reads)
         _work(account, states[0])
-        _close(account, Exit.PT_READ)
+        _close(account, states[0], Exit.PT_READ)
 
 
 @routine
@@ -192,7 +194,7 @@ def _map(
         _spend(account, account.fault)
         _back(memory, frames, backing, pool, account, page, slack)
         account.exits[Exit.HOST_FAULT] += 1
-        _close(account, Exit.HOST_FAULT)
+        _close(account, states[0], Exit.HOST_FAULT)
         _log(account, start)
     last = demand.levels - 1
     _read(memory, states, pages, links, gfns, account, np.int64(0), last)
@@ -200,16 +202,18 @@ def _map(
     guest_frames[page].rmap = account.place[last]
     account.value[0] = page << PAGE_SHIFT | demand.page | (DIRTY if code & CODE_WRITE else 0)
     places, values = account.place[last : last + 1], account.value[:1]
-    _, _, emulated, let_through = store(
+    _, _, emulated, left = store(
         memory, states, pages, links, gfns, frames, stock, places, values, np.int64(0), account.trapped[:8]
     )
     if emulated:
-        _trap(account, Exit.PT_WRITE, emulated)
-    account.exits[Exit.PT_WRITE] += let_through
-    _spend(account, let_through * account.let_through)
-    if emulated or let_through:
+        _trap(account, Exit.PT_WRITE, emulated, states[0].reads)
+    if left:
+        account.walks += left
+        account.exits[Exit.PT_WRITE] += left
+        _spend(account, left * account.left + states[0].reads * account.each_read)
+    if emulated or left:
         _work(account, states[0])
-        _close(account, Exit.PT_WRITE)
+        _close(account, states[0], Exit.PT_WRITE)
 
 
 @routine
@@ -237,13 +241,17 @@ def _fault(
     state = states[0]
     start = account.now
     account.walks += 1
-    _spend(account, account.fault + account.walk)
+    _spend(account, account.fault)
+    walked = False
     while True:
         status, value = fill(memory, states, pages, links, gfns, frames, stock, cr3, gva, code & CODE_WRITE != 0)
+        if not walked:
+            _spend(account, state.reads * account.each_read)
+            walked = True
         _work(account, state)
         if status == Status.DONE:
             account.exits[Exit.SHADOW_FILL] += 1
-            _close(account, Exit.SHADOW_FILL)
+            _close(account, states[0], Exit.SHADOW_FILL)
             _log(account, start)
             return np.int64(NONE), np.int64(0)
         if status == Status.FAULT:
@@ -253,7 +261,7 @@ def _fault(
                 return status, value
             _spend(account, account.inject)
             account.exits[Exit.TRUE_FAULT] += 1
-            _close(account, Exit.TRUE_FAULT)
+            _close(account, states[0], Exit.TRUE_FAULT)
             _map(
                 memory,
                 demand,

@@ -15,6 +15,7 @@ from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.buddy import State
 from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, LARGE, PAGE_SHIFT, USER, WRITE
 from vmsim.machine.memory import clear_frame, read_word, write_word
+from vmsim.machine.shadow_guards import guarded, let_through
 from vmsim.machine.shadow_records import NO_PAGE, SPARE, Hide, Work
 from vmsim.machine.tables import host_address
 
@@ -24,15 +25,15 @@ __all__ = [
     "drop_all",
     "drop_page",
     "drop_tables",
+    "end_exit",
     "find_page",
     "fold_entry",
-    "guarded",
-    "guards_within",
     "hide_table",
     "load_root",
     "make_page",
     "note",
     "place_of",
+    "reach",
     "reap",
     "reserved",
     "zap_entry",
@@ -44,6 +45,20 @@ def note(state, what):
     """Count work, and what it costs."""
     state.work[what] += 1
     state.due += state.prices[what]
+
+
+@leaf
+def end_exit(state):
+    """End an exit: the monitor has no table of the guest's mapped any more."""
+    state.exit = (state.exit + 1) & 0x7FFFFFFF
+
+
+@leaf
+def reach(state, gfns, gfn):
+    """Read or write a table of the guest's; with `Hide.PRESENT_BIT` the monitor maps it first, once in an exit."""
+    if state.hide == Hide.PRESENT_BIT and gfns[gfn].mapped != state.exit:
+        gfns[gfn].mapped = state.exit
+        note(state, np.int64(Work.MAPPED))
 
 
 @leaf
@@ -113,26 +128,6 @@ def reserved(state, entry, level):
 
 
 @leaf
-def guarded(pages, gfns, gfn):
-    """Return whether a guest frame is a table whose stores (or loads too) trap."""
-    page = np.int64(gfns[gfn].tables)
-    while page:
-        if not pages[page - 1].unsync:
-            return True
-        page = np.int64(pages[page - 1].next)
-    return False
-
-
-@routine
-def guards_within(gfns, first, count):
-    """Return whether any frame of a large page is shadowed as a table."""
-    for gfn in range(first, first + count):  # noqa: SIM110
-        if gfns[gfn].tables:
-            return True
-    return False
-
-
-@leaf
 def find_page(pages, gfns, gfn, level):
     """Return the shadow page of a guest table, or NO_PAGE."""
     page = np.int64(gfns[gfn].tables)
@@ -144,7 +139,7 @@ def find_page(pages, gfns, gfn, level):
 
 
 @routine
-def fold_entry(memory, state, pages, links, node):
+def fold_entry(memory, state, pages, links, gfns, node):
     """Bring A and D of the guest's entry up to date with what the hardware has set in its shadow."""
     entry = read_word(memory, place_of(pages, node))
     page = pages[node >> 9]
@@ -152,6 +147,7 @@ def fold_entry(memory, state, pages, links, node):
     marks = entry & (ACCESSED | DIRTY if links[node].target >= 0 else ACCESSED)
     if page.origin >= 0 and links[node].target < 0:
         return
+    reach(state, gfns, gpa >> PAGE_SHIFT)
     hpa = host_address(memory, state.host_root, state.host_levels, gpa)
     write_word(memory, hpa, read_word(memory, hpa) | marks)
 
@@ -163,7 +159,7 @@ def zap_entry(memory, state, pages, links, gfns, node):
     if read_word(memory, hpa) == 0:
         return False
     if state.sync:
-        fold_entry(memory, state, pages, links, node)
+        fold_entry(memory, state, pages, links, gfns, node)
     target = links[node].target
     _detach(pages, links, gfns, node)
     write_word(memory, hpa, np.int64(0))
@@ -333,18 +329,23 @@ def drop_tables(memory, states, pages, links, gfns, frames, stock, first, count)
 
     Returns
     -------
-    int
-        How many of the frames were guarded.
+    (emulated, left) : tuple of int
+        How many of the frames were guarded, those apart that the first store leaves to the guest.
     """
     state = states[0]
-    found = 0
+    emulated = 0
+    left = 0
     for gfn in range(first, first + count):
         if gfns[gfn].tables == 0:
             continue
-        found += guarded(pages, gfns, gfn)
+        if guarded(pages, gfns, gfn):
+            if let_through(state, pages, gfns, gfn):
+                left += 1
+            else:
+                emulated += 1
         page = np.int64(gfns[gfn].tables)
         while page:
             after = np.int64(pages[page - 1].next)
             drop_page(memory, state, pages, links, gfns, frames, stock, page - 1)
             page = after
-    return found
+    return emulated, left

@@ -1,4 +1,4 @@
-"""What a shadow monitor does at an exit: walk the guest's tables, fill the shadow, apply the guest's stores.
+"""What a shadow monitor does at a page fault: walk the guest's tables, fill the shadow.
 
 Each kernel below carries an exit out as far as it goes without waiting, and returns why it stopped. Run again, it
 takes up where it stopped: what is done already stays.
@@ -32,15 +32,15 @@ from vmsim.machine.shadow import (
     backing,
     drop_page,
     find_page,
-    guarded,
-    guards_within,
     make_page,
     note,
     place_of,
+    reach,
     reap,
     reserved,
     zap_entry,
 )
+from vmsim.machine.shadow_guards import floods, guarded, guards_within, let_through
 from vmsim.machine.shadow_records import NO_PAGE, SPARE, Hide, Work
 from vmsim.machine.tables import host_address
 
@@ -66,15 +66,17 @@ _DONE = np.int64(Status.DONE)
 def walk_tables(memory, state, cr3, gva, write):
     """Walk the guest's tables as the hardware would, flags included but for the page's own; return the leaf's level.
 
-    The entries are left in the state; 0 is a fault, whose error code is there.
+    The entries are left in the state, and how many they are (`reads`); 0 is a fault, whose error code is there.
     """
     need = PRESENT | USER | (WRITE if write else 0)
     rights = np.int64(-1)
     level = state.levels
     table = cr3
     state.code = CODE_USER | (CODE_WRITE if write else 0)
+    state.reads = 0
     while True:
         gpa = table + (index_of(gva, level) << 3)
+        state.reads += 1
         hpa, backed = backing(memory, state, gpa)
         entry = read_word(memory, hpa) if backed else np.int64(0)
         state.entry[level] = entry
@@ -234,7 +236,7 @@ def _write_to_table(memory, state, pages, links, gfns, frames, stock, gfn):
     while page:
         after = np.int64(pages[page - 1].next)
         pages[page - 1].writes += 1
-        if state.flood and pages[page - 1].writes >= state.flood and pages[page - 1].stamp != state.clock:
+        if floods(state, pages, page - 1) and pages[page - 1].stamp != state.clock:
             drop_page(memory, state, pages, links, gfns, frames, stock, page - 1)
             gone = True
         page = after
@@ -266,6 +268,9 @@ def fill(memory, states, pages, links, gfns, frames, stock, cr3, gva, write):
     state = states[0]
     state.clock += 1
     found = walk_tables(memory, state, cr3, gva, write)
+    if state.hide == Hide.PRESENT_BIT:
+        for step in range(state.reads):
+            gfns[state.place[state.levels - step] >> PAGE_SHIFT].mapped = state.exit  # the walk pays for its tables
     if found == 0:
         return np.int64(Status.FAULT), state.code
     if state.stock < SPARE:
@@ -312,6 +317,8 @@ def fill(memory, states, pages, links, gfns, frames, stock, cr3, gva, write):
     first = gfn & ~((1 << (9 * (size - 1))) - 1)
     if size > 1 and guards_within(gfns, first, 1 << (9 * (size - 1))):
         return np.int64(Status.NEED), np.int64(0)  # a table on the way has just become one: walk again
+    if write and size == 1 and guarded(pages, gfns, gfn):
+        let_through(state, pages, gfns, gfn)
     held = map_entry(memory, state, pages, links, gfns, node, state.entry[found], first, hpa, size)
     if held and write and _write_to_table(memory, state, pages, links, gfns, frames, stock, gfn):
         held = map_entry(memory, state, pages, links, gfns, node, state.entry[found], first, hpa, size)
@@ -341,6 +348,7 @@ def _sweep(memory, state, pages, links, gfns, frames, stock, top, first, last):
         origin = np.int64(-1)
         if pages[page].origin < 0:
             gpa = pages[page].gfn << PAGE_SHIFT | at << 3
+            reach(state, gfns, np.int64(pages[page].gfn))
             entry = read_word(memory, host_address(memory, state.host_root, state.host_levels, gpa))
             if not wanted(state, entry, level):
                 continue

@@ -26,6 +26,7 @@ class Work(IntEnum):
     DROPPED = 3  # pages given up
     FOLDED = 4  # entries whose A and D were brought up to date for a load or store
     CHECKED = 5  # entries compared in a resync
+    MAPPED = 6  # tables that the monitor mapped to reach them, because their present bit hides them from it, too
 
 
 NO_PAGE = -1
@@ -61,6 +62,8 @@ SHADOW = np.dtype(
             ("work", "i8", (len(Work),)),  # what was done so far
             ("prices", "i8", (len(Work),)),  # cycles of one of each
             ("due", "i8"),  # cycles of what was done and has not been paid for yet
+            ("reads", "i8"),  # entries of the guest's tables that the monitor's last walk read
+            ("exit", "i8"),  # number of the exit that is handled, below 2**31
             ("code", "i8"),  # of the fault that the last guest walk met
             ("entry", "i8", (6,)),  # the guest's entries that the last guest walk read, by level
             ("place", "i8", (6,)),  # and their gpas
@@ -95,6 +98,7 @@ GFN = np.dtype(
             ("writes", "i2"),  # agile paging: emulated stores in this interval
             ("nested", "i1"),  # agile paging: level of a table that is walked nested; 0: it is none
             ("dirty", "i1"),  # agile paging: stored to unseen in this interval
+            ("mapped", "i4"),  # exit in which the monitor last had this table at hand
         ],
     )
 )

@@ -11,30 +11,21 @@ from vmsim.machine.memory import index_of, read_word, write_word
 from vmsim.machine.shadow import (
     backing,
     drop_page,
+    end_exit,
     fold_entry,
-    guarded,
     hide_table,
     note,
     place_of,
+    reach,
     reap,
     zap_entry,
 )
 from vmsim.machine.shadow_fill import Status, map_entry, wanted
+from vmsim.machine.shadow_guards import direct_reads, floods, guarded, let_through
 from vmsim.machine.shadow_records import Hide, Work
 from vmsim.machine.tables import host_address
 
 __all__ = ["invalidated", "load", "resync", "store"]
-
-
-@routine
-def _let_through(state, pages, gfns, gfn):
-    """Leave a table of level 1 to the guest: its shadow may fall out of step."""
-    page = np.int64(gfns[gfn].tables) - 1
-    if not state.unsync or pages[page].next or pages[page].level > 1 or page == state.root:
-        return False
-    pages[page].unsync = 1
-    state.unsynced += 1
-    return True
 
 
 @kernel
@@ -48,18 +39,20 @@ def store(memory, states, pages, links, gfns, frames, stock, places, values, sta
     start : int
         The first store to make.
     trapped : int64[:]
-        As long as `places`: filled with the guest frames of the stores that were emulated.
+        As long as `places` or longer: filled with the guest frames of the stores that were emulated, and from its end
+        on with those of the stores that left a table to the guest.
 
     Returns
     -------
     (status, next, emulated, let_through) : tuple of int
         DONE; APPEARED with the store after the one whose entry is to be translated now; or UNBACKED with the store
         for whose frame the host must be asked first. How many stores trapped and were emulated, and how many made a
-        table fall out of step.
+        table fall out of step. The state has the entries read on the way to them (`reads`).
     """
     state = states[0]
+    state.reads = 0
     emulated = np.int64(0)
-    let_through = np.int64(0)
+    left = np.int64(0)
     status = np.int64(Status.DONE)
     number = start
     while number < len(places) and status == Status.DONE:
@@ -78,17 +71,21 @@ def store(memory, states, pages, links, gfns, frames, stock, places, values, sta
             unseen_store(state, gfns, gfn, read_word(memory, hpa), value)
             write_word(memory, hpa, value)
             continue
-        if _let_through(state, pages, gfns, gfn):
-            let_through += 1
+        state.reads += direct_reads(state, gfn)
+        end_exit(state)  # each store is one
+        if let_through(state, pages, gfns, gfn):
+            left += 1
+            trapped[len(trapped) - left] = gfn
             write_word(memory, hpa, value)
             continue
         trapped[emulated] = gfn
         emulated += 1
+        gfns[gfn].mapped = state.exit  # for the store itself
         page = np.int64(gfns[gfn].tables)
         while page:
             node = (page - 1) << 9 | ((gpa >> 3) & 511)
             if state.sync and read_word(memory, place_of(pages, node)):
-                fold_entry(memory, state, pages, links, node)
+                fold_entry(memory, state, pages, links, gfns, node)
                 note(state, np.int64(Work.FOLDED))
             if read_word(memory, hpa) != value:
                 zap_entry(memory, state, pages, links, gfns, node)
@@ -103,27 +100,27 @@ def store(memory, states, pages, links, gfns, frames, stock, places, values, sta
                 pages[page - 1].writes = 0  # what was stored last has been used since: no flood
             pages[page - 1].writes += 1
             pages[page - 1].stored = ((page - 1) << 9 | ((gpa >> 3) & 511)) + 1
-            if state.flood and pages[page - 1].writes >= state.flood:
+            if floods(state, pages, page - 1):
                 drop_page(memory, state, pages, links, gfns, frames, stock, page - 1)
             page = after
         count_store(memory, state, pages, links, gfns, frames, stock, gfn)
         if state.eager and value & PRESENT and gfns[gfn].tables:
             status = np.int64(Status.APPEARED)
-    return status, number, emulated, let_through
+    return status, number, emulated, left
 
 
 @routine
-def _fold_below(memory, state, pages, links, page):
+def _fold_below(memory, state, pages, links, gfns, page):
     """Bring A and D of a large page up to date from all its parts."""
     for node in range(page << 9, (page + 1) << 9):
         if read_word(memory, place_of(pages, node)):
             if links[node].target >= 0:
-                fold_entry(memory, state, pages, links, node)
+                fold_entry(memory, state, pages, links, gfns, node)
             else:
                 part = -1 - links[node].target
                 for inner in range(part << 9, (part + 1) << 9):
                     if read_word(memory, place_of(pages, inner)):
-                        fold_entry(memory, state, pages, links, inner)
+                        fold_entry(memory, state, pages, links, gfns, inner)
 
 
 @kernel
@@ -136,9 +133,10 @@ def load(memory, states, pages, links, gfns, places, values, trapped):
     Returns
     -------
     int
-        How many trapped. A and D of those are up to date.
+        How many trapped. A and D of those are up to date. The state has the entries read on the way to them (`reads`).
     """
     state = states[0]
+    state.reads = 0
     count = np.int64(0)
     for number in range(len(places)):
         gpa = places[number]
@@ -149,14 +147,17 @@ def load(memory, states, pages, links, gfns, places, values, trapped):
         if state.hide != Hide.WRITE_PROTECT and gfns[gfn].tables and guarded(pages, gfns, gfn):
             trapped[count] = gfn
             count += 1
+            state.reads += direct_reads(state, gfn)
+            end_exit(state)
+            gfns[gfn].mapped = state.exit
             page = np.int64(gfns[gfn].tables)
             while page and state.sync:
                 node = (page - 1) << 9 | ((gpa >> 3) & 511)
                 if read_word(memory, place_of(pages, node)):
-                    fold_entry(memory, state, pages, links, node)
+                    fold_entry(memory, state, pages, links, gfns, node)
                     target = links[node].target
                     if target < 0 and pages[-1 - target].origin >= 0:
-                        _fold_below(memory, state, pages, links, -1 - target)
+                        _fold_below(memory, state, pages, links, gfns, -1 - target)
                     note(state, np.int64(Work.FOLDED))
                 page = np.int64(pages[page - 1].next)
         hpa, backed = backing(memory, state, gpa)
@@ -171,6 +172,7 @@ def _refresh(memory, state, pages, links, gfns, node):
     if read_word(memory, place) == 0:
         return
     note(state, np.int64(Work.CHECKED))
+    reach(state, gfns, np.int64(pages[node >> 9].gfn))
     gpa = pages[node >> 9].gfn << PAGE_SHIFT | (node & 511) << 3
     entry = read_word(memory, host_address(memory, state.host_root, state.host_levels, gpa))
     gfn = (entry & FRAME) >> PAGE_SHIFT

@@ -39,7 +39,7 @@ WALK = np.dtype(
             ("code", "i8"),  # of the fault that the last walk met
             ("entry", "i8", (6,)),  # the guest's entries that the last walk read, by level
             ("place", "i8", (6,)),  # and their gpas; -1 where it did not come
-            ("walked", "i8"),  # entries that it read
+            ("reads", "i8"),  # entries that it read
         ],
     )
 )
@@ -86,11 +86,7 @@ def enter(memory, walks, frames, cr3, root, gva, write, tables):
         UNBACKED with the guest frame.
     """
     walk = walks[0]
-    walk.place[:] = -1
     found = walk_tables(memory, walk, cr3, gva, write)
-    walk.walked = 0
-    for level in range(1, walk.levels + 1):
-        walk.walked += walk.place[level] >= 0
     if found == 0:
         return np.int64(Status.FAULT), walk.code
     within = (1 << (3 + 9 * found)) - 1

@@ -61,7 +61,7 @@ class Agile(Shadow):
         costs: Cost,
         spaces: Spaces,
     ) -> None:
-        shadowing = ShadowSpec(limit=limit, write_flood=0)
+        shadowing = ShadowSpec(trap="emulate", limit=limit, write_flood=0)
         super().__init__(
             memory, registers, host_tables, spec=shadowing, chunk=chunk, entries=0, costs=costs, spaces=spaces
         )
@@ -173,9 +173,9 @@ class Agile(Shadow):
         moved = {f"shadow_{name}": int(self.state[name][0]) for name in ("to_nested", "to_shadow")}
         return super().figures() | moved
 
-    def _overwrite(self, vcpu: Vcpu, gfn: int, tables: int) -> None:
+    def _overwrite(self, vcpu: Vcpu, gfn: int, emulated: int, left: int) -> None:
         """Pay for stores all over tables, the first of which trap."""
-        self._trap(vcpu, "PT_WRITE", np.full(tables * self.threshold, gfn))
+        self._trap(vcpu, "PT_WRITE", np.full(emulated * self.threshold, gfn))
 
     def _work(self, vcpu: Vcpu) -> None:
         """Pay for what the kernels did, and flush what they took away; pointers that the hardware has go with it."""

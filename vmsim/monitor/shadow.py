@@ -77,9 +77,7 @@ class Shadow(Account):
         spaces: Spaces,
     ) -> None:
         records = make_shadow(host_tables.pages, spec.limit)
-        super().__init__(
-            records[0], spec=spec, costs=costs, spaces=spaces, levels=int(registers["levels"][0]), entries=entries
-        )
+        super().__init__(records[0], spec=spec, costs=costs, spaces=spaces, entries=entries)
         self.memory = memory
         self.registers = registers
         self.host_tables = host_tables
@@ -157,13 +155,16 @@ class Shadow(Account):
         """
         start = vcpu.now
         self.spaces.exited()
-        if status == NONE:
-            self._spend(vcpu, self._fault + self.software_tlb.cycles(gva >> PAGE_SHIFT))
-        else:
+        walked = status != NONE
+        if walked:
             self._spend(vcpu, int(self._account["spent"][0]))
         while True:
             if status == NONE:
                 status, value = fill(*self._world, self.cr3, gva, code & 2 != 0)
+                if not walked:  # what a wait has made to be walked again is not paid for again
+                    walk = int(self.state["reads"][0]) * self._each_read
+                    self._spend(vcpu, self._fault + self.software_tlb.cycles(gva >> PAGE_SHIFT, walk))
+                    walked = True
                 self._work(vcpu)
             if status == _DONE:
                 self._count("SHADOW_FILL")
@@ -212,16 +213,14 @@ class Shadow(Account):
         start = 0
         trapped = self._room(len(places))
         while True:
-            status, start, emulated, let_through = store(*self._world, places, values, start, trapped)
+            status, start, emulated, left = store(*self._world, places, values, start, trapped)
             if emulated:
                 self._trap(vcpu, "PT_WRITE", trapped[:emulated])
-            if let_through:
-                self.exits["PT_WRITE"] += let_through
-                self._spend(vcpu, let_through * (self._fault + self.costs.violation_entry))
-                self.spaces.exited()
+            if left:
+                self._leave(vcpu, trapped[len(trapped) - left :])
             if status == _APPEARED:
                 yield from self._translate(vcpu, int(places[start - 1]))
-            if emulated or let_through:
+            if emulated or left:
                 self._work(vcpu)
                 self._close("PT_WRITE")
             if status == _DONE:
@@ -235,9 +234,9 @@ class Shadow(Account):
         """Write over new frames; what was a table is none any more."""
         gfn = gpa >> PAGE_SHIFT
         if order or self.gfns["tables"][gfn]:
-            found = drop_tables(*self._world, gfn, 1 << order)
-            if found:
-                self._overwrite(vcpu, gfn, found)
+            emulated, left = drop_tables(*self._world, gfn, 1 << order)
+            if emulated or left:
+                self._overwrite(vcpu, gfn, int(emulated), int(left))
                 self._work(vcpu)
                 self._close("PT_WRITE")
             if self._stocked[0] > _MOST:

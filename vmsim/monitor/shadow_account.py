@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vmsim.machine.formats import ENTRIES
 from vmsim.machine.serve_shadow import ACCOUNT, Exit
+from vmsim.machine.shadow_guards import reads_of
 from vmsim.machine.shadow_records import Work
 from vmsim.monitor.software import SoftwareMonitor, Spaces
 from vmsim.monitor.software_tlb import SoftwareTlb
@@ -31,15 +32,11 @@ class Account(SoftwareMonitor):
         Where the kernels note their work.
     spec : ShadowSpec
         How the monitor shadows.
-    levels : int
-        Of the guest's tables.
     entries : int
         Of the software TLB.
     """
 
-    def __init__(
-        self, state: NDArray[Any], *, spec: ShadowSpec, costs: Cost, spaces: Spaces, levels: int, entries: int
-    ) -> None:
+    def __init__(self, state: NDArray[Any], *, spec: ShadowSpec, costs: Cost, spaces: Spaces, entries: int) -> None:
         self.state = state
         self.spec = spec
         self.costs = costs
@@ -48,19 +45,20 @@ class Account(SoftwareMonitor):
         self.exit_cycles: Counter[str] = Counter()
         self._flush = state["flush"]
         self._due = state["due"]
+        self._number = state["exit"]
         for work, cycles in self._prices().items():
             state["prices"][0, work] = cycles
         self._trapped = np.empty(512, np.int64)
         self._spent = 0  # in the exit under way
         far = costs.map_unmap if spec.hide == "present-bit" else 0
-        self.software_tlb = SoftwareTlb(
-            entries, hit_cycles=costs.software_tlb_hit, walk_cycles=levels * (costs.guest_walk_level + far)
-        )
+        self._each_read = costs.guest_walk_level + far
+        self.software_tlb = SoftwareTlb(entries, hit_cycles=costs.software_tlb_hit)
         self._fault = costs.page_fault_exit + costs.vm_entry + costs.violation_resume
         self._other = costs.vm_exit + costs.violation_resume
         step = {"trap-flag": costs.step_trap_flag, "debug-register": costs.step_debug_register}[spec.step]
         self._stepped = spec.trap == "single-step"
         self._emulated = self._fault + far + (costs.map_unmap if self._stepped else costs.decode + costs.emulate)
+        self._left = self._fault + costs.violation_entry
         self._debug = self._fault + step
         self.latency: Counter[int] = Counter()
         self._account = np.zeros(1, ACCOUNT)
@@ -68,13 +66,13 @@ class Account(SoftwareMonitor):
         for name, cycles in (
             ("fault", self._fault),
             ("inject", costs.inject),
-            ("walk", self.software_tlb.walk_cycles),
+            ("each_read", self._each_read),
             ("host_walk", costs.violation_walk),
             ("restock", costs.violation_pool),
             ("emulated", self._emulated),
             ("stepped", self._stepped),
             ("debug", self._debug),
-            ("let_through", self._fault + costs.violation_entry),
+            ("left", self._left),
         ):
             self._account[name] = cycles
 
@@ -87,6 +85,7 @@ class Account(SoftwareMonitor):
             Work.DROPPED: costs.shadow_drop,
             Work.FOLDED: costs.ad_sync,
             Work.CHECKED: costs.resync_entry,
+            Work.MAPPED: costs.map_unmap,
         }
 
     def figures(self) -> dict[str, int]:
@@ -109,33 +108,44 @@ class Account(SoftwareMonitor):
         """Pay for accesses to hidden tables that were emulated or stepped; an exit each, with a second for a step."""
         self.spaces.exited()
         count = len(gfns)
-        tlb = self.software_tlb
-        # The kernel reaches a table through its map of all memory, which is one more address space's worth of pages.
-        found = sum(tlb.cycles(-1 - gfn) for gfn in gfns.tolist()) if tlb.entries else self._missed(count)
-        self._spend(vcpu, count * self._emulated + found)
+        self._spend(vcpu, count * self._emulated + self._find(gfns))
         self.exits[reason] += count
         if self._stepped:
             self.exits["DEBUG"] += count
             self.exit_cycles["DEBUG"] += count * self._debug
             vcpu.owe("exit", count * self._debug)
 
-    def _missed(self, count: int) -> int:
-        self.software_tlb.misses += count
-        return count * self.software_tlb.walk_cycles
+    def _leave(self, vcpu: Vcpu, gfns: Words) -> None:
+        """Pay for stores after which their tables are left to the guest, an exit each."""
+        self.spaces.exited()
+        self.exits["PT_WRITE"] += len(gfns)
+        self._spend(vcpu, len(gfns) * self._left + self._find(gfns))
 
-    def _overwrite(self, vcpu: Vcpu, gfn: int, tables: int) -> None:
+    def _find(self, gfns: Words) -> int:
+        """Return what the walks to tables cost, in the map that the guest's kernel has of all its memory."""
+        tlb = self.software_tlb
+        if not tlb.entries:
+            tlb.misses += len(gfns)
+            return int(reads_of(self.state, gfns)) * self._each_read
+        cycles = 0
+        for at, gfn in enumerate(gfns.tolist()):  # that map is one more address space's worth of pages
+            cycles += tlb.cycles(-1 - gfn, int(reads_of(self.state, gfns[at : at + 1])) * self._each_read)
+        return cycles
+
+    def _overwrite(self, vcpu: Vcpu, gfn: int, emulated: int, left: int) -> None:
         """Pay for stores all over tables that the monitor still guards, until it guards them no more."""
-        each = ENTRIES
-        if self.spec.trap == "unsync":
-            each = 1
-        elif self.state["flood"][0]:
-            each = min(each, int(self.state["flood"][0]))
-        self._trap(vcpu, "PT_WRITE", np.full(tables * each, gfn))
+        flood = int(self.state["flood"][0])
+        stores = emulated * (min(ENTRIES, flood) if flood else ENTRIES)
+        if stores:
+            self._trap(vcpu, "PT_WRITE", np.full(stores, gfn))
+        if left:
+            self._leave(vcpu, np.full(left, gfn))
 
     def _make_access(self, vcpu: Vcpu, *, write: bool, times: int) -> None:
         """Make a program's accesses to a page that is a hidden table, one exit each."""
         reason = "PT_WRITE" if write else "PT_READ"
-        self._spend(vcpu, (times - 1) * (self._fault + self.software_tlb.walk_cycles))
+        walk = int(self.state["reads"][0]) * self._each_read
+        self._spend(vcpu, (times - 1) * (self._fault + walk))
         self._spend(vcpu, times * (self._emulated - self._fault))
         self.exits[reason] += times
         if self._stepped:
@@ -188,3 +198,4 @@ class Account(SoftwareMonitor):
     def _close(self, reason: str) -> None:
         self.exit_cycles[reason] += self._spent
         self._spent = 0
+        self._number[0] = (self._number[0] + 1) & 0x7FFFFFFF  # as `end_exit`

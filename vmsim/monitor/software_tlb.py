@@ -14,34 +14,33 @@ class SoftwareTlb:
     ----------
     entries : int
         How many pages it remembers.
-    hit_cycles, walk_cycles : int
-        What a look-up costs that hits, and the walk where it misses.
+    hit_cycles : int
+        What a look-up costs that hits.
     """
 
-    def __init__(self, entries: int, *, hit_cycles: int, walk_cycles: int) -> None:
+    def __init__(self, entries: int, *, hit_cycles: int) -> None:
         self.entries = entries
         self.hits = 0
         self.misses = 0
         self.saved_cycles = 0
-        self.walk_cycles = walk_cycles
         self._hit_cycles = hit_cycles
         self._pages: OrderedDict[int, None] = OrderedDict()
 
-    def cycles(self, page: int) -> int:
-        """Return what finding a page costs now; from here on it is remembered."""
+    def cycles(self, page: int, walk_cycles: int) -> int:
+        """Return what finding a page costs now, the cycles of a walk if it is not there; from now on it is."""
         if not self.entries:
             self.misses += 1
-            return self.walk_cycles
+            return walk_cycles
         if page in self._pages:
             self._pages.move_to_end(page)
             self.hits += 1
-            self.saved_cycles += self.walk_cycles - self._hit_cycles
+            self.saved_cycles += walk_cycles - self._hit_cycles
             return self._hit_cycles
         self.misses += 1
         self._pages[page] = None
         if len(self._pages) > self.entries:
             self._pages.popitem(last=False)
-        return self.walk_cycles
+        return walk_cycles
 
     def drop(self, page: int, count: int) -> None:
         """Forget `count` pages from `page` on."""

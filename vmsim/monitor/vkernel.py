@@ -141,7 +141,7 @@ class Vkernel(SoftwareMonitor):
                 yield from self._back(vcpu, int(value))
             else:
                 break
-        walked = int(self._walk["walked"][0])
+        walked = int(self._walk["reads"][0])
         self.work["walked"] += walked
         self._spend(vcpu, walked * self.costs.vkernel_walk_level)
         if status != _DONE:
