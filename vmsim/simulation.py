@@ -89,6 +89,8 @@ class Simulation:
         for spec, stream in zip(scenario.vms, streams or self._streams(), strict=True):
             _check_reach(spec, stream)
             self.vms.append(VirtualMachine(self, spec, stream, progress))
+            if progress:
+                progress(spec.name, 0, stream.accesses)
         self.env.process(reclaimer(self.env, self.host, [vm.pool for vm in self.vms if vm.pool]))
 
     def run(self) -> Outcome:

@@ -107,50 +107,46 @@ def info(file: Path, form: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(told, indent=2))
         return
-    from rich.console import Console
+    from vmsim.cli.screen import print_facts, print_table
 
-    console = Console()
-    for table in _tables(told):
-        console.print(table)
+    print_facts(told["path"], _facts(told))
+    print_table(
+        "Reuse: other blocks used since a run's block was last used",
+        {"blocks": "right", "runs": "right", "of all": "right", "with nearer ones": "right"},
+        _reuse(told),
+    )
 
 
-def _tables(told: dict[str, Any]) -> Iterator[Any]:
-    from rich.table import Table
-
-    from vmsim.workloads.summary import REUSE
-
+def _facts(told: dict[str, Any]) -> dict[str, str]:
+    """Return what is in a trace, by label."""
     accesses, runs = told["accesses"], max(1, told["runs"])
-    table = Table(title=told["path"], title_justify="left", show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("format", told["format"])
+    facts = {"format": told["format"]}
     for key, label in (("command", "command"), ("tool", "recorded with")):
         if key in told:
             value = told[key]
-            table.add_row(label, value if isinstance(value, str) else " ".join(map(str, value)))
-    table.add_row("size", f"{told['bytes']:,} bytes, {8 * told['bytes'] / max(1, accesses):.2f} bits an access")
-    table.add_row("granule", f"{told['granule']} bytes")
-    for kind in ("reads", "writes", "fetches"):
-        table.add_row(kind, f"{told[kind]:,} ({told[kind] / max(1, accesses):.1%})")
-    table.add_row("accesses", f"{accesses:,}")
-    table.add_row("runs", f"{told['runs']:,}: {accesses / runs:.2f} accesses each, the longest {told['longest_run']:,}")
-    table.add_row("pages touched", f"{told['pages']:,} ({told['pages'] / 256:.1f} MiB) in {told['regions']:,} regions")
-    table.add_row("processes", str(told["processes"]))
-    table.add_row("events", ", ".join(f"{count:,} {op}" for op, count in told["events"].items()) or "none")
-    yield table
-    reuse = Table(title="Reuse: other blocks used since a run's block was last used", title_justify="left")
-    reuse.add_column("blocks", justify="right")
-    reuse.add_column("runs", justify="right")
-    reuse.add_column("of all", justify="right")
-    reuse.add_column("with nearer ones", justify="right")
-    below = 0
-    first = 0
+            facts[label] = value if isinstance(value, str) else " ".join(map(str, value))
+    facts["size"] = f"{told['bytes']:,} bytes, {8 * told['bytes'] / max(1, accesses):.2f} bits an access"
+    facts["granule"] = f"{told['granule']} bytes"
+    facts |= {kind: f"{told[kind]:,} ({told[kind] / max(1, accesses):.1%})" for kind in ("reads", "writes", "fetches")}
+    facts["accesses"] = f"{accesses:,}"
+    facts["runs"] = f"{told['runs']:,}: {accesses / runs:.2f} accesses each, the longest {told['longest_run']:,}"
+    facts["pages touched"] = f"{told['pages']:,} ({told['pages'] / 256:.1f} MiB) in {told['regions']:,} regions"
+    facts["processes"] = str(told["processes"])
+    facts["events"] = ", ".join(f"{count:,} {op}" for op, count in told["events"].items()) or "none"
+    return facts
+
+
+def _reuse(told: dict[str, Any]) -> Iterator[list[object]]:
+    """Yield rows: how many blocks, runs with so many, their share, and the share of all with as many or fewer."""
+    from vmsim.workloads.summary import REUSE
+
+    runs = max(1, told["runs"])
+    below = first = 0
     for end, count in zip(REUSE, told["reuse"], strict=True):
         below += count
         label = "more, or first use" if end == REUSE[-1] else str(end) if first == end else f"{first}–{end}"
-        reuse.add_row(label, f"{count:,}", f"{count / runs:.2%}", f"{below / runs:.2%}")
+        yield [label, count, f"{count / runs:.2%}", f"{below / runs:.2%}"]
         first = end + 1
-    yield reuse
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -25,6 +26,8 @@ class GuestMemoryError(Exception):
 
 class Vcpu(Protocol):
     """What software that runs on behalf of a vCPU needs of it."""
+
+    first_touch: Counter[str]  # cycles by cause, of those used so far
 
     @property
     def now(self) -> int:
