@@ -42,6 +42,7 @@ def make_monitor(
         Its address spaces and its page pool.
     """
     cpu, memory = simulation.scenario.cpu, simulation.hardware.memory
+    exited = spaces.exited if spec.tags == "none" else None
     if simulation.paired and spec.mode == "paired":
         return Paired(
             simulation.paired,
@@ -56,6 +57,7 @@ def make_monitor(
             page_order=spec.host_order,
             costs=cpu.cost,
             chunk=spec.fill_chunk,
+            exited=exited,
         )
     kind: type[Tdp] = Tdp
     more: dict[str, Any] = {}
@@ -78,6 +80,7 @@ def make_monitor(
         costs=cpu.cost,
         chunk=spec.fill_chunk,
         reason="NPF" if npt else "EPT_VIOLATION",
+        exited=exited,
         **more,
     )
     if spec.mode == "shadow":

@@ -12,7 +12,6 @@ import simpy
 from numpy.typing import NDArray
 
 from vmsim.clock import Clock
-from vmsim.errors import InputError
 from vmsim.guest.kernel import GuestKernel
 from vmsim.hardware import Hardware
 from vmsim.host.scheduler import Scheduler
@@ -41,8 +40,6 @@ WAITS = ("pool_wait", "host_wait", "pcpu_wait", "io_wait")
 MEMORY_WAITS = ("pool_wait", "host_wait")
 MANAGEMENT = ("guest_fault", "exit", *MEMORY_WAITS)
 CAUSES = ("compute", "guest_fault", "exit", "switch", *WAITS)
-
-_END_OF_TIME = NEVER >> 1  # cycles: far beyond any workload, and no sum of a few overflows
 
 _DONE, _BUDGET, _GUEST_FAULT = int(Reason.DONE), int(Reason.BUDGET), int(Reason.GUEST_FAULT)
 
@@ -92,6 +89,7 @@ class Vcpu:
         self.since: tuple[str, int] | None = None  # what it waits for now, and from when
         self.owed = 0  # cycles used and not yet paid in simulated time
         self.alarm = NEVER  # when the monitor wants to be called
+        self._moved = True  # an access was made since it was called last
         self._core = -1
         self._slice_end = 0
 
@@ -188,8 +186,7 @@ class Vcpu:
         pauses : list of int
             Numbers of accesses, ascending, after which `paused` is called.
         """
-        serve = self.serve and self.spaces.tags != "none"  # or each exit flushes
-        runs = Runs(self.hardware, self.registers, self, kernel, monitor, serve=serve)
+        runs = Runs(self.hardware, self.registers, self, kernel, monitor, serve=self.serve)
         for chunk in self.stream.chunks():
             position = 0
             for event in (*chunk.events, None):
@@ -224,14 +221,17 @@ class Vcpu:
     ) -> Process:
         runs.expect(int(chunk.address[cursor]))
         while cursor < limit:
-            if self.now >= self.alarm:
+            if self.now >= self.alarm and self._moved:
                 assert isinstance(monitor, Agile | LoggedTdp | NxSplitTdp)
+                self._moved = False
                 yield from monitor.rang(self)
-            budget = min(self._slice_end, self.alarm) - self.now
+            late = self.now >= self.alarm  # again, before one access was made: it has to wait for that
+            budget = (self._slice_end if late else min(self._slice_end, self.alarm)) - self.now
             if budget <= 0:
                 yield from self._next_slice()
                 continue
-            reason, cursor, cycles, gva, gpa, code, status, value = runs(self._core, chunk, cursor, limit, budget)
+            first, stop = cursor, cursor + 1 if late else limit
+            reason, cursor, cycles, gva, gpa, code, status, value = runs(self._core, chunk, cursor, stop, budget)
             self.owed += cycles
             if reason == _GUEST_FAULT:
                 if not isinstance(monitor, SoftwareMonitor):
@@ -245,8 +245,8 @@ class Vcpu:
                 yield from monitor.unstock(self)
             elif reason > _GUEST_FAULT:
                 assert isinstance(monitor, Tdp | Agile)
-                self.spaces.exited()
                 yield from monitor.violation(self, gpa, code)
+            self._moved = self._moved or cursor > first
 
     def _count_made(self, times: int, write: bool) -> None:
         """Count accesses that the monitor has made for the guest."""
@@ -256,12 +256,6 @@ class Vcpu:
         counters[Count.WRITES] += times * write
         counters[Count.COMPUTE_CYCLES] += times * registers["compute"]
         self.owed += int(times * registers["compute"])
-
-    def forgive(self) -> None:
-        """Forget what is owed: it was used before the clock started."""
-        self.owed = 0
-        self.cycles = Counter(dict.fromkeys(self.cycles, 0))
-        self.first_touch.clear()
 
     def _next_slice(self) -> Process:
         """Settle, and let a waiting vCPU have the core."""
@@ -274,23 +268,14 @@ class Vcpu:
             self.spaces.exited()  # the timer's interrupt is the host's
             self._slice_end = self.env.cycle + self.quantum
 
-    def _check_time(self) -> None:
-        """Refuse to go on where cycles no longer fit their counters."""
-        if self.now >= _END_OF_TIME:
-            raise InputError(
-                f"workload {self.stream.name}: its operations take more than {_END_OF_TIME:,} cycles of simulated time."
-            )
-
     def _operate(self, event: Event, kernel: GuestKernel, monitor: Tdp | SoftwareMonitor | None) -> Process:
         """Carry out an operation that is no access."""
         op, pid, address, length, argument = event.op, event.pid, event.address, event.length, event.argument
         if op == Op.COMPUTE:
             self.owe("compute", argument)
-            self._check_time()
             return
         if isinstance(monitor, Vkernel):
             monitor.system_call(self)
-        self._check_time()
         if self.owed:
             yield self.settle()
         match op:
@@ -313,7 +298,6 @@ class Vcpu:
             case Op.IO if pid in kernel.processes:
                 yield from kernel.bring_in(self, pid, address, length)
                 if monitor:
-                    self.spaces.exited()
                     monitor.io_exit(self)
                 yield self.settle()
                 pages = (address + length - 1 >> PAGE_SHIFT) - (address >> PAGE_SHIFT) + 1

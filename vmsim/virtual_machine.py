@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import simpy
 from numpy.typing import NDArray
 
+from vmsim.boot import BootVcpu
 from vmsim.guest.edits import LostTableError
 from vmsim.guest.frames import GuestFrames, GuestMemoryError
 from vmsim.guest.kernel import CorruptTablesError, GuestKernel
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["Progress", "VirtualMachine"]
 
 Process = Generator[simpy.Event, Any, None]
+UNFINISHED = "UNFINISHED"  # the reason, in the table of exits, of one that was under way when a run ended early
 Progress = Callable[[str, int, int], None]
 
 
@@ -163,11 +165,10 @@ class VirtualMachine:
             if len(pages) < self.monitor.first_frames:
                 raise BackingError
             self.monitor.provide(pages.tolist())
-        for _ in self.kernel.boot(self.vcpu):
-            raise BackingError  # it would have to wait
+        for _ in self.kernel.boot(BootVcpu(self.simulation.env)):
+            pass  # what it settles takes no time yet
         if isinstance(self.monitor, SoftwareMonitor):
             self.monitor.forget()
-            self.vcpu.forgive()
         try:
             wanting = self.kernel.populate(*self.stream.footprint())
         except GuestMemoryError:
@@ -298,14 +299,19 @@ class VirtualMachine:
 
     def _snapshot(self) -> _Snapshot:
         monitor = self.monitor
+        exits, exit_cycles = (
+            (monitor.exits.copy(), monitor.exit_cycles.copy()) if monitor else (Counter[str](), Counter[str]())
+        )
+        if isinstance(monitor, SoftwareMonitor) and monitor.unfinished_cycles:
+            exits[UNFINISHED], exit_cycles[UNFINISHED] = 0, monitor.unfinished_cycles
         return _Snapshot(
             self.vcpu.now if self.finish is None else self.finish,
             self.registers.copy(),
             self.vcpu.time_by_cause(),
             self.vcpu.first_touch_by_cause(),
             self.vcpu.waits.copy(),
-            monitor.exits.copy() if monitor else Counter(),
-            monitor.exit_cycles.copy() if monitor else Counter(),
+            exits,
+            exit_cycles,
             monitor.latency.copy() if monitor else Counter(),
             self.kernel.faults,
             Counter((monitor.figures() if isinstance(monitor, SoftwareMonitor | LoggedTdp) else {}) | self._wanting()),

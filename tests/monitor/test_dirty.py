@@ -190,3 +190,20 @@ def test_all_methods_find_the_same_pages_however_often_the_log_is_read(
 def test_what_the_cpu_cannot_do_is_refused(cpu: str, mode: str, method: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         scenario(vm()).replace(**{"host.cpu": cpu, "vm.mode": mode, "vm.dirty_log.method": method})
+
+
+@pytest.mark.parametrize("method", ["write-protect", "ad-scan", "pml"])
+@pytest.mark.parametrize("mode", ["ept", "npt"])
+def test_a_log_read_more_often_than_an_exit_takes_falls_behind_and_says_so(mode: str, method: str) -> None:
+    """Else each page is protected again before the write that has exited is made, and the VM never goes on."""
+    if (mode, method) == ("npt", "pml"):
+        return
+    what = scenario(vm(mode=mode, dirty_log={"method": method, "every": "10 cycles"}), what_if=True)
+    steps = touches([0, 1, 2, 0, 1, 2], WRITE)
+    _, outcome = run(what, [Script(steps)])
+    (figures,) = outcome.vms
+    assert figures.finished
+    assert figures.counters["accesses"] == len(steps)
+    assert len(figures.dirty) <= len(steps) + 1  # at most one before each access, and one at the end
+    assert max(each.late for each in figures.dirty) > 1000  # an exit of the yardstick's
+    assert sum(each.pages for each in figures.dirty) >= len(steps)

@@ -6,7 +6,7 @@ AMD APM vol. 2 §15.16 (ASIDs, TLB_CONTROL).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 PAGE, TABLE, NESTED = "page", "table", "nested"  # by gva: a translation, a walk cache's prefix; by gpa: anything
@@ -131,3 +131,22 @@ class Twin:
         if (core, vm, space) in self.behind:
             self.behind.discard((core, vm, space))
             self._remove(lambda e: (e.core, e.vm, e.space) == (core, vm, space) and e.kind != NESTED)
+
+
+def repeated_misses(pages: Sequence[int], tags: str, *, amd: bool) -> int:
+    """Return how often a guest whose pages are new to it and its host misses on a page that it had touched before.
+
+    Each first touch makes a VM exit before the next access (an EPT violation, SDM vol. 3C §30.3.3; APM vol. 2 §15.25),
+    whatever software makes it: the processor's walk or the guest kernel's store.
+    """
+    twin = Twin([Vm(tags, None)], limit=100, amd=amd)
+    twin.enter(0, 0)
+    touched, misses = set[int](), 0
+    for page in pages:
+        if page not in touched:
+            twin.exited(0)
+        elif (PAGE, page) not in twin.visible(0):
+            misses += 1
+        touched.add(page)
+        twin.keep(0, PAGE, page)
+    return misses

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from tests.monitor.test_shadow_contract import TABLES, addresses, edits
 from tests.oracle.bits import ADDRESS, PS, RW, US, A, D, P, span, width
-from tests.simulation.small import BASE, PAGE, WRITE, Script, run, scenario, time_adds_up, touches, vm
+from tests.simulation.small import BASE, PAGE, WRITE, Script, run, scenario, touches, vm
+from tests.simulation.sums import check as check_sums
 from vmsim.check import check_invariants
 from vmsim.machine.buddy import State
 from vmsim.machine.formats import CODE_LOG_FULL
@@ -261,7 +262,7 @@ def end_of(mode: str, level: int, spoil: Spoil, *, flush: bool = True, page: int
     assert (mad.finished, sane.finished) == (False, True)
     assert mad.counters["accesses"] == page
     assert f"VM mad reached for memory that it has not after {page} of 91" in outcome.ending.message
-    assert time_adds_up(outcome)
+    check_sums(what, outcome)
     assert (simulation.host.frames["owner"] == -1).all()
     return outcome.ending
 

@@ -230,8 +230,8 @@ class Spaces:
         self.core = NOWHERE
 
     def exited(self) -> None:
-        """Have made a VM exit and come back to the same core."""
-        if self.tags == "none":
+        """Have made a VM exit and come back to the same core; before the clock starts, on none, it forgets nothing."""
+        if self.tags == "none" and self.core != NOWHERE:
             self._host.flush_untagged(self.core)
 
     def load(self, space: int, *, keep: bool = False) -> None:

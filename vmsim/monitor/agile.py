@@ -87,11 +87,13 @@ class Agile(Shadow):
     def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Process:
         """Handle an EPT violation or NPF of a walk that has switched: back `gpa` and resume."""
         start = vcpu.now
+        self.spaces.exited()
         with vcpu.first():
             self._spend(vcpu, self._other)
+            self._count(self.host_tables.reason)
             self.host_tables.expect_own(gpa)
             yield from self._back(vcpu, gpa >> PAGE_SHIFT)
-        self._count(self.host_tables.reason)
+        self._close(self.host_tables.reason)
         self.latency[vcpu.now - start] += 1
 
     def write(self, vcpu: Vcpu, places: Words, values: Words) -> Process:
@@ -99,6 +101,7 @@ class Agile(Shadow):
         yield from super().write(vcpu, places, values)
         self._work(vcpu)
         yield from self._follow(vcpu)
+        self._close("PT_WRITE")
 
     def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Process:
         """Write over new frames; what was a nested table is none any more."""
@@ -107,6 +110,7 @@ class Agile(Shadow):
             go_back(*self._world, first, count)
             self._work(vcpu)
             yield from self._follow(vcpu)
+            self._close("PT_WRITE")
         yield from super().clear(vcpu, gpa, order, table=table)
 
     def load_root(self, vcpu: Vcpu, root: int, space: int, *, keep: bool) -> Process:
@@ -121,8 +125,7 @@ class Agile(Shadow):
         if not keep:
             self.state["stale"] = 0
         self._work(vcpu)
-        if not known:
-            self._count("CR3")
+        self._count("CR3", 0 if known else 1)  # where the root is known, what is left to do is done without an exit
         if self._room_for_roots:
             self._roots[root] = None
             self._roots.move_to_end(root)
@@ -153,6 +156,7 @@ class Agile(Shadow):
         vcpu.alarm = self._end_after(vcpu.now)
         looked = int(scan(*self._world, self.only_clean))
         if looked:
+            self.spaces.exited()
             self._spend(vcpu, self._other + looked * self.costs.guest_walk_level)
             self._work(vcpu)
             yield from self._follow(vcpu)

@@ -114,17 +114,22 @@ class LoggedTdp(Tdp):
 
     def rang(self, vcpu: Alarmed) -> Process:
         """Read the log, or end logging: it is time."""
-        self.read(vcpu)
+        self.read(vcpu, late=vcpu.now - vcpu.alarm)
         vcpu.alarm = vcpu.now + self.spec.every
         if self.spec.stop and vcpu.now - self._started >= self.spec.stop:
             self.end(vcpu)
         return
         yield
 
-    def read(self, vcpu: Vcpu) -> None:
+    def read(self, vcpu: Vcpu, *, late: int = 0) -> None:
         """Read the log: note what is dirty, and make it clean. The host does it on a core of its own.
 
         The vCPU pays an exit, for its processor has to forget the translations that let it write.
+
+        Parameters
+        ----------
+        late : int, optional
+            Cycles since it was due.
         """
         host = 0
         self._drain(vcpu)
@@ -137,7 +142,7 @@ class LoggedTdp(Tdp):
         self.dirty[:] = False
         self._flush()
         self._exit(vcpu, _READ, 0)
-        self.rounds.append(DirtyRound(vcpu.now, pages, host))
+        self.rounds.append(DirtyRound(vcpu.now, pages, host, late))
 
     def end(self, vcpu: Alarmed) -> None:
         """Stop logging: pages may be written to, and what was split is made large again (KVM's recover_huge_pages)."""
@@ -197,6 +202,7 @@ class LoggedTdp(Tdp):
             self._pay(vcpu, _LOG_FULL, len(noted) * self.costs.log_entry)
 
     def _exit(self, vcpu: Vcpu, reason: str, cycles: int) -> None:
+        self.exited()
         self.exits[reason] += 1
         self._pay(vcpu, reason, self.costs.vm_exit + cycles + self.costs.violation_resume)
 

@@ -142,6 +142,7 @@ class NxSplitTdp(Tdp):
         return int(read_word(self.memory, place) & FRAME) >> PAGE_SHIFT
 
     def _exit(self, vcpu: Vcpu, reason: str, cycles: int) -> None:
+        self.exited()
         cycles += self.costs.vm_exit + self.costs.violation_resume
         vcpu.owe("exit", cycles)
         self.exits[reason] += 1

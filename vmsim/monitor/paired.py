@@ -51,6 +51,7 @@ class Paired(Tdp):
         page_order: int,
         costs: Cost,
         chunk: int = 1,
+        exited: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(
             shared.memory,
@@ -64,6 +65,7 @@ class Paired(Tdp):
             page_order=page_order,
             costs=costs,
             chunk=chunk,
+            exited=exited,
         )
         self.serves = False
         self.shared = shared
@@ -72,7 +74,10 @@ class Paired(Tdp):
     def create(self, vcpu: Vcpu) -> Process:
         """Make the roots of both tables. If memory had to be compacted for them, that takes its time."""
         (root,) = yield from self._tables(vcpu, 1)
-        vcpu.owe("exit", self.shared.compacted(self.owner)["compaction_cycles"])
+        if cycles := self.shared.compacted(self.owner)["compaction_cycles"]:
+            vcpu.owe("exit", cycles)
+            self.exits["CREATE"] += 1
+            self.exit_cycles["CREATE"] += cycles
         self._start(root)
 
     def install(self, root: int) -> None:

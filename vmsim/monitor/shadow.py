@@ -193,6 +193,7 @@ class Shadow(Account):
 
     def io_exit(self, vcpu: Vcpu) -> None:
         """Leave the guest because it has told a device to work."""
+        self.spaces.exited()
         self._spend(vcpu, self._other)
         self._count("IO")
 

@@ -196,6 +196,7 @@ class Account(SoftwareMonitor):
         self._close(reason)
 
     def _close(self, reason: str) -> None:
-        self.exit_cycles[reason] += self._spent
-        self._spent = 0
+        if self._spent:
+            self.exit_cycles[reason] += self._spent
+            self._spent = 0
         self._number[0] = (self._number[0] + 1) & 0x7FFFFFFF  # as `end_exit`

@@ -81,6 +81,11 @@ class SoftwareMonitor(ABC):
         """Host frames that are its own tables, or at hand to become some."""
 
     @property
+    def unfinished_cycles(self) -> int:
+        """Cycles of an exit that is not over, and so in none of the exits' figures yet."""
+        return self._spent
+
+    @property
     @abstractmethod
     def stale(self) -> bool:
         """Whether the guest has taken away what a TLB may still hold, and has not invalidated it yet."""

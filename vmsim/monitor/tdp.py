@@ -7,7 +7,7 @@ pool (the vCPU is suspended while there are none), write the entry, note it in t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -120,7 +120,14 @@ class Host(Protocol):
 
 
 class Tdp:
-    """Nested tables of one VM, and the exits that build them."""
+    """Nested tables of one VM, and the exits that build them.
+
+    Parameters
+    ----------
+    exited : callable, optional
+        Called at each VM exit, the entry after it included, where that makes the processor forget translations: a VM
+        without a tag (SDM vol. 3C §30.4.3.1, APM vol. 2 §15.16). Compiled code then handles no exits.
+    """
 
     logs = False  # whether it takes note of what is backed
 
@@ -139,6 +146,7 @@ class Tdp:
         costs: Cost,
         chunk: int = 1,
         reason: str = "EPT_VIOLATION",
+        exited: Callable[[], None] | None = None,
     ) -> None:
         self.memory = memory
         self.host = host
@@ -161,7 +169,8 @@ class Tdp:
         self._before = costs.vm_exit + costs.violation_walk
         self._mapping = costs.violation_pool + costs.violation_entry + costs.violation_rmap
         self._resume = costs.violation_resume
-        self.serves = page_order == 0 and chunk == 1
+        self.exited = exited or _keep
+        self.serves = page_order == 0 and chunk == 1 and exited is None
         self._backing = np.zeros(1, BACKING)
         self._backing["frames"] = pages
         self._backing["page"] = form.page
@@ -258,10 +267,12 @@ class Tdp:
         """
         start = vcpu.now
         reason = self.reason
+        self.exited()
         with vcpu.first():
             vcpu.owe("exit", self._before)
             self.exit_cycles[reason] += self._before
             if gpa >= self._end:
+                self.exits[reason] += 1  # the VM's last
                 self.expect_own(gpa)
             cycles = (yield from self.back(vcpu, gpa)) + self._resume
             vcpu.owe("exit", cycles)
@@ -283,6 +294,7 @@ class Tdp:
 
     def io_exit(self, vcpu: Vcpu) -> None:
         """Leave the guest because it has told a device to work (SDM vol. 3C, exit reason 30)."""
+        self.exited()
         self.exits["IO"] += 1
         cycles = self.costs.vm_exit + self.costs.violation_resume
         self.exit_cycles["IO"] += cycles
@@ -391,3 +403,7 @@ class Tdp:
             if pfn != NO_FRAME:
                 return pfn, order
         return NO_FRAME, 0
+
+
+def _keep() -> None:
+    """Forget nothing at a VM exit: the VM has a tag."""

@@ -85,11 +85,25 @@ class Transfer:
 
 
 class DirtyRound(NamedTuple):
-    """One reading of a VM's dirty log: when, the pages it named, and the cycles that the host spent on it."""
+    """One reading of a VM's dirty log.
+
+    Attributes
+    ----------
+    time : int
+        The cycle at which it was over.
+    pages : int
+        Pages that it named.
+    cycles : int
+        Cycles that the host spent on it.
+    late : int
+        Cycles from when it was due to when it began: the VM was in an exit or in its kernel, or had made no access
+        since the reading before.
+    """
 
     time: int
     pages: int
     cycles: int
+    late: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,7 +217,7 @@ def _shadow(outcome: Outcome) -> Rows:
 
 def _dirty(outcome: Outcome) -> Rows:
     return [
-        (vm.name, each.time, each.time * 10**6 / outcome.frequency, each.pages, each.cycles)
+        (vm.name, each.time, each.time * 10**6 / outcome.frequency, each.pages, each.cycles, each.late)
         for vm in outcome.vms
         for each in vm.dirty
     ]
@@ -291,7 +291,14 @@ TABLES: Final[Mapping[str, tuple[Mapping[str, str], Callable[[Outcome], Rows]]]]
         ),
         "shadow": ({"vm": _STR, "what": _STR, "count": _INT}, _shadow),
         "dirty": (
-            {"vm": _STR, "time_cycles": _INT, "time_us": "float64", "pages": _INT, "host_cycles": _INT},
+            {
+                "vm": _STR,
+                "time_cycles": _INT,
+                "time_us": "float64",
+                "pages": _INT,
+                "host_cycles": _INT,
+                "late_cycles": _INT,
+            },
             _dirty,
         ),
         "waits": ({"vm": _STR, "cause": _STR, "count": _INT, "cycles": _INT}, _waits),
