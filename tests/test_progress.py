@@ -1,25 +1,111 @@
 """Is progress shown to people, and to nobody else?"""
 
-import pytest
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
 
-from vmsim.progress import progress_bar
+import pytest
+from rich.console import Console
+
+import vmsim
+from tests.simulation.small import scenario, vm
+from vmsim import progress
+from vmsim.progress import in_notebook, progress_bar, showing, status_line, wants_progress
+
+SMALL = scenario(vm("left"), vm("right"))
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.fixture
+def cell(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Stand in for a notebook: what its cell showed, one after the other."""
+    shown: list[str] = []
+
+    class Handle:
+        def update(self, html: str) -> None:
+            shown.append(html)
+
+    def display(html: str, display_id: bool) -> Handle:
+        assert display_id
+        shown.append(html)
+        return Handle()
+
+    module: Any = ModuleType("IPython.display")
+    module.HTML, module.display = str, display
+    monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    monkeypatch.setattr(Console, "is_jupyter", True, raising=False)
+    monkeypatch.setattr(Console, "__init__", lambda *_, **__: None)
+    monkeypatch.setattr(progress, "_PATIENCE", 0.0)
+    monkeypatch.setattr(progress, "_PAUSE", 0.0)
+    return iter([shown])  # type: ignore[return-value]
 
 
 def test_in_a_pipe_there_is_none(capfd: pytest.CaptureFixture[str]) -> None:
-    with progress_bar("simulating") as show:
+    with progress_bar("simulating") as show, status_line() as say:
         assert show is None
+        say("nothing")
+    vmsim.run(SMALL, progress=True)
+    vmsim.sweep(SMALL, {"seed": [1, 2]}, jobs=1, progress=True)
     assert capfd.readouterr() == ("", "")
 
 
-def test_on_a_terminal_all_vms_count_together(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
+@pytest.mark.usefixtures("terminal")
+def test_on_a_terminal_all_vms_count_together(capfd: pytest.CaptureFixture[str]) -> None:
     with progress_bar("simulating") as show:
         assert show is not None
-        show("a", 1_000, 10_000)
+        show("[/x] a", 0, 10_000)
+        show("b", 0, 20_000)
+        show("[/x] a", 1_000, 10_000)
         show("b", 500, 20_000)
-        show("a", 4_000, 10_000)
+        show("[/x] a", 4_000, 10_000)
     said = capfd.readouterr()
     assert said.out == ""
-    assert "4,500 accesses" in said.err
+    assert "simulating: [/x] a" in said.err
+    assert "15%" in said.err  # 4,500 of 30,000
+    assert "accesses/s" in said.err
+    assert ":" in said.err.split("accesses/s")[-1]  # the time left
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_status_within_another_names_both(capfd: pytest.CaptureFixture[str]) -> None:
+    with status_line() as outer:
+        outer("agile (1 of 5)")
+        with status_line() as inner:
+            inner("fitting")
+    assert "agile (1 of 5): fitting" in capfd.readouterr().err
+
+
+def test_in_a_notebook_it_is_shown_unless_it_is_turned_off_and_leaves_nothing(cell: Iterator[list[str]]) -> None:
+    (shown,) = cell
+    vmsim.run(SMALL, progress=False)
+    assert shown == []
+    vmsim.run(SMALL)
+    assert "<progress" in shown[0]
+    assert any("left" in each or "right" in each for each in shown)
+    assert shown[-1] == ""
+
+
+def test_by_default_there_is_none_in_a_script() -> None:
+    assert not in_notebook()
+    assert not wants_progress(None)
+    assert wants_progress(True)
+    assert not wants_progress(print)
+
+
+def test_who_asks_is_told_of_every_vm_from_nothing_to_all() -> None:
+    told: list[tuple[str, int, int]] = []
+    vmsim.run(SMALL, progress=lambda *each: told.append(each))
+    assert told[:2] == [("left", 0, 16), ("right", 0, 16)]
+    assert {("left", 16, 16), ("right", 16, 16)} <= {*told}
+    events: list[dict[str, Any]] = []
+    vmsim.sweep(SMALL, {"vm.memory": ["4MiB", "8MiB"]}, jobs=1, progress=events.append)
+    assert [event["event"] for event in events].count("done") == 2
+    with showing("x", told.append) as show:  # type: ignore[arg-type]
+        assert show == told.append

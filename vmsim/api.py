@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from vmsim.errors import InputError, nearest
 from vmsim.files import sha256
-from vmsim.progress import Progress, progress_bar
+from vmsim.progress import Wanted, showing
 from vmsim.record.comparison import Comparison
 from vmsim.record.result import Result
 from vmsim.scenario import HARDWARE_MODES, MODES, Mode, Scenario, Trace, cpu_names
 from vmsim.workloads.trace import find
 
-__all__ = ["compare", "input_digests", "modes_of", "run"]
+__all__ = ["ScenarioLike", "compare", "input_digests", "modes_of", "run", "scenario_of"]
+
+ScenarioLike: TypeAlias = Scenario | Mapping[str, Any] | str | Path
+"""A scenario, its tables, or its file."""
 
 
-def run(scenario: Scenario | str | Path, *, check: bool = False, progress: bool = False) -> Result:
+def run(
+    scenario: ScenarioLike, *, seed: int | None = None, check: bool = False, progress: Wanted = None, **settings: Any
+) -> Result:
     """Simulate a scenario.
 
     Parameters
     ----------
-    scenario : Scenario or path
-        What to simulate, or a scenario file.
+    scenario : Scenario, mapping or path
+        What to simulate: a scenario, its tables as a dictionary, or a scenario file.
+    seed : int, optional
+        In the place of the scenario's.
     check : bool, optional
         Check the invariants of the whole host at every boundary: slow, for the doubtful.
-    progress : bool, optional
-        Show a bar on stderr if that is a terminal.
+    progress : bool or callable, optional
+        Show a bar on a terminal or in a notebook; nothing where output goes into a pipe. By default only in notebooks.
+        A callable is given a VM's name, the accesses that it has made, and those that it will have made at its end.
+    **settings
+        Other values at dotted keys, as of `Scenario.replace`: ``run(scenario, **{"vm.mode": "ept"})``.
 
     Returns
     -------
@@ -39,21 +49,26 @@ def run(scenario: Scenario | str | Path, *, check: bool = False, progress: bool 
     InputError
         The scenario or something that it reads cannot be used.
     """
+    return _run(scenario_of(scenario, seed=seed, **settings), "simulating", check=check, progress=progress)
+
+
+def _run(scenario: Scenario, title: str, *, check: bool, progress: Wanted) -> Result:
     from vmsim.simulation import simulate
 
-    scenario = _scenario(scenario)
     inputs = input_digests(scenario)
-    with _showing("simulating", progress) as show:
+    with showing(title, progress) as show:
         outcome = simulate(scenario, check=check, progress=show)
     return Result(scenario, outcome, inputs=inputs)
 
 
 def compare(
-    scenario: Scenario | str | Path,
-    modes: Sequence[str] = HARDWARE_MODES,
+    scenario: ScenarioLike,
+    modes: Sequence[str] | None = None,
     *,
+    seed: int | None = None,
     check: bool = False,
-    progress: bool = False,
+    progress: Wanted = None,
+    **settings: Any,
 ) -> Comparison:
     """Simulate a scenario once with all its VMs in each of several paging modes.
 
@@ -62,11 +77,11 @@ def compare(
 
     Parameters
     ----------
-    scenario : Scenario or path
-        What to simulate, or a scenario file.
+    scenario : Scenario, mapping or path
+        As of `run`.
     modes : sequence of str, optional
-        From `MODES`, in the order to show. By default native, ept and npt.
-    check, progress : bool, optional
+        From `MODES`, in the order to show. By default all that the scenario may have: `modes_of`.
+    seed, check, progress, **settings
         As of `run`.
 
     Raises
@@ -74,15 +89,17 @@ def compare(
     InputError
         An unknown or repeated mode, or as of `run`.
     """
-    scenario = _scenario(scenario)
+    scenario = scenario_of(scenario, seed=seed, **settings)
     results: dict[str, Result] = {}
     notes: list[str] = []
-    for mode in _checked(modes):
+    wanted = _checked(modes_of(scenario) if modes is None else modes)
+    for number, mode in enumerate(wanted, 1):
         variant = scenario
         if mode not in _allowed(scenario):
             variant = scenario.replace(**{"host.what_if": True})
             notes.append(f"{mode} on {scenario.cpu.name}: what-if ({scenario.cpu.name} has {_listed(scenario)})")
-        results[mode] = run(variant.with_mode(mode), check=check, progress=progress)
+        title = f"{mode} ({number} of {len(wanted)})"
+        results[mode] = _run(variant.with_mode(mode), title, check=check, progress=progress)
     return Comparison(results, notes)
 
 
@@ -118,8 +135,21 @@ def input_digests(scenario: Scenario) -> dict[str, str]:
     return digests
 
 
-def _scenario(scenario: Scenario | str | Path) -> Scenario:
-    return scenario if isinstance(scenario, Scenario) else Scenario.load(scenario)
+def scenario_of(scenario: ScenarioLike, *, seed: int | None = None, **settings: Any) -> Scenario:
+    """Return a scenario, read from a file or made of a dictionary, with other values at some dotted keys.
+
+    Raises
+    ------
+    InputError
+        It cannot be.
+    """
+    if isinstance(scenario, Mapping):
+        scenario = Scenario.from_tables(dict(scenario), folder=Path())
+    elif not isinstance(scenario, Scenario):
+        scenario = Scenario.load(scenario)
+    if seed is not None:
+        settings["seed"] = seed
+    return scenario.replace(**settings) if settings else scenario
 
 
 def _checked(modes: Sequence[str]) -> list[Mode]:
@@ -134,12 +164,3 @@ def _checked(modes: Sequence[str]) -> list[Mode]:
 
 def _listed(scenario: Scenario) -> str:
     return " and ".join(scenario.cpu.modes)
-
-
-@contextmanager
-def _showing(title: str, wanted: bool) -> Iterator[Progress | None]:
-    if wanted:
-        with progress_bar(title) as show:
-            yield show
-    else:
-        yield None

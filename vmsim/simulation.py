@@ -89,6 +89,8 @@ class Simulation:
         for spec, stream in zip(scenario.vms, streams or self._streams(), strict=True):
             _check_reach(spec, stream)
             self.vms.append(VirtualMachine(self, spec, stream, progress))
+            if progress:
+                progress(spec.name, 0, stream.accesses)
         self.env.process(reclaimer(self.env, self.host, [vm.pool for vm in self.vms if vm.pool]))
 
     def run(self) -> Outcome:
@@ -142,7 +144,14 @@ class Simulation:
     def _streams(self) -> list[Stream]:
         scenario = self.scenario
         return [
-            open_stream(vm.workload, folder=scenario.folder, memory=vm.memory, seed=_seed(scenario.seed, vm.index))
+            open_stream(
+                vm.workload,
+                folder=scenario.folder,
+                memory=vm.memory,
+                seed=_seed(scenario.seed, vm.index),
+                lines=scenario.host.data_caches,
+                end=_user_end(vm),
+            )
             for vm in scenario.vms
         ]
 
@@ -188,16 +197,28 @@ class Simulation:
         return Ending(self.env.cycle, vm.spec.name, f"{asked.frames} pages", message)
 
 
+def _user_end(spec: Vm) -> int:
+    """Return the first address that is not user space in a guest."""
+    return PROGRAMS_END if spec.guest_levels < 4 else 1 << (9 * spec.guest_levels + 11)
+
+
 def _check_reach(spec: Vm, stream: Stream) -> None:
-    """Refuse addresses that a 32-bit guest has not."""
-    starts, lengths = stream.footprint() if spec.guest_levels < 4 else ((), ())
-    end = max((int(start + length) for start, length in zip(starts, lengths, strict=True)), default=0)
-    if end > PROGRAMS_END:
+    """Refuse addresses that a guest's page tables do not reach."""
+    starts, lengths = stream.footprint()
+    if not len(starts):
+        return
+    end = _user_end(spec)
+    first, last = int(starts.min()), int((starts + lengths).max()) - 1
+    if last >= end or first < (0 if spec.guest_levels < 4 else -end):
+        wrong = (last & -(1 << PAGE_SHIFT) if last >= end else first) & ((1 << 64) - 1)
         guest = f"a guest of {spec.guest_levels} levels ({name_of(spec.guest_levels)})"
-        raise InputError(
-            f"VM {spec.name}: its workload touches addresses up to {end - 1:#_x}, and {guest} gives its programs "
-            f"the first 3GiB. Expected a trace of a 32-bit program, or guest_levels = 4."
-        )
+        if spec.guest_levels < 4:
+            text = (
+                f"{guest} gives its programs the first 3GiB. Expected a trace of a 32-bit program, or guest_levels = 4."
+            )
+        else:
+            text = f"in {guest} that is no canonical address. Expected guest_levels = 5."
+        raise InputError(f"VM {spec.name}: its workload touches the address {wrong:#_x}, and {text}")
 
 
 def _seed(seed: int, index: int) -> int:

@@ -12,6 +12,7 @@ import simpy
 from numpy.typing import NDArray
 
 from vmsim.clock import Clock
+from vmsim.errors import InputError
 from vmsim.guest.kernel import GuestKernel
 from vmsim.hardware import Hardware
 from vmsim.host.scheduler import Scheduler
@@ -40,6 +41,8 @@ WAITS = ("pool_wait", "host_wait", "pcpu_wait", "io_wait")
 MEMORY_WAITS = ("pool_wait", "host_wait")
 MANAGEMENT = ("guest_fault", "exit", *MEMORY_WAITS)
 CAUSES = ("compute", "guest_fault", "exit", "switch", *WAITS)
+
+_END_OF_TIME = NEVER >> 1  # cycles: far beyond any workload, and no sum of a few overflows
 
 _DONE, _BUDGET, _GUEST_FAULT = int(Reason.DONE), int(Reason.BUDGET), int(Reason.GUEST_FAULT)
 
@@ -268,14 +271,23 @@ class Vcpu:
             self.spaces.exited()  # the timer's interrupt is the host's
             self._slice_end = self.env.cycle + self.quantum
 
+    def _check_time(self) -> None:
+        """Refuse to go on where cycles no longer fit their counters."""
+        if self.now >= _END_OF_TIME:
+            raise InputError(
+                f"workload {self.stream.name}: its operations take more than {_END_OF_TIME:,} cycles of simulated time."
+            )
+
     def _operate(self, event: Event, kernel: GuestKernel, monitor: Tdp | SoftwareMonitor | None) -> Process:
         """Carry out an operation that is no access."""
         op, pid, address, length, argument = event.op, event.pid, event.address, event.length, event.argument
         if op == Op.COMPUTE:
             self.owe("compute", argument)
+            self._check_time()
             return
         if isinstance(monitor, Vkernel):
             monitor.system_call(self)
+        self._check_time()
         if self.owed:
             yield self.settle()
         match op:

@@ -48,7 +48,7 @@ def test_the_table_says_how_many_there_are_and_their_sums(run: Path, vmsim) -> N
     everything = json.loads(vmsim("messages", run, "--json").out)["messages"]
     assert f"{len(everything):,} messages" in said.out
     grants = [each for each in everything if each["what"] == "grant"]
-    (line,) = (line.split() for line in said.out.split("Together")[1].splitlines() if line.startswith("grant"))
+    (line,) = (line.split() for line in said.out.split("Total by kind")[1].splitlines() if line.startswith("grant"))
     assert line == [
         "grant",
         f"{len(grants):,}",

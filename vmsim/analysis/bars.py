@@ -56,7 +56,7 @@ def stacked_bars(values: pd.DataFrame, parts: list[Part], modes: Mapping[str, No
                 bottom=bottom,
                 width=0.82,
                 color=part.colour,
-                edgecolor="black",
+                edgecolor="#555555",
                 linewidth=0.3,
                 label=part.label,
                 hatch=part.hatch,
@@ -76,4 +76,5 @@ def stacked_bars(values: pd.DataFrame, parts: list[Part], modes: Mapping[str, No
             va="top",
         )
     ax.grid(axis="y")
+    ax.set_ylim(0, None if bottom.any() else 1)
     ax.set_xlim(-0.9, max(places.values(), default=0) + 0.9)

@@ -12,7 +12,6 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from vmsim.analysis.bars import Part, stacked_bars
-from vmsim.analysis.style import PALETTE
 from vmsim.record.html import COLOURS, LABELS
 
 __all__ = [
@@ -38,15 +37,17 @@ STACK: Final = {
 _LABELS: Final = LABELS | {"pool_wait": "wait for memory"}
 _INK: Final = 0.55
 _KINDS: Final = {
-    "guest": ("guest memory", PALETTE[4]),
-    "table": ("page tables", PALETTE[5]),
-    "pool": ("the monitor's pool", PALETTE[6]),
+    "guest": ("guest memory", "#d9d9d9"),
+    "table": ("page tables", "#737373"),
+    "pool": ("the monitor's pool", "#404040"),
 }
+# Paul Tol, "Colour Schemes" (SRON/EPS/TN/09-002), the muted one: none of these is a colour of a cause of cycles.
+_MUTED: Final = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499")
 _HATCHES: Final = ("", "//////", "......")
 _FRAMES_PER_MIB: Final = 256
 
 
-def translation_cycles(table: pd.DataFrame, ax: Axes, *, legend: bool = True) -> None:
+def translation_cycles(table: pd.DataFrame, ax: Axes, *, legend: bool = True, by: str = "workload") -> None:
     """Draw what translation and memory management cost: a stacked bar for each workload and mode.
 
     Parameters
@@ -58,9 +59,11 @@ def translation_cycles(table: pd.DataFrame, ax: Axes, *, legend: bool = True) ->
         To draw on.
     legend : bool, optional
         Say what the colours are, above the axes.
+    by : str, optional
+        ``workload`` or ``group``: the column that names groups of bars.
     """
-    workloads, modes = (dict.fromkeys(table[key]) for key in ("workload", "mode"))
-    values = table.pivot_table(index=["workload", "mode"], columns="cause", values="per_access", aggfunc="sum")
+    workloads, modes = (dict.fromkeys(table[key]) for key in (by, "mode"))
+    values = table.pivot_table(index=[by, "mode"], columns="cause", values="per_access", aggfunc="sum")
     parts = [Part(_LABELS[part], COLOURS[part], causes) for part, causes in STACK.items()]
     stacked_bars(values.reindex(list(workloads), level=0), parts, modes, ax)
     ax.set_ylabel("cycles per access")
@@ -68,7 +71,7 @@ def translation_cycles(table: pd.DataFrame, ax: Axes, *, legend: bool = True) ->
         ax.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
 
 
-def memory_by_kind(table: pd.DataFrame, ax: Axes) -> None:
+def memory_by_kind(table: pd.DataFrame, ax: Axes, *, by: str = "workload") -> None:
     """Draw what host memory each mode takes: a stacked bar for each workload and mode.
 
     Parameters
@@ -77,16 +80,16 @@ def memory_by_kind(table: pd.DataFrame, ax: Axes) -> None:
         workload, mode, kind, frames: as from `analysis.tables.memory_by_kind`.
     ax : Axes
         To draw on.
+    by : str, optional
+        As of `translation_cycles`.
     """
-    values = (
-        table.pivot_table(index=["workload", "mode"], columns="kind", values="frames", sort=False) / _FRAMES_PER_MIB
-    )
+    values = table.pivot_table(index=[by, "mode"], columns="kind", values="frames", sort=False) / _FRAMES_PER_MIB
     parts = [Part(label, colour, (kind,)) for kind, (label, colour) in _KINDS.items()]
     stacked_bars(values, parts, dict.fromkeys(table["mode"]), ax)
     ax.set_ylabel("MiB at the end")
 
 
-def exits_by_reason(table: pd.DataFrame, ax: Axes, *, reasons: Sequence[str]) -> None:
+def exits_by_reason(table: pd.DataFrame, ax: Axes, *, reasons: Sequence[str], by: str = "workload") -> None:
     """Draw how often each mode leaves its guests: a stacked bar for each workload and mode.
 
     Parameters
@@ -97,16 +100,23 @@ def exits_by_reason(table: pd.DataFrame, ax: Axes, *, reasons: Sequence[str]) ->
         To draw on.
     reasons : sequence of str
         From the bottom up; the n-th has the n-th colour, whether it occurs or not.
+    by : str, optional
+        As of `translation_cycles`.
     """
-    values = 1000 * table.pivot_table(index=["workload", "mode"], columns="reason", values="per_access", sort=False)
-    looks = [(colour, hatch) for hatch in _HATCHES for colour in PALETTE[:7]]
+    values = 1000 * table.pivot_table(index=[by, "mode"], columns="reason", values="per_access", sort=False)
+    looks = [(colour, hatch) for hatch in _HATCHES for colour in _MUTED]
     parts = [Part(reason, colour, (reason,), hatch) for reason, (colour, hatch) in zip(reasons, looks, strict=False)]
     stacked_bars(values, parts, dict.fromkeys(table["mode"]), ax)
     ax.set_ylabel("exits per 1,000 accesses")
 
 
 def modes_side_by_side(
-    cycles: pd.DataFrame, memory: pd.DataFrame, exits: pd.DataFrame, axes: NDArray[np.object_]
+    cycles: pd.DataFrame,
+    memory: pd.DataFrame,
+    exits: pd.DataFrame,
+    axes: NDArray[np.object_],
+    *,
+    by: str = "workload",
 ) -> None:
     """Draw a comparison of modes: rows of cycles by cause, memory by kind and exits by reason, a column a workload.
 
@@ -116,12 +126,14 @@ def modes_side_by_side(
         As from `analysis.tables.cycles_by_cause`, `memory_by_kind` and `exits_by_reason`.
     axes : Axes[3, n]
         To draw on; each has a scale of its own.
+    by : str, optional
+        As of `translation_cycles`.
     """
     reasons = [reason for reason in dict.fromkeys(exits["reason"]) if reason]
-    for column, workload in enumerate(dict.fromkeys(cycles["workload"])):
-        translation_cycles(cycles[cycles["workload"] == workload], axes[0, column], legend=False)
-        memory_by_kind(memory[memory["workload"] == workload], axes[1, column])
-        exits_by_reason(exits[exits["workload"] == workload], axes[2, column], reasons=reasons)
+    for column, name in enumerate(dict.fromkeys(cycles[by])):
+        translation_cycles(cycles[cycles[by] == name], axes[0, column], legend=False, by=by)
+        memory_by_kind(memory[memory[by] == name], axes[1, column], by=by)
+        exits_by_reason(exits[exits[by] == name], axes[2, column], reasons=reasons, by=by)
     for row in axes:
         named = {label: handle for ax in row for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
         order = [*_LABELS.values(), *(label for label, _ in _KINDS.values()), *reasons]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import sys
 import textwrap
+import warnings
 from importlib import import_module
-from typing import Final
+from typing import Final, TextIO
 
 import click
 
@@ -75,6 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _status(arguments: list[str] | None) -> int:
+    warnings.showwarning = _warn
     try:
         status = root.main(arguments, prog_name="vmsim", standalone_mode=False)
         sys.stdout.flush()
@@ -102,6 +104,18 @@ def _status(arguments: list[str] | None) -> int:
             raise
         return _complain(f"The disk is full{f': {error.filename}' if error.filename else ''}. Nothing was left there.")
     return status if isinstance(status, int) else 0
+
+
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning as a sentence, without the line of code that it came from."""
+    click.echo(f"vmsim: warning: {message}", err=True)
 
 
 def _because(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -20,6 +20,7 @@ COMPARED: Final = {
 """Columns of the summary that are compared, and what they are called."""
 
 _FILE = click.Path(path_type=Path)
+_BY: Final = "group"  # the unit of all tables: VMs of one table of the scenario count together
 _COLUMN: Final = 1.6
 _ROW: Final = 1.9
 """Inches of a panel of the figure."""
@@ -30,7 +31,7 @@ _KINDS: Final = {"guest": "guest memory", "table": "page tables", "pool": "pool"
 @click.argument("file", type=_FILE)
 @click.option(
     "--modes",
-    default="native,ept,npt",
+    default="all",
     show_default=True,
     help="Paging modes, with commas between them; all: every one that the CPU has, or with host.what_if every one.",
 )
@@ -48,17 +49,17 @@ def command(
     simulated as a what-if, and the output says so.
     """
     from vmsim.cli.run import STOPPED
-    from vmsim.cli.screen import print_ending
+    from vmsim.cli.screen import print_ending, say
     from vmsim.record.folder import check_folder
     from vmsim.scenario import Scenario, parse_settings
 
     scenario = Scenario.load(file).replace(**parse_settings(settings))
     if out:
         check_folder(out, force=force)
-    from vmsim.api import compare, modes_of
+    from vmsim.api import compare
 
-    wanted = modes_of(scenario) if modes.strip() == "all" else [mode.strip() for mode in modes.split(",")]
-    comparison = compare(scenario, [mode for mode in wanted if mode], check=check, progress=True)
+    wanted = None if modes.strip() == "all" else [mode.strip() for mode in modes.split(",") if mode.strip()]
+    comparison = compare(scenario, wanted, check=check, progress=True)
     if out:
         _save(comparison, out, force=force)
     if as_json:
@@ -66,7 +67,7 @@ def command(
     else:
         _print(comparison)
         if out:
-            click.echo(f"All tables and the figures are in {out}.")
+            say(f"All tables and the figures are in {out}.")
     if comparison.ending:
         print_ending(comparison.ending)
         return STOPPED
@@ -79,43 +80,101 @@ def _parts(comparison: Comparison) -> dict[str, tuple[pd.DataFrame, str, str, st
 
     summary = comparison.summary
     return {
-        "cycles": (cycles_by_cause(summary, comparison.cycles), "Cycles per access", "cause", "per_access"),
-        "memory": (memory_by_kind(summary), "Memory at the end, in frames of 4 KiB", "kind", "frames"),
-        "exits": (exits_by_reason(summary, comparison.table("exits")), "VM exits", "reason", "count"),
+        "cycles": (cycles_by_cause(summary, comparison.cycles, by=_BY), "Cycles per access", "cause", "per_access"),
+        "memory": (memory_by_kind(summary, by=_BY), "Memory at the end, in frames of 4 KiB", "kind", "frames"),
+        "exits": (exits_by_reason(summary, comparison.exits, by=_BY), "VM exits", "reason", "count"),
     }
 
 
 def _print(comparison: Comparison) -> None:
-    from vmsim.analysis.tables import compare_modes, side_by_side
+    from vmsim.analysis.tables import side_by_side, slowdown, total_by_mode
+    from vmsim.cli.screen import hundredths, print_frame, rows_of, say
     from vmsim.record.html import LABELS
+    from vmsim.record.sentences import first_touches
 
+    summary = comparison.summary
+    called = _called(summary)
+    headings = {_BY: "VM", "kind": "used for"}
+    total = _total(summary)
     for note in comparison.notes:
-        click.echo(note)
+        say(note)
+    ended = [mode for mode, result in comparison.results.items() if not result.ending]
+    if ended:
+        say(f"{verdict(total[[_BY, *ended]])}\n")
+    tables = {
+        "All cycles per access, waits for a pCPU left out": total,
+        f"Slowdown over {_base(total)}, of the same cycles": slowdown(total),
+    }
+    tables |= {
+        title: total_by_mode(summary, column.removesuffix("_per_access"), by=_BY)
+        for column, title in COMPARED.items()
+        if column != "cycles_per_access"
+    }
+    for title, table in tables.items():
+        if len(table.columns) == 1:
+            continue  # nothing to compare a single mode with
+        print_frame(title, table.replace({_BY: called}), headings=headings, best="row")
     for name, (table, title, what, value) in _parts(comparison).items():
-        wide = side_by_side(table, what, value)
+        wide = side_by_side(table, what, value, by=_BY).replace({_BY: called})
         wide[what] = [(LABELS | _KINDS).get(part, part) for part in wide[what]]
-        if name != "cycles":
-            wide = wide.astype(dict.fromkeys(wide.columns[2:], "Int64"))
-        _print_frame(title, wide, left=2)
-    for column, title in COMPARED.items():
-        _print_frame(title, compare_modes(comparison.summary, column), left=2)
+        modes = list(wide.columns[2:])
+        if name == "cycles":
+            wide[modes] = wide[modes].map(hundredths)
+        else:
+            wide = wide.astype(dict.fromkeys(modes, "Int64"))
+        print_frame(title, wide, left=2, headings=headings)
+    say(first_touches(rows_of(summary), warmed=comparison.warmed))
 
 
-def _print_frame(title: str, table: pd.DataFrame, *, left: int) -> None:
-    """Print a table whose first columns are text; a dash stands where there is nothing."""
-    from vmsim.cli.screen import print_table
+def _total(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return cycles per access by group and mode: what VMs take, not what they wait while others have the cores."""
+    from vmsim.analysis.tables import total_by_mode
 
-    columns = {str(name): "left" if place < left else "right" for place, name in enumerate(table.columns)}
-    rows = [[*row] for row in zip(*(_plain(table[name]) for name in table.columns), strict=True)]
-    print_table(title, columns, rows)
+    own = summary["total_cycles"] - summary["pcpu_wait_cycles"]
+    return total_by_mode(summary.assign(own_cycles=own), "own_cycles", by=_BY)
 
 
-def _plain(column: pd.Series[Any]) -> list[Any]:
-    return column.astype(object).where(column.notna(), float("nan")).to_list()
+def _called(summary: pd.DataFrame) -> dict[str, str]:
+    """Return what groups of several VMs are called."""
+    counts = summary.groupby(_BY, sort=False)["vm"].nunique()
+    return {str(name): f"{name} ×{count}" for name, count in counts.items() if count > 1}
+
+
+def _base(total: pd.DataFrame) -> str:
+    modes = list(total.columns[1:])
+    return "native" if "native" in modes else modes[0]
+
+
+def verdict(total: pd.DataFrame) -> str:
+    """Say which mode takes the fewest cycles, and how many times as many the others take.
+
+    Parameters
+    ----------
+    total : DataFrame
+        As from `analysis.tables.total_by_mode`; its last row is for all VMs together.
+    """
+    from vmsim.cli.screen import number
+    from vmsim.record.sentences import joined
+
+    ranked = total.iloc[-1, 1:].astype(float).sort_values(kind="stable")
+    base = _base(total)
+    if len(ranked) == 1:
+        return f"All VMs together take {number(float(ranked.iloc[0]))} cycles per access in mode {base}."
+    ratios = {str(mode): float(cycles / ranked[base]) for mode, cycles in ranked.items() if mode != base}
+    (best, ratio), *others = ratios.items()
+    if base == "native":
+        first = f"Under {best} all VMs together take {ratio:.2f} times the cycles of native"
+        lead = f"{first}, the least of the modes for VMs" if others else first
+    elif ratio < 1:
+        lead = f"All VMs together take the fewest cycles under {best}, {ratio:.2f} times those under {base}"
+    else:
+        lead = f"All VMs together take the fewest cycles under {base}; under {best} {ratio:.2f} times as many"
+    rest = joined([f"{mode} {ratio:.2f}" for mode, ratio in others])
+    return f"{lead}; {rest}." if rest else f"{lead}."
 
 
 def _print_json(comparison: Comparison) -> None:
-    from vmsim.analysis.tables import compare_modes
+    from vmsim.analysis.tables import compare_modes, slowdown
     from vmsim.cli.screen import print_json, rows_of
 
     modes = {
@@ -126,8 +185,10 @@ def _print_json(comparison: Comparison) -> None:
         }
         for mode, result in comparison.results.items()
     }
+    total = _total(comparison.summary)
     print_json(
         {
+            "total": {"cycles_per_access": rows_of(total), "slowdown": rows_of(slowdown(total))},
             "vms": rows_of(comparison.summary),
             "comparison": {column: rows_of(compare_modes(comparison.summary, column)) for column in COMPARED},
             **{name: rows_of(table) for name, (table, *_) in _parts(comparison).items()},
@@ -140,17 +201,17 @@ def _print_json(comparison: Comparison) -> None:
 def _save(comparison: Comparison, out: Path, *, force: bool) -> None:
     from vmsim.analysis.figures import modes_side_by_side, translation_cycles
     from vmsim.analysis.style import WIDE, figure, save
-    from vmsim.record.folder import replacing_folder
 
     cycles, memory, exits = (table for table, *_ in _parts(comparison).values())
-    columns = len(set(cycles["workload"]))
-    with replacing_folder(out, force=force) as folder:
-        comparison.write(folder)
+    columns = len(set(cycles[_BY]))
+
+    def draw(folder: Path) -> None:
         with figure(height=2.6) as (fig, ax):
-            translation_cycles(cycles, ax)
+            translation_cycles(cycles, ax, by=_BY)
             save(fig, folder / "translation.png", folder / "translation.pdf")
         size = {"width": max(WIDE, _COLUMN * columns), "height": 3 * _ROW}
         with figure(rows=3, columns=columns, squeeze=False, **size) as (fig, axes):
-            modes_side_by_side(cycles, memory, exits, axes)
+            modes_side_by_side(cycles, memory, exits, axes, by=_BY)
             save(fig, folder / "comparison.png", folder / "comparison.pdf")
-        comparison.seal(folder)
+
+    comparison.save(out, force=force, also=draw)

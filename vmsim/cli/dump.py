@@ -23,7 +23,7 @@ def command(run: Path, tables: bool, out: Path | None, force: bool, as_json: boo
     RUN is a run directory, as `vmsim run --out` writes it. It holds no tables: the run is simulated again, which takes
     as long as it did, and ends in the same tables. Each process of a VM gives VM.PID.guest.txt, each VM VM.host.txt.
     """
-    from vmsim.cli.screen import print_json, print_table
+    from vmsim.cli.screen import print_json, print_table, say
     from vmsim.dump import dump_tables
     from vmsim.progress import progress_bar
     from vmsim.record.result import Result
@@ -38,4 +38,4 @@ def command(run: Path, tables: bool, out: Path | None, force: bool, as_json: boo
         print_json({"folder": str(out), "records": records})
         return
     print_table("Page tables", {"file": "left", "records": "right"}, records.items())
-    click.echo(f"They are in {out}.")
+    say(f"They are in {out}.")

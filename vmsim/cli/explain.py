@@ -124,7 +124,7 @@ def _of(count: int, what: str) -> str:
 
 
 def _print(about: dict[str, Any], cold: Walk, warm: Walk) -> None:
-    from vmsim.cli.screen import print_table
+    from vmsim.cli.screen import Side, print_table, say
 
     nested = about["mode"] != "native"
     tables = f"{about['guest_levels']} levels, a {about['guest_page']} page"
@@ -133,8 +133,8 @@ def _print(about: dict[str, Any], cold: Walk, warm: Walk) -> None:
     if nested:
         tables += f"; nested: {about['host_levels']} levels, {about['host_page']} pages"
     what_if = f" (what-if: {about['cpu']} cannot do this)" if about["what_if"] else ""
-    click.echo(f"One {about['mode']} walk on {about['cpu']}{what_if}. {'Guest' if nested else 'Tables'}: {tables}.\n")
-    columns = {"#": "right", "reads": "left", "hpa": "right", "served by": "left", "cycles": "right"}
+    say(f"One {about['mode']} walk on {about['cpu']}{what_if}. {'Guest' if nested else 'Tables'}: {tables}.\n")
+    columns: dict[str, Side] = {"#": "right", "reads": "left", "hpa": "right", "served by": "left", "cycles": "right"}
     for name, walk, what in (
         ("Cold", cold, "all caches empty"),
         ("Warm", warm, "only the TLB entry is gone"),

@@ -81,24 +81,26 @@ def _draw(table: pd.DataFrame, path: Path) -> None:
 
 
 def _print(table: pd.DataFrame, dropped: int) -> None:
-    from vmsim.cli.screen import number, print_table, rows_of
+    from vmsim.cli.screen import Side, number, print_table, rows_of, say
 
     columns = [column for column in table.columns if column != "time_cycles"]
     heading = {"time_us": "time (µs)"}
-    sides = {heading.get(column, column): "right" if column in _RIGHT else "left" for column in columns}
+    sides: dict[str, Side] = {
+        heading.get(column, column): "right" if column in _RIGHT else "left" for column in columns
+    }
     rows = rows_of(table.head(_SHOWN))
-    told = f"{number(len(table))} message{'' if len(table) == 1 else 's'}"
+    title = f"{number(len(table))} message{'' if len(table) == 1 else 's'}"
     if len(table) > _SHOWN:
-        told += f", the first {_SHOWN} shown; --from, --to and --vm choose, --json has all"
-    print_table(told, sides, ([row[column] for column in columns] for row in rows))
+        title += f", the first {_SHOWN} shown; --from, --to and --vm choose, --json has all"
+    print_table(title, sides, ([row[column] for column in columns] for row in rows))
     if len(table):
         sums = table.groupby("what", sort=True).agg(
             count=("pages", "size"), pages=("pages", "sum"), cycles=("cycles", "sum")
         )
         print_table(
-            "Together",
+            "Total by kind",
             {"what": "left", "count": "right", "pages": "right", "cycles": "right"},
             ([row["what"], row["count"], row["pages"], row["cycles"]] for row in rows_of(sums.reset_index())),
         )
     if dropped:
-        click.echo(f"{number(dropped)} later messages of the run were not kept.")
+        say(f"{number(dropped)} later messages of the run were not kept.")

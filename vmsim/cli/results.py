@@ -21,7 +21,7 @@ def command() -> None:
 @_JSON
 def list_(folders: tuple[Path, ...], show_failures: bool, as_json: bool) -> None:
     """Say what is in stores: points, rows, failures."""
-    from vmsim.cli.screen import print_json, print_table
+    from vmsim.cli.screen import Side, print_json, print_table
     from vmsim.sweeps.merging import contents
     from vmsim.sweeps.tables import read_failures
 
@@ -37,9 +37,10 @@ def list_(folders: tuple[Path, ...], show_failures: bool, as_json: bool) -> None
     if as_json:
         print_json({folder: each._asdict() for folder, each in found.items()})
         return
-    columns = {"folder": "left", "points": "right", "rows": "right", "failures": "right", "state": "left"}
+    columns: dict[str, Side] = {"folder": "left", "state": "left"}
+    columns |= dict.fromkeys(("points", "rows", "failures"), "right")
     rows = [
-        [folder, each.points, each.rows, each.failures, "unfinished" if each.waiting else "whole"]
+        [folder, "unfinished" if each.waiting else "whole", each.points, each.rows, each.failures]
         for folder, each in found.items()
     ]
     print_table("Sweeps", columns, rows)

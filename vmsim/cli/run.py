@@ -14,6 +14,7 @@ STOPPED: Final = 3
 """Exit code where the simulated machine ran out of memory, or a VM reached beyond its own."""
 
 _FILE = click.Path(path_type=Path)
+_RIGHT: Final = "right"
 _SUMMARY: Final = {
     "vm": "VM",
     "mode": "mode",
@@ -41,7 +42,7 @@ def command(file: Path, settings: tuple[str, ...], out: Path | None, force: bool
     FILE is a scenario in TOML. Exit code 3 says that the simulated machine ran out of memory, or that a VM reached
     beyond its own; the tables then hold what was measured until then.
     """
-    from vmsim.cli.screen import print_ending, print_json
+    from vmsim.cli.screen import print_ending, print_json, say
     from vmsim.record.folder import check_folder
     from vmsim.scenario import Scenario, parse_settings
 
@@ -58,7 +59,7 @@ def command(file: Path, settings: tuple[str, ...], out: Path | None, force: bool
     else:
         _print(result)
         if out:
-            click.echo(f"All tables are in {out}.")
+            say(f"All tables are in {out}.")
     if result.ending:
         print_ending(result.ending)
         return STOPPED
@@ -78,22 +79,25 @@ def _json(result: Result) -> dict[str, Any]:
 
 
 def _print(result: Result) -> None:
-    from vmsim.cli.screen import number, print_table
+    from vmsim.cli.screen import Side, hundredths, number, print_table, say
     from vmsim.record.html import LABELS
+    from vmsim.record.sentences import first_touches
     from vmsim.units import seconds
 
     for vm, choice in result.scenario.choices.items():
-        click.echo(f"{vm} runs in mode {choice.mode}: {choice.reason}.")
+        say(f"{vm} runs in mode {choice.mode}: {choice.reason}.")
     summary = result.rows("summary")
-    columns = {label: "left" if key in ("vm", "mode", "workload") else "right" for key, label in _SUMMARY.items()}
+    names = ("vm", "mode", "workload")
+    columns: dict[str, Side] = {label: "left" if key in names else "right" for key, label in _SUMMARY.items()}
     print_table("VMs", columns, ([vm[key] for key in _SUMMARY] for vm in summary))
 
     vms = [vm["vm"] for vm in summary]
     spent = {(row["cause"], row["vm"]): row["per_access"] for row in result.rows("cycles")}
-    causes = [[LABELS[cause], *(spent.get((cause, vm), 0.0) for vm in vms)] for cause in LABELS]
-    totals = ["together", *(vm["cycles_per_access"] for vm in summary)]
-    used = [row for row in causes if any(row[1:])]
-    print_table("Cycles per access", {"cause": "left"} | dict.fromkeys(vms, "right"), [*used, totals])
+    causes = {LABELS[cause]: [spent.get((cause, vm), 0.0) for vm in vms] for cause in LABELS}
+    causes = {label: values for label, values in causes.items() if any(values)}
+    causes["total"] = [vm["cycles_per_access"] for vm in summary]
+    columns = {"cause": "left", **dict.fromkeys(vms, _RIGHT)}
+    print_table("Cycles per access", columns, [[label, *map(hundredths, each)] for label, each in causes.items()])
 
     exits = [list(row.values()) for row in result.rows("exits") if row["count"]]
     if exits:
@@ -101,8 +105,9 @@ def _print(result: Result) -> None:
         print_table("VM exits", columns, [[*row, round(row[3] / row[2])] for row in exits])
 
     facts = result.facts
+    say(first_touches(summary, warmed=result.warmed))
     milliseconds = number(float(seconds(facts.end, facts.frequency) * 1000))
-    click.echo(
+    say(
         f"{milliseconds} ms simulated in {facts.wall_seconds:.2f} s: "
         f"{result.accesses_per_second / 1e6:.1f} M accesses/s."
     )

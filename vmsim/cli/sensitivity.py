@@ -55,15 +55,14 @@ def command(file: Path, out: Path | None, jobs: int | None, scheduler: str | Non
 
 
 def _print(asked: Sensitivity, table: pd.DataFrame) -> None:
-    from vmsim.cli.screen import print_table
+    from vmsim.cli.screen import print_frame, say
 
     for response, mine in table.groupby("response", sort=False):
         shown = mine.drop(columns="response").rename(columns=_HEADINGS)
-        columns = {name: "left" if name == "parameter" else "right" for name in shown.columns}
         title = f"{response}: {asked.method}, {len(asked.evaluations):,} evaluations, ± at {asked.level:.0%}"
-        print_table(title, columns, zip(*(shown[name].to_list() for name in shown.columns), strict=True))
+        print_frame(title, shown)
         if not mine.select_dtypes("number").to_numpy().any():
-            click.echo(f"{response} is the same at all points.\n")
+            say(f"{response} is the same at all points.\n")
 
 
 def _print_json(asked: Sensitivity, table: pd.DataFrame) -> None:

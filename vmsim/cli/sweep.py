@@ -61,8 +61,10 @@ def command(
     if summary.interrupted:
         raise KeyboardInterrupt
     if not as_json:
+        from vmsim.cli.screen import say
+
         failed = f" {summary.failed:,} failed: vmsim results ls --failures {out}." if summary.failed else ""
-        click.echo(
+        say(
             f"{summary.points:,} points: {summary.recorded:,} were there, {summary.done:,} done in "
             f"{summary.seconds:.1f} s.{failed} The results are in {out}."
         )
@@ -70,7 +72,7 @@ def command(
 
 
 def _dry_run(sweep: Sweep, out: Path, jobs: int | None, as_json: bool) -> int:
-    from vmsim.cli.screen import print_table
+    from vmsim.cli.screen import Side, print_table, say
     from vmsim.sweeps.estimate import estimate, missing_points
 
     plan = missing_points(sweep, out)
@@ -79,15 +81,15 @@ def _dry_run(sweep: Sweep, out: Path, jobs: int | None, as_json: bool) -> int:
         _dry_json(plan, guess)
         return 0
     if len(plan):
-        columns = {name: "left" if kind == "str" else "right" for name, kind in plan.columns.items()}
+        columns: dict[str, Side] = {name: "left" if kind == "str" else "right" for name, kind in plan.columns.items()}
         shown = [list(plan.values(place).values()) for place in range(min(len(plan), _SHOWN))]
         print_table("Points", columns | {"replicate": "right"}, _with_replicates(shown, plan))
         if len(plan) > _SHOWN:
-            click.echo(f"… and {len(plan) - _SHOWN:,} more\n")
-    click.echo(f"{plan.total:,} points, {plan.total - len(plan):,} of them recorded in {out}, {len(plan):,} to run.")
+            say(f"… and {len(plan) - _SHOWN:,} more\n")
+    say(f"{plan.total:,} points, {plan.total - len(plan):,} of them recorded in {out}, {len(plan):,} to run.")
     if guess:
         processes = "1 process" if guess.jobs == 1 else f"{guess.jobs} processes"
-        click.echo(f"About {guess.told} with {processes} ({guess.source}).")
+        say(f"About {guess.told} with {processes} ({guess.source}).")
     return 0
 
 

@@ -10,6 +10,22 @@ from typing import Any
 
 import click
 
+from vmsim.errors import InputError
+from vmsim.files import printable, refuse_overwrite
+from vmsim.units import parse_size
+
+# Those of vmsim.workloads.readers.FORMATS, which takes numpy to import. A test compares.
+FORMATS = (
+    "vmtrace",
+    "lackey",
+    "champsim",
+    "champsim-cloudsuite",
+    "drmemtrace",
+    "dinero",
+    "u64",
+    "csv",
+    "parquet",
+)
 _FILE = click.Path(path_type=Path)
 _GRANULE = click.option(
     "--granule",
@@ -19,6 +35,15 @@ _GRANULE = click.option(
     help="Bytes of a block: pages for TLBs, or cache lines (larger files).",
 )
 _FETCH = click.option("--fetch", is_flag=True, help="Keep instruction fetches as well as loads and stores.")
+_FORMAT = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["auto", *FORMATS]),
+    default="auto",
+    show_default=True,
+    help="Format of the file that is read; auto recognises it.",
+)
+_FORCE = click.option("--force", is_flag=True, help="Replace the file that is written if it is there.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -28,9 +53,12 @@ def command() -> None:
 
 
 @command.command(context_settings={"ignore_unknown_options": True})
-@click.option("-o", "--output", type=_FILE, help="The trace to write.  [default: PROGRAM.vmtrace]")
+@click.option(
+    "-o", "--output", type=_FILE, help="The trace to write.  [default: PROGRAM.vmtrace, or PROGRAM-2.vmtrace …]"
+)
 @_FETCH
 @_GRANULE
+@_FORCE
 @click.option("--max-accesses", type=click.IntRange(min=1), help="Stop the program after so many accesses.")
 @_JSON
 @click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -38,6 +66,7 @@ def record(
     output: Path | None,
     fetch: bool,
     granule: str,
+    force: bool,
     max_accesses: int | None,
     as_json: bool,
     program: tuple[str, ...],
@@ -49,9 +78,10 @@ def record(
     """
     from vmsim.workloads.recorder import record as run
 
-    path = output or Path(f"{Path(program[0]).name}.vmtrace")
+    path = output or _unused(Path(program[0]).name, force=force)
+    refuse_overwrite(path, force=force)
     with _progress("recording", max_accesses) as progress:
-        done = run(program, path, fetch=fetch, granule=int(granule), limit=max_accesses, progress=progress)
+        done = run(program, path, fetch=fetch, granule=int(granule), limit=max_accesses, progress=progress, force=force)
     told = {"output": str(path), "bytes": path.stat().st_size, "exit_status": done.status}
     told |= {"interrupted": done.interrupted} | done.totals
     if as_json:
@@ -63,40 +93,69 @@ def record(
         how = f"was stopped after {max_accesses:,} accesses"
     else:
         how = f"ended with exit status {done.status}"
-    click.echo(f"{program[0]} {how}.", err=True)
-    click.echo(f"{path}: {told['accesses']:,} accesses in {told['runs']:,} runs, {told['bytes']:,} bytes.", err=True)
+    click.echo(f"{printable(program[0])} {how}.", err=True)
+    click.echo(
+        f"{printable(path)}: {told['accesses']:,} accesses in {told['runs']:,} runs, {told['bytes']:,} bytes.", err=True
+    )
 
 
 @command.command()
 @click.argument("source", type=_FILE, metavar="IN")
 @click.argument("target", type=_FILE, metavar="OUT")
-@click.option("--format", "form", default="auto", show_default=True, help="Format of IN: lackey, champsim, …")
+@_FORMAT
 @_FETCH
 @_GRANULE
+@_FORCE
+@click.option(
+    "--max-size", default="4GiB", show_default=True, help="The most that a .u64, .csv or .parquet file may have."
+)
 @_JSON
-def convert(source: Path, target: Path, form: str, fetch: bool, granule: str, as_json: bool) -> None:
+def convert(
+    source: Path,
+    target: Path,
+    form: str,
+    fetch: bool,
+    granule: str,
+    force: bool,
+    max_size: str,
+    as_json: bool,
+) -> None:
     """Convert the trace IN (of any known format, or the name of a bundled one) to OUT.
 
     OUT's suffix says its format: .vmtrace, or for other tools .u64 (one address an access), .csv or .parquet (one row
-    a run).
+    a run). What OUT does not hold of IN is said.
     """
     from vmsim.workloads.export import export
     from vmsim.workloads.trace import find
 
+    largest = parse_size(max_size)
+    refuse_overwrite(target, force=force)
     with _progress("converting", None) as progress:
-        told = export(find(source, Path()), target, form=form, fetch=fetch, granule=int(granule), progress=progress)
+        told = export(
+            find(source, Path()),
+            target,
+            form=form,
+            fetch=fetch,
+            granule=int(granule),
+            force=force,
+            largest=largest,
+            progress=progress,
+        )
     told = {"output": str(target), "bytes": target.stat().st_size} | told
     if as_json:
         click.echo(json.dumps(told, indent=2))
-    else:
-        click.echo(
-            f"{target}: {told['accesses']:,} accesses in {told['runs']:,} runs, {told['bytes']:,} bytes.", err=True
-        )
+        return
+    click.echo(
+        f"{printable(target)}: {told['accesses']:,} accesses in {told['runs']:,} runs, {told['bytes']:,} bytes.",
+        err=True,
+    )
+    for line in _left_out(told, f"blocks of {granule} bytes"):
+        click.echo(line, err=True)
 
 
 @command.command()
 @click.argument("file", type=_FILE)
-@click.option("--format", "form", default="auto", show_default=True, help="Format of FILE.")
+@_FORMAT
 @_JSON
 def info(file: Path, form: str, as_json: bool) -> None:
     """Say what is in the trace FILE (of any known format, or the name of a bundled one)."""
@@ -107,50 +166,89 @@ def info(file: Path, form: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(told, indent=2))
         return
-    from rich.console import Console
+    from vmsim.cli.screen import print_facts, print_table
 
-    console = Console()
-    for table in _tables(told):
-        console.print(table)
+    print_facts(printable(told["path"]), _facts(told))
+    print_table(
+        "Reuse: other blocks used since a run's block was last used",
+        {"blocks": "right", "runs": "right", "of all": "right", "with nearer ones": "right"},
+        _reuse(told),
+    )
 
 
-def _tables(told: dict[str, Any]) -> Iterator[Any]:
-    from rich.table import Table
+_REASONS = {
+    "fetches": "{:,} instruction fetches (--fetch keeps them)",
+    "sizes": "the sizes of {:,} accesses; one over the end of a block is an access to each block",
+    "prefetches": "{:,} prefetches",
+    "markers": "{:,} markers",
+    "flushes": "{:,} flushes",
+    "escapes": "{:,} escapes",
+    "threads": "which of {:,} threads an access is of",
+    "registers and branch outcomes": "registers and branch outcomes of {:,} instructions",
+    "operations": "{:,} operations (mappings, forks …), which only .vmtrace has",
+    "kinds of accesses": "that {:,} accesses are writes or fetches: .u64 has reads only",
+}
 
-    from vmsim.workloads.summary import REUSE
 
+def _left_out(told: dict[str, Any], blocks: str) -> Iterator[str]:
+    """Say what a trace had that was not kept, and what a table's columns were taken for."""
+    if columns := told.get("columns"):
+        taken = ", ".join(f"{what} = {printable(name)}" for what, name in columns.items())
+        unused = ", ".join(map(printable, told["unused_columns"][:8]))
+        yield f"Columns: {taken}{f'; not used: {unused}' if unused else ''}."
+    left = [_REASONS.get(what, f"{{:,}} {what}").format(count) for what, count in told.get("left_out", {}).items()]
+    if left:
+        yield f"Left out: {'; '.join([*left, f'where in {blocks} an access is'])}."
+
+
+def _unused(name: str, *, force: bool) -> Path:
+    """Return a name for a recording of a program that no file has."""
+    if not name:
+        raise InputError("vmsim trace record: expected the name of a program after --.")
+    path, number = Path(f"{name}.vmtrace"), 2
+    while not force and path.exists():
+        path, number = Path(f"{name}-{number}.vmtrace"), number + 1
+    return path
+
+
+def _facts(told: dict[str, Any]) -> dict[str, str]:
+    """Return what is in a trace, by label."""
     accesses, runs = told["accesses"], max(1, told["runs"])
-    table = Table(title=told["path"], title_justify="left", show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("format", told["format"])
-    for key, label in (("command", "command"), ("tool", "recorded with")):
+    facts = {"format": told["format"]}
+    for key, label in (("command", "command"), ("tool", "recorded with"), ("source", "converted from")):
         if key in told:
             value = told[key]
-            table.add_row(label, value if isinstance(value, str) else " ".join(map(str, value)))
-    table.add_row("size", f"{told['bytes']:,} bytes, {8 * told['bytes'] / max(1, accesses):.2f} bits an access")
-    table.add_row("granule", f"{told['granule']} bytes")
-    for kind in ("reads", "writes", "fetches"):
-        table.add_row(kind, f"{told[kind]:,} ({told[kind] / max(1, accesses):.1%})")
-    table.add_row("accesses", f"{accesses:,}")
-    table.add_row("runs", f"{told['runs']:,}: {accesses / runs:.2f} accesses each, the longest {told['longest_run']:,}")
-    table.add_row("pages touched", f"{told['pages']:,} ({told['pages'] / 256:.1f} MiB) in {told['regions']:,} regions")
-    table.add_row("processes", str(told["processes"]))
-    table.add_row("events", ", ".join(f"{count:,} {op}" for op, count in told["events"].items()) or "none")
-    yield table
-    reuse = Table(title="Reuse: other blocks used since a run's block was last used", title_justify="left")
-    reuse.add_column("blocks", justify="right")
-    reuse.add_column("runs", justify="right")
-    reuse.add_column("of all", justify="right")
-    reuse.add_column("with nearer ones", justify="right")
-    below = 0
-    first = 0
+            facts[label] = printable(value if isinstance(value, str) else " ".join(value))
+    facts["size"] = f"{told['bytes']:,} bytes, {8 * told['bytes'] / max(1, accesses):.2f} bits an access"
+    raw = told["format"] != "vmtrace"
+    facts["granule"] = f"{told['granule']} bytes" + (" here; in a run with data_caches, 64 bytes" if raw else "")
+    facts |= {kind: f"{told[kind]:,} ({told[kind] / max(1, accesses):.1%})" for kind in ("reads", "writes", "fetches")}
+    if told["replayed"] != accesses:
+        facts["fetches"] += ": a run leaves them out; `vmsim trace convert --fetch` keeps them"
+    facts["accesses"] = f"{accesses:,}"
+    if told["replayed"] != accesses:
+        facts["of them in a run"] = f"{told['replayed']:,}"
+    facts["runs"] = f"{told['runs']:,}: {accesses / runs:.2f} accesses each, the longest {told['longest_run']:,}"
+    facts["pages touched"] = f"{told['pages']:,} ({told['pages'] / 256:.1f} MiB) in {told['regions']:,} regions"
+    facts["processes"] = str(told["processes"])
+    facts["events"] = ", ".join(f"{count:,} {op}" for op, count in told["events"].items()) or "none"
+    for line in _left_out(told, "its page"):
+        label, _, text = line.partition(": ")
+        facts[label.lower()] = text.rstrip(".")
+    return facts
+
+
+def _reuse(told: dict[str, Any]) -> Iterator[list[object]]:
+    """Yield rows: how many blocks, runs with so many, their share, and the share of all with as many or fewer."""
+    from vmsim.workloads.summary import REUSE
+
+    runs = max(1, told["runs"])
+    below = first = 0
     for end, count in zip(REUSE, told["reuse"], strict=True):
         below += count
         label = "more, or first use" if end == REUSE[-1] else str(end) if first == end else f"{first}–{end}"
-        reuse.add_row(label, f"{count:,}", f"{count / runs:.2%}", f"{below / runs:.2%}")
+        yield [label, count, f"{count / runs:.2%}", f"{below / runs:.2%}"]
         first = end + 1
-    yield reuse
 
 
 @contextmanager

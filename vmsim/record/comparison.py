@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmsim.record import html
+from vmsim.record.accessors import Tables
 from vmsim.record.folder import replacing_folder, write_manifest
 from vmsim.record.outcome import Ending
 from vmsim.record.result import Result
@@ -19,10 +20,10 @@ __all__ = ["Comparison"]
 _FORM = "vmsim comparison 1"
 
 
-class Comparison:
+class Comparison(Tables):
     """The results of one scenario under several paging modes, side by side.
 
-    Its tables are those of `Result` with a column `mode`, one mode after the other.
+    Its tables are those of `Result` with a column `mode`, one mode after the other: `summary`, `cycles`, `exits`, …
 
     Parameters
     ----------
@@ -36,16 +37,6 @@ class Comparison:
         self.results = dict(results)
         self.notes = tuple(notes)
 
-    @property
-    def summary(self) -> pd.DataFrame:
-        """One row for each VM and mode."""
-        return self.table("summary")
-
-    @property
-    def cycles(self) -> pd.DataFrame:
-        """Where the time went: mode, vm, cause, cycles, per_access."""
-        return self.table("cycles")
-
     def table(self, name: str) -> pd.DataFrame:
         """Return a table of all modes by its name, as of `Result.table`."""
         import pandas as pd
@@ -58,12 +49,28 @@ class Comparison:
         return pd.concat(parts.values(), ignore_index=True)
 
     @property
+    def warmed(self) -> bool:
+        """Whether the scenario has a warm-up, which no table counts."""
+        return any(result.warmed for result in self.results.values())
+
+    @property
     def ending(self) -> Ending | None:
         """Why the first simulation that stopped before its VMs were done did so, or None."""
         return next((result.ending for result in self.results.values() if result.ending), None)
 
-    def save(self, path: str | Path, *, force: bool = False) -> None:
-        """Write a folder with a run directory for each mode.
+    def save(
+        self, path: str | Path, *, force: bool = False, also: Callable[[Path], None] = lambda folder: None
+    ) -> None:
+        """Write a folder with a run directory for each mode, and ``summary.csv`` of all modes.
+
+        Parameters
+        ----------
+        path : path
+            Absent or an empty folder, or with `force` one of an earlier comparison.
+        force : bool, optional
+            Replace an earlier comparison.
+        also : callable, optional
+            Writes more files into the folder that it is given: figures, for example.
 
         Raises
         ------
@@ -71,10 +78,11 @@ class Comparison:
             It cannot be written there; then nothing is.
         """
         with replacing_folder(Path(path), force=force) as folder:
-            self.write(folder)
-            self.seal(folder)
+            self._write(folder)
+            also(folder)
+            self._seal(folder)
 
-    def write(self, folder: Path) -> None:
+    def _write(self, folder: Path) -> None:
         """Write a run directory for each mode into a folder that exists, and ``summary.csv`` of all modes."""
         from vmsim.record.directory import write_run
 
@@ -82,7 +90,7 @@ class Comparison:
             write_run(result, folder / mode)
         self.summary.to_csv(folder / "summary.csv", index=False, lineterminator="\n")
 
-    def seal(self, folder: Path) -> None:
+    def _seal(self, folder: Path) -> None:
         """Write the manifest of a folder that now has all its files."""
         from vmsim.record.directory import FORMAT, provenance
 

@@ -8,7 +8,9 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from vmsim.errors import InputError, nearest
 from vmsim.record import html, tables
+from vmsim.record.accessors import Tables
 from vmsim.record.outcome import Ending, Outcome
 from vmsim.scenario import Scenario
 
@@ -69,10 +71,10 @@ class Facts:
         return cls(data["end"], data["frequency"], latency, data["wall_seconds"], ending, dropped)
 
 
-class Result:
+class Result(Tables):
     """What a simulation measured, as tables.
 
-    Each table is made when it is first asked for. Every column is described in docs/reference/tables.md. All times
+    Each table is an attribute, made when it is first asked for: `summary`, `cycles`, `exits`, … (`Tables`). All times
     are cycles of the host's TSC unless a column's name says otherwise.
 
     Parameters
@@ -130,58 +132,16 @@ class Result:
 
         directory.write_run(self, Path(path), force=force)
 
-    @property
-    def summary(self) -> pd.DataFrame:
-        """One row for each VM."""
-        return self.table("summary")
-
-    @property
-    def cycles(self) -> pd.DataFrame:
-        """Where each VM's time went: vm, cause, cycles, per_access."""
-        return self.table("cycles")
-
-    @property
-    def exits(self) -> pd.DataFrame:
-        """VM exits as kvm_stat shows them: vm, reason, count, cycles."""
-        return self.table("exits")
-
-    @property
-    def references(self) -> pd.DataFrame:
-        """Walk references by position and by where they hit: vm, guest_level, nested_level, served, count, cycles."""
-        return self.table("references")
-
-    @property
-    def pwc(self) -> pd.DataFrame:
-        """Page walk cache look-ups: vm, dimension, level, hits, misses."""
-        return self.table("pwc")
-
-    @property
-    def data(self) -> pd.DataFrame:
-        """Data references where data goes through the caches: vm, served, count."""
-        return self.table("data")
-
-    @property
-    def pool(self) -> pd.DataFrame:
-        """Pages that changed hands: time_cycles, time_us, vm, what, pages, level, host_free."""
-        return self.table("pool")
-
-    @property
-    def messages(self) -> pd.DataFrame:
-        """What monitors and host said: time_cycles, time_us, vm, from, to, what, pages, cycles."""
-        return self.table("messages")
-
-    @property
-    def waits(self) -> pd.DataFrame:
-        """Waits of vCPUs: vm, cause, count, cycles."""
-        return self.table("waits")
-
-    @property
-    def fault_latency(self) -> pd.DataFrame:
-        """Faults that left the guest by what they took: vm, cycles, count."""
-        return self.table("fault_latency")
-
     def table(self, name: str) -> pd.DataFrame:
-        """Return a table by its name: ``summary``, ``cycles``, ``exits`` and so on."""
+        """Return a table by its name: ``summary``, ``cycles``, ``exits`` and so on.
+
+        Raises
+        ------
+        InputError
+            There is no such table.
+        """
+        if name not in tables.TABLES:
+            raise InputError(f"There is no table {name!r}. {nearest(name, tables.TABLES)}")
         if name not in self._tables:
             self._tables[name] = self._make(name)
         return self._tables[name]
@@ -198,6 +158,11 @@ class Result:
     def ending(self) -> Ending | None:
         """Why the simulation stopped before its VMs were done, or None."""
         return self.facts.ending
+
+    @property
+    def warmed(self) -> bool:
+        """Whether the scenario has a warm-up, which no table counts."""
+        return str(self.scenario.warmup).rstrip("%") not in ("0", "0.0")
 
     @cached_property
     def accesses_per_second(self) -> float:

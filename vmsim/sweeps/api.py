@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vmsim.api import scenario_of
+from vmsim.progress import progress_bar, wants_progress
 from vmsim.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -18,22 +21,22 @@ __all__ = ["sweep"]
 
 
 def sweep(
-    base: Scenario | str | Path,
+    base: Scenario | Mapping[str, Any] | str | Path,
     axes: Mapping[str, Iterable[Any]] | None = None,
     *,
     replicates: int = 1,
     out: str | Path | None = None,
     jobs: int | None = None,
     retries: int = 1,
-    progress: Listener | None = None,
+    progress: bool | Listener | None = None,
     **tables: Any,
 ) -> pd.DataFrame:
     """Simulate a scenario at all combinations of some values, in parallel.
 
     Parameters
     ----------
-    base : Scenario or path
-        What is varied.
+    base : Scenario, mapping or path
+        What is varied: a scenario, its tables as a dictionary, or a scenario file.
     axes : mapping of str to iterable
         Values by dotted key (``"host.pool.min"``, ``"vm.mode"``), or by a name that `names` gives one.
     replicates : int, optional
@@ -45,8 +48,9 @@ def sweep(
         needs the usual ``if __name__ == "__main__":``.
     retries : int, optional
         How often a point that failed is tried again.
-    progress : callable, optional
-        Told of everything that happens; see `vmsim.sweeps.run_sweep`.
+    progress : bool or callable, optional
+        Show a bar on a terminal or in a notebook; nothing where output goes into a pipe. By default only in notebooks.
+        A callable is given everything that happens; see `vmsim.sweeps.run_sweep`.
     **tables
         The other keys of a sweep file: ``names``, ``zip``, ``list``, ``sample``, ``derive``, ``where``, ``seeds``.
 
@@ -68,10 +72,11 @@ def sweep(
     from vmsim.sweeps.spec import Sweep
     from vmsim.sweeps.tables import read_failures, read_points
 
-    wanted = Sweep.of(base, axes, replicates=replicates, **tables)
+    wanted = Sweep.of(scenario_of(base), axes, replicates=replicates, **tables)
     with tempfile.TemporaryDirectory(prefix="vmsim-") as nowhere:
         folder = Path(out) if out is not None else Path(nowhere, "sweep")
-        summary = run_sweep(wanted, folder, jobs=jobs, retries=retries, listener=progress)
+        with _listening(progress) as listener:
+            summary = run_sweep(wanted, folder, jobs=jobs, retries=retries, listener=listener)
         if summary.interrupted:
             raise KeyboardInterrupt
         table = read_points(folder, wanted)
@@ -79,3 +84,33 @@ def sweep(
             failures = read_failures(folder)
             raise RuntimeError(f"{len(failures)} points failed; the first:\n{failures['failure'].iloc[0]}")
         return table
+
+
+@contextmanager
+def _listening(progress: bool | Listener | None) -> Iterator[Listener | None]:
+    """Give who is told of what happens."""
+    if callable(progress):
+        yield progress
+    elif wants_progress(progress):
+        with progress_bar("sweep", "points") as show:
+            yield _counting(show) if show else None
+    else:
+        yield None
+
+
+def _counting(show: Callable[[str, int, int], None]) -> Listener:
+    """Return what moves a bar on with every point that is done or has failed."""
+    points = done = 0
+
+    def listen(event: dict[str, Any]) -> None:
+        nonlocal points, done
+        match event["event"]:
+            case "planned":
+                points, done = event["points"] - event["recorded"], 0
+            case "done" | "failed":
+                done += 1
+            case _:
+                return
+        show("", done, points)
+
+    return listen

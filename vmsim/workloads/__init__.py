@@ -7,7 +7,7 @@ from typing import Any
 
 from vmsim.errors import InputError
 from vmsim.workloads import generators, programs
-from vmsim.workloads.stream import Chunk, Event, Kind, Op, Stream
+from vmsim.workloads.stream import WIDEST_END, Chunk, Event, Kind, Op, Stream
 from vmsim.workloads.trace import TraceStream, find
 
 __all__ = ["Chunk", "Event", "Kind", "Op", "Stream", "open_stream"]
@@ -51,7 +51,9 @@ def _generator(spec: Any, seed: int) -> generators.Generator:
     )
 
 
-def open_stream(spec: Any, *, folder: Path, memory: int, seed: int) -> Stream:
+def open_stream(
+    spec: Any, *, folder: Path, memory: int, seed: int, lines: bool = False, end: int = WIDEST_END
+) -> Stream:
     """Open the stream that a scenario's workload describes.
 
     Parameters
@@ -69,6 +71,10 @@ def open_stream(spec: Any, *, folder: Path, memory: int, seed: int) -> Stream:
         The guest's memory in bytes.
     seed : int
         Of the generators; a trace has no chance in it.
+    lines : bool
+        The cache lines of data matter: a trace must have them. Generators always do.
+    end : int
+        The first address that is not user space in the guest; a trace's operations must stay below it.
 
     Raises
     ------
@@ -78,7 +84,7 @@ def open_stream(spec: Any, *, folder: Path, memory: int, seed: int) -> Stream:
     """
     stream: Stream
     if spec.kind == "trace":
-        stream = TraceStream(find(spec.path, folder), spec.format, spec.repeat)
+        stream = TraceStream(find(spec.path, folder), spec.format, spec.repeat, lines=lines, end=end)
     else:
         stream = _generator(spec, seed)
     needed = int(stream.footprint()[1].sum())

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.workloads.stream import USER_END, Addresses, Chunk, Counts, Event, Op
+from vmsim.workloads.events import problem
+from vmsim.workloads.stream import WIDEST_END, Addresses, Chunk, Counts, Event, Op
 
 __all__ = ["COLUMNS", "DEPTH", "EVENT", "Columns", "decode", "encode"]
 
@@ -85,7 +86,7 @@ def decode(columns: Columns, shift: int) -> Chunk:
     runs = len(rank)
     novel = np.cumsum(columns.block, dtype=np.int64)
     _expect(np.count_nonzero(rank == DEPTH) == len(novel), "as many new blocks as ranks of 255")
-    limit = USER_END >> shift
+    limit = WIDEST_END >> shift
     _expect(not len(novel) or bool((novel >= -limit).all() and (novel < limit).all()), "canonical addresses")
     address = np.empty(runs, np.int64)
     _expect(
@@ -105,10 +106,12 @@ def _events(table: NDArray[np.void], runs: int) -> tuple[Event, ...]:
     position = table["position"].astype(np.int64)
     _expect(bool((np.diff(position, prepend=0, append=runs) >= 0).all()), f"events in order, at 0 to {runs}")
     _expect(bool((table["op"] <= max(Op)).all()), f"events' operations from 0 to {max(Op)}")
-    _expect(bool((table["length"] >= 0).all()), "events' lengths not negative")
-    return tuple(
+    events = tuple(
         Event(at, Op(op), pid, address, length, argument) for at, pid, op, address, length, argument in table.tolist()
     )
+    if wrong := next(filter(None, map(problem, events)), ""):
+        raise ValueError(wrong)
+    return events
 
 
 def _expect(met: bool, what: str) -> None:

@@ -54,6 +54,7 @@ def record(
     granule: int = PAGE,
     limit: int | None = None,
     progress: Callable[[int], None] | None = None,
+    force: bool = True,
 ) -> Recording:
     """Run a program under valgrind's lackey and write its trace to `path`.
 
@@ -75,6 +76,8 @@ def record(
         Stop after so many accesses.
     progress : callable, optional
         Called with the accesses recorded so far, chunk by chunk.
+    force : bool
+        Replace a file that is at `path`; if false, it is refused before the program runs.
 
     Raises
     ------
@@ -92,7 +95,7 @@ def record(
         raise InputError(f"{command[0]}: no such program: expected a command that can be run after `--`.")
     version = subprocess.run([valgrind, "--version"], capture_output=True, text=True, check=False).stdout.strip()
     about = {"command": list(command), "tool": f"{version} lackey", "fetch": fetch}
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with replacing(path, force=force) as temporary, temporary.open("wb") as file:
         writer = VmtraceWriter(file, granule=granule, about=about)
         status, interrupted = _run(valgrind, command, writer, fetch, granule, limit, progress)
         if not writer.summary.accesses:

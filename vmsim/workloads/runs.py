@@ -9,9 +9,11 @@ import numpy as np
 from vmsim.errors import InputError
 from vmsim.workloads.stream import CHUNK, PAGE, Addresses, Chunk, Counts, Event, Kinds, Op, Regions
 
-__all__ = ["GRANULES", "PageSet", "RunBuilder", "check_granule", "cut"]
+__all__ = ["GRANULES", "MOST_EVENTS", "MOST_RUNS", "PageSet", "RunBuilder", "check_granule", "cut"]
 
 GRANULES = (PAGE, 64)
+MOST_RUNS = MOST_EVENTS = 1 << 20  # in a chunk
+_MANY_EVENTS = 1 << 14  # after which a chunk ends where it is
 
 
 def check_granule(granule: int) -> None:
@@ -43,12 +45,15 @@ class RunBuilder:
         self._count = np.empty(2 * chunk, np.int32)
         self._kind = np.empty(2 * chunk, np.uint8)
         self._events: list[Event] = []
+        self._full = 0  # where a chunk is to end because it has many events; 0: nowhere
 
     def add(self, address: Addresses, count: Counts, kind: Kinds) -> list[Chunk]:
         """Take accesses (int64[n], int32[n] ≥ 1, uint8[n]); return the chunks that they complete."""
         from vmsim.workloads.readers.kernels import coalesce
 
         done: list[Chunk] = []
+        if self._full and len(address):
+            done.append(self._take(self._full))
         for first in range(0, len(address), self._chunk):
             piece = slice(first, first + self._chunk)
             self._filled = int(
@@ -71,8 +76,12 @@ class RunBuilder:
 
     def event(self, op: Op, pid: int, address: int = 0, length: int = 0, argument: int = 0) -> None:
         """Put an event after the accesses taken so far."""
+        if len(self._events) >= MOST_EVENTS:
+            raise InputError(f"more than {MOST_EVENTS:,} operations without an access between them: this is no trace.")
         self._events.append(Event(self._filled, op, pid, address, length, argument))
         self._joins = self._filled
+        if len(self._events) >= _MANY_EVENTS:
+            self._full = self._filled
 
     def rest(self) -> list[Chunk]:
         """Return what is left, at the end of the stream: no chunk or one."""
@@ -87,6 +96,7 @@ class RunBuilder:
         for column in (self._address, self._count, self._kind):
             column[: self._filled - runs] = column[runs : self._filled].copy()
         self._filled -= runs
+        self._full = 0
         self._joins = max(0, self._joins - runs)
         return chunk
 

@@ -19,6 +19,7 @@ __all__ = [
     "CHUNK",
     "PAGE",
     "USER_END",
+    "WIDEST_END",
     "Addresses",
     "Chunk",
     "Counts",
@@ -32,6 +33,7 @@ __all__ = [
 
 PAGE = 4096
 USER_END = 1 << 47  # the first gva that is not user space under 4-level paging
+WIDEST_END = 1 << 56  # and under 5-level paging
 CHUNK = 1 << 18  # runs in a chunk, unless the caller asks for another number
 
 Addresses: TypeAlias = NDArray[np.int64]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from vmsim.errors import InputError, nearest
-from vmsim.files import sha256
+from vmsim.files import open_regular, printable, sha256
 from vmsim.workloads import readers
+from vmsim.workloads.events import problem
 from vmsim.workloads.readers.files import plain_name
 from vmsim.workloads.runs import totals
-from vmsim.workloads.stream import Chunk, Event, Op, Regions
+from vmsim.workloads.stream import PAGE, WIDEST_END, Chunk, Event, Op, Regions
 from vmsim.workloads.vmtrace import Vmtrace
 
 __all__ = ["BUNDLED", "TraceStream", "bundled", "find"]
@@ -32,15 +34,30 @@ def find(path: str | Path, base: Path) -> Path:
         It is neither.
     """
     there = base / path
-    if there.is_file():
+    try:
+        found = there.exists()
+    except (OSError, ValueError):  # a name that is too long, or none
+        found = True  # and opening it says why not
+    if found and not there.is_dir():
+        open_regular(there, "trace").close()
         return there
     ours = bundled()
     name = Path(path).name.removesuffix(".vmtrace")
     if name in ours and Path(path).parent in (Path(), Path("traces")):
         return ours[name]
-    if there.is_dir():
-        raise InputError(f"{there}: expected a trace, found a folder.")
-    raise InputError(f"{there}: no such trace, on disk or bundled with vmsim. {nearest(name, ours)}")
+    if found:
+        raise InputError(f"{printable(there)}: expected a trace, found a folder.")
+    raise InputError(f"{printable(there)}: no such trace, on disk or bundled with vmsim. {nearest(name[:60], ours)}")
+
+
+def _page_starts(path: Path) -> None:
+    """Warn of addresses that cannot be lines."""
+    warnings.warn(
+        f"{printable(path)}: every address in it begins a page of {PAGE} bytes, as in a trace that was recorded by "
+        "pages: data caches see one line of each page only.",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 class TraceStream:
@@ -60,21 +77,33 @@ class TraceStream:
         A format's name, or "auto".
     repeat : int
         At least 1.
+    lines : bool
+        The cache lines of data matter (`host.data_caches`): blocks are of 64 bytes.
+    end : int
+        The first address that is not user space in the guest.
+
+    Raises
+    ------
+    InputError
+        The trace cannot be read, holds no access, or was recorded by pages and `lines` is wanted.
 
     Attributes
     ----------
     name : str
         The file's name without its suffixes.
     granule : int
-        Bytes of a block: 4096, or 64 where a .vmtrace was recorded so.
+        Bytes of a block: 4096, or 64 where a .vmtrace was recorded so or `lines` is wanted.
     """
 
-    def __init__(self, path: Path, form: str = "auto", repeat: int = 1) -> None:
+    def __init__(
+        self, path: Path, form: str = "auto", repeat: int = 1, *, lines: bool = False, end: int = WIDEST_END
+    ) -> None:
         if repeat < 1:
             raise InputError(f"workload trace: repeat = {repeat}: expected a number above zero.")
         self.path = path
         self.name = plain_name(path).split(".")[0] or path.name
-        self.granule = 4096
+        self.granule = 64 if lines else PAGE
+        self._end = end
         self._repeat = repeat
         self._form = readers.detect(path) if form == "auto" else form
         self._vmtrace: Vmtrace | None = None
@@ -82,12 +111,22 @@ class TraceStream:
         if self._form == "vmtrace":
             self._vmtrace = Vmtrace.open(path)
             self.granule = self._vmtrace.granule
+            if lines and self.granule == PAGE:
+                raise InputError(
+                    f"{printable(path)}: this trace was recorded by pages (granule {PAGE}), so with host.data_caches = "
+                    "true all data of a page would go to one cache line. Record it by lines (vmsim trace record "
+                    "--granule 64), convert the file it was made from (vmsim trace convert --granule 64), or leave "
+                    "data_caches out."
+                )
             self._accesses, self._regions = int(self._vmtrace.totals["accesses"]), self._vmtrace.regions
             self._switches = "switch" in self._vmtrace.totals["events"]
         else:
-            self._accesses, self._regions = totals(self._watched(readers.read(path, self._form)))
+            self._by_pages = True
+            self._accesses, self._regions = totals(self._watched(self._read()))
+            if lines and self._by_pages and self._regions[1].sum() > PAGE:
+                _page_starts(path)
         if not self._accesses:
-            raise InputError(f"{path}: the trace holds no access: expected at least one.")
+            raise InputError(f"{printable(path)}: the trace holds no access: expected at least one.")
 
     @property
     def accesses(self) -> int:
@@ -102,7 +141,10 @@ class TraceStream:
         """Read the trace from its start, as often as it is to be repeated."""
         for turn in range(self._repeat):
             last = turn == self._repeat - 1
-            for chunk in self._vmtrace.chunks() if self._vmtrace else readers.read(self.path, self._form):
+            for chunk in self._vmtrace.chunks() if self._vmtrace else self._read():
+                for event in chunk.events:
+                    if wrong := problem(event, self._end):
+                        raise InputError(f"{printable(self.path)}: {wrong}.")
                 yield chunk._replace(events=self._events(chunk.events, last)) if chunk.events else chunk
 
     def digest(self) -> str:
@@ -116,9 +158,13 @@ class TraceStream:
             kept = [each for event in kept for each in _with_exit(event)]
         return tuple(kept)
 
+    def _read(self) -> Iterator[Chunk]:
+        return readers.read(self.path, self._form, granule=self.granule)
+
     def _watched(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-        """Pass chunks on and note whether the trace switches."""
+        """Pass chunks on; note whether the trace switches, and whether all its addresses begin pages."""
         for chunk in chunks:
+            self._by_pages = self._by_pages and not (chunk.address % PAGE).any()
             self._switches = self._switches or any(event.op == Op.SWITCH for event in chunk.events)
             yield chunk
 

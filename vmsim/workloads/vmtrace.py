@@ -20,9 +20,12 @@ import zstandard
 from numpy.typing import NDArray
 
 from vmsim.errors import InputError
+from vmsim.files import printable
 from vmsim.workloads.columns import COLUMNS, EVENT, Columns, decode, encode
-from vmsim.workloads.runs import check_granule
-from vmsim.workloads.stream import PAGE, Chunk, Regions
+from vmsim.workloads.footers import checked_header, checked_totals, parsed
+from vmsim.workloads.readers.files import seekable
+from vmsim.workloads.runs import GRANULES, MOST_EVENTS, MOST_RUNS, check_granule
+from vmsim.workloads.stream import PAGE, WIDEST_END, Chunk, Regions
 from vmsim.workloads.summary import Summary
 
 __all__ = ["MAGIC", "VERSION", "Vmtrace", "VmtraceWriter"]
@@ -39,7 +42,10 @@ _CRC = struct.Struct("<I")
 _END = b"vmtrend\n"
 _INDEX = np.dtype([("offset", "<u8"), ("length", "<u4"), ("runs", "<u4"), ("accesses", "<u8"), ("events", "<u4")])
 _LAST = _TRAILER.size + _CRC.size + len(_END)
-_MOST_RUNS = 1 << 20
+_MOST_REGIONS = 1 << 23  # 128 MiB in memory
+_LONGEST_CHUNK = 1 << 26  # bytes: more than the columns of a full chunk that do not shrink at all
+_LONGEST_FOOTER = 1 << 28
+_LONGEST_JSON = 1 << 20
 _ITEMS = {"rank": "u1", "block": "<i8", "kind": "u1", "count": "u1", "long": "<u4", "event": EVENT}
 
 
@@ -96,13 +102,17 @@ class VmtraceWriter:
         self._index: list[tuple[int, int, int, int, int]] = []
         self.summary = Summary()
         text = _json(about | {"granule": granule})
+        if len(text) > _LONGEST_JSON:
+            raise InputError(f"the header of a trace has {len(text):,} bytes: expected at most {_LONGEST_JSON:,}.")
         self._at = file.write(_sealed(_HEADER.pack(MAGIC, VERSION, len(text)) + text))
 
     def add(self, chunk: Chunk) -> None:
         """Write a chunk of at most 2**20 runs."""
         runs = len(chunk.address)
-        if runs > _MOST_RUNS:
-            raise ValueError(f"a chunk of {runs} runs: expected at most {_MOST_RUNS}")
+        if runs > MOST_RUNS or len(chunk.events) > MOST_EVENTS:
+            raise ValueError(
+                f"a chunk of {runs} runs and {len(chunk.events)} events: expected at most {MOST_RUNS} and {MOST_EVENTS}"
+            )
         columns = encode(chunk, self._shift)
         frames = [_compress(column) for column in columns]
         head = _CHUNK.pack(b"CHNK", runs, len(columns.block), len(columns.long), len(chunk.events), *map(len, frames))
@@ -115,6 +125,8 @@ class VmtraceWriter:
     def close(self) -> None:
         """Write the footer and the trailer. The file itself stays open."""
         starts, lengths = self.summary.regions()
+        if len(starts) > _MOST_REGIONS:
+            raise InputError(f"the trace touches {len(starts):,} regions: expected at most {_MOST_REGIONS:,}.")
         frame = _compress(np.concatenate((np.diff(starts, prepend=np.int64(0)), lengths)) // PAGE)
         text = _json(self.summary.totals())
         footer = b"".join(
@@ -166,14 +178,15 @@ class Vmtrace:
         InputError
             The file is missing, cut short, damaged, or of another version.
         """
-        with _opened(path) as file:
+        name = printable(path)
+        with seekable(path) as file:
             size = file.seek(0, 2)
             file.seek(0)
-            about, start = _read_header(file, path, size)
-            totals, index, regions, offset = _read_footer(file, path, size)
+            about, start = _read_header(file, name, size)
+            totals, index, regions, offset = _read_footer(file, name, size)
         ends = np.concatenate(([start], index["offset"] + index["length"])).astype(np.int64)
         if not np.array_equal(ends, np.append(index["offset"], offset)):
-            raise InputError(f"{path}: the footer's index is wrong: expected chunks one after another.")
+            raise InputError(f"{name}: the footer's index is wrong: expected chunks one after another.")
         return cls(path, about, totals, index, regions)
 
     def chunks(self) -> Iterator[Chunk]:
@@ -185,9 +198,10 @@ class Vmtrace:
             A chunk is damaged; the message has its number and where it starts.
         """
         shift = self.granule.bit_length() - 1
-        with _opened(self.path) as file:
+        name = printable(self.path)
+        with seekable(self.path) as file:
             for number, entry in enumerate(self.index):
-                where = f"{self.path}: chunk {number} at byte {entry['offset']}"
+                where = f"{name}: chunk {number} at byte {entry['offset']}"
                 file.seek(int(entry["offset"]))
                 data = _unsealed(file.read(int(entry["length"])), int(entry["length"]), where)
                 try:
@@ -201,13 +215,6 @@ class Vmtrace:
                 yield chunk
 
 
-def _opened(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}.") from error
-
-
 def _unsealed(data: bytes, length: int, where: str) -> bytes:
     """Return data without its CRC, once that is checked."""
     if len(data) < length or length < _CRC.size:
@@ -219,70 +226,88 @@ def _unsealed(data: bytes, length: int, where: str) -> bytes:
     return body
 
 
-def _read_header(file: BinaryIO, path: Path, size: int) -> tuple[dict[str, Any], int]:
+def _read_header(file: BinaryIO, name: str, size: int) -> tuple[dict[str, Any], int]:
     head = file.read(_HEADER.size)
     if not head.startswith(MAGIC):
-        raise InputError(f"{path}: not a .vmtrace file: expected it to begin with {MAGIC!r}, found {head[:8]!r}.")
+        raise InputError(f"{name}: not a .vmtrace file: expected it to begin with {MAGIC!r}, found {head[:8]!r}.")
     if len(head) < _HEADER.size:
-        raise InputError(f"{path}: header: the file is cut short after {len(head)} bytes.")
+        raise InputError(f"{name}: header: the file is cut short after {len(head)} bytes.")
     _, version, length = _HEADER.unpack(head)
     if version != VERSION:
-        raise InputError(f"{path}: version {version} of .vmtrace: expected {VERSION}.")
+        raise InputError(f"{name}: version {version} of .vmtrace: expected {VERSION}.")
     total = _HEADER.size + length + _CRC.size
     if total > size:
-        raise InputError(f"{path}: header: the file is cut short: expected {total} bytes, found {size}.")
-    body = _unsealed(head + file.read(length + _CRC.size), total, f"{path}: header")
-    about = _parsed(body[_HEADER.size :], f"{path}: header")
-    if about.get("granule") not in (PAGE, 64):
-        raise InputError(f"{path}: header: granule {about.get('granule')!r}: expected 4096 or 64.")
-    return about, total
+        raise InputError(f"{name}: header: the file is cut short: expected {total} bytes, found {size}.")
+    if length > _LONGEST_JSON:
+        raise InputError(f"{name}: header of {length:,} bytes: expected at most {_LONGEST_JSON:,}.")
+    where = f"{name}: header"
+    body = _unsealed(head + file.read(length + _CRC.size), total, where)
+    return checked_header(parsed(body[_HEADER.size :], where), GRANULES, where), total
 
 
-def _read_footer(file: BinaryIO, path: Path, size: int) -> tuple[dict[str, Any], NDArray[np.void], Regions, int]:
+def _read_footer(file: BinaryIO, name: str, size: int) -> tuple[dict[str, Any], NDArray[np.void], Regions, int]:
     file.seek(max(0, size - _LAST))
     last = file.read()
     if len(last) < _LAST or not last.endswith(_END):
-        raise InputError(f"{path}: the file is cut short: expected it to end with {_END!r}, found {last[-8:]!r}.")
-    where = f"{path}: trailer"
+        raise InputError(f"{name}: the file is cut short: expected it to end with {_END!r}, found {last[-8:]!r}.")
+    where = f"{name}: trailer"
     offset, length = _TRAILER.unpack(_unsealed(last[: -len(_END)], _LAST - len(_END), where))
     if offset + length + _LAST != size:
         raise InputError(f"{where}: expected a file of {offset + length + _LAST} bytes, found {size}.")
-    where = f"{path}: footer at byte {offset}"
+    where = f"{name}: footer at byte {offset}"
+    if length > _LONGEST_FOOTER:
+        raise InputError(f"{where}: {length:,} bytes: expected at most {_LONGEST_FOOTER:,}.")
     file.seek(offset)
     body = _unsealed(file.read(length), length, where)
     if len(body) < _FOOTER.size or not body.startswith(b"FOOT"):
         raise InputError(f"{where}: expected b'FOOT', found {body[:4]!r}.")
-    _, text, chunks, regions, frame = _FOOTER.unpack_from(body)
+    _, text, chunks, count, frame = _FOOTER.unpack_from(body)
     start = _FOOTER.size + text
     if start + chunks * _INDEX.itemsize + frame != len(body):
         raise InputError(f"{where}: expected parts of {len(body)} bytes together.")
-    totals = _parsed(body[_FOOTER.size : start], where)
+    if text > _LONGEST_JSON or count > _MOST_REGIONS:
+        raise InputError(
+            f"{where}: {text:,} bytes of JSON and {count:,} regions: expected at most {_LONGEST_JSON:,} and "
+            f"{_MOST_REGIONS:,}."
+        )
     index = np.frombuffer(body, _INDEX, chunks, start)
+    bounds = (("length", _LONGEST_CHUNK), ("runs", MOST_RUNS), ("events", MOST_EVENTS), ("accesses", MOST_RUNS << 31))
+    for key, most in bounds:
+        if chunks and int(index[key].max()) > most:
+            raise InputError(f"{where}: a chunk with {key} = {index[key].max()}: expected at most {most}.")
     try:
-        table = _decompress(body[start + index.nbytes :], 2 * regions, "<i8").astype(np.int64) * PAGE
+        regions = _regions(body[start + index.nbytes :], count)
     except ValueError as error:
         raise InputError(f"{where}: regions: {error}.") from error
-    if totals.get("accesses") != int(index["accesses"].sum()):
-        raise InputError(f"{where}: expected accesses = {index['accesses'].sum()}, found {totals.get('accesses')}.")
-    return totals, index, (np.cumsum(table[:regions]), table[regions:]), offset
+    sums = {key: sum(index[key].tolist()) for key in ("accesses", "runs", "events")}
+    sums["pages"] = int(regions[1].sum()) // PAGE
+    return checked_totals(parsed(body[_FOOTER.size : start], where), sums, where), index, regions, offset
 
 
-def _parsed(text: bytes, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{where}: expected JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{where}: expected a JSON object, found {type(value).__name__}.")
-    return value
+def _regions(frame: bytes, count: int) -> Regions:
+    """Return the starts and lengths of regions; ValueError if they are not sorted, disjoint and canonical."""
+    table = _decompress(frame, 2 * count, "<i8")
+    starts, lengths = table[:count], table[count:]
+    limit = WIDEST_END // PAGE
+    if count and (int(lengths.min()) < 1 or int(lengths.max()) > 2 * limit or int(np.abs(starts).max()) > 2 * limit):
+        raise ValueError("expected lengths above 0, in user space or the kernel's half")
+    starts = np.cumsum(starts)
+    if count and (int(starts[0]) < -limit or int(starts[-1] + lengths[-1]) > limit):
+        raise ValueError("expected canonical addresses")
+    if (starts[1:] <= starts[:-1] + lengths[:-1]).any():
+        raise ValueError("expected them sorted, with gaps between them")
+    starts *= PAGE
+    return starts, lengths * PAGE
 
 
 def _read_chunk(data: bytes, shift: int) -> Chunk:
     if len(data) < _CHUNK.size or not data.startswith(b"CHNK"):
         raise ValueError(f"expected b'CHNK', found {data[:4]!r}")
     _, runs, blocks, longs, events, *sizes = _CHUNK.unpack_from(data)
-    if runs > _MOST_RUNS or _CHUNK.size + sum(sizes) != len(data):
-        raise ValueError(f"expected at most {_MOST_RUNS} runs in columns of {len(data) - _CHUNK.size} bytes together")
+    if max(blocks, longs) > runs or events > MOST_EVENTS:
+        raise ValueError(f"{blocks} new blocks, {longs} long counts and {events} events in {runs} runs are too many")
+    if runs > MOST_RUNS or _CHUNK.size + sum(sizes) != len(data):
+        raise ValueError(f"expected at most {MOST_RUNS} runs in columns of {len(data) - _CHUNK.size} bytes together")
     counts = {"rank": runs, "block": blocks, "kind": runs, "count": runs, "long": longs, "event": events}
     columns: list[NDArray[Any]] = []
     at = _CHUNK.size

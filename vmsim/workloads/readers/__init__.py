@@ -1,4 +1,4 @@
-"""Readers of traces: one file per format, each with `read(path, granule=, fetch=)` and `sniff(head)`."""
+"""Readers of traces: one file per format, each with `read(path, granule=, fetch=, notes=)` and `sniff(head)`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from vmsim.errors import InputError, nearest
-from vmsim.workloads.readers.files import opened, plain_name
+from vmsim.files import printable
+from vmsim.workloads.events import problem
+from vmsim.workloads.readers.files import head_of, plain_name
+from vmsim.workloads.readers.notes import Notes
 from vmsim.workloads.stream import PAGE, Chunk
 
-__all__ = ["FORMATS", "detect", "read"]
+__all__ = ["FORMATS", "Notes", "detect", "read"]
 
 # Name → module here, ends of file names. ChampSim's records cannot be told from one another or from noise by their
 # bytes; u64 has no mark at all: those go by the name.
@@ -29,7 +32,9 @@ FORMATS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 class _Reader(Protocol):
-    def read(self, path: Path, *, granule: int = PAGE, fetch: bool = False) -> Iterator[Chunk]: ...
+    def read(
+        self, path: Path, *, granule: int = PAGE, fetch: bool = False, notes: Notes | None = None
+    ) -> Iterator[Chunk]: ...
 
     def sniff(self, head: bytes) -> bool: ...
 
@@ -46,8 +51,7 @@ def detect(path: Path) -> str:
     InputError
         The file cannot be read, or neither says anything.
     """
-    with opened(path) as file:
-        head = file.read(1 << 16)
+    head = head_of(path)
     for name in FORMATS:
         if _reader(name).sniff(head):
             return name
@@ -55,12 +59,14 @@ def detect(path: Path) -> str:
         if plain_name(path).endswith(suffixes):
             return name
     raise InputError(
-        f"{path}: the format of this trace shows neither in its first bytes nor in its name: name it with --format (in "
-        f"a scenario: format = …), one of {', '.join(FORMATS)}."
+        f"{printable(path)}: the format of this trace shows neither in its first bytes nor in its name: name it with "
+        f"--format (in a scenario: format = …), one of {', '.join(FORMATS)}."
     )
 
 
-def read(path: Path, form: str = "auto", *, granule: int = PAGE, fetch: bool = False) -> Iterator[Chunk]:
+def read(
+    path: Path, form: str = "auto", *, granule: int = PAGE, fetch: bool = False, notes: Notes | None = None
+) -> Iterator[Chunk]:
     """Read a trace of any format, chunk by chunk.
 
     Parameters
@@ -72,6 +78,8 @@ def read(path: Path, form: str = "auto", *, granule: int = PAGE, fetch: bool = F
         Bytes of a block, 4096 or 64. A `.vmtrace` recorded by pages cannot be read by lines.
     fetch : bool
         Keep instruction fetches.
+    notes : Notes, optional
+        Is told what is left out, as the chunks are read.
 
     Raises
     ------
@@ -81,5 +89,14 @@ def read(path: Path, form: str = "auto", *, granule: int = PAGE, fetch: bool = F
     if form == "auto":
         form = detect(path)
     if form not in FORMATS:
-        raise InputError(f"{path}: format = {form!r}: no such format. {nearest(form, FORMATS)}")
-    return _reader(form).read(path, granule=granule, fetch=fetch)
+        raise InputError(f"{printable(path)}: format = {form!r}: no such format. {nearest(form, FORMATS)}")
+    return _checked(_reader(form).read(path, granule=granule, fetch=fetch, notes=notes), path)
+
+
+def _checked(chunks: Iterator[Chunk], path: Path) -> Iterator[Chunk]:
+    """Pass chunks on whose events can happen."""
+    for chunk in chunks:
+        for event in chunk.events:
+            if wrong := problem(event):
+                raise InputError(f"{printable(path)}: {wrong}.")
+        yield chunk

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.errors import InputError, nearest
-from vmsim.workloads.readers.files import shown
 from vmsim.workloads.runs import RunBuilder
 from vmsim.workloads.stream import Chunk, Kind
 
-__all__ = ["BATCH", "KIND_WORDS", "Batch", "kind_of", "lines", "signed", "split"]
+__all__ = ["BATCH", "KIND_WORDS", "LARGEST", "Accesses", "Batch", "kind_of", "lines", "signed", "split"]
 
 BATCH = 1 << 16  # records gathered before they are handed on
+LARGEST = 1 << 16  # bytes of one access
 _BLOCK = 1 << 20
+_AT_ONCE = 1 << 20  # blocks that accesses are split into at a time, whatever their sizes
 
 KIND_WORDS: dict[str, int] = {
     word: kind
     for kind, words in (
-        (Kind.READ, ("r", "read", "l", "load", "0")),
-        (Kind.WRITE, ("w", "write", "s", "store", "1")),
+        (Kind.READ, ("r", "read", "l", "ld", "load", "rd", "0", "false")),
+        (Kind.WRITE, ("w", "write", "s", "st", "store", "wr", "1", "true")),
         (Kind.FETCH, ("f", "fetch", "ifetch", "i", "2")),
     )
     for word in words
@@ -40,12 +41,12 @@ def kind_of(word: str, where: str) -> int:
 
 
 def lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
-    """Give (number from 1, line without its end) of a text file.
+    """Give (number from 1, line without its end) of a text file; the last line need not have an end.
 
     Raises
     ------
     InputError
-        The last line has no end, so that its number may be cut off in the middle, or a line is absurdly long.
+        A line is absurdly long.
     """
     number = 0
     tail = b""
@@ -54,20 +55,19 @@ def lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
         tail = whole.pop()
         for line in whole:
             number += 1
-            yield number, line
+            yield number, line.removesuffix(b"\r")
         if len(tail) > _BLOCK:
             raise InputError(f"{name}: line {number + 1} is longer than {_BLOCK} bytes: this is no text.")
     if tail:
-        raise InputError(
-            f"{name}: line {number + 1} has no end ({shown(tail)}): the file was cut short. If it is whole, end it "
-            "with a newline."
-        )
+        yield number + 1, tail.removesuffix(b"\r")
 
 
 def signed(
     address: NDArray[np.uint64], size: NDArray[np.int64] | None, where: Callable[[int], str]
 ) -> NDArray[np.int64]:
-    """Return 64-bit addresses as int64, if they and the ends of their accesses are canonical (48 bits).
+    """Return 64-bit addresses as int64, if they and the ends of their accesses are canonical.
+
+    They are canonical if bits 63 to 56 are equal: what 5-level paging translates (SDM vol. 1, 3.3.7.1).
 
     Raises
     ------
@@ -75,30 +75,56 @@ def signed(
         One is not; where(i) names record i.
     """
     first = address.view(np.int64)
-    top = first >> 47
+    top = first >> 56
     bad = (top != 0) & (top != -1)
     if size is not None:
-        bad |= ((first + (size - 1)) >> 47) != top
+        bad |= ((first + (size - 1)) >> 56) != top
     if bad.any():
         at = int(np.flatnonzero(bad)[0])
         raise InputError(
-            f"{where(at)}: address {int(address[at]):#x}: expected a canonical one, whose bits 63 to 47 are equal."
+            f"{where(at)}: address {int(address[at]):#x}: expected a canonical one, whose bits 63 to 56 are equal."
         )
     return first
 
 
-def split(
-    address: NDArray[np.int64], size: NDArray[np.int64], kind: NDArray[np.uint8], granule: int
-) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Make an access over the end of a block one access to each of the blocks."""
+class Accesses(NamedTuple):
+    """Columns of accesses: int64, int32, uint8."""
+
+    address: NDArray[np.int64]
+    count: NDArray[np.int32]  # type: ignore[assignment]  # in the place of tuple.count
+    kind: NDArray[np.uint8]
+
+
+def split(those: Accesses, size: NDArray[np.int64], granule: int) -> Iterator[Accesses]:
+    """Make an access over the end of a block one access to each of the blocks, a bounded number at a time.
+
+    Parameters
+    ----------
+    those : Accesses
+    size : int64[n]
+        Bytes of each access, 1 to `LARGEST`.
+    granule : int
+        Bytes of a block.
+    """
     mask = np.int64(-granule)
-    first = address & mask
-    blocks = (((address + (size - 1)) & mask) - first) // granule + 1
+    first = those.address & mask
+    blocks = (((those.address + (size - 1)) & mask) - first) // granule + 1
     if not (blocks > 1).any():
-        return first, kind
-    start = np.cumsum(blocks) - blocks
-    step = np.arange(int(blocks.sum()), dtype=np.int64) - np.repeat(start, blocks)
-    return np.repeat(first, blocks) + step * granule, np.repeat(kind, blocks)
+        yield Accesses(first, those.count, those.kind)
+        return
+    ends = np.cumsum(blocks)
+    start = 0
+    while start < len(blocks):
+        done = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, done + _AT_ONCE, side="right")))
+        part = blocks[start:stop]
+        step = np.arange(int(part.sum()), dtype=np.int64) - np.repeat(np.cumsum(part) - part, part)
+        yield Accesses(
+            np.repeat(first[start:stop], part) + step * granule,
+            np.repeat(those.count[start:stop], part),
+            np.repeat(those.kind[start:stop], part),
+        )
+        start = stop
 
 
 class Batch:
@@ -116,23 +142,21 @@ class Batch:
         self.builder = RunBuilder(granule)
         self._name = name
         self._granule = granule
-        self._records: list[tuple[int, int, int, int, int]] = []
+        self._records: list[tuple[int, int, int, int]] = []
 
-    def add(self, line: int, address: int, kind: int, *, size: int = 1, count: int = 1) -> Sequence[Chunk]:
-        """Take a record: its line, 64-bit address, kind, bytes of each access, accesses."""
-        self._records.append((line, address, kind, size, count))
-        return self.flush() if len(self._records) == BATCH else ()
+    def add(self, line: int, address: int, kind: int, *, size: int = 1) -> Sequence[Chunk]:
+        """Take a record: its line, 64-bit address, kind, bytes of the access."""
+        self._records.append((line, address, kind, size))
+        return list(self.flush()) if len(self._records) == BATCH else ()
 
-    def flush(self) -> list[Chunk]:
+    def flush(self) -> Iterator[Chunk]:
         """Hand on what was gathered; to be called before an event and at the end."""
         if not self._records:
-            return []
-        number, address, kind, size, count = zip(*self._records, strict=True)
+            return
+        number, address, kind, size = zip(*self._records, strict=True)
         self._records.clear()
         sizes = np.array(size, np.int64)
-        kinds = np.array(kind, np.uint8)
         first = signed(np.array(address, np.uint64), sizes, lambda at: f"{self._name}: line {number[at]}")
-        if max(size) > 1:
-            first, kinds = split(first, sizes, kinds, self._granule)
-            return self.builder.add(first, np.ones(len(first), np.int32), kinds)
-        return self.builder.add(first, np.array(count, np.int32), kinds)
+        those = Accesses(first, np.ones(len(first), np.int32), np.array(kind, np.uint8))
+        for part in split(those, sizes, self._granule):
+            yield from self.builder.add(*part)

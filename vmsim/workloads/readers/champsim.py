@@ -15,25 +15,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.errors import InputError
+from vmsim.files import printable
 from vmsim.workloads.readers.accesses import signed
 from vmsim.workloads.readers.files import opened
+from vmsim.workloads.readers.notes import Notes
 from vmsim.workloads.readers.records import records
 from vmsim.workloads.runs import RunBuilder
 from vmsim.workloads.stream import PAGE, Chunk, Kind
 
-__all__ = ["RECORD", "read", "read_records", "sniff"]
+__all__ = ["CLOUDSUITE", "RECORD", "read", "read_records", "sniff"]
 
-RECORD = np.dtype(
-    [
+
+def _record(writes: int, pad: int) -> np.dtype[Any]:
+    """Return the layout of a record with so many writes, and bytes of padding where C++ puts them."""
+    fields: list[Any] = [
         ("ip", "<u8"),
         ("is_branch", "u1"),
         ("taken", "u1"),
-        ("dst_regs", "u1", (2,)),
+        ("dst_regs", "u1", (writes,)),
         ("src_regs", "u1", (4,)),
-        ("dst_mem", "<u8", (2,)),
+        ("_pad", f"V{pad}"),
+        ("dst_mem", "<u8", (writes,)),
         ("src_mem", "<u8", (4,)),
     ]
-)
+    return np.dtype([*fields, ("asid", "u1", (2,)), ("_end", "V6")] if pad else fields)
+
+
+RECORD = _record(2, 0)
+CLOUDSUITE = _record(4, 6)
+_NAMES = {64: "champsim", 96: "champsim-cloudsuite"}
+_NEAR = 1 << 12  # bytes: an instruction is mostly this near to the one before it
 
 
 def sniff(head: bytes) -> bool:
@@ -41,13 +52,15 @@ def sniff(head: bytes) -> bool:
     return False
 
 
-def read(path: Path, *, granule: int = PAGE, fetch: bool = False) -> Iterator[Chunk]:
+def read(path: Path, *, granule: int = PAGE, fetch: bool = False, notes: Notes | None = None) -> Iterator[Chunk]:
     """Read 64-byte records; see `read_records`."""
-    return read_records(path, RECORD, "champsim-cloudsuite", granule=granule, fetch=fetch)
+    return read_records(path, RECORD, granule=granule, fetch=fetch, notes=notes)
 
 
-def read_records(path: Path, dtype: np.dtype[Any], other: str, *, granule: int, fetch: bool) -> Iterator[Chunk]:
-    """Read records of either layout; `other` is the name of the one that may have been meant.
+def read_records(
+    path: Path, dtype: np.dtype[Any], *, granule: int, fetch: bool, notes: Notes | None
+) -> Iterator[Chunk]:
+    """Read records of either layout.
 
     Raises
     ------
@@ -59,26 +72,58 @@ def read_records(path: Path, dtype: np.dtype[Any], other: str, *, granule: int, 
     UserWarning
         The records look as if they had the other layout.
     """
+    name = printable(path)
+    notes = notes or Notes()
     builder = RunBuilder(granule)
+    other = CLOUDSUITE if dtype == RECORD else RECORD
+    hint = (
+        f"The records do not say which layout they have: if it is the other one, choose --format "
+        f"{_NAMES[other.itemsize]} (in a scenario: format = …)"
+    )
     suspected = False
-    hint = f"The records do not say which layout they have: if it is the other one, choose --format {other}"
     with opened(path) as file:
-        for first, block in records(file, str(path), dtype):
-            doubtful = np.flatnonzero((block["is_branch"] > 1) | (block["taken"] > 1) | (block["ip"] == 0))
-            if len(doubtful) and not suspected:
-                suspected = True
-                record = block[doubtful[0]]
-                warnings.warn(
-                    f"{path}: record {first + doubtful[0]}: ip = {record['ip']:#x}, is_branch = {record['is_branch']}, "
-                    f"branch_taken = {record['taken']}: expected an address, and 0 or 1. {hint}.",
-                    UserWarning,
-                    stacklevel=2,
-                )
-            try:
-                yield from _add(builder, block, f"{path}: record", first, fetch)
-            except InputError as error:
-                raise InputError(f"{error} {hint}.") from error
+        try:
+            for first, block in records(file, name, dtype):
+                if not suspected and (doubt := _doubt(block, first, other)):
+                    suspected = True
+                    warnings.warn(f"{name}: {doubt}. {hint}.", UserWarning, stacklevel=2)
+                yield from _add(builder, block, f"{name}: record", first, fetch)
+                notes.drop("fetches", 0 if fetch else int(np.count_nonzero(block["ip"])))
+                notes.drop("registers and branch outcomes", len(block))
+        except InputError as error:
+            raise InputError(f"{error} {hint}.") from error
     yield from builder.rest()
+
+
+def _doubt(block: NDArray[Any], first: int, other: np.dtype[Any]) -> str:
+    """Say why records look as if they had another layout; nothing if they do not."""
+    doubtful = np.flatnonzero((block["is_branch"] > 1) | (block["taken"] > 1) | (block["ip"] == 0))
+    if len(doubtful):
+        record = block[doubtful[0]]
+        return (
+            f"record {first + doubtful[0]}: ip = {record['ip']:#x}, is_branch = {record['is_branch']}, branch_taken = "
+            f"{record['taken']}: expected an address, and 0 or 1"
+        )
+    if first:
+        return ""
+    data = np.ascontiguousarray(block).view(np.uint8).reshape(-1)
+    those = data[: len(data) // other.itemsize * other.itemsize].view(other)
+    sane = bool(len(those)) and not ((those["is_branch"] > 1) | (those["taken"] > 1) | (those["ip"] == 0)).any()
+    here, there = _nearness(block["ip"]), _nearness(those["ip"])
+    if sane and there > here:
+        return (
+            f"{here:.0%} of the instructions are within {_NEAR} bytes of the one before, and {there:.0%} would be if "
+            f"the records had {other.itemsize} bytes"
+        )
+    return ""
+
+
+def _nearness(ip: NDArray[np.uint64]) -> float:
+    """Return the share of instructions that are near to the one before."""
+    if len(ip) < 2:
+        return 0.0
+    apart = np.diff(np.ascontiguousarray(ip).view(np.int64))
+    return float(np.mean((apart > -_NEAR) & (apart < _NEAR)))
 
 
 def _add(builder: RunBuilder, block: NDArray[Any], where: str, first: int, fetch: bool) -> list[Chunk]:

@@ -5,27 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from vmsim.workloads.readers.champsim import read_records
+from vmsim.workloads.readers.champsim import CLOUDSUITE, read_records
+from vmsim.workloads.readers.notes import Notes
 from vmsim.workloads.stream import PAGE, Chunk
 
-__all__ = ["RECORD", "read", "sniff"]
-
-RECORD = np.dtype(
-    [
-        ("ip", "<u8"),
-        ("is_branch", "u1"),
-        ("taken", "u1"),
-        ("dst_regs", "u1", (4,)),
-        ("src_regs", "u1", (4,)),
-        ("_pad", "V6"),
-        ("dst_mem", "<u8", (4,)),
-        ("src_mem", "<u8", (4,)),
-        ("asid", "u1", (2,)),
-        ("_end", "V6"),
-    ]
-)
+__all__ = ["read", "sniff"]
 
 
 def sniff(head: bytes) -> bool:
@@ -33,6 +17,6 @@ def sniff(head: bytes) -> bool:
     return False
 
 
-def read(path: Path, *, granule: int = PAGE, fetch: bool = False) -> Iterator[Chunk]:
+def read(path: Path, *, granule: int = PAGE, fetch: bool = False, notes: Notes | None = None) -> Iterator[Chunk]:
     """Read 96-byte records; see `champsim.read_records`."""
-    return read_records(path, RECORD, "champsim", granule=granule, fetch=fetch)
+    return read_records(path, CLOUDSUITE, granule=granule, fetch=fetch, notes=notes)

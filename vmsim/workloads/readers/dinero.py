@@ -10,22 +10,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vmsim.errors import InputError
+from vmsim.files import printable
 from vmsim.workloads.readers.accesses import Batch, lines
-from vmsim.workloads.readers.files import opened, shown
+from vmsim.workloads.readers.files import first_lines, opened, shown
+from vmsim.workloads.readers.notes import Notes
 from vmsim.workloads.stream import PAGE, Chunk, Kind
 
 __all__ = ["read", "sniff"]
 
-_RECORD = re.compile(rb"[ \t]*([0-4])[ \t]+(?:0[xX])?([0-9a-fA-F]{1,16})(?:[ \t\r].*)?", re.DOTALL)
+_RECORD = re.compile(rb"[ \t]*([0-4])[ \t]+(?:0[xX])?([0-9a-fA-F]{1,16})(?:[ \t].*)?", re.DOTALL)
+_LEFT_OUT = {3: "escapes", 4: "flushes"}
 
 
 def sniff(head: bytes) -> bool:
     """Return whether a file that begins with `head` looks like din text."""
-    found = [line for line in head.split(b"\n")[:-1] if line.strip()]
+    found = first_lines(head)
     return bool(found) and all(_RECORD.fullmatch(line) for line in found)
 
 
-def read(path: Path, *, granule: int = PAGE, fetch: bool = False) -> Iterator[Chunk]:
+def read(path: Path, *, granule: int = PAGE, fetch: bool = False, notes: Notes | None = None) -> Iterator[Chunk]:
     """Read din text.
 
     Raises
@@ -33,18 +36,22 @@ def read(path: Path, *, granule: int = PAGE, fetch: bool = False) -> Iterator[Ch
     InputError
         A line is no record, or its address is not canonical; the message has its number.
     """
-    batch = Batch(str(path), granule)
-    with opened(path) as file:
-        for number, line in lines(file, str(path)):
+    name = printable(path)
+    notes = notes or Notes()
+    batch = Batch(name, granule)
+    with opened(path, text=True) as file:
+        for number, line in lines(file, name):
             record = _RECORD.fullmatch(line)
             if record is None:
                 if not line.strip():
                     continue
                 raise InputError(
-                    f"{path}: line {number}: {shown(line)}: expected a label from 0 to 4 and a hexadecimal address."
+                    f"{name}: line {number}: {shown(line)}: expected a label from 0 to 4 and a hexadecimal address."
                 )
             kind = int(record[1])
             if kind < Kind.FETCH or (kind == Kind.FETCH and fetch):
                 yield from batch.add(number, int(record[2], 16), kind)
+            else:
+                notes.drop(_LEFT_OUT.get(kind, "fetches"))
     yield from batch.flush()
     yield from batch.builder.rest()

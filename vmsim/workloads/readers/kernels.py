@@ -64,10 +64,11 @@ def lackey(
 ) -> int:
     """Read access lines until the text ends (DONE), the room ends (FULL), or a line is none (OTHER) or bad (BROKEN).
 
-    state[0] is the position of the first line not yet read, state[1] the accesses found, state[2] the lines read. An
-    access over the end of a block is one access to each of the blocks. The text must end with a newline.
+    state[0] is the position of the first line not yet read, state[1] the accesses found, state[2] the lines read,
+    state[3] the fetches left out and state[4] the lines that became accesses. An access over the end of a block is one
+    access to each of the blocks. The text must end with a newline; a carriage return before it is left out.
     """
-    at, found, lines = state[0], state[1], state[2]
+    at, found, lines, fetches, sizes = state[0], state[1], state[2], state[3], state[4]
     end = len(text)
     room = len(address)
     code = DONE
@@ -104,20 +105,24 @@ def lackey(
             while 48 <= text[at] <= 57 and size <= _LARGEST:
                 size = size * 10 + np.int64(text[at]) - 48
                 at += 1
-        top = value >> 47
-        if text[at] != 10 or size < 1 or size > _LARGEST or (top != 0 and top != -1) or (value + size - 1) >> 47 != top:
+        if text[at] == 13:
+            at += 1
+        top = value >> 56
+        if text[at] != 10 or size < 1 or size > _LARGEST or (top != 0 and top != -1) or (value + size - 1) >> 56 != top:
             at = start
             code = BROKEN
             break
         at += 1
         lines += 1
         if what == 2 and not fetch:
+            fetches += 1
             continue
         if found + 1 + size // -mask + 1 > room:
             at = start
             lines -= 1
             code = FULL
             break
+        sizes += 1
         last = (value + size - 1) & mask
         here = value
         while True:
@@ -128,7 +133,7 @@ def lackey(
             if here & mask == last:
                 break
             here = (here & mask) - mask  # -mask is the size of a block
-    state[0], state[1], state[2] = at, found, lines
+    state[0], state[1], state[2], state[3], state[4] = at, found, lines, fetches, sizes
     return code
 
 

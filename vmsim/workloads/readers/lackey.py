@@ -15,9 +15,11 @@ from typing import BinaryIO
 import numpy as np
 
 from vmsim.errors import InputError
-from vmsim.workloads.readers.files import opened, shown
+from vmsim.files import printable
+from vmsim.workloads.readers.files import first_lines, opened, shown
+from vmsim.workloads.readers.notes import Notes
 from vmsim.workloads.runs import RunBuilder
-from vmsim.workloads.stream import PAGE, USER_END, Chunk, Op
+from vmsim.workloads.stream import PAGE, WIDEST_END, Chunk, Op
 
 __all__ = ["parse", "read", "sniff"]
 
@@ -33,23 +35,30 @@ _PASSED = (b"==", b"--", b"**", b"SB ", b" -->")  # what valgrind and lackey say
 
 def sniff(head: bytes) -> bool:
     """Return whether a file that begins with `head` looks like lackey's text."""
-    lines = [line for line in head.split(b"\n")[:-1] if line.strip() and not line.startswith(_PASSED)]
+    lines = [line for line in first_lines(head) if not line.startswith(_PASSED)]
     ours = sum(bool(_ACCESS.fullmatch(line)) or line.startswith(b"SYSCALL[") for line in lines)
     return b"== Lackey," in head or (bool(lines) and 10 * ours >= 9 * len(lines))
 
 
-def read(path: Path, *, granule: int = PAGE, fetch: bool = False) -> Iterator[Chunk]:
+def read(path: Path, *, granule: int = PAGE, fetch: bool = False, notes: Notes | None = None) -> Iterator[Chunk]:
     """Read a file of lackey's text; see `parse`."""
-    with opened(path) as file:
-        yield from parse(file, str(path), granule=granule, fetch=fetch)
+    with opened(path, text=True) as file:
+        yield from parse(file, printable(path), granule=granule, fetch=fetch, notes=notes)
 
 
 def parse(
-    file: BinaryIO, name: str, *, granule: int = PAGE, fetch: bool = False, complete: bool = True
+    file: BinaryIO,
+    name: str,
+    *,
+    granule: int = PAGE,
+    fetch: bool = False,
+    complete: bool = True,
+    notes: Notes | None = None,
 ) -> Iterator[Chunk]:
     """Read lackey's text from a file or pipe.
 
-    With `complete = False` a last line without an end is left out: that of a program that was stopped.
+    The last line of a file need not have an end. With `complete = False` such a line is left out: it is that of a
+    program that was stopped.
 
     Raises
     ------
@@ -63,9 +72,15 @@ def parse(
     address = np.empty(_BLOCK, np.int64)
     count = np.empty(_BLOCK, np.int32)
     kind = np.empty(_BLOCK, np.uint8)
-    state = np.zeros(3, np.int64)  # position in the text, accesses found, lines read
+    state = np.zeros(5, np.int64)  # position in the text, accesses found, lines read, fetches left out, with a size
     tail = b""
-    while block := file.read(_BLOCK):
+    ended = False
+    while not ended:
+        block = file.read(_BLOCK)
+        if not block:
+            if not (tail and complete):
+                break
+            block, ended = b"\n", True
         whole = block.rfind(b"\n") + 1
         if not whole:
             tail += block
@@ -84,7 +99,7 @@ def parse(
             yield from builder.add(address[:found], count[:found], kind[:found])
             if code in (kernels.OTHER, kernels.BROKEN):
                 end = text.index(b"\n", at)
-                line = text[at:end]
+                line = text[at:end].removesuffix(b"\r")
                 where = f"{name}: line {state[2] + 1}"
                 if code == kernels.BROKEN:
                     raise InputError(
@@ -95,8 +110,9 @@ def parse(
                 # two processes that share a log can glue an access to the end of a system call's line
                 state[0] = at + used if used < len(line) else end + 1
                 state[2] += used == len(line)
-    if tail and complete:
-        raise InputError(f"{name}: line {state[2] + 1} has no end ({shown(tail)}): the file was cut short.")
+    if notes:
+        notes.drop("fetches", int(state[3]))
+        notes.drop("sizes", int(state[4]))
     calls.finish()
     yield from builder.rest()
 
@@ -174,9 +190,10 @@ class _Calls:
 
     def _region(self, op: Op, pid: int, address: int, length: int, where: str, argument: int = 0) -> None:
         whole = _whole(length)
-        if address + whole > USER_END:
+        if address % PAGE or address + whole > WIDEST_END:
             raise InputError(
-                f"{where}: {op.name} of {length} bytes at {address:#x}: expected a region of user space, below 2**47."
+                f"{where}: {op.name} of {length} bytes at {address:#x}: expected whole pages of user space, below "
+                "2**56."
             )
         self._builder.event(op, pid, address, whole, argument)
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from vmsim.errors import InputError
+from vmsim.files import printable
+from vmsim.workloads.readers.notes import Notes
 from vmsim.workloads.runs import RunBuilder, check_granule
 from vmsim.workloads.stream import PAGE, Chunk, Kind
 from vmsim.workloads.vmtrace import MAGIC, Vmtrace
@@ -18,12 +22,16 @@ def sniff(head: bytes) -> bool:
     return head.startswith(MAGIC)
 
 
-def read(path: Path, *, granule: int = PAGE, fetch: bool = False) -> Iterator[Chunk]:
+def read(path: Path, *, granule: int = PAGE, fetch: bool = False, notes: Notes | None = None) -> Iterator[Chunk]:
     """Read a .vmtrace, joining its runs anew."""
     check_granule(granule)
+    notes = notes or Notes()
     trace = Vmtrace.open(path)
     if granule < trace.granule:
-        raise InputError(f"{path}: recorded in blocks of {trace.granule} bytes: cannot be read in blocks of {granule}.")
+        raise InputError(
+            f"{printable(path)}: recorded in blocks of {trace.granule} bytes: cannot be read in blocks of {granule}. "
+            f"Record it again with --granule {granule}, or convert the file that it was made from so."
+        )
     builder = RunBuilder(granule)
     for chunk in trace.chunks():
         events = list(chunk.events)
@@ -33,6 +41,7 @@ def read(path: Path, *, granule: int = PAGE, fetch: bool = False) -> Iterator[Ch
             address, count, kind = chunk.address[kept], chunk.count[kept], chunk.kind[kept]
             if not fetch and trace.totals.get("fetches"):
                 data = kind != Kind.FETCH
+                notes.drop("fetches", int(count[~data].sum(dtype=np.int64)))
                 address, count, kind = address[data], count[data], kind[data]
             yield from builder.add(address, count, kind)
             first = stop

@@ -1,4 +1,4 @@
-"""Parquet tables: a column of addresses, and perhaps one of kinds and one of counts, named as in `csv`."""
+"""Parquet tables: a column of addresses, and perhaps ones of kinds, sizes and counts, named as in `tables`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 
 from vmsim.errors import InputError
-from vmsim.workloads.readers.accesses import kind_of, signed
-from vmsim.workloads.readers.csv import columns_of
+from vmsim.files import printable
+from vmsim.workloads.readers.accesses import kind_of
+from vmsim.workloads.readers.files import seekable
+from vmsim.workloads.readers.notes import Notes
+from vmsim.workloads.readers.tables import columns_of, runs_of
 from vmsim.workloads.runs import RunBuilder
 from vmsim.workloads.stream import PAGE, Chunk, Kind
 
 __all__ = ["read", "sniff"]
 
-_MOST = (1 << 31) - 1
+_LARGEST_PART = 1 << 28  # bytes of a column in a row group, unpacked
+_THINNEST = 1000  # times that a column of that size may shrink: real addresses do not
 
 
 def sniff(head: bytes) -> bool:
@@ -24,67 +28,114 @@ def sniff(head: bytes) -> bool:
     return head.startswith(b"PAR1")
 
 
-def read(path: Path, *, granule: int = PAGE, fetch: bool = False) -> Iterator[Chunk]:
+def read(path: Path, *, granule: int = PAGE, fetch: bool = False, notes: Notes | None = None) -> Iterator[Chunk]:
     """Read a table, batch by batch.
 
     Raises
     ------
     InputError
-        The file is damaged, a column is missing, or a cell is empty or no address, kind or count; the message has its
-        row, from 0.
+        The file is damaged, a column is missing or there twice, or a cell is empty or no address, kind, size or
+        count; the message has its row, from 0.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    name = printable(path)
+    notes = notes or Notes()
     builder = RunBuilder(granule)
     first = 0
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            names = list(file.schema_arrow.names)
-            columns = columns_of(names, str(path))
-            wanted = {key: names[at] for key, at in columns.items()}
-            for batch in file.iter_batches(batch_size=1 << 16, columns=list(wanted.values())):
-                cells = {key: batch.column(name) for key, name in wanted.items()}
-                yield from _add(builder, cells, f"{path}: row", first, fetch)
-                first += batch.num_rows
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable Parquet file, after row {first}: {error}.") from error
+    with seekable(path) as file:
+        try:
+            with pq.ParquetFile(file) as table:
+                wanted = _wanted(table, name, notes)
+            file.seek(0)
+            words = [wanted["kind"]] if "kind" in wanted else None
+            with pq.ParquetFile(file, page_checksum_verification=True, read_dictionary=words) as table:
+                for batch in table.iter_batches(batch_size=1 << 16, columns=list(wanted.values())):
+                    cells = {what: batch.column(column) for what, column in wanted.items()}
+                    where = _Where(name, first)
+                    yield from runs_of(
+                        builder, _columns(cells, where), where, granule=granule, fetch=fetch, notes=notes
+                    )
+                    first += batch.num_rows
+        except InputError:
+            raise
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{name}: not a readable Parquet file, after row {first}: {_line(error)}.") from error
     yield from builder.rest()
 
 
-def _add(builder: RunBuilder, cells: dict[str, Any], where: str, first: int, fetch: bool) -> list[Chunk]:
-    for key, column in cells.items():
+class _Where:
+    """Names rows of a batch that begins at row `first`."""
+
+    def __init__(self, name: str, first: int) -> None:
+        self.name = name
+        self.first = first
+
+    def __call__(self, row: int) -> str:
+        return f"{self.name}: row {self.first + row}"
+
+
+def _wanted(table: Any, name: str, notes: Notes) -> dict[str, str]:
+    """Return the names of the columns to read, by what they are."""
+    names = list(table.schema_arrow.names)
+    described = table.schema_arrow.pandas_metadata or {}
+    index = [each for each in described.get("index_columns", []) if isinstance(each, str)]
+    wanted = {what: names[at] for what, at in columns_of(names, name, notes, ignored=index).items()}
+    again = next((each for each in wanted.values() if names.count(each) > 1), None)
+    if again is not None:
+        raise InputError(f"{name}: column {again!r} is there {names.count(again)} times: expected one.")
+    for group in range(table.metadata.num_row_groups):
+        for at in range(table.metadata.num_columns):
+            part = table.metadata.row_group(group).column(at)
+            large, packed = part.total_uncompressed_size, max(1, part.total_compressed_size)
+            if part.path_in_schema in wanted.values() and large > _LARGEST_PART and large // packed > _THINNEST:
+                raise InputError(
+                    f"{name}: column {part.path_in_schema!r} has {large:,} bytes in {packed:,} of the file in one row "
+                    "group: this is no trace. Write it in smaller row groups if it is."
+                )
+    return wanted
+
+
+def _columns(cells: dict[str, Any], where: _Where) -> dict[str, Any]:
+    for what, column in cells.items():
         if column.null_count:
-            raise InputError(f"{where} {first} to {first + len(column) - 1}: {key} is empty in {column.null_count}.")
-    address = signed(
-        _integers(cells["address"], "address", where).astype(np.uint64), None, lambda at: f"{where} {first + at}"
-    )
-    runs = len(address)
-    kind = _kinds(cells["kind"], where, first) if "kind" in cells else np.zeros(runs, np.uint8)
-    count = _integers(cells["count"], "count", where) if "count" in cells else np.ones(runs, np.int64)
-    wrong = np.flatnonzero((count < 1) | (count > _MOST))
-    if len(wrong):
-        raise InputError(f"{where} {first + wrong[0]}: count = {count[wrong[0]]}: expected 1 to {_MOST}.")
-    kept = slice(None) if fetch else kind != Kind.FETCH
-    return builder.add(address[kept], count[kept].astype(np.int32), kind[kept])
+            last = where.first + len(column) - 1
+            raise InputError(f"{where(0)} to {last}: {what} is empty in {column.null_count}.")
+    found = {what: _integers(column, what, where) for what, column in cells.items() if what != "kind"}
+    found["address"] = found["address"].astype(np.uint64)
+    if "kind" in cells:
+        found["kind"] = _kinds(cells["kind"], where)
+    return found
 
 
-def _integers(column: Any, what: str, where: str) -> Any:
+def _integers(column: Any, what: str, where: _Where) -> Any:
     import pyarrow as pa
 
     if not pa.types.is_integer(column.type):
-        raise InputError(f"{where}s: {what} is of type {column.type}: expected whole numbers.")
+        raise InputError(f"{where.name}: rows: {what} is of type {column.type}: expected whole numbers.")
     return column.to_numpy(zero_copy_only=False)
 
 
-def _kinds(column: Any, where: str, first: int) -> Any:
+def _kinds(column: Any, where: _Where) -> Any:
     import pyarrow as pa
 
     if pa.types.is_integer(column.type):
         kind = column.to_numpy(zero_copy_only=False)
         wrong = np.flatnonzero((kind < 0) | (kind > Kind.FETCH))
         if len(wrong):
-            raise InputError(f"{where} {first + wrong[0]}: kind = {kind[wrong[0]]}: expected 0, 1 or 2.")
+            raise InputError(f"{where(int(wrong[0]))}: kind = {kind[wrong[0]]}: expected 0, 1 or 2.")
         return kind.astype(np.uint8)
-    words = column.to_pylist()
-    return np.array([kind_of(str(word), f"{where} {first + at}") for at, word in enumerate(words)], np.uint8)
+    words = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    if words.dictionary.null_count:
+        raise InputError(f"{where(0)} and on: a kind is empty.")
+    place = words.indices.to_numpy(zero_copy_only=False)
+    kinds = np.zeros(len(words.dictionary), np.uint8)
+    for number in np.unique(place).tolist():
+        word = str(words.dictionary[number])
+        kinds[number] = kind_of(word, where(int(np.argmax(place == number))))
+    return kinds[place]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300].rstrip(".")

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from vmsim.files import printable
 from vmsim.workloads.readers.accesses import signed
 from vmsim.workloads.readers.files import opened
+from vmsim.workloads.readers.notes import Notes
 from vmsim.workloads.readers.records import records
 from vmsim.workloads.runs import RunBuilder
 from vmsim.workloads.stream import PAGE, Chunk
@@ -21,7 +23,7 @@ def sniff(head: bytes) -> bool:
     return False
 
 
-def read(path: Path, *, granule: int = PAGE, fetch: bool = False) -> Iterator[Chunk]:
+def read(path: Path, *, granule: int = PAGE, fetch: bool = False, notes: Notes | None = None) -> Iterator[Chunk]:
     """Read raw addresses.
 
     Raises
@@ -29,11 +31,12 @@ def read(path: Path, *, granule: int = PAGE, fetch: bool = False) -> Iterator[Ch
     InputError
         An address is not canonical, or the file ends within one; the message has its number, from 0.
     """
+    name = printable(path)
     builder = RunBuilder(granule)
     with opened(path) as file:
-        for first, block in records(file, str(path), np.dtype("<u8")):
+        for first, block in records(file, name, np.dtype("<u8")):
             words = block.astype(np.uint64)
-            address = signed(words, None, lambda at, first=first: f"{path}: record {first + at}")  # type: ignore[misc]
+            address = signed(words, None, lambda at, first=first: f"{name}: record {first + at}")  # type: ignore[misc]
             count, kind = np.ones(len(address), np.int32), np.zeros(len(address), np.uint8)
             yield from builder.add(address, count, kind)
     yield from builder.rest()

@@ -1,0 +1,76 @@
+"""The tables of a result as attributes: one for each of `vmsim.record.tables.TABLES`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from vmsim.record.tables import TABLES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Tables"]
+
+
+class Tables(ABC):
+    """What has tables; each is made when it is first asked for. docs/reference/tables.md describes every column.
+
+    Attributes
+    ----------
+    summary : DataFrame
+        A row for each VM.
+    cycles : DataFrame
+        Where each VM's time went, by cause.
+    exits : DataFrame
+        VM exits by reason.
+    references : DataFrame
+        Walk references by position in the walk and by where they were served.
+    pwc : DataFrame
+        Look-ups of page walk caches.
+    data : DataFrame
+        Data references, where data goes through the caches.
+    pool : DataFrame
+        Pages that changed hands between the host and monitors' pools.
+    messages : DataFrame
+        What monitors and the host said to each other.
+    shadow : DataFrame
+        What a monitor did to tables of its own.
+    dirty : DataFrame
+        Readings of dirty logs.
+    waits : DataFrame
+        Waits of vCPUs by cause.
+    fault_latency : DataFrame
+        Faults that left the guest, by how long they took.
+    """
+
+    # For type checkers and editors; `_add` makes them, and a test compares.
+    summary: pd.DataFrame
+    cycles: pd.DataFrame
+    exits: pd.DataFrame
+    references: pd.DataFrame
+    pwc: pd.DataFrame
+    data: pd.DataFrame
+    pool: pd.DataFrame
+    messages: pd.DataFrame
+    shadow: pd.DataFrame
+    dirty: pd.DataFrame
+    waits: pd.DataFrame
+    fault_latency: pd.DataFrame
+
+    @abstractmethod
+    def table(self, name: str) -> pd.DataFrame:
+        """Return a table by its name."""
+
+
+def _add(name: str) -> None:
+    def get(self: Tables) -> pd.DataFrame:
+        return self.table(name)
+
+    get.__name__ = name
+    columns = ", ".join(TABLES[name][0])
+    setattr(Tables, name, property(get, doc=f"The table `{name}`: {columns}."))
+
+
+for _name in TABLES:
+    _add(_name)
