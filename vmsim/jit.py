@@ -12,23 +12,21 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
+import vmsim.plain_numba  # noqa: F401  (before numba)
+
+# isort: split
+
+import llvmlite
 import numba
+import numpy
 from llvmlite import binding
 from numba import njit
 from numba.core import config
-from numba.core.caching import (
-    CompileResultCacheImpl,
-    FunctionCache,
-    InTreeCacheLocator,
-    UserProvidedCacheLocator,
-    UserWideCacheLocator,
-)
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
@@ -36,8 +34,7 @@ from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
 from numba.np import linalg
 
-from vmsim.errors import InputError
-from vmsim.files import replacing
+from vmsim.kernel_cache import KernelCache, discard, folder_of, keep, kept
 
 __all__ = ["FIGURES", "jitted_sources", "kernel", "leaf", "routine", "source_digest", "specialise"]
 
@@ -75,36 +72,16 @@ def source_digest() -> str:
     return digest.hexdigest()
 
 
-class _StampAll:
-    def get_source_stamp(self) -> str:
-        return source_digest()
-
-
-class _Provided(_StampAll, UserProvidedCacheLocator):
-    pass
-
-
-class _InTree(_StampAll, InTreeCacheLocator):
-    pass
-
-
-class _UserWide(_StampAll, UserWideCacheLocator):
-    pass
-
-
-class _Impl(CompileResultCacheImpl):
-    _locator_classes = [_Provided, _InTree, _UserWide]  # noqa: RUF012  (numba's own declaration)
-
-
-class _Cache(FunctionCache):
-    _impl_class = _Impl
+def _stamp() -> str:
+    """Return what a compiled result depends on: all jitted sources, and the libraries that compile them."""
+    return f"{source_digest()} {numba.__version__} {llvmlite.__version__} {numpy.__version__}"
 
 
 def kernel(function: Kernel) -> Kernel:
     """Compile `function` on first call; keep the result on disk."""
     compiled = cast(Any, njit)(**_OPTIONS, no_cfunc_wrapper=True, pipeline_class=_WholeCompiler)(function)
     if not config.DISABLE_JIT:  # type: ignore[attr-defined]
-        compiled._cache = _Cache(function)  # type: ignore[no-untyped-call]
+        compiled._cache = KernelCache(function, _stamp)
     return cast(Kernel, compiled)
 
 
@@ -211,16 +188,12 @@ def specialise(function: Kernel, arguments: tuple[Any, ...], figures: tuple[int,
 
 def _machine_code(function: Any, arguments: tuple[Any, ...], figures: tuple[int, ...]) -> tuple[Any, int]:
     codegen = cpu_target.target_context.codegen()
-    stem = (
-        f"{function.__name__}-{_digest(source_digest())}-{_digest(numba.__version__, codegen.magic_tuple(), arguments)}"
-    )
+    stem = f"{function.__name__}-{_digest(_stamp())}-{_digest(codegen.magic_tuple(), arguments)}"
     name = f"{stem}-{_digest(figures)}"
-    folder = Path(_Impl(function.py_func).locator.get_cache_path())  # type: ignore[no-untyped-call]
-    machine_code = folder / f"{name}.nbc"
-    if machine_code.exists():
-        library = codegen.unserialize_library(pickle.loads(machine_code.read_bytes()))
-    else:
-        module = _template(function, arguments, folder / f"{stem}.bc")
+    folder = folder_of(function.py_func.__code__.co_filename)
+    library = _loaded(codegen, folder / f"{name}.nbc") if folder else None
+    if library is None:
+        module = _template(function, arguments, folder, stem)
         module.get_function(_ENTRY).name = name
         values = ", ".join(f"i64 {figure}" for figure in figures)
         module.link_in(binding.parse_assembly(f'@"{FIGURES}" = constant [{len(figures)} x i64] [{values}]'))
@@ -229,30 +202,37 @@ def _machine_code(function: Any, arguments: tuple[Any, ...], figures: tuple[int,
         library.enable_object_caching()
         library._final_module.link_in(module)
         library.finalize()
-        _keep(machine_code, pickle.dumps(library.serialize_using_object_code()))
+        if folder:
+            keep(folder / f"{name}.nbc", pickle.dumps(library.serialize_using_object_code()))
     return library, library.get_pointer_to_function(name)
+
+
+def _loaded(codegen: Any, path: Path) -> Any:
+    """Return a library that was kept; None if there is none."""
+    data = kept(path)
+    try:
+        return None if data is None else codegen.unserialize_library(pickle.loads(data))
+    except Exception:  # whole, but not of these libraries
+        discard(path)
+        return None
 
 
 def _digest(*what: object) -> str:
     return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
 
-def _template(function: Any, arguments: tuple[Any, ...], kept: Path) -> Any:
+def _template(function: Any, arguments: tuple[Any, ...], folder: Path | None, stem: str) -> Any:
     """Return the code of a routine and of all it calls, neither optimised nor with figures."""
-    if kept.exists():
-        return binding.parse_bitcode(kept.read_bytes())
+    code = kept(folder / f"{stem}.bc") if folder else None
+    if code is not None:
+        return binding.parse_bitcode(code)
     function.compile(arguments)
     made = function.overloads[arguments]
     module = made.library._final_module.clone()
     module.get_function(made.fndesc.llvm_func_name).name = _ENTRY
-    for path in kept.parent.glob(f"{function.__name__}-*"):
-        if not path.name.startswith(f"{function.__name__}-{_digest(source_digest())}"):
-            path.unlink(missing_ok=True)  # of sources that are no more
-    _keep(kept, module.as_bitcode())
+    if folder:
+        for path in folder.glob(f"{function.__name__}-*"):
+            if not path.name.startswith(f"{function.__name__}-{_digest(_stamp())}"):
+                discard(path)  # of sources that are no more
+        keep(folder / f"{stem}.bc", module.as_bitcode())
     return module
-
-
-def _keep(path: Path, data: bytes) -> None:
-    """Write a file of the cache if that can be done."""
-    with suppress(InputError, OSError), replacing(path) as temporary:
-        temporary.write_bytes(data)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import vmsim.analysis.plain_matplotlib  # noqa: F401  (before matplotlib)
+
+# isort: split
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes

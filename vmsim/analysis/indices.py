@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+import vmsim.analysis.plain_matplotlib  # noqa: F401  (before matplotlib)
+
+# isort: split
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes

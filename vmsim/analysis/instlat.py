@@ -6,6 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import vmsim.analysis.plain_matplotlib  # noqa: F401  (before matplotlib)
+
+# isort: split
+
 import pandas as pd
 from matplotlib.axes import Axes
 

@@ -7,6 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import vmsim.analysis.plain_matplotlib  # noqa: F401  (before matplotlib)
+
+# isort: split
+
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -27,6 +31,8 @@ PALETTE: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E0
 """Okabe and Ito's colours, the most distinct first."""
 
 RC: Final[Any] = {
+    # nothing of the user's own settings: a figure is the same everywhere
+    **{key: value for key, value in mpl.rcParamsDefault.items() if not key.startswith("backend")},
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters everywhere
     "font.size": 7.5,
     "axes.titlesize": 8,
@@ -85,8 +91,15 @@ def figure(
         yield made, axes
 
 
-def save(fig: Figure, *paths: Path) -> None:
+def save(fig: Figure, *paths: Path, force: bool = True) -> None:
     """Write a figure to files whose suffixes say the format; the same figure gives the same bytes.
+
+    Parameters
+    ----------
+    fig : Figure
+    *paths : Path
+    force : bool, optional
+        Replace files that are there.
 
     Raises
     ------
@@ -96,5 +109,5 @@ def save(fig: Figure, *paths: Path) -> None:
     for path in paths:
         if path.suffix not in _NO_DATES:
             raise InputError(f"{path}: expected a name that ends in {', '.join(_NO_DATES)}.")
-        with replacing(path) as temporary, mpl.rc_context(RC):
+        with replacing(path, force=force) as temporary, mpl.rc_context(RC):
             fig.savefig(temporary, format=path.suffix[1:], metadata=_NO_DATES[path.suffix])

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import vmsim.plain_numba  # noqa: F401  (before numba)
+
+# isort: split
+
 import numpy as np
 from numba import typeof, types
 from numba.core import cgutils, config

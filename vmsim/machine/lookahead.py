@@ -10,6 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import vmsim.plain_numba  # noqa: F401  (before numba)
+
+# isort: split
+
 import numpy as np
 from llvmlite import ir
 from numba import types

@@ -11,6 +11,10 @@ import ctypes
 import operator
 from typing import Any
 
+import vmsim.plain_numba  # noqa: F401  (before numba)
+
+# isort: split
+
 import numpy as np
 from llvmlite import ir
 from numba import from_dtype, types
