@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -12,7 +13,7 @@ from typing import IO, Any, BinaryIO, cast
 
 from vmsim.errors import InputError
 
-__all__ = ["open_regular", "printable", "read_bytes", "read_text", "refuse_overwrite", "replacing", "sha256"]
+__all__ = ["beside", "open_regular", "printable", "read_bytes", "read_text", "refuse_overwrite", "replacing", "sha256"]
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -34,17 +35,20 @@ def printable(path: str | os.PathLike[str]) -> str:
     return f"{text[: _LONGEST_NAME // 2]}…{text[-_LONGEST_NAME // 2 :]}"
 
 
-def open_regular(path: str | os.PathLike[str], what: str = "file", *, limit: int | None = None) -> BinaryIO:
+def open_regular(
+    path: str | os.PathLike[str], what: str = "file", *, limit: int | None = None, links: bool = True
+) -> BinaryIO:
     """Open an ordinary file for reading: nothing that can block, never ends or is not a file.
 
     Parameters
     ----------
     path : path
-        Links are followed.
     what : str
         What the file is to be, for messages ("scenario", "CPU file", "trace").
     limit : int, optional
         Bytes that the file may have at most.
+    links : bool, optional
+        Follow `path` if it is a link.
 
     Returns
     -------
@@ -61,12 +65,13 @@ def open_regular(path: str | os.PathLike[str], what: str = "file", *, limit: int
     name = printable(path)
     try:
         # without O_NONBLOCK, opening a pipe waits for somebody to write
-        descriptor = os.open(
-            path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
-        )
+        flags = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+        descriptor = os.open(path, flags if links else flags | getattr(os, "O_NOFOLLOW", 0))
     except FileNotFoundError as error:
         raise InputError(f"{name}: no such {what}.") from error
     except OSError as error:
+        if not links and error.errno == errno.ELOOP:
+            raise InputError(f"{name}: this is a link to elsewhere; expected a {what}: an ordinary file.") from error
         raise InputError(f"{name}: this {what} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:  # a NUL in the name
         raise InputError(f"{name}: this {what} cannot be read: {error}.") from error
@@ -85,9 +90,11 @@ def open_regular(path: str | os.PathLike[str], what: str = "file", *, limit: int
     return cast(BinaryIO, _Bounded(os.fdopen(descriptor, "rb"), name, what, status.st_size))
 
 
-def read_bytes(path: str | os.PathLike[str], what: str = "file", *, limit: int = TEXT_LIMIT) -> bytes:
+def read_bytes(
+    path: str | os.PathLike[str], what: str = "file", *, limit: int = TEXT_LIMIT, links: bool = True
+) -> bytes:
     """Return all bytes of an ordinary file of at most `limit` bytes; see `open_regular` for what is refused."""
-    with open_regular(path, what, limit=limit) as file:
+    with open_regular(path, what, limit=limit, links=links) as file:
         return file.read()
 
 
@@ -219,7 +226,7 @@ def replacing(path: Path, *, force: bool = True) -> Iterator[Path]:
     temporary = path
     try:
         target = path.resolve() if path.is_symlink() else path
-        temporary = target.with_name(f".{_start(target.name)}.{os.getpid()}.tmp")
+        temporary = beside(target, "tmp")
         yield temporary
         if force:
             os.replace(temporary, target)
@@ -235,9 +242,10 @@ def replacing(path: Path, *, force: bool = True) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
 
 
-def _start(name: str) -> str:
-    """Return a name or so much of its beginning that a temporary name made of it is not longer than 255 bytes."""
-    return name if len(os.fsencode(name)) <= 230 else os.fsdecode(os.fsencode(name)[:200])
+def beside(path: Path, suffix: str) -> Path:
+    """Return a hidden name of this process beside a path: not longer than 255 bytes, as file systems have it."""
+    name = path.name if len(os.fsencode(path.name)) <= 230 else os.fsdecode(os.fsencode(path.name)[:200])
+    return path.with_name(f".{name}.{os.getpid()}.{suffix}")
 
 
 def _put(temporary: Path, target: Path) -> None:

@@ -113,8 +113,14 @@ def test_a_part_with_another_type_of_column_is_refused(store: Path) -> None:
     part = store / "results" / "part-0001-000001.parquet"
     table, facts = read_part(part)
     write_table(part, table.append_column("list", [[[1]] * table.num_rows]), facts)
-    with pytest.raises(InputError, match="columns that a sweep has not"):
+    with pytest.raises(InputError, match="damaged or exchanged"):
         read_results(store)
+    (store / "manifest.json").unlink()
+    verify(store, repair=True)  # nor is it taken for whole in itself
+    with pytest.raises(InputError, match="columns that a sweep has not"):
+        read_part(part.with_name(f"_{part.name}.damaged"))
+    assert run_sweep(fake.sweep(40), store, jobs=1, work=fake.work).done == 16
+    assert read_results(store)["point"].nunique() == 40
 
 
 def test_what_is_no_store_is_told(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from vmsim.sweeps import Summary, Sweep, journal, read_failures, read_results, r
 from vmsim.sweeps.executors import Here, processes
 from vmsim.sweeps.journal import Journal
 from vmsim.sweeps.lock import locked
+from vmsim.sweeps.repair import verify
 from vmsim.sweeps.store import Store
 
 
@@ -200,14 +201,17 @@ def test_an_axis_may_come_to_have_fractions_or_another_place(tmp_path: Path, aft
     assert run(fake.sweep(30, **{share: [0, 1]}), tmp_path / "a").recorded == 60
 
 
-def test_the_manifest_can_be_made_again(tmp_path: Path) -> None:
+def test_a_manifest_that_is_gone_is_made_again_only_when_asked(tmp_path: Path) -> None:
     run(fake.sweep(40), tmp_path)
     before = fake.contents(tmp_path)
     manifest = json.loads(before["manifest.json"])
     assert manifest["results_points"] == 40
     (tmp_path / "manifest.json").unlink()
-    run(fake.sweep(40), tmp_path)
+    with pytest.raises(InputError, match=r"there is no manifest\.json.*--repair"):
+        run(fake.sweep(40), tmp_path)
+    assert verify(tmp_path, repair=True) == []
     assert fake.contents(tmp_path) == before
+    assert run(fake.sweep(40), tmp_path).recorded == 40
 
 
 def test_parts_name_no_time_and_no_place(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vmsim.errors import InputError
-from vmsim.record.folder import read_manifest, replacing_folder, write_manifest
+from vmsim.files import printable
+from vmsim.record.folder import MANIFEST, read_manifest, read_output, replacing_folder, write_manifest
 from vmsim.record.tables import TABLES
 
 if TYPE_CHECKING:
@@ -66,25 +67,52 @@ def read_run(path: Path) -> dict[str, Any]:
     InputError
         It is no run directory, or a file in it is missing or damaged.
     """
-    return read_manifest(path, FORMAT)
+    manifest = read_manifest(path, FORMAT)
+    texts = {"scenario": str, "folder": str, "inputs": dict, "outcome": dict}
+    for key, kind in texts.items():
+        if not isinstance(manifest.get(key), kind):
+            found = f"found {str(manifest[key])[:80]!r}" if key in manifest else "it is missing"
+            what = "a text" if kind is str else "an object"
+            raise InputError(f"{printable(path / MANIFEST)}: {key}: expected {what}; {found}.")
+    if not all(isinstance(digest, str) for digest in manifest["inputs"].values()):
+        raise InputError(f"{printable(path / MANIFEST)}: inputs: expected a SHA-256 for each file.")
+    return manifest
 
 
-def read_table(path: Path, name: str) -> pd.DataFrame:
+def read_table(path: Path, outputs: Mapping[str, str], name: str) -> pd.DataFrame:
     """Return a table of a run directory.
+
+    Parameters
+    ----------
+    path : Path
+    outputs : mapping of str to str
+        SHA-256 of each file, as of the manifest.
+    name : str
+        Of the table.
 
     Raises
     ------
     InputError
-        The file cannot be read as Parquet, or has other columns.
+        The file is not the one that the manifest lists, cannot be read as Parquet, or has other columns.
     """
     file = path / f"{name}.parquet"
     columns = TABLES[name][0]
+    data = read_output(path, file.name, outputs)
     try:
-        table = pq.read_table(file)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{file}: cannot be read: {error}") from error
+        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise InputError(f"{printable(file)}: cannot be read: {error}") from error
     if table.column_names != list(columns):
-        raise InputError(f"{file}: expected the columns {', '.join(columns)}; found {', '.join(table.column_names)}.")
+        raise InputError(
+            f"{printable(file)}: expected the columns {', '.join(columns)}; found "
+            f"{', '.join(table.column_names)[:500]}."
+        )
+    for column, kind in columns.items():
+        if table[column].type != _TYPES[kind] or table[column].null_count:
+            raise InputError(
+                f"{printable(file)}: column {column}: expected {kind} in each row; found {table[column].type}"
+                f"{' and missing values' if table[column].null_count else ''}."
+            )
     return pd.DataFrame({column: pd.Series(table[column].to_pylist(), dtype=kind) for column, kind in columns.items()})
 
 

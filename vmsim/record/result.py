@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from vmsim.errors import InputError, nearest
+from vmsim.files import printable
 from vmsim.record import html, tables
 from vmsim.record.accessors import Tables
 from vmsim.record.outcome import Ending, Outcome
@@ -65,10 +67,23 @@ class Facts:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Take them from what `to_json` gave."""
-        ending = Ending(**data["ending"]) if data["ending"] else None
-        latency, dropped = tuple(data["latency"]), data["messages_dropped"]
-        return cls(data["end"], data["frequency"], latency, data["wall_seconds"], ending, dropped)
+        """Take them from what `to_json` gave.
+
+        Raises
+        ------
+        ValueError
+            Something is missing or of another type.
+        """
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            made: Self = TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        if made.frequency <= 0 or made.end < 0:
+            raise ValueError(f"expected a frequency above 0 and an end; found {made.frequency} and {made.end}")
+        return made
 
 
 class Result(Tables):
@@ -104,13 +119,17 @@ class Result(Tables):
 
         path = Path(path)
         manifest = directory.read_run(path)
-        folder = Path(manifest["folder"])
+        folder = Path(manifest["folder"].replace("\0", ""))
         source = f"the scenario in {path / 'manifest.json'}"
         scenario = Scenario.from_toml(manifest["scenario"], source=source, folder=folder if folder.is_dir() else path)
         result = cls.__new__(cls)
         result.outcome = None
-        facts = Facts.from_json(manifest["outcome"])
-        result._fill(scenario, facts, manifest["inputs"], partial(directory.read_table, path))
+        try:
+            facts = Facts.from_json(manifest["outcome"])
+        except ValueError as error:
+            raise InputError(f"{printable(path / 'manifest.json')}: outcome: {error}.") from error
+        make = partial(directory.read_table, path, manifest["outputs"])
+        result._fill(scenario, facts, manifest["inputs"], make)
         return result
 
     def save(self, path: str | Path, *, force: bool = False) -> None:

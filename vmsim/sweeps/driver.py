@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from vmsim.errors import InputError
+from vmsim.files import printable
 from vmsim.sweeps.executors import Here, cores, processes
 from vmsim.sweeps.plan import Plan
 from vmsim.sweeps.spec import Sweep
@@ -60,6 +61,14 @@ class Summary:
     interrupted: bool
     seconds: float
 
+    def kept(self, out: Path) -> str:
+        """Return what there is of an interrupted sweep, in words."""
+        return _kept(self.recorded + self.done + self.failed, self.points, out)
+
+
+def _kept(recorded: int, points: int, out: Path) -> str:
+    return f"{recorded:,} of {points:,} points are kept in {printable(out)}; the same command goes on"
+
 
 def run_sweep(
     sweep: Sweep,
@@ -69,6 +78,7 @@ def run_sweep(
     jobs: int | None = None,
     retries: int = 1,
     again: bool = False,
+    lock: bool = True,
     listener: Listener | None = None,
     work: Callable[[Batch], list[Done]] = execute,
 ) -> Summary:
@@ -88,6 +98,9 @@ def run_sweep(
         How often a point that failed is tried again before its failure is recorded.
     again : bool, optional
         Run points again whose failure is recorded.
+    lock : bool, optional
+        Refuse to write where another driver does. False is for file systems that have no locks: then it is up to the
+        user that nothing else writes there.
     listener : callable, optional
         Told of everything that happens.
     work : callable, optional
@@ -97,9 +110,11 @@ def run_sweep(
     ------
     InputError
         The store cannot be written, another driver writes there, or a point's scenario cannot be.
+    KeyboardInterrupt
+        A second Ctrl-C. What was recorded is in the store.
     """
     tell = listener or _ignore
-    with _stoppable() as stop, Store.open(Path(out)) as store:
+    with _stoppable() as stop, Store.open(Path(out), lock=lock) as store:
         started = time.monotonic()
         plan, missing = store.begin(sweep, again=again, progress=lambda points: tell(_event("planning", points=points)))
         recorded = plan.total - len(missing)
@@ -111,7 +126,10 @@ def run_sweep(
                 jobs = min(jobs or cores(), len(missing))
                 executor = Here if jobs == 1 else processes(jobs, base, str(sweep.scenario.folder))
             run = _Run(store, plan, missing, executor, jobs, retries, tell, stop, work)
-            run.go()
+            try:
+                run.go()
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(_kept(recorded + run.made + run.failed, plan.total, Path(out))) from None
             made = run.made, run.failed
         interrupted = sum(made) < len(missing)
         if not interrupted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from vmsim.errors import InputError
+from vmsim.files import open_regular
 from vmsim.scenario import Scenario, Trace, toml
 from vmsim.sweeps.executors import cores
+from vmsim.sweeps.place import TIMINGS
 from vmsim.sweeps.plan import Plan
 from vmsim.sweeps.points import accesses_of, length_key, scenario_of
 from vmsim.sweeps.spec import Sweep
-from vmsim.sweeps.store import TIMINGS, recorded_points
+from vmsim.sweeps.tables import recorded_points
 
 __all__ = ["Estimate", "estimate", "missing_points"]
 
@@ -57,6 +61,8 @@ def told(seconds: float) -> str:
 def missing_points(sweep: Sweep, out: Path) -> Plan:
     """Return the points of a sweep that a store lacks; the store need not be there, and is only read.
 
+    What an interrupted sweep has in its journal is in the store too.
+
     Raises
     ------
     InputError
@@ -93,10 +99,10 @@ def _seconds(costs: Floats, timed: list[tuple[float, float]]) -> Floats:
 def _timed(path: Path) -> list[tuple[float, float]]:
     """Return accesses and seconds of the last points that were timed."""
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _LAST_BYTES))
+        with open_regular(path, "table of times", links=False) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _LAST_BYTES))
             lines = file.read().decode("ascii", "replace").splitlines()
-    except OSError:
+    except (InputError, OSError):
         return []
     return list(_numbers(lines))
 

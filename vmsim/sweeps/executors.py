@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, ParamSpec, TypeVar
 
 from vmsim.sweeps.worker import attend
 
-__all__ = ["Here", "cores", "executor_at", "processes"]
+__all__ = ["Here", "Spawn", "cores", "executor_at", "processes"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,10 +45,47 @@ def processes(jobs: int, base: str = "", folder: str = ".") -> Callable[[], Exec
     """
 
     def make() -> Executor:
+        if base:
+            from vmsim.kernel_cache import root
+
+            root()  # where there is no folder for kernels, all processes are to have the same temporary one
         arguments: tuple[Any, ...] = (base, folder)
-        return ProcessPoolExecutor(jobs, get_context("spawn"), initializer=attend, initargs=arguments)
+        with _safely():
+            return ProcessPoolExecutor(jobs, Spawn(), initializer=attend, initargs=arguments)
 
     return make
+
+
+class _Process(SpawnProcess):
+    """A process that loads no module of the current folder, and that Ctrl-C does not reach before it can ignore it."""
+
+    def start(self) -> None:
+        with _safely():
+            super().start()
+
+
+class Spawn(SpawnContext):
+    """How processes are started: `multiprocessing` would have them look for modules in the current folder first."""
+
+    Process = _Process
+
+
+@contextmanager
+def _safely() -> Iterator[None]:
+    """Have what is started in the block inherit a safe path, and a Ctrl-C that waits until it is let through."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    main = threading.current_thread() is threading.main_thread()
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if main else None
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
+        if held is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 def executor_at(scheduler: str | None) -> Callable[[], Executor] | None:

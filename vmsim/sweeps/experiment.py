@@ -96,8 +96,9 @@ class Experiment:
         from vmsim.sweeps.tables import read_points
 
         store = self.store.with_name("-".join(filter(None, (self.name, part))))
-        if run_sweep(self.sweeps[part], store, **options).interrupted:
-            raise KeyboardInterrupt
+        summary = run_sweep(self.sweeps[part], store, **options)
+        if summary.interrupted:
+            raise KeyboardInterrupt(summary.kept(store))
         table = read_points(store, self.sweeps[part])
         missing = len({*self._points(part)} - {*table["point"]})
         if missing:

@@ -1,25 +1,33 @@
-"""What can be done with stores once they are there: look, merge, export, verify."""
+"""What can be done with stores once they are there: look, merge, export."""
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from vmsim.errors import InputError
-from vmsim.files import replacing
-from vmsim.sweeps.journal import JOURNAL, Journal
-from vmsim.sweeps.manifest import MANIFEST, build_manifest, write_manifest
-from vmsim.sweeps.parts import FAILURES, PART, RESULTS, Part, columns_of, list_parts, part_facts, read_part, write_table
+from vmsim.files import printable, refuse_overwrite, replacing
+from vmsim.record.folder import replacing_folder
+from vmsim.sweeps.journal import JOURNAL
+from vmsim.sweeps.parts import PART, RESULTS, Part, columns_of, encoded
+from vmsim.sweeps.reader import View, reading
+from vmsim.sweeps.repair import verify
 from vmsim.sweeps.store import Store
-from vmsim.sweeps.tables import read_failures, read_results, results_table
+from vmsim.sweeps.tables import read_failures, results_table, table_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Contents", "contents", "export", "merge", "verify"]
+
+_FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Contents(NamedTuple):
@@ -54,14 +62,15 @@ def contents(folder: Path) -> Contents:
     """
     table = results_table(folder)
     points = int(pc.count_distinct(table["point"]).as_py())
-    waiting = (folder / JOURNAL).exists()
+    waiting = os.path.lexists(folder / JOURNAL)
     return Contents(points, table.num_rows, len(read_failures(folder)), waiting, columns_of(table.schema))
 
 
 def merge(folders: Sequence[Path], out: Path) -> Contents:
     """Put the results of several stores into a new one, each point once.
 
-    Points are in the order of the folders, and of the results in each. Failures are left behind.
+    Points are in the order of the folders, and of the results in each. Failures are left behind. The new store is
+    made under another name beside `out` and gets its own when it is whole: who merges there at once is refused.
 
     Raises
     ------
@@ -69,67 +78,73 @@ def merge(folders: Sequence[Path], out: Path) -> Contents:
         The stores have different columns, or different results for the same point; `out` exists, or cannot be
         written.
     """
-    if list_parts(out / RESULTS):
-        raise InputError(f"{out}: there are results in it; merge into a new folder.")
-    tables = [(folder, results_table(folder)) for folder in folders]
-    merged = tables[0][1]
-    for folder, table in tables[1:]:
+    with ExitStack() as stack:
+        views = [stack.enter_context(reading(folder)) for folder in folders]
+        tables = [table_of(view) for view in views]
+        facts = _shared_facts(views)
+    merged = tables[0]
+    for folder, table in zip(folders[1:], tables[1:], strict=True):
         if columns_of(table.schema) != columns_of(merged.schema):
-            raise InputError(f"{folder}: has other columns than {folders[0]}; their results do not go together.")
+            raise InputError(
+                f"{printable(folder)}: has other columns than {printable(folders[0])}; their results do not go "
+                "together."
+            )
         merged = pa.concat_tables([merged, _new(merged, table, folder)])
-    facts = _shared_facts(folders)
-    with Store.open(out):
+    with (
+        replacing_folder(out, whose="merge into a new folder") as temporary,
+        Store.open(temporary, lock=False) as store,
+    ):
         for number, rows in enumerate(_cut(merged)):
             part = Part(1, number)
             points = int(pc.count_distinct(rows["point"]).as_py())
-            write_table(out / RESULTS / part.name, rows, facts | part._asdict() | {"points": points})
+            data = encoded(rows, facts | part._asdict() | {"points": points})
+            store.list_part(RESULTS, part, data, points, rows.num_rows)
+        store.finish()
     return contents(out)
 
 
-def export(folder: Path, file: Path) -> int:
+def export(folder: Path, file: Path, *, force: bool = False, formulas: bool = True) -> int:
     """Write all results of a store to one CSV or Parquet file; return how many rows.
-
-    Raises
-    ------
-    InputError
-        The name ends in neither .csv nor .parquet, or the file cannot be written.
-    """
-    if file.suffix not in (".csv", ".parquet"):
-        raise InputError(f"{file}: expected a name that ends in .csv or .parquet.")
-    table = results_table(folder)
-    if file.suffix == ".parquet":
-        write_table(file, table)
-    else:
-        with replacing(file) as temporary:
-            read_results(folder).to_csv(temporary, index=False, lineterminator="\n")
-    return table.num_rows
-
-
-def verify(folder: Path, *, repair: bool = False) -> list[str]:
-    """Return what is wrong with a store, in sentences; none if it is whole.
-
-    Every part is read to its end and compared with the manifest. A point may be in one part only.
 
     Parameters
     ----------
     folder : Path
-    repair : bool, optional
-        Make the manifest again from the parts, if they are whole.
+        The store.
+    file : Path
+    force : bool, optional
+        Replace a file that is there.
+    formulas : bool, optional
+        Leave texts of a CSV as they are. False puts an apostrophe before each that begins with ``=``, ``+``, ``-``,
+        ``@``, a tab or a carriage return, which spreadsheets take for formulas.
 
     Raises
     ------
     InputError
-        The folder has no sweep in it.
+        The name ends in neither .csv nor .parquet, it is there, or it cannot be written.
     """
-    if not (folder / RESULTS).is_dir():
-        raise InputError(f"{folder}: not a folder of sweep results.")
-    damage = [*_damaged(folder)]
-    if damage:
-        return damage
-    if repair:
-        with Store.open(folder):
-            write_manifest(folder)
-    return [*_differences(folder)]
+    if file.suffix not in (".csv", ".parquet"):
+        raise InputError(f"{printable(file)}: expected a name that ends in .csv or .parquet.")
+    refuse_overwrite(file, force=force)
+    table = results_table(folder)
+    with replacing(file, force=force) as temporary:
+        if file.suffix == ".parquet":
+            temporary.write_bytes(encoded(table))
+        else:
+            frame = table.to_pandas()
+            if not formulas:
+                frame = _without_formulas(frame)
+            frame.to_csv(temporary, index=False, lineterminator="\n")
+    return int(table.num_rows)
+
+
+def _without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
+    from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+    def quoted(text: Any) -> Any:
+        return f"'{text}" if isinstance(text, str) and text.startswith(_FORMULAS) else text
+
+    texts = [name for name in frame if not (is_numeric_dtype(frame[name]) or is_bool_dtype(frame[name]))]
+    return frame.assign(**{str(name): frame[name].map(quoted) for name in texts}).rename(columns=quoted)
 
 
 def _new(merged: pa.Table, table: pa.Table, folder: Path) -> pa.Table:
@@ -145,7 +160,7 @@ def _new(merged: pa.Table, table: pa.Table, folder: Path) -> pa.Table:
                 (a["point"] for a, b in zip(first.to_pylist(), second.to_pylist(), strict=False) if a != b),
                 first["point"][-1].as_py(),
             )
-            raise InputError(f"{folder}: the point {point} has other results, or other values, than before.")
+            raise InputError(f"{printable(folder)}: the point {point} has other results, or other values, than before.")
     return table.filter(pc.invert(double))
 
 
@@ -161,69 +176,9 @@ def _cut(table: pa.Table) -> Iterator[pa.Table]:
         yield table.slice(int(start), int(end - start)).combine_chunks()
 
 
-def _shared_facts(folders: Sequence[Path]) -> dict[str, Any]:
+def _shared_facts(views: Sequence[View]) -> dict[str, Any]:
     """Return the facts that all parts have in common."""
-    every = [part_facts(path) for folder in folders for path in list_parts(folder / RESULTS).values()]
+    every = [view.read(RESULTS, part).facts for view in views for part in view.parts(RESULTS)]
     if not every:
         return {}
     return {key: value for key, value in every[0].items() if all(each.get(key) == value for each in every)}
-
-
-def _damaged(folder: Path) -> Iterator[str]:
-    seen: set[str] = set()
-    columns: dict[str, str] = {}
-    for path in list_parts(folder / RESULTS).values():
-        try:
-            table, facts = read_part(path, check=True)
-        except InputError as error:
-            yield str(error)
-            continue
-        columns = columns or columns_of(table.schema)
-        points: dict[Any, None] = dict.fromkeys(table["point"].to_pylist())
-        if columns_of(table.schema) != columns:
-            yield f"{path}: has other columns than the first part."
-        if len(points) != facts["points"]:
-            yield f"{path}: has {len(points)} points, expected {facts['points']}."
-        for point in points:
-            if point in seen:
-                yield f"{path}: the point {point} is in another part too."
-        seen |= points.keys()
-    for path in list_parts(folder / FAILURES).values():
-        try:
-            read_part(path, check=True)
-        except InputError as error:
-            yield str(error)
-    if (folder / JOURNAL).exists():
-        journal = Journal.opened(folder / JOURNAL, reading=True)
-        if journal is None:
-            yield f"{folder / JOURNAL}: damaged; the next sweep begins it anew."
-        else:
-            journal.close()
-
-
-def _differences(folder: Path) -> Iterator[str]:
-    """Yield how the manifest differs from the parts."""
-    path = folder / MANIFEST
-    again = f"vmsim results verify --repair {folder} makes it again."
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        yield f"{path}: cannot be read: {error}. {again}"
-        return
-    expected = build_manifest(folder)
-    if found == expected:
-        return
-    listed = found.get(RESULTS) if isinstance(found, dict) else None
-    if not isinstance(listed, dict):
-        yield f"{path}: damaged. {again}"
-        return
-    for name in sorted({*listed, *expected[RESULTS]}):
-        ours, theirs = expected[RESULTS].get(name), listed.get(name)
-        if ours is None:
-            yield f"{name}: missing, though {MANIFEST} lists it."
-        elif theirs is None:
-            yield f"{name}: not in {MANIFEST}, as after a sweep that was killed. {again}"
-        elif ours != theirs:
-            yield f"{name}: its SHA-256 is not that in {MANIFEST}."
-    if listed == expected[RESULTS]:
-        yield f"{path}: damaged. {again}"

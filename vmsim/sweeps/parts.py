@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 import re
@@ -15,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vmsim.errors import InputError
-from vmsim.files import replacing
+from vmsim.files import printable, read_bytes, replacing
 from vmsim.record.tables import TABLES
 
 __all__ = [
@@ -25,17 +27,19 @@ __all__ = [
     "PART",
     "RESULTS",
     "Part",
+    "PartFile",
     "as_columns",
     "as_table",
     "columns_of",
     "durable",
+    "encoded",
     "identities_of",
     "list_parts",
-    "part_facts",
+    "part_of",
     "read_part",
-    "read_schema",
+    "read_part_bytes",
     "result_columns",
-    "write_part",
+    "write_bytes",
     "write_table",
 ]
 
@@ -45,7 +49,8 @@ FAILURES: Final = "failures"
 PART: Final = 2048
 """Points in a part: its bytes depend on it."""
 _KEY: Final = b"vmsim"
-_PART: Final = re.compile(r"part-([0-9]{4})-([0-9]{6})\.parquet")
+_LARGEST: Final = 1 << 30
+_PART: Final = re.compile(r"part-([0-9]{4})-([0-9]{6})\.parquet", re.ASCII)
 _TYPES: Final[dict[str, pa.DataType]] = {
     "str": pa.string(),
     "int64": pa.int64(),
@@ -76,29 +81,19 @@ def result_columns(varied: Mapping[str, str]) -> dict[str, str]:
 
 def list_parts(folder: Path) -> dict[Part, Path]:
     """Return the parts in a folder, in order; a name that is no part's is none of ours."""
-    if not folder.is_dir():
-        return {}
-    found = {}
-    for name in sorted(os.listdir(folder)):
-        match = _PART.fullmatch(name)
-        if match:
-            found[Part(int(match[1]), int(match[2]))] = folder / name
-    return found
-
-
-def write_part(path: Path, columns: Mapping[str, str], rows: Sequence[Sequence[Any]], facts: Mapping[str, Any]) -> None:
-    """Write a part, whole or not at all.
-
-    Raises
-    ------
-    InputError
-        The folder cannot be written, or the disk is full.
-    """
     try:
-        table = as_table(columns, rows)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    write_table(path, table, facts)
+        names = sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise InputError(f"{printable(folder)}: cannot be read: {error.strerror or error}.") from error
+    return {part: folder / name for name in names if (part := part_of(name)) is not None}
+
+
+def part_of(name: str) -> Part | None:
+    """Return the part that has a name; None if it is no part's."""
+    match = _PART.fullmatch(name)
+    return Part(int(match[1]), int(match[2])) if match else None
 
 
 def as_table(columns: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> pa.Table:
@@ -118,12 +113,26 @@ def as_table(columns: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> pa.Ta
     return pa.table(arrays, schema=schema)
 
 
-def write_table(path: Path, table: pa.Table, facts: Mapping[str, Any] | None = None) -> None:
-    """Write a table as a Parquet file, whole or not at all, safe from a loss of power; with facts, it is a part."""
+def encoded(table: pa.Table, facts: Mapping[str, Any] | None = None) -> bytes:
+    """Return a table as a Parquet file, whose pages have checksums; with facts, it is a part."""
     text = json.dumps({"format": FORMAT, **(facts or {})}, sort_keys=True, separators=(",", ":"))
     table = table.replace_schema_metadata({_KEY: text.encode()} if facts is not None else None)
-    with durable(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", compression_level=3, write_page_checksum=True)
+    made = pa.BufferOutputStream()
+    pq.write_table(table, made, compression="zstd", compression_level=3, write_page_checksum=True)
+    data: bytes = made.getvalue().to_pybytes()
+    return data
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all, safe from a loss of power.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be written, or the disk is full.
+    """
+    with durable(path) as temporary, temporary.open("wb") as file:
+        file.write(data)
 
 
 @contextmanager
@@ -132,55 +141,128 @@ def durable(path: Path) -> Iterator[Path]:
     with replacing(path) as temporary:
         yield temporary
         _sync(temporary)
-    _sync(path.parent)
+    try:
+        _sync(path.parent)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that syncs no folders
+            raise InputError(f"{printable(path)}: cannot be written: {error.strerror or error}.") from error
 
 
-def read_part(path: Path, columns: list[str] | None = None, *, check: bool = False) -> tuple[pa.Table, dict[str, Any]]:
-    """Return the rows of a part (of some columns, or all), and the facts that stand in it.
+class PartFile:
+    """A part that has been read: bytes that are what the manifest says, or are looked at for whether they are whole.
 
     Parameters
     ----------
     path : Path
-    columns : list of str, optional
-        All if left out.
-    check : bool, optional
-        Compare the checksum of every page.
+        Where the bytes are from.
+    data : bytes
+    part : Part, optional
+        That it must be.
+
+    Attributes
+    ----------
+    facts : dict
+        That stand in it.
+    columns : dict of str to str
+        Its columns with their kinds.
+
+    Raises
+    ------
+    InputError
+        It is damaged, or no part of a sweep, or another part.
+    """
+
+    def __init__(self, path: Path, data: bytes, part: Part | None = None) -> None:
+        self.path = path
+        self.data = data
+        try:
+            self._file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+            schema = self._file.schema_arrow
+        except (OSError, pa.ArrowException, ValueError) as error:
+            raise InputError(f"{printable(path)}: damaged, or no part of a sweep: {error}") from error
+        names = schema.names
+        if any(field.type not in _KINDS for field in schema) or "point" not in names or len({*names}) < len(names):
+            raise InputError(f"{printable(path)}: has columns that a sweep has not.")
+        self.columns = columns_of(schema)
+        self.facts = _facts(schema, path)
+        if part is not None and any(self.facts.get(key, value) != value for key, value in part._asdict().items()):
+            raise InputError(f"{printable(path)}: this is another part, which had another name.")
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the file, in hexadecimal."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return int(self._file.metadata.num_rows)
+
+    def table(self, columns: list[str] | None = None) -> pa.Table:
+        """Return the rows, of some columns or all; the checksum of every page is compared.
+
+        Raises
+        ------
+        InputError
+            A page is damaged.
+        """
+        try:
+            table = self._file.read(columns)
+        except (OSError, pa.ArrowException, ValueError) as error:
+            raise InputError(f"{printable(self.path)}: damaged: {error}") from error
+        missing = [name for name in table.column_names if table[name].null_count]
+        if missing:
+            raise InputError(f"{printable(self.path)}: column {missing[0]}: expected a value in each row.")
+        return table
+
+    def points(self) -> np.ndarray[Any, np.dtype[np.bytes_]]:
+        """Return the points of its rows as `identities_of` does.
+
+        Raises
+        ------
+        InputError
+            A page is damaged, or something in the column is no SHA-256.
+        """
+        try:
+            return identities_of(self.table(["point"]))
+        except InputError as error:
+            raise InputError(f"{printable(self.path)}: {error}") from error
+
+
+def read_part_bytes(path: Path) -> bytes:
+    """Return the bytes of a part, which must be an ordinary file and no link.
+
+    Raises
+    ------
+    InputError
+        It is neither, or cannot be read.
+    """
+    return read_bytes(path, "part of a sweep", limit=_LARGEST, links=False)
+
+
+def read_part(path: Path, columns: list[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
+    """Return the rows of a part (of some columns, or all) that is whole in itself, and the facts that stand in it.
+
+    Whether it is the part that was written, only the manifest can say: `vmsim.sweeps.reader` asks it.
 
     Raises
     ------
     InputError
         It is damaged, or no part of a sweep.
     """
-    try:
-        data = pa.BufferReader(path.read_bytes())
-        table = pq.read_table(data, columns=columns, page_checksum_verification=check)
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise InputError(f"{path}: damaged, or no part of a sweep: {error}") from error
-    return table, _facts(_checked(table.schema, path), path)
+    found = PartFile(path, read_part_bytes(path))
+    return found.table(columns), found.facts
 
 
-def part_facts(path: Path) -> dict[str, Any]:
-    """Return the facts that stand in a part.
+def write_table(path: Path, table: pa.Table, facts: Mapping[str, Any] | None = None) -> None:
+    """Write a table as a Parquet file, whole or not at all; with facts, it is a part.
 
     Raises
     ------
     InputError
-        It is damaged, or no part of a sweep.
+        The folder cannot be written, or the disk is full.
     """
-    return _facts(_schema(path), path)
-
-
-def read_schema(path: Path) -> pa.Schema:
-    """Return the columns of a part, without reading it.
-
-    Raises
-    ------
-    InputError
-        It is damaged, or no part of a sweep.
-    """
-    schema = _schema(path)
-    _facts(schema, path)
-    return _checked(schema, path)
+    write_bytes(path, encoded(table, facts))
 
 
 def columns_of(schema: pa.Schema) -> dict[str, str]:
@@ -193,28 +275,15 @@ def as_columns(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
     return table.select(list(columns)).cast(pa.schema([(name, _TYPES[kind]) for name, kind in columns.items()]))
 
 
-def _schema(path: Path) -> pa.Schema:
-    try:
-        return pq.read_schema(path)
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise InputError(f"{path}: damaged, or no part of a sweep: {error}") from error
-
-
 def _facts(schema: pa.Schema, path: Path) -> dict[str, Any]:
     try:
         facts = json.loads((schema.metadata or {})[_KEY])
         form, points = facts["format"], facts["points"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: no part of a sweep: {error}") from error
-    if form != FORMAT or not isinstance(points, int):
-        raise InputError(f"{path}: expected a part of a {FORMAT!r}.")
+        raise InputError(f"{printable(path)}: no part of a sweep: {error}") from error
+    if form != FORMAT or type(points) is not int:
+        raise InputError(f"{printable(path)}: expected a part of a {FORMAT!r}.")
     return dict(facts)
-
-
-def _checked(schema: pa.Schema, path: Path) -> pa.Schema:
-    if any(field.type not in _KINDS for field in schema) or "point" not in schema.names:
-        raise InputError(f"{path}: has columns that a sweep has not.")
-    return schema
 
 
 def identities_of(table: pa.Table) -> np.ndarray[Any, np.dtype[np.bytes_]]:

@@ -139,8 +139,9 @@ class Sensitivity(Document):
         from vmsim.sweeps.tables import read_results
 
         sweep = self.sweep()
-        if run_sweep(sweep, Path(out), **options).interrupted:
-            raise KeyboardInterrupt
+        summary = run_sweep(sweep, Path(out), **options)
+        if summary.interrupted:
+            raise KeyboardInterrupt(summary.kept(Path(out)))
         return self.indices(self.responses(sweep, read_results(out)))
 
     def responses(self, sweep: Sweep, results: pd.DataFrame) -> dict[str, Floats]:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 
 from vmsim.errors import InputError
-from vmsim.sweeps.journal import JOURNAL, Journal
-from vmsim.sweeps.parts import FAILURE_COLUMNS, FAILURES, RESULTS, as_table, list_parts, read_part
-from vmsim.sweeps.plan import Plan
+from vmsim.files import printable
+from vmsim.sweeps.parts import FAILURE_COLUMNS, FAILURES, RESULTS, as_table, columns_of
+from vmsim.sweeps.plan import Identities, Plan
+from vmsim.sweeps.reader import View, reading
 from vmsim.sweeps.spec import Sweep
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["read_failures", "read_points", "read_results", "results_table"]
+__all__ = ["read_failures", "read_points", "read_results", "recorded_points", "results_table", "table_of"]
 
 
 def read_results(folder: str | Path) -> pd.DataFrame:
@@ -57,60 +59,77 @@ def read_failures(folder: str | Path) -> pd.DataFrame:
         As of `read_results`.
     """
     folder = Path(folder)
-    _check(folder)
-    written = list_parts(folder / RESULTS)
-    parts = [path for part, path in list_parts(folder / FAILURES).items() if part in written]
-    failed = _concatenated([*[read_part(path)[0] for path in parts], *_journaled(folder, failures=True)])
-    if failed is None:
-        return _frame(as_table(FAILURE_COLUMNS, []))
-    made = results_table(folder)["point"].to_pylist()
+    with reading(folder) as view:
+        failed = _concatenated(view.tables(FAILURES), folder)
+        if failed is None or not failed.num_rows:
+            return _frame(as_table(FAILURE_COLUMNS, []))
+        made = table_of(view)["point"].to_pylist()
     table = _frame(failed)
     return table[~table["point"].isin(set(made))].drop_duplicates("point", keep="last").reset_index(drop=True)
 
 
 def results_table(folder: Path) -> pa.Table:
     """Return the results of a store as one table of Arrow."""
-    _check(folder)
-    parts = [read_part(path)[0] for path in list_parts(folder / RESULTS).values()]
-    table = _concatenated([*parts, *_journaled(folder, failures=False)])
+    with reading(folder) as view:
+        return table_of(view)
+
+
+def table_of(view: View) -> pa.Table:
+    """Return all results as one table of Arrow.
+
+    Raises
+    ------
+    InputError
+        There are none, or a part is damaged.
+    """
+    table = _concatenated(view.tables(RESULTS), view.folder)
     if table is None:
-        raise InputError(f"{folder}: there are no results in it yet.")
+        raise InputError(f"{printable(view.folder)}: there are no results in it yet.")
     return table
 
 
-def _check(folder: Path) -> None:
-    if not (folder / RESULTS).is_dir():
-        raise InputError(f"{folder}: not a folder of sweep results.")
+def recorded_points(folder: Path, *, again: bool = False) -> Identities:
+    """Return the points that a store has, those of an interrupted sweep included.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the store; it need not be there.
+    again : bool, optional
+        Leave out points that failed.
+
+    Raises
+    ------
+    InputError
+        The store is damaged, or something else is there.
+    """
+    if "\0" in str(folder):
+        raise InputError(f"{printable(folder)}: this can be no folder's name.")
+    try:
+        empty = not folder.is_dir() or not any(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{printable(folder)}: cannot be read: {error.strerror or error}.") from error
+    if empty:
+        if not folder.is_dir() and folder.exists():
+            raise InputError(f"{printable(folder)}: this is a file; expected the folder of a sweep.")
+        return np.zeros(0, "S32")
+    with reading(folder) as view:
+        return view.points(again=again)
 
 
-def _concatenated(tables: list[pa.Table]) -> pa.Table | None:
+def _concatenated(tables: list[pa.Table], folder: Path) -> pa.Table | None:
     if not tables:
         return None
-    try:
-        return pa.concat_tables([table.replace_schema_metadata() for table in tables])
-    except pa.ArrowException as error:
-        raise InputError(f"The parts have different columns: {error}") from error
-
-
-def _journaled(folder: Path, *, failures: bool) -> list[pa.Table]:
-    """Return what the journal has and no part, in the order of the plan."""
-    journal = Journal.opened(folder / JOURNAL, reading=True)
-    if journal is None:
-        return []
-    try:
-        header = journal.header
-        written = {part.number for part in list_parts(folder / RESULTS) if part.generation == header["generation"]}
-        starts = {place: start for place, start in journal.scan() if place // header["part"] not in written}
-        rows: list[list[Any]] = []
-        for place in sorted(starts):
-            prefix, made = journal.record(starts[place])
-            if isinstance(made, str) and failures:
-                rows.append([*prefix[:3], made])
-            elif not isinstance(made, str) and not failures:
-                rows += [[*prefix, *row] for row in made]
-        return [as_table(FAILURE_COLUMNS if failures else header["columns"], rows)]
-    finally:
-        journal.close()
+    first = columns_of(tables[0].schema)
+    for table in tables[1:]:
+        here = columns_of(table.schema)
+        if [*here.items()] != [*first.items()]:
+            differ = [name for name in {**first, **here} if here.get(name) != first.get(name)]
+            raise InputError(
+                f"{printable(folder)}: the parts, or the journal, have different columns"
+                f"{f': {differ[0]} and {len(differ) - 1} more' if differ else ''}."
+            )
+    return pa.concat_tables([table.replace_schema_metadata() for table in tables])
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

@@ -79,6 +79,7 @@ def warm(base: str, folder: str) -> None:
 def attend(base: str, folder: str) -> None:
     """Begin a worker process: it ignores Ctrl-C, which is its driver's to handle, and ends when its driver does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # it was held back until here
     threading.Thread(target=_end_with_driver, daemon=True).start()
     if base:
         with suppress(Exception):  # the first point meets the same error, and tells it
