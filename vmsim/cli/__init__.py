@@ -9,9 +9,13 @@ import warnings
 from importlib import import_module
 from typing import Final, TextIO
 
-import click
+from vmsim.cli.leaving import Terminated, at_once, in_order, was_interrupted
 
-from vmsim.errors import InputError, nearest
+with at_once():
+    import click
+
+    from vmsim.errors import InputError, nearest
+    from vmsim.files import printable
 
 __all__ = ["main", "root"]
 
@@ -70,9 +74,13 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave the process with its exit code.
 
     0: done. 1: a published measurement or an invariant does not hold. 2: the input cannot be used. 3: the simulated
-    machine ran out of memory. 130: interrupted.
+    machine ran out of memory. 130: interrupted. 143: terminated.
     """
-    sys.exit(_status(arguments))
+    if arguments is not None:
+        sys.exit(_status(arguments))
+    with in_order():
+        status = _status(None)
+    sys.exit(status)
 
 
 def _status(arguments: list[str] | None) -> int:
@@ -81,13 +89,15 @@ def _status(arguments: list[str] | None) -> int:
         status = root.main(arguments, prog_name="vmsim", standalone_mode=False)
         sys.stdout.flush()
     except InputError as error:
-        return _complain(str(error))
+        return 130 if was_interrupted() else _complain(str(error))
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        return 130
+    except (click.Abort, KeyboardInterrupt) as error:
+        return _interrupted(error)
+    except Terminated:
+        click.echo("terminated", err=True)
+        return 143
     except BrokenPipeError:  # `vmsim … | head`: nobody reads on, which is no error
         sys.stdout = None  # else the interpreter flushes it at exit and complains
         return 0
@@ -100,9 +110,11 @@ def _status(arguments: list[str] | None) -> int:
         _complain(f"An invariant of the simulation is broken, which is a defect of vmsim: {error}")
         return 1
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        return _complain(f"The disk is full{f': {error.filename}' if error.filename else ''}. Nothing was left there.")
+        return _failed(error)
+    except Exception as error:
+        if was_interrupted():  # a library made something else of it while it was imported
+            return _interrupted(error)
+        raise
     return status if isinstance(status, int) else 0
 
 
@@ -116,6 +128,30 @@ def _warn(
 ) -> None:
     """Print a warning as a sentence, without the line of code that it came from."""
     click.echo(f"vmsim: warning: {message}", err=True)
+
+
+def _interrupted(error: BaseException) -> int:
+    """Say that Ctrl-C was pressed, and what is kept."""
+    cause = error.__cause__ or error.__context__
+    if isinstance(error, click.Abort) and isinstance(cause, EOFError):  # click takes every end of a file for Ctrl-D
+        raise cause
+    told = error if isinstance(error, KeyboardInterrupt) else cause if isinstance(cause, KeyboardInterrupt) else ""
+    click.echo(f"interrupted: {told}" if str(told) else "interrupted", err=True)
+    return 130
+
+
+def _failed(error: OSError) -> int:
+    """Say what the operating system has refused."""
+    where = printable(error.filename) if isinstance(error.filename, str) else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        status = _complain(f"The disk is full{f': {where}' if where else ''}. Nothing was left there.")
+    else:
+        status = _complain(f"{f'{where}: ' if where else ''}{error.strerror or error}.")
+    try:
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = None  # it is what failed, and would again when the interpreter flushes it
+    return status
 
 
 def _because(error: BaseException) -> str:

@@ -24,9 +24,16 @@ _RIGHT: Final = ("time_us", "pages", "cycles")
 @click.option("--from", "start", metavar="TIME", help="Only what was sent at this simulated time or later: 1.5ms.")
 @click.option("--to", "end", metavar="TIME", help="Only what was sent before this time.")
 @click.option("--figure", type=click.Path(path_type=Path), metavar="FILE", help="Draw the sequence: .png, .pdf, .svg.")
+@click.option("--force", is_flag=True, help="Replace the figure's FILE if it is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, all of them.")
 def command(
-    run: Path, vms: tuple[str, ...], start: str | None, end: str | None, figure: Path | None, as_json: bool
+    run: Path,
+    vms: tuple[str, ...],
+    start: str | None,
+    end: str | None,
+    figure: Path | None,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Print what monitors and the host of a run said to each other.
 
@@ -37,7 +44,7 @@ def command(
     result = Result.load(run)
     table = _chosen(result, vms, start, end)
     if figure:
-        _draw(table, figure)
+        _draw(table, figure, force=force)
     if as_json:
         from vmsim.cli.screen import print_json, rows_of
 
@@ -65,7 +72,7 @@ def _chosen(result: Result, vms: tuple[str, ...], start: str | None, end: str | 
     return table
 
 
-def _draw(table: pd.DataFrame, path: Path) -> None:
+def _draw(table: pd.DataFrame, path: Path, *, force: bool) -> None:
     from vmsim.analysis import style
     from vmsim.analysis.sequence import MOST, message_sequence
 
@@ -77,7 +84,7 @@ def _draw(table: pd.DataFrame, path: Path) -> None:
     height = min(9.0, 1.2 + 0.28 * len(table))
     with style.figure(width=max(style.COLUMN, 1.5 * (1 + table["vm"].nunique())), height=height) as (fig, ax):
         message_sequence(table, ax)
-        style.save(fig, path)
+        style.save(fig, path, force=force)
 
 
 def _print(table: pd.DataFrame, dropped: int) -> None:

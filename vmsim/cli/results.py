@@ -68,13 +68,15 @@ def merge(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
 @command.command()
 @click.argument("folder", type=_FOLDER, metavar="DIR")
 @click.argument("file", type=_FOLDER)
+@click.option("--force", is_flag=True, help="Replace FILE if it is there.")
+@click.option("--no-formulas", is_flag=True, help="Put ' before texts of a CSV that spreadsheets take for formulas.")
 @_JSON
-def export(folder: Path, file: Path, as_json: bool) -> None:
+def export(folder: Path, file: Path, force: bool, no_formulas: bool, as_json: bool) -> None:
     """Write all results to one FILE, CSV or Parquet as its name ends."""
     from vmsim.cli.screen import print_json
     from vmsim.sweeps.merging import export as export_all
 
-    rows = export_all(folder, file)
+    rows = export_all(folder, file, force=force, formulas=not no_formulas)
     if as_json:
         print_json({"file": str(file), "rows": rows})
     else:
@@ -83,16 +85,22 @@ def export(folder: Path, file: Path, as_json: bool) -> None:
 
 @command.command()
 @click.argument("folder", type=_FOLDER, metavar="DIR")
-@click.option("--repair", is_flag=True, help="Make the manifest again from the parts, if they are whole.")
+@click.option("--repair", is_flag=True, help="Set damaged parts aside, and make a missing manifest again.")
+@click.option("--no-lock", is_flag=True, help="With --repair, do not lock DIR: for file systems without locks.")
 @_JSON
-def verify(folder: Path, repair: bool, as_json: bool) -> int:
-    """Read every part and compare it with the manifest. Exit code 1 says that something is wrong."""
-    from vmsim.cli.screen import print_json
-    from vmsim.sweeps.merging import verify as verify_all
+def verify(folder: Path, repair: bool, no_lock: bool, as_json: bool) -> int:
+    """Read every part and compare it with the manifest. Exit code 1 says that something is wrong.
 
-    problems = verify_all(folder, repair=repair)
+    With --repair, a part that is not what the manifest says is renamed, and the next sweep runs its points again.
+    """
+    from vmsim.cli.screen import print_json
+    from vmsim.sweeps.repair import repair as save
+    from vmsim.sweeps.repair import verify as verify_all
+
+    done = save(folder, lock=not no_lock) if repair else []
+    problems = verify_all(folder)
     if as_json:
-        print_json({"folder": str(folder), "problems": problems})
+        print_json({"folder": str(folder), "repaired": done, "problems": problems})
     else:
-        click.echo("\n".join(problems) or f"{folder}: whole.")
+        click.echo("\n".join([*done, *problems, *([] if problems else [f"{folder}: whole."])]))
     return 1 if problems else 0

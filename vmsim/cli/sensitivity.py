@@ -29,9 +29,10 @@ _HEADINGS: Final = {
 @click.argument("file", type=_FILE)
 @click.option("--out", type=_FILE, metavar="DIR", help="Where results are kept; FILE with .results if left out.")
 @click.option("--jobs", type=click.IntRange(1, 4096), metavar="N", help="Processes; all cores if left out.")
+@click.option("--no-lock", is_flag=True, help="Do not lock DIR: for file systems without locks.")
 @click.option("--scheduler", metavar="ADDRESS", help="Run on a Dask cluster: an address, or a TOML file for SLURM.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(file: Path, out: Path | None, jobs: int | None, scheduler: str | None, as_json: bool) -> int:
+def command(file: Path, out: Path | None, jobs: int | None, no_lock: bool, scheduler: str | None, as_json: bool) -> int:
     """Say which parameters matter: Morris or Sobol indices.
 
     FILE is a TOML that names a scenario, ranges of its parameters, and a method. The points are run as those of a
@@ -44,7 +45,7 @@ def command(file: Path, out: Path | None, jobs: int | None, scheduler: str | Non
     asked = Sensitivity.load(file)
     out = out or file.with_suffix(".results")
     with listening(as_json=False) as listener:
-        table = asked.run(out, jobs=jobs, executor=executor_at(scheduler), listener=listener)
+        table = asked.run(out, jobs=jobs, lock=not no_lock, executor=executor_at(scheduler), listener=listener)
     _save(table, out)
     if as_json:
         _print_json(asked, table)

@@ -26,6 +26,7 @@ _SHOWN: Final = 20
 @click.option("--dry-run", is_flag=True, help="Print the points that are missing and about how long they take.")
 @click.option("--retries", type=click.IntRange(0, 100), default=1, show_default=True, help="Of a point that fails.")
 @click.option("--again", is_flag=True, help="Run points again whose failure is recorded.")
+@click.option("--no-lock", is_flag=True, help="Do not lock DIR: for file systems without locks.")
 @click.option("--scheduler", metavar="ADDRESS", help="Run on a Dask cluster: an address, or a TOML file for SLURM.")
 @click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one a line.")
 def command(
@@ -35,6 +36,7 @@ def command(
     dry_run: bool,
     retries: int,
     again: bool,
+    no_lock: bool,
     scheduler: str | None,
     as_json: bool,
 ) -> int:
@@ -56,10 +58,17 @@ def command(
 
     with listening(as_json) as listener:
         summary = run_sweep(
-            sweep, out, executor=executor_at(scheduler), jobs=jobs, retries=retries, again=again, listener=listener
+            sweep,
+            out,
+            executor=executor_at(scheduler),
+            jobs=jobs,
+            retries=retries,
+            again=again,
+            lock=not no_lock,
+            listener=listener,
         )
     if summary.interrupted:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(summary.kept(out))
     if not as_json:
         from vmsim.cli.screen import say
 

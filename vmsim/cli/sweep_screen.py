@@ -23,19 +23,34 @@ Event = dict[str, Any]
 def listening(as_json: bool) -> Iterator[Callable[[Event], None]]:
     """Give what listens to a sweep and shows it."""
     if as_json:
-        yield _print_json
+        yield _while_read(_print_json)
         return
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        yield _Lines()
+        yield _while_read(_Lines())
         return
     from rich.live import Live
 
     panel = _Panel(console)
     with Live(get_renderable=panel.render, console=console, refresh_per_second=4, transient=True):
         yield panel
+
+
+def _while_read(listener: Callable[[Event], None]) -> Callable[[Event], None]:
+    """Go on without a word where nobody reads any more: the results are in the store."""
+    reads = True
+
+    def tell(event: Event) -> None:
+        nonlocal reads
+        if reads:
+            try:
+                listener(event)
+            except OSError:
+                reads = False
+
+    return tell
 
 
 def _print_json(event: Event) -> None:

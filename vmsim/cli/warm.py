@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import as_completed
 
 import click
 
@@ -21,8 +20,8 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
     """Compile the kernels ahead of the first run.
 
     What a core runs is compiled for each CPU's geometry, as it is for the first run on that CPU, and all else once; the
-    results are kept in numba's cache. All presets are compiled unless CPUs are named. What only guests in 32-bit paging
-    need is left to the first of them.
+    results are kept in the user's cache folder, or in NUMBA_CACHE_DIR. All presets are compiled unless CPUs are named.
+    What only guests in 32-bit paging need is left to the first of them.
     """
     from vmsim.cli.screen import print_json
     from vmsim.scenario import Cpu, cpu_names
@@ -60,6 +59,10 @@ def _compiled(names: list[str]) -> Iterator[tuple[str, float]]:
     if (os.cpu_count() or 1) < 2:
         yield from map(compile_for, names)
         return
-    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+    from vmsim.kernel_cache import root
+    from vmsim.sweeps.executors import processes
+
+    root()  # where there is no folder for kernels, both processes are to have the same temporary one
+    with processes(2)() as pool:
         for future in as_completed([pool.submit(compile_for, name) for name in names]):
             yield future.result()

@@ -1,0 +1,71 @@
+"""How the process of a command line ends: Ctrl-C and SIGTERM at any moment, standard streams that are closed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+__all__ = ["Terminated", "at_once", "in_order", "was_interrupted"]
+
+_noted: list[int] = []
+
+
+class Terminated(BaseException):
+    """SIGTERM, as batch systems send it: what is half-written is removed on the way out."""
+
+
+def was_interrupted() -> bool:
+    """Whether Ctrl-C was pressed, whatever became of the KeyboardInterrupt within what was being imported."""
+    return bool(_noted)
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Have Ctrl-C end the process while modules are imported and nothing is begun; leave a library's user alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def in_order() -> Iterator[None]:
+    """Have signals end the process in order, and output go nowhere where there is nowhere for it to go."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed: else the next file that is opened takes its number
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
+    with suppress(AttributeError, ValueError, OSError):
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names of files need not be text
+    signal.signal(signal.SIGINT, _note)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done but for the interpreter's own end
+
+
+def _leave(number: int, frame: Any) -> None:
+    os.write(2, b"interrupted\n")
+    os._exit(130)
+
+
+def _note(number: int, frame: Any) -> None:
+    _noted.append(number)
+    raise KeyboardInterrupt
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise Terminated
