@@ -13,7 +13,7 @@ READY := .venv/.ready
 help: ## Say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-demo: $(READY) ## Run four real programs, native and in VMs: prints tables, writes results/first-light
+demo: $(READY) ## Run programs native and in VMs: prints tables, writes results/first-light
 	$(BIN)/python experiments/first-light/figure.py
 
 test: $(READY) ## Run all tests
