@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
 import struct
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.workloads.samples import SAMPLE, TEXT, Access, as_champsim, as_lackey, expected, found
 from vmsim.errors import InputError
 from vmsim.workloads import Chunk, Event, Kind, Op, readers
-from vmsim.workloads.export import describe, export
 from vmsim.workloads.readers import FORMATS
-
-Access = tuple[int, Kind]
 
 TOP = (1 << 64) - (1 << 56)
 addresses = st.one_of(st.integers(0, 5 * 4096), st.integers(0, (1 << 56) - 1), st.integers(TOP, (1 << 64) - 1))
@@ -38,26 +29,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("readers")
 
 
-def expected(those: list[Access], granule: int = 4096) -> list[tuple[int, int, int]]:
-    """Join accesses to runs, one by one: (address, kind, count)."""
-    runs: list[tuple[int, int, int]] = []
-    for address, kind in those:
-        block = (address - (1 << 64) if address >> 63 else address) // granule * granule
-        if runs and runs[-1][:2] == (block, kind):
-            runs[-1] = (block, kind, runs[-1][2] + 1)
-        else:
-            runs.append((block, kind, 1))
-    return runs
-
-
-def found(path: Path, form: str = "auto", granule: int = 4096) -> list[tuple[int, int, int]]:
-    runs: list[tuple[int, int, int]] = []
-    for chunk in readers.read(path, form, granule=granule, fetch=True):
-        assert [column.dtype for column in chunk[:3]] == [np.int64, np.int32, np.uint8]
-        runs += zip(chunk.address.tolist(), chunk.kind.tolist(), chunk.count.tolist(), strict=True)
-    return runs
-
-
 def events(path: Path, form: str = "auto") -> list[tuple[int, Event]]:
     """Return events with their positions counted in accesses."""
     told: list[tuple[int, Event]] = []
@@ -67,52 +38,6 @@ def events(path: Path, form: str = "auto") -> list[tuple[int, Event]]:
         told += [(before + int(ends[event.position]), event) for event in chunk.events]
         before += int(ends[-1])
     return told
-
-
-def as_lackey(those: list[Access]) -> bytes:
-    head = {Kind.READ: " L ", Kind.WRITE: " S ", Kind.FETCH: "I  "}
-    return b"==1== Lackey\n" + "".join(f"{head[kind]}{address:08x},1\n" for address, kind in those).encode()
-
-
-def as_dinero(those: list[Access]) -> bytes:
-    return "".join(f"{int(kind)} {address:x} ignored\n" for address, kind in those).encode()
-
-
-def as_drmemtrace(those: list[Access]) -> bytes:
-    words = {Kind.READ: "read", Kind.WRITE: "write", Kind.FETCH: "ifetch"}
-    text = "Output format:\n<--record#-> <--instr#->: <---tid---> <record details>\n" + "-" * 60 + "\n"
-    text += "           1           0: W0.T27 <marker: version 5>\n"
-    for number, (address, kind) in enumerate(those):
-        text += f"{number + 2:12} {number:11}: W0.T27 {words[kind]:8} {1:4} byte(s) @ 0x{address:016x} by PC 0x0401\n"
-    return (text + "View tool results:\n             9 : total instructions\n").encode()
-
-
-def as_csv(those: list[Access]) -> bytes:
-    return b"kind,address\n" + "".join(f"{kind.name.lower()},{address:#x}\n" for address, kind in those).encode()
-
-
-def as_champsim(those: list[Access], places: tuple[int, int] = (2, 0)) -> bytes:
-    """One record an access; a fetch has to be the instruction's own address."""
-    writes, pad = places
-    data = b""
-    for address, kind in those:
-        registers = bytes(6 if not pad else 14)
-        stores, loads = [0] * writes, [0] * 4
-        if kind == Kind.WRITE:
-            stores[-1] = address
-        elif kind == Kind.READ:
-            loads[1] = address
-        record = struct.pack(f"<QBB{len(registers)}s{writes}Q4Q", 0x401000, 0, 0, registers, *stores, *loads)
-        data += record + bytes(pad)
-    return data
-
-
-TEXT: dict[str, Callable[[list[Access]], bytes]] = {
-    "lackey": as_lackey,
-    "dinero": as_dinero,
-    "drmemtrace": as_drmemtrace,
-    "csv": as_csv,
-}
 
 
 @pytest.mark.parametrize("form", TEXT)
@@ -167,9 +92,6 @@ def test_any_bytes_are_refused_or_a_valid_stream(form: str, junk: bytes, folder:
     refused_or_valid(path, form)
 
 
-SAMPLE: list[Access] = [(0x1000, Kind.READ), (0x1FFF, Kind.WRITE), (0x7FFF_0000_0000, Kind.FETCH), (0x1008, Kind.READ)]
-
-
 @pytest.mark.parametrize("form", [*TEXT, "parquet"])
 @given(at=st.integers(0, 1 << 20), new=st.binary(max_size=3))
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -200,109 +122,6 @@ def refused_or_valid(path: Path, form: str) -> None:
         assert (chunk.count >= 1).all()
         assert (chunk.kind <= 2).all()
         assert all(0 <= event.position <= len(chunk.count) for event in chunk.events)
-
-
-@pytest.mark.parametrize("form", TEXT)
-@pytest.mark.parametrize(
-    ("edit"),
-    [
-        lambda text: text[:-1],
-        lambda text: text.replace(b"\n", b"\r\n"),
-        lambda text: text.replace(b"\n", b"\r\n")[:-2],
-        lambda text: b"\xef\xbb\xbf" + text,
-        lambda text: b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"),
-    ],
-    ids=["no last newline", "CRLF", "CRLF but the last", "byte order mark", "byte order mark and CRLF"],
-)
-def test_what_editors_do_to_text_does_not_matter(form: str, edit: Callable[[bytes], bytes], folder: Path):
-    path = folder / f"edited-{form}"
-    path.write_bytes(edit(TEXT[form](SAMPLE)))
-    assert readers.detect(path) == form
-    assert found(path) == expected(SAMPLE)
-
-
-@pytest.mark.parametrize("form", TEXT)
-def test_utf_16_is_named(form: str, folder: Path):
-    path = folder / f"wide-{form}"
-    path.write_bytes(TEXT[form](SAMPLE).decode().encode("utf-16"))
-    with pytest.raises(InputError, match="UTF-16"):
-        found(path, form)
-
-
-@pytest.mark.parametrize(("form", "line"), [("dinero", b"0 1000"), ("lackey", b" L 1000,1"), ("csv", b"address\n4096")])
-def test_one_line_is_enough_to_be_recognized(form: str, line: bytes, folder: Path):
-    path = folder / f"one-{form}"
-    path.write_bytes(line)
-    assert readers.detect(path) == form
-    assert found(path) == [(0x1000, 0, 1)]
-
-
-def zstd(path: Path, _: str) -> Any:
-    return zstandard.open(path, "wb")
-
-
-def lz4(path: Path, _: str) -> Any:
-    return pa.CompressedOutputStream(str(path), "lz4")
-
-
-def write(form: str, path: Path) -> None:
-    """Write the sample in any format."""
-    if form == "vmtrace":
-        export(folder_of(path, "lackey"), path.with_suffix(".vmtrace"), fetch=True)
-        path.with_suffix(".vmtrace").rename(path)
-    elif form == "parquet":
-        address, kind = zip(*SAMPLE, strict=True)
-        pq.write_table(pa.table({"address": address, "kind": [int(each) for each in kind]}), path)
-    elif form == "u64":
-        path.write_bytes(np.array([address for address, _ in SAMPLE], "<u8").tobytes())
-    elif form.startswith("champsim"):
-        path.write_bytes(as_champsim(SAMPLE, (2, 0) if form == "champsim" else (4, 8)))
-    else:
-        path.write_bytes(TEXT[form](SAMPLE))
-
-
-def folder_of(path: Path, form: str) -> Path:
-    source = path.with_name(f"{path.name}-source")
-    source.write_bytes(TEXT[form](SAMPLE))
-    return source
-
-
-@pytest.mark.parametrize("form", FORMATS)
-def test_every_format_is_read_compressed(form: str, tmp_path: Path):
-    plain = tmp_path / "plain"
-    write(form, plain)
-    whole = found(plain, form)
-    assert len(whole) >= 1
-    for opener in (lzma.open, gzip.open, bz2.open, zstd, lz4):
-        packed = tmp_path / "packed"
-        with opener(packed, "wb") as file:
-            file.write(plain.read_bytes())
-        assert found(packed, form) == whole
-        assert readers.detect(packed.rename(tmp_path / f"named{FORMATS[form][1][0]}.zst")) == form
-
-
-def test_frames_of_zstandard_one_after_another_are_one_file(tmp_path: Path):
-    path = tmp_path / "frames"
-    path.write_bytes(b"".join(zstandard.compress(b"0 %d000\n" % page) for page in (1, 2, 3)))
-    assert [run[0] for run in found(path)] == [0x1000, 0x2000, 0x3000]
-
-
-@pytest.mark.parametrize("opener", [lzma.open, gzip.open, bz2.open, zstd, lz4])
-def test_compressed_files_are_read_and_their_truncation_noticed(opener: Callable, folder: Path):
-    path = folder / "compressed"
-    with opener(path, "wb") as file:
-        file.write(as_dinero(SAMPLE * 5000))
-    assert readers.detect(path) == "dinero"
-    assert found(path) == expected(SAMPLE * 5000)
-    data = path.read_bytes()
-    for length in (len(data) - 1, len(data) // 2, 12):
-        path.write_bytes(data[:length])
-        with pytest.raises(InputError, match="cut short"):
-            found(path, "dinero")
-    if opener not in (zstd, lz4):  # which have no checksum unless the writer asks for one
-        path.write_bytes(data[: len(data) // 2] + b"\xff\xff\xff" + data[len(data) // 2 + 3 :])
-        with pytest.raises(InputError, match="compressed"):
-            found(path, "dinero")
 
 
 @pytest.mark.parametrize(
@@ -355,28 +174,6 @@ def test_what_is_wrong_is_said_with_its_place(form: str, text: bytes, message: s
     path.write_bytes(text)
     with pytest.raises(InputError, match=rf"wrong: .*{message}|wrong: {message}"):
         found(path, form)
-
-
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        ({"page": [1]}, "columns 'page'"),
-        ({"address": [1, None]}, "address is empty in 1"),
-        ({"address": [0.5]}, "of type double"),
-        ({"address": [1], "kind": [3]}, "row 0: kind = 3"),
-        ({"address": [1, 2], "kind": ["r", "q"]}, "row 1: kind 'q'"),
-        ({"address": [1, 2], "count": [1, 0]}, "row 1: count = 0"),
-        ({"address": [1, 1 << 57]}, "row 1: address 0x200000000000000"),
-        ({"address": [1], "VA": [2]}, "columns 'address', 'VA': each may be the address"),
-        ({"address": [1], "size": [0]}, "row 0: size = 0: expected 1 to 65536"),
-        ({"address": pa.array([], pa.int64())}, "no access"),
-    ],
-)
-def test_what_is_wrong_with_a_table_is_said(table: dict, message: str, folder: Path):
-    path = folder / "wrong.parquet"
-    pq.write_table(pa.table(table), path)
-    with pytest.raises(InputError, match=message):
-        describe(path)
 
 
 def test_the_wrong_champsim_layout_is_suspected_aloud(folder: Path):
@@ -507,72 +304,3 @@ def test_the_view_tool_of_2022_had_no_instruction_numbers(folder: Path):
     (chunk,) = readers.read(path, notes=notes)
     assert chunk.address.tolist() == [0x500000]
     assert notes.left_out == {"markers": 1, "fetches": 2, "prefetches": 1, "sizes": 1, "threads": 2}
-
-
-class TestTables:
-    """Hand-made tables: what each row means is counted by hand."""
-
-    @pytest.mark.parametrize(
-        ("text", "runs"),
-        [
-            (b'size,address\n"1,024",4096\n"2,048",8192\n', [(4096, 0, 1), (8192, 0, 1)]),
-            (b'"address","kind"\n"0x1000","W"\n', [(0x1000, 1, 1)]),
-            (b'"a ""b"", c",address\n"1\n2",0x1000\n"",0x2000\n', [(0x1000, 0, 1), (0x2000, 0, 1)]),
-            (b"address,size,kind\n0x1ffc,8,R\n", [(0x1000, 0, 1), (0x2000, 0, 1)]),
-            (b"address,size,kind\n0x1ffc,4,R\n0x1ffd,4,W\n", [(0x1000, 0, 1), (0x1000, 1, 1), (0x2000, 1, 1)]),
-            (b"n,address,rw\n1,0x1000,R\n2,0x2000,W\n3,0x3000,R\n", [(0x1000, 0, 1), (0x2000, 1, 1), (0x3000, 0, 1)]),
-            (b",address,kind\n0,0x1000,R\n1,0x1008,R\n", [(0x1000, 0, 2)]),
-            (b"index,addr\n7,0x1000\n8,0x2000\n", [(0x1000, 0, 1), (0x2000, 0, 1)]),
-            (b"Address , RW\n 0x1000 , r \n", [(0x1000, 0, 1)]),
-            (b"address,is_write\n4096,True\n4096,False\n", [(4096, 1, 1), (4096, 0, 1)]),
-            (b"address,kind,count\n0x1000,st,3\n", [(0x1000, 1, 3)]),
-            (b"address,size,count\n0x1ffc,8,3\n", [(0x1000, 0, 3), (0x2000, 0, 3)]),
-            (b"0x80000000000000,W\n0xff80000000000000,R\n", [(1 << 55, 1, 1), (-(1 << 55), 0, 1)]),
-        ],
-    )
-    def test_csv(self, text: bytes, runs: list[tuple[int, int, int]], folder: Path):
-        path = folder / "table.csv"
-        path.write_bytes(text)
-        assert found(path) == runs
-        assert found(path, "csv") == runs
-
-    def test_which_columns_were_taken_is_said(self, folder: Path):
-        path = folder / "named.csv"
-        path.write_bytes(b"n,VA,rw,Bytes\n1,0x1000,R,8\n")
-        told = describe(path)
-        assert told["columns"] == {"address": "VA", "kind": "rw", "size": "Bytes"}
-        assert told["unused_columns"] == ["n"]
-        assert told["left_out"] == {"sizes": 1}
-
-    def test_an_index_of_pandas_is_no_count(self, folder: Path):
-        path = folder / "indexed.parquet"
-        frame = pd.DataFrame(
-            {"address": [0x1FFC, 0x3000, 0x3008], "size": [8, 1, 1]}, index=pd.Index([5, 6, 9], name="count")
-        )
-        frame.to_parquet(path)
-        runs = [(0x1000, 0, 1), (0x2000, 0, 1), (0x3000, 0, 2)]
-        assert found(path) == runs
-        frame.set_index("address").to_parquet(path)
-        assert found(path) == runs
-        frame.to_csv(path.with_suffix(".csv"), index=False)
-        assert found(path.with_suffix(".csv")) == runs
-
-    def test_where_blocks_of_text_end_does_not_matter(self, folder: Path):
-        path = folder / "long.csv"
-        those = [(4096 * (n % 7) + n % 4096, Kind(n % 3)) for n in range(300_000)]
-        rows = "".join(f'{kind.name.lower()},{address:#x},"line\none, two"\n' for address, kind in those)
-        path.write_text(f"kind,address,note\n{rows}")  # some 10 MB
-        assert found(path) == expected(those)
-
-    def test_large_accesses_by_lines_take_bounded_memory(self, folder: Path):
-        path = folder / "wide.csv"
-        path.write_bytes(b"address,size\n" + b"0,65536\n" * 3000)
-        runs = [chunk.address for chunk in readers.read(path, granule=64)]
-        assert sum(map(len, runs)) == 3000 * 1024
-        assert np.array_equal(np.concatenate(runs)[:2048] % 65536, np.tile(np.arange(0, 65536, 64), 2))
-
-
-def test_counts_of_a_table_are_kept(folder: Path):
-    path = folder / "counts.csv"
-    path.write_bytes(b"0x1000,w,5\n0x1008,W,2147483647\n4096,1,2\n")
-    assert found(path) == [(0x1000, 1, 5), (0x1000, 1, 2147483647), (0x1000, 1, 2)]

@@ -35,17 +35,17 @@ def find(path: str | Path, base: Path) -> Path:
     """
     there = base / path
     try:
-        found = there.exists()
+        folder, found = there.is_dir(), there.exists()
     except (OSError, ValueError):  # a name that is too long, or none
-        found = True  # and opening it says why not
-    if found and not there.is_dir():
+        folder, found = False, True  # and opening it says why not
+    if found and not folder:
         open_regular(there, "trace").close()
         return there
     ours = bundled()
     name = Path(path).name.removesuffix(".vmtrace")
     if name in ours and Path(path).parent in (Path(), Path("traces")):
         return ours[name]
-    if found:
+    if folder:
         raise InputError(f"{printable(there)}: expected a trace, found a folder.")
     raise InputError(f"{printable(there)}: no such trace, on disk or bundled with vmsim. {nearest(name[:60], ours)}")
 

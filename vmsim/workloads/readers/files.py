@@ -21,7 +21,7 @@ HEAD = 1 << 16  # bytes of a file that show its format
 SUFFIXES = (".xz", ".gz", ".bz2", ".zst", ".zstd", ".lz4")
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
-_MOST_UNPACKED = 1 << 30  # bytes of a compressed file that must be read in any order
+_MOST_UNPACKED = 1 << 28  # bytes of a compressed file that must be read in any order
 
 
 def _arrow(codec: Literal["zstd", "lz4"]) -> Callable[[Any], Any]:
@@ -114,7 +114,7 @@ def seekable(path: Path) -> Iterator[BinaryIO]:
     Raises
     ------
     InputError
-        As `opened`, or a compressed file holds more than 1 GiB.
+        As `opened`, or a compressed file holds more than 256 MiB.
     """
     with open_regular(path, "trace") as file:
         head = file.read(8)
@@ -127,7 +127,7 @@ def seekable(path: Path) -> Iterator[BinaryIO]:
             while block := inner.read(1 << 20):
                 if whole.tell() + len(block) > _MOST_UNPACKED:
                     raise InputError(
-                        f"{printable(path)}: it holds more than {_MOST_UNPACKED >> 30} GiB when unpacked, and a file "
+                        f"{printable(path)}: it holds more than {_MOST_UNPACKED >> 20} MiB when unpacked, and a file "
                         "of this format is read in any order: unpack it first."
                     )
                 whole.write(block)
