@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["InputError", "nearest"]
+__all__ = ["GuestMemoryError", "InputError", "nearest"]
 
 
 class InputError(ValueError):
@@ -23,3 +23,7 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     if close:
         return f"Did you mean {close[0]!r}?"
     return f"Valid: {', '.join(choices)}."
+
+
+class GuestMemoryError(Exception):
+    """The memory of a VM, its own or what it may have of the host's, is used up."""

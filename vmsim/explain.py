@@ -36,7 +36,7 @@ from vmsim.scenario import Cpu
 from vmsim.scenario.levels import level_problems
 from vmsim.units import PAGE, PAGE_ORDER, PageSize
 
-__all__ = ["Reference", "Walk", "WalkMode", "explain", "references_of"]
+__all__ = ["Extra", "Reference", "Walk", "WalkMode", "explain", "references_of"]
 
 WalkMode = Literal["native", "ept", "npt", "agile"]
 
@@ -88,6 +88,23 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
+class Extra:
+    """What a walk's time goes to besides its references.
+
+    Attributes
+    ----------
+    what : str
+        `walk start` (what each walk takes), `nested TLB look-up`, `A/D flag` (set).
+    count, cycles : int
+        How often, and what that took in all.
+    """
+
+    what: str
+    count: int
+    cycles: int
+
+
+@dataclass(frozen=True, slots=True)
 class Walk:
     """One walk.
 
@@ -95,13 +112,16 @@ class Walk:
     ----------
     references : tuple of Reference
         In order, look-ups that a page walk cache served included.
+    extras : tuple of Extra
+        What else took cycles.
     cycles : int
-        Of the walk in all.
+        Of the walk in all: the sum over references and extras.
     pwc_hits, ntlb_hits : int
         Look-ups that the page walk caches and the nested TLB served.
     """
 
     references: tuple[Reference, ...]
+    extras: tuple[Extra, ...]
     cycles: int
     pwc_hits: int
     ntlb_hits: int
@@ -218,6 +238,9 @@ class _Machine:
         self.vm["asid"], self.vm["logging"] = 1 << ASID_SHIFT, 1
         core = self._hardware.cores[0]
         self._cycles = (*core["latency"].tolist(), int(core["pwc_cycles"]))
+        self._walk_start, self._ntlb_cycles, self._ad_cycles = (
+            int(core[name]) for name in ("walk_start", "ntlb_cycles", "ad_cycles")
+        )
         self._next = PAGE
 
     def take(self, order: int = 0) -> int:
@@ -243,17 +266,26 @@ class _Machine:
             )
             for number, (hpa, where, served) in enumerate(vm["log"][: vm["logged"]].tolist(), start=1)
         )
-        cycles, pwc, ntlb = (now - then for now, then in zip(self._counts(), before, strict=True))
-        return Walk(references, cycles, pwc, ntlb)
+        cycles, pwc, hits, misses, walks, flags = (now - then for now, then in zip(self._counts(), before, strict=True))
+        each = (
+            ("walk start", walks, self._walk_start),
+            ("nested TLB look-up", hits + misses, self._ntlb_cycles),
+            ("A/D flag", flags, self._ad_cycles),
+        )
+        extras = tuple(Extra(what, count, count * price) for what, count, price in each if count * price)
+        return Walk(references, extras, cycles, pwc, hits)
 
     def empty_tlbs(self) -> None:
         """Drop the TLBs' only translation, and nothing else."""
         for name in _TLBS:
             self._hardware.cores[name]["tag"] = EMPTY
 
-    def _counts(self) -> tuple[int, int, int]:
+    def _counts(self) -> tuple[int, ...]:
+        """Return the cycles of walks, hits of walk caches, hits and misses of the nested TLB, walks, flags set."""
         vm = self.vm[0]
-        return int(vm["walk_cycles"]), int(vm["pwc"][:, :, 1].sum()), int(vm["counters"][Count.NTLB_HITS])
+        counted = (Count.NTLB_HITS, Count.NTLB_MISSES, Count.WALKS, Count.AD_UPDATES)
+        counters = (int(vm["counters"][count]) for count in counted)
+        return int(vm["walk_cycles"]), int(vm["pwc"][:, :, 1].sum()), *counters
 
 
 class _Memory:

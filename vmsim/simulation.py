@@ -88,6 +88,7 @@ class Simulation:
         self.vms = []
         for spec, stream in zip(scenario.vms, streams or self._streams(), strict=True):
             _check_reach(spec, stream)
+            _check_warmup(scenario, spec, stream)
             self.vms.append(VirtualMachine(self, spec, stream, progress))
             if progress:
                 progress(spec.name, 0, stream.accesses)
@@ -219,6 +220,16 @@ def _check_reach(spec: Vm, stream: Stream) -> None:
         else:
             text = f"in {guest} that is no canonical address. Expected guest_levels = 5."
         raise InputError(f"VM {spec.name}: its workload touches the address {wrong:#_x}, and {text}")
+
+
+def _check_warmup(scenario: Scenario, spec: Vm, stream: Stream) -> None:
+    """Refuse a warm-up after which nothing is left to measure."""
+    made = stream.accesses
+    if scenario.warmup_accesses(made) >= made > 0:
+        raise InputError(
+            f"warmup: found {scenario.warmup}, and the workload of VM {spec.name} makes {made} accesses: nothing would "
+            f'be left to measure. Expected fewer than {made} accesses, or a share of them such as "10%".'
+        )
 
 
 def _seed(seed: int, index: int) -> int:

@@ -116,7 +116,7 @@ class VirtualMachine:
         self.frames: GuestFrames | BareFrames | PairedFrames = (
             GuestFrames(spec.pages, self.monitor, owner=spec.index)
             if self.monitor
-            else BareFrames(simulation.host, owner=spec.index)
+            else BareFrames(simulation.host, owner=spec.index, limit=spec.pages)
         )
         mmu: HardwareMmu | PairedMmu | Shadow | Vkernel
         mmu = HardwareMmu(simulation.hardware.memory, self.spaces, self.registers)
@@ -175,7 +175,8 @@ class VirtualMachine:
             if self.monitor:
                 raise
             raise BackingError from None
-        if not self.monitor:
+        if isinstance(self.frames, BareFrames):
+            self.frames.recount()
             self.simulation.host.failures[self.spec.index, self.spec.guest_order] += wanting
 
     @property

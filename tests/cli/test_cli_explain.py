@@ -182,3 +182,49 @@ def test_native_walks_have_no_host_page(vmsim) -> None:
     said = vmsim("explain", "--mode", "native", "--host-page", "2M")
     assert (said.status, said.out) == (2, "")
     assert "--host-page" in said.err
+
+
+SHAPES = [
+    *(
+        ("native", levels, None, page, None)
+        for levels in (2, 3, 4, 5)
+        for page in ("4K", "4M" if levels == 2 else "2M")
+    ),
+    *(
+        (mode, guest, host, page, host_page)
+        for mode in ("ept", "npt")
+        for guest, page in ((2, "4K"), (3, "2M"), (4, "4K"), (4, "1G"), (5, "2M"))
+        for host, host_page in ((4, "4K"), (4, "2M"), (5, "1G"))
+    ),
+    ("npt", 3, 3, "4K", "2M"),
+    ("npt", 2, 2, "4K", "4M"),
+    ("agile", 4, 4, "4K", "4K"),
+]
+
+
+@pytest.mark.parametrize("cpu", ["skylake-x", "zen4", "yardstick"])
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape)))
+def test_the_rows_of_a_walk_add_up_to_its_cycles(cpu: str, shape: tuple, vmsim) -> None:
+    mode, guest, host, page, host_page = shape
+    words = ["explain", "--json", "--mode", mode, "--cpu", cpu, "--guest-levels", guest, "--guest-page", page]
+    if host:
+        words += ["--host-levels", host, "--host-page", host_page]
+    told = json.loads(vmsim(*words).out)
+    for walk in (told["cold"], told["warm"]):
+        assert sum(row["cycles"] for row in (*walk["references"], *walk["extras"])) == walk["cycles"]
+        looks = {row["what"]: row["count"] for row in walk["extras"]}
+        assert walk["ntlb_hits"] <= looks.get("nested TLB look-up", walk["ntlb_hits"])
+
+
+@pytest.mark.parametrize("switch", range(6))
+def test_the_rows_of_an_agile_walk_add_up_to_its_cycles(switch: int, vmsim) -> None:
+    told = json.loads(vmsim("explain", "--json", "--mode", "agile", "--switch", switch).out)
+    for walk in (told["cold"], told["warm"]):
+        assert sum(row["cycles"] for row in (*walk["references"], *walk["extras"])) == walk["cycles"]
+
+
+def test_a_printed_walk_shows_what_is_no_reference(vmsim) -> None:
+    """zen4: 24 references to DRAM at 340 cycles are 8,160, and five look-ups of the nested TLB at 2 the other 10."""
+    out = vmsim("explain", "--mode", "npt").out
+    assert "24 references, 8,170 cycles" in out
+    assert "5 nested TLB look-ups" in out

@@ -115,8 +115,9 @@ def _json(walk: Walk, *, nested: bool) -> dict[str, Any]:
         }
         for reference in walk.references
     ]
+    extras = [{"what": extra.what, "count": extra.count, "cycles": extra.cycles} for extra in walk.extras]
     totals = {"count": walk.count, "cycles": walk.cycles, "pwc_hits": walk.pwc_hits, "ntlb_hits": walk.ntlb_hits}
-    return totals | {"references": references}
+    return totals | {"references": references, "extras": extras}
 
 
 def _of(count: int, what: str) -> str:
@@ -143,6 +144,7 @@ def _print(about: dict[str, Any], cold: Walk, warm: Walk) -> None:
             (str(each.position), each.reads(nested=nested), f"{each.hpa:#x}", each.served, each.cycles)
             for each in walk.references
         ]
+        rows += [("", _of(each.count, each.what), "", "", each.cycles) for each in walk.extras]
         counts = [_of(walk.count, "reference"), f"{walk.cycles:,} cycles", _of(walk.pwc_hits, "PWC hit")]
         if nested:
             counts.append(_of(walk.ntlb_hits, "nested TLB hit"))

@@ -11,6 +11,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
+from vmsim.errors import GuestMemoryError
 from vmsim.machine.buddy import NO_FRAME, State, allocate, allocate_many, assign, free_many, make_zone
 from vmsim.machine.serve import READY_BATCH
 from vmsim.machine.stack import Stack
@@ -18,10 +19,6 @@ from vmsim.machine.stack import Stack
 __all__ = ["Backing", "GuestFrames", "GuestMemoryError", "Vcpu"]
 
 _HIGH = 6 * READY_BATCH  # frames kept ready at most (their high mark)
-
-
-class GuestMemoryError(Exception):
-    """The guest's own memory is used up."""
 
 
 class Vcpu(Protocol):

@@ -9,8 +9,9 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
+from vmsim.errors import GuestMemoryError
 from vmsim.host.memory import HostMemory
-from vmsim.machine.buddy import State, assign
+from vmsim.machine.buddy import NO_FRAME, State, assign
 from vmsim.machine.stack import Stack
 
 __all__ = ["BareFrames"]
@@ -19,52 +20,121 @@ _BATCH = 64  # frames taken from the buddy allocator at a time (Linux's per-cpu 
 
 
 class BareFrames:
-    """The host's frames, as a kernel that needs no other sees them."""
+    """The host's frames, as a kernel that needs no other sees them, up to a limit.
 
-    def __init__(self, host: HostMemory, *, owner: int) -> None:
+    Pages and page tables count, as in a memory cgroup (Linux mm/memcontrol.c; Documentation/admin-guide/cgroup-v2.rst,
+    memory.max), those that stand ready to be handed out among them. At the limit a large page is refused, and small
+    ones are tried; then memory has run out.
+
+    Parameters
+    ----------
+    host : HostMemory
+        Where the frames come from.
+    owner : int
+        Whose they are to be.
+    limit : int
+        Frames that it may have at once.
+    """
+
+    def __init__(self, host: HostMemory, *, owner: int, limit: int) -> None:
         self.host = host
         self.owner = owner
+        self.limit = limit
+        self.held = 0  # of the limit
         self.zone = host.zone
         self.frames = host.frames
         self.ready = Stack()  # taken from the allocator, not yet handed out
 
     def allocate(self, vcpu: Any, order: int) -> Generator[simpy.Event, Any, int]:
-        """Return the first of 2**order frames; wait while the host is below its min watermark."""
+        """Return the first of 2**order frames, NO_FRAME for a large block; wait while the host is below its watermark.
+
+        Raises
+        ------
+        GuestMemoryError
+            The limit is reached.
+        """
         if order:
             if vcpu.owed:
                 yield vcpu.settle()
-            return self.host.take_block(self.owner, order, State.GUEST)
+            if not self._room(1 << order):
+                return NO_FRAME
+            pfn = self.host.take_block(self.owner, order, State.GUEST)
+            self.held += (pfn != NO_FRAME) << order
+            return pfn
         if not self.ready:
             if vcpu.owed:
                 yield vcpu.settle()
-            pfns = self.host.take(self.owner, _BATCH, State.GUEST, reserve=self.host.marks.min)
+            count = min(_BATCH, self.limit - self.held)
+            if count < 1:
+                raise GuestMemoryError
+            pfns = self.host.take(self.owner, count, State.GUEST, reserve=self.host.marks.min)
             if not len(pfns):
                 pfns = yield from vcpu.wait(
-                    self.host.request(self.owner, _BATCH, State.GUEST, asker=self.owner), "host_wait"
+                    self.host.request(self.owner, count, State.GUEST, asker=self.owner), "host_wait"
                 )
+            self.held += len(pfns)
             self.ready.put(pfns[::-1])
         return self.ready.pop()
 
     def allocate_table(self, vcpu: Any) -> Generator[simpy.Event, Any, int]:
-        """Return a frame for a page table; wait while the host is below its min watermark."""
+        """Return a frame for a page table; wait while the host is below its min watermark.
+
+        Raises
+        ------
+        GuestMemoryError
+            The limit is reached.
+        """
         if vcpu.owed:
             yield vcpu.settle()
-        pfns = self.host.take(self.owner, 1, State.TABLE, reserve=self.host.marks.min)
+        room = self._room(1)
+        if not room and not self.ready:
+            raise GuestMemoryError
+        pfns = self.host.take(self.owner, int(room), State.TABLE, reserve=self.host.marks.min)
+        self.held += len(pfns)
         if not len(pfns) and self.ready:  # as Linux drains its per-cpu lists before it gives up
             pfns = self.ready.drop(1)
             assign(self.frames, pfns, self.owner, int(State.TABLE))
         if not len(pfns):
             pfns = yield from vcpu.wait(self.host.request(self.owner, 1, State.TABLE, asker=self.owner), "host_wait")
+            self.held += len(pfns)
         return int(pfns[0])
 
     def has_block(self, order: int) -> bool:
         """Whether a block of 2**order frames is free above the min watermark; the host notes if none is."""
-        return order == 0 or self.host.has_block(self.owner, order)
+        return order == 0 or (self._room(1 << order) and self.host.has_block(self.owner, order))
 
     def give(self, pfns: NDArray[np.int64], order: int) -> None:
         """Take back blocks of 2**order frames, which are the host's at once."""
+        self.held -= len(pfns) << order
         self.host.give(pfns, order)
 
     def give_tables(self, pfns: NDArray[np.int64]) -> None:
         """Take back frames that were tables."""
+        self.held -= len(pfns)
         self.host.give(pfns, 0)
+
+    def charge(self, frames: int) -> None:
+        """Count frames that come from elsewhere, or with a negative number went back there.
+
+        Raises
+        ------
+        GuestMemoryError
+            The limit is reached.
+        """
+        if not self._room(frames):
+            raise GuestMemoryError
+        self.held += frames
+
+    def recount(self) -> None:
+        """Count what was allocated before the clock started.
+
+        Raises
+        ------
+        GuestMemoryError
+            It is more than the limit.
+        """
+        self.held = int(np.count_nonzero(self.frames["owner"] == self.owner))
+        self.charge(0)
+
+    def _room(self, frames: int) -> bool:
+        return self.held + frames <= self.limit

@@ -46,6 +46,9 @@ class Frames(Protocol):
     def give(self, pfns: Words, order: int) -> None:
         """Take back blocks."""
 
+    def charge(self, frames: int) -> None:
+        """Count frames that come from elsewhere, or went back there, towards the limit."""
+
 
 class Mmu(Protocol):
     """How a kernel reaches the processor."""
@@ -96,6 +99,7 @@ class PairedFrames:
         """Return the frame of the KPT half of a new table; wait while the host has no memory for both."""
         if vcpu.owed:
             yield vcpu.settle()
+        self.inner.charge(1)  # its other half is the price of pairing, and the host's
         shared, before = self.shared, self.shared.spent(self.owner).copy()
         work = shared.spent(self.owner)
         lower, _ = yield from shared.wait(vcpu.wait, self.owner, self.layout, guest=False, work=work)
@@ -114,6 +118,7 @@ class PairedFrames:
 
     def give_tables(self, pfns: Words) -> None:
         """Take back tables, both halves of each."""
+        self.inner.charge(-len(pfns))
         for lower in pfns.tolist():
             self.shared.give(self.layout, self.shared.pair_of(self.layout, lower))
 

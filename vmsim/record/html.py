@@ -16,7 +16,7 @@ __all__ = ["COLOURS", "LABELS", "page"]
 LABELS: Final = {
     "compute": "compute",
     "data": "data",
-    "l2_tlb": "L2 TLB hit",
+    "l2_tlb": "L2 TLB look-up",
     "walk_guest": "guest-dimension walk",
     "walk_nested": "nested-dimension walk",
     "guest_fault": "guest fault",
