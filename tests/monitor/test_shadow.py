@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tests.oracle.bits import PS, RW, US, A, D, P
 from tests.simulation.small import PAGE, READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
 from vmsim.machine.buddy import State
 from vmsim.scenario.shadow import SHADOW_PRESETS, ShadowSpec
+from vmsim.simulation import simulate
 
 RIGHTS = P | RW | US
 ROOT, PDPT, PD, PT, OTHER_ROOT, OTHER_PT = 8, 9, 10, 11, 12, 13
@@ -335,3 +337,38 @@ def test_a_violation_brings_in_a_chunk_too(mode: str, chunk: int, exits: int) ->
     assert outcome.vms[0].finished
     assert cycles == outcome.vms[0].cycles["exit"]
     assert count == exits
+
+
+def test_page_faults_are_told_apart_by_where_the_address_leads_and_by_privilege() -> None:
+    """What picks the pager in plex86: the faulting address and the virtual CPL. The guest's kernel runs at CPL 0."""
+    world = world_of(SHADOW_PRESETS["plex86"], 3)
+    world.shadow.state["trapped"] = 0
+    world.shadow.exits.clear()
+    for number in range(3):
+        world.access(number * PAGE)
+    world.access(9 * PAGE)  # not there: the guest's fault
+    world.load(entry(0), entry(1))
+    world.store((entry(1), PT << 12 | RIGHTS), (entry(2, PD), PD << 12 | RIGHTS), (entry(2), PD << 12 | RIGHTS))
+    world.flush()
+    for _ in range(5):
+        world.access(PAGE, write=True)
+    for _ in range(4):
+        world.access(2 * PAGE, write=True)
+    figures = world.shadow.figures()
+    found = {name: figures[f"pager_{name}"] for name in ("table_0", "directory_0", "table_3", "directory_3", "data_3")}
+    assert found == {"table_0": 2 + 2, "directory_0": 1, "table_3": 5, "directory_3": 4, "data_3": 3 + 1}
+
+
+@pytest.mark.parametrize("preset", ["kvm", "kvm-2007", "plex86"])
+def test_each_page_fault_has_a_pager(preset: str) -> None:
+    table = vm(mode="shadow", memory="8MiB", shadow={"preset": preset})
+    table["workload"] = {"kind": "compile", "footprint": 60 * PAGE, "processes": 3, "text": 20 * PAGE, "work": 200}
+    (outcome,) = simulate(scenario(table, memory="32MiB")).vms
+    exits = Counter({reason: count for reason, (count, _) in outcome.exits.items()})
+    pagers = {name: count for name, count in outcome.figures.items() if name.startswith("pager_")}
+    kinds = ("HOST_FAULT", "SHADOW_FILL", "TRUE_FAULT", "PT_READ", "PT_WRITE")
+    assert sum(pagers.values()) == sum(exits[kind] for kind in kinds)
+    assert pagers["pager_data_0"] == exits["HOST_FAULT"] > 0
+    tables = sum(count for name, count in pagers.items() if "data" not in name)
+    assert tables == exits["PT_READ"] + exits["PT_WRITE"] > 0
+    assert pagers["pager_directory_0"] > 0

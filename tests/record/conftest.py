@@ -77,7 +77,7 @@ def a_vm(name: str = "a", **changes: Any) -> VmOutcome:
         "waits": {"pool_wait": 2, "host_wait": 1, "pcpu_wait": 1},
         "fault_latency": {220: 2, 310: 1},
         "guest_faults": 5,
-        "figures": {"shadow_filled": 3, "software_tlb_hits": 2},
+        "figures": {"shadow_filled": 3, "software_tlb_hits": 2, "pager_data_3": 3},
         "dirty": [DirtyRound(3300, 7, 700)],
         "memory": {"guest": 12, "table": 4, "pool": 64},
     }

@@ -150,4 +150,4 @@ def _print(about: dict[str, Any], cold: Walk, warm: Walk) -> None:
             counts.append(_of(walk.ntlb_hits, "nested TLB hit"))
         print_table(f"{name} ({what}): {', '.join(counts)}", columns, rows)
     if about["note"]:
-        click.echo(about["note"])
+        say(about["note"])

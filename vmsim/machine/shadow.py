@@ -15,7 +15,7 @@ from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.buddy import State
 from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, LARGE, PAGE_SHIFT, USER, WRITE
 from vmsim.machine.memory import clear_frame, read_word, write_word
-from vmsim.machine.shadow_guards import guarded, let_through
+from vmsim.machine.shadow_guards import guarded, is_directory, let_through
 from vmsim.machine.shadow_records import NO_PAGE, SPARE, Hide, Work
 from vmsim.machine.tables import host_address
 
@@ -329,12 +329,14 @@ def drop_tables(memory, states, pages, links, gfns, frames, stock, first, count)
 
     Returns
     -------
-    (emulated, left) : tuple of int
-        How many of the frames were guarded, those apart that the first store leaves to the guest.
+    (emulated, left, directories) : tuple of int
+        How many of the frames were guarded, those apart that the first store leaves to the guest; how many of those
+        that stay guarded are tables above level 1.
     """
     state = states[0]
     emulated = 0
     left = 0
+    directories = 0
     for gfn in range(first, first + count):
         if gfns[gfn].tables == 0:
             continue
@@ -343,9 +345,10 @@ def drop_tables(memory, states, pages, links, gfns, frames, stock, first, count)
                 left += 1
             else:
                 emulated += 1
+                directories += is_directory(pages, gfns, gfn)
         page = np.int64(gfns[gfn].tables)
         while page:
             after = np.int64(pages[page - 1].next)
             drop_page(memory, state, pages, links, gfns, frames, stock, page - 1)
             page = after
-    return emulated, left
+    return emulated, left, directories

@@ -249,12 +249,10 @@ def fill(memory, states, pages, links, gfns, frames, stock, cr3, gva, write):
 
     Parameters
     ----------
-    memory : int64[:]
-        Host-physical memory.
+    memory, frames : int64[:], FRAME_RECORD[:]
+        Host-physical memory and its frames.
     states, pages, links, gfns, stock
         From `make_shadow`.
-    frames : FRAME_RECORD[:]
-        The host's.
     cr3, gva : int
         gpa of the guest's root table; the address that faulted.
     write : bool
@@ -388,7 +386,7 @@ def _sweep(memory, state, pages, links, gfns, frames, stock, top, first, last):
 def sweep(memory, states, pages, links, gfns, frames, stock, gfn, first, last):
     """Translate the guest entries [first, last] of table `gfn`, in each shadow it has, and all that hangs below them.
 
-    Entries stay out whose page the host does not back, and, where A is not the hardware's, those not yet accessed.
+    Pages that the host does not back are left out, and, where A is not the hardware's, those not yet accessed.
     """
     state = states[0]
     state.clock += 1

@@ -6,7 +6,7 @@ import numpy as np
 
 from vmsim.jit import kernel, leaf, routine
 
-__all__ = ["direct_reads", "floods", "guarded", "guards_within", "let_through", "reads_of"]
+__all__ = ["direct_reads", "floods", "guarded", "guards_within", "is_directory", "let_through", "reads_of"]
 
 
 @leaf
@@ -18,6 +18,17 @@ def guarded(pages, gfns, gfn):
             return True
         page = np.int64(pages[page - 1].next)
     return False
+
+
+@leaf
+def is_directory(pages, gfns, gfn):
+    """Return 1 if a guest frame is shadowed as a table that points to others, else 0."""
+    page = np.int64(gfns[gfn].tables)
+    while page:
+        if pages[page - 1].level > 1:
+            return np.int64(1)
+        page = np.int64(pages[page - 1].next)
+    return np.int64(0)
 
 
 @routine

@@ -63,6 +63,7 @@ SHADOW = np.dtype(
             ("prices", "i8", (len(Work),)),  # cycles of one of each
             ("due", "i8"),  # cycles of what was done and has not been paid for yet
             ("reads", "i8"),  # entries of the guest's tables that the monitor's last walk read
+            ("trapped", "i8", (2,)),  # the kernel's accesses to tables of level 1, and to those above (directories)
             ("exit", "i8"),  # number of the exit that is handled, below 2**31
             ("code", "i8"),  # of the fault that the last guest walk met
             ("entry", "i8", (6,)),  # the guest's entries that the last guest walk read, by level

@@ -21,7 +21,7 @@ from vmsim.machine.shadow import (
     zap_entry,
 )
 from vmsim.machine.shadow_fill import Status, map_entry, wanted
-from vmsim.machine.shadow_guards import direct_reads, floods, guarded, let_through
+from vmsim.machine.shadow_guards import direct_reads, floods, guarded, is_directory, let_through
 from vmsim.machine.shadow_records import Hide, Work
 from vmsim.machine.tables import host_address
 
@@ -72,6 +72,7 @@ def store(memory, states, pages, links, gfns, frames, stock, places, values, sta
             write_word(memory, hpa, value)
             continue
         state.reads += direct_reads(state, gfn)
+        state.trapped[is_directory(pages, gfns, gfn)] += 1
         end_exit(state)  # each store is one
         if let_through(state, pages, gfns, gfn):
             left += 1
@@ -148,6 +149,7 @@ def load(memory, states, pages, links, gfns, places, values, trapped):
             trapped[count] = gfn
             count += 1
             state.reads += direct_reads(state, gfn)
+            state.trapped[is_directory(pages, gfns, gfn)] += 1
             end_exit(state)
             gfns[gfn].mapped = state.exit
             page = np.int64(gfns[gfn].tables)

@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Generator
 from typing import Any
 
-import numpy as np
 import simpy
 from numpy.typing import NDArray
 
@@ -177,9 +176,9 @@ class Agile(Shadow):
         moved = {f"shadow_{name}": int(self.state[name][0]) for name in ("to_nested", "to_shadow")}
         return super().figures() | moved
 
-    def _overwrite(self, vcpu: Vcpu, gfn: int, emulated: int, left: int) -> None:
-        """Pay for stores all over tables, the first of which trap."""
-        self._trap(vcpu, "PT_WRITE", np.full(emulated * self.threshold, gfn))
+    def _stores_until_free(self) -> int:
+        """Return how many stores to a table trap until it goes over to nested walks."""
+        return self.threshold
 
     def _work(self, vcpu: Vcpu) -> None:
         """Pay for what the kernels did, and flush what they took away; pointers that the hardware has go with it."""

@@ -177,7 +177,7 @@ class Shadow(Account):
                 yield from self.deliver(vcpu, gva, int(value))
                 return False
             if status == _GUARDED:
-                self._make_access(vcpu, write=code & 2 != 0, times=times)
+                self._make_access(vcpu, write=code & 2 != 0, times=times, directory=self._is_directory(int(value)))
                 return True
             if status == _UNBACKED:
                 yield from self._back(vcpu, int(value))
@@ -235,9 +235,9 @@ class Shadow(Account):
         """Write over new frames; what was a table is none any more."""
         gfn = gpa >> PAGE_SHIFT
         if order or self.gfns["tables"][gfn]:
-            emulated, left = drop_tables(*self._world, gfn, 1 << order)
+            emulated, left, directories = map(int, drop_tables(*self._world, gfn, 1 << order))
             if emulated or left:
-                self._overwrite(vcpu, gfn, int(emulated), int(left))
+                self._overwrite(vcpu, gfn, emulated - directories, directories, left)
                 self._work(vcpu)
                 self._close("PT_WRITE")
             if self._stocked[0] > _MOST:
@@ -341,6 +341,12 @@ class Shadow(Account):
         stocked = int(self._stocked[0])
         self.stock[stocked : stocked + len(frames)] = frames
         self._stocked[0] = stocked + len(frames)
+
+    def _is_directory(self, gfn: int) -> bool:
+        page = int(self.gfns["tables"][gfn])
+        while page and self.pages["level"][page - 1] == 1:
+            page = int(self.pages["next"][page - 1])
+        return page > 0
 
     @property
     def stale(self) -> bool:

@@ -46,6 +46,7 @@ class Account(SoftwareMonitor):
         self._flush = state["flush"]
         self._due = state["due"]
         self._number = state["exit"]
+        self._by_programs = [0, 0]  # accesses to tables of level 1, and to those above
         for work, cycles in self._prices().items():
             state["prices"][0, work] = cycles
         self._trapped = np.empty(512, np.int64)
@@ -92,10 +93,29 @@ class Account(SoftwareMonitor):
         """Return what has been counted besides exits."""
         tlb = self.software_tlb
         counts = {f"shadow_{work.name.lower()}": int(self.state["work"][0, work]) for work in Work}
-        return counts | {
-            "software_tlb_hits": tlb.hits,
-            "software_tlb_misses": tlb.misses,
-            "software_tlb_saved_cycles": tlb.saved_cycles,
+        return (
+            counts
+            | self._pagers()
+            | {
+                "software_tlb_hits": tlb.hits,
+                "software_tlb_misses": tlb.misses,
+                "software_tlb_saved_cycles": tlb.saved_cycles,
+            }
+        )
+
+    def _pagers(self) -> dict[str, int]:
+        """Return page faults of the hardware by what the address leads to, and by the privilege of the access (CPL).
+
+        In plex86 both pick the pager that handles the fault. The guest's kernel runs at CPL 0, its programs at 3.
+        """
+        table, directory = self.state["trapped"][0].tolist()
+        return {
+            "pager_directory_0": directory,
+            "pager_directory_3": self._by_programs[1],
+            "pager_table_0": table,
+            "pager_table_3": self._by_programs[0],
+            "pager_data_0": self.exits["HOST_FAULT"],
+            "pager_data_3": self.exits["SHADOW_FILL"] + self.exits["TRUE_FAULT"],
         }
 
     def _room(self, count: int) -> Words:
@@ -132,17 +152,25 @@ class Account(SoftwareMonitor):
             cycles += tlb.cycles(-1 - gfn, int(reads_of(self.state, gfns[at : at + 1])) * self._each_read)
         return cycles
 
-    def _overwrite(self, vcpu: Vcpu, gfn: int, emulated: int, left: int) -> None:
-        """Pay for stores all over tables that the monitor still guards, until it guards them no more."""
-        flood = int(self.state["flood"][0])
-        stores = emulated * (min(ENTRIES, flood) if flood else ENTRIES)
-        if stores:
-            self._trap(vcpu, "PT_WRITE", np.full(stores, gfn))
+    def _overwrite(self, vcpu: Vcpu, gfn: int, tables: int, directories: int, left: int) -> None:
+        """Pay for stores all over tables that the monitor still guards, until it guards them no more.
+
+        The tables are those of level 1, the directories those above; `left` are those that the first store leaves.
+        """
+        each = self._stores_until_free()
+        if tables or directories:
+            self._trap(vcpu, "PT_WRITE", np.full((tables + directories) * each, gfn))
         if left:
             self._leave(vcpu, np.full(left, gfn))
+        self.state["trapped"][0] += tables * each + left, directories * each
 
-    def _make_access(self, vcpu: Vcpu, *, write: bool, times: int) -> None:
+    def _stores_until_free(self) -> int:
+        """Return how many stores to a table trap until it has no shadow any more."""
+        return min(ENTRIES, int(self.state["flood"][0]) or ENTRIES)
+
+    def _make_access(self, vcpu: Vcpu, *, write: bool, times: int, directory: bool) -> None:
         """Make a program's accesses to a page that is a hidden table, one exit each."""
+        self._by_programs[directory] += times
         reason = "PT_WRITE" if write else "PT_READ"
         walk = int(self.state["reads"][0]) * self._each_read
         self._spend(vcpu, (times - 1) * (self._fault + walk))

@@ -36,6 +36,8 @@ class Tables(ABC):
         What monitors and the host said to each other.
     shadow : DataFrame
         What a monitor did to tables of its own.
+    pagers : DataFrame
+        Page faults under a shadow monitor, by where the address leads and by privilege.
     dirty : DataFrame
         Readings of dirty logs.
     waits : DataFrame
@@ -54,6 +56,7 @@ class Tables(ABC):
     pool: pd.DataFrame
     messages: pd.DataFrame
     shadow: pd.DataFrame
+    pagers: pd.DataFrame
     dirty: pd.DataFrame
     waits: pd.DataFrame
     fault_latency: pd.DataFrame

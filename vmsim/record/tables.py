@@ -215,6 +215,16 @@ def _shadow(outcome: Outcome) -> Rows:
     ]
 
 
+def _pagers(outcome: Outcome) -> Rows:
+    return [
+        (vm.name, pager, int(cpl), count)
+        for vm in outcome.vms
+        for name, count in vm.figures.items()
+        if name.startswith("pager_")
+        for _, pager, cpl in (name.split("_"),)
+    ]
+
+
 def _dirty(outcome: Outcome) -> Rows:
     return [
         (vm.name, each.time, each.time * 10**6 / outcome.frequency, each.pages, each.cycles, each.late)
@@ -290,6 +300,7 @@ TABLES: Final[Mapping[str, tuple[Mapping[str, str], Callable[[Outcome], Rows]]]]
             _messages,
         ),
         "shadow": ({"vm": _STR, "what": _STR, "count": _INT}, _shadow),
+        "pagers": ({"vm": _STR, "pager": _STR, "cpl": _INT, "count": _INT}, _pagers),
         "dirty": (
             {
                 "vm": _STR,

@@ -66,7 +66,7 @@ class _Guarded:
         except (EOFError, lzma.LZMAError, zlib.error, OSError, MemoryError) as error:
             raise InputError(
                 f"{self._name}: cannot be read on after {self._read:,} bytes of its content ({error}): the compressed "
-                "file is cut short, damaged, or needs more memory than a trace should."
+                "file is cut short or damaged."
             ) from error
         data = b"".join(parts)
         self._read += len(data)
