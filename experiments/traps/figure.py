@@ -29,8 +29,8 @@ BARS: Final = {
     ("shadow", "single-step", 0): ("single-step", PALETTE[5]),
     ("shadow", "emulate", 0): ("emulate", PALETTE[1]),
     ("shadow", "emulate", 3): ("emulate, write_flood = 3", PALETTE[6]),
-    ("shadow", "unsync", 0): ("unsync", PALETTE[0]),
-    ("ept", "unsync", 0): ("EPT", "#999999"),
+    ("shadow", "unsync", 3): ("unsync", PALETTE[0]),
+    ("ept", "unsync", 3): ("EPT", "#999999"),
 }
 
 

@@ -20,7 +20,7 @@ def table(figure: SimpleNamespace) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def grid(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table["work"] > 0].set_index(["work", "footprint"]).sort_index()
+    return table[(table["work"] > 0) & ~table["data_caches"]].set_index(["work", "footprint"]).sort_index()
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,28 @@ def test_five_hundred_to_two_thousand_misses_pay_for_an_edit_the_fewer_the_more_
     pay = line / line.index
     assert pay.is_monotonic_decreasing
     assert 500 < pay.min() < pay.max() < 2100
+
+
+def test_with_data_in_the_caches_shadow_paging_wins_less_and_by_fewer_misses(
+    figure: SimpleNamespace, table: pd.DataFrame, grid: pd.DataFrame
+) -> None:
+    """A third of the time is won where data take a fixed time, a twentieth where they wait for memory, too."""
+    cached = table[(table["work"] > 0) & table["data_caches"]].set_index(["work", "footprint"]).sort_index()
+    assert grid["ratio"].min() == pytest.approx(0.66, abs=0.01)
+    assert cached["ratio"].min() == pytest.approx(0.955, abs=0.01)
+    assert (cached["more"] < 0).sum() >= (grid["more"] < 0).sum()
+    part = figure.break_even(table, data_caches=True) / figure.break_even(table)
+    assert len(part) == 5
+    assert 0.2 < part.min() < 0.3
+    assert 0.9 < part.max() < 1
+
+
+def test_what_is_guessed_moves_the_line_by_up_to_twice(figure: SimpleNamespace, table: pd.DataFrame) -> None:
+    line = figure.break_even(table)
+    cheap, dear = (figure.break_even(figure.guessed(table, times)) / line for times in (0.5, 2))
+    assert cheap.between(0.5, 0.7).all()
+    assert dear.dropna().between(1.4, 2.1).all()
+    assert dear.isna().sum() == 1  # where a page in a thousand is mapped, no number of misses pays
 
 
 def test_real_programs_lie_near_the_edge_and_ept_wins(programs: pd.DataFrame) -> None:

@@ -6,9 +6,12 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.cpu_files import load_cpu
 
 PAGES = 256
+OF_ENTRY = ("violation_entry", "violation_rmap")
+OF_FAULT = ("page_fault_exit", "vm_entry", "violation_resume", "guest_walk_level")
 COST = load_cpu("skylake-x").cost
 ENTRY = COST.violation_entry + COST.violation_rmap
 FAULT = COST.page_fault_exit + COST.vm_entry + COST.violation_resume + 4 * COST.guest_walk_level
@@ -52,9 +55,33 @@ def test_lazy_pays_for_what_is_used(lines: pd.DataFrame) -> None:
 
 
 def test_they_break_even_at_an_entrys_part_of_a_lazy_fault(figure: SimpleNamespace, table: pd.DataFrame) -> None:
+    """A quotient of guesses: the number says what was guessed, not what is."""
     share, _ = figure.break_even(table)
     assert share == pytest.approx(ENTRY / (FAULT + ENTRY), rel=0.05)
     assert share < 1 / 3
+
+
+def test_the_band_has_each_guess_at_half_and_at_twice(figure: SimpleNamespace) -> None:
+    cpu = Cpu.load("skylake-x")
+    costs = {each.key.removeprefix("cost."): each for each in cpu.figures() if each.key.startswith("cost.")}
+    used = {name for name in costs if name in (*OF_ENTRY, *OF_FAULT)}
+    guessed = {name for name in used if costs[name].confidence == "guess"}
+    assert used - guessed == {"page_fault_exit"}
+    (zipped,) = figure.EXPERIMENT.sweeps["guesses"].zip
+    names = figure.EXPERIMENT.sweeps["guesses"].names
+    ends = {names[key][0].rsplit(".")[-1]: values for key, values in zipped.items()}
+    assert {*ends} == guessed
+    for name, (cheap, dear) in ends.items():
+        value = costs[name].value
+        assert (cheap, dear) == ((value / 2, value * 2) if name in OF_ENTRY else (value * 2, value / 2))
+
+
+def test_what_is_guessed_decides_where_they_break_even(figure: SimpleNamespace, table: pd.DataFrame) -> None:
+    guessed = FAULT - COST.page_fault_exit
+    low, high = figure.band()
+    assert low == pytest.approx(ENTRY / 2 / (ENTRY / 2 + COST.page_fault_exit + 2 * guessed), rel=0.1)
+    assert high == pytest.approx(2 * ENTRY / (2 * ENTRY + COST.page_fault_exit + guessed / 2), rel=0.1)
+    assert low < 0.12 < figure.break_even(table)[0] < 0.5 < high
 
 
 def test_where_the_shadow_is_kept_there_is_nothing_to_choose(lines: pd.DataFrame) -> None:

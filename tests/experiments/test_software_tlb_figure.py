@@ -42,11 +42,13 @@ def test_programs_differ_from_a_quarter_to_nearly_all(hits: pd.DataFrame) -> Non
 
 
 def test_what_is_saved_is_a_walk_less_a_look_up_for_each_hit(table: pd.DataFrame) -> None:
-    each = 4 * COST.guest_walk_level - COST.software_tlb_hit
+    """A walk to a program's page reads four entries, to a table three: the kernel maps 64 MiB by pages of 2 MiB."""
+    most, least = (reads * COST.guest_walk_level - COST.software_tlb_hit for reads in (4, 3))
     without = table[table["entries"] == 0].set_index("vm")["exit_cycles"]
     less = table["vm"].map(without) - table["exit_cycles"]
     assert (less == table["software_tlb_saved_cycles"]).all()
-    assert less.tolist() == pytest.approx((table["hit_rate"] * table["look_ups"] * each).tolist())
+    hits = (table["hit_rate"] * table["look_ups"]).round()
+    assert ((least * hits <= less) & (less <= most * hits)).all()
 
 
 def test_it_saves_no_more_than_a_twentieth_of_the_monitors_cycles(table: pd.DataFrame) -> None:

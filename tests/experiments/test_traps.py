@@ -11,9 +11,9 @@ STEP, EMULATE, LIMIT, UNSYNC = (
     ("shadow", "single-step", 0),
     ("shadow", "emulate", 0),
     ("shadow", "emulate", 3),
-    ("shadow", "unsync", 0),
+    ("shadow", "unsync", 3),
 )
-EPT = ("ept", "unsync", 0)
+EPT = ("ept", "unsync", 3)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def time(table: pd.DataFrame) -> pd.DataFrame:
 
 def test_each_program_is_there(time: pd.DataFrame) -> None:
     assert {*time.index} == {*EDITING, *REAL}
-    assert (time[("native", "unsync", 0)] == 1).all()
+    assert (time[("native", "unsync", 3)] == 1).all()
 
 
 def test_emulation_is_cheaper_than_stepping_and_unsync_than_both(time: pd.DataFrame) -> None:
