@@ -7,6 +7,14 @@ imported when it is first used.
 
 from __future__ import annotations
 
+import os
+import sys
+
+if os.path.basename(sys.argv[0] if sys.argv else "") == "vmsim":  # the command line
+    import vmsim.leaving  # noqa: F401  (from here on Ctrl-C ends it in a line)
+
+# isort: split
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -7,15 +7,13 @@ import sys
 import textwrap
 import warnings
 from importlib import import_module
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
-from vmsim.cli.leaving import Terminated, at_once, in_order, was_interrupted
+import click
 
-with at_once():
-    import click
-
-    from vmsim.errors import InputError, nearest
-    from vmsim.files import printable
+from vmsim.cli.leaving import Terminated, in_order, was_interrupted
+from vmsim.errors import InputError, nearest
+from vmsim.files import printable
 
 __all__ = ["main", "root"]
 
@@ -39,6 +37,13 @@ VERBS: Final = {
 _WIDTH: Final = 100
 
 
+class _PassedError(BaseException):
+    """What click would make an Abort of: Ctrl-C, and any file that ends too early."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
 class _Verbs(click.Group):
     """A group whose commands are modules of this package."""
 
@@ -51,6 +56,12 @@ class _Verbs(click.Group):
         command: click.Command = import_module(f"vmsim.cli.{cmd_name}").command
         command.name = cmd_name
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, EOFError) as error:
+            raise _PassedError(error) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -86,7 +97,10 @@ def main(arguments: list[str] | None = None) -> None:
 def _status(arguments: list[str] | None) -> int:
     warnings.showwarning = _warn
     try:
-        status = root.main(arguments, prog_name="vmsim", standalone_mode=False)
+        try:
+            status = root.main(arguments, prog_name="vmsim", standalone_mode=False)
+        except _PassedError as passed:
+            raise passed.error from None
         sys.stdout.flush()
     except InputError as error:
         return 130 if was_interrupted() else _complain(str(error))
@@ -132,11 +146,8 @@ def _warn(
 
 def _interrupted(error: BaseException) -> int:
     """Say that Ctrl-C was pressed, and what is kept."""
-    cause = error.__cause__ or error.__context__
-    if isinstance(error, click.Abort) and isinstance(cause, EOFError):  # click takes every end of a file for Ctrl-D
-        raise cause
-    told = error if isinstance(error, KeyboardInterrupt) else cause if isinstance(cause, KeyboardInterrupt) else ""
-    click.echo(f"interrupted: {told}" if str(told) else "interrupted", err=True)
+    told = str(error) if isinstance(error, KeyboardInterrupt) else ""
+    click.echo(f"interrupted: {told}" if told else "interrupted", err=True)
     return 130
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-__all__ = ["Terminated", "at_once", "in_order", "was_interrupted"]
+__all__ = ["Terminated", "in_order", "was_interrupted"]
 
 _noted: list[int] = []
 
@@ -22,23 +21,6 @@ class Terminated(BaseException):
 def was_interrupted() -> bool:
     """Whether Ctrl-C was pressed, whatever became of the KeyboardInterrupt within what was being imported."""
     return bool(_noted)
-
-
-@contextmanager
-def at_once() -> Iterator[None]:
-    """Have Ctrl-C end the process while modules are imported and nothing is begun; leave a library's user alone."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:
-        yield
-        return
-    signal.signal(signal.SIGINT, _leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -55,11 +37,6 @@ def in_order() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done but for the interpreter's own end
-
-
-def _leave(number: int, frame: Any) -> None:
-    os.write(2, b"interrupted\n")
-    os._exit(130)
 
 
 def _note(number: int, frame: Any) -> None:

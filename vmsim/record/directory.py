@@ -151,4 +151,5 @@ def _write_parquet(table: pd.DataFrame, columns: Mapping[str, str], path: Path) 
     """Write a table with a schema of its own, free of what pandas would add about itself."""
     schema = pa.schema([(column, _TYPES[kind]) for column, kind in columns.items()])
     arrays = [pa.array(table[column].to_list(), schema.field(column).type) for column in columns]
-    pq.write_table(pa.table(arrays, schema=schema), path, compression="zstd", compression_level=3)
+    with path.open("wb") as file:  # pyarrow wants the names of files to be UTF-8
+        pq.write_table(pa.table(arrays, schema=schema), file, compression="zstd", compression_level=3)

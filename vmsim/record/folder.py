@@ -43,6 +43,8 @@ def check_folder(path: Path, *, force: bool = False, whose: str | None = None) -
         There is a file, a folder that vmsim did not write, or (without `force`) one that it did; or the folder
         above cannot be written to.
     """
+    if "\0" in str(path):
+        raise InputError(f"{printable(path)}: this can be no folder's name.")
     try:
         target = path.resolve() if path.is_symlink() else path
         if target.is_dir():

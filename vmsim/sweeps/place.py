@@ -24,7 +24,7 @@ _TEMPORARY: Final = re.compile(r"\.(part-[0-9]{4}-[0-9]{6}\.parquet|manifest\.js
 
 @contextmanager
 def prepared(folder: Path) -> Iterator[None]:
-    """Make the folders of a store, unless something else is there; remove those that were made if the block fails.
+    """Make the folders of a store, unless something else is there; remove those that were made if nothing came of it.
 
     Raises
     ------
@@ -47,12 +47,11 @@ def prepared(folder: Path) -> Iterator[None]:
                 raise
             raise InputError(f"{printable(folder)}: cannot be made: {told}.") from error
         yield
-    except BaseException:
+    finally:
         with suppress(OSError, ValueError):
             if not any(each.is_symlink() or not each.is_dir() for each in folder.rglob("*")):  # nothing to keep
                 for each in sorted(made, key=lambda path: len(path.parts), reverse=True):
                     each.rmdir()
-        raise
 
 
 def clean(folder: Path) -> None:
