@@ -144,6 +144,17 @@ def test_workers_load_no_module_of_the_current_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "loaded").exists()
 
 
+@pytest.mark.skipif(not shutil.which("valgrind"), reason="valgrind is not installed")
+def test_recording_does_not_read_valgrinds_settings_of_the_current_folder(program: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / ".valgrindrc").write_text("--no-such-option\n")
+    with started(program, "trace", "record", "-o", "x.vmtrace", "--", "/bin/true", cwd=folder) as process:
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert sorted(os.listdir(folder)) == [".valgrindrc", "x.vmtrace"]
+
+
 def test_a_file_that_ends_too_early_is_not_taken_for_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
     from vmsim.cli import main, schema
 

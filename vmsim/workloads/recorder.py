@@ -122,6 +122,7 @@ def _run(
     process = subprocess.Popen(
         [
             valgrind,
+            "--command-line-only=yes",  # no .valgrindrc: that of the current folder may be somebody else's
             "--tool=lackey",
             "--trace-mem=yes",
             "--trace-syscalls=yes",
