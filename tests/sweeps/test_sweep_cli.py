@@ -141,7 +141,7 @@ def test_a_rehearsal_prints_the_points_and_a_time_and_writes_nothing(file: Path,
 def test_failures_are_exit_code_1_and_can_be_listed(store: Path, say: Run) -> None:
     status, out, _ = say("results", "ls", store)
     assert status == 0
-    assert out.splitlines()[2].split() == [str(store), "4", "8", "1", "whole"]
+    assert out.splitlines()[2].split() == [str(store), "whole", "4", "8", "1"]
     status, out, _ = say("results", "ls", "--failures", store)
     assert "ValueError: 103" in out
     status, out, _ = say("results", "ls", "--json", store)
