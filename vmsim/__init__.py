@@ -21,14 +21,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vmsim.api import compare, run
     from vmsim.errors import InputError
+    from vmsim.lookups import cpus, explain, load
     from vmsim.record.comparison import Comparison
     from vmsim.record.result import Result
     from vmsim.scenario import Scenario
     from vmsim.sweeps.api import sweep
+    from vmsim.validation.studies import validate
 
     __version__: str
 
-__all__ = ["Comparison", "InputError", "Result", "Scenario", "__version__", "compare", "run", "sweep"]
+__all__ = [
+    "Comparison",
+    "InputError",
+    "Result",
+    "Scenario",
+    "__version__",
+    "compare",
+    "cpus",
+    "explain",
+    "load",
+    "run",
+    "sweep",
+    "validate",
+]
 
 _HOMES = {
     "Comparison": "vmsim.record.comparison",
@@ -36,8 +51,12 @@ _HOMES = {
     "Result": "vmsim.record.result",
     "Scenario": "vmsim.scenario",
     "compare": "vmsim.api",
+    "cpus": "vmsim.lookups",
+    "explain": "vmsim.lookups",
+    "load": "vmsim.lookups",
     "run": "vmsim.api",
     "sweep": "vmsim.sweeps.api",
+    "validate": "vmsim.validation.studies",
 }
 
 

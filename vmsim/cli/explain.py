@@ -9,7 +9,7 @@ import click
 from vmsim.errors import InputError
 
 if TYPE_CHECKING:
-    from vmsim.explain import Walk, WalkMode
+    from vmsim.anatomy import Walk, WalkMode
     from vmsim.units import PageSize
 
 _LEVELS = click.IntRange(2, 5)
@@ -55,7 +55,7 @@ def command(
         raise InputError(f"--switch: {mode} walks do not switch; expected --mode agile.")
     switch = 1 if switch is None else switch
     cpu = Cpu.load(name or _CPUS[mode])
-    from vmsim.explain import explain, references_of
+    from vmsim.anatomy import explain, references_of
 
     cold, warm = explain(
         cpu,

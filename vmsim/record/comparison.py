@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from vmsim.record import html
 from vmsim.record.accessors import Tables
@@ -36,6 +36,21 @@ class Comparison(Tables):
     def __init__(self, results: Mapping[str, Result], notes: Sequence[str] = ()) -> None:
         self.results = dict(results)
         self.notes = tuple(notes)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        InputError
+            It is no folder of a comparison, or a file in it is missing or damaged.
+        """
+        from vmsim.record.folder import read_manifest
+
+        path = Path(path)
+        manifest = read_manifest(path, _FORM)
+        return cls({mode: Result.load(path / mode) for mode in manifest["modes"]}, manifest["notes"])
 
     def table(self, name: str) -> pd.DataFrame:
         """Return a table of all modes by its name, as of `Result.table`."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Claim", "Finding", "Report"]
+__all__ = ["Claim", "Finding", "Report", "plain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +68,14 @@ class Claim:
     def cells(self) -> tuple[str, ...]:
         """Return the claim as the text of a table's row."""
         if self.measured is None:
-            return self.quantity, f"{self.predicted:.2f}", "–", "", "", self.note or "not measured"
+            return self.quantity, plain(self.predicted), "–", "", "", self.note or "not measured"
         deviation = f"{self.predicted - self.measured:+.2f}" if self.slack else f"{self.deviation or 0:+.1%}"
         band = "" if self.band is None else f"±{self.band:.0%}"
         if self.slack and self.band is not None:
             band = f"±{self.slack:g} or {self.band:.0%}" if self.band else f"±{self.slack:g}"
         if self.inside is not None:
             band = f"{self.inside[0]:g}–{self.inside[1]:g}"
-        return self.quantity, f"{self.predicted:.2f}", f"{self.measured:.2f}", deviation, band, _verdict(self)
+        return self.quantity, plain(self.predicted), plain(self.measured), deviation, band, _verdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,8 @@ class Report:
 
     Attributes
     ----------
+    known : mapping of str to str
+        Quantities that are known to miss, and why.
     curves : list of dict
         Rows of a table for a figure, where the study has one (`vmsim.analysis`).
     """
@@ -107,6 +110,7 @@ class Report:
     claims: tuple[Claim, ...]
     details: dict[str, str] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    known: Mapping[str, str] = field(default_factory=dict)
     curves: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -120,13 +124,31 @@ class Report:
         return self._verdicts.count(False)
 
     @property
+    def all(self) -> list[Claim | Finding]:
+        """All claims and findings."""
+        return [*self.claims, *self.findings]
+
+    @property
+    def unexpected(self) -> list[str]:
+        """Quantities that miss and are not known to."""
+        return [each.quantity for each in self.all if each.ok is False and not self._is_known(each)]
+
+    @property
+    def better(self) -> list[str]:
+        """Quantities that are known to miss, and agree."""
+        return [each.quantity for each in self.all if each.ok and self._is_known(each)]
+
+    def _is_known(self, each: Claim | Finding) -> bool:
+        return each.quantity in self.known
+
+    @property
     def judged(self) -> int:
         """Claims and findings that can hold or not."""
         return len(self._verdicts) - self._verdicts.count(None)
 
     @property
     def _verdicts(self) -> list[bool | None]:
-        return [claim.ok for claim in self.claims] + [finding.ok for finding in self.findings]
+        return [each.ok for each in self.all]
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON types."""
@@ -134,19 +156,50 @@ class Report:
             "title": self.title,
             "source": self.source,
             "fitted": self.fitted,
-            "claims": [claim.to_json() for claim in self.claims],
-            "findings": [finding.to_json() for finding in self.findings],
+            "claims": [self._json(claim) for claim in self.claims],
+            "findings": [self._json(finding) for finding in self.findings],
             "details": self.details,
             "judged": self.judged,
             "misses": self.misses,
+            "unexpected": self.unexpected,
+            "better": self.better,
             "ok": self.ok,
         }
+
+    def _json(self, each: Claim | Finding) -> dict[str, Any]:
+        return each.to_json() | {"known_miss": self.known.get(each.quantity)}
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return the claims as rows of a table: quantity, predicted, measured, deviation, band, verdict."""
+        return [(*claim.cells()[:-1], self.verdict(claim)) for claim in self.claims]
+
+    def verdict(self, each: Claim | Finding) -> str:
+        """Return whether something agrees, in words."""
+        if each.ok is False:
+            return "MISS, known" if self._is_known(each) else "MISS"
+        if each.ok:
+            return "agrees, known to miss" if self._is_known(each) else "agrees"
+        return _verdict(each) if isinstance(each, Claim) else ""
+
+    @property
+    def conclusion(self) -> str:
+        """Return how many agree, in words."""
+        text = f"{self.judged - self.misses} of {self.judged} agree"
+        known = self.misses - len(self.unexpected)
+        if known:
+            text += f"; {known} known {'miss' if known == 1 else 'misses'}"
+        if self.unexpected:
+            text += f"; {len(self.unexpected)} unexpected {'miss' if len(self.unexpected) == 1 else 'misses'}"
+        if self.better:
+            text += f"; {len(self.better)} known to miss agree now"
+        return f"{text}."
 
     def __str__(self) -> str:
         lines = [self.title, f"Measured by: {self.source}", ""]
         lines += [f"  fitted    {name}: {value}" for name, value in self.fitted.items()]
         lines += [f"  {name}: {value}" for name, value in self.details.items()]
-        rows = [("", "predicted", "measured", "deviation", "band", ""), *(claim.cells() for claim in self.claims)]
+        rows = [("", "predicted", "measured", "deviation", "band", ""), *self.rows]
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines.append("")
         for first, *rest in rows:
@@ -155,9 +208,19 @@ class Report:
         if self.findings:
             lines.append("")
         for finding in self.findings:
-            lines.append(f"  {finding.quantity}: {'agrees' if finding.ok else 'MISS'}")
+            lines.append(f"  {finding.quantity}: {self.verdict(finding)}")
             lines += [f"    predicted  {finding.predicted}", f"    measured   {finding.measured}"]
-        return "\n".join([*lines, "", f"{self.judged - self.misses} of {self.judged} agree."])
+        return "\n".join([*lines, "", self.conclusion])
+
+
+def plain(value: float) -> str:
+    """Return a number with the decimals that its size asks for: 10,418, 106.2, 5.48, 0.34, 0.0012."""
+    size = abs(value)
+    if size >= 1000:
+        return f"{value:,.0f}"
+    if size >= 100:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if size >= 0.095 or size == 0 else f"{value:.2g}"
 
 
 def _verdict(claim: Claim) -> str:
