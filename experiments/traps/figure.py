@@ -4,7 +4,7 @@ Emulating a store is cheaper than mapping the table and stepping over the instru
 stores through and bringing the table into step when the guest invalidates is cheaper still. None of it comes near EPT
 where tables are edited often. Short-lived processes leave frames behind that were tables, and the kernel clears each
 with 512 stores, all of which trap: there a limit on stores, after which a table's shadow goes, takes emulation from
-tens of times the native run to little above unsync. Where a table is edited while it is in use (churn), the same limit
+tens of times the native run to about unsync's time. Where a table is edited while it is in use (churn), the same limit
 throws away what is filled again at once, and costs more than it saves. KVM had the limit for every table before unsync
 came (kvm_mmu_pte_write in arch/x86/kvm/mmu.c); since then it spares the lowest level (detect_write_flooding).
 

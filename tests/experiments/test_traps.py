@@ -36,7 +36,8 @@ def test_each_program_is_there(time: pd.DataFrame) -> None:
 def test_emulation_is_cheaper_than_stepping_and_unsync_than_both(time: pd.DataFrame) -> None:
     assert (time[EMULATE] < time[STEP]).all()
     assert (time[UNSYNC] < time[EMULATE]).all()
-    assert (time[UNSYNC] < time[LIMIT]).all()
+    assert (time[UNSYNC] < time[LIMIT]).drop("forkwait").all()
+    assert time.loc["forkwait", UNSYNC] == pytest.approx(time.loc["forkwait", LIMIT], rel=0.02)  # few stores to a table
 
 
 def test_a_step_takes_two_exits_where_emulation_takes_one(table: pd.DataFrame) -> None:
