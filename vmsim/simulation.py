@@ -21,6 +21,7 @@ from vmsim.monitor.paired_layout import PairedHost
 from vmsim.monitor.tdp import BackingError
 from vmsim.record.messages import MessageLog
 from vmsim.record.outcome import Ending, Outcome, Transfer
+from vmsim.resident import check_memory
 from vmsim.scenario import Scenario
 from vmsim.scenario.levels import PROGRAMS_END, name_of
 from vmsim.scenario.types import MAX_VMS
@@ -54,7 +55,7 @@ class Simulation:
     Raises
     ------
     InputError
-        A workload cannot be opened.
+        A workload cannot be opened, or this machine has too little memory.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Simulation:
         progress: Progress | None = None,
         serve: bool = True,
     ) -> None:
+        check_memory(scenario)
         self.scenario = scenario
         self.check = check
         self.serve = serve and check is None
@@ -264,6 +266,7 @@ def simulate(scenario: Scenario, *, check: bool = False, progress: Progress | No
     from vmsim.check import check_invariants
     from vmsim.warm import warm_for
 
+    check_memory(scenario)
     warm_for(scenario)
     simulation = Simulation(scenario, check=check_invariants if check else None, progress=progress)
     return simulation.run()

@@ -17,6 +17,7 @@ import numpy as np
 
 from vmsim.errors import InputError
 from vmsim.files import printable
+from vmsim.resident import most_jobs
 from vmsim.sweeps.executors import Here, cores, processes
 from vmsim.sweeps.plan import Plan
 from vmsim.sweeps.spec import Sweep
@@ -123,7 +124,7 @@ def run_sweep(
         if len(missing):
             if executor is None:
                 base = sweep.scenario.to_toml() if work is execute else ""
-                jobs = min(jobs or cores(), len(missing))
+                jobs = _affordable(plan.largest, jobs, min(jobs or cores(), len(missing)))
                 executor = Here if jobs == 1 else processes(jobs, base, str(sweep.scenario.folder))
             run = _Run(store, plan, missing, executor, jobs, retries, tell, stop, work)
             try:
@@ -138,6 +139,25 @@ def run_sweep(
         summary = Summary(plan.total, recorded, *made, interrupted, seconds)
     tell(_event("interrupted" if interrupted else "finished", done=made[0], failed=made[1], seconds=round(seconds, 3)))
     return summary
+
+
+def _affordable(needed: int, wanted: int | None, jobs: int) -> int:
+    """Return how many processes to use: as many as memory has room for.
+
+    Raises
+    ------
+    InputError
+        More are asked for.
+    """
+    fits = most_jobs(needed) if jobs > 1 else None
+    if fits is None or jobs <= fits[0]:
+        return jobs
+    if wanted is None:
+        return fits[0]
+    raise InputError(
+        f"jobs: found {jobs}; the largest point takes about {needed / (1 << 30):,.1f} GiB of memory in each process, "
+        f"and {fits[1]}. Expected at most {fits[0]}."
+    )
 
 
 @dataclass

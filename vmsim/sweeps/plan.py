@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from vmsim.resident import resident
 from vmsim.sweeps.expressions import Value
 from vmsim.sweeps.points import MODEL, Space, candidates, column, joined, kind_of
 from vmsim.sweeps.spec import Range, Sweep
@@ -42,6 +43,7 @@ class Plan:
         self.points = points
         self.columns = columns
         self.total = len(points)
+        self.largest = 0  # bytes of memory that one of its points takes, about
         self._base = sweep.scenario.to_toml()
         self._folder = str(sweep.scenario.folder.absolute())
 
@@ -58,12 +60,13 @@ class Plan:
         """
         space = Space(sweep)
         columns = static_columns(sweep)
-        chunks, chunk = [], []
-        for candidate, values, _ in candidates(sweep, space):
+        chunks, chunk, largest = [], [], 0
+        for candidate, values, scenario in candidates(sweep, space):
             if candidate.replicate == 0:
                 for name in sweep.derive:
                     kind = kind_of([values[name]])
                     columns[name] = joined(columns[name], kind) if name in columns else kind
+            largest = max(largest, resident(scenario))
             chunk.append((candidate.identity, *candidate[:3], candidate.cost))
             if len(chunk) == _CHUNK:
                 chunks.append(np.array(chunk, _POINT))
@@ -74,13 +77,14 @@ class Plan:
         points = points[np.sort(first)]
         ordered = {name: columns.get(name, "str") for name in sweep.varied}
         plan = cls(sweep, space, points, ordered)
+        plan.largest = largest
         return plan if known is None else plan.without(known)
 
     def without(self, known: Identities) -> Plan:
         """Return the plan without some points."""
         left = self.points[~np.isin(self.points["identity"], known)] if len(known) else self.points
         plan = Plan(self._sweep, self._space, left, self.columns)
-        plan.total = self.total
+        plan.total, plan.largest = self.total, self.largest
         return plan
 
     def __len__(self) -> int:

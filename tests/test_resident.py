@@ -1,0 +1,127 @@
+"""Is a simulation refused that this machine has no memory for, with a figure, and is the figure right?"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.simulation.small import scenario, vm
+from vmsim import resident as module
+from vmsim.errors import InputError
+from vmsim.machine.buddy import FRAME_RECORD
+from vmsim.machine.shadow_records import GFN
+from vmsim.resident import FRAME_BYTES, GFN_BYTES, available, check_memory, most_jobs, parts_of, resident
+from vmsim.scenario import Scenario
+
+GIB = 1 << 30
+
+
+def large(host: str, **keys: Any) -> Scenario:
+    return scenario(vm(**keys), cpu="skylake-x", memory=host, what_if=True)
+
+
+def test_the_records_have_the_sizes_that_the_estimate_takes() -> None:
+    assert FRAME_RECORD.itemsize == FRAME_BYTES
+    assert GFN.itemsize == GFN_BYTES
+
+
+def test_4_tib_of_frames_take_their_records() -> None:
+    """2**30 frames of 21 bytes are 21 GiB, and what is made to count them comes on top."""
+    (host, _) = parts_of(large("4TiB"))
+    assert host.key == "host.memory"
+    assert 21 * GIB <= host.size <= 24 * GIB
+
+
+@pytest.mark.parametrize(
+    ("keys", "key"),
+    [
+        ({"memory": "1TiB"}, "memory of VM vm"),
+        ({"memory": "1TiB", "mode": "shadow"}, "memory of VM vm"),
+        ({"memory": "4MiB"}, "host.memory"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_the_largest_key_named(
+    keys: dict[str, Any], key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    what = large("4TiB" if key == "host.memory" else "64GiB", **keys)
+    monkeypatch.setattr(module, "available", lambda: (4 * GIB, "this machine"))
+    with pytest.raises(InputError, match=rf"^{key}: .* take about [\d.]+ GiB .* this machine leaves 4\.0 GiB"):
+        check_memory(what)
+    monkeypatch.setattr(module, "available", lambda: (64 * GIB, "this machine"))
+    check_memory(what)
+
+
+def test_a_control_group_limits_it(tmp_path: Path) -> None:
+    proc = tmp_path / "cgroup"
+    proc.write_text("0::/a/b\n")
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for folder, limit, used in (("a", "1000000", "400000"), ("a/b", "max", "300000")):
+        (tmp_path / folder / "memory.max").write_text(limit + "\n")
+        (tmp_path / folder / "memory.current").write_text(used + "\n")
+    assert [size for size, _ in module._cgroups(tmp_path, proc)] == [600_000]
+    proc.write_text("3:cpu,memory:/a\n")
+    assert [size for size, _ in module._cgroups(tmp_path, proc)] == []
+
+
+def test_the_machine_has_some() -> None:
+    there = available()
+    assert there is not None
+    assert 0 < there[0] < 1 << 60
+
+
+def test_as_many_jobs_run_as_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "available", lambda: (10 * GIB, "this machine"))
+    fits = most_jobs(3 * GIB)
+    assert fits is not None
+    assert fits[0] == 3
+    assert (most_jobs(30 * GIB) or (0, ""))[0] == 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="setrlimit as Linux has it")
+def test_a_limit_of_addresses_is_said_and_nothing_else_printed(tmp_path: Path) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text(
+        '[host]\ncpu = "yardstick"\nmemory = "64GiB"\n[[vm]]\nname = "a"\nmemory = "4MiB"\nmode = "native"\n'
+        'workload = { kind = "uniform", footprint = "1MiB", accesses = 10 }\n'
+    )
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (32 * GIB, 32 * GIB))
+
+    done = subprocess.run(
+        [sys.executable, "-c", "from vmsim.cli import main; main()", "run", str(file)],
+        capture_output=True,
+        text=True,
+        preexec_fn=limited,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "host.memory" in done.stderr
+    assert "ulimit -v" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("keys", [{}, {"memory": "16GiB", "mode": "shadow"}], ids=["host", "shadow"])
+def test_the_estimate_is_what_a_run_takes(keys: dict[str, Any], tmp_path: Path) -> None:
+    """By the kernel's count of the most that a process has had (getrusage(2)), over a run of a small host."""
+    taken = []
+    for host, size in (("16MiB", {}), ("96GiB", keys)):
+        what = large(host, **{**keys, "memory": "4MiB", **size})
+        file = tmp_path / "s.toml"
+        file.write_text(what.to_toml())
+        code = (
+            "import resource, vmsim; from vmsim.scenario import Scenario; from vmsim.simulation import simulate; "
+            f"simulate(Scenario.from_toml(open({str(file)!r}).read())); "
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        taken.append((int(done.stdout) << 10, resident(what)))
+    (small, said_small), (big, said_big) = taken
+    assert big - small <= 1.05 * (said_big - said_small) + (32 << 20)
+    assert big - small >= 0.5 * (said_big - said_small)
+    assert small <= 1.5 * said_small
