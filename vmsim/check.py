@@ -205,7 +205,7 @@ class _Checker:
         if vm.monitor:
             root, levels = self._nested(vm)
             return [root], levels
-        return [process.space.root for process in vm.kernel.processes.values()], vm.spec.guest_levels
+        return [*{process.space.root for process in vm.kernel.processes.values()}], vm.spec.guest_levels
 
     def guests(self) -> None:
         """A guest's processes share pages only to read, and its kernel loses no frame."""

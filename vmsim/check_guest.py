@@ -77,7 +77,7 @@ def gather_all(memory: Column, roots: list[int], levels: int, nested: tuple[int,
 def check_guest(vm: VirtualMachine, memory: Column, fail: Callable[[str], None]) -> None:
     """Check a guest's processes: a table is one process's, a shared page nobody's to write, and no frame is lost."""
     kernel_, name = vm.kernel, vm.spec.name
-    roots = [process.space.root for process in kernel_.processes.values()]
+    roots = [*{process.space.root for process in kernel_.processes.values()}]  # a space may be several processes'
     _, values, targets, below = gather_all(memory, roots, vm.spec.guest_levels, kernel_.mmu.memory_root)
     if (targets + (1 << -9 * np.minimum(below, 0)) > len(kernel_.frames.frames)).any():
         if vm.ending is None:

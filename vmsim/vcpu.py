@@ -305,6 +305,14 @@ class Vcpu:
                 yield from kernel.execute(self, pid)
             case Op.EXIT:
                 yield from kernel.exit(self, pid)
+            case Op.SHARE:
+                yield from kernel.share(self, pid, argument)
+            case Op.MOVE:
+                yield from kernel.move(self, pid, address, length, argument)
+            case Op.DISCARD:
+                yield from kernel.discard(self, pid, address, length, argument != 0)
+            case Op.POPULATE:
+                yield from kernel.fault_in(self, pid, address, length)
             case Op.SWITCH:
                 yield from kernel.switch(self, pid)
             case Op.IO if pid in kernel.processes:

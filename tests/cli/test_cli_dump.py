@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 from tests.oracle import tables as oracle
@@ -42,19 +43,17 @@ VMS = {
     "akaros": ("paired", ""),
     "dragonfly": ("vkernel", ""),
 }
-BASE_SIZES = {0: 12, 1: 21, 2: 30}  # bits of a page by how many tables it has less than there are levels
 
 
 class Record(NamedTuple):
-    """One line: the frames of the tables from the root on, and of the page."""
+    """One line: an address, the frames of the tables from the root on, and of the 4 KiB there."""
 
-    start: int
-    bits: int
+    address: int
     chain: tuple[int, ...]
     page: int
 
 
-def read(path: Path) -> dict[tuple[int, int], Record]:
+def read(path: Path) -> dict[int, Record]:
     """Read a dump as its format says, with nothing of vmsim's."""
     count, *lines = path.read_text().splitlines()
     assert int(count) == len(lines)
@@ -62,33 +61,36 @@ def read(path: Path) -> dict[tuple[int, int], Record]:
     for line in lines:
         assert line == line.lower()
         address, *chain, page = (int(field, 16) for field in line.split(","))
-        missing = 0
-        while chain[-1 - missing] == 0 and missing < 2:
-            missing += 1
-        bits = BASE_SIZES[missing]
-        records[address, bits] = Record(address, bits, tuple(chain[: len(chain) - missing]), page)
+        assert address % 4096 == 0
+        records[address] = Record(address, tuple(chain), page)
     assert len(records) == len(lines)
     return records
 
 
-def translate(records: dict[tuple[int, int], Record], address: int) -> int | None:
-    """Look an address up in the records, by start and size."""
-    for bits in BASE_SIZES.values():
-        if record := records.get((address >> bits << bits, bits)):
-            return (record.page << 12) + address - record.start
-    return None
+def translate(records: dict[int, Record], address: int) -> int | None:
+    """Look an address up in the records."""
+    record = records.get(address >> 12 << 12)
+    return (record.page << 12) + address % 4096 if record else None
+
+
+def size_of(record: Record) -> int:
+    """Return the bytes of the page: where a PE is the frame of the block around the data, there is no table."""
+    size = 4096
+    for above, frame in enumerate(reversed(record.chain), start=1):
+        if frame != record.page >> 9 * above << 9 * above:
+            break
+        size = 4096 << 9 * above
+    return size
 
 
 def consistent(records: list[Record]) -> None:
     """An entry leads to one table: same root, and the same frame wherever the address bits above are the same."""
     tables: dict[tuple[int, int], int] = {}
     for record in records:
-        assert record.start % (1 << record.bits) == record.page << 12 & (1 << record.bits) - 1 == 0
-        levels = len(record.chain) + (record.bits - 12) // 9
         for depth, frame in enumerate(record.chain):
-            prefix = record.start >> 12 + 9 * (levels - depth)
+            prefix = record.address >> 12 + 9 * (len(record.chain) - depth)
             assert tables.setdefault((depth, prefix), frame) == frame
-    assert [record.start for record in records] == sorted({record.start for record in records})
+    assert [record.address for record in records] == sorted({record.address for record in records})
 
 
 @pytest.fixture(scope="module")
@@ -150,13 +152,47 @@ def test_translations_are_those_of_the_machine(dumped: tuple[Scenario, Path, dic
     assert not (folder / "bare.host.txt").exists()
 
 
-def test_large_pages_are_one_record_with_fewer_tables(dumped: tuple[Scenario, Path, dict[str, Any]]) -> None:
+def test_large_pages_are_a_record_for_each_4_kib_and_no_pe_is_nothing(
+    dumped: tuple[Scenario, Path, dict[str, Any]],
+) -> None:
+    """4 MiB touched: two pages of 2 MiB, or one of 1 GiB; what stands for a table is the block of the data."""
     _, folder, _ = dumped
-    assert {record.bits for record in read(folder / "nested.1.guest.txt").values()} == {12}
-    assert {record.bits for record in read(folder / "bare-large.1.guest.txt").values()} == {21}
-    assert {record.bits for record in read(folder / "nested-large.host.txt").values()} == {21}
+    sizes = {
+        name: {size_of(record) for record in read(folder / f"{name}.txt").values()}
+        for name in ("nested.1.guest", "bare-large.1.guest", "nested-large.host", "npt-five.1.guest")
+    }
+    assert sizes == {
+        "nested.1.guest": {4096},
+        "bare-large.1.guest": {2 << 20},
+        "nested-large.host": {2 << 20},
+        "npt-five.1.guest": {2 << 20},
+    }
+    assert len(read(folder / "bare-large.1.guest.txt")) == 2 * 512
+    assert all(0 not in record.chain for record in read(folder / "bare-large.1.guest.txt").values())
     (line,) = {line.count(",") for line in (folder / "npt-five.host.txt").read_text().splitlines()[1:]}
     assert line == 6
+
+
+@pytest.mark.parametrize(("levels", "page", "order"), [(4, "2M", 9), (4, "1G", 18), (3, "2M", 9), (2, "4M", 10)])
+def test_every_size_of_page_is_written_by_4_kib_as_the_format_has_it(levels: int, page: str, order: int) -> None:
+    """By hand, from SagePTE's dumper: PE4 of 2 MiB is its first frame; PE3 of 1 GiB is, PE4 that of the 2 MiB."""
+    from vmsim.record.dump import table_records
+
+    width = 10 if levels == 2 else 9
+    memory = np.zeros(8 << 9, np.int64)
+    words = memory.view(np.uint32) if levels == 2 else memory
+    base, present, large = 3 << order, 1, 1 << 7
+    leaf = order // 9 + 1
+    for level in range(levels, leaf, -1):  # the table of a level lies in frame 8 - level, its entry at place 1
+        words[((8 - level) << 12) // words.itemsize + 1] = (9 - level) << 12 | present
+    words[((8 - leaf) << 12) // words.itemsize + 1] = base << 12 | present | large
+    got = [[int(field, 16) for field in line.split(",")] for line in table_records(memory, (8 - levels) << 12, levels)]
+    assert len(got) == 1 << order
+    first = sum(1 << 12 + width * (level - 1) for level in range(leaf, levels + 1))
+    for part in {0, 1, 511, 512, (1 << order) - 1} & {*range(1 << order)}:
+        frame = base + part
+        below = {"2M": [base], "4M": [base], "1G": [base, frame // 512 * 512]}[page]
+        assert got[part] == [first + 4096 * part, *(8 - level for level in range(levels, leaf - 1, -1)), *below, frame]
 
 
 def test_the_same_run_gives_the_same_files(vmsim: Any, dumped: tuple[Scenario, Path, dict[str, Any]]) -> None:

@@ -33,12 +33,12 @@ def test_eight_entries_are_as_good_as_five_hundred(hits: pd.DataFrame) -> None:
     assert (hits.loc[4] < 0.8 * hits.loc[512])[["cc1", "churn", "compile", "switcher"]].all()
 
 
-def test_programs_differ_from_a_quarter_to_nearly_all(hits: pd.DataFrame) -> None:
+def test_programs_differ_from_a_quarter_to_nine_in_ten(hits: pd.DataFrame) -> None:
     best = hits.loc[512].sort_values()
     assert best.index[0] == "switcher"
     assert best.index[-1] == "forkwait"
     assert 0.2 < best.iloc[0] < 0.3
-    assert best.iloc[-1] > 0.95
+    assert best.iloc[-1] > 0.88  # 67 entries read in a fork, each once, lie in 13 tables of parent and child
 
 
 def test_what_is_saved_is_a_walk_less_a_look_up_for_each_hit(table: pd.DataFrame) -> None:

@@ -28,6 +28,7 @@ class TrappingMmu(HardwareMmu):
         super().__init__(*arguments)
         self.loads: list[int] = []
         self.stores: list[tuple[int, int]] = []
+        self.forgets: list[tuple[int, int]] = []  # (INVLPGs, bytes apart) of each range; (0, 0): everything
         self.words: dict[int, int] = {}
 
     def read(self, vcpu: Any, places: np.ndarray) -> Generator[Any, Any, np.ndarray]:
@@ -44,6 +45,14 @@ class TrappingMmu(HardwareMmu):
             del self.words[place]
         yield from super().clear(vcpu, gpa, order, table=table)
 
+    def invalidate(self, vcpu: Any, first: int, last: int, *, order: int = 0) -> Generator[Any, Any, None]:
+        self.forgets.append((-(-(last + 1 - first) // (PAGE << order)), PAGE << order))
+        yield from super().invalidate(vcpu, first, last, order=order)
+
+    def flush(self, vcpu: Any) -> Generator[Any, Any, None]:
+        self.forgets.append((0, 0))
+        yield from super().flush(vcpu)
+
 
 FLAGS = 1 << 5 | 1 << 6  # accessed and dirty, which the processor sets
 
@@ -53,7 +62,7 @@ def trapping(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wiring, "HardwareMmu", TrappingMmu)
 
 
-def after(steps: list[Any]) -> tuple[TrappingMmu, Any]:
+def after(steps: list[Any], **keys: Any) -> tuple[TrappingMmu, Any]:
     machines: list[Any] = []
 
     def check(simulation: Simulation, where: str) -> None:
@@ -65,7 +74,8 @@ def after(steps: list[Any]) -> tuple[TrappingMmu, Any]:
             for place, value in mmu.words.items():  # natively a gpa is an hpa
                 assert memory[place >> 3] & ~FLAGS == value & ~FLAGS
 
-    run(scenario(vm(memory="8MiB", mode="native"), memory="32MiB"), [Script(steps)], check=check)
+    what = scenario(vm(**{"memory": "8MiB", "mode": "native", **keys}), memory="256MiB")
+    run(what, [Script(steps)], check=check)
     return machines[0].mmu, machines[0]
 
 
@@ -117,3 +127,76 @@ def test_an_unmap_loads_all_of_its_range_and_stores_only_what_was_there() -> Non
     assert len(mmu.loads) - len(before.loads) >= 100
     assert len(mmu.stores) - len(before.stores) == 1
     assert mmu.stores[-1][1] == 0
+
+
+@pytest.mark.usefixtures("trapping")
+@pytest.mark.parametrize(("guest_levels", "upper"), [(4, 1 + 1 + 3), (5, 1 + 1 + 1 + 3)])
+def test_a_fork_loads_each_entry_in_use_once_and_each_of_the_childs_directory(guest_levels: int, upper: int) -> None:
+    """7 pages in 3 page tables: the parent's entries above them, and the 7; of the child, where its 3 tables go.
+
+    The first of the child's is the root's, which is found absent; the other two are of the directory that was made.
+    """
+    pages = [0, 1, 511, 512, 513, 1024, 1535]
+    before, _ = after([("touch", page, WRITE) for page in pages], guest_levels=guest_levels)
+    mmu, _ = after([*(("touch", page, WRITE) for page in pages), ("fork", 2)], guest_levels=guest_levels)
+    loads = mmu.loads[len(before.loads) :]
+    assert len(loads) == upper + 7 + 1 + 2
+    assert len({*loads}) == len(loads)
+
+
+@pytest.mark.usefixtures("trapping")
+def test_an_exit_loads_each_entry_in_use_to_clear_it_and_each_of_a_table_to_free_it() -> None:
+    """A child's 7 pages in 3 tables: 1 + 1 + 3 entries above, the 7, then the 5 above again, to free the tables."""
+    steps = [("touch", page, WRITE) for page in (0, 1, 511, 512, 513, 1024, 1535)] + [("fork", 2)]
+    before, _ = after(steps)
+    mmu, _ = after([*steps, ("exit", 2)])
+    assert len(mmu.loads) - len(before.loads) == 1 + 1 + 3 + 7 + 1 + 1 + 3
+
+
+@pytest.mark.usefixtures("trapping")
+def test_an_unmap_loads_its_upper_entries_once() -> None:
+    """A page, 512 and one: the last of a table, all of the next, and where there is no third."""
+    before, _ = after([("touch", 511, WRITE), ("touch", 512, WRITE)])
+    mmu, _ = after([("touch", 511, WRITE), ("touch", 512, WRITE), ("unmap", 511, 514)])
+    assert len(mmu.loads) - len(before.loads) == 1 + 1 + 3 + 1 + 512
+
+
+EVERYTHING = (0, 0)
+
+
+@pytest.mark.usefixtures("trapping")
+@pytest.mark.parametrize(
+    ("what", "page", "pages", "forgets"),
+    [
+        ("unmap", "4K", range(33), (33, PAGE)),
+        ("unmap", "4K", range(34), EVERYTHING),
+        ("unmap", "4K", [5, 15], (11, PAGE)),  # from the first entry that was there to the last
+        ("unmap", "2M", [0], (1, 2 << 20)),
+        ("unmap", "2M", range(0, 33 * 512, 512), (33, 2 << 20)),
+        ("unmap", "2M", range(0, 34 * 512, 512), EVERYTHING),
+        ("protect", "4K", [5, 15], (11, PAGE)),
+        ("protect", "2M", [0, 512], (2, 2 << 20)),
+        ("discard", "2M", [512], (1, 2 << 20)),
+    ],
+)
+def test_what_is_forgotten_is_counted_in_strides_of_the_page_as_linux_does(
+    what: str, page: str, pages: Any, forgets: tuple[int, int]
+) -> None:
+    """Up to tlb_single_page_flush_ceiling (33) INVLPGs, over what the mmu_gather saw, else a load of CR3."""
+    steps = [("touch", number, WRITE) for number in pages]
+    operation = [what, 0, 34 * 512]
+    keys = {"guest_page": page, "memory": "128MiB"}
+    before, _ = after(steps, **keys)
+    mmu, _ = after([*steps, tuple(operation)], **keys)
+    assert mmu.forgets[len(before.forgets) :] == [forgets]
+
+
+@pytest.mark.usefixtures("trapping")
+def test_sizes_mixed_are_forgotten_in_strides_of_the_smallest() -> None:
+    """A page of 4 KiB, where a part of a large one was unmapped, and one of 2 MiB: 513 strides are too many."""
+    steps = [("touch", 0, WRITE), ("touch", 512, WRITE), ("unmap", 0, 511)]
+    before, _ = after(steps, guest_page="2M")
+    mmu, _ = after([*steps, ("unmap", 0, 1024)], guest_page="2M")
+    assert mmu.forgets[len(before.forgets) :] == [EVERYTHING]
+    mmu, _ = after([*steps, ("unmap", 512, 512)], guest_page="2M")
+    assert mmu.forgets[len(before.forgets) :] == [(1, 2 << 20)]

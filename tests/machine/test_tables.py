@@ -186,13 +186,13 @@ def test_what_is_mapped_and_unmapped_is_what_the_plain_reader_finds(nested, mapp
             check(there, model, gva)
 
 
-def scan_and_clear(there: Space, address: int, limit: int) -> list[tuple[int, int, int]]:
+def scan_and_clear(there: Space, first: int, limit: int) -> list[tuple[int, int, int]]:
     """Clear what maps a page of a range, found a table at a time; return (gva, frame, leaf level) of each."""
-    found = []
+    found, address = [], first
     while address < limit:
         places, values, starts, levels = (np.empty(600, np.int64) for _ in range(4))
         address, count = scan_entries(
-            memory(), there.root, 4, *there.nested, address, limit, False, places, values, starts, levels
+            memory(), there.root, 4, *there.nested, first, address, limit, False, places, values, starts, levels
         )
         loaded = np.empty(count, np.int64)
         load_entries(memory(), *there.nested, places[:count], loaded, 9)
@@ -209,11 +209,11 @@ def test_a_scan_of_a_region_loads_its_absent_entries_too() -> None:
     with space(nested=False) as there:
         there.map(0x20_0000, 1, there.take(1), there.take(3))
         columns = [np.empty(600, np.int64) for _ in range(4)]
-        end, count = scan_entries(memory(), there.root, 4, 0, 0, 0x20_0000, 0x60_0000, True, *columns)
+        end, count = scan_entries(memory(), there.root, 4, 0, 0, 0x20_0000, 0x20_0000, 0x60_0000, True, *columns)
         assert (end, count) == (0x40_0000, 3 + 512)
-        end, count = scan_entries(memory(), there.root, 4, 0, 0, 0x40_0000, 0x60_0000, True, *columns)
-        assert (end, count) == (0x60_0000, 3)
-        assert columns[1][2] == 0
+        end, count = scan_entries(memory(), there.root, 4, 0, 0, 0x20_0000, 0x40_0000, 0x60_0000, True, *columns)
+        assert (end, count) == (0x60_0000, 1)  # those above have been loaded
+        assert columns[1][0] == 0
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_tables_of_two_levels_are_those_that_the_plain_reader_reads(nested, span
         address, seen = 0, {}
         columns = [np.empty(2048, np.int64) for _ in range(4)]
         while address < 1 << 32:
-            address, listed = scan_entries(memory(), root, 2, *host, address, 1 << 32, False, *columns)
+            address, listed = scan_entries(memory(), root, 2, *host, 0, address, 1 << 32, False, *columns)
             places, values, starts, levels = (column[:listed] for column in columns)
             loaded = np.empty(listed, np.int64)
             load_entries(memory(), *host, places, loaded, 10)
@@ -415,6 +415,9 @@ def test_a_table_that_lies_nowhere_is_told_of_and_not_read() -> None:
         assert walk_entries(memory(), *way, 1, *guest.nested, 0x6000, places, values) == -4
         assert places[3] == outside + 6 * 8
         room = places, values, starts, sizes
-        assert scan_entries(memory(), *way, *guest.nested, 0x7000, 0x9000, False, *room) == (UNBACKED, outside + 7 * 8)
+        assert scan_entries(memory(), *way, *guest.nested, 0x7000, 0x7000, 0x9000, False, *room) == (
+            UNBACKED,
+            outside + 7 * 8,
+        )
         assert list_tables(memory(), *way, *guest.nested, 1 << 48, places, values) == 3
         assert host_address(memory(), *guest.nested, 1 << 48 | 0x5000) == UNBACKED  # more than 4 levels translate

@@ -30,9 +30,15 @@ class Buddy:
         return pfn >> self.pageblock in self.unmovable
 
     def source(self, order: int, unmovable: bool) -> tuple[int, bool] | None:
-        """Return the order of the block that an allocation breaks up and whether it is of the other kind."""
-        own = [found for pfn, found in self.free if found >= order and self.is_unmovable(pfn) == unmovable]
-        other = [found for pfn, found in self.free if found >= order and self.is_unmovable(pfn) != unmovable]
+        """Return the order of the block that an allocation breaks up and whether it is of the other kind.
+
+        What begins at frame 0 is no table's (unmovable) unless there is nothing else.
+        """
+        free = {each for each in self.free if each[1] >= order}
+        if unmovable and order < self.pageblock and len(free) > 1:
+            free.discard((0, order))
+        own = [found for pfn, found in free if self.is_unmovable(pfn) == unmovable]
+        other = [found for pfn, found in free if self.is_unmovable(pfn) != unmovable]
         if own:
             return min(own), False
         return (max(other), True) if other else None

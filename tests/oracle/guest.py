@@ -54,7 +54,8 @@ class Guest:
         return self
 
     def sharers(self, page: Page) -> int:
-        return sum(other.content == page.content for space in self.spaces.values() for other in space.pages.values())
+        spaces = {id(space): space for space in self.spaces.values()}  # one may be several processes'
+        return sum(other.content == page.content for space in spaces.values() for other in space.pages.values())
 
     def touch(self, number: int, write: bool) -> None:
         space = self.spaces[self.current]
@@ -102,6 +103,39 @@ class Guest:
         for number in range(first, first + pages):
             if pid == self.current and number not in self.spaces[pid].pages:
                 self.touch(number, True)
+
+    def move(self, pid: int, first: int, pages: int, to: int) -> None:
+        """Mremap: pages and protections go along, but what is the same place or overlaps is not asked for."""
+        space = self.spaces[pid]
+        if abs(to - first) < pages:
+            return
+        self.unmap(pid, to, pages)
+        for number in range(first, first + pages):
+            for what in (space.pages, space.rights):
+                if number in what:
+                    what[number - first + to] = what.pop(number)
+
+    def discard(self, pid: int, first: int, pages: int, lazily: int = 0) -> None:
+        """Madvise: the pages go and the region stays; lazily, they only lose their flags, unless they are shared."""
+        space = self.spaces[pid]
+        for number in range(first, first + pages):
+            page = space.pages.get(number)
+            if not lazily:
+                space.pages.pop(number, None)
+            elif page and page.present and self.sharers(page) == 1:
+                page.accessed = page.dirty = False
+
+    def populate(self, pid: int, first: int, pages: int) -> None:
+        """Mlock: what a region has and is not mapped is made, for writing where that is allowed."""
+        space = self.spaces[pid]
+        for number in range(first, first + pages):
+            rights = space.rights.get(number, 0)
+            if pid == self.current and rights and number not in space.pages:
+                self.touch(number, bool(rights & WRITE))
+
+    def share(self, pid: int, child: int) -> None:
+        if child not in self.spaces:
+            self.spaces[child], self.parents[child] = self.spaces[pid], pid
 
     def fork(self, pid: int, child: int) -> None:
         if child in self.spaces:

@@ -47,6 +47,7 @@ def scenario(*vms: dict[str, Any], warmup: str | int = "0%", seed: int = 1, **ho
 # ("touch", page, kind[, times]), ("map", page, pages[, rights]), ("unmap", page, pages),
 # ("protect", page, pages, rights), ("brk", page), ("fork", child), ("switch", pid), ("exit", pid), ("exec", pid),
 # ("io", page, pages: a device works on them for a microsecond),
+# ("move", page, pages, to), ("discard", page, pages[, lazily]), ("populate", page, pages), ("share", child),
 # ("by", the pid whose operations follow, though another may run), ("compute", cycles)
 Step = tuple[Any, ...]
 
@@ -92,6 +93,11 @@ class Script:
                 rights = step[3] if len(step) > 3 else 3 if step[0] == "map" else 0
                 region = self.base + step[1] * PAGE, step[2] * PAGE
                 events.append(Event(len(runs), Op[step[0].upper()], self.pid, *region, rights))
+            elif step[0] in ("move", "discard", "populate"):
+                region = self.base + step[1] * PAGE, step[2] * PAGE
+                more = step[3] if len(step) > 3 else 0
+                argument = self.base + more * PAGE if step[0] == "move" else more
+                events.append(Event(len(runs), Op[step[0].upper()], self.pid, *region, argument))
             elif step[0] == "io":
                 region = BASE + step[1] * PAGE, step[2] * PAGE
                 events.append(Event(len(runs), Op.IO, self.pid, *region, 1000))
@@ -99,8 +105,8 @@ class Script:
                 self.pid = step[1]
             elif step[0] == "brk":
                 events.append(Event(len(runs), Op.BRK, self.pid, self.base + step[1] * PAGE, 0, 0))
-            elif step[0] == "fork":
-                events.append(Event(len(runs), Op.FORK, self.pid, 0, 0, step[1]))
+            elif step[0] in ("fork", "share"):
+                events.append(Event(len(runs), Op[step[0].upper()], self.pid, 0, 0, step[1]))
             else:  # of a process: switch to it, or its exit or exec
                 events.append(Event(len(runs), Op[step[0].upper()], step[1], 0, 0, 0))
                 self.pid = step[1] if step[0] == "switch" else self.pid

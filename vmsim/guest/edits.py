@@ -8,7 +8,7 @@ store through `Mmu.write`, in the order of Linux: a table is linked from the top
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import simpy
@@ -27,6 +27,7 @@ __all__ = ["TABLE_BITS", "Entries", "Entry", "Frames", "LostTableError", "PageTa
 
 Process = Generator[simpy.Event, Any, None]
 Words = NDArray[np.int64]
+Places: TypeAlias = set[int]
 
 TABLE_BITS = PRESENT | WRITE | USER | ACCESSED
 # The page's address in an entry, by its level; of one for 4M the bits that are not 2M's are 0.
@@ -216,11 +217,16 @@ class PageTables:
             return None
         return place
 
-    def table(self, vcpu: Vcpu, root: int, gva: int, level: int) -> Generator[simpy.Event, Any, int | None]:
-        """Return the gpa of the table of `level` that translates `gva`, made if it is missing; None if it cannot be."""
+    def table(
+        self, vcpu: Vcpu, root: int, gva: int, level: int, known: Places | None = None
+    ) -> Generator[simpy.Event, Any, int | None]:
+        """Return the gpa of the table of `level` that translates `gva`, made if it is missing; None if it cannot be.
+
+        Entries at the places (gpas) in `known` are not loaded again; those that are loaded or stored join them.
+        """
         if level == self.levels:
             return root
-        places, values = yield from self._descend(vcpu, root, gva, level + 1)
+        places, values = yield from self._descend(vcpu, root, gva, level + 1, known)
         if values[-1]:
             return None if values[-1] & LARGE else int(values[-1]) & FRAME
         at, place = self.levels - len(places) + 1, int(places[-1])
@@ -235,6 +241,8 @@ class PageTables:
             at -= 1
             place = int(entry_at(frame << PAGE_SHIFT, gva, at, self.width))
         yield from self.mmu.write(vcpu, np.array(links), np.array(made))
+        if known is not None:
+            known.update(links)
         return made[-1] & FRAME
 
     def find(self, vcpu: Vcpu, root: int, gva: int) -> Generator[simpy.Event, Any, Entry]:
@@ -243,12 +251,13 @@ class PageTables:
         return Entry(self.levels - len(places) + 1, int(places[-1]), int(values[-1]))
 
     def scan(
-        self, vcpu: Vcpu, root: int, first: int, limit: int, *, every: bool
+        self, vcpu: Vcpu, root: int, first: int, address: int, limit: int, *, every: bool
     ) -> Generator[simpy.Event, Any, tuple[int, Entries]]:
-        """Look through some of [first, limit); return where it stopped, and the entries that map pages.
+        """Look through some of [first, limit), from `address` on; return where it stopped, and what maps pages.
 
-        With `every`, as for a region, the kernel loads absent entries too; without, as for all of an address space,
-        only those in use.
+        A whole scan begins with `address` = `first` and goes on where it stopped; it loads no entry twice. With
+        `every`, as for a region, the kernel loads absent entries too; without, as for all of an address space, only
+        those in use.
 
         Raises
         ------
@@ -257,7 +266,7 @@ class PageTables:
         """
         places, values, starts, levels = self._scan
         stop, count = scan_entries(
-            self.memory, root, self.levels, *self.memory_root, first, limit, every and self.mmu.loads_trap,
+            self.memory, root, self.levels, *self.memory_root, first, address, limit, every and self.mmu.loads_trap,
             places, values, starts, levels,
         )  # fmt: skip
         if stop == UNBACKED:
@@ -296,7 +305,8 @@ class PageTables:
             self.frames.frames["rmap"][pages] = np.where(known, places, 0)
             self.frames.frames["rmap"][frame] = entry.place
             yield from self.set(vcpu, entry.place, table | TABLE_BITS)
-            yield from self.mmu.invalidate(vcpu, start, start + self.span(entry.level) - 1)
+            order = self.width * (entry.level - 1)
+            yield from self.mmu.invalidate(vcpu, start, start + self.span(entry.level) - 1, order=order)
 
     def clear_tables(self, vcpu: Vcpu, root: int, limit: int) -> Generator[simpy.Event, Any, Words]:
         """Clear every entry that points to a table below the root; return the tables' frames."""
@@ -310,7 +320,9 @@ class PageTables:
         yield from self.mmu.write(vcpu, places[:count], np.zeros(count, np.int64))
         return tables[:count] >> PAGE_SHIFT
 
-    def _descend(self, vcpu: Vcpu, root: int, gva: int, level: int) -> Generator[simpy.Event, Any, tuple[Words, Words]]:
+    def _descend(
+        self, vcpu: Vcpu, root: int, gva: int, level: int, known: Places | None = None
+    ) -> Generator[simpy.Event, Any, tuple[Words, Words]]:
         """Load the entries on the way to `gva`, down to `level` or as far as tables go; return places and values.
 
         Raises
@@ -324,5 +336,9 @@ class PageTables:
             raise LostTableError(int(places[-1 - count]))
         places, values = places[:count].copy(), values[:count].copy()
         if self.mmu.loads_trap:
-            values = yield from self.mmu.read(vcpu, places)
+            new = np.array([known is None or place not in known for place in places.tolist()])
+            if new.any():
+                values[new] = yield from self.mmu.read(vcpu, places[new])
+            if known is not None:
+                known.update(places.tolist())
         return places, values

@@ -14,11 +14,11 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
+from vmsim.guest.calls import MemoryCalls
 from vmsim.guest.edits import TABLE_BITS, Entry, Frames, PageTables
 from vmsim.guest.frames import GuestMemoryError, Vcpu
 from vmsim.guest.mmu import Mmu
 from vmsim.guest.process import Pcids, Process
-from vmsim.guest.regions import READ
 from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.sharing import Sharing
 from vmsim.guest.spaces import AddressSpaces, Space
@@ -57,7 +57,7 @@ class CorruptTablesError(Exception):
         self.gva = gva
 
 
-class GuestKernel:
+class GuestKernel(MemoryCalls):
     """Page faults, system calls and context switches of one guest.
 
     Parameters
@@ -104,7 +104,7 @@ class GuestKernel:
         self.costs = costs
         self.tables = PageTables(memory, mmu, frames, levels=levels, costs=costs)
         self.sharing = Sharing(frames.frames)
-        self.spaces = AddressSpaces(self.tables, frames, self.sharing, costs)
+        self.spaces = AddressSpaces(self.tables, frames, self.sharing, costs, large=page_order > 0)
         self.processes: dict[int, Process] = {}
         self.current = Process(INIT, 0, Space(NO_ROOT))
         self.faults = 0
@@ -136,8 +136,10 @@ class GuestKernel:
         self.spaces.loaded = space
         yield from self.mmu.load_root(vcpu, space.root, number, keep=True)  # nothing is cached yet
 
-    def page_fault(self, vcpu: Vcpu, gva: int, code: int) -> Steps:
+    def page_fault(self, vcpu: Vcpu, gva: int, code: int, *, delivered: bool = True) -> Steps:
         """Handle a page fault with its error code: map a cleared page, or mend an entry that denied the access.
+
+        `delivered` says that the processor has raised it; the kernel itself finds pages missing as well.
 
         Raises
         ------
@@ -155,7 +157,7 @@ class GuestKernel:
 
     def _handle(self, vcpu: Vcpu, gva: int, code: int) -> Steps:
         space = self.current.space
-        vcpu.owe("guest_fault", self._fault_cycles)
+        vcpu.owe("guest_fault", self._fault_cycles if delivered else self.costs.guest_fault)
         write = code & CODE_WRITE != 0
         plain = PAGE_BITS | DIRTY if write else PAGE_BITS
         bits = self._bits(space, gva, write) if len(space.regions) else plain
@@ -241,38 +243,23 @@ class GuestKernel:
                 raise GuestMemoryError
         return wanting
 
-    def map(self, vcpu: Vcpu, pid: int, address: int, length: int, rights: int) -> Steps:
-        """Mmap: declare a region; what was mapped there is gone, what is touched there will be mapped."""
-        if process := self.processes.get(pid):
-            yield from self.spaces.unmap(vcpu, process.space, address, address + length)
-            process.space.regions.declare(address, address + length, rights)
-
-    def unmap(self, vcpu: Vcpu, pid: int, address: int, length: int) -> Steps:
-        """Munmap: unmap a range and free its pages."""
-        if process := self.processes.get(pid):
-            yield from self.spaces.unmap(vcpu, process.space, address, address + length)
-            process.space.regions.remove(address, address + length)
-
-    def protect(self, vcpu: Vcpu, pid: int, address: int, length: int, rights: int) -> Steps:
-        """Mprotect: change the protection of a range, mapped or not."""
-        if process := self.processes.get(pid):
-            process.space.regions.declare(address, address + length, rights)
-            yield from self.spaces.protect(vcpu, process.space, address, address + length, rights)
-
-    def set_break(self, vcpu: Vcpu, pid: int, end: int) -> Steps:
-        """Brk: move the end of the heap; the first time it says only where the heap begins."""
-        if process := self.processes.get(pid):
-            space, new = process.space, _whole(end)
-            before, space.heap = space.heap or new, new
-            if new < before:
-                yield from self.unmap(vcpu, pid, new, before - new)
-            space.regions.declare(before, new, READ | WRITABLE)
-
     def fork(self, vcpu: Vcpu, pid: int, child: int) -> Steps:
         """Fork: process `child` gets a copy of the address space, page by page when either writes."""
         if (process := self.processes.get(pid)) and child not in self.processes:
             vcpu.owe("guest_fault", self.costs.fork)
             self.processes[child] = Process(child, pid, (yield from self.spaces.copy(vcpu, process.space)))
+
+    def share(self, vcpu: Vcpu, pid: int, child: int) -> Steps:
+        """Vfork: process `child` uses the address space itself, until it replaces it (exec) or exits.
+
+        It costs what a fork does but for its copying of entries (kernel/fork.c, copy_mm: CLONE_VM).
+        """
+        if (process := self.processes.get(pid)) and child not in self.processes:
+            vcpu.owe("guest_fault", self.costs.fork)
+            process.space.users += 1
+            self.processes[child] = Process(child, pid, process.space)
+        return
+        yield
 
     def execute(self, vcpu: Vcpu, pid: int) -> Steps:
         """Execve: an empty address space in the place of the process's own."""
@@ -281,7 +268,10 @@ class GuestKernel:
             old, process.space = process.space, Space((yield from self.tables.new_root(vcpu)))
             if process is self.current:
                 yield from self._load(vcpu, process.space)
-            yield from self._destroy(vcpu, old)
+            old.users -= 1
+            if not old.users:
+                yield from self.spaces.destroy(vcpu, old)
+                yield from self.spaces.release(vcpu, old, self._pcids.drop(old))
 
     def exit(self, vcpu: Vcpu, pid: int) -> Steps:
         """Exit: free all that a process has; its parent runs next, or the process of the lowest number.
@@ -292,10 +282,14 @@ class GuestKernel:
             return
         process = self.processes.pop(pid)
         vcpu.owe("guest_fault", self.costs.exit)
-        yield from self.spaces.destroy(vcpu, process.space)
+        process.space.users -= 1
+        alone = process.space.users == 0
+        if alone:
+            yield from self.spaces.destroy(vcpu, process.space)
         if process is self.current:  # the dying process frees its memory itself, and leaves CR3 last
             yield from self.switch(vcpu, process.parent if process.parent in self.processes else min(self.processes))
-        yield from self.spaces.release(vcpu, process.space, self._pcids.drop(process.space))
+        if alone:
+            yield from self.spaces.release(vcpu, process.space, self._pcids.drop(process.space))
 
     def switch(self, vcpu: Vcpu, pid: int) -> Steps:
         """Run another process; one that nobody has heard of starts with an empty address space."""
@@ -304,26 +298,14 @@ class GuestKernel:
         if pid not in self.processes:
             self.processes[pid] = Process(pid, 0, Space((yield from self.tables.new_root(vcpu))))
         vcpu.owe("guest_fault", self.costs.process_switch)
-        self.current = self.processes[pid]
-        yield from self._load(vcpu, self.current.space)
-
-    def bring_in(self, vcpu: Vcpu, pid: int, address: int, length: int) -> Steps:
-        """Map what is not mapped of a buffer, for a device to write to, as if the process that runs had touched it."""
-        if pid != self.current.pid:
-            return
-        for gva in range(address & -(1 << PAGE_SHIFT), address + length, 1 << PAGE_SHIFT):
-            entry = yield from self.tables.find(vcpu, self.root, gva)
-            if entry.value == 0:
-                yield from self.page_fault(vcpu, gva, CODE_WRITE)
+        before, self.current = self.current, self.processes[pid]
+        if self.current.space is not before.space:  # else CR3 stays (arch/x86/mm/tlb.c, switch_mm_irqs_off)
+            yield from self._load(vcpu, self.current.space)
 
     def _load(self, vcpu: Vcpu, space: Space) -> Steps:
         number, keep = self._pcids.take(space)
         self.spaces.loaded = space
         yield from self.mmu.load_root(vcpu, space.root, number, keep=keep)
-
-    def _destroy(self, vcpu: Vcpu, space: Space) -> Steps:
-        yield from self.spaces.destroy(vcpu, space)
-        yield from self.spaces.release(vcpu, space, self._pcids.drop(space))
 
     def _bits(self, space: Space, gva: int, write: bool) -> int:
         """Return the bits of an entry that lets a page be read, or written, and what else its region allows."""
@@ -377,8 +359,3 @@ class GuestKernel:
             if fits and self.frames.has_block(order):  # asked last: a host notes what it could not give
                 return order
         return 0
-
-
-def _whole(address: int) -> int:
-    """Return an address rounded up to whole pages."""
-    return -(-address >> PAGE_SHIFT) << PAGE_SHIFT

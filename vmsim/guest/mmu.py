@@ -95,8 +95,8 @@ class Mmu(Protocol):
         """
         ...
 
-    def invalidate(self, vcpu: Vcpu, first: int, last: int) -> Process:
-        """INVLPG for each page in [first, last] (gvas) of the current space."""
+    def invalidate(self, vcpu: Vcpu, first: int, last: int, *, order: int = 0) -> Process:
+        """INVLPG for each 2**order pages of [first, last] (gvas) of the current space, where no page is smaller."""
         ...
 
     def flush(self, vcpu: Vcpu) -> Process:
@@ -171,7 +171,7 @@ class HardwareMmu:
         return
         yield
 
-    def invalidate(self, vcpu: Vcpu, first: int, last: int) -> Process:
+    def invalidate(self, vcpu: Vcpu, first: int, last: int, *, order: int = 0) -> Process:
         """Forget the pages of a range."""
         self.spaces.invalidate(first, last)
         return

@@ -88,6 +88,14 @@ class Regions:
         kept += [(end, e, r) for e, r in self._edge(first, last, -1) if e > end]
         self._replace(first, last, kept)
 
+    def move(self, start: int, end: int, to: int) -> None:
+        """Declare at `to` what lies in [start, end), and no longer there."""
+        parts = self.within(start, end)
+        self.remove(start, end)
+        self.remove(to, to + end - start)
+        for first, last, rights in parts:
+            self.declare(first - start + to, last - start + to, rights)
+
     def _edge(self, first: int, last: int, which: int) -> list[tuple[int, int]]:
         """Return (start, protection) of the first of some regions, or (end, protection) of the last (-1)."""
         if first >= last:

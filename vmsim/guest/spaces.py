@@ -15,14 +15,14 @@ from vmsim.guest.frames import Vcpu
 from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.regions import Regions
 from vmsim.guest.sharing import Sharing
-from vmsim.machine.formats import ACCESSED, PAGE_SHIFT, PRESENT, WRITE, reach
+from vmsim.machine.formats import ACCESSED, DIRTY, PAGE_SHIFT, PRESENT, WRITE, reach
 from vmsim.scenario.cpu import Cost
 
 __all__ = ["AddressSpaces", "Space"]
 
 Process = Generator[simpy.Event, Any, None]
 
-_FLUSH_CEILING = 33  # pages above which Linux flushes the whole TLB instead (arch/x86/mm/tlb.c)
+_FLUSH_CEILING = 33  # INVLPGs above which Linux flushes all instead (tlb_single_page_flush_ceiling)
 
 
 @dataclass(eq=False, slots=True)
@@ -39,23 +39,27 @@ class Space:
         Where the heap ends (the break); 0 until it is first set.
     stale : bool
         It was edited while another was loaded: what the processor has cached of it may be wrong.
+    users : int
+        Processes that use it: more than one after vfork.
     """
 
     root: int
     regions: Regions = field(default_factory=Regions)
     heap: int = 0
     stale: bool = False
+    users: int = 1
 
 
 class AddressSpaces:
     """What a kernel does to whole ranges of an address space."""
 
-    def __init__(self, tables: PageTables, frames: Frames, sharing: Sharing, costs: Cost) -> None:
+    def __init__(self, tables: PageTables, frames: Frames, sharing: Sharing, costs: Cost, *, large: bool) -> None:
         self.tables = tables
         self.mmu = tables.mmu
         self.frames = frames
         self.sharing = sharing
         self.costs = costs
+        self.large = large  # whether the kernel maps large pages at all
         self.end = reach(tables.levels)
         self.loaded: Space | None = None  # the one that CR3 holds
 
@@ -65,9 +69,46 @@ class AddressSpaces:
         gone = yield from self._clear(vcpu, space, first, limit, every=True)
         if not gone:
             return
-        yield from self._flush(vcpu, space, first, limit)
+        yield from self._flush(vcpu, space, gone)
         vcpu.owe("guest_fault", self.costs.table_page * sum(len(entries.places) for entries in gone))
         self._free(gone)
+
+    def release_lazily(self, vcpu: Vcpu, space: Space, first: int, limit: int) -> Process:
+        """Let the pages of [first, limit) be freed when memory is short, unless they are written before (MADV_FREE).
+
+        The entries lose their accessed and dirty flags, but for those of pages that others share (Linux mm/madvise.c,
+        madvise_free_pte_range). Nothing here takes a guest's pages, so they stay.
+        """
+        yield from self._split_edges(vcpu, space, first, limit)
+        changed, address = list[Entries](), first
+        while address < limit:
+            address, seen = yield from self.tables.scan(vcpu, space.root, first, address, limit, every=True)
+            used = seen.values & (ACCESSED | DIRTY) != 0
+            for level in (1, 2, 3):
+                pages = seen.levels == level
+                used[pages] &= self.sharing.alone(seen.firsts[pages], self.tables.width * (level - 1))
+            seen = seen.of(used & (seen.values & PRESENT != 0))
+            vcpu.owe("guest_fault", self.costs.entry_edit * len(seen.places))
+            yield from self.tables.write(vcpu, seen, seen.values & ~(ACCESSED | DIRTY))
+            changed.append(seen)
+        yield from self._flush(vcpu, space, changed)
+
+    def move(self, vcpu: Vcpu, space: Space, first: int, limit: int, to: int) -> Process:
+        """Move the pages of [first, limit) to `to`, where nothing is mapped (Linux mm/mremap.c, move_page_tables).
+
+        A large page stays one where its new place is as aligned and no page table is left there, else it is split.
+        """
+        yield from self._split_edges(vcpu, space, first, limit)
+        yield from self._split_unaligned(vcpu, space, first, limit, to)
+        moved, address = list[Entries](), first
+        while address < limit:
+            address, seen = yield from self.tables.scan(vcpu, space.root, first, address, limit, every=True)
+            if len(seen.places):
+                yield from self.tables.write(vcpu, seen, np.zeros(len(seen.places), np.int64))
+                yield from self._place(vcpu, space, seen._replace(starts=seen.starts - first + to), set())
+                vcpu.owe("guest_fault", 2 * self.costs.entry_edit * len(seen.places))
+                moved.append(seen)
+        yield from self._flush(vcpu, space, moved)
 
     def protect(self, vcpu: Vcpu, space: Space, first: int, limit: int, rights: int) -> Process:
         """Give the pages of [first, limit) that are mapped the protection `rights`.
@@ -76,9 +117,9 @@ class AddressSpaces:
         keeps its frame in an entry that is not present (Linux _PAGE_PROTNONE).
         """
         yield from self._split_edges(vcpu, space, first, limit)
-        lost, address = False, first
+        lost, address = list[Entries](), first
         while address < limit:
-            address, seen = yield from self.tables.scan(vcpu, space.root, address, limit, every=True)
+            address, seen = yield from self.tables.scan(vcpu, space.root, first, address, limit, every=True)
             values = seen.values & ~(PRESENT | WRITE) | (PRESENT if rights else 0)
             if rights & WRITABLE:
                 for level in (1, 2, 3):
@@ -86,9 +127,8 @@ class AddressSpaces:
                     values[pages] |= WRITE * self.sharing.alone(seen.firsts[pages], self.tables.width * (level - 1))
             vcpu.owe("guest_fault", self.costs.entry_edit * len(values))
             yield from self.tables.write(vcpu, seen, values)
-            lost = lost or bool((seen.values & ~values & (PRESENT | WRITE)).any())
-        if lost:
-            yield from self._flush(vcpu, space, first, limit)
+            lost.append(seen.of(seen.values & ~values & (PRESENT | WRITE) != 0))
+        yield from self._flush(vcpu, space, lost)
 
     def copy(self, vcpu: Vcpu, space: Space) -> Generator[simpy.Event, Any, Space]:
         """Return a copy that shares every page; neither can write to one before it has been copied.
@@ -97,25 +137,25 @@ class AddressSpaces:
         """
         child = Space((yield from self.tables.new_root(vcpu)), space.regions.copy(), space.heap)
         vcpu.owe("guest_fault", self.costs.table_page + self.costs.zero_page)
-        protected, address = False, 0
+        protected, address, known = False, 0, set[int]()
         while address < self.end:
-            address, seen = yield from self.tables.scan(vcpu, space.root, address, self.end, every=False)
+            address, seen = yield from self.tables.scan(vcpu, space.root, 0, address, self.end, every=False)
             writable = seen.of(seen.values & WRITE != 0)
             protected = protected or bool(len(writable.places))
             yield from self.tables.write(vcpu, writable, writable.values & ~WRITE)
             for pages, order in self._by_order(seen):
                 self.sharing.add(pages, order)
             vcpu.owe("guest_fault", self.costs.entry_edit * len(seen.places))
-            yield from self._place(vcpu, child, seen._replace(values=seen.values & ~(WRITE | ACCESSED)))
+            yield from self._place(vcpu, child, seen._replace(values=seen.values & ~(WRITE | ACCESSED)), known)
         if protected:
-            yield from self._flush(vcpu, space, 0, self.end)
+            yield from self._flush_all(vcpu, space)
         return child
 
     def destroy(self, vcpu: Vcpu, space: Space) -> Process:
         """Clear all entries of a space and free its pages and tables, but for the root."""
         gone = yield from self._clear(vcpu, space, 0, self.end, every=False)
         tables = yield from self.tables.clear_tables(vcpu, space.root, self.end)
-        yield from self._flush(vcpu, space, 0, self.end)
+        yield from self._flush_all(vcpu, space)
         vcpu.owe("guest_fault", self.costs.table_page * (sum(len(entries.places) for entries in gone) + len(tables)))
         self._free(gone)
         self.frames.give_tables(tables)
@@ -131,7 +171,7 @@ class AddressSpaces:
         """Clear the entries that map pages; return them as they were."""
         gone, address = [], first
         while address < limit:
-            address, seen = yield from self.tables.scan(vcpu, space.root, address, limit, every=every)
+            address, seen = yield from self.tables.scan(vcpu, space.root, first, address, limit, every=every)
             if len(seen.places):
                 yield from self.tables.write(vcpu, seen, np.zeros(len(seen.places), np.int64))
                 gone.append(seen)
@@ -144,33 +184,69 @@ class AddressSpaces:
                 for block, block_order in self.sharing.drop(pages, order):
                     self.frames.give(block, block_order)
 
-    def _flush(self, vcpu: Vcpu, space: Space, first: int, limit: int) -> Process:
-        """Make the processor forget a range: by its length, page by page or the whole space, as Linux does."""
+    def _flush(self, vcpu: Vcpu, space: Space, changed: list[Entries]) -> Process:
+        """Make the processor forget entries that were cleared or lost a right, as Linux does.
+
+        The range from the first of them to the last is invalidated in strides of the smallest page among them, or all
+        of the space is flushed where that takes more than 33 INVLPGs (include/asm-generic/tlb.h, tlb_get_unmap_shift;
+        arch/x86/mm/tlb.c, flush_tlb_mm_range: since Linux 4.20).
+        """
+        changed = [entries for entries in changed if len(entries.starts)]
+        if not changed:
+            return
+        first, end = int(changed[0].starts[0]), changed[-1]
+        limit = int(end.starts[-1]) + self.tables.span(int(end.levels[-1]))
+        order = self.tables.width * (min(int(entries.levels.min()) for entries in changed) - 1)
+        if limit - first >> PAGE_SHIFT + order > _FLUSH_CEILING:
+            yield from self._flush_all(vcpu, space)
+        elif space is not self.loaded:
+            space.stale = True
+        else:
+            yield from self.mmu.invalidate(vcpu, first, limit - 1, order=order)
+
+    def _flush_all(self, vcpu: Vcpu, space: Space) -> Process:
+        """Make the processor forget a whole space."""
         if space is not self.loaded:
             space.stale = True
-        elif limit - first >> PAGE_SHIFT > _FLUSH_CEILING:
-            yield from self.mmu.flush(vcpu)
         else:
-            yield from self.mmu.invalidate(vcpu, first, limit - 1)
+            yield from self.mmu.flush(vcpu)
 
     def _split_edges(self, vcpu: Vcpu, space: Space, first: int, limit: int) -> Process:
         """Split the large pages that lie in a range only in part."""
+        if not self.large:
+            return
         for edge in (first, limit):
             level = 1 if edge % self.tables.span(2) else 2 if edge % self.tables.span(3) else 3
             if level < 3:
                 yield from self.tables.split(vcpu, space.root, edge, level)
 
-    def _place(self, vcpu: Vcpu, space: Space, entries: Entries) -> Process:
-        """Write entries to a space that lacks them, table by table."""
+    def _split_unaligned(self, vcpu: Vcpu, space: Space, first: int, limit: int, to: int) -> Process:
+        """Split the large pages of a range that cannot be as large at `to`."""
+        address = first if self.large else limit
+        while address < limit:
+            entry = yield from self.tables.find(vcpu, space.root, address)
+            size = self.tables.span(entry.level)
+            if entry.value and entry.level > 1:
+                there, level = address - first + to, 1
+                if there % size == 0:
+                    place = yield from self.tables.find(vcpu, space.root, there)
+                    level = entry.level if place.level >= entry.level else 1
+                yield from self.tables.split(vcpu, space.root, address, level)
+            address = address // size * size + size
+
+    def _place(self, vcpu: Vcpu, space: Space, entries: Entries, known: set[int]) -> Process:
+        """Write entries to a space that lacks them, table by table; `known` is as of `PageTables.table`."""
         if not len(entries.places):
             return
         home = entries.starts >> (PAGE_SHIFT + self.tables.width * entries.levels)  # the table that an entry belongs to
         ends = np.flatnonzero((np.diff(home) != 0) | (np.diff(entries.levels) != 0)) + 1
         for part in np.split(np.arange(len(home)), ends):
             level = int(entries.levels[part[0]])
-            table = yield from self.tables.table(vcpu, space.root, int(entries.starts[part[0]]), level)
+            table = yield from self.tables.table(vcpu, space.root, int(entries.starts[part[0]]), level, known)
             assert table is not None  # the space held nothing larger
             places = self.tables.places(table, entries.starts[part], level)
+            rmap, firsts = self.frames.frames["rmap"], entries.firsts[part]
+            rmap[firsts] = np.where(rmap[firsts] != 0, places, 0)  # of a page that is shared there is none
             yield from self.mmu.write(vcpu, places, entries.values[part])
 
     def _by_order(self, entries: Entries) -> list[tuple[NDArray[np.int64], int]]:

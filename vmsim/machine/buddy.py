@@ -154,23 +154,16 @@ def _steal(zone, frames, order, mobility):
 
 
 @routine
-def _allocate(zone, frames, order, state, owner):
-    mobility = UNMOVABLE if state == State.TABLE else MOVABLE
+def _find(zone, frames, order, mobility):
+    """Take a free block off the lists, from the other mobility's if there is none; or return NO_FRAME."""
     found = order
     while found <= MAX_ORDER and zone.heads[mobility, found] == NO_FRAME:
         found += 1
-    if found <= MAX_ORDER:
-        pfn = zone.heads[mobility, found]
-        _unlink(zone, frames, pfn, found)
-        _split(zone, frames, pfn, found, order)
-    else:
-        pfn = _steal(zone, frames, order, mobility)
-        if pfn == NO_FRAME:
-            return NO_FRAME
-    zone.free -= 1 << order
-    for each in range(pfn, pfn + (1 << order)):
-        frames[each].state = state
-        frames[each].owner = owner
+    if found > MAX_ORDER:
+        return _steal(zone, frames, order, mobility)
+    pfn = zone.heads[mobility, found]
+    _unlink(zone, frames, pfn, found)
+    _split(zone, frames, pfn, found, order)
     return pfn
 
 
@@ -189,6 +182,26 @@ def _free(zone, frames, pfn, order):
         pfn = min(pfn, buddy)
         order += 1
     _push(zone, frames, pfn, order)
+
+
+@routine
+def _allocate(zone, frames, order, state, owner):
+    mobility = UNMOVABLE if state == State.TABLE else MOVABLE
+    pfn = _find(zone, frames, order, mobility)
+    if pfn == 0 and state == State.TABLE and order < PAGEBLOCK:
+        # No table lies in frame 0, which Linux keeps to itself: where tables are named, 0 says that there is none.
+        other = _find(zone, frames, order, mobility)
+        if other != NO_FRAME:
+            zone.free -= 1 << order
+            _free(zone, frames, pfn, order)
+            pfn = other
+    if pfn == NO_FRAME:
+        return NO_FRAME
+    zone.free -= 1 << order
+    for each in range(pfn, pfn + (1 << order)):
+        frames[each].state = state
+        frames[each].owner = owner
+    return pfn
 
 
 @kernel

@@ -37,12 +37,18 @@ def walk_entries(memory, root, levels, leaf_level, nested_root, nested_levels, a
 
 @kernel
 def scan_entries(
-    memory, root, levels, nested_root, nested_levels, address, limit, every, places, values, starts, sizes
+    memory, root, levels, nested_root, nested_levels, first, address, limit, every, places, values, starts, sizes
 ):
-    """List the entries that a kernel loads as it goes through [address, limit), table by table.
+    """List the entries that a kernel loads as it goes through [first, limit), table by table, from `address` on.
+
+    An entry that leads to a table is loaded once, as by Linux's nested loops over pgd, p4d, pud and pmd
+    (mm/pagewalk.c, walk_pgd_range), also where the caller goes on later: what covers `address` and begins before it
+    has been listed when the scan came by.
 
     Parameters
     ----------
+    first, address, limit : int
+        Where the whole scan begins, where it goes on (`first`, or where it stopped), and where it ends (gvas).
     every : bool
         List the absent entries on the way too, which the kernel loads to find them so.
     places, values, starts, sizes : int64[n]
@@ -55,7 +61,7 @@ def scan_entries(
         Where it stopped because there might be no room for another table (else `limit`), and how many were listed;
         or UNBACKED and the gpa of an entry that lies where the nested tables have nothing.
     """
-    shape = root, levels, nested_root, nested_levels, address, limit
+    shape = root, levels, nested_root, nested_levels, first, address, limit
     if levels == TWO_LEVEL:
         return _scan_entries(memory, *shape, every, places, values, starts, sizes, 10)
     return _scan_entries(memory, *shape, every, places, values, starts, sizes, 9)
@@ -63,7 +69,7 @@ def scan_entries(
 
 @leaf
 def _scan_entries(
-    memory, root, levels, nested_root, nested_levels, address, limit, every, places, values, starts, sizes, width
+    memory, root, levels, nested_root, nested_levels, first, address, limit, every, places, values, starts, sizes, width
 ):
     entries = 1 << width
     count = 0
@@ -78,11 +84,12 @@ def _scan_entries(
             entry = read_entry(memory, hpa, width)
             if level == 1:
                 break
-            if entry or every:
+            inside = address & ((1 << (PAGE_SHIFT - width + width * level)) - 1)
+            if (entry or every) and (address == first or inside == 0):
                 places[count] = place
                 values[count] = entry
                 sizes[count] = level if entry & LARGE else 0
-                starts[count] = address & ~((1 << (PAGE_SHIFT - width + width * level)) - 1)
+                starts[count] = address - inside
                 count += 1
             if entry == 0 or entry & LARGE:
                 break

@@ -131,7 +131,7 @@ class Agile(Shadow):
             if len(self._roots) > self._room_for_roots:
                 self._roots.popitem(last=False)
 
-    def invalidate(self, vcpu: Vcpu, first: int, last: int) -> Process:
+    def invalidate(self, vcpu: Vcpu, first: int, last: int, *, order: int = 0) -> Process:
         """INVLPG for each page of a range: no exits, for the shadow is in step with every store that trapped."""
         self.spaces.invalidate(first, last)
         self.state["stale"] = 0

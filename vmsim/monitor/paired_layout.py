@@ -27,7 +27,7 @@ __all__ = ["NO_EPT", "PAGE_BYTES", "POINTER_BYTES", "HostFrames", "Pair", "Paire
 PAGE_BYTES: Final = 1 << PAGE_SHIFT
 POINTER_BYTES: Final = 8
 NO_EPT: Final = 0
-"""Frame of an EPT half that there is not (frame 0 is never one: the boot tables are taken first)."""
+"""Frame of an EPT half that there is not (frame 0 is never one: the allocator gives it to a table last of all)."""
 
 _KERNEL = -1  # owner of what belongs to no process
 _CHUNK = 4096  # frames that compaction looks at in one go
@@ -141,8 +141,6 @@ class PairedHost:
         self._cursor = 0
         size = len(host.frames)
         root, kernel = (int(pfn) for pfn in host.take(_KERNEL, 2, State.TABLE))
-        if root:
-            raise ValueError("the boot tables come first, and get frame 0")
         self.boot = root, kernel
         bits = PRESENT | WRITE
         for frame in self.boot:
@@ -170,7 +168,7 @@ class PairedHost:
         if len(got) < count:
             self.host.give(got)
             return None
-        return self._made(layout, (int(got[0]), int(got[1]) if count == 2 else NO_EPT), work)
+        return self._made(layout, _halves(got.tolist(), count), work)
 
     def wait(
         self, wait: Waiting, owner: int, layout: Layout, *, guest: bool, work: Counter[str]
@@ -186,7 +184,7 @@ class PairedHost:
             if len(kept) < count:
                 continue
             if layout != "contiguous":
-                return self._made(layout, (kept[0], kept[1] if count == 2 else NO_EPT), work)
+                return self._made(layout, _halves(kept, count), work)
             first = self._compact(owner, kept, work)
             if first is not None:
                 self.host.give(np.array(kept, np.int64))
@@ -325,3 +323,10 @@ class PairedHost:
         work["copy"] += 1
         work["store"] += len(places)
         work["moved"] += 1
+
+
+def _halves(frames: list[int], count: int) -> Pair:
+    """Return the halves of a table from one frame or two, of which an EPT half is not frame 0."""
+    if count == 1:
+        return frames[0], NO_EPT
+    return (frames[1], frames[0]) if frames[1] == NO_EPT else (frames[0], frames[1])

@@ -62,7 +62,7 @@ class Mmu(Protocol):
         """MOV to CR3."""
         ...
 
-    def invalidate(self, vcpu: Any, first: int, last: int) -> Process:
+    def invalidate(self, vcpu: Any, first: int, last: int, *, order: int = 0) -> Process:
         """INVLPG."""
         ...
 
@@ -187,9 +187,9 @@ class PairedMmu:
         """Point CR3 to a KPT."""
         yield from self.inner.load_root(vcpu, root, space, keep=keep)
 
-    def invalidate(self, vcpu: Any, first: int, last: int) -> Process:
+    def invalidate(self, vcpu: Any, first: int, last: int, *, order: int = 0) -> Process:
         """Forget the pages of a range."""
-        yield from self.inner.invalidate(vcpu, first, last)
+        yield from self.inner.invalidate(vcpu, first, last, order=order)
 
     def flush(self, vcpu: Any) -> Process:
         """Forget the current space."""

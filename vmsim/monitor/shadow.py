@@ -268,17 +268,18 @@ class Shadow(Account):
         if self._stocked[0] > _MOST:
             yield from self.unstock(vcpu)
 
-    def invalidate(self, vcpu: Vcpu, first: int, last: int) -> Process:
+    def invalidate(self, vcpu: Vcpu, first: int, last: int, *, order: int = 0) -> Process:
         """INVLPG for each page of a range: each is an exit; what is out of step there is brought into step."""
         pages = (last >> PAGE_SHIFT) - (first >> PAGE_SHIFT) + 1
+        times = (last >> PAGE_SHIFT + order) - (first >> PAGE_SHIFT + order) + 1
         self.spaces.exited()
-        self._spend(vcpu, pages * self._other)
+        self._spend(vcpu, times * self._other)
         invalidated(*self._world[:5], first, last)
         self.software_tlb.drop(first >> PAGE_SHIFT, pages)
         self.spaces.invalidate(first, last)
         self.state["stale"] = 0
         self._work(vcpu)
-        self._count("INVLPG", pages)
+        self._count("INVLPG", times)
         return
         yield
 

@@ -208,7 +208,7 @@ class Vkernel(SoftwareMonitor):
         self.spaces.load(space, keep=keep)
         self._stale = False
 
-    def invalidate(self, vcpu: Vcpu, first: int, last: int) -> Process:
+    def invalidate(self, vcpu: Vcpu, first: int, last: int, *, order: int = 0) -> Process:
         """Tell the host of each page of a range, and of each whole 2 MiB at once: vmspace_mcontrol(MADV_INVAL)."""
         self.spaces.invalidate(first, last)
         yield from self._remove(vcpu, self.cr3, first, last)

@@ -1,9 +1,11 @@
 """Page tables as text, in the form that the simulators DMT and SagePTE read.
 
-The first line is the number of records, and each record a line ``VA,PE1,PE2,PE3,PE4,PA`` in hexadecimal without 0x: an
-address, the frame numbers of the tables that hold its entries from the root to the leaf, and the frame number of its
-page. A page of 2 MiB (1 GiB) is one record at its first address, with 0 for the table (two) that it has not; so is one
-of 4 MiB in tables of two levels. There are as many PEs as levels, 2 to 5.
+The first line is the number of records, and each record a line ``VA,PE1,PE2,PE3,PE4,PA`` in hexadecimal without 0x: the
+address of a 4 KiB page, the frame numbers of the tables that hold its entries from the root to the leaf, and the page's
+own. A large page has a record for each 4 KiB of it. In the place of a table that it does not have stands the frame that
+such a table's entry would map: for 2 MiB PE4 is the first frame of the page, for 1 GiB PE3 is, and PE4 the first frame
+of the 2 MiB around the address. So SagePTE's own dumper of a guest has it (PageTables/Guest/dump_pagetables.c,
+handle_normal_page). There are as many PEs as levels, 2 to 5.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ __all__ = ["table_records", "table_text"]
 def table_records(
     memory: NDArray[np.int64], root: int, levels: int, *, nested: tuple[int, int] = (0, 0), present: int = PRESENT
 ) -> Iterator[str]:
-    """Yield the records of all that some tables map, by ascending address.
+    """Yield the records of all that some tables map, 4 KiB each, by ascending address.
 
     Parameters
     ----------
@@ -48,10 +50,15 @@ def table_records(
         for index in np.flatnonzero(entries & present).tolist():
             entry, address = int(entries[index]), start + (index << shift)
             if level == 1 or entry & LARGE:
-                page = (entry & FRAME) >> shift << shift - PAGE_SHIFT
-                yield f"{address:x},{chain}{'0,' * (level - 1)}{page:x}"
+                frame = (entry & FRAME) >> shift << shift - PAGE_SHIFT
+                for part in range(1 << shift - PAGE_SHIFT):
+                    yield f"{address + (part << PAGE_SHIFT):x},{chain}{_blocks(frame + part, level)}{frame + part:x}"
             else:
                 yield from below(entry & FRAME, level - 1, address, chain)
+
+    def _blocks(frame: int, level: int) -> str:
+        """Return what stands for the tables below the entry of `level` that maps a frame."""
+        return "".join(f"{frame >> width * below << width * below:x}," for below in range(level - 1, 0, -1))
 
     return below(root, levels, 0, "")
 

@@ -45,6 +45,10 @@ RULES: dict[Op, Rule] = {
     Op.SWITCH: Rule(),
     Op.COMPUTE: Rule(argument=(0, LONGEST_COMPUTE)),
     Op.IO: Rule(length=_LARGEST_BUFFER, argument=(0, _LONGEST_IO)),
+    Op.MOVE: Rule(whole=True, argument=(0, WIDEST_END)),
+    Op.DISCARD: Rule(whole=True, argument=(0, 1)),
+    Op.POPULATE: Rule(whole=True),
+    Op.SHARE: Rule(argument=(1, _PIDS)),
 }
 
 
@@ -68,6 +72,11 @@ def problem(event: Event, end: int = WIDEST_END) -> str:
         )
     if rule.whole and (event.address % PAGE or event.length % PAGE):
         return f"operation {what} of {event.length} bytes at {event.address:#x}: expected whole pages of {PAGE} bytes"
+    if event.op == Op.MOVE and (event.argument % PAGE or event.argument + event.length > end):
+        return (
+            f"operation {what} of {event.length} bytes to {event.argument:#x}: expected whole pages of user space, below "
+            f"{end:#x}"
+        )
     low, high = rule.argument
     if not low <= event.argument <= high:
         return f"operation {what} with the argument {event.argument}: expected {low} to {high}"

@@ -63,6 +63,10 @@ class Op(IntEnum):
     SWITCH = 7
     COMPUTE = 8
     IO = 9
+    MOVE = 10
+    DISCARD = 11
+    POPULATE = 12
+    SHARE = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,10 @@ class Event:
     | SWITCH | 0 | 0 | 0; `pid` runs from here on |
     | COMPUTE | 0 | 0 | cycles |
     | IO | start of a buffer | bytes | nanoseconds that a device works on it; the process waits |
+    | MOVE | start of the pages (mremap) | bytes | where they go; what is mapped there is unmapped first |
+    | DISCARD | start (madvise) | bytes | 0: the pages are freed; 1: they may be, when memory is short (MADV_FREE) |
+    | POPULATE | start | bytes | 0; the pages that are not mapped are, without a fault of the processor |
+    | SHARE | 0 | 0 | the pid of a child that uses the same address space (vfork) until its EXEC or EXIT |
 
     Processes are numbered from 1 in order of appearance, so that a recording does not depend on the recorder's
     process ids.

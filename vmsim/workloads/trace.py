@@ -170,7 +170,7 @@ class TraceStream:
 
 
 def _with_exit(event: Event) -> tuple[Event, ...]:
-    """Return an event and, of a fork, the child's exit."""
-    if event.op != Op.FORK:
+    """Return an event and, of a fork or vfork, the child's exit."""
+    if event.op not in (Op.FORK, Op.SHARE):
         return (event,)
     return event, Event(event.position, Op.EXIT, event.argument, 0, 0, 0)

@@ -31,7 +31,8 @@ from vmsim.workloads.summary import Summary
 __all__ = ["MAGIC", "VERSION", "Vmtrace", "VmtraceWriter"]
 
 MAGIC = b"\x89vmt\r\n\x1a\n"
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)  # 1 has no operations above 9
 LEVEL = 15  # of zstandard: 2 % larger than level 19, 2.5 times as fast
 
 _HEADER = struct.Struct("<8sII")  # magic, version, bytes of JSON
@@ -233,8 +234,8 @@ def _read_header(file: BinaryIO, name: str, size: int) -> tuple[dict[str, Any], 
     if len(head) < _HEADER.size:
         raise InputError(f"{name}: header: the file is cut short after {len(head)} bytes.")
     _, version, length = _HEADER.unpack(head)
-    if version != VERSION:
-        raise InputError(f"{name}: version {version} of .vmtrace: expected {VERSION}.")
+    if version not in READABLE:
+        raise InputError(f"{name}: version {version} of .vmtrace: expected {' or '.join(map(str, READABLE))}.")
     total = _HEADER.size + length + _CRC.size
     if total > size:
         raise InputError(f"{name}: header: the file is cut short: expected {total} bytes, found {size}.")

@@ -18,24 +18,19 @@ from vmsim.errors import InputError
 from vmsim.files import printable
 from vmsim.workloads.readers.files import first_lines, opened, shown
 from vmsim.workloads.readers.notes import Notes
+from vmsim.workloads.readers.syscalls import PASSED, Calls
 from vmsim.workloads.runs import RunBuilder
-from vmsim.workloads.stream import PAGE, WIDEST_END, Chunk, Op
+from vmsim.workloads.stream import PAGE, Chunk
 
 __all__ = ["parse", "read", "sniff"]
 
 _BLOCK = 1 << 20
 _ACCESS = re.compile(rb"I  [0-9a-f]+,\d+|[ ][LSM] [0-9a-f]+,\d+")
-_CALL = re.compile(rb"SYSCALL\[(\d{1,10}),\d{1,10}\]\([^)]{1,20}\) (?:sys_)?(\w*) ?(.*)", re.DOTALL)
-_NUMBER = re.compile(rb"0x[0-9a-f]{1,16}|\d{1,20}")
-_RESULT = re.compile(rb"(Success|Failure)\((0x[0-9a-f]{1,16})\)(.*)", re.DOTALL)
-_GLUED = re.compile(rb" ?(I  [0-9a-f]+,\d+| [LSM] [0-9a-f]+,\d+)")
-_CHILD = re.compile(rb"process \d{1,10} created child (\d{1,10})")
-_PASSED = (b"==", b"--", b"**", b"SB ", b" -->")  # what valgrind and lackey say besides
 
 
 def sniff(head: bytes) -> bool:
     """Return whether a file that begins with `head` looks like lackey's text."""
-    lines = [line for line in first_lines(head) if not line.startswith(_PASSED)]
+    lines = [line for line in first_lines(head) if not line.startswith(PASSED)]
     ours = sum(bool(_ACCESS.fullmatch(line)) or line.startswith(b"SYSCALL[") for line in lines)
     return b"== Lackey," in head or (bool(lines) and 10 * ours >= 9 * len(lines))
 
@@ -68,7 +63,7 @@ def parse(
     from vmsim.workloads.readers import kernels
 
     builder = RunBuilder(granule)
-    calls = _Calls(builder)
+    calls = Calls(builder)
     address = np.empty(_BLOCK, np.int64)
     count = np.empty(_BLOCK, np.int32)
     kind = np.empty(_BLOCK, np.uint8)
@@ -115,92 +110,3 @@ def parse(
         notes.drop("sizes", int(state[4]))
     calls.finish()
     yield from builder.rest()
-
-
-class _Calls:
-    """Turns the lines of system calls into events."""
-
-    def __init__(self, builder: RunBuilder) -> None:
-        self._builder = builder
-        self._pids: dict[int, int] = {}  # valgrind's process ids → ours, from 1
-        self._waiting: dict[int, tuple[str, list[int]]] = {}  # calls whose result comes on a later line
-        self._breaks: dict[int, int] = {}  # where each process's heap ends
-
-    def line(self, line: bytes, where: str) -> int:
-        """Take a line that is not an access; return how much of it was used: less than all if an access follows."""
-        if not line.strip() or line.startswith(_PASSED):
-            return len(line)
-        call = _CALL.fullmatch(line)
-        if call is None:
-            raise InputError(
-                f'{where}: {shown(line)}: expected an access of valgrind\'s lackey (" L 1ffeff0008,8"), a SYSCALL line '
-                "or a message of valgrind."
-            )
-        process, call_name, text = int(call[1]), call[2].decode(), call[3]
-        pid = self._pids.setdefault(process, len(self._pids) + 1)
-        result = _RESULT.search(text)
-        glued = _GLUED.fullmatch(result[3]) if result else None
-        rest = len(glued[1]) if glued else 0
-        if call_name:
-            arguments = text[: result.start()] if result else text
-            numbers = [_number(word) for word in _NUMBER.findall(arguments.split(b"-->")[0])]
-            self._waiting[pid] = call_name, numbers
-            if child := _CHILD.search(arguments):
-                self._builder.event(Op.FORK, pid, argument=self._child(int(child[1])))
-        if result and pid in self._waiting:
-            call_name, numbers = self._waiting.pop(pid)
-            if result[1] == b"Success":
-                self._succeeded(pid, call_name, numbers, int(result[2], 16), where)
-        return len(line) - rest
-
-    def finish(self) -> None:
-        """End of the trace: an execve that nobody came back from has worked."""
-        for pid, (call_name, _) in sorted(self._waiting.items()):
-            if call_name == "execve":
-                self._builder.event(Op.EXEC, pid)
-
-    def _child(self, process: int) -> int:
-        return self._pids.setdefault(process, len(self._pids) + 1)
-
-    def _succeeded(self, pid: int, name: str, numbers: list[int], result: int, where: str) -> None:
-        match name, numbers:
-            case (("mmap" | "mmap2"), [_, length, protection, *_]):
-                self._region(Op.MAP, pid, result, length, where, protection & 7)
-            case "munmap", [address, length, *_]:
-                self._region(Op.UNMAP, pid, address, length, where)
-            case (("mprotect" | "pkey_mprotect"), [address, length, protection, *_]):
-                self._region(Op.PROTECT, pid, address, length, where, protection & 7)
-            case "mremap", [old, old_length, length, *_]:
-                self._moved(pid, old, _whole(old_length), result, _whole(length), where)
-            case "brk", _ if result != self._breaks.get(pid):
-                self._region(Op.BRK, pid, result, 0, where)
-                self._breaks[pid] = result
-            case "exit_group", [status, *_]:
-                self._builder.event(Op.EXIT, pid, argument=status & 0xFF)
-
-    def _moved(self, pid: int, old: int, before: int, new: int, after: int, where: str) -> None:
-        """mremap: what stays in place is left alone, so that its pages are kept."""
-        if new != old:
-            self._region(Op.MAP, pid, new, after, where, 3)
-            self._region(Op.UNMAP, pid, old, before, where)
-        elif after > before:
-            self._region(Op.MAP, pid, old + before, after - before, where, 3)
-        elif after < before:
-            self._region(Op.UNMAP, pid, old + after, before - after, where)
-
-    def _region(self, op: Op, pid: int, address: int, length: int, where: str, argument: int = 0) -> None:
-        whole = _whole(length)
-        if address % PAGE or address + whole > WIDEST_END:
-            raise InputError(
-                f"{where}: {op.name} of {length} bytes at {address:#x}: expected whole pages of user space, below "
-                "2**56."
-            )
-        self._builder.event(op, pid, address, whole, argument)
-
-
-def _number(word: bytes) -> int:
-    return int(word, 16) if word.startswith(b"0x") else int(word)
-
-
-def _whole(length: int) -> int:
-    return -(-length // PAGE) * PAGE

@@ -1,0 +1,119 @@
+"""System calls that change what an address space maps: mmap, munmap, mprotect, brk, mremap, madvise, mlock."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from typing import Any
+
+import simpy
+
+from vmsim.guest.edits import PageTables
+from vmsim.guest.frames import Vcpu
+from vmsim.guest.process import Process
+from vmsim.guest.regions import READ
+from vmsim.guest.regions import WRITE as WRITABLE
+from vmsim.guest.spaces import AddressSpaces
+from vmsim.machine.formats import CODE_WRITE, PAGE_SHIFT
+
+__all__ = ["MemoryCalls"]
+
+Steps = Generator[simpy.Event, Any, None]
+
+
+class MemoryCalls(ABC):
+    """What a kernel does when a process asks for memory, gives it back or moves it.
+
+    Attributes
+    ----------
+    processes : dict
+        By pid.
+    current : Process
+        The one that runs.
+    """
+
+    tables: PageTables
+    spaces: AddressSpaces
+    processes: dict[int, Process]
+    current: Process
+
+    @abstractmethod
+    def page_fault(self, vcpu: Vcpu, gva: int, code: int, *, delivered: bool = True) -> Steps:
+        """Handle a page fault."""
+
+    def map(self, vcpu: Vcpu, pid: int, address: int, length: int, rights: int) -> Steps:
+        """Mmap: declare a region; what was mapped there is gone, what is touched there will be mapped."""
+        if process := self.processes.get(pid):
+            yield from self.spaces.unmap(vcpu, process.space, address, address + length)
+            process.space.regions.declare(address, address + length, rights)
+
+    def unmap(self, vcpu: Vcpu, pid: int, address: int, length: int) -> Steps:
+        """Munmap: unmap a range and free its pages."""
+        if process := self.processes.get(pid):
+            yield from self.spaces.unmap(vcpu, process.space, address, address + length)
+            process.space.regions.remove(address, address + length)
+
+    def protect(self, vcpu: Vcpu, pid: int, address: int, length: int, rights: int) -> Steps:
+        """Mprotect: change the protection of a range, mapped or not."""
+        if process := self.processes.get(pid):
+            process.space.regions.declare(address, address + length, rights)
+            yield from self.spaces.protect(vcpu, process.space, address, address + length, rights)
+
+    def set_break(self, vcpu: Vcpu, pid: int, end: int) -> Steps:
+        """Brk: move the end of the heap; the first time it says only where the heap begins."""
+        if process := self.processes.get(pid):
+            space, new = process.space, _whole(end)
+            before, space.heap = space.heap or new, new
+            if new < before:
+                yield from self.unmap(vcpu, pid, new, before - new)
+            space.regions.declare(before, new, READ | WRITABLE)
+
+    def move(self, vcpu: Vcpu, pid: int, address: int, length: int, to: int) -> Steps:
+        """Mremap: move a range with its pages, of which none is faulted in again; what was at `to` is unmapped.
+
+        A move to a place that overlaps is refused, as by Linux (EINVAL).
+        """
+        process = self.processes.get(pid)
+        if process is None or abs(to - address) < length:
+            return
+        space = process.space
+        yield from self.spaces.unmap(vcpu, space, to, to + length)
+        yield from self.spaces.move(vcpu, space, address, address + length, to)
+        space.regions.move(address, address + length, to)
+
+    def discard(self, vcpu: Vcpu, pid: int, address: int, length: int, lazily: bool) -> Steps:
+        """Madvise: free the pages of a range that stays mapped (MADV_DONTNEED), or when memory is short (MADV_FREE)."""
+        if process := self.processes.get(pid):
+            drop = self.spaces.release_lazily if lazily else self.spaces.unmap
+            yield from drop(vcpu, process.space, address, address + length)
+
+    def fault_in(self, vcpu: Vcpu, pid: int, address: int, length: int) -> Steps:
+        """Map the pages that the regions of a range lack (MAP_POPULATE, mlock), for writing where that is allowed.
+
+        They are faults, but none that the processor raises (mm/gup.c, populate_vma_page_range). Only the process that
+        runs can ask for it.
+        """
+        if pid != self.current.pid:
+            return
+        for first, last, rights in self.current.space.regions.within(address, address + length):
+            if rights:
+                yield from self._fault_in(vcpu, first, last, CODE_WRITE if rights & WRITABLE else 0, delivered=False)
+
+    def bring_in(self, vcpu: Vcpu, pid: int, address: int, length: int) -> Steps:
+        """Map what is not mapped of a buffer, for a device to write to, as if the process that runs had touched it."""
+        if pid == self.current.pid:
+            first = address & -(1 << PAGE_SHIFT)
+            yield from self._fault_in(vcpu, first, address + length, CODE_WRITE, delivered=True)
+
+    def _fault_in(self, vcpu: Vcpu, first: int, limit: int, code: int, *, delivered: bool) -> Steps:
+        while first < limit:
+            entry = yield from self.tables.find(vcpu, self.current.space.root, first)
+            if entry.value == 0:
+                yield from self.page_fault(vcpu, first, code, delivered=delivered)
+            size = self.tables.span(entry.level if entry.value else 1)
+            first = first // size * size + size
+
+
+def _whole(address: int) -> int:
+    """Return an address rounded up to whole pages."""
+    return -(-address >> PAGE_SHIFT) << PAGE_SHIFT
