@@ -175,3 +175,28 @@ def test_a_vmtrace_carries_them(tmp_path: Path) -> None:
     )
     assert told == again
     assert {Op.MOVE, Op.DISCARD, Op.SHARE, Op.POPULATE} <= {event.op for event in told}
+
+
+REUSE = "".join(
+    f"SYSCALL[7,1](9) sys_mmap ( 0x0, 1638400, 3, 34, 4294967295, 0 ) --> [pre-success] Success({start:#x}) \n"
+    + stores(range(400), start)
+    + f"SYSCALL[7,1](11) sys_munmap ( {start:#x}, 1638400 )[sync] --> Success(0x0) \n"
+    for start in range(START, START + (4 << 24), 1 << 24)
+)
+
+
+@pytest.mark.parametrize("mode", ["native", "ept", "shadow", "vkernel"])
+def test_a_trace_that_gives_memory_back_needs_what_it_has_at_once(mode: str, tmp_path: Path) -> None:
+    """1,600 pages, of which 400 are mapped at a time, in a guest of 1,024 frames."""
+    (tmp_path / "t.lackey").write_text(REUSE)
+    (tmp_path / "t.toml").write_text(SCENARIO.format(mode=mode, path="t.lackey"))
+    assert run(tmp_path / "t.toml").summary["guest_faults"].tolist() == [1600]
+
+
+def test_a_trace_that_has_too_much_at_once_is_still_refused(tmp_path: Path) -> None:
+    from vmsim.errors import InputError
+
+    (tmp_path / "t.lackey").write_text(REUSE + stores(range(1025), 0x5000_0000))
+    (tmp_path / "t.toml").write_text(SCENARIO.format(mode="ept", path="t.lackey"))
+    with pytest.raises(InputError, match=r"mapped at once, 4198400 bytes"):
+        run(tmp_path / "t.toml")

@@ -149,15 +149,16 @@ class GuestKernel(MemoryCalls):
         if code & CODE_RESERVED:
             raise CorruptTablesError(gva)
         self.faults += 1
+        cycles = self._fault_cycles if delivered else self.costs.guest_fault
         if code & CODE_PRESENT:
-            yield from self._handle(vcpu, gva, code)
+            yield from self._handle(vcpu, gva, code, cycles)
         else:
             with vcpu.first():
-                yield from self._handle(vcpu, gva, code)
+                yield from self._handle(vcpu, gva, code, cycles)
 
-    def _handle(self, vcpu: Vcpu, gva: int, code: int) -> Steps:
+    def _handle(self, vcpu: Vcpu, gva: int, code: int, cycles: int) -> Steps:
         space = self.current.space
-        vcpu.owe("guest_fault", self._fault_cycles if delivered else self.costs.guest_fault)
+        vcpu.owe("guest_fault", cycles)
         write = code & CODE_WRITE != 0
         plain = PAGE_BITS | DIRTY if write else PAGE_BITS
         bits = self._bits(space, gva, write) if len(space.regions) else plain

@@ -79,19 +79,21 @@ def open_stream(
     Raises
     ------
     InputError
-        A parameter is not usable, a trace is missing, broken or in no known format, or the footprint is larger than
-        the guest's memory.
+        A parameter is not usable, a trace is missing, broken or in no known format, or what it has mapped at
+        once is larger than the guest's memory.
     """
     stream: Stream
     if spec.kind == "trace":
         stream = TraceStream(find(spec.path, folder), spec.format, spec.repeat, lines=lines, end=end)
     else:
         stream = _generator(spec, seed)
-    needed = int(stream.footprint()[1].sum())
+    needed, what = int(stream.footprint()[1].sum()), "its footprint"
+    if needed > memory and isinstance(stream, TraceStream | programs.Churn):
+        needed, what = stream.most_at_once(), "what it has mapped at once"
     if needed > memory:
         raise InputError(
-            f"workload {stream.name}: its footprint of {needed} bytes ({needed / 2**20:.1f} MiB) is larger than the "
-            f"guest's memory of {memory} bytes ({memory / 2**20:.1f} MiB): give the guest more memory or choose a "
-            "smaller workload."
+            f"workload {stream.name}: {what}, {needed} bytes ({needed / 2**20:.1f} MiB), is larger than the guest's "
+            f"memory of {memory} bytes ({memory / 2**20:.1f} MiB): give the guest more memory or choose a smaller "
+            "workload."
         )
     return stream

@@ -74,8 +74,8 @@ def problem(event: Event, end: int = WIDEST_END) -> str:
         return f"operation {what} of {event.length} bytes at {event.address:#x}: expected whole pages of {PAGE} bytes"
     if event.op == Op.MOVE and (event.argument % PAGE or event.argument + event.length > end):
         return (
-            f"operation {what} of {event.length} bytes to {event.argument:#x}: expected whole pages of user space, below "
-            f"{end:#x}"
+            f"operation {what} of {event.length} bytes to {event.argument:#x}: expected whole pages of user space, "
+            f"below {end:#x}"
         )
     low, high = rule.argument
     if not low <= event.argument <= high:

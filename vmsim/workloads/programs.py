@@ -121,6 +121,10 @@ class Churn(Program):
         before = self._limit if self.filled else 0
         return before * (self.burst // PAGE) + self.runs * (self.burst // PAGE + self.work)
 
+    def most_at_once(self) -> int:
+        """Return the most bytes that are mapped at a time."""
+        return self._limit * self.burst
+
     @property
     def _limit(self) -> int:
         """Blocks that stay mapped."""

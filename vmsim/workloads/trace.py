@@ -11,6 +11,7 @@ from vmsim.files import open_regular, printable, sha256
 from vmsim.workloads import readers
 from vmsim.workloads.events import problem
 from vmsim.workloads.readers.files import plain_name
+from vmsim.workloads.residency import most_at_once
 from vmsim.workloads.runs import totals
 from vmsim.workloads.stream import PAGE, WIDEST_END, Chunk, Event, Op, Regions
 from vmsim.workloads.vmtrace import Vmtrace
@@ -136,6 +137,10 @@ class TraceStream:
     def footprint(self) -> Regions:
         """Return starts and lengths in bytes of the pages touched."""
         return self._regions
+
+    def most_at_once(self) -> int:
+        """Return the most bytes of pages that the trace has touched and not given back, at a time."""
+        return most_at_once(self.chunks())
 
     def chunks(self) -> Iterator[Chunk]:
         """Read the trace from its start, as often as it is to be repeated."""
