@@ -44,7 +44,7 @@ def chunks(draw, shift: int = 12) -> Chunk:
             draw(st.integers(0, (1 << 32) - 1)),
             4096 * draw(pages),
             length,
-            draw(st.integers(least, most)),
+            4096 * draw(pages) if op == Op.MOVE else draw(st.integers(least, most)),  # the place moved to is an address
         )
 
     events = tuple(map(event, positions))
