@@ -1,28 +1,88 @@
-"""Errors that are the user's to mend, and how to word them."""
+"""Errors that a user can correct, and how to word them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any, Final
 
-__all__ = ["GuestMemoryError", "InputError", "nearest"]
+__all__ = ["GuestMemoryError", "InputError", "closest", "nearest"]
+
+_CUTOFF: Final = 0.6
+_LONGEST: Final = 80  # characters of a word that is looked up: difflib takes the square of them
+_LISTED: Final = 40
 
 
 class InputError(ValueError):
     """Something the user gave cannot be used.
 
-    The message is one paragraph that says what was wrong, where (file, line or record, key), what was
-    expected and, where there is one, the nearest valid choice. The command line prints it and exits with 2.
+    The message is one paragraph that says what was wrong, where (``file:line: key: ...``), what was expected and,
+    if there is one, the nearest valid choice. The command line prints it and exits with 2; with ``--json`` it
+    prints `to_json`.
+
+    Parameters
+    ----------
+    text : str
+        The whole paragraph.
+    file, line, key : optional
+        Where the mistake is: a file or option, its line from 1, the dotted key.
+    message : str, optional
+        The paragraph without the place.
+    nearest : str, optional
+        The valid choice nearest to what was found.
+    problems : sequence of mapping, optional
+        All mistakes if there are several, each with the five fields above.
     """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        file: str | None = None,
+        line: int | None = None,
+        key: str | None = None,
+        message: str | None = None,
+        nearest: str | None = None,
+        problems: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        super().__init__(text)
+        self.file = file
+        self.line = line
+        self.key = key
+        self.message = text if message is None else message
+        self.nearest = nearest
+        self.problems = tuple(problems)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the error as JSON types: kind, file, line, key, message, nearest; `problems` if there are several."""
+        fields = {
+            "kind": "input",
+            "file": self.file,
+            "line": self.line,
+            "key": self.key,
+            "message": self.message,
+            "nearest": self.nearest,
+        }
+        return fields | ({"problems": [*self.problems]} if self.problems else {})
+
+
+def closest(word: str, valid: Iterable[str]) -> str | None:
+    """Return the valid choice nearest to `word`, upper and lower case alike; None if none is near."""
+    folded: dict[str, str] = {}
+    for choice in valid:
+        folded.setdefault(choice.casefold(), choice)
+    found = get_close_matches(word.casefold()[:_LONGEST], folded, n=1, cutoff=_CUTOFF)
+    return folded[found[0]] if found else None
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:
-    """Return a sentence naming the valid choice nearest to `word`, or listing them all if none is near."""
+    """Return a sentence with the valid choice nearest to `word`, or with all of them if none is near."""
     choices = list(valid)
-    close = get_close_matches(word, choices, n=1, cutoff=0.5)
-    if close:
-        return f"Did you mean {close[0]!r}?"
-    return f"Valid: {', '.join(choices)}."
+    close = closest(word, choices)
+    if close is not None:
+        return f"Did you mean {close!r}?"
+    more = f", … and {len(choices) - _LISTED:,} more" if len(choices) > _LISTED else ""
+    return f"Valid: {', '.join(choices[:_LISTED])}{more}."
 
 
 class GuestMemoryError(Exception):

@@ -15,6 +15,10 @@ from typing import Final, Literal
 from vmsim.errors import InputError
 
 __all__ = [
+    "MAX_CYCLES",
+    "MAX_FREQUENCY",
+    "MAX_SECONDS",
+    "MAX_SIZE",
     "PAGE",
     "PAGE_BYTES",
     "PAGE_ORDER",
@@ -58,9 +62,17 @@ _SECONDS: Final = {
 _HERTZ: Final = {"GHz": 10**9, "MHz": 10**6, "kHz": 10**3, "Hz": 1}
 
 # Lengths are bounded so that no text, however long, makes a number that is slow to handle.
-_QUANTITY: Final = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([A-Za-zµ]{1,8})", re.ASCII)
+_QUANTITY: Final = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?) *([A-Za-zµ]{1,8})")
 _WHOLE: Final = re.compile(r"[0-9]{1,30}")
 _ADDRESS: Final = re.compile(r"0[xX][0-9a-fA-F]{1,4}(?:_?[0-9a-fA-F]{1,4}){0,15}|[0-9]{1,20}")
+
+MAX_SIZE: Final = 1 << 56
+"""Largest size, in bytes: what a program can address with tables of 5 levels."""
+MAX_SECONDS: Final = 1_000_000
+MAX_CYCLES: Final = 10**15
+"""Largest duration in cycles."""
+MAX_FREQUENCY: Final = 10**11
+"""Largest frequency: with it, `MAX_SECONDS` are 10**17 cycles, and simulated time stays far below 2**63."""
 
 _SIZE_HELP: Final = 'write for example "2GiB", "512MiB", "4KiB", "2GB" (decimal), or a whole number of bytes'
 _DURATION_HELP: Final = 'write for example "50us", "1ms", "3s", "200cycles"'
@@ -75,14 +87,16 @@ def parse_size(text: object) -> int:
     Raises
     ------
     InputError
-        Not a size, negative, or not a whole number of bytes.
+        Not a size, negative, not a whole number of bytes, or more than `MAX_SIZE`.
     """
     size = _whole(text)
     if size is None:
         amount = _scaled(text, _BINARY | _DECIMAL)
         if amount is None or amount.denominator != 1:
-            raise InputError(f"{text!r} is not a size; {_SIZE_HELP}")
+            raise InputError(f"{_shown(text)} is not a size; {_SIZE_HELP}")
         size = amount.numerator
+    if size > MAX_SIZE:
+        raise InputError(f"{_shown(text)} is more than the largest size, {format_size(MAX_SIZE)}")
     return size
 
 
@@ -103,7 +117,7 @@ def parse_page_size(text: object) -> PageSize:
     for name, size in PAGE_BYTES.items():
         if text == name or (not isinstance(text, bool) and text in (size, format_size(size))):
             return name
-    raise InputError(f"{text!r} is not a page size; {_PAGE_HELP}")
+    raise InputError(f"{_shown(text)} is not a page size; {_PAGE_HELP}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +160,7 @@ def parse_duration(text: object) -> Duration:
     Raises
     ------
     InputError
-        Not a duration, or not a whole number of cycles.
+        Not a duration, not a whole number of cycles, or more than `MAX_SECONDS` or `MAX_CYCLES`.
     """
     if isinstance(text, Duration):
         return text
@@ -154,10 +168,14 @@ def parse_duration(text: object) -> Duration:
         return Duration(Fraction(0))
     cycles = _scaled(text, {"cycles": 1, "cycle": 1})
     if cycles is not None and cycles.denominator == 1:
+        if cycles > MAX_CYCLES:
+            raise InputError(f"{_shown(text)} is more than the longest duration, {MAX_CYCLES}cycles")
         return Duration(cycles, "cycles") if cycles else Duration(Fraction(0))
     amount = _scaled(text, _SECONDS | {"µs": _SECONDS["us"]})
     if amount is None:
-        raise InputError(f"{text!r} is not a duration; {_DURATION_HELP}")
+        raise InputError(f"{_shown(text)} is not a duration; {_DURATION_HELP}")
+    if amount > MAX_SECONDS:
+        raise InputError(f"{_shown(text)} is more than the longest duration, {MAX_SECONDS}s")
     return Duration(amount)
 
 
@@ -167,14 +185,16 @@ def parse_frequency(text: object) -> int:
     Raises
     ------
     InputError
-        Not a frequency, zero, or not a whole number of hertz.
+        Not a frequency, zero, not a whole number of hertz, or more than `MAX_FREQUENCY`.
     """
     hertz = _whole(text)
     if hertz is None:
         amount = _scaled(text, _HERTZ)
         hertz = amount.numerator if amount is not None and amount.denominator == 1 else 0
     if not hertz:
-        raise InputError(f"{text!r} is not a frequency; {_FREQUENCY_HELP}")
+        raise InputError(f"{_shown(text)} is not a frequency; {_FREQUENCY_HELP}")
+    if hertz > MAX_FREQUENCY:
+        raise InputError(f"{_shown(text)} is more than the highest frequency, {format_frequency(MAX_FREQUENCY)}")
     return hertz
 
 
@@ -198,10 +218,11 @@ def parse_address(text: object) -> int:
         Not an address, or more than 64 bits.
     """
     address = text if isinstance(text, int) and not isinstance(text, bool) else None
-    if isinstance(text, str) and _ADDRESS.fullmatch(text.strip()):
-        address = int(text.strip(), 0) if text.strip().lower().startswith("0x") else int(text)
+    if isinstance(text, str) and _ADDRESS.fullmatch(text.strip(" ")):
+        digits = text.strip(" ")
+        address = int(digits, 0) if digits.lower().startswith("0x") else int(digits)
     if address is None or not 0 <= address < 1 << 64:
-        raise InputError(f"{text!r} is not an address; {_ADDRESS_HELP}")
+        raise InputError(f"{_shown(text)} is not an address; {_ADDRESS_HELP}")
     return address
 
 
@@ -228,14 +249,14 @@ def _whole(text: object) -> int | None:
     """Return a non-negative int, given as such or as digits; None for anything else."""
     if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
         return text
-    if isinstance(text, str) and _WHOLE.fullmatch(text.strip()):
+    if isinstance(text, str) and _WHOLE.fullmatch(text.strip(" ")):
         return int(text)
     return None
 
 
 def _scaled(text: object, units: Mapping[str, int | Fraction]) -> Fraction | None:
     """Return the exact value of ``"<decimal><unit>"``, or None if that is not what `text` is."""
-    match = _QUANTITY.fullmatch(text.strip()) if isinstance(text, str) else None
+    match = _QUANTITY.fullmatch(text.strip(" ")) if isinstance(text, str) else None
     if match is None or match[2] not in units:
         return None
     return Fraction(match[1]) * units[match[2]]
@@ -253,3 +274,12 @@ def format_decimal(value: Fraction) -> str:
         return str(value.numerator)
     whole = str((value * 10**digits).numerator).zfill(digits + 1)
     return f"{whole[:-digits]}.{whole[-digits:]}"
+
+
+def _shown(value: object) -> str:
+    """Return a value as a message shows it: cut where it is long."""
+    if isinstance(value, str):
+        return repr(value) if len(value) <= 60 else f"{value[:57]!r}..."
+    if isinstance(value, dict | list | tuple):
+        return "a table" if isinstance(value, dict) else "an array"
+    return repr(value)

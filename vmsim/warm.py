@@ -62,7 +62,7 @@ def warm(cpu: Cpu, modes: Sequence[str] = HARDWARE, *, two_level: bool = False) 
     two_level : bool, optional
         For guests in 32-bit paging too, whose entries are read by code of their own.
     """
-    vms = (_VM.format(f"by-{mode}", mode) + (_EAGER if mode in SOFTWARE else "") for mode in modes)
+    vms = (_VM.format(f"by-{mode}", mode) + (_EAGER if mode == "shadow" else "") for mode in modes)
     scenario = Scenario.from_toml(_HOST + "".join(vms) + (_TWO_LEVEL if two_level else ""))
     hardware = Hardware.of(cpu, cores=1, frames=scenario.host.memory >> PAGE_SHIFT)
     rehearsal = Simulation(scenario, hardware=hardware)

@@ -1,6 +1,7 @@
 """Is the command line quick to start, and plain when it cannot do what was asked?"""
 
 import errno
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,50 @@ def test_a_wrong_option_is_exit_code_2_without_a_traceback(vmsim) -> None:
     said = vmsim("run", "x.toml", "--jsn")
     assert said.status == 2
     assert "--json" in said.err
+
+
+@pytest.mark.parametrize("word", ["list", "completion", "RUNN", "X"])
+def test_a_hint_is_given_only_where_a_command_is_near(vmsim, word: str) -> None:
+    said = vmsim(word)
+    assert said.status == 2
+    assert ("Did you mean 'run'?" in said.err) == (word == "RUNN")
+    assert said.err.count("validate") == (word != "RUNN")  # all are listed once
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "fields"),
+    [
+        ("cores = 0", [], {"kind": "input", "line": 5, "key": "host.cores", "message": "found 0, expected at least 1"}),
+        ("corse = 1", [], {"line": 5, "key": "host.corse", "nearest": "cores"}),
+        ("cores = = 1", [], {"line": 5, "key": None, "message": "not valid TOML: Invalid value (column 9)"}),
+        ("cores = 1", ["--set", "vm.mode=EPT"], {"file": None, "line": None, "key": "vm.0.mode", "nearest": "ept"}),
+        ("cores = 1", ["--set", "vm.d.mode=ept"], {"file": None, "key": "vm.d.mode", "nearest": "db"}),
+        ("cores = 1", ["--jsno"], {"kind": "usage", "file": None}),
+    ],
+)
+def test_with_json_errors_are_json(vmsim, file: Path, text: str, options: list[str], fields: dict[str, object]) -> None:
+    file.write_text(file.read_text().replace("cores = 1", text))
+    said = vmsim("run", file, "--json", *options)
+    assert (said.status, said.out) == (2, "")
+    error = json.loads(said.err)["error"]
+    assert {"kind", "file", "line", "key", "message", "nearest"} <= {*error}
+    assert error | ({"file": str(file)} | fields if error["kind"] == "input" else fields) == error
+
+
+def test_an_error_of_a_setting_says_which_and_the_other_lines_stay(vmsim, file: Path) -> None:
+    said = vmsim("run", file, "--set", "host.cores=0", "--set", "vm.memory=12MiB", "--set", "vm.0.count=-1")
+    assert "--set host.cores=0: host.cores: found 0" in said.err
+    assert "--set vm.0.count=-1: vm.0.count (db): found -1" in said.err
+    file.write_text(file.read_text().replace("cores = 1", "cores = 0"))
+    assert f"{file}:5: host.cores: found 0" in vmsim("run", file, "--set", "vm.memory=12MiB").err
+
+
+def test_settings_may_mend_a_file(vmsim, file: Path) -> None:
+    """As with `dirty_log.method`, refused on one CPU and changed to what it has: what counts is what is to be run."""
+    text = file.read_text().replace('mode = "ept"', 'mode = "ept"\ndirty_log.method = "pml"')
+    file.write_text(text.replace("20000", "200"))
+    assert "pml needs" in vmsim("run", file).err
+    assert vmsim("run", file, "--set", "vm.dirty_log.method=ad-scan").status == 0
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_a_host_out_of_memory_is_told_and_the_tables_are_kept(vmsim, file: Path,
 def test_bad_input_is_one_paragraph_that_says_where(vmsim, file: Path, tmp_path: Path) -> None:
     good = file.read_text()
     bad = {
-        "seed = 1\nhost = = 2": "line 2",
+        "seed = 1\nhost = = 2": "scenario.toml:2: ",
         good.replace("cores", "corse"): "cores",
         good.replace('"256MiB"', '"256Mib"'): "256Mib",
         good.replace("min = 16", "min = 1600"): "pool.min",

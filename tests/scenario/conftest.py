@@ -23,6 +23,9 @@ mode = "ept"
 guest_page = "4K"
 host_page = "2M"
 
+[vm.pool]
+min = 128
+
 [vm.workload]
 kind = "uniform"
 footprint = "1GiB"
@@ -33,9 +36,6 @@ name = "web"
 memory = "1GiB"
 mode = "native"
 start = "2ms"
-
-[vm.pool]
-min = 128
 
 [vm.workload]
 kind = "trace"

@@ -237,7 +237,7 @@ def test_a_wrong_cpu_file_is_told_with_file_line_and_key(tmp_path: Path, text: s
     with pytest.raises(InputError) as error:
         Cpu.load(path)
     assert str(error.value).startswith(f"{path}")
-    assert f"line {line}: " in str(error.value)
+    assert f"{path}:{line}: " in str(error.value)
     assert words in str(error.value)
 
 

@@ -26,7 +26,7 @@ BAD = [
     ("max = 1024", "max = 99999999", "host.pool.max", "pool.max > host.memory"),
     ("batch = 256", "batch = 0", "host.pool.batch", "found 0, expected at least 1"),
     ("batch = 256", "batches = 1", "host.pool.batches", "Did you mean 'batch'?"),
-    ("min = 128", "min = 1025", "vm.1.pool", "pool.min > pool.max (1025 > 1024"),
+    ("min = 128", "min = 1025", "vm.0.pool", "pool.min > pool.max (1025 > 1024"),
     ("cores = 2", "cores = 0", "host.cores", "found 0, expected at least 1"),
     ("cores = 2", "cores = 1025", "host.cores", "expected at most 1024"),
     ("cores = 2", "cores = true", "host.cores", "found true, expected a whole number"),
@@ -59,7 +59,7 @@ BAD = [
     ('memory = "2GiB"', 'memory = "1KiB"', "vm.0.memory", "1KiB is smaller than a page of 4KiB"),
     ('memory = "2GiB"', 'memory = "0GiB"', "vm.0.memory", "zero size"),
     ('mode = "ept"', 'mode = "npt"', "vm.0.mode", "mode npt belongs to AMD CPUs and skylake-x is an Intel CPU"),
-    ('mode = "ept"', 'mode = "etp"', "vm.0.mode", "mode: found 'etp', expected 'native', 'ept'"),
+    ('mode = "ept"', 'mode = "etp"', "vm.0.mode", "vm.0.mode (db): found 'etp', expected 'native', 'ept'"),
     ('mode = "ept"', 'mode = "etp"', "vm.0.mode", "Did you mean 'ept'?"),
     ('mode = "ept"', 'mode = "native"', "vm.0.host_page", "mode native has no second dimension"),
     ('mode = "native"', 'mode = "native"\nhost_levels = 5', "vm.1.host_levels", "mode native has no nested tables"),
@@ -145,7 +145,7 @@ def test_bad_input_is_told_with_file_line_and_key(sample: str, old: str, new: st
     message = str(error.value)
     assert "some/file.toml" in message
     assert words in message
-    told = re.search(rf"line (\d+): {re.escape(key)}\b", message)
+    told = re.search(rf"some/file\.toml:(\d+): {re.escape(key)}\b", message)
     assert told is not None, message
     lines = text.splitlines()
     line = lines[int(told[1]) - 1]
@@ -165,7 +165,7 @@ def test_each_line_is_that_of_its_key(sample: str) -> None:
         Scenario.from_toml(text, source="f")
     lines = text.splitlines()
     expected = [lines.index(line) + 1 for line in ("cores = 0", "batch = 0", 'name = "w b"')]
-    assert [int(number) for number in re.findall(r"line (\d+)", str(error.value))] == expected
+    assert [int(number) for number in re.findall(r"f:(\d+): ", str(error.value))] == expected
 
 
 def test_problems_are_told_in_the_same_order_whatever_the_hash_seed(sample: str) -> None:
@@ -200,7 +200,9 @@ def test_of_many_problems_five_are_listed_and_the_rest_counted(sample: str) -> N
 
 @pytest.mark.parametrize("text", ["[host", "a = ", 'a = "', "a = 1\na = 2", "a = 1 b = 2", "a = " + "[" * 5000])
 def test_malformed_toml_is_told_with_its_place(text: str) -> None:
-    with pytest.raises(InputError, match=r"^f\.toml: not valid TOML: .*(line \d+, column \d+|end of document|deeply)"):
+    with pytest.raises(
+        InputError, match=r"^f\.toml(:[12]: not valid TOML: .*\((column \d+|at the end of the file)\)|: .*deeply)"
+    ):
         Scenario.from_toml(text, source="f.toml")
 
 
@@ -223,9 +225,13 @@ def test_pages_of_1g_that_a_cpu_has_not_are_refused(sample: str, cpu: str, mode:
     text = text.replace('host_page = "2M"', 'host_page = "1G"').replace('guest_page = "4K"', 'guest_page = "1G"')
     with pytest.raises(InputError) as error:
         Scenario.from_toml(text)
-    for said in ("vm.0.guest_page", f"{cpu} has no pages of 1G; expected 4K or 2M", "host.what_if = true allows it"):
+    for said in (
+        "vm.0.guest_page (db)",
+        f"{cpu} has no pages of 1G; expected 4K or 2M",
+        "host.what_if = true allows it",
+    ):
         assert said in str(error.value)
-    assert f"vm.0.host_page: {cpu} has no pages of 1G{where};" in str(error.value)
+    assert f"vm.0.host_page (db): {cpu} has no pages of 1G{where};" in str(error.value)
     assert Scenario.from_toml(text.replace("cores = 2", "what_if = true")).pages_1g
 
 
@@ -251,7 +257,7 @@ def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=words) as error:
             Scenario.load(path)
-        assert str(path) in str(error.value)
+        assert str(path).replace("\0", "\\x00") in str(error.value)
 
 
 def test_a_cpu_file_with_a_mistake_is_told_with_its_own_line(sample: str, tmp_path: Path) -> None:
@@ -259,8 +265,8 @@ def test_a_cpu_file_with_a_mistake_is_told_with_its_own_line(sample: str, tmp_pa
     (tmp_path / "s.toml").write_text(sample.replace("skylake-x", "mine.toml"))
     with pytest.raises(InputError) as error:
         Scenario.load(tmp_path / "s.toml")
-    assert "line 5: host.cpu" in str(error.value)
-    assert "mine.toml, line 5: cost.vm_exti: it has no source" in str(error.value)
+    assert "s.toml:5: host.cpu" in str(error.value)
+    assert "mine.toml:5: cost.vm_exti: it has no source" in str(error.value)
 
 
 @given(st.text(max_size=200))

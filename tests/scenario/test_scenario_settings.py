@@ -63,7 +63,7 @@ def test_figures_of_the_cpu_can_be_set_one_by_one(scenario: Scenario) -> None:
         ("vm.2.mode", "'2' is neither"),
         ("vm.db", "expected a key after it"),
         ("seed.x", "seed is not a table"),
-        ("vm.db.workload.acesses", "vm.0.workload.acesses: unknown key. Did you mean 'accesses'?"),
+        ("vm.db.workload.acesses", "vm.0.workload.acesses (db): unknown key. Did you mean 'accesses'?"),
         ("", "unknown key"),
     ],
 )

@@ -211,7 +211,7 @@ def test_without_the_extra_it_says_what_to_install(scheduler: str, monkeypatch: 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("workres = 4", "line 2: workres: unknown key. Did you mean 'workers'"),
+        ("workres = 4", ":2: workres: unknown key. Did you mean 'workers'"),
         ("workers = 0", "expected at least 1"),
         ("workers = 4\nmemory = 'much'", "not a size"),
         ("workers = 4\nmemory = '1GiB'\nwalltime = '1 hour'", "walltime"),

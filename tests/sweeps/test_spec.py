@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from tests.sweeps.fake import BASE
 from vmsim.errors import InputError
 from vmsim.scenario import Scenario
 from vmsim.sweeps import Sweep
+from vmsim.sweeps.plan import Plan
 from vmsim.sweeps.spec import Range
 
 SWEEP = """
@@ -131,7 +134,7 @@ def test_a_range_keeps_to_its_ends_and_its_step(share: float, low: int, span: in
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('axs."host.cores" = [1]', "line 1: axs: unknown key. Did you mean 'axes'?"),
+        ('axs."host.cores" = [1]', ":1: axs: unknown key. Did you mean 'axes'?"),
         ('axes."host.coers" = [1]', "host.coers: unknown key. Did you mean 'cores'?"),
         ('axes."vm.mod" = ["ept"]', "Did you mean 'mode'?"),
         ('axes."host.cores" = []', "axes.host.cores"),
@@ -139,6 +142,8 @@ def test_a_range_keeps_to_its_ends_and_its_step(share: float, low: int, span: in
         ('axes."host.cores" = [[1]]', "neither a number, a text, nor true or false"),
         ('axes."host.cores" = [nan]', "expected a finite number"),
         ('axes.mode = ["ept"]', "'mode' is a column of every result"),
+        ('names.mode = "vm.mode"\naxes.mode = ["auto", "ept"]', 'the mode that "auto" stands for'),
+        ('names.walks = "vm.mode"\naxes.walks = ["ept"]', "'walks' is a column of every result"),
         ('axes."../x" = [1]', "expected a name of letters, digits"),
         ('axes."a/b" = [1]', "expected a name of letters, digits"),
         ('names.cores = "host.cores"', "nothing here has values for this name"),
@@ -146,9 +151,9 @@ def test_a_range_keeps_to_its_ends_and_its_step(share: float, low: int, span: in
         ('axes."host.cores" = [1]\nlist = [{"host.cores" = 2}]', "this is varied twice"),
         ('zip = [{"host.cores" = [1, 2], "host.pool.min" = [1]}]', "must be as many: host.cores has 2"),
         ('list = [{"host.cores" = 1}, {"host.pool.min" = 1}]', "expected the keys of the first table, host.cores"),
-        ('where = "a.b < 3"', "a dot is not allowed"),
+        ('where = "a.b < 3"', "'a.b' is neither the name nor the key of an axis"),
         ('where = "exit()"', "a call is not allowed"),
-        ('where = "cores < 3"', "'cores' is not the name of an axis"),
+        ('where = "cores < 3"', "'cores' is neither the name nor the key of an axis"),
         ('derive."host.cores" = "1 / 0"', "division by zero"),
         ('sample = {kind = "sobol", points = 48, ranges = {"host.cores" = {low = 1, high = 2}}}', "32 or 64"),
         (
@@ -173,9 +178,9 @@ def test_a_wrong_sweep_is_refused_with_the_place(text: str, told: str) -> None:
 
 
 def test_a_wrong_base_is_refused_with_its_key(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"line 2: base\.host\.memori: unknown key. Did you mean 'memory'"):
+    with pytest.raises(InputError, match=r":2: base\.host\.memori: unknown key. Did you mean 'memory'"):
         Sweep.from_toml(BASE.replace("memory", "memori", 1).replace("\n[base.host]", "[base.host]", 1))
-    with pytest.raises(InputError, match=r"line 1: base: .*no such scenario"):
+    with pytest.raises(InputError, match=r":1: base: .*no such scenario"):
         Sweep.from_toml('base = "nowhere.toml"', folder=tmp_path)
 
 
@@ -184,3 +189,71 @@ def test_the_schema_describes_the_example() -> None:
     assert schema["$schema"].endswith("2020-12/schema")
     assert {"base", "axes", "zip", "list", "sample", "derive", "where", "names", "seeds"} <= schema["properties"].keys()
     assert schema["required"] == ["base"]
+
+
+MATRIX = 'axes."vm.mode" = ["native", "ept"]\naxes."vm.host_page" = ["4K", "2M"]\naxes."host.pool.min" = [1, 2]\n'
+
+
+def test_a_condition_may_name_keys() -> None:
+    points = list(of(f"""where = "not (vm.mode == 'native' and vm.host_page == '2M')"\n{MATRIX}""").points())
+    assert len(points) == 6
+    named = 'names.paging = "vm.mode"\naxes.paging = ["native", "ept"]\nwhere = "vm.mode != \'native\'"\n'
+    assert [point.values for point in of(named).points()] == [{"paging": "ept"}]
+    indexed = 'axes."vm.0.memory" = ["4MiB", "8MiB"]\nwhere = "vm.0.memory > \'4MiB\'"\n'
+    assert [point.values for point in of(indexed).points()] == [{"vm.0.memory": "8MiB"}]
+
+
+def test_a_point_that_cannot_be_is_refused_with_the_condition_that_leaves_its_like_out() -> None:
+    with pytest.raises(InputError) as error:
+        list(of(MATRIX).points())
+    found = re.search(r'where = \["([^"]*)"\]', str(error.value))
+    assert found is not None
+    assert found[1] == "not (vm.mode == 'native' and vm.host_page == '2M')"
+    assert len(list(of(f'where = ["{found[1]}"]\n{MATRIX}').points())) == 6
+
+
+def test_points_that_cannot_be_are_skipped_and_counted() -> None:
+    plan = Plan.of(of(f'invalid = "skip"\n{MATRIX}'))
+    assert (plan.total, plan.skipped) == (6, 2)
+    with pytest.raises(InputError, match="no second dimension"):  # a sweep without points is none
+        list(of('invalid = "skip"\naxes."vm.mode" = ["native"]\naxes."vm.host_page" = ["2M"]').points())
+
+
+def test_keys_of_a_mode_are_left_out_where_they_have_no_effect_and_refused_where_they_never_have() -> None:
+    text = 'axes."vm.mode" = ["native", "shadow"]\naxes."vm.shadow.limit" = [16, 32]\n'
+    plan = Plan.of(of(text))
+    assert len(plan) == 3  # a native run is the same with either
+    with pytest.raises(InputError, match=r"vm\.shadow\.limit: it has no effect at any point"):
+        list(of('axes."vm.shadow.limit" = [16, 32]\n').points())
+
+
+def test_an_axis_may_be_called_what_its_column_is_called(tmp_path: Path) -> None:
+    text = 'names.mode = "vm.mode"\naxes.mode = ["native", "ept"]\n'
+    table = read_points_of(of(text), tmp_path / "r")
+    assert sorted(table["mode"]) == ["ept", "native"]
+    assert list(table.columns).count("mode") == 1
+
+
+def read_points_of(sweep: Sweep, folder: Path) -> Any:
+    from vmsim.sweeps.driver import run_sweep
+    from vmsim.sweeps.tables import read_points
+
+    run_sweep(sweep, folder, jobs=1)
+    return read_points(folder, sweep)
+
+
+def test_a_refused_sweep_leaves_no_folder(tmp_path: Path) -> None:
+    from vmsim.sweeps.driver import run_sweep
+
+    with pytest.raises(InputError):
+        run_sweep(of(MATRIX), tmp_path / "r", jobs=1)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_sample_is_bounded() -> None:
+    ranges = "\n".join(f'"k{number}" = {{ low = 0, high = 1 }}' for number in range(20_000))
+    with pytest.raises(InputError, match="1000"):
+        of(f'[sample]\nkind = "sobol"\npoints = 1048576\n[sample.ranges]\n{ranges}\n')
+    few = "\n".join(ranges.splitlines()[:32])
+    with pytest.raises(InputError, match="are more than 16,777,216 values"):
+        of(f'[sample]\nkind = "sobol"\npoints = 1048576\n[sample.ranges]\n{few}\n')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import sys
 import textwrap
 import warnings
@@ -96,6 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _status(arguments: list[str] | None) -> int:
     warnings.showwarning = _warn
+    as_json = _wants_json(arguments)
     try:
         try:
             status = root.main(arguments, prog_name="vmsim", standalone_mode=False)
@@ -103,8 +105,12 @@ def _status(arguments: list[str] | None) -> int:
             raise passed.error from None
         sys.stdout.flush()
     except InputError as error:
-        return 130 if was_interrupted() else _complain(str(error))
+        if was_interrupted():
+            return 130
+        return _complain(str(error), error.to_json(), as_json=as_json)
     except click.ClickException as error:
+        if as_json:
+            return _complain(error.format_message(), {"kind": "usage"}, as_json=True)
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
@@ -116,15 +122,17 @@ def _status(arguments: list[str] | None) -> int:
         sys.stdout = None  # else the interpreter flushes it at exit and complains
         return 0
     except MemoryError as error:
-        return _complain(f"This machine has too little memory for the simulation{_because(error)}.")
+        text = f"This machine has too little memory for the simulation{_because(error)}."
+        return _complain(text, {"kind": "memory"}, as_json=as_json)
     except AssertionError as error:
         check = sys.modules.get("vmsim.check")
         if check is None or not isinstance(error, check.BrokenInvariant):
             raise
-        _complain(f"An invariant of the simulation is broken, which is a defect of vmsim: {error}")
+        text = f"An invariant of the simulation is broken, which is a defect of vmsim: {error}"
+        _complain(text, {"kind": "invariant"}, as_json=as_json)
         return 1
     except OSError as error:
-        return _failed(error)
+        return _failed(error, as_json)
     except Exception as error:
         if was_interrupted():  # a library made something else of it while it was imported
             return _interrupted(error)
@@ -151,13 +159,14 @@ def _interrupted(error: BaseException) -> int:
     return 130
 
 
-def _failed(error: OSError) -> int:
+def _failed(error: OSError, as_json: bool) -> int:
     """Say what the operating system has refused."""
     where = printable(error.filename) if isinstance(error.filename, str) else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        status = _complain(f"The disk is full{f': {where}' if where else ''}. Nothing was left there.")
+        text = f"The disk is full{f': {where}' if where else ''}. Nothing was left there."
     else:
-        status = _complain(f"{f'{where}: ' if where else ''}{error.strerror or error}.")
+        text = f"{f'{where}: ' if where else ''}{error.strerror or error}."
+    status = _complain(text, {"kind": "system", "file": where or None}, as_json=as_json)
     try:
         sys.stdout.flush()
     except OSError:
@@ -169,8 +178,18 @@ def _because(error: BaseException) -> str:
     return f": {error}" if str(error) else ""
 
 
-def _complain(text: str) -> int:
-    """Print a paragraph on stderr, wrapped where people read it; return the exit code of bad input."""
+def _wants_json(arguments: list[str] | None) -> bool:
+    """Whether ``--json`` was given to vmsim, not to a program that it is to start."""
+    given = sys.argv[1:] if arguments is None else arguments
+    return "--json" in given[: given.index("--")] if "--" in given else "--json" in given
+
+
+def _complain(text: str, fields: dict[str, Any] | None = None, *, as_json: bool = False) -> int:
+    """Print a paragraph on stderr, wrapped where people read it, or as JSON; return the exit code of bad input."""
+    if as_json:
+        error = {"kind": "input", "file": None, "line": None, "key": None, "message": text, "nearest": None}
+        click.echo(json.dumps({"error": error | (fields or {})}, ensure_ascii=True), err=True)
+        return 2
     message = f"vmsim: {text}"
     if sys.stderr.isatty():
         message = "\n".join(

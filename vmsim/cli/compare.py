@@ -53,7 +53,7 @@ def command(
     from vmsim.record.folder import check_folder
     from vmsim.scenario import Scenario, parse_settings
 
-    scenario = Scenario.load(file).replace(**parse_settings(settings))
+    scenario = Scenario.load(file, parse_settings(settings))
     if out:
         check_folder(out, force=force)
     from vmsim.api import compare

@@ -72,10 +72,11 @@ def command(
     if not as_json:
         from vmsim.cli.screen import say
 
+        skipped = f" {summary.skipped:,} skipped, whose scenario cannot be." if summary.skipped else ""
         failed = f" {summary.failed:,} failed: vmsim results ls --failures {out}." if summary.failed else ""
         say(
             f"{summary.points:,} points: {summary.recorded:,} were there, {summary.done:,} done in "
-            f"{summary.seconds:.1f} s.{failed} The results are in {out}."
+            f"{summary.seconds:.1f} s.{skipped}{failed} The results are in {out}."
         )
     return FAILED if summary.failed else 0
 
@@ -96,6 +97,8 @@ def _dry_run(sweep: Sweep, out: Path, jobs: int | None, as_json: bool) -> int:
         if len(plan) > _SHOWN:
             say(f"… and {len(plan) - _SHOWN:,} more\n")
     say(f"{plan.total:,} points, {plan.total - len(plan):,} of them recorded in {out}, {len(plan):,} to run.")
+    if plan.skipped:
+        click.echo(f"{plan.skipped:,} points are skipped: their scenario cannot be.")
     if guess:
         processes = "1 process" if guess.jobs == 1 else f"{guess.jobs} processes"
         say(f"About {guess.told} with {processes} ({guess.source}).")
@@ -114,6 +117,8 @@ def _dry_json(plan: Plan, guess: Estimate | None) -> None:
         event = {"event": "point", **point, "replicate": int(plan.points["replicate"][place])}
         click.echo(json.dumps(event, ensure_ascii=False))
     facts: dict[str, Any] = {"points": plan.total, "recorded": plan.total - len(plan), "pending": len(plan)}
+    if plan.skipped:
+        facts["skipped"] = plan.skipped
     if guess:
         facts |= {"seconds": round(guess.seconds, 3), "jobs": guess.jobs, "source": guess.source}
     click.echo(json.dumps({"event": "estimate", **facts}, ensure_ascii=False))

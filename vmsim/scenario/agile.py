@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, Strict
 
-from vmsim.scenario.types import Count, DurationField, Model
+from vmsim.scenario.types import DurationField, Entries, Model
 from vmsim.units import parse_duration
 
 __all__ = ["AgileSpec"]
@@ -15,7 +15,7 @@ __all__ = ["AgileSpec"]
 class AgileSpec(Model):
     """``[vm.agile]``. The defaults are those of Gandhi, Hill and Swift (ISCA 2016), from memory."""
 
-    threshold: Annotated[int, Field(ge=1, le=10_000)] = Field(
+    threshold: Annotated[int, Strict(), Field(ge=1, le=10_000)] = Field(
         default=2, description="Stores to a table in an interval that leave it, and what is below, to nested walks."
     )
     interval: DurationField = Field(
@@ -26,6 +26,6 @@ class AgileSpec(Model):
     back: Literal["clean", "all"] = Field(
         default="clean", description="clean: those go back that were not stored to in the interval. all: all of them."
     )
-    root_cache: Count = Field(
+    root_cache: Entries = Field(
         default=0, description="Roots whose shadow the hardware finds by itself at a load of CR3; 0: each is an exit."
     )

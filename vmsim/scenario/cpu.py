@@ -11,12 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
+from vmsim.errors import InputError
 from vmsim.scenario.cpuid import CpuidRegisters
 from vmsim.scenario.problems import KeyPath, Problem, raise_problems
-from vmsim.scenario.types import Count, Flag, Frequency, Model, Positive, Size
-from vmsim.units import TlbPage
+from vmsim.scenario.types import Cycles, Entries, Flag, Frequency, Model, Positive, Size, Ways
+from vmsim.units import TlbPage, format_size
 
 __all__ = [
     "CONFIDENCES",
@@ -42,8 +43,19 @@ Mode = Literal["native", "ept", "npt", "shadow", "agile", "paired", "vkernel"]
 HARDWARE_MODES: Final[tuple[Mode, ...]] = ("native", "ept", "npt")
 """Modes that a CPU has or has not; the others ask nothing of it."""
 MODES: Final[tuple[Mode, ...]] = (*HARDWARE_MODES, "shadow", "agile", "paired", "vkernel")
+MAX_CACHE: Final = 1 << 30
+"""Bytes of a cache."""
 CONFIDENCES: Final = ("measured", "manual", "paper", "derived", "guess", "given")
 """From most to least sure, except ``given``: chosen by the user, or by the definition of the preset."""
+
+
+def _line(text: str) -> str:
+    if not text.isprintable():
+        raise InputError(f"{text[:60]!r} has characters that cannot be printed; expected one line of text")
+    return text
+
+
+Line = Annotated[str, AfterValidator(_line)]
 
 
 class Figure(NamedTuple):
@@ -58,8 +70,8 @@ class Figure(NamedTuple):
 class Array(Model):
     """A set-associative array; `ways` equal to `entries` is fully associative, 0 entries is absent."""
 
-    entries: Count
-    ways: Count
+    entries: Entries
+    ways: Ways
 
     @property
     def sets(self) -> int:
@@ -121,8 +133,10 @@ class Tlb(Model):
 
     l1: TlbLevel
     l2: TlbLevel
-    l2_cycles: Count = Field(description="Cycles that a hit in the second level costs more than one in the first.")
-    tags: Positive = Field(default=65535, description="VPIDs or ASIDs that a core tells apart, the host's not counted.")
+    l2_cycles: Cycles = Field(description="Cycles that a hit in the second level costs more than one in the first.")
+    tags: Annotated[Positive, Field(le=(1 << 32) - 1)] = Field(
+        default=65535, description="VPIDs or ASIDs that a core tells apart, the host's not counted."
+    )
 
 
 class PrefixPwc(Model):
@@ -151,7 +165,7 @@ class EntryPwc(Array):
     """
 
     style: Literal["entry"]
-    cycles: Count = Field(description="Cycles of a hit.")
+    cycles: Cycles = Field(description="Cycles of a hit.")
     nested: Flag = Field(description="It keeps entries of the nested dimension too.")
     lowest: Literal[1, 2, 3] = Field(description="Lowest level kept of guest or native tables; 1 is the PT.")
     nested_lowest: Literal[1, 2, 3] = Field(description="Lowest level kept of nested tables.")
@@ -163,17 +177,17 @@ Pwc = Annotated[PrefixPwc | EntryPwc, Field(discriminator="style")]
 class Ntlb(Array):
     """The nested TLB: guest frame to host frame, for the addresses that a guest walk meets."""
 
-    cycles: Count = Field(description="Cycles of a hit.")
+    cycles: Cycles = Field(description="Cycles of a hit.")
 
 
 class CacheLevel(Model):
     """One cache; `slices` equal parts have each a power of two of sets."""
 
     size: Size
-    ways: Positive
+    ways: Annotated[Ways, Field(ge=1)]
     line: Literal[64] = 64
-    slices: Positive = 1
-    cycles: Count = Field(description="Load-to-use cycles of a hit.")
+    slices: Annotated[Positive, Field(le=1024)] = 1
+    cycles: Cycles = Field(description="Load-to-use cycles of a hit.")
 
     @property
     def sets(self) -> int:
@@ -182,6 +196,9 @@ class CacheLevel(Model):
 
     @model_validator(mode="after")
     def _check(self) -> CacheLevel:
+        if self.size > MAX_CACHE:
+            text = f"{format_size(self.size)} is more than the largest cache, {format_size(MAX_CACHE)}"
+            raise_problems([Problem(("size",), text)])
         lines, rest = divmod(self.size, self.line * self.slices)
         if rest:
             text = f"{self.size} bytes are not {self.slices} slices of whole {self.line}-byte lines"
@@ -202,57 +219,57 @@ class Cache(Model):
 class Memory(Model):
     """DRAM."""
 
-    cycles: Count = Field(description="Load-to-use cycles of a load that local DRAM serves.")
+    cycles: Cycles = Field(description="Load-to-use cycles of a load that local DRAM serves.")
 
 
 class Cost(Model):
     """Cycles of software and of exits."""
 
-    vm_exit: Count = Field(description="An exit and the entry after it, hardware only.")
-    fault_delivery: Count = Field(description="Delivering a page fault to a kernel and returning from it.")
-    guest_fault: Count = Field(description="A guest kernel's handling of a demand-zero fault, zeroing apart.")
-    zero_page: Count = Field(description="Clearing 4 KiB.")
-    table_page: Count = Field(description="Allocating a page-table page, clearing it apart.")
-    copy_page: Count = Field(description="Copying 4 KiB, as a write to a page shared by fork makes a kernel do.")
-    entry_edit: Count = Field(description="A kernel's loading and storing one entry in a scan (fork, mprotect).")
-    process_switch: Count = Field(description="A guest kernel goes from one process to another.")
-    fork: Count = Field(description="A guest kernel's fork, page tables apart.")
-    exec: Count = Field(description="A guest kernel's execve, page tables and the program's file apart.")
-    exit: Count = Field(description="A guest kernel's ending of a process and its parent's wait, page tables apart.")
-    page_fault_exit: Count = Field(description="An exit for a page fault, hardware only, without the entry after it.")
-    vm_entry: Count = Field(description="An entry into a VM, hardware only.")
-    guest_walk_level: Count = Field(description="Monitor: find and read one entry of a guest's table.")
-    inject: Count = Field(description="Monitor: hand a page fault to the guest.")
-    decode: Count = Field(description="Monitor: fetch and decode the instruction that trapped.")
-    emulate: Count = Field(description="Monitor: carry it out.")
-    step_trap_flag: Count = Field(description="Monitor: arm and disarm a single step by the trap flag.")
-    step_debug_register: Count = Field(description="Monitor: the same by a debug register.")
-    map_unmap: Count = Field(description="Monitor: map a page for a moment, and unmap and invalidate it again.")
-    ad_sync: Count = Field(description="Monitor: bring A and D of one guest entry up to date.")
-    resync_entry: Count = Field(description="Monitor: compare one shadow entry with the guest's.")
-    shadow_drop: Count = Field(description="Monitor: give up one shadow page.")
-    software_tlb_hit: Count = Field(description="Monitor: a look-up in its own TLB.")
-    vkernel_fault: Count = Field(description="Vkernel's host: a page fault, delivered, placed and returned from.")
-    vkernel_walk_level: Count = Field(description="Vkernel's host: find, read and mark one entry of a guest's table.")
-    vkernel_reflect: Count = Field(description="Vkernel's host: hand a trap to the guest's kernel, and come back.")
-    vkernel_call: Count = Field(description="Vkernel's host: a system call on an address space, pages apart.")
-    vkernel_remove: Count = Field(description="Vkernel's host: take one page out of a map.")
-    violation_walk: Count = Field(description="Monitor: find the faulting gfn's place, walk the nested tables.")
-    violation_pool: Count = Field(description="Monitor: take a page from the pool.")
-    violation_entry: Count = Field(description="Monitor: write the nested entry.")
-    violation_rmap: Count = Field(description="Monitor: add it to the reverse map.")
-    violation_resume: Count = Field(description="Monitor: dispatch of the exit and the way back to the guest.")
-    log_page: Count = Field(description="Host: clear one page's dirty flag, or protect it, when the dirty log is read.")
-    log_scan: Count = Field(description="Host: look at one entry in search of dirty flags.")
-    log_entry: Count = Field(description="Monitor: take one entry from the page-modification log.")
-    grant_fixed: Count = Field(description="Host: one grant of pages to a pool.")
-    grant_page: Count = Field(description="Host: each page of a grant.")
-    reclaim_fixed: Count = Field(description="Host: one taking of spare pages from a pool.")
-    reclaim_page: Count = Field(description="Host: each page taken.")
-    pin_page: Count = Field(description="Host: pin a page for a device, or unpin it.")
-    message: Count = Field(description="A message between monitor and host.")
-    context_switch: Count = Field(description="A pCPU goes from one vCPU to another.")
-    ad_assist: Count = Field(description="A walk that sets an accessed or dirty bit, over one that need not.")
+    vm_exit: Cycles = Field(description="An exit and the entry after it, hardware only.")
+    fault_delivery: Cycles = Field(description="Delivering a page fault to a kernel and returning from it.")
+    guest_fault: Cycles = Field(description="A guest kernel's handling of a demand-zero fault, zeroing apart.")
+    zero_page: Cycles = Field(description="Clearing 4 KiB.")
+    table_page: Cycles = Field(description="Allocating a page-table page, clearing it apart.")
+    copy_page: Cycles = Field(description="Copying 4 KiB, as a write to a page shared by fork makes a kernel do.")
+    entry_edit: Cycles = Field(description="A kernel's loading and storing one entry in a scan (fork, mprotect).")
+    process_switch: Cycles = Field(description="A guest kernel goes from one process to another.")
+    fork: Cycles = Field(description="A guest kernel's fork, page tables apart.")
+    exec: Cycles = Field(description="A guest kernel's execve, page tables and the program's file apart.")
+    exit: Cycles = Field(description="A guest kernel's ending of a process and its parent's wait, page tables apart.")
+    page_fault_exit: Cycles = Field(description="An exit for a page fault, hardware only, without the entry after it.")
+    vm_entry: Cycles = Field(description="An entry into a VM, hardware only.")
+    guest_walk_level: Cycles = Field(description="Monitor: find and read one entry of a guest's table.")
+    inject: Cycles = Field(description="Monitor: hand a page fault to the guest.")
+    decode: Cycles = Field(description="Monitor: fetch and decode the instruction that trapped.")
+    emulate: Cycles = Field(description="Monitor: carry it out.")
+    step_trap_flag: Cycles = Field(description="Monitor: arm and disarm a single step by the trap flag.")
+    step_debug_register: Cycles = Field(description="Monitor: the same by a debug register.")
+    map_unmap: Cycles = Field(description="Monitor: map a page for a moment, and unmap and invalidate it again.")
+    ad_sync: Cycles = Field(description="Monitor: bring A and D of one guest entry up to date.")
+    resync_entry: Cycles = Field(description="Monitor: compare one shadow entry with the guest's.")
+    shadow_drop: Cycles = Field(description="Monitor: give up one shadow page.")
+    software_tlb_hit: Cycles = Field(description="Monitor: a look-up in its own TLB.")
+    vkernel_fault: Cycles = Field(description="Vkernel's host: a page fault, delivered, placed and returned from.")
+    vkernel_walk_level: Cycles = Field(description="Vkernel's host: find, read and mark one entry of a guest's table.")
+    vkernel_reflect: Cycles = Field(description="Vkernel's host: hand a trap to the guest's kernel, and come back.")
+    vkernel_call: Cycles = Field(description="Vkernel's host: a system call on an address space, pages apart.")
+    vkernel_remove: Cycles = Field(description="Vkernel's host: take one page out of a map.")
+    violation_walk: Cycles = Field(description="Monitor: find the faulting gfn's place, walk the nested tables.")
+    violation_pool: Cycles = Field(description="Monitor: take a page from the pool.")
+    violation_entry: Cycles = Field(description="Monitor: write the nested entry.")
+    violation_rmap: Cycles = Field(description="Monitor: add it to the reverse map.")
+    violation_resume: Cycles = Field(description="Monitor: dispatch of the exit and the way back to the guest.")
+    log_page: Cycles = Field(description="Host: clear a page's dirty flag, or protect the page, when the log is read.")
+    log_scan: Cycles = Field(description="Host: look at one entry in search of dirty flags.")
+    log_entry: Cycles = Field(description="Monitor: take one entry from the page-modification log.")
+    grant_fixed: Cycles = Field(description="Host: one grant of pages to a pool.")
+    grant_page: Cycles = Field(description="Host: each page of a grant.")
+    reclaim_fixed: Cycles = Field(description="Host: one taking of spare pages from a pool.")
+    reclaim_page: Cycles = Field(description="Host: each page taken.")
+    pin_page: Cycles = Field(description="Host: pin a page for a device, or unpin it.")
+    message: Cycles = Field(description="A message between monitor and host.")
+    context_switch: Cycles = Field(description="A pCPU goes from one vCPU to another.")
+    ad_assist: Cycles = Field(description="A walk that sets an accessed or dirty bit, over one that need not.")
 
     @property
     def violation(self) -> int:
@@ -283,16 +300,16 @@ class Cpu(Model):
         Page-table depths that it can walk, 4 or 5.
     """
 
-    name: str = Field(min_length=1)
+    name: Line = Field(min_length=1, max_length=64)
     vendor: Literal["intel", "amd"]
-    description: str
+    description: Line = Field(max_length=1000)
     frequency: Frequency
     modes: tuple[Mode, ...] = Field(min_length=1)
     levels: tuple[Literal[4, 5], ...] = Field(min_length=1)
     cpuid: CpuidRegisters | None = Field(default=None, description="What it says of itself, as mode auto reads it.")
     ept_ad: Flag = Field(description="EPT has accessed and dirty bits. (NPT always has.)")
-    walkers: Positive = Field(description="Page walks that can be under way at once.")
-    walk_start: Count = Field(description="Fixed cycles of a walk, its references apart.")
+    walkers: Annotated[Positive, Field(le=1024)] = Field(description="Page walks that can be under way at once.")
+    walk_start: Cycles = Field(description="Fixed cycles of a walk, its references apart.")
     tlb: Tlb
     pwc: Pwc
     ntlb: Ntlb

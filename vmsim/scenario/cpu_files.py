@@ -13,6 +13,7 @@ their own. A table with a `value` stands for that value.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
 from importlib import resources
@@ -22,6 +23,7 @@ from typing import Any, Final, NamedTuple
 from pydantic import ValidationError
 
 from vmsim.errors import InputError, nearest
+from vmsim.files import printable
 from vmsim.scenario import toml
 from vmsim.scenario.cpu import CONFIDENCES, Cpu, Figure
 from vmsim.scenario.locate import locate
@@ -31,6 +33,7 @@ __all__ = ["Override", "apply_override", "cpu_names", "load_cpu", "nested"]
 
 _WORDS: Final = frozenset({"name", "vendor", "description", "modes"})
 """Keys that are no figures: they need no source."""
+_GENERATIONS: Final = 16
 _OVERRIDE: Final = ("set by host.cpu_override", "given")
 
 Provenance = dict[KeyPath, tuple[str, str]]
@@ -105,8 +108,8 @@ def _preset_path(name: str) -> Path:
     return Path(str(resources.files("vmsim.scenario") / "cpus" / f"{name}.toml"))
 
 
-def _read(path: Path, heirs: tuple[Path, ...]) -> _File:
-    source = str(path)
+def _read(path: Path, heirs: tuple[str, ...]) -> _File:
+    source = printable(path)
     text = toml.read_text(path, "CPU file")
     tables = toml.parse(text, source)
     lines = locate(text)
@@ -115,15 +118,20 @@ def _read(path: Path, heirs: tuple[Path, ...]) -> _File:
     if parent is not None and (not isinstance(parent, str) or not _inheritable(parent)):
         text = f"found {parent!r}, expected a preset or the path of a CPU file. {nearest(str(parent), _stems())}"
         problems.append(Problem(("inherit",), text))
-    if path.resolve() in heirs:
-        problems.append(Problem(("inherit",), f"{path} inherits from itself"))
+    place = os.path.realpath(path)
+    if place in heirs:
+        problems.append(Problem(("inherit",), f"{source} inherits from itself"))
+    elif len(heirs) >= _GENERATIONS:
+        problems.append(
+            Problem(("inherit",), f"a chain of more than {_GENERATIONS} files; expected at most {_GENERATIONS}")
+        )
     if problems:
         raise input_error(source, problems, lines)
     values, provenance = _split(tables)
     if parent is None:
         return _File(values, provenance, source, lines)
     origin = path.parent / parent if parent.endswith(".toml") else _preset_path(parent)
-    inherited = _read(origin, (*heirs, path.resolve()))
+    inherited = _read(origin, (*heirs, place))
     return _File(_merged(inherited.values, values), inherited.provenance | provenance, source, lines)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import PrivateAttr, ValidationError, ValidationInfo, model_validator
 
+from vmsim.files import printable
 from vmsim.scenario import toml
 from vmsim.scenario.locate import locate
-from vmsim.scenario.problems import Problem, input_error, problems_of
+from vmsim.scenario.problems import KeyPath, Problem, input_error, problems_of
 from vmsim.scenario.types import Model
 
 __all__ = ["Document"]
@@ -39,7 +40,7 @@ class Document(Model):
             The file cannot be read, is not TOML, or says something that cannot be: with file, line and key.
         """
         path = Path(path)
-        return cls.from_toml(toml.read_text(path, cls.what), source=str(path), folder=path.parent)
+        return cls.from_toml(toml.read_text(path, cls.what), source=printable(path), folder=path.parent)
 
     @classmethod
     def from_toml(cls, text: str, *, source: str = "<string>", folder: str | Path = ".") -> Self:
@@ -63,9 +64,28 @@ class Document(Model):
 
     @classmethod
     def from_tables(
-        cls, tables: Mapping[str, Any], *, folder: str | Path = ".", source: str | None = None, text: str = ""
+        cls,
+        tables: Mapping[str, Any],
+        *,
+        folder: str | Path = ".",
+        source: str | None = None,
+        text: str = "",
+        options: Mapping[KeyPath, str] | None = None,
     ) -> Self:
-        """Return what tables, as of a parsed file, describe; `text` is where their lines are looked up.
+        """Return what tables, as of a parsed file, describe.
+
+        Parameters
+        ----------
+        tables : mapping
+            As `tomllib` gives them.
+        folder : path, optional
+            Folder that relative paths in them start from.
+        source : str, optional
+            What errors call them.
+        text : str, optional
+            The file, where errors look up lines.
+        options : mapping of key path to str, optional
+            Keys that do not come from the file, and what errors call the option that each comes from.
 
         Raises
         ------
@@ -78,7 +98,8 @@ class Document(Model):
             problems = problems_of(error, cls)
         except RecursionError:
             problems = [Problem((), "tables are nested too deeply")]
-        raise input_error(source or cls.what, problems, locate(text) if text else {})
+        places: dict[KeyPath, int | str] = {**(locate(text) if text else {}), **(options or {})}
+        raise input_error(source or cls.what, problems, places, dict(_names(tables)))
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
@@ -91,3 +112,16 @@ class Document(Model):
     def _place(self, info: ValidationInfo) -> Self:
         self._folder = (info.context or {}).get("folder", Path())
         return self
+
+
+def _names(table: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
+    """Yield the path of each table in an array that has a name, and the name."""
+    if not isinstance(table, Mapping) or len(path) > 2:
+        return
+    for key, value in table.items():
+        if isinstance(value, list):
+            for number, each in enumerate(value):
+                if isinstance(each, Mapping) and isinstance(name := each.get("name"), str):
+                    yield (*path, key, number), name if name.isprintable() and len(name) <= 64 else f"{name[:64]!r}"
+        else:
+            yield from _names(value, (*path, key))

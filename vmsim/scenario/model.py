@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from math import isqrt
 from pathlib import Path
@@ -13,6 +12,9 @@ from typing import Any, ClassVar, Final, Literal, Self
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from vmsim.errors import InputError
+from vmsim.files import printable
+from vmsim.scenario import toml
+from vmsim.scenario.canonical import canonical
 from vmsim.scenario.cpu import HARDWARE_MODES, Cpu, Mode
 from vmsim.scenario.cpu_files import apply_override, cpu_names, load_cpu
 from vmsim.scenario.cpuid import Choice, choose, features
@@ -29,14 +31,6 @@ from vmsim.units import PAGE, format_size
 __all__ = ["Scenario"]
 
 _LINUX_MIN_KB: Final = (128, 262144)
-_OF_MODES: Final = (
-    "agile",
-    "dirty_log",
-    "nx_split",
-    "paired",
-    "shadow",
-    "software_tlb",
-)  # keys that mean something in some modes
 
 
 class Scenario(Document):
@@ -56,12 +50,37 @@ class Scenario(Document):
     )
     _cpu: Cpu = PrivateAttr()
 
+    @classmethod
+    def load(cls, path: str | Path, settings: Mapping[str, Any] | None = None) -> Self:
+        """Read a scenario file.
+
+        Parameters
+        ----------
+        path : path
+        settings : mapping of str to object, optional
+            Values by dotted key that replace those of the file, as of ``--set`` (see `replace`).
+
+        Raises
+        ------
+        InputError
+            The file cannot be read, is not TOML, or says with the settings something that cannot be: with file,
+            line and key, or the setting.
+        """
+        path = Path(path)
+        text = toml.read_text(path, cls.what)
+        source = printable(path)
+        tables = toml.parse(text, source)
+        options = apply_settings(tables, settings or {}, option="--set")
+        return cls.from_tables(tables, folder=path.parent, source=source, text=text, options=options)
+
     def replace(self, **settings: Any) -> Self:
         """Return a scenario with other values at some dotted keys.
 
         ``replace(**{"host.pool.min": 128, "vm.mode": "npt", "vm.db.count": 4})``: ``vm.mode`` is for every VM,
         ``vm.0.mode`` for the first table, ``vm.db.mode`` for the one named db. None gives a key its default.
-        A new ``workload.kind`` keeps the keys that both kinds have.
+        A new ``workload.kind`` keeps the keys that both kinds have. A new ``mode`` keeps the keys that have an effect
+        in it: others go back to their defaults, in mode native also `host_page`, `host_levels` and `tags`, in mode
+        vkernel `tags`, and in all modes but ept `nx_split`.
 
         Raises
         ------
@@ -73,15 +92,8 @@ class Scenario(Document):
         return self.from_tables(data, folder=self.folder)
 
     def with_mode(self, mode: Mode) -> Self:
-        """Return the scenario with every VM in `mode`.
-
-        In native mode, `host_page` and `host_levels` go back to their defaults, and there as in mode vkernel `tags`:
-        they mean nothing there. So does `nx_split` in all modes but ept.
-        """
-        idle: tuple[str, ...] = {"native": ("host_page", "host_levels", "tags"), "vkernel": ("tags",)}.get(mode, ())
-        if mode != "ept":
-            idle += ("nx_split",)
-        return self.replace(**{"vm.mode": mode}, **{f"vm.{key}": None for key in idle})
+        """Return the scenario with every VM in `mode`, without the keys that have no effect there (see `replace`)."""
+        return self.replace(**{"vm.mode": mode})
 
     def to_toml(self) -> str:
         """Return the scenario as a TOML text, defaults written out; `from_toml` gives an equal scenario."""
@@ -154,38 +166,11 @@ class Scenario(Document):
     def canonical(self) -> str:
         """Return what decides the results, as JSON with sorted keys: the text to hash.
 
-        Sizes are in bytes, times in cycles, the CPU is written out figure by figure and groups VM by VM, so
-        that two ways of writing the same thing are the same text.
+        Sizes are in bytes and times in cycles, but a device's time, which no CPU decides, is in its own unit. The CPU
+        is written out figure by figure and groups VM by VM, so that two ways of writing the same thing are the same
+        text.
         """
-        cpu = self.cpu.canonical()
-        if not any(vm.mode == "vkernel" for vm in self.vms):  # no other mode has these costs
-            cpu["cost"] = {name: cost for name, cost in cpu["cost"].items() if not name.startswith("vkernel_")}
-        host = {
-            "cpu": cpu,
-            "cores": self.host.cores,
-            "memory": self.host.memory,
-            "quantum": self.quantum,
-            "data_caches": self.host.data_caches,
-            "what_if": self.host.what_if,
-            "watermarks": self.watermarks,
-        } | ({"fragmentation": self.host.fragmentation} if self.host.fragmentation else {})
-        vms = [
-            {name: getattr(vm, name) for name in Vm.__slots__ if name not in ("index", "group", *_OF_MODES)}
-            | ({"paired": dict(vm.paired)} if vm.mode == "paired" else {})
-            | ({"dirty_log": vm.dirty_log} if vm.dirty_log.method != "none" else {})
-            | ({"nx_split": vm.nx_split} if vm.nx_split else {})
-            | {"pool": dict(vm.pool), "workload": dict(vm.workload)}
-            | ({"shadow": dict(vm.shadow), "software_tlb": vm.software_tlb} if vm.mode == "shadow" else {})
-            | (self._of_agile(vm) if vm.mode == "agile" else {})
-            for vm in self.vms
-        ]
-        tables = {"seed": self.seed, "warmup": self.warmup, "host": host, "vms": vms}
-        return json.dumps(tables, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-
-    def _of_agile(self, vm: Vm) -> dict[str, Any]:
-        """Return what mode agile goes by, of its own keys and of those of mode shadow."""
-        interval = vm.agile.interval.cycles(self.cpu.frequency)
-        return {"agile": dict(vm.agile) | {"interval": interval}, "shadow": {"limit": vm.shadow.limit}}
+        return canonical(self)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Scenario) and self._fields() == other._fields()
@@ -270,7 +255,7 @@ class Scenario(Document):
                 self._cpu = apply_override(self._cpu, self.host.cpu_override)
         except ValidationError as error:
             for problem in problems_of(error, Cpu):
-                yield Problem(("host", "cpu_override", *problem.path), problem.text)
+                yield problem._replace(path=("host", "cpu_override", *problem.path))
         except InputError as error:
             yield Problem(("host", "cpu"), str(error))
 
@@ -312,16 +297,21 @@ class Scenario(Document):
                 if pool.min > pool.max:
                     text = f"pool.min > pool.max ({pool.min} > {pool.max}, with what host.pool says)"
                     yield Problem((*here, "pool"), text)
-            if group.agile.interval.cycles(self.cpu.frequency) < 1:
-                text = f"{group.agile.interval} is less than one cycle of {self.cpu.name}"
-                yield Problem((*here, "agile", "interval"), text)
+            times = {
+                ("agile", "interval"): group.agile.interval,
+                ("dirty_log", "every"): group.dirty_log.every,
+                ("nx_recovery_period",): group.nx_recovery_period,
+            }
+            for path, time in times.items():
+                if time.amount and time.cycles(self.cpu.frequency) < 1:
+                    yield Problem((*here, *path), f"{time} is less than one cycle of {self.cpu.name}")
             for problem in group.level_problems(self._mode_of(group), self.host.memory):
                 of_host = problem.path == ("host", "memory")
                 if of_host or group.mode == "auto":  # else the table has told of it
-                    yield Problem(problem.path if of_host else (*here, *problem.path), problem.text)
+                    yield problem._replace(path=problem.path if of_host else (*here, *problem.path))
             if group.mode == "auto":
                 for problem in group.nx_problems(self._mode_of(group)):
-                    yield Problem((*here, *problem.path), problem.text)
+                    yield problem._replace(path=(*here, *problem.path))
             if self.host.what_if:
                 continue
             if group.mode in HARDWARE_MODES and group.mode not in self.cpu.modes:

@@ -8,7 +8,7 @@ from typing import Final, Literal
 from pydantic import Field, model_validator
 
 from vmsim.scenario.problems import Problem, raise_problems
-from vmsim.scenario.types import Count, Model
+from vmsim.scenario.types import Count, Entries, Model
 
 __all__ = ["SHADOW_PRESETS", "ShadowSpec", "ShadowTable", "SoftwareTlb"]
 
@@ -116,4 +116,4 @@ class ShadowTable(Model):
 class SoftwareTlb(Model):
     """``[vm.software_tlb]``: the TLB of the monitor's own walks of guest tables, flushed at CR3 loads."""
 
-    entries: Count = Field(default=0, description="Pages it remembers; 0: there is none.")
+    entries: Entries = Field(default=0, description="Pages it remembers; 0: there is none.")

@@ -7,27 +7,29 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, Strict, WithJsonSchema, model_validator
 
 from vmsim.errors import InputError
 from vmsim.scenario.agile import AgileSpec
 from vmsim.scenario.cpu import Mode
 from vmsim.scenario.cpu_files import Override, nested
 from vmsim.scenario.dirty_log import DirtyLog
+from vmsim.scenario.idle import idle_problems
 from vmsim.scenario.levels import PROGRAMS_END, level_problems
 from vmsim.scenario.paired import Paired, bare
 from vmsim.scenario.problems import Problem, raise_problems
 from vmsim.scenario.shadow import ShadowTable, SoftwareTlb
 from vmsim.scenario.types import (
+    MAX_ACCESSES,
     Cores,
-    Count,
     DurationField,
     Flag,
     Fraction01,
     Model,
+    Pages,
     PageSizeField,
-    Positive,
     Size,
+    SomePages,
     Vms,
 )
 from vmsim.scenario.workload import Generator, Workload
@@ -45,16 +47,16 @@ __all__ = [
 
 MAX_MEMORY: Final = 4 << 40
 _NAME: Final = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$"
-_PERCENT: Final = re.compile(r"([0-9]{1,2}(?:\.[0-9]{1,9})?)\s*%")
-_WARMUP_HELP: Final = 'write a share below 100 % such as "10%", or a number of accesses of each VM'
+_PERCENT: Final = re.compile(r"([0-9]{1,2}(?:\.[0-9]{1,9})?) *%")
+_WARMUP_HELP: Final = 'write a share below 100 % such as "10%", or a number of accesses of each VM, at most 10**12'
 
 
 class Pool(Model):
     """The page pool of a monitor, in pages of 4 KiB."""
 
-    min: Count = Field(default=64, description="Free pages under which the host must refill the pool.")
-    max: Positive = Field(default=1024, description="Free pages over which the host may take the spare ones.")
-    batch: Positive = Field(default=256, description="Pages of one refill.")
+    min: Pages = Field(default=64, description="Free pages under which the host must refill the pool.")
+    max: SomePages = Field(default=1024, description="Free pages over which the host may take the spare ones.")
+    batch: SomePages = Field(default=256, description="Pages of one refill.")
 
     @model_validator(mode="after")
     def _check(self) -> Pool:
@@ -67,9 +69,9 @@ class Pool(Model):
 class PoolOverride(Model):
     """What differs from ``[host.pool]`` for the monitor of one VM."""
 
-    min: Count | None = None
-    max: Positive | None = None
-    batch: Positive | None = None
+    min: Pages | None = None
+    max: SomePages | None = None
+    batch: SomePages | None = None
 
     def over(self, pool: Pool) -> Pool:
         """Return `pool` with what is given here in place of its own."""
@@ -98,7 +100,14 @@ def _pairs(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[tu
         if isinstance(value, Mapping):
             yield from _pairs(value, (*path, key))
         else:
-            yield (*path, key), tuple(value) if isinstance(value, list) else value
+            yield (*path, key), _frozen(value)
+
+
+def _frozen(value: Any) -> Any:
+    """Return an array as a tuple, arrays in it too, which can be hashed."""
+    if isinstance(value, Mapping):
+        raise InputError("found a table in an array, expected numbers, texts and tables of them")
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def _written(override: Override) -> dict[str, Any]:
@@ -195,8 +204,8 @@ class VmGroup(Model):
     start: DurationField = Field(
         default=parse_duration("0s"), description="When the VM starts.", json_schema_extra={"default": "0s"}
     )
-    fill_chunk: int = Field(
-        default=1, ge=1, le=512, description="Mappings that the monitor brings in at a fault, 1 to 512."
+    fill_chunk: Annotated[int, Strict(), Field(ge=1, le=512)] = Field(
+        default=1, description="Mappings that the monitor brings in at a fault, 1 to 512."
     )
     pool: PoolOverride | None = Field(default=None, description="What differs from host.pool.")
     dirty_log: DirtyLog = Field(default=DirtyLog(), description="How the host learns which pages are written to.")
@@ -208,7 +217,9 @@ class VmGroup(Model):
         description="How often some of the pages split so are put together again.",
         json_schema_extra={"default": "60s"},
     )
-    nx_recovery_ratio: int = Field(default=60, ge=0, description="Of those, one in so many at a time; 0: never.")
+    nx_recovery_ratio: Annotated[int, Strict(), Field(ge=0, lt=1 << 32)] = Field(
+        default=60, description="Of those, one in so many at a time; 0: never."
+    )
     shadow: ShadowTable = Field(default=ShadowTable(), description="How mode shadow keeps its tables.")
     agile: AgileSpec = Field(default=AgileSpec(), description="When mode agile moves tables.")
     software_tlb: SoftwareTlb = Field(default=SoftwareTlb(), description="The monitor's own TLB in mode shadow.")
@@ -241,6 +252,7 @@ class VmGroup(Model):
             yield from self.nx_problems(self.mode)
         if not self.dirty_log.every.amount:
             yield Problem(("dirty_log", "every"), "no time between two readings; expected more than 0")
+        yield from idle_problems(self)
         if isinstance(self.workload, Generator):
             yield from self._region_problems(self.workload)
 
@@ -307,9 +319,11 @@ class VmGroup(Model):
             yield Problem(("tags",), text)
 
     def _region_problems(self, workload: Generator) -> Iterator[Problem]:
-        if workload.footprint > self.memory:
-            sizes = f"{format_size(workload.footprint)} > {format_size(self.memory)}"
-            yield Problem(("workload", "footprint"), f"footprint > memory of the VM ({sizes})")
+        for key in workload.within_memory:
+            size = getattr(workload, key)
+            if size > self.memory:
+                sizes = f"{format_size(size)} > {format_size(self.memory)}"
+                yield Problem(("workload", key), f"{key} > memory of the VM ({sizes})")
         bits = 48 if self.guest_levels == 4 else 57
         last = workload.base + workload.footprint - 1
         if self.guest_levels < 4:
@@ -331,9 +345,9 @@ class VmGroup(Model):
 
 def _parse_warmup(value: object) -> str | int:
     """Return an access count above 0, or a share as text without needless digits."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_ACCESSES:
         return value or "0%"
-    match = _PERCENT.fullmatch(value.strip()) if isinstance(value, str) else None
+    match = _PERCENT.fullmatch(value.strip(" ")) if isinstance(value, str) else None
     if match is None:
         raise InputError(f"{value!r} is not a warm-up; {_WARMUP_HELP}")
     return f"{format_decimal(Fraction(match[1]))}%"
@@ -352,8 +366,8 @@ Warmup = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": "string", "pattern": r"^\s*[0-9]{1,2}(\.[0-9]+)?\s*%\s*$"},
-                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": r"^ *[0-9]{1,2}(\.[0-9]+)? *% *$"},
+                {"type": "integer", "minimum": 0, "maximum": MAX_ACCESSES},
             ],
             "description": "Part of each VM's accesses left out of the figures: a share, or a number.",
             "examples": ["10%", 1000000],

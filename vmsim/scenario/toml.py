@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from vmsim import files
 from vmsim.errors import InputError
 
-__all__ = ["parse", "read_text"]
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "parse", "read_text"]
+
+MAX_BYTES: Final = 2 << 20
+"""Of a TOML file: a thousand times what people write, and read in a few seconds."""
+MAX_DEPTH: Final = 32
+"""Tables in tables, and parts of a dotted key. No file of vmsim needs more than six."""
+
+_PLACE: Final = re.compile(r"\s*\(at (?:line (\d+), column (\d+)|end of document)\)$")
+_PART: Final = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
+# What may hide dots (strings over several lines, comments), then keys of too many parts, then other strings.
+_LONG_KEY: Final = re.compile(
+    r'"""(?:[^"\\]|\\.|"{1,2}(?!"))*+"{3,5}'
+    r"|'''(?:[^']|'{1,2}(?!'))*+'{3,5}"
+    r"|#[^\n]*+"
+    rf"|(?P<key>(?<![A-Za-z0-9_-])(?:{_PART}[ \t]*+\.[ \t]*+){{{MAX_DEPTH}}})"
+    r"""|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+'""",
+    re.DOTALL,
+)
 
 
 def read_text(path: Path, what: str) -> str:
@@ -17,18 +36,13 @@ def read_text(path: Path, what: str) -> str:
     Raises
     ------
     InputError
-        It is missing, a folder, unreadable, or not UTF-8.
+        It is missing, no ordinary file, too large, unreadable, or not UTF-8.
     """
     try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: this {what} is not UTF-8 text (byte {error.start}); TOML files must be") from error
-    except IsADirectoryError as error:
-        raise InputError(f"{path}: this is a folder; expected a {what} in TOML") from error
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such {what}") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: this {what} cannot be read: {getattr(error, 'strerror', error)}") from error
+        return files.read_text(path, what, limit=MAX_BYTES)
+    except InputError as error:
+        name = files.printable(path)
+        raise InputError(str(error), file=name, message=str(error).removeprefix(f"{name}: ")) from error.__cause__
 
 
 def parse(text: str, source: str) -> dict[str, Any]:
@@ -37,17 +51,45 @@ def parse(text: str, source: str) -> dict[str, Any]:
     Raises
     ------
     InputError
-        The text is not TOML; the message has the line and column.
+        The text is not TOML, or nests its tables deeper than `MAX_DEPTH`; the message has the line.
     """
+    for match in _LONG_KEY.finditer(text):
+        if match["key"]:
+            line = text.count("\n", 0, match.start()) + 1
+            raise _refused(source, line, f"a key of more than {MAX_DEPTH} parts; tables are nested too deeply")
     try:
-        return tomllib.loads(text)
+        tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{source}: not valid TOML: {error}") from error
-    except (RecursionError, ValueError) as error:
-        raise InputError(f"{source}: not valid TOML: {_reason(error)}") from error
+        reason = str(error)
+        place = _PLACE.search(reason)
+        line = text.count("\n") + (not text.endswith("\n")) if place is None or place[1] is None else int(place[1])
+        column = f" (column {place[2]})" if place is not None and place[2] else " (at the end of the file)"
+        raise _refused(source, max(line, 1), f"{_PLACE.sub('', reason)}{column}") from error
+    except RecursionError as error:
+        raise _refused(source, None, "tables or arrays are nested too deeply") from error
+    except ValueError as error:
+        raise _refused(source, None, str(error)) from error
+    if _deep(tables):
+        raise _refused(source, None, f"tables or arrays are nested too deeply; expected at most {MAX_DEPTH} levels")
+    return tables
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "tables or arrays are nested too deeply"
-    return str(error)
+def _deep(tables: dict[str, Any]) -> bool:
+    """Whether tables and arrays are nested deeper than they may be; without recursion."""
+    level: list[Any] = [tables]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for table in level
+            for inner in (table.values() if isinstance(table, dict) else table)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _refused(source: str, line: int | None, reason: str) -> InputError:
+    message = f"not valid TOML: {reason}"
+    where = source if line is None else f"{source}:{line}"
+    return InputError(f"{where}: {message}", file=source, line=line, message=message)

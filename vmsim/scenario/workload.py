@@ -8,7 +8,19 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from vmsim.scenario.problems import Problem, raise_problems
-from vmsim.scenario.types import Address, Count, DurationField, Fraction01, Model, Positive, Size
+from vmsim.scenario.types import (
+    Accesses,
+    Address,
+    Cycles,
+    DurationField,
+    Flag,
+    Fraction01,
+    Model,
+    Processes,
+    Rounds,
+    Size,
+    Work,
+)
 from vmsim.units import PAGE, format_size, parse_duration
 
 __all__ = [
@@ -29,7 +41,7 @@ __all__ = [
 
 
 class _Workload(Model):
-    compute: Count = Field(default=1, description="Cycles of other work with each access.")
+    compute: Cycles = Field(default=1, description="Cycles of other work with each access.")
 
 
 class Trace(_Workload):
@@ -40,7 +52,7 @@ class Trace(_Workload):
         min_length=1,
         description="The trace, relative to the scenario's folder, or the name of a bundled one.",
     )
-    repeat: Positive = Field(default=1, description="Times the trace is replayed from its beginning.")
+    repeat: Rounds = Field(default=1, description="Times the trace is replayed from its beginning.")
     format: Literal[
         "auto",
         "vmtrace",
@@ -62,6 +74,7 @@ class Generator(_Workload):
     base: Address = Field(default=0x10_0000_0000, description="Guest-virtual address where the region begins.")
 
     within_footprint: ClassVar[tuple[str, ...]] = ("stride", "window", "step")
+    within_memory: ClassVar[tuple[str, ...]] = ("footprint",)
     whole_pages: ClassVar[tuple[str, ...]] = ()
 
     def problems(self) -> Iterator[Problem]:
@@ -86,7 +99,7 @@ class Generator(_Workload):
 
 
 class _Accesses(Generator):
-    accesses: Positive = Field(description="Accesses in all.")
+    accesses: Accesses = Field(description="Accesses in all.")
     writes: Fraction01 = Field(default=0.0, description="Share of accesses that write.")
 
 
@@ -124,7 +137,7 @@ class Gups(Generator):
     """Read-modify-write updates of uniformly random words, as HPCC RandomAccess makes them."""
 
     kind: Literal["gups"]
-    updates: Positive = Field(description="Updates in all; each is one read and one write of the same word.")
+    updates: Accesses = Field(description="Updates in all; each is one read and one write of the same word.")
 
 
 class WorkingSet(_Accesses):
@@ -132,7 +145,7 @@ class WorkingSet(_Accesses):
 
     kind: Literal["working-set"]
     window: Size = Field(description="Size of the window.")
-    phase: Positive = Field(description="Accesses between two moves of the window.")
+    phase: Accesses = Field(description="Accesses between two moves of the window.")
     step: Size = Field(description="Bytes that the window moves, around the end of the footprint.")
 
 
@@ -140,14 +153,14 @@ class Churn(Generator):
     """A process that maps, uses and unmaps blocks of memory, any of a region's, round after round."""
 
     kind: Literal["churn"]
-    rounds: Positive = Field(description="Blocks mapped in all; each of their pages is written once.")
+    rounds: Rounds = Field(description="Blocks mapped in all; each of their pages is written once.")
     burst: Size = Field(description="Size of a block.")
     kept: Annotated[float, Field(gt=0, le=1, strict=True)] = Field(
         default=0.5, description="Share of the region's blocks that stay mapped; one is unmapped for each mapped then."
     )
-    work: Count = Field(default=0, description="Accesses between two rounds, to any word that is mapped.")
+    work: Work = Field(default=0, description="Accesses between two rounds, to any word that is mapped.")
     writes: Fraction01 = Field(default=0.0, description="Share of those that write.")
-    filled: bool = Field(
+    filled: Flag = Field(
         default=False, description="What stays mapped is mapped and written before the first round; all are alike then."
     )
 
@@ -160,7 +173,7 @@ class ForkWait(Generator):
 
     kind: Literal["forkwait"]
     footprint: Size = Field(default=256 << 10, description="What the parent has written before it forks.")
-    forks: Positive = Field(default=40_000, description="Children in all.")
+    forks: Rounds = Field(default=40_000, description="Children in all.")
     child: Size = Field(default=16 << 10, description="What each child writes, a word in each page, before it exits.")
     parent: Size = Field(default=16 << 10, description="What the parent writes after each child.")
 
@@ -173,13 +186,14 @@ class Compile(Generator):
 
     kind: Literal["compile"]
     footprint: Size = Field(default=4 << 20, description="Memory that each program maps and writes.")
-    processes: Positive = Field(description="Programs in all, one after the other.")
+    processes: Rounds = Field(description="Programs in all, one after the other.")
     text: Size = Field(default=1 << 20, description="Memory that each program maps and fetches from.")
     parent: Size = Field(default=1 << 20, description="What the process that forks has written before.")
-    work: Count = Field(default=0, description="Accesses of each program to any word of its footprint.")
+    work: Work = Field(default=0, description="Accesses of each program to any word of its footprint.")
     writes: Fraction01 = Field(default=0.0, description="Share of those that write.")
 
     within_footprint = ()
+    within_memory = ("footprint", "text", "parent")
     whole_pages = ("text", "parent", "footprint")
 
 
@@ -187,14 +201,14 @@ class Disk(Generator):
     """A process that reads blocks from a device, one after the other, and works on each."""
 
     kind: Literal["disk"]
-    reads: Positive = Field(description="Blocks read in all; each of their pages is then read once.")
+    reads: Rounds = Field(description="Blocks read in all; each of their pages is then read once.")
     block: Size = Field(default=64 << 10, description="Size of a block; the region is buffers of that size.")
     device: DurationField = Field(
         default=parse_duration("100us"),
         description="What the device takes for a block.",
         json_schema_extra={"default": "100us"},
     )
-    work: Count = Field(default=0, description="Accesses to any word of a block after it was read.")
+    work: Work = Field(default=0, description="Accesses to any word of a block after it was read.")
     writes: Fraction01 = Field(default=0.0, description="Share of those that write.")
 
     within_footprint = ("block",)
@@ -211,8 +225,8 @@ class Switcher(_Accesses):
     """Processes that run in turn, each with uniform accesses to a footprint of its own."""
 
     kind: Literal["switcher"]
-    spaces: Positive = Field(default=2, description="Processes; each needs memory for its footprint.")
-    every: Positive = Field(default=10_000, description="Accesses between two switches.")
+    spaces: Processes = Field(default=2, description="Processes; each needs memory for its footprint.")
+    every: Accesses = Field(default=10_000, description="Accesses between two switches.")
 
 
 Workload = Annotated[

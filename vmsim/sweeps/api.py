@@ -52,7 +52,8 @@ def sweep(
         Show a bar on a terminal or in a notebook; nothing where output goes into a pipe. By default only in notebooks.
         A callable is given everything that happens; see `vmsim.sweeps.run_sweep`.
     **tables
-        The other keys of a sweep file: ``names``, ``zip``, ``list``, ``sample``, ``derive``, ``where``, ``seeds``.
+        The other keys of a sweep file: ``names``, ``zip``, ``list``, ``sample``, ``derive``, ``where``,
+        ``invalid``, ``seeds``.
 
     Returns
     -------

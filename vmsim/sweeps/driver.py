@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
 import time
@@ -53,6 +54,8 @@ class Summary:
         Ctrl-C ended it before all points were done.
     seconds : float
         How long that took.
+    skipped : int
+        Combinations whose scenario cannot be, left out by ``invalid = "skip"``.
     """
 
     points: int
@@ -61,6 +64,7 @@ class Summary:
     failed: int
     interrupted: bool
     seconds: float
+    skipped: int = 0
 
     def kept(self, out: Path) -> str:
         """Return what there is of an interrupted sweep, in words."""
@@ -115,11 +119,12 @@ def run_sweep(
         A second Ctrl-C. What was recorded is in the store.
     """
     tell = listener or _ignore
-    with _stoppable() as stop, Store.open(Path(out), lock=lock) as store:
+    with _tidy(Path(out)), _stoppable() as stop, Store.open(Path(out), lock=lock) as store:
         started = time.monotonic()
         plan, missing = store.begin(sweep, again=again, progress=lambda points: tell(_event("planning", points=points)))
         recorded = plan.total - len(missing)
-        tell(_event("planned", points=plan.total, recorded=recorded, pending=len(missing)))
+        skipped = {"skipped": plan.skipped} if plan.skipped else {}
+        tell(_event("planned", points=plan.total, recorded=recorded, pending=len(missing), **skipped))
         made = 0, 0
         if len(missing):
             if executor is None:
@@ -136,7 +141,7 @@ def run_sweep(
         if not interrupted:
             store.finish()
         seconds = time.monotonic() - started
-        summary = Summary(plan.total, recorded, *made, interrupted, seconds)
+        summary = Summary(plan.total, recorded, *made, interrupted, seconds, plan.skipped)
     tell(_event("interrupted" if interrupted else "finished", done=made[0], failed=made[1], seconds=round(seconds, 3)))
     return summary
 
@@ -330,6 +335,20 @@ class _Run:
         self.pool.shutdown(wait=False, cancel_futures=True)
         for process in list((getattr(self.pool, "_processes", None) or {}).values()):
             process.terminate()
+
+
+@contextmanager
+def _tidy(out: Path) -> Iterator[None]:
+    """Remove a store that was begun now if nothing came of it because the sweep was refused."""
+    there = out.exists()
+    try:
+        yield
+    except InputError:
+        if not there and out.is_dir():
+            files = [path for path in out.rglob("*") if not path.is_dir()]
+            if all(path.stat().st_size == 0 or path.name.endswith("lock") for path in files):
+                shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 @contextmanager

@@ -1,13 +1,15 @@
 """Filters and derived parameters: arithmetic and comparisons over the names of axes, and nothing else.
 
 An expression is parsed by Python's own parser and walked node by node. What is not listed here is refused when the
-sweep is read: there is no call, no attribute, no subscript, and no name but those of axes.
+sweep is read: there is no call, no attribute, no subscript, and no name but those of axes. A dotted key such as
+``vm.0.mode`` is one name: it is put in place of a plain one before the text is parsed.
 """
 
 from __future__ import annotations
 
 import ast
 import operator
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
@@ -21,6 +23,11 @@ Value = bool | int | float | str
 _LONGEST: Final = 1000
 _DEEPEST: Final = 50
 _MOST_BITS: Final = 128
+# Strings, in which nothing is a key, and dotted keys; no part of one begins with an underscore.
+_TOKENS: Final = re.compile(
+    r"""'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+"|(?P<key>(?<![\w.])[A-Za-z]\w*(?:\.[A-Za-z0-9]\w*)+)""",
+    re.ASCII | re.DOTALL,
+)
 _OPERATORS: Final[dict[type[ast.AST], Callable[..., Any]]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -57,7 +64,9 @@ _NODES: Final = (
     ast.Or,
     *_OPERATORS,
 )
-_WHAT: Final = "an expression has numbers, texts, names of axes, + - * / // % **, comparisons, in, and, or, not, if"
+_WHAT: Final = (
+    "an expression has numbers, texts, names and keys of axes, + - * / // % **, comparisons, in, and, or, not, if"
+)
 
 
 def plain(value: Any) -> Any:
@@ -93,15 +102,32 @@ class Expression:
         self.text = text
         if len(text) > _LONGEST:
             raise InputError(f"an expression of {len(text)} characters, expected at most {_LONGEST}")
+        self._keys: dict[str, str] = {}
         try:
-            self._tree = ast.parse(text.strip(), mode="eval")
+            self._tree = ast.parse(self._without_dots(text.strip()), mode="eval")
         except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
             reason = getattr(error, "msg", None) or "too deeply nested"
             raise InputError(f"{text!r} is not an expression: {reason}; {_WHAT}") from None
         self._check(self._tree, 0)
         if isinstance(self._tree.body, ast.Tuple | ast.List):
             raise InputError(f"{text!r} is several values, expected one")
-        self.names = tuple(dict.fromkeys(node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name)))
+        found = (node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name))
+        self.names = tuple(dict.fromkeys(self._keys.get(name, name) for name in found))
+
+    def _without_dots(self, text: str) -> str:
+        """Return the text with plain names in the place of dotted keys; note which is which."""
+        unused = "key_"
+        while unused in text:
+            unused += "_"
+
+        def plain_name(match: re.Match[str]) -> str:
+            if not match["key"]:
+                return match[0]
+            name = f"{unused}{len(self._keys)}"
+            self._keys[name] = match["key"]
+            return name
+
+        return _TOKENS.sub(plain_name, text)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Expression) and self.text == other.text
@@ -119,9 +145,9 @@ class Expression:
         """
         for name in self.names:
             if name not in known:
-                usable = [each for each in known if each.isidentifier()]
+                usable = [each for each in known if all(part.replace("_", "a").isalnum() for part in each.split("."))]
                 hint = nearest(name, usable) if usable else "No axis has a name of letters, digits and _."
-                raise InputError(f"{self.text!r}: {name!r} is not the name of an axis. {hint}")
+                raise InputError(f"{self.text!r}: {name!r} is neither the name nor the key of an axis. {hint}")
 
     def __call__(self, values: Mapping[str, Any]) -> Any:
         """Return what it comes to; sizes in texts (``"64MiB"``) are numbers of bytes.
@@ -155,7 +181,7 @@ class Expression:
             case ast.Constant(value=value):
                 return plain(value)
             case ast.Name(id=name):
-                return plain(values[name])
+                return plain(values[self._keys.get(name, name)])
             case ast.Tuple(elts=parts) | ast.List(elts=parts):
                 return tuple(self._value(part, values) for part in parts)
             case ast.UnaryOp(op=how, operand=inner):

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from vmsim.errors import InputError
 from vmsim.files import printable, read_bytes, replacing
 from vmsim.record.tables import TABLES
+from vmsim.sweeps.spec import SAME
 
 __all__ = [
     "FAILURES",
@@ -75,7 +76,7 @@ class Part(NamedTuple):
 
 def result_columns(varied: Mapping[str, str]) -> dict[str, str]:
     """Return all columns of results, with their kinds, from those of what is varied."""
-    axes = {name: kind for name, kind in varied.items() if name != "seed"}
+    axes = {name: kind for name, kind in varied.items() if name not in SAME}
     return {"point": "str", "replicate": "int64", "seed": "int64", **axes, **TABLES["summary"][0]}
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from vmsim.resident import resident
 from vmsim.sweeps.expressions import Value
 from vmsim.sweeps.points import MODEL, Space, candidates, column, joined, kind_of
-from vmsim.sweeps.spec import Range, Sweep
+from vmsim.sweeps.spec import SAME, Range, Sweep
 from vmsim.sweeps.worker import Batch, Job
 
 __all__ = ["Identities", "Plan"]
@@ -35,6 +35,8 @@ class Plan:
         Kind of the column of each varied name.
     total : int
         Points of the sweep, recorded ones included.
+    skipped : int
+        Combinations left out because their scenario cannot be (``invalid = "skip"``).
     """
 
     def __init__(self, sweep: Sweep, space: Space, points: np.ndarray[Any, Any], columns: dict[str, str]) -> None:
@@ -44,6 +46,7 @@ class Plan:
         self.columns = columns
         self.total = len(points)
         self.largest = 0  # bytes of memory that one of its points takes, about
+        self.skipped = space.skipped
         self._base = sweep.scenario.to_toml()
         self._folder = str(sweep.scenario.folder.absolute())
 
@@ -114,7 +117,7 @@ class Plan:
         """Return the first columns of a point's rows: point, replicate, seed and what is varied."""
         point = self.points[place]
         values = self.values(place)
-        axes = [column(values[name], kind) for name, kind in self.columns.items() if name != "seed"]
+        axes = [column(values[name], kind) for name, kind in self.columns.items() if name not in SAME]
         return [self.identity(place), int(point["replicate"]), int(point["seed"]), *axes]
 
     def batch(self, places: Iterable[int]) -> Batch:

@@ -51,6 +51,8 @@ _TOUCHED: Final = {
     "forks": ("child", "parent"),
     "processes": ("footprint", "text"),
 }
+_TRIED: Final = 8  # other values of an axis, to learn whether it matters
+_NAMED: Final = 12  # values that a message shows
 _INSIDE: Final = ',"seed":{},"vms":['
 
 
@@ -97,6 +99,8 @@ class Space:
     ----------
     size : int
         Combinations, those that a filter leaves out among them.
+    skipped : int
+        Of those that `candidates` has passed, how many it left out because their scenario cannot be.
     """
 
     def __init__(self, sweep: Sweep) -> None:
@@ -115,6 +119,7 @@ class Space:
             drawn = _Drawn(sweep)
             self._blocks.append((len(drawn), tuple(sweep.sample.ranges), drawn))
         self.size = 1
+        self.skipped = 0
         for length, _, _ in self._blocks:
             self.size *= length
 
@@ -128,6 +133,15 @@ class Space:
         for (_, names, rows), place in zip(self._blocks, reversed(places), strict=True):
             values.update(zip(names, rows[place], strict=True))
         return self._sweep.derived(values)
+
+    def neighbours(self, number: int, most: int) -> Iterator[tuple[tuple[str, ...], list[int]]]:
+        """Yield, for the names of each block, up to `most` combinations that differ from one in those alone."""
+        unit = 1
+        for length, names, _ in reversed(self._blocks):
+            place = number // unit % length
+            others = [each for each in range(length) if each != place][:most]
+            yield tuple(names), [number + (each - place) * unit for each in others]
+            unit *= length
 
 
 class _Drawn:
@@ -158,8 +172,12 @@ def _shares(kind: str, points: int, dimensions: int, seed: int) -> np.ndarray[An
     return shares
 
 
-def scenario_of(data: Mapping[str, Any], folder: Path, settings: Mapping[str, Any]) -> Scenario:
+def scenario_of(
+    data: Mapping[str, Any], folder: Path, settings: Mapping[str, Any], idle: set[str] | None = None
+) -> Scenario:
     """Return a scenario given as tables, with other values at some dotted keys.
+
+    Keys that have no effect there, such as those of another paging mode, are left out; they are added to `idle`.
 
     Raises
     ------
@@ -167,7 +185,7 @@ def scenario_of(data: Mapping[str, Any], folder: Path, settings: Mapping[str, An
         A key that does not exist, or a value that cannot be.
     """
     tables = _copied(data)
-    apply_settings(tables, settings)
+    apply_settings(tables, settings, idle=set() if idle is None else idle)
     return Scenario.from_tables(tables, folder=folder)
 
 
@@ -201,15 +219,26 @@ def candidates(sweep: Sweep, space: Space | None = None) -> Iterator[tuple[Candi
     data = toml.parse(sweep.scenario.to_toml(), "scenario")
     folder = sweep.scenario.folder
     digests: dict[Path, tuple[str, int]] = {}
+    first: tuple[dict[str, Value], InputError] | None = None  # that cannot be
+    never: set[str] | None = None  # keys that had no effect at any point so far
     for number in range(space.size):
         values = space.values(number)
         if not sweep.wanted(values):
             continue
+        idle: set[str] = set()
         try:
-            scenario = scenario_of(data, folder, sweep.settings(values))
+            scenario = scenario_of(data, folder, sweep.settings(values), idle)
+        except InputError as error:
+            space.skipped += 1
+            first = first or (values, error)
+            if sweep.invalid == "skip":
+                continue
+            raise _refused(values, error, _condition(sweep, space, number, data, folder)) from None
+        try:
             traces = _traces(scenario, digests)
         except InputError as error:
             raise _refused(values, error) from None
+        never = idle if never is None else never & idle
         cost = float(sum(accesses_of(vm.workload, folder, digests) for vm in scenario.vms))
         head = _head(traces)
         before, inside, after = scenario.canonical().partition(_INSIDE.format(scenario.seed))
@@ -220,6 +249,12 @@ def candidates(sweep: Sweep, space: Space | None = None) -> Iterator[tuple[Candi
             digest = begun.copy()
             digest.update(_INSIDE.format(seed).encode() + rest)
             yield Candidate(number, replicate, seed, digest.digest(), cost), values, scenario
+    if first and never is None:
+        raise _refused(*first)
+    if never:
+        key = min(never)
+        text = "it has no effect at any point of the sweep, in the modes that its VMs run in; leave it out"
+        raise InputError(f"{key}: {text}", key=key, message=text)
 
 
 def _seeds(sweep: Sweep, scenario: Scenario, begun: Any, rest: bytes) -> Iterator[int]:
@@ -275,11 +310,48 @@ def length_key(workload: Any) -> str:
     return next((key for key in ("accesses", *_TOUCHED) if hasattr(workload, key)), "footprint")
 
 
-def _refused(values: Mapping[str, Value], error: InputError) -> InputError:
-    named = ", ".join(f"{name} = {value!r}" for name, value in values.items())
-    text = str(error).removeprefix("scenario: ").rstrip(".")
-    hint = "" if "\n" in text else ". (A condition in `where` can leave points out.)"
-    return InputError(f"the point {named}: {text}{hint}")
+def _refused(values: Mapping[str, Value], error: InputError, condition: str = "") -> InputError:
+    named = ", ".join(f"{name} = {value!r}" for name, value in [*values.items()][:_NAMED])
+    named += ", …" if len(values) > _NAMED else ""
+    text = str(error).replace("scenario: ", "").rstrip(".")
+    hint = ""
+    if condition:
+        hint = f'. To leave such points out, add the line where = ["{condition}"], or invalid = "skip"'
+    return InputError(
+        f"the point {named}: {text}{hint}.",
+        key=error.key,
+        message=f"the point {named}: {text}{hint}.",
+        nearest=error.nearest,
+    )
+
+
+def _condition(sweep: Sweep, space: Space, number: int, data: Mapping[str, Any], folder: Path) -> str:
+    """Return a condition that leaves out a combination whose scenario cannot be, and those that share its fault.
+
+    The values that matter are those of which another makes the scenario one that can be. Empty if there are none, or
+    if they have names that no expression can have.
+    """
+
+    def can_be(other: int) -> bool:
+        try:
+            scenario_of(data, folder, sweep.settings(space.values(other)))
+        except InputError:
+            return False
+        return True
+
+    values = space.values(number)
+    matter = [
+        name
+        for names, others in space.neighbours(number, _TRIED)
+        if len(names) <= _NAMED and any(map(can_be, others))
+        for name in names
+    ]
+    terms = [(name, values[name]) for name in sweep.varied if name in matter]
+    if not terms or not all(part.replace("_", "a").isalnum() for name, _ in terms for part in name.split(".")):
+        return ""
+    if len(terms) == 1:
+        return f"{terms[0][0]} != {terms[0][1]!r}"
+    return f"not ({' and '.join(f'{name} == {value!r}' for name, value in terms)})"
 
 
 def column(value: Value, kind: str) -> Value:

@@ -251,7 +251,7 @@ class Sensitivity(Document):
             Sweep.model_validate(self._tables() | {"sample": sample}, context={"folder": self.folder})
         except ValidationError as error:
             for problem in problems_of(error, Sweep):
-                yield Problem(_here(problem.path), problem.text)
+                yield problem._replace(path=_here(problem.path))
 
 
 def _here(path: KeyPath) -> KeyPath:

@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["Range", "Sample", "Sweep"]
 
 MAX_POINTS: Final = 10_000_000
+MAX_DRAWN: Final = 1 << 24
+"""Values of a sample: 128 MiB."""
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
+SAME: Final[Mapping[str, tuple[str, ...]]] = {"seed": ("seed",), "mode": ("vm.mode",)}
+"""Columns of every result that an axis may be called, with the key it then has: what the column says."""
 _OURS: Final = ("point", "replicate", "seed", *TABLES["summary"][0])
 
 
@@ -129,10 +133,13 @@ class Sample(Model):
     kind: Literal["random", "latin-hypercube", "sobol"] = Field(description="How the points fill the space.")
     points: Annotated[Positive, Field(le=1 << 20)] = Field(description="How many; for sobol a power of two.")
     seed: Count = Field(default=1, description="Of the drawing, not of the scenarios.")
-    ranges: dict[str, Range] = Field(min_length=1, description="By name or key.")
+    ranges: dict[str, Range] = Field(min_length=1, max_length=1000, description="By name or key.")
 
     @model_validator(mode="after")
     def _check(self) -> Sample:
+        if self.points * len(self.ranges) > MAX_DRAWN:
+            text = f"{self.points:,} points of {len(self.ranges):,} ranges are more than {MAX_DRAWN:,} values"
+            raise_problems([Problem(("points",), f"{text}; expected fewer points or ranges")])
         if self.kind == "sobol" and self.points & (self.points - 1):
             near = 1 << self.points.bit_length()
             text = f"found {self.points}, but a Sobol sequence is balanced at powers of two: {near // 2} or {near}"
@@ -167,6 +174,11 @@ class Sweep(Document):
     derive: dict[str, str] = Field(default={}, description="Values computed from those of the axes.")
     where: Annotated[tuple[str, ...], BeforeValidator(_several)] = Field(
         default=(), description="Conditions that a point must meet."
+    )
+    invalid: Literal["refuse", "skip"] = Field(
+        default="refuse",
+        description="What becomes of a sweep in which the scenario of a point cannot be: it is refused, or those "
+        "points are skipped and counted.",
     )
     _scenario: Scenario = PrivateAttr()
     _derived: dict[str, Expression] = PrivateAttr(default={})
@@ -227,12 +239,12 @@ class Sweep(Document):
     def derived(self, values: dict[str, Value]) -> dict[str, Value]:
         """Add the derived values to those of the axes, in place; return them all."""
         for name, expression in self._derived.items():
-            values[name] = expression(values)
+            values[name] = expression(_known(expression, values, self))
         return values
 
     def wanted(self, values: Mapping[str, Value]) -> bool:
         """Return whether a point meets all conditions."""
-        return all(condition(values) for condition in self._filters)
+        return all(condition(_known(condition, values, self)) for condition in self._filters)
 
     def points(self) -> Iterator[Point]:
         """Yield the points, each with its scenario, in the order of the file: the last axis varies fastest.
@@ -266,7 +278,7 @@ class Sweep(Document):
                 yield Problem(("base",), "expected the path of a scenario file, or a table")
         except ValidationError as error:
             for problem in problems_of(error, Scenario):
-                yield Problem(("base", *problem.path), problem.text)
+                yield problem._replace(path=("base", *problem.path))
         except InputError as error:
             yield Problem(("base",), str(error))
 
@@ -287,8 +299,13 @@ class Sweep(Document):
                 keys = self.keys_of(name)
                 if not _NAME.fullmatch(name):
                     yield Problem((*path, name), "expected a name of letters, digits, _ - and ., at most 100")
-                elif name in _OURS and (name, keys) != ("seed", ("seed",)):
+                elif name in _OURS and keys != SAME.get(name):
                     text = f"{name!r} is a column of every result; give it another name in [names]"
+                    yield Problem((*path, name), text)
+                elif name == "mode" and "auto" in _texts(block, name):
+                    text = (
+                        "the column 'mode' has the mode that \"auto\" stands for; give the axis another name in [names]"
+                    )
                     yield Problem((*path, name), text)
                 for key in keys:
                     if used.setdefault(key, name) != name or list(keys).count(key) > 1:
@@ -320,13 +337,14 @@ class Sweep(Document):
 
     def _parse_expressions(self) -> Iterator[Problem]:
         known = [name for name in self.varied if name not in self.derive]
+        known += [key for name in known for key in self.keys_of(name) if key not in known]
         for name, text in self.derive.items():
             try:
                 self._derived = {**self._derived, name: Expression(text)}
                 self._derived[name].check_names(known)
             except InputError as error:
                 yield Problem(("derive", name), str(error))
-            known.append(name)
+            known += [name, *(key for key in self.keys_of(name) if key != name)]
         for number, text in enumerate(self.where):
             try:
                 self._filters = (*self._filters, Expression(text))
@@ -341,6 +359,21 @@ class Sweep(Document):
         for block in self.zip:
             size *= len(next(iter(block.values()))) if block else 1
         return size * (len(self.list) or 1) * (self.sample.points if self.sample else 1)
+
+
+def _known(expression: Expression, values: Mapping[str, Value], sweep: Sweep) -> Mapping[str, Value]:
+    """Return the values that an expression may ask for: by name and, if it has a key in it, by key."""
+    if all(name in values for name in expression.names):
+        return values
+    return {**values, **sweep.settings(values)}
+
+
+def _texts(block: Any, name: str) -> tuple[Any, ...]:
+    """Return the values that a block of a sweep gives a name, as far as they stand there."""
+    values = block[name] if isinstance(block, Mapping) else ()
+    if isinstance(values, Range):
+        return values.choices or ()
+    return values if isinstance(values, tuple) else (values,)
 
 
 def _python(value: Any) -> Any:
