@@ -1,7 +1,7 @@
 """The invariants that hold at every boundary, checked on the whole host.
 
-Conservation, isolation, coherence and composition, each by a way that does not go through the code it checks: tables
-are enumerated entry by entry, what the hardware caches is compared with what two plain look-ups give.
+Conservation, isolation, coherence, composition, contents and pins, each by a way that does not go through the code it
+checks: tables are enumerated entry by entry, what the hardware caches is compared with what two plain look-ups give.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.check_contents import contents_problems, pin_problems, remember
 from vmsim.check_guest import check_guest, gather_all
 from vmsim.jit import kernel
 from vmsim.machine.buddy import MAX_ORDER, NO_FRAME, State
@@ -22,6 +23,7 @@ from vmsim.machine.tlb import ASID_SHIFT
 from vmsim.monitor.agile import Agile
 from vmsim.monitor.nx_split import NxSplitTdp
 from vmsim.monitor.paired_check import difference, frames_of_tables
+from vmsim.monitor.paired_layout import MOVED, MOVING
 from vmsim.monitor.shadow import Shadow
 from vmsim.monitor.shadow_check import problems_of
 from vmsim.monitor.software import SoftwareMonitor
@@ -139,6 +141,16 @@ class _Checker:
                 known += sum(len(frames_of_tables(self.memory, root, *shape)) for root, _, *shape in vm.pairs)
                 if owned != known:
                     self.fail(f"conservation: {owned - known} frames of {vm.spec.name} are neither mapped nor free")
+
+    def contents(self) -> None:
+        """What is in a page is what was there before some were moved."""
+        for wrong in contents_problems(self.simulation):
+            self.fail(wrong)
+
+    def pins(self) -> None:
+        """What a device works on stays where it is."""
+        for wrong in pin_problems(self.simulation):
+            self.fail(wrong)
 
     def pairs(self) -> None:
         """Below the limit, every KPT and its EPT hold the same mappings."""
@@ -278,7 +290,7 @@ class _Checker:
 
 
 def check_invariants(simulation: Simulation, where: str) -> None:
-    """Check everything.
+    """Check everything; around a move of pages only what is in them and who has pinned them.
 
     Raises
     ------
@@ -286,6 +298,13 @@ def check_invariants(simulation: Simulation, where: str) -> None:
         With what, where and when.
     """
     checker = _Checker(simulation, where)
+    if where == MOVING:
+        remember(simulation)
+        return
+    checker.pins()
+    if where == MOVED:
+        checker.contents()
+        return
     checker.conservation()
     checker.isolation()
     checker.pairs()

@@ -132,7 +132,7 @@ class Simulation:
         if not layouts:
             return None
         memory, cpu = self.hardware.memory, self.scenario.cpu
-        return PairedHost(memory, self.host, cpu, pointers="pointer" in layouts)
+        return PairedHost(memory, self.host, cpu, pointers="pointer" in layouts, boundary=self.boundary)
 
     def _page_cache(self) -> PageCache | None:
         """Return what fragments the host's memory, if anything does."""

@@ -16,7 +16,6 @@ from vmsim.errors import InputError
 from vmsim.guest.kernel import GuestKernel
 from vmsim.hardware import Hardware
 from vmsim.host.scheduler import Scheduler
-from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.layout import Count
 from vmsim.machine.serve import NEVER
 from vmsim.machine.serve_shadow import SPILL
@@ -66,7 +65,7 @@ class Vcpu:
         index: int,
         quantum: int,
         switch_cycles: int,
-        device: Callable[[int, int], simpy.Event],
+        device: Callable[[NDArray[np.int64], int], simpy.Event],
         progress: Callable[[int], None] = lambda _: None,
         boundary: Callable[[str], None] = lambda _: None,
         serve: bool = False,
@@ -80,7 +79,7 @@ class Vcpu:
         self.index = index
         self.quantum = quantum
         self.switch_cycles = switch_cycles
-        self.device = device  # has one work on so many pages for so many nanoseconds
+        self.device = device  # has one work on guest frames for so many nanoseconds
         self.cycles: Counter[str] = Counter(dict.fromkeys(CAUSES, 0))
         self.waits: Counter[str] = Counter(dict.fromkeys(WAITS, 0))
         self.first_touch: Counter[str] = Counter()  # of `cycles`, those that first touches took
@@ -320,5 +319,5 @@ class Vcpu:
                 if monitor:
                     monitor.io_exit(self)
                 yield self.settle()
-                pages = (address + length - 1 >> PAGE_SHIFT) - (address >> PAGE_SHIFT) + 1
-                yield from self.wait(self.device(pages, argument), "io_wait")
+                gfns = kernel.frames_of(pid, address, length)
+                yield from self.wait(self.device(gfns, argument), "io_wait")

@@ -83,7 +83,7 @@ class VirtualMachine:
             apart=None if not spec.pcid else "tag" if spec.mode in ("shadow", "agile") else "pcid",
         )
         costs = simulation.scenario.cpu.cost
-        self.io = HostIo(simulation.env, costs, simulation.messages, owner=spec.index)
+        self.io = HostIo(simulation.env, simulation.host, costs, simulation.messages, owner=spec.index)
         self.vcpu = Vcpu(
             simulation.env,
             simulation.hardware,
@@ -289,10 +289,12 @@ class VirtualMachine:
             dirty=self.monitor.rounds[first.figures["dirty_rounds"] :] if isinstance(self.monitor, LoggedTdp) else [],
         )
 
-    def _device(self, pages: int, nanoseconds: int) -> simpy.Event:
+    def _device(self, gfns: NDArray[Any], nanoseconds: int) -> simpy.Event:
         """Have a device work; a VM's pages are pinned by its host, on its monitor's behalf."""
         cycles = nanoseconds * self.simulation.scenario.cpu.frequency // 10**9
-        return self.io.start(pages, cycles) if self.monitor else self.simulation.env.timeout(cycles)
+        if self.monitor is None:
+            return self.simulation.env.timeout(cycles)
+        return self.io.start(gfns, cycles, find=self.monitor.frames_of)
 
     def _warmed(self) -> None:
         """Remember the figures so far: the warm-up ends here."""

@@ -119,26 +119,86 @@ def test_a_pool_far_below_its_minimum_gets_batches_until_it_is_there() -> None:
     assert site.log() == [(first + n * grant(16), "grant", 16, 15 + n * 16) for n in range(3)]
 
 
-def test_what_is_over_the_maximum_is_taken_at_once_and_given_back_after_its_cost() -> None:
+def test_a_refill_brings_what_is_waited_for_and_no_more_than_the_maximum() -> None:
     site = Site(specs=((1, 10, 16),))
     site.run(site.taker(0, 1))
-    first = MESSAGE + grant(16)
-    assert site.log() == [(first, "grant", 16, 15), (first + reclaim(5), "spare", 5, 10)]
-    assert site.host.free == 4096 - 16 + 5
+    first = MESSAGE + grant(11)
+    assert site.log() == [(first, "grant", 11, 10)]
+    assert site.host.free == 4096 - 11
     assert site.transfers[-1].host_free == site.host.free
+
+
+def test_what_is_put_over_the_maximum_is_taken_at_once_and_given_back_after_its_cost() -> None:
+    """A monitor gives 6 of 11 pages back when its pool is full: not one of them stays until the next message."""
+    site = Site(specs=((1, 10, 16),))
+    site.run(site.taker(0, 1))
+    pool, begin = site.pools[0], site.env.cycle
+    taken = pool.take(9)  # down to the minimum, of which nobody is told
+    pool.put(taken[:4])
+    assert (pool.level, len(site.transfers)) == (5, 1)
+    pool.put([*taken[4:], *site.host.take(0, 1, State.POOL).tolist()])  # 11: one too many
+    assert pool.level == 10
+    site.run()
+    assert site.log()[1:] == [(begin + reclaim(1), "spare", 1, 10)]
+    assert site.said()[-1] == (begin, 0, "SPARE", 1, reclaim(1))
+    assert site.host.free == 4096 - 11
+
+
+def test_pages_given_back_while_a_refill_is_on_its_way_leave_no_more_than_the_maximum() -> None:
+    site = Site(specs=((4, 10, 16),))
+    site.run(site.taker(0, 7))
+    pool = site.pools[0]
+    taken = pool.take(7)
+    site.env.run(site.env.cycle + MESSAGE + 1)  # the host clears eight pages
+    pool.put(taken)
+    assert pool.level == 9
+    site.run()
+    assert [(what, pages, level) for _, what, pages, level in site.log()[1:]] == [
+        ("grant", 8, 10),
+        ("spare", 7, 10),
+    ]
 
 
 def test_every_movement_of_pages_is_a_message_and_so_is_every_call_for_them() -> None:
     site = Site(specs=((2, 10, 16),))
     site.run(site.taker(0, 3))
-    granted = MESSAGE + grant(16)
+    granted = MESSAGE + grant(13)
     assert site.said() == [
         (0, 0, "NEED_PAGES", 3 + 2, MESSAGE),  # for the suspended vCPU, and up to the minimum
-        (MESSAGE, 0, "GRANT", 16, grant(16)),
-        (granted, 0, "SPARE", 3, reclaim(3)),
+        (MESSAGE, 0, "GRANT", 13, grant(13)),
     ]
     site.run(site.pools[0].close())
-    assert site.said()[3:] == [(granted + reclaim(3), 0, "RETURN", 10, reclaim(10))]
+    assert site.said()[2:] == [(granted, 0, "RETURN", 10, reclaim(10))]
+
+
+def test_a_pool_that_is_emptied_again_and_again_calls_each_time() -> None:
+    """Each request finds one page fewer than it wants, and suspends its vCPU: a call and a grant each."""
+    site = Site(specs=((0, 1, 256),))
+    site.run(site.taker(0, *[2] * 50))
+    kinds = [kind for _, _, kind, _, _ in site.said()]
+    assert kinds == ["NEED_PAGES", "GRANT"] * 50
+    assert [pages for _, _, kind, pages, _ in site.said() if kind == "GRANT"] == [3, *[2] * 49]
+
+
+def test_who_is_suspended_while_a_refill_is_on_its_way_calls_as_well() -> None:
+    """The first sinks below the minimum, which is a call; the second finds too little, which is another."""
+    site = Site(specs=((4, 8, 8),))
+    site.run(site.taker(0, 4))
+    begin = site.env.cycle
+    site.run(site.taker(0, 1), site.taker(0, 6, at=500))
+    later = [(time - begin, kind, pages) for time, _, kind, pages, _ in site.said() if time >= begin]
+    assert later[:3] == [(0, "NEED_PAGES", 1), (500, "NEED_PAGES", 6 + 1), (MESSAGE, "GRANT", 8)]
+
+
+def test_a_large_page_is_asked_for_and_granted_by_messages() -> None:
+    site = Site()
+    pfn = site.pools[0].take_block(9)
+    assert pfn % 512 == 0
+    assert site.said() == [
+        (0, 0, "NEED_LARGE", 512, MESSAGE),
+        (MESSAGE, 0, "GRANT_LARGE", 512, GRANT_FIXED + 512 * (GRANT_PAGE - 200)),  # cleared, but one piece to hand over
+    ]
+    assert [site.pools[0].take_block(18), len(site.messages)] == [-1, 2]  # there is none, and nobody says anything
 
 
 def test_a_host_that_is_short_asks_for_pages_and_gets_them() -> None:

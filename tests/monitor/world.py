@@ -104,6 +104,9 @@ class Pool:
             self.pages.append(int(pfn[0]))
         return [self.pages.pop() for _ in range(count)]
 
+    def take_block(self, order: int) -> int:
+        return self.host.take_block(OWNER, order, State.GUEST)
+
     def put(self, pages: list[int]) -> None:
         self.pages.extend(pages)
 

@@ -46,7 +46,7 @@ def scenario(*vms: dict[str, Any], warmup: str | int = "0%", seed: int = 1, **ho
 
 # ("touch", page, kind[, times]), ("map", page, pages[, rights]), ("unmap", page, pages),
 # ("protect", page, pages, rights), ("brk", page), ("fork", child), ("switch", pid), ("exit", pid), ("exec", pid),
-# ("io", page, pages: a device works on them for a microsecond),
+# ("io", page, pages[, nanoseconds]: a device works on them for a microsecond, or so long),
 # ("move", page, pages, to), ("discard", page, pages[, lazily]), ("populate", page, pages), ("share", child),
 # ("by", the pid whose operations follow, though another may run), ("compute", cycles)
 Step = tuple[Any, ...]
@@ -99,8 +99,8 @@ class Script:
                 argument = self.base + more * PAGE if step[0] == "move" else more
                 events.append(Event(len(runs), Op[step[0].upper()], self.pid, *region, argument))
             elif step[0] == "io":
-                region = BASE + step[1] * PAGE, step[2] * PAGE
-                events.append(Event(len(runs), Op.IO, self.pid, *region, 1000))
+                region = self.base + step[1] * PAGE, step[2] * PAGE
+                events.append(Event(len(runs), Op.IO, self.pid, *region, step[3] if len(step) > 3 else 1000))
             elif step[0] == "by":
                 self.pid = step[1]
             elif step[0] == "brk":
@@ -125,6 +125,27 @@ class Script:
 
 def touches(pages: Sequence[int], kind: int = READ) -> list[Step]:
     return [("touch", page, kind) for page in pages]
+
+
+def crowded(steps: Sequence[Step]) -> tuple[Scenario, list[Stream]]:
+    """Return a host on which tables of two pages are had by moving pages of the paired VM `io`, and its streams.
+
+    `io` writes to 600 pages, then takes `steps`. `e` and `b` take the rest of the memory a page each in turn; `b` ends,
+    so that what is free is in single pages between those of `e`, which cannot be moved; and at 60 million cycles `t`, a
+    process that is no VM, wants 200 tables.
+    """
+    ours = vm("io", mode="paired", memory="4MiB", paired={"layout": "contiguous", "guest": True})
+    others = [vm(name, memory="6MiB", start="1ms") for name in ("e", "b")]
+    process = vm("t", mode="paired", memory="1GiB", paired={"layout": "contiguous", "guest": False}, start="30ms")
+    pool = {"min": 1, "max": 2, "batch": 1}
+    fill: list[Step] = [step for page in range(1150) for step in (("touch", page, WRITE), ("compute", 15_000))]
+    streams = [
+        Script([*touches(range(600), WRITE), *steps]),
+        Script([*fill, ("compute", 200_000_000)]),
+        Script(fill),
+        Script(touches([512 * number for number in range(200)], WRITE)),
+    ]
+    return scenario(ours, *others, process, memory="12MiB", cores=4, pool=pool), streams
 
 
 class EndlessError(AssertionError):

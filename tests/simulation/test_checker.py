@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.simulation.small import PAGE, READ, Script, run, scenario, touches, vm
+from tests.simulation.small import PAGE, READ, Script, crowded, run, scenario, touches, vm
 from vmsim.check import BrokenInvariant, check_invariants
+from vmsim.host.memory import HostMemory
 from vmsim.machine.buddy import NO_FRAME, UNMOVABLE, State
 from vmsim.machine.tables import host_address
+from vmsim.monitor.paired_layout import PairedHost
 from vmsim.simulation import Simulation
 
 Plant = Callable[[Simulation], None]
@@ -223,6 +225,93 @@ def test_a_planted_fault_is_found_and_named(plant: Plant, said: str) -> None:
     with pytest.raises(SpoiltError):
         run(what, streams, check=at_boundary)
     assert found[0].endswith("at the end of a.")
+
+
+def copy_nothing(shared: PairedHost, old: int, new: int) -> None:
+    """Leave a page's contents behind."""
+
+
+def copy_the_wrong_way(shared: PairedHost, old: int, new: int) -> None:
+    shared.memory[old << 9 : (old + 1) << 9] = shared.memory[new << 9 : (new + 1) << 9]
+
+
+def copy_half(shared: PairedHost, old: int, new: int) -> None:
+    shared.memory[new << 9 : (new << 9) + 256] = shared.memory[old << 9 : (old << 9) + 256]
+
+
+def copy_and_lose_a_right(shared: PairedHost, old: int, new: int) -> None:
+    """Make the entry read-only that the reverse map names."""
+    shared.memory[new << 9 : (new + 1) << 9] = shared.memory[old << 9 : (old + 1) << 9]
+    shared.memory[int(shared.host.frames["rmap"][old]) >> 3] &= ~2
+
+
+@pytest.mark.parametrize(
+    ("copy", "said"),
+    [
+        (copy_nothing, "contents: frame .* does not hold what frame .* held"),
+        (copy_the_wrong_way, "contents: frame .* does not hold what frame .* held"),
+        (copy_half, "contents: frame .* does not hold what frame .* held"),
+        (copy_and_lose_a_right, "contents: frame .* is not mapped with the rights that frame .* had"),
+    ],
+)
+def test_a_page_that_loses_something_as_it_is_moved_is_found(
+    monkeypatch: pytest.MonkeyPatch, copy: Callable[[PairedHost, int, int], None], said: str
+) -> None:
+    monkeypatch.setattr(PairedHost, "_copy", copy)
+    what, streams = crowded([("compute", 120_000_000)])
+    with pytest.raises(BrokenInvariant, match=said + r".*at a compaction that has moved pages"):
+        run(what, streams)
+
+
+def move_what_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have compaction look at pins no more."""
+    can_move = PairedHost._can_move
+
+    def careless(shared: PairedHost, pfns: np.ndarray) -> Any:
+        pins = shared.host.pins
+        shared.host.pins = np.zeros_like(pins)
+        movable = can_move(shared, pfns)
+        shared.host.pins = pins
+        return movable
+
+    monkeypatch.setattr(PairedHost, "_can_move", careless)
+
+
+def pin_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count a request's pages, and tell nobody which."""
+    monkeypatch.setattr(HostMemory, "pin", lambda host, pfns: None)
+
+
+def pin_other_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HostMemory, "pin", lambda host, pfns: np.add.at(host.pins, pfns + 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("plant", "said"),
+    [
+        (move_what_is_pinned, "pins: page .* of io is pinned in frame .*, and has moved to frame"),
+        (pin_nothing, "pins: frame .* is pinned 0 times, and 1 requests of devices are on it"),
+        (pin_other_frames, "pins: frame .* is pinned 0 times, and 1 requests of devices are on it"),
+    ],
+)
+def test_a_pinned_page_that_may_move_is_found(
+    monkeypatch: pytest.MonkeyPatch, plant: Callable[[pytest.MonkeyPatch], None], said: str
+) -> None:
+    plant(monkeypatch)
+    what, streams = crowded([("io", 0, 600, 80_000_000)])
+    with pytest.raises(BrokenInvariant, match=said):
+        run(what, streams)
+
+
+def test_a_page_under_a_device_that_is_given_away_is_found() -> None:
+    def at_boundary(simulation: Simulation, where: str) -> None:
+        if simulation.vms[0].io.pins:
+            simulation.host.frames["state"][simulation.vms[0].io.pins[0].pfns[3]] = State.POOL
+        check_invariants(simulation, where)
+
+    what, streams = crowded([("io", 0, 600, 80_000_000)])
+    with pytest.raises(BrokenInvariant, match=r"pins: frame \d+, pinned by io, is not a page of its memory"):
+        run(what, streams, check=at_boundary)
 
 
 def test_a_broken_invariant_stops_the_run_and_says_when() -> None:

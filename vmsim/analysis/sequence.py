@@ -21,7 +21,9 @@ MOST: Final = 400
 """Messages that one diagram can show and still be read as a picture."""
 
 _LABELLED: Final = 40
-_COLOURS: Final = dict(zip(("need_pages", "grant", "reclaim", "spare", "return"), PALETTE, strict=False))
+_COLOURS: Final = dict(
+    zip(("need_pages", "grant", "reclaim", "spare", "return", "need_large", "grant_large"), PALETTE, strict=False)
+)
 
 
 def message_sequence(table: pd.DataFrame, ax: Axes) -> None:

@@ -303,6 +303,10 @@ class GuestKernel(MemoryCalls):
         if self.current.space is not before.space:  # else CR3 stays (arch/x86/mm/tlb.c, switch_mm_irqs_off)
             yield from self._load(vcpu, self.current.space)
 
+    def frames_of(self, pid: int, address: int, length: int) -> NDArray[np.int64]:
+        """Return the guest frames of a buffer as far as it is mapped, as the guest's driver tells its device."""
+        return self.tables.frames_of(self.processes[pid].space.root, address, length)
+
     def _load(self, vcpu: Vcpu, space: Space) -> Steps:
         number, keep = self._pcids.take(space)
         self.spaces.loaded = space

@@ -7,49 +7,102 @@ pin_user_pages, mm/gup.c). The emulation that asked is suspended meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from typing import NamedTuple
 
+import numpy as np
 import simpy
+from numpy.typing import NDArray
 
 from vmsim.clock import Clock
+from vmsim.host.memory import HostMemory
 from vmsim.record.messages import Kind, MessageLog
 from vmsim.scenario.cpu import Cost
 
-__all__ = ["HostIo"]
+__all__ = ["HostIo", "Pin"]
+
+Frames = NDArray[np.int64]
+
+
+class Pin(NamedTuple):
+    """The pages of one request while they are pinned."""
+
+    gfns: Frames  # int64[n], the guest's frames
+    pfns: Frames  # int64[n], the host's frames that held them when they were pinned
 
 
 class HostIo:
     """What a host does for the input and output of one VM.
 
+    Parameters
+    ----------
+    env : Clock
+        Simulated time.
+    host : HostMemory
+        Where the VM's pages are.
+    costs : Cost
+        Of messages and pins.
+    messages : MessageLog
+        Where messages are noted.
+    owner : int
+        Number of the VM.
+
     Attributes
     ----------
-    pinned : int
-        Pages pinned now.
+    pins : list of Pin
+        What is pinned now, by request.
     most : int
-        The most that were pinned at once.
+        The most pages that were pinned at once.
     """
 
-    def __init__(self, env: Clock, costs: Cost, messages: MessageLog, *, owner: int) -> None:
+    def __init__(
+        self,
+        env: Clock,
+        host: HostMemory,
+        costs: Cost,
+        messages: MessageLog,
+        *,
+        owner: int,
+    ) -> None:
         self.env = env
+        self.host = host
         self.costs = costs
         self.messages = messages
         self.owner = owner
-        self.pinned = 0
+        self.pins: list[Pin] = []
         self.most = 0
 
-    def start(self, pages: int, cycles: int) -> simpy.Event:
-        """Pin `pages`, and have a device work on them for `cycles`; return the event that it is done."""
-        return self.env.process(self._serve(pages, cycles))
+    @property
+    def pinned(self) -> int:
+        """Pages pinned now."""
+        return sum(len(each.gfns) for each in self.pins)
 
-    def _serve(self, pages: int, cycles: int) -> Generator[simpy.Event, None, None]:
-        costs = self.costs
+    def start(self, gfns: Frames, cycles: int, *, find: Callable[[Frames], Frames]) -> simpy.Event:
+        """Pin the pages of a buffer, and have a device work on them for `cycles`; return the event that it is done.
+
+        Parameters
+        ----------
+        gfns : int64[n]
+            Guest frames of the buffer; each is backed.
+        cycles : int
+            What the device takes.
+        find : callable
+            Returns the host's frames of guest frames, int64[n] to int64[n], as they are when it is called.
+        """
+        return self.env.process(self._serve(gfns, cycles, find))
+
+    def _serve(self, gfns: Frames, cycles: int, find: Callable[[Frames], Frames]) -> Generator[simpy.Event, None, None]:
+        costs, pages = self.costs, len(gfns)
         yield self._send(Kind.PIN, pages, costs.message + pages * costs.pin_page)
-        self.pinned += pages
+        pin = Pin(gfns, find(gfns))  # not before: until now the pages could be moved
+        self.host.pin(pin.pfns)
+        self.pins.append(pin)
         self.most = max(self.most, self.pinned)
         yield self.env.timeout(cycles)
         yield self._send(Kind.IO_DONE, pages, costs.message)
         yield self._send(Kind.UNPIN, pages, costs.message + pages * costs.pin_page)
-        self.pinned -= pages
+        self.host.unpin(pin.pfns)
+        self.pins = [each for each in self.pins if each is not pin]
 
     def _send(self, kind: Kind, pages: int, cycles: int) -> simpy.Event:
         self.messages.add(self.env.cycle, self.owner, kind, pages, cycles)

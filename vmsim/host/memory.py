@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import simpy
@@ -38,15 +38,21 @@ class HostMemory:
 
     Attributes
     ----------
+    unpinned : Event
+        Triggered the next time that pages are pinned no more.
     failures : Counter
         Blocks that were wanting though there was memory enough, by the owner they were for and their order.
+    pins : int32[frames]
+        How many requests of devices pin each frame: a pinned frame must not be moved, taken or freed.
     """
 
     def __init__(self, env: Clock, frames: int, marks: Marks) -> None:
         self.env = env
         self.marks = marks
         self.zone, self.frames = make_zone(frames)
+        self.pins = np.zeros(frames, np.int32)
         self.low = env.event()
+        self.unpinned = env.event()
         self.failures: Counter[tuple[int, int]] = Counter()
         self._waiting: deque[Request] = deque()
 
@@ -104,6 +110,13 @@ class HostMemory:
         self._serve()
         return event
 
+    def withdraw(self, event: simpy.Event) -> None:
+        """Undo a request that nobody waits for any more; frames that it has been granted are free again."""
+        if event.triggered:
+            self.give(cast(Pages, event.value))
+        else:
+            self._waiting = deque(each for each in self._waiting if each.event is not event)
+
     def give(self, pfns: Pages, order: int = 0) -> None:
         """Take back blocks of 2**order frames."""
         free_many(self.zone, self.frames, order, pfns)
@@ -119,6 +132,16 @@ class HostMemory:
         count = int(free_owned(self.zone, self.frames, owner))
         self._serve()
         return count
+
+    def pin(self, pfns: Pages) -> None:
+        """Keep frames where they are until they are unpinned as often (Linux pin_user_pages, mm/gup.c)."""
+        np.add.at(self.pins, pfns, 1)
+
+    def unpin(self, pfns: Pages) -> None:
+        """Undo one `pin` of the same frames; who waits for memory that can be moved hears of it (`unpinned`)."""
+        np.subtract.at(self.pins, pfns, 1)
+        self.unpinned.succeed()
+        self.unpinned = self.env.event()
 
     def count(self, owner: int) -> dict[str, int]:
         """Return how many frames a VM has, by lower-case name of their State."""

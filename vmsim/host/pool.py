@@ -2,7 +2,8 @@
 
 The protocol is that of the plex86 monitor: the monitor takes pages from its pool and gives unused ones back; under
 the pool's minimum the host must refill it, over its maximum the host may take the spare pages for itself or for
-other VMs. A vCPU that finds the pool empty is suspended until the refill comes; the others run on.
+other VMs, and does so at once. A vCPU that finds the pool empty is suspended until the refill comes; the others run on.
+Large pages do not pass through the pool: the monitor asks the host for each.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from vmsim.clock import Clock
 from vmsim.host.memory import HOST, HostMemory
-from vmsim.machine.buddy import State, assign
+from vmsim.machine.buddy import NO_FRAME, State, assign
 from vmsim.machine.serve import NEVER
 from vmsim.machine.stack import Stack
 from vmsim.record.messages import Kind, MessageLog
@@ -54,7 +55,7 @@ class PagePool:
         self.log = log
         self.messages = messages
         self.pages = Stack()
-        self.below_min = env.event()
+        self.called = env.event()  # triggered from the monitor's call until the host has done what it asked for
         self.closed = False
         self._waiting: deque[tuple[int, simpy.Event]] = deque()
         env.process(self._refill())
@@ -69,7 +70,7 @@ class PagePool:
         """Free pages that may be left for a page to be taken without anybody being called or waited for."""
         if self._waiting:
             return NEVER
-        return 0 if self.below_min.triggered else self.spec.min
+        return 0 if self.called.triggered else self.spec.min
 
     @property
     def wanted(self) -> int:
@@ -82,31 +83,74 @@ class PagePool:
         if self._waiting or left < 0:
             return []
         taken = self.pages.take(count)
-        if left < self.spec.min:
+        if left < self.spec.min and not self.called.triggered:
             self._call_host()
         return taken
 
+    def take_block(self, order: int) -> int:
+        """Return the first frame of a large page of 2**order frames from the host itself, or NO_FRAME.
+
+        Nobody waits: the host answers at once, for `message`, `grant_fixed` and what clearing the page takes.
+        """
+        pfn = self.host.take_block(self.owner, order, State.GUEST)
+        if pfn != NO_FRAME:
+            costs, pages = self.costs, 1 << order
+            self._send(Kind.NEED_LARGE, pages, costs.message)
+            self._send(Kind.GRANT_LARGE, pages, costs.grant_fixed + costs.zero(order), after=costs.message)
+        return pfn
+
     def request(self, count: int) -> simpy.Event:
-        """Return an event that gives a list of `count` pages once the pool has them; first come, first served."""
+        """Return an event that gives a list of `count` pages once the pool has them; first come, first served.
+
+        That is a call to the host, even while it works on an earlier one.
+        """
         event = self.env.event()
         self._waiting.append((count, event))
         self._call_host()
         return event
 
     def put(self, pages: Sequence[int] | NDArray[np.int64]) -> None:
-        """Add pages; suspended vCPUs get theirs first."""
+        """Add pages; suspended vCPUs get theirs first, and the host takes what is over the maximum."""
         self.pages.put(pages)
         while self._waiting and len(self.pages) >= self._waiting[0][0]:
             count, event = self._waiting.popleft()
             event.succeed(self.pages.take(count))
+        if (spare := -self._room) > 0:
+            self.env.process(self._return(self._lift(spare), Kind.SPARE))
+        if self.host.starving:
+            self.host.call_reclaim()
 
     def surrender(self, level: int, kind: Kind, *, asked: bool = False) -> Process:
         """Give the host the pages above `level`, of the monitor's own accord or because the host `asked`."""
         spare = len(self.pages) - level
         if spare <= 0:
             return
-        taken = self.pages.drop(spare)
+        yield from self._return(self._lift(spare), kind, asked=asked)
+
+    def close(self) -> Process:
+        """Give everything back. The VM has ended."""
+        self.closed = True
+        yield from self.surrender(0, Kind.RETURN)
+
+    @property
+    def _room(self) -> int:
+        """Pages that the pool may still get: up to its maximum, and what suspended vCPUs wait for."""
+        return self.spec.max + self.wanted - len(self.pages)
+
+    @property
+    def _needy(self) -> bool:
+        """Whether the host must refill the pool."""
+        return bool(self._waiting) or len(self.pages) < self.spec.min
+
+    def _lift(self, count: int) -> NDArray[np.int64]:
+        """Take pages out of the pool; they are on their way to the host."""
+        taken = self.pages.drop(count)
         assign(self.host.frames, taken, HOST, int(State.HOST))
+        return taken
+
+    def _return(self, taken: NDArray[np.int64], kind: Kind, *, asked: bool = False) -> Process:
+        """Bring pages that were lifted to the host."""
+        spare = len(taken)
         fixed, cycles = self.costs.reclaim_fixed, self.costs.reclaim_fixed + spare * self.costs.reclaim_page
         if asked:
             self._send(Kind.RECLAIM, spare, fixed)
@@ -117,20 +161,17 @@ class PagePool:
         self.host.give(taken)
         self._log(kind, spare)
 
-    def close(self) -> Process:
-        """Give everything back: what is over the maximum as spare pages, then the rest. The VM has ended."""
-        self.closed = True
-        yield from self.surrender(max(self.spec.max, self.wanted), Kind.SPARE)
-        yield from self.surrender(0, Kind.RETURN)
-
     def _refill(self) -> Process:
         """Keep the pool between its watermarks (host side of the page-pool protocol)."""
         while True:
-            yield self.below_min
-            self._send(Kind.NEED_PAGES, self.wanted + max(0, self.spec.min - len(self.pages)), self.costs.message)
+            yield self.called
             yield self.env.timeout(self.costs.message)
-            while not self.closed and (self._waiting or len(self.pages) < self.spec.min):
-                granted = yield self.host.request(HOST, self.spec.batch, State.HOST, asker=self.owner)
+            while self._needy and not self.closed:
+                count = min(self.spec.batch, self._room)
+                granted = yield self.host.request(HOST, count, State.HOST, asker=self.owner)
+                granted = self._keep(granted)
+                if not len(granted):
+                    continue
                 cycles = self._grant_cost(len(granted))
                 self._send(Kind.GRANT, len(granted), cycles)
                 yield self.env.timeout(cycles)
@@ -140,22 +181,29 @@ class PagePool:
                 assign(self.host.frames, granted, self.owner, int(State.POOL))
                 self.put(granted)
                 self._log(Kind.GRANT, len(granted))  # what a suspended vCPU took at once is not in the level
-                if self.host.starving:
-                    self.host.call_reclaim()
-                yield from self.surrender(max(self.spec.max, self.wanted), Kind.SPARE)
             if self.closed:
                 return
-            self.below_min = self.env.event()
-            if self._waiting or len(self.pages) < self.spec.min:
-                self._call_host()  # sunk below while spare pages were taken
+            self.called = self.env.event()
+
+    def _keep(self, granted: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return what of some frames the pool still has room for; the others are the host's again, uncleared.
+
+        While the host had none, the monitor may have given pages back, or its VM may have ended.
+        """
+        kept = 0 if self.closed or not self._needy else min(len(granted), self._room)
+        if kept < len(granted):
+            self.host.give(granted[kept:])
+        return granted[:kept]
 
     def _grant_cost(self, pages: int) -> int:
         """Cycles of handing over pages, each cleared so that nothing of its last owner shows."""
         return self.costs.grant_fixed + pages * (self.costs.grant_page + self.costs.zero_page)
 
     def _call_host(self) -> None:
-        if not self.below_min.triggered:
-            self.below_min.succeed()
+        """Say what is missing. A host at work looks at the pool before it is done, and an idle one hears it later."""
+        self._send(Kind.NEED_PAGES, self.wanted + max(0, self.spec.min - len(self.pages)), self.costs.message)
+        if not self.called.triggered:
+            self.called.succeed()
 
     def _send(self, kind: Kind, pages: int, cycles: int, *, after: int = 0) -> None:
         self.messages.add(self.env.cycle + after, self.owner, kind, pages, cycles)

@@ -117,9 +117,8 @@ class LoggedTdp(Tdp):
         self.read(vcpu, late=vcpu.now - vcpu.alarm)
         vcpu.alarm = vcpu.now + self.spec.every
         if self.spec.stop and vcpu.now - self._started >= self.spec.stop:
+            yield vcpu.settle()  # tables go back to the pool
             self.end(vcpu)
-        return
-        yield
 
     def read(self, vcpu: Vcpu, *, late: int = 0) -> None:
         """Read the log: note what is dirty, and make it clean. The host does it on a core of its own.

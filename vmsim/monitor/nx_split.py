@@ -113,13 +113,18 @@ class NxSplitTdp(Tdp):
         """
         vcpu.alarm = vcpu.now + self.spec.period
         count = -(-len(self.tables) // self.spec.ratio) if self.spec.ratio else 0
+        if count:
+            yield vcpu.settle()  # the tables go back to the pool
         for region in list(self.tables)[:count]:
             self._clear(region)
         if count:
             self._flush()
             self._exit(vcpu, _RECOVERY, 0)
-        return
-        yield
+
+    def _frame_of(self, gfn: int) -> int:
+        """Return the host's frame: for now nothing may map it where small pages were recovered."""
+        block = self.blocks.get(gfn >> (_REGION - PAGE_SHIFT))
+        return super()._frame_of(gfn) if block is None else block + gfn % ENTRIES
 
     def _clear(self, region: int) -> None:
         """Take away the table of a region; what touches it next finds the host's page whole."""

@@ -73,6 +73,7 @@ class Paired(Tdp):
 
     def create(self, vcpu: Vcpu) -> Process:
         """Make the roots of both tables. If memory had to be compacted for them, that takes its time."""
+        yield vcpu.settle()
         (root,) = yield from self._tables(vcpu, 1)
         if cycles := self.shared.compacted(self.owner)["compaction_cycles"]:
             vcpu.owe("exit", cycles)
@@ -128,6 +129,7 @@ class Paired(Tdp):
 
     def back(self, vcpu: Vcpu, gpa: int) -> Generator[simpy.Event, Any, int]:
         """Map the page of `gpa`, and those that stand with it in a chunk; return the cycles of what was done."""
+        yield vcpu.settle()
         page, order = self._large_page(gpa) if self.page_order else (NO_FRAME, 0)
         if order == 0:
             page = (yield from self.take(vcpu, 1))[0]

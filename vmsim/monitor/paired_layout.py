@@ -22,12 +22,27 @@ from vmsim.machine.memory import clear_frame
 from vmsim.scenario.cpu import Cpu, Figure
 from vmsim.scenario.paired import Layout
 
-__all__ = ["NO_EPT", "PAGE_BYTES", "POINTER_BYTES", "HostFrames", "Pair", "PairedHost", "figures", "price"]
+__all__ = [
+    "MOVED",
+    "MOVING",
+    "NO_EPT",
+    "PAGE_BYTES",
+    "POINTER_BYTES",
+    "HostFrames",
+    "Pair",
+    "PairedHost",
+    "figures",
+    "price",
+]
 
 PAGE_BYTES: Final = 1 << PAGE_SHIFT
 POINTER_BYTES: Final = 8
 NO_EPT: Final = 0
 """Frame of an EPT half that there is not (frame 0 is never one: the allocator gives it to a table last of all)."""
+
+MOVING: Final = "a compaction, before it moved any page"
+MOVED: Final = "a compaction that has moved pages"
+"""Boundaries at which the contents of pages are compared: no guest runs between the two."""
 
 _KERNEL = -1  # owner of what belongs to no process
 _CHUNK = 4096  # frames that compaction looks at in one go
@@ -41,6 +56,8 @@ class HostFrames(Protocol):
 
     zone: NDArray[Any]
     frames: NDArray[Any]
+    pins: NDArray[np.int32]  # requests of devices that pin each frame
+    unpinned: simpy.Event  # of the next time that pages are pinned no more
     marks: Any
     failures: Counter[tuple[int, int]]
 
@@ -58,6 +75,9 @@ class HostFrames(Protocol):
     def request(self, owner: int, count: int, state: State, *, asker: int) -> simpy.Event:
         """Return an event that gives 1 to `count` frames."""
         ...
+
+    def withdraw(self, event: simpy.Event) -> None:
+        """Undo a request that nobody waits for any more."""
 
     def give(self, pfns: NDArray[np.int64], order: int = 0) -> None:
         """Take back blocks."""
@@ -118,6 +138,8 @@ class PairedHost:
         Whose costs count.
     pointers : bool
         There is a pointer for each page frame, whether any process needs it or not.
+    boundary : callable, optional
+        Called with MOVING and MOVED around each compaction.
 
     Attributes
     ----------
@@ -131,8 +153,17 @@ class PairedHost:
         By owner, what has pages that compaction may move.
     """
 
-    def __init__(self, memory: NDArray[np.int64], host: HostFrames, cpu: Cpu, *, pointers: bool) -> None:
+    def __init__(
+        self,
+        memory: NDArray[np.int64],
+        host: HostFrames,
+        cpu: Cpu,
+        *,
+        pointers: bool,
+        boundary: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.memory = memory
+        self.boundary = boundary
         self.host = host
         self.costs = {name: cast(int, figure.value) for name, figure in figures(cpu).items()}
         self.movable: dict[int, Movable] = {}
@@ -173,20 +204,29 @@ class PairedHost:
     def wait(
         self, wait: Waiting, owner: int, layout: Layout, *, guest: bool, work: Counter[str]
     ) -> Generator[simpy.Event, Any, Pair]:
-        """Return what `take` does; while there is no memory, wait for it and keep what comes."""
+        """Return what `take` does; while there is no memory, wait for it and keep what comes.
+
+        For a block of two frames, pages that no device pins any more are as good as new frames: they can be moved.
+        """
         if pair := self.take(owner, layout, guest=guest, work=work):
             return pair
         kept: list[int] = []
         count = 1 if layout == "separate" and not guest else 2
+        asked: simpy.Event | None = None
         while True:
-            event = self.host.request(owner, max(1, count - len(kept)), State.TABLE, asker=owner)
-            kept.extend(int(pfn) for pfn in (yield from wait(event, "host_wait")))
+            asked = asked or self.host.request(owner, max(1, count - len(kept)), State.TABLE, asker=owner)
+            yield from wait(asked | self.host.unpinned if layout == "contiguous" else asked, "host_wait")
+            if asked.processed:
+                kept.extend(cast(NDArray[np.int64], asked.value).tolist())
+                asked = None
             if len(kept) < count:
                 continue
             if layout != "contiguous":
                 return self._made(layout, _halves(kept, count), work)
             first = self._compact(owner, kept, work)
             if first is not None:
+                if asked:
+                    self.host.withdraw(asked)
                 self.host.give(np.array(kept, np.int64))
                 return self._made(layout, (first, first + 1), work)
 
@@ -255,9 +295,11 @@ class PairedHost:
     def _compact(self, owner: int, spare: list[int], work: Counter[str]) -> int | None:
         """Make a block of two frames by moving pages to `spare` frames; those used are taken off that list."""
         before = work.copy()
+        self.boundary(MOVING)
         first = self._from_spare(spare, work)
         if first is None:
             first = self._from_movable(spare, work)
+        self.boundary(MOVED)
         self._compacted[owner].update(work - before)
         if first is None:
             return None
@@ -267,17 +309,17 @@ class PairedHost:
 
     def _from_spare(self, spare: list[int], work: Counter[str]) -> int | None:
         """Return a block one of whose frames, or both, are spare."""
-        for frame in spare:
-            buddy = frame ^ 1
-            work["scan"] += 1
-            if buddy in spare:
-                spare[:] = [each for each in spare if each not in (frame, buddy)]
-                return min(frame, buddy)
-        for frame in spare:
-            if self._can_move(np.array([frame ^ 1]))[0]:
-                spare.remove(frame)
-                self._move(frame ^ 1, spare.pop(), work)
-                return frame & ~1
+        frames = np.array(spare, np.int64)
+        if len(beside := np.flatnonzero(np.isin(frames ^ 1, frames))):
+            work["scan"] += int(beside[0]) + 1
+            frame = spare[beside[0]]
+            spare[:] = [each for each in spare if each | 1 != frame | 1]
+            return int(frame) & ~1
+        work["scan"] += len(spare)
+        if len(movable := np.flatnonzero(self._can_move(frames ^ 1))):
+            frame = spare.pop(int(movable[0]))
+            self._move(frame ^ 1, spare.pop(), work)
+            return int(frame) & ~1
         return None
 
     def _from_movable(self, spare: list[int], work: Counter[str]) -> int | None:
@@ -299,16 +341,24 @@ class PairedHost:
         return None
 
     def _can_move(self, pfns: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return which frames hold a small page that one known entry points to, of somebody who lets it be moved."""
+        """Return which frames hold a small page that one known entry points to, of somebody who lets it be moved.
+
+        No device may be at work on it (Linux mm/compaction.c, isolate_migratepages_block, leaves pinned pages too).
+        """
         frames = self.host.frames[np.minimum(pfns, len(self.host.frames) - 1)]
         entries = self.memory[frames["rmap"] >> 3]
         known = np.isin(frames["owner"], list(self.movable)) & (frames["rmap"] > 0) & (pfns < len(self.host.frames))
         small = (entries & LARGE == 0) & ((entries & FRAME) >> PAGE_SHIFT == pfns)
         page = np.isin(frames["state"], (int(State.GUEST), int(State.HOST)))
-        return np.asarray(page & known & small)
+        pinned = self.host.pins[np.minimum(pfns, len(self.host.pins) - 1)] != 0
+        return np.asarray(page & known & small & ~pinned)
 
     def _move(self, old: int, new: int, work: Counter[str]) -> None:
-        """Copy a page to another frame, and make the entries that point to it follow."""
+        """Copy a page to another frame, and make the entries that point to it follow.
+
+        All its words are copied, for a page of a VM may be one of its guest's page tables.
+        """
+        self._copy(old, new)
         frames = self.host.frames
         owner, place = int(frames["owner"][old]), int(frames["rmap"][old])
         space = self.movable[owner]
@@ -323,6 +373,12 @@ class PairedHost:
         work["copy"] += 1
         work["store"] += len(places)
         work["moved"] += 1
+
+
+    def _copy(self, old: int, new: int) -> None:
+        source, target = (self.memory[frame << 9 : (frame + 1) << 9] for frame in (old, new))
+        if (source != target).any():  # what was never written to takes up no real memory, and stays so
+            target[:] = source
 
 
 def _halves(frames: list[int], count: int) -> Pair:

@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Generator
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import simpy
+from numpy.typing import NDArray
 
 from vmsim.machine.formats import CODE_PRESENT
 from vmsim.machine.serve_shadow import NONE
@@ -125,6 +127,10 @@ class SoftwareMonitor(ABC):
     @abstractmethod
     def _count(self, reason: str, count: int = 1) -> None:
         """End exits of a kind."""
+
+    def frames_of(self, gfns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the host's frames that hold guest frames, int64[n]; each must be backed."""
+        return self.host_tables.frames_of(gfns)
 
     def forget(self) -> None:
         """Forget the exits so far: they were made before the clock started."""

@@ -7,9 +7,8 @@ pool (the vCPU is suspended while there are none), write the entry, note it in t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from collections.abc import Callable, Generator
+from typing import Any
 
 import numpy as np
 import simpy
@@ -19,8 +18,8 @@ from vmsim.machine.buddy import NO_FRAME, State, assign
 from vmsim.machine.formats import ENTRIES, LARGE_ORDERS, PAGE_SHIFT, NestedFormat
 from vmsim.machine.memory import clear_frame
 from vmsim.machine.serve import BACKING, NEVER, back_frames
-from vmsim.machine.stack import Stack
-from vmsim.machine.tables import MAPPED, map_page, map_pages, missing_tables, populate
+from vmsim.machine.tables import MAPPED, host_address, map_page, map_pages, missing_tables, populate
+from vmsim.monitor.needs import Alarmed, Host, Pool, Vcpu
 from vmsim.scenario.cpu import Cost
 
 __all__ = ["Alarmed", "BackingError", "Host", "NoMemoryThereError", "Pool", "Tdp", "Vcpu"]
@@ -38,85 +37,6 @@ class NoMemoryThereError(Exception):
     def __init__(self, gpa: int) -> None:
         super().__init__(gpa)
         self.gpa = gpa
-
-
-class Vcpu(Protocol):
-    """What the monitor needs of a vCPU."""
-
-    first_touch: Counter[str]  # cycles by cause, of those used so far
-
-    @property
-    def now(self) -> int:
-        """The cycle the vCPU has reached, what it owes included."""
-        ...
-
-    def owe(self, cause: str, cycles: int) -> None:
-        """Use cycles, to be paid in simulated time before anything shared is touched."""
-
-    def first(self) -> AbstractContextManager[None]:
-        """Count the cycles of what is done inside as those of a first touch."""
-        ...
-
-    def settle(self) -> simpy.Event:
-        """Return an event that pays what is owed."""
-        ...
-
-    @property
-    def slack(self) -> int:
-        """Cycles until something else happens; 0 if nothing may be done ahead of simulated time."""
-        ...
-
-    def wait(self, event: simpy.Event, cause: str) -> Generator[simpy.Event, Any, Any]:
-        """Give up the core until `event`; return its value."""
-        ...
-
-
-class Alarmed(Vcpu, Protocol):
-    """A vCPU that calls its monitor's `rang` at the cycle `alarm`."""
-
-    alarm: int
-
-
-class Pool(Protocol):
-    """The monitor's page pool."""
-
-    pages: Stack
-
-    @property
-    def floor(self) -> int:
-        """Free pages that may be left for a page to be taken without anybody being called or waited for."""
-        ...
-
-    @property
-    def level(self) -> int:
-        """Free pages in it."""
-        ...
-
-    def take(self, count: int) -> list[int]:
-        """Return `count` pages, or none."""
-        ...
-
-    def request(self, count: int) -> simpy.Event:
-        """Return an event that gives `count` pages."""
-        ...
-
-    def put(self, pages: Sequence[int] | NDArray[np.int64]) -> None:
-        """Add pages."""
-
-
-class Host(Protocol):
-    """What the monitor asks of the host besides its pool."""
-
-    zone: NDArray[Any]
-    frames: NDArray[Any]
-    failures: Counter[tuple[int, int]]  # blocks that were wanting, by owner and order
-
-    def take_block(self, owner: int, order: int, state: State) -> int:
-        """Return 2**order frames, or NO_FRAME."""
-        ...
-
-    def give_block(self, pfn: int, order: int) -> None:
-        """Take back 2**order frames."""
 
 
 class Tdp:
@@ -257,6 +177,10 @@ class Tdp:
         """Whether the nested tables map a guest frame."""
         return missing_tables(self.memory, self.root, self.levels, 1, 0, 0, gfn << PAGE_SHIFT) == MAPPED  # type: ignore[no-any-return]
 
+    def frames_of(self, gfns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the host's frames that hold guest frames, int64[n]; each must be backed."""
+        return np.array([self._frame_of(gfn) for gfn in gfns.tolist()], np.int64)
+
     def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Process:
         """Handle an EPT violation or NPF at `gpa`, with its error code: back it and resume.
 
@@ -389,6 +313,9 @@ class Tdp:
         else:
             self.pool.put([page])
 
+    def _frame_of(self, gfn: int) -> int:
+        return int(host_address(self.memory, self.root, self.levels, gfn << PAGE_SHIFT)) >> PAGE_SHIFT
+
     def _missing(self, gpa: int, order: int) -> int:
         return int(missing_tables(self.memory, self.root, self.levels, order // 9 + 1, 0, 0, gpa))
 
@@ -399,7 +326,7 @@ class Tdp:
             gfn = (gpa >> PAGE_SHIFT) & ~(size - 1)
             if gfn + size > self.pages or self._missing(gpa, order) < 0:
                 continue
-            pfn = self.host.take_block(self.owner, order, State.GUEST)
+            pfn = self.pool.take_block(order)
             if pfn != NO_FRAME:
                 return pfn, order
         return NO_FRAME, 0

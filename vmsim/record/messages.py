@@ -24,11 +24,13 @@ class Kind(IntEnum):
     PIN = 5  # monitor: keep these pages of a buffer where they are, and let a device at them
     IO_DONE = 6  # host: the device has done its part
     UNPIN = 7  # monitor: they may be taken or moved again
+    NEED_LARGE = 8  # monitor: a large page of these many is wanted
+    GRANT_LARGE = 9  # host: here is one, cleared
 
     @property
     def from_host(self) -> bool:
         """Whether the host says it, else a monitor."""
-        return self in (Kind.GRANT, Kind.RECLAIM, Kind.IO_DONE)
+        return self in (Kind.GRANT, Kind.GRANT_LARGE, Kind.RECLAIM, Kind.IO_DONE)
 
 
 class Message(NamedTuple):
