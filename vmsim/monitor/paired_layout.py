@@ -374,7 +374,6 @@ class PairedHost:
         work["store"] += len(places)
         work["moved"] += 1
 
-
     def _copy(self, old: int, new: int) -> None:
         source, target = (self.memory[frame << 9 : (frame + 1) << 9] for frame in (old, new))
         if (source != target).any():  # what was never written to takes up no real memory, and stays so
