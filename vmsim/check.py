@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from vmsim.check_contents import contents_problems, pin_problems, remember
 from vmsim.check_guest import check_guest, gather_all
+from vmsim.check_rights import guest_address, nested_rights
 from vmsim.jit import kernel
 from vmsim.machine.buddy import MAX_ORDER, NO_FRAME, State
-from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, SWITCH
+from vmsim.machine.formats import DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, SWITCH, USER, WRITE
 from vmsim.machine.memory import entry_at, read_entry, read_word, width_of
 from vmsim.machine.tables import UNBACKED, host_address
 from vmsim.machine.tlb import ASID_SHIFT
@@ -27,6 +28,7 @@ from vmsim.monitor.paired_layout import MOVED, MOVING
 from vmsim.monitor.shadow import Shadow
 from vmsim.monitor.shadow_check import problems_of
 from vmsim.monitor.software import SoftwareMonitor
+from vmsim.monitor.tdp import Tdp
 from vmsim.monitor.vkernel import Vkernel
 from vmsim.monitor.vkernel_check import problems_of_maps
 
@@ -180,9 +182,14 @@ class _Checker:
                     within = (1 << (PAGE_SHIFT + 9 * size)) - 1
                     if self._resolve(vm, gva) != value & FRAME & ~within:
                         self.fail(f"coherence: {unit} gives {vm.spec.name} another frame for gva {gva:#x}")
+                    if isinstance(vm.monitor, Tdp):
+                        gpa = int(guest_address(self.memory, vm.kernel.root, *self._shape(vm), gva))
+                        self._allowed(vm, gpa, value, f"{unit}, of gva {gva:#x}")
             for vm, tag, value in self._held(core["ntlb"], by_gpa, "ntlb"):
                 if host_address(self.memory, *self._nested(vm), tag << PAGE_SHIFT) != value & FRAME:
                     self.fail(f"coherence: the nested TLB gives {vm.spec.name} another frame for gfn {tag:#x}")
+                if isinstance(vm.monitor, Tdp):
+                    self._allowed(vm, tag << PAGE_SHIFT, value, f"the nested TLB, of gfn {tag:#x}")
             for level, name in enumerate(("pde", "pdpte", "pml4e", "pml5e"), start=1):  # of the table that it points to
                 for vm, tag, value in self._held(core[name], by_gva, name):
                     cr3, levels = int(vm.registers["cr3"][0]), vm.spec.guest_levels
@@ -195,6 +202,24 @@ class _Checker:
                     start = tag << PAGE_SHIFT + width_of(levels) * level
                     if self._table(None, root, levels, level, start) != value & FRAME:
                         self.fail(f"coherence: {nested} gives {vm.spec.name} another table for {start:#x}")
+
+    def _shape(self, vm: VirtualMachine) -> tuple[int, int, int]:
+        """Return the levels of a guest's tables, and root and levels of the nested ones."""
+        return vm.spec.guest_levels, *self._nested(vm)
+
+    def _allowed(self, vm: VirtualMachine, gpa: int, value: int, where: str) -> None:
+        """See that a kept translation gives no right that the nested tables have taken away, dirty flags among them.
+
+        A translation that is kept as writable and dirty lets writes through that no walk sees: what tells of writes
+        (a protected entry, a cleared flag) must be flushed before it can (SDM vol. 3C §30.3.5, §30.4.3.1).
+        """
+        root, levels = self._nested(vm)
+        given = int(nested_rights(self.memory, root, levels, int(vm.registers["nested_dirty"][0]), gpa))
+        more = value & (WRITE | USER | DIRTY) & ~given
+        if more:
+            names = ((WRITE, "writable"), (USER, "executable"), (DIRTY, "dirty"))
+            said = ", ".join(name for bit, name in names if more & bit)
+            self.fail(f"coherence: {where}, is {said} for {vm.spec.name}, which the nested tables do not say")
 
     def _holders(self, core: int, living: dict[int, VirtualMachine]) -> Holders:
         """Return by asid who could hit entries of a gva on a core; None: nobody, or a space whose tables are not up."""

@@ -331,3 +331,22 @@ def test_the_boundaries_are_the_start_and_each_vms_end_and_return() -> None:
     assert sorted(seen[1:]) == sorted(
         f"{what}" for name in "ab" for what in (f"the end of {name}", f"what {name} had was given back")
     )
+
+
+@pytest.mark.parametrize("method", ["write-protect", "ad-scan", "pml"])
+@pytest.mark.parametrize("mode", ["ept", "npt"])
+@pytest.mark.parametrize("planted", [False, True])
+def test_a_dirty_log_read_without_its_flush_is_found(mode: str, method: str, planted: bool) -> None:
+    """The processor goes on writing to pages that it knows as writable and dirty, and the log misses them."""
+    if (mode, method) == ("npt", "pml"):
+        return
+    log = {"method": method, "every": "20us"}
+    workload = {"kind": "uniform", "footprint": 40 * PAGE, "accesses": 6000, "writes": 0.5}
+    what = scenario(vm(mode=mode, dirty_log=log, workload=workload), cpu="skylake-x", quantum="7us", what_if=True)
+    simulation = Simulation(what, check=check_invariants)
+    if planted:
+        simulation.vms[0].monitor._flush = lambda: None  # type: ignore[union-attr]
+        with pytest.raises(BrokenInvariant, match=r"coherence: .* (writable|dirty).* for vm, which the nested tables"):
+            simulation.run()
+    else:
+        assert simulation.run().ending is None
