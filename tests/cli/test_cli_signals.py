@@ -26,9 +26,8 @@ def program(tmp_path: Path) -> Path:
     """The command as it is installed."""
     path = tmp_path / "bin" / "vmsim"
     path.parent.mkdir()
-    path.write_text(
-        f"#!{sys.executable}\nimport sys\nfrom vmsim.cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n"
-    )
+    script = "import sys\nfrom vmsim.cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n"
+    path.write_text(f"#!{sys.executable}\n{script}")
     path.chmod(0o755)
     return path
 
