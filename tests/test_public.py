@@ -52,3 +52,9 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     assert vmsim.load(tmp_path / "both").exits.equals(both.exits)
     with pytest.raises(vmsim.InputError, match="nowhere"):
         vmsim.load(tmp_path / "nowhere")
+
+
+def test_a_scenario_is_shown_in_a_notebook() -> None:
+    html = SMALL._repr_html_()
+    assert all(word in html for word in ("yardstick", "16MiB", "left", "right", "ept", "sequential", "<details>"))
+    assert "&quot;left&quot;" in html  # the TOML is text

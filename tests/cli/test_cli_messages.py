@@ -78,7 +78,7 @@ def test_what_cannot_be_is_refused(run: Path, tmp_path: Path, vmsim) -> None:
     assert vmsim("messages", tmp_path / "nowhere").status == 2
 
 
-def test_arrows_go_from_who_says_to_who_hears_and_take_as_long_as_it_costs() -> None:
+def test_arrows_go_from_who_says_to_who_hears_in_the_order_of_time() -> None:
     import pandas as pd
     from matplotlib.patches import FancyArrowPatch
 
@@ -101,6 +101,8 @@ def test_arrows_go_from_who_says_to_who_hears_and_take_as_long_as_it_costs() -> 
         names = [label.get_text() for label in ax.get_xticklabels()]
         arrows = [each._posA_posB for each in ax.patches if isinstance(each, FancyArrowPatch)]
         places = {name: place for place, name in enumerate(names)}
-        assert arrows == [[(places["a"], 1.0), (places["host"], 1.5)], [(places["host"], 2.0), (places["a"], 3.5)]]
+        # One below the other in the order in which they were sent, with that time beside them.
+        assert arrows == [[(places["a"], 0.0), (places["host"], 0.6)], [(places["host"], 1.0), (places["a"], 1.6)]]
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["1.00", "2.00"]
         assert [text.get_text() for text in ax.texts] == ["need_pages(5)", "grant(16)"]
         assert ax.get_ylim()[0] > ax.get_ylim()[1]  # time runs down

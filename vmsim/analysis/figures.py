@@ -150,8 +150,8 @@ def modes_side_by_side(
 def pool_level(table: pd.DataFrame, ax: Axes) -> None:
     """Draw how many pages each monitor's pool had over time.
 
-    The table has the level after each transfer, and so the one before it. In between, where vCPUs take pages one by
-    one, the line is straight.
+    The table has the level after each transfer, which the line holds until the next one: how vCPUs take pages one by
+    one in between is not in it.
 
     Parameters
     ----------
@@ -163,13 +163,10 @@ def pool_level(table: pd.DataFrame, ax: Axes) -> None:
     kept = table[table["what"] != "return"]
     for vm in dict.fromkeys(kept["vm"]):
         mine = kept[kept["vm"] == vm]
-        change = mine["pages"].where(mine["what"] != "spare", -mine["pages"])
-        before = (mine["level"] - change).clip(lower=0)  # a suspended vCPU may have taken some of a grant at once
-        levels = np.column_stack([before, mine["level"]]).ravel()
-        ax.plot(np.repeat(mine["time_us"] / 1000, 2), levels, label=vm)
+        ax.step(mine["time_us"] / 1000, mine["level"], where="post", label=vm)
     ax.grid(axis="y")
     ax.set_xlabel("simulated time (ms)")
-    ax.set_ylabel("pages in the pool")
+    ax.set_ylabel("pages in the pool\nafter each transfer")
     ax.set_ylim(bottom=0)
     if ax.lines:
         ax.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)

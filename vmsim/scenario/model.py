@@ -118,6 +118,11 @@ class Scenario(Document):
         with replacing(path) as temporary:
             temporary.write_text(moved.to_toml(), encoding="utf-8")
 
+    def _repr_html_(self) -> str:
+        from vmsim.scenario.html import page
+
+        return page(self)
+
     @property
     def cpu(self) -> Cpu:
         """The host's CPU, `host.cpu_override` included."""
