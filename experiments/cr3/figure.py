@@ -21,7 +21,7 @@ from vmsim.cli.experiment import make
 from vmsim.sweeps.experiment import Experiment
 
 EXPERIMENT: Final = Experiment(Path(__file__).parent, height=2.5)
-# paging mode, on_cr3 and limit: label, colour, line, width, marker
+# paging mode, on_cr3 and most: label, colour, line, width, marker
 LINES: Final = {
     ("shadow", "flush", 1024): ("shadow, flush", PALETTE[1], "-", 3.0, ""),
     ("shadow", "cache", 16): ("shadow, cache of 16 pages", PALETTE[5], "--", 1.0, "s"),
@@ -31,7 +31,7 @@ LINES: Final = {
 
 
 def data() -> pd.DataFrame:
-    """Return paging, on_cr3, limit, rate (switches in a million accesses), exits and exit_cycles of each, relative."""
+    """Return paging, on_cr3, most, rate (switches in a million accesses), exits and exit_cycles of each, relative."""
     table = EXPERIMENT.table()
     table["rate"] = 1e6 / table["every"]
     switches = table["accesses"] / table["every"]
@@ -39,13 +39,13 @@ def data() -> pd.DataFrame:
         table[column] = table[column] / switches
     native = table[table["paging"] == "native"].set_index("every")["total_cycles"]
     table["relative"] = table["total_cycles"] / table["every"].map(native)
-    return table[["paging", "on_cr3", "limit", "rate", "exits", "exit_cycles", "relative"]]
+    return table[["paging", "on_cr3", "most", "rate", "exits", "exit_cycles", "relative"]]
 
 
 def draw(table: pd.DataFrame, ax: Axes) -> None:
     """Draw a line for each way."""
-    for (paging, on_cr3, limit), (label, colour, line, width, marker) in LINES.items():
-        here = table[(table["paging"] == paging) & (table["on_cr3"] == on_cr3) & (table["limit"] == limit)]
+    for (paging, on_cr3, most), (label, colour, line, width, marker) in LINES.items():
+        here = table[(table["paging"] == paging) & (table["on_cr3"] == on_cr3) & (table["most"] == most)]
         ax.plot(here["rate"], here["relative"], line, lw=width, c=colour, marker=marker, markersize=2.6, label=label)
     ax.set_xscale("log")
     ax.set_yscale("log")

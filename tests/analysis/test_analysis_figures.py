@@ -28,7 +28,7 @@ POOL = pd.DataFrame(
     {
         "time_us": [0.0, 1000.0, 0.0, 3000.0],
         "vm": ["a", "a", "b", "b"],
-        "what": ["grant", "grant", "grant", "spare"],
+        "event": ["grant", "grant", "grant", "spare"],
         "pages": [128, 64, 128, 28],
         "level": [127, 80, 120, 60],
     }

@@ -47,7 +47,7 @@ def test_the_verdict_comes_first_and_every_table_has_a_row_for_each_table_of_the
     told = json.loads(vmsim("compare", file, "--modes", "native,ept", "--json").out)
     rows = [row for row in told["vms"] if row["mode"] == "ept"], [row for row in told["vms"] if row["mode"] == "native"]
     ept, native = (sum(row["total_cycles"] - row["pcpu_wait_cycles"] for row in each) for each in rows)
-    assert told["total"]["slowdown"][-1] == {"group": "total", "ept": pytest.approx(ept / native)}
+    assert told["total"]["slowdown"][-1] == {"vm_group": "total", "ept": pytest.approx(ept / native)}
     assert f"{ept / native:.2f} times the cycles of native" in first
     assert said.out.splitlines()[-1].endswith('warmup = "50%" leaves out those of the first half.')
 
@@ -68,13 +68,13 @@ def test_all_modes_of_the_cpu_are_compared_part_by_part(vmsim, file: Path, tmp_p
     assert vmsim("compare", file, "--json").out.split('"modes"')[0] == said.out.split('"modes"')[0]  # the default
     for row in told["vms"]:
         mine = {name: [each for each in told[name] if each["mode"] == row["mode"]] for name in PARTS}
-        same = [each for each in told["vms"] if (each["mode"], each["group"]) == (row["mode"], row["group"])]
+        same = [each for each in told["vms"] if (each["mode"], each["vm_group"]) == (row["mode"], row["vm_group"])]
         for name, (value, columns) in PARTS.items():
-            found = sum(each[value] for each in mine[name] if each["group"] == row["group"])
+            found = sum(each[value] for each in mine[name] if each["vm_group"] == row["vm_group"])
             assert found == sum(each[column] for each in same for column in columns)
     assert {each["reason"] for each in told["exits"] if each["mode"] == "vkernel"} >= {"REFLECT", "VPAGE_FILL"}
     assert [each["reason"] for each in told["exits"] if each["mode"] == "native"] == [""] * len(
-        {row["group"] for row in told["vms"]}
+        {row["vm_group"] for row in told["vms"]}
     )
     assert (tmp_path / "all" / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "all" / "comparison.pdf").exists()
@@ -129,4 +129,7 @@ def test_the_screen_shows_what_each_mode_is_made_of(vmsim, file: Path) -> None:
     ],
 )
 def test_the_verdict_says_how_many_times_as_many_cycles(cycles: dict[str, float], told: str) -> None:
-    assert verdict(pd.DataFrame([{"group": "a", **dict.fromkeys(cycles, 9.0)}, {"group": "total", **cycles}])) == told
+    assert (
+        verdict(pd.DataFrame([{"vm_group": "a", **dict.fromkeys(cycles, 9.0)}, {"vm_group": "total", **cycles}]))
+        == told
+    )

@@ -212,7 +212,7 @@ def test_the_rows_of_a_walk_add_up_to_its_cycles(cpu: str, shape: tuple, vmsim) 
     told = json.loads(vmsim(*words).out)
     for walk in (told["cold"], told["warm"]):
         assert sum(row["cycles"] for row in (*walk["references"], *walk["extras"])) == walk["cycles"]
-        looks = {row["what"]: row["count"] for row in walk["extras"]}
+        looks = {row["kind"]: row["count"] for row in walk["extras"]}
         assert walk["ntlb_hits"] <= looks.get("nested TLB look-up", walk["ntlb_hits"])
 
 

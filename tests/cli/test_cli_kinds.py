@@ -89,7 +89,7 @@ def test_messages_show_the_pins_of_a_disk(mode: str, folder: Path, vmsim: Any) -
     (folder / "s.toml").write_text(Scenario.from_tables(tables("disk", mode), folder=folder).to_toml())
     assert vmsim("run", folder / "s.toml", "--out", folder / "r").status == 0
     said = vmsim("messages", folder / "r", "--json")
-    kinds = [each["what"] for each in json.loads(said.out)["messages"]]
+    kinds = [each["kind"] for each in json.loads(said.out)["messages"]]
     expected = 0 if mode == "native" else SMALL["reads"]
     assert [kinds.count(kind) for kind in ("pin", "io_done", "unpin")] == [expected] * 3
 

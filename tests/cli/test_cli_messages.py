@@ -23,15 +23,15 @@ def test_the_messages_of_a_run_are_those_of_its_pools(run: Path, vmsim) -> None:
     assert told["dropped"] == 0
     messages = told["messages"]
     pool = Result.load(run).pool
-    moved = pool[~((pool["what"] == "return") & (pool["level"] == 0) & ~pool["vm"].duplicated(keep="last"))]
+    moved = pool[~((pool["event"] == "return") & (pool["level"] == 0) & ~pool["vm"].duplicated(keep="last"))]
     for what in ("grant", "spare"):
         assert (
-            sum(each["pages"] for each in messages if each["what"] == what)
-            == moved[moved["what"] == what]["pages"].sum()
+            sum(each["pages"] for each in messages if each["kind"] == what)
+            == moved[moved["event"] == what]["pages"].sum()
         )
-    assert [each["what"] for each in messages][:2] == ["need_pages"] * 2  # both VMs start at once
+    assert [each["kind"] for each in messages][:2] == ["need_pages"] * 2  # both VMs start at once
     assert [each["time_cycles"] for each in messages] == sorted(each["time_cycles"] for each in messages)
-    assert {(each["from"], each["to"]) for each in messages} == {("monitor", "host"), ("host", "monitor")}
+    assert {(each["sender"], each["receiver"]) for each in messages} == {("monitor", "host"), ("host", "monitor")}
 
 
 def test_a_window_and_a_vm_choose(run: Path, vmsim) -> None:
@@ -47,7 +47,7 @@ def test_the_table_says_how_many_there_are_and_their_sums(run: Path, vmsim) -> N
     said = vmsim("messages", run)
     everything = json.loads(vmsim("messages", run, "--json").out)["messages"]
     assert f"{len(everything):,} messages" in said.out
-    grants = [each for each in everything if each["what"] == "grant"]
+    grants = [each for each in everything if each["kind"] == "grant"]
     (line,) = (line.split() for line in said.out.split("Total by kind")[1].splitlines() if line.startswith("grant"))
     assert line == [
         "grant",
@@ -90,8 +90,8 @@ def test_arrows_go_from_who_says_to_who_hears_in_the_order_of_time() -> None:
             "time_cycles": [2_000, 4_000],
             "time_us": [1.0, 2.0],
             "vm": ["a", "a"],
-            "from": ["monitor", "host"],
-            "what": ["need_pages", "grant"],
+            "sender": ["monitor", "host"],
+            "kind": ["need_pages", "grant"],
             "pages": [5, 16],
             "cycles": [1_000, 3_000],
         }

@@ -19,7 +19,7 @@ def table(figure_of: Callable[[str], SimpleNamespace]) -> pd.DataFrame:
     """Return figures by switch rate, a column for each way."""
     made: pd.DataFrame = figure_of("cr3").data()
     return made.pivot_table(
-        index="rate", columns=["paging", "on_cr3", "limit"], values=["relative", "exits", "exit_cycles"]
+        index="rate", columns=["paging", "on_cr3", "most"], values=["relative", "exits", "exit_cycles"]
     )
 
 

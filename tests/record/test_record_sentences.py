@@ -4,7 +4,7 @@ from vmsim.record.sentences import first_touches, joined
 
 
 def row(group: str, first: int, total: int, mode: str = "ept") -> dict[str, object]:
-    return {"group": group, "mode": mode, "first_touch_cycles": first, "total_cycles": total}
+    return {"vm_group": group, "mode": mode, "first_touch_cycles": first, "total_cycles": total}
 
 
 def test_vms_of_one_group_count_together_and_the_largest_share_comes_first() -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vmsim.record.columns import COLUMNS
 from vmsim.record.messages import MessageLog
 from vmsim.record.result import Result
 from vmsim.record.tables import CAUSES, MANAGEMENT, TABLES, TRANSLATION, percentile
@@ -45,7 +46,7 @@ def test_the_summary_has_the_columns_that_scripts_rely_on(result: Result) -> Non
 
 def test_references_that_a_pwc_served_are_not_counted_as_references(result: Result) -> None:
     assert result.summary["walk_refs"].tolist() == [17, 17]
-    assert result.references.query("served == 'PWC'")["count"].tolist() == [5, 5]
+    assert result.walk_references.query("served == 'PWC'")["count"].tolist() == [5, 5]
 
 
 def test_messages_are_listed_by_time_with_who_says_what_to_whom(result: Result) -> None:
@@ -54,9 +55,9 @@ def test_messages_are_listed_by_time_with_who_says_what_to_whom(result: Result) 
             "time_cycles": 330,
             "time_us": 0.1,
             "vm": "a",
-            "from": "monitor",
-            "to": "host",
-            "what": "need_pages",
+            "sender": "monitor",
+            "receiver": "host",
+            "kind": "need_pages",
             "pages": 8,
             "cycles": 1_000,
         },
@@ -64,9 +65,9 @@ def test_messages_are_listed_by_time_with_who_says_what_to_whom(result: Result) 
             "time_cycles": 3_300,
             "time_us": 1.0,
             "vm": "a",
-            "from": "host",
-            "to": "monitor",
-            "what": "grant",
+            "sender": "host",
+            "receiver": "monitor",
+            "kind": "grant",
             "pages": 256,
             "cycles": 2_000,
         },
@@ -93,7 +94,7 @@ def test_groups_of_causes_are_sums_of_theirs(result: Result) -> None:
 
 
 def test_a_reference_costs_what_its_cache_takes(result: Result) -> None:
-    found = result.references.query("vm == 'a'").drop(columns="vm").to_numpy().tolist()
+    found = result.walk_references.query("vm == 'a'").drop(columns="vm").to_numpy().tolist()
     assert [4, 4, "DRAM", 10, 2790] in found
     assert [4, 0, "L1", 7, 28] in found
     assert len(found) == 3
@@ -140,12 +141,14 @@ def test_the_percentile_of_nothing_is_zero() -> None:
     assert percentile({}, 99) == 0
 
 
-def test_every_column_is_documented_in_order() -> None:
+def test_the_page_on_tables_shows_every_column_with_its_unit_and_meaning() -> None:
     page = (Path(__file__).parents[2] / "docs" / "reference" / "tables.md").read_text()
-    for name, (columns, _) in TABLES.items():
+    for name, columns in COLUMNS.items():
         section = page.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
-        table = section.partition("| column |")[2].partition("\n\n")[0]
-        assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == list(columns), name
+        table = section.partition("| column | unit | meaning |\n|---|---|---|\n")[2].partition("\n\n")[0]
+        assert table.splitlines() == [
+            f"| `{key}` | {each.unit} | {each.description} |" for key, each in columns.items()
+        ]
     assert re.findall(r"^\| `(\w+)` \|", page.partition("| cause |")[2].partition("\n\n")[0], re.MULTILINE) == list(
         CAUSES
     )

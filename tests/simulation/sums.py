@@ -57,11 +57,11 @@ def waits(of: dict[str, list[Table]], cycles: dict[str, int], *, done: bool) -> 
 
 def walks(what: Scenario, of: dict[str, list[Table]], cycles: dict[str, int], summary: Table) -> None:
     cpu = what.cpu
-    assert sum(row["count"] for row in of["references"] if row["served"] != "PWC") == summary["walk_refs"]
+    assert sum(row["count"] for row in of["walk_references"] if row["served"] != "PWC") == summary["walk_refs"]
     started = summary["walks"] * cpu.walk_start + summary["ad_updates"] * cpu.cost.ad_assist
     asked = (summary["ntlb_hits"] + summary["ntlb_misses"]) * cpu.ntlb.cycles
     read = dict.fromkeys((False, True), 0)
-    for row in of["references"]:
+    for row in of["walk_references"]:
         read[row["nested_level"] > 0] += row["cycles"]
     assert cycles["walk_guest"] == read[False] + started, "guest dimension"
     assert cycles["walk_nested"] == read[True] + asked, "nested dimension"
@@ -86,7 +86,7 @@ def faults(
         assert len(of["dirty"]) == figures["dirty_rounds"] == counts["DIRTY_LOG"]
         assert sum(row["pages"] for row in of["dirty"]) == figures["dirty_pages"]
         assert sum(row["host_cycles"] for row in of["dirty"]) == figures["dirty_host_cycles"]
-    done = {row["what"]: row["count"] for row in of["shadow"]}
+    done = {row["event"]: row["count"] for row in of["shadow"]}
     if mode == "vkernel":
         assert done["filled"] == counts.get("VPAGE_FILL", 0)
 
@@ -95,9 +95,9 @@ def messages(tables: dict[str, list[Table]], *, whole: bool) -> None:
     """Every transfer that has a message moved as many pages as the message says."""
     sent, moved = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     for row in tables["messages"]:
-        sent[row["vm"], row["what"]] += row["pages"]
+        sent[row["vm"], row["kind"]] += row["pages"]
     for row in tables["pool"]:
-        moved[row["vm"], row["what"]] += row["pages"]
+        moved[row["vm"], row["event"]] += row["pages"]
     for name, what in moved:
         if what in ("grant", "spare") and whole:
             back = sent[name, what] - moved[name, what]

@@ -64,7 +64,7 @@ def translation_cycles(table: pd.DataFrame, ax: Axes, *, legend: bool = True, by
     legend : bool, optional
         Say what the colours are, above the axes.
     by : str, optional
-        ``workload`` or ``group``: the column that names groups of bars.
+        ``workload`` or ``vm_group``: the column that names groups of bars.
     """
     workloads, modes = (dict.fromkeys(table[key]) for key in (by, "mode"))
     values = table.pivot_table(index=[by, "mode"], columns="cause", values="per_access", aggfunc="sum")
@@ -156,11 +156,11 @@ def pool_level(table: pd.DataFrame, ax: Axes) -> None:
     Parameters
     ----------
     table : DataFrame
-        `Result.pool`: time_us, vm, what, pages, level.
+        `Result.pool`: time_us, vm, event, pages, level.
     ax : Axes
         To draw on.
     """
-    kept = table[table["what"] != "return"]
+    kept = table[table["event"] != "return"]
     for vm in dict.fromkeys(kept["vm"]):
         mine = kept[kept["vm"] == vm]
         ax.step(mine["time_us"] / 1000, mine["level"], where="post", label=vm)
@@ -178,8 +178,8 @@ def references_heatmap(table: pd.DataFrame, ax: Axes) -> None:
     Parameters
     ----------
     table : DataFrame
-        `Result.references`: guest_level, nested_level, served, count; of one VM or of several together. Look-ups that
-        a page walk cache served are no references and are left out.
+        `Result.walk_references`: guest_level, nested_level, served, count; of one VM or of several. Look-ups that hit
+        in a page walk cache make no reference and are left out.
     ax : Axes
         To draw on.
     """

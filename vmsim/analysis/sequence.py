@@ -36,7 +36,7 @@ def message_sequence(table: pd.DataFrame, ax: Axes) -> None:
     Parameters
     ----------
     table : DataFrame
-        `Result.messages`, or some of its rows: time_cycles, time_us, vm, from, what, pages.
+        `Result.messages`, or some of its rows: time_cycles, time_us, vm, sender, kind, pages.
     ax : Axes
         To draw on.
     """
@@ -48,7 +48,7 @@ def message_sequence(table: pd.DataFrame, ax: Axes) -> None:
     rows = table.sort_values("time_cycles", kind="stable").to_dict("records")
     for place, row in enumerate(rows):
         ends = [(float(names.index(row["vm"])), float(place)), (float(names.index("host")), float(place))]
-        start, end = ends if row["from"] == "monitor" else ends[::-1]
+        start, end = ends if row["sender"] == "monitor" else ends[::-1]
         end = end[0], end[1] + _DROP
         arrow = FancyArrowPatch(
             start,
@@ -58,14 +58,14 @@ def message_sequence(table: pd.DataFrame, ax: Axes) -> None:
             shrinkA=0,
             shrinkB=0,
             linewidth=0.9,
-            color=_colour(row["what"]),
+            color=_colour(row["kind"]),
         )
         ax.add_patch(arrow)
         if len(table) <= _LABELLED:
             # Near who says it, a monitor's above the arrow and the host's below: a call and its answer do not collide.
             near = 0.7 * start[0] + 0.3 * end[0], 0.7 * start[1] + 0.3 * end[1]
-            side, offset = ("bottom", 1.5) if row["from"] == "monitor" else ("top", -2.5)
-            text = f"{row['what']}({row['pages']})"
+            side, offset = ("bottom", 1.5) if row["sender"] == "monitor" else ("top", -2.5)
+            text = f"{row['kind']}({row['pages']})"
             ax.annotate(text, near, (0, offset), textcoords="offset points", ha="center", va=side, fontsize=6)
     ax.set_xlim(-0.5, len(names) - 0.5)
     ax.set_ylim(len(rows), -0.6)
@@ -76,10 +76,10 @@ def message_sequence(table: pd.DataFrame, ax: Axes) -> None:
     ax.tick_params(axis="x", length=0)
     ax.spines[["bottom", "right"]].set_visible(False)
     ax.set_ylabel("sent at (µs); not to scale")
-    kinds = [kind for kind in _COLOURS if kind in set(table["what"])]
+    kinds = [kind for kind in _COLOURS if kind in set(table["kind"])]
     lines = [Line2D([], [], color=_COLOURS[kind], label=kind) for kind in kinds]
     ax.legend(handles=lines, ncols=len(lines), loc="upper center", bbox_to_anchor=(0.5, -0.02), borderaxespad=0)
 
 
-def _colour(what: str) -> str:
-    return _COLOURS.get(what, "black")
+def _colour(kind: str) -> str:
+    return _COLOURS.get(kind, "black")

@@ -44,7 +44,7 @@ def compare_modes(summary: pd.DataFrame, column: str = "cycles_per_access") -> p
     return wide
 
 
-def total_by_mode(summary: pd.DataFrame, column: str = "total_cycles", *, by: str = "group") -> pd.DataFrame:
+def total_by_mode(summary: pd.DataFrame, column: str = "total_cycles", *, by: str = "vm_group") -> pd.DataFrame:
     """Put what VMs cost together side by side for all modes, in cycles per access.
 
     Parameters
@@ -54,7 +54,7 @@ def total_by_mode(summary: pd.DataFrame, column: str = "total_cycles", *, by: st
     column : str, optional
         Which of its columns of cycles to add up.
     by : str, optional
-        The column whose equal values count together: ``group``, ``workload`` or ``vm``.
+        The column whose equal values count together: ``vm_group``, ``workload`` or ``vm``.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def cycles_by_cause(summary: pd.DataFrame, cycles: pd.DataFrame, *, by: str = "w
     summary, cycles : DataFrame
         Of a `Result` or `Comparison`.
     by : str, optional
-        ``workload`` or ``group``.
+        ``workload`` or ``vm_group``.
 
     Returns
     -------
@@ -129,7 +129,7 @@ def memory_by_kind(summary: pd.DataFrame, *, by: str = "workload") -> pd.DataFra
     summary : DataFrame
         Of a `Result` or `Comparison`.
     by : str, optional
-        ``workload`` or ``group``.
+        ``workload`` or ``vm_group``.
 
     Returns
     -------
@@ -151,7 +151,7 @@ def exits_by_reason(summary: pd.DataFrame, exits: pd.DataFrame, *, by: str = "wo
     summary, exits : DataFrame
         Of a `Comparison`.
     by : str, optional
-        ``workload`` or ``group``.
+        ``workload`` or ``vm_group``.
 
     Returns
     -------
@@ -177,7 +177,7 @@ def side_by_side(table: pd.DataFrame, what: str, value: str, *, by: str = "workl
     table : DataFrame
         `by`, mode, and columns called `what` and `value`.
     by : str, optional
-        ``workload`` or ``group``.
+        ``workload`` or ``vm_group``.
 
     Returns
     -------

@@ -20,7 +20,7 @@ COMPARED: Final = {
 """Columns of the summary that are compared, and what they are called."""
 
 _FILE = click.Path(path_type=Path)
-_BY: Final = "group"  # the unit of all tables: VMs of one table of the scenario count together
+_BY: Final = "vm_group"  # the unit of all tables: VMs of one table of the scenario count together
 _COLUMN: Final = 1.6
 _ROW: Final = 1.9
 """Inches of a panel of the figure."""

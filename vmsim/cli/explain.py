@@ -115,7 +115,7 @@ def _json(walk: Walk, *, nested: bool) -> dict[str, Any]:
         }
         for reference in walk.references
     ]
-    extras = [{"what": extra.what, "count": extra.count, "cycles": extra.cycles} for extra in walk.extras]
+    extras = [{"kind": extra.what, "count": extra.count, "cycles": extra.cycles} for extra in walk.extras]
     totals = {"count": walk.count, "cycles": walk.cycles, "pwc_hits": walk.pwc_hits, "ntlb_hits": walk.ntlb_hits}
     return totals | {"references": references, "extras": extras}
 

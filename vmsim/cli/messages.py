@@ -101,13 +101,13 @@ def _print(table: pd.DataFrame, dropped: int) -> None:
         title += f", the first {_SHOWN} shown; --from, --to and --vm choose, --json has all"
     print_table(title, sides, ([row[column] for column in columns] for row in rows))
     if len(table):
-        sums = table.groupby("what", sort=True).agg(
+        sums = table.groupby("kind", sort=True).agg(
             count=("pages", "size"), pages=("pages", "sum"), cycles=("cycles", "sum")
         )
         print_table(
             "Total by kind",
-            {"what": "left", "count": "right", "pages": "right", "cycles": "right"},
-            ([row["what"], row["count"], row["pages"], row["cycles"]] for row in rows_of(sums.reset_index())),
+            {"kind": "left", "count": "right", "pages": "right", "cycles": "right"},
+            ([row["kind"], row["count"], row["pages"], row["cycles"]] for row in rows_of(sums.reset_index())),
         )
     if dropped:
         say(f"{number(dropped)} later messages of the run were not kept.")

@@ -24,7 +24,7 @@ class Tables(ABC):
         Where each VM's time went, by cause.
     exits : DataFrame
         VM exits by reason.
-    references : DataFrame
+    walk_references : DataFrame
         Walk references by position in the walk and by where they were served.
     pwc : DataFrame
         Look-ups of page walk caches.
@@ -50,7 +50,7 @@ class Tables(ABC):
     summary: pd.DataFrame
     cycles: pd.DataFrame
     exits: pd.DataFrame
-    references: pd.DataFrame
+    walk_references: pd.DataFrame
     pwc: pd.DataFrame
     data: pd.DataFrame
     pool: pd.DataFrame

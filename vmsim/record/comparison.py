@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from vmsim.record import html
 from vmsim.record.accessors import Tables
+from vmsim.record.columns import COLUMNS, MODE, attributes
 from vmsim.record.folder import replacing_folder, write_manifest
 from vmsim.record.outcome import Ending
 from vmsim.record.result import Result
@@ -61,7 +62,9 @@ class Comparison(Tables):
             for mode, part in parts.items():
                 parts[mode] = part.copy()
                 parts[mode].insert(0, "mode", pd.Series([mode] * len(part), dtype="str"))
-        return pd.concat(parts.values(), ignore_index=True)
+        table = pd.concat(parts.values(), ignore_index=True)
+        table.attrs = attributes(map(str, table.columns), {"mode": MODE, **COLUMNS[name]})
+        return table
 
     @property
     def warmed(self) -> bool:

@@ -20,6 +20,8 @@ import pyarrow.parquet as pq
 
 from vmsim.errors import InputError
 from vmsim.files import printable
+from vmsim.record.arrow import TYPES, schema
+from vmsim.record.columns import COLUMNS, attributes
 from vmsim.record.folder import MANIFEST, read_manifest, read_output, replacing_folder, write_manifest
 from vmsim.record.tables import TABLES
 
@@ -31,12 +33,6 @@ __all__ = ["FORMAT", "provenance", "read_run", "read_table", "write_run", "write
 FORMAT: Final = "vmsim run 1"
 
 _PACKAGES: Final = ("vmsim", "numba", "llvmlite", "numpy", "pandas", "pyarrow", "pydantic", "simpy", "zstandard")
-_TYPES: Final[dict[str, pa.DataType]] = {
-    "str": pa.string(),
-    "int64": pa.int64(),
-    "float64": pa.float64(),
-    "bool": pa.bool_(),
-}
 
 
 def write_run(result: Result, path: Path, *, force: bool = False) -> None:
@@ -55,7 +51,7 @@ def write_run(result: Result, path: Path, *, force: bool = False) -> None:
 def write_tables(result: Result, folder: Path) -> None:
     """Write all tables of a result into a folder that exists."""
     for name, (columns, _) in TABLES.items():
-        _write_parquet(result.table(name), columns, folder / f"{name}.parquet")
+        _write_parquet(result.table(name), schema(columns, COLUMNS[name]), folder / f"{name}.parquet")
     result.summary.to_csv(folder / "summary.csv", index=False, lineterminator="\n")
 
 
@@ -108,12 +104,14 @@ def read_table(path: Path, outputs: Mapping[str, str], name: str) -> pd.DataFram
             f"{', '.join(table.column_names)[:500]}."
         )
     for column, kind in columns.items():
-        if table[column].type != _TYPES[kind] or table[column].null_count:
+        if table[column].type != TYPES[kind] or table[column].null_count:
             raise InputError(
                 f"{printable(file)}: column {column}: expected {kind} in each row; found {table[column].type}"
                 f"{' and missing values' if table[column].null_count else ''}."
             )
-    return pd.DataFrame({column: pd.Series(table[column].to_pylist(), dtype=kind) for column, kind in columns.items()})
+    made = pd.DataFrame({column: pd.Series(table[column].to_pylist(), dtype=kind) for column, kind in columns.items()})
+    made.attrs = attributes(columns, COLUMNS[name])
+    return made
 
 
 def provenance() -> dict[str, Any]:
@@ -147,9 +145,8 @@ def _facts(result: Result) -> dict[str, Any]:
     }
 
 
-def _write_parquet(table: pd.DataFrame, columns: Mapping[str, str], path: Path) -> None:
-    """Write a table with a schema of its own, free of what pandas would add about itself."""
-    schema = pa.schema([(column, _TYPES[kind]) for column, kind in columns.items()])
-    arrays = [pa.array(table[column].to_list(), schema.field(column).type) for column in columns]
+def _write_parquet(table: pd.DataFrame, schema: pa.Schema, path: Path) -> None:
+    """Write a table with a schema of its own, without the metadata that pandas would add."""
+    arrays = [pa.array(table[field.name].to_list(), field.type) for field in schema]
     with path.open("wb") as file:  # pyarrow wants the names of files to be UTF-8
         pq.write_table(pa.table(arrays, schema=schema), file, compression="zstd", compression_level=3)

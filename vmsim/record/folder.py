@@ -60,9 +60,7 @@ def check_folder(path: Path, *, force: bool = False, whose: str | None = None) -
             raise InputError(f"{printable(path)}: cannot be written: {printable(above)} is not a folder.")
         if not os.access(above, os.W_OK | os.X_OK):
             raise InputError(f"{printable(path)}: cannot be written: the folder {printable(above)} is read-only.")
-        os.rmdir(
-            tempfile.mkdtemp(prefix=".vmsim-", dir=above)
-        )  # rights do not say all: /proc, a read-only disk
+        os.rmdir(tempfile.mkdtemp(prefix=".vmsim-", dir=above))  # rights do not say all: /proc, a read-only disk
     except InputError:
         raise
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle

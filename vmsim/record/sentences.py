@@ -37,7 +37,7 @@ def first_touches(rows: Iterable[Mapping[str, Any]], *, warmed: bool) -> str:
     """
     shares: dict[str, dict[str, list[int]]] = {}
     for row in rows:
-        sums = shares.setdefault(row["group"], {}).setdefault(row["mode"], [0, 0])
+        sums = shares.setdefault(row["vm_group"], {}).setdefault(row["mode"], [0, 0])
         sums[0] += row["first_touch_cycles"]
         sums[1] += row["total_cycles"]
     ranges = {name: sorted(first / max(1, total) for first, total in modes.values()) for name, modes in shares.items()}

@@ -1,4 +1,4 @@
-"""From an outcome's plain numbers to tables. docs/reference/tables.md says what every column means."""
+"""From an outcome's plain numbers to tables. `vmsim.record.columns` says what every column means."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from vmsim.record.columns import COLUMNS, attributes
 from vmsim.record.outcome import Outcome, VmOutcome
 
 if TYPE_CHECKING:
@@ -43,12 +44,14 @@ def build(name: str, outcome: Outcome) -> pd.DataFrame:
 
     columns, make = TABLES[name]
     made = make(outcome)
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             column: pd.Series([row[place] for row in made], dtype=kind)
             for place, (column, kind) in enumerate(columns.items())
         }
     )
+    table.attrs = attributes(columns, COLUMNS[name])
+    return table
 
 
 def rows(name: str, outcome: Outcome) -> list[dict[str, Any]]:
@@ -79,7 +82,7 @@ def percentile(counts: Mapping[int, int], percent: int) -> int:
 
 _SUMMARY: Final[Mapping[str, Callable[[VmOutcome], Any]]] = {
     "vm": lambda vm: vm.name,
-    "group": lambda vm: vm.group,
+    "vm_group": lambda vm: vm.group,
     "mode": lambda vm: vm.mode,
     "workload": lambda vm: vm.workload,
     "finished": lambda vm: vm.finished,
@@ -140,20 +143,11 @@ def _per_access(vm: VmOutcome, cycles: int) -> float:
     return int(cycles) / max(1, int(vm.counters["accesses"]))
 
 
-def _kind(column: str) -> str:
-    """Return the dtype of a column of the summary."""
-    if column in ("vm", "group", "mode", "workload"):
-        return "str"
-    if column == "finished":
-        return "bool"
-    return "float64" if column.endswith("_per_access") else "int64"
-
-
 Rows = list[tuple[Any, ...]]
 
 
 def _summary(outcome: Outcome) -> Rows:
-    return [tuple(value(vm) for value in _SUMMARY.values()) for vm in outcome.vms]
+    return [tuple(_SUMMARY[column](vm) for column in COLUMNS["summary"]) for vm in outcome.vms]
 
 
 def _exits(outcome: Outcome) -> Rows:
@@ -259,61 +253,25 @@ def _nonzero(counts: Any) -> Rows:
     return [(*map(int, index), int(counts[tuple(index)])) for index in np.argwhere(counts)]
 
 
-_INT, _STR = "int64", "str"
+_ROWS: Final[Mapping[str, Callable[[Outcome], Rows]]] = {
+    "summary": _summary,
+    "cycles": _causes,
+    "exits": _exits,
+    "walk_references": _references,
+    "pwc": _pwc,
+    "data": _data,
+    "pool": _pool,
+    "messages": _messages,
+    "shadow": _shadow,
+    "pagers": _pagers,
+    "dirty": _dirty,
+    "waits": _waits,
+    "fault_latency": _fault_latency,
+}
 TABLES: Final[Mapping[str, tuple[Mapping[str, str], Callable[[Outcome], Rows]]]] = MappingProxyType(
     {
-        "summary": ({column: _kind(column) for column in _SUMMARY}, _summary),
-        "cycles": (
-            {"vm": _STR, "cause": _STR, "cycles": _INT, "first_touch_cycles": _INT, "per_access": "float64"},
-            _causes,
-        ),
-        "exits": ({"vm": _STR, "reason": _STR, "count": _INT, "cycles": _INT}, _exits),
-        "references": (
-            {"vm": _STR, "guest_level": _INT, "nested_level": _INT, "served": _STR, "count": _INT, "cycles": _INT},
-            _references,
-        ),
-        "pwc": ({"vm": _STR, "dimension": _STR, "level": _INT, "hits": _INT, "misses": _INT}, _pwc),
-        "data": ({"vm": _STR, "served": _STR, "count": _INT}, _data),
-        "pool": (
-            {
-                "time_cycles": _INT,
-                "time_us": "float64",
-                "vm": _STR,
-                "what": _STR,
-                "pages": _INT,
-                "level": _INT,
-                "host_free": _INT,
-            },
-            _pool,
-        ),
-        "messages": (
-            {
-                "time_cycles": _INT,
-                "time_us": "float64",
-                "vm": _STR,
-                "from": _STR,
-                "to": _STR,
-                "what": _STR,
-                "pages": _INT,
-                "cycles": _INT,
-            },
-            _messages,
-        ),
-        "shadow": ({"vm": _STR, "what": _STR, "count": _INT}, _shadow),
-        "pagers": ({"vm": _STR, "pager": _STR, "cpl": _INT, "count": _INT}, _pagers),
-        "dirty": (
-            {
-                "vm": _STR,
-                "time_cycles": _INT,
-                "time_us": "float64",
-                "pages": _INT,
-                "host_cycles": _INT,
-                "late_cycles": _INT,
-            },
-            _dirty,
-        ),
-        "waits": ({"vm": _STR, "cause": _STR, "count": _INT, "cycles": _INT}, _waits),
-        "fault_latency": ({"vm": _STR, "cycles": _INT, "count": _INT}, _fault_latency),
+        name: ({column: about.kind for column, about in columns.items()}, _ROWS[name])
+        for name, columns in COLUMNS.items()
     }
 )
-"""Columns with their dtypes, and the rows, of each table by name."""
+"""Columns with their dtypes, and the rows, of each table by name; `vmsim.record.columns` says what they mean."""

@@ -18,10 +18,13 @@ import pyarrow.parquet as pq
 
 from vmsim.errors import InputError
 from vmsim.files import printable, read_bytes, replacing
+from vmsim.record.arrow import TYPES, schema
+from vmsim.record.columns import COLUMNS, POINT
 from vmsim.record.tables import TABLES
 from vmsim.sweeps.spec import SAME
 
 __all__ = [
+    "DESCRIBED",
     "FAILURES",
     "FAILURE_COLUMNS",
     "FORMAT",
@@ -52,13 +55,9 @@ PART: Final = 2048
 _KEY: Final = b"vmsim"
 _LARGEST: Final = 1 << 30
 _PART: Final = re.compile(r"part-([0-9]{4})-([0-9]{6})\.parquet", re.ASCII)
-_TYPES: Final[dict[str, pa.DataType]] = {
-    "str": pa.string(),
-    "int64": pa.int64(),
-    "float64": pa.float64(),
-    "bool": pa.bool_(),
-}
-_KINDS: Final = {kind: name for name, kind in _TYPES.items()}
+_KINDS: Final = {kind: name for name, kind in TYPES.items()}
+DESCRIBED: Final = {**POINT, **COLUMNS["summary"]}
+"""What the columns of a sweep's tables mean, but for those of what is varied."""
 FAILURE_COLUMNS: Final = {"point": "str", "replicate": "int64", "seed": "int64", "failure": "str"}
 
 
@@ -106,12 +105,12 @@ def as_table(columns: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> pa.Ta
         They do not fit the columns.
     """
     try:
-        schema = pa.schema([(name, _TYPES[kind]) for name, kind in columns.items()])
+        form = schema(columns, DESCRIBED)
         lists: Sequence[Sequence[Any]] = list(zip(*rows, strict=True)) if rows else [[] for _ in columns]
-        arrays = [pa.array(values, field.type) for values, field in zip(lists, schema, strict=True)]
+        arrays = [pa.array(values, field.type) for values, field in zip(lists, form, strict=True)]
     except (pa.ArrowException, KeyError, ValueError, TypeError, OverflowError) as error:
         raise InputError(f"rows that do not fit their columns: {error}") from error
-    return pa.table(arrays, schema=schema)
+    return pa.table(arrays, schema=form)
 
 
 def encoded(table: pa.Table, facts: Mapping[str, Any] | None = None) -> bytes:
@@ -178,14 +177,14 @@ class PartFile:
         self.data = data
         try:
             self._file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-            schema = self._file.schema_arrow
+            found = self._file.schema_arrow
         except (OSError, pa.ArrowException, ValueError) as error:
             raise InputError(f"{printable(path)}: damaged, or no part of a sweep: {error}") from error
-        names = schema.names
-        if any(field.type not in _KINDS for field in schema) or "point" not in names or len({*names}) < len(names):
+        names = found.names
+        if any(field.type not in _KINDS for field in found) or "point" not in names or len({*names}) < len(names):
             raise InputError(f"{printable(path)}: has columns that a sweep has not.")
-        self.columns = columns_of(schema)
-        self.facts = _facts(schema, path)
+        self.columns = columns_of(found)
+        self.facts = _facts(found, path)
         if part is not None and any(self.facts.get(key, value) != value for key, value in part._asdict().items()):
             raise InputError(f"{printable(path)}: this is another part, which had another name.")
 
@@ -273,7 +272,7 @@ def columns_of(schema: pa.Schema) -> dict[str, str]:
 
 def as_columns(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
     """Return a table with its columns in another order, or of wider kinds."""
-    return table.select(list(columns)).cast(pa.schema([(name, _TYPES[kind]) for name, kind in columns.items()]))
+    return table.select(list(columns)).cast(schema(columns, DESCRIBED))
 
 
 def _facts(schema: pa.Schema, path: Path) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from vmsim.errors import InputError
 from vmsim.files import printable
-from vmsim.sweeps.parts import FAILURE_COLUMNS, FAILURES, RESULTS, as_table, columns_of
+from vmsim.record.columns import attributes
+from vmsim.sweeps.parts import DESCRIBED, FAILURE_COLUMNS, FAILURES, RESULTS, as_table, columns_of
 from vmsim.sweeps.plan import Identities, Plan
 from vmsim.sweeps.reader import View, reading
 from vmsim.sweeps.spec import Sweep
@@ -134,4 +135,5 @@ def _concatenated(tables: list[pa.Table], folder: Path) -> pa.Table | None:
 
 def _frame(table: pa.Table) -> pd.DataFrame:
     frame: pd.DataFrame = table.to_pandas()
+    frame.attrs = attributes(map(str, frame.columns), DESCRIBED)
     return frame
