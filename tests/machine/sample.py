@@ -203,7 +203,7 @@ def kernels() -> dict[str, Any]:
         if path.parent.name == "machine":
             module = importlib.import_module(f"vmsim.machine.{path.stem}")
             for name, value in vars(module).items():
-                is_kernel = type(getattr(value, "_cache", None)).__name__ == "_Cache"  # leaves have none
+                is_kernel = type(getattr(value, "_cache", None)).__name__ == "KernelCache"  # leaves have none
                 if is_kernel and value.py_func.__module__ == module.__name__:
                     found[f"{path.stem}.{name}"] = value
     return found

@@ -169,8 +169,8 @@ def test_every_invariant_holds_whatever_is_run(steps: list[Any], ratio: int, pop
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"vm.mode": "shadow"}, "mode shadow has none"),
-        ({"host.cpu": "zen4", "vm.mode": "auto"}, "mode npt has none"),
+        ({"vm.mode": "shadow", "vm.nx_split": True}, "mode shadow has none"),
+        ({"host.cpu": "zen4", "vm.mode": "npt", "vm.nx_split": True}, "mode npt has none"),
         ({"vm.host_page": "4K"}, "there is no large page to split"),
         ({"vm.host_page": "1G", "vm.memory": "1GiB"}, "expected 2M"),
         ({"vm.dirty_log.method": "write-protect"}, "choose one of both"),
@@ -182,8 +182,10 @@ def test_where_it_makes_no_sense_it_is_refused(keys: dict[str, Any], said: str) 
         hardened().replace(**keys)
 
 
-def test_what_the_keys_say_counts_only_where_it_is_on() -> None:
+def test_what_the_keys_say_counts_where_it_is_on_and_is_refused_elsewhere() -> None:
     on, off = hardened(), hardened(nx_split=False)
     assert on.canonical() != hardened(nx_recovery_ratio=30).canonical()
-    assert off.canonical() == hardened(nx_split=False, nx_recovery_ratio=30).canonical()
+    with pytest.raises(ValueError, match="it has no effect with nx_split = false"):
+        hardened(nx_split=False, nx_recovery_ratio=30)
+    assert off.vms[0].nx_split is None
     assert on.with_mode("native").vm[0].nx_split is False

@@ -82,5 +82,5 @@ def test_a_workload_beyond_three_gib_is_refused(levels: int) -> None:
         def footprint(self) -> tuple[np.ndarray, np.ndarray]:
             return np.array([0xBFFF_F000]), np.array([2 * PAGE])
 
-    with pytest.raises(InputError, match=f"touches addresses up to 0xc000_0fff, and a guest of {levels} levels"):
+    with pytest.raises(InputError, match=f"touches the address 0xc000_0000, and a guest of {levels} levels"):
         Simulation(what, streams=[Wide(touches([0], READ), base=BASE)])

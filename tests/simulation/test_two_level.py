@@ -122,20 +122,19 @@ def test_a_plain_reader_finds_in_a_dump_what_is_in_the_tables(mode: str, host: i
             for record in records:
                 address, *chain, page = (int(field, 16) for field in record.split(","))
                 assert len(chain) == 2
-                level = 2 if chain[1] == 0 else 1
                 if name == "vm.host.txt":
                     found = oracle.translate(words, *nested, address)
                 elif host:
                     found = oracle.translate_guest(words, root, 2, *nested, address)
                 else:
                     found = oracle.translate(words, root, 2, address)
-                assert found == (page << 12, level)
+                assert found[0] == page << 12
 
     keys = {"guest_page": "4M", "memory": "16MiB"}
     steps = [*touches([0, 8, 9, 1030, 1031], WRITE), ("unmap", 1030, 1)]
     what = scenario(a_vm(mode, host, **keys), memory="48MiB", what_if=True)
     run(what, [Script(steps, base=BASE)], check=at_end)
-    assert {name: len(records) for name, records in seen.items() if "guest" in name} == {"vm.1.guest.txt": 1 + 1023}
+    assert {name: len(records) for name, records in seen.items() if "guest" in name} == {"vm.1.guest.txt": 1024 + 1023}
     assert ("vm.host.txt" in seen) == bool(host)
 
 

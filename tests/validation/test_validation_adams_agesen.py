@@ -46,7 +46,8 @@ def test_each_operation_makes_the_exit_that_it_is_named_for() -> None:
     exits, cost = bench._monitor.exits, Cpu.load("yardstick").cost
     assert (exits["PT_WRITE"], exits["TRUE_FAULT"]) == (3 * 8, 8)
     exit_alone = cost.page_fault_exit + cost.vm_entry + cost.violation_resume + 4 * cost.guest_walk_level
-    assert cycles["ptemod_unchanged"] == exit_alone + cost.decode + cost.emulate
+    # A table is found by the monitor's direct map, whose pages are of 2 MiB in so small a VM: three entries, not four.
+    assert cycles["ptemod_unchanged"] == exit_alone - cost.guest_walk_level + cost.decode + cost.emulate
     assert cycles["ptemod_P_to_NP"] == cycles["ptemod_unchanged"]
     assert cycles["ptemod_NP_to_P"] > cycles["ptemod_unchanged"]  # it is carried on to the shadow at once
     walk = cycles["pgfault_true"] - exit_alone - cost.inject - cost.fault_delivery

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import threading
@@ -340,11 +341,11 @@ class _Run:
 @contextmanager
 def _tidy(out: Path) -> Iterator[None]:
     """Remove a store that was begun now if nothing came of it because the sweep was refused."""
-    there = out.exists()
+    there = os.path.lexists(out)  # whatever cannot be looked at is refused in its own words
     try:
         yield
     except InputError:
-        if not there and out.is_dir():
+        if not there and os.path.isdir(out):
             files = [path for path in out.rglob("*") if not path.is_dir()]
             if all(path.stat().st_size == 0 or path.name.endswith("lock") for path in files):
                 shutil.rmtree(out, ignore_errors=True)

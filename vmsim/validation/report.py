@@ -68,7 +68,7 @@ class Claim:
     def cells(self) -> tuple[str, ...]:
         """Return the claim as the text of a table's row."""
         if self.measured is None:
-            return self.quantity, plain(self.predicted), "–", "", "", self.note or "not measured"
+            return self.quantity, plain(self.predicted), "–", "", "", _verdict(self)
         deviation = f"{self.predicted - self.measured:+.2f}" if self.slack else f"{self.deviation or 0:+.1%}"
         band = "" if self.band is None else f"±{self.band:.0%}"
         if self.slack and self.band is not None:
@@ -224,4 +224,5 @@ def plain(value: float) -> str:
 
 
 def _verdict(claim: Claim) -> str:
-    return {True: "agrees", False: "MISS", None: claim.note or "no band"}[claim.ok]
+    unsure = claim.note or ("not measured" if claim.measured is None else "no band")
+    return {True: "agrees", False: "MISS", None: unsure}[claim.ok]
