@@ -215,6 +215,16 @@ class Cache(Model):
     llc: CacheLevel
     walker: Literal["l1", "l2"] = Field(description="First level that a page walk's references look in.")
 
+    @model_validator(mode="after")
+    def _check(self) -> Cache:
+        text = "has no effect: only the LLC is in slices; leave it out"
+        raise_problems(
+            Problem((name, "slices"), f"found {level.slices}, which {text}")
+            for name, level in (("l1", self.l1), ("l2", self.l2))
+            if level.slices != 1
+        )
+        return self
+
 
 class Memory(Model):
     """DRAM."""
@@ -308,7 +318,9 @@ class Cpu(Model):
     levels: tuple[Literal[4, 5], ...] = Field(min_length=1)
     cpuid: CpuidRegisters | None = Field(default=None, description="What it says of itself, as mode auto reads it.")
     ept_ad: Flag = Field(description="EPT has accessed and dirty bits. (NPT always has.)")
-    walkers: Annotated[Positive, Field(le=1024)] = Field(description="Page walks that can be under way at once.")
+    walkers: Annotated[Positive, Field(le=1024)] = Field(
+        description="Page walks that can be under way at once: for `vmsim validate gups`. Runs make one walk at a time."
+    )
     walk_start: Cycles = Field(description="Fixed cycles of a walk, its references apart.")
     tlb: Tlb
     pwc: Pwc
