@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from vmsim.check_contents import contents_problems, pin_problems, remember
 from vmsim.check_guest import check_guest, gather_all
 from vmsim.check_rights import guest_address, nested_rights
+from vmsim.host.memory import HOST
 from vmsim.jit import kernel
-from vmsim.machine.buddy import MAX_ORDER, NO_FRAME, State
+from vmsim.machine.buddy import MAX_ORDER, NO_FRAME, State, owned
 from vmsim.machine.formats import DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, SWITCH, USER, WRITE
 from vmsim.machine.memory import entry_at, read_entry, read_word, width_of
 from vmsim.machine.tables import UNBACKED, host_address
@@ -93,8 +94,6 @@ class _Checker:
                 block = int(frames["next"][block])
         if not np.array_equal(listed, free):
             self.fail(f"conservation: {int((free & ~listed).sum())} free frames are on no free list")
-        if (frames["owner"][free] != -1).any():
-            self.fail("conservation: a free frame has an owner")
         for wrong in self.simulation.page_cache.problems() if self.simulation.page_cache else ():
             self.fail(f"conservation: {wrong}")
         for vm in self.simulation.vms:
@@ -136,13 +135,23 @@ class _Checker:
             reached_frames[vm.spec.index] = len(of_tables) + len(np.unique(of_pages)) + len(roots)
         for vm in self._living():
             if vm.finish is not None:  # nothing is on its way any more
-                owned = int((frames["owner"] == vm.spec.index).sum())
+                held = int(((frames["owner"] == vm.spec.index) & (frames["state"] != State.FREE)).sum())
                 known = reached_frames[vm.spec.index]
                 known += len(vm.pool.pages) if vm.pool else len(vm.frames.ready)
                 known += vm.monitor.frames_held if isinstance(vm.monitor, SoftwareMonitor | NxSplitTdp) else 0
                 known += sum(len(frames_of_tables(self.memory, root, *shape)) for root, _, *shape in vm.pairs)
-                if owned != known:
-                    self.fail(f"conservation: {owned - known} frames of {vm.spec.name} are neither mapped nor free")
+                if held != known:
+                    self.fail(f"conservation: {held - known} frames of {vm.spec.name} are neither mapped nor free")
+
+    def ownership(self) -> None:
+        """The list of each owner's frames holds those that name it, and no others."""
+        frames = self.host.frames
+        used = frames["state"] != State.FREE
+        for index in range(HOST, len(self.simulation.vms)):
+            theirs = np.flatnonzero(used & (frames["owner"] == index))
+            if not np.array_equal(owned(self.host.zone, frames, index), theirs):
+                whose = self.simulation.vms[index].spec.name if index != HOST else "the host"
+                self.fail(f"conservation: the list of the frames of {whose} is not that of the frames it owns")
 
     def contents(self) -> None:
         """What is in a page is what was there before some were moved."""
@@ -336,3 +345,4 @@ def check_invariants(simulation: Simulation, where: str) -> None:
     checker.shadows()
     checker.coherence()
     checker.guests()
+    checker.ownership()

@@ -1,7 +1,8 @@
 """How much of this machine's memory a simulation takes, estimated before it starts, and how much there is.
 
-A host's and a guest's frames are records that stay in memory for the whole run; of simulated memory itself only page
-tables do. Where a simulation needs more than the machine has, the operating system would end it without a word.
+The records of a host's and a guest's frames take memory once the frames have been used, and keep it for the whole run;
+of simulated memory itself only page tables take some. Where a simulation needs more than the machine has, the operating
+system would end it without a word.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ __all__ = ["FRAME_BYTES", "GFN_BYTES", "Part", "available", "check_memory", "mos
 
 PROCESS: Final = 250 << 20  # an interpreter with numpy, numba and the compiled kernels
 FRAME_BYTES: Final = 21  # of a frame's record (machine.buddy.FRAME_RECORD)
-_PASS: Final = 2  # and of what is made in passing to count frames: masks of one byte a frame
 GFN_BYTES: Final = 16  # of a guest frame under a shadow monitor (machine.shadow_records.GFN)
 _SHADOW_PAGE: Final = 512 * 16 + 56 + PAGE  # a shadow page, its record and the links of its entries
 _ENTRY: Final = 8
+_ONE_REGION: Final = frozenset({"uniform", "zipf", "sequential", "chase", "gups", "working-set", "churn", "disk"})
+_MARGIN: Final = 1024  # pages of a VM besides those of its workload's region: tables, what stands ready
 _CGROUP: Final = Path("/sys/fs/cgroup")
 
 
@@ -47,26 +49,35 @@ def parts_of(scenario: Scenario) -> Iterator[Part]:
     """Yield what the parts of a simulation take, in bytes of resident memory, estimated from above."""
     frames = scenario.host.memory // PAGE
     pointers = any(vm.mode == "paired" and vm.paired.layout == "pointer" for vm in scenario.vms)
-    yield Part("host.memory", frames * (FRAME_BYTES + _PASS + _ENTRY * pointers))
+    used = frames
+    if not scenario.host.fragmentation:  # whose page cache is all over the memory
+        used = min(frames, sum(_pages_used(vm) + vm.pool.max for vm in scenario.vms))
+    yield Part("host.memory", used * FRAME_BYTES + frames * _ENTRY * pointers)
     for vm in scenario.vms:
         yield Part(f"memory of VM {vm.name}", _of_vm(vm))
 
 
 def _of_vm(vm: Vm) -> int:
-    size = 0
-    footprint = -(-getattr(vm.workload, "size", 0) // PAGE)  # a trace touches what it touches
-    tables = footprint * _ENTRY * (1 if vm.bare else 2)
+    size, used = 0, _pages_used(vm)
+    tables = used * _ENTRY * (1 if vm.bare else 2)
     if not vm.bare:
-        size += vm.pages * (FRAME_BYTES + _PASS)
-        if vm.populate == "eager":
-            tables += vm.pages * _ENTRY >> vm.host_order
+        size += used * FRAME_BYTES
         if vm.mode in ("shadow", "agile"):
-            size += vm.pages * GFN_BYTES + vm.shadow.limit * _SHADOW_PAGE
+            size += used * GFN_BYTES + vm.shadow.limit * _SHADOW_PAGE
         elif vm.mode == "vkernel":
-            tables += footprint * _ENTRY
+            tables += used * _ENTRY
         if vm.dirty_log.method != "none":
             size += 2 * vm.pages
     return size + tables * (2 if vm.mode == "paired" else 1)
+
+
+def _pages_used(vm: Vm) -> int:
+    """Return how many pages of its memory a VM may use at most: all, unless its workload has one region."""
+    if vm.populate == "eager" or vm.workload.kind not in _ONE_REGION:
+        return vm.pages
+    region = -(-getattr(vm.workload, "footprint", vm.memory) // PAGE)
+    large = max(1 << vm.guest_order, 1 << vm.host_order)
+    return min(vm.pages, region + region // 128 + large + _MARGIN)
 
 
 def resident(scenario: Scenario) -> int:

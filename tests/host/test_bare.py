@@ -24,7 +24,7 @@ def outcome_of(steps: list[Any], *, serve: bool = True, **keys: Any) -> tuple[in
 
     def counted(owner: int) -> int:
         nonlocal most
-        most = max(most, int((simulation.host.frames["owner"] == owner).sum()))
+        most = max(most, sum(simulation.host.count(owner).values()))
         return give_all(owner)
 
     simulation.host.give_all = counted  # type: ignore[method-assign]

@@ -11,7 +11,7 @@ import pytest
 import simpy
 
 from vmsim.clock import Clock
-from vmsim.host.memory import HOST, HostMemory
+from vmsim.host.memory import HostMemory
 from vmsim.host.pool import PagePool, reclaimer
 from vmsim.machine.buddy import State
 from vmsim.record.messages import Kind, MessageLog
@@ -303,7 +303,7 @@ def test_a_pool_closed_at_any_moment_of_a_refill_leaves_nothing_behind(at: int) 
     site.run(site.taker(0, 12), close(site, 0, at))
     assert site.host.free == site.host.size
     assert not site.host.starving
-    assert (site.host.frames["owner"] == HOST).all()
+    assert (site.host.frames["state"] == State.FREE).all()
     grants = [time for time, what, _, _ in site.log() if what == "grant" and time > begin]
     assert len(grants) == (at > MESSAGE + grant(16))
 

@@ -67,7 +67,8 @@ def edits() -> list[Any]:
     some, links = np.zeros(20, np.int64), np.zeros(8, np.int64)
     buddy.allocate_many(zone, frames, 0, buddy.State.GUEST, 1, some)
     buddy.allocate_many(zone, frames, 0, buddy.State.TABLE, 1, links)
-    buddy.assign(frames, some[:2], 1, buddy.State.POOL)
+    buddy.use(frames, some[:1], buddy.State.POOL)
+    buddy.hand_over(zone, frames, some[1:2], 2, buddy.State.POOL)
     used = tables.map_pages(there, frames, root, 4, 1, 0, 0, 0x1F_C000, some[:10], links, form.table, form.page)
     found = [
         int(used),
@@ -109,7 +110,7 @@ def edits() -> list[Any]:
     found += [*lists[1][:3].tolist(), *there[lists[0][:3] >> 3].tolist()]
     buddy.free(zone, frames, some[12], 0)
     buddy.free_many(zone, frames, 0, some[13:15])
-    found += [buddy.free_owned(zone, frames, 1), zone[0].free, *frames["order"].tolist()]
+    found += [buddy.free_owned(zone, frames, 1), zone[0].free, *frames["block"].tolist(), *zone[0].owned[:4].tolist()]
     there[: 1024 << 9] = 0
     return [int(value) for value in found]
 

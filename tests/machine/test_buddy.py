@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -15,11 +17,13 @@ from vmsim.machine.buddy import (
     State,
     allocate,
     allocate_many,
-    assign,
     free,
     free_many,
     free_owned,
+    hand_over,
     make_zone,
+    owned,
+    use,
 )
 
 ORDERS = st.sampled_from([0, 0, 1, 2, 5, 8, 9, 10])
@@ -92,13 +96,13 @@ class BuddyMachine(RuleBasedStateMachine):
             before, pfn = NO_FRAME, int(head)
             while pfn != NO_FRAME:
                 assert self.frames[pfn]["prev"] == before
-                assert self.frames[pfn]["order"] == order
+                assert self.frames[pfn]["block"] == order + 1
                 assert self.twin.is_unmovable(pfn) == bool(mobility)
                 found.add((pfn, order))
                 before, pfn = pfn, int(self.frames[pfn]["next"])
         assert found == self.twin.free
         assert int(zone.free) == sum(1 << order for _, order in found)
-        starts = np.flatnonzero(self.frames["order"] != -1)
+        starts = np.flatnonzero(self.frames["block"])
         assert set(starts.tolist()) == {pfn for pfn, _ in found}
 
     @invariant()
@@ -108,7 +112,9 @@ class BuddyMachine(RuleBasedStateMachine):
         owner = np.full(len(self.frames), -1)
         for pfn, order in self.twin.taken.items():
             owner[pfn : pfn + (1 << order)] = self.owner[pfn]
-        assert (self.frames["owner"] == owner).all()
+        assert (self.frames["owner"] == owner)[owner != -1].all()
+        for each in (1, 2):
+            assert owned(self.zone, self.frames, each).tolist() == np.flatnonzero(owner == each).tolist()
         assert ((self.frames["state"] == State.FREE) == (owner == -1)).all()
         assert not self.frames["rmap"][owner == -1].any()
 
@@ -126,9 +132,21 @@ def test_low_addresses_are_handed_out_first():
 def test_a_new_owner_and_use_are_noted_of_the_frames_named_and_no_others():
     zone, frames = make_zone(8)
     pfn = int(allocate(zone, frames, 2, State.POOL, 3))
-    assign(frames, np.array([pfn, pfn + 2]), 1, State.TABLE)
-    assert frames["state"][pfn : pfn + 4].tolist() == [State.TABLE, State.POOL, State.TABLE, State.POOL]
+    hand_over(zone, frames, np.array([pfn, pfn + 2]), 1, State.TABLE)
+    use(frames, np.array([pfn + 3]), State.GUEST)
+    assert frames["state"][pfn : pfn + 4].tolist() == [State.TABLE, State.POOL, State.TABLE, State.GUEST]
     assert frames["owner"][pfn : pfn + 4].tolist() == [1, 3, 1, 3]
+    assert [owned(zone, frames, owner).tolist() for owner in (1, 3)] == [[pfn, pfn + 2], [pfn + 1, pfn + 3]]
+
+
+def test_frames_that_were_never_allocated_cost_no_memory():
+    before = Path("/proc/self/statm").read_text().split()[1]
+    zone, frames = make_zone(1 << 30)  # of a host of 4 TiB: 22 GB of records, were they written
+    assert int(zone["free"][0]) == 1 << 30
+    pfn = int(allocate(zone, frames, 9, State.GUEST, 0))
+    assert pfn == 0
+    grown = (int(Path("/proc/self/statm").read_text().split()[1]) - int(before)) * 4096
+    assert grown < 64 << 20
 
 
 def test_tables_lie_in_pageblocks_of_their_own():

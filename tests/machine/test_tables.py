@@ -382,7 +382,7 @@ def test_populating_maps_every_page_once_and_loses_no_frame(nested, leaf, first,
             elif not (was_mapped and gva == base + 0x5000):
                 mapped += range(found[0] >> 12, found[0] + span(leaf) >> 12)
         assert len(set(mapped)) == len(mapped)  # nothing is mapped twice
-        taken = there.frames["owner"] == owner
+        taken = (there.frames["owner"] == owner) & (there.frames["state"] != State.FREE)
         tables = taken & (there.frames["state"] == State.TABLE)
         assert frames_where(there, taken & ~tables) == set(mapped)  # nothing is taken and not mapped
         assert there.frames["rmap"][tables].all()  # every table is linked to another

@@ -14,6 +14,7 @@ from tests.oracle.bits import ADDRESS, EPT_X, PS
 from tests.simulation.small import READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
 from vmsim.check import check_invariants
 from vmsim.errors import InputError
+from vmsim.machine.buddy import State
 from vmsim.machine.memory import find_entry
 from vmsim.monitor.nx_split import NxSplitTdp
 from vmsim.record.outcome import VmOutcome
@@ -78,7 +79,7 @@ def watch(what: Scenario, steps: list[Any], **keys: Any) -> Seen:
     assert isinstance(monitor, NxSplitTdp)
     assert outcome.ending is None
     assert time_adds_up(outcome)
-    assert (simulation.host.frames["owner"] == -1).all()
+    assert (simulation.host.frames["state"] == State.FREE).all()
     return Seen(outcome.vms[0], monitor, found)
 
 

@@ -307,7 +307,7 @@ class World:
         assert len(set(used + stock + self.pool.pages)) == len(used) + len(stock) + len(self.pool.pages)
         assert (frames["state"][used] == State.TABLE).all()
         assert (frames["state"][stock + self.pool.pages] == State.POOL).all()
-        mine = Counter(frames["state"][frames["owner"] == OWNER].tolist())
+        mine = Counter(frames["state"][(frames["owner"] == OWNER) & (frames["state"] != State.FREE)].tolist())
         assert mine[State.POOL] == len(stock) + len(self.pool.pages)
         host = self.count_host_tables()
         assert mine[State.TABLE] == len(used) + host

@@ -59,9 +59,9 @@ def count_wrongly(simulation: Simulation) -> None:
     simulation.host.zone["free"] += 1
 
 
-def give_a_free_frame_an_owner(simulation: Simulation) -> None:
-    frames = simulation.host.frames
-    frames["owner"][np.flatnonzero(frames["state"] == State.FREE)[0]] = 0
+def drop_frames_from_the_list_of_their_owner(simulation: Simulation) -> None:
+    owned, frames = simulation.host.zone["owned"][0], simulation.host.frames
+    owned[1 + 0] = frames["next"][owned[1 + 0] - 1] + 1
 
 
 def hold_a_foreign_page_in_a_pool(simulation: Simulation) -> None:
@@ -173,7 +173,7 @@ PLANTS: list[tuple[Plant, str]] = [
     (lose_a_free_block, "conservation: .* on no free list"),
     (list_a_used_frame_as_free, "conservation: the free list of order 0"),
     (count_wrongly, "conservation: .* the allocator counts"),
-    (give_a_free_frame_an_owner, "conservation: a free frame has an owner"),
+    (drop_frames_from_the_list_of_their_owner, "conservation: the list of the frames of a "),
     (hold_a_foreign_page_in_a_pool, "conservation: the pool of a holds"),
     (hold_a_page_twice_in_a_pool, "conservation: the pool of a holds"),
     (leak_a_pool_page, "conservation"),

@@ -169,7 +169,8 @@ class Prisoner:
 
     def others(self) -> np.ndarray:
         """Return all words of memory that are not the VM's."""
-        mine = self.simulation.host.frames["owner"] == self.vm.spec.index
+        frames = self.simulation.host.frames
+        mine = (frames["owner"] == self.vm.spec.index) & (frames["state"] != State.FREE)
         return np.delete(self.hardware.memory.reshape(-1, 512), np.flatnonzero(mine), axis=0)
 
     def locked_in(self) -> int:
@@ -263,7 +264,7 @@ def end_of(mode: str, level: int, spoil: Spoil, *, flush: bool = True, page: int
     assert mad.counters["accesses"] == page
     assert f"VM mad reached for memory that it has not after {page} of 91" in outcome.ending.message
     check_sums(what, outcome)
-    assert (simulation.host.frames["owner"] == -1).all()
+    assert (simulation.host.frames["state"] == State.FREE).all()
     return outcome.ending
 
 

@@ -12,7 +12,7 @@ import simpy
 from numpy.typing import NDArray
 
 from vmsim.errors import GuestMemoryError
-from vmsim.machine.buddy import NO_FRAME, State, allocate, allocate_many, assign, free_many, make_zone
+from vmsim.machine.buddy import NO_FRAME, State, allocate, allocate_many, free_many, make_zone, use
 from vmsim.machine.serve import READY_BATCH
 from vmsim.machine.stack import Stack
 
@@ -80,7 +80,7 @@ class GuestFrames:
         gfn = int(allocate(self.zone, self.frames, 0, int(State.TABLE), self.owner))
         if gfn == NO_FRAME and self.ready:  # as Linux drains its per-cpu lists before it gives up
             oldest = self.ready.drop(1)
-            assign(self.frames, oldest, self.owner, int(State.TABLE))
+            use(self.frames, oldest, int(State.TABLE))
             gfn = int(oldest[0])
         if gfn == NO_FRAME:
             raise GuestMemoryError

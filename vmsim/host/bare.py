@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vmsim.errors import GuestMemoryError
 from vmsim.host.memory import HostMemory
-from vmsim.machine.buddy import NO_FRAME, State, assign
+from vmsim.machine.buddy import NO_FRAME, State, owned, use
 from vmsim.machine.stack import Stack
 
 __all__ = ["BareFrames"]
@@ -93,7 +93,7 @@ class BareFrames:
         self.held += len(pfns)
         if not len(pfns) and self.ready:  # as Linux drains its per-cpu lists before it gives up
             pfns = self.ready.drop(1)
-            assign(self.frames, pfns, self.owner, int(State.TABLE))
+            use(self.frames, pfns, int(State.TABLE))
         if not len(pfns):
             pfns = yield from vcpu.wait(self.host.request(self.owner, 1, State.TABLE, asker=self.owner), "host_wait")
             self.held += len(pfns)
@@ -133,7 +133,7 @@ class BareFrames:
         GuestMemoryError
             It is more than the limit.
         """
-        self.held = int(np.count_nonzero(self.frames["owner"] == self.owner))
+        self.held = len(owned(self.zone, self.frames, self.owner))
         self.charge(0)
 
     def _room(self, frames: int) -> bool:

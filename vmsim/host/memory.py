@@ -10,7 +10,19 @@ import simpy
 from numpy.typing import NDArray
 
 from vmsim.clock import Clock
-from vmsim.machine.buddy import NO_FRAME, State, allocate, allocate_many, free, free_many, free_owned, make_zone
+from vmsim.machine.buddy import (
+    MAX_ORDER,
+    NO_FRAME,
+    State,
+    allocate,
+    allocate_many,
+    free,
+    free_many,
+    free_owned,
+    hand_over,
+    make_zone,
+    owned,
+)
 from vmsim.scenario import Marks
 
 __all__ = ["HOST", "HostMemory", "Request"]
@@ -96,8 +108,7 @@ class HostMemory:
 
         The unusable free space index of M. Gorman and Linux (mm/vmstat.c, unusable_free_index).
         """
-        heads = (self.frames["state"] == State.FREE) & (self.frames["order"] >= order)
-        usable = int((np.int64(1) << self.frames["order"][heads].astype(np.int64)).sum())
+        usable = sum(self._listed(each) << each for each in range(order, MAX_ORDER + 1))
         return 1 - usable / self.free if self.free else 1.0
 
     def request(self, owner: int, count: int, state: State, *, asker: int) -> simpy.Event:
@@ -145,8 +156,12 @@ class HostMemory:
 
     def count(self, owner: int) -> dict[str, int]:
         """Return how many frames a VM has, by lower-case name of their State."""
-        states = self.frames["state"][self.frames["owner"] == owner]
-        return {state.name.lower(): int(np.count_nonzero(states == state)) for state in State if state != State.FREE}
+        counts = np.bincount(self.frames["state"][owned(self.zone, self.frames, owner)], minlength=len(State))
+        return {state.name.lower(): int(counts[state]) for state in State if state != State.FREE}
+
+    def hand_over(self, pfns: Pages, owner: int, state: State) -> None:
+        """Give frames, none of them free, to another owner for another use."""
+        hand_over(self.zone, self.frames, pfns, owner, int(state))
 
     @property
     def starving(self) -> bool:
@@ -172,6 +187,15 @@ class HostMemory:
                 return
             self._waiting.popleft()
             first.event.succeed(pfns)
+
+    def _listed(self, order: int) -> int:
+        """Return how many free blocks of 2**order frames there are."""
+        count = 0
+        for block in self.zone["heads"][0][:, order].tolist():
+            while block != NO_FRAME:
+                count += 1
+                block = int(self.frames["next"][block])
+        return count
 
     def _watch(self) -> None:
         if self.free < self.marks.low:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vmsim.clock import Clock
 from vmsim.host.memory import HOST, HostMemory
-from vmsim.machine.buddy import NO_FRAME, State, assign
+from vmsim.machine.buddy import NO_FRAME, State
 from vmsim.machine.serve import NEVER
 from vmsim.machine.stack import Stack
 from vmsim.record.messages import Kind, MessageLog
@@ -145,7 +145,7 @@ class PagePool:
     def _lift(self, count: int) -> NDArray[np.int64]:
         """Take pages out of the pool; they are on their way to the host."""
         taken = self.pages.drop(count)
-        assign(self.host.frames, taken, HOST, int(State.HOST))
+        self.host.hand_over(taken, HOST, State.HOST)
         return taken
 
     def _return(self, taken: NDArray[np.int64], kind: Kind, *, asked: bool = False) -> Process:
@@ -178,7 +178,7 @@ class PagePool:
                 if self.closed:
                     self.host.give(granted)
                     return
-                assign(self.host.frames, granted, self.owner, int(State.POOL))
+                self.host.hand_over(granted, self.owner, State.POOL)
                 self.put(granted)
                 self._log(Kind.GRANT, len(granted))  # what a suspended vCPU took at once is not in the level
             if self.closed:

@@ -2,7 +2,9 @@
 
 A guest's kernel and the host's use the same code on their own frames. Every frame has one state, one owner and the
 one entry that maps it. Free blocks of each order are doubly linked lists, last freed first; a block of order k is
-2**k frames, aligned to its size, and merges with its buddy when both are free.
+2**k frames, aligned to its size, and merges with its buddy when both are free. The frames of each owner are a list by
+the same links, so that what an owner has is found without a look at all frames. A record of zeros is a free frame
+inside a block: the operating system gives no memory for the records of frames that were never allocated.
 
 Pages are grouped by mobility: page tables, which cannot be moved, are taken from pageblocks (2 MiB) set apart for
 them, so that they lie close together and do not scatter over memory that could become large pages.
@@ -11,32 +13,39 @@ them, so that they lie close together and do not scatter over memory that could 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vmsim.jit import kernel, leaf, routine
+from vmsim.machine.memory import zeroed
 
 __all__ = [
     "FRAME_RECORD",
     "MAX_ORDER",
     "MOVABLE",
     "NO_FRAME",
+    "OWNERS",
     "PAGEBLOCK",
     "UNMOVABLE",
     "ZONE",
     "State",
     "allocate",
     "allocate_many",
-    "assign",
     "free",
     "free_many",
     "free_owned",
+    "hand_over",
     "make_zone",
+    "owned",
+    "use",
 ]
 
 MAX_ORDER = 18  # 1 GiB; Linux stops at 4 MiB (MAX_PAGE_ORDER 10) and needs boot-time hugetlb for 1 GiB pages
 NO_FRAME = -1
 PAGEBLOCK = 9  # order of the blocks that have one mobility (pageblock_order on x86)
+OWNERS = 4096  # the kernel, -1, and VMs from 0 on
 
 MOVABLE = 0
 UNMOVABLE = 1
@@ -56,24 +65,34 @@ FRAME_RECORD = np.dtype(
     (
         np.record,
         [
-            ("next", "i4"),  # links of the free lists, of the first frame of a free block
+            ("next", "i4"),  # links of a list: of free blocks by their first frames, or of an owner's frames
             ("prev", "i4"),
-            ("order", "i1"),  # of the free block that starts here; -1: none does
+            ("block", "i1"),  # 1 + the order of the free block that starts here; 0: none does
             ("state", "i1"),
             ("mobility", "i1"),  # of the pageblock; free blocks are listed by that of their first frame
-            ("owner", "i2"),  # number of the VM; -1: the kernel
+            ("owner", "i2"),  # number of the VM; -1: the kernel; of a free frame without meaning
             ("rmap", "i8"),  # address of the entry that maps the frame (hpa; in a guest gpa); 0: none
         ],
     )
 )
 
-ZONE = np.dtype((np.record, [("heads", "i8", (2, MAX_ORDER + 1)), ("free", "i8"), ("frames", "i8")]))
+ZONE = np.dtype(
+    (
+        np.record,
+        [
+            ("heads", "i8", (2, MAX_ORDER + 1)),  # of the free lists, by mobility and order
+            ("free", "i8"),
+            ("frames", "i8"),
+            ("owned", "i4", (OWNERS,)),  # 1 + the first frame of each owner's list, by 1 + the owner; 0: it is empty
+        ],
+    )
+)
 
 
 def make_zone(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return a zone, shape (1,), and its `size` frames, shape (size,), all free."""
     zone = np.zeros(1, ZONE)
-    frames = np.zeros(size, FRAME_RECORD)
+    frames = zeroed(size * FRAME_RECORD.itemsize).view(FRAME_RECORD)
     _initialise(zone, frames)
     return zone, frames
 
@@ -84,7 +103,7 @@ def _push(zone, frames, pfn, order):
     head = zone.heads[mobility, order]
     frames[pfn].next = head
     frames[pfn].prev = NO_FRAME
-    frames[pfn].order = order
+    frames[pfn].block = order + 1
     if head != NO_FRAME:
         frames[head].prev = pfn
     zone.heads[mobility, order] = pfn
@@ -100,7 +119,32 @@ def _unlink(zone, frames, pfn, order):
         frames[before].next = after
     if after != NO_FRAME:
         frames[after].prev = before
-    frames[pfn].order = -1
+    frames[pfn].block = 0
+
+
+@leaf
+def _give_to(zone, frames, pfn, owner):
+    """Put a frame into the list of its new owner."""
+    head = zone.owned[owner + 1] - 1
+    frames[pfn].next = head
+    frames[pfn].prev = NO_FRAME
+    if head != NO_FRAME:
+        frames[head].prev = pfn
+    zone.owned[owner + 1] = pfn + 1
+    frames[pfn].owner = owner
+
+
+@leaf
+def _take_from(zone, frames, pfn):
+    """Take a frame out of the list of its owner."""
+    after = frames[pfn].next
+    before = frames[pfn].prev
+    if before == NO_FRAME:
+        zone.owned[frames[pfn].owner + 1] = after + 1
+    else:
+        frames[before].next = after
+    if after != NO_FRAME:
+        frames[after].prev = before
 
 
 @kernel
@@ -111,10 +155,6 @@ def _initialise(zones, frames):
     for order in range(MAX_ORDER + 1):
         zone.heads[MOVABLE, order] = NO_FRAME
         zone.heads[UNMOVABLE, order] = NO_FRAME
-    for pfn in range(len(frames)):
-        frames[pfn].order = -1
-        frames[pfn].owner = -1
-        frames[pfn].mobility = MOVABLE
     # Highest blocks first, so that the lists hand out low addresses first.
     end = len(frames)
     while end:
@@ -168,20 +208,27 @@ def _find(zone, frames, order, mobility):
 
 
 @routine
-def _free(zone, frames, pfn, order):
-    for each in range(pfn, pfn + (1 << order)):
-        frames[each].state = State.FREE
-        frames[each].owner = -1
-        frames[each].rmap = 0
+def _list_free(zone, frames, pfn, order):
+    """List a block as free, with the free buddies that it merges with."""
     zone.free += 1 << order
     while order < MAX_ORDER:
         buddy = pfn ^ (1 << order)
-        if buddy + (1 << order) > zone.frames or frames[buddy].order != order:
+        if buddy + (1 << order) > zone.frames or frames[buddy].block != order + 1:
             break
         _unlink(zone, frames, buddy, order)
         pfn = min(pfn, buddy)
         order += 1
     _push(zone, frames, pfn, order)
+
+
+@leaf
+def _free(zone, frames, pfn, order):
+    for each in range(pfn, pfn + (1 << order)):
+        _take_from(zone, frames, each)
+        frames[each].state = State.FREE
+        frames[each].owner = 0
+        frames[each].rmap = 0
+    _list_free(zone, frames, pfn, order)
 
 
 @routine
@@ -193,14 +240,14 @@ def _allocate(zone, frames, order, state, owner):
         other = _find(zone, frames, order, mobility)
         if other != NO_FRAME:
             zone.free -= 1 << order
-            _free(zone, frames, pfn, order)
+            _list_free(zone, frames, pfn, order)
             pfn = other
     if pfn == NO_FRAME:
         return NO_FRAME
     zone.free -= 1 << order
     for each in range(pfn, pfn + (1 << order)):
         frames[each].state = state
-        frames[each].owner = owner
+        _give_to(zone, frames, each, owner)
     return pfn
 
 
@@ -235,19 +282,44 @@ def free_many(zones, frames, order, pfns):
 
 
 @kernel
-def assign(frames, pfns, owner, state):
-    """Note a new owner and use of the frames `pfns` (int64[:])."""
+def use(frames, pfns, state):
+    """Note a new use of the frames `pfns` (int64[:]), whose owner stays."""
     for number in range(len(pfns)):
-        frames[pfns[number]].owner = owner
         frames[pfns[number]].state = state
 
 
 @kernel
-def free_owned(zones, frames, owner):
-    """Give back every frame of `owner`; return how many there were."""
+def hand_over(zones, frames, pfns, owner, state):
+    """Give the frames `pfns` (int64[:]), none of them free, to another owner for another use."""
+    for number in range(len(pfns)):
+        _take_from(zones[0], frames, pfns[number])
+        _give_to(zones[0], frames, pfns[number], owner)
+        frames[pfns[number]].state = state
+
+
+@kernel
+def _list_owned(zones, frames, owner, pfns):
+    """Fill `pfns` (int64[:]) with frames of an owner, as many as it has room for; return how many there are."""
     count = 0
-    for pfn in range(len(frames)):
-        if frames[pfn].owner == owner:
-            _free(zones[0], frames, pfn, np.int64(0))
-            count += 1
+    pfn = zones[0].owned[owner + 1] - 1
+    while pfn != NO_FRAME:
+        if count < len(pfns):
+            pfns[count] = pfn
+        count += 1
+        pfn = frames[pfn].next
     return count
+
+
+def owned(zones: NDArray[Any], frames: NDArray[Any], owner: int) -> NDArray[np.int64]:
+    """Return the frames of an owner in ascending order, int64[n]."""
+    pfns = np.empty(int(_list_owned(zones, frames, owner, np.empty(0, np.int64))), np.int64)
+    _list_owned(zones, frames, owner, pfns)
+    pfns.sort()
+    return pfns
+
+
+def free_owned(zones: NDArray[Any], frames: NDArray[Any], owner: int) -> int:
+    """Give back every frame of `owner`, in ascending order; return how many there were."""
+    pfns = owned(zones, frames, owner)
+    free_many(zones, frames, 0, pfns)
+    return len(pfns)

@@ -25,6 +25,7 @@ __all__ = [
     "width_of",
     "write_entry",
     "write_word",
+    "zeroed",
 ]
 
 ABSENT = -1
@@ -33,8 +34,8 @@ _HALF = np.int64((1 << 32) - 1)
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 
 
-def physical_memory(frames: int) -> np.ndarray:
-    """Return zeroed memory of `frames` 4 KiB frames, shape (frames × 512,), dtype int64; untouched frames cost nothing.
+def zeroed(size: int) -> np.ndarray:
+    """Return `size` zeroed bytes, uint8[size], that the operating system gives memory for as they are touched.
 
     Raises
     ------
@@ -42,12 +43,23 @@ def physical_memory(frames: int) -> np.ndarray:
         The operating system refuses to reserve the addresses.
     """
     try:
-        area = mmap.mmap(-1, frames << PAGE_SHIFT, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE)
+        area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE)
     except OSError as error:
-        raise MemoryError(f"cannot reserve {frames << PAGE_SHIFT} bytes of address space: {error}") from error
+        raise MemoryError(f"cannot reserve {size} bytes of address space: {error}") from error
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        area.madvise(mmap.MADV_NOHUGEPAGE)  # tables lie scattered; 2 MiB for each would defeat the purpose
-    return np.frombuffer(area, dtype=np.int64)
+        area.madvise(mmap.MADV_NOHUGEPAGE)  # what is touched lies scattered; 2 MiB for each would defeat the purpose
+    return np.frombuffer(area, np.uint8)
+
+
+def physical_memory(frames: int) -> np.ndarray:
+    """Return zeroed memory of `frames` 4 KiB frames, shape (frames × 512,), dtype int64; untouched frames cost nothing.
+
+    Raises
+    ------
+    MemoryError
+        As of `zeroed`.
+    """
+    return zeroed(frames << PAGE_SHIFT).view(np.int64)
 
 
 @leaf

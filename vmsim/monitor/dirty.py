@@ -16,7 +16,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from vmsim.machine.buddy import State, assign
+from vmsim.machine.buddy import State, use
 from vmsim.machine.dirty import (
     NO_LARGE,
     PML_ENTRIES,
@@ -153,7 +153,7 @@ class LoggedTdp(Tdp):
         for level in range(2, self.page_order // 9 + 2):
             freed = np.empty(-(-self.pages // ENTRIES), np.int64)
             count = int(collapse(self.memory, self.host.frames, self.root, self.levels, self.pages, level, freed))
-            assign(self.host.frames, freed[:count], self.owner, int(State.POOL))
+            use(self.host.frames, freed[:count], int(State.POOL))
             self.pool.put(freed[:count].tolist())
             self.collapses += count
         self._flush()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import simpy
 
-from vmsim.machine.buddy import State, assign
+from vmsim.machine.buddy import State, use
 from vmsim.machine.dirty import split
 from vmsim.machine.formats import CODE_FETCH, CODE_PRESENT, ENTRIES, EPT_EXECUTE, FRAME, PAGE_SHIFT
 from vmsim.machine.memory import find_entry, read_word, write_word
@@ -134,7 +134,7 @@ class NxSplitTdp(Tdp):
         frames = self.host.frames
         frames["rmap"][table] = 0
         frames["rmap"][block : block + ENTRIES] = 0
-        assign(frames, np.array([table]), self.owner, int(State.POOL))
+        use(frames, np.array([table]), int(State.POOL))
         self.pool.put([table])
 
     def _entries(self, table: int) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from vmsim.machine.buddy import NO_FRAME, State, assign
+from vmsim.machine.buddy import NO_FRAME, State
 from vmsim.machine.formats import ENTRIES, FRAME, LARGE, PAGE_SHIFT, PRESENT, WRITE
 from vmsim.machine.memory import clear_frame
 from vmsim.scenario.cpu import Cpu, Figure
@@ -78,6 +78,9 @@ class HostFrames(Protocol):
 
     def withdraw(self, event: simpy.Event) -> None:
         """Undo a request that nobody waits for any more."""
+
+    def hand_over(self, pfns: NDArray[np.int64], owner: int, state: State) -> None:
+        """Give frames to another owner for another use."""
 
     def give(self, pfns: NDArray[np.int64], order: int = 0) -> None:
         """Take back blocks."""
@@ -304,7 +307,7 @@ class PairedHost:
         if first is None:
             return None
         self._compacted[owner]["compactions"] += 1
-        assign(self.host.frames, np.array([first, first + 1]), owner, int(State.TABLE))
+        self.host.hand_over(np.array([first, first + 1]), owner, State.TABLE)
         return first
 
     def _from_spare(self, spare: list[int], work: Counter[str]) -> int | None:
@@ -365,7 +368,7 @@ class PairedHost:
         places = [each for each in (place, space.other(place)) if each]
         for each in places:
             self.memory[each >> 3] = self.memory[each >> 3] & ~FRAME | new << PAGE_SHIFT
-        assign(frames, np.array([new]), owner, int(frames["state"][old]))
+        self.host.hand_over(np.array([new]), owner, State(frames["state"][old]))
         frames["rmap"][new], frames["rmap"][old] = place, 0
         if space.mapped:
             space.flush()

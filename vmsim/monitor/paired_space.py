@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.machine.buddy import State, assign
+from vmsim.machine.buddy import State, use
 from vmsim.machine.formats import (
     ACCESSED,
     DIRTY,
@@ -159,7 +159,7 @@ class PairedSpace:
             self.memory[ept >> 3 : (ept >> 3) + count] = to_ept(values, self.form, table=False)
             place = ept
         frames = pages >> PAGE_SHIFT
-        assign(self.frames, frames, self.owner, int(State.GUEST))
+        use(self.frames, frames, int(State.GUEST))
         self.frames["rmap"][frames] = place + 8 * np.arange(count)
         self.work["store"] += count * (2 if ept else 1)
         self.work["updates"] += count
@@ -215,7 +215,7 @@ class PairedSpace:
         for frame in pair:
             if frame != NO_EPT:
                 clear_frame(self.memory, frame << PAGE_SHIFT)
-        assign(self.frames, np.array([frame for frame in pair if frame != NO_EPT]), self.owner, int(State.TABLE))
+        use(self.frames, np.array([frame for frame in pair if frame != NO_EPT]), int(State.TABLE))
         self.tables += 1
 
     def _table(self, table: int) -> Words:
@@ -291,7 +291,7 @@ class PairedSpace:
     def _mirror(self, table: int, level: int, frames: list[int]) -> int:
         """Return the frame of a new EPT table that says what the KPT table at hpa `table` does."""
         frame = frames.pop()
-        assign(self.frames, np.array([frame]), self.owner, int(State.TABLE))
+        use(self.frames, np.array([frame]), int(State.TABLE))
         values = self._table(table).copy()
         if level == self.levels:
             values[UVPT_SLOT:] = 0

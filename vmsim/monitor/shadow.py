@@ -16,7 +16,7 @@ import simpy
 from numpy.typing import NDArray
 
 from vmsim.errors import InputError
-from vmsim.machine.buddy import State, assign
+from vmsim.machine.buddy import State, use
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.memory import clear_frame
 from vmsim.machine.serve_shadow import NONE
@@ -109,7 +109,7 @@ class Shadow(Account):
 
     def provide(self, frames: list[int]) -> None:
         """Take the first of the host's frames for shadow pages, before the clock starts."""
-        assign(self.host_tables.host.frames, np.array(frames), self.owner, int(State.POOL))
+        use(self.host_tables.host.frames, np.array(frames), int(State.POOL))
         self._put(frames)
 
     def create(self, vcpu: Vcpu) -> Process:

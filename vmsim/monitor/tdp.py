@@ -14,7 +14,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from vmsim.machine.buddy import NO_FRAME, State, assign
+from vmsim.machine.buddy import NO_FRAME, State, use
 from vmsim.machine.formats import ENTRIES, LARGE_ORDERS, PAGE_SHIFT, NestedFormat
 from vmsim.machine.memory import clear_frame
 from vmsim.machine.serve import BACKING, NEVER, back_frames
@@ -115,7 +115,7 @@ class Tdp:
 
     def install(self, root: int) -> None:
         """Make frame `root` the empty root table (EPTP, nCR3)."""
-        assign(self.host.frames, np.array([root]), self.owner, int(State.TABLE))
+        use(self.host.frames, np.array([root]), int(State.TABLE))
         self.root = root << PAGE_SHIFT
         clear_frame(self.memory, self.root)
         self._registers["nested_root"] = self.root

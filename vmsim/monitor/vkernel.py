@@ -18,7 +18,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from vmsim.machine.buddy import State, assign
+from vmsim.machine.buddy import State, use
 from vmsim.machine.formats import ENTRIES, PAGE_SHIFT
 from vmsim.machine.memory import clear_frame
 from vmsim.machine.serve_shadow import NONE
@@ -105,7 +105,7 @@ class Vkernel(SoftwareMonitor):
 
     def provide(self, frames: list[int]) -> None:
         """Take the frame of the first map's root."""
-        assign(self._frames, np.array(frames), self.owner, int(State.POOL))
+        use(self._frames, np.array(frames), int(State.POOL))
         self.ready = frames
 
     def create(self, vcpu: Vcpu) -> Process:
@@ -192,7 +192,7 @@ class Vkernel(SoftwareMonitor):
         self._stale = True
         if root not in self.maps:
             frame = (yield from self._take(vcpu, 1))[0]
-            assign(self._frames, np.array([frame]), self.owner, int(State.TABLE))
+            use(self._frames, np.array([frame]), int(State.TABLE))
             self._frames["rmap"][frame] = 0
             clear_frame(self.memory, frame << PAGE_SHIFT)
             self.maps[root] = frame << PAGE_SHIFT
