@@ -231,7 +231,7 @@ _TLB2 = world(vm("native"), **_ON | {"cpu_override": _SMALL_TLB})
 _ENTRY_PWC = {
     **{"style": "entry", "entries": 16, "ways": 4, "cycles": 3, "nested": True, "lowest": 1, "nested_lowest": 1},
 }
-_SMALL_CACHES = {"l2": {"size": "16KiB", "ways": 4}, "llc": {"size": "55KiB"}}
+_SMALL_CACHES = {"l1": {"size": "8KiB"}, "l2": {"size": "16KiB", "ways": 4}, "llc": {"size": "55KiB"}}
 _LINES = {**UNIFORM, "footprint": "128KiB", "accesses": 1200}
 _CACHED = world(vm("native", _LINES), **_ON | {"data_caches": True, "cpu_override": {"cache": _SMALL_CACHES}})
 _SPREAD = {"kind": "sequential", "footprint": "3GiB", "stride": "520MiB", "accesses": 200}
@@ -242,6 +242,8 @@ _PAGES_2M = world(
 _NATIVE = world(vm("native"), cpu="skylake-x")
 _FAR = {"kind": "sequential", "footprint": "6GiB", "stride": "1GiB", "accesses": 60}
 _PAGES_1G = world(vm("native", _FAR, memory="8GiB", guest_page="1G"), cpu="skylake-x", memory="16GiB")
+_EVEN = {**_FAR, "footprint": "12GiB", "stride": "2GiB"}
+_EVEN_1G = world(vm("native", _EVEN, memory="13GiB", guest_page="1G"), cpu="skylake-x", memory="16GiB")
 _NO_PWC = {
     f"{nested}{level}": {"entries": 0, "ways": 0}
     for nested in ("", "nested_")
@@ -277,7 +279,6 @@ def _geometry() -> dict[str, Row]:
             row(_PAGES_2M, 4, 32, "tlb.l1.2M.ways"),
             row(_PAGES_2M, "modulo", "xor", "tlb.l1.2M.index"),
             row(_PAGES_2M, None, "4K", "tlb.l1.2M.shared"),
-            row(_PAGES_1G, "modulo", "xor", "tlb.l1.1G.index"),
             row(_PAGES_1G, None, "4K", "tlb.l1.1G.shared"),
             row(_TLB2, 48, 24, "tlb.l2.4K.entries"),
             row(_TLB2, 12, 3, "tlb.l2.4K.ways"),
@@ -301,7 +302,9 @@ def _geometry() -> dict[str, Row]:
     rows |= both("tlb.l2.1G", _PAGES_1G, _array(16, 4), _array(2, 2))
     for key in ("tlb.l2.2M.entries", "tlb.l2.2M.ways", "tlb.l2.2M.index"):
         rows[key] = _cpu(_K10, _array(128, 2), _array(8, 2) | {"index": "xor"}, "tlb.l2.2M")
-    rows["tlb.l2.1G.index"] = _cpu(_PAGES_1G, "modulo", "xor", "tlb.l2.1G.index")
+    for level in ("l1", "l2"):
+        one = _array(4, 1) | {"index": "modulo"}
+        rows[f"tlb.{level}.1G.index"] = _cpu(_EVEN_1G, one, one | {"index": "xor"}, f"tlb.{level}.1G")
     for level in ("pml4e", "pdpte", "pde"):
         for nested in ("", "nested_"):
             rows |= both(f"pwc.{nested}{level}", _BARE, _array(0, 0), _array(2, 2))
