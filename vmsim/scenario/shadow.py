@@ -8,7 +8,7 @@ from typing import Final, Literal
 from pydantic import Field, model_validator
 
 from vmsim.scenario.problems import Problem, raise_problems
-from vmsim.scenario.types import Count, Entries, Model
+from vmsim.scenario.types import Entries, Model, Work
 
 __all__ = ["SHADOW_PRESETS", "ShadowSpec", "ShadowTable", "SoftwareTlb"]
 
@@ -78,7 +78,7 @@ class ShadowTable(Model):
         description="write-protect: clean pages are, to learn of the first write. read-sync: A and D are the "
         "hardware's, and brought up to date when the guest loads an entry.",
     )
-    write_flood: Count | None = Field(
+    write_flood: Work | None = Field(
         default=None,
         description="Emulated stores to one table after which its shadow goes; 0: never. With unsync it spares tables "
         'of level 1; not with trap = "single-step".',
