@@ -20,7 +20,7 @@ def command() -> None:
 @click.option("--failures", "show_failures", is_flag=True, help="List the points that failed, with their errors.")
 @_JSON
 def list_(folders: tuple[Path, ...], show_failures: bool, as_json: bool) -> None:
-    """Say what is in stores: points, rows, failures."""
+    """Summarise result stores: points, rows, failures."""
     from vmsim.cli.screen import Side, print_json, print_table
     from vmsim.sweeps.merging import contents
     from vmsim.sweeps.tables import read_failures

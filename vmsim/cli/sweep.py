@@ -24,7 +24,7 @@ _SHOWN: Final = 20
 @click.option("--out", type=_FILE, metavar="DIR", help="Where results are kept; FILE with .results if left out.")
 @click.option("--jobs", type=click.IntRange(1, 4096), metavar="N", help="Processes; all cores if left out.")
 @click.option("--dry-run", is_flag=True, help="Print the points that are missing and about how long they take.")
-@click.option("--retries", type=click.IntRange(0, 100), default=1, show_default=True, help="Of a point that fails.")
+@click.option("--retries", type=click.IntRange(0, 100), default=1, show_default=True, help="Retries per failing point.")
 @click.option("--again", is_flag=True, help="Run points again whose failure is recorded.")
 @click.option("--no-lock", is_flag=True, help="Do not lock DIR: for file systems without locks.")
 @click.option("--scheduler", metavar="ADDRESS", help="Run on a Dask cluster: an address, or a TOML file for SLURM.")

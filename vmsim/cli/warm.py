@@ -14,7 +14,7 @@ SHARED = ("ept, npt, native", "shadow, agile, vkernel")
 
 
 @click.command()
-@click.option("--cpu", "names", multiple=True, metavar="CPU", help="A preset or CPU file; again for more.")
+@click.option("--cpu", "names", multiple=True, metavar="CPU", help="A preset or CPU file; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(names: tuple[str, ...], as_json: bool) -> None:
     """Compile the kernels ahead of the first run.
