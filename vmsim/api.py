@@ -107,7 +107,7 @@ def modes_of(scenario: Scenario) -> tuple[Mode, ...]:
     """Return the paging modes that a scenario may have: those of its CPU, or with ``host.what_if`` all.
 
     Those that cannot run its VMs' depth of page tables are left out.
-    The modes in software are for every CPU, but that paired tables need EPT, and agile paging either of the two.
+    The modes in software are for every CPU, but that paired tables and agile paging need EPT or NPT.
     """
     modes = MODES if scenario.host.what_if else _allowed(scenario)
     memory = scenario.host.memory
@@ -116,7 +116,7 @@ def modes_of(scenario: Scenario) -> tuple[Mode, ...]:
 
 def _allowed(scenario: Scenario) -> tuple[Mode, ...]:
     needs: dict[str, set[str]] = {mode: {mode} for mode in HARDWARE_MODES}
-    needs |= {"paired": {"ept"}, "agile": {"ept", "npt"}}
+    needs |= {"paired": {"ept", "npt"}, "agile": {"ept", "npt"}}
     return tuple(mode for mode in MODES if mode not in needs or needs[mode] & {*scenario.cpu.modes})
 
 

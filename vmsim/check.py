@@ -18,7 +18,7 @@ from vmsim.check_rights import guest_address, nested_rights
 from vmsim.host.memory import HOST
 from vmsim.jit import kernel
 from vmsim.machine.buddy import MAX_ORDER, NO_FRAME, State, owned
-from vmsim.machine.formats import DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, SWITCH, USER, WRITE
+from vmsim.machine.formats import DIRTY, FRAME, LARGE, NPT, PAGE_SHIFT, PRESENT, SWITCH, USER, WRITE
 from vmsim.machine.memory import entry_at, read_entry, read_word, width_of
 from vmsim.machine.tables import UNBACKED, host_address
 from vmsim.machine.tlb import ASID_SHIFT
@@ -26,6 +26,8 @@ from vmsim.monitor.agile import Agile
 from vmsim.monitor.nx_split import NxSplitTdp
 from vmsim.monitor.paired_check import difference, frames_of_tables
 from vmsim.monitor.paired_layout import MOVED, MOVING
+from vmsim.monitor.paired_process import nested_format
+from vmsim.monitor.paired_space import UVPT_SLOT
 from vmsim.monitor.shadow import Shadow
 from vmsim.monitor.shadow_check import problems_of
 from vmsim.monitor.software import SoftwareMonitor
@@ -110,7 +112,8 @@ class _Checker:
         reached_frames: dict[int, int] = {}
         for vm in self._living():
             roots, levels = self._host_roots(vm)
-            places, _, targets, levels_below = gather_all(self.memory, roots, levels, (0, 0))
+            last = UVPT_SLOT if vm.kernel_in_nested else None
+            places, _, targets, levels_below = gather_all(self.memory, roots, levels, (0, 0), last)
             if (levels_below < (-1 if levels == 3 else -2)).any():  # an EPT misconfiguration, a reserved bit in NPT
                 self.fail(f"isolation: an entry of {vm.spec.name} maps a page of a size that there is not")
             of_tables = targets[levels_below > 0]
@@ -166,8 +169,9 @@ class _Checker:
     def pairs(self) -> None:
         """Below the limit, every KPT and its EPT hold the same mappings."""
         for vm in self._living():
+            form, _ = nested_format(self.simulation.scenario.cpu, vm.spec.paired.layout)
             for pair in vm.pairs:
-                if unlike := difference(self.memory, *pair):
+                if unlike := difference(self.memory, *pair, nested="NPT" if form == NPT else "EPT"):
                     self.fail(f"pairs: {unlike}, in {vm.spec.name}")
 
     def _frames_of_pages(self, targets: NDArray[np.int64], orders: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -278,7 +282,7 @@ class _Checker:
                 self.fail(f"{wrong}, in {vm.spec.name}")
 
     def _resolve(self, vm: VirtualMachine, gva: int) -> int:
-        return int(_resolve(self.memory, vm.kernel.root, vm.spec.guest_levels, *self._nested(vm), gva))
+        return int(_resolve(self.memory, vm.root, vm.spec.guest_levels, *self._nested(vm), gva))
 
     def _table(self, vm: VirtualMachine | None, table: int, level: int, wanted: int, address: int) -> int:
         """Return the hpa of the table of level `wanted` on the way to `address`; guest tables are found by gpa."""

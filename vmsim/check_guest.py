@@ -23,9 +23,10 @@ Column = NDArray[np.int64]
 
 
 @kernel
-def gather(memory, root, levels, nested_root, nested_levels, index, table, columns):  # type: ignore[no-untyped-def]
+def gather(memory, root, levels, last, nested_root, nested_levels, index, table, columns):  # type: ignore[no-untyped-def]
     """List the entries of a tree of tables that lie where nested tables say, or where they point (0, 0).
 
+    Of the root's, those from number `last` on are left out.
     Fills the rows of `columns`, int64[4, n]: the place of each entry, its value, the frame it points to, and the level
     of the table there (0, -1, -2 for pages of 4K, 2M (4M), 1G). Returns how many there are; no more than n are filled.
     `index` and `table` are scratch, int64[6] each.
@@ -36,7 +37,7 @@ def gather(memory, root, levels, nested_root, nested_levels, index, table, colum
     level = levels
     table[level] = root
     while level <= levels:
-        if index[level] == 1 << width:
+        if index[level] == (last if level == levels else 1 << width):
             index[level] = 0
             level += 1
             continue
@@ -60,16 +61,19 @@ def gather(memory, root, levels, nested_root, nested_levels, index, table, colum
     return count
 
 
-def gather_all(memory: Column, roots: list[int], levels: int, nested: tuple[int, int]) -> Column:
-    """Return the entries of several trees, as `gather` lists them, int64[4, n]."""
+def gather_all(
+    memory: Column, roots: list[int], levels: int, nested: tuple[int, int], last: int | None = None
+) -> Column:
+    """Return the entries of several trees, as `gather` lists them, int64[4, n]; without `last`, all of them."""
     parts = []
+    last = last or 1 << width_of(levels)
     for root in roots:
         columns = np.empty((4, 512), np.int64)
         scratch = np.empty(6, np.int64), np.empty(6, np.int64)
-        count = gather(memory, root, levels, *nested, *scratch, columns)
+        count = gather(memory, root, levels, last, *nested, *scratch, columns)
         if count > columns.shape[1]:
             columns = np.empty((4, count), np.int64)
-            gather(memory, root, levels, *nested, *scratch, columns)
+            gather(memory, root, levels, last, *nested, *scratch, columns)
         parts.append(columns[:, :count])
     return np.concatenate(parts, axis=1)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vmsim.errors import InputError
+from vmsim.monitor.paired_space import UVPT_SLOT
 from vmsim.record.dump import table_records, table_text
 from vmsim.record.folder import check_folder, replacing_folder, write_manifest
 
@@ -85,8 +86,11 @@ def tables_of(simulation: Simulation, vm: VirtualMachine) -> Iterator[tuple[str,
     for pid, process in sorted(vm.kernel.processes.items()):
         records = table_records(memory, process.space.root, vm.spec.guest_levels, nested=nested)
         yield f"{vm.spec.name}.{pid}.guest.txt", list(records)
+    if vm.becoming and vm.becoming.running:
+        nested = int(vm.registers["nested_root"][0]), vm.spec.guest_levels
     if nested[1]:
-        yield f"{vm.spec.name}.host.txt", list(table_records(memory, *nested, present=_NESTED_PRESENT))
+        last = UVPT_SLOT if vm.kernel_in_nested else None
+        yield f"{vm.spec.name}.host.txt", list(table_records(memory, *nested, present=_NESTED_PRESENT, last=last))
 
 
 def _expect_same(now: Mapping[str, str], then: Mapping[str, str]) -> None:

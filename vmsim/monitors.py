@@ -14,6 +14,7 @@ from vmsim.monitor.agile import Agile
 from vmsim.monitor.dirty import LoggedTdp
 from vmsim.monitor.nx_split import NxSplitTdp
 from vmsim.monitor.paired import Paired
+from vmsim.monitor.paired_process import nested_format
 from vmsim.monitor.shadow import Shadow
 from vmsim.monitor.tdp import Tdp
 from vmsim.monitor.vkernel import Vkernel
@@ -44,11 +45,12 @@ def make_monitor(
     cpu, memory = simulation.scenario.cpu, simulation.hardware.memory
     exited = spaces.exited if spec.tags == "none" else None
     if simulation.paired and spec.mode == "paired":
+        form, reason = nested_format(cpu, spec.paired.layout)
         return Paired(
             simulation.paired,
             registers,
             pool,
-            EPT(ad_bits=cpu.ept_ad),
+            form,
             layout=spec.paired.layout,
             flush=spaces.flush_nested,
             owner=spec.index,
@@ -57,6 +59,7 @@ def make_monitor(
             page_order=spec.host_order,
             costs=cpu.cost,
             chunk=spec.fill_chunk,
+            reason=reason,
             exited=exited,
         )
     kind: type[Tdp] = Tdp

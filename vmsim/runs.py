@@ -13,6 +13,7 @@ from vmsim.machine.calls import opaque
 from vmsim.machine.serve import BACKING, NEVER, run_and_serve
 from vmsim.machine.serve_shadow import NONE, run_and_serve_shadow
 from vmsim.machine.vcpu import enter, prepare
+from vmsim.monitor.paired_guest import PairedGuest
 from vmsim.monitor.shadow import Shadow
 from vmsim.monitor.software import SoftwareMonitor
 from vmsim.monitor.tdp import Tdp, Vcpu
@@ -59,7 +60,7 @@ class Runs:
         registers: NDArray[Any],
         vcpu: Vcpu,
         kernel: GuestKernel,
-        monitor: Tdp | SoftwareMonitor | None,
+        monitor: Tdp | SoftwareMonitor | PairedGuest | None,
         *,
         serve: bool,
     ) -> None:

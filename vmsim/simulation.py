@@ -24,6 +24,7 @@ from vmsim.record.outcome import Ending, Outcome, Transfer
 from vmsim.resident import check_memory
 from vmsim.scenario import Scenario
 from vmsim.scenario.levels import PROGRAMS_END, name_of
+from vmsim.scenario.share import share_of
 from vmsim.scenario.types import MAX_VMS
 from vmsim.scenario.vm import Vm
 from vmsim.units import format_size
@@ -91,6 +92,7 @@ class Simulation:
         for spec, stream in zip(scenario.vms, streams or self._streams(), strict=True):
             _check_reach(spec, stream)
             _check_warmup(scenario, spec, stream)
+            _check_guest_at(spec, stream)
             self.vms.append(VirtualMachine(self, spec, stream, progress))
             if progress:
                 progress(spec.name, 0, stream.accesses)
@@ -231,6 +233,19 @@ def _check_warmup(scenario: Scenario, spec: Vm, stream: Stream) -> None:
         raise InputError(
             f"warmup: found {scenario.warmup}, and the workload of VM {spec.name} makes {made} accesses: nothing would "
             f'be left to measure. Expected fewer than {made} accesses, or a share of them such as "10%".'
+        )
+
+
+def _check_guest_at(spec: Vm, stream: Stream) -> None:
+    """Refuse a process that would become a VM when its workload has ended, or before its first access."""
+    at, made = spec.paired.guest_at, stream.accesses
+    if not spec.becomes_guest or at is None or not made:
+        return
+    if not 0 < share_of(at, made) < made:
+        raise InputError(
+            f"VM {spec.name}: paired.guest_at = {at!r} is no moment between the first and the last of the {made} "
+            f"accesses of its workload, so it would never become a VM while it runs. Expected 1 to {made - 1}, or a "
+            f'share such as "50%".'
         )
 
 

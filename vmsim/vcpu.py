@@ -25,6 +25,7 @@ from vmsim.machine.vcpu import Reason
 from vmsim.monitor.agile import Agile
 from vmsim.monitor.dirty import LoggedTdp
 from vmsim.monitor.nx_split import NxSplitTdp
+from vmsim.monitor.paired_guest import PairedGuest
 from vmsim.monitor.shadow import Shadow
 from vmsim.monitor.software import SoftwareMonitor
 from vmsim.monitor.tdp import Tdp
@@ -32,9 +33,11 @@ from vmsim.monitor.vkernel import Vkernel
 from vmsim.runs import Runs
 from vmsim.workloads import Chunk, Event, Op, Stream
 
-__all__ = ["CAUSES", "MANAGEMENT", "WAITS", "Vcpu"]
+__all__ = ["CAUSES", "MANAGEMENT", "WAITS", "Pause", "Vcpu"]
 
 Process = Generator[simpy.Event, Any, None]
+Monitor = Tdp | SoftwareMonitor | PairedGuest
+Pause = tuple[int, Callable[[], Process]]
 
 WAITS = ("pool_wait", "host_wait", "pcpu_wait", "io_wait")
 MEMORY_WAITS = ("pool_wait", "host_wait")
@@ -42,6 +45,8 @@ MANAGEMENT = ("guest_fault", "exit", *MEMORY_WAITS)
 CAUSES = ("compute", "guest_fault", "exit", "switch", *WAITS)
 
 _END_OF_TIME = NEVER >> 1  # cycles: far beyond any workload, and no sum of a few overflows
+
+_OF_PROCESSES = (Op.FORK, Op.SHARE, Op.EXEC, Op.SWITCH)
 
 _DONE, _BUDGET, _GUEST_FAULT = int(Reason.DONE), int(Reason.BUDGET), int(Reason.GUEST_FAULT)
 
@@ -176,17 +181,15 @@ class Vcpu:
         self.scheduler.release(self._core, self.index)
         self._core = -1
 
-    def replay(
-        self, kernel: GuestKernel, monitor: Tdp | SoftwareMonitor | None, pauses: list[int], paused: Callable[[], None]
-    ) -> Process:
+    def replay(self, kernel: GuestKernel, monitor: Monitor | None, pauses: list[Pause]) -> Process:
         """Make every access of the stream, and the operations between them.
 
         Parameters
         ----------
-        kernel, monitor : GuestKernel, Tdp, SoftwareMonitor or None
+        kernel, monitor : GuestKernel, Tdp, SoftwareMonitor, PairedGuest or None
             Who handles page faults and who violations; a monitor in software takes the page faults first.
-        pauses : list of int
-            Numbers of accesses, ascending, after which `paused` is called.
+        pauses : list of (int, callable)
+            Numbers of accesses, ascending, and what is then done.
         """
         runs = Runs(self.hardware, self.registers, self, kernel, monitor, serve=self.serve)
         for chunk in self.stream.chunks():
@@ -198,19 +201,18 @@ class Vcpu:
                     yield from self._access(runs, chunk, position, stop, kernel, monitor)
                     self.done += int(chunk.count[position:stop].sum())
                     position = stop
-                    if pauses and self.done >= pauses[0]:
-                        pauses.pop(0)
-                        paused()
+                    while pauses and self.done >= pauses[0][0]:
+                        yield from pauses.pop(0)[1]()
                 if event:
                     yield from self._operate(event, kernel, monitor)
             self.progress(self.done)
 
-    def _pause_at(self, chunk: Chunk, position: int, limit: int, pauses: list[int]) -> int:
+    def _pause_at(self, chunk: Chunk, position: int, limit: int, pauses: list[Pause]) -> int:
         """Return the run to stop before: `limit`, or where the next pause is due."""
         if not pauses:
             return limit
         made = np.cumsum(chunk.count[position:limit], dtype=np.int64)
-        return min(limit, position + int(np.searchsorted(made, pauses[0] - self.done)) + 1)
+        return min(limit, position + int(np.searchsorted(made, pauses[0][0] - self.done)) + 1)
 
     def _access(
         self,
@@ -219,7 +221,7 @@ class Vcpu:
         cursor: int,
         limit: int,
         kernel: GuestKernel,
-        monitor: Tdp | SoftwareMonitor | None,
+        monitor: Monitor | None,
     ) -> Process:
         runs.expect(int(chunk.address[cursor]))
         while cursor < limit:
@@ -236,7 +238,9 @@ class Vcpu:
             reason, cursor, cycles, gva, gpa, code, status, value = runs(self._core, chunk, cursor, stop, budget)
             self.owed += cycles
             if reason == _GUEST_FAULT:
-                if not isinstance(monitor, SoftwareMonitor):
+                if isinstance(monitor, PairedGuest) and monitor.running:
+                    yield from monitor.page_fault(self, gva)
+                elif not isinstance(monitor, SoftwareMonitor):
                     yield from kernel.page_fault(self, gva, code)
                 elif (yield from monitor.page_fault(self, gva, code, int(chunk.count[cursor]), status, value)):
                     self._count_made(int(chunk.count[cursor]), chunk.kind[cursor] == _WRITE)
@@ -246,7 +250,7 @@ class Vcpu:
                 assert isinstance(monitor, Shadow)
                 yield from monitor.unstock(self)
             elif reason > _GUEST_FAULT:
-                assert isinstance(monitor, Tdp | Agile)
+                assert isinstance(monitor, Tdp | Agile | PairedGuest)
                 yield from monitor.violation(self, gpa, code)
             self._moved = self._moved or cursor > first
 
@@ -277,7 +281,7 @@ class Vcpu:
                 f"workload {self.stream.name}: its operations take more than {_END_OF_TIME:,} cycles of simulated time."
             )
 
-    def _operate(self, event: Event, kernel: GuestKernel, monitor: Tdp | SoftwareMonitor | None) -> Process:
+    def _operate(self, event: Event, kernel: GuestKernel, monitor: Monitor | None) -> Process:
         """Carry out an operation that is no access."""
         op, pid, address, length, argument = event.op, event.pid, event.address, event.length, event.argument
         if op == Op.COMPUTE:
@@ -286,6 +290,8 @@ class Vcpu:
             return
         if isinstance(monitor, Vkernel):
             monitor.system_call(self)
+        elif isinstance(monitor, PairedGuest) and (op, pid) != (Op.SWITCH, kernel.current.pid):
+            monitor.system_call(self, op.name.lower(), forbidden=op in _OF_PROCESSES)
         self._check_time()
         if self.owed:
             yield self.settle()
@@ -316,7 +322,7 @@ class Vcpu:
                 yield from kernel.switch(self, pid)
             case Op.IO if pid in kernel.processes:
                 yield from kernel.bring_in(self, pid, address, length)
-                if monitor:
+                if monitor and not isinstance(monitor, PairedGuest):  # which has made its system call
                     monitor.io_exit(self)
                 yield self.settle()
                 gfns = kernel.frames_of(pid, address, length)

@@ -20,13 +20,14 @@ from vmsim.host.bare import BareFrames
 from vmsim.host.io import HostIo
 from vmsim.host.pool import PagePool
 from vmsim.machine.buddy import State
-from vmsim.machine.formats import EPT, PAGE_SHIFT
+from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.layout import Count, make_vm
 from vmsim.monitor.agile import Agile
 from vmsim.monitor.dirty import LoggedTdp
 from vmsim.monitor.nx_split import NxSplitTdp
 from vmsim.monitor.paired import Paired
-from vmsim.monitor.paired_process import PairedFrames, PairedMmu
+from vmsim.monitor.paired_guest import PairedGuest
+from vmsim.monitor.paired_process import Halves, PairedFrames, PairedMmu, nested_format
 from vmsim.monitor.paired_space import limit_of
 from vmsim.monitor.shadow import Shadow
 from vmsim.monitor.software import SoftwareMonitor
@@ -35,8 +36,9 @@ from vmsim.monitor.vkernel import SPACES, Vkernel
 from vmsim.monitors import make_monitor
 from vmsim.record.outcome import Ending, VmOutcome
 from vmsim.scenario import Vm
+from vmsim.scenario.share import share_of
 from vmsim.units import PAGE_ORDER, format_size
-from vmsim.vcpu import MANAGEMENT, WAITS, Vcpu
+from vmsim.vcpu import MANAGEMENT, WAITS, Pause, Vcpu
 from vmsim.workloads import Stream
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ class VirtualMachine:
         self.spaces = simulation.tags.spaces(
             self.registers,
             spec.index,
-            tags=spec.tags,
+            tags=None if spec.bare else spec.tags,
             apart=None if not spec.pcid else "tag" if spec.mode in ("shadow", "agile") else "pcid",
         )
         costs = simulation.scenario.cpu.cost
@@ -113,6 +115,7 @@ class VirtualMachine:
                 messages=simulation.messages,
             )
             self.monitor = make_monitor(simulation, spec, self.registers, self.spaces, self.pool)
+        self.paired: PairedMmu | None = None
         self.frames: GuestFrames | BareFrames | PairedFrames = (
             GuestFrames(spec.pages, self.monitor, owner=spec.index)
             if self.monitor
@@ -125,9 +128,11 @@ class VirtualMachine:
         elif isinstance(self.monitor, LoggedTdp):
             mmu = LoggedMmu(simulation.hardware.memory, self.spaces, self.registers, wrote=self.monitor.wrote)
         if simulation.paired and isinstance(self.frames, BareFrames) and spec.mode == "paired":
-            form = EPT(ad_bits=simulation.scenario.cpu.ept_ad)
-            mmu = PairedMmu(mmu, simulation.paired, spec.paired.layout, form, owner=spec.index)
-            self.frames = PairedFrames(self.frames, simulation.paired, spec.paired.layout)
+            form, reason = nested_format(simulation.scenario.cpu, spec.paired.layout)
+            tables = Halves(simulation.paired, spec.paired.layout, owner=spec.index, levels=spec.guest_levels)
+            flush = self.spaces.flush_nested
+            mmu = self.paired = PairedMmu(mmu, tables, form, owner=spec.index, flush_nested=flush)
+            self.frames = PairedFrames(self.frames, tables)
         self.kernel = GuestKernel(
             simulation.hardware.memory,
             mmu,
@@ -136,7 +141,22 @@ class VirtualMachine:
             pcids=SPACES if spec.mode == "vkernel" else LINUX_PCIDS if spec.pcid else 0,
             page_order=spec.guest_order,
             costs=costs,
+            ranges=self.paired,
         )
+        self.becoming: PairedGuest | None = None
+        if self.paired and spec.becomes_guest:
+            self.becoming = PairedGuest(
+                spec.name,
+                self.kernel,
+                self.paired,
+                self.registers,
+                become=lambda: self.spaces.become(spec.tags or "none"),
+                levels=spec.guest_levels,
+                reason=reason,
+                costs=costs,
+                regions=stream.footprint(),
+                exited=self.spaces.exited,
+            )
         if isinstance(self.monitor, SoftwareMonitor):
             self.monitor.deliver = self.kernel.page_fault
         self.start = 0  # until it does
@@ -180,17 +200,27 @@ class VirtualMachine:
             self.simulation.host.failures[self.spec.index, self.spec.guest_order] += wanting
 
     @property
+    def root(self) -> int:
+        """Address of the root of the tables that its processor walks first; negative before its kernel has booted."""
+        return self.becoming.root if self.becoming and self.becoming.running else self.kernel.root
+
+    @property
+    def kernel_in_nested(self) -> bool:
+        """Whether the root of its nested tables has the host kernel's mappings too, from UVPT on."""
+        return isinstance(self.monitor, Paired) and self.spec.paired.layout == "shared"
+
+    @property
     def pairs(self) -> list[tuple[int, int, int, int]]:
         """(KPT, EPT, levels, limit) of each address space that is mapped twice; roots as hpas."""
         paired, spec = self.simulation.paired, self.spec
-        if paired is None or spec.mode != "paired":
+        if paired is None or spec.mode != "paired" or spec.paired.layout == "shared":
             return []
         if isinstance(self.monitor, Paired):
             return [(self.monitor.space.kpt, self.monitor.root, spec.host_levels, limit_of(spec.host_levels))]
-        if spec.paired.layout == "separate":
+        if self.paired is None or not self.paired.tables.two:
             return []
-        roots = [process.space.root for process in self.kernel.processes.values()]
-        halves = [paired.pair_of(spec.paired.layout, root >> PAGE_SHIFT) for root in roots]
+        roots = {process.space.root for process in self.kernel.processes.values()}
+        halves = [self.paired.tables.of(root >> PAGE_SHIFT) for root in sorted(roots)]
         end = 1 << (PAGE_SHIFT + 9 * spec.guest_levels)
         return [(kpt << PAGE_SHIFT, ept << PAGE_SHIFT, spec.guest_levels, end) for kpt, ept in halves]
 
@@ -208,8 +238,12 @@ class VirtualMachine:
             if isinstance(self.monitor, Agile | LoggedTdp | NxSplitTdp):
                 yield from self.monitor.begin(self.vcpu)
             warmup = self.simulation.scenario.warmup_accesses(self.stream.accesses)
-            pauses = [warmup] if warmup else []
-            yield from self.vcpu.replay(self.kernel, self.monitor, pauses, self._warmed)
+            pauses: list[Pause] = [(warmup, self._warmed)] if warmup else []
+            if (becoming := self.becoming) and self.spec.paired.guest_at is not None:
+                at = share_of(self.spec.paired.guest_at, self.stream.accesses)
+                pauses.append((at, lambda: becoming.begin(self.vcpu)))
+            pauses.sort(key=lambda pause: pause[0])
+            yield from self.vcpu.replay(self.kernel, self.monitor or becoming, pauses)
         except GuestMemoryError:
             self.ending = self.out_of_memory()
         except NoMemoryThereError as error:
@@ -296,12 +330,14 @@ class VirtualMachine:
             return self.simulation.env.timeout(cycles)
         return self.io.start(gfns, cycles, find=self.monitor.frames_of)
 
-    def _warmed(self) -> None:
+    def _warmed(self) -> Process:
         """Remember the figures so far: the warm-up ends here."""
         self._warm = self._snapshot()
+        return
+        yield
 
     def _snapshot(self) -> _Snapshot:
-        monitor = self.monitor
+        monitor = self.monitor or self.becoming
         exits, exit_cycles = (
             (monitor.exits.copy(), monitor.exit_cycles.copy()) if monitor else (Counter[str](), Counter[str]())
         )

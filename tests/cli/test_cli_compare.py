@@ -94,6 +94,7 @@ def test_all_is_what_the_cpu_has_unless_the_scenario_asks_what_if(file: Path) ->
         "npt",
         "shadow",
         "agile",
+        "paired",
         "vkernel",
     )
     assert modes_of(scenario.replace(**{"host.what_if": True})) == MODES

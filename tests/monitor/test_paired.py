@@ -25,11 +25,14 @@ from tests.simulation.small import (
 from tests.simulation.test_contract import CASES, MIB, Case, Words, keep_the_contract
 from vmsim.check import BrokenInvariant, check_invariants
 from vmsim.errors import InputError
+from vmsim.machine.formats import ACCESSED, DIRTY
 from vmsim.monitor.paired import Paired
 from vmsim.scenario import Scenario
 from vmsim.simulation import Simulation
 
-LAYOUTS = ("contiguous", "pointer", "separate")
+LAYOUTS = ("contiguous", "pointer", "separate", "shared")
+TWO_TABLES = LAYOUTS[:3]
+EXIT = {layout: "NPF" if layout == "shared" else "EPT_VIOLATION" for layout in LAYOUTS}
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class PairedCase(Case):
 
     @property
     def exits(self) -> dict[str, int]:
-        return {"EPT_VIOLATION": self.violations} if self.guest else {}
+        return {EXIT[self.layout]: self.violations} if self.guest else {}
 
     def scenario(self) -> Any:
         what = super().scenario()
@@ -64,7 +67,7 @@ def cases() -> list[PairedCase]:
     """Return the contract's cases for EPT under each layout in turn, and those of bare programs under all."""
     ept = [case for case in CASES if case.mode == "ept" and (case.guest_page, case.host_page) != ("1G", "4K")]
     bare = [case for case in CASES if case.mode == "native" and case.populate == "lazy"]
-    first = [PairedCase(**vars(case), layout=LAYOUTS[number % 3]) for number, case in enumerate(ept)]
+    first = [PairedCase(**vars(case), layout=LAYOUTS[number % 4]) for number, case in enumerate(ept)]
     small = [PairedCase("ept", layout=layout) for layout in LAYOUTS]
     rest = [PairedCase(**vars(case), layout=layout, guest=False) for case in bare for layout in LAYOUTS]
     return list(dict.fromkeys([*first, *small, *rest]))
@@ -92,7 +95,8 @@ PROGRAM = [
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_guest_sees_the_same_under_paired_tables_as_under_ept(layout: str) -> None:
     """The same walks, faults and exits: only what an exit costs and what tables take differs."""
-    _, ept = run(scenario(vm(mode="ept", memory="16MiB"), memory="64MiB"), [Script(PROGRAM)])
+    mode = "npt" if layout == "shared" else "ept"
+    _, ept = run(scenario(vm(mode=mode, memory="16MiB"), memory="64MiB"), [Script(PROGRAM)])
     _, outcome = run(scenario(paired(layout, memory="16MiB"), memory="64MiB"), [Script(PROGRAM)])
     (ours,), (theirs,) = outcome.vms, ept.vms
     assert ours.guest_faults == theirs.guest_faults
@@ -113,7 +117,7 @@ def test_a_process_that_is_no_vm_pays_the_tax_of_its_layout(layout: str) -> None
     assert ours.memory["table"] == table_pages(layout, theirs.memory["table"], guest=False)
     assert simulation.host.size - simulation.host.free == 2 + pointer_pages(layout, simulation.host.size)
     cost = ours.cycles["guest_fault"] - theirs.cycles["guest_fault"]
-    assert cost > 0 if layout != "separate" else cost == 0
+    assert cost > 0 if layout in ("contiguous", "pointer") else cost == 0
 
 
 def test_what_it_costs_more_than_a_native_process_is_counted_step_by_step() -> None:
@@ -124,6 +128,12 @@ def test_what_it_costs_more_than_a_native_process_is_counted_step_by_step() -> N
     cost = simulation.scenario.cpu.cost
     more = ours.vms[0].cycles["guest_fault"] - native.vms[0].cycles["guest_fault"]
     assert more == 4 * cost.zero_page + 6 * cost.entry_edit
+
+
+def flags(monitor: Paired, gpa: int) -> tuple[bool, bool]:
+    """Return whether a page was accessed, and written to, as the host's kernel reads it."""
+    (value,) = monitor.space.pages(gpa, gpa + PAGE).values.tolist()
+    return bool(value & ACCESSED), bool(value & DIRTY)
 
 
 def test_hardware_marks_pages_in_the_ept_and_either_table_is_read() -> None:
@@ -140,7 +150,7 @@ def test_hardware_marks_pages_in_the_ept_and_either_table_is_read() -> None:
                 found = oracle.translate_guest(words, int(registers.cr3), 4, *nested, BASE + page * PAGE)
                 assert found is not None
                 gpa = found[0] & -PAGE
-                seen.append((monitor.space.accessed(gpa), monitor.space.dirty(gpa)))
+                seen.append(flags(monitor, gpa))
 
     what = scenario(paired("contiguous"), cpu_override={"ept_ad": True})
     run(what, [Script([*touches(range(4), READ), *touches(range(4, 8), WRITE)])], check=look)
@@ -167,7 +177,7 @@ def spoil(half: str, bit: int) -> Any:
 @pytest.mark.parametrize("bit", [0b10, 1 << 12], ids=["rights", "frame"])
 @pytest.mark.parametrize(
     ("layout", "half", "guest"),
-    [*((layout, "kpt", True) for layout in LAYOUTS), ("contiguous", "ept", False), ("pointer", "ept", False)],
+    [*((layout, "kpt", True) for layout in TWO_TABLES), ("contiguous", "ept", False), ("pointer", "ept", False)],
 )
 def test_the_checker_names_a_pair_that_differs(layout: str, half: str, guest: bool, bit: int) -> None:
     """In the half that the guest does not run on, which no other check looks at."""
@@ -178,11 +188,11 @@ def test_the_checker_names_a_pair_that_differs(layout: str, half: str, guest: bo
 def test_vms_and_processes_of_all_layouts_share_a_host() -> None:
     groups = [paired(layout, guest=guest, name=f"{layout}-{guest}") for layout in LAYOUTS for guest in (True, False)]
     what = scenario(*groups, vm("ept"), vm("native", mode="native"), memory="64MiB", cores=2, quantum="5us")
-    simulation, outcome = run(what, [Script(PROGRAM)] * 8, every=500_000)
+    simulation, outcome = run(what, [Script(PROGRAM)] * 10, every=500_000)
     assert all(each.finished for each in outcome.vms)
     assert time_adds_up(outcome)
     assert simulation.host.size - simulation.host.free == 2 + pointer_pages("pointer", simulation.host.size)
-    again = run(what, [Script(PROGRAM)] * 8, check=None)[1]
+    again = run(what, [Script(PROGRAM)] * 10, check=None)[1]
     for one, other in zip(outcome.vms, again.vms, strict=True):
         assert (one.finish, one.cycles, one.memory, one.exits) == (
             other.finish,
@@ -221,7 +231,7 @@ def test_a_chunk_is_mapped_in_both_tables_at_one_exit(layout: str) -> None:
     for chunk in (1, 8):
         table = paired(layout, fill_chunk=chunk, pool={"min": 32, "max": 64, "batch": 64})
         _, outcome = run(scenario(table, memory="64MiB"), script)
-        exits.append(outcome.vms[0].exits["EPT_VIOLATION"][0])
+        exits.append(outcome.vms[0].exits[EXIT[layout]][0])
         guest.append(outcome.vms[0].memory["guest"])
     assert exits[0] == guest[0] == 44
     assert exits[1] < exits[0] / 4
@@ -253,11 +263,68 @@ def test_a_host_too_small_ends_with_a_reason(layout: str) -> None:
     assert "out of memory" in outcome.ending.message
 
 
-def test_a_cpu_without_ept_is_refused_unless_it_is_a_what_if() -> None:
+def test_a_cpu_without_nested_tables_is_refused_unless_it_is_a_what_if() -> None:
     table = paired("contiguous")
-    with pytest.raises(InputError, match="mode paired needs EPT, which zen4 has not"):
-        Scenario.from_toml(toml(table, "zen4"))
-    assert Scenario.from_toml(toml(table, "zen4", "what_if = true")).vms[0].mode == "paired"
+    with pytest.raises(InputError, match="mode paired needs EPT or nested paging, which core2 has not"):
+        Scenario.from_toml(toml(table, "core2"))
+    assert Scenario.from_toml(toml(table, "core2", "what_if = true")).vms[0].mode == "paired"
+
+
+def test_one_table_for_both_needs_nested_tables_in_the_format_of_page_tables() -> None:
+    table = paired("shared")
+    with pytest.raises(InputError, match=r"paired\.layout \(vm\): one table can serve as both only where .* \(NPT\)"):
+        Scenario.from_toml(toml(table, "skylake-x"))
+    assert Scenario.from_toml(toml(table, "skylake-x", "what_if = true")).vms[0].paired.layout == "shared"
+    assert Scenario.from_toml(toml(table, "zen4")).vms[0].paired.layout == "shared"
+
+
+@pytest.mark.parametrize("guest", [True, False], ids=["vm", "process"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_runs_on_a_cpu_with_npt(layout: str, guest: bool) -> None:
+    """Two tables are then of one format (AMD APM vol. 2 §15.25.5): the same exits as npt, and tables by the layout."""
+    _, npt = run(scenario(vm(mode="npt", memory="16MiB"), memory="64MiB", cpu="zen4"), [Script(PROGRAM)])
+    _, native = run(scenario(vm(mode="native"), memory="64MiB", cpu="zen4"), [Script(PROGRAM)])
+    what = scenario(paired(layout, guest=guest, memory="16MiB"), memory="64MiB", cpu="zen4")
+    _, outcome = run(what, [Script(PROGRAM)])
+    (ours,), (theirs,) = outcome.vms, (npt if guest else native).vms
+    assert ours.finished
+    assert {reason: count for reason, (count, _) in ours.exits.items()} == (
+        {"NPF": theirs.exits["NPF"][0]} if guest else {}
+    )
+    assert ours.memory["guest"] == theirs.memory["guest"]
+    assert ours.memory["table"] == table_pages(layout, theirs.memory["table"], guest=guest)
+
+
+@pytest.mark.parametrize("layout", TWO_TABLES)
+def test_the_checker_names_a_pair_that_differs_on_a_cpu_with_npt(layout: str) -> None:
+    what = scenario(paired(layout), memory="64MiB", cpu="zen4")
+    with pytest.raises(BrokenInvariant, match=r"pairs: only the (KPT|NPT) maps .* in vm\."):
+        run(what, [Script(touches(range(9)))], check=spoil("kpt", 1 << 12))
+
+
+def test_a_shared_table_is_walked_as_it_is_and_its_flags_are_the_hardwares() -> None:
+    """The nested root is the KPT's root: the kernel's half is in it, above the limit, and A/D come from the walks."""
+    seen = []
+
+    def look(simulation: Simulation, where: str) -> None:
+        check_invariants(simulation, where)
+        if where.startswith("the end of"):
+            monitor, paired_host = simulation.vms[0].monitor, simulation.paired
+            assert isinstance(monitor, Paired)
+            assert paired_host is not None
+            registers = simulation.vms[0].registers[0]
+            root = int(registers.nested_root)
+            assert root == monitor.space.kpt
+            assert simulation.hardware.memory[(root >> 3) + 256] >> 12 == paired_host.boot[1]
+            for page in (0, 1):
+                gpa = oracle.translate_guest(
+                    Words(simulation.hardware.memory), int(registers.cr3), 4, root, 4, BASE + page * PAGE
+                )
+                assert gpa is not None
+                seen.append(flags(monitor, gpa[0] & -PAGE))
+
+    run(scenario(paired("shared"), memory="64MiB"), [Script([("touch", 0, READ), ("touch", 1, WRITE)])], check=look)
+    assert seen == [(True, False), (True, True)]
 
 
 def toml(table: dict[str, Any], cpu: str, more: str = "") -> str:

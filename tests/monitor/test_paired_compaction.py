@@ -40,7 +40,7 @@ class Host:
             tables = [self.table() for _ in range(missing)]
             self.space.map(self.next, 1, int(self.host.take(0, 1, State.GUEST)[0]), tables)
         for number in holes(self.space.work["updates"]):
-            ((frame, _),) = self.space.unmap(REGION + number * 4096, REGION + number * 4096 + 4096)
+            (frame,) = self.space.unmap(REGION + number * 4096, REGION + number * 4096 + 4096).frames.tolist()
             self.host.give_block(frame, 0)
         self.work = self.space.work.copy()
         self.pages = self.content()

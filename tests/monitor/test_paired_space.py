@@ -16,7 +16,7 @@ from tests.oracle.paired import PairedOracle, pointer_pages, table_pages
 from vmsim.clock import Clock
 from vmsim.host.memory import HostMemory
 from vmsim.machine.buddy import State
-from vmsim.machine.formats import ACCESSED, DIRTY, EPT, EPT_ACCESSED, EPT_DIRTY, EPT_READ
+from vmsim.machine.formats import ACCESSED, DIRTY, EPT, EPT_ACCESSED, EPT_DIRTY, EPT_READ, NPT
 from vmsim.machine.memory import physical_memory
 from vmsim.machine.tables import BLOCKED, MAPPED
 from vmsim.monitor.paired_check import difference, frames_of_tables
@@ -26,7 +26,8 @@ from vmsim.scenario import Marks
 from vmsim.scenario.cpu import CONFIDENCES, Cpu
 
 FRAMES = 1 << 12
-LAYOUTS = ["contiguous", "pointer", "separate"]
+LAYOUTS = ["contiguous", "pointer", "separate", "shared"]
+TWO_TABLES = LAYOUTS[:3]
 REGION = 1 << 40
 WRITE, LARGE = 1 << 1, 1 << 7
 
@@ -42,7 +43,7 @@ class World:
         self.shared = PairedHost(self.memory, self.host, CPU, pointers=layout == "pointer")
         self.kernel = self.host.size - self.host.free
         self.layout = layout
-        form = EPT(ad_bits=True)
+        form = NPT if layout == "shared" else EPT(ad_bits=True)
         self.space = PairedSpace(self.shared, form, owner=0, levels=levels, layout=layout, guest=guest)
         self.oracle = PairedOracle(levels)
         self.space.install(self.table())
@@ -63,13 +64,15 @@ class World:
         self.space.map(address, level, frame, [self.table() for _ in range(missing)])
 
     def unmap(self, first: int, limit: int) -> None:
-        gone = self.space.unmap(first, limit)
+        pages = self.space.unmap(first, limit)
+        gone = list(zip(pages.frames.tolist(), pages.levels.tolist(), strict=True))
         assert sorted(gone) == self.oracle.unmap(first, limit)
         for frame, level in gone:
             self.host.give_block(frame, 9 * (level - 1))
 
     def protect(self, first: int, limit: int, write: bool) -> None:
-        assert self.space.protect(first, limit, write=write) == self.oracle.protect(first, limit, write)
+        seen = self.space.protect(first, limit, lambda pages: pages.values & ~WRITE | WRITE * write)
+        assert len(seen.starts) == self.oracle.protect(first, limit, write)
 
     def become_guest(self) -> None:
         if not self.space.guest:
@@ -145,7 +148,7 @@ def built(layout: str) -> World:
         world.map(REGION + number * 4096, 1)
     world.map(REGION + span(2), 2)
     world.protect(REGION, REGION + 10 * 4096, False)
-    assert world.unlike() is None
+    assert not world.space.ept or world.unlike() is None
     return world
 
 
@@ -167,7 +170,7 @@ PLANTS: list[tuple[str, Callable[[int], int]]] = [
 @pytest.mark.parametrize("half", ["kpt", "ept"])
 @pytest.mark.parametrize("address", [REGION + 4096, REGION + 39 * 4096, REGION + span(2)])
 @pytest.mark.parametrize(("what", "change"), PLANTS, ids=[what for what, _ in PLANTS])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", TWO_TABLES)
 def test_any_difference_between_the_halves_is_seen_and_named(layout, what, change, address, half) -> None:
     world = built(layout)
     index = leaf(world, getattr(world.space, half), address)
@@ -203,24 +206,29 @@ def test_an_epte_of_a_contiguous_table_is_its_kpte_plus_a_page() -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_flag_is_read_from_either_table(layout, flag) -> None:
     bits = {"accessed": (ACCESSED, EPT_ACCESSED), "dirty": (DIRTY, EPT_DIRTY)}[flag]
-    for root, bit in zip(("kpt", "ept"), bits, strict=True):
+    for root, bit in list(zip(("kpt", "ept"), bits, strict=True))[: 1 if layout == "shared" else 2]:
         for address in (REGION + 12 * 4096, REGION + span(2)):
             world = built(layout)
-            read = getattr(world.space, flag)
+            size = span(2) if address == REGION + span(2) else 4096
+
+            def read(at: int, size: int = size, space: PairedSpace = world.space) -> bool:
+                (value,) = space.pages(at, at + size).values.tolist()
+                return bool(value & bits[0])
+
             assert not read(address)
             world.memory[leaf(world, getattr(world.space, root), address)] |= bit
             assert read(address)
-            assert not read(REGION + 13 * 4096)
+            assert not read(REGION + 13 * 4096, 4096)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", TWO_TABLES)
 def test_protection_keeps_the_flags_that_hardware_set(layout) -> None:
     world = built(layout)
     index = leaf(world, world.space.ept, REGION + 20 * 4096)
     world.memory[index] |= EPT_ACCESSED | EPT_DIRTY
     world.protect(REGION, REGION + 40 * 4096, False)
     assert int(world.memory[index]) & 0xFFF & ~(EPT_ACCESSED | EPT_DIRTY) & 0b111 == EPT_READ | 1 << 2
-    assert world.space.dirty(REGION + 20 * 4096)
+    assert world.space.pages(REGION + 20 * 4096, REGION + 21 * 4096).values.tolist()[0] & DIRTY
 
 
 # One page mapped where all tables are there, and its steps: what the layouts differ in.
@@ -231,6 +239,8 @@ STEPS = {
     ("pointer", False): {"load": 4, "store": 2, "dereference": 1},
     ("separate", True): {"load": 8, "store": 2},
     ("separate", False): {"load": 4, "store": 1},
+    ("shared", True): {"load": 4, "store": 1},
+    ("shared", False): {"load": 4, "store": 1},
 }
 
 
@@ -247,7 +257,7 @@ def test_an_update_walks_stores_and_dereferences_as_its_layout_says(layout, gues
         "unmap": lambda: world.unmap(page, page + 4096),
         "protect": lambda: world.protect(page, page + 4096, False),
     }[update]()
-    assert dict(world.space.work - before) == {**STEPS[layout, guest], "updates": 1}
+    assert dict(world.space.work - before) == {**STEPS[layout, guest], "updates": 1, "walks": 1}
 
 
 def test_a_process_that_becomes_a_vm_pays_then_only_in_separate_trees() -> None:

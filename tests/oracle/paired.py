@@ -48,8 +48,8 @@ class PairedOracle:
 
 
 def table_pages(layout: str, tables: int, *, guest: bool) -> int:
-    """Return the page frames that so many tables take: one page more for each, but where no EPT is made."""
-    return tables if layout == "separate" and not guest else 2 * tables
+    """Return the page frames that so many tables take: one page more for each, but where no second table is made."""
+    return tables if layout == "shared" or (layout == "separate" and not guest) else 2 * tables
 
 
 def pointer_pages(layout: str, frames: int) -> int:

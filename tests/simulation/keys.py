@@ -103,6 +103,7 @@ ROWS: Final[dict[str, Row]] = {
     "vm.pcid": Row(world(vm(workload=SWITCHER)), True, False),
     "vm.paired.layout": Row(world(vm("paired")), "contiguous", "separate"),
     "vm.paired.guest": Row(world(vm("paired")), True, False),
+    "vm.paired.guest_at": Row(world(vm("paired")), "30%", "60%"),
     "vm.start": Row(world(), "0s", "10us"),
     "vm.fill_chunk": Row(world(), 1, 8),
     "vm.pool.min": Row(world(), 1, 30),

@@ -44,6 +44,7 @@ NESTED: list[dict[str, Any]] = [
     {"mode": "npt", "guest_levels": 2, "host_levels": 2},
     {"mode": "paired"},
     {"mode": "paired", "paired": {"layout": "separate"}},
+    {"mode": "paired", "paired": {"layout": "shared"}},
     {"mode": "agile", "agile": {"threshold": 1}},
     {"mode": "agile", "agile": {"threshold": 2, "back": "all"}, "host_page": "2M", "guest_levels": 5},
     {"mode": "ept", "nx_split": True, "nx_recovery_ratio": 2, "host_page": "2M"},

@@ -115,7 +115,7 @@ def machines(draw: Any, number: int, modes: list[str]) -> Table:
     bare = mode == "native"
     if mode == "paired":
         guest = one(True, True, False)
-        table["paired"] = {"layout": one("contiguous", "pointer", "separate"), "guest": guest}
+        table["paired"] = {"layout": one("contiguous", "pointer", "separate", "shared"), "guest": guest}
         bare = not guest
         table["populate"] = table["populate"] if guest else "lazy"
     if mode in ("native", "ept", "npt") and one(True, False, False):

@@ -21,7 +21,7 @@ from vmsim.guest.mmu import Mmu
 from vmsim.guest.process import Pcids, Process
 from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.sharing import Sharing
-from vmsim.guest.spaces import AddressSpaces, Space
+from vmsim.guest.spaces import AddressSpaces, Ranges, Space
 from vmsim.machine.buddy import NO_FRAME
 from vmsim.machine.formats import (
     ACCESSED,
@@ -76,6 +76,8 @@ class GuestKernel(MemoryCalls):
         Cycles of the kernel's work.
     pcids : int, optional
         PCIDs that the kernel uses; 0: none, every context switch empties the TLB.
+    ranges : Ranges, optional
+        Who edits whole ranges, where the kernel keeps a second table of each address space.
 
     Attributes
     ----------
@@ -96,6 +98,7 @@ class GuestKernel(MemoryCalls):
         page_order: int,
         costs: Cost,
         pcids: int = 0,
+        ranges: Ranges | None = None,
     ) -> None:
         self.memory = memory
         self.mmu = mmu
@@ -104,7 +107,7 @@ class GuestKernel(MemoryCalls):
         self.costs = costs
         self.tables = PageTables(memory, mmu, frames, levels=levels, costs=costs)
         self.sharing = Sharing(frames.frames)
-        self.spaces = AddressSpaces(self.tables, frames, self.sharing, costs, large=page_order > 0)
+        self.spaces = AddressSpaces(self.tables, frames, self.sharing, costs, large=page_order > 0, ranges=ranges)
         self.processes: dict[int, Process] = {}
         self.current = Process(INIT, 0, Space(NO_ROOT))
         self.faults = 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import simpy
@@ -18,9 +18,11 @@ from vmsim.guest.sharing import Sharing
 from vmsim.machine.formats import ACCESSED, DIRTY, PAGE_SHIFT, PRESENT, WRITE, reach
 from vmsim.scenario.cpu import Cost
 
-__all__ = ["AddressSpaces", "Space"]
+__all__ = ["AddressSpaces", "Ranges", "Space"]
 
 Process = Generator[simpy.Event, Any, None]
+
+Columns = tuple[NDArray[np.int64], ...]  # as of `Entries`
 
 _FLUSH_CEILING = 33  # INVLPGs above which Linux flushes all instead (tlb_single_page_flush_ceiling)
 
@@ -50,11 +52,38 @@ class Space:
     users: int = 1
 
 
-class AddressSpaces:
-    """What a kernel does to whole ranges of an address space."""
+class Ranges(Protocol):
+    """Who edits whole ranges of an address space that has more tables than those that the kernel knows of.
 
-    def __init__(self, tables: PageTables, frames: Frames, sharing: Sharing, costs: Cost, *, large: bool) -> None:
+    The entries come back as they were before, as columns of `Entries`, with the flags that any of the tables has.
+    """
+
+    def unmap(self, vcpu: Vcpu, root: int, first: int, limit: int) -> Columns:
+        """Clear the entries that map pages of [first, limit) in the space with this root."""
+        ...
+
+    def protect(
+        self, vcpu: Vcpu, root: int, first: int, limit: int, new: Callable[[Columns], NDArray[np.int64]]
+    ) -> Columns:
+        """Give the entries that map pages of [first, limit) the values that `new` returns for them."""
+        ...
+
+
+class AddressSpaces:
+    """What a kernel does to whole ranges of an address space; some of it by `ranges`, where there are those."""
+
+    def __init__(
+        self,
+        tables: PageTables,
+        frames: Frames,
+        sharing: Sharing,
+        costs: Cost,
+        *,
+        large: bool,
+        ranges: Ranges | None = None,
+    ) -> None:
         self.tables = tables
+        self.ranges = ranges
         self.mmu = tables.mmu
         self.frames = frames
         self.sharing = sharing
@@ -119,14 +148,15 @@ class AddressSpaces:
         yield from self._split_edges(vcpu, space, first, limit)
         lost, address = list[Entries](), first
         while address < limit:
-            address, seen = yield from self.tables.scan(vcpu, space.root, first, address, limit, every=True)
-            values = seen.values & ~(PRESENT | WRITE) | (PRESENT if rights else 0)
-            if rights & WRITABLE:
-                for level in (1, 2, 3):
-                    pages = seen.levels == level
-                    values[pages] |= WRITE * self.sharing.alone(seen.firsts[pages], self.tables.width * (level - 1))
+            if self.ranges:
+                where = space.root, first, limit
+                seen = Entries(*self.ranges.protect(vcpu, *where, lambda seen: self._with(Entries(*seen), rights)))
+                address, values = limit, self._with(seen, rights)
+            else:
+                address, seen = yield from self.tables.scan(vcpu, space.root, first, address, limit, every=True)
+                values = self._with(seen, rights)
+                yield from self.tables.write(vcpu, seen, values)
             vcpu.owe("guest_fault", self.costs.entry_edit * len(values))
-            yield from self.tables.write(vcpu, seen, values)
             lost.append(seen.of(seen.values & ~values & (PRESENT | WRITE) != 0))
         yield from self._flush(vcpu, space, lost)
 
@@ -165,11 +195,23 @@ class AddressSpaces:
         yield from self.mmu.release(vcpu, space.root, number)
         self.frames.give_tables(np.array([space.root >> PAGE_SHIFT]))
 
+    def _with(self, seen: Entries, rights: int) -> NDArray[np.int64]:
+        """Return entries with other rights, int64[n]."""
+        values: NDArray[np.int64] = seen.values & ~(PRESENT | WRITE) | (PRESENT if rights else 0)
+        if rights & WRITABLE:
+            for level in (1, 2, 3):
+                pages = seen.levels == level
+                values[pages] |= WRITE * self.sharing.alone(seen.firsts[pages], self.tables.width * (level - 1))
+        return values
+
     def _clear(
         self, vcpu: Vcpu, space: Space, first: int, limit: int, *, every: bool
     ) -> Generator[simpy.Event, Any, list[Entries]]:
         """Clear the entries that map pages; return them as they were."""
         gone, address = [], first
+        if self.ranges:
+            seen = Entries(*self.ranges.unmap(vcpu, space.root, first, limit))
+            return [seen] if len(seen.places) else []
         while address < limit:
             address, seen = yield from self.tables.scan(vcpu, space.root, first, address, limit, every=every)
             if len(seen.places):

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cache
+from typing import Any
 
 import numpy as np
 
-from vmsim.machine.formats import TWO_LEVEL
+from vmsim.machine.formats import TWO_LEVEL, NestedFormat
 from vmsim.machine.pwc import PwcStyle
 from vmsim.machine.sets import EMPTY, Place, keyed_set, tag_set
 
@@ -31,6 +32,7 @@ __all__ = [
     "make_cores",
     "make_llc",
     "make_vm",
+    "set_nested",
 ]
 
 
@@ -271,3 +273,20 @@ def make_vm(levels: int = 4) -> np.ndarray:
 def guest_width(registers: np.ndarray) -> int:
     """Return how many bits of a gva each of the guest's tables translates, 9 or 10, by the VM's registers."""
     return 9 + int(registers.dtype["two_level"].shape[0])
+
+
+def set_nested(registers: Any, form: NestedFormat, levels: int, root: int = 0) -> None:
+    """Give a VM nested tables: their format, depth and, where it is known, root (hpa).
+
+    Parameters
+    ----------
+    registers : record[1]
+        From `make_vm`.
+    """
+    registers["nested_levels"] = levels
+    registers["nested_root"] = root
+    registers["nested_present"] = form.present
+    registers["nested_needed"] = form.needed
+    registers["nested_accessed"] = form.accessed
+    registers["nested_dirty"] = form.dirty
+    registers["table_writes"] = form.dirty != 0

@@ -213,6 +213,14 @@ class Spaces:
             return ()
         return key if self.apart == "tag" else key[:1]
 
+    def become(self, tags: Kind) -> None:
+        """Turn the bare program into a VM, whose entries are told from others' by `tags`; what is kept is forgotten."""
+        self.flush_nested()
+        self.tags = tags
+        self.exited()
+        if self.core != NOWHERE:
+            self._use()
+
     def enter(self, core: int) -> None:
         """Go to a core: a VM entry; of a bare program, the kernel's switch to it."""
         other = self._host.arrive(core, self._vm)

@@ -1,7 +1,8 @@
 """Paired tables, as in Akaros: the address space of a process is the guest-physical space of the guest in it.
 
-An EPT violation is a page fault of the process: the page is mapped in the KPT and in the EPT, and the guest, whose own
-tables the walker goes through as under EPT, resumes. Tables come from the host's kernel, pages from the monitor's pool.
+An EPT violation (or NPF) is a page fault of the process: the page is mapped in the KPT and in the EPT, and the guest,
+whose own tables the walker goes through as under EPT, resumes. Tables come from the host's kernel, pages from the
+monitor's pool.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from vmsim.machine.buddy import NO_FRAME, State
 from vmsim.machine.formats import ENTRIES, PAGE_SHIFT, NestedFormat
 from vmsim.monitor.paired_layout import Pair, PairedHost, price
-from vmsim.monitor.paired_space import PairedSpace
+from vmsim.monitor.paired_space import PairedSpace, beyond
 from vmsim.monitor.tdp import BackingError, Pool, Tdp, Vcpu
 from vmsim.scenario.cpu import Cost
 from vmsim.scenario.paired import Layout
@@ -51,6 +52,7 @@ class Paired(Tdp):
         page_order: int,
         costs: Cost,
         chunk: int = 1,
+        reason: str = "EPT_VIOLATION",
         exited: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(
@@ -65,6 +67,7 @@ class Paired(Tdp):
             page_order=page_order,
             costs=costs,
             chunk=chunk,
+            reason=reason,
             exited=exited,
         )
         self.serves = False
@@ -156,19 +159,15 @@ class Paired(Tdp):
         return len(wanted)
 
     def _beyond(self, before: Counter[str]) -> int:
-        """Return the cycles of what was done to the tables since `before`, one walk and store an update apart.
+        """Return the cycles of what was done to the tables since `before`, a walk and a store of each update apart.
 
         Those are in the figures of a violation (`violation_walk`, `violation_entry`).
         """
-        done = self.space.work.copy()
-        done.subtract(before)
-        done["load"] -= self.levels * done["updates"]
-        done["store"] -= done["updates"]
-        return price(done, self.shared.costs)
+        return price(beyond(self.space.work - before, self.levels), self.shared.costs)
 
     def _start(self, root: Pair) -> None:
         self.space.install(root)
-        self.root = self.space.ept
+        self.root = self.space.ept or self.space.kpt
         self._registers["nested_root"] = self.root
 
     def _tables(self, vcpu: Vcpu, count: int) -> Generator[simpy.Event, Any, list[Pair]]:

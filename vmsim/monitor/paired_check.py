@@ -1,4 +1,7 @@
-"""Do a KPT and its EPT say the same? A plain reader of both, which shares nothing with the code that writes them."""
+"""Whether a KPT and its EPT, or NPT, say the same.
+
+A plain reader of both, which shares nothing with the code that writes them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ Words = NDArray[np.int64]
 _FRAME = 0x000F_FFFF_FFFF_F000
 _WRITE, _LARGE = 1 << 1, 1 << 7
 _KPT_PRESENT, _EPT_PRESENT = 1 << 0, 0b111  # an EPTE is present when it allows anything
-_PRESENT = {"KPT": _KPT_PRESENT, "EPT": _EPT_PRESENT}
+_PRESENT = {"KPT": _KPT_PRESENT, "EPT": _EPT_PRESENT, "NPT": _KPT_PRESENT}
 
 
 def frames_of_tables(memory: Words, root: int, levels: int, limit: int) -> list[int]:
@@ -22,17 +25,18 @@ def frames_of_tables(memory: Words, root: int, levels: int, limit: int) -> list[
     return [table >> 12 for table, *_ in _tables(memory, root, levels, 0, limit)]
 
 
-def difference(memory: Words, kpt: int, ept: int, levels: int, limit: int) -> str | None:
+def difference(memory: Words, kpt: int, ept: int, levels: int, limit: int, *, nested: str = "EPT") -> str | None:
     """Return what the first mapping below `limit` is that one table has and the other has not, or None.
 
-    Compared are the address, the frame, the size of the page and whether it may be written.
+    Compared are the address, the frame, the size of the page and whether it may be written. `nested` is the format of
+    the second table: EPT or NPT.
     """
-    ours, theirs = _mappings(memory, kpt, levels, limit, "KPT"), _mappings(memory, ept, levels, limit, "EPT")
+    ours, theirs = _mappings(memory, kpt, levels, limit, "KPT"), _mappings(memory, ept, levels, limit, nested)
     if np.array_equal(ours, theirs):
         return None
     one, other = ({tuple(row) for row in rows.tolist()} for rows in (ours, theirs))
     address, frame, level, write = min(one ^ other)
-    holder = "KPT" if (address, frame, level, write) in one else "EPT"
+    holder = "KPT" if (address, frame, level, write) in one else nested
     size = ("4K", "2M", "1G")[level - 1]
     return f"only the {holder} maps {address:#x} to frame {frame} ({size}, {'writable' if write else 'read-only'})"
 

@@ -1,9 +1,10 @@
 """Where the two halves of a paired page table lie, who provides them, and what handling them costs.
 
 Akaros (x86: EPT and KPT are contiguous, 2015) keeps for every process a kernel page table (KPT) and an EPT of the same
-mappings. Three layouts are told apart: both halves in one block of order 1, so that an EPTE is its KPTE plus a page;
+mappings. Four layouts are told apart: both halves in one block of order 1, so that an EPTE is its KPTE plus a page;
 any two pages and a pointer for each page frame of the host; two trees, of which the EPT comes when the process
-becomes a VM. The kernel's own boot tables have one half only.
+becomes a VM; and, where nested tables have the format of page tables, one tree that is both. The kernel's own boot
+tables have one half only.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ __all__ = [
     "Pair",
     "PairedHost",
     "figures",
+    "halves",
     "price",
 ]
 
@@ -123,6 +125,11 @@ def figures(cpu: Cpu) -> dict[str, Figure]:
     return {name: Figure(f"paired.{name}", value, source, sure) for name, (value, source, sure) in known.items()}
 
 
+def halves(layout: Layout, *, guest: bool) -> int:
+    """Return the pages of one table: two, or one where there is no second table (yet), or the first is both."""
+    return 1 if layout == "shared" or (layout == "separate" and not guest) else 2
+
+
 def price(work: Mapping[str, int], costs: Mapping[str, int]) -> int:
     """Return the cycles of so many steps of each kind; kinds without a figure are counts alone."""
     return sum(count * costs[step] for step, count in work.items() if step in costs)
@@ -191,13 +198,13 @@ class PairedHost:
     def take(self, owner: int, layout: Layout, *, guest: bool, work: Counter[str]) -> Pair | None:
         """Return (frame of the KPT half, frame of the EPT half) for one new table, or None if there is no memory.
 
-        A `separate` table of a process that is no VM has no EPT half. The frames' contents are undefined; `work` gets
+        A table has as many as `halves` says. The frames' contents are undefined; `work` gets
         the steps.
         """
         if layout == "contiguous":
             first = self._block(owner, work)
             return None if first is None else self._made(layout, (first, first + 1), work)
-        count = 1 if layout == "separate" and not guest else 2
+        count = halves(layout, guest=guest)
         got = self.host.take(owner, count, State.TABLE, reserve=self.host.marks.min)
         if len(got) < count:
             self.host.give(got)
@@ -214,7 +221,7 @@ class PairedHost:
         if pair := self.take(owner, layout, guest=guest, work=work):
             return pair
         kept: list[int] = []
-        count = 1 if layout == "separate" and not guest else 2
+        count = halves(layout, guest=guest)
         asked: simpy.Event | None = None
         while True:
             asked = asked or self.host.request(owner, max(1, count - len(kept)), State.TABLE, asker=owner)
@@ -260,13 +267,13 @@ class PairedHost:
         }
 
     def pair_of(self, layout: Layout, lower: int) -> Pair:
-        """Return both halves of a table by the frame of its KPT half; without a second tree's (`separate`)."""
+        """Return both halves of a table by the frame of its KPT half; without a second tree's."""
         if layout == "contiguous":
             return lower, lower + 1
         return lower, int(self.pointers[lower]) if layout == "pointer" else NO_EPT
 
     def twins(self, layout: Layout, places: NDArray[np.int64], work: Counter[str]) -> NDArray[np.int64]:
-        """Return the places of the EPTEs of the KPTEs at `places` (hpas, int64[n]); not for separate trees."""
+        """Return the places of the EPTEs of the KPTEs at `places` (hpas, int64[n]), which lie in pairs of pages."""
         if layout == "contiguous":
             return places + PAGE_BYTES
         work["dereference"] += len(np.unique(places >> PAGE_SHIFT))
@@ -274,9 +281,9 @@ class PairedHost:
 
     def _made(self, layout: Layout, pair: Pair, work: Counter[str]) -> Pair:
         lower, upper = pair
-        halves = 1 if upper == NO_EPT else 2
-        work["table"] += 1 if layout == "contiguous" else halves
-        work["zero"] += halves
+        pages = 1 if upper == NO_EPT else 2
+        work["table"] += 1 if layout == "contiguous" else pages
+        work["zero"] += pages
         if layout == "pointer":
             self.pointers[lower], self.pointers[upper] = upper, lower
             work["dereference"] += 1

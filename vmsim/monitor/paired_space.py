@@ -1,13 +1,14 @@
-"""One address space mapped twice: by a kernel page table (KPT) in x86-64's format and by an EPT.
+"""One address space mapped twice: by a kernel page table (KPT) in x86-64's format and by an EPT, or NPT.
 
 Below the limit (Akaros: UVPT) both hold the same mappings, large pages included; what is above is the kernel's, and the
-KPT's alone. The address space of the process is the guest-physical space of the guest in it.
+KPT's alone. The address space of the process is the guest-physical space of the guest in it. What is said of the EPT
+is true of NPT too; there the KPT may serve as both (layout `shared`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -25,13 +26,14 @@ from vmsim.machine.formats import (
     USER,
     WRITE,
     NestedFormat,
+    reach,
 )
 from vmsim.machine.memory import clear_frame, entry_at
 from vmsim.machine.tables import missing_tables
 from vmsim.monitor.paired_layout import NO_EPT, PAGE_BYTES, Pair, PairedHost
 from vmsim.scenario.paired import Layout
 
-__all__ = ["UVPT_SLOT", "PairedSpace", "limit_of", "to_ept"]
+__all__ = ["UVPT_SLOT", "Pages", "PairedSpace", "beyond", "flags_of", "limit_of", "mirrored", "to_ept"]
 
 Words = NDArray[np.int64]
 
@@ -57,6 +59,58 @@ def to_ept(values: Words, form: NestedFormat, *, table: bool) -> Words:
     return np.asarray(np.where(values & PRESENT, entries, 0))
 
 
+def flags_of(eptes: Words, form: NestedFormat) -> Words:
+    """Return the flags accessed and dirty of EPTEs, where those of KPTEs are."""
+    return np.asarray((eptes & form.accessed != 0) * ACCESSED | (eptes & form.dirty != 0) * DIRTY)
+
+
+def mirrored(values: Words, before: Words, form: NestedFormat) -> Words:
+    """Return the EPTEs of pages whose KPTEs are stored.
+
+    Parameters
+    ----------
+    values, before : int64[n]
+        The KPTEs, and the EPTEs so far: their flags stay where the page does and the KPTE has the flag too.
+    form : NestedFormat
+        Of EPTEs.
+    """
+    entries = to_ept(values, form, table=False)
+    kept = (values & ACCESSED != 0) * form.accessed | (values & DIRTY != 0) * form.dirty
+    same = (entries != 0) & ((before ^ entries) & FRAME == 0)
+    return np.asarray(entries | np.where(same, before & kept, 0))
+
+
+def beyond(done: Counter[str], levels: int) -> Counter[str]:
+    """Return what edits of paired tables took, but for a walk of each table edited and a store of each entry.
+
+    Those are in the figures of what has the edits made.
+    """
+    more = done.copy()
+    more["load"] -= levels * more["walks"]
+    more["store"] -= more["updates"]
+    return more
+
+
+class Pages(NamedTuple):
+    """Entries of a KPT that map pages, by ascending address; int64[n] each."""
+
+    starts: Words  # address of the page
+    levels: Words  # 1, 2, 3: a page of 4K, 2M, 1G
+    places: Words  # hpa of the entry
+    values: Words
+
+    @property
+    def frames(self) -> Words:
+        """First frame of each page."""
+        return np.asarray((self.values & FRAME) >> PAGE_SHIFT)
+
+    @classmethod
+    def of(cls, parts: Iterable[Pages]) -> Pages:
+        """Return several lists as one."""
+        columns = zip(*(cls(*(np.empty(0, np.int64),) * 4), *parts), strict=True)
+        return cls(*(np.concatenate(column) for column in columns))
+
+
 class _Run(NamedTuple):
     """Neighbouring leaf entries of one table."""
 
@@ -79,15 +133,17 @@ class PairedSpace:
         Number of the process: owner of its frames.
     levels : int
         Of both tables, 4 or 5.
-    layout : {"contiguous", "pointer", "separate"}
+    layout : {"contiguous", "pointer", "separate", "shared"}
         Where the halves lie.
     guest : bool
         The process is a VM.
+    whole : bool, optional
+        The KPT is a process's that has no kernel half: all of it is mapped twice, and the reverse map names KPTEs.
 
     Attributes
     ----------
     kpt, ept : int
-        hpa of each root; `ept` is 0 where there is none.
+        hpa of each root; `ept` is 0 where there is no second tree.
     tables : int
         Tables, the root included, both halves counted as one.
     work : Counter
@@ -106,6 +162,7 @@ class PairedSpace:
         layout: Layout,
         guest: bool,
         flush: Callable[[], None] = lambda: None,
+        whole: bool = False,
     ) -> None:
         self.shared = shared
         self.memory = shared.memory
@@ -116,7 +173,9 @@ class PairedSpace:
         self.layout: Layout = layout
         self.guest = guest
         self.flush = flush
-        self.limit = limit_of(levels)
+        self.whole = whole
+        self.limit = reach(levels) if whole else limit_of(levels)
+        self._slots = ENTRIES if whole else UVPT_SLOT  # of the root that both tables have
         self.kpt = self.ept = 0
         self.tables = 0
         self.work: Counter[str] = Counter()
@@ -164,42 +223,58 @@ class PairedSpace:
         self.work["store"] += count * (2 if ept else 1)
         self.work["updates"] += count
 
-    def unmap(self, first: int, limit: int) -> list[tuple[int, int]]:
-        """Unmap the pages that lie wholly in [first, limit); return (first frame, level) of each. Tables stay."""
-        gone: list[tuple[int, int]] = []
-        for run in self._runs(first, limit):
-            values = self._entries(run.place, run.pages)
-            mapped = values != 0
-            gone.extend(((value & FRAME) >> PAGE_SHIFT, run.level) for value in values[mapped].tolist())
-            self._store(run, mapped, np.zeros_like(values), ad=0)
-        for page, _ in gone:
-            self.frames["rmap"][page] = 0
+    def pages(self, first: int, limit: int) -> Pages:
+        """Return the entries of the pages that lie wholly in [first, limit), with the flags of either table.
+
+        Akaros asks both (kern/arch/x86/pmap_ops.h, pte_is_accessed and pte_is_dirty).
+        """
+        return Pages.of(self._look(run)[0] for run in self._runs(first, limit))
+
+    def unmap(self, first: int, limit: int) -> Pages:
+        """Unmap the pages that lie wholly in [first, limit); return their entries as `pages` does. Tables stay."""
+        gone = self.protect(first, limit, lambda pages: np.zeros_like(pages.values))
+        self.frames["rmap"][gone.frames] = 0
         return gone
 
-    def protect(self, first: int, limit: int, *, write: bool) -> int:
-        """Allow or forbid writes to the pages that lie wholly in [first, limit); return how many there were."""
-        count = 0
+    def protect(self, first: int, limit: int, new: Callable[[Pages], Words]) -> Pages:
+        """Give the entries of the pages that lie wholly in [first, limit) new values, table by table.
+
+        The flags that hardware has set in an EPTE stay as long as the KPTE keeps them.
+
+        Returns
+        -------
+        Pages
+            The entries as they were, as `pages` returns them.
+        """
+        seen = []
         for run in self._runs(first, limit):
-            values = self._entries(run.place, run.pages)
-            mapped = values != 0
-            self._store(run, mapped, values & ~WRITE | (WRITE if write else 0), ad=self.form.accessed | self.form.dirty)
-            count += int(np.count_nonzero(mapped))
-        return count
+            pages, kpt, ept = self._look(run)
+            if not len(pages.values):
+                continue
+            self._found(kpt, ept)
+            values = new(pages)
+            self.memory[pages.places >> 3] = values
+            if ept:
+                twins = (ept + pages.places - kpt) >> 3
+                self.memory[twins] = mirrored(values, self.memory[twins], self.form)
+            self.work["store"] += len(values) * (2 if ept else 1)
+            self.work["updates"] += len(values)
+            seen.append(pages)
+        return Pages.of(seen)
 
-    def become_guest(self, frames: list[int]) -> None:
-        """Make the process a VM. In separate trees the EPT is made now, of `frames`, as many as there are tables."""
+    def become_guest(self, frames: list[int]) -> dict[int, int]:
+        """Make the process a VM. In separate trees the EPT is made now, of `frames`, as many as there are tables.
+
+        Returns
+        -------
+        dict
+            The frame of each new EPT table by that of its KPT table.
+        """
         self.guest = True
-        if self.layout != "separate" or self.ept:
-            return
-        self.ept = self._mirror(self.kpt, self.levels, frames) << PAGE_SHIFT
-
-    def accessed(self, address: int) -> bool:
-        """Whether the page at `address` was accessed: either table says so, as Akaros reads it."""
-        return self._flag(address, ACCESSED, self.form.accessed)
-
-    def dirty(self, address: int) -> bool:
-        """Whether the page at `address` was written to: either table says so."""
-        return self._flag(address, DIRTY, self.form.dirty)
+        made: dict[int, int] = {}
+        if self.layout == "separate" and not self.ept:
+            self.ept = self._mirror(self.kpt, self.levels, frames, made) << PAGE_SHIFT
+        return made
 
     def halves(self) -> list[Pair]:
         """Return the frames of every table, the root's last."""
@@ -247,6 +322,7 @@ class PairedSpace:
 
     def _found(self, kpt: int, ept: int) -> None:
         """Count what an update does to reach its entries: a walk, and a second, an addition or a dereference."""
+        self.work["walks"] += 1
         self.work["load"] += self.levels
         if ept and self.layout == "separate":
             self.work["load"] += self.levels
@@ -275,54 +351,44 @@ class PairedSpace:
             yield _Run(address, 1, place, end - address >> PAGE_SHIFT)
             address = end
 
-    def _store(self, run: _Run, which: NDArray[np.bool_], values: Words, *, ad: int) -> None:
-        """Write KPTEs of a run and their EPTEs; of the flags in an EPTE those in `ad` stay."""
-        count = int(np.count_nonzero(which))
-        if not count:
-            return
-        kpt, ept = self._descend(run.address, run.level, [])
-        self.memory[(kpt >> 3) + np.flatnonzero(which)] = values[which]
+    def _look(self, run: _Run) -> tuple[Pages, int, int]:
+        """Return what a run maps, and the places of the first KPTE and EPTE of its table (EPTE 0: there is none)."""
+        kpt, ept = self.kpt, self.ept
+        for at in range(self.levels, run.level, -1):
+            kpt = int(self.memory[int(entry_at(kpt, run.address, at)) >> 3]) & FRAME
+            ept = int(self.memory[int(entry_at(ept, run.address, at)) >> 3]) & FRAME if ept else 0
+        which = (run.place - kpt >> 3) + np.flatnonzero(self._entries(run.place, run.pages))
+        values = self.memory[(kpt >> 3) + which]
         if ept:
-            places = (ept >> 3) + np.flatnonzero(which)
-            self.memory[places] = to_ept(values[which], self.form, table=False) | self.memory[places] & ad
-        self.work["store"] += count * (2 if ept else 1)
-        self.work["updates"] += count
+            values = values | flags_of(self.memory[(ept >> 3) + which], self.form)
+        first = run.address - ((run.place - kpt >> 3) << 3 + 9 * run.level)
+        starts = first + (which << 3 + 9 * run.level)
+        return Pages(starts, np.full(len(which), run.level), kpt + 8 * which, values), kpt, ept
 
-    def _mirror(self, table: int, level: int, frames: list[int]) -> int:
+    def _mirror(self, table: int, level: int, frames: list[int], made: dict[int, int]) -> int:
         """Return the frame of a new EPT table that says what the KPT table at hpa `table` does."""
-        frame = frames.pop()
+        frame = made[table >> PAGE_SHIFT] = frames.pop()
         use(self.frames, np.array([frame]), int(State.TABLE))
         values = self._table(table).copy()
         if level == self.levels:
-            values[UVPT_SLOT:] = 0
+            values[self._slots :] = 0
         leaf = (values & LARGE != 0) | (level == 1)
         entries = to_ept(values, self.form, table=False)
         for index in np.flatnonzero(~leaf & (values != 0)).tolist():
-            below = self._mirror(int(values[index]) & FRAME, level - 1, frames)
+            below = self._mirror(int(values[index]) & FRAME, level - 1, frames, made)
             entries[index] = below << PAGE_SHIFT | self.form.table
             self.frames["rmap"][below] = (frame << PAGE_SHIFT) + 8 * index
         self.memory[frame << 9 : (frame + 1) << 9] = entries
         pages = np.flatnonzero(leaf & (values != 0))
-        self.frames["rmap"][(values[pages] & FRAME) >> PAGE_SHIFT] = (frame << PAGE_SHIFT) + 8 * pages
+        if not self.whole:
+            self.frames["rmap"][(values[pages] & FRAME) >> PAGE_SHIFT] = (frame << PAGE_SHIFT) + 8 * pages
         self.work.update(load=ENTRIES, store=int(np.count_nonzero(entries)), table=1, zero=1)
         return frame
 
     def _list(self, kpt: int, ept: int, level: int, found: list[Pair]) -> None:
-        values = self._table(kpt)[: UVPT_SLOT if level == self.levels else ENTRIES]
+        values = self._table(kpt)[: self._slots if level == self.levels else ENTRIES]
         if level > 1:
             for index in np.flatnonzero((values != 0) & (values & LARGE == 0)).tolist():
                 below = int(self._table(ept)[index]) & FRAME if ept else 0
                 self._list(int(values[index]) & FRAME, below, level - 1, found)
         found.append((kpt >> PAGE_SHIFT, ept >> PAGE_SHIFT))
-
-    def _flag(self, address: int, kpt_bit: int, ept_bit: int) -> bool:
-        for root, bit in ((self.kpt, kpt_bit), (self.ept, ept_bit)):
-            table = root
-            for level in range(self.levels if root else 0, 0, -1):
-                entry = int(self.memory[int(entry_at(table, address, level)) >> 3])
-                if level == 1 or entry & LARGE or not entry:
-                    if entry & bit:
-                        return True
-                    break
-                table = entry & FRAME
-        return False

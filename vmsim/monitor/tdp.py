@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vmsim.machine.buddy import NO_FRAME, State, use
 from vmsim.machine.formats import ENTRIES, LARGE_ORDERS, PAGE_SHIFT, NestedFormat
+from vmsim.machine.layout import set_nested
 from vmsim.machine.memory import clear_frame
 from vmsim.machine.serve import BACKING, NEVER, back_frames
 from vmsim.machine.tables import MAPPED, host_address, map_page, map_pages, missing_tables, populate
@@ -101,12 +102,7 @@ class Tdp:
         self._backing["resume"] = costs.violation_resume
         self._backing["least"] = NEVER
         self._least = self._backing["least"]
-        registers["nested_levels"] = levels
-        registers["nested_present"] = form.present
-        registers["nested_needed"] = form.needed
-        registers["nested_accessed"] = form.accessed
-        registers["nested_dirty"] = form.dirty
-        registers["table_writes"] = form.dirty != 0
+        set_nested(registers, form, levels)
 
     @property
     def memory_root(self) -> tuple[int, int]:

@@ -23,7 +23,13 @@ __all__ = ["table_records", "table_text"]
 
 
 def table_records(
-    memory: NDArray[np.int64], root: int, levels: int, *, nested: tuple[int, int] = (0, 0), present: int = PRESENT
+    memory: NDArray[np.int64],
+    root: int,
+    levels: int,
+    *,
+    nested: tuple[int, int] = (0, 0),
+    present: int = PRESENT,
+    last: int | None = None,
 ) -> Iterator[str]:
     """Yield the records of all that some tables map, 4 KiB each, by ascending address.
 
@@ -37,6 +43,8 @@ def table_records(
         Root and levels of the nested tables through which these are reached; the frames are then the guest's.
     present : int, optional
         An entry is present when any of these bits is set.
+    last : int, optional
+        Leave out the root's entries from this number on.
     """
     width = width_of(levels)
     words = memory.view(np.uint32) if levels == TWO_LEVEL else memory
@@ -45,7 +53,7 @@ def table_records(
         place = int(host_address(memory, *nested, table))
         if place == UNBACKED:
             return
-        entries = words[place // words.itemsize :][: 1 << width]
+        entries = words[place // words.itemsize :][: 1 << width][: last if level == levels else None]
         chain, shift = f"{above}{table >> PAGE_SHIFT:x},", PAGE_SHIFT + width * (level - 1)
         for index in np.flatnonzero(entries & present).tolist():
             entry, address = int(entries[index]), start + (index << shift)

@@ -39,7 +39,7 @@ def canonical(scenario: Scenario) -> str:
     } | ({"fragmentation": scenario.host.fragmentation} if scenario.host.fragmentation else {})
     vms = [
         {name: getattr(vm, name) for name in Vm.__slots__ if name not in ("index", "group", *_OF_MODES)}
-        | ({"paired": dict(vm.paired)} if vm.mode == "paired" else {})
+        | ({"paired": vm.paired.model_dump(exclude_none=True)} if vm.mode == "paired" else {})
         | ({"dirty_log": vm.dirty_log} if vm.dirty_log.method != "none" else {})
         | ({"nx_split": vm.nx_split} if vm.nx_split else {})
         | {"pool": dict(vm.pool), "workload": dict(vm.workload)}

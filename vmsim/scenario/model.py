@@ -20,9 +20,11 @@ from vmsim.scenario.cpu_files import apply_override, cpu_names, load_cpu
 from vmsim.scenario.cpuid import Choice, choose, features
 from vmsim.scenario.document import Document
 from vmsim.scenario.nx_split import NxSplitSpec
+from vmsim.scenario.paired import becomes_guest
 from vmsim.scenario.problems import KeyPath, Problem, problems_of, raise_problems
 from vmsim.scenario.settings import apply_settings
-from vmsim.scenario.tables import Host, VmGroup, Warmup, warmup_accesses
+from vmsim.scenario.share import share_of
+from vmsim.scenario.tables import Host, VmGroup, Warmup
 from vmsim.scenario.types import MAX_VMS, Count
 from vmsim.scenario.vm import Marks, Vm
 from vmsim.scenario.workload import Trace
@@ -166,7 +168,7 @@ class Scenario(Document):
 
     def warmup_accesses(self, accesses: int) -> int:
         """Return how many of a VM's first accesses, of `accesses` in all, are left out of the figures."""
-        return warmup_accesses(self.warmup, accesses)
+        return share_of(self.warmup, accesses)
 
     def canonical(self) -> str:
         """Return what decides the results, as JSON with sorted keys: the text to hash.
@@ -230,7 +232,8 @@ class Scenario(Document):
         return NxSplitSpec(group.nx_recovery_period.cycles(self.cpu.frequency), group.nx_recovery_ratio)
 
     def _tags_of(self, group: VmGroup) -> Literal["none", "vpid", "asid"] | None:
-        if group.bare or self._mode_of(group) == "vkernel":
+        mode = self._mode_of(group)
+        if (group.bare and not becomes_guest(mode, group.paired)) or mode == "vkernel":
             return None
         return group.tags or ("asid" if self.cpu.vendor == "amd" else "vpid")
 
@@ -331,9 +334,9 @@ class Scenario(Document):
             if group.mode == "agile" and not {"ept", "npt"} & {*self.cpu.modes}:
                 text = f"mode agile needs EPT or nested paging, which {self.cpu.name} has not; "
                 yield Problem((*here, "mode"), f"{text}host.what_if = true allows it anyway")
-            if group.mode == "paired" and "ept" not in self.cpu.modes:
-                text = f"mode paired needs EPT, which {self.cpu.name} has not; host.what_if = true allows it anyway"
-                yield Problem((*here, "mode"), text)
+            if group.mode == "paired":
+                for problem in group.paired.problems_on(self.cpu, pages_1g=self.pages_1g):
+                    yield Problem((*here, *problem.path), problem.text)
             nested = {"host_levels": group.host_levels} if not group.bare else {}
             for key, levels in {"guest_levels": group.guest_levels, **nested}.items():
                 if levels > 3 and levels not in self.cpu.levels:  # the others every x86-64 CPU has, in legacy mode
@@ -346,7 +349,7 @@ class Scenario(Document):
         if has is None:
             return
         mode = self._mode_of(group)
-        by_ept = mode in ("ept", "paired") or (mode == "agile" and self.cpu.vendor == "intel")
+        by_ept = mode == "ept" or (mode in ("agile", "paired") and "ept" in self.cpu.modes)
         there = {"guest_page": has.pages_1g} | (
             {} if group.bare else {"host_page": has.ept_1g if by_ept else has.pages_1g}
         )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from fractions import Fraction
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, Strict, WithJsonSchema, model_validator
@@ -16,11 +14,11 @@ from vmsim.scenario.cpu_files import Override, nested
 from vmsim.scenario.dirty_log import DirtyLog
 from vmsim.scenario.idle import idle_problems
 from vmsim.scenario.levels import PROGRAMS_END, level_problems
-from vmsim.scenario.paired import Paired, bare
+from vmsim.scenario.paired import Paired, bare, becomes_guest
 from vmsim.scenario.problems import Problem, raise_problems
 from vmsim.scenario.shadow import ShadowTable, SoftwareTlb
+from vmsim.scenario.share import parse_share, share_schema
 from vmsim.scenario.types import (
-    MAX_ACCESSES,
     Cores,
     DurationField,
     Flag,
@@ -33,7 +31,7 @@ from vmsim.scenario.types import (
     Vms,
 )
 from vmsim.scenario.workload import Generator, Workload
-from vmsim.units import PAGE, PAGE_BYTES, format_decimal, format_size, is_canonical, parse_duration
+from vmsim.units import PAGE, PAGE_BYTES, format_size, is_canonical, parse_duration
 
 __all__ = [
     "MAX_MEMORY",
@@ -42,12 +40,10 @@ __all__ = [
     "PoolOverride",
     "VmGroup",
     "Watermarks",
-    "warmup_accesses",
 ]
 
 MAX_MEMORY: Final = 4 << 40
 _NAME: Final = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$"
-_PERCENT: Final = re.compile(r"([0-9]{1,2}(?:\.[0-9]{1,9})?) *%")
 _WARMUP_HELP: Final = 'write a share below 100 % such as "10%", or a number of accesses of each VM, at most 10**12'
 
 
@@ -235,6 +231,11 @@ class VmGroup(Model):
         """Whether no guest runs in it: a program on the host itself."""
         return bare(self.mode, self.paired)
 
+    @property
+    def _bare_process(self) -> str:
+        kind = "that becomes a VM (guest_at)" if self.paired.guest_at is not None else "without a guest"
+        return f"a paired process {kind}"
+
     def names(self) -> list[str]:
         """Return the names of the group's VMs."""
         return [self.name] if self.count == 1 else [f"{self.name}-{number}" for number in range(self.count)]
@@ -298,14 +299,14 @@ class VmGroup(Model):
             text = f"guest_page > memory ({self.guest_page} > {format_size(self.memory)})"
             yield Problem(("guest_page",), text)
         if self.mode == "paired" and self.bare and self.populate == "eager":
-            text = "a paired process without a guest is not populated before the start; leave populate out"
+            text = f"{self._bare_process} is not populated before the start; leave populate out"
             yield Problem(("populate",), text)
         if not self.bare:
             if host > self.memory >= PAGE:
                 text = f"host_page > memory ({self.host_page} > {format_size(self.memory)})"
                 yield Problem(("host_page",), text)
             return
-        what = "mode native" if self.mode == "native" else "a paired process without a guest"
+        what = "mode native" if self.mode == "native" else self._bare_process
         if self.host_page not in ("4K", self.guest_page):
             text = (
                 f"found {self.host_page!r}, but {what} has no second dimension to map with it; "
@@ -314,7 +315,7 @@ class VmGroup(Model):
             yield Problem(("host_page",), text)
         if self.host_levels != 4:
             yield Problem(("host_levels",), f"{what} has no nested tables; leave host_levels out")
-        if self.tags is not None:
+        if self.tags is not None and not becomes_guest(self.mode, self.paired):
             text = f"{what} has no VM entries and exits to tag for; leave tags out"
             yield Problem(("tags",), text)
 
@@ -345,32 +346,13 @@ class VmGroup(Model):
 
 def _parse_warmup(value: object) -> str | int:
     """Return an access count above 0, or a share as text without needless digits."""
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_ACCESSES:
-        return value or "0%"
-    match = _PERCENT.fullmatch(value.strip(" ")) if isinstance(value, str) else None
-    if match is None:
-        raise InputError(f"{value!r} is not a warm-up; {_WARMUP_HELP}")
-    return f"{format_decimal(Fraction(match[1]))}%"
-
-
-def warmup_accesses(warmup: str | int, accesses: int) -> int:
-    """Return how many of a VM's `accesses` are warm-up, exactly; a share is rounded down."""
-    if isinstance(warmup, int):
-        return min(warmup, accesses)
-    return int(Fraction(warmup.removesuffix("%")) / 100 * accesses)
+    return parse_share(value, what="a warm-up", expected=_WARMUP_HELP)
 
 
 Warmup = Annotated[
     str | int,
     BeforeValidator(_parse_warmup),
     WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": r"^ *[0-9]{1,2}(\.[0-9]+)? *% *$"},
-                {"type": "integer", "minimum": 0, "maximum": MAX_ACCESSES},
-            ],
-            "description": "Part of each VM's accesses left out of the figures: a share, or a number.",
-            "examples": ["10%", 1000000],
-        }
+        share_schema("Part of each VM's accesses left out of the figures: a share, or a number.", minimum=0)
     ),
 ]

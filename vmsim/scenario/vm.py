@@ -9,7 +9,7 @@ from vmsim.scenario.agile import AgileSpec
 from vmsim.scenario.cpu import Mode
 from vmsim.scenario.dirty_log import DirtyLogSpec
 from vmsim.scenario.nx_split import NxSplitSpec
-from vmsim.scenario.paired import Paired, bare
+from vmsim.scenario.paired import Paired, bare, becomes_guest
 from vmsim.scenario.shadow import ShadowSpec
 from vmsim.scenario.tables import Pool
 from vmsim.scenario.workload import Workload
@@ -89,8 +89,13 @@ class Vm:
 
     @property
     def bare(self) -> bool:
-        """Whether no guest runs in it: a program on the host itself."""
+        """Whether no guest runs in it from the start: a program on the host itself."""
         return bare(self.mode, self.paired)
+
+    @property
+    def becomes_guest(self) -> bool:
+        """Whether it is a process that becomes a VM while it runs."""
+        return becomes_guest(self.mode, self.paired)
 
     @property
     def pdpte_registers(self) -> bool:
