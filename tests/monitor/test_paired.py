@@ -344,3 +344,13 @@ def toml(table: dict[str, Any], cpu: str, more: str = "") -> str:
 def test_keys_that_mean_nothing_without_a_guest_are_refused(keys: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         Scenario.from_toml(toml(paired("contiguous", guest=False, **keys), "skylake-x"))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_pages_that_stand_ready_make_room_for_tables_at_the_limit(layout: str) -> None:
+    """16 pages of memory: four tables, a half of each counted, and twelve pages; the thirteenth has no room."""
+    for pages, fits in ((12, True), (13, False)):
+        what = scenario(paired(layout, guest=False, memory=16 * PAGE), what_if=True)
+        _, outcome = run(what, [Script(touches(range(pages), WRITE))])
+        assert outcome.vms[0].finished == fits
+        assert outcome.vms[0].guest_faults == pages

@@ -281,6 +281,24 @@ def test_every_mode_translates_faults_and_gives_back(case: Case) -> None:
 
 
 BACKING = ("EPT_VIOLATION", "NPF", "HOST_FAULT")  # exits at which the host backs memory
+ALL: dict[str, dict[str, Any]] = {  # every mode there is, as keys of a VM
+    "native": {"mode": "native"},
+    "ept": {"mode": "ept"},
+    "npt": {"mode": "npt"},
+    "shadow-kvm": {"mode": "shadow", "shadow": {"preset": "kvm"}},
+    "shadow-kvm-2007": {"mode": "shadow", "shadow": {"preset": "kvm-2007"}},
+    "shadow-plex86": {"mode": "shadow", "shadow": {"preset": "plex86"}},
+    "agile": {"mode": "agile", "agile": {"interval": "50us", "threshold": 2}},
+    "vkernel": {"mode": "vkernel"},
+    **{
+        f"paired-{layout}-{'vm' if guest else 'process'}": {
+            "mode": "paired",
+            "paired": {"layout": layout, "guest": guest},
+        }
+        for layout in ("contiguous", "pointer", "separate")
+        for guest in (True, False)
+    },
+}
 UNMAPPING = [
     Case("native"),
     Case("ept"),
@@ -326,11 +344,37 @@ def test_a_large_page_is_split_where_only_part_of_it_is_unmapped(case: Case) -> 
     assert outcome.vms[0].guest_faults == 2 + 3
 
 
-@pytest.mark.parametrize("mode", ["native", "ept", "npt"])
+@pytest.mark.parametrize("count", [3, 40])
+@pytest.mark.parametrize("name", ALL)
+def test_what_was_unmapped_faults_again_in_every_mode(name: str, count: int) -> None:
+    """The kernel's faults are the program's, whoever walks: each page once, and what was unmapped once more."""
+    pages = [*range(count + 2), 600, 5000]
+    steps = [*touches(pages, WRITE), ("unmap", 1, count), *touches(pages), *touches(pages, WRITE)]
+    _, outcome = run(scenario(vm(memory="16MiB", **ALL[name]), memory="64MiB"), [Script(steps)], every=400_000)
+    assert outcome.ending is None
+    assert outcome.vms[0].guest_faults == len(pages) + count
+    assert time_adds_up(outcome)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_device_reads_into_memory_alike_in_every_mode(name: str) -> None:
+    """Its pages are mapped before it starts, once, and it takes its time."""
+    steps = [*touches(range(4), WRITE), ("io", 2, 6, 100_000), *touches(range(10), WRITE), ("io", 2, 6, 100_000)]
+    simulation, outcome = run(scenario(vm(memory="16MiB", **ALL[name]), memory="64MiB"), [Script(steps)], every=90_000)
+    (figures,) = outcome.vms
+    assert outcome.ending is None
+    assert figures.guest_faults == 10
+    assert figures.waits["io_wait"] == 2
+    assert figures.cycles["io_wait"] >= 2 * 100_000 * simulation.scenario.cpu.frequency // 10**9
+    assert not simulation.host.pins.any()
+    assert time_adds_up(outcome)
+
+
+@pytest.mark.parametrize("mode", ALL)
 def test_one_vms_unmap_leaves_the_others_translations(mode: str) -> None:
     """Same addresses, and a unmaps (with a flush of its own) between b's two passes: b's second pass still hits."""
-    size = {"workload": {"footprint": 64 * PAGE}}
-    both = scenario(vm("a", mode=mode, **size), vm("b", mode=mode, **size), cores=2, quantum="1ms")
+    size = {"workload": {"footprint": 64 * PAGE}, **ALL[mode]}
+    both = scenario(vm("a", **size), vm("b", **size), cores=2, quantum="1ms", memory="32MiB")
     a = Script([("compute", 10_000_000), *touches(range(50)), ("unmap", 0, 50), ("touch", 0, READ)])
     b = Script([*touches(range(50)), ("compute", 30_000_000), ("touch", 0, READ), *touches(range(50))])
     _, outcome = run(both, [a, b], every=1_000_000)
@@ -340,9 +384,11 @@ def test_one_vms_unmap_leaves_the_others_translations(mode: str) -> None:
 
 
 def test_a_vm_that_ends_leaves_the_others_as_they_were() -> None:
-    what = scenario(*(vm(mode, mode=mode) for mode in ("native", "ept", "npt")), cores=2, quantum="10us")
-    streams = [Script(touches(range(10 * n))) for n in (1, 2, 3)]
-    simulation, outcome = run(what, streams, every=5_000)
-    assert [each.guest_faults for each in outcome.vms] == [10, 20, 30]
-    assert len({each.finish for each in outcome.vms}) == 3
-    assert simulation.host.free == simulation.host.size
+    """One of each mode on one host, each with more pages than the one before."""
+    what = scenario(*(vm(f"a-{name}", **keys) for name, keys in ALL.items()), cores=2, quantum="10us", memory="64MiB")
+    streams = [Script(touches(range(10 * n))) for n in range(1, len(ALL) + 1)]
+    free = Simulation(what, streams=streams).host.free
+    simulation, outcome = run(what, streams, every=300_000)
+    assert [each.guest_faults for each in outcome.vms] == [10 * n for n in range(1, len(ALL) + 1)]
+    assert len({each.finish for each in outcome.vms}) == len(ALL)
+    assert simulation.host.free == free

@@ -9,20 +9,39 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from tests.simulation.small import PAGE, READ, WRITE, Script, run, scenario, time_adds_up, vm
+from tests.simulation.small import PAGE, READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
 from vmsim.machine.buddy import State
 from vmsim.simulation import Simulation
 
+LAYOUTS = ("contiguous", "pointer", "separate")
 PAGES = 60  # that a script reaches
+MODES: list[dict[str, Any]] = [
+    {"mode": "native"},
+    {"mode": "ept"},
+    {"mode": "npt"},
+    {"mode": "npt", "host_page": "2M"},
+    {"mode": "ept", "host_page": "2M", "dirty_log": {"method": "write-protect", "every": "20us", "stop": "70us"}},
+    {"mode": "ept", "host_page": "2M", "nx_split": True, "nx_recovery_period": "20us", "nx_recovery_ratio": 1},
+    {"mode": "shadow", "shadow": {"preset": "kvm"}},
+    {"mode": "shadow", "shadow": {"preset": "kvm-2007"}},
+    {"mode": "shadow", "shadow": {"preset": "plex86", "limit": 16}},
+    {"mode": "agile", "agile": {"interval": "10us", "threshold": 2}},
+    {"mode": "vkernel"},
+    *({"mode": "paired", "paired": {"layout": layout, "guest": True}} for layout in LAYOUTS),
+    *({"mode": "paired", "paired": {"layout": layout, "guest": False}} for layout in LAYOUTS),
+]
 
 
 def conserved(simulation: Simulation) -> None:
-    """Assert that free, pool, guest, table and host frames are all the frames there are, VM by VM."""
+    """Assert that free, pool, guest, table and host frames are all frames; no pool is over its maximum."""
     host = simulation.host
     owned = sum(sum(host.count(each.spec.index).values()) for each in simulation.vms)
     states = np.bincount(host.frames["state"], minlength=len(State))
-    in_transit = int(((host.frames["owner"] == -1) & (host.frames["state"] == State.HOST)).sum())
-    assert host.free + owned + in_transit == host.size == states.sum()
+    hosts_own = int(((host.frames["owner"] == -1) & (host.frames["state"] != State.FREE)).sum())
+    assert host.free + owned + hosts_own == host.size == states.sum()
+    for each in simulation.vms:
+        if each.pool:
+            assert each.pool.level <= each.pool.spec.max + each.pool.wanted
     assert states[State.FREE] == host.free
 
 
@@ -35,8 +54,11 @@ class Hosts(RuleBasedStateMachine):
         quantum=st.sampled_from(["3us", "20us", "1ms"]),
         pool=st.tuples(st.integers(0, 20), st.integers(1, 40), st.integers(1, 40)),
         low=st.integers(1, 60),
+        fragmentation=st.sampled_from([0, 0, 0.6, 1]),
     )
-    def host(self, frames: int, cores: int, quantum: str, pool: tuple[int, int, int], low: int) -> None:
+    def host(
+        self, frames: int, cores: int, quantum: str, pool: tuple[int, int, int], low: int, fragmentation: float
+    ) -> None:
         marks = {"min": low * PAGE, "low": (low + 5) * PAGE, "high": (low + 20) * PAGE}
         self.keys: dict[str, Any] = {
             "memory": frames * PAGE,
@@ -44,29 +66,36 @@ class Hosts(RuleBasedStateMachine):
             "quantum": quantum,
             "watermarks": marks,
             "pool": {"min": min(pool[:2]), "max": max(pool[:2]), "batch": pool[2]},
+            "what_if": True,
         }
+        if frames > 2 * (low + 60):
+            self.keys["fragmentation"] = fragmentation
         self.tables: list[dict[str, Any]] = []
         self.scripts: list[list[Any]] = []
 
     @precondition(lambda self: len(self.tables) < 4)
     @rule(
-        mode=st.sampled_from(["native", "ept", "npt"]),
+        keys=st.sampled_from(MODES),
         populate=st.sampled_from(["lazy", "lazy", "eager"]),
-        memory=st.integers(8, 200),
+        memory=st.integers(16, 200),
         levels=st.tuples(st.sampled_from([4, 5]), st.sampled_from([4, 5])),
         start=st.integers(0, 300_000),
     )
-    def add(self, mode: str, populate: str, memory: int, levels: tuple[int, int], start: int) -> None:
+    def add(self, keys: dict[str, Any], populate: str, memory: int, levels: tuple[int, int], start: int) -> None:
         table = vm(
             f"vm{len(self.tables)}",
-            mode=mode,
             populate=populate,
-            memory=max(memory, 16) * PAGE,
+            memory=memory * PAGE,
             guest_levels=levels[0],
             start=f"{start} cycles",
+            **keys,
         )
-        if mode != "native":
+        if keys["mode"] in ("ept", "npt"):
             table["host_levels"] = levels[1]
+        if not keys.get("paired", {}).get("guest", True):
+            table["populate"] = "lazy"
+        if "host_page" in keys:  # of which it must have one
+            table["memory"] = (512 + memory) * PAGE
         self.tables.append(table)
         self.scripts.append([("touch", 0, READ)])
 
@@ -96,6 +125,22 @@ class Hosts(RuleBasedStateMachine):
         self.script(which).append((what, page, count))
 
     @precondition(lambda self: self.tables)
+    @rule(which=st.integers(0, 3), first=st.integers(0, PAGES), count=st.integers(1, 40), time=st.integers(0, 200_000))
+    def read_from_a_device(self, which: int, first: int, count: int, time: int) -> None:
+        self.script(which).append(("io", first, count, time))
+
+    @precondition(lambda self: self.tables)
+    @rule(
+        which=st.integers(0, 3),
+        writes=st.lists(st.integers(0, PAGES), min_size=1, max_size=10),
+        reads=st.lists(st.integers(0, PAGES), min_size=1, max_size=10),
+    )
+    def fork(self, which: int, writes: list[int], reads: list[int]) -> None:
+        child = 2 + len(self.script(which))
+        steps = [("fork", child), ("switch", child), *touches(writes, WRITE), *touches(reads), ("exit", child)]
+        self.script(which).extend([*steps, ("by", 1)])
+
+    @precondition(lambda self: self.tables)
     @rule(which=st.integers(0, 3), cycles=st.integers(0, 200_000))
     def compute(self, which: int, cycles: int) -> None:
         self.script(which).append(("compute", cycles))
@@ -107,9 +152,12 @@ class Hosts(RuleBasedStateMachine):
     @rule(chunk=st.sampled_from([1, 7, 1 << 16]), warmup=st.sampled_from(["0%", "30%", 5]))
     def go(self, chunk: int, warmup: str | int) -> None:
         streams = [Script(steps, chunk=chunk) for steps in self.scripts]
+        if warmup == 5 and min(stream.accesses for stream in streams) <= 5:
+            warmup = "0%"  # or nothing would be left
         if isinstance(warmup, int):  # something must be left to measure
             warmup = max(0, min(warmup, *(stream.accesses - 1 for stream in streams)))
         what = scenario(*self.tables, warmup=warmup, **self.keys)
+        free = Simulation(what, streams=streams).host.free
         simulation, outcome = run(what, streams, every=41_777, look=conserved)
         conserved(simulation)
         assert time_adds_up(outcome)
@@ -123,7 +171,8 @@ class Hosts(RuleBasedStateMachine):
                 assert outcome.ending is not None
         if outcome.ending is None:
             assert all(figures.finished for figures in outcome.vms)
-            assert simulation.host.free == simulation.host.size
+            assert simulation.host.free == free
+            assert not simulation.host.pins.any()
         else:
             assert outcome.ending.vm in [table["name"] for table in self.tables]
             assert 0 <= outcome.ending.time <= outcome.end

@@ -116,13 +116,18 @@ class BareFrames:
     def charge(self, frames: int) -> None:
         """Count frames that come from elsewhere, or with a negative number went back there.
 
+        At the limit, frames that stand ready make room: they go back to the host.
+
         Raises
         ------
         GuestMemoryError
-            The limit is reached.
+            The limit is reached, and nothing stands ready.
         """
-        if not self._room(frames):
+        short = self.held + frames - self.limit
+        if short > len(self.ready):
             raise GuestMemoryError
+        if short > 0:
+            self.give(self.ready.drop(short), 0)
         self.held += frames
 
     def recount(self) -> None:
