@@ -18,6 +18,7 @@ from vmsim.machine.buddy import State
 from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT
 from vmsim.machine.memory import width_of
 from vmsim.machine.tables import UNBACKED, host_address
+from vmsim.monitor.paired_space import UVPT_SLOT
 from vmsim.monitor.software import SoftwareMonitor
 
 if TYPE_CHECKING:
@@ -95,8 +96,9 @@ def _everybody(simulation: Simulation) -> Iterator[tuple[str, _Pages]]:
         if vm.monitor is None:
             levels = vm.spec.guest_levels
             roots = [each.space.root for each in vm.kernel.processes.values() if each.space.root >= 0]
+        last = UVPT_SLOT if vm.kernel_in_nested else None  # the host's kernel maps all memory above
         if roots:
-            yield vm.spec.name, _pages(memory, gather_all(memory, roots, levels, (0, 0)), width_of(levels))
+            yield vm.spec.name, _pages(memory, gather_all(memory, roots, levels, (0, 0), last), width_of(levels))
     if cache := simulation.page_cache:
         yield "the page cache", _Pages(np.zeros_like(cache.pages), cache.pages, _sums(memory, cache.pages))
 

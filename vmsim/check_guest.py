@@ -103,12 +103,12 @@ def check_guest(vm: VirtualMachine, memory: Column, fail: Callable[[str], None])
     states = kernel_.frames.frames["state"]
     if (states[tables] != State.TABLE).any() or (states[frames] != State.GUEST).any():
         fail(f"sharing: a frame that {name} maps is not in the state its entry implies")
-    if vm.finish is None:  # an operation may be under way
+    if vm.finish is None or vm.ending:  # an operation may be under way, or was when memory ran out
         return
     if (entries != kernel_.sharing.entries(frames)).any():
         fail(f"sharing: a frame of {name} is mapped more or less often than its kernel counts")
     if vm.monitor:
         used = int((states != State.FREE).sum())
         known = len(tables) + len(frames) + len(vm.frames.ready)
-        if used != known and vm.ending is None:
+        if used != known:
             fail(f"sharing: {used - known} frames of the kernel of {name} are neither mapped nor free")

@@ -145,3 +145,15 @@ def test_memory_that_comes_back_in_time_is_no_end() -> None:
         _, outcome = run(what, [Script([*steps, ("touch", 0, READ)])], every=100_000)
         assert outcome.ending is None
         assert outcome.vms[0].guest_faults == 601
+
+
+@pytest.mark.parametrize("mode", ["native", "npt", "shadow", "vkernel"])
+@pytest.mark.parametrize("pages", range(20, 26))
+def test_a_guest_may_run_out_of_memory_in_a_fork_and_is_whole_but_for_that(mode: str, pages: int) -> None:
+    """Fifteen pages and five tables are mapped when the child's five find no room: its entries are copied in part."""
+    steps = [*touches(range(2)), ("fork", 5), ("switch", 5), *touches(range(15), WRITE), ("exit", 5)]
+    keys = {"mode": mode, "memory": pages * PAGE, "guest_levels": 5, "populate": "eager"}
+    _, outcome = run(scenario(vm(**keys)), [Script(steps)])
+    assert outcome.ending is not None
+    assert "ran out of its own memory" in outcome.ending.message
+    assert time_adds_up(outcome)

@@ -13,7 +13,7 @@ from tests.simulation.small import PAGE, READ, WRITE, Script, run, scenario, tim
 from vmsim.machine.buddy import State
 from vmsim.simulation import Simulation
 
-LAYOUTS = ("contiguous", "pointer", "separate")
+LAYOUTS = ("contiguous", "pointer", "separate", "shared")
 PAGES = 60  # that a script reaches
 MODES: list[dict[str, Any]] = [
     {"mode": "native"},
@@ -29,6 +29,7 @@ MODES: list[dict[str, Any]] = [
     {"mode": "vkernel"},
     *({"mode": "paired", "paired": {"layout": layout, "guest": True}} for layout in LAYOUTS),
     *({"mode": "paired", "paired": {"layout": layout, "guest": False}} for layout in LAYOUTS),
+    *({"mode": "paired", "paired": {"layout": layout, "guest": True, "guest_at": 2}} for layout in LAYOUTS),
 ]
 
 
@@ -92,12 +93,13 @@ class Hosts(RuleBasedStateMachine):
         )
         if keys["mode"] in ("ept", "npt"):
             table["host_levels"] = levels[1]
-        if not keys.get("paired", {}).get("guest", True):
+        paired = keys.get("paired", {})
+        if not paired.get("guest", True) or "guest_at" in paired:
             table["populate"] = "lazy"
         if "host_page" in keys:  # of which it must have one
             table["memory"] = (512 + memory) * PAGE
         self.tables.append(table)
-        self.scripts.append([("touch", 0, READ)])
+        self.scripts.append([("touch", 0, READ), *touches(range(2))])
 
     @precondition(lambda self: self.tables)
     @rule(
@@ -136,6 +138,8 @@ class Hosts(RuleBasedStateMachine):
         reads=st.lists(st.integers(0, PAGES), min_size=1, max_size=10),
     )
     def fork(self, which: int, writes: list[int], reads: list[int]) -> None:
+        if "guest_at" in self.tables[which % len(self.tables)].get("paired", {}):
+            return  # a VM's process on Akaros has no children
         child = 2 + len(self.script(which))
         steps = [("fork", child), ("switch", child), *touches(writes, WRITE), *touches(reads), ("exit", child)]
         self.script(which).extend([*steps, ("by", 1)])
