@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test check bench figures notebook clean
+.PHONY: help demo test slow check bench figures notebook clean
 .DEFAULT_GOAL := help
 
 help: ## Say what can be made
@@ -16,8 +16,11 @@ help: ## Say what can be made
 demo: $(READY) ## Run programs native and in VMs: prints tables, writes results/first-light
 	$(BIN)/python experiments/first-light/figure.py
 
-test: $(READY) ## Run all tests
-	$(BIN)/pytest --numprocesses auto
+test: $(READY) ## Run all tests but those that take long
+	$(BIN)/pytest --numprocesses auto -m "not slow"
+
+slow: $(READY) ## Run the tests that take long
+	$(BIN)/pytest --numprocesses auto -m slow
 
 check: $(READY) ## Check style, types and layers
 	$(BIN)/ruff check

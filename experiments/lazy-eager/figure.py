@@ -73,7 +73,7 @@ def draw(table: pd.DataFrame, ax: Axes) -> None:
     ax.axvspan(100 * low, 100 * high, color="#eeeeee", lw=0)
     ax.text(
         50 * (low + high),
-        20,
+        450,
         f"guesses × ½ to × 2:\n{low:.0%} to {high:.0%}",
         ha="center",
         fontsize=6.5,
@@ -86,7 +86,7 @@ def draw(table: pd.DataFrame, ax: Axes) -> None:
     ax.vlines(100 * share, 0, cycles / 1000, color="#999999", linestyles=":")
     ax.annotate(
         f"{share:.0%}: break-even",
-        (100 * share, cycles / 1000 / 2),
+        (100 * share, cycles / 1000 / 4),
         (4, 0),
         textcoords="offset points",
         va="center",
