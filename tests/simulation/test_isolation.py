@@ -265,7 +265,8 @@ def end_of(mode: str, level: int, spoil: Spoil, *, flush: bool = True, page: int
     assert mad.counters["accesses"] == page
     assert f"VM mad reached for memory that it has not after {page} of 91" in outcome.ending.message
     check_sums(what, outcome)
-    assert (simulation.host.frames["state"] == State.FREE).all()
+    frames = simulation.host.frames
+    assert (frames["owner"][frames["state"] != State.FREE] == -1).all()
     return outcome.ending
 
 
