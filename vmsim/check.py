@@ -18,7 +18,7 @@ from vmsim.check_rights import guest_address, nested_rights
 from vmsim.host.memory import HOST
 from vmsim.jit import kernel
 from vmsim.machine.buddy import MAX_ORDER, NO_FRAME, State, owned
-from vmsim.machine.formats import DIRTY, FRAME, LARGE, NPT, PAGE_SHIFT, PRESENT, SWITCH, USER, WRITE
+from vmsim.machine.formats import DIRTY, FRAME, NPT, PAGE_SHIFT, SWITCH, USER, WRITE
 from vmsim.machine.memory import entry_at, read_entry, read_word, width_of
 from vmsim.machine.tables import UNBACKED, host_address
 from vmsim.machine.tlb import ASID_SHIFT
@@ -51,21 +51,8 @@ class BrokenInvariant(AssertionError):  # noqa: N818  (it reads as what it is)
 @kernel
 def _resolve(memory, root, levels, nested_root, nested_levels, gva):  # type: ignore[no-untyped-def]
     """Return the hpa of `gva` by plain look-ups, host(guest(gva)), or UNBACKED."""
-    level = levels
-    table = root
-    width = width_of(levels)
-    while True:
-        hpa = host_address(memory, nested_root, nested_levels, entry_at(table, gva, level, width))
-        if hpa == UNBACKED:
-            return UNBACKED
-        entry = read_entry(memory, hpa, width)
-        if entry & PRESENT == 0:
-            return UNBACKED
-        if level == 1 or entry & LARGE:
-            offset = (1 << (PAGE_SHIFT - width + width * level)) - 1
-            return host_address(memory, nested_root, nested_levels, (entry & FRAME & ~offset) | (gva & offset))
-        table = entry & FRAME
-        level -= 1
+    gpa = guest_address(memory, root, levels, nested_root, nested_levels, gva)
+    return UNBACKED if gpa == UNBACKED else host_address(memory, nested_root, nested_levels, gpa)
 
 
 class _Checker:
