@@ -37,15 +37,15 @@ workload = { kind = "gups", footprint = "60GiB", updates = 1000 }
 """
 COMPILE = """
 from vmsim.scenario import Cpu
-from vmsim.warm import warm
+from vmsim.engine.warm import warm
 warm(Cpu.load("skylake-x"))
 """
 # Prints seconds of the whole and of the part after populating, and the peak resident set in bytes.
 RUN = """
 import json, sys, time
 from vmsim.scenario import Scenario
-from vmsim.simulation import Simulation
-from vmsim.warm import warm
+from vmsim.engine.simulation import Simulation
+from vmsim.engine.warm import warm
 scenario = Scenario.from_toml(sys.argv[1])
 warm(scenario.cpu)
 start = time.perf_counter()

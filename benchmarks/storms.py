@@ -37,8 +37,8 @@ workload = {{ kind = "sequential", footprint = "{bytes}B", stride = "4KiB", acce
 
 def storm(scenario: Scenario, *, serve: bool) -> Iterator[tuple[VmOutcome, float]]:
     """Yield what a few runs of one VM came to, and the seconds of wall time of each."""
-    from vmsim.simulation import Simulation
-    from vmsim.warm import warm_for
+    from vmsim.engine.simulation import Simulation
+    from vmsim.engine.warm import warm_for
 
     warm_for(scenario)
     for _ in range(TURNS):

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.reference import Counted
-from vmsim.hardware import geometry_of
+from vmsim.engine.hardware import geometry_of
 from vmsim.machine.caches import Served
 from vmsim.machine.formats import ACCESSED, DIRTY, EPT, PRESENT, USER, WRITE
 from vmsim.machine.layout import Count, make_cores, make_llc, make_vm

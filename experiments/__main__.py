@@ -15,8 +15,8 @@ from typing import Final
 
 import click
 
+from vmsim.base.errors import InputError, nearest
 from vmsim.cli.experiment import make
-from vmsim.errors import InputError, nearest
 from vmsim.sweeps.experiment import Experiment
 
 HERE: Final = Path(__file__).resolve().parent

@@ -12,10 +12,10 @@ from collections.abc import Callable
 import pytest
 from click.testing import CliRunner
 
+from vmsim.base.errors import InputError
 from vmsim.cli.cpus import command
-from vmsim.detect import detect, identify, nearest_preset, read_registers
-from vmsim.errors import InputError
 from vmsim.scenario import cpu_names
+from vmsim.scenario.detect import detect, identify, nearest_preset, read_registers
 
 
 def _text(vendor: str, family: int, model: int, stepping: int, name: str, flags: str, more: str = "") -> str:

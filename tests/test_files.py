@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vmsim.errors import InputError
-from vmsim.files import open_regular, printable, read_text, replacing
+from vmsim.base.errors import InputError
+from vmsim.base.files import open_regular, printable, read_text, replacing
 
 SLASHES = "x/" * 2500
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from vmsim import kernel_cache
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
+from vmsim.jit import kernel_cache
 
 ROOT = Path(__file__).parents[1]
 PROBE = """
 import numpy as np
-from vmsim.machine.tables import host_address
+from vmsim.tables.edit import host_address
 memory = np.zeros(1024, np.int64)
 memory[:] = np.arange(1024) << 12
 print(host_address(memory, 0, 1, 5 << 12), sum(host_address.stats.cache_hits.values()))

@@ -10,8 +10,8 @@ from rich.console import Console
 
 import vmsim
 from tests.simulation.small import scenario, vm
-from vmsim import progress
-from vmsim.progress import in_notebook, progress_bar, showing, status_line, wants_progress
+from vmsim.base import progress
+from vmsim.base.progress import in_notebook, progress_bar, showing, status_line, wants_progress
 
 SMALL = scenario(vm("left"), vm("right"))
 

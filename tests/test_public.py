@@ -11,8 +11,8 @@ SMALL = scenario(vm("left"), vm("right"))
 
 
 def test_every_public_name_is_there_and_modules_do_not_hide_functions() -> None:
-    import vmsim.anatomy
     import vmsim.lookups
+    import vmsim.observe.anatomy
 
     for name in vmsim.__all__:
         assert callable(getattr(vmsim, name)) or name == "__version__"

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from tests.simulation.small import scenario, vm
-from vmsim import resident as module
-from vmsim.errors import InputError
-from vmsim.machine.buddy import FRAME_RECORD
-from vmsim.machine.shadow_records import GFN
-from vmsim.resident import FRAME_BYTES, GFN_BYTES, available, check_memory, most_jobs, parts_of, resident
+from vmsim.base.errors import InputError
+from vmsim.engine import resident as module
+from vmsim.engine.resident import FRAME_BYTES, GFN_BYTES, available, check_memory, most_jobs, parts_of, resident
+from vmsim.frames.buddy import FRAME_RECORD
+from vmsim.monitor.shadow.records import GFN
 from vmsim.scenario import Scenario
 
 GIB = 1 << 30
@@ -119,7 +119,8 @@ def test_the_estimate_is_what_a_run_takes(mode: str, tmp_path: Path) -> None:
         file = tmp_path / "s.toml"
         file.write_text(what.to_toml())
         code = (
-            "from pathlib import Path; from vmsim.scenario import Scenario; from vmsim.simulation import simulate; "
+            "from pathlib import Path; from vmsim.scenario import Scenario; "
+            "from vmsim.engine.simulation import simulate; "
             f"simulate(Scenario.from_toml(open({str(file)!r}).read())); "
             "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"  # getrusage's is inherited
         )

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmsim.errors import InputError
-from vmsim.units import (
+from vmsim.base.errors import InputError
+from vmsim.base.units import (
     PAGE,
     PAGE_BYTES,
     PAGE_ORDER,

@@ -11,7 +11,7 @@ import os
 import sys
 
 if os.path.basename(sys.argv[0] if sys.argv else "") == "vmsim":  # the command line
-    import vmsim.leaving  # noqa: F401  (from here on Ctrl-C ends it in a line)
+    import vmsim.base.leaving  # noqa: F401  (from here on Ctrl-C ends it in a line)
 
 # isort: split
 
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vmsim.api import compare, run
-    from vmsim.errors import InputError
+    from vmsim.base.errors import InputError
     from vmsim.lookups import cpus, explain, load
     from vmsim.record.comparison import Comparison
     from vmsim.record.result import Result
@@ -47,7 +47,7 @@ __all__ = [
 
 _HOMES = {
     "Comparison": "vmsim.record.comparison",
-    "InputError": "vmsim.errors",
+    "InputError": "vmsim.base.errors",
     "Result": "vmsim.record.result",
     "Scenario": "vmsim.scenario",
     "compare": "vmsim.api",

@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from vmsim.errors import InputError, nearest
-from vmsim.files import sha256
-from vmsim.progress import Wanted, showing
+from vmsim.base.errors import InputError, nearest
+from vmsim.base.progress import Wanted, showing
+from vmsim.engine.inputs import input_digests
 from vmsim.record.comparison import Comparison
 from vmsim.record.result import Result
-from vmsim.scenario import HARDWARE_MODES, MODES, Mode, Scenario, Trace, cpu_names
-from vmsim.workloads.trace import find
+from vmsim.scenario import HARDWARE_MODES, MODES, Mode, Scenario
 
-__all__ = ["ScenarioLike", "compare", "input_digests", "modes_of", "run", "scenario_of"]
+__all__ = ["ScenarioLike", "compare", "modes_of", "run", "scenario_of"]
 
 ScenarioLike: TypeAlias = Scenario | Mapping[str, Any] | str | Path
 """A scenario, its tables, or its file."""
@@ -53,7 +52,7 @@ def run(
 
 
 def _run(scenario: Scenario, title: str, *, check: bool, progress: Wanted) -> Result:
-    from vmsim.simulation import simulate
+    from vmsim.engine.simulation import simulate
 
     inputs = input_digests(scenario)
     with showing(title, progress) as show:
@@ -118,21 +117,6 @@ def _allowed(scenario: Scenario) -> tuple[Mode, ...]:
     needs: dict[str, set[str]] = {mode: {mode} for mode in HARDWARE_MODES}
     needs |= {"paired": {"ept", "npt"}, "agile": {"ept", "npt"}}
     return tuple(mode for mode in MODES if mode not in needs or needs[mode] & {*scenario.cpu.modes})
-
-
-def input_digests(scenario: Scenario) -> dict[str, str]:
-    """Return the SHA-256 of every file that a scenario reads, by the path it gives.
-
-    Raises
-    ------
-    InputError
-        A trace does not exist.
-    """
-    traces = {vm.workload.path for vm in scenario.vms if isinstance(vm.workload, Trace)}
-    digests = {path: sha256(find(path, scenario.folder)) for path in sorted(traces)}
-    if scenario.host.cpu not in cpu_names():
-        digests[scenario.host.cpu] = sha256(scenario.folder / scenario.host.cpu)
-    return digests
 
 
 def scenario_of(scenario: ScenarioLike, *, seed: int | None = None, **settings: Any) -> Scenario:

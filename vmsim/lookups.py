@@ -7,11 +7,11 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from vmsim.anatomy import Walk, WalkMode
-from vmsim.anatomy import explain as walk_twice
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
+from vmsim.base.units import PageSize
+from vmsim.observe.anatomy import Walk, WalkMode
+from vmsim.observe.anatomy import explain as walk_twice
 from vmsim.scenario import Cpu, cpu_names
-from vmsim.units import PageSize
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +53,7 @@ def explain(
     cpu : Cpu or str, optional
         A CPU, a preset, or the path of a CPU file. By default zen4 for npt, and skylake-x.
     guest_levels, host_levels, guest_page, host_page, switch : optional
-        As of `vmsim.anatomy.explain`.
+        As of `vmsim.observe.anatomy.explain`.
 
     Raises
     ------

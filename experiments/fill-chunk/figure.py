@@ -18,9 +18,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from vmsim.analysis.style import PALETTE
+from vmsim.base.units import PAGE
 from vmsim.cli.experiment import make
 from vmsim.sweeps.experiment import Experiment
-from vmsim.units import PAGE
 
 EXPERIMENT: Final = Experiment(Path(__file__).parent, height=2.6)
 # paging mode and accesses in a turn: label, colour, line, marker

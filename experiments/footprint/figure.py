@@ -19,9 +19,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from vmsim.analysis.style import PALETTE, WIDE
+from vmsim.base.units import format_size
 from vmsim.cli.experiment import make
 from vmsim.sweeps.experiment import Experiment
-from vmsim.units import format_size
 
 EXPERIMENT: Final = Experiment(Path(__file__).parent, "translation", width=WIDE, height=2.7, columns=2, sharey=True)
 TITLES: Final = {"skylake-x": "Intel Skylake-X", "zen4": "AMD Zen 4"}

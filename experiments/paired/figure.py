@@ -22,9 +22,9 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter
 
 from vmsim.analysis.style import PALETTE, WIDE
+from vmsim.base.units import parse_size
 from vmsim.cli.experiment import make
 from vmsim.sweeps.experiment import Experiment
-from vmsim.units import parse_size
 
 EXPERIMENT: Final = Experiment(Path(__file__).parent, "layouts", width=WIDE, height=2.5, columns=3)
 LAYOUTS: Final = ("contiguous", "pointer", "separate")

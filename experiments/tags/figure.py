@@ -18,9 +18,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from vmsim.analysis.style import PALETTE
+from vmsim.base.units import parse_duration
 from vmsim.cli.experiment import make
 from vmsim.sweeps.experiment import Experiment
-from vmsim.units import parse_duration
 
 EXPERIMENT: Final = Experiment(Path(__file__).parent, height=2.4, columns=2, sharey=True)
 # cpu and whether tagged: label, colour, line, marker

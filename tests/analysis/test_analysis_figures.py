@@ -8,7 +8,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from vmsim.analysis import figures, style
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.record.html import COLOURS
 
 CYCLES = pd.DataFrame(

@@ -11,8 +11,8 @@ import pytest
 
 from tests.oracle import tables as oracle
 from tests.simulation.test_contract import Words
+from vmsim.engine.simulation import Simulation
 from vmsim.scenario import Scenario
-from vmsim.simulation import Simulation
 
 SCENARIO = """
 seed = 3
@@ -176,7 +176,7 @@ def test_large_pages_are_a_record_for_each_4_kib_and_no_pe_is_nothing(
 @pytest.mark.parametrize(("levels", "page", "order"), [(4, "2M", 9), (4, "1G", 18), (3, "2M", 9), (2, "4M", 10)])
 def test_every_size_of_page_is_written_by_4_kib_as_the_format_has_it(levels: int, page: str, order: int) -> None:
     """By hand, from SagePTE's dumper: PE4 of 2 MiB is its first frame; PE3 of 1 GiB is, PE4 that of the 2 MiB."""
-    from vmsim.record.dump import table_records
+    from vmsim.observe.table_text import table_records
 
     width = 10 if levels == 2 else 9
     memory = np.zeros(8 << 9, np.int64)
@@ -219,8 +219,8 @@ def test_a_run_that_vmsim_would_now_end_otherwise_is_not_dumped(file: Path, tmp_
     from dataclasses import replace
 
     from vmsim.api import run
-    from vmsim.dump import dump_tables
-    from vmsim.errors import InputError
+    from vmsim.base.errors import InputError
+    from vmsim.observe.dump import dump_tables
 
     result = run(file)
     result.facts = replace(result.facts, end=result.facts.end + 1)

@@ -138,7 +138,7 @@ def test_what_happens_to_the_process_is_said_in_a_line(
 
 
 def test_a_broken_invariant_is_told_as_a_defect(vmsim, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vmsim.check import BrokenInvariant
+    from vmsim.engine.check.host import BrokenInvariant
 
     def fail(*_: object, **__: object) -> None:
         raise BrokenInvariant("frame 7 is lost at cycle 9")

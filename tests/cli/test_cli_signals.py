@@ -76,7 +76,7 @@ def test_ctrl_c_on_a_sweep_of_two_processes_is_a_few_lines(program: Path, file: 
 def test_sigterm_removes_what_is_half_written(program: Path, tmp_path: Path) -> None:
     code = (
         "import os, signal, sys\nfrom pathlib import Path\nfrom vmsim.cli import root, main\n"
-        "from vmsim.files import replacing\n"
+        "from vmsim.base.files import replacing\n"
         "def work(*_, **__):\n"
         "    with replacing(Path('out')) as temporary:\n"
         "        temporary.write_text('half')\n"

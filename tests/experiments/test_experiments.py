@@ -11,7 +11,7 @@ import pytest
 
 import experiments.__main__ as command
 from experiments.__main__ import experiments
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.sweeps.experiment import Experiment
 
 NAMES = [
@@ -83,9 +83,9 @@ def test_the_table_is_that_of_the_sweep_and_the_figure_that_of_the_table(name: s
     ],
 )
 def test_points_simulated_again_give_the_rows_that_the_table_has(name: str, first: int, step: int) -> None:
+    from vmsim.engine.simulation import simulate
     from vmsim.record.result import Result
     from vmsim.record.tables import TABLES
-    from vmsim.simulation import simulate
 
     experiment = experiments()[name]
     table = experiment.table().set_index("point")

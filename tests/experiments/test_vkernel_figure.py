@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from vmsim.engine.simulation import simulate
 from vmsim.scenario import Scenario, toml
-from vmsim.simulation import simulate
 
 NESTED = {"skylake-x": "ept", "zen4": "npt"}
 PROGRAMS = ["sqlite", "cc1", "python", "sort"]

@@ -14,10 +14,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from tests.golden.scenarios import all_scenarios
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
+from vmsim.engine.simulation import Simulation
 from vmsim.record import tables
 from vmsim.scenario import Scenario
-from vmsim.simulation import Simulation
 
 FILE = Path(__file__).with_name("digests.json")
 RESULTS = Path(__file__).parents[2] / "results"

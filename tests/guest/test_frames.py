@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vmsim.frames.buddy import State
 from vmsim.guest.frames import GuestFrames, GuestMemoryError
-from vmsim.machine.buddy import State
 
 
 class Backing:

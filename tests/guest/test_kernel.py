@@ -10,7 +10,7 @@ import pytest
 from tests.oracle.tables import translate
 from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, run, scenario, touches, vm
 from tests.simulation.test_contract import Words
-from vmsim.simulation import Simulation
+from vmsim.engine.simulation import Simulation
 
 PRESENT, RW, USER, ACCESSED, DIRTY = 1, 2, 4, 1 << 5, 1 << 6
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from tests.guest.test_processes import PROGRAMS
 from tests.oracle.guest import Guest
 from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, run, scenario, vm
-from vmsim import virtual_machine as wiring
+from vmsim.engine import virtual_machine as wiring
+from vmsim.engine.simulation import Simulation
 from vmsim.guest.mmu import HardwareMmu
-from vmsim.simulation import Simulation
 
 
 class TrappingMmu(HardwareMmu):

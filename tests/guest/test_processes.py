@@ -15,8 +15,8 @@ from tests.oracle.guest import Guest
 from tests.oracle.tables import Words, translate
 from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, run, scenario, touches, vm
 from tests.simulation.test_contract import Words as Memory
-from vmsim.check import check_invariants
-from vmsim.simulation import Simulation
+from vmsim.engine.check.host import check_invariants
+from vmsim.engine.simulation import Simulation
 from vmsim.workloads import Op
 
 PRESENT, RW, ACCESSED, DIRTY = 1, 2, 1 << 5, 1 << 6

@@ -8,9 +8,9 @@ import pytest
 
 from tests.simulation.small import WRITE, Script, run, scenario, touches, vm
 from tests.simulation.sums import check
-from vmsim.machine.buddy import State
+from vmsim.engine.simulation import Simulation
+from vmsim.frames.buddy import State
 from vmsim.record.outcome import Outcome
-from vmsim.simulation import Simulation
 
 PAGES = 256  # 1 MiB
 TABLES = 4  # of 4 levels, for pages next to each other

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from tests.oracle.buddy import Buddy
 from tests.simulation.small import WRITE, Script, run, scenario, time_adds_up, touches, vm
-from vmsim.check import BrokenInvariant, check_invariants
-from vmsim.clock import Clock
-from vmsim.errors import InputError
+from vmsim.base.clock import Clock
+from vmsim.base.errors import InputError
+from vmsim.engine.check.host import BrokenInvariant, check_invariants
+from vmsim.engine.simulation import Simulation
+from vmsim.frames.buddy import MAX_ORDER, PAGEBLOCK, State
 from vmsim.host.fragmentation import PageCache, fragment
 from vmsim.host.memory import HostMemory
-from vmsim.machine.buddy import MAX_ORDER, PAGEBLOCK, State
 from vmsim.machine.memory import physical_memory
 from vmsim.record.tables import rows
 from vmsim.scenario import Marks, Scenario
-from vmsim.simulation import Simulation
 
 FRAMES = 1 << 13
 LAYOUTS = ("contiguous", "pointer", "separate")

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.simulation.small import scenario, vm
-from vmsim.clock import Clock
+from vmsim.base.clock import Clock
+from vmsim.frames.buddy import MAX_ORDER, NO_FRAME, State
 from vmsim.host.memory import HOST, HostMemory
-from vmsim.machine.buddy import MAX_ORDER, NO_FRAME, State
 from vmsim.scenario import Marks
 
 with (files("vmsim.validation") / "data" / "linux_watermarks.csv").open(encoding="utf-8") as lines:

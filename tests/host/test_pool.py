@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import simpy
 
-from vmsim.clock import Clock
+from vmsim.base.clock import Clock
+from vmsim.frames.buddy import State
 from vmsim.host.memory import HostMemory
 from vmsim.host.pool import PagePool, reclaimer
-from vmsim.machine.buddy import State
 from vmsim.record.messages import Kind, MessageLog
 from vmsim.record.outcome import Transfer
 from vmsim.scenario import Cpu, Marks

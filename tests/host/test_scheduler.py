@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.simulation.small import READ, Script, run, scenario, vm
-from vmsim.clock import Clock
+from vmsim.base.clock import Clock
+from vmsim.engine.simulation import Simulation
 from vmsim.host.scheduler import Scheduler
-from vmsim.simulation import Simulation
 
 SWITCH = 3000
 

@@ -22,15 +22,18 @@ from tests.monitor.agile_world import AgileWorld
 from tests.monitor.vkernel_world import World as VkernelWorld
 from tests.monitor.world import World
 from tests.simulation.small import digest, scenario, vm
-from vmsim.hardware import Hardware
+from vmsim.engine.hardware import Hardware
+from vmsim.engine.simulation import Simulation
+from vmsim.frames import buddy
 from vmsim.jit import jitted_sources
-from vmsim.machine import buddy, dirty, listing, tables, vcpu
+from vmsim.machine import vcpu
 from vmsim.machine.flush import flush_asid, invalidate_page
 from vmsim.machine.formats import EPT
 from vmsim.machine.layout import make_cores, make_llc, make_vm
 from vmsim.machine.memory import clear_frame, find_entry, physical_memory
 from vmsim.scenario.shadow import SHADOW_PRESETS, ShadowSpec
-from vmsim.simulation import Simulation
+from vmsim.tables import dirty, listing
+from vmsim.tables import edit as tables
 
 
 def runs() -> list[Any]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from tests.oracle.buddy import Buddy
-from vmsim.machine.buddy import (
+from vmsim.frames.buddy import (
     MAX_ORDER,
     NO_FRAME,
     PAGEBLOCK,

@@ -83,7 +83,7 @@ def test_plain_python_gives_the_same_result(cold):
 PROBE = """
 import numpy as np
 from vmsim.jit import source_digest
-from vmsim.machine.tables import host_address
+from vmsim.tables.edit import host_address
 memory = np.zeros(1024, np.int64)
 memory[:] = np.arange(1024) << 12
 print(host_address(memory, 0, 1, 5 << 12), source_digest(), *host_address.stats.cache_hits.values())
@@ -114,7 +114,7 @@ def test_editing_a_helper_in_another_file_recompiles_its_cached_callers(tmp_path
 
 
 def records():
-    from vmsim.machine.buddy import FRAME_RECORD, ZONE
+    from vmsim.frames.buddy import FRAME_RECORD, ZONE
 
     core, llc = make_cores(ENTRY, 1), make_llc(ENTRY)
     return [VM, ZONE, FRAME_RECORD, core.dtype, llc.dtype, core["l1"].dtype, core["pwc"].dtype]

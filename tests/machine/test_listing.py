@@ -11,10 +11,10 @@ import pytest
 from tests.machine.worlds import memory
 from tests.oracle.bits import ADDRESS, PS, span
 from tests.oracle.tables import load, place_of
-from vmsim.machine.buddy import make_zone
+from vmsim.frames.buddy import make_zone
 from vmsim.machine.formats import reach
-from vmsim.machine.listing import scan_entries
-from vmsim.machine.tables import map_pages
+from vmsim.tables.edit import map_pages
+from vmsim.tables.listing import scan_entries
 
 FRAMES = 4096
 BITS = 0x67

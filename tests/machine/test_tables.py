@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from tests.machine.worlds import memory
 from tests.oracle.bits import PS, span
 from tests.oracle.tables import descend, translate, translate_guest
-from vmsim.machine import buddy
-from vmsim.machine.buddy import State
+from vmsim.frames import buddy
+from vmsim.frames.buddy import State
 from vmsim.machine.formats import ACCESSED, DIRTY, EPT, PRESENT, USER, WRITE
-from vmsim.machine.listing import list_tables, scan_entries, walk_entries
 from vmsim.machine.memory import clear_frame, find_entry
-from vmsim.machine.tables import (
+from vmsim.tables.edit import (
     BLOCKED,
     MAPPED,
     NOWHERE,
@@ -32,6 +31,7 @@ from vmsim.machine.tables import (
     populate,
     store_entries,
 )
+from vmsim.tables.listing import list_tables, scan_entries, walk_entries
 
 TABLE = PRESENT | WRITE | USER | ACCESSED
 PAGE = TABLE | DIRTY

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from tests.monitor.agile_world import ENDS, AgileWorld
 from tests.monitor.world import OWNER
 from tests.oracle.bits import PS, RW, US, A, D, P, span
-from vmsim.machine.buddy import State
+from vmsim.frames.buddy import State
 from vmsim.machine.formats import FRAME
-from vmsim.monitor.tdp import NoMemoryThereError
+from vmsim.monitor.tdp.monitor import NoMemoryThereError
 from vmsim.scenario.agile import AgileSpec
 
 CASES: list[dict[str, Any]] = [

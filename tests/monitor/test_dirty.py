@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from tests.oracle import tables as oracle
 from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
 from tests.simulation.test_contract import Words
-from vmsim.check import check_invariants
-from vmsim.errors import InputError
-from vmsim.machine.dirty import PML_ENTRIES
-from vmsim.monitor.dirty import LoggedTdp
+from vmsim.base.errors import InputError
+from vmsim.engine.check.host import check_invariants
+from vmsim.engine.simulation import Simulation
+from vmsim.monitor.features.dirty_log import LoggedTdp
 from vmsim.record.outcome import VmOutcome
 from vmsim.record.tables import rows
 from vmsim.scenario import Scenario
-from vmsim.simulation import Simulation
+from vmsim.tables.dirty import PML_ENTRIES
 
 METHODS = ("write-protect", "ad-scan", "pml")
 

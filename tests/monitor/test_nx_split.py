@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from tests.oracle.bits import ADDRESS, EPT_X, PS
 from tests.simulation.small import READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
-from vmsim.check import check_invariants
-from vmsim.errors import InputError
-from vmsim.machine.buddy import State
+from vmsim.base.errors import InputError
+from vmsim.engine.check.host import check_invariants
+from vmsim.engine.simulation import Simulation
+from vmsim.frames.buddy import State
 from vmsim.machine.memory import find_entry
-from vmsim.monitor.nx_split import NxSplitTdp
+from vmsim.monitor.features.nx_split import NxSplitTdp
 from vmsim.record.outcome import VmOutcome
 from vmsim.scenario import Scenario
-from vmsim.simulation import Simulation
 
 FETCH = 2
 REGIONS = 8

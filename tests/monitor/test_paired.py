@@ -23,12 +23,12 @@ from tests.simulation.small import (
     vm,
 )
 from tests.simulation.test_contract import CASES, MIB, Case, Words, keep_the_contract
-from vmsim.check import BrokenInvariant, check_invariants
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
+from vmsim.engine.check.host import BrokenInvariant, check_invariants
+from vmsim.engine.simulation import Simulation
 from vmsim.machine.formats import ACCESSED, DIRTY
-from vmsim.monitor.paired import Paired
+from vmsim.monitor.paired.monitor import Paired
 from vmsim.scenario import Scenario
-from vmsim.simulation import Simulation
 
 LAYOUTS = ("contiguous", "pointer", "separate", "shared")
 TWO_TABLES = LAYOUTS[:3]

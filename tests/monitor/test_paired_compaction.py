@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from tests.monitor.test_paired_space import CPU, REGION
 from tests.oracle.buddy import Buddy
-from vmsim.clock import Clock
+from vmsim.base.clock import Clock
+from vmsim.frames.buddy import MAX_ORDER, PAGEBLOCK, State
 from vmsim.host.memory import HostMemory
-from vmsim.machine.buddy import MAX_ORDER, PAGEBLOCK, State
 from vmsim.machine.formats import EPT
 from vmsim.machine.memory import physical_memory
-from vmsim.monitor.paired_check import difference
-from vmsim.monitor.paired_layout import PairedHost
-from vmsim.monitor.paired_space import PairedSpace
+from vmsim.monitor.paired.check import difference
+from vmsim.monitor.paired.layout import PairedHost
+from vmsim.monitor.paired.space import PairedSpace
 from vmsim.scenario import Marks
 
 FRAMES = 1024

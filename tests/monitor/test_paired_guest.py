@@ -6,8 +6,8 @@ import pytest
 
 from tests.oracle.paired import table_pages
 from tests.simulation.small import READ, WRITE, Script, Step, run, scenario, time_adds_up, touches, vm
-from vmsim.errors import InputError
-from vmsim.simulation import Simulation
+from vmsim.base.errors import InputError
+from vmsim.engine.simulation import Simulation
 
 CPUS = [*((layout, "skylake-x") for layout in ("contiguous", "pointer", "separate")), ("shared", "zen4")]
 PROGRAM: list[Step] = [

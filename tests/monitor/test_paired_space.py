@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from tests.oracle import tables as plain
 from tests.oracle.bits import span
 from tests.oracle.paired import PairedOracle, pointer_pages, table_pages
-from vmsim.clock import Clock
+from vmsim.base.clock import Clock
+from vmsim.frames.buddy import State
 from vmsim.host.memory import HostMemory
-from vmsim.machine.buddy import State
 from vmsim.machine.formats import ACCESSED, DIRTY, EPT, EPT_ACCESSED, EPT_DIRTY, EPT_READ, NPT
 from vmsim.machine.memory import physical_memory
-from vmsim.machine.tables import BLOCKED, MAPPED
-from vmsim.monitor.paired_check import difference, frames_of_tables
-from vmsim.monitor.paired_layout import PairedHost, figures
-from vmsim.monitor.paired_space import PairedSpace, limit_of
+from vmsim.monitor.paired.check import difference, frames_of_tables
+from vmsim.monitor.paired.layout import PairedHost, figures
+from vmsim.monitor.paired.space import PairedSpace, limit_of
 from vmsim.scenario import Marks
 from vmsim.scenario.cpu import CONFIDENCES, Cpu
+from vmsim.tables.edit import BLOCKED, MAPPED
 
 FRAMES = 1 << 12
 LAYOUTS = ["contiguous", "pointer", "separate", "shared"]

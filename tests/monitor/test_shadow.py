@@ -10,9 +10,9 @@ import pytest
 from tests.monitor.world import World
 from tests.oracle.bits import PS, RW, US, A, D, P
 from tests.simulation.small import PAGE, READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
-from vmsim.machine.buddy import State
+from vmsim.engine.simulation import simulate
+from vmsim.frames.buddy import State
 from vmsim.scenario.shadow import SHADOW_PRESETS, ShadowSpec
-from vmsim.simulation import simulate
 
 RIGHTS = P | RW | US
 ROOT, PDPT, PD, PT, OTHER_ROOT, OTHER_PT = 8, 9, 10, 11, 12, 13

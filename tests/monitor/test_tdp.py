@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.simulation.small import Script, run, scenario, touches, vm
-from vmsim.machine.buddy import State
+from vmsim.engine.simulation import Simulation
+from vmsim.frames.buddy import State
 from vmsim.machine.formats import EPT, NPT
-from vmsim.simulation import Simulation
 
 
 def backed(simulation: Simulation) -> int:

@@ -14,7 +14,7 @@ from tests.monitor.vkernel_world import FRAMES, World
 from tests.oracle.bits import ADDRESS, PS, RW, US, P, span
 from tests.oracle.shadow import FAULT_P, FAULT_RSVD
 from tests.simulation.small import READ, WRITE, Script, run, scenario, touches, vm
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.scenario import Scenario
 
 steps = st.one_of(

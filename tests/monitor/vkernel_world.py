@@ -11,15 +11,15 @@ from tests.monitor.world import CORE, OWNER, Host, Ledger, Pool
 from tests.oracle import tables
 from tests.oracle.bits import ADDRESS, RW, A, D, span
 from tests.oracle.shadow import BareGuest
-from vmsim.machine.buddy import State
+from vmsim.frames.buddy import State
 from vmsim.machine.formats import NPT
 from vmsim.machine.layout import make_cores, make_llc, make_vm
 from vmsim.machine.memory import physical_memory
 from vmsim.machine.tags import Tags
 from vmsim.machine.vcpu import Reason, run
-from vmsim.monitor.tdp import Tdp
-from vmsim.monitor.vkernel import Vkernel
-from vmsim.monitor.vkernel_check import problems_of_maps
+from vmsim.monitor.tdp.monitor import Tdp
+from vmsim.monitor.vkernel.check import problems_of_maps
+from vmsim.monitor.vkernel.monitor import Vkernel
 from vmsim.scenario.cpu import Cpu
 
 __all__ = ["FRAMES", "World"]

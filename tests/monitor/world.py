@@ -14,14 +14,14 @@ import numpy as np
 from tests.oracle import tables
 from tests.oracle.bits import ADDRESS, PS, RW, US, P, span
 from tests.oracle.shadow import BareGuest
-from vmsim.machine.buddy import NO_FRAME, State, allocate, allocate_many, free, make_zone
+from vmsim.frames.buddy import NO_FRAME, State, allocate, allocate_many, free, make_zone
 from vmsim.machine.formats import EPT, PAGE_SHIFT
 from vmsim.machine.layout import Geometry, Unit, make_cores, make_llc, make_vm
 from vmsim.machine.memory import physical_memory
 from vmsim.machine.tags import Tags
 from vmsim.machine.vcpu import Reason, run
-from vmsim.monitor.shadow import Shadow
-from vmsim.monitor.tdp import Tdp
+from vmsim.monitor.shadow.monitor import Shadow
+from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.shadow import ShadowSpec
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.record.accessors import Tables
 from vmsim.record.comparison import Comparison
 from vmsim.record.result import Result

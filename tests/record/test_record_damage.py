@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vmsim.errors import InputError
-from vmsim.files import sha256
+from vmsim.base.errors import InputError
+from vmsim.base.files import sha256
 from vmsim.record.folder import check_folder, replacing_folder
 from vmsim.record.result import Result
 

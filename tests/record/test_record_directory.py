@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.record import directory
 from vmsim.record.comparison import Comparison
 from vmsim.record.folder import check_folder

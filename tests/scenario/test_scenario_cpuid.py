@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.scenario import Cpu, Scenario, cpu_names
 from vmsim.scenario.cpuid import CpuidRegisters, Features, choose, choose_from, features
 

@@ -10,9 +10,9 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vmsim.base.errors import InputError
 from vmsim.cli.cpus import command as cpus_command
 from vmsim.cli.schema import command as schema_command
-from vmsim.errors import InputError
 from vmsim.scenario import Cpu, Scenario, cpu_names
 from vmsim.scenario.cpu import CONFIDENCES, Array, PrefixPwc, TlbLevel
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.scenario import Scenario
 
 # (what to replace in the sample, by what, key in the message, words in the message)
@@ -171,7 +171,7 @@ def test_each_line_is_that_of_its_key(sample: str) -> None:
 def test_problems_are_told_in_the_same_order_whatever_the_hash_seed(sample: str) -> None:
     text = sample.replace('"2GiB"', '"3KiB"').replace("seed = 7", "a = 1\nb = 2\nc = 3")
     code = (
-        "from vmsim.errors import InputError\nfrom vmsim.scenario import Scenario\n"
+        "from vmsim.base.errors import InputError\nfrom vmsim.scenario import Scenario\n"
         f"try: Scenario.from_toml({text!r}).replace()\nexcept InputError as error: print(error)"
     )
     messages = {

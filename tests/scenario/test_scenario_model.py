@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.scenario import Cpu, Pool, Scenario, Trace, Uniform
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.scenario import Gups, Scenario, Uniform, parse_settings
 
 

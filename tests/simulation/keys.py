@@ -10,10 +10,10 @@ import json
 import sys
 from typing import Any, Final, NamedTuple
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
+from vmsim.engine.simulation import Simulation
 from vmsim.record.tables import TABLES, rows
 from vmsim.scenario import Scenario
-from vmsim.simulation import Simulation
 
 MIB: Final = 1 << 20
 

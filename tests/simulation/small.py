@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import simpy
 
-from vmsim.check import check_invariants
+from vmsim.engine.check.host import check_invariants
+from vmsim.engine.simulation import Simulation
 from vmsim.record.outcome import Outcome
 from vmsim.scenario import Scenario
-from vmsim.simulation import Simulation
 from vmsim.workloads import Chunk, Event, Op, Stream
 
 PAGE = 4096

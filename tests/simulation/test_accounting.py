@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.simulation.small import PAGE, READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
 from tests.simulation.test_contract import ALL
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.record.outcome import VmOutcome
 
 # Costs of the yardstick preset, written out: cycles.

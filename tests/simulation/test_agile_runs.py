@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tests.simulation.small import BASE, PAGE, run, scenario, time_adds_up, vm
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
+from vmsim.engine.simulation import simulate
 from vmsim.record.outcome import VmOutcome
 from vmsim.scenario import Scenario
-from vmsim.simulation import simulate
 
 CHURN = {"kind": "churn", "footprint": 64 * PAGE, "base": BASE, "burst": 8 * PAGE, "rounds": 40, "work": 50}
 PAUSING = CHURN | {"rounds": 12, "work": 20_000}

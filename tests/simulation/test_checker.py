@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from tests.simulation.small import PAGE, READ, Script, crowded, run, scenario, touches, vm
-from vmsim.check import BrokenInvariant, check_invariants
+from vmsim.engine.check.host import BrokenInvariant, check_invariants
+from vmsim.engine.simulation import Simulation
+from vmsim.frames.buddy import NO_FRAME, UNMOVABLE, State
 from vmsim.host.memory import HostMemory
-from vmsim.machine.buddy import NO_FRAME, UNMOVABLE, State
-from vmsim.machine.tables import host_address
-from vmsim.monitor.paired_layout import PairedHost
-from vmsim.simulation import Simulation
+from vmsim.monitor.paired.layout import PairedHost
+from vmsim.tables.edit import host_address
 
 Plant = Callable[[Simulation], None]
 

@@ -12,12 +12,12 @@ import pytest
 
 from tests.oracle import tables as oracle
 from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
-from vmsim.check import check_invariants
-from vmsim.machine.buddy import State
+from vmsim.engine.check.host import check_invariants
+from vmsim.engine.simulation import Simulation
+from vmsim.engine.virtual_machine import VirtualMachine
+from vmsim.frames.buddy import State
 from vmsim.machine.tlb import ASID_SHIFT
-from vmsim.monitor.software import SoftwareMonitor
-from vmsim.simulation import Simulation
-from vmsim.virtual_machine import VirtualMachine
+from vmsim.monitor.base import SoftwareMonitor
 
 ORDER = {"4K": 0, "2M": 9, "4M": 10, "1G": 18}
 MIB = 1 << 20

@@ -105,7 +105,7 @@ def test_the_python_version_does_not_matter(version: str) -> None:
     python = os.environ.get(f"VMSIM_PYTHON_{version.replace('.', '_')}") or shutil.which(f"python{version}")
     if (
         python is None
-        or subprocess.run([python, "-c", "import vmsim.simulation"], cwd=ROOT, capture_output=True).returncode
+        or subprocess.run([python, "-c", "import vmsim.engine.simulation"], cwd=ROOT, capture_output=True).returncode
     ):
         pytest.skip(f"no Python {version} with vmsim's dependencies")
     assert in_another_process(python) == digest(run(busy_host())[1])

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
+from vmsim.engine.simulation import Simulation
 from vmsim.record.messages import Kind
 from vmsim.record.outcome import Outcome
-from vmsim.simulation import Simulation
 
 NANOSECONDS = 50_000
 PAGES = 4

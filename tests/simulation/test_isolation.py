@@ -18,20 +18,20 @@ from tests.monitor.test_shadow_contract import TABLES, addresses, edits
 from tests.oracle.bits import ADDRESS, PS, RW, US, A, D, P, span, width
 from tests.simulation.small import BASE, PAGE, WRITE, Script, run, scenario, touches, vm
 from tests.simulation.sums import check as check_sums
-from vmsim.check import check_invariants
-from vmsim.machine.buddy import State
+from vmsim.engine.check.host import check_invariants
+from vmsim.engine.simulation import Simulation
+from vmsim.frames.buddy import State
 from vmsim.machine.formats import CODE_LOG_FULL
-from vmsim.machine.listing import walk_entries
-from vmsim.machine.tables import host_address
 from vmsim.machine.vcpu import Reason
 from vmsim.machine.vcpu import run as run_core
-from vmsim.monitor.agile import Agile
-from vmsim.monitor.dirty import LoggedTdp
-from vmsim.monitor.nx_split import NxSplitTdp
-from vmsim.monitor.software import SoftwareMonitor
-from vmsim.monitor.tdp import NoMemoryThereError, Tdp
+from vmsim.monitor.agile.monitor import Agile
+from vmsim.monitor.base import SoftwareMonitor
+from vmsim.monitor.features.dirty_log import LoggedTdp
+from vmsim.monitor.features.nx_split import NxSplitTdp
+from vmsim.monitor.tdp.monitor import NoMemoryThereError, Tdp
 from vmsim.record.outcome import Ending
-from vmsim.simulation import Simulation
+from vmsim.tables.edit import host_address
+from vmsim.tables.listing import walk_entries
 from vmsim.workloads import Kind
 
 MIB = 1 << 20

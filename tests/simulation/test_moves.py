@@ -9,10 +9,10 @@ import pytest
 
 from tests.simulation.small import BASE, PAGE, READ, Script, crowded, run, scenario, time_adds_up, touches, vm
 from tests.simulation.test_contract import resolve
-from vmsim.machine.buddy import State
-from vmsim.monitor.paired_layout import PairedHost
+from vmsim.engine.simulation import Simulation
+from vmsim.frames.buddy import State
+from vmsim.monitor.paired.layout import PairedHost
 from vmsim.record.messages import Kind
-from vmsim.simulation import Simulation
 
 ALL = range(600)
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from tests.simulation.small import PAGE, READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
+from vmsim.engine.simulation import Simulation
 from vmsim.machine.formats import FRAME, PRESENT
-from vmsim.machine.tables import host_address
-from vmsim.simulation import Simulation
+from vmsim.tables.edit import host_address
 
 BASE = (1 << 30) - 8 * PAGE  # the scripts' pages lie on both sides of a boundary between two PDPTEs
 FAMILY: list[Any] = [

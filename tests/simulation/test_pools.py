@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.simulation.small import PAGE, READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
+from vmsim.engine.simulation import Simulation
 from vmsim.record.messages import Kind
-from vmsim.simulation import Simulation
 from vmsim.workloads import Kind as Access
 
 FETCH = int(Access.FETCH)

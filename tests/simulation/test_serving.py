@@ -11,8 +11,8 @@ import pytest
 import simpy
 
 from tests.simulation.small import BASE, PAGE, digest, scenario, vm
+from vmsim.engine.simulation import Simulation
 from vmsim.scenario import Scenario
-from vmsim.simulation import Simulation
 
 WORKLOADS: list[dict[str, Any]] = [
     {"kind": "sequential", "footprint": 300 * PAGE, "stride": PAGE, "accesses": 400, "writes": 0.5},

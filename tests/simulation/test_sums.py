@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tests.simulation.small import BASE, PAGE, Script, run, scenario, touches, vm
 from tests.simulation.sums import check
+from vmsim.engine.simulation import Simulation
 from vmsim.scenario import Scenario
-from vmsim.simulation import Simulation
 
 Table = dict[str, Any]
 

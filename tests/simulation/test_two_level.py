@@ -13,11 +13,11 @@ from tests.simulation.small import PAGE, WRITE, Script, run, scenario, time_adds
 from tests.simulation.test_contract import Words
 from tests.simulation.test_pae import FAMILY
 from vmsim.api import modes_of
-from vmsim.check import check_invariants
-from vmsim.dump import tables_of
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
+from vmsim.engine.check.host import check_invariants
+from vmsim.engine.simulation import Simulation
+from vmsim.observe.dump import tables_of
 from vmsim.scenario import Scenario
-from vmsim.simulation import Simulation
 
 LARGE = 1 << 22
 BASE = LARGE * 200 - 8 * PAGE  # the scripts' pages lie in two pages of 4M
@@ -171,8 +171,8 @@ def test_it_is_written_and_read_as_any_scenario() -> None:
 WARMED = """
 from vmsim.jit import _made
 from vmsim.scenario import Scenario
-from vmsim.simulation import Simulation
-from vmsim.warm import warm_for
+from vmsim.engine.simulation import Simulation
+from vmsim.engine.warm import warm_for
 scenario = Scenario.from_toml('''
 [host]
 cpu = "yardstick"

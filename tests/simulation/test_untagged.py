@@ -10,8 +10,8 @@ import pytest
 from tests.oracle.tags import repeated_misses
 from tests.simulation.small import WRITE, Script, Step, run, scenario, touches, vm
 from tests.simulation.sums import check
+from vmsim.engine.simulation import Simulation
 from vmsim.machine.tags import Spaces
-from vmsim.simulation import Simulation
 
 MODES = ["ept", "npt", "paired", "shadow", "agile"]
 LOGGED: dict[str, Any] = {"dirty_log": {"method": "write-protect", "every": "3us"}}

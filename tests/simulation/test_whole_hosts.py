@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from tests.simulation.small import PAGE, READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
-from vmsim.machine.buddy import State
-from vmsim.simulation import Simulation
+from vmsim.engine.simulation import Simulation
+from vmsim.frames.buddy import State
 
 LAYOUTS = ("contiguous", "pointer", "separate", "shared")
 PAGES = 60  # that a script reaches

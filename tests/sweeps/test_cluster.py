@@ -16,8 +16,8 @@ import pytest
 
 from tests.sweeps import fake
 from tests.sweeps.dask import DaskCluster, dask_cluster, until
+from vmsim.base.errors import InputError
 from vmsim.cli import main
-from vmsim.errors import InputError
 from vmsim.sweeps import cluster, read_failures, read_results, run_sweep
 from vmsim.sweeps.cluster import Slurm, Stand, connect
 

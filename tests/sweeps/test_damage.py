@@ -21,7 +21,7 @@ import pytest
 
 from tests.sweeps import fake
 from tests.sweeps.damage import PART, SWEEP, VERBS, in_order, made, say, small_parts, store  # noqa: F401
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.sweeps import merging, read_failures, read_results, run_sweep
 from vmsim.sweeps.estimate import missing_points
 from vmsim.sweeps.merging import merge

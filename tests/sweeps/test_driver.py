@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.sweeps import fake
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.sweeps import Sweep, read_failures, read_results, run_sweep
 from vmsim.sweeps.executors import Here, processes
 from vmsim.sweeps.worker import Batch, Done

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.sweeps.expressions import Expression
 
 NUMBERS = st.integers(-1000, 1000)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 
+from vmsim.engine.simulation import simulate
 from vmsim.record.tables import rows
 from vmsim.scenario import Scenario
-from vmsim.simulation import simulate
 from vmsim.sweeps.points import MODEL
 
 FINGERPRINTS = {1: "69f466a98900bbdd", 2: "69f466a98900bbdd"}

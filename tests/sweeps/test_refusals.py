@@ -17,7 +17,7 @@ import pytest
 
 from tests.sweeps import fake
 from tests.sweeps.damage import PART, SWEEP, VERBS, in_order, made, say, small_parts, store  # noqa: F401
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.sweeps import read_results, run_sweep
 from vmsim.sweeps.lock import locked
 from vmsim.sweeps.merging import contents, export

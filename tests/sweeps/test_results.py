@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.sweeps import fake
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.sweeps import read_results, run_sweep
 from vmsim.sweeps.merging import contents, export, merge, verify
 from vmsim.sweeps.parts import read_part, write_table

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.sweeps import sensitivity
 from vmsim.sweeps.sensitivity import Sensitivity
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.sweeps.fake import BASE
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.scenario import Scenario
 from vmsim.sweeps import Sweep
 from vmsim.sweeps.plan import Plan

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.sweeps.statistics import summarize
 
 NUMBERS = st.floats(-1e6, 1e6).map(lambda number: round(number, 3))

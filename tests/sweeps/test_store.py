@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 
 from tests.sweeps import fake
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.sweeps import Summary, Sweep, journal, read_failures, read_results, run_sweep
 from vmsim.sweeps.executors import Here, processes
 from vmsim.sweeps.journal import Journal

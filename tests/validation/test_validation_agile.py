@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from vmsim.base.errors import InputError
 from vmsim.cli.validate import command
-from vmsim.errors import InputError
 from vmsim.scenario import Scenario
 from vmsim.validation import agile
 from vmsim.validation.agile import FOOTPRINTS, fit, measured, predict, walk_share

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from vmsim.analysis.instlat import picture
+from vmsim.base.errors import InputError
 from vmsim.cli.validate import command
-from vmsim.errors import InputError
 from vmsim.validation.instlat import CPUS, knee, measured, predict
 from vmsim.validation.report import Claim, Finding, Report
 

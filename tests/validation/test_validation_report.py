@@ -74,7 +74,7 @@ def test_studies_are_listed() -> None:
 
 
 def test_parts_need_one_study_that_has_some() -> None:
-    from vmsim.errors import InputError
+    from vmsim.base.errors import InputError
 
     for names in (None, ["gups"], ["agile", "instlat"]):
         with pytest.raises(InputError, match=r"agile (or|and) instlat"):

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.workloads.samples import expected, found
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.workloads import Kind, readers
 from vmsim.workloads.export import describe
 

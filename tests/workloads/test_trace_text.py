@@ -16,7 +16,7 @@ import pytest
 import zstandard
 
 from tests.workloads.samples import SAMPLE, TEXT, as_champsim, as_dinero, expected, found
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.workloads import readers
 from vmsim.workloads.export import export
 from vmsim.workloads.readers import FORMATS

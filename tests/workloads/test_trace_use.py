@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.workloads.samples import LACKEY, Trace, opened, vmsim_trace
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
+from vmsim.engine.simulation import simulate
 from vmsim.scenario import Scenario
-from vmsim.simulation import simulate
 from vmsim.workloads import readers
 from vmsim.workloads.export import export
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.workloads import Kind, open_stream
 from vmsim.workloads.generators import Chase, Generator, Gups, Sequential, Uniform, WorkingSet, Zipf
 from vmsim.workloads.powers import powers

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
+from vmsim.engine.simulation import Simulation
 from vmsim.scenario import Scenario
-from vmsim.simulation import Simulation
 from vmsim.workloads import Kind, Op
 from vmsim.workloads.programs import Churn, Compile, Disk, ForkWait, Program, Switcher
 
@@ -188,7 +188,7 @@ KINDS = {
 @pytest.mark.parametrize("mode", ["native", "ept"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_scenario_runs_it_and_every_invariant_holds(kind: str, mode: str) -> None:
-    from vmsim.check import check_invariants
+    from vmsim.engine.check.host import check_invariants
 
     simulation = Simulation(
         Scenario.from_toml(SCENARIO.format(mode=mode, workload=KINDS[kind])), check=check_invariants

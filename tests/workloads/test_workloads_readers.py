@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.workloads.samples import SAMPLE, TEXT, Access, as_champsim, as_lackey, expected, found
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.workloads import Chunk, Event, Kind, Op, readers
 from vmsim.workloads.readers import FORMATS
 

@@ -194,7 +194,7 @@ def test_a_trace_that_gives_memory_back_needs_what_it_has_at_once(mode: str, tmp
 
 
 def test_a_trace_that_has_too_much_at_once_is_still_refused(tmp_path: Path) -> None:
-    from vmsim.errors import InputError
+    from vmsim.base.errors import InputError
 
     (tmp_path / "t.lackey").write_text(REUSE + stores(range(1025), 0x5000_0000))
     (tmp_path / "t.toml").write_text(SCENARIO.format(mode="ept", path="t.lackey"))

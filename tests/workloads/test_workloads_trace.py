@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from tests.workloads.samples import LACKEY, Trace, opened, vmsim_trace
+from vmsim.base.errors import InputError
 from vmsim.cli.trace import FORMATS
-from vmsim.errors import InputError
 from vmsim.workloads import Chunk, Event, Kind, Op, Stream, readers
 from vmsim.workloads.runs import PageSet, RunBuilder, cut
 from vmsim.workloads.trace import bundled

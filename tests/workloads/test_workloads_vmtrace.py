@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.workloads import Chunk, Event, Kind, Op, readers
 from vmsim.workloads.events import RULES, Rule
 from vmsim.workloads.vmtrace import MAGIC, Vmtrace, VmtraceWriter

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from vmsim.surroundings import unread
+from vmsim.base.surroundings import unread
 
 __all__: list[str] = []
 

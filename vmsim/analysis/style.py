@@ -17,8 +17,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
 
-from vmsim.errors import InputError
-from vmsim.files import replacing
+from vmsim.base.errors import InputError
+from vmsim.base.files import replacing
 
 __all__ = ["COLUMN", "PALETTE", "RC", "WIDE", "figure", "save"]
 

@@ -12,9 +12,9 @@ from typing import Any, Final, TextIO
 
 import click
 
+from vmsim.base.errors import InputError, nearest
+from vmsim.base.files import printable
 from vmsim.cli.leaving import Terminated, in_order, was_interrupted
-from vmsim.errors import InputError, nearest
-from vmsim.files import printable
 
 __all__ = ["main", "root"]
 
@@ -125,7 +125,7 @@ def _status(arguments: list[str] | None) -> int:
         text = f"This machine has too little memory for the simulation{_because(error)}."
         return _complain(text, {"kind": "memory"}, as_json=as_json)
     except AssertionError as error:
-        check = sys.modules.get("vmsim.check")
+        check = sys.modules.get("vmsim.engine.check.host")
         if check is None or not isinstance(error, check.BrokenInvariant):
             raise
         text = f"An invariant of the simulation is broken, which is a defect of vmsim: {error}"

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from vmsim.base.units import PAGE_SIZES, format_frequency, format_size
 from vmsim.cli.screen import Side, print_facts, print_json, print_table, say
-from vmsim.units import PAGE_SIZES, format_frequency, format_size
 
 if TYPE_CHECKING:
-    from vmsim.detect import Detected
     from vmsim.scenario.cpu import Array, Cpu, Figure, TlbLevel
+    from vmsim.scenario.detect import Detected
 
 _LINE: Final = 64  # bytes: a cache of one line stands for none
 _RIGHT: Final = "right"
@@ -27,13 +27,13 @@ def command(name: str | None, detect: bool, as_json: bool) -> None:
 
     NAME is a preset, or the path of a CPU file.
     """
-    from vmsim.errors import InputError
+    from vmsim.base.errors import InputError
     from vmsim.scenario import Cpu, cpu_names
 
     if detect:
         if name is not None:
             raise InputError(f"--detect looks at this machine: leave {name} out.")
-        from vmsim.detect import detect as look
+        from vmsim.scenario.detect import detect as look
 
         found = look()
         if as_json:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -23,9 +23,9 @@ def command(run: Path, tables: bool, out: Path | None, force: bool, as_json: boo
     RUN is a run directory, as `vmsim run --out` writes it. It holds no tables: the run is simulated again, which takes
     as long as it did, and ends in the same tables. Each process of a VM gives VM.PID.guest.txt, each VM VM.host.txt.
     """
+    from vmsim.base.progress import progress_bar
     from vmsim.cli.screen import print_json, print_table, say
-    from vmsim.dump import dump_tables
-    from vmsim.progress import progress_bar
+    from vmsim.observe.dump import dump_tables
     from vmsim.record.result import Result
 
     if not tables:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 
 if TYPE_CHECKING:
-    from vmsim.anatomy import Walk, WalkMode
-    from vmsim.units import PageSize
+    from vmsim.base.units import PageSize
+    from vmsim.observe.anatomy import Walk, WalkMode
 
 _LEVELS = click.IntRange(2, 5)
 _PAGE = click.Choice(["4K", "2M", "4M", "1G"])
@@ -55,7 +55,7 @@ def command(
         raise InputError(f"--switch: {mode} walks do not switch; expected --mode agile.")
     switch = 1 if switch is None else switch
     cpu = Cpu.load(name or _CPUS[mode])
-    from vmsim.anatomy import explain, references_of
+    from vmsim.observe.anatomy import explain, references_of
 
     cold, warm = explain(
         cpu,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from vmsim.errors import InputError, nearest
+from vmsim.base.errors import InputError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,7 @@ def command(
 
 
 def _chosen(result: Result, vms: tuple[str, ...], start: str | None, end: str | None) -> pd.DataFrame:
-    from vmsim.units import parse_duration
+    from vmsim.base.units import parse_duration
 
     known = [vm.name for vm in result.scenario.vms]
     for vm in vms:

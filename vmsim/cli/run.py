@@ -79,10 +79,10 @@ def _json(result: Result) -> dict[str, Any]:
 
 
 def _print(result: Result) -> None:
+    from vmsim.base.units import seconds
     from vmsim.cli.screen import Side, hundredths, number, print_table, say
     from vmsim.record.html import LABELS
     from vmsim.record.sentences import first_touches
-    from vmsim.units import seconds
 
     for vm, choice in result.scenario.choices.items():
         say(f"{vm} runs in mode {choice.mode}: {choice.reason}.")

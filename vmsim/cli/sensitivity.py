@@ -76,7 +76,7 @@ def _print_json(asked: Sensitivity, table: pd.DataFrame) -> None:
 def _save(table: pd.DataFrame, out: Path) -> None:
     from vmsim.analysis.indices import sensitivity_bars
     from vmsim.analysis.style import COLUMN, WIDE, figure, save
-    from vmsim.files import replacing
+    from vmsim.base.files import replacing
 
     with replacing(out / "indices.csv") as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from vmsim.errors import InputError
-from vmsim.files import printable, refuse_overwrite
-from vmsim.units import parse_size
+from vmsim.base.errors import InputError
+from vmsim.base.files import printable, refuse_overwrite
+from vmsim.base.units import parse_size
 
 # Those of vmsim.workloads.readers.FORMATS, which takes numpy to import. A test compares.
 FORMATS = (

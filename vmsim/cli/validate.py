@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.validation.studies import DRAWN, PARTS, STUDIES, validate
 
 if TYPE_CHECKING:

@@ -43,8 +43,8 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
 
 def compile_for(name: str) -> tuple[str, float]:
     """Compile for a CPU, or what all share, or load what is in the cache; return the name and the seconds taken."""
+    from vmsim.engine.warm import HARDWARE, SOFTWARE, warm, warm_core
     from vmsim.scenario import Cpu
-    from vmsim.warm import HARDWARE, SOFTWARE, warm, warm_core
 
     started = time.perf_counter()
     if name in SHARED:
@@ -59,7 +59,7 @@ def _compiled(names: list[str]) -> Iterator[tuple[str, float]]:
     if (os.cpu_count() or 1) < 2:
         yield from map(compile_for, names)
         return
-    from vmsim.kernel_cache import root
+    from vmsim.jit.kernel_cache import root
     from vmsim.sweeps.executors import processes
 
     root()  # where there is no folder for kernels, both processes are to have the same temporary one

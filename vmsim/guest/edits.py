@@ -14,14 +14,14 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
+from vmsim.frames.stack import Stack
 from vmsim.guest.frames import Vcpu
 from vmsim.guest.mmu import Mmu
 from vmsim.machine.formats import ACCESSED, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
-from vmsim.machine.listing import list_tables, scan_entries, walk_entries
 from vmsim.machine.memory import entry_at, width_of
-from vmsim.machine.stack import Stack
-from vmsim.machine.tables import UNBACKED, map_page, map_pages
 from vmsim.scenario.cpu import Cost
+from vmsim.tables.edit import UNBACKED, map_page, map_pages
+from vmsim.tables.listing import list_tables, scan_entries, walk_entries
 
 __all__ = ["TABLE_BITS", "Entries", "Entry", "Frames", "LostTableError", "PageTables"]
 

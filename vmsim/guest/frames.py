@@ -11,10 +11,10 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from vmsim.errors import GuestMemoryError
-from vmsim.machine.buddy import NO_FRAME, State, allocate, allocate_many, free_many, make_zone, use
-from vmsim.machine.serve import READY_BATCH
-from vmsim.machine.stack import Stack
+from vmsim.base.errors import GuestMemoryError
+from vmsim.frames.buddy import NO_FRAME, State, allocate, allocate_many, free_many, make_zone, use
+from vmsim.frames.stack import Stack
+from vmsim.guest.demand import READY_BATCH
 
 __all__ = ["Backing", "GuestFrames", "GuestMemoryError", "Vcpu"]
 

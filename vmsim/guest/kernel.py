@@ -14,7 +14,9 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
+from vmsim.frames.buddy import NO_FRAME
 from vmsim.guest.calls import MemoryCalls
+from vmsim.guest.demand import DEMAND
 from vmsim.guest.edits import TABLE_BITS, Entry, Frames, PageTables
 from vmsim.guest.frames import GuestMemoryError, Vcpu
 from vmsim.guest.mmu import Mmu
@@ -22,7 +24,6 @@ from vmsim.guest.process import Pcids, Process
 from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.sharing import Sharing
 from vmsim.guest.spaces import AddressSpaces, Ranges, Space
-from vmsim.machine.buddy import NO_FRAME
 from vmsim.machine.formats import (
     ACCESSED,
     CODE_PRESENT,
@@ -35,9 +36,8 @@ from vmsim.machine.formats import (
     USER,
     WRITE,
 )
-from vmsim.machine.serve import DEMAND
-from vmsim.machine.tables import BLOCKED, missing_tables, populate
 from vmsim.scenario.cpu import Cost
+from vmsim.tables.edit import BLOCKED, missing_tables, populate
 
 __all__ = ["INIT", "CorruptTablesError", "GuestKernel"]
 
@@ -182,7 +182,7 @@ class GuestKernel(MemoryCalls):
 
     @property
     def served(self) -> tuple[NDArray[Any], ...]:
-        """What compiled code needs to map pages as `page_fault` does in the plain case (machine/serve.py)."""
+        """What compiled code needs to map pages as `page_fault` does in the plain case (engine/serve.py)."""
         return self._demand, self.frames.zone, self.frames.frames, self.frames.ready.words
 
     def expect(self, gva: int) -> None:

@@ -19,7 +19,7 @@ from vmsim.guest.frames import Vcpu
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.layout import guest_width
 from vmsim.machine.memory import clear_frame
-from vmsim.machine.tables import host_address, load_entries, store_entries
+from vmsim.tables.edit import host_address, load_entries, store_entries
 
 __all__ = ["NO_PCID", "HardwareMmu", "LoggedMmu", "Mmu", "Spaces"]
 
@@ -56,7 +56,7 @@ class Mmu(Protocol):
     loads_trap : bool
         Whether a load can. Where none can, the kernel may leave out `read`.
     known : bool
-        Whether compiled code knows what a store of an entry costs and brings about (machine/serve.py).
+        Whether compiled code knows what a store of an entry costs and brings about (engine/serve.py).
     """
 
     traps: bool

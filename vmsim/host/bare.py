@@ -9,10 +9,10 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from vmsim.errors import GuestMemoryError
+from vmsim.base.errors import GuestMemoryError
+from vmsim.frames.buddy import NO_FRAME, State, owned, use
+from vmsim.frames.stack import Stack
 from vmsim.host.memory import HostMemory
-from vmsim.machine.buddy import NO_FRAME, State, owned, use
-from vmsim.machine.stack import Stack
 
 __all__ = ["BareFrames"]
 

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.frames.buddy import PAGEBLOCK, State, allocate_many, free_many
 from vmsim.host.memory import HOST, HostMemory
-from vmsim.machine.buddy import PAGEBLOCK, State, allocate_many, free_many
 from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT, PRESENT
 
 __all__ = ["PageCache", "fragment"]

@@ -14,7 +14,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from vmsim.clock import Clock
+from vmsim.base.clock import Clock
 from vmsim.host.memory import HostMemory
 from vmsim.record.messages import Kind, MessageLog
 from vmsim.scenario.cpu import Cost

@@ -9,8 +9,8 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from vmsim.clock import Clock
-from vmsim.machine.buddy import (
+from vmsim.base.clock import Clock
+from vmsim.frames.buddy import (
     MAX_ORDER,
     NO_FRAME,
     State,

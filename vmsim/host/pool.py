@@ -16,15 +16,15 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from vmsim.clock import Clock
+from vmsim.base.clock import Clock
+from vmsim.frames.buddy import NO_FRAME, State
+from vmsim.frames.stack import Stack
 from vmsim.host.memory import HOST, HostMemory
-from vmsim.machine.buddy import NO_FRAME, State
-from vmsim.machine.serve import NEVER
-from vmsim.machine.stack import Stack
 from vmsim.record.messages import Kind, MessageLog
 from vmsim.record.outcome import Transfer
 from vmsim.scenario.cpu import Cost
 from vmsim.scenario.tables import Pool as PoolSpec
+from vmsim.tables.backing import NEVER
 
 __all__ = ["PagePool", "reclaimer"]
 

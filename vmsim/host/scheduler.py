@@ -6,7 +6,7 @@ from collections import deque
 
 import simpy
 
-from vmsim.clock import Clock
+from vmsim.base.clock import Clock
 
 __all__ = ["Scheduler"]
 

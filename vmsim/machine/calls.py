@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import vmsim.plain_numba  # noqa: F401  (before numba)
+import vmsim.jit.plain_numba  # noqa: F401  (before numba)
 
 # isort: split
 

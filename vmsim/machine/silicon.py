@@ -11,7 +11,7 @@ import ctypes
 import operator
 from typing import Any
 
-import vmsim.plain_numba  # noqa: F401  (before numba)
+import vmsim.jit.plain_numba  # noqa: F401  (before numba)
 
 # isort: split
 

@@ -11,7 +11,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from vmsim.machine.stack import Stack
+from vmsim.frames.stack import Stack
 
 __all__ = ["Alarmed", "Host", "Pool", "Vcpu"]
 

@@ -18,8 +18,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vmsim.errors import InputError
-from vmsim.files import printable
+from vmsim.base.errors import InputError
+from vmsim.base.files import printable
 from vmsim.record.arrow import TYPES, schema
 from vmsim.record.columns import COLUMNS, attributes
 from vmsim.record.folder import MANIFEST, read_manifest, read_output, replacing_folder, write_manifest

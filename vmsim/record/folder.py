@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from vmsim.errors import InputError
-from vmsim.files import beside, printable, read_bytes, sha256
+from vmsim.base.errors import InputError
+from vmsim.base.files import beside, printable, read_bytes, sha256
 from vmsim.record.tables import TABLES
 
 __all__ = ["MANIFEST", "check_folder", "digests", "read_manifest", "read_output", "replacing_folder", "write_manifest"]

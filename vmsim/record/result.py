@@ -9,8 +9,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from vmsim.errors import InputError, nearest
-from vmsim.files import printable
+from vmsim.base.errors import InputError, nearest
+from vmsim.base.files import printable
 from vmsim.record import html, tables
 from vmsim.record.accessors import Tables
 from vmsim.record.outcome import Ending, Outcome

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict
 
+from vmsim.base.units import parse_duration
 from vmsim.scenario.types import DurationField, Entries, Model
-from vmsim.units import parse_duration
 
 __all__ = ["AgileSpec"]
 

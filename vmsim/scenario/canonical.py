@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from vmsim.base.units import Duration
 from vmsim.scenario.vm import Vm
-from vmsim.units import Duration
 
 if TYPE_CHECKING:
     from vmsim.scenario.model import Scenario

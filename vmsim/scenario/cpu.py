@@ -13,11 +13,11 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
+from vmsim.base.units import TlbPage, format_size
 from vmsim.scenario.cpuid import CpuidRegisters
 from vmsim.scenario.problems import KeyPath, Problem, raise_problems
 from vmsim.scenario.types import Cycles, Entries, Flag, Frequency, Model, Positive, Size, Ways
-from vmsim.units import TlbPage, format_size
 
 __all__ = [
     "CONFIDENCES",

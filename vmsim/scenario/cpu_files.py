@@ -22,8 +22,8 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
-from vmsim.errors import InputError, nearest
-from vmsim.files import printable
+from vmsim.base.errors import InputError, nearest
+from vmsim.base.files import printable
 from vmsim.scenario import toml
 from vmsim.scenario.cpu import CONFIDENCES, Cpu, Figure
 from vmsim.scenario.locate import locate

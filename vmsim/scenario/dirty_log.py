@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
+from vmsim.base.units import parse_duration
 from vmsim.scenario.types import DurationField, Model
-from vmsim.units import parse_duration
 
 __all__ = ["DirtyLog", "DirtyLogSpec"]
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import PrivateAttr, ValidationError, ValidationInfo, model_validator
 
-from vmsim.files import printable
+from vmsim.base.files import printable
 from vmsim.scenario import toml
 from vmsim.scenario.locate import locate
 from vmsim.scenario.problems import KeyPath, Problem, input_error, problems_of

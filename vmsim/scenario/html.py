@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from vmsim.units import format_size
+from vmsim.base.units import format_size
 
 if TYPE_CHECKING:
     from vmsim.scenario.model import Scenario

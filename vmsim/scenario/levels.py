@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from vmsim.base.units import PageSize, format_size
 from vmsim.scenario.problems import Problem
-from vmsim.units import PageSize, format_size
 
 __all__ = ["PROGRAMS_END", "level_problems", "name_of", "page_sizes"]
 

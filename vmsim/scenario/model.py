@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
-from vmsim.errors import InputError
-from vmsim.files import printable
+from vmsim.base.errors import InputError
+from vmsim.base.files import printable
+from vmsim.base.units import PAGE, format_size
 from vmsim.scenario import toml
 from vmsim.scenario.canonical import canonical
 from vmsim.scenario.cpu import HARDWARE_MODES, Cpu, Mode
@@ -28,7 +29,6 @@ from vmsim.scenario.tables import Host, VmGroup, Warmup
 from vmsim.scenario.types import MAX_VMS, Count
 from vmsim.scenario.vm import Marks, Vm
 from vmsim.scenario.workload import Trace
-from vmsim.units import PAGE, format_size
 
 __all__ = ["Scenario"]
 
@@ -113,7 +113,7 @@ class Scenario(Document):
         InputError
             The folder is missing or read-only, or the disk is full.
         """
-        from vmsim.files import replacing
+        from vmsim.base.files import replacing
 
         path = Path(path)
         moved = self.replace(**dict(self._moved_paths(path.parent)))

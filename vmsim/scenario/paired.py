@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.problems import Problem, raise_problems
 from vmsim.scenario.share import parse_share, share_schema

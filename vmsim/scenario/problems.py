@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from vmsim.errors import InputError, closest, nearest
+from vmsim.base.errors import InputError, closest, nearest
 
 __all__ = ["KeyPath", "Problem", "input_error", "problems_of", "raise_problems", "valid_keys"]
 

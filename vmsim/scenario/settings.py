@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from vmsim.errors import InputError, closest, nearest
+from vmsim.base.errors import InputError, closest, nearest
 from vmsim.scenario.idle import drop_idle, is_idle
 from vmsim.scenario.problems import KeyPath
 from vmsim.scenario.tables import VmGroup

@@ -6,9 +6,9 @@ import re
 from fractions import Fraction
 from typing import Final
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
+from vmsim.base.units import format_decimal
 from vmsim.scenario.types import MAX_ACCESSES
-from vmsim.units import format_decimal
 
 __all__ = ["parse_share", "share_of", "share_schema"]
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, Strict, WithJsonSchema, model_validator
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
+from vmsim.base.units import PAGE, PAGE_BYTES, format_size, is_canonical, parse_duration
 from vmsim.scenario.agile import AgileSpec
 from vmsim.scenario.cpu import Mode
 from vmsim.scenario.cpu_files import Override, nested
@@ -31,7 +32,6 @@ from vmsim.scenario.types import (
     Vms,
 )
 from vmsim.scenario.workload import Generator, Workload
-from vmsim.units import PAGE, PAGE_BYTES, format_size, is_canonical, parse_duration
 
 __all__ = [
     "MAX_MEMORY",

@@ -7,8 +7,8 @@ import tomllib
 from pathlib import Path
 from typing import Any, Final
 
-from vmsim import files
-from vmsim.errors import InputError
+from vmsim.base import files
+from vmsim.base.errors import InputError
 
 __all__ = ["MAX_BYTES", "MAX_DEPTH", "parse", "read_text"]
 

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, Strict, WithJsonSchema
 
-from vmsim import units
-from vmsim.errors import InputError
+from vmsim.base import units
+from vmsim.base.errors import InputError
 
 __all__ = [
     "MAX_ACCESSES",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from vmsim.base.units import PAGE, PAGE_ORDER, PageSize
 from vmsim.scenario.agile import AgileSpec
 from vmsim.scenario.cpu import Mode
 from vmsim.scenario.dirty_log import DirtyLogSpec
@@ -13,7 +14,6 @@ from vmsim.scenario.paired import Paired, bare, becomes_guest
 from vmsim.scenario.shadow import ShadowSpec
 from vmsim.scenario.tables import Pool
 from vmsim.scenario.workload import Workload
-from vmsim.units import PAGE, PAGE_ORDER, PageSize
 
 __all__ = ["Marks", "Vm"]
 

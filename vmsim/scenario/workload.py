@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from vmsim.base.units import PAGE, format_size, parse_duration
 from vmsim.scenario.problems import Problem, raise_problems
 from vmsim.scenario.types import (
     Accesses,
@@ -21,7 +22,6 @@ from vmsim.scenario.types import (
     Size,
     Work,
 )
-from vmsim.units import PAGE, format_size, parse_duration
 
 __all__ = [
     "Chase",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmsim.api import scenario_of
-from vmsim.progress import progress_bar, wants_progress
+from vmsim.base.progress import progress_bar, wants_progress
 from vmsim.scenario import Scenario
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from typing import Annotated, Any, ClassVar, Final, NamedTuple, ParamSpec, Self,
 
 from pydantic import Field
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
+from vmsim.base.units import format_size
 from vmsim.scenario.document import Document
 from vmsim.scenario.types import Cores, Positive, Size
-from vmsim.units import format_size
 
 __all__ = ["ClusterExecutor", "Slurm", "Stand", "connect"]
 

@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from vmsim.errors import InputError
-from vmsim.files import printable
-from vmsim.resident import most_jobs
+from vmsim.base.errors import InputError
+from vmsim.base.files import printable
+from vmsim.engine.resident import most_jobs
 from vmsim.sweeps.executors import Here, cores, processes
 from vmsim.sweeps.plan import Plan
 from vmsim.sweeps.spec import Sweep

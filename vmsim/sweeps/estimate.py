@@ -10,8 +10,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from vmsim.errors import InputError
-from vmsim.files import open_regular
+from vmsim.base.errors import InputError
+from vmsim.base.files import open_regular
 from vmsim.scenario import Scenario, Trace, toml
 from vmsim.sweeps.executors import cores
 from vmsim.sweeps.place import TIMINGS
@@ -121,8 +121,8 @@ def _numbers(lines: list[str]) -> Iterator[tuple[float, float]]:
 
 def _rehearsed(plan: Plan) -> list[tuple[float, float]]:
     """Simulate the shortest and the longest point, cut short where they are long."""
-    from vmsim.simulation import simulate
-    from vmsim.warm import warm_for
+    from vmsim.engine.simulation import simulate
+    from vmsim.engine.warm import warm_for
 
     timed = []
     for place in dict.fromkeys([int(np.argmin(plan.points["cost"])), int(np.argmax(plan.points["cost"]))]):

@@ -46,7 +46,7 @@ def processes(jobs: int, base: str = "", folder: str = ".") -> Callable[[], Exec
 
     def make() -> Executor:
         if base:
-            from vmsim.kernel_cache import root
+            from vmsim.jit.kernel_cache import root
 
             root()  # where there is no folder for kernels, all processes are to have the same temporary one
         arguments: tuple[Any, ...] = (base, folder)

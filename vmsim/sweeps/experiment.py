@@ -21,8 +21,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from vmsim.errors import InputError
-from vmsim.files import replacing, sha256
+from vmsim.base.errors import InputError
+from vmsim.base.files import replacing, sha256
 from vmsim.sweeps.spec import Sweep
 
 if TYPE_CHECKING:

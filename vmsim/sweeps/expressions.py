@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
-from vmsim.errors import InputError, nearest
-from vmsim.units import parse_size
+from vmsim.base.errors import InputError, nearest
+from vmsim.base.units import parse_size
 
 __all__ = ["Expression", "Value", "plain"]
 

@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from vmsim.errors import InputError
-from vmsim.files import printable
+from vmsim.base.errors import InputError
+from vmsim.base.files import printable
 
 __all__ = ["locked"]
 

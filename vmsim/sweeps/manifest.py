@@ -11,8 +11,8 @@ import json
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
-from vmsim.errors import InputError
-from vmsim.files import printable, read_bytes
+from vmsim.base.errors import InputError
+from vmsim.base.files import printable, read_bytes
 from vmsim.sweeps.parts import FAILURES, FORMAT, RESULTS, durable, part_of
 
 __all__ = ["MANIFEST", "REPAIR", "Listed", "Manifest"]

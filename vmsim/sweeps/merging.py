@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vmsim.errors import InputError
-from vmsim.files import printable, refuse_overwrite, replacing
+from vmsim.base.errors import InputError
+from vmsim.base.files import printable, refuse_overwrite, replacing
 from vmsim.record.folder import replacing_folder
 from vmsim.sweeps.journal import JOURNAL
 from vmsim.sweeps.parts import PART, RESULTS, Part, columns_of, encoded

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vmsim.errors import InputError
-from vmsim.files import printable, read_bytes, replacing
+from vmsim.base.errors import InputError
+from vmsim.base.files import printable, read_bytes, replacing
 from vmsim.record.arrow import TYPES, schema
 from vmsim.record.columns import COLUMNS, POINT
 from vmsim.record.tables import TABLES
@@ -137,7 +137,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 @contextmanager
 def durable(path: Path) -> Iterator[Path]:
-    """Give a temporary name, as `vmsim.files.replacing` does, and see that what was written is on the disk."""
+    """Give a temporary name, as `vmsim.base.files.replacing` does, and see that what was written is on the disk."""
     with replacing(path) as temporary:
         yield temporary
         _sync(temporary)

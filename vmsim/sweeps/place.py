@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from vmsim.errors import InputError
-from vmsim.files import printable
+from vmsim.base.errors import InputError
+from vmsim.base.files import printable
 from vmsim.sweeps.journal import JOURNAL
 from vmsim.sweeps.manifest import MANIFEST
 from vmsim.sweeps.parts import FAILURES, RESULTS

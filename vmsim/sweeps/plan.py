@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from vmsim.resident import resident
+from vmsim.engine.resident import resident
 from vmsim.sweeps.expressions import Value
 from vmsim.sweeps.points import MODEL, Space, candidates, column, joined, kind_of
 from vmsim.sweeps.spec import SAME, Range, Sweep

@@ -15,13 +15,13 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from vmsim.errors import InputError
-from vmsim.files import sha256
+from vmsim.base.errors import InputError
+from vmsim.base.files import sha256
+from vmsim.base.units import PAGE
 from vmsim.scenario import Scenario, Trace, toml
 from vmsim.scenario.settings import apply_settings
 from vmsim.sweeps.expressions import Value, plain
 from vmsim.sweeps.spec import Sweep
-from vmsim.units import PAGE
 from vmsim.workloads.trace import find
 
 __all__ = [

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from vmsim.errors import InputError
-from vmsim.files import printable
+from vmsim.base.errors import InputError
+from vmsim.base.files import printable
 from vmsim.sweeps.journal import JOURNAL, Journal
 from vmsim.sweeps.manifest import MANIFEST, REPAIR, Manifest
 from vmsim.sweeps.parts import (

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from vmsim.errors import InputError
-from vmsim.files import printable
+from vmsim.base.errors import InputError
+from vmsim.base.files import printable
 from vmsim.sweeps.journal import JOURNAL, Journal
 from vmsim.sweeps.manifest import MANIFEST, Listed, Manifest
 from vmsim.sweeps.parts import FAILURES, RESULTS, Part, PartFile, list_parts, read_part_bytes

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from vmsim.errors import InputError, nearest
+from vmsim.base.errors import InputError, nearest
 from vmsim.record.tables import TABLES
 from vmsim.scenario.document import Document
 from vmsim.scenario.problems import KeyPath, Problem, problems_of, raise_problems

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.record.tables import TABLES
 from vmsim.scenario import Scenario, toml
 from vmsim.scenario.document import Document

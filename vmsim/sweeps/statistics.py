@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from vmsim.errors import InputError, nearest
+from vmsim.base.errors import InputError, nearest
 
 __all__ = ["summarize"]
 

@@ -27,8 +27,8 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 
-from vmsim.errors import InputError
-from vmsim.files import printable
+from vmsim.base.errors import InputError
+from vmsim.base.files import printable
 from vmsim.sweeps.journal import JOURNAL, Journal
 from vmsim.sweeps.lock import locked
 from vmsim.sweeps.manifest import MANIFEST, Listed, Manifest

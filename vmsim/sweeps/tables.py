@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from vmsim.errors import InputError
-from vmsim.files import printable
+from vmsim.base.errors import InputError
+from vmsim.base.files import printable
 from vmsim.record.columns import attributes
 from vmsim.sweeps.parts import DESCRIBED, FAILURE_COLUMNS, FAILURES, RESULTS, as_table, columns_of
 from vmsim.sweeps.plan import Identities, Plan

@@ -71,7 +71,7 @@ def execute(batch: Batch) -> list[Done]:
 
 def warm(base: str, folder: str) -> None:
     """Import all that a point needs, and compile its kernels or load them."""
-    from vmsim.warm import warm_for
+    from vmsim.engine.warm import warm_for
 
     warm_for(Scenario.from_toml(base, folder=folder))
 
@@ -107,9 +107,9 @@ def _done(batch: Batch, job: Job) -> Done:
 
 
 def _simulated(batch: Batch, job: Job) -> list[list[Any]]:
+    from vmsim.engine.simulation import Simulation
+    from vmsim.engine.warm import warm_for
     from vmsim.record.tables import rows
-    from vmsim.simulation import Simulation
-    from vmsim.warm import warm_for
 
     settings = {**job.settings, "seed": job.seed}
     scenario = scenario_of(_tables(batch.base), Path(batch.folder), settings)

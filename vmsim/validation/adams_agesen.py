@@ -22,13 +22,13 @@ from typing import Any, Final
 import numpy as np
 import simpy
 
+from vmsim.engine.simulation import Simulation, simulate
+from vmsim.engine.warm import warm
 from vmsim.machine.formats import PAGE_SHIFT, PRESENT
 from vmsim.machine.vcpu import Reason, run
-from vmsim.monitor.shadow import Shadow
+from vmsim.monitor.shadow.monitor import Shadow
 from vmsim.scenario import Cpu, Scenario
-from vmsim.simulation import Simulation, simulate
 from vmsim.validation.report import Claim, Report
-from vmsim.warm import warm
 
 __all__ = ["ACCESSES", "FORKS", "Fork", "Nanobench", "forkwait", "measured", "predict", "scaled_costs"]
 

@@ -16,13 +16,13 @@ from importlib.resources import files
 from math import exp, log
 from typing import Any, Final
 
-from vmsim.progress import status_line
+from vmsim.base.progress import status_line
+from vmsim.base.units import PAGE
+from vmsim.engine.simulation import Simulation
+from vmsim.engine.warm import warm
 from vmsim.scenario import Scenario
-from vmsim.simulation import Simulation
-from vmsim.units import PAGE
 from vmsim.validation.bhargava import Regions
 from vmsim.validation.report import Claim, Report
-from vmsim.warm import warm
 
 __all__ = ["FOOTPRINTS", "MODES", "fit", "measured", "predict", "walk_share"]
 

@@ -27,14 +27,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.hardware import Hardware
+from vmsim.engine.hardware import Hardware
+from vmsim.engine.simulation import Simulation
+from vmsim.engine.warm import warm_for
 from vmsim.machine.caches import Served
 from vmsim.machine.layout import LEVELS
 from vmsim.machine.pwc import PwcStyle
 from vmsim.scenario import Scenario
-from vmsim.simulation import Simulation
 from vmsim.validation.report import Claim, Finding, Report
-from vmsim.warm import warm_for
 from vmsim.workloads.generators import Zipf
 
 __all__ = ["LINES", "PROGRAMS", "Regions", "measured", "predict"]

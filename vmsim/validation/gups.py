@@ -11,10 +11,10 @@ from __future__ import annotations
 import csv
 from importlib.resources import files
 
+from vmsim.engine.simulation import simulate
 from vmsim.machine.caches import Served
 from vmsim.record.outcome import VmOutcome
 from vmsim.scenario import Scenario
-from vmsim.simulation import simulate
 from vmsim.validation.report import Claim, Report
 
 __all__ = ["UPDATES", "measured", "predict"]

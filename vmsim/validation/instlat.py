@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from importlib.resources import files
 from math import log2
 
+from vmsim.engine.simulation import simulate
 from vmsim.scenario import Scenario
-from vmsim.simulation import simulate
 from vmsim.validation.report import Claim, Report
 
 __all__ = ["CPUS", "Curve", "knee", "measured", "predict"]

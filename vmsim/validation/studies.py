@@ -9,8 +9,8 @@ from importlib import import_module
 from importlib.resources import files
 from typing import Any, Final
 
-from vmsim.errors import InputError, nearest
-from vmsim.progress import in_notebook, status_line
+from vmsim.base.errors import InputError, nearest
+from vmsim.base.progress import in_notebook, status_line
 from vmsim.validation.report import Report
 
 __all__ = ["DRAWN", "PARTS", "STUDIES", "known_misses", "validate"]

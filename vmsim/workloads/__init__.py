@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.workloads import generators, programs
 from vmsim.workloads.stream import WIDEST_END, Chunk, Event, Kind, Op, Stream
 from vmsim.workloads.trace import TraceStream, find

@@ -9,8 +9,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from vmsim.errors import InputError
-from vmsim.files import printable, replacing
+from vmsim.base.errors import InputError
+from vmsim.base.files import printable, replacing
 from vmsim.workloads import readers
 from vmsim.workloads.columns import encode
 from vmsim.workloads.readers import Notes

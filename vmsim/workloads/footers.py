@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.workloads.stream import Op
 from vmsim.workloads.summary import REUSE
 

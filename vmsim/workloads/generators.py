@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.errors import InputError, nearest
+from vmsim.base.errors import InputError, nearest
 from vmsim.workloads.powers import zipf_cumulative
 from vmsim.workloads.stream import PAGE, USER_END, Addresses, Chunk, Counts, Kind, Kinds, Regions
 

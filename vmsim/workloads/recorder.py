@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vmsim.errors import InputError
-from vmsim.files import replacing
+from vmsim.base.errors import InputError
+from vmsim.base.files import replacing
 from vmsim.workloads.readers import lackey
 from vmsim.workloads.runs import check_granule, cut
 from vmsim.workloads.stream import PAGE

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.workloads.stream import CHUNK, PAGE, Addresses, Chunk, Counts, Event, Kinds, Op, Regions
 
 __all__ = ["GRANULES", "MOST_EVENTS", "MOST_RUNS", "PageSet", "RunBuilder", "check_granule", "cut"]

@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from vmsim.errors import InputError, nearest
-from vmsim.files import open_regular, printable, sha256
+from vmsim.base.errors import InputError, nearest
+from vmsim.base.files import open_regular, printable, sha256
 from vmsim.workloads import readers
 from vmsim.workloads.events import problem
 from vmsim.workloads.readers.files import plain_name

@@ -19,8 +19,8 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from vmsim.errors import InputError
-from vmsim.files import printable
+from vmsim.base.errors import InputError
+from vmsim.base.files import printable
 from vmsim.workloads.columns import COLUMNS, EVENT, Columns, decode, encode
 from vmsim.workloads.footers import checked_header, checked_totals, parsed
 from vmsim.workloads.readers.files import seekable

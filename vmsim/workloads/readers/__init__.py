@@ -7,8 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
-from vmsim.errors import InputError, nearest
-from vmsim.files import printable
+from vmsim.base.errors import InputError, nearest
+from vmsim.base.files import printable
 from vmsim.workloads.events import problem
 from vmsim.workloads.readers.files import head_of, plain_name
 from vmsim.workloads.readers.notes import Notes

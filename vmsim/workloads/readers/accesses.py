@@ -8,7 +8,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.errors import InputError, nearest
+from vmsim.base.errors import InputError, nearest
 from vmsim.workloads.runs import RunBuilder
 from vmsim.workloads.stream import Chunk, Kind
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.errors import InputError
-from vmsim.files import printable
+from vmsim.base.errors import InputError
+from vmsim.base.files import printable
 from vmsim.workloads.readers.accesses import signed
 from vmsim.workloads.readers.files import opened
 from vmsim.workloads.readers.notes import Notes

@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from vmsim.errors import InputError
-from vmsim.files import printable
+from vmsim.base.errors import InputError
+from vmsim.base.files import printable
 from vmsim.workloads.readers.accesses import LARGEST, Batch, lines
 from vmsim.workloads.readers.files import first_lines, opened, shown
 from vmsim.workloads.readers.notes import Notes

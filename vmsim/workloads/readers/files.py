@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
-from vmsim.errors import InputError
-from vmsim.files import open_regular, printable
+from vmsim.base.errors import InputError
+from vmsim.base.files import open_regular, printable
 
 __all__ = ["HEAD", "SUFFIXES", "first_lines", "head_of", "opened", "plain_name", "seekable", "shown"]
 

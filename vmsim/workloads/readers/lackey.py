@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from vmsim.errors import InputError
-from vmsim.files import printable
+from vmsim.base.errors import InputError
+from vmsim.base.files import printable
 from vmsim.workloads.readers.files import first_lines, opened, shown
 from vmsim.workloads.readers.notes import Notes
 from vmsim.workloads.readers.syscalls import PASSED, Calls

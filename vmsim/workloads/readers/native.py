@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vmsim.errors import InputError
-from vmsim.files import printable
+from vmsim.base.errors import InputError
+from vmsim.base.files import printable
 from vmsim.workloads.readers.notes import Notes
 from vmsim.workloads.runs import RunBuilder, check_granule
 from vmsim.workloads.stream import PAGE, Chunk, Kind

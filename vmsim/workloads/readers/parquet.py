@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from vmsim.errors import InputError
-from vmsim.files import printable
+from vmsim.base.errors import InputError
+from vmsim.base.files import printable
 from vmsim.workloads.readers.accesses import kind_of
 from vmsim.workloads.readers.files import seekable
 from vmsim.workloads.readers.notes import Notes

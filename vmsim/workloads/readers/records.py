@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 
 __all__ = ["records"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.errors import InputError
+from vmsim.base.errors import InputError
 from vmsim.workloads.readers.accesses import LARGEST, Accesses, signed, split
 from vmsim.workloads.readers.notes import Notes
 from vmsim.workloads.runs import RunBuilder

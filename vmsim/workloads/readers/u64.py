@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vmsim.files import printable
+from vmsim.base.files import printable
 from vmsim.workloads.readers.accesses import signed
 from vmsim.workloads.readers.files import opened
 from vmsim.workloads.readers.notes import Notes

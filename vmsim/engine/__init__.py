@@ -1,0 +1,1 @@
+"""Hosts and VMs put together and run."""

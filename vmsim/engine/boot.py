@@ -1,0 +1,55 @@
+"""The vCPU that a guest's kernel boots on before the clock starts: nothing costs anything, and nothing can wait."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import simpy
+
+from vmsim.base.clock import Clock
+from vmsim.monitor.tdp.monitor import BackingError
+
+__all__ = ["BootVcpu"]
+
+
+class BootVcpu:
+    """A vCPU that uses no time: what it owes is nothing, and settling it takes none.
+
+    Parameters
+    ----------
+    env : Clock
+        The simulation's clock, which stays at 0.
+    """
+
+    now = 0
+    owed = 0
+    slack = 0
+
+    def __init__(self, env: Clock) -> None:
+        self.env = env
+        self.first_touch: Counter[str] = Counter()
+
+    def owe(self, cause: str, cycles: int) -> None:
+        """Pay nothing: the clock has not started."""
+
+    def first(self) -> AbstractContextManager[None]:
+        """Count nothing."""
+        return nullcontext()
+
+    def settle(self) -> simpy.Event:
+        """Return an event that nobody has to wait for."""
+        return self.env.event()
+
+    def wait(self, event: simpy.Event, cause: str) -> Generator[simpy.Event, Any, Any]:
+        """Refuse to wait: nobody frees memory before the clock starts.
+
+        Raises
+        ------
+        BackingError
+            Always.
+        """
+        raise BackingError
+        yield

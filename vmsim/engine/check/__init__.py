@@ -1,0 +1,1 @@
+"""The invariants that hold at every boundary of a simulation."""

@@ -1,0 +1,127 @@
+"""What must hold of pages when the host moves some: none loses what is in it, and none that is pinned moves.
+
+Pages are found by the tables that map them, in order of their addresses, not by the frames that the mover names: so
+it does not matter who moved what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmsim.engine.check.guest import gather_all
+from vmsim.frames.buddy import State
+from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT
+from vmsim.machine.memory import width_of
+from vmsim.monitor.base import SoftwareMonitor
+from vmsim.monitor.paired.space import UVPT_SLOT
+from vmsim.tables.edit import UNBACKED, host_address
+
+if TYPE_CHECKING:
+    from vmsim.engine.simulation import Simulation
+    from vmsim.engine.virtual_machine import VirtualMachine
+
+__all__ = ["contents_problems", "pin_problems", "remember"]
+
+Words = NDArray[np.int64]
+
+_AT_ONCE = 4096  # frames whose words are summed at a time
+_WEIGHTS = np.random.Generator(np.random.PCG64(1)).integers(1 << 62, size=ENTRIES) * 2 + 1
+
+
+class _Pages(NamedTuple):
+    """The pages that somebody's tables map, by ascending address, large ones frame by frame."""
+
+    rights: Words  # int64[n]: the bits of the entry that are no address
+    frames: Words  # int64[n]
+    sums: Words  # int64[n]: of the frame's words, each times a weight of its own
+
+
+_before: WeakKeyDictionary[Simulation, dict[str, _Pages]] = WeakKeyDictionary()
+
+
+def remember(simulation: Simulation) -> None:
+    """Keep what is in every page, to be compared by `contents_problems`."""
+    _before[simulation] = dict(_everybody(simulation))
+
+
+def contents_problems(simulation: Simulation) -> Iterator[str]:
+    """Yield which pages hold something else than when `remember` was called, or are mapped with other rights."""
+    before, now = _before.pop(simulation), dict(_everybody(simulation))
+    for name in before.keys() | now.keys():
+        ours, theirs = before.get(name), now.get(name)
+        if ours is None or theirs is None or len(ours.frames) != len(theirs.frames):
+            yield f"contents: {name} has more or fewer pages after a move than before"
+            continue
+        for what in ("sums", "rights"):
+            if len(wrong := np.flatnonzero(getattr(ours, what) != getattr(theirs, what))):
+                old, new = int(ours.frames[wrong[0]]), int(theirs.frames[wrong[0]])
+                said = "does not hold what" if what == "sums" else "is not mapped with the rights that"
+                yield f"contents: frame {new} of {name} {said} frame {old} {'held' if what == 'sums' else 'had'}"
+
+
+def pin_problems(simulation: Simulation) -> Iterator[str]:
+    """Yield which pages moved although a device was at work on them, and which frames are pinned wrongly."""
+    host = simulation.host
+    counted = np.zeros_like(host.pins)
+    for vm in simulation.vms:
+        for pin in vm.io.pins:
+            np.add.at(counted, pin.pfns, 1)
+            root, levels = _memory_of(vm)
+            for gfn, pfn in zip(pin.gfns.tolist(), pin.pfns.tolist(), strict=True):
+                now = int(host_address(simulation.hardware.memory, root, levels, gfn << PAGE_SHIFT))
+                if now not in (UNBACKED, pfn << PAGE_SHIFT):  # for a while nothing may map a page that stays in place
+                    yield (
+                        f"pins: page {gfn} of {vm.spec.name} is pinned in frame {pfn}, and has moved to frame "
+                        f"{now >> PAGE_SHIFT}"
+                    )
+            held = host.frames[pin.pfns]
+            if len(wrong := np.flatnonzero((held["owner"] != vm.spec.index) | (held["state"] != State.GUEST))):
+                yield f"pins: frame {int(pin.pfns[wrong[0]])}, pinned by {vm.spec.name}, is not a page of its memory"
+    for pfn in np.flatnonzero(counted != host.pins).tolist():
+        yield f"pins: frame {pfn} is pinned {host.pins[pfn]} times, and {counted[pfn]} requests of devices are on it"
+
+
+def _everybody(simulation: Simulation) -> Iterator[tuple[str, _Pages]]:
+    memory = simulation.hardware.memory
+    for vm in simulation.vms:
+        if vm.gone:
+            continue
+        root, levels = _memory_of(vm)
+        roots = [root] if root else []
+        if vm.monitor is None:
+            levels = vm.spec.guest_levels
+            roots = [each.space.root for each in vm.kernel.processes.values() if each.space.root >= 0]
+        last = UVPT_SLOT if vm.kernel_in_nested else None  # the host's kernel maps all memory above
+        if roots:
+            yield vm.spec.name, _pages(memory, gather_all(memory, roots, levels, (0, 0), last), width_of(levels))
+    if cache := simulation.page_cache:
+        yield "the page cache", _Pages(np.zeros_like(cache.pages), cache.pages, _sums(memory, cache.pages))
+
+
+def _memory_of(vm: VirtualMachine) -> tuple[int, int]:
+    """Return root and levels of the tables that say where a VM's memory is; (0, 0): nothing lies between."""
+    if vm.monitor is None:
+        return 0, 0
+    tables: Any = vm.monitor.host_tables if isinstance(vm.monitor, SoftwareMonitor) else vm.monitor
+    return tables.root, tables.levels
+
+
+def _pages(memory: Words, entries: Words, width: int) -> _Pages:
+    _, values, targets, below = entries[:, entries[3] <= 0]
+    counts = np.int64(1) << -below * width
+    rights = np.repeat(values & ~FRAME, counts)
+    frames = np.repeat(targets - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+    return _Pages(rights, frames, _sums(memory, frames))
+
+
+def _sums(memory: Words, frames: Words) -> Words:
+    words = memory.reshape(-1, ENTRIES)
+    parts = [
+        (words[frames[start : start + _AT_ONCE]] * _WEIGHTS).sum(axis=1) for start in range(0, len(frames), _AT_ONCE)
+    ]
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)

@@ -1,0 +1,114 @@
+"""What must hold of a guest's own tables and frames, found by reading every table of every process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmsim.frames.buddy import State
+from vmsim.jit import kernel
+from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, WRITE
+from vmsim.machine.memory import read_entry, width_of
+from vmsim.tables.edit import UNBACKED, host_address
+
+if TYPE_CHECKING:
+    from vmsim.engine.virtual_machine import VirtualMachine
+
+__all__ = ["check_guest", "gather", "gather_all"]
+
+Column = NDArray[np.int64]
+
+
+@kernel
+def gather(memory, root, levels, last, nested_root, nested_levels, index, table, columns):  # type: ignore[no-untyped-def]
+    """List the entries of a tree of tables that lie where nested tables say, or where they point (0, 0).
+
+    Of the root's, those from number `last` on are left out.
+    Fills the rows of `columns`, int64[4, n]: the place of each entry, its value, the frame it points to, and the level
+    of the table there (0, -1, -2 for pages of 4K, 2M (4M), 1G). Returns how many there are; no more than n are filled.
+    `index` and `table` are scratch, int64[6] each.
+    """
+    count = 0
+    width = width_of(levels)
+    index[:] = 0
+    level = levels
+    table[level] = root
+    while level <= levels:
+        if index[level] == (last if level == levels else 1 << width):
+            index[level] = 0
+            level += 1
+            continue
+        place = table[level] + (index[level] << (PAGE_SHIFT - width))
+        index[level] += 1
+        hpa = host_address(memory, nested_root, nested_levels, place)
+        entry = read_entry(memory, hpa, width) if hpa != UNBACKED else 0
+        if entry == 0:
+            continue
+        page = level == 1 or entry & LARGE != 0
+        if count < columns.shape[1]:
+            columns[0, count] = place
+            columns[1, count] = entry
+            columns[2, count] = (entry & FRAME) >> PAGE_SHIFT
+            columns[3, count] = 1 - level if page else level - 1
+        count += 1
+        if not page:
+            level -= 1
+            table[level] = entry & FRAME
+            index[level] = 0
+    return count
+
+
+def gather_all(
+    memory: Column, roots: list[int], levels: int, nested: tuple[int, int], last: int | None = None
+) -> Column:
+    """Return the entries of several trees, as `gather` lists them, int64[4, n]; without `last`, all of them."""
+    parts = []
+    last = last or 1 << width_of(levels)
+    for root in roots:
+        columns = np.empty((4, 512), np.int64)
+        scratch = np.empty(6, np.int64), np.empty(6, np.int64)
+        count = gather(memory, root, levels, last, *nested, *scratch, columns)
+        if count > columns.shape[1]:
+            columns = np.empty((4, count), np.int64)
+            gather(memory, root, levels, last, *nested, *scratch, columns)
+        parts.append(columns[:, :count])
+    return np.concatenate(parts, axis=1)
+
+
+def check_guest(vm: VirtualMachine, memory: Column, fail: Callable[[str], None]) -> None:
+    """Check a guest's processes: a table is one process's, a shared page nobody's to write, and no frame is lost."""
+    kernel_, name = vm.kernel, vm.spec.name
+    roots = [*{process.space.root for process in kernel_.processes.values()}]  # a space may be several processes'
+    _, values, targets, below = gather_all(memory, roots, vm.spec.guest_levels, kernel_.mmu.memory_root)
+    if (targets + (1 << -9 * np.minimum(below, 0)) > len(kernel_.frames.frames)).any():
+        if vm.ending is None:
+            fail(f"sharing: an entry of {name} points beyond its memory")
+        return  # that is what has ended it
+    tables = np.concatenate((targets[below > 0], np.array(roots) >> PAGE_SHIFT))
+    if len(np.unique(tables)) < len(tables):
+        fail(f"sharing: two entries of {name} point to one table")
+    pages, writable = [], []
+    for size in np.unique(np.append(-below[below <= 0], 0)).tolist():
+        which, frames = below == -size, 1 << kernel_.tables.width * size
+        pages.append((targets[which][:, None] + np.arange(frames)).ravel())
+        writable.append(np.repeat(values[which] & WRITE != 0, frames))
+    frames, where, entries = np.unique(np.concatenate(pages), return_inverse=True, return_counts=True)
+    writers = np.bincount(where, np.concatenate(writable), len(frames))
+    bad = (entries > 1) & (writers > 0)
+    if bad.any():
+        fail(f"sharing: frame {int(frames[bad][0])} of {name} is mapped {int(entries[bad][0])} times, and writable")
+    states = kernel_.frames.frames["state"]
+    if (states[tables] != State.TABLE).any() or (states[frames] != State.GUEST).any():
+        fail(f"sharing: a frame that {name} maps is not in the state its entry implies")
+    if vm.finish is None or vm.ending:  # an operation may be under way, or was when memory ran out
+        return
+    if (entries != kernel_.sharing.entries(frames)).any():
+        fail(f"sharing: a frame of {name} is mapped more or less often than its kernel counts")
+    if vm.monitor:
+        used = int((states != State.FREE).sum())
+        known = len(tables) + len(frames) + len(vm.frames.ready)
+        if used != known:
+            fail(f"sharing: {used - known} frames of the kernel of {name} are neither mapped nor free")

@@ -1,0 +1,339 @@
+"""The invariants that hold at every boundary, checked on the whole host.
+
+Conservation, isolation, coherence, composition, contents and pins, each by a way that does not go through the code it
+checks: tables are enumerated entry by entry, what the hardware caches is compared with what two plain look-ups give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmsim.engine.check.contents import contents_problems, pin_problems, remember
+from vmsim.engine.check.guest import check_guest, gather_all
+from vmsim.engine.check.rights import guest_address, nested_rights
+from vmsim.frames.buddy import MAX_ORDER, NO_FRAME, State, owned
+from vmsim.host.memory import HOST
+from vmsim.jit import kernel
+from vmsim.machine.formats import DIRTY, FRAME, NPT, PAGE_SHIFT, SWITCH, USER, WRITE
+from vmsim.machine.memory import entry_at, read_entry, read_word, width_of
+from vmsim.machine.tlb import ASID_SHIFT
+from vmsim.monitor.agile.monitor import Agile
+from vmsim.monitor.base import SoftwareMonitor
+from vmsim.monitor.features.nx_split import NxSplitTdp
+from vmsim.monitor.paired.check import difference, frames_of_tables
+from vmsim.monitor.paired.layout import MOVED, MOVING
+from vmsim.monitor.paired.process import nested_format
+from vmsim.monitor.paired.space import UVPT_SLOT
+from vmsim.monitor.shadow.check import problems_of
+from vmsim.monitor.shadow.monitor import Shadow
+from vmsim.monitor.tdp.monitor import Tdp
+from vmsim.monitor.vkernel.check import problems_of_maps
+from vmsim.monitor.vkernel.monitor import Vkernel
+from vmsim.tables.edit import UNBACKED, host_address
+
+if TYPE_CHECKING:
+    from vmsim.engine.simulation import Simulation
+    from vmsim.engine.virtual_machine import VirtualMachine
+
+__all__ = ["BrokenInvariant", "check_invariants"]
+
+Holders = dict[int, "VirtualMachine | None"]
+
+
+class BrokenInvariant(AssertionError):  # noqa: N818  (it reads as what it is)
+    """Something that must always hold does not; the message says what, where and when."""
+
+
+@kernel
+def _resolve(memory, root, levels, nested_root, nested_levels, gva):  # type: ignore[no-untyped-def]
+    """Return the hpa of `gva` by plain look-ups, host(guest(gva)), or UNBACKED."""
+    gpa = guest_address(memory, root, levels, nested_root, nested_levels, gva)
+    return UNBACKED if gpa == UNBACKED else host_address(memory, nested_root, nested_levels, gpa)
+
+
+class _Checker:
+    def __init__(self, simulation: Simulation, where: str) -> None:
+        self.simulation = simulation
+        self.where = where
+        self.host = simulation.host
+        self.memory = simulation.hardware.memory
+
+    def fail(self, what: str) -> None:
+        cycle = self.simulation.env.cycle
+        raise BrokenInvariant(f"{what}. Found at cycle {cycle}, at {self.where}.")
+
+    def conservation(self) -> None:
+        """Every frame is free or has an owner; the free lists hold the free ones, once each."""
+        frames, zone = self.host.frames, self.host.zone[0]
+        free = frames["state"] == State.FREE
+        if int(free.sum()) != int(zone["free"]):
+            self.fail(f"conservation: {int(free.sum())} frames are marked free, the allocator counts {zone['free']}")
+        listed = np.zeros(len(frames), bool)
+        for mobility, order in np.ndindex(2, MAX_ORDER + 1):
+            block = int(zone["heads"][mobility, order])
+            while block != NO_FRAME:
+                part = slice(block, block + (1 << order))
+                if block % (1 << order) or listed[part].any() or not free[part].all():
+                    self.fail(f"conservation: the free list of order {order} holds frame {block} wrongly")
+                listed[part] = True
+                block = int(frames["next"][block])
+        if not np.array_equal(listed, free):
+            self.fail(f"conservation: {int((free & ~listed).sum())} free frames are on no free list")
+        for wrong in self.simulation.page_cache.problems() if self.simulation.page_cache else ():
+            self.fail(f"conservation: {wrong}")
+        for vm in self.simulation.vms:
+            if vm.pool and vm.pool.pages:
+                pages = vm.pool.pages.held()
+                held = frames[pages]
+                wrong = (held["state"] != State.POOL) | (held["owner"] != vm.spec.index)
+                if wrong.any() or len(np.unique(pages)) != len(pages):
+                    self.fail(f"conservation: the pool of {vm.spec.name} holds pages that are not its own")
+
+    def isolation(self) -> None:
+        """A VM's tables reach its own frames only, each from the one entry that its reverse map names."""
+        frames = self.host.frames
+        reached_frames: dict[int, int] = {}
+        for vm in self._living():
+            roots, levels = self._host_roots(vm)
+            last = UVPT_SLOT if vm.kernel_in_nested else None
+            places, _, targets, levels_below = gather_all(self.memory, roots, levels, (0, 0), last)
+            if (levels_below < (-1 if levels == 3 else -2)).any():  # an EPT misconfiguration, a reserved bit in NPT
+                self.fail(f"isolation: an entry of {vm.spec.name} maps a page of a size that there is not")
+            of_tables = targets[levels_below > 0]
+            of_pages = self._frames_of_pages(targets, width_of(levels) * -levels_below)
+            for reached, state in ((of_tables, State.TABLE), (of_pages, State.GUEST)):
+                foreign = frames[reached]["owner"] != vm.spec.index
+                if foreign.any():
+                    self.fail(
+                        f"isolation: {vm.spec.name} reaches frame {int(reached[foreign][0])}, which is not its own"
+                    )
+                wrong = frames[reached]["state"] != state
+                if wrong.any():
+                    bad = int(reached[wrong][0])
+                    self.fail(f"isolation: frame {bad} of {vm.spec.name} is not in the state its entry implies")
+            noted = frames[targets]["rmap"]
+            wrong = noted != places
+            if not vm.monitor and vm.kernel.sharing.used:
+                wrong &= noted != 0  # shared pages have no one entry
+            if wrong.any():
+                bad = int(targets[wrong][0])
+                self.fail(f"isolation: the reverse map of frame {bad} does not name the entry that maps it")
+            reached_frames[vm.spec.index] = len(of_tables) + len(np.unique(of_pages)) + len(roots)
+        for vm in self._living():
+            if vm.finish is not None:  # nothing is on its way any more
+                held = int(((frames["owner"] == vm.spec.index) & (frames["state"] != State.FREE)).sum())
+                known = reached_frames[vm.spec.index]
+                known += len(vm.pool.pages) if vm.pool else len(vm.frames.ready)
+                known += vm.monitor.frames_held if isinstance(vm.monitor, SoftwareMonitor | NxSplitTdp) else 0
+                known += sum(len(frames_of_tables(self.memory, root, *shape)) for root, _, *shape in vm.pairs)
+                if held != known and not (vm.ending and not vm.monitor):  # its kernel was at work when memory ran out
+                    self.fail(f"conservation: {held - known} frames of {vm.spec.name} are neither mapped nor free")
+
+    def ownership(self) -> None:
+        """The list of each owner's frames holds those that name it, and no others."""
+        frames = self.host.frames
+        used = frames["state"] != State.FREE
+        for index in range(HOST, len(self.simulation.vms)):
+            theirs = np.flatnonzero(used & (frames["owner"] == index))
+            if not np.array_equal(owned(self.host.zone, frames, index), theirs):
+                whose = self.simulation.vms[index].spec.name if index != HOST else "the host"
+                self.fail(f"conservation: the list of the frames of {whose} is not that of the frames it owns")
+
+    def contents(self) -> None:
+        """What is in a page is what was there before some were moved."""
+        for wrong in contents_problems(self.simulation):
+            self.fail(wrong)
+
+    def pins(self) -> None:
+        """What a device works on stays where it is."""
+        for wrong in pin_problems(self.simulation):
+            self.fail(wrong)
+
+    def pairs(self) -> None:
+        """Below the limit, every KPT and its EPT hold the same mappings."""
+        for vm in self._living():
+            form, _ = nested_format(self.simulation.scenario.cpu, vm.spec.paired.layout)
+            for pair in vm.pairs:
+                if unlike := difference(self.memory, *pair, nested="NPT" if form == NPT else "EPT"):
+                    self.fail(f"pairs: {unlike}, in {vm.spec.name}")
+
+    def _frames_of_pages(self, targets: NDArray[np.int64], orders: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return every frame of the pages among the entries (order >= 0), those of large pages written out."""
+        parts = [
+            (targets[orders == order][:, None] + np.arange(1 << order)).ravel()
+            for order in np.unique(np.append(orders[orders >= 0], 0)).tolist()
+        ]
+        return np.concatenate(parts)
+
+    def coherence(self) -> None:
+        """What TLBs, nested TLBs and walk caches give is what the tables give: host(guest(gva))."""
+        living = {vm.spec.index: vm for vm in self._living()}
+        by_gpa: Holders = {index + 1: vm for index, vm in living.items()}
+        for number, core in enumerate(self.simulation.hardware.cores):
+            by_gva = self._holders(number, living)
+            for unit in ("l1_tlb0", "l1_tlb1", "l1_tlb2", "l2_tlb0", "l2_tlb1", "l2_tlb2"):
+                for vm, tag, value in self._held(core[unit], by_gva, unit):
+                    size = tag & 3
+                    gva = tag >> 2 << (PAGE_SHIFT + 9 * size)
+                    within = (1 << (PAGE_SHIFT + 9 * size)) - 1
+                    if self._resolve(vm, gva) != value & FRAME & ~within:
+                        self.fail(f"coherence: {unit} gives {vm.spec.name} another frame for gva {gva:#x}")
+                    if isinstance(vm.monitor, Tdp):
+                        gpa = int(guest_address(self.memory, vm.kernel.root, *self._shape(vm), gva))
+                        self._allowed(vm, gpa, value, f"{unit}, of gva {gva:#x}")
+            for vm, tag, value in self._held(core["ntlb"], by_gpa, "ntlb"):
+                if host_address(self.memory, *self._nested(vm), tag << PAGE_SHIFT) != value & FRAME:
+                    self.fail(f"coherence: the nested TLB gives {vm.spec.name} another frame for gfn {tag:#x}")
+                if isinstance(vm.monitor, Tdp):
+                    self._allowed(vm, tag << PAGE_SHIFT, value, f"the nested TLB, of gfn {tag:#x}")
+            for level, name in enumerate(("pde", "pdpte", "pml4e", "pml5e"), start=1):  # of the table that it points to
+                for vm, tag, value in self._held(core[name], by_gva, name):
+                    cr3, levels = int(vm.registers["cr3"][0]), vm.spec.guest_levels
+                    start = tag << PAGE_SHIFT + width_of(levels) * level
+                    if self._table(vm, cr3, levels, level, start) != value & FRAME:
+                        self.fail(f"coherence: {name} gives {vm.spec.name} another table for {start:#x}")
+                nested = f"nested_{name}"
+                for vm, tag, value in self._held(core[nested], by_gpa, nested):
+                    root, levels = self._nested(vm)
+                    start = tag << PAGE_SHIFT + width_of(levels) * level
+                    if self._table(None, root, levels, level, start) != value & FRAME:
+                        self.fail(f"coherence: {nested} gives {vm.spec.name} another table for {start:#x}")
+
+    def _shape(self, vm: VirtualMachine) -> tuple[int, int, int]:
+        """Return the levels of a guest's tables, and root and levels of the nested ones."""
+        return vm.spec.guest_levels, *self._nested(vm)
+
+    def _allowed(self, vm: VirtualMachine, gpa: int, value: int, where: str) -> None:
+        """See that a kept translation gives no right that the nested tables have taken away, dirty flags among them.
+
+        A translation that is kept as writable and dirty lets writes through that no walk sees: what tells of writes
+        (a protected entry, a cleared flag) must be flushed before it can (SDM vol. 3C §30.3.5, §30.4.3.1).
+        """
+        root, levels = self._nested(vm)
+        given = int(nested_rights(self.memory, root, levels, int(vm.registers["nested_dirty"][0]), gpa))
+        more = value & (WRITE | USER | DIRTY) & ~given
+        if more:
+            names = ((WRITE, "writable"), (USER, "executable"), (DIRTY, "dirty"))
+            said = ", ".join(name for bit, name in names if more & bit)
+            self.fail(f"coherence: {where}, is {said} for {vm.spec.name}, which the nested tables do not say")
+
+    def _holders(self, core: int, living: dict[int, VirtualMachine]) -> Holders:
+        """Return by asid who could hit entries of a gva on a core; None: nobody, or a space whose tables are not up."""
+        tags = self.simulation.tags
+        holders: Holders = dict.fromkeys(range(1, tags.given + 1))
+        for asid, (index, space) in tags.holders(core).items():
+            vm = living.get(index)
+            if vm is None or (isinstance(vm.monitor, SoftwareMonitor) and vm.monitor.stale):
+                continue
+            if space == vm.spaces.space:
+                holders[asid] = vm
+        return holders
+
+    def _living(self) -> list[VirtualMachine]:
+        """Return the VMs that have tables now."""
+        return [vm for vm in self.simulation.vms if vm.kernel.root >= 0 and not vm.gone]
+
+    def _host_roots(self, vm: VirtualMachine) -> tuple[list[int], int]:
+        """Return the roots of the tables by which a VM reaches host memory, and their levels."""
+        if vm.monitor:
+            root, levels = self._nested(vm)
+            return [root], levels
+        return [*{process.space.root for process in vm.kernel.processes.values()}], vm.spec.guest_levels
+
+    def guests(self) -> None:
+        """A guest's processes share pages only to read, and its kernel loses no frame."""
+        for vm in self._living():
+            check_guest(vm, self.memory, self.fail)
+
+    def _nested(self, vm: VirtualMachine) -> tuple[int, int]:
+        if isinstance(vm.monitor, SoftwareMonitor):
+            return vm.monitor.memory_root
+        registers = vm.registers[0]
+        return int(registers["nested_root"]), int(registers["nested_levels"])
+
+    def shadows(self) -> None:
+        """A shadow gives guest∘host wherever it is in step, reaches its VM's frames only, and is the VM's to free."""
+        for vm in self._living():
+            problems: Iterable[str] = ()
+            if isinstance(vm.monitor, Shadow):
+                problems = problems_of(vm.monitor, self.host.frames)
+            elif isinstance(vm.monitor, Vkernel):
+                spaces = (process.space for process in vm.kernel.processes.values())
+                roots = {space.root for space in spaces if not (space.stale or vm.monitor.stale)}
+                problems = problems_of_maps(vm.monitor, self.host.frames, roots)
+            for wrong in problems:
+                self.fail(f"{wrong}, in {vm.spec.name}")
+
+    def _resolve(self, vm: VirtualMachine, gva: int) -> int:
+        return int(_resolve(self.memory, vm.root, vm.spec.guest_levels, *self._nested(vm), gva))
+
+    def _table(self, vm: VirtualMachine | None, table: int, level: int, wanted: int, address: int) -> int:
+        """Return the hpa of the table of level `wanted` on the way to `address`; guest tables are found by gpa."""
+        nested = self._nested(vm) if vm and not isinstance(vm.monitor, SoftwareMonitor) else (0, 0)
+        if vm and isinstance(vm.monitor, Agile):
+            return self._agile_table(vm, table, level, wanted, address)
+        width = width_of(level)  # a root's
+        while level > wanted:
+            place = int(host_address(self.memory, *nested, int(entry_at(table, address, level, width))))
+            if place == UNBACKED:
+                return UNBACKED
+            table = int(read_entry(self.memory, place, width)) & FRAME
+            level -= 1
+        return int(host_address(self.memory, *nested, table))
+
+    def _agile_table(self, vm: VirtualMachine, table: int, level: int, wanted: int, address: int) -> int:
+        """Return the same of a walk that begins in the shadow and may switch to the guest's tables."""
+        switched, table = table & SWITCH, table & FRAME
+        while level > wanted:
+            entry = int(read_word(self.memory, entry_at(table, address, level)))
+            table = entry & FRAME
+            if switched:
+                table = int(host_address(self.memory, *self._nested(vm), table))
+                if table == UNBACKED:
+                    return UNBACKED
+            switched |= entry & SWITCH
+            level -= 1
+        return table
+
+    def _held(self, sets: Any, holders: Holders, unit: str) -> list[tuple[VirtualMachine, int, int]]:
+        """Return (vm, tag without asid, value) of what a unit holds and somebody could hit."""
+        tags, values = sets["tag"].ravel(), sets["value"].ravel()
+        full = tags >= 0
+        held = []
+        for tag, value in zip(tags[full].tolist(), values[full].tolist(), strict=True):
+            asid = tag >> ASID_SHIFT
+            if asid not in holders:
+                self.fail(f"coherence: {unit} still holds entries of address space {asid}, which is gone")
+            vm = holders[asid]
+            if vm:
+                held.append((vm, tag & ((1 << ASID_SHIFT) - 1), value))
+        return held
+
+
+def check_invariants(simulation: Simulation, where: str) -> None:
+    """Check everything; around a move of pages only what is in them and who has pinned them.
+
+    Raises
+    ------
+    BrokenInvariant
+        With what, where and when.
+    """
+    checker = _Checker(simulation, where)
+    if where == MOVING:
+        remember(simulation)
+        return
+    checker.pins()
+    if where == MOVED:
+        checker.contents()
+        return
+    checker.conservation()
+    checker.isolation()
+    checker.pairs()
+    checker.shadows()
+    checker.coherence()
+    checker.guests()
+    checker.ownership()

@@ -1,0 +1,24 @@
+"""The files that a scenario reads."""
+
+from __future__ import annotations
+
+from vmsim.base.files import sha256
+from vmsim.scenario import Scenario, Trace, cpu_names
+from vmsim.workloads.trace import find
+
+__all__ = ["input_digests"]
+
+
+def input_digests(scenario: Scenario) -> dict[str, str]:
+    """Return the SHA-256 of every file that a scenario reads, by the path it gives.
+
+    Raises
+    ------
+    InputError
+        A trace does not exist.
+    """
+    traces = {vm.workload.path for vm in scenario.vms if isinstance(vm.workload, Trace)}
+    digests = {path: sha256(find(path, scenario.folder)) for path in sorted(traces)}
+    if scenario.host.cpu not in cpu_names():
+        digests[scenario.host.cpu] = sha256(scenario.folder / scenario.host.cpu)
+    return digests

@@ -1,0 +1,109 @@
+"""Runs of a vCPU until it needs software that can wait; what cannot, compiled code does on the way where it may."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmsim.engine.hardware import Hardware
+from vmsim.engine.serve import run_and_serve
+from vmsim.engine.serve_shadow import run_and_serve_shadow
+from vmsim.guest.kernel import GuestKernel
+from vmsim.machine.calls import opaque
+from vmsim.machine.vcpu import enter, prepare
+from vmsim.monitor.base import NONE, SoftwareMonitor
+from vmsim.monitor.paired.guest import PairedGuest
+from vmsim.monitor.shadow.monitor import Shadow
+from vmsim.monitor.tdp.monitor import Tdp, Vcpu
+from vmsim.tables.backing import BACKING, NEVER
+from vmsim.workloads import Chunk
+
+__all__ = ["Run", "Runs"]
+
+_UNBACKED = np.zeros(1, BACKING)  # of a program that runs on the host itself
+_UNBACKED["least"] = NEVER
+_NO_POOL = np.zeros(1, np.int64)
+
+
+class Run(NamedTuple):
+    """How a run ended: as `machine.vcpu.run` says, and what compiled code has left of a fault under a shadow."""
+
+    reason: int
+    cursor: int
+    cycles: int  # of the guest's own accesses; those of what was handled are owed already
+    gva: int
+    gpa: int
+    code: int
+    status: int = NONE
+    value: int = 0
+
+
+class Runs:
+    """Runs of one vCPU.
+
+    Parameters
+    ----------
+    hardware : Hardware
+        The host's.
+    registers : record[1]
+        The VM's register file.
+    vcpu, kernel, monitor
+        Who runs, and who handles its faults; monitor None: the program runs on the host itself.
+    serve : bool
+        Have compiled code handle faults for which nothing has to wait.
+    """
+
+    def __init__(
+        self,
+        hardware: Hardware,
+        registers: NDArray[Any],
+        vcpu: Vcpu,
+        kernel: GuestKernel,
+        monitor: Tdp | SoftwareMonitor | PairedGuest | None,
+        *,
+        serve: bool,
+    ) -> None:
+        self.hardware = hardware
+        self.registers = registers
+        self.vcpu = vcpu
+        self.kernel = kernel
+        self.monitor = monitor
+        self.serves = serve and (monitor.serves if monitor else kernel.serves)
+        cores = hardware.cores
+        self._target = prepare(cores, hardware.llc, registers, hardware.memory)
+        self._cores = [opaque(cores[number : number + 1]) for number in range(len(cores))]
+        self._llc = opaque(hardware.llc)
+        self._vm = opaque(registers)  # whose type tells 32-bit paging from other formats
+
+    def expect(self, gva: int) -> None:
+        """Tell compiled code what may be mapped around an address."""
+        if self.serves:
+            self.kernel.expect(gva)
+
+    def __call__(self, core: int, chunk: Chunk, cursor: int, limit: int, budget: int) -> Run:
+        """Make the accesses [cursor, limit) of a chunk on a core, until one needs software or the budget is used."""
+        address, count, kind, _ = chunk
+        accesses = self._vm, self.hardware.memory, address, count, kind, cursor, limit, budget
+        given = self._target, self._cores[core], self._llc, *accesses
+        if not self.serves:
+            return Run(*enter(*given))
+        vcpu, kernel, monitor = self.vcpu, self.kernel, self.monitor
+        assert monitor is None or isinstance(monitor, Tdp | Shadow)
+        given = *given, vcpu.slack, *kernel.served
+        if isinstance(monitor, Shadow):
+            ended = run_and_serve_shadow(*given, *monitor.served)
+            served = monitor.pending
+        else:
+            *ended, served = run_and_serve(*given, *(monitor or self).served)
+        if served:
+            kernel.account(vcpu)
+            if monitor:
+                monitor.account(vcpu)
+        return Run(*ended)
+
+    @property
+    def served(self) -> tuple[Any, ...]:
+        """What stands for a monitor where there is none."""
+        return _UNBACKED, self.kernel.frames.frames, _NO_POOL

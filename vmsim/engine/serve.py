@@ -1,0 +1,155 @@
+"""Faults handled where they occur, as long as nobody has to wait or to be told: a monitor's and a guest kernel's.
+
+The processes in monitor/, guest/ and vcpu.py say what a violation and a page fault are; here is the same in compiled
+code, for the plain case alone: a small page from a pool that stays above its minimum, tables that exist or can be had
+likewise, and nothing else due in simulated time before it is done. Each routine finds out first, and changes nothing
+where it cannot go through with it. That both give the same, to the byte, is tested (tests/simulation/test_serving.py).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vmsim.frames.buddy import State, allocate
+from vmsim.guest.demand import READY_BATCH, get_ready, permits
+from vmsim.jit import kernel, routine
+from vmsim.machine.calls import call
+from vmsim.machine.formats import CODE_WRITE, DIRTY, PAGE_SHIFT
+from vmsim.machine.vcpu import Reason
+from vmsim.tables.backing import lacks, violation
+from vmsim.tables.edit import map_pages, missing_tables
+
+__all__ = ["run_and_serve"]
+
+_LEAF = np.int64(1)  # the level that maps small pages; a literal is a type of its own, and compiled for once more
+
+
+@routine
+def _touch(memory, frames, pool, backing, gfn):
+    """Write to a frame, which is backed first if need be; return the cycles that take."""
+    if backing.levels == 0 or not lacks(memory, backing, gfn):
+        return np.int64(0)
+    return violation(memory, frames, pool, backing, gfn)
+
+
+@routine
+def _suffices(demand, backing, zones, ready, pool, missing, slack):
+    """Return whether a page and `missing` tables for it can be had, and backed, without a wait."""
+    if backing.levels == 0:  # bare: frames that are not ready are the host's
+        return missing == 0 and ready[0] > 0
+    pages = (1 + missing) * backing.levels
+    dearest = backing.before + backing.mapping + (backing.levels - 1) * backing.each_table + backing.resume
+    cycles = demand.fault + missing * demand.each_table + (1 + missing) * dearest
+    return pool[0] - pages >= backing.least and zones[0].free >= READY_BATCH + missing and cycles < slack
+
+
+@routine
+def _fault(memory, demand, zones, guest_frames, ready, backing, host_frames, pool, gva, code, slack):
+    """Map a cleared page at `gva`; return the cycles, 0 if this fault is not as simple as that."""
+    if not permits(demand, gva, code):
+        return np.int64(0)
+    gva &= -(1 << PAGE_SHIFT)
+    missing = missing_tables(memory, demand.root, demand.levels, _LEAF, backing.root, backing.levels, gva)
+    if missing < 0 or not _suffices(demand, backing, zones, ready, pool, missing, slack):
+        return np.int64(0)
+    if ready[0] == 0:
+        get_ready(zones, guest_frames, ready, demand.owner)
+    level = ready[0]
+    ready[0] = level - 1
+    page = ready[level]
+    cycles = demand.fault + missing * demand.each_table + _touch(memory, host_frames, pool, backing, page)
+    for number in range(missing):  # above the page, which then is to be mapped first
+        ready[level + 1 + number] = allocate(zones, guest_frames, np.int64(0), np.int64(State.TABLE), demand.owner)
+        cycles += _touch(memory, host_frames, pool, backing, ready[level + 1 + number])
+    map_pages(
+        memory,
+        guest_frames,
+        demand.root,
+        demand.levels,
+        _LEAF,
+        backing.root,
+        backing.levels,
+        gva,
+        ready[level : level + 1],
+        ready[level + 1 : level + 1 + missing],
+        demand.table,
+        demand.page | (DIRTY if code & CODE_WRITE else 0),
+    )
+    demand.faults += 1
+    demand.tables += missing
+    return cycles
+
+
+@kernel
+def run_and_serve(
+    target,
+    core,
+    llc,
+    vms,
+    memory,
+    address,
+    count,
+    kind,
+    cursor,
+    limit,
+    budget,
+    slack,
+    demands,
+    zones,
+    guest_frames,
+    ready,
+    backings,
+    host_frames,
+    pool,
+):
+    """Run a vCPU as `vcpu.run` does, and handle its faults, until one needs somebody else or the budget is used.
+
+    Parameters
+    ----------
+    target : int
+        From `vcpu.prepare`.
+    core, llc : int64[:]
+        One core and the LLC, `calls.opaque`.
+    vms : int64[:]
+        As of `run`, `calls.opaque`.
+    memory, address, count, kind, cursor, limit, budget
+        As of `run`.
+    slack : int
+        Cycles until something else happens in simulated time: what must not come after it is not done here.
+    demands : DEMAND[1]
+        The guest kernel's.
+    zones, guest_frames, ready : ZONE[1], FRAME_RECORD[:], int64[:]
+        The frames it allocates from, and those that stand ready (`Stack.words`, with room for a few more).
+    backings, host_frames, pool : BACKING[1], FRAME_RECORD[:], int64[:]
+        The monitor's, the host's frames, and the monitor's pool (`Stack.words`).
+
+    Returns
+    -------
+    (reason, cursor, cycles, gva, gpa, code, served) : tuple of int
+        As of `run`, and the cycles of what was done here, which are not among the others.
+    """
+    demand = demands[0]
+    backing = backings[0]
+    ran = np.int64(0)
+    served = np.int64(0)
+    while True:
+        used = ran + served
+        reason, cursor, cycles, gva, gpa, code = call(
+            target, core, llc, vms, memory, address, count, kind, cursor, limit, budget - used
+        )
+        ran += cycles
+        used += cycles
+        cycles = np.int64(0)
+        if reason == Reason.GUEST_FAULT:
+            cycles = _fault(
+                memory, demand, zones, guest_frames, ready, backing, host_frames, pool, gva, code, slack - used
+            )
+        elif reason == Reason.VIOLATION and used + backing.before < slack:
+            cycles = violation(memory, host_frames, pool, backing, gpa >> PAGE_SHIFT)
+        if cycles == 0:
+            break
+        served += cycles
+        if ran + served >= budget:
+            reason = np.int64(Reason.BUDGET)
+            break
+    return reason, cursor, ran, gva, gpa, code, served

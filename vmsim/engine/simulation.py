@@ -1,0 +1,287 @@
+"""Wire hosts, monitors and guests together and run them: simulate(scenario) → Outcome."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from vmsim.base.clock import Clock
+from vmsim.base.errors import InputError
+from vmsim.base.units import format_size
+from vmsim.engine.hardware import Hardware
+from vmsim.engine.resident import check_memory
+from vmsim.engine.virtual_machine import Progress, VirtualMachine
+from vmsim.guest.frames import GuestMemoryError
+from vmsim.host.fragmentation import PageCache, fragment
+from vmsim.host.memory import HOST, HostMemory
+from vmsim.host.pool import reclaimer
+from vmsim.host.scheduler import Scheduler
+from vmsim.machine.formats import PAGE_SHIFT
+from vmsim.machine.tags import Tags
+from vmsim.monitor.paired.layout import PairedHost
+from vmsim.monitor.tdp.monitor import BackingError
+from vmsim.record.messages import MessageLog
+from vmsim.record.outcome import Ending, Outcome, Transfer
+from vmsim.scenario import Scenario
+from vmsim.scenario.levels import PROGRAMS_END, name_of
+from vmsim.scenario.share import share_of
+from vmsim.scenario.types import MAX_VMS
+from vmsim.scenario.vm import Vm
+from vmsim.workloads import Stream, open_stream
+
+__all__ = ["Progress", "Simulation", "simulate"]
+
+
+class Simulation:
+    """A host and its VMs, ready to run.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        What to simulate.
+    streams : sequence of Stream, optional
+        The VMs' workloads in order, in place of those the scenario names.
+    hardware : Hardware, optional
+        In place of what the scenario's CPU says; its memory must have the host's size.
+    check : callable, optional
+        Called with the simulation and a description at every boundary (`vmsim.engine.check.host`).
+    progress : callable, optional
+        Called with a VM's name, the accesses it has made and all it will make.
+    serve : bool, optional
+        Have compiled code handle the faults for which nothing has to wait: the same figures, sooner. With `check` the
+        processes handle them all.
+
+    Raises
+    ------
+    InputError
+        A workload cannot be opened, or this machine has too little memory.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        *,
+        streams: Sequence[Stream] | None = None,
+        hardware: Hardware | None = None,
+        check: Callable[[Simulation, str], None] | None = None,
+        progress: Progress | None = None,
+        serve: bool = True,
+    ) -> None:
+        check_memory(scenario)
+        self.scenario = scenario
+        self.check = check
+        self.serve = serve and check is None
+        self.env = Clock()
+        frames = scenario.host.memory >> PAGE_SHIFT
+        self.hardware = hardware or Hardware.of(
+            scenario.cpu, cores=scenario.host.cores, frames=frames, data_caches=scenario.host.data_caches
+        )
+        cpu = scenario.cpu
+        latency = (cpu.cache.l1.cycles, cpu.cache.l2.cycles, cpu.cache.llc.cycles, cpu.memory.cycles)
+        self.served_cycles = np.array([*latency, getattr(cpu.pwc, "cycles", 0)])
+        self.tags = Tags(self.hardware.cores, limit=cpu.tlb.tags, amd=cpu.vendor == "amd")
+        self.host = HostMemory(self.env, frames, scenario.watermarks)
+        self.paired = self._paired()
+        self.page_cache = self._page_cache()
+        self.scheduler = Scheduler(self.env, scenario.host.cores)
+        self.transfers: list[Transfer] = []
+        self.messages = MessageLog()
+        self.vms = []
+        for spec, stream in zip(scenario.vms, streams or self._streams(), strict=True):
+            _check_reach(spec, stream)
+            _check_warmup(scenario, spec, stream)
+            _check_guest_at(spec, stream)
+            self.vms.append(VirtualMachine(self, spec, stream, progress))
+            if progress:
+                progress(spec.name, 0, stream.accesses)
+        self.env.process(reclaimer(self.env, self.host, [vm.pool for vm in self.vms if vm.pool]))
+
+    def run(self) -> Outcome:
+        """Run until every VM has ended, or none can go on."""
+        ending = self._populate()
+        started = time.perf_counter()
+        if ending is None:
+            processes = [self.env.process(vm.live()) for vm in self.vms]
+            self.env.run(until=None)
+            ending = next((vm.ending for vm in self.vms if vm.ending), None)
+            if any(process.is_alive for process in processes):
+                ending = self._out_of_memory()
+        return Outcome(
+            vms=[vm.outcome() for vm in self.vms],
+            transfers=self.transfers,
+            messages=self.messages,
+            frequency=self.scenario.cpu.frequency,
+            latency=tuple(self.served_cycles.tolist()),
+            end=self.env.cycle,
+            wall_seconds=time.perf_counter() - started,
+            ending=ending,
+        )
+
+    def boundary(self, where: str) -> None:
+        """Check the invariants, if that was asked for."""
+        if self.check:
+            self.check(self, where)
+
+    def log(self, what: str, vm: str, pages: int) -> None:
+        """Note that pages changed hands outside any pool."""
+        self.transfers.append(Transfer(self.env.cycle, vm, what, pages, 0, self.host.free))
+
+    def _paired(self) -> PairedHost | None:
+        """Return what the paired processes share, if there are any."""
+        layouts = {vm.paired.layout for vm in self.scenario.vms if vm.mode == "paired"}
+        if not layouts:
+            return None
+        memory, cpu = self.hardware.memory, self.scenario.cpu
+        return PairedHost(memory, self.host, cpu, pointers="pointer" in layouts, boundary=self.boundary)
+
+    def _page_cache(self) -> PageCache | None:
+        """Return what fragments the host's memory, if anything does."""
+        share, seed = self.scenario.host.fragmentation, _seed(self.scenario.seed, MAX_VMS)
+        if not share:
+            return None
+        cache = fragment(self.host, self.hardware.memory, share, seed=seed)
+        if self.paired:
+            self.paired.movable[HOST] = cache
+        return cache
+
+    def _streams(self) -> list[Stream]:
+        scenario = self.scenario
+        return [
+            open_stream(
+                vm.workload,
+                folder=scenario.folder,
+                memory=vm.memory,
+                seed=_seed(scenario.seed, vm.index),
+                lines=scenario.host.data_caches,
+                end=_user_end(vm),
+            )
+            for vm in scenario.vms
+        ]
+
+    def _populate(self) -> Ending | None:
+        for vm in self.vms:
+            if vm.spec.populate != "eager":
+                continue
+            try:
+                vm.populate()
+            except BackingError:
+                return self._cannot_back(vm)
+            except GuestMemoryError:
+                return vm.out_of_memory()
+        self.boundary("the start")
+        return None
+
+    def _cannot_back(self, vm: VirtualMachine) -> Ending:
+        size = format_size(vm.spec.memory)
+        message = (
+            f'VM {vm.spec.name} asked for all its memory ({size}) before the start (populate = "eager"), and the '
+            f"host had too little: {self.host.free} of {self.host.size} frames are left{self._kept()}. "
+            f"Give the host more memory."
+        )
+        return Ending(0, vm.spec.name, size, message)
+
+    def _kept(self) -> str:
+        """Say how many frames fragmentation keeps from the VMs."""
+        cache = self.page_cache
+        return f", {len(cache.pages)} are the page cache's (host.fragmentation)" if cache else ""
+
+    def _out_of_memory(self) -> Ending:
+        """Say who waits for memory that nobody can free."""
+        asked = self.host.first_request
+        vm = next(vm for vm in self.vms if vm.spec.index == asked.asker)
+        milliseconds = self.env.cycle * 1000 / self.scenario.cpu.frequency
+        stuck = [each.spec.name for each in self.vms if each.finish is None]
+        message = (
+            f"The host is out of memory: VM {vm.spec.name} asked for {asked.frames} pages at {milliseconds:.3f} ms "
+            f"(cycle {self.env.cycle}), {self.host.free} of {self.host.size} frames are free, "
+            f"{self.host.marks.min} of them reserved (min watermark){self._kept()}, and no pool has spare pages. "
+            f"Suspended for good: {', '.join(stuck)}. Give the host more memory, or the VMs less."
+        )
+        return Ending(self.env.cycle, vm.spec.name, f"{asked.frames} pages", message)
+
+
+def _user_end(spec: Vm) -> int:
+    """Return the first address that is not user space in a guest."""
+    return PROGRAMS_END if spec.guest_levels < 4 else 1 << (9 * spec.guest_levels + 11)
+
+
+def _check_reach(spec: Vm, stream: Stream) -> None:
+    """Refuse addresses that a guest's page tables do not reach."""
+    starts, lengths = stream.footprint()
+    if not len(starts):
+        return
+    end = _user_end(spec)
+    first, last = int(starts.min()), int((starts + lengths).max()) - 1
+    if last >= end or first < (0 if spec.guest_levels < 4 else -end):
+        wrong = (last & -(1 << PAGE_SHIFT) if last >= end else first) & ((1 << 64) - 1)
+        guest = f"a guest of {spec.guest_levels} levels ({name_of(spec.guest_levels)})"
+        if spec.guest_levels < 4:
+            text = (
+                f"{guest} gives its programs the first 3GiB. Expected a trace of a 32-bit program, or guest_levels = 4."
+            )
+        else:
+            text = f"in {guest} that is no canonical address. Expected guest_levels = 5."
+        raise InputError(f"VM {spec.name}: its workload touches the address {wrong:#_x}, and {text}")
+
+
+def _check_warmup(scenario: Scenario, spec: Vm, stream: Stream) -> None:
+    """Refuse a warm-up after which nothing is left to measure."""
+    made = stream.accesses
+    if scenario.warmup_accesses(made) >= made > 0:
+        raise InputError(
+            f"warmup: found {scenario.warmup}, and the workload of VM {spec.name} makes {made} accesses: nothing would "
+            f'be left to measure. Expected fewer than {made} accesses, or a share of them such as "10%".'
+        )
+
+
+def _check_guest_at(spec: Vm, stream: Stream) -> None:
+    """Refuse a process that would become a VM when its workload has ended, or before its first access."""
+    at, made = spec.paired.guest_at, stream.accesses
+    if not spec.becomes_guest or at is None or not made:
+        return
+    if not 0 < share_of(at, made) < made:
+        raise InputError(
+            f"VM {spec.name}: paired.guest_at = {at!r} is no moment between the first and the last of the {made} "
+            f"accesses of its workload, so it would never become a VM while it runs. Expected 1 to {made - 1}, or a "
+            f'share such as "50%".'
+        )
+
+
+def _seed(seed: int, index: int) -> int:
+    """Return an independent seed for the workload of VM `index`; for the host's memory, that of MAX_VMS."""
+    return int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0])
+
+
+def simulate(scenario: Scenario, *, check: bool = False, progress: Progress | None = None) -> Outcome:
+    """Run a scenario.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        What to simulate.
+    check : bool, optional
+        Check the invariants at every boundary; slow.
+    progress : callable, optional
+        Called now and then with a VM's name, the accesses it has made and all it will make.
+
+    Returns
+    -------
+    Outcome
+        The figures. If memory ran out, `ending` says whose and why, and the figures are those up to then.
+
+    Raises
+    ------
+    InputError
+        A workload cannot be opened.
+    vmsim.engine.check.host.BrokenInvariant
+        `check` was asked for and something that must always hold does not.
+    """
+    from vmsim.engine.check.host import check_invariants
+    from vmsim.engine.warm import warm_for
+
+    check_memory(scenario)
+    warm_for(scenario)
+    simulation = Simulation(scenario, check=check_invariants if check else None, progress=progress)
+    return simulation.run()

@@ -1,0 +1,329 @@
+"""A vCPU as a SimPy process: run until exit, pay the cycles, handle the reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from vmsim.base.clock import Clock
+from vmsim.base.errors import InputError
+from vmsim.engine.hardware import Hardware
+from vmsim.engine.runs import Runs
+from vmsim.guest.kernel import GuestKernel
+from vmsim.host.scheduler import Scheduler
+from vmsim.machine.layout import Count
+from vmsim.machine.tags import Spaces
+from vmsim.machine.vcpu import WRITES as _WRITE
+from vmsim.machine.vcpu import Reason
+from vmsim.monitor.agile.monitor import Agile
+from vmsim.monitor.base import SoftwareMonitor
+from vmsim.monitor.features.dirty_log import LoggedTdp
+from vmsim.monitor.features.nx_split import NxSplitTdp
+from vmsim.monitor.paired.guest import PairedGuest
+from vmsim.monitor.shadow.exits import SPILL
+from vmsim.monitor.shadow.monitor import Shadow
+from vmsim.monitor.tdp.monitor import Tdp
+from vmsim.monitor.vkernel.monitor import Vkernel
+from vmsim.tables.backing import NEVER
+from vmsim.workloads import Chunk, Event, Op, Stream
+
+__all__ = ["CAUSES", "MANAGEMENT", "WAITS", "Pause", "Vcpu"]
+
+Process = Generator[simpy.Event, Any, None]
+Monitor = Tdp | SoftwareMonitor | PairedGuest
+Pause = tuple[int, Callable[[], Process]]
+
+WAITS = ("pool_wait", "host_wait", "pcpu_wait", "io_wait")
+MEMORY_WAITS = ("pool_wait", "host_wait")
+MANAGEMENT = ("guest_fault", "exit", *MEMORY_WAITS)
+CAUSES = ("compute", "guest_fault", "exit", "switch", *WAITS)
+
+_END_OF_TIME = NEVER >> 1  # cycles: far beyond any workload, and no sum of a few overflows
+
+_OF_PROCESSES = (Op.FORK, Op.SHARE, Op.EXEC, Op.SWITCH)
+
+_DONE, _BUDGET, _GUEST_FAULT = int(Reason.DONE), int(Reason.BUDGET), int(Reason.GUEST_FAULT)
+
+
+class Vcpu:
+    """One virtual processor, its workload and where its time goes.
+
+    A vCPU runs ahead of the simulated clock by what it owes: cycles used since it last settled. It settles before it
+    touches anything that others share (a pool, the host's frames, a core), so most exits cost one event.
+    """
+
+    def __init__(
+        self,
+        env: Clock,
+        hardware: Hardware,
+        scheduler: Scheduler,
+        registers: NDArray[Any],
+        stream: Stream,
+        *,
+        spaces: Spaces,
+        index: int,
+        quantum: int,
+        switch_cycles: int,
+        device: Callable[[NDArray[np.int64], int], simpy.Event],
+        progress: Callable[[int], None] = lambda _: None,
+        boundary: Callable[[str], None] = lambda _: None,
+        serve: bool = False,
+    ) -> None:
+        self.env = env
+        self.hardware = hardware
+        self.scheduler = scheduler
+        self.registers = registers
+        self.stream = stream
+        self.spaces = spaces
+        self.index = index
+        self.quantum = quantum
+        self.switch_cycles = switch_cycles
+        self.device = device  # has one work on guest frames for so many nanoseconds
+        self.cycles: Counter[str] = Counter(dict.fromkeys(CAUSES, 0))
+        self.waits: Counter[str] = Counter(dict.fromkeys(WAITS, 0))
+        self.first_touch: Counter[str] = Counter()  # of `cycles`, those that first touches took
+        self.touching = False  # whether what it does now is for a first touch
+        self.progress = progress
+        self.boundary = boundary
+        self.serve = serve
+        self.done = 0
+        self.since: tuple[str, int] | None = None  # what it waits for now, and from when
+        self.owed = 0  # cycles used and not yet paid in simulated time
+        self.alarm = NEVER  # when the monitor wants to be called
+        self._moved = True  # an access was made since it was called last
+        self._core = -1
+        self._slice_end = 0
+
+    @property
+    def now(self) -> int:
+        """The cycle this vCPU has reached, what it owes included."""
+        return self.env.cycle + self.owed
+
+    def owe(self, cause: str, cycles: int) -> None:
+        """Use cycles for `cause`, to be paid in simulated time before anything shared is touched."""
+        self.owed += cycles
+        self.cycles[cause] += cycles
+        if self.touching:
+            self.first_touch[cause] += cycles
+
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """Count the cycles of what is done inside, waits for memory included, as those of a first touch."""
+        before, self.touching = self.touching, True
+        try:
+            yield
+        finally:
+            self.touching = before
+
+    @property
+    def slack(self) -> int:
+        """Cycles until something else happens; 0 if nothing may be done ahead of simulated time."""
+        return int(min(self.env.peek() - self.now, NEVER)) if self.serve else 0
+
+    def settle(self) -> simpy.Event:
+        """Return an event that pays what is owed."""
+        owed, self.owed = self.owed, 0
+        return self.env.timeout(owed)
+
+    def wait(self, event: simpy.Event, cause: str) -> Generator[simpy.Event, Any, Any]:
+        """Give up the core until `event`, which others run on meanwhile; return its value."""
+        yield self.settle()
+        self.leave()
+        value = yield from self._until(event, cause)
+        yield from self.enter()
+        return value
+
+    def enter(self) -> Process:
+        """Get a core for a time slice."""
+        core = self.scheduler.request(self.index)
+        if isinstance(core, simpy.Event):
+            core = yield from self._until(core, "pcpu_wait")
+        self._core = core
+        self.spaces.enter(core)
+        if self.scheduler.last[core] not in (self.index, -1):
+            self.owe("switch", self.switch_cycles)
+        self._slice_end = self.now + self.quantum  # after the switch: a slice is the vCPU's own time
+
+    def time_by_cause(self) -> Counter[str]:
+        """Return the cycles used or waited so far, a wait under way included."""
+        cycles = self.cycles.copy()
+        if self.since:
+            cause, asked = self.since
+            cycles[cause] += self.env.cycle - asked
+        return cycles
+
+    def first_touch_by_cause(self) -> Counter[str]:
+        """Return what first touches took of `time_by_cause`."""
+        cycles = self.first_touch.copy()
+        if self.since and self.touching and self.since[0] in MEMORY_WAITS:
+            cycles[self.since[0]] += self.env.cycle - self.since[1]
+        return cycles
+
+    def _until(self, event: simpy.Event, cause: str) -> Generator[simpy.Event, Any, Any]:
+        self.since = cause, self.env.cycle
+        value = yield event
+        if self.touching and cause in MEMORY_WAITS:
+            self.first_touch[cause] += self.env.cycle - self.since[1]
+        self.cycles = self.time_by_cause()
+        self.since = None
+        self.waits[cause] += 1
+        return value
+
+    def leave(self) -> None:
+        """Give the core back."""
+        self.spaces.leave()
+        self.scheduler.release(self._core, self.index)
+        self._core = -1
+
+    def replay(self, kernel: GuestKernel, monitor: Monitor | None, pauses: list[Pause]) -> Process:
+        """Make every access of the stream, and the operations between them.
+
+        Parameters
+        ----------
+        kernel, monitor : GuestKernel, Tdp, SoftwareMonitor, PairedGuest or None
+            Who handles page faults and who violations; a monitor in software takes the page faults first.
+        pauses : list of (int, callable)
+            Numbers of accesses, ascending, and what is then done.
+        """
+        runs = Runs(self.hardware, self.registers, self, kernel, monitor, serve=self.serve)
+        for chunk in self.stream.chunks():
+            position = 0
+            for event in (*chunk.events, None):
+                limit = event.position if event else len(chunk.address)
+                while position < limit:
+                    stop = self._pause_at(chunk, position, limit, pauses)
+                    yield from self._access(runs, chunk, position, stop, kernel, monitor)
+                    self.done += int(chunk.count[position:stop].sum())
+                    position = stop
+                    while pauses and self.done >= pauses[0][0]:
+                        yield from pauses.pop(0)[1]()
+                if event:
+                    yield from self._operate(event, kernel, monitor)
+            self.progress(self.done)
+
+    def _pause_at(self, chunk: Chunk, position: int, limit: int, pauses: list[Pause]) -> int:
+        """Return the run to stop before: `limit`, or where the next pause is due."""
+        if not pauses:
+            return limit
+        made = np.cumsum(chunk.count[position:limit], dtype=np.int64)
+        return min(limit, position + int(np.searchsorted(made, pauses[0][0] - self.done)) + 1)
+
+    def _access(
+        self,
+        runs: Runs,
+        chunk: Chunk,
+        cursor: int,
+        limit: int,
+        kernel: GuestKernel,
+        monitor: Monitor | None,
+    ) -> Process:
+        runs.expect(int(chunk.address[cursor]))
+        while cursor < limit:
+            if self.now >= self.alarm and self._moved:
+                assert isinstance(monitor, Agile | LoggedTdp | NxSplitTdp)
+                self._moved = False
+                yield from monitor.rang(self)
+            late = self.now >= self.alarm  # again, before one access was made: it has to wait for that
+            budget = (self._slice_end if late else min(self._slice_end, self.alarm)) - self.now
+            if budget <= 0:
+                yield from self._next_slice()
+                continue
+            first, stop = cursor, cursor + 1 if late else limit
+            reason, cursor, cycles, gva, gpa, code, status, value = runs(self._core, chunk, cursor, stop, budget)
+            self.owed += cycles
+            if reason == _GUEST_FAULT:
+                if isinstance(monitor, PairedGuest) and monitor.running:
+                    yield from monitor.page_fault(self, gva)
+                elif not isinstance(monitor, SoftwareMonitor):
+                    yield from kernel.page_fault(self, gva, code)
+                elif (yield from monitor.page_fault(self, gva, code, int(chunk.count[cursor]), status, value)):
+                    self._count_made(int(chunk.count[cursor]), chunk.kind[cursor] == _WRITE)
+                    cursor += 1
+                runs.expect(gva)
+            elif status == SPILL:
+                assert isinstance(monitor, Shadow)
+                yield from monitor.unstock(self)
+            elif reason > _GUEST_FAULT:
+                assert isinstance(monitor, Tdp | Agile | PairedGuest)
+                yield from monitor.violation(self, gpa, code)
+            self._moved = self._moved or cursor > first
+
+    def _count_made(self, times: int, write: bool) -> None:
+        """Count accesses that the monitor has made for the guest."""
+        registers = self.registers[0]
+        counters = registers["counters"]
+        counters[Count.ACCESSES] += times
+        counters[Count.WRITES] += times * write
+        counters[Count.COMPUTE_CYCLES] += times * registers["compute"]
+        self.owed += int(times * registers["compute"])
+
+    def _next_slice(self) -> Process:
+        """Settle, and let a waiting vCPU have the core."""
+        yield self.settle()
+        self.boundary("a time slice ran out")
+        if self.scheduler.contended:
+            self.leave()
+            yield from self.enter()
+        else:
+            self.spaces.exited()  # the timer's interrupt is the host's
+            self._slice_end = self.env.cycle + self.quantum
+
+    def _check_time(self) -> None:
+        """Refuse to go on where cycles no longer fit their counters."""
+        if self.now >= _END_OF_TIME:
+            raise InputError(
+                f"workload {self.stream.name}: its operations take more than {_END_OF_TIME:,} cycles of simulated time."
+            )
+
+    def _operate(self, event: Event, kernel: GuestKernel, monitor: Monitor | None) -> Process:
+        """Carry out an operation that is no access."""
+        op, pid, address, length, argument = event.op, event.pid, event.address, event.length, event.argument
+        if op == Op.COMPUTE:
+            self.owe("compute", argument)
+            self._check_time()
+            return
+        if isinstance(monitor, Vkernel):
+            monitor.system_call(self)
+        elif isinstance(monitor, PairedGuest) and (op, pid) != (Op.SWITCH, kernel.current.pid):
+            monitor.system_call(self, op.name.lower(), forbidden=op in _OF_PROCESSES)
+        self._check_time()
+        if self.owed:
+            yield self.settle()
+        match op:
+            case Op.MAP:
+                yield from kernel.map(self, pid, address, length, argument)
+            case Op.UNMAP:
+                yield from kernel.unmap(self, pid, address, length)
+            case Op.PROTECT:
+                yield from kernel.protect(self, pid, address, length, argument)
+            case Op.BRK:
+                yield from kernel.set_break(self, pid, address)
+            case Op.FORK:
+                yield from kernel.fork(self, pid, argument)
+            case Op.EXEC:
+                yield from kernel.execute(self, pid)
+            case Op.EXIT:
+                yield from kernel.exit(self, pid)
+            case Op.SHARE:
+                yield from kernel.share(self, pid, argument)
+            case Op.MOVE:
+                yield from kernel.move(self, pid, address, length, argument)
+            case Op.DISCARD:
+                yield from kernel.discard(self, pid, address, length, argument != 0)
+            case Op.POPULATE:
+                yield from kernel.fault_in(self, pid, address, length)
+            case Op.SWITCH:
+                yield from kernel.switch(self, pid)
+            case Op.IO if pid in kernel.processes:
+                yield from kernel.bring_in(self, pid, address, length)
+                if monitor and not isinstance(monitor, PairedGuest):  # which has made its system call
+                    monitor.io_exit(self)
+                yield self.settle()
+                gfns = kernel.frames_of(pid, address, length)
+                yield from self.wait(self.device(gfns, argument), "io_wait")

@@ -1,0 +1,1 @@
+"""Agile paging."""

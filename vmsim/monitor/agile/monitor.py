@@ -1,0 +1,208 @@
+"""Agile paging: shadow tables for what a guest leaves alone, nested walks for what it edits (Gandhi et al., ISCA 2016).
+
+A walk begins in the shadow and may switch, once, to the guest's own tables. The monitor decides where, table by table:
+all begin in the shadow, where stores trap; a table stored to `threshold` times in an interval, and what hangs below it,
+goes over to nested walks, where they do not; and at the end of each interval tables go back that were not stored to
+meanwhile. What is done to tables is in tables.py; the shadow itself is `Shadow`'s, emulated and write-protected.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Generator
+from typing import Any
+
+import simpy
+from numpy.typing import NDArray
+
+from vmsim.machine.formats import CODE_SHADOW, FRAME, PAGE_SHIFT, SWITCH
+from vmsim.monitor.agile.tables import go_back, scan
+from vmsim.monitor.base import NONE
+from vmsim.monitor.shadow.account import Spaces
+from vmsim.monitor.shadow.monitor import Process, Shadow, Words
+from vmsim.monitor.shadow.tables import load_root
+from vmsim.monitor.tdp.monitor import Alarmed, Tdp, Vcpu
+from vmsim.scenario.agile import AgileSpec
+from vmsim.scenario.cpu import Cost
+from vmsim.scenario.shadow import ShadowSpec
+from vmsim.tables.edit import UNBACKED, host_address
+
+__all__ = ["Agile"]
+
+
+class Agile(Shadow):
+    """The tables of one VM under agile paging, and the exits that keep them; the guest's `Mmu`.
+
+    Parameters
+    ----------
+    registers : record[1]
+        The VM's register file, which `host_tables` has told where the nested tables are.
+    spec : AgileSpec
+        When tables change sides.
+    interval : int
+        Cycles after which tables go back.
+    limit : int
+        Shadow pages kept.
+
+    The others are those of `Shadow`.
+    """
+
+    def __init__(
+        self,
+        memory: Words,
+        registers: NDArray[Any],
+        host_tables: Tdp,
+        *,
+        spec: AgileSpec,
+        interval: int,
+        limit: int,
+        chunk: int,
+        costs: Cost,
+        spaces: Spaces,
+    ) -> None:
+        shadowing = ShadowSpec(trap="emulate", limit=limit, write_flood=0)
+        super().__init__(
+            memory, registers, host_tables, spec=shadowing, chunk=chunk, entries=0, costs=costs, spaces=spaces
+        )
+        self.serves = self.known = False
+        registers["switch"] = SWITCH
+        self.state["threshold"] = self.threshold = spec.threshold
+        self.only_clean = spec.back == "clean"
+        self.interval = interval
+        self._roots: OrderedDict[int, None] = OrderedDict()  # whose pointers the hardware has, the latest last
+        self._room_for_roots = spec.root_cache
+
+    def page_fault(
+        self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0
+    ) -> Generator[simpy.Event, Any, bool]:
+        """Handle a page fault: one past the switch goes to the guest's kernel at once, without an exit."""
+        if code & CODE_SHADOW:
+            made = yield from super().page_fault(vcpu, gva, code & ~CODE_SHADOW, times, status, value)
+            return made
+        assert self.deliver is not None
+        yield from self.deliver(vcpu, gva, code)
+        return False
+
+    def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Process:
+        """Handle an EPT violation or NPF of a walk that has switched: back `gpa` and resume."""
+        start = vcpu.now
+        self.spaces.exited()
+        with vcpu.first():
+            self._spend(vcpu, self._other)
+            self._count(self.host_tables.reason)
+            self.host_tables.expect_own(gpa)
+            yield from self._back(vcpu, gpa >> PAGE_SHIFT)
+        self._close(self.host_tables.reason)
+        self.latency[vcpu.now - start] += 1
+
+    def write(self, vcpu: Vcpu, places: Words, values: Words) -> Process:
+        """Store entries; those of shadowed tables trap, until their table goes over to nested walks."""
+        yield from super().write(vcpu, places, values)
+        self._work(vcpu)
+        yield from self._follow(vcpu)
+        self._close("PT_WRITE")
+
+    def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Process:
+        """Write over new frames; what was a nested table is none any more."""
+        first, count = gpa >> PAGE_SHIFT, 1 << order
+        if self.gfns["nested"][first : first + count].any() or self.gfns["writes"][first : first + count].any():
+            go_back(*self._world, first, count)
+            self._work(vcpu)
+            yield from self._follow(vcpu)
+            self._close("PT_WRITE")
+        yield from super().clear(vcpu, gpa, order, table=table)
+
+    def load_root(self, vcpu: Vcpu, root: int, space: int, *, keep: bool) -> Process:
+        """MOV to CR3: an exit that finds the pointer for the new root, unless the hardware remembers it."""
+        known = root in self._roots
+        if not known:
+            self.spaces.exited()
+            self._spend(vcpu, self._other)
+        self.cr3 = root
+        yield from self._point_to_root(vcpu)
+        self.spaces.load(root >> PAGE_SHIFT, keep=keep)
+        if not keep:
+            self.state["stale"] = 0
+        self._work(vcpu)
+        self._count("CR3", 0 if known else 1)  # where the root is known, what is left to do is done without an exit
+        if self._room_for_roots:
+            self._roots[root] = None
+            self._roots.move_to_end(root)
+            if len(self._roots) > self._room_for_roots:
+                self._roots.popitem(last=False)
+
+    def invalidate(self, vcpu: Vcpu, first: int, last: int, *, order: int = 0) -> Process:
+        """INVLPG for each page of a range: no exits, for the shadow is in step with every store that trapped."""
+        self.spaces.invalidate(first, last)
+        self.state["stale"] = 0
+        return
+        yield
+
+    def release(self, vcpu: Vcpu, root: int, space: int) -> Process:
+        """Forget the pointer of a dead address space."""
+        self._roots.pop(root, None)
+        return
+        yield
+
+    def begin(self, vcpu: Alarmed) -> Process:
+        """Begin the first interval."""
+        vcpu.alarm = self._end_after(vcpu.now)
+        return
+        yield
+
+    def rang(self, vcpu: Alarmed) -> Process:
+        """End an interval: tables go back to the shadow."""
+        vcpu.alarm = self._end_after(vcpu.now)
+        looked = int(scan(*self._world, self.only_clean))
+        if looked:
+            self.spaces.exited()
+            self._spend(vcpu, self._other + looked * self.costs.guest_walk_level)
+            self._work(vcpu)
+            yield from self._follow(vcpu)
+            self._count("AGILE_SCAN")
+
+    def _end_after(self, now: int) -> int:
+        """Return when the interval ends that `now` is in: they are counted from the start of the clock."""
+        return now - now % self.interval + self.interval
+
+    def rehearse(self) -> None:
+        """Compile, or load from the cache, the kernels that a short run does not need."""
+        super().rehearse()
+        go_back(*self._world, 0, 0)
+        scan(*self._world, False)
+
+    def figures(self) -> dict[str, int]:
+        """Return what has been counted besides exits, tables that went over to nested walks and came back among it."""
+        moved = {f"shadow_{name}": int(self.state[name][0]) for name in ("to_nested", "to_shadow")}
+        return super().figures() | moved
+
+    def _stores_until_free(self) -> int:
+        """Return how many stores to a table trap until it goes over to nested walks."""
+        return self.threshold
+
+    def _work(self, vcpu: Vcpu) -> None:
+        """Pay for what the kernels did, and flush what they took away; pointers that the hardware has go with it."""
+        if self._flush[0]:
+            self._roots.clear()
+        super()._work(vcpu)
+
+    def _follow(self, vcpu: Vcpu) -> Process:
+        """Point CR3 anew where the current root has changed sides."""
+        gfn = self.cr3 >> PAGE_SHIFT
+        nested = bool(self.gfns["nested"][gfn])
+        if nested != bool(int(self.registers["cr3"][0]) & SWITCH):
+            yield from self._point_to_root(vcpu)
+            self._work(vcpu)
+
+    def _point_to_root(self, vcpu: Vcpu) -> Process:
+        """Set CR3: to the root's shadow, or to the guest's own table and SWITCH."""
+        gfn = self.cr3 >> PAGE_SHIFT
+        if self.gfns["nested"][gfn]:
+            self.state["root"] = -1
+            while (hpa := int(host_address(self.memory, *self.memory_root, self.cr3 & FRAME))) == UNBACKED:
+                yield from self._back(vcpu, gfn)
+            self.registers["cr3"] = hpa | SWITCH
+            return
+        while (hpa := int(load_root(*self._world, gfn))) < 0:
+            yield from self._restock(vcpu)
+        self.registers["cr3"] = hpa

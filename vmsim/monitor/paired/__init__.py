@@ -1,0 +1,1 @@
+"""Paired page tables, as in Akaros."""

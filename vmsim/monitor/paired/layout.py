@@ -1,0 +1,397 @@
+"""Where the two halves of a paired page table lie, who provides them, and what handling them costs.
+
+Akaros (x86: EPT and KPT are contiguous, 2015) keeps for every process a kernel page table (KPT) and an EPT of the same
+mappings. Four layouts are told apart: both halves in one block of order 1, so that an EPTE is its KPTE plus a page;
+any two pages and a pointer for each page frame of the host; two trees, of which the EPT comes when the process
+becomes a VM; and, where nested tables have the format of page tables, one tree that is both. The kernel's own boot
+tables have one half only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, Final, Protocol, cast
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from vmsim.frames.buddy import NO_FRAME, State
+from vmsim.machine.formats import ENTRIES, FRAME, LARGE, PAGE_SHIFT, PRESENT, WRITE
+from vmsim.machine.memory import clear_frame
+from vmsim.scenario.cpu import Cpu, Figure
+from vmsim.scenario.paired import Layout
+
+__all__ = [
+    "MOVED",
+    "MOVING",
+    "NO_EPT",
+    "PAGE_BYTES",
+    "POINTER_BYTES",
+    "HostFrames",
+    "Pair",
+    "PairedHost",
+    "figures",
+    "halves",
+    "price",
+]
+
+PAGE_BYTES: Final = 1 << PAGE_SHIFT
+POINTER_BYTES: Final = 8
+NO_EPT: Final = 0
+"""Frame of an EPT half that there is not (frame 0 is never one: the allocator gives it to a table last of all)."""
+
+MOVING: Final = "a compaction, before it moved any page"
+MOVED: Final = "a compaction that has moved pages"
+"""Boundaries at which the contents of pages are compared: no guest runs between the two."""
+
+_KERNEL = -1  # owner of what belongs to no process
+_CHUNK = 4096  # frames that compaction looks at in one go
+
+Pair = tuple[int, int]
+Waiting = Callable[[simpy.Event, str], Generator[simpy.Event, Any, Any]]
+
+
+class HostFrames(Protocol):
+    """What is asked of the host's memory."""
+
+    zone: NDArray[Any]
+    frames: NDArray[Any]
+    pins: NDArray[np.int32]  # requests of devices that pin each frame
+    unpinned: simpy.Event  # of the next time that pages are pinned no more
+    marks: Any
+    failures: Counter[tuple[int, int]]
+
+    def take(self, owner: int, count: int, state: State, *, reserve: int = 0) -> NDArray[np.int64]:
+        """Return up to `count` frames at once."""
+        ...
+
+    def take_block(self, owner: int, order: int, state: State) -> int:
+        """Return 2**order frames, or NO_FRAME."""
+        ...
+
+    def give_block(self, pfn: int, order: int) -> None:
+        """Take back 2**order frames."""
+
+    def request(self, owner: int, count: int, state: State, *, asker: int) -> simpy.Event:
+        """Return an event that gives 1 to `count` frames."""
+        ...
+
+    def withdraw(self, event: simpy.Event) -> None:
+        """Undo a request that nobody waits for any more."""
+
+    def hand_over(self, pfns: NDArray[np.int64], owner: int, state: State) -> None:
+        """Give frames to another owner for another use."""
+
+    def give(self, pfns: NDArray[np.int64], order: int = 0) -> None:
+        """Take back blocks."""
+
+
+class Movable(Protocol):
+    """What has pages that compaction may move: an address space, or the host's kernel with pages that it keeps.
+
+    One entry, of which the reverse map tells, knows where a page is, and another if there is a second table.
+    """
+
+    mapped: bool  # processors may keep translations of its pages
+
+    def other(self, place: int) -> int:
+        """Return the place of the KPTE whose EPTE is at `place`; 0: there is no other entry."""
+        ...
+
+    def flush(self) -> None:
+        """Make the processors forget what they keep of it."""
+
+
+def figures(cpu: Cpu) -> dict[str, Figure]:
+    """Return the cycles of one step each of handling paired tables, by its name, with source and confidence."""
+    cost, cache = cpu.cost, cpu.cache
+    known = {
+        "load": (cache.l2.cycles, "[cache] l2: an entry on the way down, used at the last update too", "guess"),
+        "store": (cost.entry_edit, "[cost] entry_edit: one entry loaded and stored", "derived"),
+        "dereference": (
+            cache.llc.cycles,
+            "[cache] llc: the pointer of a table's frame lies among those of the host's other frames, away from all "
+            "else that the update touches; nobody has measured it",
+            "guess",
+        ),
+        "table": (cost.table_page, "[cost] table_page: a block of order 0 or 1 from the allocator", "derived"),
+        "zero": (cost.zero_page, "[cost] zero_page: each page of a new table", "derived"),
+        "scan": (cost.entry_edit, "[cost] entry_edit: compaction looks at one page frame's state", "guess"),
+        "copy": (cost.copy_page, "[cost] copy_page: compaction moves one page", "derived"),
+        "shootdown": (cost.message, "[cost] message: other cores told to forget a page moved", "guess"),
+    }
+    return {name: Figure(f"paired.{name}", value, source, sure) for name, (value, source, sure) in known.items()}
+
+
+def halves(layout: Layout, *, guest: bool) -> int:
+    """Return the pages of one table: two, or one where there is no second table (yet), or the first is both."""
+    return 1 if layout == "shared" or (layout == "separate" and not guest) else 2
+
+
+def price(work: Mapping[str, int], costs: Mapping[str, int]) -> int:
+    """Return the cycles of so many steps of each kind; kinds without a figure are counts alone."""
+    return sum(count * costs[step] for step, count in work.items() if step in costs)
+
+
+class PairedHost:
+    """What all paired processes of a host share. It is made before anything else has taken memory.
+
+    Parameters
+    ----------
+    memory : int64[:]
+        Host-physical memory.
+    host : HostFrames
+        Where tables come from.
+    cpu : Cpu
+        Whose costs count.
+    pointers : bool
+        There is a pointer for each page frame, whether any process needs it or not.
+    boundary : callable, optional
+        Called with MOVING and MOVED around each compaction.
+
+    Attributes
+    ----------
+    boot : tuple of int
+        Frames of the kernel's boot tables, one half each: a root and a table with an entry for each gigabyte.
+    pointers : int64[n]
+        The frame of the other half, by frame; 0 where there is none. Empty without pointers.
+    array : int64[m]
+        Frames that the pointers take up.
+    movable : dict
+        By owner, what has pages that compaction may move.
+    """
+
+    def __init__(
+        self,
+        memory: NDArray[np.int64],
+        host: HostFrames,
+        cpu: Cpu,
+        *,
+        pointers: bool,
+        boundary: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.memory = memory
+        self.boundary = boundary
+        self.host = host
+        self.costs = {name: cast(int, figure.value) for name, figure in figures(cpu).items()}
+        self.movable: dict[int, Movable] = {}
+        self._compacted: defaultdict[int, Counter[str]] = defaultdict(Counter)
+        self._spent: defaultdict[int, Counter[str]] = defaultdict(Counter)
+        self._cursor = 0
+        size = len(host.frames)
+        root, kernel = (int(pfn) for pfn in host.take(_KERNEL, 2, State.TABLE))
+        self.boot = root, kernel
+        bits = PRESENT | WRITE
+        for frame in self.boot:
+            clear_frame(memory, frame << PAGE_SHIFT)
+        memory[(root << 9) + ENTRIES // 2] = kernel << PAGE_SHIFT | bits
+        gigabytes = np.arange(min(ENTRIES, -(-size >> 18)))
+        memory[(kernel << 9) + gigabytes] = gigabytes << 30 | bits | LARGE
+        self.array = np.empty(0, np.int64)
+        self.pointers = np.empty(0, np.int64)
+        if pointers:
+            self.array = host.take(_KERNEL, -(-size * POINTER_BYTES // PAGE_BYTES), State.HOST)
+            self.pointers = np.zeros(size, np.int64)
+
+    def take(self, owner: int, layout: Layout, *, guest: bool, work: Counter[str]) -> Pair | None:
+        """Return (frame of the KPT half, frame of the EPT half) for one new table, or None if there is no memory.
+
+        A table has as many as `halves` says. The frames' contents are undefined; `work` gets
+        the steps.
+        """
+        if layout == "contiguous":
+            first = self._block(owner, work)
+            return None if first is None else self._made(layout, (first, first + 1), work)
+        count = halves(layout, guest=guest)
+        got = self.host.take(owner, count, State.TABLE, reserve=self.host.marks.min)
+        if len(got) < count:
+            self.host.give(got)
+            return None
+        return self._made(layout, _halves(got.tolist(), count), work)
+
+    def wait(
+        self, wait: Waiting, owner: int, layout: Layout, *, guest: bool, work: Counter[str]
+    ) -> Generator[simpy.Event, Any, Pair]:
+        """Return what `take` does; while there is no memory, wait for it and keep what comes.
+
+        For a block of two frames, pages that no device pins any more are as good as new frames: they can be moved.
+        """
+        if pair := self.take(owner, layout, guest=guest, work=work):
+            return pair
+        kept: list[int] = []
+        count = halves(layout, guest=guest)
+        asked: simpy.Event | None = None
+        while True:
+            asked = asked or self.host.request(owner, max(1, count - len(kept)), State.TABLE, asker=owner)
+            yield from wait(asked | self.host.unpinned if layout == "contiguous" else asked, "host_wait")
+            if asked.processed:
+                kept.extend(cast(NDArray[np.int64], asked.value).tolist())
+                asked = None
+            if len(kept) < count:
+                continue
+            if layout != "contiguous":
+                return self._made(layout, _halves(kept, count), work)
+            first = self._compact(owner, kept, work)
+            if first is not None:
+                if asked:
+                    self.host.withdraw(asked)
+                self.host.give(np.array(kept, np.int64))
+                return self._made(layout, (first, first + 1), work)
+
+    def give(self, layout: Layout, pair: Pair) -> None:
+        """Take a table back, both its halves."""
+        lower, upper = pair
+        if layout == "contiguous":
+            self.host.give(np.array([lower]), 1)
+            return
+        if layout == "pointer":
+            self.pointers[[lower, upper]] = 0
+        self.host.give(np.array([frame for frame in pair if frame != NO_EPT]))
+
+    def spent(self, owner: int) -> Counter[str]:
+        """Return what was done to the tables of a process that is no VM, to be counted on."""
+        return self._spent[owner]
+
+    def compacted(self, owner: int) -> dict[str, int]:
+        """Return what was done to make blocks of two frames for the tables of a process, by name.
+
+        `compactions` that made one, `pages_moved` for them, and `compaction_cycles`, those of attempts in vain as well.
+        """
+        done = self._compacted[owner]
+        return {
+            "compactions": done["compactions"],
+            "pages_moved": done["moved"],
+            "compaction_cycles": price(done, self.costs),
+        }
+
+    def pair_of(self, layout: Layout, lower: int) -> Pair:
+        """Return both halves of a table by the frame of its KPT half; without a second tree's."""
+        if layout == "contiguous":
+            return lower, lower + 1
+        return lower, int(self.pointers[lower]) if layout == "pointer" else NO_EPT
+
+    def twins(self, layout: Layout, places: NDArray[np.int64], work: Counter[str]) -> NDArray[np.int64]:
+        """Return the places of the EPTEs of the KPTEs at `places` (hpas, int64[n]), which lie in pairs of pages."""
+        if layout == "contiguous":
+            return places + PAGE_BYTES
+        work["dereference"] += len(np.unique(places >> PAGE_SHIFT))
+        return np.asarray(self.pointers[places >> PAGE_SHIFT] << PAGE_SHIFT | places & (PAGE_BYTES - 1))
+
+    def _made(self, layout: Layout, pair: Pair, work: Counter[str]) -> Pair:
+        lower, upper = pair
+        pages = 1 if upper == NO_EPT else 2
+        work["table"] += 1 if layout == "contiguous" else pages
+        work["zero"] += pages
+        if layout == "pointer":
+            self.pointers[lower], self.pointers[upper] = upper, lower
+            work["dereference"] += 1
+            work["store"] += 2
+        return pair
+
+    def _block(self, owner: int, work: Counter[str]) -> int | None:
+        """Return the first of two contiguous frames: a free block, or one that compaction makes."""
+        first = self.host.take_block(owner, 1, State.TABLE)
+        if first != NO_FRAME:
+            return first
+        if self.host.zone["free"][0] - 2 < self.host.marks.min:
+            return None  # too little memory, whatever its shape
+        spare = self.host.take(owner, 2, State.TABLE, reserve=self.host.marks.min).tolist()
+        made = self._compact(owner, spare, work) if len(spare) == 2 else None
+        self.host.give(np.array(spare, np.int64))
+        return made
+
+    def _compact(self, owner: int, spare: list[int], work: Counter[str]) -> int | None:
+        """Make a block of two frames by moving pages to `spare` frames; those used are taken off that list."""
+        before = work.copy()
+        self.boundary(MOVING)
+        first = self._from_spare(spare, work)
+        if first is None:
+            first = self._from_movable(spare, work)
+        self.boundary(MOVED)
+        self._compacted[owner].update(work - before)
+        if first is None:
+            return None
+        self._compacted[owner]["compactions"] += 1
+        self.host.hand_over(np.array([first, first + 1]), owner, State.TABLE)
+        return first
+
+    def _from_spare(self, spare: list[int], work: Counter[str]) -> int | None:
+        """Return a block one of whose frames, or both, are spare."""
+        frames = np.array(spare, np.int64)
+        if len(beside := np.flatnonzero(np.isin(frames ^ 1, frames))):
+            work["scan"] += int(beside[0]) + 1
+            frame = spare[beside[0]]
+            spare[:] = [each for each in spare if each | 1 != frame | 1]
+            return int(frame) & ~1
+        work["scan"] += len(spare)
+        if len(movable := np.flatnonzero(self._can_move(frames ^ 1))):
+            frame = spare.pop(int(movable[0]))
+            self._move(frame ^ 1, spare.pop(), work)
+            return int(frame) & ~1
+        return None
+
+    def _from_movable(self, spare: list[int], work: Counter[str]) -> int | None:
+        """Return a block both of whose frames held pages that can be moved: the next one round the host's memory."""
+        size = len(self.host.frames) & ~1
+        for _ in range(-(-size // _CHUNK) + 1):
+            start = self._cursor
+            frames = np.arange(start, min(start + _CHUNK, size))
+            both = self._can_move(frames).reshape(-1, 2).all(axis=1)
+            if both.any():
+                found = start + 2 * int(np.argmax(both))
+                work["scan"] += found + 2 - start
+                self._cursor = found
+                for old in (found, found + 1):
+                    self._move(old, spare.pop(), work)
+                return found
+            work["scan"] += len(frames)
+            self._cursor = (start + _CHUNK) % size if start + _CHUNK < size else 0
+        return None
+
+    def _can_move(self, pfns: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which frames hold a small page that one known entry points to, of somebody who lets it be moved.
+
+        No device may be at work on it (Linux mm/compaction.c, isolate_migratepages_block, leaves pinned pages too).
+        """
+        frames = self.host.frames[np.minimum(pfns, len(self.host.frames) - 1)]
+        entries = self.memory[frames["rmap"] >> 3]
+        known = np.isin(frames["owner"], list(self.movable)) & (frames["rmap"] > 0) & (pfns < len(self.host.frames))
+        small = (entries & LARGE == 0) & ((entries & FRAME) >> PAGE_SHIFT == pfns)
+        page = np.isin(frames["state"], (int(State.GUEST), int(State.HOST)))
+        pinned = self.host.pins[np.minimum(pfns, len(self.host.pins) - 1)] != 0
+        return np.asarray(page & known & small & ~pinned)
+
+    def _move(self, old: int, new: int, work: Counter[str]) -> None:
+        """Copy a page to another frame, and make the entries that point to it follow.
+
+        All its words are copied, for a page of a VM may be one of its guest's page tables.
+        """
+        self._copy(old, new)
+        frames = self.host.frames
+        owner, place = int(frames["owner"][old]), int(frames["rmap"][old])
+        space = self.movable[owner]
+        places = [each for each in (place, space.other(place)) if each]
+        for each in places:
+            self.memory[each >> 3] = self.memory[each >> 3] & ~FRAME | new << PAGE_SHIFT
+        self.host.hand_over(np.array([new]), owner, State(frames["state"][old]))
+        frames["rmap"][new], frames["rmap"][old] = place, 0
+        if space.mapped:
+            space.flush()
+            work["shootdown"] += 1
+        work["copy"] += 1
+        work["store"] += len(places)
+        work["moved"] += 1
+
+    def _copy(self, old: int, new: int) -> None:
+        source, target = (self.memory[frame << 9 : (frame + 1) << 9] for frame in (old, new))
+        if (source != target).any():  # what was never written to takes up no real memory, and stays so
+            target[:] = source
+
+
+def _halves(frames: list[int], count: int) -> Pair:
+    """Return the halves of a table from one frame or two, of which an EPT half is not frame 0."""
+    if count == 1:
+        return frames[0], NO_EPT
+    return (frames[1], frames[0]) if frames[1] == NO_EPT else (frames[0], frames[1])

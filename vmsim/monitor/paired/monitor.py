@@ -1,0 +1,189 @@
+"""Paired tables, as in Akaros: the address space of a process is the guest-physical space of the guest in it.
+
+An EPT violation (or NPF) is a page fault of the process: the page is mapped in the KPT and in the EPT, and the guest,
+whose own tables the walker goes through as under EPT, resumes. Tables come from the host's kernel, pages from the
+monitor's pool.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator
+from typing import Any
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from vmsim.frames.buddy import NO_FRAME, State
+from vmsim.machine.formats import ENTRIES, PAGE_SHIFT, NestedFormat
+from vmsim.monitor.paired.layout import Pair, PairedHost, price
+from vmsim.monitor.paired.space import PairedSpace, beyond
+from vmsim.monitor.tdp.monitor import BackingError, Pool, Tdp, Vcpu
+from vmsim.scenario.cpu import Cost
+from vmsim.scenario.paired import Layout
+
+__all__ = ["Paired"]
+
+Process = Generator[simpy.Event, Any, None]
+
+_TABLE_SPAN = ENTRIES << PAGE_SHIFT
+
+
+class Paired(Tdp):
+    """KPT and EPT of one VM, and the exits that build them.
+
+    Parameters are as of `Tdp`, with what all paired processes share, where the halves lie and who makes the
+    processors forget nested translations.
+    """
+
+    def __init__(
+        self,
+        shared: PairedHost,
+        registers: NDArray[Any],
+        pool: Pool,
+        form: NestedFormat,
+        *,
+        layout: Layout,
+        flush: Callable[[], None],
+        owner: int,
+        pages: int,
+        levels: int,
+        page_order: int,
+        costs: Cost,
+        chunk: int = 1,
+        reason: str = "EPT_VIOLATION",
+        exited: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(
+            shared.memory,
+            registers,
+            shared.host,
+            pool,
+            form,
+            owner=owner,
+            pages=pages,
+            levels=levels,
+            page_order=page_order,
+            costs=costs,
+            chunk=chunk,
+            reason=reason,
+            exited=exited,
+        )
+        self.serves = False
+        self.shared = shared
+        self.space = PairedSpace(shared, form, owner=owner, levels=levels, layout=layout, guest=True, flush=flush)
+
+    def create(self, vcpu: Vcpu) -> Process:
+        """Make the roots of both tables. If memory had to be compacted for them, that takes its time."""
+        yield vcpu.settle()
+        (root,) = yield from self._tables(vcpu, 1)
+        if cycles := self.shared.compacted(self.owner)["compaction_cycles"]:
+            vcpu.owe("exit", cycles)
+            self.exits["CREATE"] += 1
+            self.exit_cycles["CREATE"] += cycles
+        self._start(root)
+
+    def install(self, root: int) -> None:
+        """Make the roots of both tables before the clock starts, in the place of frame `root`.
+
+        Raises
+        ------
+        BackingError
+            The host has no memory for them.
+        """
+        self.host.give_block(root, 0)
+        self._start(self._table())
+
+    def populate(self) -> None:
+        """Back all guest memory before the clock starts.
+
+        Raises
+        ------
+        BackingError
+            The host's memory does not suffice.
+        """
+        address, end = 0, self.pages << PAGE_SHIFT
+        while address < end:
+            order = next(
+                (
+                    order
+                    for order in (self.page_order, 9)
+                    if 0 < order <= self.page_order
+                    and address % (1 << (PAGE_SHIFT + order)) == 0
+                    and address + (1 << (PAGE_SHIFT + order)) <= end
+                ),
+                0,
+            )
+            block = self.shared.host.take_block(self.owner, order, State.GUEST) if order else NO_FRAME
+            if block != NO_FRAME:
+                self._map_now(address, order // 9 + 1, block)
+                address += 1 << (PAGE_SHIFT + order)
+                continue
+            stop = min(end, address // _TABLE_SPAN * _TABLE_SPAN + _TABLE_SPAN)
+            wanted = stop - address >> PAGE_SHIFT
+            frames = self.shared.host.take(self.owner, wanted, State.GUEST)
+            for run in np.split(frames, np.flatnonzero(np.diff(frames) != 1) + 1):
+                if len(run):
+                    self._map_now(address, 1, int(run[0]), len(run))
+                    address += len(run) << PAGE_SHIFT
+            if len(frames) < wanted:
+                raise BackingError
+
+    def back(self, vcpu: Vcpu, gpa: int) -> Generator[simpy.Event, Any, int]:
+        """Map the page of `gpa`, and those that stand with it in a chunk; return the cycles of what was done."""
+        yield vcpu.settle()
+        page, order = self._large_page(gpa) if self.page_order else (NO_FRAME, 0)
+        if order == 0:
+            page = (yield from self.take(vcpu, 1))[0]
+        address, level = gpa & -(1 << (PAGE_SHIFT + order)), order // 9 + 1
+        before = self.space.work.copy()
+        missing = self.space.missing(address, level)
+        tables = (yield from self._tables(vcpu, missing)) if missing > 0 else []
+        if missing >= 0:
+            self.space.map(address, level, page, tables)
+        else:  # somebody backed it meanwhile
+            self._return(page, order)
+        cycles = self._mapping_more(0, order)
+        if self.chunk > 1 and order == 0:
+            cycles += self._mapping * self._around(gpa >> PAGE_SHIFT)
+        return cycles + self._beyond(before)
+
+    def _around(self, gfn: int) -> int:
+        table = gfn & ~(ENTRIES - 1)
+        first = gfn - (gfn - table) % self.chunk
+        last = min(first + self.chunk, table + ENTRIES, self.pages)
+        wanted = [each for each in range(first, last) if not self.backed(each)][: self.pool.level]
+        for each, page in zip(wanted, self.pool.take(len(wanted)) if wanted else [], strict=True):
+            self.space.map(each << PAGE_SHIFT, 1, page, [])
+        return len(wanted)
+
+    def _beyond(self, before: Counter[str]) -> int:
+        """Return the cycles of what was done to the tables since `before`, a walk and a store of each update apart.
+
+        Those are in the figures of a violation (`violation_walk`, `violation_entry`).
+        """
+        return price(beyond(self.space.work - before, self.levels), self.shared.costs)
+
+    def _start(self, root: Pair) -> None:
+        self.space.install(root)
+        self.root = self.space.ept or self.space.kpt
+        self._registers["nested_root"] = self.root
+
+    def _tables(self, vcpu: Vcpu, count: int) -> Generator[simpy.Event, Any, list[Pair]]:
+        """Return new tables from the host; the vCPU waits while it has no memory."""
+        space, made = self.space, list[Pair]()
+        while len(made) < count:
+            made += [(yield from self.shared.wait(vcpu.wait, self.owner, space.layout, guest=True, work=space.work))]
+        return made
+
+    def _table(self) -> Pair:
+        space = self.space
+        pair = self.shared.take(self.owner, space.layout, guest=True, work=space.work)
+        if pair is None:
+            raise BackingError
+        return pair
+
+    def _map_now(self, address: int, level: int, first: int, count: int = 1) -> None:
+        tables = [self._table() for _ in range(max(0, self.space.missing(address, level)))]
+        self.space.map(address, level, first, tables, count=count)

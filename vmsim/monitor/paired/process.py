@@ -1,0 +1,341 @@
+"""A process of a paired kernel that is no VM, or not yet: it runs on its KPT, and pays for EPT halves, used or not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator
+from typing import Any, Protocol
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from vmsim.frames.buddy import State
+from vmsim.frames.stack import Stack
+from vmsim.machine.formats import EPT, FRAME, LARGE, NPT, PAGE_SHIFT, PRESENT, NestedFormat
+from vmsim.machine.memory import clear_frame
+from vmsim.monitor.paired.layout import NO_EPT, PAGE_BYTES, Pair, PairedHost, halves, price
+from vmsim.monitor.paired.space import Pages, PairedSpace, beyond, flags_of, mirrored
+from vmsim.scenario.cpu import Cpu
+from vmsim.scenario.paired import Layout
+
+__all__ = ["Halves", "PairedFrames", "PairedMmu", "nested_format"]
+
+Process = Generator[simpy.Event, Any, None]
+Words = NDArray[np.int64]
+
+
+class Frames(Protocol):
+    """Where the pages of a bare program come from."""
+
+    zone: NDArray[Any]
+    frames: NDArray[Any]
+    owner: int
+
+    @property
+    def ready(self) -> Stack:
+        """Frames taken from the allocator and not yet handed out."""
+        ...
+
+    def allocate(self, vcpu: Any, order: int) -> Generator[simpy.Event, Any, int]:
+        """Return the first of 2**order frames."""
+        ...
+
+    def has_block(self, order: int) -> bool:
+        """Whether 2**order frames could be had."""
+        ...
+
+    def give(self, pfns: Words, order: int) -> None:
+        """Take back blocks."""
+
+    def charge(self, frames: int) -> None:
+        """Count frames that come from elsewhere, or went back there, towards the limit."""
+
+
+class Mmu(Protocol):
+    """How a kernel reaches the processor."""
+
+    @property
+    def memory_root(self) -> tuple[int, int]:
+        """Nested tables, which there are none of."""
+        ...
+
+    def load_root(self, vcpu: Any, root: int, space: int, *, keep: bool) -> Process:
+        """MOV to CR3."""
+        ...
+
+    def invalidate(self, vcpu: Any, first: int, last: int, *, order: int = 0) -> Process:
+        """INVLPG."""
+        ...
+
+    def flush(self, vcpu: Any) -> Process:
+        """Forget the current space."""
+        ...
+
+    def release(self, vcpu: Any, root: int, space: int) -> Process:
+        """Note that a root is freed."""
+        ...
+
+
+def nested_format(cpu: Cpu, layout: Layout) -> tuple[NestedFormat, str]:
+    """Return the format of the nested tables of paired processes on a CPU, and the reason of the exits that fill them.
+
+    NPT's is that of page tables (AMD APM vol. 2 §15.25.5), EPT's is not (Intel SDM vol. 3C §30.3.2).
+    """
+    has = {*cpu.modes}
+    if layout == "shared" or ("ept" not in has and ("npt" in has or cpu.vendor == "amd")):
+        return NPT, "NPF"
+    return EPT(ad_bits=cpu.ept_ad), "EPT_VIOLATION"
+
+
+class Halves:
+    """Where the second halves of the tables of a process are, if it has any.
+
+    Attributes
+    ----------
+    guest : bool
+        The process is a VM.
+    second : dict
+        In separate trees, the frame of each EPT table by that of its KPT table: where a second walk leads.
+    """
+
+    def __init__(self, shared: PairedHost, layout: Layout, *, owner: int, levels: int) -> None:
+        self.shared = shared
+        self.layout: Layout = layout
+        self.levels = levels
+        self.guest = False
+        self.second: dict[int, int] = {}
+        self.work = shared.spent(owner)
+
+    @property
+    def two(self) -> bool:
+        """Whether tables have a second half now."""
+        return halves(self.layout, guest=self.guest) == 2
+
+    def of(self, lower: int) -> Pair:
+        """Return both halves of a table by the frame of its KPT half."""
+        if self.layout == "separate":
+            return lower, self.second.get(lower, NO_EPT)
+        return self.shared.pair_of(self.layout, lower)
+
+    def twins(self, places: Words, work: Counter[str]) -> Words:
+        """Return the places of the EPTEs of the KPTEs at `places` (hpas, int64[n]); `work` gets the steps."""
+        if self.layout != "separate":
+            return self.shared.twins(self.layout, places, work)
+        tables, which = np.unique(places >> PAGE_SHIFT, return_inverse=True)
+        work["load"] += self.levels * len(tables)
+        found = np.array([self.second[table] for table in tables.tolist()], np.int64)
+        return np.asarray(found[which] << PAGE_SHIFT | places & (PAGE_BYTES - 1))
+
+
+class PairedFrames:
+    """The host's frames for a process whose tables are paired: a table is given by its KPT half."""
+
+    def __init__(self, inner: Frames, tables: Halves) -> None:
+        self.inner = inner
+        self.tables = tables
+        self.shared = tables.shared
+        self.owner = inner.owner
+        self.zone = inner.zone
+        self.frames = inner.frames
+
+    @property
+    def ready(self) -> Stack:
+        """Frames taken from the allocator and not yet handed out."""
+        return self.inner.ready
+
+    def allocate(self, vcpu: Any, order: int) -> Generator[simpy.Event, Any, int]:
+        """Return the first of 2**order frames."""
+        return (yield from self.inner.allocate(vcpu, order))
+
+    def allocate_table(self, vcpu: Any) -> Generator[simpy.Event, Any, int]:
+        """Return the frame of the KPT half of a new table; wait while the host has no memory for both."""
+        if vcpu.owed:
+            yield vcpu.settle()
+        self.inner.charge(1)  # its other half is the price of pairing, and the host's
+        shared, tables, work = self.shared, self.tables, self.tables.work
+        before = work.copy()
+        pair = yield from shared.wait(vcpu.wait, self.owner, tables.layout, guest=tables.guest, work=work)
+        lower = pair[0]
+        if tables.layout == "separate" and tables.guest:
+            tables.second[lower] = pair[1]
+        done = work - before
+        done.subtract(("table", "zero"))  # one of each is the kernel's to count, as of any table
+        vcpu.owe("guest_fault", price(done, shared.costs))
+        return lower
+
+    def has_block(self, order: int) -> bool:
+        """Whether 2**order frames could be had."""
+        return self.inner.has_block(order)
+
+    def give(self, pfns: Words, order: int) -> None:
+        """Take back blocks of 2**order frames."""
+        self.inner.give(pfns, order)
+
+    def give_tables(self, pfns: Words) -> None:
+        """Take back tables, both halves of each."""
+        self.inner.charge(-len(pfns))
+        for lower in pfns.tolist():
+            self.shared.give(self.tables.layout, self.tables.of(lower))
+            self.tables.second.pop(lower, None)
+
+
+class PairedMmu:
+    """What a kernel does to KPTEs, done to their EPTEs as well.
+
+    Parameters
+    ----------
+    inner : Mmu
+        The processor's own.
+    tables : Halves
+        Where the second halves are.
+    form : NestedFormat
+        Of the EPT, or NPT.
+    owner : int
+        Number of the process.
+    flush_nested : callable
+        Makes the processors forget nested translations of the process.
+
+    Attributes
+    ----------
+    kept : tuple of int
+        Addresses [first, limit) that are neither unmapped nor protected with what is around them: a guest's tables.
+    """
+
+    traps = True  # every load and store of an entry comes through here
+    loads_trap = True
+    known = False
+
+    def __init__(
+        self, inner: Mmu, tables: Halves, form: NestedFormat, *, owner: int, flush_nested: Callable[[], None]
+    ) -> None:
+        self.inner = inner
+        self.tables = tables
+        self.shared = tables.shared
+        self.memory = self.shared.memory
+        self.frames = self.shared.host.frames
+        self.form = form
+        self.owner = owner
+        self.flush_nested = flush_nested
+        self.work = tables.work
+        self.kept = 0, 0
+
+    @property
+    def memory_root(self) -> tuple[int, int]:
+        """Nothing lies between the process's tables and memory."""
+        return self.inner.memory_root
+
+    def read(self, vcpu: Any, places: Words) -> Generator[simpy.Event, Any, Words]:
+        """Load KPTEs; accessed and dirty are in them if the EPTE has the flag. Of a process that is no VM none has.
+
+        It costs nothing more: the step `store` is an entry loaded and stored.
+        """
+        values: Words = self.memory[places >> 3]
+        if self.tables.guest and self.tables.two and len(places):
+            eptes = self.memory[self.tables.twins(places, Counter()) >> 3]
+            values |= np.where(values != 0, flags_of(eptes, self.form), 0)
+        return values
+        yield
+
+    def write(self, vcpu: Any, places: Words, values: Words) -> Process:
+        """Store KPTEs, and the EPTEs that say the same."""
+        for place, value in zip(places.tolist(), values.tolist(), strict=True):  # in order: a link, then what is below
+            self.memory[place >> 3] = value
+        if self.tables.two and len(places):
+            twins = self._twins(vcpu, places) >> 3
+            self.memory[twins] = self._entries(values, self.memory[twins])
+            self.work["store"] += len(places)
+            vcpu.owe("guest_fault", len(places) * self.shared.costs["store"])
+        return
+        yield
+
+    def clear(self, vcpu: Any, gpa: int, order: int, *, table: bool) -> Process:
+        """Zero both halves of a frame that becomes a table."""
+        if table:
+            for frame in self.tables.of(gpa >> PAGE_SHIFT):
+                if frame != NO_EPT:
+                    clear_frame(self.memory, frame << PAGE_SHIFT)
+        return
+        yield
+
+    def load_root(self, vcpu: Any, root: int, space: int, *, keep: bool) -> Process:
+        """Point CR3 to a KPT."""
+        yield from self.inner.load_root(vcpu, root, space, keep=keep)
+
+    def invalidate(self, vcpu: Any, first: int, last: int, *, order: int = 0) -> Process:
+        """Forget the pages of a range; of a VM, all of its nested translations (Akaros ept_inval_addr: INVEPT)."""
+        yield from self.inner.invalidate(vcpu, first, last, order=order)
+        if self.tables.guest:
+            self.flush_nested()
+
+    def flush(self, vcpu: Any) -> Process:
+        """Forget the current space."""
+        yield from self.inner.flush(vcpu)
+        if self.tables.guest:
+            self.flush_nested()
+
+    def release(self, vcpu: Any, root: int, space: int) -> Process:
+        """Keep nothing under the number."""
+        yield from self.inner.release(vcpu, root, space)
+
+    def space(self, root: int) -> PairedSpace:
+        """Return both tables of the address space whose KPT has its root at hpa `root`."""
+        space = PairedSpace(
+            self.shared,
+            self.form,
+            owner=self.owner,
+            levels=self.tables.levels,
+            layout=self.tables.layout,
+            guest=self.tables.guest,
+            whole=True,
+        )
+        space.work = self.work
+        space.kpt, space.ept = (frame << PAGE_SHIFT for frame in self.tables.of(root >> PAGE_SHIFT))
+        return space
+
+    def unmap(self, vcpu: Any, root: int, first: int, limit: int) -> Pages:
+        """Unmap the pages of [first, limit) in both tables; return the entries, with the flags of either."""
+        space, before = self.space(root), self.work.copy()
+        gone = Pages.of(space.unmap(*part) for part in self._around_kept(first, limit))
+        self._pay(vcpu, before)
+        return gone
+
+    def protect(self, vcpu: Any, root: int, first: int, limit: int, new: Callable[[Pages], Words]) -> Pages:
+        """Give the pages of [first, limit) other entries in both tables; return those that they had."""
+        space, before = self.space(root), self.work.copy()
+        seen = Pages.of(space.protect(*part, new) for part in self._around_kept(first, limit))
+        self._pay(vcpu, before)
+        return seen
+
+    def become_guest(self, root: int, frames: list[int]) -> int:
+        """Make the process with this root a VM, with `frames` for new tables; return the root of its nested tables."""
+        space = self.space(root)
+        self.tables.second = space.become_guest(frames)
+        self.tables.guest = True
+        return space.ept or space.kpt
+
+    def _around_kept(self, first: int, limit: int) -> list[tuple[int, int]]:
+        """Return the parts of [first, limit) without what is kept."""
+        parts = (first, min(limit, self.kept[0])), (max(first, self.kept[1]), limit)
+        return [part for part in parts if part[0] < part[1]]
+
+    def _pay(self, vcpu: Any, before: Counter[str]) -> None:
+        """Pay for what ranges took beyond what the kernel counts: a walk of each table and a store of each entry."""
+        vcpu.owe("guest_fault", price(beyond(self.work - before, self.tables.levels), self.shared.costs))
+
+    def _twins(self, vcpu: Any, places: Words) -> Words:
+        before = self.work.copy()
+        twins = self.tables.twins(places, self.work)
+        vcpu.owe("guest_fault", price(self.work - before, self.shared.costs))
+        return twins
+
+    def _entries(self, values: Words, before: Words) -> Words:
+        """Return the EPTEs that say what KPTEs do; those of tables point to the other half."""
+        below = (values & FRAME) >> PAGE_SHIFT
+        table = (values & PRESENT != 0) & (values & LARGE == 0)
+        table &= self.frames["state"][np.where(table, below, 0)] == State.TABLE
+        entries = mirrored(values, before, self.form)
+        for index in np.flatnonzero(table).tolist():
+            half = self.tables.of(int(below[index]))[1]
+            entries[index] = half << PAGE_SHIFT | self.form.table
+        return entries

@@ -1,0 +1,85 @@
+"""Whether a shadow is what it must be, entry by entry: for `--check`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmsim.frames.buddy import State
+from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, SWITCH, USER, WRITE
+from vmsim.monitor.shadow.monitor import Shadow
+from vmsim.tables.edit import UNBACKED, host_address
+
+__all__ = ["problems_of"]
+
+
+def problems_of(shadow: Shadow, frames: NDArray[Any]) -> Iterator[str]:
+    """Yield what is wrong with a shadow: whose its frames are, where its entries lead, that they are guest∘host.
+
+    Parameters
+    ----------
+    shadow : Shadow
+        A VM's monitor.
+    frames : FRAME_RECORD[:]
+        The host's.
+    """
+    memory, pages = shadow.memory, shadow.pages
+    used = np.flatnonzero(pages["level"] > 0)
+    by_frame = {int(pages["hpa"][page]): int(page) for page in used}
+    stock = shadow.stock[: int(shadow.state["stock"][0])]
+    held = [(np.array([*by_frame], np.int64) >> PAGE_SHIFT, State.TABLE), (stock, State.POOL)]
+    if any(
+        (frames[pfns]["owner"] != shadow.owner).any() or (frames[pfns]["state"] != state).any() for pfns, state in held
+    ):
+        yield "isolation: a shadow page is not its own"
+    if len({*by_frame, *stock.tolist()}) != shadow.frames_held:
+        yield "conservation: a frame is two shadow pages"
+    for page in used.tolist():
+        place = int(pages["hpa"][page]) >> 3
+        entries = memory[place : place + 512]
+        for index in np.flatnonzero(entries).tolist():
+            yield from _of_entry(shadow, frames, by_frame, page, index, int(entries[index]))
+
+
+def _of_entry(
+    shadow: Shadow,
+    frames: NDArray[Any],
+    by_frame: dict[int, int],
+    page: int,
+    index: int,
+    entry: int,
+) -> Iterator[str]:
+    memory, record = shadow.memory, shadow.pages[page]
+    level = int(record["level"])
+    target = entry & FRAME
+    switch = entry & SWITCH
+    leaf = level == 1 or entry & LARGE
+    size = 1 << 9 * (level - 1) if leaf else 1
+    reached = frames[target >> PAGE_SHIFT :][:size]
+    state = State.GUEST if leaf or switch else State.TABLE
+    if (reached["owner"] != shadow.owner).any() or (reached["state"] != state).any():
+        yield f"isolation: a shadow entry of level {level} reaches frame {target >> PAGE_SHIFT}, which is not its own"
+    if not leaf and not switch and target not in by_frame:
+        yield "isolation: a shadow entry leads to a table that is no shadow page"
+    if record["unsync"]:
+        return
+    gfn = int(record["gfn"])
+    origin = int(record["origin"])
+    gpa = origin if origin >= 0 else gfn << PAGE_SHIFT | index << 3
+    guest = int(memory[host_address(memory, *shadow.memory_root, gpa) >> 3])
+    if not guest & PRESENT or entry & ~guest & (WRITE | USER):
+        yield f"coherence: a shadow entry of level {level} gives rights that the guest's does not"
+    below = (guest & FRAME) >> PAGE_SHIFT
+    if origin >= 0:
+        below = gfn + (index << 9 * (level - 1))
+    if leaf or switch:
+        hpa = host_address(memory, *shadow.memory_root, (below & ~(size - 1)) << PAGE_SHIFT)
+        if hpa == UNBACKED or hpa != target:
+            yield f"composition: a shadow entry of level {level} is not what guest and host give"
+    elif origin < 0 and target in by_frame:
+        child = shadow.pages[by_frame[target]]
+        if child["origin"] < 0 and (child["gfn"] != below or child["level"] != level - 1):
+            yield f"composition: a shadow entry of level {level} leads to another table's shadow"

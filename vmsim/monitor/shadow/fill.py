@@ -1,0 +1,400 @@
+"""What a shadow monitor does at a page fault: walk the guest's tables, fill the shadow.
+
+Each kernel below carries an exit out as far as it goes without waiting, and returns why it stopped. Run again, it
+takes up where it stopped: what is done already stays.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+from vmsim.jit import kernel, leaf, routine
+from vmsim.machine.formats import (
+    ACCESSED,
+    CODE_PRESENT,
+    CODE_RESERVED,
+    CODE_USER,
+    CODE_WRITE,
+    DIRTY,
+    FRAME,
+    LARGE,
+    PAGE_SHIFT,
+    PRESENT,
+    USER,
+    WRITE,
+)
+from vmsim.machine.memory import index_of, read_word, write_word
+from vmsim.monitor.agile.tables import link_nested
+from vmsim.monitor.shadow.guards import floods, guarded, guards_within, let_through
+from vmsim.monitor.shadow.records import NO_PAGE, SPARE, Hide, Work
+from vmsim.monitor.shadow.tables import (
+    attach,
+    backing,
+    drop_page,
+    find_page,
+    make_page,
+    note,
+    place_of,
+    reach,
+    reap,
+    reserved,
+    zap_entry,
+)
+from vmsim.tables.edit import host_address
+
+__all__ = ["Status", "fill", "map_entry", "sweep", "walk_tables", "wanted"]
+
+
+class Status(IntEnum):
+    """Why a kernel stopped."""
+
+    DONE = 0
+    NEED = 1  # the stock must be filled to SPARE frames
+    UNBACKED = 2  # the host must back a guest frame
+    FAULT = 3  # the guest's own tables deny the access: its kernel gets the fault
+    GUARDED = 4  # the access is to a guarded table: the monitor must make it
+    LIMIT = 5  # no more pages are allowed, and all there are are in use
+    APPEARED = 6  # a store made an entry that is to be translated now
+
+
+_DONE = np.int64(Status.DONE)
+
+
+@routine
+def walk_tables(memory, state, cr3, gva, write):
+    """Walk the guest's tables as the hardware would, flags included but for the page's own; return the leaf's level.
+
+    The entries are left in the state, and how many they are (`reads`); 0 is a fault, whose error code is there.
+    """
+    need = PRESENT | USER | (WRITE if write else 0)
+    rights = np.int64(-1)
+    level = state.levels
+    table = cr3
+    state.code = CODE_USER | (CODE_WRITE if write else 0)
+    state.reads = 0
+    while True:
+        gpa = table + (index_of(gva, level) << 3)
+        state.reads += 1
+        hpa, backed = backing(memory, state, gpa)
+        entry = read_word(memory, hpa) if backed else np.int64(0)
+        state.entry[level] = entry
+        state.place[level] = gpa
+        if entry & PRESENT:
+            state.code |= CODE_PRESENT
+            if reserved(state, entry, level):
+                state.code |= CODE_RESERVED
+                return np.int64(0)
+        else:
+            state.code &= ~CODE_PRESENT
+        rights &= entry
+        if rights & need != need:
+            return np.int64(0)
+        if level == 1 or entry & LARGE:
+            return level
+        if entry & ACCESSED == 0:
+            write_word(memory, hpa, entry | ACCESSED)
+            state.entry[level] = entry | ACCESSED
+        table = entry & FRAME
+        level -= 1
+
+
+@leaf
+def _rights(state, entry):
+    """Return the bits of a shadow entry that maps what the guest's leaf `entry` does: a clean page is not writable."""
+    bits = PRESENT | (entry & (USER | WRITE | ACCESSED | DIRTY))
+    if not state.sync and entry & DIRTY == 0:
+        bits &= ~WRITE
+    return bits
+
+
+@routine
+def map_entry(memory, state, pages, links, gfns, node, entry, gfn, hpa, level):
+    """Make an entry map a page to its frame, with what a guarded table allows; return whether it is guarded."""
+    bits = _rights(state, entry)
+    held = level == 1 and guarded(pages, gfns, gfn)
+    if held and state.hide == Hide.WRITE_PROTECT:
+        bits &= ~WRITE
+    elif held and state.hide == Hide.USER_BIT:
+        bits &= ~USER
+    place = place_of(pages, node)
+    old = read_word(memory, place)
+    if old and (links[node].target != gfn or (held and state.hide == Hide.PRESENT_BIT)):
+        zap_entry(memory, state, pages, links, gfns, node)
+        old = np.int64(0)
+    if held and state.hide == Hide.PRESENT_BIT:
+        return held
+    if old == 0:
+        attach(pages, links, gfns, node, gfn)
+    elif old & ~bits & (WRITE | USER):
+        state.stale = 1
+    if state.sync:
+        bits |= old & (ACCESSED | DIRTY)
+    offset = (1 << (3 + 9 * level)) - 1
+    write_word(memory, place, (hpa & ~offset & FRAME) | bits | (LARGE if level > 1 else 0))
+    note(state, np.int64(Work.FILLED))
+    return held
+
+
+@routine
+def _link(memory, state, pages, links, gfns, node, child, bits):
+    """Make an entry point to a page, with the rights of the guest's entry."""
+    place = place_of(pages, node)
+    old = read_word(memory, place)
+    if old and links[node].target != -1 - child:
+        zap_entry(memory, state, pages, links, gfns, node)
+        old = np.int64(0)
+    if old == 0:
+        attach(pages, links, gfns, node, -1 - child)
+    elif old & ~bits & (WRITE | USER):
+        state.stale = 1
+    write_word(memory, place, pages[child].hpa | bits)
+
+
+@routine
+def _child(memory, state, pages, links, gfns, frames, stock, node, entry, below, origin, first):
+    """Return the page that an entry must lead to, made if need be, and link it; NO_PAGE where the limit forbids.
+
+    `entry` is the guest's: that of a table (`origin` -1) or of a large page, of which the page is to map the part
+    from frame `first` on.
+    """
+    child = np.int64(NO_PAGE)
+    if origin < 0:
+        child = find_page(pages, gfns, first, below)
+        bits = PRESENT | (entry & (USER | WRITE | ACCESSED))
+    else:
+        bits = _rights(state, entry) & ~DIRTY
+        if read_word(memory, place_of(pages, node)) and links[node].target < 0:
+            linked = -1 - links[node].target
+            if pages[linked].origin == origin and pages[linked].gfn == first:
+                child = linked
+    if child == NO_PAGE:
+        child = make_page(memory, state, pages, links, gfns, frames, stock, first, below, origin)
+        if child == NO_PAGE:
+            return child
+    _link(memory, state, pages, links, gfns, node, child, bits)
+    return child
+
+
+@leaf
+def wanted(state, entry, level):
+    """Return whether a present guest entry may be translated before it is used: not where A would then not be set."""
+    return entry & PRESENT != 0 and not reserved(state, entry, level) and (state.sync != 0 or entry & ACCESSED != 0)
+
+
+@routine
+def _prefill(memory, state, pages, links, gfns, node, entry, level):
+    """Map the page of a guest leaf that no access asked for, if it is backed and no table; return its level there.
+
+    0 says that it was left out, a level below `level` that the host backs it with smaller pages.
+    """
+    gfn = (entry & FRAME) >> PAGE_SHIFT
+    if level > 1:
+        gfn &= ~((1 << (9 * (level - 1))) - 1)
+    hpa, host_level = backing(memory, state, gfn << PAGE_SHIFT)
+    if host_level == 0:
+        return np.int64(0)
+    if level > 1 and (host_level < level or guards_within(gfns, gfn, 1 << (9 * (level - 1)))):
+        return np.int64(1)
+    if level == 1 and gfns[gfn].tables and guarded(pages, gfns, gfn):
+        return np.int64(0)
+    map_entry(memory, state, pages, links, gfns, node, entry & ~ACCESSED, gfn, hpa, level)  # A tells whether it is used
+    return level
+
+
+@routine
+def _around(memory, state, pages, links, gfns, page, gva, level):
+    """Fill what stands with the entry of `gva` in the same aligned chunk of a shadow page."""
+    index = index_of(gva, level)
+    first = index - index % state.chunk
+    table = np.int64(0)
+    if pages[page].origin < 0:
+        table = host_address(memory, state.host_root, state.host_levels, pages[page].gfn << PAGE_SHIFT)
+    whole = np.int64(0)
+    if pages[page].origin >= 0:
+        whole = read_word(memory, host_address(memory, state.host_root, state.host_levels, pages[page].origin))
+    for at in range(first, min(first + state.chunk, 512)):
+        node = page << 9 | at
+        if read_word(memory, place_of(pages, node)):
+            continue
+        if pages[page].origin < 0:
+            entry = read_word(memory, table + (at << 3))
+            if (level > 1 and entry & LARGE == 0) or not wanted(state, entry, level):
+                continue
+        else:
+            part = pages[page].gfn + (at << (9 * (level - 1)))
+            entry = (whole & ~FRAME) | part << PAGE_SHIFT
+        _prefill(memory, state, pages, links, gfns, node, entry, level)
+
+
+@routine
+def _write_to_table(memory, state, pages, links, gfns, frames, stock, gfn):
+    """Count a store that is no kernel's to a table; return whether the flood has ended its shadow."""
+    page = np.int64(gfns[gfn].tables)
+    gone = False
+    while page:
+        after = np.int64(pages[page - 1].next)
+        pages[page - 1].writes += 1
+        if floods(state, pages, page - 1) and pages[page - 1].stamp != state.clock:
+            drop_page(memory, state, pages, links, gfns, frames, stock, page - 1)
+            gone = True
+        page = after
+    return gone and not guarded(pages, gfns, gfn)
+
+
+@kernel
+def fill(memory, states, pages, links, gfns, frames, stock, cr3, gva, write):
+    """Handle a page fault of the hardware that walks the shadow.
+
+    Parameters
+    ----------
+    memory, frames : int64[:], FRAME_RECORD[:]
+        Host-physical memory and its frames.
+    states, pages, links, gfns, stock
+        From `make_shadow`.
+    cr3, gva : int
+        gpa of the guest's root table; the address that faulted.
+    write : bool
+        Whether it was written to.
+
+    Returns
+    -------
+    (status, value) : tuple of int
+        DONE, NEED, LIMIT; FAULT with the error code; UNBACKED or GUARDED with the guest frame.
+    """
+    state = states[0]
+    state.clock += 1
+    found = walk_tables(memory, state, cr3, gva, write)
+    if state.hide == Hide.PRESENT_BIT:
+        for step in range(state.reads):
+            gfns[state.place[state.levels - step] >> PAGE_SHIFT].mapped = state.exit  # the walk pays for its tables
+    if found == 0:
+        return np.int64(Status.FAULT), state.code
+    if state.stock < SPARE:
+        return np.int64(Status.NEED), np.int64(0)
+    within = (1 << (3 + 9 * found)) - 1
+    gpa = (state.entry[found] & FRAME & ~within) | (gva & within)
+    gfn = gpa >> PAGE_SHIFT
+    hpa, host_level = backing(memory, state, gpa)
+    if host_level == 0:
+        return np.int64(Status.UNBACKED), gfn
+    marks = ACCESSED | (DIRTY if write else 0)
+    if state.entry[found] & marks != marks:
+        state.entry[found] |= marks
+        write_word(
+            memory, host_address(memory, state.host_root, state.host_levels, state.place[found]), state.entry[found]
+        )
+    size = min(found, host_level)
+    while size > 1 and guards_within(gfns, gfn & ~((1 << (9 * (size - 1))) - 1), 1 << (9 * (size - 1))):
+        size -= 1
+    page = state.root
+    level = state.levels
+    while level > size:
+        pages[page].stamp = state.clock
+        pages[page].writes = 0
+        entry = state.entry[max(level, found)]
+        origin = np.int64(-1)
+        first = (entry & FRAME) >> PAGE_SHIFT
+        if level <= found:
+            origin = state.place[found]
+            first = gfn & ~((1 << (9 * (level - 1))) - 1)
+        node = page << 9 | index_of(gva, level)
+        if level > found and gfns[first].nested:
+            table = backing(memory, state, first << PAGE_SHIFT)[0]
+            link_nested(memory, state, pages, links, gfns, node, entry, first, table)
+            reap(memory, state, pages, links, gfns, frames, stock)
+            return _DONE, np.int64(0)
+        page = _child(memory, state, pages, links, gfns, frames, stock, node, entry, level - 1, origin, first)
+        if page == NO_PAGE:
+            return np.int64(Status.LIMIT), np.int64(0)
+        level -= 1
+    pages[page].stamp = state.clock
+    pages[page].writes = 0
+    node = page << 9 | index_of(gva, size)
+    first = gfn & ~((1 << (9 * (size - 1))) - 1)
+    if size > 1 and guards_within(gfns, first, 1 << (9 * (size - 1))):
+        return np.int64(Status.NEED), np.int64(0)  # a table on the way has just become one: walk again
+    if write and size == 1 and guarded(pages, gfns, gfn):
+        let_through(state, pages, gfns, gfn)
+    held = map_entry(memory, state, pages, links, gfns, node, state.entry[found], first, hpa, size)
+    if held and write and _write_to_table(memory, state, pages, links, gfns, frames, stock, gfn):
+        held = map_entry(memory, state, pages, links, gfns, node, state.entry[found], first, hpa, size)
+    if state.chunk > 1:
+        _around(memory, state, pages, links, gfns, page, gva, size)
+    reap(memory, state, pages, links, gfns, frames, stock)
+    if held and (write or state.hide != Hide.WRITE_PROTECT):
+        return np.int64(Status.GUARDED), gfn
+    return _DONE, np.int64(0)
+
+
+@routine
+def _sweep(memory, state, pages, links, gfns, frames, stock, top, first, last):
+    """Translate the entries [first, last] of a page and all that hangs below them, as far as the stock lasts."""
+    depth = np.int64(0)
+    stack = state.stack  # of (page, next index, last index)
+    stack[0], stack[1], stack[2] = top, first, last
+    while depth >= 0:
+        page = stack[3 * depth]
+        at = stack[3 * depth + 1]
+        if at > stack[3 * depth + 2]:
+            depth -= 1
+            continue
+        stack[3 * depth + 1] = at + 1
+        level = np.int64(pages[page].level)
+        node = page << 9 | at
+        origin = np.int64(-1)
+        if pages[page].origin < 0:
+            gpa = pages[page].gfn << PAGE_SHIFT | at << 3
+            reach(state, gfns, np.int64(pages[page].gfn))
+            entry = read_word(memory, host_address(memory, state.host_root, state.host_levels, gpa))
+            if not wanted(state, entry, level):
+                continue
+            table = level > 1 and entry & LARGE == 0
+            below = (entry & FRAME) >> PAGE_SHIFT
+            if not table:
+                origin = gpa
+                below &= ~((1 << (9 * (level - 1))) - 1)
+        else:
+            origin = pages[page].origin
+            table = False
+            below = pages[page].gfn + (at << (9 * (level - 1)))
+            entry = read_word(memory, host_address(memory, state.host_root, state.host_levels, origin))
+            entry = (entry & ~FRAME) | below << PAGE_SHIFT
+        old = read_word(memory, place_of(pages, node))
+        if not table:
+            if old and links[node].target >= 0:
+                continue
+            size = _prefill(memory, state, pages, links, gfns, node, entry, level)
+            if size == 0 or size == level:
+                continue
+        if state.stock < SPARE:
+            return np.int64(Status.NEED)
+        if table and gfns[below].tables == 0 and backing(memory, state, below << PAGE_SHIFT)[1] == 0:
+            continue
+        child = _child(memory, state, pages, links, gfns, frames, stock, node, entry, level - 1, origin, below)
+        if child == NO_PAGE:
+            return np.int64(Status.LIMIT)
+        if pages[child].stamp != state.clock or pages[child].origin >= 0 or old == 0:
+            pages[child].stamp = state.clock
+            depth += 1
+            stack[3 * depth], stack[3 * depth + 1], stack[3 * depth + 2] = child, np.int64(0), np.int64(511)
+    return _DONE
+
+
+@kernel
+def sweep(memory, states, pages, links, gfns, frames, stock, gfn, first, last):
+    """Translate the guest entries [first, last] of table `gfn`, in each shadow it has, and all that hangs below them.
+
+    Pages that the host does not back are left out, and, where A is not the hardware's, those not yet accessed.
+    """
+    state = states[0]
+    state.clock += 1
+    page = np.int64(gfns[gfn].tables)
+    status = _DONE
+    while page and status == Status.DONE:
+        pages[page - 1].stamp = state.clock
+        status = _sweep(memory, state, pages, links, gfns, frames, stock, page - 1, first, last)
+        page = np.int64(pages[page - 1].next)
+    reap(memory, state, pages, links, gfns, frames, stock)
+    return status

@@ -1,0 +1,359 @@
+"""Shadow paging: the monitor keeps real tables from gva to hpa, and the hardware walks those.
+
+The guest's tables are guest memory like any other, but hidden: its stores to them (with some ways of hiding, its
+loads too) leave the guest, and the monitor carries them out and keeps the shadow in step. `ShadowSpec` says how; the
+two presets are the monitors of plex86 and KVM. What is done to tables is in tables.py and fill.py; here are
+the exits, their order and their cost, and the waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from vmsim.base.errors import InputError
+from vmsim.frames.buddy import State, use
+from vmsim.machine.formats import PAGE_SHIFT
+from vmsim.machine.memory import clear_frame
+from vmsim.monitor.base import NONE
+from vmsim.monitor.shadow.account import Account, Spaces
+from vmsim.monitor.shadow.fill import Status, fill, sweep
+from vmsim.monitor.shadow.records import SPARE, Hide, make_shadow
+from vmsim.monitor.shadow.tables import drop_all, drop_tables, load_root
+from vmsim.monitor.shadow.traps import invalidated, load, resync, store
+from vmsim.monitor.tdp.monitor import Tdp, Vcpu
+from vmsim.scenario.cpu import Cost
+from vmsim.scenario.shadow import ShadowSpec
+from vmsim.tables.edit import host_address
+
+__all__ = ["Shadow"]
+
+Process = Generator[simpy.Event, Any, None]
+Words = NDArray[np.int64]
+
+_HIDE = {"write-protect": Hide.WRITE_PROTECT, "user-bit": Hide.USER_BIT, "present-bit": Hide.PRESENT_BIT}
+_MOST = 4 * SPARE  # frames at hand above which the rest go back to the pool
+_ENTRIES = 512
+_DONE, _NEED, _UNBACKED, _FAULT = int(Status.DONE), int(Status.NEED), int(Status.UNBACKED), int(Status.FAULT)
+_GUARDED, _APPEARED = int(Status.GUARDED), int(Status.APPEARED)
+
+
+class Shadow(Account):
+    """The shadow tables of one VM, and the exits that keep them; the guest's `Mmu`.
+
+    Parameters
+    ----------
+    registers : record[1]
+        The VM's register file; its cr3 is set here, to a shadow root.
+    host_tables : Tdp
+        gpa to hpa: tables that the hardware does not walk here.
+    spec : ShadowSpec
+        How it shadows.
+    chunk : int
+        Mappings brought in at a fault.
+    entries : int
+        Of the software TLB.
+    spaces : Spaces
+        What the processor caches of it.
+    """
+
+    first_frames = 2 * SPARE
+    traps = True
+
+    def __init__(
+        self,
+        memory: Words,
+        registers: NDArray[Any],
+        host_tables: Tdp,
+        *,
+        spec: ShadowSpec,
+        chunk: int,
+        entries: int,
+        costs: Cost,
+        spaces: Spaces,
+    ) -> None:
+        records = make_shadow(host_tables.pages, spec.limit)
+        super().__init__(records[0], spec=spec, costs=costs, spaces=spaces, entries=entries)
+        self.memory = memory
+        self.registers = registers
+        self.host_tables = host_tables
+        self.pool = host_tables.pool
+        self.owner = host_tables.owner
+        self.cr3 = 0  # the guest's
+        self.latency = host_tables.latency
+        self.deliver: Callable[[Vcpu, int, int], Process] | None = None  # to the guest's kernel: a page fault
+        state, self.pages, self.links, self.gfns, self.stock = records
+        state["levels"] = registers["levels"]
+        state["largest"] = registers["largest"]
+        state["hide"] = _HIDE[spec.hide]
+        state["sync"] = spec.ad == "read-sync"
+        state["unsync"] = spec.trap == "unsync"
+        state["eager"] = spec.fill == "eager"
+        state["flood"] = 0 if spec.trap == "single-step" else spec.write_flood
+        state["chunk"] = chunk
+        frames = host_tables.host.frames
+        self._world = memory, state, self.pages, self.links, self.gfns, frames, self.stock
+        self._stocked = state["stock"]
+        self.serves = entries == 0 and host_tables.serves
+        self.loads_trap = spec.hide != "write-protect"
+        self.known = self.serves and spec.fill == "lazy"
+
+    def install(self, root: int) -> None:
+        """Make frame `root` the empty root of the host's tables."""
+        self.host_tables.install(root)
+        self._point()
+
+    def provide(self, frames: list[int]) -> None:
+        """Take the first of the host's frames for shadow pages, before the clock starts."""
+        use(self.host_tables.host.frames, np.array(frames), int(State.POOL))
+        self._put(frames)
+
+    def create(self, vcpu: Vcpu) -> Process:
+        """Take from the pool what no guest can start without."""
+        yield from self.host_tables.create(vcpu)
+        self._point()
+
+    def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Process:
+        """Write to 2**order guest frames: each that has no host frame exits once and gets one."""
+        for each in range(gfn, gfn + (1 << order)):
+            if not self.host_tables.backed(each):
+                start = vcpu.now
+                self.spaces.exited()
+                with vcpu.first():
+                    self._spend(vcpu, self._fault)
+                    yield from self._back(vcpu, each)
+                self._count("HOST_FAULT")
+                self.latency[vcpu.now - start] += 1
+
+    @property
+    def served(self) -> tuple[Any, ...]:
+        """What compiled code needs to handle exits as `page_fault` does in the plain case (engine/serve_shadow.py)."""
+        return *self.host_tables.served, self._account, *self._world[1:5], self.stock, _MOST, self.cr3
+
+    def page_fault(
+        self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0
+    ) -> Generator[simpy.Event, Any, bool]:
+        """Handle a page fault of the hardware: fill the shadow, or hand the fault to the guest's kernel.
+
+        Parameters
+        ----------
+        gva, code : int
+            As the processor gives them.
+        times : int
+            How often the access is made in a row.
+        status, value : int, optional
+            What `fill` last said of the fault, if compiled code has begun to handle it.
+
+        Returns
+        -------
+        bool
+            Whether the monitor has made these accesses itself; else they are to be made again.
+        """
+        start = vcpu.now
+        self.spaces.exited()
+        walked = status != NONE
+        if walked:
+            self._spend(vcpu, int(self._account["spent"][0]))
+        while True:
+            if status == NONE:
+                status, value = fill(*self._world, self.cr3, gva, code & 2 != 0)
+                if not walked:  # what a wait has made to be walked again is not paid for again
+                    walk = int(self.state["reads"][0]) * self._each_read
+                    self._spend(vcpu, self._fault + self.software_tlb.cycles(gva >> PAGE_SHIFT, walk))
+                    walked = True
+                self._work(vcpu)
+            if status == _DONE:
+                self._count("SHADOW_FILL")
+                break
+            if status == _FAULT:
+                self.software_tlb.drop(gva >> PAGE_SHIFT, 1)
+                self._spend(vcpu, self.costs.inject)
+                self._hand_over(vcpu, "TRUE_FAULT", int(value))
+                assert self.deliver is not None
+                yield from self.deliver(vcpu, gva, int(value))
+                return False
+            if status == _GUARDED:
+                self._make_access(vcpu, write=code & 2 != 0, times=times, directory=self._is_directory(int(value)))
+                return True
+            if status == _UNBACKED:
+                yield from self._back(vcpu, int(value))
+            elif status == _NEED:
+                yield from self._restock(vcpu)
+            else:
+                raise _too_few(self.spec.limit)
+            status = NONE
+        if self._stocked[0] > _MOST:
+            yield from self.unstock(vcpu)
+        self.latency[vcpu.now - start] += 1
+        return False
+
+    def io_exit(self, vcpu: Vcpu) -> None:
+        """Leave the guest because it has told a device to work."""
+        self.spaces.exited()
+        self._spend(vcpu, self._other)
+        self._count("IO")
+
+    def read(self, vcpu: Vcpu, places: Words) -> Generator[simpy.Event, Any, Words]:
+        """Load entries; those of tables hidden from loads trap, and have A and D brought up to date first."""
+        values = np.empty(len(places), np.int64)
+        trapped = self._room(len(places))
+        count = load(*self._world[:5], places, values, trapped)
+        if count:
+            self._trap(vcpu, "PT_READ", trapped[:count])
+            self._work(vcpu)
+            self._close("PT_READ")
+        return values
+        yield
+
+    def write(self, vcpu: Vcpu, places: Words, values: Words) -> Process:
+        """Store entries; those of hidden tables trap."""
+        start = 0
+        trapped = self._room(len(places))
+        while True:
+            status, start, emulated, left = store(*self._world, places, values, start, trapped)
+            if emulated:
+                self._trap(vcpu, "PT_WRITE", trapped[:emulated])
+            if left:
+                self._leave(vcpu, trapped[len(trapped) - left :])
+            if status == _APPEARED:
+                yield from self._translate(vcpu, int(places[start - 1]))
+            if emulated or left:
+                self._work(vcpu)
+                self._close("PT_WRITE")
+            if status == _DONE:
+                break
+            if status == _UNBACKED:
+                yield from self.touch(vcpu, int(places[start]) >> PAGE_SHIFT, 0)
+        if self._stocked[0] > _MOST:
+            yield from self.unstock(vcpu)
+
+    def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Process:
+        """Write over new frames; what was a table is none any more."""
+        gfn = gpa >> PAGE_SHIFT
+        if order or self.gfns["tables"][gfn]:
+            emulated, left, directories = map(int, drop_tables(*self._world, gfn, 1 << order))
+            if emulated or left:
+                self._overwrite(vcpu, gfn, emulated - directories, directories, left)
+                self._work(vcpu)
+                self._close("PT_WRITE")
+            if self._stocked[0] > _MOST:
+                yield from self.unstock(vcpu)
+        if table:
+            clear_frame(self.memory, host_address(self.memory, *self.memory_root, gpa))
+
+    def load_root(self, vcpu: Vcpu, root: int, space: int, *, keep: bool) -> Process:
+        """MOV to CR3: find or make the shadow of the new root; with on_cr3 = flush all shadows go first."""
+        self.spaces.exited()
+        self._spend(vcpu, self._other)
+        if self.spec.on_cr3 == "flush":
+            drop_all(*self._world)
+            keep = False
+        self.cr3 = root
+        while (hpa := int(load_root(*self._world, root >> PAGE_SHIFT))) < 0:
+            yield from self._restock(vcpu)
+        self.registers["cr3"] = hpa
+        resync(*self._world[:5])
+        self.software_tlb.flush()
+        self.spaces.load(hpa >> PAGE_SHIFT, keep=keep)
+        if not keep:
+            self.state["stale"] = 0
+        if self.spec.fill == "eager":
+            yield from self._translate(vcpu, root, _ENTRIES)
+        self._work(vcpu)
+        self._count("CR3")
+        if self._stocked[0] > _MOST:
+            yield from self.unstock(vcpu)
+
+    def invalidate(self, vcpu: Vcpu, first: int, last: int, *, order: int = 0) -> Process:
+        """INVLPG for each page of a range: each is an exit; what is out of step there is brought into step."""
+        pages = (last >> PAGE_SHIFT) - (first >> PAGE_SHIFT) + 1
+        times = (last >> PAGE_SHIFT + order) - (first >> PAGE_SHIFT + order) + 1
+        self.spaces.exited()
+        self._spend(vcpu, times * self._other)
+        invalidated(*self._world[:5], first, last)
+        self.software_tlb.drop(first >> PAGE_SHIFT, pages)
+        self.spaces.invalidate(first, last)
+        self.state["stale"] = 0
+        self._work(vcpu)
+        self._count("INVLPG", times)
+        return
+        yield
+
+    def flush(self, vcpu: Vcpu) -> Process:
+        """Load CR3 with what it holds."""
+        yield from self.load_root(vcpu, self.cr3, 0, keep=False)
+
+    def release(self, vcpu: Vcpu, root: int, space: int) -> Process:
+        """Learn nothing: the shadows of a dead address space stay until they are recycled or written over."""
+        return
+        yield
+
+    def rehearse(self) -> None:
+        """Compile, or load from the cache, the kernels that a run without unmapping does not need."""
+        tables, nothing = self._world[:5], np.empty(0, np.int64)
+        drop_tables(*self._world, 0, 0)
+        load(*tables, nothing, nothing, nothing)
+        invalidated(*tables, 0, -1)
+
+    @property
+    def frames_held(self) -> int:
+        """Host frames that are shadow pages, or at hand to become some."""
+        return int(self.state["used"][0]) + int(self._stocked[0])
+
+    def _point(self) -> None:
+        """Note where the host's tables are."""
+        self.state["host_root"], self.state["host_levels"] = self.memory_root
+
+    def _translate(self, vcpu: Vcpu, gpa: int, entries: int = 1) -> Process:
+        """Translate entries of a table that have just appeared, and all below them."""
+        first = (gpa >> 3) & (_ENTRIES - 1)
+        while int(sweep(*self._world, gpa >> PAGE_SHIFT, first, first + entries - 1)) == _NEED:
+            self._work(vcpu)
+            yield from self._restock(vcpu)
+
+    def _back(self, vcpu: Vcpu, gfn: int) -> Process:
+        """Have the host back a guest frame."""
+        self._spend(vcpu, self.costs.violation_walk)
+        cycles = yield from self.host_tables.back(vcpu, gfn << PAGE_SHIFT)
+        self._spend(vcpu, cycles)
+
+    def _restock(self, vcpu: Vcpu) -> Process:
+        """Fill the stock of frames for shadow pages; where the pool has too few, the vCPU is suspended."""
+        count = 2 * SPARE - int(self._stocked[0])
+        if count <= 0:
+            return
+        yield vcpu.settle()
+        pages = yield from self.host_tables.take(vcpu, count)
+        self._put(pages)
+        self._spend(vcpu, self.costs.violation_pool)
+
+    def unstock(self, vcpu: Vcpu) -> Process:
+        """Give the pool what the stock has too much of."""
+        yield vcpu.settle()
+        stocked = int(self._stocked[0])
+        self._stocked[0] = 2 * SPARE
+        self.pool.put(self.stock[2 * SPARE : stocked])
+
+    def _put(self, frames: list[int]) -> None:
+        stocked = int(self._stocked[0])
+        self.stock[stocked : stocked + len(frames)] = frames
+        self._stocked[0] = stocked + len(frames)
+
+    def _is_directory(self, gfn: int) -> bool:
+        page = int(self.gfns["tables"][gfn])
+        while page and self.pages["level"][page - 1] == 1:
+            page = int(self.pages["next"][page - 1])
+        return page > 0
+
+    @property
+    def stale(self) -> bool:
+        """Whether the guest has taken away what a TLB may still hold, and has not invalidated it yet."""
+        return bool(self.state["stale"][0])
+
+
+def _too_few(limit: int) -> InputError:
+    return InputError(f"vm.shadow.limit: {limit} shadow pages do not suffice for one walk of the guest's tables.")

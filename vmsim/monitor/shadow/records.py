@@ -1,0 +1,117 @@
+"""What a shadow monitor keeps of its pages: one record of each page, of each entry, of each guest frame."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+__all__ = ["NO_PAGE", "SPARE", "Hide", "Work", "make_shadow"]
+
+
+class Hide(IntEnum):
+    """How a guest table that is shadowed is kept from the guest."""
+
+    WRITE_PROTECT = 0  # stores trap
+    USER_BIT = 1  # loads and stores trap
+    PRESENT_BIT = 2  # likewise, and the monitor itself must map the table to reach it
+
+
+class Work(IntEnum):
+    """What the kernels here and in fill.py count, and the monitor pays for."""
+
+    FILLED = 0  # entries that map a page, written
+    ZAPPED = 1  # entries cleared
+    MADE = 2  # pages made
+    DROPPED = 3  # pages given up
+    FOLDED = 4  # entries whose A and D were brought up to date for a load or store
+    CHECKED = 5  # entries compared in a resync
+    MAPPED = 6  # tables that the monitor mapped to reach them, because their present bit hides them from it, too
+
+
+NO_PAGE = -1
+SPARE = 8  # frames to have at hand before a walk: a page for each level, and two more for a large page split
+
+SHADOW = np.dtype(
+    (
+        np.record,
+        [
+            ("frames", "i8"),  # guest frames: those above do not exist
+            ("levels", "i8"),
+            ("largest", "i8"),  # level above which no entry maps a page
+            ("host_root", "i8"),  # hpa: the tables that back guest memory (gpa to hpa)
+            ("host_levels", "i8"),
+            ("hide", "i8"),
+            ("sync", "i8"),  # 1: A and D are the hardware's, brought up to date when the guest loads an entry
+            ("unsync", "i8"),  # 1: after the first, stores to tables of level 1 are let through
+            ("eager", "i8"),
+            ("flood", "i8"),  # emulated stores to one table after which its shadow goes; 0: never
+            ("chunk", "i8"),
+            ("threshold", "i8"),  # agile paging: emulated stores in an interval that leave a table to nested walks
+            ("to_nested", "i8"),  # agile paging: tables that went so far
+            ("to_shadow", "i8"),  # and came back
+            ("root", "i8"),  # page in CR3
+            ("used", "i8"),
+            ("free", "i8"),  # first of the free pages, + 1
+            ("doomed", "i8"),  # first of the parts of large pages that nothing points to any more, + 1
+            ("stock", "i8"),  # frames at hand
+            ("clock", "i8"),
+            ("unsynced", "i8"),  # pages out of step
+            ("stale", "i8"),  # the guest has taken away what a TLB may still hold, and has not invalidated it yet
+            ("flush", "i8"),  # the monitor has done so, and must
+            ("work", "i8", (len(Work),)),  # what was done so far
+            ("prices", "i8", (len(Work),)),  # cycles of one of each
+            ("due", "i8"),  # cycles of what was done and has not been paid for yet
+            ("reads", "i8"),  # entries of the guest's tables that the monitor's last walk read
+            ("trapped", "i8", (2,)),  # the kernel's accesses to tables of level 1, and to those above (directories)
+            ("exit", "i8"),  # number of the exit that is handled, below 2**31
+            ("code", "i8"),  # of the fault that the last guest walk met
+            ("entry", "i8", (6,)),  # the guest's entries that the last guest walk read, by level
+            ("place", "i8", (6,)),  # and their gpas
+            ("stack", "i8", (64,)),
+        ],
+    )
+)
+PAGE = np.dtype(
+    (
+        np.record,
+        [
+            ("gfn", "i8"),  # of the table, or the first of the part of a large page
+            ("origin", "i8"),  # gpa of the guest's entry that maps the large page; -1: this is a table's shadow
+            ("hpa", "i8"),
+            ("stamp", "i8"),  # clock when last walked through
+            ("level", "i4"),  # 0: free
+            ("next", "i4"),  # page + 1: of the same gfn, or the next free or doomed one
+            ("parents", "i4"),  # entry + 1: first of those that point here
+            ("writes", "i4"),  # emulated stores since it was last walked through
+            ("unsync", "i4"),
+            ("stored", "i4"),  # entry + 1: the last that an emulated store changed
+        ],
+    )
+)
+LINK = np.dtype((np.record, [("target", "i8"), ("next", "i4"), ("prev", "i4")]))  # gfn or -1 - page; entry + 1
+GFN = np.dtype(
+    (
+        np.record,
+        [
+            ("leaves", "i4"),  # entry + 1: first of those that map it
+            ("tables", "i4"),  # page + 1: first of its shadows
+            ("writes", "i2"),  # agile paging: emulated stores in this interval
+            ("nested", "i1"),  # agile paging: level of a table that is walked nested; 0: it is none
+            ("dirty", "i1"),  # agile paging: stored to unseen in this interval
+            ("mapped", "i4"),  # exit in which the monitor last had this table at hand
+        ],
+    )
+)
+
+
+def make_shadow(frames: int, limit: int) -> tuple[np.ndarray, ...]:
+    """Return (state, pages, links, gfns, stock) of a VM of so many guest frames that keeps up to `limit` pages."""
+    state = np.zeros(1, SHADOW)
+    state["frames"] = frames
+    state["root"] = NO_PAGE
+    state["free"] = 1
+    pages = np.zeros(limit, PAGE)
+    pages["next"] = np.arange(2, limit + 2)
+    pages["next"][-1] = 0
+    return state, pages, np.zeros(limit << 9, LINK), np.zeros(frames, GFN), np.zeros(limit + 1024, np.int64)

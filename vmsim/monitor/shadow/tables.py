@@ -1,0 +1,354 @@
+"""Shadow pages: real page tables that a monitor keeps for a guest's own, and how they hang together.
+
+A shadow page stands for a guest table, (gfn, level), or for a part of a large guest page that the host backs with
+smaller ones. Its 512 entries are x86 entries in a host frame, which the hardware walks. Everything else about it is
+kept here: a record of each page, and a record of each entry, numbered page << 9 | index, that links it to the others
+with the same target. So each guest frame knows the entries that map it (the reverse map), and each page its parents
+(Linux Documentation/virt/kvm/x86/mmu.rst). Pages are recycled, the least recently used first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vmsim.frames.buddy import State
+from vmsim.jit import kernel, leaf, routine
+from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, LARGE, PAGE_SHIFT, USER, WRITE
+from vmsim.machine.memory import clear_frame, read_word, write_word
+from vmsim.monitor.shadow.guards import guarded, is_directory, let_through
+from vmsim.monitor.shadow.records import NO_PAGE, SPARE, Hide, Work
+from vmsim.tables.edit import host_address
+
+__all__ = [
+    "attach",
+    "backing",
+    "drop_all",
+    "drop_page",
+    "drop_tables",
+    "end_exit",
+    "find_page",
+    "fold_entry",
+    "hide_table",
+    "load_root",
+    "make_page",
+    "note",
+    "place_of",
+    "reach",
+    "reap",
+    "reserved",
+    "zap_entry",
+]
+
+
+@leaf
+def note(state, what):
+    """Count work, and what it costs."""
+    state.work[what] += 1
+    state.due += state.prices[what]
+
+
+@leaf
+def end_exit(state):
+    """End an exit: the monitor has no table of the guest's mapped any more."""
+    state.exit = (state.exit + 1) & 0x7FFFFFFF
+
+
+@leaf
+def reach(state, gfns, gfn):
+    """Read or write a table of the guest's; with `Hide.PRESENT_BIT` the monitor maps it first, once in an exit."""
+    if state.hide == Hide.PRESENT_BIT and gfns[gfn].mapped != state.exit:
+        gfns[gfn].mapped = state.exit
+        note(state, np.int64(Work.MAPPED))
+
+
+@leaf
+def place_of(pages, node):
+    """Return the hpa of an entry."""
+    return pages[node >> 9].hpa + ((node & 511) << 3)
+
+
+@routine
+def attach(pages, links, gfns, node, target):
+    """Note that an entry points to a guest frame, or to page -1 - target."""
+    head = np.int64(gfns[target].leaves) if target >= 0 else np.int64(pages[-1 - target].parents)
+    links[node].target = target
+    links[node].next = head
+    links[node].prev = 0
+    if head:
+        links[head - 1].prev = node + 1
+    if target >= 0:
+        gfns[target].leaves = node + 1
+    else:
+        pages[-1 - target].parents = node + 1
+
+
+@routine
+def _detach(pages, links, gfns, node):
+    target = links[node].target
+    after = np.int64(links[node].next)
+    before = np.int64(links[node].prev)
+    if after:
+        links[after - 1].prev = before
+    if before:
+        links[before - 1].next = after
+    elif target >= 0:
+        gfns[target].leaves = after
+    else:
+        pages[-1 - target].parents = after
+
+
+@routine
+def backing(memory, state, gpa):
+    """Return the hpa behind `gpa` and the level of the entry that maps it; level 0 where nothing does."""
+    level = state.host_levels
+    table = state.host_root
+    while True:
+        entry = read_word(memory, table + (((gpa >> (3 + 9 * level)) & 511) << 3))
+        if entry == 0:
+            return np.int64(0), np.int64(0)
+        if level == 1 or entry & LARGE:
+            offset = (1 << (3 + 9 * level)) - 1
+            return (entry & FRAME & ~offset) | (gpa & offset), level
+        table = entry & FRAME
+        level -= 1
+
+
+@leaf
+def reserved(state, entry, level):
+    """Return whether a present guest entry has a bit that must be 0, or points to memory that the guest has not.
+
+    PS where there are no pages of that size, address bits inside a large page (SDM vol. 3A §5.5.4); an address beyond
+    the guest's memory is taken to be beyond its MAXPHYADDR.
+    """
+    gfn = (entry & FRAME) >> PAGE_SHIFT
+    if level > 1 and entry & LARGE:
+        size = 1 << (9 * (level - 1))
+        return level > state.largest or (gfn & (size - 1)) >> 1 != 0 or (gfn & ~(size - 1)) + size > state.frames
+    return gfn >= state.frames
+
+
+@leaf
+def find_page(pages, gfns, gfn, level):
+    """Return the shadow page of a guest table, or NO_PAGE."""
+    page = np.int64(gfns[gfn].tables)
+    while page:
+        if pages[page - 1].level == level:
+            return page - 1
+        page = np.int64(pages[page - 1].next)
+    return np.int64(NO_PAGE)
+
+
+@routine
+def fold_entry(memory, state, pages, links, gfns, node):
+    """Bring A and D of the guest's entry up to date with what the hardware has set in its shadow."""
+    entry = read_word(memory, place_of(pages, node))
+    page = pages[node >> 9]
+    gpa = page.origin if page.origin >= 0 else page.gfn << PAGE_SHIFT | (node & 511) << 3
+    marks = entry & (ACCESSED | DIRTY if links[node].target >= 0 else ACCESSED)
+    if page.origin >= 0 and links[node].target < 0:
+        return
+    reach(state, gfns, gpa >> PAGE_SHIFT)
+    hpa = host_address(memory, state.host_root, state.host_levels, gpa)
+    write_word(memory, hpa, read_word(memory, hpa) | marks)
+
+
+@routine
+def zap_entry(memory, state, pages, links, gfns, node):
+    """Clear an entry; return whether there was one. A part of a large page that it led to is doomed (see `reap`)."""
+    hpa = place_of(pages, node)
+    if read_word(memory, hpa) == 0:
+        return False
+    if state.sync:
+        fold_entry(memory, state, pages, links, gfns, node)
+    target = links[node].target
+    _detach(pages, links, gfns, node)
+    write_word(memory, hpa, np.int64(0))
+    state.stale = 1
+    note(state, np.int64(Work.ZAPPED))
+    if target < 0 and pages[-1 - target].origin >= 0:
+        pages[-1 - target].next = state.doomed
+        state.doomed = -target
+    return True
+
+
+@routine
+def _empty(memory, state, pages, links, gfns, page):
+    """Clear all entries of a page."""
+    for node in range(page << 9, (page + 1) << 9):
+        zap_entry(memory, state, pages, links, gfns, node)
+
+
+@routine
+def _release(state, pages, frames, stock, page):
+    """Free a page that holds nothing and that nothing points to; its frame goes back to the stock."""
+    pfn = pages[page].hpa >> PAGE_SHIFT
+    frames[pfn].state = State.POOL
+    stock[state.stock] = pfn
+    state.stock += 1
+    state.unsynced -= pages[page].unsync
+    pages[page].unsync = 0
+    pages[page].level = 0
+    pages[page].next = state.free
+    state.free = page + 1
+    state.used -= 1
+    note(state, np.int64(Work.DROPPED))
+    state.flush = 1  # walk caches may lead to it
+
+
+@routine
+def reap(memory, state, pages, links, gfns, frames, stock):
+    """Free the doomed pages, and what of the same large pages hangs below them."""
+    while state.doomed:
+        page = state.doomed - 1
+        state.doomed = np.int64(pages[page].next)
+        _empty(memory, state, pages, links, gfns, page)
+        _release(state, pages, frames, stock, page)
+
+
+@routine
+def drop_page(memory, state, pages, links, gfns, frames, stock, page):
+    """Give up a table's shadow; that in CR3 only loses its entries."""
+    _empty(memory, state, pages, links, gfns, page)
+    reap(memory, state, pages, links, gfns, frames, stock)
+    pages[page].writes = 0
+    if page == state.root:
+        state.flush = 1
+        return
+    while pages[page].parents:
+        zap_entry(memory, state, pages, links, gfns, np.int64(pages[page].parents) - 1)
+    gfn = pages[page].gfn
+    if gfns[gfn].tables == page + 1:
+        gfns[gfn].tables = pages[page].next
+    else:
+        before = np.int64(gfns[gfn].tables) - 1
+        while pages[before].next != page + 1:
+            before = np.int64(pages[before].next) - 1
+        pages[before].next = pages[page].next
+    _release(state, pages, frames, stock, page)
+
+
+@routine
+def hide_table(memory, state, pages, links, gfns, gfn):
+    """Take the right to a frame that has become a guarded table from all entries that map it."""
+    for level in range(1, 4):
+        node = np.int64(gfns[gfn & ~((1 << (9 * (level - 1))) - 1)].leaves)
+        while node:
+            after = np.int64(links[node - 1].next)
+            at = pages[(node - 1) >> 9].level
+            if at >= level and (level > 1 or at == 1):
+                hpa = place_of(pages, node - 1)
+                entry = read_word(memory, hpa)
+                right = np.int64(WRITE) if state.hide == Hide.WRITE_PROTECT else np.int64(USER)
+                if at > 1 or state.hide == Hide.PRESENT_BIT:
+                    zap_entry(memory, state, pages, links, gfns, node - 1)
+                    state.flush = 1
+                elif entry & right:
+                    write_word(memory, hpa, entry & ~right)
+                    state.flush = 1
+            node = after
+
+
+@routine
+def _evict(memory, state, pages, links, gfns, frames, stock):
+    """Drop the page that was not walked through for longest, but none that this walk uses."""
+    victim = np.int64(NO_PAGE)
+    oldest = state.clock
+    for page in range(len(pages)):
+        if pages[page].level and page != state.root and pages[page].stamp < oldest:
+            victim = np.int64(page)
+            oldest = pages[page].stamp
+    if victim == NO_PAGE:
+        return False
+    if pages[victim].origin < 0:
+        drop_page(memory, state, pages, links, gfns, frames, stock, victim)
+    else:
+        zap_entry(memory, state, pages, links, gfns, np.int64(pages[victim].parents) - 1)
+        reap(memory, state, pages, links, gfns, frames, stock)
+    return True
+
+
+@routine
+def make_page(memory, state, pages, links, gfns, frames, stock, gfn, level, origin):
+    """Return a new empty page, or NO_PAGE where the limit allows none; there must be a frame in the stock."""
+    if state.free == 0 and not _evict(memory, state, pages, links, gfns, frames, stock):
+        return np.int64(NO_PAGE)
+    page = state.free - 1
+    state.free = np.int64(pages[page].next)
+    state.used += 1
+    note(state, np.int64(Work.MADE))
+    state.stock -= 1
+    pfn = stock[state.stock]
+    frames[pfn].state = State.TABLE
+    frames[pfn].rmap = 0
+    clear_frame(memory, pfn << PAGE_SHIFT)
+    pages[page].hpa = pfn << PAGE_SHIFT
+    pages[page].gfn = gfn
+    pages[page].level = level
+    pages[page].origin = origin
+    pages[page].stamp = state.clock
+    pages[page].parents = 0
+    pages[page].writes = 0
+    pages[page].unsync = 0
+    pages[page].stored = 0
+    pages[page].next = 0
+    if origin < 0:
+        pages[page].next = gfns[gfn].tables
+        gfns[gfn].tables = page + 1
+        hide_table(memory, state, pages, links, gfns, gfn)
+    return page
+
+
+@kernel
+def load_root(memory, states, pages, links, gfns, frames, stock, gfn):
+    """Make the shadow of the guest's root table current; return its hpa, or -1 where the stock must be filled first."""
+    state = states[0]
+    state.clock += 1
+    page = find_page(pages, gfns, gfn, state.levels)
+    if page == NO_PAGE:
+        if state.stock < SPARE:
+            return np.int64(-1)
+        page = make_page(memory, state, pages, links, gfns, frames, stock, gfn, state.levels, np.int64(-1))
+    pages[page].stamp = state.clock
+    state.root = page
+    return pages[page].hpa
+
+
+@kernel
+def drop_all(memory, states, pages, links, gfns, frames, stock):
+    """Give up every page."""
+    state = states[0]
+    state.root = NO_PAGE
+    for page in range(len(pages)):
+        if pages[page].level and pages[page].origin < 0:
+            drop_page(memory, state, pages, links, gfns, frames, stock, np.int64(page))
+
+
+@kernel
+def drop_tables(memory, states, pages, links, gfns, frames, stock, first, count):
+    """Give up the shadows of the guest frames [first, first + count), which the guest writes over wholly.
+
+    Returns
+    -------
+    (emulated, left, directories) : tuple of int
+        How many of the frames were guarded, those apart that the first store leaves to the guest; how many of those
+        that stay guarded are tables above level 1.
+    """
+    state = states[0]
+    emulated = 0
+    left = 0
+    directories = 0
+    for gfn in range(first, first + count):
+        if gfns[gfn].tables == 0:
+            continue
+        if guarded(pages, gfns, gfn):
+            if let_through(state, pages, gfns, gfn):
+                left += 1
+            else:
+                emulated += 1
+                directories += is_directory(pages, gfns, gfn)
+        page = np.int64(gfns[gfn].tables)
+        while page:
+            after = np.int64(pages[page - 1].next)
+            drop_page(memory, state, pages, links, gfns, frames, stock, page - 1)
+            page = after
+    return emulated, left, directories

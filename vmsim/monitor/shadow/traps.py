@@ -1,0 +1,252 @@
+"""What a shadow monitor does when the guest reaches a hidden table: stores, loads; and at INVLPG and CR3 loads."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vmsim.jit import kernel, leaf, routine
+from vmsim.machine.formats import ACCESSED, FRAME, PAGE_SHIFT, PRESENT
+from vmsim.machine.memory import index_of, read_word, write_word
+from vmsim.monitor.agile.tables import count_store, unseen_store
+from vmsim.monitor.shadow.fill import Status, map_entry, wanted
+from vmsim.monitor.shadow.guards import direct_reads, floods, guarded, is_directory, let_through
+from vmsim.monitor.shadow.records import Hide, Work
+from vmsim.monitor.shadow.tables import (
+    backing,
+    drop_page,
+    end_exit,
+    fold_entry,
+    hide_table,
+    note,
+    place_of,
+    reach,
+    reap,
+    zap_entry,
+)
+from vmsim.tables.edit import host_address
+
+__all__ = ["invalidated", "load", "resync", "store"]
+
+
+@kernel
+def store(memory, states, pages, links, gfns, frames, stock, places, values, start, trapped):
+    """Make the guest's stores from `start` on, and in the shadow what follows from them.
+
+    Parameters
+    ----------
+    places, values : int64[:]
+        gpas of entries, and what is stored there. Stores to memory that the guest has not are lost.
+    start : int
+        The first store to make.
+    trapped : int64[:]
+        As long as `places` or longer: filled with the guest frames of the stores that were emulated, and from its end
+        on with those of the stores that left a table to the guest.
+
+    Returns
+    -------
+    (status, next, emulated, let_through) : tuple of int
+        DONE; APPEARED with the store after the one whose entry is to be translated now; or UNBACKED with the store
+        for whose frame the host must be asked first. How many stores trapped and were emulated, and how many made a
+        table fall out of step. The state has the entries read on the way to them (`reads`).
+    """
+    state = states[0]
+    state.reads = 0
+    emulated = np.int64(0)
+    left = np.int64(0)
+    status = np.int64(Status.DONE)
+    number = start
+    while number < len(places) and status == Status.DONE:
+        gpa = places[number]
+        value = values[number]
+        gfn = gpa >> PAGE_SHIFT
+        if gfn >= state.frames:
+            number += 1
+            continue
+        hpa, backed = backing(memory, state, gpa)
+        if backed == 0:
+            status = np.int64(Status.UNBACKED)
+            break
+        number += 1
+        if gfns[gfn].tables == 0 or not guarded(pages, gfns, gfn):
+            unseen_store(state, gfns, gfn, read_word(memory, hpa), value)
+            write_word(memory, hpa, value)
+            continue
+        state.reads += direct_reads(state, gfn)
+        state.trapped[is_directory(pages, gfns, gfn)] += 1
+        end_exit(state)  # each store is one
+        if let_through(state, pages, gfns, gfn):
+            left += 1
+            trapped[len(trapped) - left] = gfn
+            write_word(memory, hpa, value)
+            continue
+        trapped[emulated] = gfn
+        emulated += 1
+        gfns[gfn].mapped = state.exit  # for the store itself
+        page = np.int64(gfns[gfn].tables)
+        while page:
+            node = (page - 1) << 9 | ((gpa >> 3) & 511)
+            if state.sync and read_word(memory, place_of(pages, node)):
+                fold_entry(memory, state, pages, links, gfns, node)
+                note(state, np.int64(Work.FOLDED))
+            if read_word(memory, hpa) != value:
+                zap_entry(memory, state, pages, links, gfns, node)
+            page = np.int64(pages[page - 1].next)
+        reap(memory, state, pages, links, gfns, frames, stock)
+        write_word(memory, hpa, value)
+        page = np.int64(gfns[gfn].tables)
+        while page:
+            after = np.int64(pages[page - 1].next)
+            last = np.int64(pages[page - 1].stored) - 1
+            if last >= 0 and read_word(memory, place_of(pages, last)) & ACCESSED:
+                pages[page - 1].writes = 0  # what was stored last has been used since: no flood
+            pages[page - 1].writes += 1
+            pages[page - 1].stored = ((page - 1) << 9 | ((gpa >> 3) & 511)) + 1
+            if floods(state, pages, page - 1):
+                drop_page(memory, state, pages, links, gfns, frames, stock, page - 1)
+            page = after
+        count_store(memory, state, pages, links, gfns, frames, stock, gfn)
+        if state.eager and value & PRESENT and gfns[gfn].tables:
+            status = np.int64(Status.APPEARED)
+    return status, number, emulated, left
+
+
+@routine
+def _fold_below(memory, state, pages, links, gfns, page):
+    """Bring A and D of a large page up to date from all its parts."""
+    for node in range(page << 9, (page + 1) << 9):
+        if read_word(memory, place_of(pages, node)):
+            if links[node].target >= 0:
+                fold_entry(memory, state, pages, links, gfns, node)
+            else:
+                part = -1 - links[node].target
+                for inner in range(part << 9, (part + 1) << 9):
+                    if read_word(memory, place_of(pages, inner)):
+                        fold_entry(memory, state, pages, links, gfns, inner)
+
+
+@kernel
+def load(memory, states, pages, links, gfns, places, values, trapped):
+    """Make the guest's loads of the entries at `places` (int64[:], gpas) into `values` (int64[:]).
+
+    Memory that the guest has not reads as ones, what the host does not back as zeros. `trapped` (int64[:], as long) is
+    filled with the guest frames of the loads that trapped.
+
+    Returns
+    -------
+    int
+        How many trapped. A and D of those are up to date. The state has the entries read on the way to them (`reads`).
+    """
+    state = states[0]
+    state.reads = 0
+    count = np.int64(0)
+    for number in range(len(places)):
+        gpa = places[number]
+        gfn = gpa >> PAGE_SHIFT
+        if gfn >= state.frames:
+            values[number] = -1
+            continue
+        if state.hide != Hide.WRITE_PROTECT and gfns[gfn].tables and guarded(pages, gfns, gfn):
+            trapped[count] = gfn
+            count += 1
+            state.reads += direct_reads(state, gfn)
+            state.trapped[is_directory(pages, gfns, gfn)] += 1
+            end_exit(state)
+            gfns[gfn].mapped = state.exit
+            page = np.int64(gfns[gfn].tables)
+            while page and state.sync:
+                node = (page - 1) << 9 | ((gpa >> 3) & 511)
+                if read_word(memory, place_of(pages, node)):
+                    fold_entry(memory, state, pages, links, gfns, node)
+                    target = links[node].target
+                    if target < 0 and pages[-1 - target].origin >= 0:
+                        _fold_below(memory, state, pages, links, gfns, -1 - target)
+                    note(state, np.int64(Work.FOLDED))
+                page = np.int64(pages[page - 1].next)
+        hpa, backed = backing(memory, state, gpa)
+        values[number] = read_word(memory, hpa) if backed else np.int64(0)
+    return count
+
+
+@routine
+def _refresh(memory, state, pages, links, gfns, node):
+    """Compare an entry of a level 1 page with the guest's, which may have changed, and follow it."""
+    place = place_of(pages, node)
+    if read_word(memory, place) == 0:
+        return
+    note(state, np.int64(Work.CHECKED))
+    reach(state, gfns, np.int64(pages[node >> 9].gfn))
+    gpa = pages[node >> 9].gfn << PAGE_SHIFT | (node & 511) << 3
+    entry = read_word(memory, host_address(memory, state.host_root, state.host_levels, gpa))
+    gfn = (entry & FRAME) >> PAGE_SHIFT
+    if not wanted(state, entry, np.int64(1)) or links[node].target != gfn:
+        zap_entry(memory, state, pages, links, gfns, node)
+        return
+    hpa, backed = backing(memory, state, gfn << PAGE_SHIFT)
+    if backed:
+        map_entry(memory, state, pages, links, gfns, node, entry, gfn, hpa, np.int64(1))
+
+
+@leaf
+def _leads(state, pages, links, page):
+    """Return whether the current root leads to a page, by its parents; in doubt it does."""
+    stack = state.stack
+    stack[0] = page
+    count = 1
+    steps = 0
+    while count:
+        count -= 1
+        steps += 1
+        at = stack[count]
+        if at == state.root or steps > 4096:
+            return True
+        node = np.int64(pages[at].parents)
+        while node:
+            if count == len(stack):
+                return True
+            stack[count] = (node - 1) >> 9
+            count += 1
+            node = np.int64(links[node - 1].next)
+    return False
+
+
+@routine
+def _resync(memory, state, pages, links, gfns, page):
+    pages[page].unsync = 0
+    pages[page].writes = 0
+    state.unsynced -= 1
+    for node in range(page << 9, (page + 1) << 9):
+        _refresh(memory, state, pages, links, gfns, node)
+    hide_table(memory, state, pages, links, gfns, np.int64(pages[page].gfn))
+
+
+@kernel
+def resync(memory, states, pages, links, gfns):
+    """Bring the pages that the current root leads to back into step, and guard their tables again."""
+    state = states[0]
+    if state.unsynced == 0:
+        return
+    for page in range(len(pages)):
+        if pages[page].unsync and _leads(state, pages, links, np.int64(page)):
+            _resync(memory, state, pages, links, gfns, np.int64(page))
+
+
+@kernel
+def invalidated(memory, states, pages, links, gfns, first, last):
+    """Bring the entries of the gvas [first, last] into step: INVLPG of each page there."""
+    state = states[0]
+    if state.unsynced == 0 or state.root < 0:
+        return
+    gva = first
+    while gva <= last:
+        page = state.root
+        level = state.levels
+        while level > 1:
+            node = page << 9 | index_of(gva, level)
+            if read_word(memory, place_of(pages, node)) == 0 or links[node].target >= 0:
+                break
+            page = -1 - links[node].target
+            level -= 1
+        if level == 1 and pages[page].unsync:
+            _refresh(memory, state, pages, links, gfns, page << 9 | index_of(gva, np.int64(1)))
+        span = 1 << (3 + 9 * level)
+        gva = (gva & ~(span - 1)) + span

@@ -1,0 +1,332 @@
+"""Two-dimensional paging: EPT or NPT (KVM's tdp MMU).
+
+An EPT violation or NPF is handled step by step: exit, find the gfn's place in the nested tables, take pages from the
+pool (the vCPU is suspended while there are none), write the entry, note it in the reverse map, resume.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator
+from typing import Any
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from vmsim.frames.buddy import NO_FRAME, State, use
+from vmsim.machine.formats import ENTRIES, LARGE_ORDERS, PAGE_SHIFT, NestedFormat
+from vmsim.machine.layout import set_nested
+from vmsim.machine.memory import clear_frame
+from vmsim.monitor.needs import Alarmed, Host, Pool, Vcpu
+from vmsim.scenario.cpu import Cost
+from vmsim.tables.backing import BACKING, NEVER, back_frames
+from vmsim.tables.edit import MAPPED, host_address, map_page, map_pages, missing_tables, populate
+
+__all__ = ["Alarmed", "BackingError", "Host", "NoMemoryThereError", "Pool", "Tdp", "Vcpu"]
+
+Process = Generator[simpy.Event, Any, None]
+
+
+class BackingError(Exception):
+    """The host has not enough free memory to back a VM before the clock starts."""
+
+
+class NoMemoryThereError(Exception):
+    """A guest has reached for a gpa beyond its memory, where no device is either."""
+
+    def __init__(self, gpa: int) -> None:
+        super().__init__(gpa)
+        self.gpa = gpa
+
+
+class Tdp:
+    """Nested tables of one VM, and the exits that build them.
+
+    Parameters
+    ----------
+    exited : callable, optional
+        Called at each VM exit, the entry after it included, where that makes the processor forget translations: a VM
+        without a tag (SDM vol. 3C §30.4.3.1, APM vol. 2 §15.16). Compiled code then handles no exits.
+    """
+
+    logs = False  # whether it takes note of what is backed
+
+    def __init__(
+        self,
+        memory: NDArray[np.int64],
+        registers: NDArray[Any],
+        host: Host,
+        pool: Pool,
+        form: NestedFormat,
+        *,
+        owner: int,
+        pages: int,
+        levels: int,
+        page_order: int,
+        costs: Cost,
+        chunk: int = 1,
+        reason: str = "EPT_VIOLATION",
+        exited: Callable[[], None] | None = None,
+    ) -> None:
+        self.memory = memory
+        self.host = host
+        self.pool = pool
+        self.form = form
+        self.owner = owner
+        self.pages = pages
+        self._end = pages << PAGE_SHIFT
+        self.levels = levels
+        self.page_order = page_order
+        self.large_bits = form.page  # of an entry that maps a large page
+        self.costs = costs
+        self.chunk = chunk
+        self.reason = reason
+        self.root = 0
+        self.exits: Counter[str] = Counter({reason: 0})
+        self.exit_cycles: Counter[str] = Counter({reason: 0})
+        self.latency: Counter[int] = Counter()
+        self._registers = registers
+        self._before = costs.vm_exit + costs.violation_walk
+        self._mapping = costs.violation_pool + costs.violation_entry + costs.violation_rmap
+        self._resume = costs.violation_resume
+        self.exited = exited or _keep
+        self.serves = page_order == 0 and chunk == 1 and exited is None
+        self._backing = np.zeros(1, BACKING)
+        self._backing["frames"] = pages
+        self._backing["page"] = form.page
+        self._backing["table"] = form.table
+        self._backing["before"] = self._before
+        self._backing["mapping"] = self._mapping
+        self._backing["each_table"] = self._each_table = costs.violation_pool + costs.table_page
+        self._backing["resume"] = costs.violation_resume
+        self._backing["least"] = NEVER
+        self._least = self._backing["least"]
+        set_nested(registers, form, levels)
+
+    @property
+    def memory_root(self) -> tuple[int, int]:
+        """Root table and levels by which guest memory is found."""
+        return self.root, self.levels
+
+    def install(self, root: int) -> None:
+        """Make frame `root` the empty root table (EPTP, nCR3)."""
+        use(self.host.frames, np.array([root]), int(State.TABLE))
+        self.root = root << PAGE_SHIFT
+        clear_frame(self.memory, self.root)
+        self._registers["nested_root"] = self.root
+        self._backing["root"], self._backing["levels"] = self.root, self.levels
+
+    def create(self, vcpu: Vcpu) -> Process:
+        """Take the root table from the pool."""
+        pages = yield from self.take(vcpu, 1)
+        self.install(pages[0])
+
+    def populate(self) -> None:
+        """Back all guest memory before the clock starts.
+
+        Raises
+        ------
+        BackingError
+            The host's memory does not suffice.
+        """
+        tables, page = np.empty(8, np.int64), np.empty(1, np.int64)
+        reached, end = 0, self.pages << PAGE_SHIFT
+        for order in (self.page_order, 0):
+            whole = end & ~((1 << (PAGE_SHIFT + order)) - 1)
+            if reached < whole:
+                reached = populate(
+                    self.memory,
+                    self.host.zone,
+                    self.host.frames,
+                    self.owner,
+                    self.root,
+                    self.levels,
+                    order // 9 + 1,
+                    0,
+                    0,
+                    reached,
+                    whole,
+                    self.form.table,
+                    self.large_bits if order else self.form.page,
+                    tables,
+                    page,
+                )
+                if order and reached < whole:  # no block of that order is left for any of the others
+                    self.host.failures[self.owner, order] += (whole - reached) >> (PAGE_SHIFT + order)
+        if reached < end:
+            raise BackingError
+
+    def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Process:
+        """Write to 2**order guest frames: each that has no host frame exits once and gets one."""
+        limit = gfn + (1 << order)
+        while gfn < limit:
+            if self.serves and (slack := vcpu.slack) > 0:
+                gfn, cycles = back_frames(self.memory, *self.served, slack, gfn, limit)
+                if cycles:
+                    self.account(vcpu)
+            if gfn < limit and not self.backed(gfn):
+                yield from self.violation(vcpu, gfn << PAGE_SHIFT)
+            gfn += 1
+
+    def backed(self, gfn: int) -> bool:
+        """Whether the nested tables map a guest frame."""
+        return missing_tables(self.memory, self.root, self.levels, 1, 0, 0, gfn << PAGE_SHIFT) == MAPPED  # type: ignore[no-any-return]
+
+    def frames_of(self, gfns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the host's frames that hold guest frames, int64[n]; each must be backed."""
+        return np.array([self._frame_of(gfn) for gfn in gfns.tolist()], np.int64)
+
+    def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Process:
+        """Handle an EPT violation or NPF at `gpa`, with its error code: back it and resume.
+
+        Raises
+        ------
+        NoMemoryThereError
+            As of `expect_own`.
+        """
+        start = vcpu.now
+        reason = self.reason
+        self.exited()
+        with vcpu.first():
+            vcpu.owe("exit", self._before)
+            self.exit_cycles[reason] += self._before
+            if gpa >= self._end:
+                self.exits[reason] += 1  # the VM's last
+                self.expect_own(gpa)
+            cycles = (yield from self.back(vcpu, gpa)) + self._resume
+            vcpu.owe("exit", cycles)
+        self.exit_cycles[reason] += cycles
+        self.exits[reason] += 1
+        self.latency[vcpu.now - start] += 1
+
+    def expect_own(self, gpa: int) -> None:
+        """Refuse to back what is no memory of the VM's.
+
+        Raises
+        ------
+        NoMemoryThereError
+            `gpa` is beyond it. KVM takes it for a device's and leaves it to the process that runs the VM
+            (KVM_EXIT_MMIO); there are no devices here, so the VM cannot go on.
+        """
+        if gpa >= self._end:
+            raise NoMemoryThereError(gpa)
+
+    def io_exit(self, vcpu: Vcpu) -> None:
+        """Leave the guest because it has told a device to work (SDM vol. 3C, exit reason 30)."""
+        self.exited()
+        self.exits["IO"] += 1
+        cycles = self.costs.vm_exit + self.costs.violation_resume
+        self.exit_cycles["IO"] += cycles
+        vcpu.owe("exit", cycles)
+
+    def back(self, vcpu: Vcpu, gpa: int) -> Generator[simpy.Event, Any, int]:
+        """Map the page of `gpa`, and those that stand with it in a chunk; return the cycles of what was done."""
+        yield vcpu.settle()
+        page, order = self._large_page(gpa) if self.page_order else (NO_FRAME, 0)
+        if order == 0:
+            page = (self.pool.take(1) or (yield from self.take(vcpu, 1)))[0]  # a generator less, nearly always
+        place = self.root, self.levels, order // 9 + 1, 0, 0, gpa & ~((1 << (PAGE_SHIFT + order)) - 1)
+        bits = self.large_bits if order else self.form.page
+        missing = map_page(self.memory, self.host.frames, *place, page, bits)
+        if missing > 0:
+            tables = yield from self.take(vcpu, missing)
+            map_pages(
+                self.memory,
+                self.host.frames,
+                *place,
+                np.array([page]),
+                np.array(tables),
+                self.form.table,
+                bits,
+            )
+        elif missing < 0:  # somebody backed it meanwhile
+            self._return(page, order)
+        if self.logs:
+            self._mapped(gpa >> PAGE_SHIFT)
+        cycles = self._mapping if missing == 0 == order else self._mapping_more(missing, order)
+        if self.chunk > 1 and order == 0:
+            cycles += self._mapping * self._around(gpa >> PAGE_SHIFT)
+        return cycles
+
+    @property
+    def served(self) -> tuple[NDArray[Any], ...]:
+        """What compiled code needs to handle violations as `violation` does in the plain case (engine/serve.py)."""
+        if self.serves:
+            self._least[0] = self.pool.floor
+        return self._backing, self.host.frames, self.pool.pages.words
+
+    def account(self, vcpu: Vcpu) -> None:
+        """Account for the violations that compiled code has handled."""
+        made = self._backing["made"][0]
+        for tables, count in enumerate(made.tolist()):
+            if count:
+                each = self._before + self._mapping + tables * self._each_table + self._resume
+                with vcpu.first():
+                    vcpu.owe("exit", count * each)
+                self.exit_cycles[self.reason] += count * each
+                self.exits[self.reason] += count
+                self.latency[each] += count
+        made[:] = 0
+
+    def take(self, vcpu: Vcpu, count: int) -> Generator[simpy.Event, Any, list[int]]:
+        """Take pages from the pool; where it has too few, the vCPU is suspended until the host has refilled it."""
+        taken = self.pool.take(count)
+        if not taken:
+            taken = yield from vcpu.wait(self.pool.request(count), "pool_wait")
+        return taken
+
+    def _around(self, gfn: int) -> int:
+        """Back what else lies in the aligned chunk of `gfn`, as far as the pool has pages at hand; return how many."""
+        table = gfn & ~(ENTRIES - 1)
+        first = gfn - (gfn - table) % self.chunk
+        last = min(first + self.chunk, table + ENTRIES, self.pages)
+        wanted = [each for each in range(first, last) if not self.backed(each)][: self.pool.level]
+        for each, page in zip(wanted, self.pool.take(len(wanted)) if wanted else [], strict=True):
+            place = self.root, self.levels, 1, 0, 0, each << PAGE_SHIFT
+            map_page(self.memory, self.host.frames, *place, page, self.form.page)
+            if self.logs:
+                self._mapped(each)
+        return len(wanted)
+
+    def _mapped(self, gfn: int) -> None:
+        """Take note that a guest frame is backed now."""
+
+    def _mapping_more(self, tables: int, order: int) -> int:
+        """Return the cycles from the pages taken to the entry written, where tables or a large page were made."""
+        costs = self.costs
+        cycles = self._mapping
+        if tables > 0:
+            cycles += tables * self._each_table
+        if order:
+            cycles += costs.message + costs.grant_fixed + costs.zero(order) - costs.violation_pool
+        return cycles
+
+    def _return(self, page: int, order: int) -> None:
+        """Give an unused page back to where it came from."""
+        if order:
+            self.host.give_block(page, order)
+        else:
+            self.pool.put([page])
+
+    def _frame_of(self, gfn: int) -> int:
+        return int(host_address(self.memory, self.root, self.levels, gfn << PAGE_SHIFT)) >> PAGE_SHIFT
+
+    def _missing(self, gpa: int, order: int) -> int:
+        return int(missing_tables(self.memory, self.root, self.levels, order // 9 + 1, 0, 0, gpa))
+
+    def _large_page(self, gpa: int) -> tuple[int, int]:
+        """Return (pfn, order) of a large page for `gpa`, or (NO_FRAME, 0) where none fits or none is free."""
+        for order in LARGE_ORDERS[self.page_order]:
+            size = 1 << order
+            gfn = (gpa >> PAGE_SHIFT) & ~(size - 1)
+            if gfn + size > self.pages or self._missing(gpa, order) < 0:
+                continue
+            pfn = self.pool.take_block(order)
+            if pfn != NO_FRAME:
+                return pfn, order
+        return NO_FRAME, 0
+
+
+def _keep() -> None:
+    """Forget nothing at a VM exit: the VM has a tag."""

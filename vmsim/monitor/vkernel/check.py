@@ -1,0 +1,75 @@
+"""Whether the maps of a vkernel are what they must be, entry by entry: for `--check`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmsim.frames.buddy import State
+from vmsim.machine.formats import DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
+from vmsim.machine.memory import entry_at
+from vmsim.monitor.vkernel.monitor import Vkernel
+from vmsim.tables.edit import UNBACKED, host_address
+
+__all__ = ["problems_of_maps"]
+
+
+def problems_of_maps(vkernel: Vkernel, frames: NDArray[Any], roots: Collection[int]) -> Iterator[str]:
+    """Yield what is wrong with a vkernel's maps: whose the frames are, that they are guest∘host, how many there are.
+
+    Parameters
+    ----------
+    vkernel : Vkernel
+        The host's side.
+    frames : FRAME_RECORD[:]
+        The host's.
+    roots : collection of int
+        gpas of the guest's root tables whose maps must be in step.
+    """
+    tables = 0
+    for guest, root in vkernel.maps.items():
+        tables += 1
+        for gva, level, entry in _entries(vkernel.memory, root, vkernel.levels, 0):
+            reached = frames[(entry & FRAME) >> PAGE_SHIFT]
+            state = State.TABLE if level > 1 else State.GUEST
+            if reached["owner"] != vkernel.owner or reached["state"] != state:
+                yield f"isolation: a vkernel's map reaches frame {(entry & FRAME) >> PAGE_SHIFT}, which is not its own"
+            tables += level > 1
+            if level == 1 and guest in roots:
+                hpa, rights = _guest(vkernel, guest, gva)
+                if hpa != entry & FRAME:
+                    yield f"composition: a vkernel's map does not give what guest and host give for gva {gva:#x}"
+                elif entry & ~rights & (PRESENT | USER | WRITE) or (entry & WRITE and not rights & DIRTY):
+                    yield f"coherence: a vkernel's map gives rights for gva {gva:#x} that the guest's tables do not"
+    if tables + len(vkernel.ready) != vkernel.frames_held:
+        yield f"conservation: {tables} tables are in a vkernel's maps, which holds {vkernel.frames_held} frames"
+
+
+def _entries(memory: NDArray[np.int64], table: int, level: int, gva: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (gva, level, entry) of all entries in use at `table` and below."""
+    entries = memory[table >> 3 : (table >> 3) + 512]
+    for index in np.flatnonzero(entries).tolist():
+        entry, here = int(entries[index]), gva + (index << (3 + 9 * level))
+        yield here, level, entry
+        if level > 1:
+            yield from _entries(memory, entry & FRAME, level - 1, here)
+
+
+def _guest(vkernel: Vkernel, table: int, gva: int) -> tuple[int, int]:
+    """Return the hpa that guest and host give for a page, UNBACKED if none, and the bits that all entries have."""
+    rights, level = -1, vkernel.levels
+    while True:
+        place = int(host_address(vkernel.memory, *vkernel.memory_root, int(entry_at(table, gva, level))))
+        entry = int(vkernel.memory[place >> 3]) if place != UNBACKED else 0
+        rights &= entry | (DIRTY if level > 1 and not entry & LARGE else 0)
+        if not entry & PRESENT:
+            return UNBACKED, 0
+        if level == 1 or entry & LARGE:
+            within = (1 << (3 + 9 * level)) - 1
+            gpa = (entry & FRAME & ~within) | (gva & within)
+            return int(host_address(vkernel.memory, *vkernel.memory_root, gpa)), rights
+        table = entry & FRAME
+        level -= 1

@@ -1,0 +1,301 @@
+"""A vkernel (DragonFly): the guest's kernel is a process of the host, and its page tables are the host's to walk.
+
+The hardware walks the host's map of each of the guest's address spaces, from gva to hpa. What the map lacks, the host
+looks up in the guest's tables, entry by entry in software. If they allow the access it enters the page and goes on; if
+not, it hands the fault to the guest's kernel: it leaves the address space of the guest's process for that of the
+kernel's, and comes back by a system call. So does a system call of a guest's process. The guest's kernel edits its
+tables as it likes, nothing traps, and then says what it has taken away, by one more system call
+(sys/vm/vm_fault.c, sys/vm/vm_vmspace.c, sys/platform/vkernel64/platform/pmap_inval.c).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator
+from typing import Any
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from vmsim.frames.buddy import State, use
+from vmsim.machine.formats import ENTRIES, PAGE_SHIFT
+from vmsim.machine.memory import clear_frame
+from vmsim.monitor.base import NONE, SoftwareMonitor, Spaces
+from vmsim.monitor.shadow.fill import Status
+from vmsim.monitor.tdp.monitor import Tdp, Vcpu
+from vmsim.monitor.vkernel.tables import TABLE_ROOM, enter, make_walk, remove
+from vmsim.scenario.cpu import Cost
+from vmsim.tables.edit import host_address, load_entries, store_entries
+
+__all__ = ["SPACES", "Spaces", "Vkernel"]
+
+Process = Generator[simpy.Event, Any, None]
+Words = NDArray[np.int64]
+
+SPACES = 1 << 12  # that the guest's kernel tells apart, for which the host needs no tags
+_CREATE = 4  # system calls that make a space: vmspace_create, vmspace_mmap, and vmspace_mcontrol twice
+_DONE, _NEED, _UNBACKED = int(Status.DONE), int(Status.NEED), int(Status.UNBACKED)
+_NO_TABLES = np.empty(0, np.int64)
+
+
+class Vkernel(SoftwareMonitor):
+    """The host's side of one vkernel, and its guest's `Mmu`.
+
+    Parameters
+    ----------
+    memory : int64[:]
+        Host-physical memory.
+    registers : record[1]
+        The VM's register file; its cr3 is set here, to the root of a map.
+    host_tables : Tdp
+        gpa to hpa: the map of the vkernel's own process, in which its guest's memory is one file. The hardware that
+        runs the guest's processes does not walk it.
+    costs : Cost
+        Cycles of the host's work.
+    spaces : Spaces
+        What the processor caches of it.
+    """
+
+    first_frames = 1
+    traps = loads_trap = False
+    serves = known = False  # compiled code knows nothing of the maps
+
+    def __init__(
+        self, memory: Words, registers: NDArray[Any], host_tables: Tdp, *, costs: Cost, spaces: Spaces
+    ) -> None:
+        self.memory = memory
+        self.registers = registers
+        self.host_tables = host_tables
+        self.costs = costs
+        self.spaces = spaces
+        self.owner = host_tables.owner
+        self.levels = int(registers["levels"][0])
+        self.exits = Counter()
+        self.exit_cycles = Counter()
+        self.latency = host_tables.latency
+        self.deliver: Callable[[Vcpu, int, int], Process] | None = None
+        self.maps: dict[int, int] = {}  # gpa of the guest's root table: hpa of the map's
+        self.work: Counter[str] = Counter(dict.fromkeys(("filled", "walked", "zapped", "made", "dropped"), 0))
+        self.cr3 = 0  # the guest's
+        self._walk = make_walk(host_tables.pages, self.levels, int(registers["largest"][0]))
+        self._frames = host_tables.host.frames
+        self.ready: list[int] = []
+        self._scratch = np.empty(6, np.int64), np.empty(TABLE_ROOM, np.int64)
+        self._end = (1 << (PAGE_SHIFT + 9 * self.levels)) - 1
+        self._entered = costs.violation_entry + costs.violation_rmap
+        self._stale = False
+        self._spent = 0  # in the exit under way
+
+    @property
+    def frames_held(self) -> int:
+        """Host frames that are tables of maps, or at hand for the first."""
+        return self.work["made"] - self.work["dropped"] + len(self.ready)
+
+    @property
+    def stale(self) -> bool:
+        """Whether the guest's kernel has taken away what it has not told of yet, or goes to another space just now."""
+        return self._stale
+
+    def install(self, root: int) -> None:
+        """Make frame `root` the empty root of the host's tables."""
+        self.host_tables.install(root)
+        self._walk["host_root"], self._walk["host_levels"] = self.memory_root
+
+    def provide(self, frames: list[int]) -> None:
+        """Take the frame of the first map's root."""
+        use(self._frames, np.array(frames), int(State.POOL))
+        self.ready = frames
+
+    def create(self, vcpu: Vcpu) -> Process:
+        """Take from the pool what no guest can start without."""
+        yield from self.host_tables.create(vcpu)
+        self._walk["host_root"], self._walk["host_levels"] = self.memory_root
+
+    def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Process:
+        """Write to 2**order guest frames: each that has no host frame faults once and gets one."""
+        for each in range(gfn, gfn + (1 << order)):
+            if not self.host_tables.backed(each):
+                start = vcpu.now
+                with vcpu.first():
+                    self._spend(vcpu, self.costs.vkernel_fault)
+                    yield from self._back(vcpu, each)
+                self._count("HOST_FAULT")
+                self.latency[vcpu.now - start] += 1
+
+    def page_fault(
+        self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0
+    ) -> Generator[simpy.Event, Any, bool]:
+        """Handle a page fault of the hardware: enter the page in the map, or hand the fault to the guest's kernel."""
+        start = vcpu.now
+        self._spend(vcpu, self.costs.vkernel_fault)
+        tables = _NO_TABLES
+        while True:
+            status, value = enter(
+                self.memory, self._walk, self._frames, self.cr3, self.maps[self.cr3], gva, code & 2 != 0, tables
+            )
+            if status == _NEED:
+                tables = np.array((yield from self._take(vcpu, int(value))))
+            elif status == _UNBACKED:
+                yield from self._back(vcpu, int(value))
+            else:
+                break
+        walked = int(self._walk["reads"][0])
+        self.work["walked"] += walked
+        self._spend(vcpu, walked * self.costs.vkernel_walk_level)
+        if status != _DONE:
+            self._reflect(vcpu)
+            self._hand_over(vcpu, "REFLECT", int(value))
+            assert self.deliver is not None
+            yield from self.deliver(vcpu, gva, int(value))
+            return False
+        self.work["filled"] += 1
+        self.work["made"] += len(tables)
+        self._spend(vcpu, self._entered + len(tables) * (self.costs.violation_pool + self.costs.table_page))
+        self._count("VPAGE_FILL")
+        self.latency[vcpu.now - start] += 1
+        return False
+
+    def system_call(self, vcpu: Vcpu) -> None:
+        """Pay for a system call of the guest's process: the host hands it to the guest's kernel."""
+        self._reflect(vcpu)
+        self._count("SYSCALL")
+
+    def io_exit(self, vcpu: Vcpu) -> None:
+        """Have a device work: the guest's kernel asks the host by a system call."""
+        self._spend(vcpu, self.costs.vkernel_call)
+        self._count("IO")
+
+    def read(self, vcpu: Vcpu, places: Words) -> Generator[simpy.Event, Any, Words]:
+        """Load entries: memory of the guest's kernel like any other."""
+        values = np.empty(len(places), np.int64)
+        load_entries(self.memory, *self.memory_root, places, values, 9)
+        return values
+        yield
+
+    def write(self, vcpu: Vcpu, places: Words, values: Words) -> Process:
+        """Store entries, of which nobody is told."""
+        before = yield from self.read(vcpu, places)
+        self._stale = self._stale or bool((before * (before != values)).any())
+        store_entries(self.memory, *self.memory_root, places, values, 9)
+
+    def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Process:
+        """Zero a frame that becomes a table."""
+        if table:
+            clear_frame(self.memory, host_address(self.memory, *self.memory_root, gpa))
+        return
+        yield
+
+    def load_root(self, vcpu: Vcpu, root: int, space: int, *, keep: bool) -> Process:
+        """Run another address space from here on: find or make its map; unless it is kept, all of it goes."""
+        self._stale = True
+        if root not in self.maps:
+            frame = (yield from self._take(vcpu, 1))[0]
+            use(self._frames, np.array([frame]), int(State.TABLE))
+            self._frames["rmap"][frame] = 0
+            clear_frame(self.memory, frame << PAGE_SHIFT)
+            self.maps[root] = frame << PAGE_SHIFT
+            self.work["made"] += 1
+            self._spend(vcpu, _CREATE * self.costs.vkernel_call + self.costs.violation_pool + self.costs.table_page)
+            self._count("VMSPACE")
+        elif not keep:
+            yield from self._remove(vcpu, root, 0, self._end)
+            self._spend(vcpu, self.costs.vkernel_call)
+            self._count("INVAL")
+        self.cr3 = root
+        self.registers["cr3"] = self.maps[root]
+        self.spaces.load(space, keep=keep)
+        self._stale = False
+
+    def invalidate(self, vcpu: Vcpu, first: int, last: int, *, order: int = 0) -> Process:
+        """Tell the host of each page of a range, and of each whole 2 MiB at once: vmspace_mcontrol(MADV_INVAL)."""
+        self.spaces.invalidate(first, last)
+        yield from self._remove(vcpu, self.cr3, first, last)
+        self._stale = False
+        calls = _calls(first >> PAGE_SHIFT, (last >> PAGE_SHIFT) + 1)
+        self._spend(vcpu, calls * self.costs.vkernel_call)
+        self._count("INVAL", calls)
+
+    def flush(self, vcpu: Vcpu) -> Process:
+        """Tell the host of the whole space, by one call."""
+        self.spaces.flush()
+        yield from self._remove(vcpu, self.cr3, 0, self._end)
+        self._stale = False
+        self._spend(vcpu, self.costs.vkernel_call)
+        self._count("INVAL")
+
+    def release(self, vcpu: Vcpu, root: int, space: int) -> Process:
+        """Give up the map of a space that is no more: vmspace_destroy."""
+        if root not in self.maps:
+            return  # it never ran
+        yield from self._remove(vcpu, root, 0, self._end)
+        frame = self.maps.pop(root) >> PAGE_SHIFT
+        self.work["dropped"] += 1
+        self._frames["state"][frame] = State.POOL
+        yield vcpu.settle()
+        self.host_tables.pool.put([frame])
+        if space >= 0:
+            self.spaces.release(space)
+        self._spend(vcpu, self.costs.vkernel_call)
+        self._count("VMSPACE")
+
+    def figures(self) -> dict[str, int]:
+        """Return what has been done to the maps."""
+        return {f"shadow_{what}": count for what, count in self.work.items()}
+
+    def rehearse(self) -> None:
+        """Compile, or load from the cache, the kernels that a run without unmapping does not need."""
+        nothing = np.empty(0, np.int64)
+        load_entries(self.memory, 0, 0, nothing, nothing, 9)
+        store_entries(self.memory, 0, 0, nothing, nothing, 9)
+        remove(self.memory, self._frames, 0, self.levels, 0, -1, *self._scratch)
+
+    def _remove(self, vcpu: Vcpu, root: int, first: int, last: int) -> Process:
+        """Take pages out of a map, and give its empty tables back to the pool."""
+        path, freed = self._scratch
+        frames: list[int] = []
+        while first <= last:
+            first, pages, tables = remove(
+                self.memory, self._frames, self.maps[root], self.levels, first, last, path, freed
+            )
+            self.work["zapped"] += int(pages)
+            self._spend(vcpu, int(pages) * self.costs.vkernel_remove)
+            frames += freed[:tables].tolist()
+        if frames:
+            self.work["dropped"] += len(frames)
+            yield vcpu.settle()
+            self.host_tables.pool.put(frames)
+
+    def _take(self, vcpu: Vcpu, count: int) -> Generator[simpy.Event, Any, list[int]]:
+        """Return frames for tables of a map; the vCPU is suspended while the pool has too few."""
+        if self.ready:
+            taken, self.ready = self.ready[:count], []
+            return taken
+        yield vcpu.settle()
+        return (yield from self.host_tables.take(vcpu, count))
+
+    def _back(self, vcpu: Vcpu, gfn: int) -> Process:
+        """Have the host back a guest frame."""
+        cycles = yield from self.host_tables.back(vcpu, gfn << PAGE_SHIFT)
+        self._spend(vcpu, cycles)
+
+    def _reflect(self, vcpu: Vcpu) -> None:
+        """Go to the guest's kernel and back: two loads of CR3, which flush unless PCIDs tell spaces apart."""
+        self.spaces.load(self.spaces.space, keep=True)
+        self._spend(vcpu, self.costs.vkernel_reflect)
+
+    def _spend(self, vcpu: Vcpu, cycles: int) -> None:
+        vcpu.owe("exit", cycles)
+        self._spent += cycles
+
+    def _count(self, reason: str, count: int = 1) -> None:
+        """End exits of a kind."""
+        self.exits[reason] += count
+        self.exit_cycles[reason] += self._spent
+        self._spent = 0
+
+
+def _calls(page: int, limit: int) -> int:
+    """Return by how many calls DragonFly's pmap tells of pages: pmap_inval_pte of a page, pmap_inval_pde of a table."""
+    whole = max(0, limit // ENTRIES - -(-page // ENTRIES))
+    return limit - page - whole * (ENTRIES - 1)

@@ -1,0 +1,193 @@
+"""A vkernel's page tables: walked in software by the host, which keeps what it finds in page tables of its own.
+
+The guest's tables are memory like any other to hardware. The host has for each of the guest's address spaces a map
+(DragonFly's pmap): real tables from gva to hpa, which the hardware walks, filled page by page as the guest's processes
+fault (DragonFly sys/vm/vm_fault.c, vm_fault_vpagetable) and emptied where the guest's kernel says so (MADV_INVAL). A
+map has pages of 4 KiB only: the host enters the one page that was asked for, whatever maps it in the guest. Tables
+that become empty are freed (machdep.pmap_dynamic_delete, which some versions of DragonFly turn on and others off).
+
+DragonFly does not look at the user bit of the guest's entries (their lower half is all user), takes the right to write
+from the last entry alone, and sets the dirty flag in directories too. Here all three are as hardware has them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vmsim.frames.buddy import State
+from vmsim.jit import kernel, routine
+from vmsim.machine.formats import ACCESSED, DIRTY, ENTRIES, FRAME, PAGE_SHIFT, PRESENT, USER, WRITE
+from vmsim.machine.memory import clear_frame, entry_at, read_word, write_word
+from vmsim.monitor.shadow.fill import Status, walk_tables
+from vmsim.monitor.shadow.tables import backing
+from vmsim.tables.edit import host_address
+
+__all__ = ["TABLE_ROOM", "enter", "make_walk", "remove"]
+
+TABLE_ROOM = 512  # tables that one call of `remove` can free
+
+# What a walk of the guest's tables is told, and what it leaves behind; names as of monitor.shadow.records.SHADOW.
+WALK = np.dtype(
+    (
+        np.record,
+        [
+            ("frames", "i8"),  # guest frames: those above do not exist
+            ("levels", "i8"),
+            ("largest", "i8"),  # level above which no entry maps a page
+            ("host_root", "i8"),  # hpa: the tables that back guest memory (gpa to hpa)
+            ("host_levels", "i8"),
+            ("code", "i8"),  # of the fault that the last walk met
+            ("entry", "i8", (6,)),  # the guest's entries that the last walk read, by level
+            ("place", "i8", (6,)),  # and their gpas; -1 where it did not come
+            ("reads", "i8"),  # entries that it read
+        ],
+    )
+)
+
+
+def make_walk(frames: int, levels: int, largest: int) -> np.ndarray:
+    """Return what the kernels below need of a guest of so many frames, shape (1,).
+
+    Its tables have so many levels, and entries above level `largest` map no pages.
+    """
+    walk = np.zeros(1, WALK)
+    walk["frames"] = frames
+    walk["levels"] = levels
+    walk["largest"] = largest
+    return walk
+
+
+@kernel
+def enter(memory, walks, frames, cr3, root, gva, write, tables):
+    """Handle a page fault of the hardware: walk the guest's tables, and enter the page in the host's map.
+
+    The walk sets the accessed flag of each entry, and the dirty flag of the page's on a write. Until that is set the
+    page is entered read-only, so that the first write faults and is seen.
+
+    Parameters
+    ----------
+    memory : int64[:]
+        Host-physical memory.
+    walks : WALK[1]
+        From `make_walk`.
+    frames : FRAME_RECORD[:]
+        The host's.
+    cr3, root : int
+        gpa of the guest's root table; hpa of the map's.
+    gva, write : int, bool
+        The address that faulted, and whether it was written to.
+    tables : int64[:]
+        Frame numbers to make tables of.
+
+    Returns
+    -------
+    (status, value) : tuple of int
+        DONE with the tables used; NEED with how many there must be (nothing is done yet); FAULT with the error code;
+        UNBACKED with the guest frame.
+    """
+    walk = walks[0]
+    found = walk_tables(memory, walk, cr3, gva, write)
+    if found == 0:
+        return np.int64(Status.FAULT), walk.code
+    within = (1 << (3 + 9 * found)) - 1
+    gpa = (walk.entry[found] & FRAME & ~within) | (gva & within)
+    hpa, backed = backing(memory, walk, gpa)
+    if backed == 0:
+        return np.int64(Status.UNBACKED), gpa >> PAGE_SHIFT
+    level = walk.levels
+    table = root
+    used = np.int64(0)
+    while level > 1:
+        place = entry_at(table, gva, level)
+        entry = read_word(memory, place)
+        if entry == 0:
+            if len(tables) < level - 1:
+                return np.int64(Status.NEED), level - 1
+            pfn = tables[used]
+            used += 1
+            clear_frame(memory, pfn << PAGE_SHIFT)
+            frames[pfn].state = State.TABLE
+            frames[pfn].rmap = 0
+            entry = pfn << PAGE_SHIFT | PRESENT | WRITE | USER | ACCESSED
+            write_word(memory, place, entry)
+        table = entry & FRAME
+        level -= 1
+    marks = ACCESSED | (DIRTY if write else 0)
+    if walk.entry[found] & marks != marks:
+        walk.entry[found] |= marks
+        write_word(memory, host_address(memory, walk.host_root, walk.host_levels, walk.place[found]), walk.entry[found])
+    rights = walk.entry[found]
+    for above in range(found + 1, walk.levels + 1):
+        rights &= walk.entry[above] | ~WRITE
+    bits = PRESENT | USER | ACCESSED | (rights & WRITE if rights & DIRTY else 0) | (DIRTY if write else 0)
+    write_word(memory, entry_at(table, gva, np.int64(1)), (hpa & FRAME) | bits)
+    return np.int64(Status.DONE), used
+
+
+@routine
+def _empty(memory, table):
+    first = table >> 3
+    for word in range(ENTRIES):  # noqa: SIM110
+        if memory[first + word]:
+            return False
+    return True
+
+
+@kernel
+def remove(memory, frames, root, levels, first, last, path, freed):
+    """Take the pages of [first, last] out of a map, and free the tables that become empty, but for the root.
+
+    Parameters
+    ----------
+    memory, frames, root
+        As of `enter`.
+    levels : int
+        Of the map.
+    first, last : int
+        gvas.
+    path : int64[6]
+        Scratch.
+    freed : int64[TABLE_ROOM]
+        Filled: frame numbers of tables that are none any more.
+
+    Returns
+    -------
+    (address, pages, tables) : tuple of int
+        Where it stopped for want of room (above `last` if it did not); pages and tables removed.
+    """
+    address = first & ~((1 << PAGE_SHIFT) - 1)
+    pages = 0
+    tables = 0
+    while address <= last and tables + levels <= len(freed):
+        level = levels
+        table = root
+        while True:
+            path[level] = entry_at(table, address, level)
+            entry = read_word(memory, path[level])
+            if entry == 0 or level == 1:
+                break
+            table = entry & FRAME
+            level -= 1
+        span = 1 << (3 + 9 * level)
+        if level > 1:
+            address = (address & ~(span - 1)) + span
+            continue
+        place = path[1]
+        while True:
+            if read_word(memory, place):
+                write_word(memory, place, np.int64(0))
+                pages += 1
+            place += 8
+            address += span
+            if address > last or (address >> PAGE_SHIFT) & (ENTRIES - 1) == 0:
+                break
+        while level < levels:
+            table = path[level] & FRAME
+            if not _empty(memory, table):
+                break
+            freed[tables] = table >> PAGE_SHIFT
+            frames[table >> PAGE_SHIFT].state = State.POOL
+            tables += 1
+            level += 1
+            write_word(memory, path[level], np.int64(0))
+    return address, pages, tables

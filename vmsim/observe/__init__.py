@@ -1,0 +1,1 @@
+"""Looking at what was simulated: one walk explained, page tables dumped."""

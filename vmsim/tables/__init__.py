@@ -1,0 +1,1 @@
+"""What software does to page tables, compiled."""

@@ -1,0 +1,315 @@
+"""Edits of page tables by kernels: descend, map, unmap. What hardware does with the tables is in walker.py.
+
+Here `levels` is how deep the tables are, which also says what their entries look like: 2 are 32-bit paging's
+(formats.TWO_LEVEL), 3 PAE's. What is done often is compiled twice, once for each width of an entry, and that for halves
+of words lies out of the way.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vmsim.frames.buddy import NO_FRAME, State, allocate, free_many
+from vmsim.jit import kernel, leaf, routine
+from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, TWO_LEVEL
+from vmsim.machine.memory import clear_frame, entry_at, read_entry, width_of, write_entry
+
+__all__ = [
+    "BLOCKED",
+    "MAPPED",
+    "NOWHERE",
+    "UNBACKED",
+    "host_address",
+    "load_entries",
+    "map_page",
+    "map_pages",
+    "missing_tables",
+    "populate",
+    "store_entries",
+]
+
+UNBACKED = -1
+MAPPED = -1
+BLOCKED = -2
+NOWHERE = -3
+
+
+@kernel
+def host_address(memory, nested_root, nested_levels, gpa):
+    """Return the hpa of `gpa` by the nested tables, or UNBACKED; with no nested level the two are the same."""
+    if nested_levels == TWO_LEVEL:
+        return _address_by_halves(memory, nested_root, gpa)
+    return _address(memory, nested_root, nested_levels, gpa, 9)
+
+
+@routine
+def _address_by_halves(memory, nested_root, gpa):
+    return _address(memory, nested_root, np.int64(TWO_LEVEL), gpa, 10)
+
+
+@leaf
+def _address(memory, nested_root, nested_levels, gpa, width):
+    level = nested_levels
+    table = nested_root
+    if level and gpa >> (PAGE_SHIFT + width * level):  # beyond what the tables can translate
+        return UNBACKED
+    while level:
+        entry = read_entry(memory, entry_at(table, gpa, level, width), width)
+        if entry == 0:
+            return UNBACKED
+        if level == 1 or entry & LARGE:
+            offset = (1 << (PAGE_SHIFT - width + width * level)) - 1
+            return (entry & FRAME & ~offset) | (gpa & offset)
+        table = entry & FRAME
+        level -= 1
+    return gpa
+
+
+@kernel
+def load_entries(memory, nested_root, nested_levels, places, values, width):
+    """Set `values` (int64[n]) to the entries at the gpas `places` (int64[n]) of tables that translate `width` bits."""
+    if width == 9:
+        for number in range(len(places)):
+            values[number] = read_entry(memory, host_address(memory, nested_root, nested_levels, places[number]), 9)
+        return
+    for number in range(len(places)):
+        values[number] = read_entry(memory, host_address(memory, nested_root, nested_levels, places[number]), width)
+
+
+@kernel
+def store_entries(memory, nested_root, nested_levels, places, values, width):
+    """Store `values` (int64[n]) at the gpas `places` (int64[n]), in order; `width` as of `load_entries`."""
+    for number in range(len(places)):
+        write_entry(memory, host_address(memory, nested_root, nested_levels, places[number]), values[number], width)
+
+
+@kernel
+def missing_tables(memory, root, levels, leaf_level, nested_root, nested_levels, address):
+    """Return how many tables must be made before `address` can be mapped at `leaf_level`; 0 if they are all there.
+
+    MAPPED says that `address` is mapped already, at `leaf_level` or above; BLOCKED that a table of smaller pages
+    stands where the large page would go; NOWHERE that an entry leads to a table that the nested tables do not have.
+    Tables are entered by their gpa through the nested tables (by their hpa where there are none).
+    """
+    if levels == TWO_LEVEL:
+        return _missing_by_halves(memory, root, leaf_level, nested_root, nested_levels, address)
+    return _missing(memory, root, levels, leaf_level, nested_root, nested_levels, address, 9)
+
+
+@routine
+def _missing_by_halves(memory, root, leaf_level, nested_root, nested_levels, address):
+    return _missing(memory, root, np.int64(TWO_LEVEL), leaf_level, nested_root, nested_levels, address, 10)
+
+
+@leaf
+def _missing(memory, root, levels, leaf_level, nested_root, nested_levels, address, width):
+    level = levels
+    table = root
+    while True:
+        table = host_address(memory, nested_root, nested_levels, table)
+        if table == UNBACKED:
+            return NOWHERE
+        entry = read_entry(memory, entry_at(table, address, level, width), width)
+        if level == leaf_level:
+            if entry == 0:
+                return 0
+            return MAPPED if level == 1 or entry & LARGE else BLOCKED
+        if entry == 0:
+            return level - leaf_level
+        if entry & LARGE:
+            return MAPPED
+        table = entry & FRAME
+        level -= 1
+
+
+@kernel
+def map_page(memory, frames, root, levels, leaf_level, nested_root, nested_levels, address, page, page_bits):
+    """Map one page if all its tables are there; return what `missing_tables` does, 0 saying that it is mapped.
+
+    Parameters are as of `map_pages`; `page` is the one frame number.
+    """
+    if levels == TWO_LEVEL:
+        return _map_by_halves(memory, frames, root, leaf_level, nested_root, nested_levels, address, page, page_bits)
+    return _map_page(memory, frames, root, levels, leaf_level, nested_root, nested_levels, address, page, page_bits, 9)
+
+
+@routine
+def _map_by_halves(memory, frames, root, leaf_level, nested_root, nested_levels, address, page, page_bits):
+    levels = np.int64(TWO_LEVEL)
+    return _map_page(memory, frames, root, levels, leaf_level, nested_root, nested_levels, address, page, page_bits, 10)
+
+
+@leaf
+def _map_page(memory, frames, root, levels, leaf_level, nested_root, nested_levels, address, page, page_bits, width):
+    level = levels
+    table = root
+    while True:
+        gpa = entry_at(table, address, level, width)
+        hpa = host_address(memory, nested_root, nested_levels, gpa)
+        if hpa == UNBACKED:
+            return NOWHERE
+        entry = read_entry(memory, hpa, width)
+        if level == leaf_level:
+            break
+        if entry == 0:
+            return level - leaf_level
+        if entry & LARGE:
+            return MAPPED
+        table = entry & FRAME
+        level -= 1
+    if entry:
+        return MAPPED if level == 1 or entry & LARGE else BLOCKED
+    write_entry(memory, hpa, page << PAGE_SHIFT | page_bits | (LARGE if leaf_level > 1 else 0), width)
+    frames[page].state = State.GUEST
+    frames[page].rmap = gpa
+    return 0
+
+
+@kernel
+def map_pages(
+    memory, frames, root, levels, leaf_level, nested_root, nested_levels, address, pages, tables, table_bits, page_bits
+):
+    """Map consecutive pages from `address` on.
+
+    Parameters
+    ----------
+    memory : int64[:]
+        Host-physical memory.
+    frames : FRAME_RECORD[:]
+        Frames of the address space the entries point into; each notes its use and the entry that maps it (rmap).
+    root, levels, leaf_level : int
+        Root table, its level, and the level of the entries to write: 1, 2 or 3 for pages of 4K, 2M (4M), 1G.
+    nested_root, nested_levels : int
+        Nested tables through which the tables themselves are reached; 0 levels where they are host memory.
+    address : int
+        gva or gpa of the first page.
+    pages : int64[:]
+        Frame number of each page.
+    tables : int64[:]
+        Frame numbers to make tables of, as they are needed; enough of them, and backed.
+    table_bits, page_bits : int
+        Bits of the entries besides the address (LARGE is added here). The root of 3 levels is PAE's, whose entries
+        have no rights: they are present and no more (SDM vol. 3A table 5-8; AMD APM vol. 2 figure 5-10).
+
+    Returns
+    -------
+    int
+        How many of `tables` were used.
+    """
+    shape = root, levels, leaf_level, nested_root, nested_levels, address
+    if levels == TWO_LEVEL:
+        return _map_pages(memory, frames, *shape, pages, tables, table_bits, page_bits, 10)
+    return _map_pages(memory, frames, *shape, pages, tables, table_bits, page_bits, 9)
+
+
+@leaf
+def _map_pages(
+    memory,
+    frames,
+    root,
+    levels,
+    leaf_level,
+    nested_root,
+    nested_levels,
+    address,
+    pages,
+    tables,
+    table_bits,
+    page_bits,
+    width,
+):
+    used = 0
+    step = 1 << (PAGE_SHIFT - width + width * leaf_level)
+    if leaf_level > 1:
+        page_bits |= LARGE
+    hpa = 0
+    gpa = 0
+    for number in range(len(pages)):
+        if number and (address // step) & ((1 << width) - 1):
+            hpa += 1 << (PAGE_SHIFT - width)  # the next entry of the same table
+            gpa += 1 << (PAGE_SHIFT - width)
+        else:
+            level = levels
+            table = root
+            while True:
+                gpa = entry_at(table, address, level, width)
+                hpa = host_address(memory, nested_root, nested_levels, gpa)
+                if level == leaf_level:
+                    break
+                entry = read_entry(memory, hpa, width)
+                if entry == 0:
+                    frame = tables[used]
+                    used += 1
+                    table = frame << PAGE_SHIFT
+                    clear_frame(memory, host_address(memory, nested_root, nested_levels, table))
+                    write_entry(memory, hpa, table | (PRESENT if level == 3 == levels else table_bits), width)
+                    frames[frame].state = State.TABLE
+                    frames[frame].rmap = gpa
+                else:
+                    table = entry & FRAME
+                level -= 1
+        write_entry(memory, hpa, pages[number] << PAGE_SHIFT | page_bits, width)
+        frames[pages[number]].state = State.GUEST
+        frames[pages[number]].rmap = gpa
+        address += step
+    return used
+
+
+@kernel
+def populate(
+    memory,
+    zones,
+    frames,
+    owner,
+    root,
+    levels,
+    leaf_level,
+    nested_root,
+    nested_levels,
+    address,
+    limit,
+    table_bits,
+    page_bits,
+    tables,
+    pages,
+):
+    """Map [address, limit) to newly allocated frames, page by page; what is mapped already stays.
+
+    Parameters are as of `map_pages`, with the zone and the owner of the frames, and scratch space: `tables`
+    (int64[8]) and `pages` (int64[1]).
+
+    Returns
+    -------
+    int
+        Where it stopped: `limit`, or the first address for which there was no frame.
+    """
+    order = width_of(levels) * (leaf_level - 1)
+    step = 1 << (PAGE_SHIFT + order)
+    address &= ~(step - 1)
+    while address < limit:
+        missing = missing_tables(memory, root, levels, leaf_level, nested_root, nested_levels, address)
+        if missing >= 0:
+            if zones[0].free < missing + (1 << order):
+                return address
+            for number in range(missing):
+                tables[number] = allocate(zones, frames, np.int64(0), np.int64(State.TABLE), owner)
+            pages[0] = allocate(zones, frames, order, np.int64(State.GUEST), owner)
+            if pages[0] == NO_FRAME:
+                free_many(zones, frames, np.int64(0), tables[:missing])
+                return address
+            map_pages(
+                memory,
+                frames,
+                root,
+                levels,
+                leaf_level,
+                nested_root,
+                nested_levels,
+                address,
+                pages,
+                tables,
+                table_bits,
+                page_bits,
+            )
+        address += step
+    return limit
