@@ -38,7 +38,7 @@ def test_every_module_that_imports_numba_imports_it_plain() -> None:
     for path in sorted((ROOT / "vmsim").rglob("*.py")):
         text = path.read_text()
         first = re.search(r"^(import numba|from numba)", text, re.M)
-        plain = re.search(r"^import vmsim\.plain_numba", text, re.M)
+        plain = re.search(r"^import vmsim\.jit\.plain_numba", text, re.M)
         if first and path.name != "plain_numba.py":
             assert plain, path
             assert plain.start() < first.start(), path
@@ -77,7 +77,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("suffix", ["nbi", "nbc"])
 @pytest.mark.parametrize("damage", ["empty", "cut", "flip", "a pickle that is nothing", "pipe"])
 def test_a_damaged_file_is_made_again(warm: Path, suffix: str, damage: str) -> None:
-    [path] = warm.rglob(f"tables.host_address-*.{suffix}")
+    [path] = warm.rglob(f"edit.host_address-*.{suffix}")
     whole = path.read_bytes()
     if damage == "pipe":
         path.unlink()

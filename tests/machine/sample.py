@@ -11,11 +11,13 @@ import hashlib
 import importlib
 import json
 import sys
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
 
+import vmsim
 from tests.machine.geometries import PREFIX
 from tests.machine.worlds import Pair, counters, keyed_units, make_world, memory, references
 from tests.monitor.agile_world import AgileWorld
@@ -34,6 +36,8 @@ from vmsim.machine.memory import clear_frame, find_entry, physical_memory
 from vmsim.scenario.shadow import SHADOW_PRESETS, ShadowSpec
 from vmsim.tables import dirty, listing
 from vmsim.tables import edit as tables
+
+PACKAGE = Path(vmsim.__file__).parent
 
 
 def runs() -> list[Any]:
@@ -201,15 +205,17 @@ def vkernels() -> list[Any]:
 
 
 def kernels() -> dict[str, Any]:
-    """Return every kernel of the machine by name."""
+    """Return every kernel that a simulation runs, by name."""
     found = {}
     for path in jitted_sources():
-        if path.parent.name == "machine":
-            module = importlib.import_module(f"vmsim.machine.{path.stem}")
-            for name, value in vars(module).items():
-                is_kernel = type(getattr(value, "_cache", None)).__name__ == "KernelCache"  # leaves have none
-                if is_kernel and value.py_func.__module__ == module.__name__:
-                    found[f"{path.stem}.{name}"] = value
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if parts[0] in ("jit", "workloads") or "check" in parts:
+            continue
+        module = importlib.import_module(".".join(("vmsim", *parts)))
+        for name, value in vars(module).items():
+            is_kernel = type(getattr(value, "_cache", None)).__name__ == "KernelCache"  # leaves have none
+            if is_kernel and value.py_func.__module__ == module.__name__:
+                found[f"{module.__name__.removeprefix('vmsim.')}.{name}"] = value
     return found
 
 
@@ -222,7 +228,7 @@ def main() -> None:
         stats = [kernel.stats for kernel in kernels().values()]
         out["loaded"] = sum(sum(each.cache_hits.values()) for each in stats)
         out["compiled"] = sum(sum(each.cache_misses.values()) for each in stats)
-        specialised = {"vcpu.run": vcpu._run}
+        specialised = {"machine.vcpu.run": vcpu._run}
         out["specialised"] = {name: len(routine.signatures) for name, routine in specialised.items()}
         if "--ir" in sys.argv:  # there is IR to look at only where nothing came from the cache
             out["counted"] = [

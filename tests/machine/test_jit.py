@@ -47,7 +47,7 @@ def test_every_kernel_is_compiled_and_counts_no_references(cold):
     assert out["loaded"] == 0
     assert len(out["kernels"]) > 15
     assert [name for name, signatures in out["kernels"].items() if not signatures] == []
-    assert out["specialised"] == {"vcpu.run": 1}
+    assert out["specialised"] == {"machine.vcpu.run": 1}
     assert out["counted"] == []
 
 
@@ -68,7 +68,7 @@ def test_a_warm_cache_and_another_hash_seed_change_nothing(cold):
     warm = json.loads(python("-m", "tests.machine.sample", NUMBA_CACHE_DIR=str(folder), PYTHONHASHSEED="1"))
     assert warm["loaded"] > 0
     assert warm["compiled"] == 0
-    assert warm["specialised"] == {"vcpu.run": 0}
+    assert warm["specialised"] == {"machine.vcpu.run": 0}
     assert {*folder.rglob("_run-*.nbc")} == {*made}
     assert (warm["results"], warm["length"]) == (out["results"], out["length"])
 
