@@ -24,6 +24,17 @@ kinds = st.sampled_from(Kind)
 accesses = st.lists(st.tuples(addresses, kinds), min_size=1, max_size=60)
 
 
+def going_on(those: list[Access]) -> list[Access]:
+    """Leave out fetches of the instruction before: with accesses between, they are a string's next element."""
+    last, kept = None, []
+    for address, kind in those:
+        if kind != Kind.FETCH or address != last:
+            kept.append((address, kind))
+        if kind == Kind.FETCH:
+            last = address
+    return kept
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("readers")
@@ -41,7 +52,7 @@ def events(path: Path, form: str = "auto") -> list[tuple[int, Event]]:
 
 
 @pytest.mark.parametrize("form", TEXT)
-@given(those=accesses, granule=st.sampled_from([4096, 64]))
+@given(those=accesses.map(going_on), granule=st.sampled_from([4096, 64]))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_text_formats_hold_what_was_written(form: str, those: list[Access], granule: int, folder: Path):
     path = folder / form

@@ -179,6 +179,7 @@ def info(file: Path, form: str, as_json: bool) -> None:
 _REASONS = {
     "fetches": "{:,} instruction fetches (--fetch keeps them)",
     "sizes": "the sizes of {:,} accesses; one over the end of a block is an access to each block",
+    "elements": "{:,} elements of rep movs and rep stos, which access each cache line once",
     "prefetches": "{:,} prefetches",
     "markers": "{:,} markers",
     "flushes": "{:,} flushes",

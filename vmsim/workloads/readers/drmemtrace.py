@@ -4,7 +4,8 @@
 
 The tool's source says what there is (clients/drcachesim/tools/view.cpp). In 2022 it printed no instruction number
 (`<record>: T<thread> …`); other releases print no workload, or a bare thread number. Markers, prefetches and flushes
-are passed over; where the workload (W) changes, another process runs, which is a SWITCH.
+are passed over; where the workload (W) changes, another process runs, which is a SWITCH. Strings, whose elements are
+records each, go by cache lines (see `strings`).
 """
 
 from __future__ import annotations
@@ -49,12 +50,14 @@ def read(path: Path, *, granule: int = PAGE, fetch: bool = False, notes: Notes |
     InputError
         A line is of no known form, or its address is not canonical; the message has its number.
     """
+    from vmsim.workloads.readers import strings
+
     name = printable(path)
     notes = notes or Notes()
     batch = Batch(name, granule)
     running: int | None = None
     pids: dict[int, int] = {}
-    threads: set[bytes] = set()
+    threads: dict[bytes, list[int]] = {}  # what is known of the instruction that each executes
     with opened(path, text=True) as file:
         for number, line in lines(file, name):
             record = _RECORD.fullmatch(line)
@@ -71,19 +74,26 @@ def read(path: Path, *, granule: int = PAGE, fetch: bool = False, notes: Notes |
             access = _ACCESS.fullmatch(what)
             if access is None or not 1 <= int(access[2]) <= LARGEST:
                 raise _refused(name, number, line)
-            threads.add(thread)
+            instruction = threads.setdefault(thread, [0] * strings.PLACES)
             if workload:
                 pid = pids.setdefault(int(workload), len(pids) + 1)
                 if running not in (None, pid):
                     yield from batch.flush()
                     batch.builder.event(Op.SWITCH, pid)
                 running = pid
-            kind = _KINDS[access[1]]
-            if what.rstrip().endswith(b"non-fetched instruction") or (kind == Kind.FETCH and not fetch):
+            kind, address, size = _KINDS[access[1]], int(access[3], 16), int(access[2])
+            first = address
+            if kind != Kind.FETCH:
+                first = strings.first_byte(instruction, address, size, kind == Kind.WRITE)
+            elif not strings.fetched(instruction, address) or what.rstrip().endswith(b"non-fetched instruction"):
+                continue
+            elif not fetch:
                 notes.drop("fetches")
                 continue
-            notes.drop("sizes")
-            yield from batch.add(number, int(access[3], 16), kind, size=int(access[2]))
+            if first < address + size:
+                notes.drop("sizes")
+                yield from batch.add(number, first, kind, size=address + size - first)
+    notes.drop("elements", sum(each[strings.ELEMENTS] for each in threads.values()))
     notes.drop("threads", len(threads) if len(threads) > 1 else 0)
     yield from batch.flush()
     yield from batch.builder.rest()

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.jit import kernel
+from vmsim.workloads.readers.strings import accessed, fetched, first_byte
 from vmsim.workloads.stream import Addresses, Counts, Kinds
 
 __all__ = ["BROKEN", "DONE", "FULL", "OTHER", "blocks_of_ranks", "coalesce", "lackey", "rank_blocks"]
@@ -58,6 +59,7 @@ def lackey(
     fetch: bool,
     mask: np.int64,
     state: NDArray[np.int64],
+    strings: NDArray[np.int64],
     address: Addresses,
     count: Counts,
     kind: Kinds,
@@ -65,8 +67,9 @@ def lackey(
     """Read access lines until the text ends (DONE), the room ends (FULL), or a line is none (OTHER) or bad (BROKEN).
 
     state[0] is the position of the first line not yet read, state[1] the accesses found, state[2] the lines read,
-    state[3] the fetches left out and state[4] the lines that became accesses. An access over the end of a block is one
-    access to each of the blocks. The text must end with a newline; a carriage return before it is left out.
+    state[3] the fetches left out and state[4] the lines that became accesses; `strings` is that of the module of this
+    name. An access over the end of a block is one access to each of the blocks. The text must end with a newline; a
+    carriage return before it is left out.
     """
     at, found, lines, fetches, sizes = state[0], state[1], state[2], state[3], state[4]
     end = len(text)
@@ -113,18 +116,26 @@ def lackey(
             code = BROKEN
             break
         at += 1
-        lines += 1
-        if what == 2 and not fetch:
-            fetches += 1
-            continue
-        if found + 1 + size // -mask + 1 > room:
+        if (what != 2 or fetch) and found + 1 + size // -mask + 1 > room:
             at = start
-            lines -= 1
             code = FULL
             break
+        lines += 1
+        here = value
+        if what == 2:
+            if not fetched(strings, value):
+                continue
+            if not fetch:
+                fetches += 1
+                continue
+        elif what == 3:
+            accessed(strings)
+        else:
+            here = first_byte(strings, value, size, what == 1)
+            if here == value + size:
+                continue
         sizes += 1
         last = (value + size - 1) & mask
-        here = value
         while True:
             address[found] = here
             count[found] = 2 if what == 3 else 1

@@ -2,7 +2,8 @@
 
 An access is `I  ADDRESS,SIZE` (fetch), ` L …` (load), ` S …` (store) or ` M …` (load, then store of the same place);
 the address is hexadecimal, the size decimal. System calls stand where they happened. A modify is taken as two
-accesses of kind WRITE. Everything else that valgrind says (`==pid==` and such) is passed over.
+accesses of kind WRITE; string instructions, which lackey writes element by element, go by cache lines (see `strings`).
+Everything else that valgrind says (`==pid==` and such) is passed over.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def parse(
     InputError
         A line is of no known form, or its address is not canonical; the message has its number.
     """
-    from vmsim.workloads.readers import kernels
+    from vmsim.workloads.readers import kernels, strings
 
     builder = RunBuilder(granule)
     calls = Calls(builder)
@@ -68,6 +69,7 @@ def parse(
     count = np.empty(_BLOCK, np.int32)
     kind = np.empty(_BLOCK, np.uint8)
     state = np.zeros(5, np.int64)  # position in the text, accesses found, lines read, fetches left out, with a size
+    instruction = np.zeros(strings.PLACES, np.int64)
     tail = b""
     ended = False
     while not ended:
@@ -89,7 +91,7 @@ def parse(
         code = kernels.FULL
         while code != kernels.DONE:
             state[1] = 0
-            code = kernels.lackey(view, fetch, np.int64(-granule), state, address, count, kind)
+            code = kernels.lackey(view, fetch, np.int64(-granule), state, instruction, address, count, kind)
             found, at = int(state[1]), int(state[0])
             yield from builder.add(address[:found], count[:found], kind[:found])
             if code in (kernels.OTHER, kernels.BROKEN):
@@ -108,5 +110,6 @@ def parse(
     if notes:
         notes.drop("fetches", int(state[3]))
         notes.drop("sizes", int(state[4]))
+        notes.drop("elements", int(instruction[strings.ELEMENTS]))
     calls.finish()
     yield from builder.rest()

@@ -13,8 +13,8 @@ class Notes:
     Attributes
     ----------
     left_out : Counter
-        Records, or properties of accesses, that the chunks do not hold, by name (`fetches`, `sizes`, `prefetches`,
-        `markers`, `flushes`, `threads` …).
+        Records, or properties of accesses, that the chunks do not hold, by name (`fetches`, `sizes`, `elements` of
+        strings, `prefetches`, `markers`, `flushes`, `threads` …).
     columns : dict
         For tables: which column (by the file's own name) was taken for the address, kind, size and count.
     unused : list of str
