@@ -1,6 +1,8 @@
 """Is progress shown to people, and to nobody else?"""
 
+import re
 import sys
+import time
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -11,7 +13,7 @@ from rich.console import Console
 import vmsim
 from tests.simulation.small import scenario, vm
 from vmsim.base import progress
-from vmsim.base.progress import in_notebook, progress_bar, showing, status_line, wants_progress
+from vmsim.base.progress import Tally, in_notebook, in_words, progress_bar, showing, status_line, wants_progress
 
 SMALL = scenario(vm("left"), vm("right"))
 
@@ -69,8 +71,43 @@ def test_on_a_terminal_all_vms_count_together(capfd: pytest.CaptureFixture[str])
     assert said.out == ""
     assert "simulating: [/x] a" in said.err
     assert "15%" in said.err  # 4,500 of 30,000
-    assert "accesses/s" in said.err
-    assert ":" in said.err.split("accesses/s")[-1]  # the time left
+    assert re.search(r"accesses/s\S* \S*1 s left", said.err)
+    assert "━" in said.err
+
+
+@pytest.mark.usefixtures("terminal")
+def test_where_nobody_knows_how_much_there_is_it_counts(capfd: pytest.CaptureFixture[str]) -> None:
+    with progress_bar("recording") as show:
+        assert show is not None
+        show("", 1_000, 0)
+        show("", 65_000, 0)
+    said = capfd.readouterr().err
+    assert "recording" in said
+    assert "65,000 accesses" in said
+    assert "%" not in re.sub(r"\x1b\S*", "", said)
+
+
+def test_the_speed_is_that_since_the_clock_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    tally = Tally("sweep", "points")
+    tally.show("", 200, 1000)  # were there
+    assert (tally.share, tally.rate, tally.left) == ("20%", "", "")
+    tally.begin(ago=5)  # when the first point that is done was begun
+    tally.show("", 201, 1000)
+    assert (tally.rate, tally.left) == ("0.2 points/s", "67 min left")  # 799 points of 5 s
+    now = 105.0
+    tally.show("", 240, 1000)
+    assert (tally.share, tally.rate, tally.left) == ("24%", "4.0 points/s", "3 min left")  # 760 / 4 = 190 s
+    tally.show("", 0, 10)  # another sweep
+    assert (tally.rate, tally.left) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "1 s"), (40, "40 s"), (99.4, "99 s"), (720, "12 min"), (12_000, "3 h 20 min")]
+)
+def test_lengths_of_time_in_words(seconds: float, words: str) -> None:
+    assert in_words(seconds) == words
 
 
 @pytest.mark.usefixtures("terminal")

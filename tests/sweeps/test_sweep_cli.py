@@ -206,7 +206,7 @@ def test_the_panel_shows_counts_rate_and_the_slowest() -> None:
     panel({"event": "done", "point": "a" * 64, "values": {"size": "1MiB"}, "seconds": 0.5})
     panel({"event": "done", "point": "b" * 64, "values": {"size": "9MiB"}, "seconds": 7.25})
     panel({"event": "failed", "point": "c" * 64, "values": {"size": "3MiB"}, "seconds": 0.1, "error": "ValueError: x"})
-    console.print(panel.render())
+    console.print(*panel.lines(), sep="\n")
     text = console.export_text()
     assert "203 of 1,000" in text
     assert "2 done (200 were there), 1 failed, 797 left" in text
@@ -214,7 +214,7 @@ def test_the_panel_shows_counts_rate_and_the_slowest() -> None:
     assert "failed: size = 3MiB: ValueError: x" in text
     assert "points/s" in text
     panel({"event": "planned", "points": 30, "recorded": 0, "pending": 30})  # the next sweep of an experiment
-    console.print(panel.render())
+    console.print(*panel.lines(), sep="\n")
     text = console.export_text()
     assert "0 of 30" in text
     assert "0 done, 0 failed, 30 left" in text

@@ -10,12 +10,25 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
-__all__ = ["Progress", "Wanted", "in_notebook", "progress_bar", "showing", "status_line", "wants_progress"]
+__all__ = [
+    "Progress",
+    "Tally",
+    "Wanted",
+    "in_notebook",
+    "in_words",
+    "live",
+    "progress_bar",
+    "showing",
+    "status_line",
+    "wants_progress",
+]
 
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with what is under way (a VM's name), how much of it is done (accesses), and how much there is in all."""
+"""Called with what is under way (a VM's name), how much of it is done (accesses), and how much there is in all.
+
+The last is 0 where nobody knows."""
 
 Wanted: TypeAlias = bool | Progress | None
 """Whether to show progress; or who is told. None: in notebooks."""
@@ -99,75 +112,127 @@ def progress_bar(title: str, unit: str = "accesses") -> Iterator[Progress | None
     console = _stderr()
     if console.is_jupyter:
         with _in_cell() as put:
-            yield _Tally(title, unit, lambda tally: put(tally.html)).show
+            tally = Tally(title, unit)
+
+            def show(name: str, done: int, total: int) -> None:
+                tally.show(name, done, total)
+                put(tally.html)
+
+            yield show
     elif console.is_terminal:
-        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[rate]}", markup=False),
-            TimeRemainingColumn(elapsed_when_finished=True),
-        )
-        with Bar(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(f"{title}: starting", total=None, start=False, rate="")
-
-            def change(tally: _Tally) -> None:
-                if tally.done and bar.tasks[0].start_time is None:
-                    bar.start_task(task)  # compiling is over
-                bar.update(task, description=tally.name, completed=tally.done, total=tally.total, rate=tally.rate)
-
-            yield _Tally(title, unit, change).show
+        tally = Tally(title, unit)
+        with live(console, lambda: [tally.bar()]):
+            yield tally.show
     else:
         yield None
 
 
-class _Tally:
-    """What has been done of all that is under way: by all VMs together."""
+@contextmanager
+def live(console: Console, lines: Callable[[], list[RenderableType]]) -> Iterator[None]:
+    """Show on a terminal, while the block runs, the lines that it is asked for four times a second."""
+    from rich.console import Group
+    from rich.live import Live
 
-    def __init__(self, title: str, unit: str, changed: Callable[[_Tally], None]) -> None:
+    with Live(get_renderable=lambda: Group(*lines()), console=console, refresh_per_second=4, transient=True):
+        yield
+
+
+class Tally:
+    """What has been done of all that is under way: by all VMs together.
+
+    Parameters
+    ----------
+    title : str
+        What is being done.
+    unit : str
+        What is counted: accesses, points.
+    """
+
+    def __init__(self, title: str, unit: str) -> None:
         self.title = title
         self.unit = unit
         self.name = f"{title}: starting"
-        self.changed = changed
-        self.vms: dict[str, tuple[int, int]] = {}
         self.done = self.total = 0
-        self.start = 0.0
-        self.before = 0
+        self._vms: dict[str, tuple[int, int]] = {}
+        self._made = time.perf_counter()
+        self._start = 0.0
+        self._before = 0
 
     def show(self, vm: str, done: int, total: int) -> None:
-        """Note what one of them has done."""
-        self.vms[vm] = done, total
-        self.done, self.total = (sum(column) for column in zip(*self.vms.values(), strict=True))
-        if self.done and not self.start:
-            self.start, self.before = time.perf_counter(), self.done
+        """Note what one of them has done, of how much in all; 0: nobody knows."""
+        self._vms[vm] = done, total
+        before = self.done
+        self.done, self.total = (sum(column) for column in zip(*self._vms.values(), strict=True))
+        if self.done < before:  # something new has begun
+            self._start = 0.0
+        elif self.done > before and not self._start:
+            self.begin()
         if self.done:
             name = f"{self.title}: {vm}" if vm else self.title
             self.name = name if len(name) <= _NAME else name[: _NAME - 1] + "…"
-        self.changed(self)
+
+    def begin(self, ago: float = 0.0) -> None:
+        """Start the clock, or have started it some seconds ago: what is done from now on makes the speed."""
+        self._start, self._before = time.perf_counter() - ago, self.done
+
+    @property
+    def begun(self) -> bool:
+        """Whether the clock runs."""
+        return self._start > 0
 
     @property
     def speed(self) -> float:
-        """Return how much is done in a second."""
-        elapsed = time.perf_counter() - self.start if self.start else 0.0
-        return (self.done - self.before) / elapsed if elapsed > 0 else 0.0
+        """How much is done in a second; 0 before that can be said."""
+        elapsed = time.perf_counter() - self._start if self._start else 0.0
+        return (self.done - self._before) / elapsed if elapsed > 0 else 0.0
+
+    @property
+    def share(self) -> str:
+        """How much is done: a part of the whole, if that is known."""
+        return f"{self.done / self.total:.0%}" if self.total else f"{self.done:,} {self.unit}" if self.done else ""
 
     @property
     def rate(self) -> str:
-        """Return the speed as text."""
+        """The speed as text."""
         if not self.speed:
             return ""
         return f"{self.speed / 1e6:.1f} M {self.unit}/s" if self.speed >= 1e5 else f"{self.speed:,.1f} {self.unit}/s"
 
     @property
+    def left(self) -> str:
+        """The time left as text; where the whole is not known, the time since the beginning."""
+        if not self.total:
+            return in_words(time.perf_counter() - self._made)
+        return f"{in_words((self.total - self.done) / self.speed)} left" if self.speed else ""
+
+    @property
     def html(self) -> str:
-        """Return a bar for a notebook."""
-        left = f", {(self.total - self.done) / self.speed:.0f} s left" if self.speed else ""
-        share = self.done / max(1, self.total)
-        text = f"{html.escape(self.name)} {share:.0%} {self.rate}{left}"
-        return f'<progress value="{self.done}" max="{max(1, self.total)}"></progress> {text}'
+        """A bar for a notebook."""
+        bar = f' value="{self.done}" max="{self.total}"' if self.total else ""
+        text = " ".join(each for each in (html.escape(self.name), self.share, self.rate) if each)
+        return f"<progress{bar}></progress> {text}{f', {self.left}' if self.left else ''}"
+
+    def bar(self) -> RenderableType:
+        """Return a bar for a terminal."""
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        line = Table.grid(padding=(0, 1))
+        known = self.total > 0 and self.done > 0
+        bar = ProgressBar(total=self.total if known else None, completed=self.done, width=20, pulse=not known)
+        cells = ((self.name, ""), (self.share, "magenta"), (self.rate, ""), (self.left, "cyan"))
+        name, *rest = (Text(text, style, no_wrap=True) for text, style in cells)
+        line.add_row(name, bar, *rest)
+        return line
+
+
+def in_words(seconds: float) -> str:
+    """Return a length of time in words: 40 s, 12 min, 3 h 20 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 1 else "1 s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
 @contextmanager

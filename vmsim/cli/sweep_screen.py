@@ -7,9 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+
+from vmsim.base.progress import Tally, live
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
 
 __all__ = ["listening"]
 
@@ -31,10 +36,8 @@ def listening(as_json: bool) -> Iterator[Callable[[Event], None]]:
     if not console.is_terminal:
         yield _while_read(_Lines())
         return
-    from rich.live import Live
-
     panel = _Panel(console)
-    with Live(get_renderable=panel.render, console=console, refresh_per_second=4, transient=True):
+    with live(console, panel.lines):
         yield panel
 
 
@@ -58,15 +61,15 @@ def _print_json(event: Event) -> None:
     sys.stdout.flush()
 
 
-class _Tally:
+class _Counts:
     """What has happened so far."""
 
     def __init__(self) -> None:
+        self.tally = Tally("sweep", "points")
         self.points = self.recorded = self.done = self.failed = 0
         self.workers = 0
         self.enumerated = 0
         self.planned = False
-        self.first = 0.0
         self.slowest: tuple[float, str] = (0.0, "")
 
     def __call__(self, event: Event) -> None:
@@ -76,24 +79,26 @@ class _Tally:
             case "planned":
                 self.planned = True
                 self.points, self.recorded = event["points"], event["recorded"]
-                self.done, self.failed, self.first = 0, 0, 0.0  # an experiment may have several sweeps
+                self.done, self.failed = 0, 0  # an experiment may have several sweeps
+                self.tally = Tally("sweep", "points")
+                self._show()
             case "started":
                 self.workers = event["workers"]
             case "done" | "failed":
-                self.first = self.first or time.monotonic() - event["seconds"]
+                if not self.done + self.failed:
+                    self.tally.begin(ago=event["seconds"])
                 self.done += event["event"] == "done"
                 self.failed += event["event"] == "failed"
+                self._show()
                 if event["seconds"] > self.slowest[0]:
                     self.slowest = event["seconds"], _values(event["values"])
+
+    def _show(self) -> None:
+        self.tally.show("", self.points - self.left, self.points)
 
     @property
     def left(self) -> int:
         return self.points - self.recorded - self.done - self.failed
-
-    @property
-    def rate(self) -> float:
-        elapsed = time.monotonic() - self.first if self.first else 0.0
-        return (self.done + self.failed) / elapsed if elapsed else 0.0
 
     @property
     def counts(self) -> str:
@@ -102,11 +107,9 @@ class _Tally:
 
     @property
     def speed(self) -> str:
-        if not self.rate:
+        if not self.tally.rate:
             return "warming up" if self.workers else "enumerating"
-        from vmsim.sweeps.estimate import told
-
-        return f"{self.rate:,.1f} points/s, {told(self.left / self.rate)} left"
+        return f"{self.tally.rate}, {self.tally.left}"
 
 
 def _values(values: dict[str, Any]) -> str:
@@ -131,52 +134,46 @@ class _Lines:
     """A line now and then, on stderr."""
 
     def __init__(self) -> None:
-        self._tally = _Tally()
+        self._counts = _Counts()
         self._last = time.monotonic()
 
     def __call__(self, event: Event) -> None:
-        tally = self._tally
-        tally(event)
+        counts = self._counts
+        counts(event)
         trouble = _trouble(event)
         if trouble:
             click.echo(trouble, err=True)
         now = time.monotonic()
-        if event["event"] == "planned" or (tally.planned and tally.left and now - self._last >= _LINE_SECONDS):
+        if event["event"] == "planned" or (counts.planned and counts.left and now - self._last >= _LINE_SECONDS):
             self._last = now
-            click.echo(f"{tally.points:,} points: {tally.counts}; {tally.speed}", err=True)
+            click.echo(f"{counts.points:,} points: {counts.counts}; {counts.speed}", err=True)
 
 
 class _Panel:
     """A bar, counts, and the slowest point."""
 
-    def __init__(self, console: Any) -> None:
-        from rich.progress_bar import ProgressBar
-
-        self._tally = _Tally()
+    def __init__(self, console: Console) -> None:
+        self._counts = _Counts()
         self._console = console
-        self._bar: Any = ProgressBar(total=None, width=40)
 
     def __call__(self, event: Event) -> None:
-        self._tally(event)
+        self._counts(event)
         trouble = _trouble(event)
         if trouble:
             from rich.text import Text
 
             self._console.print(Text(trouble, "yellow" if event["event"] != "failed" else "red"))
 
-    def render(self) -> Any:
+    def lines(self) -> list[RenderableType]:
         """Return the panel as it is now."""
-        from rich.console import Group
-        from rich.table import Table
         from rich.text import Text
 
-        tally = self._tally
-        if not tally.planned:
-            return Text(f"enumerating: {tally.enumerated:,} points")
-        self._bar.update(completed=tally.points - tally.left, total=max(1, tally.points))
-        top = Table.grid(padding=(0, 2))
-        top.add_row(self._bar, Text(f"{tally.points - tally.left:,} of {tally.points:,}"), Text(tally.speed))
-        lines: list[Any] = [top, Text(tally.counts)]
-        if tally.slowest[1]:
-            lines.append(Text(f"slowest: {tally.slowest[0]:.2f} s: {tally.slowest[1]}", "dim"))
-        return Group(*lines)
+        counts = self._counts
+        if not counts.planned:
+            return [counts.tally.bar(), Text(f"enumerating: {counts.enumerated:,} points")]
+        lines = [counts.tally.bar(), Text(f"{counts.points - counts.left:,} of {counts.points:,}: {counts.counts}")]
+        if not counts.tally.rate:
+            lines.append(Text(counts.speed, "dim"))
+        if counts.slowest[1]:
+            lines.append(Text(f"slowest: {counts.slowest[0]:.2f} s: {counts.slowest[1]}", "dim"))
+        return lines

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import click
 
 from vmsim.base.errors import InputError
 from vmsim.base.files import printable, refuse_overwrite
+from vmsim.base.progress import progress_bar
 from vmsim.base.units import parse_size
 
 # Those of vmsim.workloads.readers.FORMATS, which takes numpy to import. A test compares.
@@ -80,7 +80,7 @@ def record(
 
     path = output or _unused(Path(program[0]).name, force=force)
     refuse_overwrite(path, force=force)
-    with _progress("recording", max_accesses) as progress:
+    with progress_bar("recording") as progress:
         done = run(program, path, fetch=fetch, granule=int(granule), limit=max_accesses, progress=progress, force=force)
     told = {"output": str(path), "bytes": path.stat().st_size, "exit_status": done.status}
     told |= {"interrupted": done.interrupted} | done.totals
@@ -130,7 +130,7 @@ def convert(
 
     largest = parse_size(max_size)
     refuse_overwrite(target, force=force)
-    with _progress("converting", None) as progress:
+    with progress_bar("converting") as progress:
         told = export(
             find(source, Path()),
             target,
@@ -250,26 +250,3 @@ def _reuse(told: dict[str, Any]) -> Iterator[list[object]]:
         label = "more, or first use" if end == REUSE[-1] else str(end) if first == end else f"{first}–{end}"
         yield [label, count, f"{count / runs:.2%}", f"{below / runs:.2%}"]
         first = end + 1
-
-
-@contextmanager
-def _progress(verb: str, total: int | None) -> Iterator[Callable[[int], None] | None]:
-    """Show accesses and their rate on a terminal; give None where there is none."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(verb, total=total, count="")
-
-        def show(accesses: int) -> None:
-            elapsed = bar.tasks[0].elapsed or 1.0
-            count = f"{accesses:,} accesses, {accesses / elapsed / 1e6:.1f} M/s"
-            bar.update(task, completed=accesses, count=count)
-
-        yield show

@@ -9,10 +9,11 @@ import numpy as np
 
 from vmsim.base.clock import Clock
 from vmsim.base.errors import InputError
+from vmsim.base.progress import Progress
 from vmsim.base.units import format_size
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.resident import check_memory
-from vmsim.engine.virtual_machine import Progress, VirtualMachine
+from vmsim.engine.virtual_machine import VirtualMachine
 from vmsim.guest.frames import GuestMemoryError
 from vmsim.host.fragmentation import PageCache, fragment
 from vmsim.host.memory import HOST, HostMemory
@@ -31,7 +32,7 @@ from vmsim.scenario.types import MAX_VMS
 from vmsim.scenario.vm import Vm
 from vmsim.workloads import Stream, open_stream
 
-__all__ = ["Progress", "Simulation", "simulate"]
+__all__ = ["Simulation", "simulate"]
 
 
 class Simulation:

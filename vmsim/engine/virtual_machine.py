@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import simpy
 from numpy.typing import NDArray
 
+from vmsim.base.progress import Progress
 from vmsim.base.units import PAGE_ORDER, format_size
 from vmsim.engine.boot import BootVcpu
 from vmsim.engine.build import make_monitor
@@ -44,11 +45,10 @@ from vmsim.workloads import Stream
 if TYPE_CHECKING:
     from vmsim.engine.simulation import Simulation
 
-__all__ = ["Progress", "VirtualMachine"]
+__all__ = ["VirtualMachine"]
 
 Process = Generator[simpy.Event, Any, None]
 UNFINISHED = "UNFINISHED"  # the reason, in the table of exits, of one that was under way when a run ended early
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

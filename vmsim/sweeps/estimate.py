@@ -12,6 +12,7 @@ import numpy as np
 
 from vmsim.base.errors import InputError
 from vmsim.base.files import open_regular
+from vmsim.base.progress import in_words
 from vmsim.scenario import Scenario, Trace, toml
 from vmsim.sweeps.executors import cores
 from vmsim.sweeps.place import TIMINGS
@@ -47,15 +48,7 @@ class Estimate(NamedTuple):
     @property
     def told(self) -> str:
         """The time in words."""
-        return told(self.seconds)
-
-
-def told(seconds: float) -> str:
-    """Return a length of time in words: 40 s, 12 min, 3 h 20 min."""
-    if seconds < 100:
-        return f"{seconds:.0f} s" if seconds >= 1 else "1 s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60:,} h {minutes % 60} min"
+        return in_words(self.seconds)
 
 
 def missing_points(sweep: Sweep, out: Path) -> Plan:

@@ -11,6 +11,7 @@ import numpy as np
 
 from vmsim.base.errors import InputError
 from vmsim.base.files import printable, replacing
+from vmsim.base.progress import Progress
 from vmsim.workloads import readers
 from vmsim.workloads.columns import encode
 from vmsim.workloads.readers import Notes
@@ -22,7 +23,6 @@ from vmsim.workloads.vmtrace import Vmtrace, VmtraceWriter
 __all__ = ["LARGEST", "describe", "export"]
 
 LARGEST = 4 << 30  # bytes of a file for other tools, unless more is asked for
-Progress = Callable[[int], None]
 _KINDS = np.array([kind.name.lower() for kind in Kind])
 _AT_ONCE = 1 << 20  # addresses expanded at a time, whatever the runs' counts
 _ROWS = 1 << 14  # rows made into text at a time
@@ -58,7 +58,7 @@ def export(
     largest : int
         Bytes that a .u64, .csv or .parquet file may have: a few runs of many accesses can make a very large one.
     progress : callable, optional
-        Called with the accesses converted so far, chunk by chunk.
+        Called chunk by chunk; see `vmsim.base.progress.Progress`.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def export(
         raise InputError(f"{printable(target)}: expected a name that ends in .vmtrace, {', '.join(writers)}.")
     notes = Notes()
     form = readers.detect(source) if form == "auto" else form
-    about = _about(source, form)
+    about, total = _about(source, form, fetch)
     chunks = _pages_noticed(readers.read(source, form, granule=granule, fetch=fetch, notes=notes), source, granule)
     with replacing(target, force=force) as temporary, temporary.open("wb") as file:
         if suffix == ".vmtrace":
@@ -87,11 +87,11 @@ def export(
             for chunk in chunks:
                 writer.add(chunk)
                 if progress:
-                    progress(writer.summary.accesses)
+                    progress("", writer.summary.accesses, total)
             summary = writer.summary
         else:
             summary = Summary()
-            counted = _counted(chunks, summary, granule, progress)
+            counted = _counted(chunks, summary, granule, progress, total)
             writers[suffix](file, _bounded(counted, file, target, summary, suffix == ".u64", largest))
         if not summary.accesses:
             raise InputError(f"{printable(source)}: the trace holds no access: expected at least one.")
@@ -124,7 +124,7 @@ def describe(path: Path, form: str = "auto") -> dict[str, Any]:
         told |= trace.totals | {"regions": len(trace.regions[0]), "chunks": len(trace.index)}
     else:
         summary, notes = Summary(), Notes()
-        for _ in _counted(readers.read(path, form, fetch=True, notes=notes), summary, PAGE, None):
+        for _ in _counted(readers.read(path, form, fetch=True, notes=notes), summary, PAGE):
             pass
         totals = summary.totals()
         told |= {"granule": PAGE, "replayed": totals["accesses"] - totals["fetches"]}
@@ -134,9 +134,12 @@ def describe(path: Path, form: str = "auto") -> dict[str, Any]:
     return told
 
 
-def _about(source: Path, form: str) -> dict[str, Any]:
-    """Return what the source's own header says, so that it is not lost."""
-    return dict(Vmtrace.open(source).about) if form == "vmtrace" else {"tool": form}
+def _about(source: Path, form: str, fetch: bool) -> tuple[dict[str, Any], int]:
+    """Return what the source's own header says, so that it is not lost, and its accesses; 0: it does not say."""
+    if form != "vmtrace":
+        return {"tool": form}, 0
+    trace = Vmtrace.open(source)
+    return dict(trace.about), trace.totals["accesses"] - (0 if fetch else trace.totals["fetches"])
 
 
 def _pages_noticed(chunks: Iterator[Chunk], source: Path, granule: int) -> Iterator[Chunk]:
@@ -155,12 +158,14 @@ def _pages_noticed(chunks: Iterator[Chunk], source: Path, granule: int) -> Itera
         )
 
 
-def _counted(chunks: Iterator[Chunk], summary: Summary, granule: int, progress: Progress | None) -> Iterator[Chunk]:
+def _counted(
+    chunks: Iterator[Chunk], summary: Summary, granule: int, progress: Progress | None = None, total: int = 0
+) -> Iterator[Chunk]:
     shift = granule.bit_length() - 1
     for chunk in chunks:
         summary.add(chunk, encode(chunk, shift).rank)
         if progress:
-            progress(summary.accesses)
+            progress("", summary.accesses, total)
         yield chunk
 
 

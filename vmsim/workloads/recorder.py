@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 from vmsim.base.errors import InputError
 from vmsim.base.files import replacing
+from vmsim.base.progress import Progress
 from vmsim.workloads.readers import lackey
 from vmsim.workloads.runs import check_granule, cut
 from vmsim.workloads.stream import PAGE
@@ -53,7 +54,7 @@ def record(
     fetch: bool = False,
     granule: int = PAGE,
     limit: int | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
     force: bool = True,
 ) -> Recording:
     """Run a program under valgrind's lackey and write its trace to `path`.
@@ -75,7 +76,7 @@ def record(
     limit : int, optional
         Stop after so many accesses.
     progress : callable, optional
-        Called with the accesses recorded so far, chunk by chunk.
+        Called chunk by chunk; see `vmsim.base.progress.Progress`.
     force : bool
         Replace a file that is at `path`; if false, it is refused before the program runs.
 
@@ -114,7 +115,7 @@ def _run(
     fetch: bool,
     granule: int,
     limit: int | None,
-    progress: Callable[[int], None] | None,
+    progress: Progress | None,
 ) -> tuple[int | None, bool]:
     """Run the program to its end, the limit or an interrupt; return its status and whether it was interrupted."""
     reading, writing = os.pipe()
@@ -152,7 +153,7 @@ def _run(
                 total = int(chunk.count.sum())
                 writer.add(chunk if room is None or total <= room else cut(chunk, room))
                 if progress:
-                    progress(writer.summary.accesses)
+                    progress("", writer.summary.accesses, limit or 0)
                 if room is not None and total >= room:
                     return None, interrupted
         return process.wait(), interrupted
