@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 from vmsim.base.errors import InputError
+from vmsim.base.temporary import beside, held, leftovers
 
-__all__ = ["beside", "open_regular", "printable", "read_bytes", "read_text", "refuse_overwrite", "replacing", "sha256"]
+__all__ = ["open_regular", "printable", "read_bytes", "read_text", "refuse_overwrite", "replacing", "sha256"]
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -206,8 +207,8 @@ def refuse_overwrite(path: Path, *, force: bool) -> None:
 
 
 @contextmanager
-def replacing(path: Path, *, force: bool = True) -> Iterator[Path]:
-    """Give a temporary name beside `path`; rename it to `path` when the block ends well, else remove it.
+def replacing(path: Path, *, force: bool = True, clear: bool = True) -> Iterator[Path]:
+    """Give a temporary file beside `path`; rename it to `path` when the block ends well, else remove it.
 
     Parameters
     ----------
@@ -215,6 +216,9 @@ def replacing(path: Path, *, force: bool = True) -> Iterator[Path]:
         If it is a link to a file, that file is replaced and the link stays.
     force : bool
         Replace a file that is there. If false, it is refused, and a file that appears meanwhile is kept.
+    clear : bool
+        Remove first what processes that were killed left of such temporary files. False where the folder is cleared as
+        a whole.
 
     Raises
     ------
@@ -226,12 +230,16 @@ def replacing(path: Path, *, force: bool = True) -> Iterator[Path]:
     temporary = path
     try:
         target = path.resolve() if path.is_symlink() else path
+        for each in leftovers(target, "tmp") if clear else ():
+            each.unlink()
         temporary = beside(target, "tmp")
-        yield temporary
-        if force:
-            os.replace(temporary, target)
-        else:
-            _put(temporary, target)
+        temporary.touch()
+        with held(temporary):
+            yield temporary
+            if force:
+                os.replace(temporary, target)
+            else:
+                _put(temporary, target)
     except OSError as error:
         raise InputError(
             f"{printable(path)}: cannot be written: {error.strerror or error}. Nothing was left there."
@@ -240,12 +248,6 @@ def replacing(path: Path, *, force: bool = True) -> Iterator[Path]:
         if temporary != path:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-
-
-def beside(path: Path, suffix: str) -> Path:
-    """Return a hidden name of this process beside a path: not longer than 255 bytes, as file systems have it."""
-    name = path.name if len(os.fsencode(path.name)) <= 230 else os.fsdecode(os.fsencode(path.name)[:200])
-    return path.with_name(f".{name}.{os.getpid()}.{suffix}")
 
 
 def _put(temporary: Path, target: Path) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from vmsim.base.errors import InputError
-from vmsim.base.files import beside, printable, read_bytes, sha256
+from vmsim.base.files import printable, read_bytes, sha256
+from vmsim.base.temporary import beside, held, leftovers
 from vmsim.record.tables import TABLES
 
 __all__ = ["MANIFEST", "check_folder", "digests", "read_manifest", "read_output", "replacing_folder", "write_manifest"]
@@ -48,6 +49,7 @@ def check_folder(path: Path, *, force: bool = False, whose: str | None = None) -
         raise InputError(f"{printable(path)}: this can be no folder's name.")
     try:
         target = path.resolve() if path.is_symlink() else path
+        _clear(target.absolute())
         if target.is_dir():
             if any(target.iterdir()):
                 if whose:
@@ -91,8 +93,9 @@ def replacing_folder(path: Path, *, force: bool = False, whose: str | None = Non
     try:
         made = [each for each in temporary.parents if not each.exists()]
         temporary.mkdir(parents=True)
-        yield temporary
-        _put(temporary, target, path, force=force)
+        with held(temporary):
+            yield temporary
+            _put(temporary, target, path, force=force)
         made = []
     except OSError as error:
         raise InputError(
@@ -116,14 +119,28 @@ def _put(temporary: Path, target: Path, path: Path, *, force: bool) -> None:
         if not force:
             raise InputError(f"{printable(path)}: somebody else has put something there meanwhile.") from error
     old = beside(target, "old")
-    os.rename(target, old)
-    try:
-        _check_ours(old, path, force=True)
-        os.rename(temporary, target)
-    except BaseException:
-        os.rename(old, target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    with held(target):
+        os.rename(target, old)
+        try:
+            _check_ours(old, path, force=True)
+            os.rename(temporary, target)
+        except BaseException:
+            os.rename(old, target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _clear(target: Path) -> None:
+    """Remove what processes that were killed left half-written beside a folder, and put back what one had put aside."""
+    for each in leftovers(target, "old"):
+        if not os.path.lexists(target):
+            os.rename(each, target)
+            continue
+        with suppress(InputError):  # never removed: what vmsim did not write
+            _check_ours(each, each, force=True)
+            shutil.rmtree(each, ignore_errors=True)
+    for each in leftovers(target, "tmp"):
+        shutil.rmtree(each, ignore_errors=True)
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -138,7 +138,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 @contextmanager
 def durable(path: Path) -> Iterator[Path]:
     """Give a temporary name, as `vmsim.base.files.replacing` does, and see that what was written is on the disk."""
-    with replacing(path) as temporary:
+    with replacing(path, clear=False) as temporary:
         yield temporary
         _sync(temporary)
     try:
