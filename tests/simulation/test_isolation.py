@@ -18,6 +18,7 @@ from tests.monitor.test_shadow_contract import TABLES, addresses, edits
 from tests.oracle.bits import ADDRESS, PS, RW, US, A, D, P, span, width
 from tests.simulation.small import BASE, PAGE, WRITE, Script, run, scenario, touches, vm
 from tests.simulation.sums import check as check_sums
+from vmsim.contracts import VmStopped
 from vmsim.engine.check.host import check_invariants
 from vmsim.engine.simulation import Simulation
 from vmsim.frames.buddy import State
@@ -28,7 +29,7 @@ from vmsim.monitor.agile.monitor import Agile
 from vmsim.monitor.base import SoftwareMonitor
 from vmsim.monitor.features.dirty_log import LoggedTdp
 from vmsim.monitor.features.nx_split import NxSplitTdp
-from vmsim.monitor.tdp.monitor import NoMemoryThereError, Tdp
+from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.record.outcome import Ending
 from vmsim.tables.edit import host_address
 from vmsim.tables.listing import walk_entries
@@ -159,7 +160,7 @@ class Prisoner:
             assert isinstance(monitor, Tdp | Agile)
             if gpa >> 12 >= PAGES and not code & CODE_LOG_FULL:
                 self.outside += 1
-                with pytest.raises(NoMemoryThereError):
+                with pytest.raises(VmStopped):
                     self.drive(monitor.violation(vcpu, gpa, code))
                 return False
             assert isinstance(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Final
 
-__all__ = ["GuestMemoryError", "InputError", "closest", "nearest"]
+__all__ = ["InputError", "closest", "nearest"]
 
 _CUTOFF: Final = 0.6
 _LONGEST: Final = 80  # characters of a word that is looked up: difflib takes the square of them
@@ -83,7 +83,3 @@ def nearest(word: str, valid: Iterable[str]) -> str:
         return f"Did you mean {close!r}?"
     more = f", … and {len(choices) - _LISTED:,} more" if len(choices) > _LISTED else ""
     return f"Valid: {', '.join(choices[:_LISTED])}{more}."
-
-
-class GuestMemoryError(Exception):
-    """The memory of a VM, its own or what it may have of the host's, is used up."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import simpy
 
 from vmsim.base.clock import Clock
-from vmsim.monitor.tdp.monitor import BackingError
+from vmsim.contracts import Steps, Stop, VmStopped
 
 __all__ = ["BootVcpu"]
 
@@ -43,13 +42,13 @@ class BootVcpu:
         """Return an event that nobody has to wait for."""
         return self.env.event()
 
-    def wait(self, event: simpy.Event, cause: str) -> Generator[simpy.Event, Any, Any]:
+    def wait(self, event: simpy.Event, cause: str) -> Steps[Any]:
         """Refuse to wait: nobody frees memory before the clock starts.
 
         Raises
         ------
-        BackingError
+        VmStopped
             Always.
         """
-        raise BackingError
+        raise VmStopped(Stop.NOT_BACKED)
         yield

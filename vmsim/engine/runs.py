@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.contracts import Vcpu
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.serve import run_and_serve
 from vmsim.engine.serve_shadow import run_and_serve_shadow
@@ -16,7 +17,7 @@ from vmsim.machine.vcpu import enter, prepare
 from vmsim.monitor.base import NONE, SoftwareMonitor
 from vmsim.monitor.paired.guest import PairedGuest
 from vmsim.monitor.shadow.monitor import Shadow
-from vmsim.monitor.tdp.monitor import Tdp, Vcpu
+from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.tables.backing import BACKING, NEVER
 from vmsim.workloads import Chunk
 

@@ -11,10 +11,11 @@ from vmsim.base.clock import Clock
 from vmsim.base.errors import InputError
 from vmsim.base.progress import Progress
 from vmsim.base.units import format_size
+from vmsim.contracts import Stop, VmStopped
+from vmsim.engine.endings import ending_of
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.resident import check_memory
 from vmsim.engine.virtual_machine import VirtualMachine
-from vmsim.guest.frames import GuestMemoryError
 from vmsim.host.fragmentation import PageCache, fragment
 from vmsim.host.memory import HOST, HostMemory
 from vmsim.host.pool import reclaimer
@@ -22,7 +23,6 @@ from vmsim.host.scheduler import Scheduler
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.tags import Tags
 from vmsim.monitor.paired.layout import PairedHost
-from vmsim.monitor.tdp.monitor import BackingError
 from vmsim.record.messages import MessageLog
 from vmsim.record.outcome import Ending, Outcome, Transfer
 from vmsim.scenario import Scenario
@@ -167,10 +167,8 @@ class Simulation:
                 continue
             try:
                 vm.populate()
-            except BackingError:
-                return self._cannot_back(vm)
-            except GuestMemoryError:
-                return vm.out_of_memory()
+            except VmStopped as stop:
+                return ending_of(vm, stop) if stop.what is Stop.OUT_OF_MEMORY else self._cannot_back(vm)
         self.boundary("the start")
         return None
 

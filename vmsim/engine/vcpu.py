@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.clock import Clock
 from vmsim.base.errors import InputError
+from vmsim.contracts import Steps
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.runs import Runs
 from vmsim.guest.kernel import GuestKernel
@@ -35,9 +36,8 @@ from vmsim.workloads import Chunk, Event, Op, Stream
 
 __all__ = ["CAUSES", "MANAGEMENT", "WAITS", "Pause", "Vcpu"]
 
-Process = Generator[simpy.Event, Any, None]
 Monitor = Tdp | SoftwareMonitor | PairedGuest
-Pause = tuple[int, Callable[[], Process]]
+Pause = tuple[int, Callable[[], Steps[None]]]
 
 WAITS = ("pool_wait", "host_wait", "pcpu_wait", "io_wait")
 MEMORY_WAITS = ("pool_wait", "host_wait")
@@ -131,7 +131,7 @@ class Vcpu:
         owed, self.owed = self.owed, 0
         return self.env.timeout(owed)
 
-    def wait(self, event: simpy.Event, cause: str) -> Generator[simpy.Event, Any, Any]:
+    def wait(self, event: simpy.Event, cause: str) -> Steps[Any]:
         """Give up the core until `event`, which others run on meanwhile; return its value."""
         yield self.settle()
         self.leave()
@@ -139,7 +139,7 @@ class Vcpu:
         yield from self.enter()
         return value
 
-    def enter(self) -> Process:
+    def enter(self) -> Steps[None]:
         """Get a core for a time slice."""
         core = self.scheduler.request(self.index)
         if isinstance(core, simpy.Event):
@@ -165,7 +165,7 @@ class Vcpu:
             cycles[self.since[0]] += self.env.cycle - self.since[1]
         return cycles
 
-    def _until(self, event: simpy.Event, cause: str) -> Generator[simpy.Event, Any, Any]:
+    def _until(self, event: simpy.Event, cause: str) -> Steps[Any]:
         self.since = cause, self.env.cycle
         value = yield event
         if self.touching and cause in MEMORY_WAITS:
@@ -181,7 +181,7 @@ class Vcpu:
         self.scheduler.release(self._core, self.index)
         self._core = -1
 
-    def replay(self, kernel: GuestKernel, monitor: Monitor | None, pauses: list[Pause]) -> Process:
+    def replay(self, kernel: GuestKernel, monitor: Monitor | None, pauses: list[Pause]) -> Steps[None]:
         """Make every access of the stream, and the operations between them.
 
         Parameters
@@ -222,7 +222,7 @@ class Vcpu:
         limit: int,
         kernel: GuestKernel,
         monitor: Monitor | None,
-    ) -> Process:
+    ) -> Steps[None]:
         runs.expect(int(chunk.address[cursor]))
         while cursor < limit:
             if self.now >= self.alarm and self._moved:
@@ -263,7 +263,7 @@ class Vcpu:
         counters[Count.COMPUTE_CYCLES] += times * registers["compute"]
         self.owed += int(times * registers["compute"])
 
-    def _next_slice(self) -> Process:
+    def _next_slice(self) -> Steps[None]:
         """Settle, and let a waiting vCPU have the core."""
         yield self.settle()
         self.boundary("a time slice ran out")
@@ -281,7 +281,7 @@ class Vcpu:
                 f"workload {self.stream.name}: its operations take more than {_END_OF_TIME:,} cycles of simulated time."
             )
 
-    def _operate(self, event: Event, kernel: GuestKernel, monitor: Monitor | None) -> Process:
+    def _operate(self, event: Event, kernel: GuestKernel, monitor: Monitor | None) -> Steps[None]:
         """Carry out an operation that is no access."""
         op, pid, address, length, argument = event.op, event.pid, event.address, event.length, event.argument
         if op == Op.COMPUTE:

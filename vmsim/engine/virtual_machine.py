@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +10,15 @@ import simpy
 from numpy.typing import NDArray
 
 from vmsim.base.progress import Progress
-from vmsim.base.units import PAGE_ORDER, format_size
+from vmsim.base.units import PAGE_ORDER
+from vmsim.contracts import Steps, Stop, VmStopped
 from vmsim.engine.boot import BootVcpu
 from vmsim.engine.build import make_monitor
+from vmsim.engine.endings import ending_of
 from vmsim.engine.vcpu import MANAGEMENT, WAITS, Pause, Vcpu
 from vmsim.frames.buddy import State
-from vmsim.guest.edits import LostTableError
-from vmsim.guest.frames import GuestFrames, GuestMemoryError
-from vmsim.guest.kernel import CorruptTablesError, GuestKernel
+from vmsim.guest.frames import GuestFrames
+from vmsim.guest.kernel import GuestKernel
 from vmsim.guest.mmu import HardwareMmu, LoggedMmu
 from vmsim.guest.process import LINUX_PCIDS
 from vmsim.host.bare import BareFrames
@@ -35,7 +35,7 @@ from vmsim.monitor.paired.monitor import Paired
 from vmsim.monitor.paired.process import Halves, PairedFrames, PairedMmu, nested_format
 from vmsim.monitor.paired.space import limit_of
 from vmsim.monitor.shadow.monitor import Shadow
-from vmsim.monitor.tdp.monitor import BackingError, NoMemoryThereError, Tdp
+from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.monitor.vkernel.monitor import SPACES, Vkernel
 from vmsim.record.outcome import Ending, VmOutcome
 from vmsim.scenario import Vm
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 __all__ = ["VirtualMachine"]
 
-Process = Generator[simpy.Event, Any, None]
 UNFINISHED = "UNFINISHED"  # the reason, in the table of exits, of one that was under way when a run ended early
 
 
@@ -171,19 +170,19 @@ class VirtualMachine:
 
         Raises
         ------
-        BackingError, GuestMemoryError
+        VmStopped
             The host's memory, or the guest's, does not suffice.
         """
         if self.monitor:
             root = self.simulation.host.take(self.spec.index, 1, State.TABLE)
             if not len(root):
-                raise BackingError
+                raise VmStopped(Stop.NOT_BACKED)
             self.monitor.install(int(root[0]))
             self.monitor.populate()
         if isinstance(self.monitor, SoftwareMonitor):
             pages = self.simulation.host.take(self.spec.index, self.monitor.first_frames, State.POOL)
             if len(pages) < self.monitor.first_frames:
-                raise BackingError
+                raise VmStopped(Stop.NOT_BACKED)
             self.monitor.provide(pages.tolist())
         for _ in self.kernel.boot(BootVcpu(self.simulation.env)):
             pass  # what it settles takes no time yet
@@ -191,10 +190,10 @@ class VirtualMachine:
             self.monitor.forget()
         try:
             wanting = self.kernel.populate(*self.stream.footprint())
-        except GuestMemoryError:
+        except VmStopped:
             if self.monitor:
                 raise
-            raise BackingError from None
+            raise VmStopped(Stop.NOT_BACKED) from None
         if isinstance(self.frames, BareFrames):
             self.frames.recount()
             self.simulation.host.failures[self.spec.index, self.spec.guest_order] += wanting
@@ -224,7 +223,7 @@ class VirtualMachine:
         end = 1 << (PAGE_SHIFT + 9 * spec.guest_levels)
         return [(kpt << PAGE_SHIFT, ept << PAGE_SHIFT, spec.guest_levels, end) for kpt, ept in halves]
 
-    def live(self) -> Process:
+    def live(self) -> Steps[None]:
         """Start, run the workload, and give everything back."""
         env = self.simulation.env
         yield env.timeout(self.spec.start)
@@ -244,20 +243,8 @@ class VirtualMachine:
                 pauses.append((at, lambda: becoming.begin(self.vcpu)))
             pauses.sort(key=lambda pause: pause[0])
             yield from self.vcpu.replay(self.kernel, self.monitor or becoming, pauses)
-        except GuestMemoryError:
-            self.ending = self.out_of_memory()
-        except NoMemoryThereError as error:
-            self.ending = self._stopped(
-                f"a guest-physical address, {error.gpa:#x}", "its page tables lead there", "the monitor has stopped it"
-            )
-        except LostTableError as error:
-            self.ending = self._stopped(
-                f"a guest-physical address, {error.gpa:#x}", "its page tables lead there", "its kernel has stopped"
-            )
-        except CorruptTablesError as error:
-            self.ending = self._stopped(
-                f"a virtual address, {error.gva:#x}", "an entry for it has a reserved bit", "its kernel has stopped"
-            )
+        except VmStopped as stop:
+            self.ending = ending_of(self, stop)
         if isinstance(self.monitor, LoggedTdp) and self.monitor.logging:
             self.monitor.read(self.vcpu)
         yield self.vcpu.settle()
@@ -330,7 +317,7 @@ class VirtualMachine:
             return self.simulation.env.timeout(cycles)
         return self.io.start(gfns, cycles, find=self.monitor.frames_of)
 
-    def _warmed(self) -> Process:
+    def _warmed(self) -> Steps[None]:
         """Remember the figures so far: the warm-up ends here."""
         self._warm = self._snapshot()
         return
@@ -366,7 +353,7 @@ class VirtualMachine:
             **(simulation.paired.compacted(index) if simulation.paired else {}),
         }
 
-    def _give_back(self) -> Process:
+    def _give_back(self) -> Steps[None]:
         """Return all memory to the host; forget what the cores keep of the VM."""
         simulation = self.simulation
         self.spaces.close()
@@ -375,22 +362,3 @@ class VirtualMachine:
             yield from self.pool.close()
         pages = simulation.host.give_all(self.spec.index)
         simulation.log("return", self.spec.name, pages)
-
-    def _stopped(self, asked: str, why: str, who: str) -> Ending:
-        """Return what ends a VM that has reached beyond its memory."""
-        made = int(self.registers["counters"][0, Count.ACCESSES])
-        message = (
-            f"VM {self.spec.name} reached for memory that it has not after {made} of {self.stream.accesses} accesses: "
-            f"{asked}, where it has {format_size(self.spec.memory)} from 0 on and no devices; {why}, and {who}."
-        )
-        return Ending(self.vcpu.now, self.spec.name, asked, message)
-
-    def out_of_memory(self) -> Ending:
-        """Return what ends a simulation whose guest asked its kernel for memory that it has not."""
-        made = int(self.registers["counters"][0, Count.ACCESSES])
-        message = (
-            f"VM {self.spec.name} ran out of its own memory ({format_size(self.spec.memory)}) after {made} of "
-            f"{self.stream.accesses} accesses: its kernel asked for a page of {self.spec.guest_page} and had none. "
-            f"Give it more memory, or a smaller workload."
-        )
-        return Ending(self.vcpu.now, self.spec.name, f"a guest page of {self.spec.guest_page}", message)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator
-from typing import Any
 
-import simpy
-
+from vmsim.contracts import Steps, Vcpu
 from vmsim.guest.edits import PageTables
-from vmsim.guest.frames import Vcpu
 from vmsim.guest.process import Process
 from vmsim.guest.regions import READ
 from vmsim.guest.regions import WRITE as WRITABLE
@@ -17,8 +13,6 @@ from vmsim.guest.spaces import AddressSpaces
 from vmsim.machine.formats import CODE_WRITE, PAGE_SHIFT
 
 __all__ = ["MemoryCalls"]
-
-Steps = Generator[simpy.Event, Any, None]
 
 
 class MemoryCalls(ABC):
@@ -38,28 +32,28 @@ class MemoryCalls(ABC):
     current: Process
 
     @abstractmethod
-    def page_fault(self, vcpu: Vcpu, gva: int, code: int, *, delivered: bool = True) -> Steps:
+    def page_fault(self, vcpu: Vcpu, gva: int, code: int, *, delivered: bool = True) -> Steps[None]:
         """Handle a page fault."""
 
-    def map(self, vcpu: Vcpu, pid: int, address: int, length: int, rights: int) -> Steps:
+    def map(self, vcpu: Vcpu, pid: int, address: int, length: int, rights: int) -> Steps[None]:
         """Mmap: declare a region; what was mapped there is gone, what is touched there will be mapped."""
         if process := self.processes.get(pid):
             yield from self.spaces.unmap(vcpu, process.space, address, address + length)
             process.space.regions.declare(address, address + length, rights)
 
-    def unmap(self, vcpu: Vcpu, pid: int, address: int, length: int) -> Steps:
+    def unmap(self, vcpu: Vcpu, pid: int, address: int, length: int) -> Steps[None]:
         """Munmap: unmap a range and free its pages."""
         if process := self.processes.get(pid):
             yield from self.spaces.unmap(vcpu, process.space, address, address + length)
             process.space.regions.remove(address, address + length)
 
-    def protect(self, vcpu: Vcpu, pid: int, address: int, length: int, rights: int) -> Steps:
+    def protect(self, vcpu: Vcpu, pid: int, address: int, length: int, rights: int) -> Steps[None]:
         """Mprotect: change the protection of a range, mapped or not."""
         if process := self.processes.get(pid):
             process.space.regions.declare(address, address + length, rights)
             yield from self.spaces.protect(vcpu, process.space, address, address + length, rights)
 
-    def set_break(self, vcpu: Vcpu, pid: int, end: int) -> Steps:
+    def set_break(self, vcpu: Vcpu, pid: int, end: int) -> Steps[None]:
         """Brk: move the end of the heap; the first time it says only where the heap begins."""
         if process := self.processes.get(pid):
             space, new = process.space, _whole(end)
@@ -68,7 +62,7 @@ class MemoryCalls(ABC):
                 yield from self.unmap(vcpu, pid, new, before - new)
             space.regions.declare(before, new, READ | WRITABLE)
 
-    def move(self, vcpu: Vcpu, pid: int, address: int, length: int, to: int) -> Steps:
+    def move(self, vcpu: Vcpu, pid: int, address: int, length: int, to: int) -> Steps[None]:
         """Mremap: move a range with its pages, of which none is faulted in again; what was at `to` is unmapped.
 
         A move to a place that overlaps is refused, as by Linux (EINVAL).
@@ -81,13 +75,13 @@ class MemoryCalls(ABC):
         yield from self.spaces.move(vcpu, space, address, address + length, to)
         space.regions.move(address, address + length, to)
 
-    def discard(self, vcpu: Vcpu, pid: int, address: int, length: int, lazily: bool) -> Steps:
+    def discard(self, vcpu: Vcpu, pid: int, address: int, length: int, lazily: bool) -> Steps[None]:
         """Madvise: free the pages of a range that stays mapped (MADV_DONTNEED), or when memory is short (MADV_FREE)."""
         if process := self.processes.get(pid):
             drop = self.spaces.release_lazily if lazily else self.spaces.unmap
             yield from drop(vcpu, process.space, address, address + length)
 
-    def fault_in(self, vcpu: Vcpu, pid: int, address: int, length: int) -> Steps:
+    def fault_in(self, vcpu: Vcpu, pid: int, address: int, length: int) -> Steps[None]:
         """Map the pages that the regions of a range lack (MAP_POPULATE, mlock), for writing where that is allowed.
 
         They are faults, but none that the processor raises (mm/gup.c, populate_vma_page_range). Only the process that
@@ -99,13 +93,13 @@ class MemoryCalls(ABC):
             if rights:
                 yield from self._fault_in(vcpu, first, last, CODE_WRITE if rights & WRITABLE else 0, delivered=False)
 
-    def bring_in(self, vcpu: Vcpu, pid: int, address: int, length: int) -> Steps:
+    def bring_in(self, vcpu: Vcpu, pid: int, address: int, length: int) -> Steps[None]:
         """Map what is not mapped of a buffer, for a device to write to, as if the process that runs had touched it."""
         if pid == self.current.pid:
             first = address & -(1 << PAGE_SHIFT)
             yield from self._fault_in(vcpu, first, address + length, CODE_WRITE, delivered=True)
 
-    def _fault_in(self, vcpu: Vcpu, first: int, limit: int, code: int, *, delivered: bool) -> Steps:
+    def _fault_in(self, vcpu: Vcpu, first: int, limit: int, code: int, *, delivered: bool) -> Steps[None]:
         while first < limit:
             entry = yield from self.tables.find(vcpu, self.current.space.root, first)
             if entry.value == 0:

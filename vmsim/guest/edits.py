@@ -7,71 +7,26 @@ store through `Mmu.write`, in the order of Linux: a table is linked from the top
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
-import simpy
 from numpy.typing import NDArray
 
-from vmsim.frames.stack import Stack
-from vmsim.guest.frames import Vcpu
-from vmsim.guest.mmu import Mmu
+from vmsim.contracts import Frames, Mmu, Steps, Stop, Vcpu, VmStopped, Words
 from vmsim.machine.formats import ACCESSED, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.memory import entry_at, width_of
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.edit import UNBACKED, map_page, map_pages
 from vmsim.tables.listing import list_tables, scan_entries, walk_entries
 
-__all__ = ["TABLE_BITS", "Entries", "Entry", "Frames", "LostTableError", "PageTables"]
+__all__ = ["TABLE_BITS", "Entries", "Entry", "PageTables"]
 
-Process = Generator[simpy.Event, Any, None]
-Words = NDArray[np.int64]
 Places: TypeAlias = set[int]
 
 TABLE_BITS = PRESENT | WRITE | USER | ACCESSED
 # The page's address in an entry, by its level; of one for 4M the bits that are not 2M's are 0.
 _PAGE_OF = np.array([FRAME] + [FRAME & -(1 << (3 + 9 * level)) for level in (1, 2, 3)])
 _ROOM = 2048  # entries looked at in one go
-
-
-class LostTableError(Exception):
-    """An entry leads to a table at a gpa beyond the guest's memory, and the kernel has reached for it."""
-
-    def __init__(self, gpa: int) -> None:
-        super().__init__(gpa)
-        self.gpa = gpa
-
-
-class Frames(Protocol):
-    """The frames a kernel allocates from: the guest's own, or the host's where there is no guest."""
-
-    zone: NDArray[Any]
-    frames: NDArray[Any]
-    owner: int
-
-    @property
-    def ready(self) -> Stack:
-        """Frames taken from the allocator and not yet handed out."""
-        ...
-
-    def allocate(self, vcpu: Vcpu, order: int) -> Generator[simpy.Event, Any, int]:
-        """Return the first of 2**order frames, ready to be written, or NO_FRAME if there is no such large block."""
-        ...
-
-    def allocate_table(self, vcpu: Vcpu) -> Generator[simpy.Event, Any, int]:
-        """Return a frame for a page table, ready to be written."""
-        ...
-
-    def has_block(self, order: int) -> bool:
-        """Whether 2**order frames could be had."""
-        ...
-
-    def give(self, gfns: Words, order: int) -> None:
-        """Take back blocks of 2**order frames."""
-
-    def give_tables(self, gfns: Words) -> None:
-        """Take back frames that were tables."""
 
 
 class Entries(NamedTuple):
@@ -141,7 +96,7 @@ class PageTables:
         """Return where in a table of `level` the entries for `gvas` lie, int64[n]."""
         return np.asarray(entry_at(table, gvas, level, self.width))
 
-    def new_root(self, vcpu: Vcpu) -> Generator[simpy.Event, Any, int]:
+    def new_root(self, vcpu: Vcpu) -> Steps[int]:
         """Return the gpa of a new, empty root table."""
         frame = yield from self.frames.allocate_table(vcpu)
         root = frame << PAGE_SHIFT
@@ -150,7 +105,7 @@ class PageTables:
             yield from self._make_directories(vcpu, root)
         return root
 
-    def _make_directories(self, vcpu: Vcpu, root: int) -> Process:
+    def _make_directories(self, vcpu: Vcpu, root: int) -> Steps[None]:
         """Give a PAE root its four page directories, for good.
 
         Processors may keep its entries in registers until CR3 is loaded again (Linux arch/x86/mm/pgtable.c,
@@ -173,9 +128,7 @@ class PageTables:
         where = root, self.levels, level, *self.memory_root, gva & -self.span(level)
         return bool(map_page(self.memory, self.frames.frames, *where, page, bits) == 0)
 
-    def map(
-        self, vcpu: Vcpu, root: int, gva: int, level: int, page: int, bits: int
-    ) -> Generator[simpy.Event, Any, bool]:
+    def map(self, vcpu: Vcpu, root: int, gva: int, level: int, page: int, bits: int) -> Steps[bool]:
         """Map a page by an entry of `level`, and make the tables that are missing.
 
         Returns
@@ -203,7 +156,7 @@ class PageTables:
             map_pages(self.memory, self.frames.frames, *where, np.array([page]), tables, TABLE_BITS, bits)
         return bool(missing >= 0)
 
-    def _vacant(self, vcpu: Vcpu, root: int, gva: int, level: int) -> Generator[simpy.Event, Any, Words | None]:
+    def _vacant(self, vcpu: Vcpu, root: int, gva: int, level: int) -> Steps[Words | None]:
         """Return the place of the absent entry of `level` for `gva`, int64[1], its table made if need be; or None."""
         if not self.mmu.loads_trap:
             places, values = yield from self._descend(vcpu, root, gva, level)
@@ -217,9 +170,7 @@ class PageTables:
             return None
         return place
 
-    def table(
-        self, vcpu: Vcpu, root: int, gva: int, level: int, known: Places | None = None
-    ) -> Generator[simpy.Event, Any, int | None]:
+    def table(self, vcpu: Vcpu, root: int, gva: int, level: int, known: Places | None = None) -> Steps[int | None]:
         """Return the gpa of the table of `level` that translates `gva`, made if it is missing; None if it cannot be.
 
         Entries at the places (gpas) in `known` are not loaded again; those that are loaded or stored join them.
@@ -245,7 +196,7 @@ class PageTables:
             known.update(links)
         return made[-1] & FRAME
 
-    def find(self, vcpu: Vcpu, root: int, gva: int) -> Generator[simpy.Event, Any, Entry]:
+    def find(self, vcpu: Vcpu, root: int, gva: int) -> Steps[Entry]:
         """Return the entry that maps `gva`, or the absent one where the tables end."""
         places, values = yield from self._descend(vcpu, root, gva, 1)
         return Entry(self.levels - len(places) + 1, int(places[-1]), int(values[-1]))
@@ -262,7 +213,7 @@ class PageTables:
 
     def scan(
         self, vcpu: Vcpu, root: int, first: int, address: int, limit: int, *, every: bool
-    ) -> Generator[simpy.Event, Any, tuple[int, Entries]]:
+    ) -> Steps[tuple[int, Entries]]:
         """Look through some of [first, limit), from `address` on; return where it stopped, and what maps pages.
 
         A whole scan begins with `address` = `first` and goes on where it stopped; it loads no entry twice. With
@@ -271,7 +222,7 @@ class PageTables:
 
         Raises
         ------
-        LostTableError
+        VmStopped
             An entry leads to a table beyond the guest's memory.
         """
         places, values, starts, levels = self._scan
@@ -280,22 +231,22 @@ class PageTables:
             places, values, starts, levels,
         )  # fmt: skip
         if stop == UNBACKED:
-            raise LostTableError(int(count))
+            raise VmStopped(Stop.BEYOND_MEMORY, address=int(count))
         seen = Entries(*(column[:count].copy() for column in (starts, levels, places, values)))
         if self.mmu.loads_trap:
             seen = seen._replace(values=(yield from self.mmu.read(vcpu, seen.places)))
         return int(stop), seen.of(seen.levels > 0)
 
-    def write(self, vcpu: Vcpu, entries: Entries, values: Words) -> Process:
+    def write(self, vcpu: Vcpu, entries: Entries, values: Words) -> Steps[None]:
         """Store new values of entries."""
         if len(values):
             yield from self.mmu.write(vcpu, entries.places, values)
 
-    def set(self, vcpu: Vcpu, place: int, value: int) -> Process:
+    def set(self, vcpu: Vcpu, place: int, value: int) -> Steps[None]:
         """Store one entry."""
         yield from self.mmu.write(vcpu, np.array([place]), np.array([value]))
 
-    def split(self, vcpu: Vcpu, root: int, gva: int, level: int) -> Process:
+    def split(self, vcpu: Vcpu, root: int, gva: int, level: int) -> Steps[None]:
         """Split the large page at `gva`, if there is one, until an entry of `level` or below maps it."""
         while True:
             entry = yield from self.find(vcpu, root, gva)
@@ -318,7 +269,7 @@ class PageTables:
             order = self.width * (entry.level - 1)
             yield from self.mmu.invalidate(vcpu, start, start + self.span(entry.level) - 1, order=order)
 
-    def clear_tables(self, vcpu: Vcpu, root: int, limit: int) -> Generator[simpy.Event, Any, Words]:
+    def clear_tables(self, vcpu: Vcpu, root: int, limit: int) -> Steps[Words]:
         """Clear every entry that points to a table below the root; return the tables' frames."""
         room, count = 64, 65
         while count > room:
@@ -332,18 +283,18 @@ class PageTables:
 
     def _descend(
         self, vcpu: Vcpu, root: int, gva: int, level: int, known: Places | None = None
-    ) -> Generator[simpy.Event, Any, tuple[Words, Words]]:
+    ) -> Steps[tuple[Words, Words]]:
         """Load the entries on the way to `gva`, down to `level` or as far as tables go; return places and values.
 
         Raises
         ------
-        LostTableError
+        VmStopped
             An entry leads to a table beyond the guest's memory.
         """
         places, values = self._walk
         count = walk_entries(self.memory, root, self.levels, level, *self.memory_root, gva, places, values)
         if count < 0:
-            raise LostTableError(int(places[-1 - count]))
+            raise VmStopped(Stop.BEYOND_MEMORY, address=int(places[-1 - count]))
         places, values = places[:count].copy(), values[:count].copy()
         if self.mmu.loads_trap:
             new = np.array([known is None or place not in known for place in places.tolist()])

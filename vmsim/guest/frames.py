@@ -2,62 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Generator
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
-
 import numpy as np
-import simpy
 from numpy.typing import NDArray
 
-from vmsim.base.errors import GuestMemoryError
+from vmsim.contracts import Backing, Steps, Stop, Vcpu, VmStopped
 from vmsim.frames.buddy import NO_FRAME, State, allocate, allocate_many, free_many, make_zone, use
 from vmsim.frames.stack import Stack
 from vmsim.guest.demand import READY_BATCH
 
-__all__ = ["Backing", "GuestFrames", "GuestMemoryError", "Vcpu"]
+__all__ = ["GuestFrames"]
 
 _HIGH = 6 * READY_BATCH  # frames kept ready at most (their high mark)
-
-
-class Vcpu(Protocol):
-    """What software that runs on behalf of a vCPU needs of it."""
-
-    first_touch: Counter[str]  # cycles by cause, of those used so far
-
-    @property
-    def now(self) -> int:
-        """The cycle the vCPU has reached, what it owes included."""
-        ...
-
-    def owe(self, cause: str, cycles: int) -> None:
-        """Use cycles, to be paid in simulated time before anything shared is touched."""
-
-    def first(self) -> AbstractContextManager[None]:
-        """Count the cycles of what is done inside as those of a first touch."""
-        ...
-
-    def settle(self) -> simpy.Event:
-        """Return an event that pays what is owed."""
-        ...
-
-    @property
-    def slack(self) -> int:
-        """Cycles until something else happens; 0 if nothing may be done ahead of simulated time."""
-        ...
-
-    def wait(self, event: simpy.Event, cause: str) -> Generator[simpy.Event, Any, Any]:
-        """Give up the core until `event`; return its value."""
-        ...
-
-
-class Backing(Protocol):
-    """The monitor, as far as guest-physical memory needs it."""
-
-    def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Generator[simpy.Event, Any, None]:
-        """Write to 2**order frames: whichever lacks a host frame exits and gets one."""
-        ...
 
 
 class GuestFrames:
@@ -69,12 +24,12 @@ class GuestFrames:
         self.owner = owner
         self.ready = Stack()  # taken from the allocator, not yet handed out
 
-    def allocate_table(self, vcpu: Vcpu) -> Generator[simpy.Event, Any, int]:
+    def allocate_table(self, vcpu: Vcpu) -> Steps[int]:
         """Return a frame for a page table, from the pageblocks that tables are kept in.
 
         Raises
         ------
-        GuestMemoryError
+        VmStopped
             No frame is left.
         """
         gfn = int(allocate(self.zone, self.frames, 0, int(State.TABLE), self.owner))
@@ -83,21 +38,21 @@ class GuestFrames:
             use(self.frames, oldest, int(State.TABLE))
             gfn = int(oldest[0])
         if gfn == NO_FRAME:
-            raise GuestMemoryError
+            raise VmStopped(Stop.OUT_OF_MEMORY)
         yield from self.backing.touch(vcpu, gfn, 0)
         return gfn
 
-    def allocate(self, vcpu: Vcpu, order: int) -> Generator[simpy.Event, Any, int]:
+    def allocate(self, vcpu: Vcpu, order: int) -> Steps[int]:
         """Return the first of 2**order frames, cleared: the first write to a frame makes the host back it.
 
         Raises
         ------
-        GuestMemoryError
+        VmStopped
             No free block of that order is left.
         """
         gfn = self._one() if order == 0 else int(self._block(order))
         if gfn == NO_FRAME:
-            raise GuestMemoryError
+            raise VmStopped(Stop.OUT_OF_MEMORY)
         yield from self.backing.touch(vcpu, gfn, order)
         return gfn
 

@@ -7,19 +7,16 @@ through the guest's `Mmu`. The kernel's own half of the address space is left ou
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from typing import Any
 
 import numpy as np
-import simpy
 from numpy.typing import NDArray
 
+from vmsim.contracts import Frames, Mmu, Steps, Stop, Vcpu, VmStopped
 from vmsim.frames.buddy import NO_FRAME
 from vmsim.guest.calls import MemoryCalls
 from vmsim.guest.demand import DEMAND
-from vmsim.guest.edits import TABLE_BITS, Entry, Frames, PageTables
-from vmsim.guest.frames import GuestMemoryError, Vcpu
-from vmsim.guest.mmu import Mmu
+from vmsim.guest.edits import TABLE_BITS, Entry, PageTables
 from vmsim.guest.process import Pcids, Process
 from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.sharing import Sharing
@@ -39,22 +36,13 @@ from vmsim.machine.formats import (
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.edit import BLOCKED, missing_tables, populate
 
-__all__ = ["INIT", "CorruptTablesError", "GuestKernel"]
+__all__ = ["INIT", "GuestKernel"]
 
-Steps = Generator[simpy.Event, Any, None]
 
 INIT = 1  # the process that a VM starts with
 NO_ROOT = -1
 PAGE_BITS = PRESENT | WRITE | USER | ACCESSED
 _READ_ONLY = PRESENT | USER | ACCESSED
-
-
-class CorruptTablesError(Exception):
-    """A guest's page tables have a bit that must be 0: its kernel stops, as Linux does (mm/fault.c, pgtable_bad)."""
-
-    def __init__(self, gva: int) -> None:
-        super().__init__(gva)
-        self.gva = gva
 
 
 class GuestKernel(MemoryCalls):
@@ -130,7 +118,7 @@ class GuestKernel(MemoryCalls):
         """The gpa of the root table of the process that runs; negative before the guest has booted."""
         return self.current.space.root
 
-    def boot(self, vcpu: Vcpu) -> Steps:
+    def boot(self, vcpu: Vcpu) -> Steps[None]:
         """Make the first process; the tables below its root come with the faults."""
         self.tables.memory_root = self.mmu.memory_root
         space = Space((yield from self.tables.new_root(vcpu)))
@@ -139,18 +127,18 @@ class GuestKernel(MemoryCalls):
         self.spaces.loaded = space
         yield from self.mmu.load_root(vcpu, space.root, number, keep=True)  # nothing is cached yet
 
-    def page_fault(self, vcpu: Vcpu, gva: int, code: int, *, delivered: bool = True) -> Steps:
+    def page_fault(self, vcpu: Vcpu, gva: int, code: int, *, delivered: bool = True) -> Steps[None]:
         """Handle a page fault with its error code: map a cleared page, or mend an entry that denied the access.
 
         `delivered` says that the processor has raised it; the kernel itself finds pages missing as well.
 
         Raises
         ------
-        CorruptTablesError
+        VmStopped
             The code says that an entry has a reserved bit.
         """
         if code & CODE_RESERVED:
-            raise CorruptTablesError(gva)
+            raise VmStopped(Stop.RESERVED_BIT, address=gva)
         self.faults += 1
         cycles = self._fault_cycles if delivered else self.costs.guest_fault
         if code & CODE_PRESENT:
@@ -159,7 +147,7 @@ class GuestKernel(MemoryCalls):
             with vcpu.first():
                 yield from self._handle(vcpu, gva, code, cycles)
 
-    def _handle(self, vcpu: Vcpu, gva: int, code: int, cycles: int) -> Steps:
+    def _handle(self, vcpu: Vcpu, gva: int, code: int, cycles: int) -> Steps[None]:
         space = self.current.space
         vcpu.owe("guest_fault", cycles)
         write = code & CODE_WRITE != 0
@@ -217,7 +205,7 @@ class GuestKernel(MemoryCalls):
 
         Raises
         ------
-        GuestMemoryError
+        VmStopped
             The guest's memory does not suffice.
         """
         tables, page = np.empty(8, np.int64), np.empty(1, np.int64)
@@ -244,16 +232,16 @@ class GuestKernel(MemoryCalls):
                     break
                 wanting += -((reached - start - length) >> (PAGE_SHIFT + order))
             else:
-                raise GuestMemoryError
+                raise VmStopped(Stop.OUT_OF_MEMORY)
         return wanting
 
-    def fork(self, vcpu: Vcpu, pid: int, child: int) -> Steps:
+    def fork(self, vcpu: Vcpu, pid: int, child: int) -> Steps[None]:
         """Fork: process `child` gets a copy of the address space, page by page when either writes."""
         if (process := self.processes.get(pid)) and child not in self.processes:
             vcpu.owe("guest_fault", self.costs.fork)
             self.processes[child] = Process(child, pid, (yield from self.spaces.copy(vcpu, process.space)))
 
-    def share(self, vcpu: Vcpu, pid: int, child: int) -> Steps:
+    def share(self, vcpu: Vcpu, pid: int, child: int) -> Steps[None]:
         """Vfork: process `child` uses the address space itself, until it replaces it (exec) or exits.
 
         It costs what a fork does but for its copying of entries (kernel/fork.c, copy_mm: CLONE_VM).
@@ -265,7 +253,7 @@ class GuestKernel(MemoryCalls):
         return
         yield
 
-    def execute(self, vcpu: Vcpu, pid: int) -> Steps:
+    def execute(self, vcpu: Vcpu, pid: int) -> Steps[None]:
         """Execve: an empty address space in the place of the process's own."""
         if process := self.processes.get(pid):
             vcpu.owe("guest_fault", self.costs.exec)
@@ -277,7 +265,7 @@ class GuestKernel(MemoryCalls):
                 yield from self.spaces.destroy(vcpu, old)
                 yield from self.spaces.release(vcpu, old, self._pcids.drop(old))
 
-    def exit(self, vcpu: Vcpu, pid: int) -> Steps:
+    def exit(self, vcpu: Vcpu, pid: int) -> Steps[None]:
         """Exit: free all that a process has; its parent runs next, or the process of the lowest number.
 
         The last process leaves nothing to run: what it has goes when the VM does.
@@ -295,7 +283,7 @@ class GuestKernel(MemoryCalls):
         if alone:
             yield from self.spaces.release(vcpu, process.space, self._pcids.drop(process.space))
 
-    def switch(self, vcpu: Vcpu, pid: int) -> Steps:
+    def switch(self, vcpu: Vcpu, pid: int) -> Steps[None]:
         """Run another process; one that nobody has heard of starts with an empty address space."""
         if pid == self.current.pid and pid in self.processes:
             return
@@ -310,7 +298,7 @@ class GuestKernel(MemoryCalls):
         """Return the guest frames of a buffer as far as it is mapped, as the guest's driver tells its device."""
         return self.tables.frames_of(self.processes[pid].space.root, address, length)
 
-    def _load(self, vcpu: Vcpu, space: Space) -> Steps:
+    def _load(self, vcpu: Vcpu, space: Space) -> Steps[None]:
         number, keep = self._pcids.take(space)
         self.spaces.loaded = space
         yield from self.mmu.load_root(vcpu, space.root, number, keep=keep)
@@ -323,7 +311,7 @@ class GuestKernel(MemoryCalls):
             self.strays += 1
         return (PAGE_BITS if allowed or write else _READ_ONLY) | (DIRTY if write else 0)
 
-    def _permit(self, vcpu: Vcpu, space: Space, gva: int, bits: int) -> Steps:
+    def _permit(self, vcpu: Vcpu, space: Space, gva: int, bits: int) -> Steps[None]:
         """Mend the entry that denied an access: copy the page if it is shared and was to be written."""
         entry = yield from self.tables.find(vcpu, space.root, gva)
         if entry.value == 0:
@@ -341,7 +329,7 @@ class GuestKernel(MemoryCalls):
             self.frames.frames["rmap"][entry.first] = entry.place
         yield from self.tables.set(vcpu, entry.place, entry.value | (bits if write else bits & ~WRITE))
 
-    def _copy(self, vcpu: Vcpu, gva: int, entry: Entry, bits: int) -> Steps:
+    def _copy(self, vcpu: Vcpu, gva: int, entry: Entry, bits: int) -> Steps[None]:
         """Give a space a page of its own in the place of a shared one (mm/memory.c, wp_page_copy)."""
         page = yield from self.frames.allocate(vcpu, 0)
         vcpu.owe("guest_fault", self.costs.copy_page)

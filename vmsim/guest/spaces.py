@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import simpy
 from numpy.typing import NDArray
 
-from vmsim.guest.edits import Entries, Frames, PageTables
-from vmsim.guest.frames import Vcpu
+from vmsim.contracts import Frames, Steps, Vcpu
+from vmsim.guest.edits import Entries, PageTables
 from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.regions import Regions
 from vmsim.guest.sharing import Sharing
@@ -20,7 +19,6 @@ from vmsim.scenario.cpu import Cost
 
 __all__ = ["AddressSpaces", "Ranges", "Space"]
 
-Process = Generator[simpy.Event, Any, None]
 
 Columns = tuple[NDArray[np.int64], ...]  # as of `Entries`
 
@@ -92,7 +90,7 @@ class AddressSpaces:
         self.end = reach(tables.levels)
         self.loaded: Space | None = None  # the one that CR3 holds
 
-    def unmap(self, vcpu: Vcpu, space: Space, first: int, limit: int) -> Process:
+    def unmap(self, vcpu: Vcpu, space: Space, first: int, limit: int) -> Steps[None]:
         """Unmap [first, limit) and free its pages."""
         yield from self._split_edges(vcpu, space, first, limit)
         gone = yield from self._clear(vcpu, space, first, limit, every=True)
@@ -102,7 +100,7 @@ class AddressSpaces:
         vcpu.owe("guest_fault", self.costs.table_page * sum(len(entries.places) for entries in gone))
         self._free(gone)
 
-    def release_lazily(self, vcpu: Vcpu, space: Space, first: int, limit: int) -> Process:
+    def release_lazily(self, vcpu: Vcpu, space: Space, first: int, limit: int) -> Steps[None]:
         """Let the pages of [first, limit) be freed when memory is short, unless they are written before (MADV_FREE).
 
         The entries lose their accessed and dirty flags, but for those of pages that others share (Linux mm/madvise.c,
@@ -122,7 +120,7 @@ class AddressSpaces:
             changed.append(seen)
         yield from self._flush(vcpu, space, changed)
 
-    def move(self, vcpu: Vcpu, space: Space, first: int, limit: int, to: int) -> Process:
+    def move(self, vcpu: Vcpu, space: Space, first: int, limit: int, to: int) -> Steps[None]:
         """Move the pages of [first, limit) to `to`, where nothing is mapped (Linux mm/mremap.c, move_page_tables).
 
         A large page stays one where its new place is as aligned and no page table is left there, else it is split.
@@ -139,7 +137,7 @@ class AddressSpaces:
                 moved.append(seen)
         yield from self._flush(vcpu, space, moved)
 
-    def protect(self, vcpu: Vcpu, space: Space, first: int, limit: int, rights: int) -> Process:
+    def protect(self, vcpu: Vcpu, space: Space, first: int, limit: int, rights: int) -> Steps[None]:
         """Give the pages of [first, limit) that are mapped the protection `rights`.
 
         A page becomes writable at once where no other space maps it, else when it is copied. A page without any right
@@ -160,7 +158,7 @@ class AddressSpaces:
             lost.append(seen.of(seen.values & ~values & (PRESENT | WRITE) != 0))
         yield from self._flush(vcpu, space, lost)
 
-    def copy(self, vcpu: Vcpu, space: Space) -> Generator[simpy.Event, Any, Space]:
+    def copy(self, vcpu: Vcpu, space: Space) -> Steps[Space]:
         """Return a copy that shares every page; neither can write to one before it has been copied.
 
         The child's entries are not accessed but as dirty as the parent's (Linux copy_present_pte).
@@ -181,7 +179,7 @@ class AddressSpaces:
             yield from self._flush_all(vcpu, space)
         return child
 
-    def destroy(self, vcpu: Vcpu, space: Space) -> Process:
+    def destroy(self, vcpu: Vcpu, space: Space) -> Steps[None]:
         """Clear all entries of a space and free its pages and tables, but for the root."""
         gone = yield from self._clear(vcpu, space, 0, self.end, every=False)
         tables = yield from self.tables.clear_tables(vcpu, space.root, self.end)
@@ -190,7 +188,7 @@ class AddressSpaces:
         self._free(gone)
         self.frames.give_tables(tables)
 
-    def release(self, vcpu: Vcpu, space: Space, number: int) -> Process:
+    def release(self, vcpu: Vcpu, space: Space, number: int) -> Steps[None]:
         """Free the root of a destroyed space that is loaded nowhere; `number` is its PCID, -1 if it has none."""
         yield from self.mmu.release(vcpu, space.root, number)
         self.frames.give_tables(np.array([space.root >> PAGE_SHIFT]))
@@ -204,9 +202,7 @@ class AddressSpaces:
                 values[pages] |= WRITE * self.sharing.alone(seen.firsts[pages], self.tables.width * (level - 1))
         return values
 
-    def _clear(
-        self, vcpu: Vcpu, space: Space, first: int, limit: int, *, every: bool
-    ) -> Generator[simpy.Event, Any, list[Entries]]:
+    def _clear(self, vcpu: Vcpu, space: Space, first: int, limit: int, *, every: bool) -> Steps[list[Entries]]:
         """Clear the entries that map pages; return them as they were."""
         gone, address = [], first
         if self.ranges:
@@ -226,7 +222,7 @@ class AddressSpaces:
                 for block, block_order in self.sharing.drop(pages, order):
                     self.frames.give(block, block_order)
 
-    def _flush(self, vcpu: Vcpu, space: Space, changed: list[Entries]) -> Process:
+    def _flush(self, vcpu: Vcpu, space: Space, changed: list[Entries]) -> Steps[None]:
         """Make the processor forget entries that were cleared or lost a right, as Linux does.
 
         The range from the first of them to the last is invalidated in strides of the smallest page among them, or all
@@ -246,14 +242,14 @@ class AddressSpaces:
         else:
             yield from self.mmu.invalidate(vcpu, first, limit - 1, order=order)
 
-    def _flush_all(self, vcpu: Vcpu, space: Space) -> Process:
+    def _flush_all(self, vcpu: Vcpu, space: Space) -> Steps[None]:
         """Make the processor forget a whole space."""
         if space is not self.loaded:
             space.stale = True
         else:
             yield from self.mmu.flush(vcpu)
 
-    def _split_edges(self, vcpu: Vcpu, space: Space, first: int, limit: int) -> Process:
+    def _split_edges(self, vcpu: Vcpu, space: Space, first: int, limit: int) -> Steps[None]:
         """Split the large pages that lie in a range only in part."""
         if not self.large:
             return
@@ -262,7 +258,7 @@ class AddressSpaces:
             if level < 3:
                 yield from self.tables.split(vcpu, space.root, edge, level)
 
-    def _split_unaligned(self, vcpu: Vcpu, space: Space, first: int, limit: int, to: int) -> Process:
+    def _split_unaligned(self, vcpu: Vcpu, space: Space, first: int, limit: int, to: int) -> Steps[None]:
         """Split the large pages of a range that cannot be as large at `to`."""
         address = first if self.large else limit
         while address < limit:
@@ -276,7 +272,7 @@ class AddressSpaces:
                 yield from self.tables.split(vcpu, space.root, address, level)
             address = address // size * size + size
 
-    def _place(self, vcpu: Vcpu, space: Space, entries: Entries, known: set[int]) -> Process:
+    def _place(self, vcpu: Vcpu, space: Space, entries: Entries, known: set[int]) -> Steps[None]:
         """Write entries to a space that lacks them, table by table; `known` is as of `PageTables.table`."""
         if not len(entries.places):
             return

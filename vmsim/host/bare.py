@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from typing import Any
 
 import numpy as np
-import simpy
 from numpy.typing import NDArray
 
-from vmsim.base.errors import GuestMemoryError
+from vmsim.contracts import Steps, Stop, VmStopped
 from vmsim.frames.buddy import NO_FRAME, State, owned, use
 from vmsim.frames.stack import Stack
 from vmsim.host.memory import HostMemory
@@ -45,12 +43,12 @@ class BareFrames:
         self.frames = host.frames
         self.ready = Stack()  # taken from the allocator, not yet handed out
 
-    def allocate(self, vcpu: Any, order: int) -> Generator[simpy.Event, Any, int]:
+    def allocate(self, vcpu: Any, order: int) -> Steps[int]:
         """Return the first of 2**order frames, NO_FRAME for a large block; wait while the host is below its watermark.
 
         Raises
         ------
-        GuestMemoryError
+        VmStopped
             The limit is reached.
         """
         if order:
@@ -66,7 +64,7 @@ class BareFrames:
                 yield vcpu.settle()
             count = min(_BATCH, self.limit - self.held)
             if count < 1:
-                raise GuestMemoryError
+                raise VmStopped(Stop.OUT_OF_MEMORY)
             pfns = self.host.take(self.owner, count, State.GUEST, reserve=self.host.marks.min)
             if not len(pfns):
                 pfns = yield from vcpu.wait(
@@ -76,19 +74,19 @@ class BareFrames:
             self.ready.put(pfns[::-1])
         return self.ready.pop()
 
-    def allocate_table(self, vcpu: Any) -> Generator[simpy.Event, Any, int]:
+    def allocate_table(self, vcpu: Any) -> Steps[int]:
         """Return a frame for a page table; wait while the host is below its min watermark.
 
         Raises
         ------
-        GuestMemoryError
+        VmStopped
             The limit is reached.
         """
         if vcpu.owed:
             yield vcpu.settle()
         room = self._room(1)
         if not room and not self.ready:
-            raise GuestMemoryError
+            raise VmStopped(Stop.OUT_OF_MEMORY)
         pfns = self.host.take(self.owner, int(room), State.TABLE, reserve=self.host.marks.min)
         self.held += len(pfns)
         if not len(pfns) and self.ready:  # as Linux drains its per-cpu lists before it gives up
@@ -120,12 +118,12 @@ class BareFrames:
 
         Raises
         ------
-        GuestMemoryError
+        VmStopped
             The limit is reached, and nothing stands ready.
         """
         short = self.held + frames - self.limit
         if short > len(self.ready):
-            raise GuestMemoryError
+            raise VmStopped(Stop.OUT_OF_MEMORY)
         if short > 0:
             self.give(self.ready.drop(short), 0)
         self.held += frames
@@ -135,7 +133,7 @@ class BareFrames:
 
         Raises
         ------
-        GuestMemoryError
+        VmStopped
             It is more than the limit.
         """
         self.held = len(owned(self.zone, self.frames, self.owner))

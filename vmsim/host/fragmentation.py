@@ -14,15 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
+from vmsim.contracts import Words
 from vmsim.frames.buddy import PAGEBLOCK, State, allocate_many, free_many
 from vmsim.host.memory import HOST, HostMemory
 from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT, PRESENT
 
 __all__ = ["PageCache", "fragment"]
-
-Words = NDArray[np.int64]
 
 
 class PageCache:

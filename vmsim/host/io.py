@@ -7,7 +7,7 @@ pin_user_pages, mm/gup.c). The emulation that asked is suspended meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ import simpy
 from numpy.typing import NDArray
 
 from vmsim.base.clock import Clock
+from vmsim.contracts import Steps
 from vmsim.host.memory import HostMemory
 from vmsim.record.messages import Kind, MessageLog
 from vmsim.scenario.cpu import Cost
@@ -91,7 +92,7 @@ class HostIo:
         """
         return self.env.process(self._serve(gfns, cycles, find))
 
-    def _serve(self, gfns: Frames, cycles: int, find: Callable[[Frames], Frames]) -> Generator[simpy.Event, None, None]:
+    def _serve(self, gfns: Frames, cycles: int, find: Callable[[Frames], Frames]) -> Steps[None]:
         costs, pages = self.costs, len(gfns)
         yield self._send(Kind.PIN, pages, costs.message + pages * costs.pin_page)
         pin = Pin(gfns, find(gfns))  # not before: until now the pages could be moved

@@ -9,14 +9,14 @@ Large pages do not pass through the pool: the monitor asks the host for each.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import simpy
 from numpy.typing import NDArray
 
 from vmsim.base.clock import Clock
+from vmsim.contracts import Steps
 from vmsim.frames.buddy import NO_FRAME, State
 from vmsim.frames.stack import Stack
 from vmsim.host.memory import HOST, HostMemory
@@ -27,8 +27,6 @@ from vmsim.scenario.tables import Pool as PoolSpec
 from vmsim.tables.backing import NEVER
 
 __all__ = ["PagePool", "reclaimer"]
-
-Process = Generator[simpy.Event, Any, None]
 
 
 class PagePool:
@@ -120,14 +118,14 @@ class PagePool:
         if self.host.starving:
             self.host.call_reclaim()
 
-    def surrender(self, level: int, kind: Kind, *, asked: bool = False) -> Process:
+    def surrender(self, level: int, kind: Kind, *, asked: bool = False) -> Steps[None]:
         """Give the host the pages above `level`, of the monitor's own accord or because the host `asked`."""
         spare = len(self.pages) - level
         if spare <= 0:
             return
         yield from self._return(self._lift(spare), kind, asked=asked)
 
-    def close(self) -> Process:
+    def close(self) -> Steps[None]:
         """Give everything back. The VM has ended."""
         self.closed = True
         yield from self.surrender(0, Kind.RETURN)
@@ -148,7 +146,7 @@ class PagePool:
         self.host.hand_over(taken, HOST, State.HOST)
         return taken
 
-    def _return(self, taken: NDArray[np.int64], kind: Kind, *, asked: bool = False) -> Process:
+    def _return(self, taken: NDArray[np.int64], kind: Kind, *, asked: bool = False) -> Steps[None]:
         """Bring pages that were lifted to the host."""
         spare = len(taken)
         fixed, cycles = self.costs.reclaim_fixed, self.costs.reclaim_fixed + spare * self.costs.reclaim_page
@@ -161,7 +159,7 @@ class PagePool:
         self.host.give(taken)
         self._log(kind, spare)
 
-    def _refill(self) -> Process:
+    def _refill(self) -> Steps[None]:
         """Keep the pool between its watermarks (host side of the page-pool protocol)."""
         while True:
             yield self.called
@@ -212,7 +210,7 @@ class PagePool:
         self.log(Transfer(self.env.cycle, self.name, kind.name.lower(), pages, len(self.pages), self.host.free))
 
 
-def reclaimer(env: Clock, host: HostMemory, pools: Sequence[PagePool]) -> Process:
+def reclaimer(env: Clock, host: HostMemory, pools: Sequence[PagePool]) -> Steps[None]:
     """Take what pools have above their minimum while the host's free memory is low (kswapd's place here)."""
     while True:
         yield host.low

@@ -4,45 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Generator
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
-import simpy
 from numpy.typing import NDArray
 
+from vmsim.contracts import Steps, Vcpu
 from vmsim.machine.formats import CODE_PRESENT
-from vmsim.monitor.tdp.monitor import Tdp, Vcpu
+from vmsim.monitor.tdp.monitor import Tdp
 
-__all__ = ["NONE", "SoftwareMonitor", "Spaces"]
+__all__ = ["NONE", "SoftwareMonitor"]
 
 NONE = -1  # the status where compiled code has left no fault over
-
-Process = Generator[simpy.Event, Any, None]
-
-
-class Spaces(Protocol):
-    """What the processor has cached of a VM's address spaces."""
-
-    space: int
-
-    def exited(self) -> None:
-        """A VM exit, and the entry after it."""
-
-    def load(self, space: int, *, keep: bool = False) -> None:
-        """Make an address space current; forget it unless it is to be kept."""
-
-    def invalidate(self, first: int, last: int) -> None:
-        """Forget the pages of [first, last]."""
-
-    def flush(self) -> None:
-        """Forget the current address space."""
-
-    def flush_all(self) -> None:
-        """Forget them all."""
-
-    def release(self, space: int) -> None:
-        """Forget a space that is gone."""
 
 
 class SoftwareMonitor(ABC):
@@ -67,7 +41,7 @@ class SoftwareMonitor(ABC):
     first_frames: ClassVar[int]
     host_tables: Tdp
     serves: bool
-    deliver: Callable[[Vcpu, int, int], Process] | None
+    deliver: Callable[[Vcpu, int, int], Steps[None]] | None
     exits: Counter[str]
     exit_cycles: Counter[str]
     latency: Counter[int]
@@ -100,7 +74,7 @@ class SoftwareMonitor(ABC):
     @abstractmethod
     def page_fault(
         self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0
-    ) -> Generator[simpy.Event, Any, bool]:
+    ) -> Steps[bool]:
         """Handle a page fault of the hardware; return whether the accesses, `times` in a row, have been made."""
 
     @abstractmethod

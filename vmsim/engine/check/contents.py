@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from numpy.typing import NDArray
 
+from vmsim.contracts import Words
 from vmsim.engine.check.guest import gather_all
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["contents_problems", "pin_problems", "remember"]
 
-Words = NDArray[np.int64]
 
 _AT_ONCE = 4096  # frames whose words are summed at a time
 _WEIGHTS = np.random.Generator(np.random.PCG64(1)).integers(1 << 62, size=ENTRIES) * 2 + 1

@@ -9,19 +9,17 @@ meanwhile. What is done to tables is in tables.py; the shadow itself is `Shadow`
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Generator
 from typing import Any
 
-import simpy
 from numpy.typing import NDArray
 
+from vmsim.contracts import Alarmed, Spaces, Steps, Vcpu, Words
 from vmsim.machine.formats import CODE_SHADOW, FRAME, PAGE_SHIFT, SWITCH
 from vmsim.monitor.agile.tables import go_back, scan
 from vmsim.monitor.base import NONE
-from vmsim.monitor.shadow.account import Spaces
-from vmsim.monitor.shadow.monitor import Process, Shadow, Words
+from vmsim.monitor.shadow.monitor import Shadow
 from vmsim.monitor.shadow.tables import load_root
-from vmsim.monitor.tdp.monitor import Alarmed, Tdp, Vcpu
+from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.agile import AgileSpec
 from vmsim.scenario.cpu import Cost
 from vmsim.scenario.shadow import ShadowSpec
@@ -74,7 +72,7 @@ class Agile(Shadow):
 
     def page_fault(
         self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0
-    ) -> Generator[simpy.Event, Any, bool]:
+    ) -> Steps[bool]:
         """Handle a page fault: one past the switch goes to the guest's kernel at once, without an exit."""
         if code & CODE_SHADOW:
             made = yield from super().page_fault(vcpu, gva, code & ~CODE_SHADOW, times, status, value)
@@ -83,7 +81,7 @@ class Agile(Shadow):
         yield from self.deliver(vcpu, gva, code)
         return False
 
-    def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Process:
+    def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[None]:
         """Handle an EPT violation or NPF of a walk that has switched: back `gpa` and resume."""
         start = vcpu.now
         self.spaces.exited()
@@ -95,14 +93,14 @@ class Agile(Shadow):
         self._close(self.host_tables.reason)
         self.latency[vcpu.now - start] += 1
 
-    def write(self, vcpu: Vcpu, places: Words, values: Words) -> Process:
+    def write(self, vcpu: Vcpu, places: Words, values: Words) -> Steps[None]:
         """Store entries; those of shadowed tables trap, until their table goes over to nested walks."""
         yield from super().write(vcpu, places, values)
         self._work(vcpu)
         yield from self._follow(vcpu)
         self._close("PT_WRITE")
 
-    def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Process:
+    def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Steps[None]:
         """Write over new frames; what was a nested table is none any more."""
         first, count = gpa >> PAGE_SHIFT, 1 << order
         if self.gfns["nested"][first : first + count].any() or self.gfns["writes"][first : first + count].any():
@@ -112,7 +110,7 @@ class Agile(Shadow):
             self._close("PT_WRITE")
         yield from super().clear(vcpu, gpa, order, table=table)
 
-    def load_root(self, vcpu: Vcpu, root: int, space: int, *, keep: bool) -> Process:
+    def load_root(self, vcpu: Vcpu, root: int, space: int, *, keep: bool) -> Steps[None]:
         """MOV to CR3: an exit that finds the pointer for the new root, unless the hardware remembers it."""
         known = root in self._roots
         if not known:
@@ -131,26 +129,26 @@ class Agile(Shadow):
             if len(self._roots) > self._room_for_roots:
                 self._roots.popitem(last=False)
 
-    def invalidate(self, vcpu: Vcpu, first: int, last: int, *, order: int = 0) -> Process:
+    def invalidate(self, vcpu: Vcpu, first: int, last: int, *, order: int = 0) -> Steps[None]:
         """INVLPG for each page of a range: no exits, for the shadow is in step with every store that trapped."""
         self.spaces.invalidate(first, last)
         self.state["stale"] = 0
         return
         yield
 
-    def release(self, vcpu: Vcpu, root: int, space: int) -> Process:
+    def release(self, vcpu: Vcpu, root: int, space: int) -> Steps[None]:
         """Forget the pointer of a dead address space."""
         self._roots.pop(root, None)
         return
         yield
 
-    def begin(self, vcpu: Alarmed) -> Process:
+    def begin(self, vcpu: Alarmed) -> Steps[None]:
         """Begin the first interval."""
         vcpu.alarm = self._end_after(vcpu.now)
         return
         yield
 
-    def rang(self, vcpu: Alarmed) -> Process:
+    def rang(self, vcpu: Alarmed) -> Steps[None]:
         """End an interval: tables go back to the shadow."""
         vcpu.alarm = self._end_after(vcpu.now)
         looked = int(scan(*self._world, self.only_clean))
@@ -186,7 +184,7 @@ class Agile(Shadow):
             self._roots.clear()
         super()._work(vcpu)
 
-    def _follow(self, vcpu: Vcpu) -> Process:
+    def _follow(self, vcpu: Vcpu) -> Steps[None]:
         """Point CR3 anew where the current root has changed sides."""
         gfn = self.cr3 >> PAGE_SHIFT
         nested = bool(self.gfns["nested"][gfn])
@@ -194,7 +192,7 @@ class Agile(Shadow):
             yield from self._point_to_root(vcpu)
             self._work(vcpu)
 
-    def _point_to_root(self, vcpu: Vcpu) -> Process:
+    def _point_to_root(self, vcpu: Vcpu) -> Steps[None]:
         """Set CR3: to the root's shadow, or to the guest's own table and SWITCH."""
         gfn = self.cr3 >> PAGE_SHIFT
         if self.gfns["nested"][gfn]:

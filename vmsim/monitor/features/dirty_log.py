@@ -9,16 +9,16 @@ are small, and dirty from the start; large pages that are there are write-protec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import simpy
 from numpy.typing import NDArray
 
+from vmsim.contracts import Alarmed, Steps, Vcpu
 from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import CODE_LOG_FULL, CODE_PRESENT, ENTRIES, PAGE_SHIFT, WRITE
-from vmsim.monitor.tdp.monitor import Alarmed, Tdp, Vcpu
+from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.record.outcome import DirtyRound
 from vmsim.scenario.dirty_log import DirtyLogSpec
 from vmsim.tables.dirty import (
@@ -37,7 +37,6 @@ from vmsim.tables.dirty import (
 
 __all__ = ["LoggedTdp"]
 
-Process = Generator[simpy.Event, Any, None]
 
 NEVER = 1 << 62
 _LOG_FULL, _PROTECTED, _READ = "PML_FULL", "WRITE_PROTECT", "DIRTY_LOG"
@@ -76,7 +75,7 @@ class LoggedTdp(Tdp):
         for reason in (_PROTECTED, _LOG_FULL, _READ):
             self.exits[reason] = self.exit_cycles[reason] = 0
 
-    def begin(self, vcpu: Alarmed) -> Process:
+    def begin(self, vcpu: Alarmed) -> Steps[None]:
         """Start logging; return once every large page is split, if that is to be so from the start."""
         self.logging = True
         self.page_order = 0
@@ -92,7 +91,7 @@ class LoggedTdp(Tdp):
         self._flush()
         vcpu.alarm = vcpu.now + self.spec.every
 
-    def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Process:
+    def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[None]:
         """Handle a violation: of a page that is protected, of a full log, or of one that lacks a page."""
         self._drain(vcpu)
         if code & CODE_LOG_FULL:
@@ -105,14 +104,14 @@ class LoggedTdp(Tdp):
         else:
             yield from super().violation(vcpu, gpa, code)
 
-    def wrote(self, vcpu: Vcpu, gfns: NDArray[np.int64]) -> Process:
+    def wrote(self, vcpu: Vcpu, gfns: NDArray[np.int64]) -> Steps[None]:
         """Take note of stores by the guest's kernel, which no walk is made for: what is protected exits."""
         for gfn in dict.fromkeys(gfns.tolist()):
             while (met := store_at(self.memory, self._registers, gfn << PAGE_SHIFT)) != Store.DONE:
                 code = {Store.UNBACKED: 0, Store.PROTECTED: CODE_PRESENT, Store.FULL: CODE_LOG_FULL}[Store(met)]
                 yield from self.violation(vcpu, gfn << PAGE_SHIFT, code)
 
-    def rang(self, vcpu: Alarmed) -> Process:
+    def rang(self, vcpu: Alarmed) -> Steps[None]:
         """Read the log, or end logging: it is time."""
         self.read(vcpu, late=vcpu.now - vcpu.alarm)
         vcpu.alarm = vcpu.now + self.spec.every
@@ -172,7 +171,7 @@ class LoggedTdp(Tdp):
         if self.logging:
             self.dirty[gfn] = True
 
-    def _unprotect(self, vcpu: Vcpu, gpa: int) -> Generator[simpy.Event, Any, int]:
+    def _unprotect(self, vcpu: Vcpu, gpa: int) -> Steps[int]:
         """Let a page be written to, and split what is too large to tell of it; return the cycles."""
         cycles = self.costs.violation_entry
         while int(large_page(self.memory, self.root, self.levels, gpa, gpa + 1)) != NO_LARGE:
@@ -182,7 +181,7 @@ class LoggedTdp(Tdp):
             self.dirty[gpa >> PAGE_SHIFT] = True
         return cycles
 
-    def _split(self, vcpu: Vcpu, gpa: int) -> Generator[simpy.Event, Any, int]:
+    def _split(self, vcpu: Vcpu, gpa: int) -> Steps[int]:
         """Put a table in the place of the large page around `gpa`; return the cycles."""
         yield vcpu.settle()
         (table,) = yield from self.take(vcpu, 1)

@@ -9,23 +9,22 @@ is a fetch, the small page that it wants alone, and others beside it as they are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import simpy
 
+from vmsim.contracts import Alarmed, Steps, Vcpu
 from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import CODE_FETCH, CODE_PRESENT, ENTRIES, EPT_EXECUTE, FRAME, PAGE_SHIFT
 from vmsim.machine.memory import find_entry, read_word, write_word
-from vmsim.monitor.tdp.monitor import Alarmed, Tdp, Vcpu
+from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.nx_split import NxSplitSpec
 from vmsim.tables.dirty import split
 from vmsim.tables.edit import host_address, map_page, map_pages
 
 __all__ = ["NxSplitTdp"]
 
-Process = Generator[simpy.Event, Any, None]
 
 _REGION = 21  # shift of the gpas that a page of 2 MiB maps
 _SPLIT, _RECOVERY = "NX_SPLIT", "NX_RECOVERY"
@@ -61,13 +60,13 @@ class NxSplitTdp(Tdp):
         mapped = sum(np.count_nonzero(self._entries(table)) for table in self.tables.values())
         return len(self.blocks) * ENTRIES - int(mapped)
 
-    def begin(self, vcpu: Alarmed) -> Process:
+    def begin(self, vcpu: Alarmed) -> Steps[None]:
         """Set the clock of the first recovery."""
         vcpu.alarm = vcpu.now + self.spec.period
         return
         yield
 
-    def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Process:
+    def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[None]:
         """Handle a violation: of a fetch from a large page, or of a page that is not there."""
         self._fetched = code & CODE_FETCH != 0
         if not (self._fetched and code & CODE_PRESENT):
@@ -85,7 +84,7 @@ class NxSplitTdp(Tdp):
         self._exit(vcpu, _SPLIT, self.costs.violation_walk + edits)
         self.latency[vcpu.now - start] += 1
 
-    def back(self, vcpu: Vcpu, gpa: int) -> Generator[simpy.Event, Any, int]:
+    def back(self, vcpu: Vcpu, gpa: int) -> Steps[int]:
         """Map the page of `gpa`: a small one to fetch from, or where there are small ones; else a large one."""
         region = gpa >> _REGION
         block = self.blocks.get(region)
@@ -106,7 +105,7 @@ class NxSplitTdp(Tdp):
             self.tables[region] = self._table_of(region)
         return self._mapping_more(missing, 0)
 
-    def rang(self, vcpu: Alarmed) -> Process:
+    def rang(self, vcpu: Alarmed) -> Steps[None]:
         """Recover some of the pages that were split: it is time. The host does it on a core of its own.
 
         The vCPU pays an exit, for its processor has to forget the translations.

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
+
+from vmsim.contracts import Words
 
 __all__ = ["difference", "frames_of_tables"]
 
-Words = NDArray[np.int64]
 
 _FRAME = 0x000F_FFFF_FFFF_F000
 _WRITE, _LARGE = 1 << 1, 1 << 7

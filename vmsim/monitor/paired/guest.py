@@ -9,27 +9,25 @@ core do alone, fork and exec (kern/src/syscall.c), a VM cannot.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 import numpy as np
-import simpy
 from numpy.typing import NDArray
 
 from vmsim.base.errors import InputError
+from vmsim.contracts import Steps, Vcpu
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import CODE_PRESENT, CODE_WRITE, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.layout import set_nested
 from vmsim.machine.memory import clear_frame, entry_at
 from vmsim.monitor.paired.layout import price
 from vmsim.monitor.paired.process import PairedMmu
-from vmsim.monitor.tdp.monitor import Vcpu
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.edit import UNBACKED, host_address
 
 __all__ = ["PairedGuest"]
 
-Process = Generator[simpy.Event, Any, None]
 Regions = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 _HOME: Final = 0x1_0000_0000  # where Akaros asks for the guest's tables (PAGE_TABLE_ROOT_START)
@@ -52,7 +50,7 @@ class Kernel(Protocol):
         """The hpa of the root of the KPT."""
         ...
 
-    def page_fault(self, vcpu: Any, gva: int, code: int, *, delivered: bool = True) -> Process:
+    def page_fault(self, vcpu: Any, gva: int, code: int, *, delivered: bool = True) -> Steps[None]:
         """Handle a page fault."""
         ...
 
@@ -125,7 +123,7 @@ class PairedGuest:
         self._pages: set[int] = set()  # gpas of those that have been made
         self._mapped: set[int] = set()  # gigabytes
 
-    def begin(self, vcpu: Vcpu) -> Process:
+    def begin(self, vcpu: Vcpu) -> Steps[None]:
         """Make the process a VM: make the guest's tables, and what there is to make of the EPT, and enter it.
 
         Raises
@@ -151,7 +149,7 @@ class PairedGuest:
         self.become()
         self.running = True
 
-    def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Process:
+    def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[None]:
         """Handle an EPT violation or NPF: a page fault of the process, delivered by an exit."""
         self._expect_tables(gpa)
         start = vcpu.now
@@ -159,7 +157,7 @@ class PairedGuest:
         yield from self._in_exit(vcpu, self.reason, gpa, code & (CODE_PRESENT | CODE_WRITE))
         self.latency[vcpu.now - start] += 1
 
-    def page_fault(self, vcpu: Vcpu, gva: int) -> Process:
+    def page_fault(self, vcpu: Vcpu, gva: int) -> Steps[None]:
         """Handle a page fault of the guest: the program touches a gigabyte that its tables lack."""
         vcpu.owe("guest_fault", self.costs.fault_delivery)
         yield from self._map_to_itself(vcpu, [gva >> _GIGABYTE])
@@ -182,7 +180,7 @@ class PairedGuest:
         self.exited()
         self._spend(vcpu, "VMCALL", self.costs.vm_exit + self.costs.violation_resume)
 
-    def _in_exit(self, vcpu: Vcpu, reason: str, gpa: int, code: int) -> Process:
+    def _in_exit(self, vcpu: Vcpu, reason: str, gpa: int, code: int) -> Steps[None]:
         """Have the kernel handle a page fault at which the processor has left the guest."""
         cycles = self.costs.vm_exit + self.costs.violation_resume
         if code & CODE_PRESENT:
@@ -216,7 +214,7 @@ class PairedGuest:
         self.mmu.kept = home, home + size
         self.root = home
 
-    def _map_to_itself(self, vcpu: Vcpu, gigabytes: Iterable[int]) -> Process:
+    def _map_to_itself(self, vcpu: Vcpu, gigabytes: Iterable[int]) -> Steps[None]:
         """Have the guest's tables map gigabytes of its address space to themselves."""
         for gigabyte in gigabytes:
             if gigabyte in self._mapped:
@@ -231,7 +229,7 @@ class PairedGuest:
             page = gva & FRAME & ((1 << 12 + 9 * self.levels) - 1)
             self._store(vcpu, entry_at(table, gva, _LEAF), page | LARGE | _BITS)
 
-    def _table(self, vcpu: Vcpu, level: int, number: int) -> Generator[simpy.Event, Any, int]:
+    def _table(self, vcpu: Vcpu, level: int, number: int) -> Steps[int]:
         """Return the gpa of a table of the guest's; a new one is memory that the program touches now."""
         key = level, number
         if key not in self._tables:
@@ -257,7 +255,7 @@ class PairedGuest:
     def _hpa(self, gpa: int) -> int:
         return int(host_address(self.memory, self.kernel.root, self.levels, gpa))
 
-    def _frames(self, vcpu: Vcpu) -> Generator[simpy.Event, Any, list[int]]:
+    def _frames(self, vcpu: Vcpu) -> Steps[list[int]]:
         """Return frames for the tables that becoming a VM makes; wait while the host has no memory for them."""
         if self.mmu.tables.layout != "separate":
             return []

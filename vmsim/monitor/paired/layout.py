@@ -10,13 +10,14 @@ tables have one half only.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, cast
 
 import numpy as np
 import simpy
 from numpy.typing import NDArray
 
+from vmsim.contracts import Steps
 from vmsim.frames.buddy import NO_FRAME, State
 from vmsim.machine.formats import ENTRIES, FRAME, LARGE, PAGE_SHIFT, PRESENT, WRITE
 from vmsim.machine.memory import clear_frame
@@ -50,7 +51,7 @@ _KERNEL = -1  # owner of what belongs to no process
 _CHUNK = 4096  # frames that compaction looks at in one go
 
 Pair = tuple[int, int]
-Waiting = Callable[[simpy.Event, str], Generator[simpy.Event, Any, Any]]
+Waiting = Callable[[simpy.Event, str], Steps[Any]]
 
 
 class HostFrames(Protocol):
@@ -211,9 +212,7 @@ class PairedHost:
             return None
         return self._made(layout, _halves(got.tolist(), count), work)
 
-    def wait(
-        self, wait: Waiting, owner: int, layout: Layout, *, guest: bool, work: Counter[str]
-    ) -> Generator[simpy.Event, Any, Pair]:
+    def wait(self, wait: Waiting, owner: int, layout: Layout, *, guest: bool, work: Counter[str]) -> Steps[Pair]:
         """Return what `take` does; while there is no memory, wait for it and keep what comes.
 
         For a block of two frames, pages that no device pins any more are as good as new frames: they can be moved.

@@ -8,24 +8,23 @@ monitor's pool.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import simpy
 from numpy.typing import NDArray
 
+from vmsim.contracts import Pool, Steps, Stop, Vcpu, VmStopped
 from vmsim.frames.buddy import NO_FRAME, State
 from vmsim.machine.formats import ENTRIES, PAGE_SHIFT, NestedFormat
 from vmsim.monitor.paired.layout import Pair, PairedHost, price
 from vmsim.monitor.paired.space import PairedSpace, beyond
-from vmsim.monitor.tdp.monitor import BackingError, Pool, Tdp, Vcpu
+from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
 from vmsim.scenario.paired import Layout
 
 __all__ = ["Paired"]
 
-Process = Generator[simpy.Event, Any, None]
 
 _TABLE_SPAN = ENTRIES << PAGE_SHIFT
 
@@ -74,7 +73,7 @@ class Paired(Tdp):
         self.shared = shared
         self.space = PairedSpace(shared, form, owner=owner, levels=levels, layout=layout, guest=True, flush=flush)
 
-    def create(self, vcpu: Vcpu) -> Process:
+    def create(self, vcpu: Vcpu) -> Steps[None]:
         """Make the roots of both tables. If memory had to be compacted for them, that takes its time."""
         yield vcpu.settle()
         (root,) = yield from self._tables(vcpu, 1)
@@ -89,7 +88,7 @@ class Paired(Tdp):
 
         Raises
         ------
-        BackingError
+        VmStopped
             The host has no memory for them.
         """
         self.host.give_block(root, 0)
@@ -100,7 +99,7 @@ class Paired(Tdp):
 
         Raises
         ------
-        BackingError
+        VmStopped
             The host's memory does not suffice.
         """
         address, end = 0, self.pages << PAGE_SHIFT
@@ -128,9 +127,9 @@ class Paired(Tdp):
                     self._map_now(address, 1, int(run[0]), len(run))
                     address += len(run) << PAGE_SHIFT
             if len(frames) < wanted:
-                raise BackingError
+                raise VmStopped(Stop.NOT_BACKED)
 
-    def back(self, vcpu: Vcpu, gpa: int) -> Generator[simpy.Event, Any, int]:
+    def back(self, vcpu: Vcpu, gpa: int) -> Steps[int]:
         """Map the page of `gpa`, and those that stand with it in a chunk; return the cycles of what was done."""
         yield vcpu.settle()
         page, order = self._large_page(gpa) if self.page_order else (NO_FRAME, 0)
@@ -170,7 +169,7 @@ class Paired(Tdp):
         self.root = self.space.ept or self.space.kpt
         self._registers["nested_root"] = self.root
 
-    def _tables(self, vcpu: Vcpu, count: int) -> Generator[simpy.Event, Any, list[Pair]]:
+    def _tables(self, vcpu: Vcpu, count: int) -> Steps[list[Pair]]:
         """Return new tables from the host; the vCPU waits while it has no memory."""
         space, made = self.space, list[Pair]()
         while len(made) < count:
@@ -181,7 +180,7 @@ class Paired(Tdp):
         space = self.space
         pair = self.shared.take(self.owner, space.layout, guest=True, work=space.work)
         if pair is None:
-            raise BackingError
+            raise VmStopped(Stop.NOT_BACKED)
         return pair
 
     def _map_now(self, address: int, level: int, first: int, count: int = 1) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
-import simpy
-from numpy.typing import NDArray
 
+from vmsim.contracts import Frames, Mmu, Steps, Words
 from vmsim.frames.buddy import State
 from vmsim.frames.stack import Stack
 from vmsim.machine.formats import EPT, FRAME, LARGE, NPT, PAGE_SHIFT, PRESENT, NestedFormat
@@ -21,60 +20,12 @@ from vmsim.scenario.paired import Layout
 
 __all__ = ["Halves", "PairedFrames", "PairedMmu", "nested_format"]
 
-Process = Generator[simpy.Event, Any, None]
-Words = NDArray[np.int64]
 
-
-class Frames(Protocol):
+class LimitedFrames(Frames, Protocol):
     """Where the pages of a bare program come from."""
-
-    zone: NDArray[Any]
-    frames: NDArray[Any]
-    owner: int
-
-    @property
-    def ready(self) -> Stack:
-        """Frames taken from the allocator and not yet handed out."""
-        ...
-
-    def allocate(self, vcpu: Any, order: int) -> Generator[simpy.Event, Any, int]:
-        """Return the first of 2**order frames."""
-        ...
-
-    def has_block(self, order: int) -> bool:
-        """Whether 2**order frames could be had."""
-        ...
-
-    def give(self, pfns: Words, order: int) -> None:
-        """Take back blocks."""
 
     def charge(self, frames: int) -> None:
         """Count frames that come from elsewhere, or went back there, towards the limit."""
-
-
-class Mmu(Protocol):
-    """How a kernel reaches the processor."""
-
-    @property
-    def memory_root(self) -> tuple[int, int]:
-        """Nested tables, which there are none of."""
-        ...
-
-    def load_root(self, vcpu: Any, root: int, space: int, *, keep: bool) -> Process:
-        """MOV to CR3."""
-        ...
-
-    def invalidate(self, vcpu: Any, first: int, last: int, *, order: int = 0) -> Process:
-        """INVLPG."""
-        ...
-
-    def flush(self, vcpu: Any) -> Process:
-        """Forget the current space."""
-        ...
-
-    def release(self, vcpu: Any, root: int, space: int) -> Process:
-        """Note that a root is freed."""
-        ...
 
 
 def nested_format(cpu: Cpu, layout: Layout) -> tuple[NestedFormat, str]:
@@ -131,7 +82,7 @@ class Halves:
 class PairedFrames:
     """The host's frames for a process whose tables are paired: a table is given by its KPT half."""
 
-    def __init__(self, inner: Frames, tables: Halves) -> None:
+    def __init__(self, inner: LimitedFrames, tables: Halves) -> None:
         self.inner = inner
         self.tables = tables
         self.shared = tables.shared
@@ -144,11 +95,11 @@ class PairedFrames:
         """Frames taken from the allocator and not yet handed out."""
         return self.inner.ready
 
-    def allocate(self, vcpu: Any, order: int) -> Generator[simpy.Event, Any, int]:
+    def allocate(self, vcpu: Any, order: int) -> Steps[int]:
         """Return the first of 2**order frames."""
         return (yield from self.inner.allocate(vcpu, order))
 
-    def allocate_table(self, vcpu: Any) -> Generator[simpy.Event, Any, int]:
+    def allocate_table(self, vcpu: Any) -> Steps[int]:
         """Return the frame of the KPT half of a new table; wait while the host has no memory for both."""
         if vcpu.owed:
             yield vcpu.settle()
@@ -225,7 +176,7 @@ class PairedMmu:
         """Nothing lies between the process's tables and memory."""
         return self.inner.memory_root
 
-    def read(self, vcpu: Any, places: Words) -> Generator[simpy.Event, Any, Words]:
+    def read(self, vcpu: Any, places: Words) -> Steps[Words]:
         """Load KPTEs; accessed and dirty are in them if the EPTE has the flag. Of a process that is no VM none has.
 
         It costs nothing more: the step `store` is an entry loaded and stored.
@@ -237,7 +188,7 @@ class PairedMmu:
         return values
         yield
 
-    def write(self, vcpu: Any, places: Words, values: Words) -> Process:
+    def write(self, vcpu: Any, places: Words, values: Words) -> Steps[None]:
         """Store KPTEs, and the EPTEs that say the same."""
         for place, value in zip(places.tolist(), values.tolist(), strict=True):  # in order: a link, then what is below
             self.memory[place >> 3] = value
@@ -249,7 +200,7 @@ class PairedMmu:
         return
         yield
 
-    def clear(self, vcpu: Any, gpa: int, order: int, *, table: bool) -> Process:
+    def clear(self, vcpu: Any, gpa: int, order: int, *, table: bool) -> Steps[None]:
         """Zero both halves of a frame that becomes a table."""
         if table:
             for frame in self.tables.of(gpa >> PAGE_SHIFT):
@@ -258,23 +209,23 @@ class PairedMmu:
         return
         yield
 
-    def load_root(self, vcpu: Any, root: int, space: int, *, keep: bool) -> Process:
+    def load_root(self, vcpu: Any, root: int, space: int, *, keep: bool) -> Steps[None]:
         """Point CR3 to a KPT."""
         yield from self.inner.load_root(vcpu, root, space, keep=keep)
 
-    def invalidate(self, vcpu: Any, first: int, last: int, *, order: int = 0) -> Process:
+    def invalidate(self, vcpu: Any, first: int, last: int, *, order: int = 0) -> Steps[None]:
         """Forget the pages of a range; of a VM, all of its nested translations (Akaros ept_inval_addr: INVEPT)."""
         yield from self.inner.invalidate(vcpu, first, last, order=order)
         if self.tables.guest:
             self.flush_nested()
 
-    def flush(self, vcpu: Any) -> Process:
+    def flush(self, vcpu: Any) -> Steps[None]:
         """Forget the current space."""
         yield from self.inner.flush(vcpu)
         if self.tables.guest:
             self.flush_nested()
 
-    def release(self, vcpu: Any, root: int, space: int) -> Process:
+    def release(self, vcpu: Any, root: int, space: int) -> Steps[None]:
         """Keep nothing under the number."""
         yield from self.inner.release(vcpu, root, space)
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from vmsim.contracts import Words
 from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import (
     ACCESSED,
@@ -35,7 +35,6 @@ from vmsim.tables.edit import missing_tables
 
 __all__ = ["UVPT_SLOT", "Pages", "PairedSpace", "beyond", "flags_of", "limit_of", "mirrored", "to_ept"]
 
-Words = NDArray[np.int64]
 
 UVPT_SLOT: Final = ENTRIES // 2 - 1
 """Entry of the root by which a process reads its own KPT: the last of the lower half."""

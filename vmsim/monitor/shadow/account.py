@@ -8,19 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.contracts import Spaces, Vcpu, Words
 from vmsim.machine.formats import ENTRIES
-from vmsim.monitor.base import SoftwareMonitor, Spaces
+from vmsim.monitor.base import SoftwareMonitor
 from vmsim.monitor.shadow.exits import ACCOUNT, Exit
 from vmsim.monitor.shadow.guards import reads_of
 from vmsim.monitor.shadow.records import Work
 from vmsim.monitor.shadow.software_tlb import SoftwareTlb
-from vmsim.monitor.tdp.monitor import Vcpu
 from vmsim.scenario.cpu import Cost
 from vmsim.scenario.shadow import ShadowSpec
 
-__all__ = ["Account", "Spaces"]
-
-Words = NDArray[np.int64]
+__all__ = ["Account"]
 
 
 class Account(SoftwareMonitor):

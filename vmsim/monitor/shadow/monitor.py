@@ -8,32 +8,30 @@ the exits, their order and their cost, and the waiting.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import simpy
 from numpy.typing import NDArray
 
 from vmsim.base.errors import InputError
+from vmsim.contracts import Spaces, Steps, Vcpu, Words
 from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.memory import clear_frame
 from vmsim.monitor.base import NONE
-from vmsim.monitor.shadow.account import Account, Spaces
+from vmsim.monitor.shadow.account import Account
 from vmsim.monitor.shadow.fill import Status, fill, sweep
 from vmsim.monitor.shadow.records import SPARE, Hide, make_shadow
 from vmsim.monitor.shadow.tables import drop_all, drop_tables, load_root
 from vmsim.monitor.shadow.traps import invalidated, load, resync, store
-from vmsim.monitor.tdp.monitor import Tdp, Vcpu
+from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
 from vmsim.scenario.shadow import ShadowSpec
 from vmsim.tables.edit import host_address
 
 __all__ = ["Shadow"]
 
-Process = Generator[simpy.Event, Any, None]
-Words = NDArray[np.int64]
 
 _HIDE = {"write-protect": Hide.WRITE_PROTECT, "user-bit": Hide.USER_BIT, "present-bit": Hide.PRESENT_BIT}
 _MOST = 4 * SPARE  # frames at hand above which the rest go back to the pool
@@ -85,7 +83,7 @@ class Shadow(Account):
         self.owner = host_tables.owner
         self.cr3 = 0  # the guest's
         self.latency = host_tables.latency
-        self.deliver: Callable[[Vcpu, int, int], Process] | None = None  # to the guest's kernel: a page fault
+        self.deliver: Callable[[Vcpu, int, int], Steps[None]] | None = None  # to the guest's kernel: a page fault
         state, self.pages, self.links, self.gfns, self.stock = records
         state["levels"] = registers["levels"]
         state["largest"] = registers["largest"]
@@ -112,12 +110,12 @@ class Shadow(Account):
         use(self.host_tables.host.frames, np.array(frames), int(State.POOL))
         self._put(frames)
 
-    def create(self, vcpu: Vcpu) -> Process:
+    def create(self, vcpu: Vcpu) -> Steps[None]:
         """Take from the pool what no guest can start without."""
         yield from self.host_tables.create(vcpu)
         self._point()
 
-    def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Process:
+    def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Steps[None]:
         """Write to 2**order guest frames: each that has no host frame exits once and gets one."""
         for each in range(gfn, gfn + (1 << order)):
             if not self.host_tables.backed(each):
@@ -136,7 +134,7 @@ class Shadow(Account):
 
     def page_fault(
         self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0
-    ) -> Generator[simpy.Event, Any, bool]:
+    ) -> Steps[bool]:
         """Handle a page fault of the hardware: fill the shadow, or hand the fault to the guest's kernel.
 
         Parameters
@@ -197,7 +195,7 @@ class Shadow(Account):
         self._spend(vcpu, self._other)
         self._count("IO")
 
-    def read(self, vcpu: Vcpu, places: Words) -> Generator[simpy.Event, Any, Words]:
+    def read(self, vcpu: Vcpu, places: Words) -> Steps[Words]:
         """Load entries; those of tables hidden from loads trap, and have A and D brought up to date first."""
         values = np.empty(len(places), np.int64)
         trapped = self._room(len(places))
@@ -209,7 +207,7 @@ class Shadow(Account):
         return values
         yield
 
-    def write(self, vcpu: Vcpu, places: Words, values: Words) -> Process:
+    def write(self, vcpu: Vcpu, places: Words, values: Words) -> Steps[None]:
         """Store entries; those of hidden tables trap."""
         start = 0
         trapped = self._room(len(places))
@@ -231,7 +229,7 @@ class Shadow(Account):
         if self._stocked[0] > _MOST:
             yield from self.unstock(vcpu)
 
-    def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Process:
+    def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Steps[None]:
         """Write over new frames; what was a table is none any more."""
         gfn = gpa >> PAGE_SHIFT
         if order or self.gfns["tables"][gfn]:
@@ -245,7 +243,7 @@ class Shadow(Account):
         if table:
             clear_frame(self.memory, host_address(self.memory, *self.memory_root, gpa))
 
-    def load_root(self, vcpu: Vcpu, root: int, space: int, *, keep: bool) -> Process:
+    def load_root(self, vcpu: Vcpu, root: int, space: int, *, keep: bool) -> Steps[None]:
         """MOV to CR3: find or make the shadow of the new root; with on_cr3 = flush all shadows go first."""
         self.spaces.exited()
         self._spend(vcpu, self._other)
@@ -268,7 +266,7 @@ class Shadow(Account):
         if self._stocked[0] > _MOST:
             yield from self.unstock(vcpu)
 
-    def invalidate(self, vcpu: Vcpu, first: int, last: int, *, order: int = 0) -> Process:
+    def invalidate(self, vcpu: Vcpu, first: int, last: int, *, order: int = 0) -> Steps[None]:
         """INVLPG for each page of a range: each is an exit; what is out of step there is brought into step."""
         pages = (last >> PAGE_SHIFT) - (first >> PAGE_SHIFT) + 1
         times = (last >> PAGE_SHIFT + order) - (first >> PAGE_SHIFT + order) + 1
@@ -283,11 +281,11 @@ class Shadow(Account):
         return
         yield
 
-    def flush(self, vcpu: Vcpu) -> Process:
+    def flush(self, vcpu: Vcpu) -> Steps[None]:
         """Load CR3 with what it holds."""
         yield from self.load_root(vcpu, self.cr3, 0, keep=False)
 
-    def release(self, vcpu: Vcpu, root: int, space: int) -> Process:
+    def release(self, vcpu: Vcpu, root: int, space: int) -> Steps[None]:
         """Learn nothing: the shadows of a dead address space stay until they are recycled or written over."""
         return
         yield
@@ -308,20 +306,20 @@ class Shadow(Account):
         """Note where the host's tables are."""
         self.state["host_root"], self.state["host_levels"] = self.memory_root
 
-    def _translate(self, vcpu: Vcpu, gpa: int, entries: int = 1) -> Process:
+    def _translate(self, vcpu: Vcpu, gpa: int, entries: int = 1) -> Steps[None]:
         """Translate entries of a table that have just appeared, and all below them."""
         first = (gpa >> 3) & (_ENTRIES - 1)
         while int(sweep(*self._world, gpa >> PAGE_SHIFT, first, first + entries - 1)) == _NEED:
             self._work(vcpu)
             yield from self._restock(vcpu)
 
-    def _back(self, vcpu: Vcpu, gfn: int) -> Process:
+    def _back(self, vcpu: Vcpu, gfn: int) -> Steps[None]:
         """Have the host back a guest frame."""
         self._spend(vcpu, self.costs.violation_walk)
         cycles = yield from self.host_tables.back(vcpu, gfn << PAGE_SHIFT)
         self._spend(vcpu, cycles)
 
-    def _restock(self, vcpu: Vcpu) -> Process:
+    def _restock(self, vcpu: Vcpu) -> Steps[None]:
         """Fill the stock of frames for shadow pages; where the pool has too few, the vCPU is suspended."""
         count = 2 * SPARE - int(self._stocked[0])
         if count <= 0:
@@ -331,7 +329,7 @@ class Shadow(Account):
         self._put(pages)
         self._spend(vcpu, self.costs.violation_pool)
 
-    def unstock(self, vcpu: Vcpu) -> Process:
+    def unstock(self, vcpu: Vcpu) -> Steps[None]:
         """Give the pool what the stock has too much of."""
         yield vcpu.settle()
         stocked = int(self._stocked[0])

@@ -7,37 +7,22 @@ pool (the vCPU is suspended while there are none), write the entry, note it in t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import simpy
 from numpy.typing import NDArray
 
+from vmsim.contracts import Host, Pool, Steps, Stop, Vcpu, VmStopped
 from vmsim.frames.buddy import NO_FRAME, State, use
 from vmsim.machine.formats import ENTRIES, LARGE_ORDERS, PAGE_SHIFT, NestedFormat
 from vmsim.machine.layout import set_nested
 from vmsim.machine.memory import clear_frame
-from vmsim.monitor.needs import Alarmed, Host, Pool, Vcpu
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.backing import BACKING, NEVER, back_frames
 from vmsim.tables.edit import MAPPED, host_address, map_page, map_pages, missing_tables, populate
 
-__all__ = ["Alarmed", "BackingError", "Host", "NoMemoryThereError", "Pool", "Tdp", "Vcpu"]
-
-Process = Generator[simpy.Event, Any, None]
-
-
-class BackingError(Exception):
-    """The host has not enough free memory to back a VM before the clock starts."""
-
-
-class NoMemoryThereError(Exception):
-    """A guest has reached for a gpa beyond its memory, where no device is either."""
-
-    def __init__(self, gpa: int) -> None:
-        super().__init__(gpa)
-        self.gpa = gpa
+__all__ = ["Tdp"]
 
 
 class Tdp:
@@ -117,7 +102,7 @@ class Tdp:
         self._registers["nested_root"] = self.root
         self._backing["root"], self._backing["levels"] = self.root, self.levels
 
-    def create(self, vcpu: Vcpu) -> Process:
+    def create(self, vcpu: Vcpu) -> Steps[None]:
         """Take the root table from the pool."""
         pages = yield from self.take(vcpu, 1)
         self.install(pages[0])
@@ -127,7 +112,7 @@ class Tdp:
 
         Raises
         ------
-        BackingError
+        VmStopped
             The host's memory does not suffice.
         """
         tables, page = np.empty(8, np.int64), np.empty(1, np.int64)
@@ -155,9 +140,9 @@ class Tdp:
                 if order and reached < whole:  # no block of that order is left for any of the others
                     self.host.failures[self.owner, order] += (whole - reached) >> (PAGE_SHIFT + order)
         if reached < end:
-            raise BackingError
+            raise VmStopped(Stop.NOT_BACKED)
 
-    def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Process:
+    def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Steps[None]:
         """Write to 2**order guest frames: each that has no host frame exits once and gets one."""
         limit = gfn + (1 << order)
         while gfn < limit:
@@ -177,12 +162,12 @@ class Tdp:
         """Return the host's frames that hold guest frames, int64[n]; each must be backed."""
         return np.array([self._frame_of(gfn) for gfn in gfns.tolist()], np.int64)
 
-    def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Process:
+    def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[None]:
         """Handle an EPT violation or NPF at `gpa`, with its error code: back it and resume.
 
         Raises
         ------
-        NoMemoryThereError
+        VmStopped
             As of `expect_own`.
         """
         start = vcpu.now
@@ -205,12 +190,12 @@ class Tdp:
 
         Raises
         ------
-        NoMemoryThereError
+        VmStopped
             `gpa` is beyond it. KVM takes it for a device's and leaves it to the process that runs the VM
             (KVM_EXIT_MMIO); there are no devices here, so the VM cannot go on.
         """
         if gpa >= self._end:
-            raise NoMemoryThereError(gpa)
+            raise VmStopped(Stop.BEYOND_MEMORY, who="the monitor", address=gpa)
 
     def io_exit(self, vcpu: Vcpu) -> None:
         """Leave the guest because it has told a device to work (SDM vol. 3C, exit reason 30)."""
@@ -220,7 +205,7 @@ class Tdp:
         self.exit_cycles["IO"] += cycles
         vcpu.owe("exit", cycles)
 
-    def back(self, vcpu: Vcpu, gpa: int) -> Generator[simpy.Event, Any, int]:
+    def back(self, vcpu: Vcpu, gpa: int) -> Steps[int]:
         """Map the page of `gpa`, and those that stand with it in a chunk; return the cycles of what was done."""
         yield vcpu.settle()
         page, order = self._large_page(gpa) if self.page_order else (NO_FRAME, 0)
@@ -269,7 +254,7 @@ class Tdp:
                 self.latency[each] += count
         made[:] = 0
 
-    def take(self, vcpu: Vcpu, count: int) -> Generator[simpy.Event, Any, list[int]]:
+    def take(self, vcpu: Vcpu, count: int) -> Steps[list[int]]:
         """Take pages from the pool; where it has too few, the vCPU is suspended until the host has refilled it."""
         taken = self.pool.take(count)
         if not taken:

@@ -11,27 +11,25 @@ tables as it likes, nothing traps, and then says what it has taken away, by one 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import simpy
 from numpy.typing import NDArray
 
+from vmsim.contracts import Spaces, Steps, Vcpu, Words
 from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import ENTRIES, PAGE_SHIFT
 from vmsim.machine.memory import clear_frame
-from vmsim.monitor.base import NONE, SoftwareMonitor, Spaces
+from vmsim.monitor.base import NONE, SoftwareMonitor
 from vmsim.monitor.shadow.fill import Status
-from vmsim.monitor.tdp.monitor import Tdp, Vcpu
+from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.monitor.vkernel.tables import TABLE_ROOM, enter, make_walk, remove
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.edit import host_address, load_entries, store_entries
 
-__all__ = ["SPACES", "Spaces", "Vkernel"]
+__all__ = ["SPACES", "Vkernel"]
 
-Process = Generator[simpy.Event, Any, None]
-Words = NDArray[np.int64]
 
 SPACES = 1 << 12  # that the guest's kernel tells apart, for which the host needs no tags
 _CREATE = 4  # system calls that make a space: vmspace_create, vmspace_mmap, and vmspace_mcontrol twice
@@ -74,7 +72,7 @@ class Vkernel(SoftwareMonitor):
         self.exits = Counter()
         self.exit_cycles = Counter()
         self.latency = host_tables.latency
-        self.deliver: Callable[[Vcpu, int, int], Process] | None = None
+        self.deliver: Callable[[Vcpu, int, int], Steps[None]] | None = None
         self.maps: dict[int, int] = {}  # gpa of the guest's root table: hpa of the map's
         self.work: Counter[str] = Counter(dict.fromkeys(("filled", "walked", "zapped", "made", "dropped"), 0))
         self.cr3 = 0  # the guest's
@@ -107,12 +105,12 @@ class Vkernel(SoftwareMonitor):
         use(self._frames, np.array(frames), int(State.POOL))
         self.ready = frames
 
-    def create(self, vcpu: Vcpu) -> Process:
+    def create(self, vcpu: Vcpu) -> Steps[None]:
         """Take from the pool what no guest can start without."""
         yield from self.host_tables.create(vcpu)
         self._walk["host_root"], self._walk["host_levels"] = self.memory_root
 
-    def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Process:
+    def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Steps[None]:
         """Write to 2**order guest frames: each that has no host frame faults once and gets one."""
         for each in range(gfn, gfn + (1 << order)):
             if not self.host_tables.backed(each):
@@ -125,7 +123,7 @@ class Vkernel(SoftwareMonitor):
 
     def page_fault(
         self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0
-    ) -> Generator[simpy.Event, Any, bool]:
+    ) -> Steps[bool]:
         """Handle a page fault of the hardware: enter the page in the map, or hand the fault to the guest's kernel."""
         start = vcpu.now
         self._spend(vcpu, self.costs.vkernel_fault)
@@ -166,27 +164,27 @@ class Vkernel(SoftwareMonitor):
         self._spend(vcpu, self.costs.vkernel_call)
         self._count("IO")
 
-    def read(self, vcpu: Vcpu, places: Words) -> Generator[simpy.Event, Any, Words]:
+    def read(self, vcpu: Vcpu, places: Words) -> Steps[Words]:
         """Load entries: memory of the guest's kernel like any other."""
         values = np.empty(len(places), np.int64)
         load_entries(self.memory, *self.memory_root, places, values, 9)
         return values
         yield
 
-    def write(self, vcpu: Vcpu, places: Words, values: Words) -> Process:
+    def write(self, vcpu: Vcpu, places: Words, values: Words) -> Steps[None]:
         """Store entries, of which nobody is told."""
         before = yield from self.read(vcpu, places)
         self._stale = self._stale or bool((before * (before != values)).any())
         store_entries(self.memory, *self.memory_root, places, values, 9)
 
-    def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Process:
+    def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Steps[None]:
         """Zero a frame that becomes a table."""
         if table:
             clear_frame(self.memory, host_address(self.memory, *self.memory_root, gpa))
         return
         yield
 
-    def load_root(self, vcpu: Vcpu, root: int, space: int, *, keep: bool) -> Process:
+    def load_root(self, vcpu: Vcpu, root: int, space: int, *, keep: bool) -> Steps[None]:
         """Run another address space from here on: find or make its map; unless it is kept, all of it goes."""
         self._stale = True
         if root not in self.maps:
@@ -207,7 +205,7 @@ class Vkernel(SoftwareMonitor):
         self.spaces.load(space, keep=keep)
         self._stale = False
 
-    def invalidate(self, vcpu: Vcpu, first: int, last: int, *, order: int = 0) -> Process:
+    def invalidate(self, vcpu: Vcpu, first: int, last: int, *, order: int = 0) -> Steps[None]:
         """Tell the host of each page of a range, and of each whole 2 MiB at once: vmspace_mcontrol(MADV_INVAL)."""
         self.spaces.invalidate(first, last)
         yield from self._remove(vcpu, self.cr3, first, last)
@@ -216,7 +214,7 @@ class Vkernel(SoftwareMonitor):
         self._spend(vcpu, calls * self.costs.vkernel_call)
         self._count("INVAL", calls)
 
-    def flush(self, vcpu: Vcpu) -> Process:
+    def flush(self, vcpu: Vcpu) -> Steps[None]:
         """Tell the host of the whole space, by one call."""
         self.spaces.flush()
         yield from self._remove(vcpu, self.cr3, 0, self._end)
@@ -224,7 +222,7 @@ class Vkernel(SoftwareMonitor):
         self._spend(vcpu, self.costs.vkernel_call)
         self._count("INVAL")
 
-    def release(self, vcpu: Vcpu, root: int, space: int) -> Process:
+    def release(self, vcpu: Vcpu, root: int, space: int) -> Steps[None]:
         """Give up the map of a space that is no more: vmspace_destroy."""
         if root not in self.maps:
             return  # it never ran
@@ -250,7 +248,7 @@ class Vkernel(SoftwareMonitor):
         store_entries(self.memory, 0, 0, nothing, nothing, 9)
         remove(self.memory, self._frames, 0, self.levels, 0, -1, *self._scratch)
 
-    def _remove(self, vcpu: Vcpu, root: int, first: int, last: int) -> Process:
+    def _remove(self, vcpu: Vcpu, root: int, first: int, last: int) -> Steps[None]:
         """Take pages out of a map, and give its empty tables back to the pool."""
         path, freed = self._scratch
         frames: list[int] = []
@@ -266,7 +264,7 @@ class Vkernel(SoftwareMonitor):
             yield vcpu.settle()
             self.host_tables.pool.put(frames)
 
-    def _take(self, vcpu: Vcpu, count: int) -> Generator[simpy.Event, Any, list[int]]:
+    def _take(self, vcpu: Vcpu, count: int) -> Steps[list[int]]:
         """Return frames for tables of a map; the vCPU is suspended while the pool has too few."""
         if self.ready:
             taken, self.ready = self.ready[:count], []
@@ -274,7 +272,7 @@ class Vkernel(SoftwareMonitor):
         yield vcpu.settle()
         return (yield from self.host_tables.take(vcpu, count))
 
-    def _back(self, vcpu: Vcpu, gfn: int) -> Process:
+    def _back(self, vcpu: Vcpu, gfn: int) -> Steps[None]:
         """Have the host back a guest frame."""
         cycles = yield from self.host_tables.back(vcpu, gfn << PAGE_SHIFT)
         self._spend(vcpu, cycles)

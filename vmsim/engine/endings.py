@@ -1,0 +1,54 @@
+"""What a user is told of a VM that ends before its workload does."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from vmsim.base.units import format_size
+from vmsim.contracts import Stop, VmStopped
+from vmsim.machine.layout import Count
+from vmsim.record.outcome import Ending
+from vmsim.scenario import Vm
+from vmsim.workloads import Stream
+
+__all__ = ["ending_of"]
+
+
+class _Timed(Protocol):
+    @property
+    def now(self) -> int: ...
+
+
+class _Machine(Protocol):
+    """The VM, as far as its end needs it."""
+
+    spec: Vm
+    stream: Stream
+    registers: NDArray[Any]
+
+    @property
+    def vcpu(self) -> _Timed: ...
+
+
+def ending_of(vm: _Machine, stop: VmStopped) -> Ending:
+    """Return what ends a VM now, or where the host cannot back it the simulation."""
+    made = f"after {int(vm.registers['counters'][0, Count.ACCESSES])} of {vm.stream.accesses} accesses"
+    name, size, page = vm.spec.name, format_size(vm.spec.memory), vm.spec.guest_page
+    if stop.what is Stop.OUT_OF_MEMORY:
+        asked = f"a guest page of {page}"
+        message = (
+            f"VM {name} ran out of its own memory ({size}) {made}: its kernel asked for a page of {page} and had none. "
+            f"Give it more memory, or a smaller workload."
+        )
+    else:
+        asked, why = f"a guest-physical address, {stop.address:#x}", "its page tables lead there"
+        if stop.what is Stop.RESERVED_BIT:
+            asked, why = f"a virtual address, {stop.address:#x}", "an entry for it has a reserved bit"
+        ended = "the monitor has stopped it" if stop.who == "the monitor" else f"{stop.who} has stopped"
+        message = (
+            f"VM {name} reached for memory that it has not {made}: {asked}, where it has {size} from 0 on and no "
+            f"devices; {why}, and {ended}."
+        )
+    return Ending(vm.vcpu.now, name, asked, message)
