@@ -17,9 +17,9 @@ import zstandard
 
 from tests.workloads.samples import SAMPLE, TEXT, as_champsim, as_dinero, expected, found
 from vmsim.base.errors import InputError
+from vmsim.base.formats import TRACE_FORMATS
 from vmsim.workloads import readers
 from vmsim.workloads.export import export
-from vmsim.workloads.readers import FORMATS
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def folder_of(path: Path, form: str) -> Path:
     return source
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", TRACE_FORMATS)
 def test_every_format_is_read_compressed(form: str, tmp_path: Path):
     plain = tmp_path / "plain"
     write(form, plain)
@@ -103,7 +103,7 @@ def test_every_format_is_read_compressed(form: str, tmp_path: Path):
         with opener(packed, "wb") as file:
             file.write(plain.read_bytes())
         assert found(packed, form) == whole
-        assert readers.detect(packed.rename(tmp_path / f"named{FORMATS[form][1][0]}.zst")) == form
+        assert readers.detect(packed.rename(tmp_path / f"named{readers.reader(form).ENDINGS[0]}.zst")) == form
 
 
 def test_frames_of_zstandard_one_after_another_are_one_file(tmp_path: Path):

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from tests.workloads.samples import SAMPLE, TEXT, Access, as_champsim, as_lackey, expected, found
 from vmsim.base.errors import InputError
+from vmsim.base.formats import TRACE_FORMATS
 from vmsim.workloads import Chunk, Event, Kind, Op, readers
-from vmsim.workloads.readers import FORMATS
 
 TOP = (1 << 64) - (1 << 56)
 addresses = st.one_of(st.integers(0, 5 * 4096), st.integers(0, (1 << 56) - 1), st.integers(TOP, (1 << 64) - 1))
@@ -94,7 +94,7 @@ def test_parquet_holds_what_was_written(those: list[Access], words: bool, unsign
     assert found(path) == expected(those)
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", TRACE_FORMATS)
 @given(junk=st.binary(max_size=400))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_are_refused_or_a_valid_stream(form: str, junk: bytes, folder: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 
 from tests.workloads.samples import LACKEY, Trace, opened, vmsim_trace
 from vmsim.base.errors import InputError
-from vmsim.cli.trace import FORMATS
+from vmsim.base.formats import TRACE_FORMATS
 from vmsim.workloads import Chunk, Event, Kind, Op, Stream, readers
 from vmsim.workloads.runs import PageSet, RunBuilder, cut
 from vmsim.workloads.trace import bundled
@@ -310,9 +311,11 @@ class TestRuns:
         assert (lengths >> 12).tolist() == [2, 3, 2]
 
 
-def test_formats_are_named_alike_everywhere() -> None:
+def test_formats_are_named_once() -> None:
     from vmsim.scenario.workload import Trace as Described
 
-    choices = get_args(Described.model_fields["format"].annotation)
-    assert choices == ("auto", *readers.FORMATS) == ("auto", *FORMATS)
+    assert get_args(Described.model_fields["format"].annotation) == ("auto", *TRACE_FORMATS)
     assert vmsim_trace("info", "sqlite", "--format", "lacky").exit_code == 2
+    assert all(readers.reader(name).ENDINGS for name in TRACE_FORMATS)
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "traces.md").read_text()
+    assert sorted(re.findall(r"^\| `([a-z0-9-]+)` \| (?:its|the name)", page, re.MULTILINE)) == sorted(TRACE_FORMATS)

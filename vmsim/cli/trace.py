@@ -11,21 +11,10 @@ import click
 
 from vmsim.base.errors import InputError
 from vmsim.base.files import printable, refuse_overwrite
+from vmsim.base.formats import TRACE_FORMATS
 from vmsim.base.progress import progress_bar
 from vmsim.base.units import parse_size
 
-# Those of vmsim.workloads.readers.FORMATS, which takes numpy to import. A test compares.
-FORMATS = (
-    "vmtrace",
-    "lackey",
-    "champsim",
-    "champsim-cloudsuite",
-    "drmemtrace",
-    "dinero",
-    "u64",
-    "csv",
-    "parquet",
-)
 _FILE = click.Path(path_type=Path)
 _GRANULE = click.option(
     "--granule",
@@ -38,7 +27,7 @@ _FETCH = click.option("--fetch", is_flag=True, help="Keep instruction fetches as
 _FORMAT = click.option(
     "--format",
     "form",
-    type=click.Choice(["auto", *FORMATS]),
+    type=click.Choice(["auto", *TRACE_FORMATS]),
     default="auto",
     show_default=True,
     help="Format of the file that is read; auto recognises it.",

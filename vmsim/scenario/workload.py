@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from vmsim.base.formats import TraceFormat
 from vmsim.base.units import PAGE, format_size, parse_duration
 from vmsim.scenario.problems import Problem, raise_problems
 from vmsim.scenario.types import (
@@ -53,18 +54,7 @@ class Trace(_Workload):
         description="The trace, relative to the scenario's folder, or the name of a bundled one.",
     )
     repeat: Rounds = Field(default=1, description="Times the trace is replayed from its beginning.")
-    format: Literal[
-        "auto",
-        "vmtrace",
-        "lackey",
-        "champsim",
-        "champsim-cloudsuite",
-        "drmemtrace",
-        "dinero",
-        "u64",
-        "csv",
-        "parquet",
-    ] = Field(default="auto", description="Layout of the file; auto recognises it.")
+    format: Literal["auto", TraceFormat] = Field(default="auto", description="Layout of the file; auto recognises it.")
 
 
 class Generator(_Workload):

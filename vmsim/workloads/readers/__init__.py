@@ -1,4 +1,8 @@
-"""Readers of traces: one file per format, each with `read(path, granule=, fetch=, notes=)` and `sniff(head)`."""
+"""Readers of traces: one module per format, by its name in `vmsim.base.formats`.
+
+Each has `read(path, granule=, fetch=, notes=)`, `sniff(head)` and `ENDINGS`. ChampSim's records cannot be told from one
+another or from noise by their bytes, and u64 has no mark at all: those go by the ends of their names.
+"""
 
 from __future__ import annotations
 
@@ -9,38 +13,34 @@ from typing import Protocol, cast
 
 from vmsim.base.errors import InputError, nearest
 from vmsim.base.files import printable
+from vmsim.base.formats import TRACE_FORMATS
 from vmsim.workloads.events import problem
 from vmsim.workloads.readers.files import head_of, plain_name
 from vmsim.workloads.readers.notes import Notes
 from vmsim.workloads.stream import PAGE, Chunk
 
-__all__ = ["FORMATS", "Notes", "detect", "read"]
-
-# Name → module here, ends of file names. ChampSim's records cannot be told from one another or from noise by their
-# bytes; u64 has no mark at all: those go by the name.
-FORMATS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "vmtrace": ("native", (".vmtrace",)),
-    "lackey": ("lackey", (".lackey",)),
-    "champsim": ("champsim", (".champsim", ".champsimtrace", ".champsim.trace")),
-    "champsim-cloudsuite": ("cloudsuite", (".cloudsuite",)),
-    "drmemtrace": ("drmemtrace", (".drmemtrace",)),
-    "dinero": ("dinero", (".din", ".dinero")),
-    "u64": ("u64", (".u64",)),
-    "csv": ("csv", (".csv",)),
-    "parquet": ("parquet", (".parquet",)),
-}
+__all__ = ["Notes", "Reader", "detect", "read", "reader"]
 
 
-class _Reader(Protocol):
+class Reader(Protocol):
+    """What the module of a format has."""
+
+    ENDINGS: tuple[str, ...]
+
     def read(
         self, path: Path, *, granule: int = PAGE, fetch: bool = False, notes: Notes | None = None
-    ) -> Iterator[Chunk]: ...
+    ) -> Iterator[Chunk]:
+        """Read a file; as `read` below."""
+        ...
 
-    def sniff(self, head: bytes) -> bool: ...
+    def sniff(self, head: bytes) -> bool:
+        """Return whether a file that begins with `head` looks like one of this format."""
+        ...
 
 
-def _reader(name: str) -> _Reader:
-    return cast(_Reader, import_module(f"{__name__}.{FORMATS[name][0]}"))
+def reader(name: str) -> Reader:
+    """Return the reader of a format, one of `vmsim.base.formats.TRACE_FORMATS`."""
+    return cast(Reader, import_module(f"{__name__}.{name.replace('-', '_')}"))
 
 
 def detect(path: Path) -> str:
@@ -52,15 +52,15 @@ def detect(path: Path) -> str:
         The file cannot be read, or neither says anything.
     """
     head = head_of(path)
-    for name in FORMATS:
-        if _reader(name).sniff(head):
+    for name in TRACE_FORMATS:
+        if reader(name).sniff(head):
             return name
-    for name, (_, suffixes) in FORMATS.items():
-        if plain_name(path).endswith(suffixes):
+    for name in TRACE_FORMATS:
+        if plain_name(path).endswith(reader(name).ENDINGS):
             return name
     raise InputError(
         f"{printable(path)}: the format of this trace shows neither in its first bytes nor in its name: name it with "
-        f"--format (in a scenario: format = …), one of {', '.join(FORMATS)}."
+        f"--format (in a scenario: format = …), one of {', '.join(TRACE_FORMATS)}."
     )
 
 
@@ -73,7 +73,7 @@ def read(
     ----------
     path : Path
     form : str
-        One of `FORMATS`, or "auto".
+        One of `vmsim.base.formats.TRACE_FORMATS`, or "auto".
     granule : int
         Bytes of a block, 4096 or 64. A `.vmtrace` recorded by pages cannot be read by lines.
     fetch : bool
@@ -88,9 +88,9 @@ def read(
     """
     if form == "auto":
         form = detect(path)
-    if form not in FORMATS:
-        raise InputError(f"{printable(path)}: format = {form!r}: no such format. {nearest(form, FORMATS)}")
-    return _checked(_reader(form).read(path, granule=granule, fetch=fetch, notes=notes), path)
+    if form not in TRACE_FORMATS:
+        raise InputError(f"{printable(path)}: format = {form!r}: no such format. {nearest(form, TRACE_FORMATS)}")
+    return _checked(reader(form).read(path, granule=granule, fetch=fetch, notes=notes), path)
 
 
 def _checked(chunks: Iterator[Chunk], path: Path) -> Iterator[Chunk]:

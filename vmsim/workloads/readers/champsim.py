@@ -23,7 +23,9 @@ from vmsim.workloads.readers.records import records
 from vmsim.workloads.runs import RunBuilder
 from vmsim.workloads.stream import PAGE, Chunk, Kind
 
-__all__ = ["CLOUDSUITE", "RECORD", "read", "read_records", "sniff"]
+__all__ = ["CLOUDSUITE", "ENDINGS", "RECORD", "read", "read_records", "sniff"]
+
+ENDINGS = (".champsim", ".champsimtrace", ".champsim.trace")  # of files' names
 
 
 def _record(writes: int, pad: int) -> np.dtype[Any]:

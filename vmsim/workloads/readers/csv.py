@@ -26,7 +26,9 @@ from vmsim.workloads.readers.tables import NAMES, columns_of, runs_of
 from vmsim.workloads.runs import RunBuilder
 from vmsim.workloads.stream import PAGE, Chunk
 
-__all__ = ["read", "sniff"]
+__all__ = ["ENDINGS", "read", "sniff"]
+
+ENDINGS = (".csv",)  # of files' names
 
 _NUMBER = "0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}"
 _THOUSANDS = "^[0-9]{1,3}(,[0-9]{3})+$"

@@ -16,7 +16,9 @@ from vmsim.workloads.readers.files import first_lines, opened, shown
 from vmsim.workloads.readers.notes import Notes
 from vmsim.workloads.stream import PAGE, Chunk, Kind
 
-__all__ = ["read", "sniff"]
+__all__ = ["ENDINGS", "read", "sniff"]
+
+ENDINGS = (".din", ".dinero")  # of files' names
 
 _RECORD = re.compile(rb"[ \t]*([0-4])[ \t]+(?:0[xX])?([0-9a-fA-F]{1,16})(?:[ \t].*)?", re.DOTALL)
 _LEFT_OUT = {3: "escapes", 4: "flushes"}

@@ -21,7 +21,9 @@ from vmsim.workloads.readers.files import first_lines, opened, shown
 from vmsim.workloads.readers.notes import Notes
 from vmsim.workloads.stream import PAGE, Chunk, Kind, Op
 
-__all__ = ["read", "sniff"]
+__all__ = ["ENDINGS", "read", "sniff"]
+
+ENDINGS = (".drmemtrace",)  # of files' names
 
 _RECORD = re.compile(rb"\s*\d+(?:\s+\d+)?:\s+((?:W(\d{1,9})\.)?T?\d+)\s+([a-zA-Z<].*)?", re.DOTALL)
 _ACCESS = re.compile(rb"(ifetch|read|write)\s+(\d{1,7}) byte\(s\) @ 0x([0-9a-f]{1,16})(?:\s.*)?", re.DOTALL)

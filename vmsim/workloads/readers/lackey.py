@@ -23,7 +23,9 @@ from vmsim.workloads.readers.syscalls import PASSED, Calls
 from vmsim.workloads.runs import RunBuilder
 from vmsim.workloads.stream import PAGE, Chunk
 
-__all__ = ["parse", "read", "sniff"]
+__all__ = ["ENDINGS", "parse", "read", "sniff"]
+
+ENDINGS = (".lackey",)  # of files' names
 
 _BLOCK = 1 << 20
 _ACCESS = re.compile(rb"I  [0-9a-f]+,\d+|[ ][LSM] [0-9a-f]+,\d+")

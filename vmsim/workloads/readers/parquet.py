@@ -17,7 +17,9 @@ from vmsim.workloads.readers.tables import columns_of, runs_of
 from vmsim.workloads.runs import RunBuilder
 from vmsim.workloads.stream import PAGE, Chunk, Kind
 
-__all__ = ["read", "sniff"]
+__all__ = ["ENDINGS", "read", "sniff"]
+
+ENDINGS = (".parquet",)  # of files' names
 
 _LARGEST_PART = 1 << 28  # bytes of a column in a row group, unpacked
 _THINNEST = 1000  # times that a column of that size may shrink: real addresses do not

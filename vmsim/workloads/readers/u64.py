@@ -15,7 +15,9 @@ from vmsim.workloads.readers.records import records
 from vmsim.workloads.runs import RunBuilder
 from vmsim.workloads.stream import PAGE, Chunk
 
-__all__ = ["read", "sniff"]
+__all__ = ["ENDINGS", "read", "sniff"]
+
+ENDINGS = (".u64",)  # of files' names
 
 
 def sniff(head: bytes) -> bool:

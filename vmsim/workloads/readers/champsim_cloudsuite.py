@@ -9,7 +9,9 @@ from vmsim.workloads.readers.champsim import CLOUDSUITE, read_records
 from vmsim.workloads.readers.notes import Notes
 from vmsim.workloads.stream import PAGE, Chunk
 
-__all__ = ["read", "sniff"]
+__all__ = ["ENDINGS", "read", "sniff"]
+
+ENDINGS = (".cloudsuite",)  # of files' names
 
 
 def sniff(head: bytes) -> bool:

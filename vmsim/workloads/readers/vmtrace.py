@@ -14,7 +14,9 @@ from vmsim.workloads.runs import RunBuilder, check_granule
 from vmsim.workloads.stream import PAGE, Chunk, Kind
 from vmsim.workloads.vmtrace import MAGIC, Vmtrace
 
-__all__ = ["read", "sniff"]
+__all__ = ["ENDINGS", "read", "sniff"]
+
+ENDINGS = (".vmtrace",)  # of files' names
 
 
 def sniff(head: bytes) -> bool:
