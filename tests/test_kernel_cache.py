@@ -17,10 +17,10 @@ from vmsim.jit import kernel_cache
 ROOT = Path(__file__).parents[1]
 PROBE = """
 import numpy as np
-from vmsim.tables.edit import host_address
+from vmsim.tables.edit import translate
 memory = np.zeros(1024, np.int64)
 memory[:] = np.arange(1024) << 12
-print(host_address(memory, 0, 1, 5 << 12), sum(host_address.stats.cache_hits.values()))
+print(translate(memory, 0, 1, 5 << 12), sum(translate.stats.cache_hits.values()))
 """
 ANSWER = str(5 << 12)
 
@@ -77,7 +77,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("suffix", ["nbi", "nbc"])
 @pytest.mark.parametrize("damage", ["empty", "cut", "flip", "a pickle that is nothing", "pipe"])
 def test_a_damaged_file_is_made_again(warm: Path, suffix: str, damage: str) -> None:
-    [path] = warm.rglob(f"edit.host_address-*.{suffix}")
+    [path] = warm.rglob(f"edit.translate-*.{suffix}")
     whole = path.read_bytes()
     if damage == "pipe":
         path.unlink()

@@ -148,8 +148,8 @@ class Mmu(Protocol):
     known: bool
 
     @property
-    def memory_root(self) -> tuple[int, int]:
-        """Root (hpa) and levels of the tables that say where guest memory lies; (0, 0) if gpas are hpas."""
+    def backing(self) -> Words:
+        """Where guest memory lies (tables/backing.py); empty if gpas are hpas."""
         ...
 
     def read(self, vcpu: Vcpu, places: Words) -> Steps[Words]:

@@ -123,7 +123,7 @@ def test_translations_are_those_of_the_machine(dumped: tuple[Scenario, Path, dic
             words, name = Words(simulation.hardware.memory), machine.spec.name
             guest = read(folder / f"{name}.1.guest.txt")
             host = read(folder / f"{name}.host.txt") if machine.monitor else None
-            nested = machine.kernel.mmu.memory_root
+            nested = machine.memory_root
             for records in filter(None, (guest, host)):
                 consistent([*records.values()])
             base = int(machine.stream.footprint()[0][0])

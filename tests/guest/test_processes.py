@@ -61,7 +61,7 @@ def finished(steps: list[Any], look: Callable[[Simulation], None], **keys: Any) 
 def leaf(simulation: Simulation, root: int, gva: int) -> tuple[int, int]:
     """Return (entry, level) that translates `gva` in a guest's tables; 0 where there is none."""
     words: Words = Memory(simulation.hardware.memory)
-    nested = simulation.vms[0].kernel.mmu.memory_root
+    nested = simulation.vms[0].memory_root
     for level in range(4, 0, -1):
         place = root + 8 * index(gva, level)
         if nested[1]:

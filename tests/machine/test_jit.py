@@ -83,10 +83,10 @@ def test_plain_python_gives_the_same_result(cold):
 PROBE = """
 import numpy as np
 from vmsim.jit import source_digest
-from vmsim.tables.edit import host_address
+from vmsim.tables.edit import translate
 memory = np.zeros(1024, np.int64)
 memory[:] = np.arange(1024) << 12
-print(host_address(memory, 0, 1, 5 << 12), source_digest(), *host_address.stats.cache_hits.values())
+print(translate(memory, 0, 1, 5 << 12), source_digest(), *translate.stats.cache_hits.values())
 """
 
 

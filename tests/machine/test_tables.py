@@ -18,12 +18,11 @@ from vmsim.frames import buddy
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import ACCESSED, DIRTY, EPT, PRESENT, USER, WRITE
 from vmsim.machine.memory import clear_frame, find_entry
+from vmsim.tables.backing import HOST, UNBACKED, fill_backing, host_address, make_backing
 from vmsim.tables.edit import (
     BLOCKED,
     MAPPED,
     NOWHERE,
-    UNBACKED,
-    host_address,
     load_entries,
     map_page,
     map_pages,
@@ -31,6 +30,7 @@ from vmsim.tables.edit import (
     populate,
     store_entries,
 )
+from vmsim.tables.edit import translate as walked
 from vmsim.tables.listing import list_tables, scan_entries, walk_entries
 
 TABLE = PRESENT | WRITE | USER | ACCESSED
@@ -58,6 +58,7 @@ class Space:
         clear_frame(memory(), root)
         self.words = Words()
         self.nested = (0, 0)
+        self.backing = HOST
         self.zone, self.frames, self.root = self.host_zone, self.host, root
         if nested:
             self.nested = (root, 4)
@@ -65,7 +66,9 @@ class Space:
             Random(1).shuffle(back)
             pfns = buddy_take(self.host_zone, self.host, GUEST_FRAMES)[back]
             tables = buddy_take(self.host_zone, self.host, 16)
-            map_pages(memory(), self.host, root, 4, 1, 0, 0, 0, pfns, tables, FORMAT.table, FORMAT.page)
+            map_pages(memory(), self.host, root, 4, 1, HOST, 0, pfns, tables, FORMAT.table, FORMAT.page)
+            self.backing = make_backing(GUEST_FRAMES)
+            fill_backing(memory(), self.backing, root, 4)
             self.zone, self.frames = buddy.make_zone(GUEST_FRAMES)
             self.root = int(buddy.allocate(self.zone, self.frames, 0, State.TABLE, 0)) << 12
             clear_frame(memory(), self.host_of(self.root))
@@ -103,10 +106,10 @@ class Space:
         return buddy_take(self.zone, self.frames, count, order)
 
     def map(self, gva: int, leaf: int, pages: np.ndarray, tables: np.ndarray) -> int:
-        return int(map_pages(memory(), self.frames, self.root, 4, leaf, *self.nested, gva, pages, tables, TABLE, PAGE))
+        return int(map_pages(memory(), self.frames, self.root, 4, leaf, self.backing, gva, pages, tables, TABLE, PAGE))
 
     def missing(self, gva: int, leaf: int) -> int:
-        return int(missing_tables(memory(), self.root, 4, leaf, *self.nested, gva))
+        return int(missing_tables(memory(), self.root, 4, leaf, self.backing, gva))
 
 
 def buddy_take(zone, frames, count: int, order: int = 0) -> np.ndarray:
@@ -164,7 +167,7 @@ def test_what_is_mapped_and_unmapped_is_what_the_plain_reader_finds(nested, mapp
                 frames = there.take(1, 9 * (leaf - 1))
                 tables = there.take(expected)
                 if expected == 0 and random.random() < 0.5:
-                    done = map_page(memory(), there.frames, there.root, 4, leaf, *there.nested, start, frames[0], PAGE)
+                    done = map_page(memory(), there.frames, there.root, 4, leaf, there.backing, start, frames[0], PAGE)
                     assert done == 0
                 else:
                     assert there.map(start, leaf, frames, tables) == expected
@@ -175,7 +178,7 @@ def test_what_is_mapped_and_unmapped_is_what_the_plain_reader_finds(nested, mapp
             check(there, model, gva + 0x123)
         tables = {there.table_of(gva, level) for gva in model for level in range(model[gva][1], 4)}
         places, roots = np.empty(40, np.int64), np.empty(40, np.int64)
-        count = list_tables(memory(), there.root, 4, *there.nested, 1 << 48, places, roots)
+        count = list_tables(memory(), there.root, 4, there.backing, 1 << 48, places, roots)
         assert sorted(roots[:count].tolist()) == sorted(tables)
         assert {there.frames["rmap"][table >> 12] for table in tables} == set(places[:count].tolist())
         # look through some range, and unmap what lies in it
@@ -192,15 +195,15 @@ def scan_and_clear(there: Space, first: int, limit: int) -> list[tuple[int, int,
     while address < limit:
         places, values, starts, levels = (np.empty(600, np.int64) for _ in range(4))
         address, count = scan_entries(
-            memory(), there.root, 4, *there.nested, first, address, limit, False, places, values, starts, levels
+            memory(), there.root, 4, there.backing, first, address, limit, False, places, values, starts, levels
         )
         loaded = np.empty(count, np.int64)
-        load_entries(memory(), *there.nested, places[:count], loaded, 9)
+        load_entries(memory(), there.backing, places[:count], loaded, 9)
         assert loaded.tolist() == values[:count].tolist()
         assert (loaded != 0).all()
         pages = np.flatnonzero(levels[:count])
         found += [(int(starts[n]), int(values[n] >> 12) & (1 << 40) - 1, int(levels[n])) for n in pages]
-        store_entries(memory(), *there.nested, places[pages], np.zeros(len(pages), np.int64), 9)
+        store_entries(memory(), there.backing, places[pages], np.zeros(len(pages), np.int64), 9)
     return found
 
 
@@ -209,9 +212,9 @@ def test_a_scan_of_a_region_loads_its_absent_entries_too() -> None:
     with space(nested=False) as there:
         there.map(0x20_0000, 1, there.take(1), there.take(3))
         columns = [np.empty(600, np.int64) for _ in range(4)]
-        end, count = scan_entries(memory(), there.root, 4, 0, 0, 0x20_0000, 0x20_0000, 0x60_0000, True, *columns)
+        end, count = scan_entries(memory(), there.root, 4, HOST, 0x20_0000, 0x20_0000, 0x60_0000, True, *columns)
         assert (end, count) == (0x40_0000, 3 + 512)
-        end, count = scan_entries(memory(), there.root, 4, 0, 0, 0x20_0000, 0x40_0000, 0x60_0000, True, *columns)
+        end, count = scan_entries(memory(), there.root, 4, HOST, 0x20_0000, 0x40_0000, 0x60_0000, True, *columns)
         assert (end, count) == (0x60_0000, 1)  # those above have been loaded
         assert columns[1][0] == 0
 
@@ -223,7 +226,7 @@ def test_a_walk_down_loads_an_entry_of_each_level_until_one_is_absent(gva: int, 
     with space(nested=True) as there:
         there.map(0, 1, there.take(1), there.take(3))
         places, values = np.empty(5, np.int64), np.empty(5, np.int64)
-        count = walk_entries(memory(), there.root, 4, level, *there.nested, gva, places, values)
+        count = walk_entries(memory(), there.root, 4, level, there.backing, gva, places, values)
         assert count == loads
         assert places[0] == there.root + 8 * (gva >> 39)
         assert all(places[n + 1] >> 12 == values[n] >> 12 for n in range(count - 1))
@@ -256,10 +259,11 @@ def test_a_gpa_lies_where_the_plain_reader_says(gpas):
     with space(nested=True) as there:
         for gpa in gpas:
             place = translate(there.words, *there.nested, gpa)
-            assert host_address(memory(), *there.nested, gpa) == (place[0] if place else UNBACKED)
+            assert host_address(there.backing, gpa) == (place[0] if place else UNBACKED)
+            assert walked(memory(), *there.nested, gpa) == (place[0] if place else UNBACKED)
             level, entry = [(level, place) for level, place, _ in descend(there.words, *there.nested, gpa)][-1]
             assert find_entry(memory(), *there.nested, 1, gpa) == (entry, level)
-        assert host_address(memory(), 0, 0, gpas[0]) == gpas[0]
+        assert host_address(HOST, gpas[0]) == walked(memory(), 0, 0, gpas[0]) == gpas[0]
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["native", "nested"])
@@ -277,23 +281,25 @@ def test_tables_of_two_levels_are_those_that_the_plain_reader_reads(nested, span
     """1024 entries of 4 bytes; nested, they are reached through tables of the same kind, as on such a host."""
     random = Random(seed)
     with space(nested=False) as there:
-        root, host, model = there.root, (0, 0), {}
+        root, host, backing, model = there.root, (0, 0), HOST, {}
         if nested:
             root, host = 0, (there.root, 2)
             pfns = buddy_take(there.zone, there.frames, 1 << 11)
             random.shuffle(pfns)
             tables = buddy_take(there.zone, there.frames, 2)
-            assert map_pages(memory(), there.host, there.root, 2, 1, 0, 0, 0, pfns, tables, TABLE, PAGE) == 2
+            assert map_pages(memory(), there.host, there.root, 2, 1, HOST, 0, pfns, tables, TABLE, PAGE) == 2
             there.zone, there.frames = buddy.make_zone(1 << 11)
             there.take(1)  # the root
-            clear_frame(memory(), int(host_address(memory(), *host, 0)))
+            backing = make_backing(1 << 11)
+            fill_backing(memory(), backing, *host)
+            clear_frame(memory(), int(host_address(backing, 0)))
         for first in large:
             gfn = random.randrange(900) << 10  # data has no contents, and need not exist
             bits = np.int64(PAGE | PS)
             places, values = np.empty(5, np.int64), np.empty(5, np.int64)
-            assert walk_entries(memory(), root, 2, 2, *host, first << 22, places, values) == 1
+            assert walk_entries(memory(), root, 2, 2, backing, first << 22, places, values) == 1
             assert places[0] == root + 4 * first
-            store_entries(memory(), *host, places[:1], np.array([gfn << 12 | bits]), 10)
+            store_entries(memory(), backing, places[:1], np.array([gfn << 12 | bits]), 10)
             model |= {(first << 10) + part: gfn + part for part in range(1024)}
         for slot, first, count in spans:
             start = (slot << 10) + first
@@ -301,7 +307,7 @@ def test_tables_of_two_levels_are_those_that_the_plain_reader_reads(nested, span
             pages = np.array([random.randrange(1 << 11) for _ in range(start, next(ends, start + count))], np.int64)
             if not len(pages):
                 continue
-            where = root, 2, 1, *host, start << 12
+            where = root, 2, 1, backing, start << 12
             missing = int(missing_tables(memory(), *where))
             assert missing == int(map_page(memory(), there.frames, *where, pages[0], PAGE))
             used = map_pages(memory(), there.frames, *where, pages, there.take(3), TABLE, PAGE)
@@ -314,17 +320,17 @@ def test_tables_of_two_levels_are_those_that_the_plain_reader_reads(nested, span
         address, seen = 0, {}
         columns = [np.empty(2048, np.int64) for _ in range(4)]
         while address < 1 << 32:
-            address, listed = scan_entries(memory(), root, 2, *host, 0, address, 1 << 32, False, *columns)
+            address, listed = scan_entries(memory(), root, 2, backing, 0, address, 1 << 32, False, *columns)
             places, values, starts, levels = (column[:listed] for column in columns)
             loaded = np.empty(listed, np.int64)
-            load_entries(memory(), *host, places, loaded, 10)
+            load_entries(memory(), backing, places, loaded, 10)
             assert loaded.tolist() == values.tolist()
             for start, level, value in zip(starts.tolist(), levels.tolist(), values.tolist(), strict=True):
                 parts = {1: 1, 2: 1024}.get(level, 0)
                 seen |= {(start >> 12) + part: (value >> 12) + part for part in range(parts)}
         assert seen == model
         places, tables = np.empty(8, np.int64), np.empty(8, np.int64)
-        count = list_tables(memory(), root, 2, *host, 1 << 32, places, tables)
+        count = list_tables(memory(), root, 2, backing, 1 << 32, places, tables)
         assert count == len({vpn >> 10 for vpn in model} - {*large})
 
 
@@ -363,7 +369,7 @@ def test_populating_maps_every_page_once_and_loses_no_frame(nested, leaf, first,
                 there.root,
                 4,
                 leaf,
-                *there.nested,
+                there.backing,
                 start,
                 limit,
                 TABLE,
@@ -405,19 +411,20 @@ def test_a_table_that_lies_nowhere_is_told_of_and_not_read() -> None:
         tables = buddy_take(guest.zone, guest.frames, 4)
         pages = buddy_take(guest.zone, guest.frames, 1)
         way = guest.root, 4
-        map_pages(memory(), guest.frames, *way, 1, *guest.nested, 0x5000, pages, tables, TABLE, PAGE)
+        map_pages(memory(), guest.frames, *way, 1, guest.backing, 0x5000, pages, tables, TABLE, PAGE)
         places, values, starts, sizes = np.zeros((4, 600), np.int64)
-        assert walk_entries(memory(), *way, 1, *guest.nested, 0x5000, places, values) == 4
+        assert walk_entries(memory(), *way, 1, guest.backing, 0x5000, places, values) == 4
         outside = GUEST_FRAMES + 77 << 12
-        store_entries(memory(), *guest.nested, places[2:3], np.array([outside | TABLE]), 9)
-        assert missing_tables(memory(), *way, 1, *guest.nested, 0x6000) == NOWHERE
-        assert map_page(memory(), guest.frames, *way, 1, *guest.nested, 0x6000, 7, PAGE) == NOWHERE
-        assert walk_entries(memory(), *way, 1, *guest.nested, 0x6000, places, values) == -4
+        store_entries(memory(), guest.backing, places[2:3], np.array([outside | TABLE]), 9)
+        assert missing_tables(memory(), *way, 1, guest.backing, 0x6000) == NOWHERE
+        assert map_page(memory(), guest.frames, *way, 1, guest.backing, 0x6000, 7, PAGE) == NOWHERE
+        assert walk_entries(memory(), *way, 1, guest.backing, 0x6000, places, values) == -4
         assert places[3] == outside + 6 * 8
         room = places, values, starts, sizes
-        assert scan_entries(memory(), *way, *guest.nested, 0x7000, 0x7000, 0x9000, False, *room) == (
+        assert scan_entries(memory(), *way, guest.backing, 0x7000, 0x7000, 0x9000, False, *room) == (
             UNBACKED,
             outside + 7 * 8,
         )
-        assert list_tables(memory(), *way, *guest.nested, 1 << 48, places, values) == 3
-        assert host_address(memory(), *guest.nested, 1 << 48 | 0x5000) == UNBACKED  # more than 4 levels translate
+        assert list_tables(memory(), *way, guest.backing, 1 << 48, places, values) == 3
+        assert walked(memory(), *guest.nested, 1 << 48 | 0x5000) == UNBACKED  # more than 4 levels translate
+        assert host_address(guest.backing, 1 << 48 | 0x5000) == UNBACKED

@@ -14,7 +14,7 @@ from vmsim.engine.simulation import Simulation
 from vmsim.frames.buddy import NO_FRAME, UNMOVABLE, State
 from vmsim.host.memory import HostMemory
 from vmsim.monitor.paired.layout import PairedHost
-from vmsim.tables.edit import host_address
+from vmsim.tables.edit import translate
 
 Plant = Callable[[Simulation], None]
 
@@ -140,7 +140,7 @@ def clear_an_entry_behind_the_tlb(simulation: Simulation) -> None:
     table, memory = int(machine.registers["cr3"][0]), simulation.hardware.memory
     nested = int(machine.registers["nested_root"][0]), int(machine.registers["nested_levels"][0])
     for level in (4, 3, 2, 1):
-        hpa = int(host_address(memory, *nested, table + (gva >> 3 + 9 * level) % 512 * 8))
+        hpa = int(translate(memory, *nested, table + (gva >> 3 + 9 * level) % 512 * 8))
         table = int(memory[hpa >> 3]) & ~(PAGE - 1)
     memory[hpa >> 3] = 0
 

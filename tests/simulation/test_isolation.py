@@ -31,7 +31,7 @@ from vmsim.monitor.features.dirty_log import LoggedTdp
 from vmsim.monitor.features.nx_split import NxSplitTdp
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.record.outcome import Ending
-from vmsim.tables.edit import host_address
+from vmsim.tables.edit import translate
 from vmsim.tables.listing import walk_entries
 from vmsim.workloads import Kind
 
@@ -133,8 +133,8 @@ class Prisoner:
 
     def contents(self) -> np.ndarray:
         """Return the words of the VM's memory, a row for each frame."""
-        memory, root = self.hardware.memory, self.vm.kernel.mmu.memory_root
-        frames = [host_address(memory, *root, gfn << 12) >> 12 for gfn in range(PAGES)]
+        memory, root = self.hardware.memory, self.vm.memory_root
+        frames = [translate(memory, *root, gfn << 12) >> 12 for gfn in range(PAGES)]
         return memory.reshape(-1, 512)[frames]
 
     def access(self, gva: int, write: bool) -> bool:
@@ -242,7 +242,7 @@ def mad_at(page: int, level: int, spoil: Spoil, *, flush: bool) -> Callable[[Sim
         elif where == "a time slice ran out" and mine.sum() == 1:
             places, values = np.zeros((2, 5), np.int64)
             where_from = simulation.hardware.memory, machine.kernel.root, machine.spec.guest_levels
-            walk_entries(*where_from, level, *machine.kernel.mmu.memory_root, BASE + page * PAGE, places, values)
+            walk_entries(*where_from, level, machine.kernel.mmu.backing, BASE + page * PAGE, places, values)
             at = machine.spec.guest_levels - level
             if (spoilt := spoil(int(values[at]))) != values[at]:
                 for _ in machine.kernel.mmu.write(machine.vcpu, places[at : at + 1], np.array([spoilt])):

@@ -11,7 +11,7 @@ from tests.simulation.small import PAGE, READ, WRITE, Script, run, scenario, tim
 from vmsim.base.errors import InputError
 from vmsim.engine.simulation import Simulation
 from vmsim.machine.formats import FRAME, PRESENT
-from vmsim.tables.edit import host_address
+from vmsim.tables.edit import translate
 
 BASE = (1 << 30) - 8 * PAGE  # the scripts' pages lie on both sides of a boundary between two PDPTEs
 FAMILY: list[Any] = [
@@ -47,7 +47,7 @@ def test_processes_of_a_pae_guest_do_what_those_of_a_64_bit_guest_do(mode: str, 
             return
         nested = int(registers["nested_root"]), int(registers["nested_levels"])
         memory = simulation.hardware.memory
-        root = host_address(memory, *nested, int(registers["cr3"])) >> 3
+        root = translate(memory, *nested, int(registers["cr3"])) >> 3
         assert registers["pdpte"].tolist() == memory[root : root + 4].tolist()
         assert all(int(entry) & ~FRAME == PRESENT for entry in registers["pdpte"])
         roots.append(root)

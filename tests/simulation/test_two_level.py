@@ -117,7 +117,7 @@ def test_a_plain_reader_finds_in_a_dump_what_is_in_the_tables(mode: str, host: i
             return
         machine, words = simulation.vms[0], Words(simulation.hardware.memory)
         seen.update(tables_of(simulation, machine))
-        root, nested = machine.kernel.root, machine.kernel.mmu.memory_root
+        root, nested = machine.kernel.root, machine.memory_root
         for name, records in seen.items():
             for record in records:
                 address, *chain, page = (int(field, 16) for field in record.split(","))

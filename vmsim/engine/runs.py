@@ -18,12 +18,13 @@ from vmsim.monitor.base import NONE, SoftwareMonitor
 from vmsim.monitor.paired.guest import PairedGuest
 from vmsim.monitor.shadow.monitor import Shadow
 from vmsim.monitor.tdp.monitor import Tdp
-from vmsim.tables.backing import BACKING, NEVER
+from vmsim.tables.backing import HOST
+from vmsim.tables.violation import NESTED, NEVER
 from vmsim.workloads import Chunk
 
 __all__ = ["Run", "Runs"]
 
-_UNBACKED = np.zeros(1, BACKING)  # of a program that runs on the host itself
+_UNBACKED = np.zeros(1, NESTED)  # of a program that runs on the host itself
 _UNBACKED["least"] = NEVER
 _NO_POOL = np.zeros(1, np.int64)
 
@@ -107,4 +108,4 @@ class Runs:
     @property
     def served(self) -> tuple[Any, ...]:
         """What stands for a monitor where there is none."""
-        return _UNBACKED, self.kernel.frames.frames, _NO_POOL
+        return _UNBACKED, HOST, self.kernel.frames.frames, _NO_POOL

@@ -16,8 +16,9 @@ from vmsim.jit import kernel, routine
 from vmsim.machine.calls import call
 from vmsim.machine.formats import CODE_WRITE, DIRTY, PAGE_SHIFT
 from vmsim.machine.vcpu import Reason
-from vmsim.tables.backing import lacks, violation
+from vmsim.tables.backing import lacks
 from vmsim.tables.edit import map_pages, missing_tables
+from vmsim.tables.violation import violation
 
 __all__ = ["run_and_serve"]
 
@@ -25,50 +26,49 @@ _LEAF = np.int64(1)  # the level that maps small pages; a literal is a type of i
 
 
 @routine
-def _touch(memory, frames, pool, backing, gfn):
+def _touch(memory, frames, pool, nested, backing, gfn):
     """Write to a frame, which is backed first if need be; return the cycles that take."""
-    if backing.levels == 0 or not lacks(memory, backing, gfn):
+    if nested.levels == 0 or not lacks(backing, gfn):
         return np.int64(0)
-    return violation(memory, frames, pool, backing, gfn)
+    return violation(memory, frames, pool, nested, backing, gfn)
 
 
 @routine
-def _suffices(demand, backing, zones, ready, pool, missing, slack):
+def _suffices(demand, nested, zones, ready, pool, missing, slack):
     """Return whether a page and `missing` tables for it can be had, and backed, without a wait."""
-    if backing.levels == 0:  # bare: frames that are not ready are the host's
+    if nested.levels == 0:  # bare: frames that are not ready are the host's
         return missing == 0 and ready[0] > 0
-    pages = (1 + missing) * backing.levels
-    dearest = backing.before + backing.mapping + (backing.levels - 1) * backing.each_table + backing.resume
+    pages = (1 + missing) * nested.levels
+    dearest = nested.before + nested.mapping + (nested.levels - 1) * nested.each_table + nested.resume
     cycles = demand.fault + missing * demand.each_table + (1 + missing) * dearest
-    return pool[0] - pages >= backing.least and zones[0].free >= READY_BATCH + missing and cycles < slack
+    return pool[0] - pages >= nested.least and zones[0].free >= READY_BATCH + missing and cycles < slack
 
 
 @routine
-def _fault(memory, demand, zones, guest_frames, ready, backing, host_frames, pool, gva, code, slack):
+def _fault(memory, demand, zones, guest_frames, ready, nested, backing, host_frames, pool, gva, code, slack):
     """Map a cleared page at `gva`; return the cycles, 0 if this fault is not as simple as that."""
     if not permits(demand, gva, code):
         return np.int64(0)
     gva &= -(1 << PAGE_SHIFT)
-    missing = missing_tables(memory, demand.root, demand.levels, _LEAF, backing.root, backing.levels, gva)
-    if missing < 0 or not _suffices(demand, backing, zones, ready, pool, missing, slack):
+    missing = missing_tables(memory, demand.root, demand.levels, _LEAF, backing, gva)
+    if missing < 0 or not _suffices(demand, nested, zones, ready, pool, missing, slack):
         return np.int64(0)
     if ready[0] == 0:
         get_ready(zones, guest_frames, ready, demand.owner)
     level = ready[0]
     ready[0] = level - 1
     page = ready[level]
-    cycles = demand.fault + missing * demand.each_table + _touch(memory, host_frames, pool, backing, page)
+    cycles = demand.fault + missing * demand.each_table + _touch(memory, host_frames, pool, nested, backing, page)
     for number in range(missing):  # above the page, which then is to be mapped first
         ready[level + 1 + number] = allocate(zones, guest_frames, np.int64(0), np.int64(State.TABLE), demand.owner)
-        cycles += _touch(memory, host_frames, pool, backing, ready[level + 1 + number])
+        cycles += _touch(memory, host_frames, pool, nested, backing, ready[level + 1 + number])
     map_pages(
         memory,
         guest_frames,
         demand.root,
         demand.levels,
         _LEAF,
-        backing.root,
-        backing.levels,
+        backing,
         gva,
         ready[level : level + 1],
         ready[level + 1 : level + 1 + missing],
@@ -98,7 +98,8 @@ def run_and_serve(
     zones,
     guest_frames,
     ready,
-    backings,
+    nesteds,
+    backing,
     host_frames,
     pool,
 ):
@@ -120,8 +121,10 @@ def run_and_serve(
         The guest kernel's.
     zones, guest_frames, ready : ZONE[1], FRAME_RECORD[:], int64[:]
         The frames it allocates from, and those that stand ready (`Stack.words`, with room for a few more).
-    backings, host_frames, pool : BACKING[1], FRAME_RECORD[:], int64[:]
-        The monitor's, the host's frames, and the monitor's pool (`Stack.words`).
+    nesteds, backing : NESTED[1], int64[:]
+        The monitor's, and where guest memory lies.
+    host_frames, pool : FRAME_RECORD[:], int64[:]
+        The host's frames, and the monitor's pool (`Stack.words`).
 
     Returns
     -------
@@ -129,7 +132,7 @@ def run_and_serve(
         As of `run`, and the cycles of what was done here, which are not among the others.
     """
     demand = demands[0]
-    backing = backings[0]
+    nested = nesteds[0]
     ran = np.int64(0)
     served = np.int64(0)
     while True:
@@ -142,10 +145,10 @@ def run_and_serve(
         cycles = np.int64(0)
         if reason == Reason.GUEST_FAULT:
             cycles = _fault(
-                memory, demand, zones, guest_frames, ready, backing, host_frames, pool, gva, code, slack - used
+                memory, demand, zones, guest_frames, ready, nested, backing, host_frames, pool, gva, code, slack - used
             )
-        elif reason == Reason.VIOLATION and used + backing.before < slack:
-            cycles = violation(memory, host_frames, pool, backing, gpa >> PAGE_SHIFT)
+        elif reason == Reason.VIOLATION and used + nested.before < slack:
+            cycles = violation(memory, host_frames, pool, nested, backing, gpa >> PAGE_SHIFT)
         if cycles == 0:
             break
         served += cycles

@@ -22,8 +22,8 @@ from vmsim.monitor.shadow.fill import Status, fill
 from vmsim.monitor.shadow.records import SPARE
 from vmsim.monitor.shadow.tables import end_exit
 from vmsim.monitor.shadow.traps import load, store
-from vmsim.tables.backing import back_frame, lacks
-from vmsim.tables.edit import host_address
+from vmsim.tables.backing import host_address, lacks
+from vmsim.tables.violation import back_frame
 
 __all__ = ["run_and_serve_shadow"]
 
@@ -70,38 +70,38 @@ def _trap(account, reason, count, reads):
 
 
 @routine
-def _back(memory, frames, backing, pool, account, gfn, slack):
+def _back(shadow, nested, pool, account, gfn, slack):
     """Have the host back a guest frame; return whether that could be done."""
     if account.now + account.host_walk >= slack:
         return False
-    tables = back_frame(memory, frames, pool, backing, gfn)
+    tables = back_frame(shadow.memory, shadow.frames, pool, nested, shadow.backing, gfn)
     if tables < 0:
         return False
-    _spend(account, account.host_walk + backing.mapping + tables * backing.each_table)
+    _spend(account, account.host_walk + nested.mapping + tables * nested.each_table)
     return True
 
 
 @routine
-def _restock(account, state, stock, backing, pool, slack):
+def _restock(shadow, account, state, nested, pool, slack):
     """Fill the stock of frames for shadow pages from the pool; return whether that could be done."""
     count = 2 * SPARE - state.stock
-    if account.now >= slack or pool[0] - count < backing.least:
+    if account.now >= slack or pool[0] - count < nested.least:
         return False
     pool[0] -= count
     for number in range(count):
-        stock[state.stock + number] = pool[1 + pool[0] + number]
+        shadow.stock[state.stock + number] = pool[1 + pool[0] + number]
     state.stock += count
     _spend(account, account.restock)
     return True
 
 
 @routine
-def _find(memory, demand, backing, account, gva):
+def _find(memory, backing, demand, account, gva):
     """Note the places of the entries on the way to the absent one that is to map `gva`; return whether there is it."""
     table = demand.root
     for step in range(demand.levels):
         place = entry_at(table, gva, demand.levels - step)
-        entry = read_word(memory, host_address(memory, backing.root, backing.levels, place))
+        entry = read_word(memory, host_address(backing, place))
         account.place[step] = place
         if step == demand.levels - 1:
             return entry == 0
@@ -112,135 +112,93 @@ def _find(memory, demand, backing, account, gva):
 
 
 @routine
-def _may_map(memory, demand, zones, guest_frames, ready, backing, pool, account, gfns, gva, code, slack):
+def _may_map(shadow, demand, zones, guest_frames, ready, nested, pool, account, gva, code, slack):
     """Return whether the guest's kernel can map a page at `gva` without a wait, in a table that it has."""
     if not permits(demand, gva, code) or zones[0].free < READY_BATCH:
         return False
     if ready[0] == 0:
         get_ready(zones, guest_frames, ready, demand.owner)
-    dearest = account.host_walk + backing.mapping + (backing.levels - 1) * backing.each_table
+    dearest = account.host_walk + nested.mapping + (nested.levels - 1) * nested.each_table
     cycles = account.inject + demand.fault + account.fault + dearest
-    if pool[0] - backing.levels < backing.least or account.now + cycles >= slack:
+    if pool[0] - nested.levels < nested.least or account.now + cycles >= slack:
         return False
-    return gfns[ready[ready[0]]].tables == 0 and _find(memory, demand, backing, account, gva)
+    table = shadow.gfns[ready[ready[0]]].tables != 0
+    return not table and _find(shadow.memory, shadow.backing, demand, account, gva)
 
 
 @routine
-def _read(memory, states, pages, links, gfns, account, first, count):
+def _read(shadow, state, account, first, count):
     """Have the kernel load some of the entries on the way."""
-    trapped = load(
-        memory, states, pages, links, gfns, account.place[first : first + count], account.value[:8], account.trapped[:8]
-    )
+    trapped = load(shadow, account.place[first : first + count], account.value[:8], account.trapped[:8])
     if trapped:
-        _trap(account, Exit.PT_READ, trapped, states[0].reads)
-        _work(account, states[0])
-        _close(account, states[0], Exit.PT_READ)
+        _trap(account, Exit.PT_READ, trapped, state.reads)
+        _work(account, state)
+        _close(account, state, Exit.PT_READ)
 
 
 @routine
-def _map(
-    memory, demand, guest_frames, ready, backing, frames, pool, account, states, pages, links, gfns, stock, code, slack
-):
+def _map(shadow, state, demand, guest_frames, ready, nested, pool, account, code, slack):
     """Have the guest's kernel map a cleared page where `_find` has been."""
     demand.faults += 1
     account.now += demand.fault
     page = ready[ready[0]]
     ready[0] -= 1
-    if lacks(memory, backing, page):
+    if lacks(shadow.backing, page):
         start = account.now
         _spend(account, account.fault)
-        _back(memory, frames, backing, pool, account, page, slack)
+        _back(shadow, nested, pool, account, page, slack)
         account.exits[Exit.HOST_FAULT] += 1
-        _close(account, states[0], Exit.HOST_FAULT)
+        _close(account, state, Exit.HOST_FAULT)
         _log(account, start)
     last = demand.levels - 1
-    _read(memory, states, pages, links, gfns, account, np.int64(0), last)
-    _read(memory, states, pages, links, gfns, account, last, np.int64(1))
+    _read(shadow, state, account, np.int64(0), last)
+    _read(shadow, state, account, last, np.int64(1))
     guest_frames[page].rmap = account.place[last]
     account.value[0] = page << PAGE_SHIFT | demand.page | (DIRTY if code & CODE_WRITE else 0)
     places, values = account.place[last : last + 1], account.value[:1]
-    _, _, emulated, left = store(
-        memory, states, pages, links, gfns, frames, stock, places, values, np.int64(0), account.trapped[:8]
-    )
+    _, _, emulated, left = store(shadow, places, values, np.int64(0), account.trapped[:8])
     if emulated:
-        _trap(account, Exit.PT_WRITE, emulated, states[0].reads)
+        _trap(account, Exit.PT_WRITE, emulated, state.reads)
     if left:
         account.walks += left
         account.exits[Exit.PT_WRITE] += left
-        _spend(account, left * account.left + states[0].reads * account.each_read)
+        _spend(account, left * account.left + state.reads * account.each_read)
     if emulated or left:
-        _work(account, states[0])
-        _close(account, states[0], Exit.PT_WRITE)
+        _work(account, state)
+        _close(account, state, Exit.PT_WRITE)
 
 
 @routine
-def _fault(
-    memory,
-    demand,
-    zones,
-    guest_frames,
-    ready,
-    backing,
-    frames,
-    pool,
-    account,
-    states,
-    pages,
-    links,
-    gfns,
-    stock,
-    cr3,
-    gva,
-    code,
-    slack,
-):
+def _fault(shadow, demand, zones, guest_frames, ready, nested, pool, account, cr3, gva, code, slack):
     """Handle a page fault of the hardware as far as that goes; return what is left of it, (status, value)."""
-    state = states[0]
+    state = shadow.states[0]
     start = account.now
     account.walks += 1
     _spend(account, account.fault)
     walked = False
     while True:
-        status, value = fill(memory, states, pages, links, gfns, frames, stock, cr3, gva, code & CODE_WRITE != 0)
+        status, value = fill(shadow, cr3, gva, code & CODE_WRITE != 0)
         if not walked:
             _spend(account, state.reads * account.each_read)
             walked = True
         _work(account, state)
         if status == Status.DONE:
             account.exits[Exit.SHADOW_FILL] += 1
-            _close(account, states[0], Exit.SHADOW_FILL)
+            _close(account, state, Exit.SHADOW_FILL)
             _log(account, start)
             return np.int64(NONE), np.int64(0)
         if status == Status.FAULT:
-            if not _may_map(
-                memory, demand, zones, guest_frames, ready, backing, pool, account, gfns, gva, value, slack
-            ):
+            if not _may_map(shadow, demand, zones, guest_frames, ready, nested, pool, account, gva, value, slack):
                 return status, value
             _spend(account, account.inject)
             account.exits[Exit.TRUE_FAULT] += 1
-            _close(account, states[0], Exit.TRUE_FAULT)
-            _map(
-                memory,
-                demand,
-                guest_frames,
-                ready,
-                backing,
-                frames,
-                pool,
-                account,
-                states,
-                pages,
-                links,
-                gfns,
-                stock,
-                value,
-                slack,
-            )
+            _close(account, state, Exit.TRUE_FAULT)
+            _map(shadow, state, demand, guest_frames, ready, nested, pool, account, value, slack)
             return np.int64(NONE), np.int64(0)
         if status == Status.UNBACKED:
-            if not _back(memory, frames, backing, pool, account, value, slack):
+            if not _back(shadow, nested, pool, account, value, slack):
                 return status, value
-        elif status != Status.NEED or not _restock(account, state, stock, backing, pool, slack):
+        elif status != Status.NEED or not _restock(shadow, account, state, nested, pool, slack):
             return status, value
 
 
@@ -262,15 +220,10 @@ def run_and_serve_shadow(
     zones,
     guest_frames,
     ready,
-    backings,
-    frames,
+    nesteds,
     pool,
     accounts,
-    states,
-    pages,
-    links,
-    gfns,
-    stock,
+    shadow,
     most,
     cr3,
 ):
@@ -280,11 +233,11 @@ def run_and_serve_shadow(
     ----------
     target, core, llc, vms, memory, address, count, kind, cursor, limit, budget, slack
         As of `serve.run_and_serve`.
-    demands, zones, guest_frames, ready, backings, frames, pool
+    demands, zones, guest_frames, ready, nesteds, pool
         Likewise.
     accounts : ACCOUNT[1]
         The monitor's.
-    states, pages, links, gfns, stock
+    shadow : ShadowTables
         From `make_shadow`.
     most : int
         Frames in stock above which some go back to the pool, which is not done here.
@@ -298,9 +251,9 @@ def run_and_serve_shadow(
         is none; SPILL that there are now more than `most` frames in stock.
     """
     demand = demands[0]
-    backing = backings[0]
+    nested = nesteds[0]
     account = accounts[0]
-    state = states[0]
+    state = shadow.states[0]
     account.now = 0
     account.spent = 0
     ran = np.int64(0)
@@ -313,26 +266,7 @@ def run_and_serve_shadow(
         account.now += cycles
         if reason != Reason.GUEST_FAULT:
             break
-        status, value = _fault(
-            memory,
-            demand,
-            zones,
-            guest_frames,
-            ready,
-            backing,
-            frames,
-            pool,
-            account,
-            states,
-            pages,
-            links,
-            gfns,
-            stock,
-            cr3,
-            gva,
-            code,
-            slack,
-        )
+        status, value = _fault(shadow, demand, zones, guest_frames, ready, nested, pool, account, cr3, gva, code, slack)
         if status != NONE:
             break
         if state.stock > most:

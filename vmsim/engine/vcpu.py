@@ -31,7 +31,7 @@ from vmsim.monitor.shadow.exits import SPILL
 from vmsim.monitor.shadow.monitor import Shadow
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.monitor.vkernel.monitor import Vkernel
-from vmsim.tables.backing import NEVER
+from vmsim.tables.violation import NEVER
 from vmsim.workloads import Chunk, Event, Op, Stream
 
 __all__ = ["CAUSES", "MANAGEMENT", "WAITS", "Pause", "Vcpu"]

@@ -40,6 +40,7 @@ from vmsim.monitor.vkernel.monitor import SPACES, Vkernel
 from vmsim.record.outcome import Ending, VmOutcome
 from vmsim.scenario import Vm
 from vmsim.scenario.share import share_of
+from vmsim.tables.backing import HOST
 from vmsim.workloads import Stream
 
 if TYPE_CHECKING:
@@ -121,11 +122,12 @@ class VirtualMachine:
             else BareFrames(simulation.host, owner=spec.index, limit=spec.pages)
         )
         mmu: HardwareMmu | PairedMmu | Shadow | Vkernel
-        mmu = HardwareMmu(simulation.hardware.memory, self.spaces, self.registers)
+        backing = HOST if self.monitor is None else self.monitor.backing
+        mmu = HardwareMmu(simulation.hardware.memory, self.spaces, self.registers, backing)
         if isinstance(self.monitor, SoftwareMonitor):
             mmu = self.monitor
         elif isinstance(self.monitor, LoggedTdp):
-            mmu = LoggedMmu(simulation.hardware.memory, self.spaces, self.registers, wrote=self.monitor.wrote)
+            mmu = LoggedMmu(simulation.hardware.memory, self.spaces, self.registers, backing, wrote=self.monitor.wrote)
         if simulation.paired and isinstance(self.frames, BareFrames) and spec.mode == "paired":
             form, reason = nested_format(simulation.scenario.cpu, spec.paired.layout)
             tables = Halves(simulation.paired, spec.paired.layout, owner=spec.index, levels=spec.guest_levels)
@@ -202,6 +204,11 @@ class VirtualMachine:
     def root(self) -> int:
         """Address of the root of the tables that its processor walks first; negative before its kernel has booted."""
         return self.becoming.root if self.becoming and self.becoming.running else self.kernel.root
+
+    @property
+    def memory_root(self) -> tuple[int, int]:
+        """Root (hpa) and levels of the tables that say where its memory lies; (0, 0) if gpas are hpas."""
+        return self.monitor.memory_root if self.monitor else (0, 0)
 
     @property
     def kernel_in_nested(self) -> bool:

@@ -16,7 +16,8 @@ from vmsim.contracts import Frames, Mmu, Steps, Stop, Vcpu, VmStopped, Words
 from vmsim.machine.formats import ACCESSED, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.memory import entry_at, width_of
 from vmsim.scenario.cpu import Cost
-from vmsim.tables.edit import UNBACKED, map_page, map_pages
+from vmsim.tables.backing import UNBACKED
+from vmsim.tables.edit import map_page, map_pages
 from vmsim.tables.listing import list_tables, scan_entries, walk_entries
 
 __all__ = ["TABLE_BITS", "Entries", "Entry", "PageTables"]
@@ -83,7 +84,7 @@ class PageTables:
         self.frames = frames
         self.levels = levels
         self.width: int = width_of(levels)  # bits of an address that each table translates
-        self.memory_root = 0, 0  # known when the guest boots
+        self.backing = mmu.backing
         self.table_cycles = costs.table_page + costs.zero_page
         self._walk = np.empty(5, np.int64), np.empty(5, np.int64)
         self._scan = tuple(np.empty(_ROOM, np.int64) for _ in range(4))
@@ -125,7 +126,7 @@ class PageTables:
         """Map a page as `map` does, if nothing traps and no table is missing: nearly always, on hardware."""
         if self.mmu.traps:
             return False
-        where = root, self.levels, level, *self.memory_root, gva & -self.span(level)
+        where = root, self.levels, level, self.backing, gva & -self.span(level)
         return bool(map_page(self.memory, self.frames.frames, *where, page, bits) == 0)
 
     def map(self, vcpu: Vcpu, root: int, gva: int, level: int, page: int, bits: int) -> Steps[bool]:
@@ -146,7 +147,7 @@ class PageTables:
             entry = page << PAGE_SHIFT | bits | (LARGE if level > 1 else 0)
             yield from self.mmu.write(vcpu, place, np.array([entry]))
             return True
-        where = root, self.levels, level, *self.memory_root, gva
+        where = root, self.levels, level, self.backing, gva
         missing = map_page(self.memory, self.frames.frames, *where, page, bits)
         if missing > 0:
             tables = np.empty(missing, np.int64)
@@ -205,7 +206,7 @@ class PageTables:
         """Return the frames that hold [address, address + length) as far as it is mapped, int64[n]; nothing traps."""
         found = []
         for gva in range(address & -(1 << PAGE_SHIFT), address + length, 1 << PAGE_SHIFT):
-            count = walk_entries(self.memory, root, self.levels, 1, *self.memory_root, gva, *self._walk)
+            count = walk_entries(self.memory, root, self.levels, 1, self.backing, gva, *self._walk)
             if count > 0 and (value := int(self._walk[1][count - 1])):
                 entry = Entry(self.levels - count + 1, 0, value)
                 found.append(entry.first + (gva % self.span(entry.level) >> PAGE_SHIFT))
@@ -227,7 +228,7 @@ class PageTables:
         """
         places, values, starts, levels = self._scan
         stop, count = scan_entries(
-            self.memory, root, self.levels, *self.memory_root, first, address, limit, every and self.mmu.loads_trap,
+            self.memory, root, self.levels, self.backing, first, address, limit, every and self.mmu.loads_trap,
             places, values, starts, levels,
         )  # fmt: skip
         if stop == UNBACKED:
@@ -275,7 +276,7 @@ class PageTables:
         while count > room:
             room = max(room, count)
             places, tables = np.empty(room, np.int64), np.empty(room, np.int64)
-            count = list_tables(self.memory, root, self.levels, *self.memory_root, limit, places, tables)
+            count = list_tables(self.memory, root, self.levels, self.backing, limit, places, tables)
         if self.mmu.loads_trap:
             yield from self.mmu.read(vcpu, places[:count])
         yield from self.mmu.write(vcpu, places[:count], np.zeros(count, np.int64))
@@ -292,7 +293,7 @@ class PageTables:
             An entry leads to a table beyond the guest's memory.
         """
         places, values = self._walk
-        count = walk_entries(self.memory, root, self.levels, level, *self.memory_root, gva, places, values)
+        count = walk_entries(self.memory, root, self.levels, level, self.backing, gva, places, values)
         if count < 0:
             raise VmStopped(Stop.BEYOND_MEMORY, address=int(places[-1 - count]))
         places, values = places[:count].copy(), values[:count].copy()

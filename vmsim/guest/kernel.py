@@ -120,7 +120,6 @@ class GuestKernel(MemoryCalls):
 
     def boot(self, vcpu: Vcpu) -> Steps[None]:
         """Make the first process; the tables below its root come with the faults."""
-        self.tables.memory_root = self.mmu.memory_root
         space = Space((yield from self.tables.new_root(vcpu)))
         self.processes[INIT] = self.current = Process(INIT, 0, space)
         number, _ = self._pcids.take(space)
@@ -220,7 +219,7 @@ class GuestKernel(MemoryCalls):
                     self.root,
                     self._levels,
                     order // 9 + 1,
-                    *self.tables.memory_root,
+                    self.tables.backing,
                     start,
                     start + length,
                     TABLE_BITS,
@@ -346,9 +345,7 @@ class GuestKernel(MemoryCalls):
     def _order_at(self, space: Space, gva: int) -> int:
         """Return the order of the page to map at `gva`: the largest that there is a block and room for."""
         for order in LARGE_ORDERS[self.page_order]:
-            missing = missing_tables(
-                self.memory, space.root, self._levels, order // 9 + 1, *self.tables.memory_root, gva
-            )
+            missing = missing_tables(self.memory, space.root, self._levels, order // 9 + 1, self.tables.backing, gva)
             size = 1 << (PAGE_SHIFT + order)
             start = gva & -size
             fits = missing != BLOCKED and space.regions.alike(start, start + size)

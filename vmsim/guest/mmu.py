@@ -8,7 +8,6 @@ own translations (its direct map of memory) are not simulated.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,8 @@ from vmsim.contracts import Spaces, Steps, Vcpu, Words
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.layout import guest_width
 from vmsim.machine.memory import clear_frame
-from vmsim.tables.edit import host_address, load_entries, store_entries
+from vmsim.tables.backing import HOST, host_address
+from vmsim.tables.edit import load_entries, store_entries
 
 __all__ = ["NO_PCID", "HardwareMmu", "LoggedMmu"]
 
@@ -38,42 +38,39 @@ class HardwareMmu:
     spaces : Spaces
         What the TLBs keep of the VM.
     registers : record[1]
-        The VM's register file: cr3 is set; nested_root and nested_levels say where guest memory lies.
+        The VM's register file: cr3 is set.
+    backing : int64[:], optional
+        Where guest memory lies.
     """
 
     traps = False
     loads_trap = False
     known = True
 
-    def __init__(self, memory: Words, spaces: Spaces, registers: NDArray[Any]) -> None:
+    def __init__(self, memory: Words, spaces: Spaces, registers: NDArray[Any], backing: Words = HOST) -> None:
         self.memory = memory
+        self.backing = backing
         self.spaces = spaces
         self.registers = registers
         self._width = guest_width(registers)
 
-    @cached_property
-    def memory_root(self) -> tuple[int, int]:
-        """EPTP or nCR3, which stay what they are when the guest boots."""
-        registers = self.registers[0]
-        return int(registers["nested_root"]), int(registers["nested_levels"])
-
     def read(self, vcpu: Vcpu, places: Words) -> Steps[Words]:
         """Load entries."""
         values = np.empty(len(places), np.int64)
-        load_entries(self.memory, *self.memory_root, places, values, self._width)
+        load_entries(self.memory, self.backing, places, values, self._width)
         return values
         yield
 
     def write(self, vcpu: Vcpu, places: Words, values: Words) -> Steps[None]:
         """Store entries."""
-        store_entries(self.memory, *self.memory_root, places, values, self._width)
+        store_entries(self.memory, self.backing, places, values, self._width)
         return
         yield
 
     def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Steps[None]:
         """Zero a frame that becomes a table."""
         if table:
-            clear_frame(self.memory, host_address(self.memory, *self.memory_root, gpa))
+            clear_frame(self.memory, host_address(self.backing, gpa))
         return
         yield
 
@@ -120,10 +117,11 @@ class LoggedMmu(HardwareMmu):
         memory: Words,
         spaces: Spaces,
         registers: NDArray[Any],
+        backing: Words,
         *,
         wrote: Callable[[Vcpu, Words], Steps[None]],
     ) -> None:
-        super().__init__(memory, spaces, registers)
+        super().__init__(memory, spaces, registers, backing)
         self.wrote = wrote
 
     def write(self, vcpu: Vcpu, places: Words, values: Words) -> Steps[None]:

@@ -58,6 +58,9 @@ class PageCache:
         """Return 0: nothing but the index knows where a page is."""
         return 0
 
+    def moved(self, old: int, new: int) -> None:
+        """Do nothing: the index, which has changed, is all that knows where a page is."""
+
     def flush(self) -> None:
         """Do nothing: no processor knows of the pages."""
 

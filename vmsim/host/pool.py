@@ -24,7 +24,7 @@ from vmsim.record.messages import Kind, MessageLog
 from vmsim.record.outcome import Transfer
 from vmsim.scenario.cpu import Cost
 from vmsim.scenario.tables import Pool as PoolSpec
-from vmsim.tables.backing import NEVER
+from vmsim.tables.violation import NEVER
 
 __all__ = ["PagePool", "reclaimer"]
 

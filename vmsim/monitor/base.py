@@ -49,8 +49,13 @@ class SoftwareMonitor(ABC):
 
     @property
     def memory_root(self) -> tuple[int, int]:
-        """Root table and levels by which guest memory is found."""
+        """Root and levels of the host's tables, by which --check finds guest memory."""
         return self.host_tables.root, self.host_tables.levels
+
+    @property
+    def backing(self) -> NDArray[np.int64]:
+        """Where guest memory lies."""
+        return self.host_tables.backing
 
     @property
     @abstractmethod

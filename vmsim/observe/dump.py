@@ -82,7 +82,7 @@ def dump_tables(run: Result, out: Path, *, force: bool = False, progress: Progre
 
 def tables_of(simulation: Simulation, vm: VirtualMachine) -> Iterator[tuple[str, list[str]]]:
     """Yield the name of each file of a VM and its records."""
-    memory, nested = simulation.hardware.memory, vm.kernel.mmu.memory_root
+    memory, nested = simulation.hardware.memory, vm.memory_root
     for pid, process in sorted(vm.kernel.processes.items()):
         records = table_records(memory, process.space.root, vm.spec.guest_levels, nested=nested)
         yield f"{vm.spec.name}.{pid}.guest.txt", list(records)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, TWO_LEVEL
 from vmsim.machine.memory import width_of
-from vmsim.tables.edit import UNBACKED, host_address
+from vmsim.tables.backing import UNBACKED
+from vmsim.tables.edit import translate
 
 __all__ = ["table_records", "table_text"]
 
@@ -50,7 +51,7 @@ def table_records(
     words = memory.view(np.uint32) if levels == TWO_LEVEL else memory
 
     def below(table: int, level: int, start: int, above: str) -> Iterator[str]:
-        place = int(host_address(memory, *nested, table))
+        place = int(translate(memory, *nested, table))
         if place == UNBACKED:
             return
         entries = words[place // words.itemsize :][: 1 << width][: last if level == levels else None]

@@ -1,101 +1,85 @@
-"""Backing a guest frame with a page of its monitor's pool, compiled: a violation that waits for nobody."""
+"""Where guest memory lies: one word of each guest frame, the host's one truth, which software reads in place of tables.
+
+A word is 0 where a frame has no host frame. Else it has PRESENT, the address of its host frame, and the level at which
+the host maps it: 1, 2 or 3 for a page of 4K, 2M or 1G (KVM's `kvm_memory_slot` and the page tables of its process,
+virt/kvm/kvm_main.c, `hva_to_pfn`, which also finds the size of the mapping). Memory of programs that run on the host
+itself is not looked up: their array is empty, and every address is the host's own.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from vmsim.jit import kernel, leaf, routine
-from vmsim.machine.formats import PAGE_SHIFT
-from vmsim.tables.edit import MAPPED, map_page, map_pages, missing_tables
+from vmsim.jit import kernel, leaf
+from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT
+from vmsim.machine.memory import entry_at, read_entry, width_of, zeroed
 
-__all__ = ["BACKING", "NEVER", "back_frame", "back_frames", "lacks", "violation"]
+__all__ = ["HOST", "UNBACKED", "fill_backing", "host_address", "lacks", "locate", "make_backing", "set_backing"]
 
-_LEAF = np.int64(1)  # the level that maps small pages; a literal is a type of its own, and compiled for once more
-_NONE = np.int64(0)  # root and levels of the tables through which the host's own are reached
-
-NEVER = 1 << 62  # pages that no pool has, cycles that no host lives
-
-# What a monitor backs a guest frame with, at which price.
-BACKING = np.dtype(
-    (
-        np.record,
-        [
-            ("root", "i8"),  # hpa of the nested tables' root
-            ("levels", "i8"),
-            ("frames", "i8"),  # the guest's: those above do not exist
-            ("page", "i8"),  # bits of an entry that maps a page
-            ("table", "i8"),  # and of one that points to a table
-            ("before", "i8"),  # cycles of a violation until it asks the pool
-            ("mapping", "i8"),  # until the entry is written
-            ("each_table", "i8"),  # and for each table made
-            ("resume", "i8"),  # from then on
-            ("least", "i8"),  # pages that must be left in the pool; NEVER: nothing is backed here
-            ("made", "i8", (8,)),  # violations by how many tables they made, not yet accounted for
-        ],
-    )
-)
+HOST = np.empty(0, np.int64)  # of the host's own memory
+UNBACKED = -1
+_LEVEL_SHIFT = 4
+_OFFSET = (1 << PAGE_SHIFT) - 1
 
 
-@leaf
-def lacks(memory, backing, gfn):
-    """Return whether a guest frame has no host frame."""
-    place = gfn << PAGE_SHIFT
-    return missing_tables(memory, backing.root, backing.levels, _LEAF, _NONE, _NONE, place) != MAPPED
-
-
-@routine
-def back_frame(memory, frames, pool, backing, gfn):
-    """Back a frame with a page of the pool; return how many tables were made for it, -1 if it cannot be done."""
-    level = pool[0]
-    if level - 1 < backing.least or gfn >= backing.frames:
-        return -1
-    place = gfn << PAGE_SHIFT
-    root, levels = backing.root, backing.levels
-    missing = map_page(memory, frames, root, levels, _LEAF, _NONE, _NONE, place, pool[level], backing.page)
-    if missing < 0 or level - 1 - missing < backing.least:
-        return -1
-    if missing:
-        page, tables = pool[level : level + 1], pool[level - missing : level]
-        map_pages(memory, frames, root, levels, _LEAF, _NONE, _NONE, place, page, tables, backing.table, backing.page)
-    pool[0] = level - 1 - missing
-    return missing
-
-
-@routine
-def violation(memory, frames, pool, backing, gfn):
-    """Handle a violation; return its cycles, 0 if it cannot be done."""
-    tables = back_frame(memory, frames, pool, backing, gfn)
-    if tables < 0:
-        return np.int64(0)
-    backing.made[tables] += 1
-    return backing.before + backing.mapping + tables * backing.each_table + backing.resume
+def make_backing(frames: int) -> np.ndarray:
+    """Return where the memory of a new VM of so many frames lies, int64[frames]: nowhere yet."""
+    return zeroed(8 * frames).view(np.int64)
 
 
 @kernel
-def back_frames(memory, backings, frames, pool, slack, gfn, limit):
-    """Back the guest frames [gfn, limit) that lack a host frame, a violation each, as far as nothing has to wait.
+def host_address(backing, gpa):
+    """Return the hpa of `gpa`, or UNBACKED; where `backing` is empty the two are the same."""
+    if len(backing) == 0:
+        return gpa
+    gfn = gpa >> PAGE_SHIFT
+    if gfn >= len(backing) or gfn < 0:
+        return np.int64(UNBACKED)
+    word = backing[gfn]
+    if word & PRESENT == 0:
+        return np.int64(UNBACKED)
+    return (word & FRAME) | (gpa & _OFFSET)
 
-    Parameters
-    ----------
-    memory : int64[:]
-        Host-physical memory.
-    backings, frames, pool : BACKING[1], FRAME_RECORD[:], int64[:]
-        The monitor's, the host's frames, and the monitor's pool (`Stack.words`).
-    slack : int
-        Cycles until something else happens.
 
-    Returns
-    -------
-    (gfn, cycles) : tuple of int
-        The first frame not dealt with, and the cycles used.
-    """
-    backing = backings[0]
-    used = np.int64(0)
-    while gfn < limit and used + backing.before < slack:
-        if lacks(memory, backing, gfn):
-            cycles = violation(memory, frames, pool, backing, gfn)
-            if cycles == 0:
+@leaf
+def locate(backing, gpa):
+    """Return the hpa behind `gpa` and the level at which the host maps it; level 0 where it does not."""
+    gfn = gpa >> PAGE_SHIFT
+    if gfn >= len(backing) or gfn < 0 or backing[gfn] & PRESENT == 0:
+        return np.int64(0), np.int64(0)
+    word = backing[gfn]
+    return (word & FRAME) | (gpa & _OFFSET), (word >> _LEVEL_SHIFT) & 7
+
+
+@leaf
+def lacks(backing, gfn):
+    """Return whether a guest frame has no host frame."""
+    return backing[gfn] & PRESENT == 0
+
+
+@kernel
+def set_backing(backing, gfn, pfn, order):
+    """Note that the 2**order guest frames from `gfn` on lie at the host frames from `pfn` on, mapped by one entry."""
+    level = order // 9 + 1
+    for number in range(min(1 << order, len(backing) - gfn)):
+        backing[gfn + number] = (pfn + number) << PAGE_SHIFT | level << _LEVEL_SHIFT | PRESENT
+
+
+@kernel
+def fill_backing(memory, backing, root, levels):
+    """Note all that nested tables map."""
+    width = width_of(levels)
+    gfn = 0
+    while gfn < len(backing):
+        level = levels
+        table = root
+        while True:
+            entry = read_entry(memory, entry_at(table, gfn << PAGE_SHIFT, level, width), width)
+            if level == 1 or entry == 0 or entry & LARGE:
                 break
-            used += cycles
-        gfn += 1
-    return gfn, used
+            table = entry & FRAME
+            level -= 1
+        order = width * (level - 1)
+        if entry:
+            set_backing(backing, gfn, (entry & FRAME) >> PAGE_SHIFT & -(1 << order), order)
+        gfn += 1 << order

@@ -13,100 +13,99 @@ from vmsim.frames.buddy import NO_FRAME, State, allocate, free_many
 from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, TWO_LEVEL
 from vmsim.machine.memory import clear_frame, entry_at, read_entry, width_of, write_entry
+from vmsim.tables.backing import UNBACKED, host_address
 
 __all__ = [
     "BLOCKED",
     "MAPPED",
     "NOWHERE",
-    "UNBACKED",
-    "host_address",
     "load_entries",
     "map_page",
     "map_pages",
     "missing_tables",
     "populate",
     "store_entries",
+    "translate",
 ]
 
-UNBACKED = -1
 MAPPED = -1
 BLOCKED = -2
 NOWHERE = -3
 
 
 @kernel
-def host_address(memory, nested_root, nested_levels, gpa):
-    """Return the hpa of `gpa` by the nested tables, or UNBACKED; with no nested level the two are the same."""
-    if nested_levels == TWO_LEVEL:
-        return _address_by_halves(memory, nested_root, gpa)
-    return _address(memory, nested_root, nested_levels, gpa, 9)
+def translate(memory, root, levels, address):
+    """Return what `address` is translated to by the tables below `root`, or UNBACKED; no levels change nothing."""
+    if levels == TWO_LEVEL:
+        return _translate_by_halves(memory, root, address)
+    return _translate(memory, root, levels, address, 9)
 
 
 @routine
-def _address_by_halves(memory, nested_root, gpa):
-    return _address(memory, nested_root, np.int64(TWO_LEVEL), gpa, 10)
+def _translate_by_halves(memory, root, address):
+    return _translate(memory, root, np.int64(TWO_LEVEL), address, 10)
 
 
 @leaf
-def _address(memory, nested_root, nested_levels, gpa, width):
-    level = nested_levels
-    table = nested_root
-    if level and gpa >> (PAGE_SHIFT + width * level):  # beyond what the tables can translate
+def _translate(memory, root, levels, address, width):
+    level = levels
+    table = root
+    if level and address >> (PAGE_SHIFT + width * level):  # beyond what the tables can translate
         return UNBACKED
     while level:
-        entry = read_entry(memory, entry_at(table, gpa, level, width), width)
+        entry = read_entry(memory, entry_at(table, address, level, width), width)
         if entry == 0:
             return UNBACKED
         if level == 1 or entry & LARGE:
             offset = (1 << (PAGE_SHIFT - width + width * level)) - 1
-            return (entry & FRAME & ~offset) | (gpa & offset)
+            return (entry & FRAME & ~offset) | (address & offset)
         table = entry & FRAME
         level -= 1
-    return gpa
+    return address
 
 
 @kernel
-def load_entries(memory, nested_root, nested_levels, places, values, width):
+def load_entries(memory, backing, places, values, width):
     """Set `values` (int64[n]) to the entries at the gpas `places` (int64[n]) of tables that translate `width` bits."""
     if width == 9:
         for number in range(len(places)):
-            values[number] = read_entry(memory, host_address(memory, nested_root, nested_levels, places[number]), 9)
+            values[number] = read_entry(memory, host_address(backing, places[number]), 9)
         return
     for number in range(len(places)):
-        values[number] = read_entry(memory, host_address(memory, nested_root, nested_levels, places[number]), width)
+        values[number] = read_entry(memory, host_address(backing, places[number]), width)
 
 
 @kernel
-def store_entries(memory, nested_root, nested_levels, places, values, width):
+def store_entries(memory, backing, places, values, width):
     """Store `values` (int64[n]) at the gpas `places` (int64[n]), in order; `width` as of `load_entries`."""
     for number in range(len(places)):
-        write_entry(memory, host_address(memory, nested_root, nested_levels, places[number]), values[number], width)
+        write_entry(memory, host_address(backing, places[number]), values[number], width)
 
 
 @kernel
-def missing_tables(memory, root, levels, leaf_level, nested_root, nested_levels, address):
+def missing_tables(memory, root, levels, leaf_level, backing, address):
     """Return how many tables must be made before `address` can be mapped at `leaf_level`; 0 if they are all there.
 
     MAPPED says that `address` is mapped already, at `leaf_level` or above; BLOCKED that a table of smaller pages
-    stands where the large page would go; NOWHERE that an entry leads to a table that the nested tables do not have.
-    Tables are entered by their gpa through the nested tables (by their hpa where there are none).
+    stands where the large page would go; NOWHERE that an entry leads to a table that has no host frame. Tables are
+    entered by their gpa through `backing` (by their hpa where it is empty).
     """
     if levels == TWO_LEVEL:
-        return _missing_by_halves(memory, root, leaf_level, nested_root, nested_levels, address)
-    return _missing(memory, root, levels, leaf_level, nested_root, nested_levels, address, 9)
+        return _missing_by_halves(memory, root, leaf_level, backing, address)
+    return _missing(memory, root, levels, leaf_level, backing, address, 9)
 
 
 @routine
-def _missing_by_halves(memory, root, leaf_level, nested_root, nested_levels, address):
-    return _missing(memory, root, np.int64(TWO_LEVEL), leaf_level, nested_root, nested_levels, address, 10)
+def _missing_by_halves(memory, root, leaf_level, backing, address):
+    return _missing(memory, root, np.int64(TWO_LEVEL), leaf_level, backing, address, 10)
 
 
 @leaf
-def _missing(memory, root, levels, leaf_level, nested_root, nested_levels, address, width):
+def _missing(memory, root, levels, leaf_level, backing, address, width):
     level = levels
     table = root
     while True:
-        table = host_address(memory, nested_root, nested_levels, table)
+        table = host_address(backing, table)
         if table == UNBACKED:
             return NOWHERE
         entry = read_entry(memory, entry_at(table, address, level, width), width)
@@ -123,29 +122,29 @@ def _missing(memory, root, levels, leaf_level, nested_root, nested_levels, addre
 
 
 @kernel
-def map_page(memory, frames, root, levels, leaf_level, nested_root, nested_levels, address, page, page_bits):
+def map_page(memory, frames, root, levels, leaf_level, backing, address, page, page_bits):
     """Map one page if all its tables are there; return what `missing_tables` does, 0 saying that it is mapped.
 
     Parameters are as of `map_pages`; `page` is the one frame number.
     """
     if levels == TWO_LEVEL:
-        return _map_by_halves(memory, frames, root, leaf_level, nested_root, nested_levels, address, page, page_bits)
-    return _map_page(memory, frames, root, levels, leaf_level, nested_root, nested_levels, address, page, page_bits, 9)
+        return _map_by_halves(memory, frames, root, leaf_level, backing, address, page, page_bits)
+    return _map_page(memory, frames, root, levels, leaf_level, backing, address, page, page_bits, 9)
 
 
 @routine
-def _map_by_halves(memory, frames, root, leaf_level, nested_root, nested_levels, address, page, page_bits):
+def _map_by_halves(memory, frames, root, leaf_level, backing, address, page, page_bits):
     levels = np.int64(TWO_LEVEL)
-    return _map_page(memory, frames, root, levels, leaf_level, nested_root, nested_levels, address, page, page_bits, 10)
+    return _map_page(memory, frames, root, levels, leaf_level, backing, address, page, page_bits, 10)
 
 
 @leaf
-def _map_page(memory, frames, root, levels, leaf_level, nested_root, nested_levels, address, page, page_bits, width):
+def _map_page(memory, frames, root, levels, leaf_level, backing, address, page, page_bits, width):
     level = levels
     table = root
     while True:
         gpa = entry_at(table, address, level, width)
-        hpa = host_address(memory, nested_root, nested_levels, gpa)
+        hpa = host_address(backing, gpa)
         if hpa == UNBACKED:
             return NOWHERE
         entry = read_entry(memory, hpa, width)
@@ -166,9 +165,7 @@ def _map_page(memory, frames, root, levels, leaf_level, nested_root, nested_leve
 
 
 @kernel
-def map_pages(
-    memory, frames, root, levels, leaf_level, nested_root, nested_levels, address, pages, tables, table_bits, page_bits
-):
+def map_pages(memory, frames, root, levels, leaf_level, backing, address, pages, tables, table_bits, page_bits):
     """Map consecutive pages from `address` on.
 
     Parameters
@@ -179,8 +176,8 @@ def map_pages(
         Frames of the address space the entries point into; each notes its use and the entry that maps it (rmap).
     root, levels, leaf_level : int
         Root table, its level, and the level of the entries to write: 1, 2 or 3 for pages of 4K, 2M (4M), 1G.
-    nested_root, nested_levels : int
-        Nested tables through which the tables themselves are reached; 0 levels where they are host memory.
+    backing : int64[:]
+        Where guest memory lies, through which the tables themselves are reached; empty where they are host memory.
     address : int
         gva or gpa of the first page.
     pages : int64[:]
@@ -196,7 +193,7 @@ def map_pages(
     int
         How many of `tables` were used.
     """
-    shape = root, levels, leaf_level, nested_root, nested_levels, address
+    shape = root, levels, leaf_level, backing, address
     if levels == TWO_LEVEL:
         return _map_pages(memory, frames, *shape, pages, tables, table_bits, page_bits, 10)
     return _map_pages(memory, frames, *shape, pages, tables, table_bits, page_bits, 9)
@@ -209,8 +206,7 @@ def _map_pages(
     root,
     levels,
     leaf_level,
-    nested_root,
-    nested_levels,
+    backing,
     address,
     pages,
     tables,
@@ -233,7 +229,7 @@ def _map_pages(
             table = root
             while True:
                 gpa = entry_at(table, address, level, width)
-                hpa = host_address(memory, nested_root, nested_levels, gpa)
+                hpa = host_address(backing, gpa)
                 if level == leaf_level:
                     break
                 entry = read_entry(memory, hpa, width)
@@ -241,7 +237,7 @@ def _map_pages(
                     frame = tables[used]
                     used += 1
                     table = frame << PAGE_SHIFT
-                    clear_frame(memory, host_address(memory, nested_root, nested_levels, table))
+                    clear_frame(memory, host_address(backing, table))
                     write_entry(memory, hpa, table | (PRESENT if level == 3 == levels else table_bits), width)
                     frames[frame].state = State.TABLE
                     frames[frame].rmap = gpa
@@ -264,8 +260,7 @@ def populate(
     root,
     levels,
     leaf_level,
-    nested_root,
-    nested_levels,
+    backing,
     address,
     limit,
     table_bits,
@@ -287,7 +282,7 @@ def populate(
     step = 1 << (PAGE_SHIFT + order)
     address &= ~(step - 1)
     while address < limit:
-        missing = missing_tables(memory, root, levels, leaf_level, nested_root, nested_levels, address)
+        missing = missing_tables(memory, root, levels, leaf_level, backing, address)
         if missing >= 0:
             if zones[0].free < missing + (1 << order):
                 return address
@@ -303,8 +298,7 @@ def populate(
                 root,
                 levels,
                 leaf_level,
-                nested_root,
-                nested_levels,
+                backing,
                 address,
                 pages,
                 tables,

@@ -1,21 +1,21 @@
-"""What kernels read of page tables as they go through them. `levels` is how deep the tables are, as in tables.py."""
+"""What kernels read of page tables as they go through them. `levels` is how deep the tables are, as in edit.py."""
 
 from __future__ import annotations
 
 from vmsim.jit import kernel, leaf
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, TWO_LEVEL
 from vmsim.machine.memory import entry_at, read_entry, width_of
-from vmsim.tables.edit import UNBACKED, host_address
+from vmsim.tables.backing import UNBACKED, host_address
 
 __all__ = ["list_tables", "scan_entries", "walk_entries"]
 
 
 @kernel
-def walk_entries(memory, root, levels, leaf_level, nested_root, nested_levels, address, places, values):
+def walk_entries(memory, root, levels, leaf_level, backing, address, places, values):
     """List the entries that a kernel loads on its way down to `address`, one of each level.
 
     It ends at `leaf_level`, at an absent entry or at one that maps a large page. Fills `places` (gpas) and `values`,
-    int64[5] or more; returns how many; n below 0 says that the last of -n lies where the nested tables have nothing.
+    int64[5] or more; returns how many; n below 0 says that the last of -n lies in a table that has no host frame.
     """
     width = width_of(levels)
     level = levels
@@ -23,7 +23,7 @@ def walk_entries(memory, root, levels, leaf_level, nested_root, nested_levels, a
     count = 0
     while True:
         places[count] = entry_at(table, address, level, width)
-        hpa = host_address(memory, nested_root, nested_levels, places[count])
+        hpa = host_address(backing, places[count])
         if hpa == UNBACKED:
             return -1 - count
         values[count] = read_entry(memory, hpa, width)
@@ -36,9 +36,7 @@ def walk_entries(memory, root, levels, leaf_level, nested_root, nested_levels, a
 
 
 @kernel
-def scan_entries(
-    memory, root, levels, nested_root, nested_levels, first, address, limit, every, places, values, starts, sizes
-):
+def scan_entries(memory, root, levels, backing, first, address, limit, every, places, values, starts, sizes):
     """List the entries that a kernel loads as it goes through [first, limit), table by table, from `address` on.
 
     An entry that leads to a table is loaded once, as by Linux's nested loops over pgd, p4d, pud and pmd
@@ -59,18 +57,16 @@ def scan_entries(
     -------
     (address, count) : tuple of int
         Where it stopped because there might be no room for another table (else `limit`), and how many were listed;
-        or UNBACKED and the gpa of an entry that lies where the nested tables have nothing.
+        or UNBACKED and the gpa of an entry in a table that has no host frame.
     """
-    shape = root, levels, nested_root, nested_levels, first, address, limit
+    shape = root, levels, backing, first, address, limit
     if levels == TWO_LEVEL:
         return _scan_entries(memory, *shape, every, places, values, starts, sizes, 10)
     return _scan_entries(memory, *shape, every, places, values, starts, sizes, 9)
 
 
 @leaf
-def _scan_entries(
-    memory, root, levels, nested_root, nested_levels, first, address, limit, every, places, values, starts, sizes, width
-):
+def _scan_entries(memory, root, levels, backing, first, address, limit, every, places, values, starts, sizes, width):
     entries = 1 << width
     count = 0
     while address < limit and count + entries + 6 <= len(places):
@@ -78,7 +74,7 @@ def _scan_entries(
         table = root
         while True:
             place = entry_at(table, address, level, width)
-            hpa = host_address(memory, nested_root, nested_levels, place)
+            hpa = host_address(backing, place)
             if hpa == UNBACKED:
                 return UNBACKED, place
             entry = read_entry(memory, hpa, width)
@@ -117,11 +113,11 @@ def _scan_entries(
 
 
 @kernel
-def list_tables(memory, root, levels, nested_root, nested_levels, limit, places, tables):
+def list_tables(memory, root, levels, backing, limit, places, tables):
     """List the tables below a root that translate addresses under `limit`, those of lower levels first.
 
     Fills `places` (gpa of the entry that points to each) and `tables` (its gpa), int64[n]; returns how many there
-    are, which may be more than were filled. What hangs below a table that the nested tables do not have is left out.
+    are, which may be more than were filled. What hangs below a table that has no host frame is left out.
     """
     width = width_of(levels)
     count = 0
@@ -132,7 +128,7 @@ def list_tables(memory, root, levels, nested_root, nested_levels, limit, places,
             table = root
             while True:
                 place = entry_at(table, address, level, width)
-                hpa = host_address(memory, nested_root, nested_levels, place)
+                hpa = host_address(backing, place)
                 if hpa == UNBACKED:
                     break
                 entry = read_entry(memory, hpa, width)

@@ -19,7 +19,8 @@ from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT
 from vmsim.machine.memory import width_of
 from vmsim.monitor.base import SoftwareMonitor
 from vmsim.monitor.paired.space import UVPT_SLOT
-from vmsim.tables.edit import UNBACKED, host_address
+from vmsim.tables.backing import UNBACKED
+from vmsim.tables.edit import translate
 
 if TYPE_CHECKING:
     from vmsim.engine.simulation import Simulation
@@ -72,7 +73,7 @@ def pin_problems(simulation: Simulation) -> Iterator[str]:
             np.add.at(counted, pin.pfns, 1)
             root, levels = _memory_of(vm)
             for gfn, pfn in zip(pin.gfns.tolist(), pin.pfns.tolist(), strict=True):
-                now = int(host_address(simulation.hardware.memory, root, levels, gfn << PAGE_SHIFT))
+                now = int(translate(simulation.hardware.memory, root, levels, gfn << PAGE_SHIFT))
                 if now not in (UNBACKED, pfn << PAGE_SHIFT):  # for a while nothing may map a page that stays in place
                     yield (
                         f"pins: page {gfn} of {vm.spec.name} is pinned in frame {pfn}, and has moved to frame "

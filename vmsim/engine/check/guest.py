@@ -12,7 +12,8 @@ from vmsim.frames.buddy import State
 from vmsim.jit import kernel
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, WRITE
 from vmsim.machine.memory import read_entry, width_of
-from vmsim.tables.edit import UNBACKED, host_address
+from vmsim.tables.backing import UNBACKED
+from vmsim.tables.edit import translate
 
 if TYPE_CHECKING:
     from vmsim.engine.virtual_machine import VirtualMachine
@@ -43,7 +44,7 @@ def gather(memory, root, levels, last, nested_root, nested_levels, index, table,
             continue
         place = table[level] + (index[level] << (PAGE_SHIFT - width))
         index[level] += 1
-        hpa = host_address(memory, nested_root, nested_levels, place)
+        hpa = translate(memory, nested_root, nested_levels, place)
         entry = read_entry(memory, hpa, width) if hpa != UNBACKED else 0
         if entry == 0:
             continue
@@ -82,7 +83,7 @@ def check_guest(vm: VirtualMachine, memory: Column, fail: Callable[[str], None])
     """Check a guest's processes: a table is one process's, a shared page nobody's to write, and no frame is lost."""
     kernel_, name = vm.kernel, vm.spec.name
     roots = [*{process.space.root for process in kernel_.processes.values()}]  # a space may be several processes'
-    _, values, targets, below = gather_all(memory, roots, vm.spec.guest_levels, kernel_.mmu.memory_root)
+    _, values, targets, below = gather_all(memory, roots, vm.spec.guest_levels, vm.memory_root)
     if (targets + (1 << -9 * np.minimum(below, 0)) > len(kernel_.frames.frames)).any():
         if vm.ending is None:
             fail(f"sharing: an entry of {name} points beyond its memory")

@@ -33,7 +33,8 @@ from vmsim.monitor.shadow.monitor import Shadow
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.monitor.vkernel.check import problems_of_maps
 from vmsim.monitor.vkernel.monitor import Vkernel
-from vmsim.tables.edit import UNBACKED, host_address
+from vmsim.tables.backing import UNBACKED
+from vmsim.tables.edit import translate
 
 if TYPE_CHECKING:
     from vmsim.engine.simulation import Simulation
@@ -52,7 +53,7 @@ class BrokenInvariant(AssertionError):  # noqa: N818  (it reads as what it is)
 def _resolve(memory, root, levels, nested_root, nested_levels, gva):  # type: ignore[no-untyped-def]
     """Return the hpa of `gva` by plain look-ups, host(guest(gva)), or UNBACKED."""
     gpa = guest_address(memory, root, levels, nested_root, nested_levels, gva)
-    return UNBACKED if gpa == UNBACKED else host_address(memory, nested_root, nested_levels, gpa)
+    return UNBACKED if gpa == UNBACKED else translate(memory, nested_root, nested_levels, gpa)
 
 
 class _Checker:
@@ -186,7 +187,7 @@ class _Checker:
                         gpa = int(guest_address(self.memory, vm.kernel.root, *self._shape(vm), gva))
                         self._allowed(vm, gpa, value, f"{unit}, of gva {gva:#x}")
             for vm, tag, value in self._held(core["ntlb"], by_gpa, "ntlb"):
-                if host_address(self.memory, *self._nested(vm), tag << PAGE_SHIFT) != value & FRAME:
+                if translate(self.memory, *self._nested(vm), tag << PAGE_SHIFT) != value & FRAME:
                     self.fail(f"coherence: the nested TLB gives {vm.spec.name} another frame for gfn {tag:#x}")
                 if isinstance(vm.monitor, Tdp):
                     self._allowed(vm, tag << PAGE_SHIFT, value, f"the nested TLB, of gfn {tag:#x}")
@@ -278,12 +279,12 @@ class _Checker:
             return self._agile_table(vm, table, level, wanted, address)
         width = width_of(level)  # a root's
         while level > wanted:
-            place = int(host_address(self.memory, *nested, int(entry_at(table, address, level, width))))
+            place = int(translate(self.memory, *nested, int(entry_at(table, address, level, width))))
             if place == UNBACKED:
                 return UNBACKED
             table = int(read_entry(self.memory, place, width)) & FRAME
             level -= 1
-        return int(host_address(self.memory, *nested, table))
+        return int(translate(self.memory, *nested, table))
 
     def _agile_table(self, vm: VirtualMachine, table: int, level: int, wanted: int, address: int) -> int:
         """Return the same of a walk that begins in the shadow and may switch to the guest's tables."""
@@ -292,7 +293,7 @@ class _Checker:
             entry = int(read_word(self.memory, entry_at(table, address, level)))
             table = entry & FRAME
             if switched:
-                table = int(host_address(self.memory, *self._nested(vm), table))
+                table = int(translate(self.memory, *self._nested(vm), table))
                 if table == UNBACKED:
                     return UNBACKED
             switched |= entry & SWITCH

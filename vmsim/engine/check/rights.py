@@ -5,7 +5,8 @@ from __future__ import annotations
 from vmsim.jit import kernel
 from vmsim.machine.formats import DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.memory import entry_at, read_entry, width_of
-from vmsim.tables.edit import UNBACKED, host_address
+from vmsim.tables.backing import UNBACKED
+from vmsim.tables.edit import translate
 
 __all__ = ["guest_address", "nested_rights"]
 
@@ -17,7 +18,7 @@ def guest_address(memory, root, levels, nested_root, nested_levels, gva):  # typ
     table = root
     width = width_of(levels)
     while True:
-        hpa = host_address(memory, nested_root, nested_levels, entry_at(table, gva, level, width))
+        hpa = translate(memory, nested_root, nested_levels, entry_at(table, gva, level, width))
         if hpa == UNBACKED:
             return UNBACKED
         entry = read_entry(memory, hpa, width)

@@ -23,7 +23,7 @@ from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.agile import AgileSpec
 from vmsim.scenario.cpu import Cost
 from vmsim.scenario.shadow import ShadowSpec
-from vmsim.tables.edit import UNBACKED, host_address
+from vmsim.tables.backing import UNBACKED, host_address
 
 __all__ = ["Agile"]
 
@@ -104,7 +104,7 @@ class Agile(Shadow):
         """Write over new frames; what was a nested table is none any more."""
         first, count = gpa >> PAGE_SHIFT, 1 << order
         if self.gfns["nested"][first : first + count].any() or self.gfns["writes"][first : first + count].any():
-            go_back(*self._world, first, count)
+            go_back(self._tables, first, count)
             self._work(vcpu)
             yield from self._follow(vcpu)
             self._close("PT_WRITE")
@@ -151,7 +151,7 @@ class Agile(Shadow):
     def rang(self, vcpu: Alarmed) -> Steps[None]:
         """End an interval: tables go back to the shadow."""
         vcpu.alarm = self._end_after(vcpu.now)
-        looked = int(scan(*self._world, self.only_clean))
+        looked = int(scan(self._tables, self.only_clean))
         if looked:
             self.spaces.exited()
             self._spend(vcpu, self._other + looked * self.costs.guest_walk_level)
@@ -166,8 +166,8 @@ class Agile(Shadow):
     def rehearse(self) -> None:
         """Compile, or load from the cache, the kernels that a short run does not need."""
         super().rehearse()
-        go_back(*self._world, 0, 0)
-        scan(*self._world, False)
+        go_back(self._tables, 0, 0)
+        scan(self._tables, False)
 
     def figures(self) -> dict[str, int]:
         """Return what has been counted besides exits, tables that went over to nested walks and came back among it."""
@@ -197,10 +197,10 @@ class Agile(Shadow):
         gfn = self.cr3 >> PAGE_SHIFT
         if self.gfns["nested"][gfn]:
             self.state["root"] = -1
-            while (hpa := int(host_address(self.memory, *self.memory_root, self.cr3 & FRAME))) == UNBACKED:
+            while (hpa := int(host_address(self.host_tables.backing, self.cr3 & FRAME))) == UNBACKED:
                 yield from self._back(vcpu, gfn)
             self.registers["cr3"] = hpa | SWITCH
             return
-        while (hpa := int(load_root(*self._world, gfn))) < 0:
+        while (hpa := int(load_root(self._tables, gfn))) < 0:
             yield from self._restock(vcpu)
         self.registers["cr3"] = hpa

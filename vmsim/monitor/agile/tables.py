@@ -13,17 +13,19 @@ from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, SWITCH, USER, WRITE
 from vmsim.machine.memory import read_word, write_word
 from vmsim.monitor.shadow.records import NO_PAGE
-from vmsim.monitor.shadow.tables import attach, backing, drop_page, place_of, reap, zap_entry
+from vmsim.monitor.shadow.tables import attach, drop_page, place_of, reap, zap_entry
+from vmsim.tables.backing import locate
 
 __all__ = ["count_store", "go_back", "link_nested", "scan", "unseen_store"]
 
 
 @routine
-def _enter(memory, state, pages, links, gfns, frames, stock, gfn, level):
+def _enter(shadow, state, gfn, level):
     """Leave a table to nested walks: its shadow goes, and those below it that nothing else leads to.
 
     The shadow in CR3 may go too: the state's root is then NO_PAGE.
     """
+    pages, gfns = shadow.pages, shadow.gfns
     gfns[gfn].nested = level
     gfns[gfn].writes = 0
     state.to_nested += 1
@@ -32,18 +34,19 @@ def _enter(memory, state, pages, links, gfns, frames, stock, gfn, level):
         after = np.int64(pages[page - 1].next)
         if page - 1 == state.root:
             state.root = NO_PAGE
-        drop_page(memory, state, pages, links, gfns, frames, stock, page - 1)
+        drop_page(shadow, state, page - 1)
         page = after
     for below in range(level - 1, 0, -1):
         for each in range(len(pages)):
             if pages[each].level == below and pages[each].origin < 0 and pages[each].parents == 0:
-                drop_page(memory, state, pages, links, gfns, frames, stock, np.int64(each))
+                drop_page(shadow, state, np.int64(each))
     state.flush = 1
 
 
 @leaf
-def count_store(memory, state, pages, links, gfns, frames, stock, gfn):
+def count_store(shadow, state, gfn):
     """Count a store that was emulated; the one that reaches the threshold leaves its table to nested walks."""
+    pages, gfns = shadow.pages, shadow.gfns
     if state.threshold == 0 or gfns[gfn].tables == 0:
         return
     gfns[gfn].writes += 1
@@ -53,7 +56,7 @@ def count_store(memory, state, pages, links, gfns, frames, stock, gfn):
         while page:
             level = max(level, np.int64(pages[page - 1].level))
             page = np.int64(pages[page - 1].next)
-        _enter(memory, state, pages, links, gfns, frames, stock, gfn, np.int64(level))
+        _enter(shadow, state, gfn, np.int64(level))
         gfns[gfn].dirty = 1  # it was stored to in this interval
 
 
@@ -67,12 +70,13 @@ def unseen_store(state, gfns, gfn, old, value):
 
 
 @routine
-def link_nested(memory, state, pages, links, gfns, node, entry, gfn, hpa):
+def link_nested(shadow, state, node, entry, gfn, hpa):
     """Make a shadow entry lead to a guest's own table at `hpa`, with the rights of the guest's `entry`."""
+    memory, pages, links, gfns = shadow.memory, shadow.pages, shadow.links, shadow.gfns
     place = place_of(pages, node)
     old = read_word(memory, place)
     if old and (old & SWITCH == 0 or links[node].target != gfn):
-        zap_entry(memory, state, pages, links, gfns, node)
+        zap_entry(shadow, state, node)
         old = np.int64(0)
     if old == 0:
         attach(pages, links, gfns, node, gfn)
@@ -83,8 +87,9 @@ def link_nested(memory, state, pages, links, gfns, node, entry, gfn, hpa):
 
 
 @routine
-def _leave(memory, state, pages, links, gfns, gfn):
+def _leave(shadow, state, gfn):
     """Take a table back from nested walks: it is to be shadowed when it is next walked through."""
+    memory, pages, links, gfns = shadow.memory, shadow.pages, shadow.links, shadow.gfns
     gfns[gfn].nested = 0
     gfns[gfn].writes = 0
     state.to_shadow += 1
@@ -93,34 +98,36 @@ def _leave(memory, state, pages, links, gfns, gfn):
     while node:
         after = np.int64(links[node - 1].next)
         if read_word(memory, place_of(pages, node - 1)) & SWITCH:
-            zap_entry(memory, state, pages, links, gfns, node - 1)
+            zap_entry(shadow, state, node - 1)
         node = after
 
 
 @kernel
-def go_back(memory, states, pages, links, gfns, frames, stock, first, count):
+def go_back(shadow, first, count):
     """Take those of the guest frames [first, first + count) that are nested tables back to the shadow."""
-    state = states[0]
+    state = shadow.states[0]
+    gfns = shadow.gfns
     for gfn in range(first, min(first + count, state.frames)):
         if gfns[gfn].nested:
-            _leave(memory, state, pages, links, gfns, np.int64(gfn))
+            _leave(shadow, state, np.int64(gfn))
         gfns[gfn].writes = 0
-    reap(memory, state, pages, links, gfns, frames, stock)
+    reap(shadow, state)
 
 
 @routine
-def _keep_dirty(memory, state, pages, links, gfns, frames, stock, gfn, level):
+def _keep_dirty(shadow, state, gfn, level):
     """Leave to nested walks what is dirty below a table that goes back to the shadow; return how many were looked at.
 
     A table is looked at once: from its first parent.
     """
+    backing, memory, gfns = shadow.backing, shadow.memory, shadow.gfns
     looked = np.int64(0)
     stack = state.stack  # of (table, level, next index)
     depth = np.int64(0)
     stack[0], stack[1], stack[2] = gfn, level, np.int64(0)
     while depth >= 0:
         table, at, index = stack[3 * depth], stack[3 * depth + 1], stack[3 * depth + 2]
-        hpa, backed = backing(memory, state, table << PAGE_SHIFT)
+        hpa, backed = locate(backing, table << PAGE_SHIFT)
         if index == 512 or at == 1 or backed == 0:
             depth -= 1
             continue
@@ -131,7 +138,7 @@ def _keep_dirty(memory, state, pages, links, gfns, frames, stock, gfn, level):
             continue
         looked += 1
         if gfns[below].dirty:
-            _enter(memory, state, pages, links, gfns, frames, stock, below, at - 1)
+            _enter(shadow, state, below, at - 1)
         else:
             depth += 1
             stack[3 * depth], stack[3 * depth + 1], stack[3 * depth + 2] = below, at - 1, np.int64(0)
@@ -139,7 +146,7 @@ def _keep_dirty(memory, state, pages, links, gfns, frames, stock, gfn, level):
 
 
 @kernel
-def scan(memory, states, pages, links, gfns, frames, stock, only_clean):
+def scan(shadow, only_clean):
     """End an interval: nested tables go back to the shadow, where `only_clean`, those that were not stored to.
 
     The clean ones go first, from the top down, and what was stored to below them stays nested. All counts and dirty
@@ -150,7 +157,8 @@ def scan(memory, states, pages, links, gfns, frames, stock, only_clean):
     int
         Tables whose flag was looked at.
     """
-    state = states[0]
+    state = shadow.states[0]
+    gfns = shadow.gfns
     looked = np.int64(0)
     for level in range(state.levels, 0, -1):
         for gfn in range(len(gfns)):
@@ -159,11 +167,11 @@ def scan(memory, states, pages, links, gfns, frames, stock, only_clean):
             looked += 1
             if only_clean and gfns[gfn].dirty:
                 continue
-            _leave(memory, state, pages, links, gfns, np.int64(gfn))
+            _leave(shadow, state, np.int64(gfn))
             if only_clean:
-                looked += _keep_dirty(memory, state, pages, links, gfns, frames, stock, np.int64(gfn), np.int64(level))
+                looked += _keep_dirty(shadow, state, np.int64(gfn), np.int64(level))
     for gfn in range(len(gfns)):
         gfns[gfn].writes = 0
         gfns[gfn].dirty = 0
-    reap(memory, state, pages, links, gfns, frames, stock)
+    reap(shadow, state)
     return looked

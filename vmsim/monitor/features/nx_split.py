@@ -20,8 +20,9 @@ from vmsim.machine.formats import CODE_FETCH, CODE_PRESENT, ENTRIES, EPT_EXECUTE
 from vmsim.machine.memory import find_entry, read_word, write_word
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.nx_split import NxSplitSpec
+from vmsim.tables.backing import HOST
 from vmsim.tables.dirty import split
-from vmsim.tables.edit import host_address, map_page, map_pages
+from vmsim.tables.edit import MAPPED, map_page, map_pages, missing_tables, translate
 
 __all__ = ["NxSplitTdp"]
 
@@ -66,6 +67,10 @@ class NxSplitTdp(Tdp):
         return
         yield
 
+    def backed(self, gfn: int) -> bool:
+        """Whether the nested tables map a guest frame: what was recovered has a host frame and no entry."""
+        return int(missing_tables(self.memory, self.root, self.levels, 1, HOST, gfn << PAGE_SHIFT)) == MAPPED
+
     def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[None]:
         """Handle a violation: of a fetch from a large page, or of a page that is not there."""
         self._fetched = code & CODE_FETCH != 0
@@ -76,7 +81,7 @@ class NxSplitTdp(Tdp):
         yield vcpu.settle()
         (table,) = yield from self.take(vcpu, 1)
         region = gpa >> _REGION
-        self.blocks[region] = int(host_address(self.memory, self.root, self.levels, region << _REGION)) >> PAGE_SHIFT
+        self.blocks[region] = int(translate(self.memory, self.root, self.levels, region << _REGION)) >> PAGE_SHIFT
         split(self.memory, self.host.frames, self.root, self.levels, gpa, table, self.form.table, 0)
         self._entries(table)[:] |= EPT_EXECUTE
         self.tables[region] = table
@@ -96,7 +101,7 @@ class NxSplitTdp(Tdp):
         else:
             level, page, bits = 2, block, self.large_bits
             del self.blocks[region]
-        place = self.root, self.levels, level, 0, 0, gpa & -(1 << (3 + 9 * level))
+        place = self.root, self.levels, level, HOST, gpa & -(1 << (3 + 9 * level))
         missing = int(map_page(self.memory, self.host.frames, *place, page, bits))
         if missing > 0:
             made = yield from self.take(vcpu, missing)

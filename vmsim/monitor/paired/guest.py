@@ -24,7 +24,8 @@ from vmsim.machine.memory import clear_frame, entry_at
 from vmsim.monitor.paired.layout import price
 from vmsim.monitor.paired.process import PairedMmu
 from vmsim.scenario.cpu import Cost
-from vmsim.tables.edit import UNBACKED, host_address
+from vmsim.tables.backing import UNBACKED
+from vmsim.tables.edit import translate
 
 __all__ = ["PairedGuest"]
 
@@ -253,7 +254,7 @@ class PairedGuest:
             vcpu.owe("compute", self.costs.entry_edit)
 
     def _hpa(self, gpa: int) -> int:
-        return int(host_address(self.memory, self.kernel.root, self.levels, gpa))
+        return int(translate(self.memory, self.kernel.root, self.levels, gpa))
 
     def _frames(self, vcpu: Vcpu) -> Steps[list[int]]:
         """Return frames for the tables that becoming a VM makes; wait while the host has no memory for them."""

@@ -101,6 +101,9 @@ class Movable(Protocol):
         """Return the place of the KPTE whose EPTE is at `place`; 0: there is no other entry."""
         ...
 
+    def moved(self, old: int, new: int) -> None:
+        """Note that the page in the frame `old` is in the frame `new` now."""
+
     def flush(self) -> None:
         """Make the processors forget what they keep of it."""
 
@@ -376,6 +379,7 @@ class PairedHost:
             self.memory[each >> 3] = self.memory[each >> 3] & ~FRAME | new << PAGE_SHIFT
         self.host.hand_over(np.array([new]), owner, State(frames["state"][old]))
         frames["rmap"][new], frames["rmap"][old] = place, 0
+        space.moved(old, new)
         if space.mapped:
             space.flush()
             work["shootdown"] += 1

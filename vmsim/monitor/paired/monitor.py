@@ -72,6 +72,7 @@ class Paired(Tdp):
         self.serves = False
         self.shared = shared
         self.space = PairedSpace(shared, form, owner=owner, levels=levels, layout=layout, guest=True, flush=flush)
+        self.space.backing = self.backing
 
     def create(self, vcpu: Vcpu) -> Steps[None]:
         """Make the roots of both tables. If memory had to be compacted for them, that takes its time."""

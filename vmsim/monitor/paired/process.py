@@ -172,9 +172,9 @@ class PairedMmu:
         self.kept = 0, 0
 
     @property
-    def memory_root(self) -> tuple[int, int]:
+    def backing(self) -> Words:
         """Nothing lies between the process's tables and memory."""
-        return self.inner.memory_root
+        return self.inner.backing
 
     def read(self, vcpu: Any, places: Words) -> Steps[Words]:
         """Load KPTEs; accessed and dirty are in them if the EPTE has the flag. Of a process that is no VM none has.

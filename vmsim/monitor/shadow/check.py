@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, SWITCH, USER, WRITE
 from vmsim.monitor.shadow.monitor import Shadow
-from vmsim.tables.edit import UNBACKED, host_address
+from vmsim.tables.backing import UNBACKED
+from vmsim.tables.edit import translate
 
 __all__ = ["problems_of"]
 
@@ -69,14 +70,14 @@ def _of_entry(
     gfn = int(record["gfn"])
     origin = int(record["origin"])
     gpa = origin if origin >= 0 else gfn << PAGE_SHIFT | index << 3
-    guest = int(memory[host_address(memory, *shadow.memory_root, gpa) >> 3])
+    guest = int(memory[translate(memory, *shadow.memory_root, gpa) >> 3])
     if not guest & PRESENT or entry & ~guest & (WRITE | USER):
         yield f"coherence: a shadow entry of level {level} gives rights that the guest's does not"
     below = (guest & FRAME) >> PAGE_SHIFT
     if origin >= 0:
         below = gfn + (index << 9 * (level - 1))
     if leaf or switch:
-        hpa = host_address(memory, *shadow.memory_root, (below & ~(size - 1)) << PAGE_SHIFT)
+        hpa = translate(memory, *shadow.memory_root, (below & ~(size - 1)) << PAGE_SHIFT)
         if hpa == UNBACKED or hpa != target:
             yield f"composition: a shadow entry of level {level} is not what guest and host give"
     elif origin < 0 and target in by_frame:

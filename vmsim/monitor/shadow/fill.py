@@ -31,7 +31,6 @@ from vmsim.monitor.shadow.guards import floods, guarded, guards_within, let_thro
 from vmsim.monitor.shadow.records import NO_PAGE, SPARE, Hide, Work
 from vmsim.monitor.shadow.tables import (
     attach,
-    backing,
     drop_page,
     find_page,
     make_page,
@@ -42,7 +41,7 @@ from vmsim.monitor.shadow.tables import (
     reserved,
     zap_entry,
 )
-from vmsim.tables.edit import host_address
+from vmsim.tables.backing import host_address, locate
 
 __all__ = ["Status", "fill", "map_entry", "sweep", "walk_tables", "wanted"]
 
@@ -63,7 +62,7 @@ _DONE = np.int64(Status.DONE)
 
 
 @routine
-def walk_tables(memory, state, cr3, gva, write):
+def walk_tables(memory, backing, state, cr3, gva, write):
     """Walk the guest's tables as the hardware would, flags included but for the page's own; return the leaf's level.
 
     The entries are left in the state, and how many they are (`reads`); 0 is a fault, whose error code is there.
@@ -77,7 +76,7 @@ def walk_tables(memory, state, cr3, gva, write):
     while True:
         gpa = table + (index_of(gva, level) << 3)
         state.reads += 1
-        hpa, backed = backing(memory, state, gpa)
+        hpa, backed = locate(backing, gpa)
         entry = read_word(memory, hpa) if backed else np.int64(0)
         state.entry[level] = entry
         state.place[level] = gpa
@@ -110,8 +109,9 @@ def _rights(state, entry):
 
 
 @routine
-def map_entry(memory, state, pages, links, gfns, node, entry, gfn, hpa, level):
+def map_entry(shadow, state, node, entry, gfn, hpa, level):
     """Make an entry map a page to its frame, with what a guarded table allows; return whether it is guarded."""
+    memory, pages, links, gfns = shadow.memory, shadow.pages, shadow.links, shadow.gfns
     bits = _rights(state, entry)
     held = level == 1 and guarded(pages, gfns, gfn)
     if held and state.hide == Hide.WRITE_PROTECT:
@@ -121,7 +121,7 @@ def map_entry(memory, state, pages, links, gfns, node, entry, gfn, hpa, level):
     place = place_of(pages, node)
     old = read_word(memory, place)
     if old and (links[node].target != gfn or (held and state.hide == Hide.PRESENT_BIT)):
-        zap_entry(memory, state, pages, links, gfns, node)
+        zap_entry(shadow, state, node)
         old = np.int64(0)
     if held and state.hide == Hide.PRESENT_BIT:
         return held
@@ -138,12 +138,13 @@ def map_entry(memory, state, pages, links, gfns, node, entry, gfn, hpa, level):
 
 
 @routine
-def _link(memory, state, pages, links, gfns, node, child, bits):
+def _link(shadow, state, node, child, bits):
     """Make an entry point to a page, with the rights of the guest's entry."""
+    memory, pages, links, gfns = shadow.memory, shadow.pages, shadow.links, shadow.gfns
     place = place_of(pages, node)
     old = read_word(memory, place)
     if old and links[node].target != -1 - child:
-        zap_entry(memory, state, pages, links, gfns, node)
+        zap_entry(shadow, state, node)
         old = np.int64(0)
     if old == 0:
         attach(pages, links, gfns, node, -1 - child)
@@ -153,12 +154,13 @@ def _link(memory, state, pages, links, gfns, node, child, bits):
 
 
 @routine
-def _child(memory, state, pages, links, gfns, frames, stock, node, entry, below, origin, first):
+def _child(shadow, state, node, entry, below, origin, first):
     """Return the page that an entry must lead to, made if need be, and link it; NO_PAGE where the limit forbids.
 
     `entry` is the guest's: that of a table (`origin` -1) or of a large page, of which the page is to map the part
     from frame `first` on.
     """
+    memory, pages, links, gfns = shadow.memory, shadow.pages, shadow.links, shadow.gfns
     child = np.int64(NO_PAGE)
     if origin < 0:
         child = find_page(pages, gfns, first, below)
@@ -170,10 +172,10 @@ def _child(memory, state, pages, links, gfns, frames, stock, node, entry, below,
             if pages[linked].origin == origin and pages[linked].gfn == first:
                 child = linked
     if child == NO_PAGE:
-        child = make_page(memory, state, pages, links, gfns, frames, stock, first, below, origin)
+        child = make_page(shadow, state, first, below, origin)
         if child == NO_PAGE:
             return child
-    _link(memory, state, pages, links, gfns, node, child, bits)
+    _link(shadow, state, node, child, bits)
     return child
 
 
@@ -184,36 +186,38 @@ def wanted(state, entry, level):
 
 
 @routine
-def _prefill(memory, state, pages, links, gfns, node, entry, level):
+def _prefill(shadow, state, node, entry, level):
     """Map the page of a guest leaf that no access asked for, if it is backed and no table; return its level there.
 
     0 says that it was left out, a level below `level` that the host backs it with smaller pages.
     """
+    backing, pages, gfns = shadow.backing, shadow.pages, shadow.gfns
     gfn = (entry & FRAME) >> PAGE_SHIFT
     if level > 1:
         gfn &= ~((1 << (9 * (level - 1))) - 1)
-    hpa, host_level = backing(memory, state, gfn << PAGE_SHIFT)
+    hpa, host_level = locate(backing, gfn << PAGE_SHIFT)
     if host_level == 0:
         return np.int64(0)
     if level > 1 and (host_level < level or guards_within(gfns, gfn, 1 << (9 * (level - 1)))):
         return np.int64(1)
     if level == 1 and gfns[gfn].tables and guarded(pages, gfns, gfn):
         return np.int64(0)
-    map_entry(memory, state, pages, links, gfns, node, entry & ~ACCESSED, gfn, hpa, level)  # A tells whether it is used
+    map_entry(shadow, state, node, entry & ~ACCESSED, gfn, hpa, level)  # A tells whether it is used
     return level
 
 
 @routine
-def _around(memory, state, pages, links, gfns, page, gva, level):
+def _around(shadow, state, page, gva, level):
     """Fill what stands with the entry of `gva` in the same aligned chunk of a shadow page."""
+    backing, memory, pages = shadow.backing, shadow.memory, shadow.pages
     index = index_of(gva, level)
     first = index - index % state.chunk
     table = np.int64(0)
     if pages[page].origin < 0:
-        table = host_address(memory, state.host_root, state.host_levels, pages[page].gfn << PAGE_SHIFT)
+        table = host_address(backing, pages[page].gfn << PAGE_SHIFT)
     whole = np.int64(0)
     if pages[page].origin >= 0:
-        whole = read_word(memory, host_address(memory, state.host_root, state.host_levels, pages[page].origin))
+        whole = read_word(memory, host_address(backing, pages[page].origin))
     for at in range(first, min(first + state.chunk, 512)):
         node = page << 9 | at
         if read_word(memory, place_of(pages, node)):
@@ -225,33 +229,32 @@ def _around(memory, state, pages, links, gfns, page, gva, level):
         else:
             part = pages[page].gfn + (at << (9 * (level - 1)))
             entry = (whole & ~FRAME) | part << PAGE_SHIFT
-        _prefill(memory, state, pages, links, gfns, node, entry, level)
+        _prefill(shadow, state, node, entry, level)
 
 
 @routine
-def _write_to_table(memory, state, pages, links, gfns, frames, stock, gfn):
+def _write_to_table(shadow, state, gfn):
     """Count a store that is no kernel's to a table; return whether the flood has ended its shadow."""
+    pages, gfns = shadow.pages, shadow.gfns
     page = np.int64(gfns[gfn].tables)
     gone = False
     while page:
         after = np.int64(pages[page - 1].next)
         pages[page - 1].writes += 1
         if floods(state, pages, page - 1) and pages[page - 1].stamp != state.clock:
-            drop_page(memory, state, pages, links, gfns, frames, stock, page - 1)
+            drop_page(shadow, state, page - 1)
             gone = True
         page = after
     return gone and not guarded(pages, gfns, gfn)
 
 
 @kernel
-def fill(memory, states, pages, links, gfns, frames, stock, cr3, gva, write):
+def fill(shadow, cr3, gva, write):
     """Handle a page fault of the hardware that walks the shadow.
 
     Parameters
     ----------
-    memory, frames : int64[:], FRAME_RECORD[:]
-        Host-physical memory and its frames.
-    states, pages, links, gfns, stock
+    shadow : ShadowTables
         From `make_shadow`.
     cr3, gva : int
         gpa of the guest's root table; the address that faulted.
@@ -263,9 +266,10 @@ def fill(memory, states, pages, links, gfns, frames, stock, cr3, gva, write):
     (status, value) : tuple of int
         DONE, NEED, LIMIT; FAULT with the error code; UNBACKED or GUARDED with the guest frame.
     """
-    state = states[0]
+    state = shadow.states[0]
+    backing, memory, pages, gfns = shadow.backing, shadow.memory, shadow.pages, shadow.gfns
     state.clock += 1
-    found = walk_tables(memory, state, cr3, gva, write)
+    found = walk_tables(memory, backing, state, cr3, gva, write)
     if state.hide == Hide.PRESENT_BIT:
         for step in range(state.reads):
             gfns[state.place[state.levels - step] >> PAGE_SHIFT].mapped = state.exit  # the walk pays for its tables
@@ -276,15 +280,13 @@ def fill(memory, states, pages, links, gfns, frames, stock, cr3, gva, write):
     within = (1 << (3 + 9 * found)) - 1
     gpa = (state.entry[found] & FRAME & ~within) | (gva & within)
     gfn = gpa >> PAGE_SHIFT
-    hpa, host_level = backing(memory, state, gpa)
+    hpa, host_level = locate(backing, gpa)
     if host_level == 0:
         return np.int64(Status.UNBACKED), gfn
     marks = ACCESSED | (DIRTY if write else 0)
     if state.entry[found] & marks != marks:
         state.entry[found] |= marks
-        write_word(
-            memory, host_address(memory, state.host_root, state.host_levels, state.place[found]), state.entry[found]
-        )
+        write_word(memory, host_address(backing, state.place[found]), state.entry[found])
     size = min(found, host_level)
     while size > 1 and guards_within(gfns, gfn & ~((1 << (9 * (size - 1))) - 1), 1 << (9 * (size - 1))):
         size -= 1
@@ -301,11 +303,11 @@ def fill(memory, states, pages, links, gfns, frames, stock, cr3, gva, write):
             first = gfn & ~((1 << (9 * (level - 1))) - 1)
         node = page << 9 | index_of(gva, level)
         if level > found and gfns[first].nested:
-            table = backing(memory, state, first << PAGE_SHIFT)[0]
-            link_nested(memory, state, pages, links, gfns, node, entry, first, table)
-            reap(memory, state, pages, links, gfns, frames, stock)
+            table = locate(backing, first << PAGE_SHIFT)[0]
+            link_nested(shadow, state, node, entry, first, table)
+            reap(shadow, state)
             return _DONE, np.int64(0)
-        page = _child(memory, state, pages, links, gfns, frames, stock, node, entry, level - 1, origin, first)
+        page = _child(shadow, state, node, entry, level - 1, origin, first)
         if page == NO_PAGE:
             return np.int64(Status.LIMIT), np.int64(0)
         level -= 1
@@ -317,20 +319,21 @@ def fill(memory, states, pages, links, gfns, frames, stock, cr3, gva, write):
         return np.int64(Status.NEED), np.int64(0)  # a table on the way has just become one: walk again
     if write and size == 1 and guarded(pages, gfns, gfn):
         let_through(state, pages, gfns, gfn)
-    held = map_entry(memory, state, pages, links, gfns, node, state.entry[found], first, hpa, size)
-    if held and write and _write_to_table(memory, state, pages, links, gfns, frames, stock, gfn):
-        held = map_entry(memory, state, pages, links, gfns, node, state.entry[found], first, hpa, size)
+    held = map_entry(shadow, state, node, state.entry[found], first, hpa, size)
+    if held and write and _write_to_table(shadow, state, gfn):
+        held = map_entry(shadow, state, node, state.entry[found], first, hpa, size)
     if state.chunk > 1:
-        _around(memory, state, pages, links, gfns, page, gva, size)
-    reap(memory, state, pages, links, gfns, frames, stock)
+        _around(shadow, state, page, gva, size)
+    reap(shadow, state)
     if held and (write or state.hide != Hide.WRITE_PROTECT):
         return np.int64(Status.GUARDED), gfn
     return _DONE, np.int64(0)
 
 
 @routine
-def _sweep(memory, state, pages, links, gfns, frames, stock, top, first, last):
+def _sweep(shadow, state, top, first, last):
     """Translate the entries [first, last] of a page and all that hangs below them, as far as the stock lasts."""
+    backing, memory, pages, links, gfns = shadow.backing, shadow.memory, shadow.pages, shadow.links, shadow.gfns
     depth = np.int64(0)
     stack = state.stack  # of (page, next index, last index)
     stack[0], stack[1], stack[2] = top, first, last
@@ -347,7 +350,7 @@ def _sweep(memory, state, pages, links, gfns, frames, stock, top, first, last):
         if pages[page].origin < 0:
             gpa = pages[page].gfn << PAGE_SHIFT | at << 3
             reach(state, gfns, np.int64(pages[page].gfn))
-            entry = read_word(memory, host_address(memory, state.host_root, state.host_levels, gpa))
+            entry = read_word(memory, host_address(backing, gpa))
             if not wanted(state, entry, level):
                 continue
             table = level > 1 and entry & LARGE == 0
@@ -359,20 +362,20 @@ def _sweep(memory, state, pages, links, gfns, frames, stock, top, first, last):
             origin = pages[page].origin
             table = False
             below = pages[page].gfn + (at << (9 * (level - 1)))
-            entry = read_word(memory, host_address(memory, state.host_root, state.host_levels, origin))
+            entry = read_word(memory, host_address(backing, origin))
             entry = (entry & ~FRAME) | below << PAGE_SHIFT
         old = read_word(memory, place_of(pages, node))
         if not table:
             if old and links[node].target >= 0:
                 continue
-            size = _prefill(memory, state, pages, links, gfns, node, entry, level)
+            size = _prefill(shadow, state, node, entry, level)
             if size == 0 or size == level:
                 continue
         if state.stock < SPARE:
             return np.int64(Status.NEED)
-        if table and gfns[below].tables == 0 and backing(memory, state, below << PAGE_SHIFT)[1] == 0:
+        if table and gfns[below].tables == 0 and locate(backing, below << PAGE_SHIFT)[1] == 0:
             continue
-        child = _child(memory, state, pages, links, gfns, frames, stock, node, entry, level - 1, origin, below)
+        child = _child(shadow, state, node, entry, level - 1, origin, below)
         if child == NO_PAGE:
             return np.int64(Status.LIMIT)
         if pages[child].stamp != state.clock or pages[child].origin >= 0 or old == 0:
@@ -383,18 +386,19 @@ def _sweep(memory, state, pages, links, gfns, frames, stock, top, first, last):
 
 
 @kernel
-def sweep(memory, states, pages, links, gfns, frames, stock, gfn, first, last):
+def sweep(shadow, gfn, first, last):
     """Translate the guest entries [first, last] of table `gfn`, in each shadow it has, and all that hangs below them.
 
     Pages that the host does not back are left out, and, where A is not the hardware's, those not yet accessed.
     """
-    state = states[0]
+    state = shadow.states[0]
+    pages, gfns = shadow.pages, shadow.gfns
     state.clock += 1
     page = np.int64(gfns[gfn].tables)
     status = _DONE
     while page and status == Status.DONE:
         pages[page - 1].stamp = state.clock
-        status = _sweep(memory, state, pages, links, gfns, frames, stock, page - 1, first, last)
+        status = _sweep(shadow, state, page - 1, first, last)
         page = np.int64(pages[page - 1].next)
-    reap(memory, state, pages, links, gfns, frames, stock)
+    reap(shadow, state)
     return status

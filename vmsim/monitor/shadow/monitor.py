@@ -28,7 +28,7 @@ from vmsim.monitor.shadow.traps import invalidated, load, resync, store
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
 from vmsim.scenario.shadow import ShadowSpec
-from vmsim.tables.edit import host_address
+from vmsim.tables.backing import host_address
 
 __all__ = ["Shadow"]
 
@@ -74,8 +74,8 @@ class Shadow(Account):
         costs: Cost,
         spaces: Spaces,
     ) -> None:
-        records = make_shadow(host_tables.pages, spec.limit)
-        super().__init__(records[0], spec=spec, costs=costs, spaces=spaces, entries=entries)
+        self._tables = make_shadow(memory, host_tables.backing, host_tables.host.frames, spec.limit)
+        super().__init__(self._tables.states, spec=spec, costs=costs, spaces=spaces, entries=entries)
         self.memory = memory
         self.registers = registers
         self.host_tables = host_tables
@@ -84,7 +84,8 @@ class Shadow(Account):
         self.cr3 = 0  # the guest's
         self.latency = host_tables.latency
         self.deliver: Callable[[Vcpu, int, int], Steps[None]] | None = None  # to the guest's kernel: a page fault
-        state, self.pages, self.links, self.gfns, self.stock = records
+        state, self.pages, self.gfns = self._tables.states, self._tables.pages, self._tables.gfns
+        self.stock = self._tables.stock
         state["levels"] = registers["levels"]
         state["largest"] = registers["largest"]
         state["hide"] = _HIDE[spec.hide]
@@ -93,8 +94,6 @@ class Shadow(Account):
         state["eager"] = spec.fill == "eager"
         state["flood"] = 0 if spec.trap == "single-step" else spec.write_flood
         state["chunk"] = chunk
-        frames = host_tables.host.frames
-        self._world = memory, state, self.pages, self.links, self.gfns, frames, self.stock
         self._stocked = state["stock"]
         self.serves = entries == 0 and host_tables.serves
         self.loads_trap = spec.hide != "write-protect"
@@ -103,7 +102,6 @@ class Shadow(Account):
     def install(self, root: int) -> None:
         """Make frame `root` the empty root of the host's tables."""
         self.host_tables.install(root)
-        self._point()
 
     def provide(self, frames: list[int]) -> None:
         """Take the first of the host's frames for shadow pages, before the clock starts."""
@@ -113,7 +111,6 @@ class Shadow(Account):
     def create(self, vcpu: Vcpu) -> Steps[None]:
         """Take from the pool what no guest can start without."""
         yield from self.host_tables.create(vcpu)
-        self._point()
 
     def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Steps[None]:
         """Write to 2**order guest frames: each that has no host frame exits once and gets one."""
@@ -130,7 +127,8 @@ class Shadow(Account):
     @property
     def served(self) -> tuple[Any, ...]:
         """What compiled code needs to handle exits as `page_fault` does in the plain case (engine/serve_shadow.py)."""
-        return *self.host_tables.served, self._account, *self._world[1:5], self.stock, _MOST, self.cr3
+        nested, _, _, pool = self.host_tables.served
+        return nested, pool, self._account, self._tables, _MOST, self.cr3
 
     def page_fault(
         self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0
@@ -158,7 +156,7 @@ class Shadow(Account):
             self._spend(vcpu, int(self._account["spent"][0]))
         while True:
             if status == NONE:
-                status, value = fill(*self._world, self.cr3, gva, code & 2 != 0)
+                status, value = fill(self._tables, self.cr3, gva, code & 2 != 0)
                 if not walked:  # what a wait has made to be walked again is not paid for again
                     walk = int(self.state["reads"][0]) * self._each_read
                     self._spend(vcpu, self._fault + self.software_tlb.cycles(gva >> PAGE_SHIFT, walk))
@@ -199,7 +197,7 @@ class Shadow(Account):
         """Load entries; those of tables hidden from loads trap, and have A and D brought up to date first."""
         values = np.empty(len(places), np.int64)
         trapped = self._room(len(places))
-        count = load(*self._world[:5], places, values, trapped)
+        count = load(self._tables, places, values, trapped)
         if count:
             self._trap(vcpu, "PT_READ", trapped[:count])
             self._work(vcpu)
@@ -212,7 +210,7 @@ class Shadow(Account):
         start = 0
         trapped = self._room(len(places))
         while True:
-            status, start, emulated, left = store(*self._world, places, values, start, trapped)
+            status, start, emulated, left = store(self._tables, places, values, start, trapped)
             if emulated:
                 self._trap(vcpu, "PT_WRITE", trapped[:emulated])
             if left:
@@ -233,7 +231,7 @@ class Shadow(Account):
         """Write over new frames; what was a table is none any more."""
         gfn = gpa >> PAGE_SHIFT
         if order or self.gfns["tables"][gfn]:
-            emulated, left, directories = map(int, drop_tables(*self._world, gfn, 1 << order))
+            emulated, left, directories = map(int, drop_tables(self._tables, gfn, 1 << order))
             if emulated or left:
                 self._overwrite(vcpu, gfn, emulated - directories, directories, left)
                 self._work(vcpu)
@@ -241,20 +239,20 @@ class Shadow(Account):
             if self._stocked[0] > _MOST:
                 yield from self.unstock(vcpu)
         if table:
-            clear_frame(self.memory, host_address(self.memory, *self.memory_root, gpa))
+            clear_frame(self.memory, host_address(self.host_tables.backing, gpa))
 
     def load_root(self, vcpu: Vcpu, root: int, space: int, *, keep: bool) -> Steps[None]:
         """MOV to CR3: find or make the shadow of the new root; with on_cr3 = flush all shadows go first."""
         self.spaces.exited()
         self._spend(vcpu, self._other)
         if self.spec.on_cr3 == "flush":
-            drop_all(*self._world)
+            drop_all(self._tables)
             keep = False
         self.cr3 = root
-        while (hpa := int(load_root(*self._world, root >> PAGE_SHIFT))) < 0:
+        while (hpa := int(load_root(self._tables, root >> PAGE_SHIFT))) < 0:
             yield from self._restock(vcpu)
         self.registers["cr3"] = hpa
-        resync(*self._world[:5])
+        resync(self._tables)
         self.software_tlb.flush()
         self.spaces.load(hpa >> PAGE_SHIFT, keep=keep)
         if not keep:
@@ -272,7 +270,7 @@ class Shadow(Account):
         times = (last >> PAGE_SHIFT + order) - (first >> PAGE_SHIFT + order) + 1
         self.spaces.exited()
         self._spend(vcpu, times * self._other)
-        invalidated(*self._world[:5], first, last)
+        invalidated(self._tables, first, last)
         self.software_tlb.drop(first >> PAGE_SHIFT, pages)
         self.spaces.invalidate(first, last)
         self.state["stale"] = 0
@@ -292,24 +290,20 @@ class Shadow(Account):
 
     def rehearse(self) -> None:
         """Compile, or load from the cache, the kernels that a run without unmapping does not need."""
-        tables, nothing = self._world[:5], np.empty(0, np.int64)
-        drop_tables(*self._world, 0, 0)
-        load(*tables, nothing, nothing, nothing)
-        invalidated(*tables, 0, -1)
+        nothing = np.empty(0, np.int64)
+        drop_tables(self._tables, 0, 0)
+        load(self._tables, nothing, nothing, nothing)
+        invalidated(self._tables, 0, -1)
 
     @property
     def frames_held(self) -> int:
         """Host frames that are shadow pages, or at hand to become some."""
         return int(self.state["used"][0]) + int(self._stocked[0])
 
-    def _point(self) -> None:
-        """Note where the host's tables are."""
-        self.state["host_root"], self.state["host_levels"] = self.memory_root
-
     def _translate(self, vcpu: Vcpu, gpa: int, entries: int = 1) -> Steps[None]:
         """Translate entries of a table that have just appeared, and all below them."""
         first = (gpa >> 3) & (_ENTRIES - 1)
-        while int(sweep(*self._world, gpa >> PAGE_SHIFT, first, first + entries - 1)) == _NEED:
+        while int(sweep(self._tables, gpa >> PAGE_SHIFT, first, first + entries - 1)) == _NEED:
             self._work(vcpu)
             yield from self._restock(vcpu)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["NO_PAGE", "SPARE", "Hide", "Work", "make_shadow"]
+__all__ = ["NO_PAGE", "SPARE", "Hide", "ShadowTables", "Work", "make_shadow"]
 
 
 class Hide(IntEnum):
@@ -39,8 +40,6 @@ SHADOW = np.dtype(
             ("frames", "i8"),  # guest frames: those above do not exist
             ("levels", "i8"),
             ("largest", "i8"),  # level above which no entry maps a page
-            ("host_root", "i8"),  # hpa: the tables that back guest memory (gpa to hpa)
-            ("host_levels", "i8"),
             ("hide", "i8"),
             ("sync", "i8"),  # 1: A and D are the hardware's, brought up to date when the guest loads an entry
             ("unsync", "i8"),  # 1: after the first, stores to tables of level 1 are let through
@@ -105,13 +104,27 @@ GFN = np.dtype(
 )
 
 
-def make_shadow(frames: int, limit: int) -> tuple[np.ndarray, ...]:
-    """Return (state, pages, links, gfns, stock) of a VM of so many guest frames that keeps up to `limit` pages."""
-    state = np.zeros(1, SHADOW)
-    state["frames"] = frames
-    state["root"] = NO_PAGE
-    state["free"] = 1
+class ShadowTables(NamedTuple):
+    """The shadow pages of a VM and what they are made of: what all kernels of a shadow monitor work on."""
+
+    memory: np.ndarray  # int64[:], host-physical memory
+    backing: np.ndarray  # int64[frames], where guest memory lies
+    states: np.ndarray  # SHADOW[1]
+    pages: np.ndarray  # PAGE[limit]
+    links: np.ndarray  # LINK[limit << 9]
+    gfns: np.ndarray  # GFN[frames]
+    frames: np.ndarray  # FRAME_RECORD[:], the host's
+    stock: np.ndarray  # int64[:], frames to make pages of
+
+
+def make_shadow(memory: np.ndarray, backing: np.ndarray, frames: np.ndarray, limit: int) -> ShadowTables:
+    """Return the tables of a VM, with room for `limit` pages and none made; parameters as the fields."""
+    states = np.zeros(1, SHADOW)
+    states["frames"] = len(backing)
+    states["root"] = NO_PAGE
+    states["free"] = 1
     pages = np.zeros(limit, PAGE)
     pages["next"] = np.arange(2, limit + 2)
     pages["next"][-1] = 0
-    return state, pages, np.zeros(limit << 9, LINK), np.zeros(frames, GFN), np.zeros(limit + 1024, np.int64)
+    links, gfns = np.zeros(limit << 9, LINK), np.zeros(len(backing), GFN)
+    return ShadowTables(memory, backing, states, pages, links, gfns, frames, np.zeros(limit + 1024, np.int64))

@@ -17,11 +17,10 @@ from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, LARGE, PAGE_SHIFT, USE
 from vmsim.machine.memory import clear_frame, read_word, write_word
 from vmsim.monitor.shadow.guards import guarded, is_directory, let_through
 from vmsim.monitor.shadow.records import NO_PAGE, SPARE, Hide, Work
-from vmsim.tables.edit import host_address
+from vmsim.tables.backing import host_address
 
 __all__ = [
     "attach",
-    "backing",
     "drop_all",
     "drop_page",
     "drop_tables",
@@ -97,22 +96,6 @@ def _detach(pages, links, gfns, node):
         pages[-1 - target].parents = after
 
 
-@routine
-def backing(memory, state, gpa):
-    """Return the hpa behind `gpa` and the level of the entry that maps it; level 0 where nothing does."""
-    level = state.host_levels
-    table = state.host_root
-    while True:
-        entry = read_word(memory, table + (((gpa >> (3 + 9 * level)) & 511) << 3))
-        if entry == 0:
-            return np.int64(0), np.int64(0)
-        if level == 1 or entry & LARGE:
-            offset = (1 << (3 + 9 * level)) - 1
-            return (entry & FRAME & ~offset) | (gpa & offset), level
-        table = entry & FRAME
-        level -= 1
-
-
 @leaf
 def reserved(state, entry, level):
     """Return whether a present guest entry has a bit that must be 0, or points to memory that the guest has not.
@@ -139,8 +122,9 @@ def find_page(pages, gfns, gfn, level):
 
 
 @routine
-def fold_entry(memory, state, pages, links, gfns, node):
+def fold_entry(shadow, state, node):
     """Bring A and D of the guest's entry up to date with what the hardware has set in its shadow."""
+    backing, memory, pages, links, gfns = shadow.backing, shadow.memory, shadow.pages, shadow.links, shadow.gfns
     entry = read_word(memory, place_of(pages, node))
     page = pages[node >> 9]
     gpa = page.origin if page.origin >= 0 else page.gfn << PAGE_SHIFT | (node & 511) << 3
@@ -148,18 +132,19 @@ def fold_entry(memory, state, pages, links, gfns, node):
     if page.origin >= 0 and links[node].target < 0:
         return
     reach(state, gfns, gpa >> PAGE_SHIFT)
-    hpa = host_address(memory, state.host_root, state.host_levels, gpa)
+    hpa = host_address(backing, gpa)
     write_word(memory, hpa, read_word(memory, hpa) | marks)
 
 
 @routine
-def zap_entry(memory, state, pages, links, gfns, node):
+def zap_entry(shadow, state, node):
     """Clear an entry; return whether there was one. A part of a large page that it led to is doomed (see `reap`)."""
+    memory, pages, links, gfns = shadow.memory, shadow.pages, shadow.links, shadow.gfns
     hpa = place_of(pages, node)
     if read_word(memory, hpa) == 0:
         return False
     if state.sync:
-        fold_entry(memory, state, pages, links, gfns, node)
+        fold_entry(shadow, state, node)
     target = links[node].target
     _detach(pages, links, gfns, node)
     write_word(memory, hpa, np.int64(0))
@@ -172,10 +157,10 @@ def zap_entry(memory, state, pages, links, gfns, node):
 
 
 @routine
-def _empty(memory, state, pages, links, gfns, page):
+def _empty(shadow, state, page):
     """Clear all entries of a page."""
     for node in range(page << 9, (page + 1) << 9):
-        zap_entry(memory, state, pages, links, gfns, node)
+        zap_entry(shadow, state, node)
 
 
 @routine
@@ -196,26 +181,28 @@ def _release(state, pages, frames, stock, page):
 
 
 @routine
-def reap(memory, state, pages, links, gfns, frames, stock):
+def reap(shadow, state):
     """Free the doomed pages, and what of the same large pages hangs below them."""
+    pages, frames, stock = shadow.pages, shadow.frames, shadow.stock
     while state.doomed:
         page = state.doomed - 1
         state.doomed = np.int64(pages[page].next)
-        _empty(memory, state, pages, links, gfns, page)
+        _empty(shadow, state, page)
         _release(state, pages, frames, stock, page)
 
 
 @routine
-def drop_page(memory, state, pages, links, gfns, frames, stock, page):
+def drop_page(shadow, state, page):
     """Give up a table's shadow; that in CR3 only loses its entries."""
-    _empty(memory, state, pages, links, gfns, page)
-    reap(memory, state, pages, links, gfns, frames, stock)
+    pages, gfns, frames, stock = shadow.pages, shadow.gfns, shadow.frames, shadow.stock
+    _empty(shadow, state, page)
+    reap(shadow, state)
     pages[page].writes = 0
     if page == state.root:
         state.flush = 1
         return
     while pages[page].parents:
-        zap_entry(memory, state, pages, links, gfns, np.int64(pages[page].parents) - 1)
+        zap_entry(shadow, state, np.int64(pages[page].parents) - 1)
     gfn = pages[page].gfn
     if gfns[gfn].tables == page + 1:
         gfns[gfn].tables = pages[page].next
@@ -228,8 +215,9 @@ def drop_page(memory, state, pages, links, gfns, frames, stock, page):
 
 
 @routine
-def hide_table(memory, state, pages, links, gfns, gfn):
+def hide_table(shadow, state, gfn):
     """Take the right to a frame that has become a guarded table from all entries that map it."""
+    memory, pages, links, gfns = shadow.memory, shadow.pages, shadow.links, shadow.gfns
     for level in range(1, 4):
         node = np.int64(gfns[gfn & ~((1 << (9 * (level - 1))) - 1)].leaves)
         while node:
@@ -240,7 +228,7 @@ def hide_table(memory, state, pages, links, gfns, gfn):
                 entry = read_word(memory, hpa)
                 right = np.int64(WRITE) if state.hide == Hide.WRITE_PROTECT else np.int64(USER)
                 if at > 1 or state.hide == Hide.PRESENT_BIT:
-                    zap_entry(memory, state, pages, links, gfns, node - 1)
+                    zap_entry(shadow, state, node - 1)
                     state.flush = 1
                 elif entry & right:
                     write_word(memory, hpa, entry & ~right)
@@ -249,8 +237,9 @@ def hide_table(memory, state, pages, links, gfns, gfn):
 
 
 @routine
-def _evict(memory, state, pages, links, gfns, frames, stock):
+def _evict(shadow, state):
     """Drop the page that was not walked through for longest, but none that this walk uses."""
+    pages = shadow.pages
     victim = np.int64(NO_PAGE)
     oldest = state.clock
     for page in range(len(pages)):
@@ -260,17 +249,18 @@ def _evict(memory, state, pages, links, gfns, frames, stock):
     if victim == NO_PAGE:
         return False
     if pages[victim].origin < 0:
-        drop_page(memory, state, pages, links, gfns, frames, stock, victim)
+        drop_page(shadow, state, victim)
     else:
-        zap_entry(memory, state, pages, links, gfns, np.int64(pages[victim].parents) - 1)
-        reap(memory, state, pages, links, gfns, frames, stock)
+        zap_entry(shadow, state, np.int64(pages[victim].parents) - 1)
+        reap(shadow, state)
     return True
 
 
 @routine
-def make_page(memory, state, pages, links, gfns, frames, stock, gfn, level, origin):
+def make_page(shadow, state, gfn, level, origin):
     """Return a new empty page, or NO_PAGE where the limit allows none; there must be a frame in the stock."""
-    if state.free == 0 and not _evict(memory, state, pages, links, gfns, frames, stock):
+    memory, pages, gfns, frames, stock = shadow.memory, shadow.pages, shadow.gfns, shadow.frames, shadow.stock
+    if state.free == 0 and not _evict(shadow, state):
         return np.int64(NO_PAGE)
     page = state.free - 1
     state.free = np.int64(pages[page].next)
@@ -294,37 +284,39 @@ def make_page(memory, state, pages, links, gfns, frames, stock, gfn, level, orig
     if origin < 0:
         pages[page].next = gfns[gfn].tables
         gfns[gfn].tables = page + 1
-        hide_table(memory, state, pages, links, gfns, gfn)
+        hide_table(shadow, state, gfn)
     return page
 
 
 @kernel
-def load_root(memory, states, pages, links, gfns, frames, stock, gfn):
+def load_root(shadow, gfn):
     """Make the shadow of the guest's root table current; return its hpa, or -1 where the stock must be filled first."""
-    state = states[0]
+    state = shadow.states[0]
+    pages, gfns = shadow.pages, shadow.gfns
     state.clock += 1
     page = find_page(pages, gfns, gfn, state.levels)
     if page == NO_PAGE:
         if state.stock < SPARE:
             return np.int64(-1)
-        page = make_page(memory, state, pages, links, gfns, frames, stock, gfn, state.levels, np.int64(-1))
+        page = make_page(shadow, state, gfn, state.levels, np.int64(-1))
     pages[page].stamp = state.clock
     state.root = page
     return pages[page].hpa
 
 
 @kernel
-def drop_all(memory, states, pages, links, gfns, frames, stock):
+def drop_all(shadow):
     """Give up every page."""
-    state = states[0]
+    state = shadow.states[0]
+    pages = shadow.pages
     state.root = NO_PAGE
     for page in range(len(pages)):
         if pages[page].level and pages[page].origin < 0:
-            drop_page(memory, state, pages, links, gfns, frames, stock, np.int64(page))
+            drop_page(shadow, state, np.int64(page))
 
 
 @kernel
-def drop_tables(memory, states, pages, links, gfns, frames, stock, first, count):
+def drop_tables(shadow, first, count):
     """Give up the shadows of the guest frames [first, first + count), which the guest writes over wholly.
 
     Returns
@@ -333,7 +325,8 @@ def drop_tables(memory, states, pages, links, gfns, frames, stock, first, count)
         How many of the frames were guarded, those apart that the first store leaves to the guest; how many of those
         that stay guarded are tables above level 1.
     """
-    state = states[0]
+    state = shadow.states[0]
+    pages, gfns = shadow.pages, shadow.gfns
     emulated = 0
     left = 0
     directories = 0
@@ -349,6 +342,6 @@ def drop_tables(memory, states, pages, links, gfns, frames, stock, first, count)
         page = np.int64(gfns[gfn].tables)
         while page:
             after = np.int64(pages[page - 1].next)
-            drop_page(memory, state, pages, links, gfns, frames, stock, page - 1)
+            drop_page(shadow, state, page - 1)
             page = after
     return emulated, left, directories

@@ -12,7 +12,6 @@ from vmsim.monitor.shadow.fill import Status, map_entry, wanted
 from vmsim.monitor.shadow.guards import direct_reads, floods, guarded, is_directory, let_through
 from vmsim.monitor.shadow.records import Hide, Work
 from vmsim.monitor.shadow.tables import (
-    backing,
     drop_page,
     end_exit,
     fold_entry,
@@ -23,13 +22,13 @@ from vmsim.monitor.shadow.tables import (
     reap,
     zap_entry,
 )
-from vmsim.tables.edit import host_address
+from vmsim.tables.backing import host_address, locate
 
 __all__ = ["invalidated", "load", "resync", "store"]
 
 
 @kernel
-def store(memory, states, pages, links, gfns, frames, stock, places, values, start, trapped):
+def store(shadow, places, values, start, trapped):
     """Make the guest's stores from `start` on, and in the shadow what follows from them.
 
     Parameters
@@ -49,7 +48,8 @@ def store(memory, states, pages, links, gfns, frames, stock, places, values, sta
         for whose frame the host must be asked first. How many stores trapped and were emulated, and how many made a
         table fall out of step. The state has the entries read on the way to them (`reads`).
     """
-    state = states[0]
+    state = shadow.states[0]
+    backing, memory, pages, gfns = shadow.backing, shadow.memory, shadow.pages, shadow.gfns
     state.reads = 0
     emulated = np.int64(0)
     left = np.int64(0)
@@ -62,7 +62,7 @@ def store(memory, states, pages, links, gfns, frames, stock, places, values, sta
         if gfn >= state.frames:
             number += 1
             continue
-        hpa, backed = backing(memory, state, gpa)
+        hpa, backed = locate(backing, gpa)
         if backed == 0:
             status = np.int64(Status.UNBACKED)
             break
@@ -86,12 +86,12 @@ def store(memory, states, pages, links, gfns, frames, stock, places, values, sta
         while page:
             node = (page - 1) << 9 | ((gpa >> 3) & 511)
             if state.sync and read_word(memory, place_of(pages, node)):
-                fold_entry(memory, state, pages, links, gfns, node)
+                fold_entry(shadow, state, node)
                 note(state, np.int64(Work.FOLDED))
             if read_word(memory, hpa) != value:
-                zap_entry(memory, state, pages, links, gfns, node)
+                zap_entry(shadow, state, node)
             page = np.int64(pages[page - 1].next)
-        reap(memory, state, pages, links, gfns, frames, stock)
+        reap(shadow, state)
         write_word(memory, hpa, value)
         page = np.int64(gfns[gfn].tables)
         while page:
@@ -102,30 +102,31 @@ def store(memory, states, pages, links, gfns, frames, stock, places, values, sta
             pages[page - 1].writes += 1
             pages[page - 1].stored = ((page - 1) << 9 | ((gpa >> 3) & 511)) + 1
             if floods(state, pages, page - 1):
-                drop_page(memory, state, pages, links, gfns, frames, stock, page - 1)
+                drop_page(shadow, state, page - 1)
             page = after
-        count_store(memory, state, pages, links, gfns, frames, stock, gfn)
+        count_store(shadow, state, gfn)
         if state.eager and value & PRESENT and gfns[gfn].tables:
             status = np.int64(Status.APPEARED)
     return status, number, emulated, left
 
 
 @routine
-def _fold_below(memory, state, pages, links, gfns, page):
+def _fold_below(shadow, state, page):
     """Bring A and D of a large page up to date from all its parts."""
+    memory, pages, links = shadow.memory, shadow.pages, shadow.links
     for node in range(page << 9, (page + 1) << 9):
         if read_word(memory, place_of(pages, node)):
             if links[node].target >= 0:
-                fold_entry(memory, state, pages, links, gfns, node)
+                fold_entry(shadow, state, node)
             else:
                 part = -1 - links[node].target
                 for inner in range(part << 9, (part + 1) << 9):
                     if read_word(memory, place_of(pages, inner)):
-                        fold_entry(memory, state, pages, links, gfns, inner)
+                        fold_entry(shadow, state, inner)
 
 
 @kernel
-def load(memory, states, pages, links, gfns, places, values, trapped):
+def load(shadow, places, values, trapped):
     """Make the guest's loads of the entries at `places` (int64[:], gpas) into `values` (int64[:]).
 
     Memory that the guest has not reads as ones, what the host does not back as zeros. `trapped` (int64[:], as long) is
@@ -136,7 +137,8 @@ def load(memory, states, pages, links, gfns, places, values, trapped):
     int
         How many trapped. A and D of those are up to date. The state has the entries read on the way to them (`reads`).
     """
-    state = states[0]
+    state = shadow.states[0]
+    backing, memory, pages, links, gfns = shadow.backing, shadow.memory, shadow.pages, shadow.links, shadow.gfns
     state.reads = 0
     count = np.int64(0)
     for number in range(len(places)):
@@ -156,34 +158,35 @@ def load(memory, states, pages, links, gfns, places, values, trapped):
             while page and state.sync:
                 node = (page - 1) << 9 | ((gpa >> 3) & 511)
                 if read_word(memory, place_of(pages, node)):
-                    fold_entry(memory, state, pages, links, gfns, node)
+                    fold_entry(shadow, state, node)
                     target = links[node].target
                     if target < 0 and pages[-1 - target].origin >= 0:
-                        _fold_below(memory, state, pages, links, gfns, -1 - target)
+                        _fold_below(shadow, state, -1 - target)
                     note(state, np.int64(Work.FOLDED))
                 page = np.int64(pages[page - 1].next)
-        hpa, backed = backing(memory, state, gpa)
+        hpa, backed = locate(backing, gpa)
         values[number] = read_word(memory, hpa) if backed else np.int64(0)
     return count
 
 
 @routine
-def _refresh(memory, state, pages, links, gfns, node):
+def _refresh(shadow, state, node):
     """Compare an entry of a level 1 page with the guest's, which may have changed, and follow it."""
+    backing, memory, pages, links, gfns = shadow.backing, shadow.memory, shadow.pages, shadow.links, shadow.gfns
     place = place_of(pages, node)
     if read_word(memory, place) == 0:
         return
     note(state, np.int64(Work.CHECKED))
     reach(state, gfns, np.int64(pages[node >> 9].gfn))
     gpa = pages[node >> 9].gfn << PAGE_SHIFT | (node & 511) << 3
-    entry = read_word(memory, host_address(memory, state.host_root, state.host_levels, gpa))
+    entry = read_word(memory, host_address(backing, gpa))
     gfn = (entry & FRAME) >> PAGE_SHIFT
     if not wanted(state, entry, np.int64(1)) or links[node].target != gfn:
-        zap_entry(memory, state, pages, links, gfns, node)
+        zap_entry(shadow, state, node)
         return
-    hpa, backed = backing(memory, state, gfn << PAGE_SHIFT)
+    hpa, backed = locate(backing, gfn << PAGE_SHIFT)
     if backed:
-        map_entry(memory, state, pages, links, gfns, node, entry, gfn, hpa, np.int64(1))
+        map_entry(shadow, state, node, entry, gfn, hpa, np.int64(1))
 
 
 @leaf
@@ -210,30 +213,33 @@ def _leads(state, pages, links, page):
 
 
 @routine
-def _resync(memory, state, pages, links, gfns, page):
+def _resync(shadow, state, page):
+    pages = shadow.pages
     pages[page].unsync = 0
     pages[page].writes = 0
     state.unsynced -= 1
     for node in range(page << 9, (page + 1) << 9):
-        _refresh(memory, state, pages, links, gfns, node)
-    hide_table(memory, state, pages, links, gfns, np.int64(pages[page].gfn))
+        _refresh(shadow, state, node)
+    hide_table(shadow, state, np.int64(pages[page].gfn))
 
 
 @kernel
-def resync(memory, states, pages, links, gfns):
+def resync(shadow):
     """Bring the pages that the current root leads to back into step, and guard their tables again."""
-    state = states[0]
+    state = shadow.states[0]
+    pages, links = shadow.pages, shadow.links
     if state.unsynced == 0:
         return
     for page in range(len(pages)):
         if pages[page].unsync and _leads(state, pages, links, np.int64(page)):
-            _resync(memory, state, pages, links, gfns, np.int64(page))
+            _resync(shadow, state, np.int64(page))
 
 
 @kernel
-def invalidated(memory, states, pages, links, gfns, first, last):
+def invalidated(shadow, first, last):
     """Bring the entries of the gvas [first, last] into step: INVLPG of each page there."""
-    state = states[0]
+    state = shadow.states[0]
+    memory, pages, links = shadow.memory, shadow.pages, shadow.links
     if state.unsynced == 0 or state.root < 0:
         return
     gva = first
@@ -247,6 +253,6 @@ def invalidated(memory, states, pages, links, gfns, first, last):
             page = -1 - links[node].target
             level -= 1
         if level == 1 and pages[page].unsync:
-            _refresh(memory, state, pages, links, gfns, page << 9 | index_of(gva, np.int64(1)))
+            _refresh(shadow, state, page << 9 | index_of(gva, np.int64(1)))
         span = 1 << (3 + 9 * level)
         gva = (gva & ~(span - 1)) + span

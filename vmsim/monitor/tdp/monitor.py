@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import Host, Pool, Steps, Stop, Vcpu, VmStopped
 from vmsim.frames.buddy import NO_FRAME, State, use
-from vmsim.machine.formats import ENTRIES, LARGE_ORDERS, PAGE_SHIFT, NestedFormat
+from vmsim.machine.formats import ENTRIES, LARGE_ORDERS, PAGE_SHIFT, PRESENT, NestedFormat
 from vmsim.machine.layout import set_nested
 from vmsim.machine.memory import clear_frame
 from vmsim.scenario.cpu import Cost
-from vmsim.tables.backing import BACKING, NEVER, back_frames
-from vmsim.tables.edit import MAPPED, host_address, map_page, map_pages, missing_tables, populate
+from vmsim.tables.backing import HOST, fill_backing, host_address, make_backing, set_backing
+from vmsim.tables.edit import map_page, map_pages, missing_tables, populate
+from vmsim.tables.violation import NESTED, NEVER, back_frames
 
 __all__ = ["Tdp"]
 
@@ -68,6 +69,7 @@ class Tdp:
         self.chunk = chunk
         self.reason = reason
         self.root = 0
+        self.backing = make_backing(pages)
         self.exits: Counter[str] = Counter({reason: 0})
         self.exit_cycles: Counter[str] = Counter({reason: 0})
         self.latency: Counter[int] = Counter()
@@ -77,16 +79,16 @@ class Tdp:
         self._resume = costs.violation_resume
         self.exited = exited or _keep
         self.serves = page_order == 0 and chunk == 1 and exited is None
-        self._backing = np.zeros(1, BACKING)
-        self._backing["frames"] = pages
-        self._backing["page"] = form.page
-        self._backing["table"] = form.table
-        self._backing["before"] = self._before
-        self._backing["mapping"] = self._mapping
-        self._backing["each_table"] = self._each_table = costs.violation_pool + costs.table_page
-        self._backing["resume"] = costs.violation_resume
-        self._backing["least"] = NEVER
-        self._least = self._backing["least"]
+        self._nested = np.zeros(1, NESTED)
+        self._nested["frames"] = pages
+        self._nested["page"] = form.page
+        self._nested["table"] = form.table
+        self._nested["before"] = self._before
+        self._nested["mapping"] = self._mapping
+        self._nested["each_table"] = self._each_table = costs.violation_pool + costs.table_page
+        self._nested["resume"] = costs.violation_resume
+        self._nested["least"] = NEVER
+        self._least = self._nested["least"]
         set_nested(registers, form, levels)
 
     @property
@@ -100,7 +102,7 @@ class Tdp:
         self.root = root << PAGE_SHIFT
         clear_frame(self.memory, self.root)
         self._registers["nested_root"] = self.root
-        self._backing["root"], self._backing["levels"] = self.root, self.levels
+        self._nested["root"], self._nested["levels"] = self.root, self.levels
 
     def create(self, vcpu: Vcpu) -> Steps[None]:
         """Take the root table from the pool."""
@@ -128,8 +130,7 @@ class Tdp:
                     self.root,
                     self.levels,
                     order // 9 + 1,
-                    0,
-                    0,
+                    HOST,
                     reached,
                     whole,
                     self.form.table,
@@ -139,6 +140,7 @@ class Tdp:
                 )
                 if order and reached < whole:  # no block of that order is left for any of the others
                     self.host.failures[self.owner, order] += (whole - reached) >> (PAGE_SHIFT + order)
+        fill_backing(self.memory, self.backing, self.root, self.levels)
         if reached < end:
             raise VmStopped(Stop.NOT_BACKED)
 
@@ -155,8 +157,8 @@ class Tdp:
             gfn += 1
 
     def backed(self, gfn: int) -> bool:
-        """Whether the nested tables map a guest frame."""
-        return missing_tables(self.memory, self.root, self.levels, 1, 0, 0, gfn << PAGE_SHIFT) == MAPPED  # type: ignore[no-any-return]
+        """Whether a guest frame has a host frame."""
+        return bool(self.backing[gfn] & PRESENT)
 
     def frames_of(self, gfns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the host's frames that hold guest frames, int64[n]; each must be backed."""
@@ -211,7 +213,7 @@ class Tdp:
         page, order = self._large_page(gpa) if self.page_order else (NO_FRAME, 0)
         if order == 0:
             page = (self.pool.take(1) or (yield from self.take(vcpu, 1)))[0]  # a generator less, nearly always
-        place = self.root, self.levels, order // 9 + 1, 0, 0, gpa & ~((1 << (PAGE_SHIFT + order)) - 1)
+        place = self.root, self.levels, order // 9 + 1, HOST, gpa & ~((1 << (PAGE_SHIFT + order)) - 1)
         bits = self.large_bits if order else self.form.page
         missing = map_page(self.memory, self.host.frames, *place, page, bits)
         if missing > 0:
@@ -227,6 +229,8 @@ class Tdp:
             )
         elif missing < 0:  # somebody backed it meanwhile
             self._return(page, order)
+        if missing >= 0:
+            set_backing(self.backing, (gpa >> PAGE_SHIFT) & -(1 << order), page, order)
         if self.logs:
             self._mapped(gpa >> PAGE_SHIFT)
         cycles = self._mapping if missing == 0 == order else self._mapping_more(missing, order)
@@ -239,11 +243,11 @@ class Tdp:
         """What compiled code needs to handle violations as `violation` does in the plain case (engine/serve.py)."""
         if self.serves:
             self._least[0] = self.pool.floor
-        return self._backing, self.host.frames, self.pool.pages.words
+        return self._nested, self.backing, self.host.frames, self.pool.pages.words
 
     def account(self, vcpu: Vcpu) -> None:
         """Account for the violations that compiled code has handled."""
-        made = self._backing["made"][0]
+        made = self._nested["made"][0]
         for tables, count in enumerate(made.tolist()):
             if count:
                 each = self._before + self._mapping + tables * self._each_table + self._resume
@@ -268,8 +272,9 @@ class Tdp:
         last = min(first + self.chunk, table + ENTRIES, self.pages)
         wanted = [each for each in range(first, last) if not self.backed(each)][: self.pool.level]
         for each, page in zip(wanted, self.pool.take(len(wanted)) if wanted else [], strict=True):
-            place = self.root, self.levels, 1, 0, 0, each << PAGE_SHIFT
+            place = self.root, self.levels, 1, HOST, each << PAGE_SHIFT
             map_page(self.memory, self.host.frames, *place, page, self.form.page)
+            set_backing(self.backing, each, page, 0)
             if self.logs:
                 self._mapped(each)
         return len(wanted)
@@ -295,10 +300,10 @@ class Tdp:
             self.pool.put([page])
 
     def _frame_of(self, gfn: int) -> int:
-        return int(host_address(self.memory, self.root, self.levels, gfn << PAGE_SHIFT)) >> PAGE_SHIFT
+        return int(host_address(self.backing, gfn << PAGE_SHIFT)) >> PAGE_SHIFT
 
     def _missing(self, gpa: int, order: int) -> int:
-        return int(missing_tables(self.memory, self.root, self.levels, order // 9 + 1, 0, 0, gpa))
+        return int(missing_tables(self.memory, self.root, self.levels, order // 9 + 1, HOST, gpa))
 
     def _large_page(self, gpa: int) -> tuple[int, int]:
         """Return (pfn, order) of a large page for `gpa`, or (NO_FRAME, 0) where none fits or none is free."""

@@ -12,7 +12,8 @@ from vmsim.frames.buddy import State
 from vmsim.machine.formats import DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.memory import entry_at
 from vmsim.monitor.vkernel.monitor import Vkernel
-from vmsim.tables.edit import UNBACKED, host_address
+from vmsim.tables.backing import UNBACKED
+from vmsim.tables.edit import translate
 
 __all__ = ["problems_of_maps"]
 
@@ -62,7 +63,7 @@ def _guest(vkernel: Vkernel, table: int, gva: int) -> tuple[int, int]:
     """Return the hpa that guest and host give for a page, UNBACKED if none, and the bits that all entries have."""
     rights, level = -1, vkernel.levels
     while True:
-        place = int(host_address(vkernel.memory, *vkernel.memory_root, int(entry_at(table, gva, level))))
+        place = int(translate(vkernel.memory, *vkernel.memory_root, int(entry_at(table, gva, level))))
         entry = int(vkernel.memory[place >> 3]) if place != UNBACKED else 0
         rights &= entry | (DIRTY if level > 1 and not entry & LARGE else 0)
         if not entry & PRESENT:
@@ -70,6 +71,6 @@ def _guest(vkernel: Vkernel, table: int, gva: int) -> tuple[int, int]:
         if level == 1 or entry & LARGE:
             within = (1 << (3 + 9 * level)) - 1
             gpa = (entry & FRAME & ~within) | (gva & within)
-            return int(host_address(vkernel.memory, *vkernel.memory_root, gpa)), rights
+            return int(translate(vkernel.memory, *vkernel.memory_root, gpa)), rights
         table = entry & FRAME
         level -= 1

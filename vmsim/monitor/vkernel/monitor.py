@@ -19,14 +19,15 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import Spaces, Steps, Vcpu, Words
 from vmsim.frames.buddy import State, use
-from vmsim.machine.formats import ENTRIES, PAGE_SHIFT
+from vmsim.machine.formats import CODE_WRITE, ENTRIES, PAGE_SHIFT
 from vmsim.machine.memory import clear_frame
 from vmsim.monitor.base import NONE, SoftwareMonitor
 from vmsim.monitor.shadow.fill import Status
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.monitor.vkernel.tables import TABLE_ROOM, enter, make_walk, remove
 from vmsim.scenario.cpu import Cost
-from vmsim.tables.edit import host_address, load_entries, store_entries
+from vmsim.tables.backing import host_address
+from vmsim.tables.edit import load_entries, store_entries
 
 __all__ = ["SPACES", "Vkernel"]
 
@@ -78,6 +79,7 @@ class Vkernel(SoftwareMonitor):
         self.cr3 = 0  # the guest's
         self._walk = make_walk(host_tables.pages, self.levels, int(registers["largest"][0]))
         self._frames = host_tables.host.frames
+        self._world = memory, host_tables.backing, self._walk, self._frames
         self.ready: list[int] = []
         self._scratch = np.empty(6, np.int64), np.empty(TABLE_ROOM, np.int64)
         self._end = (1 << (PAGE_SHIFT + 9 * self.levels)) - 1
@@ -98,7 +100,6 @@ class Vkernel(SoftwareMonitor):
     def install(self, root: int) -> None:
         """Make frame `root` the empty root of the host's tables."""
         self.host_tables.install(root)
-        self._walk["host_root"], self._walk["host_levels"] = self.memory_root
 
     def provide(self, frames: list[int]) -> None:
         """Take the frame of the first map's root."""
@@ -108,7 +109,6 @@ class Vkernel(SoftwareMonitor):
     def create(self, vcpu: Vcpu) -> Steps[None]:
         """Take from the pool what no guest can start without."""
         yield from self.host_tables.create(vcpu)
-        self._walk["host_root"], self._walk["host_levels"] = self.memory_root
 
     def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Steps[None]:
         """Write to 2**order guest frames: each that has no host frame faults once and gets one."""
@@ -129,9 +129,8 @@ class Vkernel(SoftwareMonitor):
         self._spend(vcpu, self.costs.vkernel_fault)
         tables = _NO_TABLES
         while True:
-            status, value = enter(
-                self.memory, self._walk, self._frames, self.cr3, self.maps[self.cr3], gva, code & 2 != 0, tables
-            )
+            root = self.maps[self.cr3]
+            status, value = enter(*self._world, self.cr3, root, gva, code & CODE_WRITE != 0, tables)
             if status == _NEED:
                 tables = np.array((yield from self._take(vcpu, int(value))))
             elif status == _UNBACKED:
@@ -167,7 +166,7 @@ class Vkernel(SoftwareMonitor):
     def read(self, vcpu: Vcpu, places: Words) -> Steps[Words]:
         """Load entries: memory of the guest's kernel like any other."""
         values = np.empty(len(places), np.int64)
-        load_entries(self.memory, *self.memory_root, places, values, 9)
+        load_entries(self.memory, self.backing, places, values, 9)
         return values
         yield
 
@@ -175,12 +174,12 @@ class Vkernel(SoftwareMonitor):
         """Store entries, of which nobody is told."""
         before = yield from self.read(vcpu, places)
         self._stale = self._stale or bool((before * (before != values)).any())
-        store_entries(self.memory, *self.memory_root, places, values, 9)
+        store_entries(self.memory, self.backing, places, values, 9)
 
     def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Steps[None]:
         """Zero a frame that becomes a table."""
         if table:
-            clear_frame(self.memory, host_address(self.memory, *self.memory_root, gpa))
+            clear_frame(self.memory, host_address(self.backing, gpa))
         return
         yield
 
@@ -244,8 +243,8 @@ class Vkernel(SoftwareMonitor):
     def rehearse(self) -> None:
         """Compile, or load from the cache, the kernels that a run without unmapping does not need."""
         nothing = np.empty(0, np.int64)
-        load_entries(self.memory, 0, 0, nothing, nothing, 9)
-        store_entries(self.memory, 0, 0, nothing, nothing, 9)
+        load_entries(self.memory, self.backing, nothing, nothing, 9)
+        store_entries(self.memory, self.backing, nothing, nothing, 9)
         remove(self.memory, self._frames, 0, self.levels, 0, -1, *self._scratch)
 
     def _remove(self, vcpu: Vcpu, root: int, first: int, last: int) -> Steps[None]:

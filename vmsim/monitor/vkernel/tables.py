@@ -19,8 +19,7 @@ from vmsim.jit import kernel, routine
 from vmsim.machine.formats import ACCESSED, DIRTY, ENTRIES, FRAME, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.memory import clear_frame, entry_at, read_word, write_word
 from vmsim.monitor.shadow.fill import Status, walk_tables
-from vmsim.monitor.shadow.tables import backing
-from vmsim.tables.edit import host_address
+from vmsim.tables.backing import host_address, locate
 
 __all__ = ["TABLE_ROOM", "enter", "make_walk", "remove"]
 
@@ -34,8 +33,6 @@ WALK = np.dtype(
             ("frames", "i8"),  # guest frames: those above do not exist
             ("levels", "i8"),
             ("largest", "i8"),  # level above which no entry maps a page
-            ("host_root", "i8"),  # hpa: the tables that back guest memory (gpa to hpa)
-            ("host_levels", "i8"),
             ("code", "i8"),  # of the fault that the last walk met
             ("entry", "i8", (6,)),  # the guest's entries that the last walk read, by level
             ("place", "i8", (6,)),  # and their gpas; -1 where it did not come
@@ -58,7 +55,7 @@ def make_walk(frames: int, levels: int, largest: int) -> np.ndarray:
 
 
 @kernel
-def enter(memory, walks, frames, cr3, root, gva, write, tables):
+def enter(memory, backing, walks, frames, cr3, root, gva, write, tables):
     """Handle a page fault of the hardware: walk the guest's tables, and enter the page in the host's map.
 
     The walk sets the accessed flag of each entry, and the dirty flag of the page's on a write. Until that is set the
@@ -66,8 +63,8 @@ def enter(memory, walks, frames, cr3, root, gva, write, tables):
 
     Parameters
     ----------
-    memory : int64[:]
-        Host-physical memory.
+    memory, backing : int64[:]
+        Host-physical memory, and where the guest's lies in it.
     walks : WALK[1]
         From `make_walk`.
     frames : FRAME_RECORD[:]
@@ -86,12 +83,12 @@ def enter(memory, walks, frames, cr3, root, gva, write, tables):
         UNBACKED with the guest frame.
     """
     walk = walks[0]
-    found = walk_tables(memory, walk, cr3, gva, write)
+    found = walk_tables(memory, backing, walk, cr3, gva, write)
     if found == 0:
         return np.int64(Status.FAULT), walk.code
     within = (1 << (3 + 9 * found)) - 1
     gpa = (walk.entry[found] & FRAME & ~within) | (gva & within)
-    hpa, backed = backing(memory, walk, gpa)
+    hpa, backed = locate(backing, gpa)
     if backed == 0:
         return np.int64(Status.UNBACKED), gpa >> PAGE_SHIFT
     level = walk.levels
@@ -115,7 +112,7 @@ def enter(memory, walks, frames, cr3, root, gva, write, tables):
     marks = ACCESSED | (DIRTY if write else 0)
     if walk.entry[found] & marks != marks:
         walk.entry[found] |= marks
-        write_word(memory, host_address(memory, walk.host_root, walk.host_levels, walk.place[found]), walk.entry[found])
+        write_word(memory, host_address(backing, walk.place[found]), walk.entry[found])
     rights = walk.entry[found]
     for above in range(found + 1, walk.levels + 1):
         rights &= walk.entry[above] | ~WRITE
