@@ -323,7 +323,7 @@ class World:
             node = int(head)
             while node:
                 linked.append(node - 1)
-                node = int(shadow.links["next"][node - 1])
+                node = int(shadow.tables.links["next"][node - 1])
         assert sorted(linked) == sorted(present)
 
     def count_host_tables(self) -> int:

@@ -169,7 +169,7 @@ def test_it_is_written_and_read_as_any_scenario() -> None:
 
 
 WARMED = """
-from vmsim.jit import _made
+from vmsim.jit.decorators import _made
 from vmsim.scenario import Scenario
 from vmsim.engine.simulation import Simulation
 from vmsim.engine.warm import warm_for

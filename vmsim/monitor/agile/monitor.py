@@ -104,7 +104,7 @@ class Agile(Shadow):
         """Write over new frames; what was a nested table is none any more."""
         first, count = gpa >> PAGE_SHIFT, 1 << order
         if self.gfns["nested"][first : first + count].any() or self.gfns["writes"][first : first + count].any():
-            go_back(self._tables, first, count)
+            go_back(self.tables, first, count)
             self._work(vcpu)
             yield from self._follow(vcpu)
             self._close("PT_WRITE")
@@ -151,7 +151,7 @@ class Agile(Shadow):
     def rang(self, vcpu: Alarmed) -> Steps[None]:
         """End an interval: tables go back to the shadow."""
         vcpu.alarm = self._end_after(vcpu.now)
-        looked = int(scan(self._tables, self.only_clean))
+        looked = int(scan(self.tables, self.only_clean))
         if looked:
             self.spaces.exited()
             self._spend(vcpu, self._other + looked * self.costs.guest_walk_level)
@@ -166,8 +166,8 @@ class Agile(Shadow):
     def rehearse(self) -> None:
         """Compile, or load from the cache, the kernels that a short run does not need."""
         super().rehearse()
-        go_back(self._tables, 0, 0)
-        scan(self._tables, False)
+        go_back(self.tables, 0, 0)
+        scan(self.tables, False)
 
     def figures(self) -> dict[str, int]:
         """Return what has been counted besides exits, tables that went over to nested walks and came back among it."""
@@ -201,6 +201,6 @@ class Agile(Shadow):
                 yield from self._back(vcpu, gfn)
             self.registers["cr3"] = hpa | SWITCH
             return
-        while (hpa := int(load_root(self._tables, gfn))) < 0:
+        while (hpa := int(load_root(self.tables, gfn))) < 0:
             yield from self._restock(vcpu)
         self.registers["cr3"] = hpa

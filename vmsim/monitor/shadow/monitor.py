@@ -74,8 +74,8 @@ class Shadow(Account):
         costs: Cost,
         spaces: Spaces,
     ) -> None:
-        self._tables = make_shadow(memory, host_tables.backing, host_tables.host.frames, spec.limit)
-        super().__init__(self._tables.states, spec=spec, costs=costs, spaces=spaces, entries=entries)
+        self.tables = make_shadow(memory, host_tables.backing, host_tables.host.frames, spec.limit)
+        super().__init__(self.tables.states, spec=spec, costs=costs, spaces=spaces, entries=entries)
         self.memory = memory
         self.registers = registers
         self.host_tables = host_tables
@@ -84,8 +84,8 @@ class Shadow(Account):
         self.cr3 = 0  # the guest's
         self.latency = host_tables.latency
         self.deliver: Callable[[Vcpu, int, int], Steps[None]] | None = None  # to the guest's kernel: a page fault
-        state, self.pages, self.gfns = self._tables.states, self._tables.pages, self._tables.gfns
-        self.stock = self._tables.stock
+        state, self.pages, self.gfns = self.tables.states, self.tables.pages, self.tables.gfns
+        self.stock = self.tables.stock
         state["levels"] = registers["levels"]
         state["largest"] = registers["largest"]
         state["hide"] = _HIDE[spec.hide]
@@ -128,7 +128,7 @@ class Shadow(Account):
     def served(self) -> tuple[Any, ...]:
         """What compiled code needs to handle exits as `page_fault` does in the plain case (engine/serve_shadow.py)."""
         nested, _, _, pool = self.host_tables.served
-        return nested, pool, self._account, self._tables, _MOST, self.cr3
+        return nested, pool, self._account, self.tables, _MOST, self.cr3
 
     def page_fault(
         self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0
@@ -156,7 +156,7 @@ class Shadow(Account):
             self._spend(vcpu, int(self._account["spent"][0]))
         while True:
             if status == NONE:
-                status, value = fill(self._tables, self.cr3, gva, code & 2 != 0)
+                status, value = fill(self.tables, self.cr3, gva, code & 2 != 0)
                 if not walked:  # what a wait has made to be walked again is not paid for again
                     walk = int(self.state["reads"][0]) * self._each_read
                     self._spend(vcpu, self._fault + self.software_tlb.cycles(gva >> PAGE_SHIFT, walk))
@@ -197,7 +197,7 @@ class Shadow(Account):
         """Load entries; those of tables hidden from loads trap, and have A and D brought up to date first."""
         values = np.empty(len(places), np.int64)
         trapped = self._room(len(places))
-        count = load(self._tables, places, values, trapped)
+        count = load(self.tables, places, values, trapped)
         if count:
             self._trap(vcpu, "PT_READ", trapped[:count])
             self._work(vcpu)
@@ -210,7 +210,7 @@ class Shadow(Account):
         start = 0
         trapped = self._room(len(places))
         while True:
-            status, start, emulated, left = store(self._tables, places, values, start, trapped)
+            status, start, emulated, left = store(self.tables, places, values, start, trapped)
             if emulated:
                 self._trap(vcpu, "PT_WRITE", trapped[:emulated])
             if left:
@@ -231,7 +231,7 @@ class Shadow(Account):
         """Write over new frames; what was a table is none any more."""
         gfn = gpa >> PAGE_SHIFT
         if order or self.gfns["tables"][gfn]:
-            emulated, left, directories = map(int, drop_tables(self._tables, gfn, 1 << order))
+            emulated, left, directories = map(int, drop_tables(self.tables, gfn, 1 << order))
             if emulated or left:
                 self._overwrite(vcpu, gfn, emulated - directories, directories, left)
                 self._work(vcpu)
@@ -246,13 +246,13 @@ class Shadow(Account):
         self.spaces.exited()
         self._spend(vcpu, self._other)
         if self.spec.on_cr3 == "flush":
-            drop_all(self._tables)
+            drop_all(self.tables)
             keep = False
         self.cr3 = root
-        while (hpa := int(load_root(self._tables, root >> PAGE_SHIFT))) < 0:
+        while (hpa := int(load_root(self.tables, root >> PAGE_SHIFT))) < 0:
             yield from self._restock(vcpu)
         self.registers["cr3"] = hpa
-        resync(self._tables)
+        resync(self.tables)
         self.software_tlb.flush()
         self.spaces.load(hpa >> PAGE_SHIFT, keep=keep)
         if not keep:
@@ -270,7 +270,7 @@ class Shadow(Account):
         times = (last >> PAGE_SHIFT + order) - (first >> PAGE_SHIFT + order) + 1
         self.spaces.exited()
         self._spend(vcpu, times * self._other)
-        invalidated(self._tables, first, last)
+        invalidated(self.tables, first, last)
         self.software_tlb.drop(first >> PAGE_SHIFT, pages)
         self.spaces.invalidate(first, last)
         self.state["stale"] = 0
@@ -291,9 +291,9 @@ class Shadow(Account):
     def rehearse(self) -> None:
         """Compile, or load from the cache, the kernels that a run without unmapping does not need."""
         nothing = np.empty(0, np.int64)
-        drop_tables(self._tables, 0, 0)
-        load(self._tables, nothing, nothing, nothing)
-        invalidated(self._tables, 0, -1)
+        drop_tables(self.tables, 0, 0)
+        load(self.tables, nothing, nothing, nothing)
+        invalidated(self.tables, 0, -1)
 
     @property
     def frames_held(self) -> int:
@@ -303,7 +303,7 @@ class Shadow(Account):
     def _translate(self, vcpu: Vcpu, gpa: int, entries: int = 1) -> Steps[None]:
         """Translate entries of a table that have just appeared, and all below them."""
         first = (gpa >> 3) & (_ENTRIES - 1)
-        while int(sweep(self._tables, gpa >> PAGE_SHIFT, first, first + entries - 1)) == _NEED:
+        while int(sweep(self.tables, gpa >> PAGE_SHIFT, first, first + entries - 1)) == _NEED:
             self._work(vcpu)
             yield from self._restock(vcpu)
 
