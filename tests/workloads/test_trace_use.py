@@ -14,6 +14,7 @@ from vmsim.engine.simulation import simulate
 from vmsim.scenario import Scenario
 from vmsim.workloads import readers
 from vmsim.workloads.export import export
+from vmsim.workloads.recorder import record
 
 needs_valgrind = pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
 
@@ -123,6 +124,21 @@ class TestFiles:
         assert out.read_text() == "address,kind,count\n0xffff800000001000,write,1\n"
         (chunk,) = readers.read(out)
         assert chunk.address.tolist() == [-(1 << 47) + 0x1000]
+
+
+def test_progress_says_how_much_there_is_where_that_is_known(lackey: Path, tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    export(lackey, tmp_path / "a.vmtrace", fetch=True, progress=lambda *each: told.append(each))
+    export(tmp_path / "a.vmtrace", tmp_path / "a.csv", progress=lambda *each: told.append(each))
+    export(tmp_path / "a.vmtrace", tmp_path / "b.vmtrace", fetch=True, progress=lambda *each: told.append(each))
+    assert told == [("", 4, 0), ("", 3, 3), ("", 4, 4)]
+
+
+@needs_valgrind
+def test_progress_of_a_recording_goes_to_its_limit(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    record(["/bin/true"], tmp_path / "a.vmtrace", limit=5000, progress=lambda *each: told.append(each))
+    assert told[-1] == ("", 5000, 5000)
 
 
 class TestSaid:
