@@ -22,6 +22,7 @@ __all__ = [
     "Backing",
     "Frames",
     "Host",
+    "KernelHalf",
     "Mmu",
     "Pool",
     "Spaces",
@@ -46,6 +47,7 @@ class Stop(Enum):
     NOT_BACKED = auto()  # the host has too little memory for it before the clock starts
     BEYOND_MEMORY = auto()  # its page tables lead to a gpa where it has neither memory nor a device
     RESERVED_BIT = auto()  # an entry of its page tables has a bit that must be 0
+    KERNEL_HALF = auto()  # a program has reached for an address that is its kernel's
 
 
 class VmStopped(Exception):  # noqa: N818  (it reads as what it is)
@@ -58,7 +60,7 @@ class VmStopped(Exception):  # noqa: N818  (it reads as what it is)
     who : str, optional
         Who has stopped it: "its kernel", as Linux does (mm/fault.c, pgtable_bad), or "the monitor".
     address : int, optional
-        The gpa beyond its memory, or the gva whose entry has the bit.
+        The gpa beyond its memory, the gva whose entry has the bit, or that in the kernel's half.
     """
 
     def __init__(self, what: Stop, *, who: str = "its kernel", address: int = -1) -> None:
@@ -224,6 +226,14 @@ class Frames(Protocol):
 
     def give_tables(self, gfns: Words) -> None:
         """Take back frames that were tables."""
+
+
+class KernelHalf(Protocol):
+    """What is mapped in every address space for the kernel alone."""
+
+    def enter(self, vcpu: Vcpu, frames: Frames, root: int) -> Steps[None]:
+        """Have a new root point to it."""
+        ...
 
 
 class Backing(Protocol):

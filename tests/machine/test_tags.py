@@ -256,3 +256,41 @@ def test_nothing_is_left_of_a_vm_that_has_ended():
         assert (tags[tags >= 0] >> ASID_SHIFT == asid >> ASID_SHIFT).all()
         assert (tags >= 0).sum() == 2
     assert {vm for core in (0, 1) for vm, _ in both.tags.holders(core).values()} == {1}
+
+
+@pytest.mark.parametrize("apart", [None, "pcid", "tag"])
+@pytest.mark.parametrize("kernel", ["global", "own"])
+def test_a_load_of_cr3_keeps_global_pages_of_the_kernel_and_no_others(kernel: Any, apart: Any) -> None:
+    """SDM vol. 3A section 5.10.4.1: MOV to CR3 flushes all but global entries, without PCIDs and with bit 63 clear."""
+    cores = make_cores(ROOMY, 1)
+    registers = make_vm()
+    spaces = Tags(cores, limit=100, amd=False).spaces(registers, 0, tags="vpid", apart=apart, kernel=kernel)
+    spaces.enter(0)
+
+    def keep() -> None:
+        ways = cores["l2_tlb0"]["tag"][0, 0]
+        ways[0] = int(registers["asid"][0]) | 5 << 2
+        ways[1] = int(registers["asid"][0]) + spaces.kernel_apart | 7 << 2
+
+    def hits() -> tuple[bool, bool]:
+        """Whether a program hits what it has kept, and its kernel its own."""
+        tags = cores["l2_tlb0"]["tag"][0, 0].tolist()
+        asid = int(registers["asid"][0])
+        assert (asid | 7 << 2) not in tags  # no program ever hits the kernel's
+        return (asid | 5 << 2) in tags, (asid + spaces.kernel_apart | 7 << 2) in tags
+
+    keep()
+    assert hits() == (True, True)
+    spaces.invalidate(5 << 12, (5 << 12) + 1)
+    assert hits() == (False, True)
+    keep()
+    spaces.load(3, keep=False)
+    assert hits() == (False, kernel == "global")
+    spaces.load(0, keep=True)
+    told = apart is not None
+    assert hits() == (told, kernel == "global" or told)
+    spaces.load(0, keep=False)
+    assert hits() == (False, kernel == "global")
+    keep()
+    spaces.flush_nested()  # INVEPT: combined mappings, global ones too
+    assert hits() == (False, False)

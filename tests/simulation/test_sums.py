@@ -151,6 +151,10 @@ def machines(draw: Any, number: int, modes: list[str]) -> Table:
             "back": one("clean", "all"),
             "root_cache": one(0, 2),
         }
+    told = table.get("shadow", {})
+    hidden = "user-bit" in (told.get("hide"), "user-bit" if told.get("preset") == "plex86" else "")
+    if mode in ("ept", "npt", "shadow", "agile") and table.get("guest_levels") != 3 and not hidden:
+        table["kernel_accesses"] = one("free", "direct-map")
     large = "2M" in (table["guest_page"], table.get("host_page"))
     sizes = sum(table["workload"].get(key, 0) for key in ("footprint", "text", "parent"))
     needed = max(sizes, 2 << 20 if large else 16 * PAGE)

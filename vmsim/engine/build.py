@@ -1,11 +1,13 @@
-"""The monitor of a VM, by its paging mode."""
+"""The monitor of a VM, and the MMU of its kernel, by its paging mode."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.guest.mmu import HardwareMmu, LoggedMmu
 from vmsim.host.pool import PagePool
 from vmsim.machine.formats import EPT, NPT
 from vmsim.machine.layout import make_vm
@@ -19,11 +21,12 @@ from vmsim.monitor.shadow.monitor import Shadow
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.monitor.vkernel.monitor import Vkernel
 from vmsim.scenario import Vm
+from vmsim.tables.backing import HOST
 
 if TYPE_CHECKING:
     from vmsim.engine.simulation import Simulation
 
-__all__ = ["make_monitor"]
+__all__ = ["make_mmu", "make_monitor"]
 
 
 def make_monitor(
@@ -112,3 +115,15 @@ def make_monitor(
     if spec.mode == "vkernel":
         return Vkernel(memory, registers, tables, costs=cpu.cost, spaces=spaces)
     return tables
+
+
+def make_mmu(
+    memory: NDArray[np.int64], registers: NDArray[Any], spaces: Spaces, monitor: Tdp | Shadow | Vkernel | None
+) -> HardwareMmu | Shadow | Vkernel:
+    """Return what a guest kernel's loads, stores and flushes do, once they are translated."""
+    if isinstance(monitor, Shadow | Vkernel):
+        return monitor
+    backing = HOST if monitor is None else monitor.backing
+    if isinstance(monitor, LoggedTdp):
+        return LoggedMmu(memory, spaces, registers, backing, wrote=monitor.wrote)
+    return HardwareMmu(memory, spaces, registers, backing)

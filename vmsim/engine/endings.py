@@ -46,6 +46,8 @@ def ending_of(vm: _Machine, stop: VmStopped) -> Ending:
         asked, why = f"a guest-physical address, {stop.address:#x}", "its page tables lead there"
         if stop.what is Stop.RESERVED_BIT:
             asked, why = f"a virtual address, {stop.address:#x}", "an entry for it has a reserved bit"
+        elif stop.what is Stop.KERNEL_HALF:
+            asked, why = f"a virtual address, {stop.address:#x}", "it is in the kernel's half"
         ended = "the monitor has stopped it" if stop.who == "the monitor" else f"{stop.who} has stopped"
         message = (
             f"VM {name} reached for memory that it has not {made}: {asked}, where it has {size} from 0 on and no "

@@ -13,13 +13,14 @@ from vmsim.base.progress import Progress
 from vmsim.base.units import PAGE_ORDER
 from vmsim.contracts import Steps, Stop, VmStopped
 from vmsim.engine.boot import BootVcpu
-from vmsim.engine.build import make_monitor
+from vmsim.engine.build import make_mmu, make_monitor
 from vmsim.engine.endings import ending_of
+from vmsim.engine.kernel_accesses import make_direct_map
 from vmsim.engine.vcpu import MANAGEMENT, WAITS, Pause, Vcpu
 from vmsim.frames.buddy import State
 from vmsim.guest.frames import GuestFrames
 from vmsim.guest.kernel import GuestKernel
-from vmsim.guest.mmu import HardwareMmu, LoggedMmu
+from vmsim.guest.mmu import HardwareMmu
 from vmsim.guest.process import LINUX_PCIDS
 from vmsim.host.bare import BareFrames
 from vmsim.host.io import HostIo
@@ -40,7 +41,6 @@ from vmsim.monitor.vkernel.monitor import SPACES, Vkernel
 from vmsim.record.outcome import Ending, VmOutcome
 from vmsim.scenario import Vm
 from vmsim.scenario.share import share_of
-from vmsim.tables.backing import HOST
 from vmsim.workloads import Stream
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class VirtualMachine:
             spec.index,
             tags=None if spec.bare else spec.tags,
             apart=None if not spec.pcid else "tag" if spec.mode in ("shadow", "agile") else "pcid",
+            kernel=None if spec.kernel_accesses == "free" else "own" if spec.mode in ("shadow", "agile") else "global",
         )
         costs = simulation.scenario.cpu.cost
         self.io = HostIo(simulation.env, simulation.host, costs, simulation.messages, owner=spec.index)
@@ -99,7 +100,7 @@ class VirtualMachine:
             device=self._device,
             progress=(lambda done: progress(spec.name, done, stream.accesses)) if progress else lambda _: None,
             boundary=simulation.boundary,
-            serve=simulation.serve,
+            serve=simulation.serve and spec.kernel_accesses == "free",
         )
         self.pool: PagePool | None = None
         self.monitor: Tdp | Shadow | Vkernel | None = None
@@ -116,18 +117,14 @@ class VirtualMachine:
             )
             self.monitor = make_monitor(simulation, spec, self.registers, self.spaces, self.pool)
         self.paired: PairedMmu | None = None
+        mmu: HardwareMmu | PairedMmu | Shadow | Vkernel
+        mmu = make_mmu(simulation.hardware.memory, self.registers, self.spaces, self.monitor)
+        direct_map = make_direct_map(simulation.hardware, spec, self.registers, self.spaces, self.monitor)
         self.frames: GuestFrames | BareFrames | PairedFrames = (
-            GuestFrames(spec.pages, self.monitor, owner=spec.index)
+            GuestFrames(spec.pages, direct_map or self.monitor, owner=spec.index)
             if self.monitor
             else BareFrames(simulation.host, owner=spec.index, limit=spec.pages)
         )
-        mmu: HardwareMmu | PairedMmu | Shadow | Vkernel
-        backing = HOST if self.monitor is None else self.monitor.backing
-        mmu = HardwareMmu(simulation.hardware.memory, self.spaces, self.registers, backing)
-        if isinstance(self.monitor, SoftwareMonitor):
-            mmu = self.monitor
-        elif isinstance(self.monitor, LoggedTdp):
-            mmu = LoggedMmu(simulation.hardware.memory, self.spaces, self.registers, backing, wrote=self.monitor.wrote)
         if simulation.paired and isinstance(self.frames, BareFrames) and spec.mode == "paired":
             form, reason = nested_format(simulation.scenario.cpu, spec.paired.layout)
             tables = Halves(simulation.paired, spec.paired.layout, owner=spec.index, levels=spec.guest_levels)
@@ -136,9 +133,10 @@ class VirtualMachine:
             self.frames = PairedFrames(self.frames, tables)
         self.kernel = GuestKernel(
             simulation.hardware.memory,
-            mmu,
+            direct_map or mmu,
             self.frames,
             levels=spec.guest_levels,
+            kernel_half=direct_map,
             pcids=SPACES if spec.mode == "vkernel" else LINUX_PCIDS if spec.pcid else 0,
             page_order=spec.guest_order,
             costs=costs,

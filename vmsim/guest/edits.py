@@ -12,8 +12,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.contracts import Frames, Mmu, Steps, Stop, Vcpu, VmStopped, Words
-from vmsim.machine.formats import ACCESSED, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
+from vmsim.contracts import Frames, KernelHalf, Mmu, Steps, Stop, Vcpu, VmStopped, Words
+from vmsim.machine.formats import ACCESSED, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE, reach
 from vmsim.machine.memory import entry_at, width_of
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.backing import UNBACKED
@@ -76,10 +76,23 @@ class PageTables:
         Of the guest's tables, 2 (32-bit paging), 3 (PAE), 4 or 5.
     costs : Cost
         Cycles of the kernel's work.
+    kernel_half : KernelHalf, optional
+        What the upper half of every address space maps; None: that half is a program's like the other.
     """
 
-    def __init__(self, memory: Words, mmu: Mmu, frames: Frames, *, levels: int, costs: Cost) -> None:
+    def __init__(
+        self,
+        memory: Words,
+        mmu: Mmu,
+        frames: Frames,
+        *,
+        levels: int,
+        costs: Cost,
+        kernel_half: KernelHalf | None = None,
+    ) -> None:
         self.memory = memory
+        self.kernel_half = kernel_half
+        self.end = reach(levels) // (2 if kernel_half else 1)  # of what programs map
         self.mmu = mmu
         self.frames = frames
         self.levels = levels
@@ -104,7 +117,20 @@ class PageTables:
         yield from self.mmu.clear(vcpu, root, 0, table=True)
         if self.levels == 3:
             yield from self._make_directories(vcpu, root)
+        if self.kernel_half:
+            yield from self.kernel_half.enter(vcpu, self.frames, root)
         return root
+
+    def expect_program(self, gva: int) -> None:
+        """Refuse an address that is the kernel's own.
+
+        Raises
+        ------
+        VmStopped
+            It is.
+        """
+        if self.kernel_half and gva >= self.end:
+            raise VmStopped(Stop.KERNEL_HALF, address=gva)
 
     def _make_directories(self, vcpu: Vcpu, root: int) -> Steps[None]:
         """Give a PAE root its four page directories, for good.
@@ -224,8 +250,9 @@ class PageTables:
         Raises
         ------
         VmStopped
-            An entry leads to a table beyond the guest's memory.
+            An entry leads to a table beyond the guest's memory, or the range is not all a program's.
         """
+        self.expect_program(limit - 1)
         places, values, starts, levels = self._scan
         stop, count = scan_entries(
             self.memory, root, self.levels, self.backing, first, address, limit, every and self.mmu.loads_trap,

@@ -2,7 +2,7 @@
 
 It does to page tables what Linux does for private anonymous memory (mm/memory.c, mm/mmap.c, kernel/fork.c), so every
 mapping is taken as one, whatever it was in the program that a trace is of. Tables live in guest memory and are edited
-through the guest's `Mmu`. The kernel's own half of the address space is left out.
+through the guest's `Mmu`. The kernel's own half of the address space is left out, but for a map of all memory.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from vmsim.contracts import Frames, Mmu, Steps, Stop, Vcpu, VmStopped
 from vmsim.frames.buddy import NO_FRAME
 from vmsim.guest.calls import MemoryCalls
 from vmsim.guest.demand import DEMAND
+from vmsim.guest.direct_map import DirectMap
 from vmsim.guest.edits import TABLE_BITS, Entry, PageTables
 from vmsim.guest.process import Pcids, Process
 from vmsim.guest.regions import WRITE as WRITABLE
@@ -62,6 +63,8 @@ class GuestKernel(MemoryCalls):
         Order of the pages the kernel maps with where it can (0, 9, 10, 18); smaller ones where it cannot.
     costs : Cost
         Cycles of the kernel's work.
+    kernel_half : DirectMap, optional
+        The kernel's map of all memory, where `mmu` is one.
     pcids : int, optional
         PCIDs that the kernel uses; 0: none, every context switch empties the TLB.
     ranges : Ranges, optional
@@ -85,6 +88,7 @@ class GuestKernel(MemoryCalls):
         levels: int,
         page_order: int,
         costs: Cost,
+        kernel_half: DirectMap | None = None,
         pcids: int = 0,
         ranges: Ranges | None = None,
     ) -> None:
@@ -93,11 +97,12 @@ class GuestKernel(MemoryCalls):
         self.frames = frames
         self.page_order = page_order
         self.costs = costs
-        self.tables = PageTables(memory, mmu, frames, levels=levels, costs=costs)
+        self.tables = PageTables(memory, mmu, frames, levels=levels, costs=costs, kernel_half=kernel_half)
         self.sharing = Sharing(frames.frames)
         self.spaces = AddressSpaces(self.tables, frames, self.sharing, costs, large=page_order > 0, ranges=ranges)
         self.processes: dict[int, Process] = {}
         self.current = Process(INIT, 0, Space(NO_ROOT))
+        self.own_tables: list[int] = kernel_half.tables if kernel_half else []  # frames
         self.faults = 0
         self.copies = 0
         self.strays = 0
@@ -134,8 +139,9 @@ class GuestKernel(MemoryCalls):
         Raises
         ------
         VmStopped
-            The code says that an entry has a reserved bit.
+            The code says that an entry has a reserved bit, or the address is the kernel's own.
         """
+        self.tables.expect_program(gva)
         if code & CODE_RESERVED:
             raise VmStopped(Stop.RESERVED_BIT, address=gva)
         self.faults += 1

@@ -2,7 +2,7 @@
 
 Every load and store of an entry, every MOV to CR3 and every INVLPG goes through an `Mmu`: on hardware that walks the
 guest's own tables (bare, EPT, NPT) they are plain instructions, under a shadow monitor some of them trap. The kernel's
-own translations (its direct map of memory) are not simulated.
+own translations (of its map of all memory) are simulated where its Mmu is a `DirectMap`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from vmsim.guest.edits import Entries, PageTables
 from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.regions import Regions
 from vmsim.guest.sharing import Sharing
-from vmsim.machine.formats import ACCESSED, DIRTY, PAGE_SHIFT, PRESENT, WRITE, reach
+from vmsim.machine.formats import ACCESSED, DIRTY, PAGE_SHIFT, PRESENT, WRITE
 from vmsim.scenario.cpu import Cost
 
 __all__ = ["AddressSpaces", "Ranges", "Space"]
@@ -87,7 +87,7 @@ class AddressSpaces:
         self.sharing = sharing
         self.costs = costs
         self.large = large  # whether the kernel maps large pages at all
-        self.end = reach(tables.levels)
+        self.end = tables.end
         self.loaded: Space | None = None  # the one that CR3 holds
 
     def unmap(self, vcpu: Vcpu, space: Space, first: int, limit: int) -> Steps[None]:

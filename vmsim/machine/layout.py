@@ -223,6 +223,7 @@ def make_llc(geometry: Geometry) -> np.ndarray:
 
 _REGISTERS = [
     ("asid", "i8"),  # of the address space (VPID and PCID, or ASID), shifted by tlb.ASID_SHIFT
+    ("apart", "i8"),  # at CPL 0: what, added to asid, gives that of the kernel's pages in the TLBs; 0: CPL 3
     ("nested_asid", "i8"),  # of the nested tables (EP4TA), shifted likewise
     ("cr3", "i8"),  # gpa of the root table (hpa where there is one dimension)
     ("levels", "i8"),  # that a walk goes through: 2 (32-bit; PAE, see pdpte), 3 (PAE), 4, 5

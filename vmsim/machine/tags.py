@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 from vmsim.machine.flush import ASIDS, LINEAR, NESTED, forget, invalidate
 from vmsim.machine.tlb import ASID_SHIFT
 
-__all__ = ["Apart", "Kind", "Spaces", "Tags"]
+__all__ = ["Apart", "Kind", "Pages", "Spaces", "Tags"]
 
 Kind = Literal["none", "vpid", "asid"]
 Apart = Literal["pcid", "tag"]
+Pages = Literal["global", "own"]
 Key = tuple[int, int]  # a VM's number and that of an address space of it
 
 NOWHERE = -1
@@ -68,7 +69,15 @@ class Tags:
         self._vms: dict[int, Spaces] = {}
         self._gone = np.zeros(ASIDS, bool)
 
-    def spaces(self, registers: NDArray[Any], vm: int, *, tags: Kind | None, apart: Apart | None) -> Spaces:
+    def spaces(
+        self,
+        registers: NDArray[Any],
+        vm: int,
+        *,
+        tags: Kind | None,
+        apart: Apart | None,
+        kernel: Pages | None = None,
+    ) -> Spaces:
         """Return the address spaces of a VM.
 
         Parameters
@@ -82,10 +91,13 @@ class Tags:
         apart : {"pcid", "tag"} or None
             How its own spaces are told apart: by PCID, or each by a VPID or ASID of its own (as a shadow monitor may do
             with its roots). None: not at all, so that each load of CR3 flushes.
+        kernel : {"global", "own"} or None, optional
+            How the TLBs keep pages of its kernel: as global (SDM vol. 3A §5.10.2.4), or as other pages of each space.
+            Either way no access of a program hits one. None: its kernel makes no accesses.
         """
         registers["asid"] = self._number((vm, 0)) << ASID_SHIFT
         registers["nested_asid"] = vm + 1 << ASID_SHIFT
-        self._vms[vm] = Spaces(self, registers, vm, tags=tags, apart=apart)
+        self._vms[vm] = Spaces(self, registers, vm, tags=tags, apart=apart, kernel=kernel)
         return self._vms[vm]
 
     def holders(self, core: int) -> dict[int, Key]:
@@ -198,9 +210,20 @@ class Tags:
 class Spaces:
     """The address spaces of one VM, of which its vCPU is in one. Nothing happens on cores before `enter`."""
 
-    def __init__(self, host: Tags, registers: NDArray[Any], vm: int, *, tags: Kind | None, apart: Apart | None) -> None:
+    def __init__(
+        self,
+        host: Tags,
+        registers: NDArray[Any],
+        vm: int,
+        *,
+        tags: Kind | None,
+        apart: Apart | None,
+        kernel: Pages | None = None,
+    ) -> None:
         self.tags = tags
         self.apart = apart
+        self.kernel = kernel
+        self.kernel_apart = 0  # what register `apart` is while the kernel runs
         self.space = 0
         self.core = NOWHERE
         self._host = host
@@ -211,7 +234,7 @@ class Spaces:
         """Return for whom a VPID or ASID is taken when a space runs; empty: for nobody."""
         if self.tags in (None, "none"):
             return ()
-        return key if self.apart == "tag" else key[:1]
+        return (key[0], max(key[1], ~key[1])) if self.apart == "tag" else key[:1]
 
     def become(self, tags: Kind) -> None:
         """Turn the bare program into a VM, whose entries are told from others' by `tags`; what is kept is forgotten."""
@@ -269,7 +292,7 @@ class Spaces:
 
     def flush(self, space: int | None = None) -> None:
         """Forget a space, the current one unless said otherwise: a reload of CR3, INVPCID or INVVPID single-context."""
-        self._forget([self._key(space)])
+        self._forget([self._key(space), *([self.of_kernel(space)] if self.kernel == "own" else [])])
 
     def flush_all(self) -> None:
         """Forget all spaces of the VM: INVPCID all-context, or INVVPID single-context."""
@@ -285,6 +308,12 @@ class Spaces:
             self.flush()
         else:
             self._host.release((self._vm, space))
+            if self.kernel == "own":
+                self._host.release(self.of_kernel(space))
+
+    def of_kernel(self, space: int | None = None) -> Key:
+        """Return the key under which the TLBs keep the kernel's pages of a space."""
+        return self._vm, ~0 if self.kernel == "global" else ~self._key(space)[1]
 
     def close(self) -> None:
         """Forget everything on every core: the VM has ended."""
@@ -296,7 +325,10 @@ class Spaces:
         return self._vm, self.space if space is None or not self.apart else space
 
     def _use(self) -> None:
-        self._registers["asid"] = self._host.use(self.core, (self._vm, self.space)) << ASID_SHIFT
+        asid = self._host.use(self.core, (self._vm, self.space))
+        self._registers["asid"] = asid << ASID_SHIFT
+        if self.kernel:
+            self.kernel_apart = (self._host.use(self.core, self.of_kernel()) - asid) << ASID_SHIFT
 
     def _forget(self, keys: list[Key]) -> None:
         if self.core != NOWHERE:

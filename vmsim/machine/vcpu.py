@@ -52,14 +52,15 @@ def _translate(core, words, llc, vm, memory, gva, access, translation, address, 
     """
     need = needed_of(access)
     vpn = gva >> PAGE_SHIFT
-    tag = tag_of(vm.asid, gva, 0)
+    asid = vm.asid + vm.apart
+    tag = tag_of(asid, gva, 0)
     units = core.units
     l2_set = set_at(len(core.l2_tlb0), core.l2_fold, vpn)
     small_l2 = units.home[1, 0] == Keyed.L2_TLB0
     size = 0
     level = 1
     if translation == MISS and units.sizes:
-        level, size, translation = lookup_large(words, units, vm.asid, gva)
+        level, size, translation = lookup_large(words, units, asid, gva)
     if translation == MISS and small_l2:
         level = 2
         translation = lookup(core.l2_tlb0[l2_set], tag)
@@ -73,7 +74,7 @@ def _translate(core, words, llc, vm, memory, gva, access, translation, address, 
             vm.counters[Count.L2_TLB_MISSES] += 1
         else:  # it does not allow the access, or its page is not yet dirty: the processor walks again
             vm.counters[Count.DIRTY_WALKS] += 1
-            drop_page(words, units, vm.asid, gva, size)
+            drop_page(words, units, asid, gva, size)
         while True:
             translation = guest_walk(core, llc, vm, memory, gva, access)
             if translation != AGAIN:
@@ -85,12 +86,12 @@ def _translate(core, words, llc, vm, memory, gva, access, translation, address, 
             return translation
         size = (translation >> SIZE_SHIFT) & 3
         if size:
-            fill_large(words, units, 2, vm.asid, gva, size, translation)
+            fill_large(words, units, 2, asid, gva, size, translation)
         elif small_l2:
             fill(core.l2_tlb0[l2_set], tag, translation)
     if level == 2:
         if size:
-            fill_large(words, units, 1, vm.asid, gva, size, translation)
+            fill_large(words, units, 1, asid, gva, size, translation)
         else:
             fill(core.l1_tlb0[set_at(len(core.l1_tlb0), core.l1_fold, vpn)], tag, translation)
     return translation
@@ -116,9 +117,9 @@ def _run(core, llc, vms, memory, address, count, kind, cursor, limit, budget):
     words = words_of(core)
     vm = vms[0]
     mask = (1 << (12 + 9 * vm.levels)) - 1 if vm.levels > 3 else (1 << 32) - 1
-    asid = vm.asid
-    compute = vm.compute
-    data_caches = core.data_caches != 0
+    asid = vm.asid + vm.apart
+    compute = 0 if vm.apart else vm.compute
+    data_caches = core.data_caches != 0 and vm.apart == 0
     first = cursor
     left = budget
     vm.ahead = cursor
@@ -138,7 +139,7 @@ def _run(core, llc, vms, memory, address, count, kind, cursor, limit, budget):
             left -= vm.walk_cycles + vm.counters[Count.L2_TLB_CYCLES]
             if translation < 0:
                 widths = width_of_guest(vm), nested_width_of(vm)
-                forget_faulting(words, core.units, asid, vm.nested_asid, gva, vm.fault_gpa, vm.fault_code, *widths)
+                forget_faulting(words, core.units, vm.asid, vm.nested_asid, gva, vm.fault_gpa, vm.fault_code, *widths)
                 reason = np.int64(Reason.GUEST_FAULT if translation == GUEST_FAULT else Reason.VIOLATION)
                 break
         times = np.int64(count[place])
@@ -149,6 +150,8 @@ def _run(core, llc, vms, memory, address, count, kind, cursor, limit, budget):
         if left <= 0:
             reason = np.int64(Reason.BUDGET if cursor < limit else Reason.DONE)
             break
+    if vm.apart:  # what the kernel's accesses cost besides their translation is in its own figures
+        return reason, cursor, budget - left, gva, vm.fault_gpa, vm.fault_code
     accesses = 0
     writes = 0
     for number in range(first, cursor):

@@ -231,7 +231,7 @@ def _guest_fault(vm, entry, write, shadow, reserved):
     """Note the page fault that the guest gets, or, of an entry in a `shadow` table, the monitor."""
     vm.fault_gpa = MISS
     vm.fault_code = (
-        CODE_USER
+        (CODE_USER if vm.apart == 0 else 0)
         | (CODE_PRESENT if entry & PRESENT else 0)
         | (CODE_WRITE if write else 0)
         | (CODE_SHADOW if shadow else 0)
@@ -343,7 +343,7 @@ def guest_walk(core, llc, vm, memory, gva, access):
                     return table
                 sealed = _sealed(table)
         table = ((table | _LOW & ~switch) & ~SEALED) | sealed
-    need = PRESENT | USER | (WRITE if write else 0)
+    need = PRESENT | (USER if vm.apart == 0 else 0) | (WRITE if write else 0)
     entry = np.int64(_SWITCHED)
     hpa = 0
     if not nested or switch & ~table:

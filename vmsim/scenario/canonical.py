@@ -16,6 +16,7 @@ __all__ = ["canonical"]
 _OF_MODES: Final = (
     "agile",
     "dirty_log",
+    "kernel_accesses",
     "nx_split",
     "paired",
     "shadow",
@@ -41,6 +42,7 @@ def canonical(scenario: Scenario) -> str:
         {name: getattr(vm, name) for name in Vm.__slots__ if name not in ("index", "group", *_OF_MODES)}
         | ({"paired": vm.paired.model_dump(exclude_none=True)} if vm.mode == "paired" else {})
         | ({"dirty_log": vm.dirty_log} if vm.dirty_log.method != "none" else {})
+        | ({"kernel_accesses": vm.kernel_accesses} if vm.kernel_accesses != "free" else {})
         | ({"nx_split": vm.nx_split} if vm.nx_split else {})
         | {"pool": dict(vm.pool), "workload": dict(vm.workload)}
         | ({"shadow": dict(vm.shadow), "software_tlb": vm.software_tlb} if vm.mode == "shadow" else {})

@@ -56,6 +56,7 @@ _RULES: Final = (
     _Rule(("software_tlb",), ("shadow",)),
     _Rule(("agile",), ("agile",)),
     _Rule(("paired",), ("paired",)),
+    _Rule(("kernel_accesses",), ("ept", "npt", "shadow", "agile")),
     _Rule(("fill_chunk",), _NOT_NATIVE),
     _Rule(("pool",), _NOT_NATIVE),
     _Rule(("nx_recovery_period",), _ALL, ("nx_split",), False),
@@ -120,7 +121,7 @@ def _changed(group: VmGroup) -> Iterator[tuple[str, ...]]:
             for key in type(table).model_fields:
                 if key != "method" and getattr(table, key) != getattr(default, key):
                     yield name, key
-    for name in ("fill_chunk", "nx_recovery_period", "nx_recovery_ratio"):
+    for name in ("kernel_accesses", "fill_chunk", "nx_recovery_period", "nx_recovery_ratio"):
         if getattr(group, name) != fields[name].default:
             yield (name,)
 

@@ -211,6 +211,7 @@ class Scenario(Document):
             host_levels=group.host_levels,
             tags=self._tags_of(group),
             pcid=self._mode_of(group) != "vkernel" if group.pcid is None else group.pcid,
+            kernel_accesses=group.kernel_accesses,
             fill_chunk=group.fill_chunk,
             start=group.start.cycles(self.cpu.frequency),
             pool=group.pool.over(self.host.pool) if group.pool else self.host.pool,
@@ -319,7 +320,8 @@ class Scenario(Document):
                 if of_host or group.mode == "auto":  # else the table has told of it
                     yield problem._replace(path=problem.path if of_host else (*here, *problem.path))
             if group.mode == "auto":
-                for problem in group.nx_problems(self._mode_of(group)):
+                mode = self._mode_of(group)
+                for problem in (*group.nx_problems(mode), *group.kernel_problems(mode)):
                     yield problem._replace(path=(*here, *problem.path))
             if self.host.what_if:
                 continue

@@ -203,6 +203,11 @@ class VmGroup(Model):
     fill_chunk: Annotated[int, Strict(), Field(ge=1, le=512)] = Field(
         default=1, description="Mappings that the monitor brings in at a fault, 1 to 512."
     )
+    kernel_accesses: Literal["free", "direct-map"] = Field(
+        default="free",
+        description="Loads and stores of page-table entries and clearing of frames by the guest's kernel. free: not "
+        "translated. direct-map: translated by the hardware, as a kernel does through its map of all memory.",
+    )
     pool: PoolOverride | None = Field(default=None, description="What differs from host.pool.")
     dirty_log: DirtyLog = Field(default=DirtyLog(), description="How the host learns which pages are written to.")
     nx_split: Flag = Field(
@@ -251,6 +256,7 @@ class VmGroup(Model):
         if self.mode != "auto":
             yield from self.level_problems(self.mode)
             yield from self.nx_problems(self.mode)
+            yield from self.kernel_problems(self.mode)
         if not self.dirty_log.every.amount:
             yield Problem(("dirty_log", "every"), "no time between two readings; expected more than 0")
         yield from idle_problems(self)
@@ -289,6 +295,22 @@ class VmGroup(Model):
             yield Problem(("nx_split",), "a dirty log splits large pages for itself; choose one of both")
         if not self.nx_recovery_period.amount:
             yield Problem(("nx_recovery_period",), "no time between two recoveries; expected more than 0")
+
+    def kernel_problems(self, mode: Mode) -> Iterator[Problem]:
+        """Yield why the kernel's accesses cannot be translated in `mode`, which the CPU chooses where it is auto."""
+        if self.kernel_accesses == "free":
+            return
+        if mode == "vkernel" and self.mode == "auto":
+            text = 'mode "auto" is vkernel on this CPU, where the kernel is a process without a map of all memory'
+            yield Problem(("kernel_accesses",), f"{text}; choose another mode")
+        if self.guest_levels < 4:
+            text = f"a guest of {self.guest_levels} levels cannot map all its memory at once; expected guest_levels"
+            yield Problem(("kernel_accesses",), f'{text} of 4 or 5, or "free"')
+        if mode == "shadow" and self.shadow.spec.hide == "user-bit":
+            text = (
+                "tables hidden by the user bit are hidden from programs alone, and the kernel's accesses are at CPL 0"
+            )
+            yield Problem(("kernel_accesses",), f"{text}; expected shadow.hide of write-protect or present-bit")
 
     def _page_problems(self) -> Iterator[Problem]:
         if self.mode == "vkernel" and self.tags is not None:

@@ -54,6 +54,8 @@ class Vm:
         How mode shadow keeps its tables.
     agile : AgileSpec
         When mode agile moves tables between shadow and nested walks.
+    kernel_accesses : str
+        Whether the hardware translates what its kernel loads and stores.
     software_tlb : int
         Entries of its monitor's own TLB.
     dirty_log : DirtyLogSpec
@@ -76,6 +78,7 @@ class Vm:
     host_levels: int
     tags: Literal["none", "vpid", "asid"] | None
     pcid: bool
+    kernel_accesses: Literal["free", "direct-map"]
     fill_chunk: int
     start: int
     pool: Pool

@@ -83,12 +83,13 @@ def check_guest(vm: VirtualMachine, memory: Column, fail: Callable[[str], None])
     """Check a guest's processes: a table is one process's, a shared page nobody's to write, and no frame is lost."""
     kernel_, name = vm.kernel, vm.spec.name
     roots = [*{process.space.root for process in kernel_.processes.values()}]  # a space may be several processes'
-    _, values, targets, below = gather_all(memory, roots, vm.spec.guest_levels, vm.memory_root)
+    half = kernel_.tables.end // kernel_.tables.span(vm.spec.guest_levels)  # a program's entries of a root
+    _, values, targets, below = gather_all(memory, roots, vm.spec.guest_levels, vm.memory_root, half)
     if (targets + (1 << -9 * np.minimum(below, 0)) > len(kernel_.frames.frames)).any():
         if vm.ending is None:
             fail(f"sharing: an entry of {name} points beyond its memory")
         return  # that is what has ended it
-    tables = np.concatenate((targets[below > 0], np.array(roots) >> PAGE_SHIFT))
+    tables = np.concatenate((targets[below > 0], np.array(roots) >> PAGE_SHIFT, np.array(kernel_.own_tables, np.int64)))
     if len(np.unique(tables)) < len(tables):
         fail(f"sharing: two entries of {name} point to one table")
     pages, writable = [], []

@@ -230,7 +230,7 @@ class _Checker:
             vm = living.get(index)
             if vm is None or (isinstance(vm.monitor, SoftwareMonitor) and vm.monitor.stale):
                 continue
-            if space == vm.spaces.space:
+            if space == vm.spaces.space or (vm.spaces.kernel and (index, space) == vm.spaces.of_kernel()):
                 holders[asid] = vm
         return holders
 

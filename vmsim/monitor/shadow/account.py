@@ -45,6 +45,7 @@ class Account(SoftwareMonitor):
         self._due = state["due"]
         self._number = state["exit"]
         self._by_programs = [0, 0]  # accesses to tables of level 1, and to those above
+        self._by_kernel = [0, 0]  # page faults of its own map that fill the shadow: at tables of level 1, at data
         for work, cycles in self._prices().items():
             state["prices"][0, work] = cycles
         self._trapped = np.empty(512, np.int64)
@@ -110,10 +111,10 @@ class Account(SoftwareMonitor):
         return {
             "pager_directory_0": directory,
             "pager_directory_3": self._by_programs[1],
-            "pager_table_0": table,
+            "pager_table_0": table + self._by_kernel[0],
             "pager_table_3": self._by_programs[0],
-            "pager_data_0": self.exits["HOST_FAULT"],
-            "pager_data_3": self.exits["SHADOW_FILL"] + self.exits["TRUE_FAULT"],
+            "pager_data_0": self.exits["HOST_FAULT"] + self._by_kernel[1],
+            "pager_data_3": self.exits["SHADOW_FILL"] + self.exits["TRUE_FAULT"] - sum(self._by_kernel),
         }
 
     def _room(self, count: int) -> Words:

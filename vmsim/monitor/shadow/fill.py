@@ -67,11 +67,11 @@ def walk_tables(memory, backing, state, cr3, gva, write):
 
     The entries are left in the state, and how many they are (`reads`); 0 is a fault, whose error code is there.
     """
-    need = PRESENT | USER | (WRITE if write else 0)
+    need = PRESENT | (0 if state.supervisor else USER) | (WRITE if write else 0)
     rights = np.int64(-1)
     level = state.levels
     table = cr3
-    state.code = CODE_USER | (CODE_WRITE if write else 0)
+    state.code = (0 if state.supervisor else CODE_USER) | (CODE_WRITE if write else 0)
     state.reads = 0
     while True:
         gpa = table + (index_of(gva, level) << 3)
@@ -181,8 +181,9 @@ def _child(shadow, state, node, entry, below, origin, first):
 
 @leaf
 def wanted(state, entry, level):
-    """Return whether a present guest entry may be translated before it is used: not where A would then not be set."""
-    return entry & PRESENT != 0 and not reserved(state, entry, level) and (state.sync != 0 or entry & ACCESSED != 0)
+    """Return whether an entry may be translated before it is used: no kernel's, nor where A would then not be set."""
+    program = entry & USER != 0 or state.levels == 3  # PAE's PDPTEs do not tell
+    return entry & PRESENT != 0 and program and not reserved(state, entry, level) and state.sync | entry & ACCESSED != 0
 
 
 @routine
@@ -256,10 +257,8 @@ def fill(shadow, cr3, gva, write):
     ----------
     shadow : ShadowTables
         From `make_shadow`.
-    cr3, gva : int
-        gpa of the guest's root table; the address that faulted.
-    write : bool
-        Whether it was written to.
+    cr3, gva, write : int, int, bool
+        gpa of the guest's root table; the address that faulted, and whether it was written to.
 
     Returns
     -------

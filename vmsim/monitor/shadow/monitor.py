@@ -187,6 +187,40 @@ class Shadow(Account):
         self.latency[vcpu.now - start] += 1
         return False
 
+    def kernel_fault(self, vcpu: Vcpu, gva: int, gfn: int, code: int, write: bool) -> Steps[bool]:
+        """Handle a page fault of the guest's kernel, by whose map `gva` is in guest frame `gfn`: fill the shadow.
+
+        Returns
+        -------
+        bool
+            Whether the access is to a table that traps it, so that `read` or `write` makes it, as the exit that this
+            fault is; else it is to be made again.
+        """
+        if self._traps(gfn, write):
+            return True
+        self._by_kernel[1 if not self._shadowed(gfn) else 0] += 1
+        self.state["supervisor"] = 1
+        try:
+            made = yield from self.page_fault(vcpu, gva, code, 1)
+        finally:
+            self.state["supervisor"] = 0
+        return made
+
+    def _shadowed(self, gfn: int) -> bool:
+        return int(self.gfns["tables"][gfn]) > 0
+
+    def _traps(self, gfn: int, write: bool) -> bool:
+        """Return whether an access to a frame traps: to a guarded table, but none that a store leaves (unsync)."""
+        first = int(self.gfns["tables"][gfn]) - 1
+        page, guarded = first, False
+        while page >= 0:
+            guarded = guarded or not self.pages["unsync"][page]
+            page = int(self.pages["next"][page]) - 1
+        if not guarded or not write:
+            return guarded and self.loads_trap
+        one = self.pages["next"][first] == 0 and self.pages["level"][first] == 1 and first != self.state["root"][0]
+        return not (self.state["unsync"][0] and one)
+
     def io_exit(self, vcpu: Vcpu) -> None:
         """Leave the guest because it has told a device to work."""
         self.spaces.exited()

@@ -64,6 +64,7 @@ SHADOW = np.dtype(
             ("reads", "i8"),  # entries of the guest's tables that the monitor's last walk read
             ("trapped", "i8", (2,)),  # the kernel's accesses to tables of level 1, and to those above (directories)
             ("exit", "i8"),  # number of the exit that is handled, below 2**31
+            ("supervisor", "i8"),  # 1: the access that faulted is the kernel's (CPL 0)
             ("code", "i8"),  # of the fault that the last guest walk met
             ("entry", "i8", (6,)),  # the guest's entries that the last guest walk read, by level
             ("place", "i8", (6,)),  # and their gpas

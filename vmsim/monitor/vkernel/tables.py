@@ -33,6 +33,7 @@ WALK = np.dtype(
             ("frames", "i8"),  # guest frames: those above do not exist
             ("levels", "i8"),
             ("largest", "i8"),  # level above which no entry maps a page
+            ("supervisor", "i8"),  # 0: only programs run on the maps
             ("code", "i8"),  # of the fault that the last walk met
             ("entry", "i8", (6,)),  # the guest's entries that the last walk read, by level
             ("place", "i8", (6,)),  # and their gpas; -1 where it did not come

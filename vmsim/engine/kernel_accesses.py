@@ -1,0 +1,132 @@
+"""Accesses of a guest's kernel that the hardware translates: one at a time, at CPL 0, each until it is made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmsim.contracts import Steps, Stop, VmStopped
+from vmsim.engine.hardware import Hardware
+from vmsim.engine.vcpu import Vcpu
+from vmsim.guest.direct_map import DirectMap, map_base
+from vmsim.guest.mmu import HardwareMmu
+from vmsim.machine.calls import opaque
+from vmsim.machine.formats import PAGE_SHIFT
+from vmsim.machine.tags import NOWHERE, Spaces
+from vmsim.machine.vcpu import Reason, enter, prepare
+from vmsim.monitor.agile.monitor import Agile
+from vmsim.monitor.shadow.monitor import Shadow
+from vmsim.monitor.tdp.monitor import Tdp
+from vmsim.monitor.vkernel.monitor import Vkernel
+from vmsim.scenario import Vm
+
+__all__ = ["KernelAccesses", "make_direct_map"]
+
+_LONG = 1 << 62  # a budget that no access uses up
+
+
+class KernelAccesses:
+    """Loads and stores of one guest's kernel by its map of all memory.
+
+    Each goes through TLBs, walk caches and the walker as a program's access does, and what these count is the VM's.
+    It is no access of the workload. The load or store itself, once translated, is in the kernel's own figures.
+
+    Parameters
+    ----------
+    hardware : Hardware
+        The host's.
+    registers : record[1]
+        The VM's register file.
+    spaces : Spaces
+        Its address spaces.
+    monitor : Tdp or Shadow
+        Who handles violations and, under a shadow, page faults.
+    base : int
+        gva of gpa 0 in the map.
+    """
+
+    def __init__(
+        self, hardware: Hardware, registers: NDArray[Any], spaces: Spaces, monitor: Tdp | Shadow, base: int
+    ) -> None:
+        self.hardware = hardware
+        self.registers = registers
+        self.spaces = spaces
+        self.monitor = monitor
+        self.base = base
+        self._address = np.zeros(1, np.int64)
+        self._count = np.ones(1, np.int32)
+        self._kind = np.zeros(1, np.uint8)
+        cores = hardware.cores
+        self._target = prepare(cores, hardware.llc, registers, hardware.memory)
+        self._cores = [opaque(cores[number : number + 1]) for number in range(len(cores))]
+        self._llc = opaque(hardware.llc)
+        self._vm = opaque(registers)
+
+    def __call__(self, vcpu: Vcpu, gpa: int, write: bool) -> Steps[None]:
+        """Make an access to `gpa`; before the clock starts, on no core, nothing is to be translated.
+
+        Raises
+        ------
+        VmStopped
+            There is no guest memory at `gpa`.
+        """
+        if self.spaces.core == NOWHERE:
+            return
+        if gpa >> PAGE_SHIFT >= self._pages:
+            raise VmStopped(Stop.BEYOND_MEMORY, address=gpa)
+        while True:
+            reason, cycles, fault_gpa, code = self._run(self.base + gpa, write)
+            vcpu.owed += cycles
+            if reason == Reason.DONE:
+                return
+            if reason == Reason.GUEST_FAULT:
+                assert isinstance(self.monitor, Shadow)  # else the hardware walks the guest's tables, which have all
+                if (yield from self.monitor.kernel_fault(vcpu, self.base + gpa, gpa >> PAGE_SHIFT, code, write)):
+                    return
+            else:
+                assert isinstance(self.monitor, Tdp | Agile)
+                yield from self.monitor.violation(vcpu, fault_gpa, code)
+
+    @property
+    def _pages(self) -> int:
+        return self.monitor.host_tables.pages if isinstance(self.monitor, Shadow) else self.monitor.pages
+
+    def _run(self, gva: int, write: bool) -> tuple[int, int, int, int]:
+        """Return (reason, cycles, gpa, code) of one attempt."""
+        self._address[0], self._kind[0] = gva, write
+        self.registers["apart"] = self.spaces.kernel_apart
+        reason, _, cycles, _, gpa, code = enter(
+            self._target,
+            self._cores[self.spaces.core],
+            self._llc,
+            self._vm,
+            self.hardware.memory,
+            self._address,
+            self._count,
+            self._kind,
+            0,
+            1,
+            _LONG,
+        )
+        self.registers["apart"] = 0
+        return reason, cycles, gpa, code
+
+
+def make_direct_map(
+    hardware: Hardware,
+    spec: Vm,
+    registers: NDArray[Any],
+    spaces: Spaces,
+    monitor: Tdp | Shadow | Vkernel | None,
+) -> DirectMap | None:
+    """Return the map of all memory through which a VM's kernel makes its accesses, None if they are not simulated."""
+    if spec.kernel_accesses == "free":
+        return None
+    assert isinstance(monitor, Tdp | Shadow)
+    # Of what a dirty log protects, the translated stores themselves exit: HardwareMmu, not LoggedMmu.
+    mmu = monitor if isinstance(monitor, Shadow) else HardwareMmu(hardware.memory, spaces, registers, monitor.backing)
+    accesses = KernelAccesses(hardware, registers, spaces, monitor, map_base(spec.guest_levels))
+    largest = int(registers["largest"][0])
+    return DirectMap(mmu, monitor, accesses, levels=spec.guest_levels, largest=largest, frames=spec.pages)
