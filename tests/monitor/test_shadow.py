@@ -230,6 +230,27 @@ def test_what_the_hardware_has_marked_is_not_lost_with_the_shadow(how: str, host
     assert world.load(place) == [value | A | D]
 
 
+@pytest.mark.parametrize("fill", ["lazy", "eager"])
+@pytest.mark.parametrize("host_order", [0, 9])
+@pytest.mark.parametrize("large", [False, True])
+def test_the_entries_on_the_way_to_a_page_stay_accessed_when_their_shadow_is_filled_again(
+    fill: str, host_order: int, large: bool
+) -> None:
+    """SDM vol. 3A §5.8: a translation sets A in each entry that it uses. CR3's load comes before the kernel's look."""
+    spec = SHADOW_PRESETS["plex86"].model_copy(update={"fill": fill, "on_cr3": "cache"})
+    world = world_of(spec, 3, host_order=host_order)
+    tables = [(ROOT, PDPT), (PDPT, PD), *([] if large else [(PD, PT)])]
+    gva = PAGE
+    if large:
+        world.store((entry(1, PD), 1024 << 12 | PS | RIGHTS))
+        gva = 0x20_0000
+    world.load_root(ROOT << 12)  # with fill = "eager" all of it is filled: nothing below exits
+    exits = counted(world, lambda: world.access(gva))
+    assert exits == ({} if fill == "eager" else {"SHADOW_FILL": 1})
+    world.load_root(ROOT << 12)
+    assert world.load(*(entry(0, table) for table, _ in tables)) == [below << 12 | RIGHTS | A for _, below in tables]
+
+
 @pytest.mark.parametrize("limit", [16, 17, 20])
 def test_no_more_pages_are_kept_than_the_limit_allows(limit: int) -> None:
     world = World(ShadowSpec(limit=limit), frames=4096)

@@ -150,7 +150,7 @@ def _link(shadow, state, node, child, bits):
         attach(pages, links, gfns, node, -1 - child)
     elif old & ~bits & (WRITE | USER):
         state.stale = 1
-    write_word(memory, place, pages[child].hpa | bits)
+    write_word(memory, place, pages[child].hpa | bits | old & ACCESSED)  # which the guest may not know of yet
 
 
 @routine
@@ -213,11 +213,10 @@ def _around(shadow, state, page, gva, level):
     backing, memory, pages = shadow.backing, shadow.memory, shadow.pages
     index = index_of(gva, level)
     first = index - index % state.chunk
-    table = np.int64(0)
+    table = whole = np.int64(0)
     if pages[page].origin < 0:
         table = host_address(backing, pages[page].gfn << PAGE_SHIFT)
-    whole = np.int64(0)
-    if pages[page].origin >= 0:
+    else:
         whole = read_word(memory, host_address(backing, pages[page].origin))
     for at in range(first, min(first + state.chunk, 512)):
         node = page << 9 | at
