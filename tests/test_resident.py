@@ -13,8 +13,9 @@ import pytest
 from tests.simulation.small import scenario, vm
 from vmsim.base.errors import InputError
 from vmsim.engine import resident as module
-from vmsim.engine.resident import FRAME_BYTES, GFN_BYTES, available, check_memory, most_jobs, parts_of, resident
+from vmsim.engine.resident import FRAME_BYTES, available, check_memory, most_jobs, parts_of, resident
 from vmsim.frames.buddy import FRAME_RECORD
+from vmsim.monitor.shadow.mode import GFN_BYTES
 from vmsim.monitor.shadow.records import GFN
 from vmsim.scenario import Scenario
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from vmsim.base.errors import InputError, nearest
+from vmsim.base.errors import InputError
 from vmsim.base.progress import Wanted, showing
 from vmsim.engine.inputs import input_digests
 from vmsim.record.comparison import Comparison
 from vmsim.record.result import Result
-from vmsim.scenario import HARDWARE_MODES, MODES, Mode, Scenario
+from vmsim.scenario import Mode, Scenario, mode_names
+from vmsim.scenario.modes import mode_named, paging_modes
 
 __all__ = ["ScenarioLike", "compare", "modes_of", "run", "scenario_of"]
 
@@ -79,7 +80,7 @@ def compare(
     scenario : Scenario, mapping or path
         As of `run`.
     modes : sequence of str, optional
-        From `MODES`, in the order to show. By default all that the scenario may have: `modes_of`.
+        Names of registered modes, in the order to show. By default all that the scenario may have: `modes_of`.
     seed, check, progress, **settings
         As of `run`.
 
@@ -108,15 +109,15 @@ def modes_of(scenario: Scenario) -> tuple[Mode, ...]:
     Those that cannot run its VMs' depth of page tables are left out.
     The modes in software are for every CPU, but that paired tables and agile paging need EPT or NPT.
     """
-    modes = MODES if scenario.host.what_if else _allowed(scenario)
-    memory = scenario.host.memory
-    return tuple(mode for mode in modes if not any(any(group.level_problems(mode, memory)) for group in scenario.vm))
+    modes = mode_names() if scenario.host.what_if else _allowed(scenario)
+    known, memory = paging_modes(), scenario.host.memory
+    return tuple(
+        mode for mode in modes if not any(any(group.level_problems(known[mode], memory)) for group in scenario.vm)
+    )
 
 
 def _allowed(scenario: Scenario) -> tuple[Mode, ...]:
-    needs: dict[str, set[str]] = {mode: {mode} for mode in HARDWARE_MODES}
-    needs |= {"paired": {"ept", "npt"}, "agile": {"ept", "npt"}}
-    return tuple(mode for mode in MODES if mode not in needs or needs[mode] & {*scenario.cpu.modes})
+    return tuple(name for name, mode in paging_modes().items() if mode.runs_on(scenario.cpu))
 
 
 def scenario_of(scenario: ScenarioLike, *, seed: int | None = None, **settings: Any) -> Scenario:
@@ -137,13 +138,14 @@ def scenario_of(scenario: ScenarioLike, *, seed: int | None = None, **settings: 
 
 
 def _checked(modes: Sequence[str]) -> list[Mode]:
-    known: dict[str, Mode] = {mode: mode for mode in MODES}
     for mode in modes:
-        if mode not in known:
-            raise InputError(f"modes: {mode!r} is not a paging mode. {nearest(mode, known)}")
+        try:
+            mode_named(mode)
+        except InputError as error:
+            raise InputError(f"modes: {error}") from None
     if not modes or len({*modes}) < len(modes):
-        raise InputError(f"modes: expected each of {', '.join(MODES)} at most once and one at least.")
-    return [known[mode] for mode in modes]
+        raise InputError(f"modes: expected each of {', '.join(mode_names())} at most once and one at least.")
+    return [*modes]
 
 
 def _listed(scenario: Scenario) -> str:

@@ -4,24 +4,20 @@ is covered by itself."""
 from __future__ import annotations
 
 import json
-import typing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic_core import PydanticUndefined
 
+from vmsim import plugins
 from vmsim.record.result import Result
-from vmsim.scenario import MODES, Scenario
+from vmsim.scenario import Scenario, mode_names
 from vmsim.scenario.types import Model
-from vmsim.scenario.workload import Workload
 from vmsim.sweeps import Sweep
 from vmsim.sweeps.points import candidates, identity_of
 
-KINDS: dict[str, type[Model]] = {
-    typing.get_args(kind.model_fields["kind"].annotation)[0]: kind
-    for kind in typing.get_args(typing.get_args(Workload)[0])
-}
+KINDS: dict[str, type[Model]] = plugins.loaded("workloads")
 # Values of required keys, small enough that a run takes milliseconds; a new required key needs one here.
 SMALL: dict[str, Any] = {
     "path": "tiny.csv",
@@ -57,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", mode_names())
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_written_read_and_swept(kind: str, mode: str, folder: Path) -> None:
     scenario = Scenario.from_tables(tables(kind, mode), folder=folder)
@@ -70,7 +66,7 @@ def test_it_is_written_read_and_swept(kind: str, mode: str, folder: Path) -> Non
     assert identity_of(scenario) == identity_of(Scenario.load(folder / "s.toml"))
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", mode_names())
 @pytest.mark.parametrize("kind", KINDS)
 def test_its_run_is_saved_loaded_and_dumped(kind: str, mode: str, folder: Path, vmsim: Any) -> None:
     (folder / "s.toml").write_text(Scenario.from_tables(tables(kind, mode), folder=folder).to_toml())
@@ -83,7 +79,7 @@ def test_its_run_is_saved_loaded_and_dumped(kind: str, mode: str, folder: Path, 
     assert vmsim("dump", folder / "r", "--tables").status == 0
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", mode_names())
 def test_messages_show_the_pins_of_a_disk(mode: str, folder: Path, vmsim: Any) -> None:
     """Each read pins its buffer, waits for the device and unpins it; a native process, which is no VM, asks nobody."""
     (folder / "s.toml").write_text(Scenario.from_tables(tables("disk", mode), folder=folder).to_toml())

@@ -17,7 +17,7 @@ from vmsim.host.pool import PagePool, reclaimer
 from vmsim.record.messages import Kind, MessageLog
 from vmsim.record.outcome import Transfer
 from vmsim.scenario import Cpu, Marks
-from vmsim.scenario.tables import Pool
+from vmsim.scenario.keys import Pool
 
 MESSAGE, GRANT_FIXED, GRANT_PAGE, RECLAIM_FIXED, RECLAIM_PAGE = (
     1000,

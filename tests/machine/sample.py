@@ -33,7 +33,7 @@ from vmsim.machine.flush import flush_asid, invalidate_page
 from vmsim.machine.formats import EPT
 from vmsim.machine.layout import make_cores, make_llc, make_vm
 from vmsim.machine.memory import clear_frame, find_entry, physical_memory
-from vmsim.scenario.shadow import SHADOW_PRESETS, ShadowSpec
+from vmsim.monitor.shadow.mode import SHADOW_PRESETS, ShadowSpec
 from vmsim.tables import dirty, listing
 from vmsim.tables import edit as tables
 from vmsim.tables.backing import HOST, fill_backing, host_address, make_backing

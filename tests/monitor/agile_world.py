@@ -11,10 +11,10 @@ from tests.monitor.world import Words, World
 from tests.oracle import tables
 from tests.oracle.bits import ADDRESS, PS, RW, SWITCH, US, P, index, span
 from vmsim.machine.formats import PAGE_SHIFT
+from vmsim.monitor.agile.mode import AgileSpec
 from vmsim.monitor.agile.monitor import Agile
+from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.tdp.monitor import Tdp
-from vmsim.scenario.agile import AgileSpec
-from vmsim.scenario.shadow import ShadowSpec
 
 ENDS = (1 << 57) - 1  # the last address of all
 

@@ -11,7 +11,7 @@ import pytest
 from tests.monitor.agile_world import ENDS, AgileWorld
 from tests.oracle.bits import RW, SWITCH, US, A, D, P, span
 from vmsim.machine.layout import Count
-from vmsim.scenario.agile import AgileSpec
+from vmsim.monitor.agile.mode import AgileSpec
 
 ROOT, UPPER, MIDDLE, TABLE, OTHER, TWIN = (gfn << 12 for gfn in (8, 9, 10, 11, 12, 13))
 OPEN = P | RW | US

@@ -17,7 +17,7 @@ from tests.oracle.bits import PS, RW, US, A, D, P, span
 from vmsim.contracts import VmStopped
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import FRAME
-from vmsim.scenario.agile import AgileSpec
+from vmsim.monitor.agile.mode import AgileSpec
 
 CASES: list[dict[str, Any]] = [
     {"threshold": 1, "back": "clean", "levels": 4, "host_order": 0, "chunk": 1, "limit": 1024, "root_cache": 0},

@@ -12,7 +12,7 @@ from tests.oracle.bits import PS, RW, US, A, D, P
 from tests.simulation.small import PAGE, READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
 from vmsim.engine.simulation import simulate
 from vmsim.frames.buddy import State
-from vmsim.scenario.shadow import SHADOW_PRESETS, ShadowSpec
+from vmsim.monitor.shadow.mode import SHADOW_PRESETS, ShadowSpec
 
 RIGHTS = P | RW | US
 ROOT, PDPT, PD, PT, OTHER_ROOT, OTHER_PT = 8, 9, 10, 11, 12, 13

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.monitor.world import World, all_pairs
 from tests.oracle.bits import PS, RW, US, A, D, P, span
-from vmsim.scenario.shadow import ShadowSpec
+from vmsim.monitor.shadow.mode import ShadowSpec
 
 FRAMES = 2048
 CHOICES: dict[str, list[Any]] = {

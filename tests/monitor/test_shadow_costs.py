@@ -12,8 +12,8 @@ import pytest
 from tests.monitor.test_shadow import DATA, OTHER_ROOT, PAGE, PD, PDPT, PT, RIGHTS, ROOT, entry, world_of
 from tests.monitor.world import World
 from tests.oracle.bits import PS, RW, US, A, P
+from vmsim.monitor.shadow.mode import SHADOW_PRESETS, ShadowSpec
 from vmsim.scenario.cpu import Cpu
-from vmsim.scenario.shadow import SHADOW_PRESETS, ShadowSpec
 
 COST = Cpu.load("yardstick").cost
 FAULT = COST.page_fault_exit + COST.vm_entry + COST.violation_resume

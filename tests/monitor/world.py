@@ -20,10 +20,10 @@ from vmsim.machine.layout import Geometry, Unit, make_cores, make_llc, make_vm
 from vmsim.machine.memory import physical_memory
 from vmsim.machine.tags import Tags
 from vmsim.machine.vcpu import Reason, run
+from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.monitor import Shadow
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cpu
-from vmsim.scenario.shadow import ShadowSpec
 
 OWNER = 3
 CORE = Geometry(

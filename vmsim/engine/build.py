@@ -48,13 +48,13 @@ def make_monitor(
     cpu, memory = simulation.scenario.cpu, simulation.hardware.memory
     exited = spaces.exited if spec.tags == "none" else None
     if simulation.paired and spec.mode == "paired":
-        form, reason = nested_format(cpu, spec.paired.layout)
+        form, reason = nested_format(cpu, spec.own.layout)
         return Paired(
             simulation.paired,
             registers,
             pool,
             form,
-            layout=spec.paired.layout,
+            layout=spec.own.layout,
             flush=spaces.flush_nested,
             owner=spec.index,
             pages=spec.pages,
@@ -94,9 +94,9 @@ def make_monitor(
             memory,
             registers,
             tables,
-            spec=spec.shadow,
+            spec=spec.own.spec,
             chunk=spec.fill_chunk,
-            entries=spec.software_tlb,
+            entries=spec.own.entries,
             costs=cpu.cost,
             spaces=spaces,
         )
@@ -105,9 +105,9 @@ def make_monitor(
             memory,
             registers,
             tables,
-            spec=spec.agile,
-            interval=spec.agile.interval.cycles(cpu.frequency),
-            limit=spec.shadow.limit,
+            spec=spec.own.spec,
+            interval=spec.own.interval,
+            limit=spec.own.limit,
             chunk=spec.fill_chunk,
             costs=cpu.cost,
             spaces=spaces,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmsim.base.files import sha256
-from vmsim.scenario import Scenario, Trace, cpu_names
+from vmsim.scenario import Scenario, cpu_names
 from vmsim.workloads.trace import find
 
 __all__ = ["input_digests"]
@@ -17,8 +17,8 @@ def input_digests(scenario: Scenario) -> dict[str, str]:
     InputError
         A trace does not exist.
     """
-    traces = {vm.workload.path for vm in scenario.vms if isinstance(vm.workload, Trace)}
-    digests = {path: sha256(find(path, scenario.folder)) for path in sorted(traces)}
+    paths = {path for vm in scenario.vms for path in vm.workload.files().values()}
+    digests = {path: sha256(find(path, scenario.folder)) for path in sorted(paths)}
     if scenario.host.cpu not in cpu_names():
         digests[scenario.host.cpu] = sha256(scenario.folder / scenario.host.cpu)
     return digests

@@ -18,14 +18,11 @@ from vmsim.base.units import PAGE
 if TYPE_CHECKING:
     from vmsim.scenario import Scenario, Vm
 
-__all__ = ["FRAME_BYTES", "GFN_BYTES", "Part", "available", "check_memory", "most_jobs", "parts_of", "resident"]
+__all__ = ["FRAME_BYTES", "Part", "available", "check_memory", "most_jobs", "parts_of", "resident"]
 
 PROCESS: Final = 250 << 20  # an interpreter with numpy, numba and the compiled kernels
 FRAME_BYTES: Final = 21  # of a frame's record (machine.buddy.FRAME_RECORD)
-GFN_BYTES: Final = 16  # of a guest frame under a shadow monitor (monitor.shadow.records.GFN)
-_SHADOW_PAGE: Final = 512 * 16 + 56 + PAGE  # a shadow page, its record and the links of its entries
 _ENTRY: Final = 8
-_ONE_REGION: Final = frozenset({"uniform", "zipf", "sequential", "chase", "gups", "working-set", "churn", "disk"})
 _MARGIN: Final = 1024  # pages of a VM besides those of its workload's region: tables, what stands ready
 _CGROUP: Final = Path("/sys/fs/cgroup")
 
@@ -48,32 +45,26 @@ class Part(NamedTuple):
 def parts_of(scenario: Scenario) -> Iterator[Part]:
     """Yield what the parts of a simulation take, in bytes of resident memory, estimated from above."""
     frames = scenario.host.memory // PAGE
-    pointers = any(vm.mode == "paired" and vm.paired.layout == "pointer" for vm in scenario.vms)
+    besides = max(vm.paging.frame_records(vm.own) for vm in scenario.vms)
     used = frames
     if not scenario.host.fragmentation:  # whose page cache is all over the memory
         used = min(frames, sum(_pages_used(vm) + vm.pool.max for vm in scenario.vms))
-    yield Part("host.memory", used * FRAME_BYTES + frames * _ENTRY * pointers)
+    yield Part("host.memory", used * FRAME_BYTES + frames * besides)
     for vm in scenario.vms:
         yield Part(f"memory of VM {vm.name}", _of_vm(vm))
 
 
 def _of_vm(vm: Vm) -> int:
-    size, used = 0, _pages_used(vm)
-    tables = used * _ENTRY * (1 if vm.bare else 2)
+    used = _pages_used(vm)
+    size = used * _ENTRY * vm.paging.entries(bare=vm.bare) + vm.paging.records(vm.own, used)
     if not vm.bare:
-        size += used * FRAME_BYTES
-        if vm.mode in ("shadow", "agile"):
-            size += used * GFN_BYTES + vm.shadow.limit * _SHADOW_PAGE
-        elif vm.mode == "vkernel":
-            tables += used * _ENTRY
-        if vm.dirty_log.method != "none":
-            size += 2 * vm.pages
-    return size + tables * (2 if vm.mode == "paired" else 1)
+        size += used * FRAME_BYTES + (2 * vm.pages if vm.dirty_log.method != "none" else 0)
+    return size
 
 
 def _pages_used(vm: Vm) -> int:
     """Return how many pages of its memory a VM may use at most: all, unless its workload has one region."""
-    if vm.populate == "eager" or vm.workload.kind not in _ONE_REGION:
+    if vm.populate == "eager" or not vm.workload.one_region:
         return vm.pages
     region = -(-getattr(vm.workload, "footprint", vm.memory) // PAGE)
     large = max(1 << vm.guest_order, 1 << vm.host_order)

@@ -131,7 +131,7 @@ class Simulation:
 
     def _paired(self) -> PairedHost | None:
         """Return what the paired processes share, if there are any."""
-        layouts = {vm.paired.layout for vm in self.scenario.vms if vm.mode == "paired"}
+        layouts = {vm.own.layout for vm in self.scenario.vms if vm.mode == "paired"}
         if not layouts:
             return None
         memory, cpu = self.hardware.memory, self.scenario.cpu
@@ -237,9 +237,9 @@ def _check_warmup(scenario: Scenario, spec: Vm, stream: Stream) -> None:
 
 def _check_guest_at(spec: Vm, stream: Stream) -> None:
     """Refuse a process that would become a VM when its workload has ended, or before its first access."""
-    at, made = spec.paired.guest_at, stream.accesses
-    if not spec.becomes_guest or at is None or not made:
+    if not spec.becomes_guest or not stream.accesses:
         return
+    at, made = spec.own.guest_at, stream.accesses
     if not 0 < share_of(at, made) < made:
         raise InputError(
             f"VM {spec.name}: paired.guest_at = {at!r} is no moment between the first and the last of the {made} "

@@ -126,8 +126,8 @@ class VirtualMachine:
             else BareFrames(simulation.host, owner=spec.index, limit=spec.pages)
         )
         if simulation.paired and isinstance(self.frames, BareFrames) and spec.mode == "paired":
-            form, reason = nested_format(simulation.scenario.cpu, spec.paired.layout)
-            tables = Halves(simulation.paired, spec.paired.layout, owner=spec.index, levels=spec.guest_levels)
+            form, reason = nested_format(simulation.scenario.cpu, spec.own.layout)
+            tables = Halves(simulation.paired, spec.own.layout, owner=spec.index, levels=spec.guest_levels)
             flush = self.spaces.flush_nested
             mmu = self.paired = PairedMmu(mmu, tables, form, owner=spec.index, flush_nested=flush)
             self.frames = PairedFrames(self.frames, tables)
@@ -211,13 +211,13 @@ class VirtualMachine:
     @property
     def kernel_in_nested(self) -> bool:
         """Whether the root of its nested tables has the host kernel's mappings too, from UVPT on."""
-        return isinstance(self.monitor, Paired) and self.spec.paired.layout == "shared"
+        return isinstance(self.monitor, Paired) and self.spec.own.layout == "shared"
 
     @property
     def pairs(self) -> list[tuple[int, int, int, int]]:
         """(KPT, EPT, levels, limit) of each address space that is mapped twice; roots as hpas."""
         paired, spec = self.simulation.paired, self.spec
-        if paired is None or spec.mode != "paired" or spec.paired.layout == "shared":
+        if paired is None or spec.mode != "paired" or spec.own.layout == "shared":
             return []
         if isinstance(self.monitor, Paired):
             return [(self.monitor.space.kpt, self.monitor.root, spec.host_levels, limit_of(spec.host_levels))]
@@ -243,8 +243,8 @@ class VirtualMachine:
                 yield from self.monitor.begin(self.vcpu)
             warmup = self.simulation.scenario.warmup_accesses(self.stream.accesses)
             pauses: list[Pause] = [(warmup, self._warmed)] if warmup else []
-            if (becoming := self.becoming) and self.spec.paired.guest_at is not None:
-                at = share_of(self.spec.paired.guest_at, self.stream.accesses)
+            if (becoming := self.becoming) and self.spec.own.guest_at is not None:
+                at = share_of(self.spec.own.guest_at, self.stream.accesses)
                 pauses.append((at, lambda: becoming.begin(self.vcpu)))
             pauses.sort(key=lambda pause: pause[0])
             yield from self.vcpu.replay(self.kernel, self.monitor or becoming, pauses)

@@ -35,6 +35,7 @@ from vmsim.machine.tlb import ASID_SHIFT
 from vmsim.machine.vcpu import Reason, run
 from vmsim.scenario import Cpu
 from vmsim.scenario.levels import level_problems
+from vmsim.scenario.modes import mode_named
 
 __all__ = ["Extra", "Reference", "Walk", "WalkMode", "explain", "references_of"]
 
@@ -175,7 +176,7 @@ def explain(
         There is no level to switch to, or tables of so many levels cannot do this.
     """
     bare = mode == "native"
-    for problem in level_problems(mode, guest_levels, host_levels, guest_page, host_page, bare=bare):
+    for problem in level_problems(mode_named(mode), guest_levels, host_levels, guest_page, host_page, bare=bare):
         raise InputError(f"{' '.join(map(str, problem.path)).replace('_', ' ')}: {problem.text}.")
     if mode == "agile" and not (switch == 0 or PAGE_ORDER[guest_page] // 9 < switch <= guest_levels + 1):
         lowest = PAGE_ORDER[guest_page] // 9 + 1

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from vmsim import plugins
 from vmsim.base.units import Duration
+from vmsim.scenario.modes import paging_modes
 from vmsim.scenario.vm import Vm
 
 if TYPE_CHECKING:
@@ -13,22 +15,18 @@ if TYPE_CHECKING:
 
 __all__ = ["canonical"]
 
-_OF_MODES: Final = (
-    "agile",
-    "dirty_log",
-    "kernel_accesses",
-    "nx_split",
-    "paired",
-    "shadow",
-    "software_tlb",
-)  # keys that mean something in some modes
+_APART: Final = frozenset(
+    {"index", "group", "bare", "becomes_guest", "own", "dirty_log", "kernel_accesses", "nx_split"}
+)
+"""What of a `Vm` is no cause of results, follows from the rest, or means something in some modes only."""
 
 
 def canonical(scenario: Scenario) -> str:
     """Return what decides the results, as JSON with sorted keys; see `Scenario.canonical`."""
     cpu = scenario.cpu.canonical()
-    if not any(vm.mode == "vkernel" for vm in scenario.vms):  # no other mode has these costs
-        cpu["cost"] = {name: cost for name, cost in cpu["cost"].items() if not name.startswith("vkernel_")}
+    used = {vm.paging.costs for vm in scenario.vms}
+    unused = tuple(mode.costs for mode in paging_modes().values() if mode.costs and mode.costs not in used)
+    cpu["cost"] = {name: cost for name, cost in cpu["cost"].items() if not name.startswith(unused)}
     host = {
         "cpu": cpu,
         "cores": scenario.host.cores,
@@ -39,24 +37,24 @@ def canonical(scenario: Scenario) -> str:
         "watermarks": scenario.watermarks,
     } | ({"fragmentation": scenario.host.fragmentation} if scenario.host.fragmentation else {})
     vms = [
-        {name: getattr(vm, name) for name in Vm.__slots__ if name not in ("index", "group", *_OF_MODES)}
-        | ({"paired": vm.paired.model_dump(exclude_none=True)} if vm.mode == "paired" else {})
+        {name: getattr(vm, name) for name in Vm.__slots__ if name not in _APART}
         | ({"dirty_log": vm.dirty_log} if vm.dirty_log.method != "none" else {})
         | ({"kernel_accesses": vm.kernel_accesses} if vm.kernel_accesses != "free" else {})
         | ({"nx_split": vm.nx_split} if vm.nx_split else {})
         | {"pool": dict(vm.pool), "workload": dict(vm.workload)}
-        | ({"shadow": dict(vm.shadow), "software_tlb": vm.software_tlb} if vm.mode == "shadow" else {})
-        | (_of_agile(scenario, vm) if vm.mode == "agile" else {})
+        | vm.paging.canonical(vm.own)
+        | _by(vm)
         for vm in scenario.vms
     ]
     tables = {"seed": scenario.seed, "warmup": scenario.warmup, "host": host, "vms": vms}
     return json.dumps(tables, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=_plain)
 
 
-def _of_agile(scenario: Scenario, vm: Vm) -> dict[str, Any]:
-    """Return what mode agile goes by, of its own keys and of those of mode shadow."""
-    interval = vm.agile.interval.cycles(scenario.cpu.frequency)
-    return {"agile": dict(vm.agile) | {"interval": interval}, "shadow": {"limit": vm.shadow.limit}}
+def _by(vm: Vm) -> dict[str, Any]:
+    """Return the packages that a VM's paging mode and workload come from, where they are not vmsim's own."""
+    origins = (plugins.origin("modes", vm.mode), plugins.origin("workloads", vm.workload.kind))
+    packages = sorted({f"{each.package} {each.version}" for each in origins if each})
+    return {"packages": packages} if packages else {}
 
 
 def _plain(value: object) -> str:

@@ -16,13 +16,12 @@ from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 from vmsim.base.errors import InputError
 from vmsim.base.units import TlbPage, format_size
 from vmsim.scenario.cpuid import CpuidRegisters
+from vmsim.scenario.names import ModeName
 from vmsim.scenario.problems import KeyPath, Problem, raise_problems
 from vmsim.scenario.types import Cycles, Entries, Flag, Frequency, Model, Positive, Size, Ways
 
 __all__ = [
     "CONFIDENCES",
-    "HARDWARE_MODES",
-    "MODES",
     "Array",
     "Cache",
     "CacheLevel",
@@ -39,10 +38,6 @@ __all__ = [
     "TlbLevel",
 ]
 
-Mode = Literal["native", "ept", "npt", "shadow", "agile", "paired", "vkernel"]
-HARDWARE_MODES: Final[tuple[Mode, ...]] = ("native", "ept", "npt")
-"""Modes that a CPU has or has not; the others ask nothing of it."""
-MODES: Final[tuple[Mode, ...]] = (*HARDWARE_MODES, "shadow", "agile", "paired", "vkernel")
 MAX_CACHE: Final = 1 << 30
 """Bytes of a cache."""
 CONFIDENCES: Final = ("measured", "manual", "paper", "derived", "guess", "given")
@@ -314,7 +309,7 @@ class Cpu(Model):
     vendor: Literal["intel", "amd"]
     description: Line = Field(max_length=1000)
     frequency: Frequency
-    modes: tuple[Mode, ...] = Field(min_length=1)
+    modes: tuple[ModeName, ...] = Field(min_length=1)
     levels: tuple[Literal[4, 5], ...] = Field(min_length=1)
     cpuid: CpuidRegisters | None = Field(default=None, description="What it says of itself, as mode auto reads it.")
     ept_ad: Flag = Field(description="EPT has accessed and dirty bits. (NPT always has.)")

@@ -7,6 +7,8 @@ In a file, a number stands in a table that says where it was found::
     [cost]
     vm_exit = { value = 1650, source = "...", confidence = "guess" }
 
+Files lie in vmsim/scenario/cpus and in the folders that other packages register (`vmsim.plugins`, group "cpus").
+
 `source` and `confidence` hold for every number of their table and of the tables inside it that have none of
 their own. A table with a `value` stands for that value.
 """
@@ -22,6 +24,7 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
+from vmsim import plugins
 from vmsim.base.errors import InputError, nearest
 from vmsim.base.files import printable
 from vmsim.scenario import toml
@@ -68,6 +71,7 @@ def load_cpu(name_or_path: str | Path, *, folder: Path | None = None) -> Cpu:
     if not text.endswith(".toml"):
         raise InputError(
             f"{text!r} is not a CPU preset. {nearest(text, cpu_names())} The path of a CPU file ends in .toml."
+            + _broken()
         )
     return _validated(_read((folder or Path()) / text, ()))
 
@@ -94,9 +98,36 @@ def apply_override(cpu: Cpu, override: Override) -> Cpu:
 
 
 @cache
+def _presets() -> Mapping[str, tuple[Path, plugins.Plugin]]:
+    """Return the preset files by name, with the folder's registration; vmsim's own and then those of other packages.
+
+    A folder that cannot be used is passed over here, and told of where a name is not found.
+    """
+    found: dict[str, tuple[Path, plugins.Plugin]] = {}
+    for name, plugin in plugins.find("cpus").items():
+        try:
+            module = plugins.load("cpus", name)
+        except InputError:
+            continue
+        for file in sorted(resources.files(module).iterdir(), key=lambda file: file.name):
+            if file.name.endswith(".toml"):
+                found.setdefault(file.name.removesuffix(".toml"), (Path(str(file)), plugin))
+    return found
+
+
 def _stems() -> tuple[str, ...]:
-    folder = resources.files("vmsim.scenario") / "cpus"
-    return tuple(sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml")))
+    return tuple(sorted(_presets()))
+
+
+def _broken() -> str:
+    """Return what is wrong with registered folders of CPU files, as sentences with a blank before each."""
+    told = []
+    for name in plugins.names("cpus"):
+        try:
+            plugins.load("cpus", name)
+        except InputError as error:
+            told.append(f" {error}")
+    return "".join(told)
 
 
 @cache
@@ -105,7 +136,7 @@ def _preset(name: str) -> Cpu:
 
 
 def _preset_path(name: str) -> Path:
-    return Path(str(resources.files("vmsim.scenario") / "cpus" / f"{name}.toml"))
+    return _presets()[name][0]
 
 
 def _read(path: Path, heirs: tuple[str, ...]) -> _File:

@@ -1,4 +1,4 @@
-"""What a CPU says of itself in CPUID and in its capability MSRs, decoded: which paging modes it has.
+"""What a CPU says of itself in CPUID and in its capability MSRs, decoded.
 
 Registers are named by leaf or MSR number in hexadecimal. Sources: Intel SDM vol. 2A (CPUID), vol. 3D appendix A (VMX
 capabilities); AMD APM vol. 3, appendix E.
@@ -7,16 +7,13 @@ capabilities); AMD APM vol. 3, appendix E.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field, Strict
 
 from vmsim.scenario.types import Model
 
-if TYPE_CHECKING:
-    from vmsim.scenario.cpu import Cpu, Mode
-
-__all__ = ["Choice", "CpuidRegisters", "Features", "choose", "choose_from", "features"]
+__all__ = ["CpuidRegisters", "Features", "features"]
 
 Register = Annotated[int, Strict(), Field(ge=0, lt=1 << 32)]
 Msr = Annotated[int, Strict(), Field(ge=0, lt=1 << 63)]
@@ -64,11 +61,6 @@ class Features:
     asids: int = 0
 
     @property
-    def modes(self) -> tuple[Mode, ...]:
-        """Paging modes that these features suffice for, beside those in software."""
-        return ("native", *(("ept",) if self.ept else ()), *(("npt",) if self.npt else ()))
-
-    @property
     def levels(self) -> tuple[int, ...]:
         """Depths of page tables: 4, and 5 where guests and hosts can have it."""
         return (4, 5) if self.la57 and (self.ept_5level or not self.ept) else (4,)
@@ -96,46 +88,6 @@ def features(cpuid: CpuidRegisters) -> Features:
         npt=svm and _bit(cpuid.leaf_8000000a_edx, 0),
         asids=cpuid.leaf_8000000a_ebx if svm else 0,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The paging mode that ``mode = "auto"`` stands for, and why."""
-
-    mode: Mode
-    reason: str
-
-
-def choose(cpu: Cpu) -> Choice:
-    """Return the best paging mode for VMs on `cpu`: ept or npt where it has them, else one in software.
-
-    That is shadow where the CPU runs guests at all, and vkernel, which asks nothing of it, where it does not. What
-    decides are the CPUID registers of its file; a file without any is believed in what it lists as `modes`.
-    """
-    if cpu.cpuid is None:
-        there = next((mode for mode in ("ept", "npt") if mode in cpu.modes), None)
-        if there == "npt":
-            return Choice("npt", f"the file of {cpu.name} lists npt (it gives no CPUID registers)")
-        if there == "ept":
-            return Choice("ept", f"the file of {cpu.name} lists ept (it gives no CPUID registers)")
-        return Choice("shadow", f"the file of {cpu.name} lists neither npt nor ept (it gives no CPUID registers)")
-    return choose_from(features(cpu.cpuid), cpu.name)
-
-
-def choose_from(has: Features, name: str) -> Choice:
-    """Return the best paging mode for VMs on a CPU called `name` that has these features."""
-    if has.ept:
-        return Choice("ept", f"{name} has VMX (CPUID 1 ECX[5]) and EPT (MSR 48Bh bit 33, 48Ch bit 6)")
-    if has.npt:
-        return Choice("npt", f"{name} has SVM (CPUID 8000_0001 ECX[2]) and nested paging (8000_000A EDX[0])")
-    if has.svm:
-        missing = "SVM but no nested paging (CPUID 8000_000A EDX[0] is 0)"
-    elif has.vmx:
-        missing = "VMX but no EPT (MSR 48Bh bit 33 or 48Ch bit 6 is 0)"
-    else:
-        missing = "neither SVM (CPUID 8000_0001 ECX[2]) nor VMX (CPUID 1 ECX[5])"
-        return Choice("vkernel", f"{name} has {missing}: guests are processes, their page tables walked in software")
-    return Choice("shadow", f"{name} has {missing}: its page tables are shadowed in software")
 
 
 def _bit(register: int, number: int) -> bool:

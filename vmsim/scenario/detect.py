@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from vmsim.base.errors import InputError
-from vmsim.scenario.cpuid import Choice, CpuidRegisters, Features, choose_from, features
+from vmsim.scenario.choice import Choice, choose_from
+from vmsim.scenario.cpuid import CpuidRegisters, Features, features
 
 __all__ = ["Detected", "Identity", "detect", "identify", "nearest_preset", "read_registers"]
 

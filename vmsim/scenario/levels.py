@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from vmsim.base.units import PageSize, format_size
+from vmsim.scenario.modes import PagingMode, listed, paging_modes
 from vmsim.scenario.problems import Problem
 
 __all__ = ["PROGRAMS_END", "level_problems", "name_of", "page_sizes"]
@@ -31,7 +32,7 @@ def name_of(levels: int) -> str:
 
 
 def level_problems(
-    mode: str,
+    mode: PagingMode,
     guest_levels: int,
     host_levels: int,
     guest_page: PageSize,
@@ -46,10 +47,10 @@ def level_problems(
     `memory` and `host_memory` are those of the VM and of the host, 0 where they do not matter.
     """
     what = name_of(guest_levels)
-    if guest_levels < 4 and mode not in ("native", "ept", "npt"):
-        text = f"mode {mode} has no guests of {guest_levels} levels ({what}), only native, ept and npt have"
-        if guest_levels == 2 and mode == "shadow":
-            text += "; KVM shadows each of their tables by several (role.quadrant), which is not modelled"
+    if guest_levels not in mode.guest_levels:
+        having = listed(name for name, each in paging_modes().items() if guest_levels in each.guest_levels)
+        text = f"mode {mode.name} has no guests of {guest_levels} levels ({what}), only {having} have"
+        text += mode.level_notes.get(guest_levels, "")
         yield Problem(("guest_levels",), f"{text}; expected 4 or 5")
     yield from _page_problem("guest", guest_levels, guest_page)
     if guest_levels == 2:
@@ -60,8 +61,10 @@ def level_problems(
     yield from _page_problem("host", host_levels, host_page)
     if host_levels > 3:
         return
-    if mode != "npt":
-        text = f"mode {mode} has no nested tables of {host_levels} levels ({name_of(host_levels)}), only npt has"
+    if host_levels not in mode.host_levels:
+        having = listed(name for name, each in paging_modes().items() if host_levels in each.host_levels)
+        text = f"mode {mode.name} has no nested tables of {host_levels} levels ({name_of(host_levels)}), "
+        text += f"only {having} {'have' if ' and ' in having else 'has'}"
         yield Problem(("host_levels",), f"{text}; expected 4 or 5")
     elif guest_levels > host_levels:
         text = f"nested tables of {host_levels} levels ({name_of(host_levels)}) with guest_levels = {guest_levels}"

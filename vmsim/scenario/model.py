@@ -16,19 +16,21 @@ from vmsim.base.files import printable
 from vmsim.base.units import PAGE, format_size
 from vmsim.scenario import toml
 from vmsim.scenario.canonical import canonical
-from vmsim.scenario.cpu import HARDWARE_MODES, Cpu, Mode
+from vmsim.scenario.choice import Choice, choose
+from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.cpu_files import apply_override, cpu_names, load_cpu
-from vmsim.scenario.cpuid import Choice, choose, features
+from vmsim.scenario.cpuid import features
 from vmsim.scenario.document import Document
+from vmsim.scenario.keys import VmKeys
+from vmsim.scenario.modes import PagingMode, mode_named
+from vmsim.scenario.names import Mode
 from vmsim.scenario.nx_split import NxSplitSpec
-from vmsim.scenario.paired import becomes_guest
 from vmsim.scenario.problems import KeyPath, Problem, problems_of, raise_problems
 from vmsim.scenario.settings import apply_settings
 from vmsim.scenario.share import share_of
 from vmsim.scenario.tables import Host, VmGroup, Warmup
 from vmsim.scenario.types import MAX_VMS, Count
 from vmsim.scenario.vm import Marks, Vm
-from vmsim.scenario.workload import Trace
 
 __all__ = ["Scenario"]
 
@@ -81,8 +83,8 @@ class Scenario(Document):
         ``replace(**{"host.pool.min": 128, "vm.mode": "npt", "vm.db.count": 4})``: ``vm.mode`` is for every VM,
         ``vm.0.mode`` for the first table, ``vm.db.mode`` for the one named db. None gives a key its default.
         A new ``workload.kind`` keeps the keys that both kinds have. A new ``mode`` keeps the keys that have an effect
-        in it: others go back to their defaults, in mode native also `host_page`, `host_levels` and `tags`, in mode
-        vkernel `tags`, and in all modes but ept `nx_split`.
+        in it: others go back to their defaults, and so do those that it refuses (`PagingMode.refuses`): in mode native
+        `host_page`, `host_levels` and `tags`, in mode vkernel `tags`, and in all modes but ept `nx_split`.
 
         Raises
         ------
@@ -194,38 +196,39 @@ class Scenario(Document):
         data["host"] = {key: value for key, value in data["host"].items() if value != {}}
         data["vm"] = list(data["vm"])
         for group in data["vm"]:
-            group["workload"] = {"kind": group["workload"].pop("kind"), **group["workload"]}
+            workload = group.pop("workload")
+            group["workload"] = {"kind": workload.pop("kind"), **workload}
         return data
 
     def _expanded(self, group: VmGroup, name: str, index: int) -> Vm:
+        mode = self._mode_of(group)
         return Vm(
             name=name,
             index=index,
             group=group.name,
             memory=group.memory,
-            mode=self._mode_of(group),
+            mode=mode.name,
             guest_page=group.guest_page,
             host_page=group.host_page,
             populate=group.populate,
             guest_levels=group.guest_levels,
             host_levels=group.host_levels,
             tags=self._tags_of(group),
-            pcid=self._mode_of(group) != "vkernel" if group.pcid is None else group.pcid,
+            pcid=mode.pcid if group.pcid is None else group.pcid,
             kernel_accesses=group.kernel_accesses,
             fill_chunk=group.fill_chunk,
             start=group.start.cycles(self.cpu.frequency),
             pool=group.pool.over(self.host.pool) if group.pool else self.host.pool,
-            shadow=group.shadow.spec,
-            agile=group.agile,
-            software_tlb=group.software_tlb.entries,
             dirty_log=group.dirty_log.spec(self.cpu.frequency),
             nx_split=self._nx_split_of(group),
-            paired=group.paired,
+            own=mode.settings(group, self.cpu),
+            bare=mode.bare(group),
+            becomes_guest=mode.becomes_guest(group),
             workload=group.workload,
         )
 
-    def _mode_of(self, group: VmGroup) -> Mode:
-        return choose(self.cpu).mode if group.mode == "auto" else group.mode
+    def _mode_of(self, group: VmGroup) -> PagingMode:
+        return mode_named(choose(self.cpu).mode if group.mode == "auto" else group.mode)
 
     def _nx_split_of(self, group: VmGroup) -> NxSplitSpec | None:
         if not group.nx_split:
@@ -234,7 +237,7 @@ class Scenario(Document):
 
     def _tags_of(self, group: VmGroup) -> Literal["none", "vpid", "asid"] | None:
         mode = self._mode_of(group)
-        if (group.bare and not becomes_guest(mode, group.paired)) or mode == "vkernel":
+        if (group.bare and not mode.becomes_guest(group)) or not mode.tagged:
             return None
         return group.tags or ("asid" if self.cpu.vendor == "amd" else "vpid")
 
@@ -242,9 +245,9 @@ class Scenario(Document):
         """Yield the keys of relative paths that lead to a file, with the path from another folder."""
         paths = {"host.cpu": self.host.cpu} if self.host.cpu not in cpu_names() else {}
         paths |= {
-            f"vm.{number}.workload.path": group.workload.path
+            f"vm.{number}.workload.{key}": path
             for number, group in enumerate(self.vm)
-            if isinstance(group.workload, Trace)
+            for key, path in group.workload.files().items()
         }
         for key, text in paths.items():
             target = self.folder / text
@@ -306,39 +309,34 @@ class Scenario(Document):
                 if pool.min > pool.max:
                     text = f"pool.min > pool.max ({pool.min} > {pool.max}, with what host.pool says)"
                     yield Problem((*here, "pool"), text)
+            mode = self._mode_of(group)
             times = {
-                ("agile", "interval"): group.agile.interval,
+                **mode.times(group),
                 ("dirty_log", "every"): group.dirty_log.every,
                 ("nx_recovery_period",): group.nx_recovery_period,
             }
             for path, time in times.items():
-                told = not time.amount and path != ("agile", "interval")  # by the table itself
+                told = not time.amount and path[0] in VmKeys.model_fields  # by the table itself
                 if not told and time.cycles(self.cpu.frequency) < 1:
                     yield Problem((*here, *path), f"{time} is less than one cycle of {self.cpu.name}")
-            for problem in group.level_problems(self._mode_of(group), self.host.memory):
+            for problem in group.level_problems(mode, self.host.memory):
                 of_host = problem.path == ("host", "memory")
                 if of_host or group.mode == "auto":  # else the table has told of it
                     yield problem._replace(path=problem.path if of_host else (*here, *problem.path))
             if group.mode == "auto":
-                mode = self._mode_of(group)
                 for problem in (*group.nx_problems(mode), *group.kernel_problems(mode)):
                     yield problem._replace(path=(*here, *problem.path))
             if self.host.what_if:
                 continue
-            if group.mode in HARDWARE_MODES and group.mode not in self.cpu.modes:
-                yield Problem((*here, "mode"), _mode_refused(group.mode, self.cpu))
+            if group.mode != "auto":
+                for problem in mode.problems_on(group, self.cpu, pages_1g=self.pages_1g):
+                    yield problem._replace(path=(*here, *problem.path))
             if (owner := {"vpid": "intel", "asid": "amd"}.get(group.tags or "", self.cpu.vendor)) != self.cpu.vendor:
                 names = {"intel": "Intel", "amd": "AMD"}
                 text = f"{group.tags} is a tag of {names[owner]} CPUs, and {self.cpu.name} is not one"
                 yield Problem((*here, "tags"), f"{text}; host.what_if = true allows it anyway")
             yield from self._page_problems(group, here)
             yield from self._dirty_log_problems(group, here)
-            if group.mode == "agile" and not {"ept", "npt"} & {*self.cpu.modes}:
-                text = f"mode agile needs EPT or nested paging, which {self.cpu.name} has not; "
-                yield Problem((*here, "mode"), f"{text}host.what_if = true allows it anyway")
-            if group.mode == "paired":
-                for problem in group.paired.problems_on(self.cpu, pages_1g=self.pages_1g):
-                    yield Problem((*here, *problem.path), problem.text)
             nested = {"host_levels": group.host_levels} if not group.bare else {}
             for key, levels in {"guest_levels": group.guest_levels, **nested}.items():
                 if levels > 3 and levels not in self.cpu.levels:  # the others every x86-64 CPU has, in legacy mode
@@ -350,8 +348,7 @@ class Scenario(Document):
         has = features(self.cpu.cpuid) if self.cpu.cpuid else None
         if has is None:
             return
-        mode = self._mode_of(group)
-        by_ept = mode == "ept" or (mode in ("agile", "paired") and "ept" in self.cpu.modes)
+        by_ept = self._mode_of(group).by_ept(self.cpu)
         there = {"guest_page": has.pages_1g} | (
             {} if group.bare else {"host_page": has.ept_1g if by_ept else has.pages_1g}
         )
@@ -363,21 +360,12 @@ class Scenario(Document):
 
     def _dirty_log_problems(self, group: VmGroup, here: KeyPath) -> Iterator[Problem]:
         """Yield what a CPU lacks for a method of dirty logging."""
-        method, mode = group.dirty_log.method, self._mode_of(group)
+        method, by_ept = group.dirty_log.method, self._mode_of(group).by_ept(self.cpu)
         path = (*here, "dirty_log", "method")
-        if method == "ad-scan" and mode == "ept" and not self.cpu.ept_ad:
+        if method == "ad-scan" and by_ept and not self.cpu.ept_ad:
             text = f"ad-scan needs dirty flags, and EPT of {self.cpu.name} has none; choose write-protect"
             yield Problem(path, f"{text}. host.what_if = true allows it anyway")
-        if method == "pml" and not (mode == "ept" and self.cpu.cpuid and features(self.cpu.cpuid).pml):
-            where = f"{self.cpu.name} has none" if mode == "ept" else "NPT has none"
+        if method == "pml" and not (by_ept and self.cpu.cpuid and features(self.cpu.cpuid).pml):
+            where = f"{self.cpu.name} has none" if by_ept else "NPT has none"
             text = f"pml needs the page-modification log of EPT, and {where}"
             yield Problem(path, f"{text}; choose write-protect. host.what_if = true allows it anyway")
-
-
-def _mode_refused(mode: Mode, cpu: Cpu) -> str:
-    owner = {"ept": "Intel", "npt": "AMD"}.get(mode, "none")
-    vendor = {"intel": "an Intel", "amd": "an AMD"}[cpu.vendor]
-    return (
-        f"mode {mode} belongs to {owner} CPUs and {cpu.name} is {vendor} CPU; it has {', '.join(cpu.modes)}. "
-        f"host.what_if = true allows it anyway"
-    )

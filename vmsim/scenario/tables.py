@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Union
 
-from pydantic import BeforeValidator, Field, PlainSerializer, Strict, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, create_model, model_validator
 
+from vmsim import plugins
 from vmsim.base.errors import InputError
 from vmsim.base.units import PAGE, PAGE_BYTES, format_size, is_canonical, parse_duration
-from vmsim.scenario.agile import AgileSpec
-from vmsim.scenario.cpu import Mode
 from vmsim.scenario.cpu_files import Override, nested
-from vmsim.scenario.dirty_log import DirtyLog
 from vmsim.scenario.idle import idle_problems
+from vmsim.scenario.keys import Pool, PoolOverride, VmKeys
 from vmsim.scenario.levels import PROGRAMS_END, level_problems
-from vmsim.scenario.paired import Paired, bare, becomes_guest
+from vmsim.scenario.modes import PagingMode, mode_named, paging_modes
 from vmsim.scenario.problems import Problem, raise_problems
-from vmsim.scenario.shadow import ShadowTable, SoftwareTlb
 from vmsim.scenario.share import parse_share, share_schema
-from vmsim.scenario.types import (
-    Cores,
-    DurationField,
-    Flag,
-    Fraction01,
-    Model,
-    Pages,
-    PageSizeField,
-    Size,
-    SomePages,
-    Vms,
-)
-from vmsim.scenario.workload import Generator, Workload
+from vmsim.scenario.types import Cores, DurationField, Flag, Fraction01, Model, Size
+from vmsim.scenario.workload import Generator
 
 __all__ = [
     "MAX_MEMORY",
@@ -43,35 +30,7 @@ __all__ = [
 ]
 
 MAX_MEMORY: Final = 4 << 40
-_NAME: Final = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$"
 _WARMUP_HELP: Final = 'write a share below 100 % such as "10%", or a number of accesses of each VM, at most 10**12'
-
-
-class Pool(Model):
-    """The page pool of a monitor, in pages of 4 KiB."""
-
-    min: Pages = Field(default=64, description="Free pages under which the host must refill the pool.")
-    max: SomePages = Field(default=1024, description="Free pages over which the host may take the spare ones.")
-    batch: SomePages = Field(default=256, description="Pages of one refill.")
-
-    @model_validator(mode="after")
-    def _check(self) -> Pool:
-        if self.min > self.max:
-            text = f"pool.min > pool.max ({self.min} > {self.max}); a pool needs min ≤ max"
-            raise_problems([Problem(("min",), text)])
-        return self
-
-
-class PoolOverride(Model):
-    """What differs from ``[host.pool]`` for the monitor of one VM."""
-
-    min: Pages | None = None
-    max: SomePages | None = None
-    batch: SomePages | None = None
-
-    def over(self, pool: Pool) -> Pool:
-        """Return `pool` with what is given here in place of its own."""
-        return pool.model_copy(update=self.model_dump(exclude_none=True))
 
 
 class Watermarks(Model):
@@ -168,102 +127,39 @@ class Host(Model):
         return self
 
 
-class VmGroup(Model):
+class _VmGroup(VmKeys):
     """One ``[[vm]]`` table: `count` VMs alike."""
 
-    name: str = Field(pattern=_NAME, description="Letters, digits, - and _; VMs of a group get -0, -1, … after it.")
-    count: Vms = Field(default=1, description="VMs of this kind; 0 leaves them out.")
-    memory: Size = Field(description="Guest-physical memory.")
-    mode: Literal[Mode, "auto"] = Field(
-        description="How addresses are translated. auto: npt or ept, as the CPU has them, else shadow or vkernel."
-    )
-    guest_page: PageSizeField = Field(default="4K", description="Page size that the guest kernel maps with.")
-    host_page: PageSizeField = Field(default="4K", description="Page size that the monitor backs guest memory with.")
-    populate: Literal["lazy", "eager"] = Field(
-        default="lazy", description="lazy: one fault for each page. eager: backed before the clock starts."
-    )
-    guest_levels: Literal[2, 3, 4, 5] = Field(
-        default=4, description="Depth of the guest's page tables; 3: PAE, 2: 32-bit paging, of pages of 4K and 4M."
-    )
-    host_levels: Literal[2, 3, 4, 5] = Field(
-        default=4, description="Depth of the nested page tables; 3: PAE, 2: 32-bit paging, both npt only."
-    )
-    tags: Literal["none", "vpid", "asid"] | None = Field(
-        default=None, description="What tells its TLB entries from others'. Default: vpid on Intel CPUs, asid on AMD's."
-    )
-    pcid: Flag | None = Field(
-        default=None,
-        description="Its kernel keeps address spaces apart in the TLB by PCID; in mode vkernel, the host's does. "
-        "Default: true, and in mode vkernel false.",
-    )
-    paired: Paired = Field(default=Paired(), description="How the tables of mode paired lie in memory.")
-    start: DurationField = Field(
-        default=parse_duration("0s"), description="When the VM starts.", json_schema_extra={"default": "0s"}
-    )
-    fill_chunk: Annotated[int, Strict(), Field(ge=1, le=512)] = Field(
-        default=1, description="Mappings that the monitor brings in at a fault, 1 to 512."
-    )
-    kernel_accesses: Literal["free", "direct-map"] = Field(
-        default="free",
-        description="Loads and stores of page-table entries and clearing of frames by the guest's kernel. free: not "
-        "translated. direct-map: translated by the hardware, as a kernel does through its map of all memory.",
-    )
-    pool: PoolOverride | None = Field(default=None, description="What differs from host.pool.")
-    dirty_log: DirtyLog = Field(default=DirtyLog(), description="How the host learns which pages are written to.")
-    nx_split: Flag = Field(
-        default=False, description="Large host pages are not executable, and split where code is fetched (mode ept)."
-    )
-    nx_recovery_period: DurationField = Field(
-        default=parse_duration("60s"),
-        description="How often some of the pages split so are put together again.",
-        json_schema_extra={"default": "60s"},
-    )
-    nx_recovery_ratio: Annotated[int, Strict(), Field(ge=0, lt=1 << 32)] = Field(
-        default=60, description="Of those, one in so many at a time; 0: never."
-    )
-    shadow: ShadowTable = Field(default=ShadowTable(), description="How mode shadow keeps its tables.")
-    agile: AgileSpec = Field(default=AgileSpec(), description="When mode agile moves tables.")
-    software_tlb: SoftwareTlb = Field(default=SoftwareTlb(), description="The monitor's own TLB in mode shadow.")
-    workload: Workload = Field(description="What the VM runs.")
-
     @model_validator(mode="after")
-    def _check(self) -> VmGroup:
+    def _check(self) -> _VmGroup:
         raise_problems(self._problems())
         return self
 
     @property
     def bare(self) -> bool:
         """Whether no guest runs in it: a program on the host itself."""
-        return bare(self.mode, self.paired)
-
-    @property
-    def _bare_process(self) -> str:
-        kind = "that becomes a VM (guest_at)" if self.paired.guest_at is not None else "without a guest"
-        return f"a paired process {kind}"
-
-    def names(self) -> list[str]:
-        """Return the names of the group's VMs."""
-        return [self.name] if self.count == 1 else [f"{self.name}-{number}" for number in range(self.count)]
+        return self.mode != "auto" and mode_named(self.mode).bare(self)
 
     def _problems(self) -> Iterator[Problem]:
         if self.name.isdigit() or self.name in type(self).model_fields:
             yield Problem(("name",), f"{self.name!r} would be ambiguous in a key such as vm.{self.name}.mode")
         yield from _size_check("memory", self.memory)
         yield from self._page_problems()
-        if self.dirty_log.method != "none" and self.mode not in ("ept", "npt", "auto"):
-            text = f"the dirty log is of nested tables, modes ept and npt; mode {self.mode} has none that are logged"
-            yield Problem(("dirty_log", "method"), text)
         if self.mode != "auto":
-            yield from self.level_problems(self.mode)
-            yield from self.nx_problems(self.mode)
-            yield from self.kernel_problems(self.mode)
+            mode = mode_named(self.mode)
+            if self.dirty_log.method != "none" and (why := mode.refusal("dirty_log")):
+                yield Problem(("dirty_log", "method"), why)
+            yield from mode.problems(self)
+            yield from self.level_problems(mode)
+            yield from self.nx_problems(mode)
+            yield from self.kernel_problems(mode)
         if not self.dirty_log.every.amount:
             yield Problem(("dirty_log", "every"), "no time between two readings; expected more than 0")
         yield from idle_problems(self)
         if isinstance(self.workload, Generator):
             yield from self._region_problems(self.workload)
 
-    def level_problems(self, mode: Mode, host_memory: int = 0) -> Iterator[Problem]:
+    def level_problems(self, mode: PagingMode, host_memory: int = 0) -> Iterator[Problem]:
         """Yield what the depths of its tables cannot do in `mode`, which the CPU chooses where it is auto.
 
         What is wrong with the host's memory (0: not yet known) has the path ``("host", "memory")``.
@@ -274,7 +170,7 @@ class VmGroup(Model):
             self.host_levels,
             self.guest_page,
             self.host_page,
-            bare=bare(mode, self.paired),
+            bare=mode.bare(self),
             memory=self.memory,
             host_memory=host_memory,
         )
@@ -282,12 +178,12 @@ class VmGroup(Model):
             text = "no dirty log is kept of nested tables of 2 levels; expected host_levels of 3 to 5"
             yield Problem(("dirty_log", "method"), text)
 
-    def nx_problems(self, mode: Mode) -> Iterator[Problem]:
+    def nx_problems(self, mode: PagingMode) -> Iterator[Problem]:
         """Yield why large pages cannot be split for fetches in `mode`, which the CPU chooses where it is auto."""
         if not self.nx_split:
             return
-        if mode != "ept":
-            yield Problem(("nx_split",), f"only EPT's large pages are kept from execution, and mode {mode} has none")
+        if why := mode.refusal("nx_split"):
+            yield Problem(("nx_split",), why)
         elif self.host_page != "2M":
             why = "there is no large page to split" if self.host_page == "4K" else "pages of 1G are not split so here"
             yield Problem(("nx_split",), f"{why} with host_page = {self.host_page!r}; expected 2M")
@@ -296,39 +192,27 @@ class VmGroup(Model):
         if not self.nx_recovery_period.amount:
             yield Problem(("nx_recovery_period",), "no time between two recoveries; expected more than 0")
 
-    def kernel_problems(self, mode: Mode) -> Iterator[Problem]:
+    def kernel_problems(self, mode: PagingMode) -> Iterator[Problem]:
         """Yield why the kernel's accesses cannot be translated in `mode`, which the CPU chooses where it is auto."""
         if self.kernel_accesses == "free":
             return
-        if mode == "vkernel" and self.mode == "auto":
-            text = 'mode "auto" is vkernel on this CPU, where the kernel is a process without a map of all memory'
-            yield Problem(("kernel_accesses",), f"{text}; choose another mode")
         if self.guest_levels < 4:
             text = f"a guest of {self.guest_levels} levels cannot map all its memory at once; expected guest_levels"
             yield Problem(("kernel_accesses",), f'{text} of 4 or 5, or "free"')
-        if mode == "shadow" and self.shadow.spec.hide == "user-bit":
-            text = (
-                "tables hidden by the user bit are hidden from programs alone, and the kernel's accesses are at CPL 0"
-            )
-            yield Problem(("kernel_accesses",), f"{text}; expected shadow.hide of write-protect or present-bit")
+        yield from mode.kernel_problems(self)
 
     def _page_problems(self) -> Iterator[Problem]:
-        if self.mode == "vkernel" and self.tags is not None:
-            text = "mode vkernel has no VM entries and exits to tag for: its guest is a process; leave tags out"
-            yield Problem(("tags",), text)
         guest, host = PAGE_BYTES[self.guest_page], PAGE_BYTES[self.host_page]
         if guest > self.memory >= PAGE:
             text = f"guest_page > memory ({self.guest_page} > {format_size(self.memory)})"
             yield Problem(("guest_page",), text)
-        if self.mode == "paired" and self.bare and self.populate == "eager":
-            text = f"{self._bare_process} is not populated before the start; leave populate out"
-            yield Problem(("populate",), text)
         if not self.bare:
             if host > self.memory >= PAGE:
                 text = f"host_page > memory ({self.host_page} > {format_size(self.memory)})"
                 yield Problem(("host_page",), text)
             return
-        what = "mode native" if self.mode == "native" else self._bare_process
+        mode = mode_named(self.mode)
+        what = mode.bare_name(self)
         if self.host_page not in ("4K", self.guest_page):
             text = (
                 f"found {self.host_page!r}, but {what} has no second dimension to map with it; "
@@ -337,7 +221,7 @@ class VmGroup(Model):
             yield Problem(("host_page",), text)
         if self.host_levels != 4:
             yield Problem(("host_levels",), f"{what} has no nested tables; leave host_levels out")
-        if self.tags is not None and not becomes_guest(self.mode, self.paired):
+        if self.tags is not None and not mode.becomes_guest(self):
             text = f"{what} has no VM entries and exits to tag for; leave tags out"
             yield Problem(("tags",), text)
 
@@ -364,6 +248,25 @@ class VmGroup(Model):
         elif last >= 1 << (bits - 1):
             text = f"{workload.base:#_x} is in the kernel's half of the address space; expected the lower half"
             yield Problem(("workload", "base"), text)
+
+
+def _with_parts() -> type[_VmGroup]:
+    """Return the class of ``[[vm]]`` tables: with a key for each table of a registered mode, and every workload."""
+    kinds: Any = Union[tuple(plugins.loaded("workloads").values())]  # noqa: UP007  (made of what is registered)
+    workload = VmKeys.model_fields["workload"].description
+    fields: dict[str, Any] = {"workload": (kinds, Field(discriminator="kind", description=workload))}
+    for mode in paging_modes().values():
+        for key, table in mode.tables.items():
+            fields[key] = (table, Field(default=table(), description=table.about))
+    made = create_model("VmGroup", __base__=_VmGroup, __module__=__name__, **fields)
+    made.__doc__ = _VmGroup.__doc__
+    return made
+
+
+if TYPE_CHECKING:
+    VmGroup = _VmGroup
+else:
+    VmGroup = _with_parts()
 
 
 def _parse_warmup(value: object) -> str | int:

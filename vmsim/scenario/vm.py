@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from vmsim.base.units import PAGE, PAGE_ORDER, PageSize
-from vmsim.scenario.agile import AgileSpec
-from vmsim.scenario.cpu import Mode
 from vmsim.scenario.dirty_log import DirtyLogSpec
+from vmsim.scenario.keys import Pool
+from vmsim.scenario.modes import PagingMode, mode_named
+from vmsim.scenario.names import Mode
 from vmsim.scenario.nx_split import NxSplitSpec
-from vmsim.scenario.paired import Paired, bare, becomes_guest
-from vmsim.scenario.shadow import ShadowSpec
-from vmsim.scenario.tables import Pool
 from vmsim.scenario.workload import Workload
 
 __all__ = ["Marks", "Vm"]
@@ -50,20 +48,18 @@ class Vm:
         The page pool of its monitor.
     fill_chunk : int
         Mappings that the monitor brings in at a fault.
-    shadow : ShadowSpec
-        How mode shadow keeps its tables.
-    agile : AgileSpec
-        When mode agile moves tables between shadow and nested walks.
     kernel_accesses : str
         Whether the hardware translates what its kernel loads and stores.
-    software_tlb : int
-        Entries of its monitor's own TLB.
     dirty_log : DirtyLogSpec
         How it is learnt which pages are written to.
     nx_split : NxSplitSpec or None
         When large pages that were split for a fetch are recovered; None: they are executable.
-    paired : Paired
-        How the tables of mode paired lie in memory.
+    own : object
+        What its paging mode makes of the tables it brings (`PagingMode.settings`).
+    bare : bool
+        No guest runs in it from the start: a program on the host itself.
+    becomes_guest : bool
+        It is a process that becomes a VM while it runs.
     """
 
     name: str
@@ -82,23 +78,17 @@ class Vm:
     fill_chunk: int
     start: int
     pool: Pool
-    shadow: ShadowSpec
-    agile: AgileSpec
-    software_tlb: int
     dirty_log: DirtyLogSpec
     nx_split: NxSplitSpec | None
-    paired: Paired
+    own: Any
+    bare: bool
+    becomes_guest: bool
     workload: Workload
 
     @property
-    def bare(self) -> bool:
-        """Whether no guest runs in it from the start: a program on the host itself."""
-        return bare(self.mode, self.paired)
-
-    @property
-    def becomes_guest(self) -> bool:
-        """Whether it is a process that becomes a VM while it runs."""
-        return becomes_guest(self.mode, self.paired)
+    def paging(self) -> PagingMode:
+        """Its paging mode."""
+        return mode_named(self.mode)
 
     @property
     def pdpte_registers(self) -> bool:
@@ -107,7 +97,7 @@ class Vm:
         A load of CR3 fills them (Intel SDM vol. 3A §5.4.1, vol. 3C §28.3.1 under EPT); with AMD's nested paging walks
         read them from memory (APM vol. 2 §15.25).
         """
-        return self.guest_levels == 3 and self.mode != "npt"
+        return self.guest_levels == 3 and self.paging.pdpte_registers
 
     @property
     def guest_order(self) -> int:

@@ -1,12 +1,17 @@
-"""What a VM runs: one class per kind of workload."""
+"""What a VM runs: one class for each kind of workload.
+
+A class holds the keys of ``[vm.workload]``; `Workload.stream` names what makes the stream of accesses of them, which is
+imported when it is opened.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from vmsim import plugins
 from vmsim.base.formats import TraceFormat
 from vmsim.base.units import PAGE, format_size, parse_duration
 from vmsim.scenario.problems import Problem, raise_problems
@@ -41,11 +46,32 @@ __all__ = [
 ]
 
 
-class _Workload(Model):
+class Workload(Model):
+    """A kind of workload: the keys of its table. Subclass it, or `Generator`, to add a kind.
+
+    Attributes
+    ----------
+    kind : str
+        In a subclass a ``Literal`` of one text: as in ``kind = "…"``, the name of its entry point.
+    stream : str
+        Dotted name of what makes its stream: ``package.module:function``, called with the table and
+        `vmsim.workloads.Place`; returns a `vmsim.workloads.Stream`.
+    one_region : bool
+        All that it touches is in one region of `footprint` bytes, so that this is all the memory that it needs.
+    """
+
+    kind: str
     compute: Cycles = Field(default=1, description="Cycles of other work with each access.")
 
+    stream: ClassVar[str]
+    one_region: ClassVar[bool] = False
 
-class Trace(_Workload):
+    def files(self) -> dict[str, str]:
+        """Return the files that it reads, by key, as paths relative to the scenario's folder."""
+        return {}
+
+
+class Trace(Workload):
     """A recorded memory trace, replayed."""
 
     kind: Literal["trace"]
@@ -56,8 +82,14 @@ class Trace(_Workload):
     repeat: Rounds = Field(default=1, description="Times the trace is replayed from its beginning.")
     format: Literal["auto", TraceFormat] = Field(default="auto", description="Layout of the file; auto recognises it.")
 
+    stream = "vmsim.workloads.kinds:trace"
 
-class Generator(_Workload):
+    def files(self) -> dict[str, str]:
+        """Return the trace."""
+        return {"path": self.path}
+
+
+class Generator(Workload):
     """A synthetic stream over one region of guest-virtual memory."""
 
     footprint: Size = Field(description="Size of the region that is touched.")
@@ -96,11 +128,17 @@ class _Accesses(Generator):
 class Uniform(_Accesses):
     """Independent accesses, every word of the footprint equally likely."""
 
+    stream = "vmsim.workloads.kinds:uniform"
+    one_region = True
+
     kind: Literal["uniform"]
 
 
 class Zipf(_Accesses):
     """Independent accesses, the page of rank r with a likelihood in proportion to 1 / r**exponent."""
+
+    stream = "vmsim.workloads.kinds:zipf"
+    one_region = True
 
     kind: Literal["zipf"]
     exponent: float = Field(default=0.99, ge=0, le=10, strict=True, description="0 is uniform; larger is more skewed.")
@@ -109,12 +147,18 @@ class Zipf(_Accesses):
 class Sequential(_Accesses):
     """One pass after another through the footprint."""
 
+    stream = "vmsim.workloads.kinds:sequential"
+    one_region = True
+
     kind: Literal["sequential"]
     stride: Size = Field(default=64, description="Bytes from one access to the next.")
 
 
 class Chase(_Accesses):
     """Dependent accesses in a pseudo-random cycle that visits every slot once a round."""
+
+    stream = "vmsim.workloads.kinds:chase"
+    one_region = True
 
     kind: Literal["chase"]
     stride: Size = Field(default=64, description="Bytes from one slot to the next.")
@@ -126,12 +170,18 @@ class Chase(_Accesses):
 class Gups(Generator):
     """Read-modify-write updates of uniformly random words, as HPCC RandomAccess makes them."""
 
+    stream = "vmsim.workloads.kinds:gups"
+    one_region = True
+
     kind: Literal["gups"]
     updates: Accesses = Field(description="Updates in all; each is one read and one write of the same word.")
 
 
 class WorkingSet(_Accesses):
     """Uniform accesses within a window that moves through the footprint."""
+
+    stream = "vmsim.workloads.kinds:working_set"
+    one_region = True
 
     kind: Literal["working-set"]
     window: Size = Field(description="Size of the window.")
@@ -141,6 +191,9 @@ class WorkingSet(_Accesses):
 
 class Churn(Generator):
     """A process that maps, uses and unmaps blocks of memory, any of a region's, round after round."""
+
+    stream = "vmsim.workloads.kinds:churn"
+    one_region = True
 
     kind: Literal["churn"]
     rounds: Rounds = Field(description="Blocks mapped in all; each of their pages is written once.")
@@ -161,6 +214,8 @@ class Churn(Generator):
 class ForkWait(Generator):
     """A process that forks children, one after the other, and waits for each to exit."""
 
+    stream = "vmsim.workloads.kinds:forkwait"
+
     kind: Literal["forkwait"]
     footprint: Size = Field(default=256 << 10, description="What the parent has written before it forks.")
     forks: Rounds = Field(default=40_000, description="Children in all.")
@@ -173,6 +228,8 @@ class ForkWait(Generator):
 
 class Compile(Generator):
     """A process that runs many short programs: fork, exec, map, touch, exit."""
+
+    stream = "vmsim.workloads.kinds:compile"
 
     kind: Literal["compile"]
     footprint: Size = Field(default=4 << 20, description="Memory that each program maps and writes.")
@@ -189,6 +246,9 @@ class Compile(Generator):
 
 class Disk(Generator):
     """A process that reads blocks from a device, one after the other, and works on each."""
+
+    stream = "vmsim.workloads.kinds:disk"
+    one_region = True
 
     kind: Literal["disk"]
     reads: Rounds = Field(description="Blocks read in all; each of their pages is then read once.")
@@ -214,12 +274,20 @@ class Disk(Generator):
 class Switcher(_Accesses):
     """Processes that run in turn, each with uniform accesses to a footprint of its own."""
 
+    stream = "vmsim.workloads.kinds:switcher"
+
     kind: Literal["switcher"]
     spaces: Processes = Field(default=2, description="Processes; each needs memory for its footprint.")
     every: Accesses = Field(default=10_000, description="Accesses between two switches.")
 
 
-Workload = Annotated[
-    Trace | Uniform | Zipf | Sequential | Chase | Gups | WorkingSet | Churn | ForkWait | Compile | Disk | Switcher,
-    Field(discriminator="kind"),
-]
+def _wrong(plugin: plugins.Plugin, kind: Any) -> str | None:
+    """Return what is wrong with a registered kind of workload."""
+    if not (isinstance(kind, type) and issubclass(kind, Workload)):
+        return "it is no subclass of vmsim.scenario.workload.Workload"
+    if get_args(kind.model_fields["kind"].annotation) != (plugin.name,):
+        return f'its kind is not Literal["{plugin.name}"]'
+    return None if hasattr(kind, "stream") else "it has no `stream`: the dotted name of what makes its stream"
+
+
+plugins.add_check("workloads", _wrong)

@@ -84,7 +84,7 @@ def walk_share(letter: str, footprint: int, exponent: float, *, machine: Scenari
             "host.memory": footprint + (4 * tables + (256 << 8)) * PAGE,
             "vm.shadow.limit": max(1024, tables + 128),
         }
-    ).with_mode(MODES[letter])  # type: ignore[arg-type]
+    ).with_mode(MODES[letter])
     workload: Any = scenario.vms[0].workload
     stream = Regions(size=footprint, runs=workload.accesses, exponent=exponent, seed=scenario.seed, lines=_LINES)
     vm = Simulation(scenario, streams=[stream]).run().vms[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -27,6 +28,7 @@ __all__ = [
     "Kind",
     "Kinds",
     "Op",
+    "Place",
     "Regions",
     "Stream",
 ]
@@ -123,9 +125,34 @@ class Chunk(NamedTuple):
     events: tuple[Event, ...]
 
 
+class Place(NamedTuple):
+    """Where and for whom a stream is opened.
+
+    Attributes
+    ----------
+    folder : Path
+        Relative paths start from it.
+    seed : int
+        Of everything random in it; another for each VM.
+    lines : bool
+        The cache lines of data matter: addresses must be exact to 64 bytes.
+    end : int
+        The first address that is not user space in the guest.
+    """
+
+    folder: Path
+    seed: int
+    lines: bool
+    end: int
+
+
 @runtime_checkable
 class Stream(Protocol):
-    """A workload, ready to be read any number of times."""
+    """A workload, ready to be read any number of times.
+
+    One whose footprint is never all mapped at once may have a method ``most_at_once() -> int``: the most bytes that
+    are.
+    """
 
     @property
     def name(self) -> str:

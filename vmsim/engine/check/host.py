@@ -157,8 +157,8 @@ class _Checker:
     def pairs(self) -> None:
         """Below the limit, every KPT and its EPT hold the same mappings."""
         for vm in self._living():
-            form, _ = nested_format(self.simulation.scenario.cpu, vm.spec.paired.layout)
             for pair in vm.pairs:
+                form, _ = nested_format(self.simulation.scenario.cpu, vm.spec.own.layout)
                 if unlike := difference(self.memory, *pair, nested="NPT" if form == NPT else "EPT"):
                     self.fail(f"pairs: {unlike}, in {vm.spec.name}")
 

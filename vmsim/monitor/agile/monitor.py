@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import Alarmed, Spaces, Steps, Vcpu, Words
 from vmsim.machine.formats import CODE_SHADOW, FRAME, PAGE_SHIFT, SWITCH
+from vmsim.monitor.agile.mode import AgileSpec
 from vmsim.monitor.agile.tables import go_back, scan
 from vmsim.monitor.base import NONE
+from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.monitor import Shadow
 from vmsim.monitor.shadow.tables import load_root
 from vmsim.monitor.tdp.monitor import Tdp
-from vmsim.scenario.agile import AgileSpec
 from vmsim.scenario.cpu import Cost
-from vmsim.scenario.shadow import ShadowSpec
 from vmsim.tables.backing import UNBACKED, host_address
 
 __all__ = ["Agile"]

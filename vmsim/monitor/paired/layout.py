@@ -21,8 +21,8 @@ from vmsim.contracts import Steps
 from vmsim.frames.buddy import NO_FRAME, State
 from vmsim.machine.formats import ENTRIES, FRAME, LARGE, PAGE_SHIFT, PRESENT, WRITE
 from vmsim.machine.memory import clear_frame
+from vmsim.monitor.paired.mode import Layout
 from vmsim.scenario.cpu import Cpu, Figure
-from vmsim.scenario.paired import Layout
 
 __all__ = [
     "MOVED",

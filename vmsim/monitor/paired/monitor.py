@@ -18,10 +18,10 @@ from vmsim.contracts import Pool, Steps, Stop, Vcpu, VmStopped
 from vmsim.frames.buddy import NO_FRAME, State
 from vmsim.machine.formats import ENTRIES, PAGE_SHIFT, NestedFormat
 from vmsim.monitor.paired.layout import Pair, PairedHost, price
+from vmsim.monitor.paired.mode import Layout
 from vmsim.monitor.paired.space import PairedSpace, beyond
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
-from vmsim.scenario.paired import Layout
 
 __all__ = ["Paired"]
 

@@ -14,9 +14,9 @@ from vmsim.frames.stack import Stack
 from vmsim.machine.formats import EPT, FRAME, LARGE, NPT, PAGE_SHIFT, PRESENT, NestedFormat
 from vmsim.machine.memory import clear_frame
 from vmsim.monitor.paired.layout import NO_EPT, PAGE_BYTES, Pair, PairedHost, halves, price
+from vmsim.monitor.paired.mode import Layout
 from vmsim.monitor.paired.space import Pages, PairedSpace, beyond, flags_of, mirrored
 from vmsim.scenario.cpu import Cpu
-from vmsim.scenario.paired import Layout
 
 __all__ = ["Halves", "PairedFrames", "PairedMmu", "nested_format"]
 

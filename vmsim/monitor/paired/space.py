@@ -30,7 +30,7 @@ from vmsim.machine.formats import (
 )
 from vmsim.machine.memory import clear_frame, entry_at
 from vmsim.monitor.paired.layout import NO_EPT, PAGE_BYTES, Pair, PairedHost
-from vmsim.scenario.paired import Layout
+from vmsim.monitor.paired.mode import Layout
 from vmsim.tables.backing import HOST, set_backing
 from vmsim.tables.edit import missing_tables
 

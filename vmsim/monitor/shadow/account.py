@@ -13,10 +13,10 @@ from vmsim.machine.formats import ENTRIES
 from vmsim.monitor.base import SoftwareMonitor
 from vmsim.monitor.shadow.exits import ACCOUNT, Exit
 from vmsim.monitor.shadow.guards import reads_of
+from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.records import Work
 from vmsim.monitor.shadow.software_tlb import SoftwareTlb
 from vmsim.scenario.cpu import Cost
-from vmsim.scenario.shadow import ShadowSpec
 
 __all__ = ["Account"]
 

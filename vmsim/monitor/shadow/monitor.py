@@ -22,12 +22,12 @@ from vmsim.machine.memory import clear_frame
 from vmsim.monitor.base import NONE
 from vmsim.monitor.shadow.account import Account
 from vmsim.monitor.shadow.fill import Status, fill, sweep
+from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.records import SPARE, Hide, make_shadow
 from vmsim.monitor.shadow.tables import drop_all, drop_tables, load_root
 from vmsim.monitor.shadow.traps import invalidated, load, resync, store
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
-from vmsim.scenario.shadow import ShadowSpec
 from vmsim.tables.backing import host_address
 
 __all__ = ["Shadow"]

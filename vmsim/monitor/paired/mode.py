@@ -1,19 +1,21 @@
-"""The table ``[vm.paired]``: how the two page tables of an Akaros process lie in memory, and when it is a VM."""
+"""Mode paired in a scenario: how the two tables of an Akaros process lie in memory, and when it is a VM."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from vmsim.base.errors import InputError
 from vmsim.scenario.cpu import Cpu
+from vmsim.scenario.keys import VmKeys
+from vmsim.scenario.modes import ModeTable, PagingMode
 from vmsim.scenario.problems import Problem, raise_problems
 from vmsim.scenario.share import parse_share, share_schema
-from vmsim.scenario.types import Flag, Model
+from vmsim.scenario.types import Flag
 
-__all__ = ["Layout", "Paired", "bare", "becomes_guest"]
+__all__ = ["PAIRED", "Layout", "Paired"]
 
 Layout = Literal["contiguous", "pointer", "separate", "shared"]
 
@@ -29,8 +31,10 @@ def _parse_guest_at(value: object) -> str | int | None:
     return share
 
 
-class Paired(Model):
+class Paired(ModeTable):
     """``[vm.paired]``."""
+
+    about = "How the tables of mode paired lie in memory."
 
     layout: Layout = Field(
         default="contiguous",
@@ -59,28 +63,52 @@ class Paired(Model):
             raise_problems([Problem(("guest_at",), text)])
         return self
 
-    def problems_on(self, cpu: Cpu, *, pages_1g: bool) -> Iterator[Problem]:
-        """Yield what a CPU lacks for it, by keys of the VM's table; `pages_1g`: its page tables map pages of 1 GiB."""
-        has, anyway = {*cpu.modes}, "host.what_if = true allows it anyway"
-        if not has & {"ept", "npt"}:
-            yield Problem(("mode",), f"mode paired needs EPT or nested paging, which {cpu.name} has not; {anyway}")
-        elif self.layout == "shared" and "npt" not in has:
+
+class _Paired(PagingMode):
+    name = "paired"
+    label = "paired"
+    needs = ("ept", "npt")
+    tables: ClassVar = {"paired": Paired}
+    ignores = frozenset({"kernel_accesses"})
+
+    def bare(self, vm: VmKeys) -> bool:
+        paired = vm.table(Paired)
+        return not paired.guest or paired.guest_at is not None
+
+    def bare_name(self, vm: VmKeys) -> str:
+        becoming = vm.table(Paired).guest_at is not None
+        return f"a paired process {'that becomes a VM (guest_at)' if becoming else 'without a guest'}"
+
+    def becomes_guest(self, vm: VmKeys) -> bool:
+        return vm.table(Paired).guest_at is not None
+
+    def by_ept(self, cpu: Cpu) -> bool:
+        return "ept" in cpu.modes
+
+    def entries(self, *, bare: bool) -> int:
+        return 2 * super().entries(bare=bare)
+
+    def frame_records(self, own: Paired) -> int:
+        return 8 if own.layout == "pointer" else 0
+
+    def problems(self, vm: VmKeys) -> Iterator[Problem]:
+        if self.bare(vm) and vm.populate == "eager":
+            text = f"{self.bare_name(vm)} is not populated before the start; leave populate out"
+            yield Problem(("populate",), text)
+
+    def problems_on(self, vm: VmKeys, cpu: Cpu, *, pages_1g: bool) -> Iterator[Problem]:
+        yield from super().problems_on(vm, cpu, pages_1g=pages_1g)
+        paired, anyway = vm.table(Paired), "host.what_if = true allows it anyway"
+        if self.runs_on(cpu) and paired.layout == "shared" and "npt" not in cpu.modes:
             text = (
                 f"one table can serve as both only where nested tables have the format of page tables (NPT); those of "
                 f"{cpu.name} are EPT's, whose entries differ (Intel SDM vol. 3C §30.3.2). Expected contiguous, pointer "
                 f"or separate; {anyway}"
             )
             yield Problem(("paired", "layout"), text)
-        if self.guest_at is not None and not pages_1g:
+        if paired.guest_at is not None and not pages_1g:
             text = f"the guest's tables map addresses to themselves by pages of 1G, which {cpu.name} has not"
             yield Problem(("paired", "guest_at"), f"{text}; {anyway}")
 
 
-def bare(mode: str, paired: Paired) -> bool:
-    """Return whether no guest runs in a VM from the start: it is a program on the host itself."""
-    return mode == "native" or (mode == "paired" and (not paired.guest or paired.guest_at is not None))
-
-
-def becomes_guest(mode: str, paired: Paired) -> bool:
-    """Return whether it is a process that becomes a VM while it runs."""
-    return mode == "paired" and paired.guest_at is not None
+PAIRED: Final = _Paired()

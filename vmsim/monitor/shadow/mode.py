@@ -1,16 +1,30 @@
-"""The tables ``[vm.shadow]`` and ``[vm.software_tlb]``: how a monitor shadows a guest's page tables."""
+"""Mode shadow in a scenario: the tables ``[vm.shadow]`` and ``[vm.software_tlb]``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
+from vmsim.base.units import PAGE
+from vmsim.scenario.cpu import Cpu
+from vmsim.scenario.cpuid import Features
+from vmsim.scenario.keys import VmKeys
+from vmsim.scenario.modes import ModeTable, PagingMode
 from vmsim.scenario.problems import Problem, raise_problems
 from vmsim.scenario.types import Entries, Model, Work
 
-__all__ = ["SHADOW_PRESETS", "ShadowSpec", "ShadowTable", "SoftwareTlb"]
+__all__ = [
+    "GFN_BYTES",
+    "SHADOW",
+    "SHADOW_PAGE_BYTES",
+    "SHADOW_PRESETS",
+    "ShadowSpec",
+    "ShadowTable",
+    "Shadowing",
+    "SoftwareTlb",
+]
 
 Fill = Literal["lazy", "eager"]
 Trap = Literal["single-step", "emulate", "unsync"]
@@ -19,6 +33,8 @@ Hide = Literal["write-protect", "user-bit", "present-bit"]
 OnCr3 = Literal["flush", "cache"]
 Ad = Literal["write-protect", "read-sync"]
 
+GFN_BYTES: Final = 16  # of a guest frame (monitor.shadow.records.GFN)
+SHADOW_PAGE_BYTES: Final = 512 * 16 + 56 + PAGE  # a shadow page, its record and the links of its entries
 _LEAST: Final = 16
 _MOST: Final = 1 << 18
 
@@ -46,8 +62,10 @@ SHADOW_PRESETS: Final = {
 }
 
 
-class ShadowTable(Model):
+class ShadowTable(ModeTable):
     """``[vm.shadow]`` as it is written: a preset, and what differs from it."""
+
+    about = "How mode shadow keeps its tables."
 
     preset: Literal["kvm", "kvm-2007", "plex86"] = Field(
         default="kvm", description="The monitor whose ways are the defaults."
@@ -92,6 +110,13 @@ class ShadowTable(Model):
             given["write_flood"] = 0  # stores are made by the guest, and nobody counts them
         return SHADOW_PRESETS[self.preset].model_copy(update=given)
 
+    def changed(self) -> Iterator[str]:
+        """Yield the keys whose values are not what the default preset says."""
+        default = SHADOW_PRESETS["kvm"]
+        for key, value in self:
+            if value not in (None, "kvm" if key == "preset" else getattr(default, key)):
+                yield key
+
     @model_validator(mode="after")
     def _check(self) -> ShadowTable:
         raise_problems(self._problems())
@@ -113,7 +138,56 @@ class ShadowTable(Model):
             yield Problem(("step",), f'{text}; leave it out, or choose trap = "single-step"')
 
 
-class SoftwareTlb(Model):
+class SoftwareTlb(ModeTable):
     """``[vm.software_tlb]``: the TLB of the monitor's own walks of guest tables, flushed at CR3 loads."""
 
+    about = "The monitor's own TLB in mode shadow."
+
     entries: Entries = Field(default=0, description="Pages it remembers; 0: there is none.")
+
+
+class Shadowing(NamedTuple):
+    """What a monitor that shadows is told; `entries` are those of its own TLB."""
+
+    spec: ShadowSpec
+    entries: int
+
+
+class _Shadow(PagingMode):
+    name = "shadow"
+    label = "shadow"
+    tables: ClassVar = {"shadow": ShadowTable, "software_tlb": SoftwareTlb}
+    level_notes: ClassVar = {
+        2: "; KVM shadows each of their tables by several (role.quadrant), which is not modelled",
+    }
+    automatic = True
+
+    def kernel_problems(self, vm: VmKeys) -> Iterator[Problem]:
+        if vm.table(ShadowTable).spec.hide == "user-bit":
+            text = (
+                "tables hidden by the user bit are hidden from programs alone, and the kernel's accesses are at CPL 0"
+            )
+            yield Problem(("kernel_accesses",), f"{text}; expected shadow.hide of write-protect or present-bit")
+
+    def suits(self, has: Features | None, cpu: str, listed: tuple[str, ...]) -> str | None:
+        if has is None:
+            return f"the file of {cpu} lists neither npt nor ept (it gives no CPUID registers)"
+        if has.svm:
+            missing = "SVM but no nested paging (CPUID 8000_000A EDX[0] is 0)"
+        elif has.vmx:
+            missing = "VMX but no EPT (MSR 48Bh bit 33 or 48Ch bit 6 is 0)"
+        else:
+            return None
+        return f"{cpu} has {missing}: its page tables are shadowed in software"
+
+    def settings(self, vm: VmKeys, cpu: Cpu) -> Shadowing:
+        return Shadowing(vm.table(ShadowTable).spec, vm.table(SoftwareTlb).entries)
+
+    def records(self, own: Shadowing, pages: int) -> int:
+        return pages * GFN_BYTES + own.spec.limit * SHADOW_PAGE_BYTES
+
+    def canonical(self, own: Shadowing) -> dict[str, Any]:
+        return {"shadow": dict(own.spec), "software_tlb": own.entries}
+
+
+SHADOW: Final = _Shadow()

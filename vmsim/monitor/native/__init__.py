@@ -1,0 +1,1 @@
+"""No guest: a program on the host itself."""

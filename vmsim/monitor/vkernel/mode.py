@@ -1,0 +1,44 @@
+"""Mode vkernel in a scenario: a guest is a process whose page tables the host's kernel walks in software."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from vmsim.scenario.cpuid import Features
+from vmsim.scenario.keys import VmKeys
+from vmsim.scenario.modes import PagingMode
+from vmsim.scenario.problems import Problem
+
+__all__ = ["VKERNEL"]
+
+
+class _Vkernel(PagingMode):
+    name = "vkernel"
+    label = "vkernel"
+    ignores = frozenset({"kernel_accesses"})
+    refuses = ("tags",)
+    tagged = False
+    pcid = False
+    costs = "vkernel_"
+    automatic = True
+
+    def problems(self, vm: VmKeys) -> Iterator[Problem]:
+        if vm.tags is not None:
+            text = "mode vkernel has no VM entries and exits to tag for: its guest is a process; leave tags out"
+            yield Problem(("tags",), text)
+
+    def kernel_problems(self, vm: VmKeys) -> Iterator[Problem]:
+        if vm.mode == "auto":  # else the key has no effect at all
+            text = 'mode "auto" is vkernel on this CPU, where the kernel is a process without a map of all memory'
+            yield Problem(("kernel_accesses",), f"{text}; choose another mode")
+
+    def entries(self, *, bare: bool) -> int:
+        return 3
+
+    def suits(self, has: Features | None, cpu: str, listed: tuple[str, ...]) -> str | None:
+        missing = "neither SVM (CPUID 8000_0001 ECX[2]) nor VMX (CPUID 1 ECX[5])"
+        return f"{cpu} has {missing}: guests are processes, their page tables walked in software"
+
+
+VKERNEL: Final = _Vkernel()

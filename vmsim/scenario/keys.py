@@ -1,0 +1,121 @@
+"""The keys that every ``[[vm]]`` table has, whatever its paging mode."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import Field, Strict, model_validator
+
+from vmsim.base.units import parse_duration
+from vmsim.scenario.dirty_log import DirtyLog
+from vmsim.scenario.names import WantedMode
+from vmsim.scenario.problems import Problem, raise_problems
+from vmsim.scenario.types import DurationField, Flag, Model, Pages, PageSizeField, Size, SomePages, Vms
+from vmsim.scenario.workload import Workload
+
+__all__ = ["Pool", "PoolOverride", "VmKeys"]
+
+_NAME: Final = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$"
+_Table = TypeVar("_Table", bound=Model)
+
+
+class Pool(Model):
+    """The page pool of a monitor, in pages of 4 KiB."""
+
+    min: Pages = Field(default=64, description="Free pages under which the host must refill the pool.")
+    max: SomePages = Field(default=1024, description="Free pages over which the host may take the spare ones.")
+    batch: SomePages = Field(default=256, description="Pages of one refill.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Pool:
+        if self.min > self.max:
+            text = f"pool.min > pool.max ({self.min} > {self.max}); a pool needs min ≤ max"
+            raise_problems([Problem(("min",), text)])
+        return self
+
+
+class PoolOverride(Model):
+    """What differs from ``[host.pool]`` for the monitor of one VM."""
+
+    min: Pages | None = None
+    max: SomePages | None = None
+    batch: SomePages | None = None
+
+    def over(self, pool: Pool) -> Pool:
+        """Return `pool` with what is given here in place of its own."""
+        return pool.model_copy(update=self.model_dump(exclude_none=True))
+
+
+class VmKeys(Model):
+    """What every ``[[vm]]`` table has: without the tables in it that paging modes bring, its workload of any kind.
+
+    `vmsim.scenario.tables.VmGroup` has both, of what is registered. Modes and workloads can be imported without it.
+    """
+
+    name: str = Field(pattern=_NAME, description="Letters, digits, - and _; VMs of a group get -0, -1, … after it.")
+    count: Vms = Field(default=1, description="VMs of this kind; 0 leaves them out.")
+    memory: Size = Field(description="Guest-physical memory.")
+    mode: WantedMode = Field(
+        description="How addresses are translated. auto: npt or ept, as the CPU has them, else shadow or vkernel."
+    )
+    guest_page: PageSizeField = Field(default="4K", description="Page size that the guest kernel maps with.")
+    host_page: PageSizeField = Field(default="4K", description="Page size that the monitor backs guest memory with.")
+    populate: Literal["lazy", "eager"] = Field(
+        default="lazy", description="lazy: one fault for each page. eager: backed before the clock starts."
+    )
+    guest_levels: Literal[2, 3, 4, 5] = Field(
+        default=4, description="Depth of the guest's page tables; 3: PAE, 2: 32-bit paging, of pages of 4K and 4M."
+    )
+    host_levels: Literal[2, 3, 4, 5] = Field(
+        default=4, description="Depth of the nested page tables; 3: PAE, 2: 32-bit paging, both npt only."
+    )
+    tags: Literal["none", "vpid", "asid"] | None = Field(
+        default=None, description="What tells its TLB entries from others'. Default: vpid on Intel CPUs, asid on AMD's."
+    )
+    pcid: Flag | None = Field(
+        default=None,
+        description="Its kernel keeps address spaces apart in the TLB by PCID; in mode vkernel, the host's does. "
+        "Default: true, and in mode vkernel false.",
+    )
+    start: DurationField = Field(
+        default=parse_duration("0s"), description="When the VM starts.", json_schema_extra={"default": "0s"}
+    )
+    fill_chunk: Annotated[int, Strict(), Field(ge=1, le=512)] = Field(
+        default=1, description="Mappings that the monitor brings in at a fault, 1 to 512."
+    )
+    kernel_accesses: Literal["free", "direct-map"] = Field(
+        default="free",
+        description="Loads and stores of page-table entries and clearing of frames by the guest's kernel. free: not "
+        "translated. direct-map: translated by the hardware, as a kernel does through its map of all memory.",
+    )
+    pool: PoolOverride | None = Field(default=None, description="What differs from host.pool.")
+    dirty_log: DirtyLog = Field(default=DirtyLog(), description="How the host learns which pages are written to.")
+    nx_split: Flag = Field(
+        default=False, description="Large host pages are not executable, and split where code is fetched (mode ept)."
+    )
+    nx_recovery_period: DurationField = Field(
+        default=parse_duration("60s"),
+        description="How often some of the pages split so are put together again.",
+        json_schema_extra={"default": "60s"},
+    )
+    nx_recovery_ratio: Annotated[int, Strict(), Field(ge=0, lt=1 << 32)] = Field(
+        default=60, description="Of those, one in so many at a time; 0: never."
+    )
+    workload: Workload = Field(description="What the VM runs.")
+
+    def table(self, kind: type[_Table]) -> _Table:
+        """Return the table of a class that a paging mode has registered.
+
+        Raises
+        ------
+        KeyError
+            No registered mode brings it.
+        """
+        found: list[Any] = [value for _, value in self if isinstance(value, kind)]
+        if not found:
+            raise KeyError(kind.__name__)
+        return found[0]  # type: ignore[no-any-return]
+
+    def names(self) -> list[str]:
+        """Return the names of the group's VMs."""
+        return [self.name] if self.count == 1 else [f"{self.name}-{number}" for number in range(self.count)]

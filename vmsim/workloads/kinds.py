@@ -1,0 +1,84 @@
+"""What makes the stream of each kind of workload of the keys of its table (`vmsim.scenario.workload`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vmsim.workloads import generators, programs
+from vmsim.workloads.stream import Place, Stream
+from vmsim.workloads.trace import TraceStream, find
+
+
+def trace(spec: Any, place: Place) -> Stream:
+    """Open a recorded trace."""
+    return TraceStream(find(spec.path, place.folder), spec.format, spec.repeat, lines=place.lines, end=place.end)
+
+
+def uniform(spec: Any, place: Place) -> Stream:
+    """Make a stream of uniform accesses."""
+    return generators.Uniform(**_accesses(spec, place))
+
+
+def zipf(spec: Any, place: Place) -> Stream:
+    """Make a stream that chooses pages by Zipf's law."""
+    return generators.Zipf(**_accesses(spec, place), exponent=float(spec.exponent))
+
+
+def sequential(spec: Any, place: Place) -> Stream:
+    """Make a stream that goes through its footprint in order."""
+    return generators.Sequential(**_accesses(spec, place), stride=spec.stride)
+
+
+def chase(spec: Any, place: Place) -> Stream:
+    """Make a chase along pointers."""
+    return generators.Chase(**_accesses(spec, place), stride=spec.stride, order=spec.order)
+
+
+def gups(spec: Any, place: Place) -> Stream:
+    """Make a stream of updates, as of RandomAccess."""
+    return generators.Gups(**_region(spec, place), runs=spec.updates)
+
+
+def working_set(spec: Any, place: Place) -> Stream:
+    """Make a stream whose window moves through its footprint."""
+    return generators.WorkingSet(**_accesses(spec, place), window=spec.window, phase=spec.phase, step=spec.step)
+
+
+def churn(spec: Any, place: Place) -> Stream:
+    """Make a process that maps and unmaps blocks."""
+    keys = {"burst": spec.burst, "kept": float(spec.kept), "work": spec.work, "filled": spec.filled}
+    return programs.Churn(**_written(spec, place), **keys, runs=spec.rounds)
+
+
+def forkwait(spec: Any, place: Place) -> Stream:
+    """Make a process that forks children and waits for them."""
+    return programs.ForkWait(**_region(spec, place), runs=spec.forks, child=spec.child, parent=spec.parent)
+
+
+def compile(spec: Any, place: Place) -> Stream:
+    """Make a process that runs many short programs."""
+    keys = {"text": spec.text, "parent": spec.parent, "work": spec.work}
+    return programs.Compile(**_written(spec, place), **keys, runs=spec.processes)
+
+
+def disk(spec: Any, place: Place) -> Stream:
+    """Make a process that reads blocks from a device."""
+    keys = {"burst": spec.block, "device": spec.device.cycles(10**9), "work": spec.work}
+    return programs.Disk(**_written(spec, place), **keys, runs=spec.reads)
+
+
+def switcher(spec: Any, place: Place) -> Stream:
+    """Make processes that run in turn."""
+    return programs.Switcher(**_accesses(spec, place), spaces=spec.spaces, every=spec.every)
+
+
+def _region(spec: Any, place: Place) -> dict[str, Any]:
+    return {"size": spec.footprint, "base": spec.base, "seed": place.seed}
+
+
+def _written(spec: Any, place: Place) -> dict[str, Any]:
+    return _region(spec, place) | {"writes": float(spec.writes)}
+
+
+def _accesses(spec: Any, place: Place) -> dict[str, Any]:
+    return _written(spec, place) | {"runs": spec.accesses}
