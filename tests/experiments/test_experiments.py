@@ -15,6 +15,7 @@ from vmsim.base.errors import InputError
 from vmsim.sweeps.experiment import Experiment
 
 NAMES = [
+    "ad-bits",
     "cr3",
     "crossover",
     "fill-chunk",
@@ -69,6 +70,7 @@ def test_the_table_is_that_of_the_sweep_and_the_figure_that_of_the_table(name: s
 @pytest.mark.parametrize(
     ("name", "first", "step"),
     [
+        ("ad-bits", 5, 31),
         ("first-light", 3, 4),
         ("footprint", 1, 50),
         ("fill-chunk", 3, 29),

@@ -1,10 +1,11 @@
 """Dirty logging under EPT and NPT: which guest frames were written to since the log was last read.
 
-Three methods find the same pages at other costs, after KVM (virt/kvm/kvm_main.c, arch/x86/kvm/mmu/tdp_mmu.c,
-arch/x86/kvm/vmx/vmx.c). write-protect: entries are read-only, and the first write to a page exits. ad-scan: dirty flags
-are cleared, and looked for when the log is read. pml: dirty flags are cleared, and the processor notes each page whose
-flag it sets in a log of 512 entries; a full log exits, and every other exit empties it. While a VM is logged new pages
-are small, and dirty from the start; large pages that are there are write-protected, and split by the first write.
+Three methods find the same pages at other costs, two of them KVM's (virt/kvm/kvm_main.c, arch/x86/kvm/mmu/tdp_mmu.c,
+arch/x86/kvm/vmx/vmx.c), which never scans. write-protect: entries are read-only, and the first write to a page exits.
+ad-scan: dirty flags are cleared, and looked for when the log is read. pml: dirty flags are cleared, and the processor
+notes each page whose flag it sets in a log of 512 entries; a full log exits, and every other exit empties it. While a
+VM is logged new pages are small, and dirty from the start; large pages that are there are write-protected, and split by
+the first write.
 """
 
 from __future__ import annotations

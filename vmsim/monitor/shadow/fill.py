@@ -357,8 +357,7 @@ def _sweep(shadow, state, top, first, last):
                 origin = gpa
                 below &= ~((1 << (9 * (level - 1))) - 1)
         else:
-            origin = pages[page].origin
-            table = False
+            origin, table = pages[page].origin, False
             below = pages[page].gfn + (at << (9 * (level - 1)))
             entry = read_word(memory, host_address(backing, origin))
             entry = (entry & ~FRAME) | below << PAGE_SHIFT
@@ -389,10 +388,9 @@ def sweep(shadow, gfn, first, last):
 
     Pages that the host does not back are left out, and, where A is not the hardware's, those not yet accessed.
     """
-    state = shadow.states[0]
-    pages, gfns = shadow.pages, shadow.gfns
+    state, pages = shadow.states[0], shadow.pages
     state.clock += 1
-    page = np.int64(gfns[gfn].tables)
+    page = np.int64(shadow.gfns[gfn].tables)
     status = _DONE
     while page and status == Status.DONE:
         pages[page - 1].stamp = state.clock

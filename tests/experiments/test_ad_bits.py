@@ -1,0 +1,106 @@
+"""Does the ad-bits figure's message hold?"""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from vmsim.engine.simulation import simulate
+from vmsim.record.result import Result
+
+MIB = 1 << 20
+EXITS = {"ept": 518 + 800 + 400 + 1000, "npt": 1360 + 800 + 400 + 1000}  # vm_exit, violation_walk, _entry, _resume
+LOGGED = ["ad-scan", "pml"]
+
+
+@pytest.fixture(scope="module")
+def figure(figure_of: Callable[[str], SimpleNamespace]) -> SimpleNamespace:
+    return figure_of("ad-bits")
+
+
+@pytest.fixture(scope="module")
+def table(figure: SimpleNamespace) -> pd.DataFrame:
+    made: pd.DataFrame = figure.data()
+    return made
+
+
+def of(table: pd.DataFrame, paging: str, ad: bool, log: str) -> pd.DataFrame:
+    """Return the writers with such a log, by their stores."""
+    here = table[(table["paging"] == paging) & (table["ad"] == ad) & (table["log"] == log)]
+    return here[here["stores"] > 0].set_index("stores")
+
+
+def test_without_a_log_the_flags_change_nothing(figure: SimpleNamespace) -> None:
+    """KVM's make_spte sets A, and D where it lets the guest write (Linux arch/x86/kvm/mmu/spte.c)."""
+    points = figure.EXPERIMENT.table()
+    bare = points[(points["log"] == "none") & (points["paging"] == "ept")]
+    without, having = (
+        bare[bare["ad"] == ad].drop(columns=["ad", "point"]).reset_index(drop=True) for ad in (False, True)
+    )
+    assert len(without) == 8
+    pd.testing.assert_frame_equal(without, having)
+
+
+@pytest.mark.parametrize(("paging", "ad"), [("ept", False), ("ept", True), ("npt", True)])
+def test_write_protection_costs_an_exit_for_each_page_found(
+    figure: SimpleNamespace, table: pd.DataFrame, paging: str, ad: bool
+) -> None:
+    points = figure.EXPERIMENT.table()
+    here = points[(points["paging"] == paging) & (points["ad"] == ad) & (points["stores"] == 1)].set_index("log")
+    counts = here[["exits", "exit_cycles"]]
+    added = counts.loc["write-protect"] - counts.loc["none"]
+    readings = round(of(table, paging, ad, "write-protect").loc[1, "readings"])
+    reading = EXITS[paging] - 800 - 400  # its exit walks to no page
+    assert added["exit_cycles"] - readings * reading == pytest.approx(
+        (added["exits"] - readings) * EXITS[paging], rel=1e-3
+    )
+
+
+def test_the_flags_save_nearly_all_of_that(table: pd.DataFrame) -> None:
+    protected = of(table, "ept", False, "write-protect")["slower"]
+    for log in LOGGED:
+        assert (of(table, "ept", True, log)["slower"] < protected / 5).all()
+        assert (of(table, "ept", True, log)["slower"] < 0.06).all()
+    assert protected[1] == pytest.approx(36, abs=1)
+    assert protected.is_monotonic_increasing
+
+
+def test_a_note_in_the_log_costs_the_guest_more_than_a_scan_and_the_host_less(table: pd.DataFrame) -> None:
+    scan, pml = (of(table, "ept", True, log) for log in ("ad-scan", "pml"))
+    assert (pml["slower"] > scan["slower"]).all()
+    assert (pml["host"] == 100).all()
+    assert scan["host"].iloc[0] > 1000
+    assert scan["host"].min() < 110
+
+
+@pytest.mark.parametrize(
+    ("paging", "ad", "log"),
+    [("ept", True, "write-protect"), ("ept", True, "pml"), ("npt", True, "ad-scan"), ("ept", False, "write-protect")],
+)
+def test_with_the_flags_each_reading_finds_the_tables_of_a_guest_that_only_reads(
+    table: pd.DataFrame, paging: str, ad: bool, log: str
+) -> None:
+    """One table for each 2 MiB, and one at each level above."""
+    here = table[(table["stores"] == 0) & (table["paging"] == paging) & (table["ad"] == ad) & (table["log"] == log)]
+    assert len(here) == 5
+    for size, found in zip(here["footprint"], here["found"], strict=True):
+        assert found == pytest.approx(size / (2 * MIB) + 3 if ad else 0, rel=0.08, abs=0.1)
+
+
+def test_the_counts_are_what_the_log_says(figure: SimpleNamespace, table: pd.DataFrame) -> None:
+    """The figure takes pages and the host's cycles from the summary; the table `dirty` has each reading."""
+    for number, (paging, ad, log) in enumerate(figure.LINES):
+        if (paging, log) == ("npt", "write-protect"):
+            continue
+        point = next(
+            each for each in figure.EXPERIMENT.sweep.points()
+            if (each.values["paging"], each.values["ad"], each.values["log"], each.values["stores"])
+            == (paging, ad, log, 0.03)
+        )  # fmt: skip
+        dirty = Result(point.scenario, simulate(point.scenario)).dirty
+        row = of(table, paging, ad, log).loc[0.03]
+        before = row["found"]  # what was written before the warm-up ended, and is read after it: no more than this
+        assert dirty["pages"].sum() == pytest.approx(row["found"] * row["readings"], abs=before), number
+        each = dirty["host_cycles"].sum() / dirty["pages"].sum()
+        assert each == pytest.approx(row["host"], rel=0.05), number
