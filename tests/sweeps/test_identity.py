@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -102,9 +101,9 @@ def test_a_trace_counts_by_what_is_in_it(tmp_path: Path) -> None:
 
 def test_every_workload_has_a_length_to_sort_and_cut_by() -> None:
     from vmsim import plugins
-    from vmsim.sweeps.points import length_key
 
-    kinds = [kind for kind in plugins.loaded("workloads").values() if "path" not in kind.model_fields]
+    kinds = plugins.loaded("workloads").values()
     assert len(kinds) >= 6
     for kind in kinds:
-        assert length_key(SimpleNamespace(**dict.fromkeys(kind.model_fields, 1))) != "footprint", kind
+        assert kind.lasts in kind.model_fields
+        assert {*kind.touches} <= {*kind.model_fields}

@@ -43,12 +43,12 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
 
 def compile_for(name: str) -> tuple[str, float]:
     """Compile for a CPU, or what all share, or load what is in the cache; return the name and the seconds taken."""
-    from vmsim.engine.warm import HARDWARE, SOFTWARE, warm, warm_core
+    from vmsim.engine.warm import HARDWARE, rehearsed_modes, warm, warm_core
     from vmsim.scenario import Cpu
 
     started = time.perf_counter()
     if name in SHARED:
-        warm(Cpu.load("yardstick"), dict(zip(SHARED, (HARDWARE, SOFTWARE), strict=True))[name])
+        warm(Cpu.load("yardstick"), dict(zip(SHARED, (HARDWARE, rehearsed_modes()), strict=True))[name])
     else:
         warm_core(Cpu.load(name))
     return name, time.perf_counter() - started

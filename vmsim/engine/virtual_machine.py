@@ -37,7 +37,7 @@ from vmsim.monitor.paired.process import Halves, PairedFrames, PairedMmu, nested
 from vmsim.monitor.paired.space import limit_of
 from vmsim.monitor.shadow.monitor import Shadow
 from vmsim.monitor.tdp.monitor import Tdp
-from vmsim.monitor.vkernel.monitor import SPACES, Vkernel
+from vmsim.monitor.vkernel.monitor import Vkernel
 from vmsim.record.outcome import Ending, VmOutcome
 from vmsim.scenario import Vm
 from vmsim.scenario.share import share_of
@@ -82,8 +82,8 @@ class VirtualMachine:
             self.registers,
             spec.index,
             tags=None if spec.bare else spec.tags,
-            apart=None if not spec.pcid else "tag" if spec.mode in ("shadow", "agile") else "pcid",
-            kernel=None if spec.kernel_accesses == "free" else "own" if spec.mode in ("shadow", "agile") else "global",
+            apart=spec.paging.apart if spec.pcid else None,
+            kernel=None if spec.kernel_accesses == "free" else "own" if spec.paging.apart == "tag" else "global",
         )
         costs = simulation.scenario.cpu.cost
         self.io = HostIo(simulation.env, simulation.host, costs, simulation.messages, owner=spec.index)
@@ -137,7 +137,7 @@ class VirtualMachine:
             self.frames,
             levels=spec.guest_levels,
             kernel_half=direct_map,
-            pcids=SPACES if spec.mode == "vkernel" else LINUX_PCIDS if spec.pcid else 0,
+            pcids=spec.paging.spaces or (LINUX_PCIDS if spec.pcid else 0),
             page_order=spec.guest_order,
             costs=costs,
             ranges=self.paired,

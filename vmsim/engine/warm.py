@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.simulation import Simulation
@@ -16,34 +16,37 @@ from vmsim.machine.vcpu import prepare
 from vmsim.monitor.base import SoftwareMonitor
 from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.model import Scenario
+from vmsim.scenario.modes import mode_named, paging_modes
 
-__all__ = ["HARDWARE", "SOFTWARE", "warm", "warm_core", "warm_for"]
+__all__ = ["HARDWARE", "rehearsed_modes", "warm", "warm_core", "warm_for"]
 
-HARDWARE: Final = ("ept", "native")  # modes that between them use all that no software monitor does
-SOFTWARE: Final = ("shadow", "agile", "vkernel")
+HARDWARE: Final = ("ept", "native")  # modes that between them use all that no mode has for itself
 
-_HOST = """
-[host]
-cpu = "yardstick"
-memory = "64MiB"
-what_if = true
-pool = { min = 1, max = 8, batch = 8 }
-"""
-_VM = """
-[[vm]]
-name = "{0}"
-memory = "1MiB"
-mode = "{1}"
-workload = {{ kind = "sequential", base = "0x1000_0000", footprint = "64KiB", stride = "4KiB", accesses = 16 }}
-"""
-_EAGER = 'shadow = { preset = "plex86", fill = "eager" }\n'
-_TWO_LEVEL = _VM.format("two-level", "ept") + "guest_levels = 2\n"
+_HOST: Final = {
+    "cpu": "yardstick",
+    "memory": "64MiB",
+    "what_if": True,
+    "pool": {"min": 1, "max": 8, "batch": 8},
+}
+_WORKLOAD: Final = {
+    "kind": "sequential",
+    "base": "0x1000_0000",
+    "footprint": "64KiB",
+    "stride": "4KiB",
+    "accesses": 16,
+}
 _READY: Final[set[tuple[Cpu, tuple[str, ...], bool]]] = set()
+
+
+def rehearsed_modes() -> tuple[str, ...]:
+    """Return the names of the modes that have compiled code of their own."""
+    return tuple(name for name, mode in paging_modes().items() if mode.rehearsal is not None)
 
 
 def warm_for(scenario: Scenario) -> None:
     """Compile, once in a process, every kernel that a scenario needs, before its clock starts."""
-    software = tuple(mode for mode in SOFTWARE if any(vm.mode == mode for vm in scenario.vms))
+    used = {vm.mode for vm in scenario.vms}
+    software = tuple(mode for mode in rehearsed_modes() if mode in used)
     two_level = any(vm.guest_levels == TWO_LEVEL for vm in scenario.vms)
     if (scenario.cpu, software, two_level) not in _READY:
         warm(scenario.cpu, HARDWARE + software, two_level=two_level)
@@ -58,12 +61,14 @@ def warm(cpu: Cpu, modes: Sequence[str] = HARDWARE, *, two_level: bool = False) 
     cpu : Cpu
         Whose geometry to compile for.
     modes : sequence of str, optional
-        Of HARDWARE and SOFTWARE.
+        Of HARDWARE and `rehearsed_modes`.
     two_level : bool, optional
         For guests in 32-bit paging too, whose entries are read by code of their own.
     """
-    vms = (_VM.format(f"by-{mode}", mode) + (_EAGER if mode == "shadow" else "") for mode in modes)
-    scenario = Scenario.from_toml(_HOST + "".join(vms) + (_TWO_LEVEL if two_level else ""))
+    vms = [_small(f"by-{mode}", mode, mode_named(mode).rehearsal or {}) for mode in modes]
+    if two_level:
+        vms.append(_small("two-level", "ept", {"guest_levels": 2}))
+    scenario = Scenario.from_tables({"host": _HOST, "vm": vms})
     hardware = Hardware.of(cpu, cores=1, frames=scenario.host.memory >> PAGE_SHIFT)
     rehearsal = Simulation(scenario, hardware=hardware)
     with _uncollected():
@@ -75,6 +80,11 @@ def warm(cpu: Cpu, modes: Sequence[str] = HARDWARE, *, two_level: bool = False) 
                 for _ in vm.kernel.unmap(vm.vcpu, INIT, int(vm.stream.footprint()[0][0]), 1 << PAGE_SHIFT):
                     raise AssertionError("a bare kernel waits for nothing to unmap")
         rehearsal.run()
+
+
+def _small(name: str, mode: str, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table of a VM too small to notice."""
+    return {"name": name, "memory": "1MiB", "mode": mode, "workload": _WORKLOAD, **keys}
 
 
 def warm_core(cpu: Cpu) -> None:

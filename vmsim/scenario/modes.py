@@ -83,6 +83,17 @@ class PagingMode:
         What the names of the costs begin with that no other mode has; empty: it has none of its own.
     automatic : bool
         ``mode = "auto"`` may stand for it (`suits`).
+    apart : {"pcid", "tag"}
+        What keeps the address spaces of a guest apart in the TLB: PCIDs that its kernel loads, or a tag of the
+        monitor's for each, where the kernel's loads of CR3 are not the processor's.
+    spaces : int
+        Address spaces that its kernel tells apart; 0: as many as Linux does.
+    build : str
+        Dotted name of what makes the monitor of a VM: ``package.module:function``, called with a
+        `vmsim.monitor.parts.VmParts`.
+    rehearsal : mapping or None
+        Keys of a small VM, besides its mode, whose run compiles the code that no other mode has (`vmsim.engine.warm`);
+        None: it has none.
     """
 
     name: ClassVar[str]
@@ -103,6 +114,10 @@ class PagingMode:
     pdpte_registers: ClassVar[bool] = True
     costs: ClassVar[str] = ""
     automatic: ClassVar[bool] = False
+    apart: ClassVar[Literal["pcid", "tag"]] = "pcid"
+    spaces: ClassVar[int] = 0
+    build: ClassVar[str] = ""
+    rehearsal: ClassVar[Mapping[str, Any] | None] = None
 
     def bare(self, vm: VmKeys) -> bool:
         """Return whether no guest runs in a VM from the start: it is a program on the host itself."""

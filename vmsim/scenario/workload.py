@@ -58,6 +58,10 @@ class Workload(Model):
         `vmsim.workloads.Place`; returns a `vmsim.workloads.Stream`.
     one_region : bool
         All that it touches is in one region of `footprint` bytes, so that this is all the memory that it needs.
+    lasts : str
+        The key that says how long it goes on, by which long points of a sweep come first; empty: no key does.
+    touches : tuple of str
+        Keys of the sizes that it touches in each of those turns; none: a turn is an access.
     """
 
     kind: str
@@ -65,6 +69,8 @@ class Workload(Model):
 
     stream: ClassVar[str]
     one_region: ClassVar[bool] = False
+    lasts: ClassVar[str] = ""
+    touches: ClassVar[tuple[str, ...]] = ()
 
     def files(self) -> dict[str, str]:
         """Return the files that it reads, by key, as paths relative to the scenario's folder."""
@@ -83,6 +89,7 @@ class Trace(Workload):
     format: Literal["auto", TraceFormat] = Field(default="auto", description="Layout of the file; auto recognises it.")
 
     stream = "vmsim.workloads.kinds:trace"
+    lasts = "repeat"
 
     def files(self) -> dict[str, str]:
         """Return the trace."""
@@ -121,6 +128,8 @@ class Generator(Workload):
 
 
 class _Accesses(Generator):
+    lasts = "accesses"
+
     accesses: Accesses = Field(description="Accesses in all.")
     writes: Fraction01 = Field(default=0.0, description="Share of accesses that write.")
 
@@ -171,6 +180,7 @@ class Gups(Generator):
     """Read-modify-write updates of uniformly random words, as HPCC RandomAccess makes them."""
 
     stream = "vmsim.workloads.kinds:gups"
+    lasts = "updates"
     one_region = True
 
     kind: Literal["gups"]
@@ -193,6 +203,8 @@ class Churn(Generator):
     """A process that maps, uses and unmaps blocks of memory, any of a region's, round after round."""
 
     stream = "vmsim.workloads.kinds:churn"
+    lasts = "rounds"
+    touches = ("burst",)
     one_region = True
 
     kind: Literal["churn"]
@@ -215,6 +227,8 @@ class ForkWait(Generator):
     """A process that forks children, one after the other, and waits for each to exit."""
 
     stream = "vmsim.workloads.kinds:forkwait"
+    lasts = "forks"
+    touches = ("child", "parent")
 
     kind: Literal["forkwait"]
     footprint: Size = Field(default=256 << 10, description="What the parent has written before it forks.")
@@ -230,6 +244,8 @@ class Compile(Generator):
     """A process that runs many short programs: fork, exec, map, touch, exit."""
 
     stream = "vmsim.workloads.kinds:compile"
+    lasts = "processes"
+    touches = ("footprint", "text")
 
     kind: Literal["compile"]
     footprint: Size = Field(default=4 << 20, description="Memory that each program maps and writes.")
@@ -248,6 +264,8 @@ class Disk(Generator):
     """A process that reads blocks from a device, one after the other, and works on each."""
 
     stream = "vmsim.workloads.kinds:disk"
+    lasts = "reads"
+    touches = ("block",)
     one_region = True
 
     kind: Literal["disk"]

@@ -13,11 +13,11 @@ import numpy as np
 from vmsim.base.errors import InputError
 from vmsim.base.files import open_regular
 from vmsim.base.progress import in_words
-from vmsim.scenario import Scenario, Trace, toml
+from vmsim.scenario import Scenario, toml
 from vmsim.sweeps.executors import cores
 from vmsim.sweeps.place import TIMINGS
 from vmsim.sweeps.plan import Plan
-from vmsim.sweeps.points import accesses_of, length_key, scenario_of
+from vmsim.sweeps.points import accesses_of, scenario_of
 from vmsim.sweeps.spec import Sweep
 from vmsim.sweeps.tables import recorded_points
 
@@ -132,8 +132,9 @@ def _rehearsed(plan: Plan) -> list[tuple[float, float]]:
 
 def _cut(scenario: Scenario) -> Iterator[tuple[str, int]]:
     for number, group in enumerate(scenario.vm):
-        if isinstance(group.workload, Trace):
-            yield f"vm.{number}.workload.repeat", 1
-        elif (key := length_key(group.workload)) != "footprint":
+        key = group.workload.lasts
+        if key and group.workload.files():
+            yield f"vm.{number}.workload.{key}", 1
+        elif key:
             count, cost = getattr(group.workload, key), accesses_of(group.workload, scenario.folder)
             yield f"vm.{number}.workload.{key}", max(1, count * _LONGEST_REHEARSAL // max(cost, _LONGEST_REHEARSAL))

@@ -18,7 +18,7 @@ import numpy as np
 from vmsim.base.errors import InputError
 from vmsim.base.files import sha256
 from vmsim.base.units import PAGE
-from vmsim.scenario import Scenario, Trace, toml
+from vmsim.scenario import Scenario, Workload, toml
 from vmsim.scenario.settings import apply_settings
 from vmsim.sweeps.expressions import Value, plain
 from vmsim.sweeps.spec import Sweep
@@ -35,7 +35,6 @@ __all__ = [
     "identity_of",
     "joined",
     "kind_of",
-    "length_key",
     "points",
     "scenario_of",
 ]
@@ -43,14 +42,6 @@ __all__ = [
 MODEL: Final = 2
 """Version of the model. Whoever changes what any scenario's tables say adds 1, and recorded points are run anew."""
 
-# Of generators that go on for so many of these: what each of them touches.
-_TOUCHED: Final = {
-    "updates": (),
-    "rounds": ("burst",),
-    "reads": ("block",),
-    "forks": ("child", "parent"),
-    "processes": ("footprint", "text"),
-}
 _TRIED: Final = 8  # other values of an axis, to learn whether it matters
 _NAMED: Final = 12  # values that a message shows
 _INSIDE: Final = ',"seed":{},"vms":['
@@ -283,7 +274,8 @@ def _head(traces: Mapping[str, str]) -> bytes:
 
 def _traces(scenario: Scenario, digests: dict[Path, tuple[str, int]]) -> dict[str, str]:
     """Return the SHA-256 of each trace by the path that the scenario gives."""
-    paths = sorted({group.workload.path for group in scenario.vm if group.count and isinstance(group.workload, Trace)})
+    groups = [group for group in scenario.vm if group.count]
+    paths = sorted({path for group in groups for path in group.workload.files().values()})
     return {path: _file(find(path, scenario.folder), digests)[0] for path in paths}
 
 
@@ -293,21 +285,14 @@ def _file(path: Path, digests: dict[Path, tuple[str, int]]) -> tuple[str, int]:
     return digests[path]
 
 
-def accesses_of(workload: Any, folder: Path, digests: dict[Path, tuple[str, int]] | None = None) -> int:
+def accesses_of(workload: Workload, folder: Path, digests: dict[Path, tuple[str, int]] | None = None) -> int:
     """Return about how many accesses a workload makes, good enough to put long points first."""
-    if isinstance(workload, Trace):
-        path = find(workload.path, folder)
-        size = path.stat().st_size if digests is None else _file(path, digests)[1]
-        return size * workload.repeat
-    key = length_key(workload)
-    pages = sum(getattr(workload, size) for size in _TOUCHED.get(key, ())) // PAGE
-    each = pages + int(getattr(workload, "work", 0)) if pages else 1
-    return int(getattr(workload, key)) * each
-
-
-def length_key(workload: Any) -> str:
-    """Return the key that says how long a generator goes on."""
-    return next((key for key in ("accesses", *_TOUCHED) if hasattr(workload, key)), "footprint")
+    turns = int(getattr(workload, workload.lasts)) if workload.lasts else 1
+    if files := workload.files():
+        paths = [find(path, folder) for path in files.values()]
+        return turns * sum(path.stat().st_size if digests is None else _file(path, digests)[1] for path in paths)
+    pages = sum(getattr(workload, size) for size in workload.touches) // PAGE
+    return turns * (pages + int(getattr(workload, "work", 0)) if pages else 1)
 
 
 def _refused(values: Mapping[str, Value], error: InputError, condition: str = "") -> InputError:

@@ -60,6 +60,9 @@ class _Agile(PagingMode):
     needs = ("ept", "npt")
     tables: ClassVar = {"agile": AgileSpec}
     reads = (("shadow", "limit"),)
+    apart = "tag"
+    build = "vmsim.monitor.agile.build:build"
+    rehearsal: ClassVar = {}
 
     def by_ept(self, cpu: Cpu) -> bool:
         return "ept" in cpu.modes

@@ -70,6 +70,7 @@ class _Paired(PagingMode):
     needs = ("ept", "npt")
     tables: ClassVar = {"paired": Paired}
     ignores = frozenset({"kernel_accesses"})
+    build = "vmsim.monitor.paired.build:build"
 
     def bare(self, vm: VmKeys) -> bool:
         paired = vm.table(Paired)

@@ -161,6 +161,9 @@ class _Shadow(PagingMode):
         2: "; KVM shadows each of their tables by several (role.quadrant), which is not modelled",
     }
     automatic = True
+    apart = "tag"
+    build = "vmsim.monitor.shadow.build:build"
+    rehearsal: ClassVar = {"shadow": {"preset": "plex86", "fill": "eager"}}
 
     def kernel_problems(self, vm: VmKeys) -> Iterator[Problem]:
         if vm.table(ShadowTable).spec.hide == "user-bit":

@@ -22,6 +22,7 @@ class Ept(PagingMode):
     guest_levels = (2, 3, 4, 5)
     features = frozenset({"dirty_log", "nx_split"})
     automatic = True
+    build = "vmsim.monitor.tdp.build:ept"
 
     def by_ept(self, cpu: Cpu) -> bool:
         """Return whether its nested tables have the format of EPT."""
@@ -51,6 +52,7 @@ class Npt(PagingMode):
     features = frozenset({"dirty_log"})
     pdpte_registers = False
     automatic = True
+    build = "vmsim.monitor.tdp.build:npt"
 
     def offered(self, has: Features) -> bool:
         """Return whether a processor with these features has it."""

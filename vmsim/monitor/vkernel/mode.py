@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import ClassVar, Final
 
 from vmsim.scenario.cpuid import Features
 from vmsim.scenario.keys import VmKeys
@@ -22,6 +22,9 @@ class _Vkernel(PagingMode):
     pcid = False
     costs = "vkernel_"
     automatic = True
+    spaces = 1 << 12  # for which the host needs no tags
+    build = "vmsim.monitor.vkernel.build:build"
+    rehearsal: ClassVar = {}
 
     def problems(self, vm: VmKeys) -> Iterator[Problem]:
         if vm.tags is not None:

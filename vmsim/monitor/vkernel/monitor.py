@@ -29,10 +29,9 @@ from vmsim.scenario.cpu import Cost
 from vmsim.tables.backing import host_address
 from vmsim.tables.edit import load_entries, store_entries
 
-__all__ = ["SPACES", "Vkernel"]
+__all__ = ["Vkernel"]
 
 
-SPACES = 1 << 12  # that the guest's kernel tells apart, for which the host needs no tags
 _CREATE = 4  # system calls that make a space: vmspace_create, vmspace_mmap, and vmspace_mcontrol twice
 _DONE, _NEED, _UNBACKED = int(Status.DONE), int(Status.NEED), int(Status.UNBACKED)
 _NO_TABLES = np.empty(0, np.int64)

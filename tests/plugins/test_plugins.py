@@ -1,0 +1,234 @@
+"""Does a package beside vmsim add a mode, a workload and a CPU, and is one that is broken told of by its name?"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+
+ENTRY_POINTS = """\
+[vmsim.modes]
+prefault = prefault.mode:PREFAULT
+[vmsim.workloads]
+bounce = prefault.bounce:Bounce
+[vmsim.cpus]
+prefault = prefault.cpus
+"""
+SCENARIO = """\
+[host]
+cpu = "slow-exits"
+memory = "64MiB"
+pool = { min = 4, max = 64, batch = 32 }
+[[vm]]
+name = "a"
+memory = "4MiB"
+mode = "prefault"
+prefault = { pages = 4 }
+workload = { kind = "sequential", footprint = "128KiB", stride = "4KiB", accesses = 32 }
+[[vm]]
+name = "b"
+memory = "4MiB"
+mode = "ept"
+fill_chunk = 4
+workload = { kind = "sequential", footprint = "128KiB", stride = "4KiB", accesses = 32 }
+[[vm]]
+name = "c"
+memory = "4MiB"
+mode = "ept"
+workload = { kind = "bounce", footprint = "128KiB", rounds = 50 }
+"""
+
+
+def installed(site: Path, package: str, entry_points: str, version: str = "1.0") -> Path:
+    """Write what an installer would have left of a distribution, and return the folder for PYTHONPATH."""
+    folder = site / f"{package.replace('-', '_')}-{version}.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
+    (folder / "entry_points.txt").write_text(entry_points)
+    return site
+
+
+def python(code: str, *folders: Path, cwd: Path) -> Any:
+    """Run code in a new process that has some folders on its path; return what it printed as JSON."""
+    path = os.pathsep.join(map(str, (*folders, REPOSITORY)))
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def command(*words: str, folders: tuple[Path, ...], cwd: Path) -> tuple[int, str, str]:
+    """Run ``vmsim`` in a new process; return its status and what it wrote."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*folders, REPOSITORY)))}
+    call = ["-c", "import sys; from vmsim.cli import main; sys.argv[0] = 'vmsim'; main()", *words]
+    done = subprocess.run(
+        [sys.executable, *call], env=environment, cwd=cwd, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Return folders for the path with the test package in them, as if installed."""
+    return installed(tmp_path_factory.mktemp("site"), "vmsim-prefault", ENTRY_POINTS), HERE
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "scenario.toml"
+    path.write_text(SCENARIO)
+    return path
+
+
+RUN = """
+import json, vmsim
+result = vmsim.run("scenario.toml", check=True)
+exits = result.exits.set_index(["vm", "reason"])["count"]
+summary = result.summary.set_index("vm")
+both = vmsim.compare("scenario.toml", ["ept", "prefault"])
+swept = vmsim.sweep("scenario.toml", {"vm.a.prefault.pages": [1, 8]}, jobs=1, progress=False)
+print(json.dumps({
+    "exits": [[*key, int(count)] for key, count in exits.items()],
+    "accesses": summary["accesses"].to_dict(),
+    "vm_exit": result.scenario.cpu.cost.vm_exit,
+    "cpu": result.scenario.cpu.name,
+    "violations": [
+        [str(mode), str(row.vm), int(row.count)]
+        for mode, each in both.results.items()
+        for row in each.exits.itertuples()
+    ],
+    "swept": len(swept),
+    "same": vmsim.Scenario.from_toml(result.scenario.to_toml()) == result.scenario,
+    "packages": [each.get("packages") for each in json.loads(result.scenario.canonical())["vms"]],
+}, default=str))
+"""
+
+
+@pytest.fixture(scope="module")
+def ran(site: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return figures of a run with --check, of a comparison and of a sweep."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "scenario.toml").write_text(SCENARIO)
+    return python(RUN, *site, cwd=folder)
+
+
+def test_a_mode_from_outside_runs_with_every_invariant_checked_and_maps_a_window_at_a_time(ran: Any) -> None:
+    counts = {vm: {reason: count for name, reason, count in ran["exits"] if name == vm} for vm in "abc"}
+    assert counts["a"]["PREFAULT"] == counts["b"]["EPT_VIOLATION"]  # a window of 4 is what fill_chunk = 4 is
+    assert "EPT_VIOLATION" not in counts["a"]
+    assert ran["same"]
+
+
+def test_a_workload_from_outside_makes_the_accesses_that_its_key_says(ran: Any) -> None:
+    assert ran["accesses"] == {"a": 32, "b": 32, "c": 100}  # 50 rounds of two
+
+
+def test_a_cpu_from_outside_has_its_own_figure_and_inherits_the_rest(ran: Any) -> None:
+    assert (ran["cpu"], ran["vm_exit"]) == ("slow-exits", 5000)
+
+
+def test_comparison_and_sweep_have_the_mode(ran: Any) -> None:
+    counts = {(mode, vm): count for mode, vm, count in ran["violations"]}
+    assert counts["prefault", "b"] < counts["ept", "a"]  # 32 pages in windows of 8, and one by one
+    assert ran["swept"] == 2 * 3  # two points of three VMs
+
+
+def test_results_depend_on_the_package_and_its_version(ran: Any) -> None:
+    assert ran["packages"] == [["vmsim-prefault 1.0"], None, ["vmsim-prefault 1.0"]]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ('mode = "prefualt"', "'prefault'"),
+        ('mode = "prefault"\nagile = { threshold = 3 }', "it has no effect in mode prefault, only in agile"),
+        ('mode = "prefault"\nprefault.page = 4', "Did you mean 'pages'?"),
+        ('mode = "prefault"\nprefault.pages = 0', "expected at least 1"),
+        ('mode = "prefault"\nfill_chunk = 4', "it has no effect in mode prefault"),
+        ('mode = "ept"\nprefault.pages = 4', "it has no effect in mode ept, only in prefault"),
+        ('mode = "prefault"\nprefault.pages = 512', "a window is larger than the VM's memory"),
+        ('mode = "prefault"\nguest_page = "4K"\nnx_split = true', "mode prefault has none"),
+    ],
+)
+def test_what_is_wrong_is_said_as_of_vmsims_own_modes(
+    site: tuple[Path, Path], tmp_path: Path, wrong: str, right: str
+) -> None:
+    path = tmp_path / "scenario.toml"
+    path.write_text(
+        '[host]\ncpu = "slow-exits"\n[[vm]]\nname = "a"\nmemory = "1MiB"\n'
+        + wrong
+        + '\nworkload = { kind = "bounce", footprint = "64KiB", rounds = 2 }\n'
+    )
+    status, _, said = command("run", str(path), folders=site, cwd=tmp_path)
+    assert status == 2
+    assert right in said
+    assert "Traceback" not in said
+
+
+def test_an_unknown_workload_cpu_and_mode_have_the_nearest_registered_choice(
+    site: tuple[Path, Path], tmp_path: Path, file: Path
+) -> None:
+    for setting, near in (("vm.c.workload.kind=bounse", "bounce"), ("host.cpu=slow-exit", "slow-exits")):
+        status, _, said = command("run", str(file), "--set", setting, folders=site, cwd=tmp_path)
+        assert status == 2
+        assert f"'{near}'" in said
+    status, _, said = command("compare", str(file), "--modes", "ept,prefalt", folders=site, cwd=tmp_path)
+    assert status == 2
+    assert "'prefault'" in said
+
+
+def test_the_schema_and_the_list_of_cpus_have_what_is_registered(site: tuple[Path, Path], tmp_path: Path) -> None:
+    _, said, _ = command("schema", "--json", folders=site, cwd=tmp_path)
+    group = json.loads(said)["$defs"]["VmGroup"]["properties"]
+    assert "prefault" in group["mode"]["enum"]
+    assert group["prefault"]["description"] == "What mode prefault maps at a violation."
+    assert "bounce" in said
+    _, said, _ = command("cpus", "--json", folders=site, cwd=tmp_path)
+    assert "slow-exits" in {cpu["name"] for cpu in json.loads(said)["cpus"]}
+
+
+BROKEN = [
+    ("nowhere.mode:MODE", "ModuleNotFoundError: No module named 'nowhere'"),
+    ("prefault.mode:NONE", "AttributeError"),
+    ("prefault.mode:Window", "expected an instance of a subclass of vmsim.scenario.modes.PagingMode"),
+    ("prefault.mode:PREFAULT", "it calls itself 'prefault'"),
+]
+
+
+@pytest.mark.parametrize(("target", "why"), BROKEN)
+def test_a_broken_package_is_named_by_who_asks_for_it_alone(tmp_path: Path, file: Path, target: str, why: str) -> None:
+    folder = installed(tmp_path / "site", "vmsim-torn", f"[vmsim.modes]\ntorn = {target}\n", "0.3")
+    folders = (installed(folder, "vmsim-prefault", ENTRY_POINTS), HERE)
+    status, _, said = command("run", str(file), "--set", "vm.a.mode=torn", folders=folders, cwd=tmp_path)
+    assert status == 2
+    assert "paging mode 'torn' of package vmsim-torn 0.3" in said
+    assert why in said
+    assert "Mend or uninstall vmsim-torn." in said
+    assert "Traceback" not in said
+    status, said, _ = command("cpus", "--json", folders=folders, cwd=tmp_path)
+    assert status == 0
+
+
+def test_a_name_of_two_packages_is_nobodys(tmp_path: Path, file: Path) -> None:
+    site = installed(tmp_path / "site", "vmsim-prefault", ENTRY_POINTS)
+    installed(site, "vmsim-rival", "[vmsim.modes]\nprefault = elsewhere:MODE\n")
+    status, _, said = command("run", str(file), folders=(site, HERE), cwd=tmp_path)
+    assert status == 2
+    assert "vmsim-rival" in said
+    assert "vmsim-prefault" in said
+
+
+def test_without_the_package_there_is_no_such_mode(tmp_path: Path, file: Path) -> None:
+    status, _, said = command("run", str(file), folders=(), cwd=tmp_path)
+    assert status == 2
+    assert "'prefault'" in said

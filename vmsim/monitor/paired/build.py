@@ -1,0 +1,31 @@
+"""The monitor of a VM in mode paired."""
+
+from __future__ import annotations
+
+from vmsim.monitor.paired.monitor import Paired
+from vmsim.monitor.paired.process import nested_format
+from vmsim.monitor.parts import VmParts
+
+__all__ = ["build"]
+
+
+def build(parts: VmParts) -> Paired:
+    """Return the monitor; `VmParts.shared` is the `PairedHost`."""
+    spec, spaces = parts.spec, parts.spaces
+    form, reason = nested_format(parts.cpu, spec.own.layout)
+    return Paired(
+        parts.shared,
+        parts.registers,
+        parts.pool,
+        form,
+        layout=spec.own.layout,
+        flush=spaces.flush_nested,
+        owner=spec.index,
+        pages=spec.pages,
+        levels=spec.host_levels,
+        page_order=spec.host_order,
+        costs=parts.cpu.cost,
+        chunk=spec.fill_chunk,
+        reason=reason,
+        exited=spaces.exited if spec.tags == "none" else None,
+    )

@@ -1,0 +1,47 @@
+"""What a VM's monitor is made of: `PagingMode.build` names a function that is given this and returns the monitor."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from vmsim.contracts import Host, Pool, Words
+from vmsim.machine.tags import Spaces
+from vmsim.scenario.cpu import Cpu
+from vmsim.scenario.vm import Vm
+
+__all__ = ["VmParts"]
+
+
+class VmParts(NamedTuple):
+    """A VM that has no monitor yet.
+
+    Attributes
+    ----------
+    spec : Vm
+        What the scenario says of it; `Vm.own` is what its mode made of its tables.
+    cpu : Cpu
+        Of the host.
+    memory : int64[words]
+        Physical memory.
+    registers : record[1]
+        Its register file (`vmsim.machine.layout.make_vm`).
+    host : Host
+        Who has which frame.
+    pool : Pool
+        The monitor's pages.
+    spaces : Spaces
+        Its address spaces in the TLBs.
+    shared : object
+        What the VMs of its mode share on this host; None: nothing.
+    """
+
+    spec: Vm
+    cpu: Cpu
+    memory: Words
+    registers: NDArray[Any]
+    host: Host
+    pool: Pool
+    spaces: Spaces
+    shared: Any = None

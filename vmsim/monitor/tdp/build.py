@@ -1,0 +1,64 @@
+"""Monitors of two-dimensional paging, and the nested tables that other modes keep too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from vmsim.machine.formats import EPT, NPT
+from vmsim.monitor.features.dirty_log import LoggedTdp
+from vmsim.monitor.features.nx_split import NxSplitTdp
+from vmsim.monitor.parts import VmParts
+from vmsim.monitor.tdp.monitor import Tdp
+
+__all__ = ["ept", "nested", "npt"]
+
+
+def ept(parts: VmParts) -> Tdp:
+    """Return the monitor of a VM under EPT; with dirty logging, flags come where the method needs them."""
+    ad_bits = parts.cpu.ept_ad or parts.spec.dirty_log.method in ("ad-scan", "pml")
+    return nested(parts, parts.registers, EPT(ad_bits=ad_bits), "EPT_VIOLATION")
+
+
+def npt(parts: VmParts) -> Tdp:
+    """Return the monitor of a VM under NPT."""
+    return nested(parts, parts.registers, NPT, "NPF")
+
+
+def nested(parts: VmParts, registers: NDArray[Any], form: Any, reason: str) -> Tdp:
+    """Return what keeps a VM's nested tables, with the features that its scenario asks for.
+
+    Parameters
+    ----------
+    parts : VmParts
+    registers : record[1]
+        Registers that the tables' root is loaded into: the VM's, or others where hardware does not walk them.
+    form : object
+        Their format (`vmsim.machine.formats`).
+    reason : str
+        What its exits are called.
+    """
+    spec, spaces = parts.spec, parts.spaces
+    kind: type[Tdp] = Tdp
+    more: dict[str, Any] = {}
+    if spec.dirty_log.method != "none":
+        kind, more = LoggedTdp, {"spec": spec.dirty_log, "flush": spaces.flush_nested}
+    elif spec.nx_split:
+        kind, more = NxSplitTdp, {"spec": spec.nx_split, "flush": spaces.flush_nested}
+    return kind(
+        parts.memory,
+        registers,
+        parts.host,
+        parts.pool,
+        form,
+        owner=spec.index,
+        pages=spec.pages,
+        levels=spec.host_levels,
+        page_order=spec.host_order,
+        costs=parts.cpu.cost,
+        chunk=spec.fill_chunk,
+        reason=reason,
+        exited=spaces.exited if spec.tags == "none" else None,
+        **more,
+    )
