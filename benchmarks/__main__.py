@@ -8,11 +8,12 @@ from functools import partial
 
 import click
 
-from benchmarks import memory, shadow, speed, startup, storms
+from benchmarks import memory, shadow, speed, startup, storms, ways
 from benchmarks.table import Row, as_json, show
 
 FULL: dict[str, Callable[[], Iterator[Row]]] = {
     "speed": speed.measure,
+    "ways": ways.measure,
     "storms": storms.measure,
     "shadow": shadow.measure,
     "startup": startup.measure,
@@ -20,6 +21,7 @@ FULL: dict[str, Callable[[], Iterator[Row]]] = {
 }
 QUICK: dict[str, Callable[[], Iterator[Row]]] = {
     "speed": partial(speed.measure, accesses=2_000_000, turns=3),
+    "ways": partial(ways.measure, accesses=1_000_000, turns=3),
     "storms": partial(storms.measure, pages=50_000),
     "shadow": partial(shadow.measure, pages=30_000),
     "startup": partial(startup.measure, compiling=False),
@@ -33,7 +35,7 @@ QUICK: dict[str, Callable[[], Iterator[Row]]] = {
 @click.option("--quick", is_flag=True, help="Smaller inputs, fewer turns: to see whether it works.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if a target is missed.")
 def main(what: tuple[str, ...], as_text: bool, quick: bool, strict: bool) -> None:
-    """Measure speed, fault storms, shadow exits, start-up and memory, or WHAT of them, against their targets."""
+    """Measure speed, fault storms, shadow exits, start-up, memory and ways to compile, or WHAT of them."""
     rows: list[Row] = []
     for name in what or FULL:
         for row in (QUICK if quick else FULL)[name]():

@@ -34,14 +34,14 @@ def python(code: str, cwd: Path, **environment: str | None) -> tuple[list[str], 
     return done.stdout.split(), done.stderr
 
 
-def test_every_module_that_imports_numba_imports_it_plain() -> None:
+def test_every_module_that_imports_numba_imports_it_clean() -> None:
     for path in sorted((ROOT / "vmsim").rglob("*.py")):
         text = path.read_text()
         first = re.search(r"^(import numba|from numba)", text, re.M)
-        plain = re.search(r"^import vmsim\.jit\.plain_numba", text, re.M)
-        if first and path.name != "plain_numba.py":
-            assert plain, path
-            assert plain.start() < first.start(), path
+        clean = re.search(r"^import vmsim\.jit\.clean_numba", text, re.M)
+        if first and path.name != "clean_numba.py":
+            assert clean, path
+            assert clean.start() < first.start(), path
 
 
 def test_numba_does_not_read_settings_of_the_current_folder(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """A small run of every kernel, its results as JSON: for comparing caches, hash seeds and the JIT switched off.
 
-`python -m tests.machine.sample` prints {"results": digest, "length": of what it digests} and, where the JIT is on,
-"kernels": {name: signatures}, how many were "loaded" from the cache and "compiled", and with --ir the names of those
-whose compiled code has reference "counted".
+`python -m tests.machine.sample` prints {"way" of compiling, "results": digest, "length": of what it digests} and, where
+the JIT is on, "kernels": {name: signatures}, how many were "loaded" from the cache and "compiled", and with --ir the
+names of those whose compiled code has reference "counted". With --walks it makes the runs of vCPUs alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.simulation.small import digest, scenario, vm
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.simulation import Simulation
 from vmsim.frames import buddy
-from vmsim.jit import jitted_sources
+from vmsim.jit import WAY, jitted_sources
 from vmsim.machine import vcpu
 from vmsim.machine.flush import flush_asid, invalidate_page
 from vmsim.machine.formats import EPT
@@ -216,22 +216,26 @@ def kernels() -> dict[str, Any]:
             continue
         module = importlib.import_module(".".join(("vmsim", *parts)))
         for name, value in vars(module).items():
-            is_kernel = type(getattr(value, "_cache", None)).__name__ == "KernelCache"  # leaves have none
+            is_kernel = type(getattr(value, "_cache", None)).__name__ in (
+                "KernelCache",
+                "FunctionCache",
+            )  # leaves have none
             if is_kernel and value.py_func.__module__ == module.__name__:
                 found[f"{module.__name__.removeprefix('vmsim.')}.{name}"] = value
     return found
 
 
 def main() -> None:
-    made = [runs(), edits(), logs(), shadows(), served(), agile(), vkernels()]
+    parts = [runs] if "--walks" in sys.argv else [runs, edits, logs, shadows, served, agile, vkernels]
+    made = [part() for part in parts]
     results = json.dumps(made, sort_keys=True, default=int)
-    out: dict[str, Any] = {"results": hashlib.sha256(results.encode()).hexdigest(), "length": len(results)}
+    out: dict[str, Any] = {"way": WAY, "results": hashlib.sha256(results.encode()).hexdigest(), "length": len(results)}
     if hasattr(buddy.allocate, "signatures"):
         out["kernels"] = {name: len(kernel.signatures) for name, kernel in kernels().items()}
         stats = [kernel.stats for kernel in kernels().values()]
         out["loaded"] = sum(sum(each.cache_hits.values()) for each in stats)
         out["compiled"] = sum(sum(each.cache_misses.values()) for each in stats)
-        specialised = {"machine.vcpu.run": vcpu._run}
+        specialised = {"machine.vcpu.run": vcpu._run} if WAY == "fast" else {}
         out["specialised"] = {name: len(routine.signatures) for name, routine in specialised.items()}
         if "--ir" in sys.argv:  # there is IR to look at only where nothing came from the cache
             out["counted"] = [

@@ -18,6 +18,7 @@ from tests.machine.geometries import ENTRY
 from vmsim.machine.layout import VM, make_cores, make_llc
 
 ROOT = Path(__file__).parents[2]
+WAYS = "fast", "plain"
 
 
 def python(*arguments: str, cwd: Path = ROOT, **environment: str) -> str:
@@ -77,6 +78,25 @@ def test_plain_python_gives_the_same_result(cold):
     out, _ = cold
     plain = json.loads(python("-W", "error", "-m", "tests.machine.sample", NUMBA_DISABLE_JIT="1"))
     assert "kernels" not in plain
+    assert (plain["results"], plain["length"]) == (out["results"], out["length"])
+
+
+def test_the_plain_way_walks_as_the_fast_one():
+    # in the cache of the tests, not in one of their own: compiling walks takes half a minute
+    fast, plain = (json.loads(python("-m", "tests.machine.sample", "--walks", VMSIM_JIT=way)) for way in WAYS)
+    assert (fast.pop("way"), plain.pop("way")) == WAYS
+    assert (plain["results"], plain["length"]) == (fast["results"], fast["length"])
+    assert fast["length"] > 10_000
+
+
+@pytest.mark.slow
+def test_the_plain_way_gives_the_same_result_and_counts_no_references(cold):
+    out, folder = cold
+    plain = json.loads(python("-m", "tests.machine.sample", "--ir", VMSIM_JIT="plain", NUMBA_CACHE_DIR=str(folder)))
+    assert plain["way"] == "plain"
+    assert plain["kernels"].keys() == out["kernels"].keys()
+    assert [name for name, signatures in plain["kernels"].items() if not signatures] == []
+    assert plain["counted"] == []
     assert (plain["results"], plain["length"]) == (out["results"], out["length"])
 
 

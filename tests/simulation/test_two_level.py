@@ -169,7 +169,7 @@ def test_it_is_written_and_read_as_any_scenario() -> None:
 
 
 WARMED = """
-from vmsim.jit.decorators import _made
+from vmsim.jit.fast.specialise import made as codes
 from vmsim.scenario import Scenario
 from vmsim.engine.simulation import Simulation
 from vmsim.engine.warm import warm_for
@@ -186,9 +186,9 @@ guest_levels = 2
 workload = { kind = "uniform", base = "0x1000_0000", footprint = "1MiB", accesses = 100 }
 ''')
 warm_for(scenario)
-made = len(_made)
+made = len(codes)
 assert Simulation(scenario).run().ending is None
-print(made, len(_made))
+print(made, len(codes))
 """
 
 

@@ -12,7 +12,7 @@ from vmsim.engine.hardware import Hardware
 from vmsim.engine.vcpu import Vcpu
 from vmsim.guest.direct_map import DirectMap, map_base
 from vmsim.guest.mmu import HardwareMmu
-from vmsim.machine.calls import opaque
+from vmsim.jit import opaque_core, opaque_llc, opaque_records
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.tags import NOWHERE, Spaces
 from vmsim.machine.vcpu import Reason, enter, prepare
@@ -60,9 +60,9 @@ class KernelAccesses:
         self._kind = np.zeros(1, np.uint8)
         cores = hardware.cores
         self._target = prepare(cores, hardware.llc, registers, hardware.memory)
-        self._cores = [opaque(cores[number : number + 1]) for number in range(len(cores))]
-        self._llc = opaque(hardware.llc)
-        self._vm = opaque(registers)
+        self._cores = [opaque_core(cores[number : number + 1]) for number in range(len(cores))]
+        self._llc = opaque_llc(hardware.llc)
+        self._vm = opaque_records(registers)
 
     def __call__(self, vcpu: Vcpu, gpa: int, write: bool) -> Steps[None]:
         """Make an access to `gpa`; before the clock starts, on no core, nothing is to be translated.

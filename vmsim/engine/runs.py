@@ -12,7 +12,7 @@ from vmsim.engine.hardware import Hardware
 from vmsim.engine.serve import run_and_serve
 from vmsim.engine.serve_shadow import run_and_serve_shadow
 from vmsim.guest.kernel import GuestKernel
-from vmsim.machine.calls import opaque
+from vmsim.jit import opaque_core, opaque_llc, opaque_records
 from vmsim.machine.vcpu import enter, prepare
 from vmsim.monitor.base import NONE, SoftwareMonitor
 from vmsim.monitor.paired.guest import PairedGuest
@@ -75,9 +75,9 @@ class Runs:
         self.serves = serve and (monitor.serves if monitor else kernel.serves)
         cores = hardware.cores
         self._target = prepare(cores, hardware.llc, registers, hardware.memory)
-        self._cores = [opaque(cores[number : number + 1]) for number in range(len(cores))]
-        self._llc = opaque(hardware.llc)
-        self._vm = opaque(registers)  # whose type tells 32-bit paging from other formats
+        self._cores = [opaque_core(cores[number : number + 1]) for number in range(len(cores))]
+        self._llc = opaque_llc(hardware.llc)
+        self._vm = opaque_records(registers)  # whose type tells 32-bit paging from other formats
 
     def expect(self, gva: int) -> None:
         """Tell compiled code what may be mapped around an address."""

@@ -13,9 +13,8 @@ import numpy as np
 from vmsim.frames.buddy import State, allocate
 from vmsim.guest.demand import READY_BATCH, get_ready, permits
 from vmsim.jit import kernel, routine
-from vmsim.machine.calls import call
 from vmsim.machine.formats import CODE_WRITE, DIRTY, PAGE_SHIFT
-from vmsim.machine.vcpu import Reason
+from vmsim.machine.vcpu import Reason, call
 from vmsim.tables.backing import lacks
 from vmsim.tables.edit import map_pages, missing_tables
 from vmsim.tables.violation import violation
@@ -110,9 +109,9 @@ def run_and_serve(
     target : int
         From `vcpu.prepare`.
     core, llc : int64[:]
-        One core and the LLC, `calls.opaque`.
+        One core and the LLC, `jit.opaque_core`, `opaque_llc`.
     vms : int64[:]
-        As of `run`, `calls.opaque`.
+        As of `run`, `jit.opaque_records`.
     memory, address, count, kind, cursor, limit, budget
         As of `run`.
     slack : int

@@ -1,5 +1,109 @@
-"""numba's decorators as this package uses them, and everything that touches numba's insides."""
+"""numba as this package uses it, and everything that touches numba's insides.
 
-from vmsim.jit.decorators import FIGURES, jitted_sources, kernel, leaf, routine, source_digest, specialise
+Three strengths of one decorator, and what a core's silicon is to compiled code; see `vmsim.jit.way` for how they come
+about.
+"""
 
-__all__ = ["FIGURES", "jitted_sources", "kernel", "leaf", "routine", "source_digest", "specialise"]
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmsim.jit.silicon import Silicon
+from vmsim.jit.sources import jitted_sources, source_digest
+from vmsim.jit.way import select
+
+__all__ = [
+    "WAY",
+    "Silicon",
+    "caller_of",
+    "jitted_sources",
+    "kernel",
+    "leaf",
+    "opaque_core",
+    "opaque_llc",
+    "opaque_records",
+    "prefetch",
+    "routine",
+    "silicon",
+    "source_digest",
+    "target_of",
+]
+
+Function = Callable[..., Any]
+
+_name, _way = select()
+
+WAY: Final = _name
+
+
+def kernel(function: Function) -> Function:
+    """Compile `function` on first call; keep the result on disk."""
+    return _way.kernel(function)  # type: ignore[no-any-return]
+
+
+def routine(function: Function) -> Function:
+    """Compile `function` once into each kernel that calls it, as a call: for what is long, or seldom needed.
+
+    Called from Python, it runs as Python.
+    """
+    return _way.routine(function)  # type: ignore[no-any-return]
+
+
+def leaf(function: Function) -> Function:
+    """Compile `function` into the kernels that call it: for the small helpers of a hardware unit, never for walkers.
+
+    Called from Python, it runs as Python.
+    """
+    return _way.leaf(function)  # type: ignore[no-any-return]
+
+
+def silicon(header: np.dtype[Any], names: Sequence[str], keyed: int) -> Silicon:
+    """Return what compiled code sees of cores and LLCs of any geometry.
+
+    Parameters
+    ----------
+    header : dtype
+        Of what each core's record begins with: words, rows of words, and a record ``units`` whose ``place`` says of
+        each unit, in the order of `names`, its first word in the core, its sets and its ways.
+    names : sequence of str
+        The fields of a core's record that are its units.
+    keyed : int
+        How many of them, the first, keep a value with each tag.
+    """
+    return _way.silicon(header, tuple(names), keyed)  # type: ignore[no-any-return]
+
+
+def opaque_core(core: NDArray[Any]) -> NDArray[Any]:
+    """Return a core, record[1], as a kernel is given it: of a type that does not tell its geometry."""
+    return _way.opaque_core(core)  # type: ignore[no-any-return]
+
+
+def opaque_llc(llc: NDArray[Any]) -> NDArray[Any]:
+    """Return an LLC, record[sets], likewise."""
+    return _way.opaque_llc(llc)  # type: ignore[no-any-return]
+
+
+def opaque_records(records: NDArray[Any]) -> NDArray[Any]:
+    """Return records as a kernel is given them that only passes them on, by `caller_of`, to what knows their type."""
+    return _way.opaque_records(records)  # type: ignore[no-any-return]
+
+
+def target_of(routine: Function, silicon: Silicon, cores: NDArray[Any], llc: NDArray[Any], *others: Any) -> Any:
+    """Return what the caller of a routine needs to call it with such cores, LLC and other arguments."""
+    return _way.target_of(routine, silicon, cores, llc, *others)
+
+
+def caller_of(routine: Function) -> Function:
+    """Return what kernels call a routine with: (target, its arguments), cores, LLC and records opaque.
+
+    The routine returns six int64.
+    """
+    return _way.caller_of(routine)  # type: ignore[no-any-return]
+
+
+# Ask for the line of an address of this machine's: so that it is there when it is read.
+prefetch: Final[Function] = _way.prefetch

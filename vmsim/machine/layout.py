@@ -1,7 +1,7 @@
 """The shapes of a core, the LLC and a VM's register file: one numpy record each.
 
 A core is a single record of sets: an argument is one pointer. Where its units are, their sets and ways stand in its
-type, and are constants in the machine code that is made for each geometry (silicon.py).
+type, and are constants in the machine code that is made for each geometry (vmsim.jit); the header has them too.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from vmsim.machine.pwc import PwcStyle
 from vmsim.machine.sets import EMPTY, Place, keyed_set, tag_set
 
 __all__ = [
+    "CACHES",
     "HEADER",
     "LEVELS",
     "TABLES",
@@ -118,6 +119,8 @@ class Keyed(IntEnum):
     NTLB = 15
 
 
+CACHES = ("l1", "l2")  # the units of a core that keep tags alone
+
 # Where those units are, the same type for every geometry: for rare paths, which are compiled once.
 UNITS = np.dtype(
     (
@@ -125,7 +128,7 @@ UNITS = np.dtype(
         [
             ("sizes", "i8"),  # a bit for each page size that the TLBs have ever held
             ("home", "i8", (2, 3)),  # the unit that keeps pages of each size, in each level of the TLB; -1: none
-            ("place", "i8", (len(Keyed), len(Place))),
+            ("place", "i8", (len(Keyed) + len(CACHES), len(Place))),
         ],
     )
 )
@@ -195,10 +198,10 @@ def make_cores(geometry: Geometry, count: int) -> np.ndarray:
         keyed |= {f"{level}_tlb{number}": unit for number, unit in enumerate(units)}
     keyed |= {"pwc" if name == "entries" else name: unit for name, unit in geometry.pwc.items()}
     keyed["ntlb"] = geometry.ntlb or _NOTHING
-    caches = {"l1": geometry.l1, "l2": geometry.l2}
+    caches = dict(zip(CACHES, (geometry.l1, geometry.l2), strict=True))
     cores = _lines(count, _core_type(_shape(keyed), _shape(caches)))
     place = np.zeros(UNITS["place"].shape, np.int64)
-    for row, (name, unit) in zip(place, keyed.items(), strict=True):
+    for row, (name, unit) in zip(place, (keyed | caches).items(), strict=True):
         offset = cores.dtype.fields[name][1]
         row[:] = offset >> 3, unit.sets, unit.ways if unit.sets else 0, unit.fold or _UNFOLDED
     cores["units"]["place"] = place

@@ -8,20 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.jit import kernel, leaf, routine
+from vmsim.jit import caller_of, kernel, leaf, opaque_core, opaque_llc, opaque_records, routine, target_of
 from vmsim.machine.caches import reference
-from vmsim.machine.calls import call, opaque, target_of
 from vmsim.machine.flush import forget_faulting
 from vmsim.machine.formats import DIRTY, FRAME, PAGE_SHIFT, SIZE_SHIFT, USER, WRITE
 from vmsim.machine.layout import Count, Keyed
 from vmsim.machine.lookahead import look_ahead
 from vmsim.machine.references import nested_width_of, width_of_guest
 from vmsim.machine.sets import MISS, fill, lookup
-from vmsim.machine.silicon import core_of, llc_of, words_of
+from vmsim.machine.silicon import SILICON, core_of, llc_of, words_of
 from vmsim.machine.tlb import drop_page, fill_large, lookup_large, set_at, tag_of
 from vmsim.machine.walker import AGAIN, GUEST_FAULT, guest_walk, needed_of
 
-__all__ = ["Reason", "enter", "prepare", "run"]
+__all__ = ["Reason", "call", "enter", "prepare", "run"]
 
 
 class Reason(IntEnum):
@@ -112,9 +111,9 @@ def _data(core, llc, vm, gva, translation, times):
 @routine
 def _run(core, llc, vms, memory, address, count, kind, cursor, limit, budget):
     """Make accesses as `run` does; core and LLC are opaque."""
+    words = words_of(core)
     core = core_of(core)
     llc = llc_of(llc)
-    words = words_of(core)
     vm = vms[0]
     mask = (1 << (12 + 9 * vm.levels)) - 1 if vm.levels > 3 else (1 << 32) - 1
     asid = vm.asid + vm.apart
@@ -165,6 +164,9 @@ def _run(core, llc, vms, memory, address, count, kind, cursor, limit, budget):
     return reason, cursor, budget - left, gva, vm.fault_gpa, vm.fault_code
 
 
+call = caller_of(_run)
+
+
 @kernel
 def enter(target, core, llc, vms, memory, address, count, kind, cursor, limit, budget):
     """Do what `run` does with one core, an LLC and a VM, all opaque, of the types that `target` is for."""
@@ -174,7 +176,7 @@ def enter(target, core, llc, vms, memory, address, count, kind, cursor, limit, b
 def prepare(cores: NDArray[Any], llc: NDArray[Any], vms: NDArray[Any], memory: NDArray[np.int64]) -> Any:
     """Return the target for a geometry: code compiled for it now, or once and kept."""
     stream = (np.zeros(0, dtype) for dtype in (np.int64, np.int32, np.uint8))
-    return target_of(_run, cores, llc, vms, memory, *stream, 0, 0, 0)
+    return target_of(_run, SILICON, cores, llc, vms, memory, *stream, 0, 0, 0)
 
 
 def run(
@@ -212,5 +214,5 @@ def run(
         gva, gpa (-1 for a guest's page fault) and error code.
     """
     target = prepare(cores, llc, vms, memory)
-    core = opaque(cores[number : number + 1])
-    return enter(target, core, opaque(llc), opaque(vms), memory, address, count, kind, cursor, limit, budget)  # type: ignore[no-any-return]
+    machine = opaque_core(cores[number : number + 1]), opaque_llc(llc), opaque_records(vms)
+    return enter(target, *machine, memory, address, count, kind, cursor, limit, budget)  # type: ignore[no-any-return]
