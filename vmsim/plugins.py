@@ -1,9 +1,9 @@
 """The registry: what there is of each kind of part, by name; each is imported when it is first used.
 
-A part is a paging mode, a kind of workload, a folder of CPU files, a daemon or a policy. vmsim's own stand in one table
-here, those of other packages in their metadata, as entry points (``[project.entry-points."vmsim.modes"]`` in a
-package's pyproject.toml; packaging.python.org, "Entry points specification"). Both are found in the same way and asked
-the same questions; docs/extending/ shows how to add one.
+A part is a paging mode, a kind of workload or a folder of CPU files. vmsim's own stand in one table here, those of
+other packages in their metadata, as entry points (``[project.entry-points."vmsim.modes"]`` in a package's
+pyproject.toml; packaging.python.org, "Entry points specification"). Both are found in the same way and asked the same
+questions; docs/extending/ shows how to add one.
 
 A part that cannot be used, of a package that is broken, is told of where it is asked for, with the package's name;
 whoever does not ask for it is not troubled.
@@ -45,15 +45,11 @@ _BUILT_IN: Final[Mapping[str, Mapping[str, str]]] = {
         "switcher": "vmsim.scenario.workload:Switcher",
     },
     "cpus": {"vmsim": "vmsim.scenario.cpus"},
-    "daemons": {},
-    "policies": {},
 }
 GROUPS: Final = {
     "modes": "paging mode",
     "workloads": "kind of workload",
     "cpus": "folder of CPU files",
-    "daemons": "daemon",
-    "policies": "policy",
 }
 """What a part of each group is called; the entry points of a group are in ``vmsim.<group>``."""
 

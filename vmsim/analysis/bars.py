@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from vmsim.scenario.modes import paging_modes
+
 __all__ = ["Part", "stacked_bars"]
 
-_MODES = {"native": "native", "ept": "EPT", "npt": "NPT"}
 _GAP = 0.7
 
 
@@ -42,6 +43,7 @@ def stacked_bars(values: pd.DataFrame, parts: list[Part], modes: Mapping[str, No
     ax : Axes
         To draw on.
     """
+    labels = {name: mode.label for name, mode in paging_modes().items()}
     workloads = list(dict.fromkeys(values.index.get_level_values(0)))
     places = {
         (workload, mode): group * (len(modes) + _GAP) + bar
@@ -66,7 +68,7 @@ def stacked_bars(values: pd.DataFrame, parts: list[Part], modes: Mapping[str, No
                 hatch=part.hatch,
             )
         bottom += heights
-    ax.set_xticks(list(places.values()), [_MODES.get(mode, mode) for _, mode in places], rotation=90)
+    ax.set_xticks(list(places.values()), [labels.get(mode) or mode for _, mode in places], rotation=90)
     ax.tick_params(axis="x", length=0, pad=1)
     for group, workload in enumerate(workloads):
         middle = group * (len(modes) + _GAP) + (len(modes) - 1) / 2
