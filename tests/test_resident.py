@@ -121,7 +121,7 @@ def test_the_estimate_is_what_a_run_takes(mode: str, tmp_path: Path) -> None:
         file.write_text(what.to_toml())
         code = (
             "from pathlib import Path; from vmsim.scenario import Scenario; "
-            "from vmsim.engine.simulation import simulate; "
+            "from vmsim.engine.run import simulate; "
             f"simulate(Scenario.from_toml(open({str(file)!r}).read())); "
             "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"  # getrusage's is inherited
         )

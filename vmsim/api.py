@@ -53,7 +53,7 @@ def run(
 
 
 def _run(scenario: Scenario, title: str, *, check: bool, progress: Wanted) -> Result:
-    from vmsim.engine.simulation import simulate
+    from vmsim.engine.run import simulate
 
     inputs = input_digests(scenario)
     with showing(title, progress) as show:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.oracle import tables as oracle
 from tests.simulation.test_contract import Words
+from vmsim.contracts import Moment
 from vmsim.engine.simulation import Simulation
 from vmsim.scenario import Scenario
 
@@ -116,14 +117,12 @@ def test_translations_are_those_of_the_machine(dumped: tuple[Scenario, Path, dic
     scenario, folder, said = dumped
     seen = {}
 
-    def look(simulation: Simulation, where: str) -> None:
-        for machine in simulation.vms:
-            if where != f"the end of {machine.spec.name}":
-                continue
+    def look(moment: Moment, simulation: Simulation, whose: Any) -> None:
+        for machine in [whose] if moment is Moment.VM_FINISHED else []:
             words, name = Words(simulation.hardware.memory), machine.spec.name
             guest = read(folder / f"{name}.1.guest.txt")
-            host = read(folder / f"{name}.host.txt") if machine.monitor else None
-            nested = machine.memory_root
+            host = read(folder / f"{name}.host.txt") if not machine.spec.bare else None
+            nested = machine.monitor.memory_root
             for records in filter(None, (guest, host)):
                 consistent([*records.values()])
             base = int(machine.stream.footprint()[0][0])
@@ -146,7 +145,7 @@ def test_translations_are_those_of_the_machine(dumped: tuple[Scenario, Path, dic
                 assert all(translate(host, frame << 12) is not None for each in guest.values() for frame in each.chain)
             seen[name] = len(guest)
 
-    Simulation(scenario, check=look).run()
+    Simulation(scenario, observers=[look]).run()
     assert {*seen} == {*VMS}
     assert said["records"] == {path.name: len(read(path)) for path in folder.glob("*.txt")}
     assert not (folder / "bare.host.txt").exists()

@@ -85,7 +85,7 @@ def test_the_table_is_that_of_the_sweep_and_the_figure_that_of_the_table(name: s
     ],
 )
 def test_points_simulated_again_give_the_rows_that_the_table_has(name: str, first: int, step: int) -> None:
-    from vmsim.engine.simulation import simulate
+    from vmsim.engine.run import simulate
     from vmsim.record.result import Result
     from vmsim.record.tables import TABLES
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from vmsim.engine.simulation import simulate
+from vmsim.engine.run import simulate
 from vmsim.scenario import Scenario, toml
 
 NESTED = {"skylake-x": "ept", "zen4": "npt"}

@@ -10,6 +10,7 @@ import pytest
 from tests.oracle.tables import translate
 from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, run, scenario, touches, vm
 from tests.simulation.test_contract import Words
+from vmsim.contracts import Moment
 from vmsim.engine.simulation import Simulation
 
 PRESENT, RW, USER, ACCESSED, DIRTY = 1, 2, 4, 1 << 5, 1 << 6
@@ -19,8 +20,8 @@ def at_the_end(what: Callable[[Simulation], Any], steps: list[Any], **keys: Any)
     """Run a bare VM and return what `what` gives just before it gives everything back."""
     seen = []
 
-    def check(simulation: Simulation, where: str) -> None:
-        if where.startswith("the end of"):
+    def check(moment: Moment, simulation: Simulation, whose: Any) -> None:
+        if moment is Moment.VM_FINISHED:
             seen.append(what(simulation))
 
     run(scenario(vm(mode="native", **keys), memory="64MiB"), [Script(steps)], check=check)

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from tests.guest.test_processes import PROGRAMS
 from tests.oracle.guest import Guest
 from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, run, scenario, vm
-from vmsim.engine import virtual_machine as wiring
+from vmsim.contracts import Moment
+from vmsim.engine import build as wiring
 from vmsim.engine.simulation import Simulation
 from vmsim.guest.mmu import HardwareMmu
 
@@ -65,8 +66,8 @@ def trapping(monkeypatch: pytest.MonkeyPatch) -> None:
 def after(steps: list[Any], **keys: Any) -> tuple[TrappingMmu, Any]:
     machines: list[Any] = []
 
-    def check(simulation: Simulation, where: str) -> None:
-        if where.startswith("the end of"):
+    def check(moment: Moment, simulation: Simulation, whose: Any) -> None:
+        if moment is Moment.VM_FINISHED:
             machines.append(simulation.vms[0].kernel)
             mmu = machines[0].mmu
             assert isinstance(mmu, TrappingMmu)

@@ -15,6 +15,7 @@ from tests.oracle.guest import Guest
 from tests.oracle.tables import Words, translate
 from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, run, scenario, touches, vm
 from tests.simulation.test_contract import Words as Memory
+from vmsim.contracts import Moment
 from vmsim.engine.check.host import check_invariants
 from vmsim.engine.simulation import Simulation
 from vmsim.workloads import Op
@@ -46,11 +47,11 @@ def finished(steps: list[Any], look: Callable[[Simulation], None], **keys: Any) 
     """Run a program, every invariant checked, and look at the host when it has come to its end."""
     looked = []
 
-    def check(simulation: Simulation, where: str) -> None:
-        check_invariants(simulation, where)
-        if where.startswith("the end of"):
+    def check(moment: Moment, simulation: Simulation, whose: Any) -> None:
+        check_invariants(moment, simulation, whose)
+        if moment is Moment.VM_FINISHED:
             look(simulation)
-            looked.append(where)
+            looked.append(moment)
 
     _, outcome = run(scenario(vm(**{"memory": "8MiB", **keys}), memory="64MiB"), [Script(steps)], check=check)
     assert outcome.ending is None

@@ -14,9 +14,11 @@ from tests.oracle import tables as oracle
 from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
 from tests.simulation.test_contract import Words
 from vmsim.base.errors import InputError
+from vmsim.contracts import Moment
 from vmsim.engine.check.host import check_invariants
 from vmsim.engine.simulation import Simulation
-from vmsim.monitor.features.dirty_log import LoggedTdp
+from vmsim.monitor.features.dirty_log import DirtyLog
+from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.record.outcome import VmOutcome
 from vmsim.record.tables import rows
 from vmsim.scenario import Scenario
@@ -27,7 +29,7 @@ METHODS = ("write-protect", "ad-scan", "pml")
 
 @dataclass
 class Logged:
-    monitor: LoggedTdp
+    monitor: DirtyLog
     vm: VmOutcome
     gfns: dict[int, int]  # of the script's pages, at its end
     tables: set[int]  # gfns of the guest's tables
@@ -47,9 +49,9 @@ def watch(what: Scenario, steps: list[Any]) -> Logged:
     gfns: dict[int, int] = {}
     tables: set[int] = set()
 
-    def at_boundary(simulation: Simulation, label: str) -> None:
-        check_invariants(simulation, label)
-        if not label.startswith("the end of"):
+    def at_boundary(moment: Moment, simulation: Simulation, whose: Any) -> None:
+        check_invariants(moment, simulation, whose)
+        if moment is not Moment.VM_FINISHED:
             return
         words, machine = Words(simulation.hardware.memory), simulation.vms[0]
         registers = machine.registers[0]
@@ -60,8 +62,9 @@ def watch(what: Scenario, steps: list[Any]) -> Logged:
         tables.add(shape[0] // PAGE)
 
     simulation, outcome = run(what, [Script(steps)], check=at_boundary)
-    monitor = simulation.vms[0].monitor
-    assert isinstance(monitor, LoggedTdp)
+    tdp = simulation.vms[0].monitor
+    assert isinstance(tdp, Tdp)
+    (monitor,) = (each for each in tdp.features if isinstance(each, DirtyLog))
     assert outcome.ending is None
     assert time_adds_up(outcome)
     assert sum(each["pages"] for each in rows("dirty", outcome)) == outcome.vms[0].figures["dirty_pages"]

@@ -24,6 +24,7 @@ from tests.simulation.small import (
 )
 from tests.simulation.test_contract import CASES, MIB, Case, Words, keep_the_contract
 from vmsim.base.errors import InputError
+from vmsim.contracts import Moment
 from vmsim.engine.check.host import BrokenInvariant, check_invariants
 from vmsim.engine.simulation import Simulation
 from vmsim.machine.formats import ACCESSED, DIRTY
@@ -140,8 +141,8 @@ def test_hardware_marks_pages_in_the_ept_and_either_table_is_read() -> None:
     """The guest wrote to some of its pages: the host learns it from the EPT, whose KPT never saw an access."""
     seen = []
 
-    def look(simulation: Simulation, where: str) -> None:
-        if where.startswith("the end of"):
+    def look(moment: Moment, simulation: Simulation, whose: Any) -> None:
+        if moment is Moment.VM_FINISHED:
             monitor = simulation.vms[0].monitor
             assert isinstance(monitor, Paired)
             words, registers = Words(simulation.hardware.memory), simulation.vms[0].registers[0]
@@ -160,16 +161,16 @@ def test_hardware_marks_pages_in_the_ept_and_either_table_is_read() -> None:
 def spoil(half: str, bit: int) -> Any:
     """Return a check that changes the entry of one page in one half, at the end of the run, and looks again."""
 
-    def check(simulation: Simulation, where: str) -> None:
-        check_invariants(simulation, where)
-        if where == "the end of vm":
-            (kpt, ept, levels, _), *_ = simulation.vms[0].pairs
+    def check(moment: Moment, simulation: Simulation, whose: Any) -> None:
+        check_invariants(moment, simulation, whose)
+        if moment is Moment.VM_FINISHED:
+            (kpt, ept, levels, _), *_ = simulation.vms[0].monitor.pairs
             root = {"kpt": kpt, "ept": ept}[half]
             words = Words(simulation.hardware.memory)
-            address = 0x1000 if simulation.vms[0].monitor else BASE
+            address = 0x1000 if not simulation.vms[0].spec.bare else BASE
             *_, (_, place, entry) = oracle.descend(words, root, levels, address)
             simulation.hardware.memory[place >> 3] = entry ^ bit
-            check_invariants(simulation, where)
+            check_invariants(moment, simulation, whose)
 
     return check
 
@@ -306,9 +307,9 @@ def test_a_shared_table_is_walked_as_it_is_and_its_flags_are_the_hardwares() -> 
     """The nested root is the KPT's root: the kernel's half is in it, above the limit, and A/D come from the walks."""
     seen = []
 
-    def look(simulation: Simulation, where: str) -> None:
-        check_invariants(simulation, where)
-        if where.startswith("the end of"):
+    def look(moment: Moment, simulation: Simulation, whose: Any) -> None:
+        check_invariants(moment, simulation, whose)
+        if moment is Moment.VM_FINISHED:
             monitor, paired_host = simulation.vms[0].monitor, simulation.paired
             assert isinstance(monitor, Paired)
             assert paired_host is not None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.oracle.paired import table_pages
 from tests.simulation.small import READ, WRITE, Script, Step, run, scenario, time_adds_up, touches, vm
 from vmsim.base.errors import InputError
+from vmsim.contracts import Moment
 from vmsim.engine.simulation import Simulation
+from vmsim.monitor.paired.guest import PairedGuest
 
 CPUS = [*((layout, "skylake-x") for layout in ("contiguous", "pointer", "separate")), ("shared", "zen4")]
 PROGRAM: list[Step] = [
@@ -68,9 +72,10 @@ def test_what_the_guest_wrote_is_dirty_for_the_kernel_that_unmaps_it() -> None:
     """Its KPT has never seen the access: the flag is the EPT's."""
     seen: list[int] = []
 
-    def watch(simulation: Simulation, where: str) -> None:
-        paired = simulation.vms[0].paired
-        assert paired is not None
+    def watch(moment: Moment, simulation: Simulation, whose: Any) -> None:
+        monitor = simulation.vms[0].monitor
+        assert isinstance(monitor, PairedGuest)
+        paired = monitor.paired
         unmap = type(paired).unmap
         if "unmap" not in vars(paired):
             paired.unmap = lambda *where: (gone := unmap(paired, *where), seen.extend(gone.values.tolist()))[0]  # type: ignore[method-assign]

@@ -10,7 +10,7 @@ import pytest
 from tests.monitor.world import World
 from tests.oracle.bits import PS, RW, US, A, D, P
 from tests.simulation.small import PAGE, READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
-from vmsim.engine.simulation import simulate
+from vmsim.engine.run import simulate
 from vmsim.frames.buddy import State
 from vmsim.monitor.shadow.mode import SHADOW_PRESETS, ShadowSpec
 

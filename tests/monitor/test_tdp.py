@@ -8,23 +8,25 @@ import numpy as np
 import pytest
 
 from tests.simulation.small import Script, run, scenario, touches, vm
+from vmsim.contracts import Moment
 from vmsim.engine.simulation import Simulation
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import EPT, NPT
+from vmsim.monitor.tdp.monitor import Tdp
 
 
 def backed(simulation: Simulation) -> int:
     """Return how many guest frames the nested tables map."""
     machine = simulation.vms[0]
-    assert machine.monitor is not None
+    assert isinstance(machine.monitor, Tdp)
     return sum(machine.monitor.backed(gfn) for gfn in range(machine.spec.pages))
 
 
 def look_at_end(look: Any, table: dict[str, Any], steps: list[Any], **host: Any) -> Any:
     seen = []
 
-    def check(simulation: Simulation, where: str) -> None:
-        if where.startswith("the end of"):
+    def check(moment: Moment, simulation: Simulation, whose: Any) -> None:
+        if moment is Moment.VM_FINISHED:
             seen.append(look(simulation))
 
     _, outcome = run(scenario(table, **host), [Script(steps)], check=check)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import simpy
 
-from vmsim.engine.check.host import check_invariants
+from vmsim.contracts import Observer
+from vmsim.engine.check.host import check_host, check_invariants
 from vmsim.engine.simulation import Simulation
 from vmsim.record.outcome import Outcome
 from vmsim.scenario import Scenario
@@ -156,21 +157,21 @@ def run(
     what: Scenario,
     streams: Sequence[Stream] | None = None,
     *,
-    check: Callable[[Simulation, str], None] | None = check_invariants,
+    check: Observer | None = check_invariants,
     every: int = 0,
     look: Callable[[Simulation], None] = lambda _: None,
     events: int = 100_000,
 ) -> tuple[Simulation, Outcome]:
-    """Run a scenario to its end, checked at every boundary; it must not take more than so many events.
+    """Run a scenario to its end, checked at every moment; it must not take more than so many events.
 
     With `every`, the invariants are also checked, and `look` is called, every so many cycles.
     """
-    simulation = Simulation(what, streams=streams, check=check)
+    simulation = Simulation(what, streams=streams, observers=[check] if check else [], serve=check is None)
     env = simulation.env
 
     def audit() -> Generator[simpy.Event, Any, None]:
         while env.peek() != float("inf"):
-            check_invariants(simulation, "an audit")
+            check_host(simulation, "an audit")
             look(simulation)
             yield env.timeout(every)
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.simulation.small import BASE, PAGE, run, scenario, time_adds_up, vm
 from vmsim.base.errors import InputError
-from vmsim.engine.simulation import simulate
+from vmsim.engine.run import simulate
 from vmsim.record.outcome import VmOutcome
 from vmsim.scenario import Scenario
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.simulation.small import PAGE, READ, Script, crowded, run, scenario, touches, vm
+from vmsim.contracts import Moment
 from vmsim.engine.check.host import BrokenInvariant, check_invariants
 from vmsim.engine.simulation import Simulation
 from vmsim.frames.buddy import NO_FRAME, UNMOVABLE, State
@@ -203,13 +204,13 @@ def test_a_planted_fault_is_found_and_named(plant: Plant, said: str) -> None:
     """At the end of a, when b and c still run and have everything."""
     found: list[str] = []
 
-    def at_boundary(simulation: Simulation, where: str) -> None:
-        check_invariants(simulation, where)  # the host is sound before
-        if where != "the end of a" or found:
+    def at_boundary(moment: Moment, simulation: Simulation, whose: Any) -> None:
+        check_invariants(moment, simulation, whose)  # the host is sound before
+        if moment is not Moment.VM_FINISHED or whose.spec.name != "a" or found:
             return
         plant(simulation)
         with pytest.raises(BrokenInvariant, match=said) as caught:
-            check_invariants(simulation, where)
+            check_invariants(moment, simulation, whose)
         found.append(str(caught.value))
         raise SpoiltError
 
@@ -304,10 +305,10 @@ def test_a_pinned_page_that_may_move_is_found(
 
 
 def test_a_page_under_a_device_that_is_given_away_is_found() -> None:
-    def at_boundary(simulation: Simulation, where: str) -> None:
+    def at_boundary(moment: Moment, simulation: Simulation, whose: Any) -> None:
         if simulation.vms[0].io.pins:
             simulation.host.frames["state"][simulation.vms[0].io.pins[0].pfns[3]] = State.POOL
-        check_invariants(simulation, where)
+        check_invariants(moment, simulation, whose)
 
     what, streams = crowded([("io", 0, 600, 80_000_000)])
     with pytest.raises(BrokenInvariant, match=r"pins: frame \d+, pinned by io, is not a page of its memory"):
@@ -315,22 +316,21 @@ def test_a_page_under_a_device_that_is_given_away_is_found() -> None:
 
 
 def test_a_broken_invariant_stops_the_run_and_says_when() -> None:
-    def at_boundary(simulation: Simulation, where: str) -> None:
-        if where != "the start":
+    def at_boundary(moment: Moment, simulation: Simulation, whose: Any) -> None:
+        if moment is not Moment.STARTED:
             count_wrongly(simulation)
-        check_invariants(simulation, where)
+        check_invariants(moment, simulation, whose)
 
     with pytest.raises(BrokenInvariant, match=r"Found at cycle [1-9]\d*, at the end of vm\."):
         run(scenario(vm()), [Script(touches([0]))], check=at_boundary)
 
 
-def test_the_boundaries_are_the_start_and_each_vms_end_and_return() -> None:
-    seen: list[str] = []
-    run(scenario(vm("a"), vm("b")), check=lambda _, where: seen.append(where))
-    assert seen[0] == "the start"
-    assert sorted(seen[1:]) == sorted(
-        f"{what}" for name in "ab" for what in (f"the end of {name}", f"what {name} had was given back")
-    )
+def test_the_moments_are_the_start_and_each_vms_end_and_return() -> None:
+    seen: list[tuple[Moment, str]] = []
+    run(scenario(vm("a"), vm("b")), check=lambda what, _, vm: seen.append((what, vm.spec.name if vm else "")))
+    assert seen[0] == (Moment.STARTED, "")
+    ends = [(moment, name) for name in "ab" for moment in (Moment.VM_FINISHED, Moment.VM_GONE)]
+    assert sorted(seen[1:], key=str) == sorted(ends, key=str)
 
 
 @pytest.mark.parametrize("method", ["write-protect", "ad-scan", "pml"])
@@ -343,9 +343,9 @@ def test_a_dirty_log_read_without_its_flush_is_found(mode: str, method: str, pla
     log = {"method": method, "every": "20us"}
     workload = {"kind": "uniform", "footprint": 40 * PAGE, "accesses": 6000, "writes": 0.5}
     what = scenario(vm(mode=mode, dirty_log=log, workload=workload), cpu="skylake-x", quantum="7us", what_if=True)
-    simulation = Simulation(what, check=check_invariants)
+    simulation = Simulation(what, observers=[check_invariants], serve=False)
     if planted:
-        simulation.vms[0].monitor._flush = lambda: None  # type: ignore[union-attr]
+        simulation.vms[0].monitor.features[0]._flush = lambda: None  # type: ignore[attr-defined]
         with pytest.raises(BrokenInvariant, match=r"coherence: .* (writable|dirty).* for vm, which the nested tables"):
             simulation.run()
     else:

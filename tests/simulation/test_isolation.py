@@ -18,18 +18,14 @@ from tests.monitor.test_shadow_contract import TABLES, addresses, edits
 from tests.oracle.bits import ADDRESS, PS, RW, US, A, D, P, span, width
 from tests.simulation.small import BASE, PAGE, WRITE, Script, run, scenario, touches, vm
 from tests.simulation.sums import check as check_sums
-from vmsim.contracts import VmStopped
+from vmsim.contracts import Exit, Moment, Observer, Resume, VmStopped
 from vmsim.engine.check.host import check_invariants
 from vmsim.engine.simulation import Simulation
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import CODE_LOG_FULL
 from vmsim.machine.vcpu import Reason
 from vmsim.machine.vcpu import run as run_core
-from vmsim.monitor.agile.monitor import Agile
-from vmsim.monitor.base import SoftwareMonitor
-from vmsim.monitor.features.dirty_log import LoggedTdp
-from vmsim.monitor.features.nx_split import NxSplitTdp
-from vmsim.monitor.tdp.monitor import Tdp
+from vmsim.monitor.features.dirty_log import DirtyLog
 from vmsim.record.outcome import Ending
 from vmsim.tables.edit import translate
 from vmsim.tables.listing import walk_entries
@@ -50,6 +46,7 @@ NESTED: list[dict[str, Any]] = [
     {"mode": "agile", "agile": {"threshold": 2, "back": "all"}, "host_page": "2M", "guest_levels": 5},
     {"mode": "ept", "nx_split": True, "nx_recovery_ratio": 2, "host_page": "2M"},
     {"mode": "ept", "dirty_log": {"method": "write-protect"}},
+    {"mode": "ept", "nx_split": True, "nx_recovery_ratio": 2, "host_page": "2M", "dirty_log": {"method": "pml"}},
     {"mode": "ept", "dirty_log": {"method": "pml"}, "host_page": "2M"},
     {"mode": "npt", "dirty_log": {"method": "ad-scan", "split": "eager"}, "host_page": "2M", "guest_levels": 5},
 ]
@@ -78,16 +75,14 @@ class Prisoner:
         base = BASE if keys.get("guest_levels", 4) > 3 else 1 << 30
         keys = {"memory": "4MiB", "populate": "eager", "workload": {"base": base}, **keys}
         what = scenario(*(vm(name, **keys) for name in ("prisoner", "neighbour")), memory="20MiB", what_if=True)
-        self.simulation = Simulation(what, streams=[Script(touches(range(4)), base=base)] * 2, check=None)
+        self.simulation = Simulation(what, streams=[Script(touches(range(4)), base=base)] * 2)
         assert self.simulation._populate() is None
         self.vm = self.simulation.vms[0]
         self.hardware = self.simulation.hardware
         self.drive(self.vm.vcpu.enter())
         self.faults = 0
-        if isinstance(self.vm.monitor, SoftwareMonitor):
-            self.vm.monitor.deliver = self._deliver
-        if isinstance(self.vm.monitor, Agile | LoggedTdp | NxSplitTdp):
-            self.drive(self.vm.monitor.begin(self.vm.vcpu))
+        self.vm.monitor.deliver = self._deliver
+        self.drive(self.vm.monitor.begin(self.vm.vcpu))
         self.seen = self.contents()
         self.store(*((TABLES[n] << 12, TABLES[n + 1] << 12 | P | RW | US) for n in range(self.levels - 1)))
         self.store((TABLES[self.levels - 1] << 12, 600 << 12 | P | RW | US))
@@ -120,15 +115,16 @@ class Prisoner:
 
     def ring(self) -> None:
         """Have the monitor do what it does now and then; a page whose contents are others now was found written to."""
-        monitor = self.vm.monitor
-        if isinstance(monitor, Agile | NxSplitTdp):
-            self.drive(monitor.rang(self.vm.vcpu))
-        if isinstance(monitor, LoggedTdp):
-            monitor.ever[:] = False
-            self.drive(monitor.rang(self.vm.vcpu))
+        daemons = self.vm.monitor.daemons
+        logs = [each for each in daemons if isinstance(each, DirtyLog)]
+        for log in logs:
+            log.ever[:] = False
+        for daemon in daemons:
+            self.drive(daemon.run(self.vm.vcpu))
+        for log in logs:
             now = self.contents()
             changed = np.flatnonzero((now != self.seen).any(axis=1))
-            assert monitor.ever[changed].all(), changed[~monitor.ever[changed]]
+            assert log.ever[changed].all(), changed[~log.ever[changed]]
             self.seen = now
 
     def contents(self) -> np.ndarray:
@@ -148,25 +144,18 @@ class Prisoner:
             )
             if reason == Reason.DONE:
                 return True
-            if reason == Reason.GUEST_FAULT:
-                before = self.faults
-                if not isinstance(monitor, SoftwareMonitor):
-                    return False
-                if self.drive(monitor.page_fault(vcpu, gva & -PAGE, code, 1)):
-                    return True
-                if self.faults > before:
-                    return False
-                continue
-            assert isinstance(monitor, Tdp | Agile)
-            if gpa >> 12 >= PAGES and not code & CODE_LOG_FULL:
+            exit = Exit(reason, gva & -PAGE, gpa, code, 1, write)
+            if reason == Reason.VIOLATION and gpa >> 12 >= PAGES and not code & CODE_LOG_FULL:
                 self.outside += 1
                 with pytest.raises(VmStopped):
-                    self.drive(monitor.violation(vcpu, gpa, code))
+                    self.drive(monitor.handle(vcpu, exit))
                 return False
-            assert isinstance(
-                monitor, Agile | LoggedTdp | NxSplitTdp
-            )  # else nothing is wrong: all its memory is backed
-            self.drive(monitor.violation(vcpu, gpa, code))
+            before, told = self.faults, sum(monitor.exits.values())
+            if self.drive(monitor.handle(vcpu, exit)) is Resume.MADE:
+                return True
+            if self.faults > before:
+                return False
+            assert sum(monitor.exits.values()) > told  # else nothing is wrong: all its memory is backed
         raise AssertionError("the access never ends")
 
     def others(self) -> np.ndarray:
@@ -230,16 +219,16 @@ NOWHERE = 1 << 30  # a guest frame
 Spoil = Callable[[int], int]
 
 
-def mad_at(page: int, level: int, spoil: Spoil, *, flush: bool) -> Callable[[Simulation, str], None]:
+def mad_at(page: int, level: int, spoil: Spoil, *, flush: bool) -> Observer:
     """Return a check that spoils an entry of VM mad on the way to a page, while page 0 is all that it has mapped."""
 
-    def check(simulation: Simulation, where: str) -> None:
+    def check(moment: Moment, simulation: Simulation, whose: Any) -> None:
         machine = simulation.vms[0]
         frames = machine.kernel.frames.frames
         mine = (frames["owner"] == 0) & (frames["state"] == State.GUEST) & (frames["rmap"] > 0)
         if machine.gone:
-            check_invariants(simulation, where)
-        elif where == "a time slice ran out" and mine.sum() == 1:
+            check_invariants(moment, simulation, whose)
+        elif moment is Moment.SLICE_ENDED and mine.sum() == 1:
             places, values = np.zeros((2, 5), np.int64)
             where_from = simulation.hardware.memory, machine.kernel.root, machine.spec.guest_levels
             walk_entries(*where_from, level, machine.kernel.mmu.backing, BASE + page * PAGE, places, values)

@@ -9,6 +9,7 @@ import pytest
 from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
 from tests.simulation.sums import check
 from vmsim.base.errors import InputError
+from vmsim.contracts import Moment
 from vmsim.frames.buddy import State
 from vmsim.guest.direct_map import map_base
 from vmsim.machine.tlb import ASID_SHIFT
@@ -135,11 +136,11 @@ def test_a_program_may_not_use_the_kernels_translations(mode: str) -> None:
     """Of what the TLB has by the map a program reads one address: that is a page fault, which ends it."""
     kept: set[int] = set()
 
-    def look(simulation: Any, where: str) -> None:
+    def look(moment: Moment, simulation: Any, whose: Any) -> None:
         machine = simulation.vms[0]
         number = (int(machine.registers["asid"][0]) + machine.spaces.kernel_apart) >> ASID_SHIFT
         tags = simulation.hardware.cores["l1_tlb0"]["tag"].ravel()
-        if where.startswith("the end of"):
+        if moment is Moment.VM_FINISHED:
             kept.update(tag >> 2 & ((1 << 36) - 1) for tag in tags.tolist() if tag >= 0 and tag >> ASID_SHIFT == number)
 
     steps = touches(range(4), WRITE)

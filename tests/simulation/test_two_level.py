@@ -14,6 +14,7 @@ from tests.simulation.test_contract import Words
 from tests.simulation.test_pae import FAMILY
 from vmsim.api import modes_of
 from vmsim.base.errors import InputError
+from vmsim.contracts import Moment
 from vmsim.engine.check.host import check_invariants
 from vmsim.engine.simulation import Simulation
 from vmsim.observe.dump import tables_of
@@ -111,9 +112,9 @@ def test_guests_of_all_formats_share_a_core() -> None:
 def test_a_plain_reader_finds_in_a_dump_what_is_in_the_tables(mode: str, host: int | None) -> None:
     seen: dict[str, list[str]] = {}
 
-    def at_end(simulation: Simulation, where: str) -> None:
-        check_invariants(simulation, where)
-        if not where.startswith("the end of"):
+    def at_end(moment: Moment, simulation: Simulation, whose: Any) -> None:
+        check_invariants(moment, simulation, whose)
+        if moment is not Moment.VM_FINISHED:
             return
         machine, words = simulation.vms[0], Words(simulation.hardware.memory)
         seen.update(tables_of(simulation, machine))

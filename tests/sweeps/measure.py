@@ -58,7 +58,8 @@ def many(out: Path, points: int = 100_000) -> None:
 
 
 def small(out: Path) -> None:
-    from vmsim.engine.simulation import Simulation, simulate
+    from vmsim.engine.run import simulate
+    from vmsim.engine.simulation import Simulation
     from vmsim.sweeps.plan import Plan
     from vmsim.sweeps.worker import execute
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from vmsim.engine.simulation import simulate
+from vmsim.engine.run import simulate
 from vmsim.record.tables import rows
 from vmsim.scenario import Scenario
 from vmsim.sweeps.points import MODEL

@@ -10,7 +10,7 @@ import pytest
 
 from tests.workloads.samples import LACKEY, Trace, opened, vmsim_trace
 from vmsim.base.errors import InputError
-from vmsim.engine.simulation import simulate
+from vmsim.engine.run import simulate
 from vmsim.scenario import Scenario
 from vmsim.workloads import readers
 from vmsim.workloads.export import export

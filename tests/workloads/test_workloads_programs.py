@@ -191,7 +191,7 @@ def test_a_scenario_runs_it_and_every_invariant_holds(kind: str, mode: str) -> N
     from vmsim.engine.check.host import check_invariants
 
     simulation = Simulation(
-        Scenario.from_toml(SCENARIO.format(mode=mode, workload=KINDS[kind])), check=check_invariants
+        Scenario.from_toml(SCENARIO.format(mode=mode, workload=KINDS[kind])), observers=[check_invariants], serve=False
     )
     outcome = simulation.run()
     assert outcome.ending is None

@@ -1,59 +1,164 @@
-"""The monitor of a VM, and the MMU of its kernel, by its paging mode."""
+"""A VM made from its parts, the host's first: nothing here knows what will run it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
+import simpy
 from numpy.typing import NDArray
 
 from vmsim import plugins
-from vmsim.guest.mmu import HardwareMmu, LoggedMmu
+from vmsim.base.progress import Progress
+from vmsim.contracts import Frames, Mmu, Monitor
+from vmsim.engine.kernel_accesses import make_direct_map
+from vmsim.engine.parts import HostParts
+from vmsim.engine.vcpu import Vcpu
+from vmsim.engine.virtual_machine import VirtualMachine
+from vmsim.guest.frames import GuestFrames
+from vmsim.guest.kernel import GuestKernel
+from vmsim.guest.mmu import HardwareMmu
+from vmsim.guest.process import LINUX_PCIDS
+from vmsim.host.bare import BareFrames
+from vmsim.host.io import HostIo
 from vmsim.host.pool import PagePool
+from vmsim.machine.layout import make_vm
 from vmsim.machine.tags import Spaces
-from vmsim.monitor.features.dirty_log import LoggedTdp
+from vmsim.monitor.native.monitor import NativeMonitor
+from vmsim.monitor.paired.guest import PairedGuest
+from vmsim.monitor.paired.process import Halves, PairedFrames, PairedMmu, PairedProcess, nested_format
 from vmsim.monitor.parts import VmParts
-from vmsim.monitor.shadow.monitor import Shadow
-from vmsim.monitor.tdp.monitor import Tdp
-from vmsim.monitor.vkernel.monitor import Vkernel
 from vmsim.scenario import Vm
-from vmsim.tables.backing import HOST
+from vmsim.workloads import Stream
 
-if TYPE_CHECKING:
-    from vmsim.engine.simulation import Simulation
-
-__all__ = ["make_mmu", "make_monitor"]
+__all__ = ["build_vm"]
 
 
-def make_monitor(
-    simulation: Simulation, spec: Vm, registers: NDArray[Any], spaces: Spaces, pool: PagePool
-) -> Tdp | Shadow | Vkernel:
-    """Return what handles the exits of a VM that is no bare program.
+def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | None) -> VirtualMachine:
+    """Return a VM, ready to be populated and to live.
 
     Parameters
     ----------
-    simulation : Simulation
-        Whose host it is on.
-    spec : Vm
-        The VM.
-    registers : record[1]
-        Its register file.
-    spaces, pool
-        Its address spaces and its page pool.
+    host : HostParts
+        What it runs on.
+    spec, stream
+        What it is, and its workload.
+    progress : callable, optional
+        Called with its name, the accesses it has made and all it will make.
     """
-    hardware, host, shared = simulation.hardware, simulation.host, simulation.paired
-    parts = VmParts(spec, simulation.scenario.cpu, hardware.memory, registers, host, pool, spaces, shared)
-    monitor: Tdp | Shadow | Vkernel = plugins.resolve(spec.paging.build)(parts)
-    return monitor
+    cpu, memory = host.scenario.cpu, host.hardware.memory
+    registers = make_vm(spec.guest_levels)
+    registers["levels"] = 2 if spec.pdpte_registers else spec.guest_levels
+    registers["largest"] = 3 if host.scenario.pages_1g else 2
+    registers["compute"] = spec.workload.compute
+    spaces = host.tags.spaces(
+        registers,
+        spec.index,
+        tags=None if spec.bare else spec.tags,
+        apart=spec.paging.apart if spec.pcid else None,
+        kernel=None if spec.kernel_accesses == "free" else "own" if spec.paging.apart == "tag" else "global",
+    )
+    mmu: Mmu
+    frames: Frames
+    monitor: Monitor
+    pool = ranges = direct_map = None
+    if spec.bare:
+        frames = bare = BareFrames(host.host, owner=spec.index, limit=spec.pages)
+        monitor = NativeMonitor(memory)
+        mmu = HardwareMmu(memory, spaces, registers)
+        if spec.mode == "paired":
+            monitor, mmu, frames = _paired_process(host, spec, stream, registers, spaces, mmu, bare)
+            ranges = mmu
+    else:
+        pool = PagePool(
+            host.env,
+            host.host,
+            spec.pool,
+            cpu.cost,
+            owner=spec.index,
+            name=spec.name,
+            log=host.transfers.append,
+            messages=host.messages,
+        )
+        parts = VmParts(spec, cpu, memory, registers, host.host, pool, spaces, host.paired)
+        monitor = plugins.resolve(spec.paging.build)(parts)
+        hardware = HardwareMmu(memory, spaces, registers, monitor.backing)
+        direct_map = make_direct_map(host.hardware, spec, registers, spaces, monitor, hardware)
+        mmu = direct_map or monitor.guest_mmu(hardware)
+        frames = GuestFrames(spec.pages, direct_map or monitor, owner=spec.index)
+    kernel = GuestKernel(
+        memory,
+        mmu,
+        frames,
+        levels=spec.guest_levels,
+        pcids=spec.paging.spaces or (LINUX_PCIDS if spec.pcid else 0),
+        page_order=spec.guest_order,
+        costs=cpu.cost,
+        ranges=ranges,
+        kernel_half=direct_map,
+    )
+    monitor.attach(kernel)
+    io = HostIo(host.env, host.host, cpu.cost, host.messages, owner=spec.index)
+
+    def device(gfns: NDArray[Any], nanoseconds: int) -> simpy.Event:
+        """Have a device work; a VM's pages are pinned by its host, on its monitor's behalf."""
+        cycles = nanoseconds * cpu.frequency // 10**9
+        return io.start(gfns, cycles, find=monitor.frames_of) if monitor.pins_pages else host.env.timeout(cycles)
+
+    vcpu = Vcpu(
+        host.env,
+        host.hardware,
+        host.scheduler,
+        registers,
+        stream,
+        spaces=spaces,
+        index=spec.index,
+        quantum=host.scenario.quantum,
+        switch_cycles=cpu.cost.context_switch,
+        device=device,
+        progress=(lambda done: progress(spec.name, done, stream.accesses)) if progress else lambda _: None,
+        serve=host.serve and spec.kernel_accesses == "free",
+    )
+    return VirtualMachine(
+        host,
+        spec,
+        stream,
+        registers,
+        spaces=spaces,
+        io=io,
+        pool=pool,
+        monitor=monitor,
+        frames=frames,
+        kernel=kernel,
+        vcpu=vcpu,
+    )
 
 
-def make_mmu(
-    memory: NDArray[np.int64], registers: NDArray[Any], spaces: Spaces, monitor: Tdp | Shadow | Vkernel | None
-) -> HardwareMmu | Shadow | Vkernel:
-    """Return what a guest kernel's loads, stores and flushes do, once they are translated."""
-    if isinstance(monitor, Shadow | Vkernel):
-        return monitor
-    backing = HOST if monitor is None else monitor.backing
-    if isinstance(monitor, LoggedTdp):
-        return LoggedMmu(memory, spaces, registers, backing, wrote=monitor.wrote)
-    return HardwareMmu(memory, spaces, registers, backing)
+def _paired_process(
+    host: HostParts,
+    spec: Vm,
+    stream: Stream,
+    registers: NDArray[Any],
+    spaces: Spaces,
+    hardware: Mmu,
+    frames: BareFrames,
+) -> tuple[PairedProcess, PairedMmu, PairedFrames]:
+    """Return the monitor, MMU and frames of a process of a paired kernel that is no VM, or not yet."""
+    assert host.paired is not None
+    form, reason = nested_format(host.scenario.cpu, spec.own.layout)
+    tables = Halves(host.paired, spec.own.layout, owner=spec.index, levels=spec.guest_levels)
+    mmu = PairedMmu(hardware, tables, form, owner=spec.index, flush_nested=spaces.flush_nested)
+    monitor = PairedProcess(mmu)
+    if spec.own.guest_at is not None:
+        monitor = PairedGuest(
+            spec.name,
+            mmu,
+            registers,
+            enter=lambda: spaces.become(spec.tags or "none"),
+            levels=spec.guest_levels,
+            reason=reason,
+            costs=host.scenario.cpu.cost,
+            at=spec.own.guest_at,
+            regions=stream.footprint(),
+            exited=spaces.exited,
+        )
+    return monitor, mmu, PairedFrames(frames, tables)

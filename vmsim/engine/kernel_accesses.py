@@ -7,19 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.contracts import Steps, Stop, VmStopped
+from vmsim.contracts import Exit, Mmu, Monitor, Steps, Stop, VmStopped
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.vcpu import Vcpu
 from vmsim.guest.direct_map import DirectMap, map_base
-from vmsim.guest.mmu import HardwareMmu
 from vmsim.jit import opaque_core, opaque_llc, opaque_records
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.tags import NOWHERE, Spaces
 from vmsim.machine.vcpu import Reason, enter, prepare
-from vmsim.monitor.agile.monitor import Agile
-from vmsim.monitor.shadow.monitor import Shadow
-from vmsim.monitor.tdp.monitor import Tdp
-from vmsim.monitor.vkernel.monitor import Vkernel
 from vmsim.scenario import Vm
 
 __all__ = ["KernelAccesses", "make_direct_map"]
@@ -41,20 +36,23 @@ class KernelAccesses:
         The VM's register file.
     spaces : Spaces
         Its address spaces.
-    monitor : Tdp or Shadow
+    monitor : Monitor
         Who handles violations and, under a shadow, page faults.
     base : int
         gva of gpa 0 in the map.
+    pages : int
+        Of guest memory.
     """
 
     def __init__(
-        self, hardware: Hardware, registers: NDArray[Any], spaces: Spaces, monitor: Tdp | Shadow, base: int
+        self, hardware: Hardware, registers: NDArray[Any], spaces: Spaces, monitor: Monitor, base: int, pages: int
     ) -> None:
         self.hardware = hardware
         self.registers = registers
         self.spaces = spaces
         self.monitor = monitor
         self.base = base
+        self.pages = pages
         self._address = np.zeros(1, np.int64)
         self._count = np.ones(1, np.int32)
         self._kind = np.zeros(1, np.uint8)
@@ -74,7 +72,7 @@ class KernelAccesses:
         """
         if self.spaces.core == NOWHERE:
             return
-        if gpa >> PAGE_SHIFT >= self._pages:
+        if gpa >> PAGE_SHIFT >= self.pages:
             raise VmStopped(Stop.BEYOND_MEMORY, address=gpa)
         while True:
             reason, cycles, fault_gpa, code = self._run(self.base + gpa, write)
@@ -82,16 +80,10 @@ class KernelAccesses:
             if reason == Reason.DONE:
                 return
             if reason == Reason.GUEST_FAULT:
-                assert isinstance(self.monitor, Shadow)  # else the hardware walks the guest's tables, which have all
                 if (yield from self.monitor.kernel_fault(vcpu, self.base + gpa, gpa >> PAGE_SHIFT, code, write)):
                     return
             else:
-                assert isinstance(self.monitor, Tdp | Agile)
-                yield from self.monitor.violation(vcpu, fault_gpa, code)
-
-    @property
-    def _pages(self) -> int:
-        return self.monitor.host_tables.pages if isinstance(self.monitor, Shadow) else self.monitor.pages
+                yield from self.monitor.handle(vcpu, Exit(reason, self.base + gpa, fault_gpa, code, 1, write))
 
     def _run(self, gva: int, write: bool) -> tuple[int, int, int, int]:
         """Return (reason, cycles, gpa, code) of one attempt."""
@@ -119,14 +111,17 @@ def make_direct_map(
     spec: Vm,
     registers: NDArray[Any],
     spaces: Spaces,
-    monitor: Tdp | Shadow | Vkernel | None,
+    monitor: Monitor,
+    hardware_mmu: Mmu,
 ) -> DirectMap | None:
-    """Return the map of all memory through which a VM's kernel makes its accesses, None if they are not simulated."""
+    """Return the map of all memory through which a VM's kernel makes its accesses, None if they are not simulated.
+
+    Of what a dirty log protects, the translated stores themselves exit: they need no MMU that tells of them.
+    """
     if spec.kernel_accesses == "free":
         return None
-    assert isinstance(monitor, Tdp | Shadow)
-    # Of what a dirty log protects, the translated stores themselves exit: HardwareMmu, not LoggedMmu.
-    mmu = monitor if isinstance(monitor, Shadow) else HardwareMmu(hardware.memory, spaces, registers, monitor.backing)
-    accesses = KernelAccesses(hardware, registers, spaces, monitor, map_base(spec.guest_levels))
+    accesses = KernelAccesses(hardware, registers, spaces, monitor, map_base(spec.guest_levels), spec.pages)
     largest = int(registers["largest"][0])
-    return DirectMap(mmu, monitor, accesses, levels=spec.guest_levels, largest=largest, frames=spec.pages)
+    return DirectMap(
+        monitor.plain_mmu(hardware_mmu), monitor, accesses, levels=spec.guest_levels, largest=largest, frames=spec.pages
+    )

@@ -4,29 +4,18 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.contracts import Vcpu
+from vmsim.contracts import NONE, Loop, Monitor, Vcpu
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.serve import run_and_serve
 from vmsim.engine.serve_shadow import run_and_serve_shadow
 from vmsim.guest.kernel import GuestKernel
 from vmsim.jit import opaque_core, opaque_llc, opaque_records
 from vmsim.machine.vcpu import enter, prepare
-from vmsim.monitor.base import NONE, SoftwareMonitor
-from vmsim.monitor.paired.guest import PairedGuest
-from vmsim.monitor.shadow.monitor import Shadow
-from vmsim.monitor.tdp.monitor import Tdp
-from vmsim.tables.backing import HOST
-from vmsim.tables.violation import NESTED, NEVER
 from vmsim.workloads import Chunk
 
 __all__ = ["Run", "Runs"]
-
-_UNBACKED = np.zeros(1, NESTED)  # of a program that runs on the host itself
-_UNBACKED["least"] = NEVER
-_NO_POOL = np.zeros(1, np.int64)
 
 
 class Run(NamedTuple):
@@ -52,7 +41,7 @@ class Runs:
     registers : record[1]
         The VM's register file.
     vcpu, kernel, monitor
-        Who runs, and who handles its faults; monitor None: the program runs on the host itself.
+        Who runs, and who handles its faults.
     serve : bool
         Have compiled code handle faults for which nothing has to wait.
     """
@@ -63,7 +52,7 @@ class Runs:
         registers: NDArray[Any],
         vcpu: Vcpu,
         kernel: GuestKernel,
-        monitor: Tdp | SoftwareMonitor | PairedGuest | None,
+        monitor: Monitor,
         *,
         serve: bool,
     ) -> None:
@@ -72,7 +61,7 @@ class Runs:
         self.vcpu = vcpu
         self.kernel = kernel
         self.monitor = monitor
-        self.serves = serve and (monitor.serves if monitor else kernel.serves)
+        self.serves = serve and monitor.serves
         cores = hardware.cores
         self._target = prepare(cores, hardware.llc, registers, hardware.memory)
         self._cores = [opaque_core(cores[number : number + 1]) for number in range(len(cores))]
@@ -92,20 +81,13 @@ class Runs:
         if not self.serves:
             return Run(*enter(*given))
         vcpu, kernel, monitor = self.vcpu, self.kernel, self.monitor
-        assert monitor is None or isinstance(monitor, Tdp | Shadow)
-        given = *given, vcpu.slack, *kernel.served
-        if isinstance(monitor, Shadow):
-            ended = run_and_serve_shadow(*given, *monitor.served)
+        given = *given, vcpu.slack, *kernel.served, *monitor.served
+        if monitor.loop is Loop.SHADOW:
+            ended = run_and_serve_shadow(*given)
             served = monitor.pending
         else:
-            *ended, served = run_and_serve(*given, *(monitor or self).served)
+            *ended, served = run_and_serve(*given)
         if served:
             kernel.account(vcpu)
-            if monitor:
-                monitor.account(vcpu)
+            monitor.account(vcpu)
         return Run(*ended)
-
-    @property
-    def served(self) -> tuple[Any, ...]:
-        """What stands for a monitor where there is none."""
-        return _UNBACKED, HOST, self.kernel.frames.frames, _NO_POOL

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from vmsim.contracts import NONE
 from vmsim.guest.demand import READY_BATCH, get_ready, permits
 from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import CODE_WRITE, DIRTY, FRAME, LARGE, PAGE_SHIFT
 from vmsim.machine.memory import entry_at, read_word
 from vmsim.machine.vcpu import Reason, call
-from vmsim.monitor.base import NONE
 from vmsim.monitor.shadow.exits import LATENCIES, SPILL, Exit
 from vmsim.monitor.shadow.fill import Status, fill
 from vmsim.monitor.shadow.records import SPARE

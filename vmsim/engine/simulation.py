@@ -1,9 +1,9 @@
-"""Wire hosts, monitors and guests together and run them: simulate(scenario) → Outcome."""
+"""A host and its VMs wired together, and run to their end."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,9 +11,11 @@ from vmsim.base.clock import Clock
 from vmsim.base.errors import InputError
 from vmsim.base.progress import Progress
 from vmsim.base.units import format_size
-from vmsim.contracts import Stop, VmStopped
+from vmsim.contracts import Moment, Observer, Stop, VmStopped
+from vmsim.engine.build import build_vm
 from vmsim.engine.endings import ending_of
 from vmsim.engine.hardware import Hardware
+from vmsim.engine.parts import HostParts
 from vmsim.engine.resident import check_memory
 from vmsim.engine.virtual_machine import VirtualMachine
 from vmsim.host.fragmentation import PageCache, fragment
@@ -32,7 +34,7 @@ from vmsim.scenario.types import MAX_VMS
 from vmsim.scenario.vm import Vm
 from vmsim.workloads import Stream, open_stream
 
-__all__ = ["Simulation", "simulate"]
+__all__ = ["Simulation"]
 
 
 class Simulation:
@@ -46,13 +48,12 @@ class Simulation:
         The VMs' workloads in order, in place of those the scenario names.
     hardware : Hardware, optional
         In place of what the scenario's CPU says; its memory must have the host's size.
-    check : callable, optional
-        Called with the simulation and a description at every boundary (`vmsim.engine.check.host`).
+    observers : sequence of Observer, optional
+        Who looks at each moment, in this order: `vmsim.engine.check.host.check_invariants` for one.
     progress : callable, optional
         Called with a VM's name, the accesses it has made and all it will make.
     serve : bool, optional
-        Have compiled code handle the faults for which nothing has to wait: the same figures, sooner. With `check` the
-        processes handle them all.
+        Have compiled code handle the faults for which nothing has to wait: the same figures, sooner.
 
     Raises
     ------
@@ -66,14 +67,13 @@ class Simulation:
         *,
         streams: Sequence[Stream] | None = None,
         hardware: Hardware | None = None,
-        check: Callable[[Simulation, str], None] | None = None,
+        observers: Sequence[Observer] = (),
         progress: Progress | None = None,
         serve: bool = True,
     ) -> None:
         check_memory(scenario)
         self.scenario = scenario
-        self.check = check
-        self.serve = serve and check is None
+        self.observers = observers
         self.env = Clock()
         frames = scenario.host.memory >> PAGE_SHIFT
         self.hardware = hardware or Hardware.of(
@@ -89,12 +89,26 @@ class Simulation:
         self.scheduler = Scheduler(self.env, scenario.host.cores)
         self.transfers: list[Transfer] = []
         self.messages = MessageLog()
+        parts = HostParts(
+            self.env,
+            scenario,
+            self.hardware,
+            self.host,
+            self.tags,
+            self.scheduler,
+            self.paired,
+            self.transfers,
+            self.messages,
+            self.observe,
+            serve,
+            self.served_cycles,
+        )
         self.vms = []
         for spec, stream in zip(scenario.vms, streams or self._streams(), strict=True):
             _check_reach(spec, stream)
             _check_warmup(scenario, spec, stream)
             _check_guest_at(spec, stream)
-            self.vms.append(VirtualMachine(self, spec, stream, progress))
+            self.vms.append(build_vm(parts, spec, stream, progress))
             if progress:
                 progress(spec.name, 0, stream.accesses)
         self.env.process(reclaimer(self.env, self.host, [vm.pool for vm in self.vms if vm.pool]))
@@ -120,14 +134,10 @@ class Simulation:
             ending=ending,
         )
 
-    def boundary(self, where: str) -> None:
-        """Check the invariants, if that was asked for."""
-        if self.check:
-            self.check(self, where)
-
-    def log(self, what: str, vm: str, pages: int) -> None:
-        """Note that pages changed hands outside any pool."""
-        self.transfers.append(Transfer(self.env.cycle, vm, what, pages, 0, self.host.free))
+    def observe(self, what: Moment, vm: VirtualMachine | None = None) -> None:
+        """Have everybody look who wants to."""
+        for observer in self.observers:
+            observer(what, self, vm)
 
     def _paired(self) -> PairedHost | None:
         """Return what the paired processes share, if there are any."""
@@ -135,7 +145,7 @@ class Simulation:
         if not layouts:
             return None
         memory, cpu = self.hardware.memory, self.scenario.cpu
-        return PairedHost(memory, self.host, cpu, pointers="pointer" in layouts, boundary=self.boundary)
+        return PairedHost(memory, self.host, cpu, pointers="pointer" in layouts, observe=self.observe)
 
     def _page_cache(self) -> PageCache | None:
         """Return what fragments the host's memory, if anything does."""
@@ -169,7 +179,7 @@ class Simulation:
                 vm.populate()
             except VmStopped as stop:
                 return ending_of(vm, stop) if stop.what is Stop.OUT_OF_MEMORY else self._cannot_back(vm)
-        self.boundary("the start")
+        self.observe(Moment.STARTED)
         return None
 
     def _cannot_back(self, vm: VirtualMachine) -> Ending:
@@ -251,36 +261,3 @@ def _check_guest_at(spec: Vm, stream: Stream) -> None:
 def _seed(seed: int, index: int) -> int:
     """Return an independent seed for the workload of VM `index`; for the host's memory, that of MAX_VMS."""
     return int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0])
-
-
-def simulate(scenario: Scenario, *, check: bool = False, progress: Progress | None = None) -> Outcome:
-    """Run a scenario.
-
-    Parameters
-    ----------
-    scenario : Scenario
-        What to simulate.
-    check : bool, optional
-        Check the invariants at every boundary; slow.
-    progress : callable, optional
-        Called now and then with a VM's name, the accesses it has made and all it will make.
-
-    Returns
-    -------
-    Outcome
-        The figures. If memory ran out, `ending` says whose and why, and the figures are those up to then.
-
-    Raises
-    ------
-    InputError
-        A workload cannot be opened.
-    vmsim.engine.check.host.BrokenInvariant
-        `check` was asked for and something that must always hold does not.
-    """
-    from vmsim.engine.check.host import check_invariants
-    from vmsim.engine.warm import warm_for
-
-    check_memory(scenario)
-    warm_for(scenario)
-    simulation = Simulation(scenario, check=check_invariants if check else None, progress=progress)
-    return simulation.run()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.clock import Clock
 from vmsim.base.errors import InputError
-from vmsim.contracts import Steps
+from vmsim.contracts import NONE, Exit, Monitor, Resume, Steps
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.runs import Runs
 from vmsim.guest.kernel import GuestKernel
@@ -22,22 +22,12 @@ from vmsim.machine.layout import Count
 from vmsim.machine.tags import Spaces
 from vmsim.machine.vcpu import WRITES as _WRITE
 from vmsim.machine.vcpu import Reason
-from vmsim.monitor.agile.monitor import Agile
-from vmsim.monitor.base import SoftwareMonitor
-from vmsim.monitor.features.dirty_log import LoggedTdp
-from vmsim.monitor.features.nx_split import NxSplitTdp
-from vmsim.monitor.paired.guest import PairedGuest
-from vmsim.monitor.shadow.exits import SPILL
-from vmsim.monitor.shadow.monitor import Shadow
-from vmsim.monitor.tdp.monitor import Tdp
-from vmsim.monitor.vkernel.monitor import Vkernel
 from vmsim.tables.violation import NEVER
 from vmsim.workloads import Chunk, Event, Op, Stream
 
 __all__ = ["CAUSES", "MANAGEMENT", "WAITS", "Pause", "Vcpu"]
 
-Monitor = Tdp | SoftwareMonitor | PairedGuest
-Pause = tuple[int, Callable[[], Steps[None]]]
+Pause = tuple[int, Callable[["Vcpu"], Steps[None]]]
 
 WAITS = ("pool_wait", "host_wait", "pcpu_wait", "io_wait")
 MEMORY_WAITS = ("pool_wait", "host_wait")
@@ -46,9 +36,7 @@ CAUSES = ("compute", "guest_fault", "exit", "switch", *WAITS)
 
 _END_OF_TIME = NEVER >> 1  # cycles: far beyond any workload, and no sum of a few overflows
 
-_OF_PROCESSES = (Op.FORK, Op.SHARE, Op.EXEC, Op.SWITCH)
-
-_DONE, _BUDGET, _GUEST_FAULT = int(Reason.DONE), int(Reason.BUDGET), int(Reason.GUEST_FAULT)
+_BUDGET, _GUEST_FAULT = int(Reason.BUDGET), int(Reason.GUEST_FAULT)
 
 
 class Vcpu:
@@ -72,7 +60,6 @@ class Vcpu:
         switch_cycles: int,
         device: Callable[[NDArray[np.int64], int], simpy.Event],
         progress: Callable[[int], None] = lambda _: None,
-        boundary: Callable[[str], None] = lambda _: None,
         serve: bool = False,
     ) -> None:
         self.env = env
@@ -90,13 +77,12 @@ class Vcpu:
         self.first_touch: Counter[str] = Counter()  # of `cycles`, those that first touches took
         self.touching = False  # whether what it does now is for a first touch
         self.progress = progress
-        self.boundary = boundary
+        self.slice_ended: Callable[[], None] = _nothing
         self.serve = serve
         self.done = 0
         self.since: tuple[str, int] | None = None  # what it waits for now, and from when
         self.owed = 0  # cycles used and not yet paid in simulated time
-        self.alarm = NEVER  # when the monitor wants to be called
-        self._moved = True  # an access was made since it was called last
+        self._moved = True  # an access was made since a daemon of the monitor's ran last
         self._core = -1
         self._slice_end = 0
 
@@ -181,13 +167,15 @@ class Vcpu:
         self.scheduler.release(self._core, self.index)
         self._core = -1
 
-    def replay(self, kernel: GuestKernel, monitor: Monitor | None, pauses: list[Pause]) -> Steps[None]:
+    def replay(self, kernel: GuestKernel, monitor: Monitor, pauses: list[Pause]) -> Steps[None]:
         """Make every access of the stream, and the operations between them.
 
         Parameters
         ----------
-        kernel, monitor : GuestKernel, Tdp, SoftwareMonitor, PairedGuest or None
-            Who handles page faults and who violations; a monitor in software takes the page faults first.
+        kernel : GuestKernel
+            Who makes the operations.
+        monitor : Monitor
+            Who handles exits, page faults among them.
         pauses : list of (int, callable)
             Numbers of accesses, ascending, and what is then done.
         """
@@ -202,7 +190,7 @@ class Vcpu:
                     self.done += int(chunk.count[position:stop].sum())
                     position = stop
                     while pauses and self.done >= pauses[0][0]:
-                        yield from pauses.pop(0)[1]()
+                        yield from pauses.pop(0)[1](self)
                 if event:
                     yield from self._operate(event, kernel, monitor)
             self.progress(self.done)
@@ -221,37 +209,34 @@ class Vcpu:
         cursor: int,
         limit: int,
         kernel: GuestKernel,
-        monitor: Monitor | None,
+        monitor: Monitor,
     ) -> Steps[None]:
+        daemons = monitor.daemons
         runs.expect(int(chunk.address[cursor]))
         while cursor < limit:
-            if self.now >= self.alarm and self._moved:
-                assert isinstance(monitor, Agile | LoggedTdp | NxSplitTdp)
+            alarm = min([daemon.due for daemon in daemons]) if daemons else NEVER
+            if self.now >= alarm and self._moved:
                 self._moved = False
-                yield from monitor.rang(self)
-            late = self.now >= self.alarm  # again, before one access was made: it has to wait for that
-            budget = (self._slice_end if late else min(self._slice_end, self.alarm)) - self.now
+                for daemon in daemons:
+                    if self.now >= daemon.due:
+                        yield from daemon.run(self)
+                alarm = min([daemon.due for daemon in daemons])
+            late = self.now >= alarm  # again, before one access was made: it has to wait for that
+            budget = (self._slice_end if late else min(self._slice_end, alarm)) - self.now
             if budget <= 0:
                 yield from self._next_slice()
                 continue
             first, stop = cursor, cursor + 1 if late else limit
             reason, cursor, cycles, gva, gpa, code, status, value = runs(self._core, chunk, cursor, stop, budget)
             self.owed += cycles
-            if reason == _GUEST_FAULT:
-                if isinstance(monitor, PairedGuest) and monitor.running:
-                    yield from monitor.page_fault(self, gva)
-                elif not isinstance(monitor, SoftwareMonitor):
-                    yield from kernel.page_fault(self, gva, code)
-                elif (yield from monitor.page_fault(self, gva, code, int(chunk.count[cursor]), status, value)):
-                    self._count_made(int(chunk.count[cursor]), chunk.kind[cursor] == _WRITE)
+            if reason > _BUDGET or status != NONE:
+                times, write = int(chunk.count[cursor]), bool(chunk.kind[cursor] == _WRITE)
+                exit = Exit(reason, gva, gpa, code, times, write, status, value)
+                if (yield from monitor.handle(self, exit)) is Resume.MADE:
+                    self._count_made(times, write)
                     cursor += 1
-                runs.expect(gva)
-            elif status == SPILL:
-                assert isinstance(monitor, Shadow)
-                yield from monitor.unstock(self)
-            elif reason > _GUEST_FAULT:
-                assert isinstance(monitor, Tdp | Agile | PairedGuest)
-                yield from monitor.violation(self, gpa, code)
+                if reason == _GUEST_FAULT:
+                    runs.expect(gva)
             self._moved = self._moved or cursor > first
 
     def _count_made(self, times: int, write: bool) -> None:
@@ -266,7 +251,7 @@ class Vcpu:
     def _next_slice(self) -> Steps[None]:
         """Settle, and let a waiting vCPU have the core."""
         yield self.settle()
-        self.boundary("a time slice ran out")
+        self.slice_ended()
         if self.scheduler.contended:
             self.leave()
             yield from self.enter()
@@ -281,17 +266,14 @@ class Vcpu:
                 f"workload {self.stream.name}: its operations take more than {_END_OF_TIME:,} cycles of simulated time."
             )
 
-    def _operate(self, event: Event, kernel: GuestKernel, monitor: Monitor | None) -> Steps[None]:
+    def _operate(self, event: Event, kernel: GuestKernel, monitor: Monitor) -> Steps[None]:
         """Carry out an operation that is no access."""
         op, pid, address, length, argument = event.op, event.pid, event.address, event.length, event.argument
         if op == Op.COMPUTE:
             self.owe("compute", argument)
             self._check_time()
             return
-        if isinstance(monitor, Vkernel):
-            monitor.system_call(self)
-        elif isinstance(monitor, PairedGuest) and (op, pid) != (Op.SWITCH, kernel.current.pid):
-            monitor.system_call(self, op.name.lower(), forbidden=op in _OF_PROCESSES)
+        monitor.system_call(self, op.name.lower(), pid)
         self._check_time()
         if self.owed:
             yield self.settle()
@@ -322,8 +304,11 @@ class Vcpu:
                 yield from kernel.switch(self, pid)
             case Op.IO if pid in kernel.processes:
                 yield from kernel.bring_in(self, pid, address, length)
-                if monitor and not isinstance(monitor, PairedGuest):  # which has made its system call
-                    monitor.io_exit(self)
+                monitor.io_exit(self)
                 yield self.settle()
                 gfns = kernel.frames_of(pid, address, length)
                 yield from self.wait(self.device(gfns, argument), "io_wait")
+
+
+def _nothing() -> None:
+    """Tell nobody."""

@@ -13,7 +13,6 @@ from vmsim.guest.kernel import INIT
 from vmsim.machine.formats import PAGE_SHIFT, TWO_LEVEL
 from vmsim.machine.layout import make_vm
 from vmsim.machine.vcpu import prepare
-from vmsim.monitor.base import SoftwareMonitor
 from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.model import Scenario
 from vmsim.scenario.modes import mode_named, paging_modes
@@ -73,9 +72,8 @@ def warm(cpu: Cpu, modes: Sequence[str] = HARDWARE, *, two_level: bool = False) 
     rehearsal = Simulation(scenario, hardware=hardware)
     with _uncollected():
         for vm in rehearsal.vms:
-            if isinstance(vm.monitor, SoftwareMonitor):
-                vm.monitor.rehearse()
-            elif vm.monitor is None:
+            vm.monitor.rehearse()
+            if vm.spec.bare:
                 vm.populate()
                 for _ in vm.kernel.unmap(vm.vcpu, INIT, int(vm.stream.footprint()[0][0]), 1 << PAGE_SHIFT):
                     raise AssertionError("a bare kernel waits for nothing to unmap")

@@ -7,20 +7,18 @@ own translations (of its map of all memory) are simulated where its Mmu is a `Di
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import Spaces, Steps, Vcpu, Words
-from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.layout import guest_width
 from vmsim.machine.memory import clear_frame
 from vmsim.tables.backing import HOST, host_address
 from vmsim.tables.edit import load_entries, store_entries
 
-__all__ = ["NO_PCID", "HardwareMmu", "LoggedMmu"]
+__all__ = ["NO_PCID", "HardwareMmu"]
 
 
 NO_PCID = -1
@@ -101,35 +99,3 @@ class HardwareMmu:
             self.spaces.release(space)
         return
         yield
-
-
-class LoggedMmu(HardwareMmu):
-    """The processor's own MMU where a monitor logs writes: a store may find its frame protected, and exit.
-
-    Parameters are as of `HardwareMmu`, with whom to tell of the gfns that the kernel stores to, before it does.
-    """
-
-    traps = True
-    known = False
-
-    def __init__(
-        self,
-        memory: Words,
-        spaces: Spaces,
-        registers: NDArray[Any],
-        backing: Words,
-        *,
-        wrote: Callable[[Vcpu, Words], Steps[None]],
-    ) -> None:
-        super().__init__(memory, spaces, registers, backing)
-        self.wrote = wrote
-
-    def write(self, vcpu: Vcpu, places: Words, values: Words) -> Steps[None]:
-        """Store entries."""
-        yield from self.wrote(vcpu, places >> PAGE_SHIFT)
-        yield from super().write(vcpu, places, values)
-
-    def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Steps[None]:
-        """Write over frames."""
-        yield from self.wrote(vcpu, (gpa >> PAGE_SHIFT) + np.arange(1 << order))
-        yield from super().clear(vcpu, gpa, order, table=table)

@@ -1,118 +1,196 @@
-"""What all monitors have in common whose own tables the hardware walks, in place of the guest's."""
+"""What every monitor does unless its mode has it do something else: nothing, mostly."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.contracts import Steps, Vcpu
-from vmsim.machine.formats import CODE_PRESENT
-from vmsim.monitor.tdp.monitor import Tdp
+from vmsim.contracts import Daemon, Exit, Kernel, Loop, Mmu, Resume, Steps, Vcpu, Words
+from vmsim.frames.buddy import State
+from vmsim.machine.formats import FRAME
+from vmsim.machine.memory import entry_at, read_entry, width_of
+from vmsim.record.outcome import DirtyRound
+from vmsim.tables.backing import HOST, UNBACKED
+from vmsim.tables.edit import translate
 
-__all__ = ["NONE", "SoftwareMonitor"]
-
-NONE = -1  # the status where compiled code has left no fault over
+__all__ = ["BaseMonitor", "table_on_way"]
 
 
-class SoftwareMonitor(ABC):
-    """A monitor that gets every page fault first, and keeps tables from gva to hpa; the guest's `Mmu` as well.
+class BaseMonitor:
+    """A monitor that has no tables, no timers and no figures of its own; `vmsim.contracts.Monitor` says what each is.
 
     Attributes
     ----------
+    memory : int64[:]
+        Host-physical memory.
+    kernel : Kernel
+        Whose page faults it handles, from `attach` on.
     first_frames : int
-        Host frames that it must have before a guest can boot.
-    host_tables : Tdp
-        gpa to hpa: tables that the hardware does not walk for the guest's accesses, unless the mode says so.
-    serves : bool
-        Compiled code may handle exits for which nothing has to wait.
-    deliver : callable or None
-        The guest kernel's handler of page faults: a vCPU, a gva and an error code.
-    exits, exit_cycles : Counter
-        By reason.
-    latency : Counter
-        How many faults took how many cycles.
+        Host frames that it must have, besides the root of the tables that back guest memory, before a guest can boot.
     """
 
-    first_frames: ClassVar[int]
-    host_tables: Tdp
-    serves: bool
-    deliver: Callable[[Vcpu, int, int], Steps[None]] | None
+    first_frames = 0
+    loop = Loop.NESTED
+    pins_pages = True
+    nested_rights = False
+    serves = False
+
+    memory: Words
+    backing: Words = HOST
+    kernel: Kernel
+    deliver: Callable[[Any, int, int], Steps[None]]
     exits: Counter[str]
     exit_cycles: Counter[str]
     latency: Counter[int]
-    _spent: int  # cycles of the exit under way
+
+    def attach(self, kernel: Kernel) -> None:
+        """Learn whose page faults it handles."""
+        self.kernel = kernel
+        self.deliver = kernel.page_fault
+
+    def plain_mmu(self, hardware: Mmu) -> Mmu:
+        """Return how the guest's kernel reaches its tables, by the `hardware`'s MMU or in its place."""
+        return hardware
+
+    def guest_mmu(self, hardware: Mmu) -> Mmu:
+        """Return the same where the kernel's accesses are not translated."""
+        return self.plain_mmu(hardware)
+
+    def prepare(self, take: Callable[[int, State], list[int]]) -> None:
+        """Back all guest memory before the clock starts."""
+
+    def forget(self) -> None:
+        """Forget the exits so far, where they were made before the clock started."""
+
+    def create(self, vcpu: Vcpu) -> Steps[None]:
+        """Take from the pool what no guest can start without."""
+        yield from ()
+
+    def begin(self, vcpu: Any) -> Steps[None]:
+        """Begin what it does besides exits."""
+        yield from ()
+
+    def finish(self, vcpu: Vcpu) -> None:
+        """End that."""
+
+    def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
+        """Handle an exit: that makes a mode what it is."""
+        raise NotImplementedError
+
+    def kernel_fault(self, vcpu: Vcpu, gva: int, gfn: int, code: int, write: bool) -> Steps[bool]:
+        """Refuse: the hardware walks the guest's own tables, which map all of its memory for its kernel."""
+        raise NotImplementedError
+
+    def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Steps[None]:
+        """Find every frame backed."""
+        yield from ()
+
+    def pauses(self, accesses: int) -> list[tuple[int, Callable[[Any], Steps[None]]]]:
+        """Return nothing: no access of a workload is a moment of its own."""
+        return []
+
+    def system_call(self, vcpu: Vcpu, name: str, pid: int) -> None:
+        """Pay nothing: a system call does not leave the guest."""
+
+    def io_exit(self, vcpu: Vcpu) -> None:
+        """Pay nothing: the kernel reaches the device itself."""
+
+    def frames_of(self, gfns: Words) -> Words:
+        """Return the frames themselves: nothing lies between them and the host's."""
+        return gfns
 
     @property
-    def memory_root(self) -> tuple[int, int]:
-        """Root and levels of the host's tables, by which --check finds guest memory."""
-        return self.host_tables.root, self.host_tables.levels
+    def served(self) -> tuple[Any, ...]:
+        """Nothing: no compiled code handles its exits."""
+        return ()
 
     @property
-    def backing(self) -> NDArray[np.int64]:
-        """Where guest memory lies."""
-        return self.host_tables.backing
+    def pending(self) -> bool:
+        """Whether compiled code has handled exits that are not yet accounted for."""
+        return False
+
+    def account(self, vcpu: Vcpu) -> None:
+        """Account for the exits that compiled code has handled."""
 
     @property
-    @abstractmethod
-    def frames_held(self) -> int:
-        """Host frames that are its own tables, or at hand to become some."""
+    def daemons(self) -> Sequence[Daemon]:
+        """None."""
+        return ()
 
     @property
     def unfinished_cycles(self) -> int:
-        """Cycles of an exit that is not over, and so in none of the exits' figures yet."""
-        return self._spent
+        """Cycles of an exit that is not over."""
+        return 0
 
     @property
-    @abstractmethod
-    def stale(self) -> bool:
-        """Whether the guest has taken away what a TLB may still hold, and has not invalidated it yet."""
+    def rounds(self) -> list[DirtyRound]:
+        """No readings: nothing is logged."""
+        return []
 
-    @abstractmethod
-    def provide(self, frames: list[int]) -> None:
-        """Take `first_frames` of the host's frames, before the clock starts."""
-
-    @abstractmethod
-    def page_fault(
-        self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0
-    ) -> Steps[bool]:
-        """Handle a page fault of the hardware; return whether the accesses, `times` in a row, have been made."""
-
-    @abstractmethod
-    def io_exit(self, vcpu: Vcpu) -> None:
-        """Leave the guest because it has told a device to work."""
-
-    @abstractmethod
     def figures(self) -> dict[str, int]:
         """Return what has been counted besides exits."""
+        return {}
 
-    @abstractmethod
     def rehearse(self) -> None:
-        """Compile, or load from the cache, the kernels that a short run does not need."""
+        """Compile nothing more."""
 
-    def populate(self) -> None:
-        """Back all guest memory before the clock starts."""
-        self.host_tables.populate()
+    @property
+    def walked_root(self) -> int:
+        """The root of the kernel's tables."""
+        return self.kernel.root
 
-    def _hand_over(self, vcpu: Vcpu, reason: str, code: int) -> None:
-        """End the exit under way, which hands a page fault with its error code to the guest's kernel."""
-        if not code & CODE_PRESENT:
-            vcpu.first_touch["exit"] += self._spent
-        self._count(reason)
+    @property
+    def memory_root(self) -> tuple[int, int]:
+        """Nothing lies between gpas and hpas."""
+        return 0, 0
 
-    @abstractmethod
-    def _count(self, reason: str, count: int = 1) -> None:
-        """End exits of a kind."""
+    @property
+    def host_slot(self) -> int | None:
+        """None: all of the nested tables are the VM's."""
+        return None
 
-    def frames_of(self, gfns: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the host's frames that hold guest frames, int64[n]; each must be backed."""
-        return self.host_tables.frames_of(gfns)
+    @property
+    def frames_held(self) -> int:
+        """No frames that `memory_root`'s tables do not map."""
+        return 0
 
-    def forget(self) -> None:
-        """Forget the exits so far: they were made before the clock started."""
-        self.exits.clear()
-        self.exit_cycles.clear()
+    @property
+    def stale(self) -> bool:
+        """No: the hardware walks the guest's own tables."""
+        return False
+
+    def problems(self, frames: NDArray[Any]) -> Iterable[str]:
+        """Yield nothing: it has no tables besides those that are checked of every VM."""
+        return ()
+
+    def table_on_way(self, table: int, level: int, wanted: int, gva: int) -> int:
+        """Return the hpa of a table of the guest's own, which the hardware walks and finds by its gpa."""
+        return table_on_way(self.memory, self.memory_root, table, level, wanted, gva)
+
+
+def table_on_way(
+    memory: NDArray[np.int64], nested: tuple[int, int], table: int, level: int, wanted: int, address: int
+) -> int:
+    """Return the hpa of the table of level `wanted` on the way to `address`, or UNBACKED.
+
+    Parameters
+    ----------
+    memory : int64[:]
+        Host-physical memory.
+    nested : tuple of int
+        Root and levels of the tables by which the tables on the way are found; (0, 0) if they are named by hpa.
+    table, level : int
+        Where the walk begins: a root, and its level.
+    """
+    width = width_of(level)
+    while level > wanted:
+        place = int(translate(memory, *nested, int(entry_at(table, address, level, width))))
+        if place == UNBACKED:
+            return UNBACKED
+        table = int(read_entry(memory, place, width)) & FRAME
+        level -= 1
+    return int(translate(memory, *nested, table))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vmsim.base.errors import InputError
-from vmsim.monitor.paired.space import UVPT_SLOT
 from vmsim.observe.table_text import table_records, table_text
 from vmsim.record.folder import check_folder, replacing_folder, write_manifest
 
@@ -37,7 +36,7 @@ def dump_tables(run: Result, out: Path, *, force: bool = False, progress: Progre
     force : bool, optional
         Replace an earlier dump.
     progress : callable, optional
-        As of `vmsim.engine.simulation.simulate`.
+        As of `vmsim.engine.run.simulate`.
 
     Returns
     -------
@@ -49,6 +48,7 @@ def dump_tables(run: Result, out: Path, *, force: bool = False, progress: Progre
     InputError
         The run cannot be repeated: something that it read has changed, or vmsim has; or `out` cannot be written.
     """
+    from vmsim.contracts import Moment
     from vmsim.engine.inputs import input_digests
     from vmsim.engine.simulation import Simulation
     from vmsim.record.directory import provenance
@@ -58,12 +58,11 @@ def dump_tables(run: Result, out: Path, *, force: bool = False, progress: Progre
     _expect_same(input_digests(run.scenario), run.inputs)
     found: dict[str, list[str]] = {}
 
-    def look(simulation: Simulation, where: str) -> None:
-        for vm in simulation.vms:
-            if where == f"the end of {vm.spec.name}":
-                found.update(tables_of(simulation, vm))
+    def look(what: Moment, host: Simulation, vm: VirtualMachine | None) -> None:
+        if what is Moment.VM_FINISHED and vm:
+            found.update(tables_of(host, vm))
 
-    simulation = Simulation(run.scenario, check=look, progress=progress)
+    simulation = Simulation(run.scenario, observers=[look], progress=progress)
     facts = Facts.of(simulation.run())
     for vm in simulation.vms:
         if vm.finish is None and vm.kernel.processes:  # the simulation stopped before
@@ -86,10 +85,8 @@ def tables_of(simulation: Simulation, vm: VirtualMachine) -> Iterator[tuple[str,
     for pid, process in sorted(vm.kernel.processes.items()):
         records = table_records(memory, process.space.root, vm.spec.guest_levels, nested=nested)
         yield f"{vm.spec.name}.{pid}.guest.txt", list(records)
-    if vm.becoming and vm.becoming.running:
-        nested = int(vm.registers["nested_root"][0]), vm.spec.guest_levels
+    nested, last = vm.monitor.memory_root, vm.monitor.host_slot
     if nested[1]:
-        last = UVPT_SLOT if vm.kernel_in_nested else None
         yield f"{vm.spec.name}.host.txt", list(table_records(memory, *nested, present=_NESTED_PRESENT, last=last))
 
 

@@ -210,7 +210,8 @@ class PagingMode:
             having = listed(mode.name for mode in paging_modes().values() if "dirty_log" in mode.features)
             return f"the dirty log is of nested tables, modes {having}; mode {self.name} has none that are logged"
         if feature == "nx_split":
-            return f"only EPT's large pages are kept from execution, and mode {self.name} has none"
+            text = "the erratum behind it, iTLB multihit, is Intel's: only EPT's large pages are kept from execution"
+            return f"{text}, and mode {self.name} has none"
         return f"mode {self.name} has no {feature}"
 
     def entries(self, *, bare: bool) -> int:

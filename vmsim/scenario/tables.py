@@ -187,8 +187,6 @@ class _VmGroup(VmKeys):
         elif self.host_page != "2M":
             why = "there is no large page to split" if self.host_page == "4K" else "pages of 1G are not split so here"
             yield Problem(("nx_split",), f"{why} with host_page = {self.host_page!r}; expected 2M")
-        if self.dirty_log.method != "none":
-            yield Problem(("nx_split",), "a dirty log splits large pages for itself; choose one of both")
         if not self.nx_recovery_period.amount:
             yield Problem(("nx_recovery_period",), "no time between two recoveries; expected more than 0")
 

@@ -114,7 +114,7 @@ def _numbers(lines: list[str]) -> Iterator[tuple[float, float]]:
 
 def _rehearsed(plan: Plan) -> list[tuple[float, float]]:
     """Simulate the shortest and the longest point, cut short where they are long."""
-    from vmsim.engine.simulation import simulate
+    from vmsim.engine.run import simulate
     from vmsim.engine.warm import warm_for
 
     timed = []

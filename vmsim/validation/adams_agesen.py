@@ -13,26 +13,24 @@ than the Pentium 4 as the native run does.
 from __future__ import annotations
 
 import csv
-from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
 import numpy as np
-import simpy
 
-from vmsim.engine.simulation import Simulation, simulate
+from vmsim.contracts import Exit, Steps
+from vmsim.engine.run import simulate
+from vmsim.engine.simulation import Simulation
 from vmsim.engine.warm import warm
 from vmsim.machine.formats import PAGE_SHIFT, PRESENT
 from vmsim.machine.vcpu import Reason, run
-from vmsim.monitor.shadow.monitor import Shadow
 from vmsim.scenario import Cpu, Scenario
 from vmsim.validation.report import Claim, Report
 
 __all__ = ["ACCESSES", "FORKS", "Fork", "Nanobench", "forkwait", "measured", "predict", "scaled_costs"]
 
-Process = Generator[simpy.Event, Any, Any]
 
 FORKS: Final = 40_000
 ACCESSES: Final = {"violation_resume": (12, 6), "inject": (1, 2), "decode": (4, 3)}
@@ -74,12 +72,12 @@ class Nanobench:
 
     def __init__(self, cpu: str) -> None:
         simulation = Simulation(_scenario(**{"host.cpu": cpu}))
-        self._env = simulation.env
+        self._env, self._hardware = simulation.env, simulation.hardware
+        self._costs = simulation.scenario.cpu.cost
         self._vm = simulation.vms[0]
         self._vm.populate()
         self._first = int(self._vm.stream.footprint()[0][0])
         self._beyond = self._first + int(self._vm.stream.footprint()[1][0])  # a page that the guest does not map
-        assert isinstance(self._vm.monitor, Shadow)
         self._monitor = self._vm.monitor
         self._monitor.deliver = self._return_at_once
 
@@ -89,7 +87,7 @@ class Nanobench:
         self._env.run(until=self._env.process(self._rounds(spent)))
         return {name: sum(each) / len(each) for name, each in spent.items()}
 
-    def _rounds(self, spent: dict[str, list[int]]) -> Process:
+    def _rounds(self, spent: dict[str, list[int]]) -> Steps[None]:
         yield from self._vm.vcpu.enter()
         for number in range(_ROUNDS):
             page = self._first + (number << PAGE_SHIFT)
@@ -108,9 +106,9 @@ class Nanobench:
                 yield from operation
                 spent.setdefault(name, []).append(self._vm.vcpu.now - start)
 
-    def _access(self, gva: int) -> Process:
+    def _access(self, gva: int) -> Steps[None]:
         """Read a word; a page fault that the guest gets is handled and not tried again."""
-        vm, hardware = self._vm, self._vm.simulation.hardware
+        vm, hardware = self._vm, self._hardware
         stream = np.array([gva]), np.ones(1, np.int32), np.zeros(1, np.uint8)
         true_faults = self._monitor.exits["TRUE_FAULT"]
         reason: int = Reason.GUEST_FAULT
@@ -120,15 +118,15 @@ class Nanobench:
             )
             vm.vcpu.owed += cycles
             if reason == Reason.GUEST_FAULT:
-                yield from self._monitor.page_fault(vm.vcpu, gva, code, 1)
+                yield from self._monitor.handle(vm.vcpu, Exit(reason, gva, 0, code))
 
-    def _store(self, place: int, value: int) -> Process:
+    def _store(self, place: int, value: int) -> Steps[None]:
         """Store an entry of the guest's tables."""
         yield from self._vm.kernel.mmu.write(self._vm.vcpu, np.array([place]), np.array([value]))
 
-    def _return_at_once(self, vcpu: Any, gva: int, code: int) -> Process:
+    def _return_at_once(self, vcpu: Any, gva: int, code: int) -> Steps[None]:
         """Handle a page fault as the paper's handler does."""
-        vcpu.owe("guest_fault", self._vm.simulation.scenario.cpu.cost.fault_delivery)
+        vcpu.owe("guest_fault", self._costs.fault_delivery)
         return
         yield
 

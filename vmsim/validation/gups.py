@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 from importlib.resources import files
 
-from vmsim.engine.simulation import simulate
+from vmsim.engine.run import simulate
 from vmsim.machine.caches import Served
 from vmsim.record.outcome import VmOutcome
 from vmsim.scenario import Scenario

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from math import log2
 
-from vmsim.engine.simulation import simulate
+from vmsim.engine.run import simulate
 from vmsim.scenario import Scenario
 from vmsim.validation.report import Claim, Report
 

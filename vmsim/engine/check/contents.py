@@ -7,24 +7,19 @@ it does not matter who moved what.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from vmsim.contracts import Words
 from vmsim.engine.check.guest import gather_all
+from vmsim.engine.simulation import Simulation
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT
 from vmsim.machine.memory import width_of
-from vmsim.monitor.base import SoftwareMonitor
-from vmsim.monitor.paired.space import UVPT_SLOT
 from vmsim.tables.backing import UNBACKED
 from vmsim.tables.edit import translate
-
-if TYPE_CHECKING:
-    from vmsim.engine.simulation import Simulation
-    from vmsim.engine.virtual_machine import VirtualMachine
 
 __all__ = ["contents_problems", "pin_problems", "remember"]
 
@@ -71,7 +66,7 @@ def pin_problems(simulation: Simulation) -> Iterator[str]:
     for vm in simulation.vms:
         for pin in vm.io.pins:
             np.add.at(counted, pin.pfns, 1)
-            root, levels = _memory_of(vm)
+            root, levels = vm.memory_root
             for gfn, pfn in zip(pin.gfns.tolist(), pin.pfns.tolist(), strict=True):
                 now = int(translate(simulation.hardware.memory, root, levels, gfn << PAGE_SHIFT))
                 if now not in (UNBACKED, pfn << PAGE_SHIFT):  # for a while nothing may map a page that stays in place
@@ -91,24 +86,16 @@ def _everybody(simulation: Simulation) -> Iterator[tuple[str, _Pages]]:
     for vm in simulation.vms:
         if vm.gone:
             continue
-        root, levels = _memory_of(vm)
+        root, levels = vm.memory_root
         roots = [root] if root else []
-        if vm.monitor is None:
+        if vm.spec.bare:
             levels = vm.spec.guest_levels
             roots = [each.space.root for each in vm.kernel.processes.values() if each.space.root >= 0]
-        last = UVPT_SLOT if vm.kernel_in_nested else None  # the host's kernel maps all memory above
         if roots:
-            yield vm.spec.name, _pages(memory, gather_all(memory, roots, levels, (0, 0), last), width_of(levels))
+            entries = gather_all(memory, roots, levels, (0, 0), vm.monitor.host_slot)
+            yield vm.spec.name, _pages(memory, entries, width_of(levels))
     if cache := simulation.page_cache:
         yield "the page cache", _Pages(np.zeros_like(cache.pages), cache.pages, _sums(memory, cache.pages))
-
-
-def _memory_of(vm: VirtualMachine) -> tuple[int, int]:
-    """Return root and levels of the tables that say where a VM's memory is; (0, 0): nothing lies between."""
-    if vm.monitor is None:
-        return 0, 0
-    tables: Any = vm.monitor.host_tables if isinstance(vm.monitor, SoftwareMonitor) else vm.monitor
-    return tables.root, tables.levels
 
 
 def _pages(memory: Words, entries: Words, width: int) -> _Pages:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.engine.virtual_machine import VirtualMachine
 from vmsim.frames.buddy import State
 from vmsim.jit import kernel
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, WRITE
 from vmsim.machine.memory import read_entry, width_of
 from vmsim.tables.backing import UNBACKED
 from vmsim.tables.edit import translate
-
-if TYPE_CHECKING:
-    from vmsim.engine.virtual_machine import VirtualMachine
 
 __all__ = ["check_guest", "gather", "gather_all"]
 
@@ -109,7 +106,7 @@ def check_guest(vm: VirtualMachine, memory: Column, fail: Callable[[str], None])
         return
     if (entries != kernel_.sharing.entries(frames)).any():
         fail(f"sharing: a frame of {name} is mapped more or less often than its kernel counts")
-    if vm.monitor:
+    if not vm.spec.bare:
         used = int((states != State.FREE).sum())
         known = len(tables) + len(frames) + len(vm.frames.ready)
         if used != known:

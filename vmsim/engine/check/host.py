@@ -6,43 +6,39 @@ checks: tables are enumerated entry by entry, what the hardware caches is compar
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.contracts import Moment
 from vmsim.engine.check.contents import contents_problems, pin_problems, remember
 from vmsim.engine.check.guest import check_guest, gather_all
 from vmsim.engine.check.rights import guest_address, nested_rights
+from vmsim.engine.simulation import Simulation
+from vmsim.engine.virtual_machine import VirtualMachine
 from vmsim.frames.buddy import MAX_ORDER, NO_FRAME, State, owned
 from vmsim.host.memory import HOST
 from vmsim.jit import kernel
-from vmsim.machine.formats import DIRTY, FRAME, NPT, PAGE_SHIFT, SWITCH, USER, WRITE
-from vmsim.machine.memory import entry_at, read_entry, read_word, width_of
+from vmsim.machine.formats import DIRTY, FRAME, PAGE_SHIFT, USER, WRITE
+from vmsim.machine.memory import width_of
 from vmsim.machine.tlb import ASID_SHIFT
-from vmsim.monitor.agile.monitor import Agile
-from vmsim.monitor.base import SoftwareMonitor
-from vmsim.monitor.features.nx_split import NxSplitTdp
-from vmsim.monitor.paired.check import difference, frames_of_tables
-from vmsim.monitor.paired.layout import MOVED, MOVING
-from vmsim.monitor.paired.process import nested_format
-from vmsim.monitor.paired.space import UVPT_SLOT
-from vmsim.monitor.shadow.check import problems_of
-from vmsim.monitor.shadow.monitor import Shadow
-from vmsim.monitor.tdp.monitor import Tdp
-from vmsim.monitor.vkernel.check import problems_of_maps
-from vmsim.monitor.vkernel.monitor import Vkernel
+from vmsim.monitor.base import table_on_way
 from vmsim.tables.backing import UNBACKED
 from vmsim.tables.edit import translate
 
-if TYPE_CHECKING:
-    from vmsim.engine.simulation import Simulation
-    from vmsim.engine.virtual_machine import VirtualMachine
+__all__ = ["BrokenInvariant", "check_host", "check_invariants"]
 
-__all__ = ["BrokenInvariant", "check_invariants"]
+_WORDS = {
+    Moment.STARTED: "the start",
+    Moment.SLICE_ENDED: "the end of a time slice of {}",
+    Moment.VM_FINISHED: "the end of {}",
+    Moment.VM_GONE: "the return of what {} had",
+    Moment.MOVING: "a compaction, before it moved any page",
+    Moment.MOVED: "a compaction that has moved pages",
+}
 
-Holders = dict[int, "VirtualMachine | None"]
+Holders = dict[int, VirtualMachine | None]
 
 
 class BrokenInvariant(AssertionError):  # noqa: N818  (it reads as what it is)
@@ -100,8 +96,7 @@ class _Checker:
         reached_frames: dict[int, int] = {}
         for vm in self._living():
             roots, levels = self._host_roots(vm)
-            last = UVPT_SLOT if vm.kernel_in_nested else None
-            places, _, targets, levels_below = gather_all(self.memory, roots, levels, (0, 0), last)
+            places, _, targets, levels_below = gather_all(self.memory, roots, levels, (0, 0), vm.monitor.host_slot)
             if (levels_below < (-1 if levels == 3 else -2)).any():  # an EPT misconfiguration, a reserved bit in NPT
                 self.fail(f"isolation: an entry of {vm.spec.name} maps a page of a size that there is not")
             of_tables = targets[levels_below > 0]
@@ -118,7 +113,7 @@ class _Checker:
                     self.fail(f"isolation: frame {bad} of {vm.spec.name} is not in the state its entry implies")
             noted = frames[targets]["rmap"]
             wrong = noted != places
-            if not vm.monitor and vm.kernel.sharing.used:
+            if vm.spec.bare and vm.kernel.sharing.used:
                 wrong &= noted != 0  # shared pages have no one entry
             if wrong.any():
                 bad = int(targets[wrong][0])
@@ -129,9 +124,8 @@ class _Checker:
                 held = int(((frames["owner"] == vm.spec.index) & (frames["state"] != State.FREE)).sum())
                 known = reached_frames[vm.spec.index]
                 known += len(vm.pool.pages) if vm.pool else len(vm.frames.ready)
-                known += vm.monitor.frames_held if isinstance(vm.monitor, SoftwareMonitor | NxSplitTdp) else 0
-                known += sum(len(frames_of_tables(self.memory, root, *shape)) for root, _, *shape in vm.pairs)
-                if held != known and not (vm.ending and not vm.monitor):  # its kernel was at work when memory ran out
+                known += vm.monitor.frames_held
+                if held != known and not (vm.ending and vm.spec.bare):  # its kernel was at work when memory ran out
                     self.fail(f"conservation: {held - known} frames of {vm.spec.name} are neither mapped nor free")
 
     def ownership(self) -> None:
@@ -154,13 +148,11 @@ class _Checker:
         for wrong in pin_problems(self.simulation):
             self.fail(wrong)
 
-    def pairs(self) -> None:
-        """Below the limit, every KPT and its EPT hold the same mappings."""
+    def modes(self) -> None:
+        """What each paging mode has of its own is as it must be: shadows, maps, pairs of tables."""
         for vm in self._living():
-            for pair in vm.pairs:
-                form, _ = nested_format(self.simulation.scenario.cpu, vm.spec.own.layout)
-                if unlike := difference(self.memory, *pair, nested="NPT" if form == NPT else "EPT"):
-                    self.fail(f"pairs: {unlike}, in {vm.spec.name}")
+            for wrong in vm.monitor.problems(self.host.frames):
+                self.fail(f"{wrong}, in {vm.spec.name}")
 
     def _frames_of_pages(self, targets: NDArray[np.int64], orders: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return every frame of the pages among the entries (order >= 0), those of large pages written out."""
@@ -183,30 +175,30 @@ class _Checker:
                     within = (1 << (PAGE_SHIFT + 9 * size)) - 1
                     if self._resolve(vm, gva) != value & FRAME & ~within:
                         self.fail(f"coherence: {unit} gives {vm.spec.name} another frame for gva {gva:#x}")
-                    if isinstance(vm.monitor, Tdp):
+                    if vm.monitor.nested_rights:
                         gpa = int(guest_address(self.memory, vm.kernel.root, *self._shape(vm), gva))
                         self._allowed(vm, gpa, value, f"{unit}, of gva {gva:#x}")
             for vm, tag, value in self._held(core["ntlb"], by_gpa, "ntlb"):
-                if translate(self.memory, *self._nested(vm), tag << PAGE_SHIFT) != value & FRAME:
+                if translate(self.memory, *vm.monitor.memory_root, tag << PAGE_SHIFT) != value & FRAME:
                     self.fail(f"coherence: the nested TLB gives {vm.spec.name} another frame for gfn {tag:#x}")
-                if isinstance(vm.monitor, Tdp):
+                if vm.monitor.nested_rights:
                     self._allowed(vm, tag << PAGE_SHIFT, value, f"the nested TLB, of gfn {tag:#x}")
             for level, name in enumerate(("pde", "pdpte", "pml4e", "pml5e"), start=1):  # of the table that it points to
                 for vm, tag, value in self._held(core[name], by_gva, name):
                     cr3, levels = int(vm.registers["cr3"][0]), vm.spec.guest_levels
                     start = tag << PAGE_SHIFT + width_of(levels) * level
-                    if self._table(vm, cr3, levels, level, start) != value & FRAME:
+                    if vm.monitor.table_on_way(cr3, levels, level, start) != value & FRAME:
                         self.fail(f"coherence: {name} gives {vm.spec.name} another table for {start:#x}")
                 nested = f"nested_{name}"
                 for vm, tag, value in self._held(core[nested], by_gpa, nested):
-                    root, levels = self._nested(vm)
+                    root, levels = vm.monitor.memory_root
                     start = tag << PAGE_SHIFT + width_of(levels) * level
-                    if self._table(None, root, levels, level, start) != value & FRAME:
+                    if table_on_way(self.memory, (0, 0), root, levels, level, start) != value & FRAME:
                         self.fail(f"coherence: {nested} gives {vm.spec.name} another table for {start:#x}")
 
     def _shape(self, vm: VirtualMachine) -> tuple[int, int, int]:
         """Return the levels of a guest's tables, and root and levels of the nested ones."""
-        return vm.spec.guest_levels, *self._nested(vm)
+        return vm.spec.guest_levels, *vm.monitor.memory_root
 
     def _allowed(self, vm: VirtualMachine, gpa: int, value: int, where: str) -> None:
         """See that a kept translation gives no right that the nested tables have taken away, dirty flags among them.
@@ -214,7 +206,7 @@ class _Checker:
         A translation that is kept as writable and dirty lets writes through that no walk sees: what tells of writes
         (a protected entry, a cleared flag) must be flushed before it can (SDM vol. 3C §30.3.5, §30.4.3.1).
         """
-        root, levels = self._nested(vm)
+        root, levels = vm.monitor.memory_root
         given = int(nested_rights(self.memory, root, levels, int(vm.registers["nested_dirty"][0]), gpa))
         more = value & (WRITE | USER | DIRTY) & ~given
         if more:
@@ -228,7 +220,7 @@ class _Checker:
         holders: Holders = dict.fromkeys(range(1, tags.given + 1))
         for asid, (index, space) in tags.holders(core).items():
             vm = living.get(index)
-            if vm is None or (isinstance(vm.monitor, SoftwareMonitor) and vm.monitor.stale):
+            if vm is None or vm.monitor.stale:
                 continue
             if space == vm.spaces.space or (vm.spaces.kernel and (index, space) == vm.spaces.of_kernel()):
                 holders[asid] = vm
@@ -240,8 +232,8 @@ class _Checker:
 
     def _host_roots(self, vm: VirtualMachine) -> tuple[list[int], int]:
         """Return the roots of the tables by which a VM reaches host memory, and their levels."""
-        if vm.monitor:
-            root, levels = self._nested(vm)
+        if not vm.spec.bare:
+            root, levels = vm.monitor.memory_root
             return [root], levels
         return [*{process.space.root for process in vm.kernel.processes.values()}], vm.spec.guest_levels
 
@@ -250,55 +242,8 @@ class _Checker:
         for vm in self._living():
             check_guest(vm, self.memory, self.fail)
 
-    def _nested(self, vm: VirtualMachine) -> tuple[int, int]:
-        if isinstance(vm.monitor, SoftwareMonitor):
-            return vm.monitor.memory_root
-        registers = vm.registers[0]
-        return int(registers["nested_root"]), int(registers["nested_levels"])
-
-    def shadows(self) -> None:
-        """A shadow gives guest∘host wherever it is in step, reaches its VM's frames only, and is the VM's to free."""
-        for vm in self._living():
-            problems: Iterable[str] = ()
-            if isinstance(vm.monitor, Shadow):
-                problems = problems_of(vm.monitor, self.host.frames)
-            elif isinstance(vm.monitor, Vkernel):
-                spaces = (process.space for process in vm.kernel.processes.values())
-                roots = {space.root for space in spaces if not (space.stale or vm.monitor.stale)}
-                problems = problems_of_maps(vm.monitor, self.host.frames, roots)
-            for wrong in problems:
-                self.fail(f"{wrong}, in {vm.spec.name}")
-
     def _resolve(self, vm: VirtualMachine, gva: int) -> int:
-        return int(_resolve(self.memory, vm.root, vm.spec.guest_levels, *self._nested(vm), gva))
-
-    def _table(self, vm: VirtualMachine | None, table: int, level: int, wanted: int, address: int) -> int:
-        """Return the hpa of the table of level `wanted` on the way to `address`; guest tables are found by gpa."""
-        nested = self._nested(vm) if vm and not isinstance(vm.monitor, SoftwareMonitor) else (0, 0)
-        if vm and isinstance(vm.monitor, Agile):
-            return self._agile_table(vm, table, level, wanted, address)
-        width = width_of(level)  # a root's
-        while level > wanted:
-            place = int(translate(self.memory, *nested, int(entry_at(table, address, level, width))))
-            if place == UNBACKED:
-                return UNBACKED
-            table = int(read_entry(self.memory, place, width)) & FRAME
-            level -= 1
-        return int(translate(self.memory, *nested, table))
-
-    def _agile_table(self, vm: VirtualMachine, table: int, level: int, wanted: int, address: int) -> int:
-        """Return the same of a walk that begins in the shadow and may switch to the guest's tables."""
-        switched, table = table & SWITCH, table & FRAME
-        while level > wanted:
-            entry = int(read_word(self.memory, entry_at(table, address, level)))
-            table = entry & FRAME
-            if switched:
-                table = int(translate(self.memory, *self._nested(vm), table))
-                if table == UNBACKED:
-                    return UNBACKED
-            switched |= entry & SWITCH
-            level -= 1
-        return table
+        return int(_resolve(self.memory, vm.monitor.walked_root, vm.spec.guest_levels, *vm.monitor.memory_root, gva))
 
     def _held(self, sets: Any, holders: Holders, unit: str) -> list[tuple[VirtualMachine, int, int]]:
         """Return (vm, tag without asid, value) of what a unit holds and somebody could hit."""
@@ -315,8 +260,8 @@ class _Checker:
         return held
 
 
-def check_invariants(simulation: Simulation, where: str) -> None:
-    """Check everything; around a move of pages only what is in them and who has pinned them.
+def check_host(simulation: Simulation, where: str) -> None:
+    """Check everything, where no pages are being moved.
 
     Raises
     ------
@@ -324,17 +269,29 @@ def check_invariants(simulation: Simulation, where: str) -> None:
         With what, where and when.
     """
     checker = _Checker(simulation, where)
-    if where == MOVING:
-        remember(simulation)
-        return
     checker.pins()
-    if where == MOVED:
-        checker.contents()
-        return
     checker.conservation()
     checker.isolation()
-    checker.pairs()
-    checker.shadows()
+    checker.modes()
     checker.coherence()
     checker.guests()
     checker.ownership()
+
+
+def check_invariants(what: Moment, host: Simulation, vm: VirtualMachine | None) -> None:
+    """Check everything; around a move of pages only what is in them and who has pinned them. An `Observer`.
+
+    Raises
+    ------
+    BrokenInvariant
+        With what, where and when.
+    """
+    where = _WORDS[what].format(vm.spec.name if vm else "")
+    if what is Moment.MOVING:
+        remember(host)
+    elif what is Moment.MOVED:
+        checker = _Checker(host, where)
+        checker.pins()
+        checker.contents()
+    else:
+        check_host(host, where)

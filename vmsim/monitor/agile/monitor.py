@@ -9,21 +9,24 @@ meanwhile. What is done to tables is in tables.py; the shadow itself is `Shadow`
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 
-from vmsim.contracts import Alarmed, Spaces, Steps, Vcpu, Words
+from vmsim.contracts import NONE, Daemon, Exit, Resume, Spaces, Steps, Vcpu, Words
 from vmsim.machine.formats import CODE_SHADOW, FRAME, PAGE_SHIFT, SWITCH
+from vmsim.machine.vcpu import Reason
+from vmsim.monitor.agile.check import table_on_way
 from vmsim.monitor.agile.mode import AgileSpec
 from vmsim.monitor.agile.tables import go_back, scan
-from vmsim.monitor.base import NONE
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.monitor import Shadow
 from vmsim.monitor.shadow.tables import load_root
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.backing import UNBACKED, host_address
+from vmsim.tables.violation import NEVER
 
 __all__ = ["Agile"]
 
@@ -67,8 +70,16 @@ class Agile(Shadow):
         self.state["threshold"] = self.threshold = spec.threshold
         self.only_clean = spec.back == "clean"
         self.interval = interval
+        self.due = NEVER
         self._roots: OrderedDict[int, None] = OrderedDict()  # whose pointers the hardware has, the latest last
         self._room_for_roots = spec.root_cache
+
+    def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
+        """Handle a page fault, or a violation of a walk that has switched."""
+        if exit.reason == Reason.VIOLATION:
+            yield from self.violation(vcpu, exit.gpa, exit.code)
+            return Resume.RETRY
+        return (yield from super().handle(vcpu, exit))
 
     def page_fault(
         self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0
@@ -77,7 +88,6 @@ class Agile(Shadow):
         if code & CODE_SHADOW:
             made = yield from super().page_fault(vcpu, gva, code & ~CODE_SHADOW, times, status, value)
             return made
-        assert self.deliver is not None
         yield from self.deliver(vcpu, gva, code)
         return False
 
@@ -142,15 +152,20 @@ class Agile(Shadow):
         return
         yield
 
-    def begin(self, vcpu: Alarmed) -> Steps[None]:
+    @property
+    def daemons(self) -> Sequence[Daemon]:
+        """Itself: it ends the intervals."""
+        return (self,)
+
+    def begin(self, vcpu: Vcpu) -> Steps[None]:
         """Begin the first interval."""
-        vcpu.alarm = self._end_after(vcpu.now)
+        self.due = self._end_after(vcpu.now)
         return
         yield
 
-    def rang(self, vcpu: Alarmed) -> Steps[None]:
+    def run(self, vcpu: Vcpu) -> Steps[None]:
         """End an interval: tables go back to the shadow."""
-        vcpu.alarm = self._end_after(vcpu.now)
+        self.due = self._end_after(vcpu.now)
         looked = int(scan(self.tables, self.only_clean))
         if looked:
             self.spaces.exited()
@@ -168,6 +183,10 @@ class Agile(Shadow):
         super().rehearse()
         go_back(self.tables, 0, 0)
         scan(self.tables, False)
+
+    def table_on_way(self, table: int, level: int, wanted: int, gva: int) -> int:
+        """Return the hpa of a table in the shadow, or past the switch of one of the guest's own."""
+        return table_on_way(self.memory, self.memory_root, table, level, wanted, gva)
 
     def figures(self) -> dict[str, int]:
         """Return what has been counted besides exits, tables that went over to nested walks and came back among it."""

@@ -11,15 +11,15 @@ the first write.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.contracts import Alarmed, Steps, Vcpu
+from vmsim.contracts import Exit, Mmu, Resume, Steps, Vcpu, Words
 from vmsim.frames.buddy import State, use
-from vmsim.machine.formats import CODE_LOG_FULL, CODE_PRESENT, ENTRIES, PAGE_SHIFT, WRITE
-from vmsim.monitor.tdp.monitor import Tdp
+from vmsim.machine.formats import CODE_FETCH, CODE_LOG_FULL, CODE_PRESENT, ENTRIES, PAGE_SHIFT, WRITE
+from vmsim.machine.vcpu import Reason
+from vmsim.monitor.features.base import Feature, Nested
 from vmsim.record.outcome import DirtyRound
 from vmsim.scenario.dirty_log import DirtyLogSpec
 from vmsim.tables.dirty import (
@@ -32,21 +32,29 @@ from vmsim.tables.dirty import (
     large_page,
     mend,
     permit_one,
-    split,
     store_at,
 )
+from vmsim.tables.violation import NEVER
 
-__all__ = ["LoggedTdp"]
+__all__ = ["DirtyLog", "LoggedMmu"]
 
 
-NEVER = 1 << 62
 _LOG_FULL, _PROTECTED, _READ = "PML_FULL", "WRITE_PROTECT", "DIRTY_LOG"
+_REASONS = (_PROTECTED, _LOG_FULL, _READ)
+_VIOLATION = int(Reason.VIOLATION)
 
 
-class LoggedTdp(Tdp):
-    """Nested tables of a VM whose writes are logged.
+class DirtyLog(Feature):
+    """The log of what a VM writes to.
 
-    Parameters are as of `Tdp`, with what is logged how and who makes the processors forget nested translations.
+    Parameters
+    ----------
+    tdp : Nested
+        The monitor.
+    spec : DirtyLogSpec
+        What is logged how.
+    flush : callable
+        Makes the processors forget nested translations.
 
     Attributes
     ----------
@@ -54,68 +62,73 @@ class LoggedTdp(Tdp):
         By gfn: written to since the log was last read.
     ever : bool[pages]
         By gfn: written to since logging began.
-    rounds : list of DirtyRound
-        Each reading of the log.
     """
 
-    logs = True
-
-    def __init__(self, *arguments: Any, spec: DirtyLogSpec, flush: Callable[[], None], **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.serves = False
+    def __init__(self, tdp: Nested, spec: DirtyLogSpec, flush: Callable[[], None]) -> None:
+        super().__init__(tdp, *_REASONS)
         self.spec = spec
-        self.dirty = np.zeros(self.pages, bool)
-        self.ever = np.zeros(self.pages, bool)
-        self.rounds: list[DirtyRound] = []
+        self.dirty = np.zeros(self.tdp.pages, bool)
+        self.ever = np.zeros(self.tdp.pages, bool)
+        self._rounds: list[DirtyRound] = []
         self.splits = self.collapses = 0
         self.logging = False
         self._flush = flush
         self._started = 0
-        self._large = self.page_order
-        self._gone = WRITE if spec.method == "write-protect" else self.form.dirty
-        for reason in (_PROTECTED, _LOG_FULL, _READ):
-            self.exits[reason] = self.exit_cycles[reason] = 0
+        self._large = self.tdp.page_order
+        self._gone = WRITE if spec.method == "write-protect" else self.tdp.form.dirty
+        tdp.serves = False
 
-    def begin(self, vcpu: Alarmed) -> Steps[None]:
+    @property
+    def rounds(self) -> list[DirtyRound]:
+        """Each reading of the log."""
+        return self._rounds
+
+    def guest_mmu(self, hardware: Mmu) -> Mmu:
+        """Return the hardware's MMU, told of each store before it is made."""
+        return LoggedMmu(hardware, self.wrote)
+
+    def begin(self, vcpu: Vcpu) -> Steps[None]:
         """Start logging; return once every large page is split, if that is to be so from the start."""
         self.logging = True
-        self.page_order = 0
+        self.tdp.page_order = 0
+        self.tdp.withheld = self._gone
         self._started = vcpu.now
         if self.spec.split == "eager":
-            end, address = self.pages << PAGE_SHIFT, 0
-            while (address := int(large_page(self.memory, self.root, self.levels, address, end))) != NO_LARGE:
+            end, address = self.tdp.pages << PAGE_SHIFT, 0
+            while (address := int(large_page(*self._tables, address, end))) != NO_LARGE:
                 self._pay(vcpu, _READ, (yield from self._split(vcpu, address)))
-        mend(self.memory, self.root, self.levels, self.pages, self._gone, WRITE, 0)
+        mend(*self._tables, self.tdp.pages, self._gone, WRITE, 0)
         if self.spec.method == "pml":
-            self._registers["pml"] = 1
-            self._registers["pml_index"] = PML_ENTRIES - 1
+            self.tdp.registers["pml"] = 1
+            self.tdp.registers["pml_index"] = PML_ENTRIES - 1
         self._flush()
-        vcpu.alarm = vcpu.now + self.spec.every
+        self.due = vcpu.now + self.spec.every
 
-    def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[None]:
-        """Handle a violation: of a page that is protected, of a full log, or of one that lacks a page."""
+    def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume | None]:
+        """Handle a violation of a page that is protected, or of a full log; every exit empties the processor's log."""
         self._drain(vcpu)
-        if code & CODE_LOG_FULL:
+        if exit.code & CODE_LOG_FULL:
             self._exit(vcpu, _LOG_FULL, 0)
-        elif code & CODE_PRESENT:
+        elif exit.code & CODE_PRESENT and not exit.code & CODE_FETCH:
             start = vcpu.now
-            cycles = yield from self._unprotect(vcpu, gpa)
+            cycles = yield from self._unprotect(vcpu, exit.gpa)
             self._exit(vcpu, _PROTECTED, self.costs.violation_walk + cycles)
-            self.latency[vcpu.now - start] += 1
+            self.tdp.latency[vcpu.now - start] += 1
         else:
-            yield from super().violation(vcpu, gpa, code)
+            return None
+        return Resume.RETRY
 
     def wrote(self, vcpu: Vcpu, gfns: NDArray[np.int64]) -> Steps[None]:
         """Take note of stores by the guest's kernel, which no walk is made for: what is protected exits."""
         for gfn in dict.fromkeys(gfns.tolist()):
-            while (met := store_at(self.memory, self._registers, gfn << PAGE_SHIFT)) != Store.DONE:
+            while (met := store_at(self.tdp.memory, self.tdp.registers, gfn << PAGE_SHIFT)) != Store.DONE:
                 code = {Store.UNBACKED: 0, Store.PROTECTED: CODE_PRESENT, Store.FULL: CODE_LOG_FULL}[Store(met)]
-                yield from self.violation(vcpu, gfn << PAGE_SHIFT, code)
+                yield from self.tdp.handle(vcpu, Exit(_VIOLATION, 0, gfn << PAGE_SHIFT, code, write=True))
 
-    def rang(self, vcpu: Alarmed) -> Steps[None]:
+    def run(self, vcpu: Vcpu) -> Steps[None]:
         """Read the log, or end logging: it is time."""
-        self.read(vcpu, late=vcpu.now - vcpu.alarm)
-        vcpu.alarm = vcpu.now + self.spec.every
+        self.read(vcpu, late=vcpu.now - self.due)
+        self.due = vcpu.now + self.spec.every
         if self.spec.stop and vcpu.now - self._started >= self.spec.stop:
             yield vcpu.settle()  # tables go back to the pool
             self.end(vcpu)
@@ -133,29 +146,38 @@ class LoggedTdp(Tdp):
         host = 0
         self._drain(vcpu)
         if self.spec.method == "ad-scan":
-            seen = gather(self.memory, self.root, self.levels, self.pages, self.form.dirty, self.dirty)
+            seen = gather(*self._tables, self.tdp.pages, self.tdp.form.dirty, self.dirty)
             host += int(seen) * self.costs.log_scan
-        pages = int(clean(self.memory, self.root, self.levels, self.dirty, self._gone))
+        pages = int(clean(*self._tables, self.dirty, self._gone))
         host += pages * self.costs.log_page
         self.ever |= self.dirty
         self.dirty[:] = False
         self._flush()
         self._exit(vcpu, _READ, 0)
-        self.rounds.append(DirtyRound(vcpu.now, pages, host, late))
+        self._rounds.append(DirtyRound(vcpu.now, pages, host, late))
 
-    def end(self, vcpu: Alarmed) -> None:
+    def finish(self, vcpu: Vcpu) -> None:
+        """Read the log a last time: the VM's workload is over."""
+        if self.logging:
+            self.read(vcpu)
+
+    def end(self, vcpu: Vcpu) -> None:
         """Stop logging: pages may be written to, and what was split is made large again (KVM's recover_huge_pages)."""
         self.logging = False
-        self._registers["pml"] = 0
-        vcpu.alarm = NEVER
-        self.page_order = self._large
-        mend(self.memory, self.root, self.levels, self.pages, 0, 0, WRITE)
-        for level in range(2, self.page_order // 9 + 2):
-            freed = np.empty(-(-self.pages // ENTRIES), np.int64)
-            count = int(collapse(self.memory, self.host.frames, self.root, self.levels, self.pages, level, freed))
-            use(self.host.frames, freed[:count], int(State.POOL))
-            self.pool.put(freed[:count].tolist())
+        self.tdp.registers["pml"] = 0
+        self.due = NEVER
+        self.tdp.page_order = self._large
+        self.tdp.withheld = 0
+        mend(*self._tables, self.tdp.pages, 0, 0, WRITE)
+        (memory, root, levels), frames = self._tables, self.tdp.host.frames
+        for level in range(2, self.tdp.page_order // 9 + 2):
+            freed = np.empty(-(-self.tdp.pages // ENTRIES), np.int64)
+            count = int(collapse(memory, frames, root, levels, self.tdp.pages, level, freed))
+            use(frames, freed[:count], int(State.POOL))
+            self.tdp.pool.put(freed[:count].tolist())
             self.collapses += count
+        if self.tdp.denied:
+            mend(*self._tables, self.tdp.pages, 0, self.tdp.denied, 0)
         self._flush()
 
     def figures(self) -> dict[str, int]:
@@ -168,43 +190,72 @@ class LoggedTdp(Tdp):
             "collapses": self.collapses,
         }
 
-    def _mapped(self, gfn: int) -> None:
+    def note(self, gfn: int) -> None:
+        """Take a frame that is new for written to: it is mapped writable."""
         if self.logging:
             self.dirty[gfn] = True
 
     def _unprotect(self, vcpu: Vcpu, gpa: int) -> Steps[int]:
         """Let a page be written to, and split what is too large to tell of it; return the cycles."""
         cycles = self.costs.violation_entry
-        while int(large_page(self.memory, self.root, self.levels, gpa, gpa + 1)) != NO_LARGE:
+        while int(large_page(*self._tables, gpa, gpa + 1)) != NO_LARGE:
             cycles += yield from self._split(vcpu, gpa)
         if self.spec.method == "write-protect":
-            permit_one(self.memory, self.root, self.levels, gpa)
+            permit_one(*self._tables, gpa)
             self.dirty[gpa >> PAGE_SHIFT] = True
         return cycles
 
     def _split(self, vcpu: Vcpu, gpa: int) -> Steps[int]:
         """Put a table in the place of the large page around `gpa`; return the cycles."""
         yield vcpu.settle()
-        (table,) = yield from self.take(vcpu, 1)
-        split(self.memory, self.host.frames, self.root, self.levels, gpa, table, self.form.table, self._gone)
+        (table,) = yield from self.tdp.take(vcpu, 1)
+        self.tdp.split(gpa, table)
         self.splits += 1
         self._flush()
         return self.costs.violation_pool + self.costs.table_page + ENTRIES * self.costs.entry_edit
 
     def _drain(self, vcpu: Vcpu) -> None:
         """Empty the log of the processor: the monitor does it at every exit."""
-        index = int(self._registers["pml_index"][0])
-        noted = self._registers["pml_log"][0, index + 1 :]
-        if self._registers["pml"][0] and len(noted):
+        index = int(self.tdp.registers["pml_index"][0])
+        noted = self.tdp.registers["pml_log"][0, index + 1 :]
+        if self.tdp.registers["pml"][0] and len(noted):
             self.dirty[noted >> PAGE_SHIFT] = True
-            self._registers["pml_index"] = PML_ENTRIES - 1
+            self.tdp.registers["pml_index"] = PML_ENTRIES - 1
             self._pay(vcpu, _LOG_FULL, len(noted) * self.costs.log_entry)
 
-    def _exit(self, vcpu: Vcpu, reason: str, cycles: int) -> None:
-        self.exited()
-        self.exits[reason] += 1
-        self._pay(vcpu, reason, self.costs.vm_exit + cycles + self.costs.violation_resume)
 
-    def _pay(self, vcpu: Vcpu, reason: str, cycles: int) -> None:
-        vcpu.owe("exit", cycles)
-        self.exit_cycles[reason] += cycles
+class LoggedMmu:
+    """The processor's own MMU where a monitor logs writes: a store may find its frame protected, and exit.
+
+    Parameters
+    ----------
+    hardware : Mmu
+        That of the processor.
+    wrote : callable
+        Told of the gfns that the kernel stores to, before it does.
+    """
+
+    traps = True
+    loads_trap = False
+    known = False
+
+    def __init__(self, hardware: Mmu, wrote: Callable[[Vcpu, Words], Steps[None]]) -> None:
+        self.hardware = hardware
+        self.wrote = wrote
+        self.read, self.load_root = hardware.read, hardware.load_root
+        self.invalidate, self.flush, self.release = hardware.invalidate, hardware.flush, hardware.release
+
+    @property
+    def backing(self) -> Words:
+        """Where guest memory lies."""
+        return self.hardware.backing
+
+    def write(self, vcpu: Vcpu, places: Words, values: Words) -> Steps[None]:
+        """Store entries."""
+        yield from self.wrote(vcpu, places >> PAGE_SHIFT)
+        yield from self.hardware.write(vcpu, places, values)
+
+    def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Steps[None]:
+        """Write over frames."""
+        yield from self.wrote(vcpu, (gpa >> PAGE_SHIFT) + np.arange(1 << order))
+        yield from self.hardware.clear(vcpu, gpa, order, table=table)

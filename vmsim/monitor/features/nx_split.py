@@ -10,31 +10,40 @@ is a fetch, the small page that it wants alone, and others beside it as they are
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from vmsim.contracts import Alarmed, Steps, Vcpu
+from vmsim.contracts import Exit, Resume, Steps, Vcpu, Words
 from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import CODE_FETCH, CODE_PRESENT, ENTRIES, EPT_EXECUTE, FRAME, PAGE_SHIFT
 from vmsim.machine.memory import find_entry, read_word, write_word
-from vmsim.monitor.tdp.monitor import Tdp
+from vmsim.monitor.features.base import Feature, Nested
 from vmsim.scenario.nx_split import NxSplitSpec
 from vmsim.tables.backing import HOST
-from vmsim.tables.dirty import split
 from vmsim.tables.edit import MAPPED, map_page, map_pages, missing_tables, translate
 
-__all__ = ["NxSplitTdp"]
+__all__ = ["NxSplit"]
 
 
 _REGION = 21  # shift of the gpas that a page of 2 MiB maps
 _SPLIT, _RECOVERY = "NX_SPLIT", "NX_RECOVERY"
 
 
-class NxSplitTdp(Tdp):
-    """Nested tables of a VM whose pages of 2 MiB are not executable.
+class NxSplit(Feature):
+    """Large pages of 2 MiB that are not executable.
 
-    Parameters are as of `Tdp`, with when pages are recovered and who makes the processors forget nested translations.
+    While no large page would be made, since a dirty log is kept, what is split is not kept for a recovery: that would
+    come back small (KVM's kvm_recover_nx_huge_pages leaves such pages alone). When the log ends they are large again,
+    and not executable.
+
+    Parameters
+    ----------
+    tdp : Nested
+        The monitor.
+    spec : NxSplitSpec
+        When pages are recovered.
+    flush : callable
+        Makes the processors forget nested translations.
 
     Attributes
     ----------
@@ -44,16 +53,13 @@ class NxSplitTdp(Tdp):
         Those of the regions that small pages map, and their table's frame; the first was made longest ago.
     """
 
-    def __init__(self, *arguments: Any, spec: NxSplitSpec, flush: Callable[[], None], **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def __init__(self, tdp: Nested, spec: NxSplitSpec, flush: Callable[[], None]) -> None:
+        super().__init__(tdp, _SPLIT, _RECOVERY)
         self.spec = spec
-        self.large_bits = self.form.page & ~EPT_EXECUTE
         self.blocks: dict[int, int] = {}
         self.tables: dict[int, int] = {}
         self._flush = flush
-        self._fetched = False
-        for reason in (_SPLIT, _RECOVERY):
-            self.exits[reason] = self.exit_cycles[reason] = 0
+        tdp.denied |= EPT_EXECUTE
 
     @property
     def frames_held(self) -> int:
@@ -61,61 +67,56 @@ class NxSplitTdp(Tdp):
         mapped = sum(np.count_nonzero(self._entries(table)) for table in self.tables.values())
         return len(self.blocks) * ENTRIES - int(mapped)
 
-    def begin(self, vcpu: Alarmed) -> Steps[None]:
+    def begin(self, vcpu: Vcpu) -> Steps[None]:
         """Set the clock of the first recovery."""
-        vcpu.alarm = vcpu.now + self.spec.period
-        return
-        yield
+        self.due = vcpu.now + self.spec.period
+        yield from ()
 
-    def backed(self, gfn: int) -> bool:
-        """Whether the nested tables map a guest frame: what was recovered has a host frame and no entry."""
-        return int(missing_tables(self.memory, self.root, self.levels, 1, HOST, gfn << PAGE_SHIFT)) == MAPPED
-
-    def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[None]:
-        """Handle a violation: of a fetch from a large page, or of a page that is not there."""
-        self._fetched = code & CODE_FETCH != 0
-        if not (self._fetched and code & CODE_PRESENT):
-            yield from super().violation(vcpu, gpa, code)
-            return
+    def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume | None]:
+        """Handle a fetch from a large page: split it."""
+        if not (exit.code & CODE_FETCH and exit.code & CODE_PRESENT):
+            return None
+        tdp, gpa = self.tdp, exit.gpa
         start = vcpu.now
         yield vcpu.settle()
-        (table,) = yield from self.take(vcpu, 1)
+        (table,) = yield from tdp.take(vcpu, 1)
         region = gpa >> _REGION
-        self.blocks[region] = int(translate(self.memory, self.root, self.levels, region << _REGION)) >> PAGE_SHIFT
-        split(self.memory, self.host.frames, self.root, self.levels, gpa, table, self.form.table, 0)
-        self._entries(table)[:] |= EPT_EXECUTE
-        self.tables[region] = table
+        block = int(translate(*self._tables, region << _REGION)) >> PAGE_SHIFT
+        tdp.split(gpa, table)
+        if tdp.page_order:
+            self.blocks[region], self.tables[region] = block, table
         edits = self.costs.violation_pool + self.costs.table_page + ENTRIES * self.costs.entry_edit
         self._exit(vcpu, _SPLIT, self.costs.violation_walk + edits)
-        self.latency[vcpu.now - start] += 1
+        tdp.latency[vcpu.now - start] += 1
+        return Resume.RETRY
 
-    def back(self, vcpu: Vcpu, gpa: int) -> Steps[int]:
+    def back(self, vcpu: Vcpu, gpa: int, code: int) -> Steps[int | None]:
         """Map the page of `gpa`: a small one to fetch from, or where there are small ones; else a large one."""
-        region = gpa >> _REGION
+        tdp, region = self.tdp, gpa >> _REGION
         block = self.blocks.get(region)
         if block is None:  # new to the host; a fetch violates now, and once more when the page is large
-            return (yield from super().back(vcpu, gpa))
+            return None
         yield vcpu.settle()
-        if self._fetched or region in self.tables:
-            level, page, bits = 1, block + (gpa >> PAGE_SHIFT) % ENTRIES, self.form.page
+        if code & CODE_FETCH or region in self.tables:
+            level, page, bits = 1, block + (gpa >> PAGE_SHIFT) % ENTRIES, tdp.form.page
         else:
-            level, page, bits = 2, block, self.large_bits
+            level, page, bits = 2, block, tdp.form.page & ~tdp.denied
             del self.blocks[region]
-        place = self.root, self.levels, level, HOST, gpa & -(1 << (3 + 9 * level))
-        missing = int(map_page(self.memory, self.host.frames, *place, page, bits))
+        place = tdp.root, tdp.levels, level, HOST, gpa & -(1 << (3 + 9 * level))
+        missing = int(map_page(tdp.memory, tdp.host.frames, *place, page, bits))
         if missing > 0:
-            made = yield from self.take(vcpu, missing)
-            rest = np.array([page]), np.array(made), self.form.table, bits
-            map_pages(self.memory, self.host.frames, *place, *rest)
+            made = yield from tdp.take(vcpu, missing)
+            rest = np.array([page]), np.array(made), tdp.form.table, bits
+            map_pages(tdp.memory, tdp.host.frames, *place, *rest)
             self.tables[region] = self._table_of(region)
-        return self._mapping_more(missing, 0)
+        return tdp.mapping_cycles(missing, 0)
 
-    def rang(self, vcpu: Alarmed) -> Steps[None]:
+    def run(self, vcpu: Vcpu) -> Steps[None]:
         """Recover some of the pages that were split: it is time. The host does it on a core of its own.
 
         The vCPU pays an exit, for its processor has to forget the translations.
         """
-        vcpu.alarm = vcpu.now + self.spec.period
+        self.due = vcpu.now + self.spec.period
         count = -(-len(self.tables) // self.spec.ratio) if self.spec.ratio else 0
         if count:
             yield vcpu.settle()  # the tables go back to the pool
@@ -125,34 +126,29 @@ class NxSplitTdp(Tdp):
             self._flush()
             self._exit(vcpu, _RECOVERY, 0)
 
-    def _frame_of(self, gfn: int) -> int:
-        """Return the host's frame: for now nothing may map it where small pages were recovered."""
-        block = self.blocks.get(gfn >> (_REGION - PAGE_SHIFT))
-        return super()._frame_of(gfn) if block is None else block + gfn % ENTRIES
+    def unmaps(self, gfn: int) -> bool:
+        """Whether nothing maps a guest frame since its small page was recovered."""
+        if gfn >> (_REGION - PAGE_SHIFT) not in self.blocks:
+            return False
+        return int(missing_tables(*self._tables, 1, HOST, gfn << PAGE_SHIFT)) != MAPPED
 
     def _clear(self, region: int) -> None:
         """Take away the table of a region; what touches it next finds the host's page whole."""
         table, block = self.tables.pop(region), self.blocks[region]
-        place, _ = find_entry(self.memory, self.root, self.levels, 2, region << _REGION)
-        write_word(self.memory, place, 0)
-        frames = self.host.frames
+        tdp = self.tdp
+        place, _ = find_entry(*self._tables, 2, region << _REGION)
+        write_word(tdp.memory, place, 0)
+        frames = tdp.host.frames
         frames["rmap"][table] = 0
         frames["rmap"][block : block + ENTRIES] = 0
         use(frames, np.array([table]), int(State.POOL))
-        self.pool.put([table])
+        tdp.pool.put([table])
 
-    def _entries(self, table: int) -> Any:
+    def _entries(self, table: int) -> Words:
         """Return the 512 entries of a table, by its frame."""
-        return self.memory[table * ENTRIES : (table + 1) * ENTRIES]
+        return self.tdp.memory[table * ENTRIES : (table + 1) * ENTRIES]
 
     def _table_of(self, region: int) -> int:
         """Return the frame of the table that the entry of level 2 of a region leads to."""
-        place, _ = find_entry(self.memory, self.root, self.levels, 2, region << _REGION)
-        return int(read_word(self.memory, place) & FRAME) >> PAGE_SHIFT
-
-    def _exit(self, vcpu: Vcpu, reason: str, cycles: int) -> None:
-        self.exited()
-        cycles += self.costs.vm_exit + self.costs.violation_resume
-        vcpu.owe("exit", cycles)
-        self.exits[reason] += 1
-        self.exit_cycles[reason] += cycles
+        place, _ = find_entry(*self._tables, 2, region << _REGION)
+        return int(read_word(self.tdp.memory, place) & FRAME) >> PAGE_SHIFT

@@ -1,1 +1,1 @@
-"""No guest: a program on the host itself."""
+"""A program on the host itself: no monitor between its kernel and the hardware."""

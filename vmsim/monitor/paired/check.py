@@ -5,19 +5,34 @@ A plain reader of both, which shares nothing with the code that writes them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from vmsim.contracts import Words
 
-__all__ = ["difference", "frames_of_tables"]
+__all__ = ["Pair", "difference", "frames_of_tables", "problems_of_pairs", "tables_in"]
+
+Pair = tuple[int, int, int, int]
+"""KPT and EPT (hpas of their roots), levels, and the first address that is not mapped twice."""
 
 
 _FRAME = 0x000F_FFFF_FFFF_F000
 _WRITE, _LARGE = 1 << 1, 1 << 7
 _KPT_PRESENT, _EPT_PRESENT = 1 << 0, 0b111  # an EPTE is present when it allows anything
 _PRESENT = {"KPT": _KPT_PRESENT, "EPT": _EPT_PRESENT, "NPT": _KPT_PRESENT}
+
+
+def problems_of_pairs(memory: Words, pairs: Iterable[Pair], *, nested: str) -> Iterator[str]:
+    """Yield what two tables of one address space do not have in common; `nested` is the format of the second."""
+    for pair in pairs:
+        if unlike := difference(memory, *pair, nested=nested):
+            yield f"pairs: {unlike}"
+
+
+def tables_in(memory: Words, pairs: Iterable[Pair]) -> int:
+    """Return how many tables the KPTs of address spaces have."""
+    return sum(len(frames_of_tables(memory, kpt, levels, limit)) for kpt, _, levels, limit in pairs)
 
 
 def frames_of_tables(memory: Words, root: int, levels: int, limit: int) -> list[int]:

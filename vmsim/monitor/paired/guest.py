@@ -8,22 +8,23 @@ core do alone, fork and exec (kern/src/syscall.c), a VM cannot.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.base.errors import InputError
-from vmsim.contracts import Steps, Vcpu
+from vmsim.contracts import Exit, Resume, Steps, Vcpu
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import CODE_PRESENT, CODE_WRITE, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.layout import set_nested
 from vmsim.machine.memory import clear_frame, entry_at
+from vmsim.machine.vcpu import Reason
 from vmsim.monitor.paired.layout import price
-from vmsim.monitor.paired.process import PairedMmu
+from vmsim.monitor.paired.process import PairedMmu, PairedProcess
 from vmsim.scenario.cpu import Cost
+from vmsim.scenario.share import share_of
 from vmsim.tables.backing import UNBACKED
 from vmsim.tables.edit import translate
 
@@ -35,39 +36,22 @@ _HOME: Final = 0x1_0000_0000  # where Akaros asks for the guest's tables (PAGE_T
 _ROOM: Final = 513  # pages that it asks for: a root, and a table for each of its entries
 _GIGABYTE: Final = 30
 _LEAF: Final = 3  # level of an entry that maps 1 GiB
+_FORBIDDEN: Final = ("fork", "share", "exec", "switch")  # of a VM, which has one process
 _BITS: Final = PRESENT | WRITE | USER
 
 
-class Kernel(Protocol):
-    """The kernel of the process."""
-
-    @property
-    def processes(self) -> Mapping[int, Any]:
-        """By pid."""
-        ...
-
-    @property
-    def root(self) -> int:
-        """The hpa of the root of the KPT."""
-        ...
-
-    def page_fault(self, vcpu: Any, gva: int, code: int, *, delivered: bool = True) -> Steps[None]:
-        """Handle a page fault."""
-        ...
-
-
-class PairedGuest:
+class PairedGuest(PairedProcess):
     """What makes a process a VM, and its exits from then on.
 
     Parameters
     ----------
     name : str
         Of the process.
-    kernel, mmu
-        The kernel below it, and how that edits both tables.
+    paired : PairedMmu
+        How the kernel below it edits both tables.
     registers : record[1]
         Its register file.
-    become : callable
+    enter : callable
         Has the processor tell its entries from others' as a VM's; what it keeps of it so far is forgotten.
     levels : int
         Of KPT, EPT and the guest's tables, 4 or 5.
@@ -75,6 +59,8 @@ class PairedGuest:
         Of the exits that map pages.
     costs : Cost
         Cycles of exits.
+    at : int or str
+        After how many accesses, or which share of them, it becomes a VM.
     regions : tuple
         Starts and lengths of what the program touches, int64[n] each.
     exited : callable
@@ -88,28 +74,25 @@ class PairedGuest:
         gpa of the root of the guest's tables.
     """
 
-    serves = False  # no compiled code handles its exits
-
     def __init__(
         self,
         name: str,
-        kernel: Kernel,
-        mmu: PairedMmu,
+        paired: PairedMmu,
         registers: NDArray[Any],
         *,
-        become: Callable[[], None],
+        enter: Callable[[], None],
         levels: int,
         reason: str,
         costs: Cost,
+        at: int | str,
         regions: Regions,
         exited: Callable[[], None],
     ) -> None:
+        super().__init__(paired)
         self.name = name
-        self.kernel = kernel
-        self.mmu = mmu
-        self.memory = mmu.memory
         self.registers = registers
-        self.become = become
+        self.enter = enter
+        self.at = at
         self.levels = levels
         self.reason = reason
         self.costs = costs
@@ -117,14 +100,36 @@ class PairedGuest:
         self.exited = exited
         self.running = False
         self.root = 0
-        self.exits: Counter[str] = Counter({reason: 0})
-        self.exit_cycles: Counter[str] = Counter({reason: 0})
-        self.latency: Counter[int] = Counter()
+        self.exits[reason] = self.exit_cycles[reason] = 0
         self._tables: dict[tuple[int, int], int] = {}  # gpa of a table by its level and which part of space it maps
         self._pages: set[int] = set()  # gpas of those that have been made
         self._mapped: set[int] = set()  # gigabytes
 
-    def begin(self, vcpu: Vcpu) -> Steps[None]:
+    @property
+    def walked_root(self) -> int:
+        """The root of the guest's own tables, once it is a VM."""
+        return self.root if self.running else self.kernel.root
+
+    @property
+    def memory_root(self) -> tuple[int, int]:
+        """The nested tables, once it is a VM."""
+        return int(self.registers["nested_root"][0]), int(self.registers["nested_levels"][0])
+
+    def pauses(self, accesses: int) -> list[tuple[int, Callable[[Any], Steps[None]]]]:
+        """Return when it becomes a VM."""
+        return [(share_of(self.at, accesses), self.become_vm)]
+
+    def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
+        """Handle an exit of the VM, or a page fault of the process."""
+        if exit.reason == Reason.VIOLATION:
+            yield from self.violation(vcpu, exit.gpa, exit.code)
+        elif self.running:
+            yield from self.page_fault(vcpu, exit.gva)
+        else:
+            yield from self.deliver(vcpu, exit.gva, exit.code)
+        return Resume.RETRY
+
+    def become_vm(self, vcpu: Vcpu) -> Steps[None]:
         """Make the process a VM: make the guest's tables, and what there is to make of the EPT, and enter it.
 
         Raises
@@ -140,14 +145,14 @@ class PairedGuest:
         starts, lengths = self.regions
         self._find_home(starts, lengths)
         yield from self._map_to_itself(vcpu, _gigabytes(starts, lengths))
-        work = self.mmu.work
+        work = self.paired.work
         before = work.copy()
-        nested = self.mmu.become_guest(self.kernel.root, (yield from self._frames(vcpu)))
-        if cycles := price(work - before, self.mmu.shared.costs):
+        nested = self.paired.become_guest(self.kernel.root, (yield from self._frames(vcpu)))
+        if cycles := price(work - before, self.paired.shared.costs):
             self._spend(vcpu, "CREATE", cycles)
-        set_nested(self.registers, self.mmu.form, self.levels, nested)
+        set_nested(self.registers, self.paired.form, self.levels, nested)
         self.registers["cr3"] = self.root
-        self.become()
+        self.enter()
         self.running = True
 
     def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[None]:
@@ -163,7 +168,7 @@ class PairedGuest:
         vcpu.owe("guest_fault", self.costs.fault_delivery)
         yield from self._map_to_itself(vcpu, [gva >> _GIGABYTE])
 
-    def system_call(self, vcpu: Vcpu, what: str, *, forbidden: bool) -> None:
+    def system_call(self, vcpu: Vcpu, name: str, pid: int) -> None:
         """Pay for a system call of the program, which is an exit of a VM.
 
         Raises
@@ -171,11 +176,11 @@ class PairedGuest:
         InputError
             A VM cannot do that.
         """
-        if not self.running:
+        if not self.running or (name == "switch" and pid == self.kernel.current.pid):
             return
-        if forbidden:
+        if name in _FORBIDDEN:
             raise InputError(
-                f"VM {self.name}: its workload has a {what} after paired.guest_at has made its process a VM. On Akaros "
+                f"VM {self.name}: its workload has a {name} after paired.guest_at has made its process a VM. On Akaros "
                 f"a process of one core alone can do that, and a VM is none. Expected a later moment, or none."
             )
         self.exited()
@@ -212,7 +217,7 @@ class PairedGuest:
         for start, length in sorted(zip(starts.tolist(), lengths.tolist(), strict=True)):
             if start < home + size and home < start + length:
                 home = -(-(start + length) >> PAGE_SHIFT) << PAGE_SHIFT
-        self.mmu.kept = home, home + size
+        self.paired.kept = home, home + size
         self.root = home
 
     def _map_to_itself(self, vcpu: Vcpu, gigabytes: Iterable[int]) -> Steps[None]:
@@ -258,10 +263,10 @@ class PairedGuest:
 
     def _frames(self, vcpu: Vcpu) -> Steps[list[int]]:
         """Return frames for the tables that becoming a VM makes; wait while the host has no memory for them."""
-        if self.mmu.tables.layout != "separate":
+        if self.paired.tables.layout != "separate":
             return []
-        host, owner = self.mmu.shared.host, self.mmu.owner
-        count = len(self.mmu.space(self.kernel.root).halves())
+        host, owner = self.paired.shared.host, self.paired.owner
+        count = len(self.paired.space(self.kernel.root).halves())
         yield vcpu.settle()
         frames: list[int] = host.take(owner, count, State.TABLE, reserve=host.marks.min).tolist()
         while len(frames) < count:

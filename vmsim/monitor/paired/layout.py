@@ -17,7 +17,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from vmsim.contracts import Steps
+from vmsim.contracts import Moment, Observe, Steps
 from vmsim.frames.buddy import NO_FRAME, State
 from vmsim.machine.formats import ENTRIES, FRAME, LARGE, PAGE_SHIFT, PRESENT, WRITE
 from vmsim.machine.memory import clear_frame
@@ -25,8 +25,6 @@ from vmsim.monitor.paired.mode import Layout
 from vmsim.scenario.cpu import Cpu, Figure
 
 __all__ = [
-    "MOVED",
-    "MOVING",
     "NO_EPT",
     "PAGE_BYTES",
     "POINTER_BYTES",
@@ -42,10 +40,6 @@ PAGE_BYTES: Final = 1 << PAGE_SHIFT
 POINTER_BYTES: Final = 8
 NO_EPT: Final = 0
 """Frame of an EPT half that there is not (frame 0 is never one: the allocator gives it to a table last of all)."""
-
-MOVING: Final = "a compaction, before it moved any page"
-MOVED: Final = "a compaction that has moved pages"
-"""Boundaries at which the contents of pages are compared: no guest runs between the two."""
 
 _KERNEL = -1  # owner of what belongs to no process
 _CHUNK = 4096  # frames that compaction looks at in one go
@@ -152,8 +146,8 @@ class PairedHost:
         Whose costs count.
     pointers : bool
         There is a pointer for each page frame, whether any process needs it or not.
-    boundary : callable, optional
-        Called with MOVING and MOVED around each compaction.
+    observe : callable, optional
+        Told of MOVING and MOVED around each compaction.
 
     Attributes
     ----------
@@ -174,10 +168,10 @@ class PairedHost:
         cpu: Cpu,
         *,
         pointers: bool,
-        boundary: Callable[[str], None] = lambda _: None,
+        observe: Observe = lambda *_: None,
     ) -> None:
         self.memory = memory
-        self.boundary = boundary
+        self.observe = observe
         self.host = host
         self.costs = {name: cast(int, figure.value) for name, figure in figures(cpu).items()}
         self.movable: dict[int, Movable] = {}
@@ -307,11 +301,11 @@ class PairedHost:
     def _compact(self, owner: int, spare: list[int], work: Counter[str]) -> int | None:
         """Make a block of two frames by moving pages to `spare` frames; those used are taken off that list."""
         before = work.copy()
-        self.boundary(MOVING)
+        self.observe(Moment.MOVING, None)
         first = self._from_spare(spare, work)
         if first is None:
             first = self._from_movable(spare, work)
-        self.boundary(MOVED)
+        self.observe(Moment.MOVED, None)
         self._compacted[owner].update(work - before)
         if first is None:
             return None

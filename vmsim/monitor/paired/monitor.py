@@ -8,7 +8,7 @@ monitor's pool.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import Pool, Steps, Stop, Vcpu, VmStopped
 from vmsim.frames.buddy import NO_FRAME, State
-from vmsim.machine.formats import ENTRIES, PAGE_SHIFT, NestedFormat
+from vmsim.machine.formats import ENTRIES, NPT, PAGE_SHIFT, NestedFormat
+from vmsim.monitor.paired.check import Pair as Roots
+from vmsim.monitor.paired.check import problems_of_pairs, tables_in
 from vmsim.monitor.paired.layout import Pair, PairedHost, price
 from vmsim.monitor.paired.mode import Layout
-from vmsim.monitor.paired.space import PairedSpace, beyond
+from vmsim.monitor.paired.space import UVPT_SLOT, PairedSpace, beyond, limit_of
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
 
@@ -73,6 +75,27 @@ class Paired(Tdp):
         self.shared = shared
         self.space = PairedSpace(shared, form, owner=owner, levels=levels, layout=layout, guest=True, flush=flush)
         self.space.backing = self.backing
+
+    @property
+    def pairs(self) -> list[Roots]:
+        """Both tables, unless one is both."""
+        if self.space.layout == "shared":
+            return []
+        return [(self.space.kpt, self.root, self.levels, limit_of(self.levels))]
+
+    @property
+    def host_slot(self) -> int | None:
+        """Where the host's kernel begins, if the table that is both has its mappings too: at UVPT."""
+        return UVPT_SLOT if self.space.layout == "shared" else None
+
+    @property
+    def frames_held(self) -> int:
+        """Tables of the KPT."""
+        return tables_in(self.memory, self.pairs)
+
+    def problems(self, frames: NDArray[Any]) -> Iterable[str]:
+        """Yield what KPT and EPT do not have in common."""
+        return problems_of_pairs(self.memory, self.pairs, nested="NPT" if self.form == NPT else "EPT")
 
     def create(self, vcpu: Vcpu) -> Steps[None]:
         """Make the roots of both tables. If memory had to be compacted for them, that takes its time."""
@@ -130,7 +153,7 @@ class Paired(Tdp):
             if len(frames) < wanted:
                 raise VmStopped(Stop.NOT_BACKED)
 
-    def back(self, vcpu: Vcpu, gpa: int) -> Steps[int]:
+    def back(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[int]:
         """Map the page of `gpa`, and those that stand with it in a chunk; return the cycles of what was done."""
         yield vcpu.settle()
         page, order = self._large_page(gpa) if self.page_order else (NO_FRAME, 0)
@@ -144,7 +167,7 @@ class Paired(Tdp):
             self.space.map(address, level, page, tables)
         else:  # somebody backed it meanwhile
             self._return(page, order)
-        cycles = self._mapping_more(0, order)
+        cycles = self.mapping_cycles(0, order)
         if self.chunk > 1 and order == 0:
             cycles += self._mapping * self._around(gpa >> PAGE_SHIFT)
         return cycles + self._beyond(before)
@@ -168,7 +191,7 @@ class Paired(Tdp):
     def _start(self, root: Pair) -> None:
         self.space.install(root)
         self.root = self.space.ept or self.space.kpt
-        self._registers["nested_root"] = self.root
+        self.registers["nested_root"] = self.root
 
     def _tables(self, vcpu: Vcpu, count: int) -> Steps[list[Pair]]:
         """Return new tables from the host; the vCPU waits while it has no memory."""

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vmsim.contracts import Frames, Mmu, Steps, Words
 from vmsim.frames.buddy import State
 from vmsim.frames.stack import Stack
 from vmsim.machine.formats import EPT, FRAME, LARGE, NPT, PAGE_SHIFT, PRESENT, NestedFormat
 from vmsim.machine.memory import clear_frame
+from vmsim.monitor.native.monitor import NativeMonitor
+from vmsim.monitor.paired.check import Pair as Roots
+from vmsim.monitor.paired.check import problems_of_pairs, tables_in
 from vmsim.monitor.paired.layout import NO_EPT, PAGE_BYTES, Pair, PairedHost, halves, price
 from vmsim.monitor.paired.mode import Layout
 from vmsim.monitor.paired.space import Pages, PairedSpace, beyond, flags_of, mirrored
 from vmsim.scenario.cpu import Cpu
 
-__all__ = ["Halves", "PairedFrames", "PairedMmu", "nested_format"]
+__all__ = ["Halves", "PairedFrames", "PairedMmu", "PairedProcess", "nested_format"]
 
 
 class LimitedFrames(Frames, Protocol):
@@ -114,6 +118,10 @@ class PairedFrames:
         done.subtract(("table", "zero"))  # one of each is the kernel's to count, as of any table
         vcpu.owe("guest_fault", price(done, shared.costs))
         return lower
+
+    def recount(self) -> None:
+        """Count what was allocated before the clock started."""
+        self.inner.recount()
 
     def has_block(self, order: int) -> bool:
         """Whether 2**order frames could be had."""
@@ -290,3 +298,37 @@ class PairedMmu:
             half = self.tables.of(int(below[index]))[1]
             entries[index] = half << PAGE_SHIFT | self.form.table
         return entries
+
+
+class PairedProcess(NativeMonitor):
+    """A process that is no VM: its kernel handles its page faults, and keeps a second half of each of its tables.
+
+    Parameters
+    ----------
+    paired : PairedMmu
+        How the kernel edits both.
+    """
+
+    def __init__(self, paired: PairedMmu) -> None:
+        super().__init__(paired.memory)
+        self.paired = paired
+
+    @property
+    def pairs(self) -> list[Roots]:
+        """Both tables of each address space, if there are two."""
+        tables = self.paired.tables
+        if tables.layout == "shared" or not tables.two:
+            return []
+        roots = {process.space.root for process in self.kernel.processes.values()}
+        halves = [tables.of(root >> PAGE_SHIFT) for root in sorted(roots)]
+        end = 1 << (PAGE_SHIFT + 9 * tables.levels)
+        return [(kpt << PAGE_SHIFT, ept << PAGE_SHIFT, tables.levels, end) for kpt, ept in halves]
+
+    @property
+    def frames_held(self) -> int:
+        """Second halves of tables, of which there are as many as first ones."""
+        return tables_in(self.memory, self.pairs)
+
+    def problems(self, frames: NDArray[Any]) -> Iterable[str]:
+        """Yield what KPTs and EPTs do not have in common."""
+        return problems_of_pairs(self.memory, self.pairs, nested="NPT" if self.paired.form == NPT else "EPT")

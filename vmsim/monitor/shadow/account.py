@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import Spaces, Vcpu, Words
 from vmsim.machine.formats import ENTRIES
-from vmsim.monitor.base import SoftwareMonitor
 from vmsim.monitor.shadow.exits import ACCOUNT, Exit
 from vmsim.monitor.shadow.guards import reads_of
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.records import Work
 from vmsim.monitor.shadow.software_tlb import SoftwareTlb
+from vmsim.monitor.software import SoftwareMonitor
 from vmsim.scenario.cpu import Cost
 
 __all__ = ["Account"]

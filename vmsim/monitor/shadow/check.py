@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.contracts import Words
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, SWITCH, USER, WRITE
-from vmsim.monitor.shadow.monitor import Shadow
 from vmsim.tables.backing import UNBACKED
 from vmsim.tables.edit import translate
 
 __all__ = ["problems_of"]
+
+
+class Shadow(Protocol):
+    """What is looked at of a shadow monitor; its records are those of `monitor.shadow.records`."""
+
+    memory: Words
+    state: NDArray[Any]
+    pages: NDArray[Any]
+    stock: Words
+    owner: int
+
+    @property
+    def memory_root(self) -> tuple[int, int]:
+        """Root and levels of the tables that give hpas of gpas."""
+        ...
+
+    @property
+    def frames_held(self) -> int:
+        """Host frames that are shadow pages, or at hand to become some."""
+        ...
 
 
 def problems_of(shadow: Shadow, frames: NDArray[Any]) -> Iterator[str]:

@@ -8,19 +8,20 @@ the exits, their order and their cost, and the waiting.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.base.errors import InputError
-from vmsim.contracts import Spaces, Steps, Vcpu, Words
+from vmsim.contracts import NONE, Exit, Loop, Resume, Spaces, Steps, Vcpu, Words
 from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.memory import clear_frame
-from vmsim.monitor.base import NONE
 from vmsim.monitor.shadow.account import Account
+from vmsim.monitor.shadow.check import problems_of
+from vmsim.monitor.shadow.exits import SPILL
 from vmsim.monitor.shadow.fill import Status, fill, sweep
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.records import SPARE, Hide, make_shadow
@@ -61,6 +62,7 @@ class Shadow(Account):
 
     first_frames = 2 * SPARE
     traps = True
+    loop = Loop.SHADOW
 
     def __init__(
         self,
@@ -79,11 +81,11 @@ class Shadow(Account):
         self.memory = memory
         self.registers = registers
         self.host_tables = host_tables
+        self.backing = host_tables.backing
         self.pool = host_tables.pool
         self.owner = host_tables.owner
         self.cr3 = 0  # the guest's
         self.latency = host_tables.latency
-        self.deliver: Callable[[Vcpu, int, int], Steps[None]] | None = None  # to the guest's kernel: a page fault
         state, self.pages, self.gfns = self.tables.states, self.tables.pages, self.tables.gfns
         self.stock = self.tables.stock
         state["levels"] = registers["levels"]
@@ -130,6 +132,15 @@ class Shadow(Account):
         nested, _, _, pool = self.host_tables.served
         return nested, pool, self._account, self.tables, _MOST, self.cr3
 
+    def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
+        """Handle a page fault of the hardware, or what compiled code has left over of one."""
+        if exit.status == SPILL:
+            yield from self.unstock(vcpu)
+            return Resume.RETRY
+        _, gva, _, code, times, _, status, value = exit
+        made = yield from self.page_fault(vcpu, gva, code, times, status, value)
+        return Resume.MADE if made else Resume.RETRY
+
     def page_fault(
         self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0
     ) -> Steps[bool]:
@@ -169,7 +180,6 @@ class Shadow(Account):
                 self.software_tlb.drop(gva >> PAGE_SHIFT, 1)
                 self._spend(vcpu, self.costs.inject)
                 self._hand_over(vcpu, "TRUE_FAULT", int(value))
-                assert self.deliver is not None
                 yield from self.deliver(vcpu, gva, int(value))
                 return False
             if status == _GUARDED:
@@ -333,6 +343,10 @@ class Shadow(Account):
     def frames_held(self) -> int:
         """Host frames that are shadow pages, or at hand to become some."""
         return int(self.state["used"][0]) + int(self._stocked[0])
+
+    def problems(self, frames: NDArray[Any]) -> Iterable[str]:
+        """Yield what is wrong with the shadow, entry by entry."""
+        return problems_of(self, frames)
 
     def _translate(self, vcpu: Vcpu, gpa: int, entries: int = 1) -> Steps[None]:
         """Translate entries of a table that have just appeared, and all below them."""

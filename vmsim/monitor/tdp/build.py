@@ -7,8 +7,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from vmsim.machine.formats import EPT, NPT
-from vmsim.monitor.features.dirty_log import LoggedTdp
-from vmsim.monitor.features.nx_split import NxSplitTdp
+from vmsim.monitor.features.dirty_log import DirtyLog
+from vmsim.monitor.features.nx_split import NxSplit
 from vmsim.monitor.parts import VmParts
 from vmsim.monitor.tdp.monitor import Tdp
 
@@ -40,13 +40,7 @@ def nested(parts: VmParts, registers: NDArray[Any], form: Any, reason: str) -> T
         What its exits are called.
     """
     spec, spaces = parts.spec, parts.spaces
-    kind: type[Tdp] = Tdp
-    more: dict[str, Any] = {}
-    if spec.dirty_log.method != "none":
-        kind, more = LoggedTdp, {"spec": spec.dirty_log, "flush": spaces.flush_nested}
-    elif spec.nx_split:
-        kind, more = NxSplitTdp, {"spec": spec.nx_split, "flush": spaces.flush_nested}
-    return kind(
+    tables = Tdp(
         parts.memory,
         registers,
         parts.host,
@@ -60,5 +54,9 @@ def nested(parts: VmParts, registers: NDArray[Any], form: Any, reason: str) -> T
         chunk=spec.fill_chunk,
         reason=reason,
         exited=spaces.exited if spec.tags == "none" else None,
-        **more,
     )
+    if spec.dirty_log.method != "none":  # asked first: it empties the processor's log at every exit
+        tables.add(DirtyLog(tables, spec.dirty_log, spaces.flush_nested))
+    if spec.nx_split:
+        tables.add(NxSplit(tables, spec.nx_split, spaces.flush_nested))
+    return tables

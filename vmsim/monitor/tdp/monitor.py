@@ -7,26 +7,33 @@ pool (the vCPU is suspended while there are none), write the entry, note it in t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.contracts import Host, Pool, Steps, Stop, Vcpu, VmStopped
+from vmsim.contracts import Daemon, Exit, Host, Mmu, Pool, Resume, Steps, Stop, Vcpu, VmStopped
 from vmsim.frames.buddy import NO_FRAME, State, use
 from vmsim.machine.formats import ENTRIES, LARGE_ORDERS, PAGE_SHIFT, PRESENT, NestedFormat
 from vmsim.machine.layout import set_nested
 from vmsim.machine.memory import clear_frame
+from vmsim.machine.vcpu import Reason
+from vmsim.monitor.base import BaseMonitor
+from vmsim.monitor.features.base import Feature
+from vmsim.record.outcome import DirtyRound
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.backing import HOST, fill_backing, host_address, make_backing, set_backing
+from vmsim.tables.dirty import split
 from vmsim.tables.edit import map_page, map_pages, missing_tables, populate
 from vmsim.tables.violation import NESTED, NEVER, back_frames
 
 __all__ = ["Tdp"]
 
+_GUEST_FAULT, _VIOLATION = int(Reason.GUEST_FAULT), int(Reason.VIOLATION)
 
-class Tdp:
+
+class Tdp(BaseMonitor):
     """Nested tables of one VM, and the exits that build them.
 
     Parameters
@@ -36,7 +43,7 @@ class Tdp:
         without a tag (SDM vol. 3C §30.4.3.1, APM vol. 2 §15.16). Compiled code then handles no exits.
     """
 
-    logs = False  # whether it takes note of what is backed
+    nested_rights = True
 
     def __init__(
         self,
@@ -64,7 +71,8 @@ class Tdp:
         self._end = pages << PAGE_SHIFT
         self.levels = levels
         self.page_order = page_order
-        self.large_bits = form.page  # of an entry that maps a large page
+        self.denied = self.withheld = 0
+        self.features: list[Feature] = []
         self.costs = costs
         self.chunk = chunk
         self.reason = reason
@@ -73,7 +81,7 @@ class Tdp:
         self.exits: Counter[str] = Counter({reason: 0})
         self.exit_cycles: Counter[str] = Counter({reason: 0})
         self.latency: Counter[int] = Counter()
-        self._registers = registers
+        self.registers = registers
         self._before = costs.vm_exit + costs.violation_walk
         self._mapping = costs.violation_pool + costs.violation_entry + costs.violation_rmap
         self._resume = costs.violation_resume
@@ -101,8 +109,13 @@ class Tdp:
         use(self.host.frames, np.array([root]), int(State.TABLE))
         self.root = root << PAGE_SHIFT
         clear_frame(self.memory, self.root)
-        self._registers["nested_root"] = self.root
+        self.registers["nested_root"] = self.root
         self._nested["root"], self._nested["levels"] = self.root, self.levels
+
+    def prepare(self, take: Callable[[int, State], list[int]]) -> None:
+        """Back all guest memory before the clock starts."""
+        self.install(take(1, State.TABLE)[0])
+        self.populate()
 
     def create(self, vcpu: Vcpu) -> Steps[None]:
         """Take the root table from the pool."""
@@ -134,7 +147,7 @@ class Tdp:
                     reached,
                     whole,
                     self.form.table,
-                    self.large_bits if order else self.form.page,
+                    self.form.page & ~self.denied if order else self.form.page,
                     tables,
                     page,
                 )
@@ -153,16 +166,30 @@ class Tdp:
                 if cycles:
                     self.account(vcpu)
             if gfn < limit and not self.backed(gfn):
-                yield from self.violation(vcpu, gfn << PAGE_SHIFT)
+                if self.features:
+                    yield from self.handle(vcpu, Exit(_VIOLATION, 0, gfn << PAGE_SHIFT, 0, write=True))
+                else:
+                    yield from self.violation(vcpu, gfn << PAGE_SHIFT)
             gfn += 1
 
     def backed(self, gfn: int) -> bool:
-        """Whether a guest frame has a host frame."""
-        return bool(self.backing[gfn] & PRESENT)
+        """Whether a guest frame has a host frame, and an entry that maps it."""
+        return bool(self.backing[gfn] & PRESENT) and not any(feature.unmaps(gfn) for feature in self.features)
 
     def frames_of(self, gfns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the host's frames that hold guest frames, int64[n]; each must be backed."""
         return np.array([self._frame_of(gfn) for gfn in gfns.tolist()], np.int64)
+
+    def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
+        """Handle a violation, by the first feature whose it is; a page fault is the guest kernel's, and no exit."""
+        if exit.reason == _GUEST_FAULT:
+            yield from self.deliver(vcpu, exit.gva, exit.code)
+            return Resume.RETRY
+        for feature in self.features:
+            if resume := (yield from feature.handle(vcpu, exit)):
+                return resume
+        yield from self.violation(vcpu, exit.gpa, exit.code)
+        return Resume.RETRY
 
     def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[None]:
         """Handle an EPT violation or NPF at `gpa`, with its error code: back it and resume.
@@ -181,7 +208,7 @@ class Tdp:
             if gpa >= self._end:
                 self.exits[reason] += 1  # the VM's last
                 self.expect_own(gpa)
-            cycles = (yield from self.back(vcpu, gpa)) + self._resume
+            cycles = (yield from self.back(vcpu, gpa, code)) + self._resume
             vcpu.owe("exit", cycles)
         self.exit_cycles[reason] += cycles
         self.exits[reason] += 1
@@ -207,14 +234,17 @@ class Tdp:
         self.exit_cycles["IO"] += cycles
         vcpu.owe("exit", cycles)
 
-    def back(self, vcpu: Vcpu, gpa: int) -> Steps[int]:
+    def back(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[int]:
         """Map the page of `gpa`, and those that stand with it in a chunk; return the cycles of what was done."""
+        for feature in self.features:
+            if (cycles := (yield from feature.back(vcpu, gpa, code))) is not None:
+                return cycles
         yield vcpu.settle()
         page, order = self._large_page(gpa) if self.page_order else (NO_FRAME, 0)
         if order == 0:
             page = (self.pool.take(1) or (yield from self.take(vcpu, 1)))[0]  # a generator less, nearly always
         place = self.root, self.levels, order // 9 + 1, HOST, gpa & ~((1 << (PAGE_SHIFT + order)) - 1)
-        bits = self.large_bits if order else self.form.page
+        bits = self.form.page & ~self.denied if order else self.form.page
         missing = map_page(self.memory, self.host.frames, *place, page, bits)
         if missing > 0:
             tables = yield from self.take(vcpu, missing)
@@ -231,12 +261,56 @@ class Tdp:
             self._return(page, order)
         if missing >= 0:
             set_backing(self.backing, (gpa >> PAGE_SHIFT) & -(1 << order), page, order)
-        if self.logs:
-            self._mapped(gpa >> PAGE_SHIFT)
-        cycles = self._mapping if missing == 0 == order else self._mapping_more(missing, order)
+        for feature in self.features:
+            feature.note(gpa >> PAGE_SHIFT)
+        cycles = self._mapping if missing == 0 == order else self.mapping_cycles(missing, order)
         if self.chunk > 1 and order == 0:
             cycles += self._mapping * self._around(gpa >> PAGE_SHIFT)
         return cycles
+
+    def add(self, feature: Feature) -> None:
+        """Have a feature handle exits before itself, after those that were added before."""
+        self.features.append(feature)
+
+    @property
+    def daemons(self) -> Sequence[Daemon]:
+        """Its features, which have something to do now and then."""
+        return self.features
+
+    def guest_mmu(self, hardware: Mmu) -> Mmu:
+        """Return how the guest's kernel reaches its tables, where features watch what it stores."""
+        for feature in self.features:
+            hardware = feature.guest_mmu(hardware)
+        return hardware
+
+    def begin(self, vcpu: Vcpu) -> Steps[None]:
+        """Begin what its features do."""
+        for feature in self.features:
+            yield from feature.begin(vcpu)
+
+    def finish(self, vcpu: Vcpu) -> None:
+        """End what its features do."""
+        for feature in self.features:
+            feature.finish(vcpu)
+
+    @property
+    def frames_held(self) -> int:
+        """Frames that its features keep, and that nothing maps just now."""
+        return sum(feature.frames_held for feature in self.features)
+
+    @property
+    def rounds(self) -> list[DirtyRound]:
+        """Each reading of a dirty log."""
+        return [each for feature in self.features for each in feature.rounds]
+
+    def figures(self) -> dict[str, int]:
+        """Return what its features have counted."""
+        return {name: count for feature in self.features for name, count in feature.figures().items()}
+
+    def split(self, gpa: int, table: int) -> None:
+        """Map by a table of smaller pages, in frame `table`, what one large page maps around `gpa`."""
+        split(self.memory, self.host.frames, self.root, self.levels, gpa, table, self.form.table, self.withheld)
+        self.memory[table * ENTRIES : (table + 1) * ENTRIES] |= self.denied
 
     @property
     def served(self) -> tuple[NDArray[Any], ...]:
@@ -275,14 +349,11 @@ class Tdp:
             place = self.root, self.levels, 1, HOST, each << PAGE_SHIFT
             map_page(self.memory, self.host.frames, *place, page, self.form.page)
             set_backing(self.backing, each, page, 0)
-            if self.logs:
-                self._mapped(each)
+            for feature in self.features:
+                feature.note(each)
         return len(wanted)
 
-    def _mapped(self, gfn: int) -> None:
-        """Take note that a guest frame is backed now."""
-
-    def _mapping_more(self, tables: int, order: int) -> int:
+    def mapping_cycles(self, tables: int, order: int) -> int:
         """Return the cycles from the pages taken to the entry written, where tables or a large page were made."""
         costs = self.costs
         cycles = self._mapping

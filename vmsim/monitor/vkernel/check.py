@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.contracts import Words
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.memory import entry_at
-from vmsim.monitor.vkernel.monitor import Vkernel
 from vmsim.tables.backing import UNBACKED
 from vmsim.tables.edit import translate
 
 __all__ = ["problems_of_maps"]
+
+
+class Vkernel(Protocol):
+    """What is looked at of a vkernel's monitor."""
+
+    memory: Words
+    maps: dict[int, int]  # gpa of the guest's root table: hpa of the map's
+    levels: int
+    owner: int
+    ready: list[int]
+
+    @property
+    def memory_root(self) -> tuple[int, int]:
+        """Root and levels of the tables that give hpas of gpas."""
+        ...
+
+    @property
+    def frames_held(self) -> int:
+        """Host frames that are tables of maps, or at hand for the first."""
+        ...
 
 
 def problems_of_maps(vkernel: Vkernel, frames: NDArray[Any], roots: Collection[int]) -> Iterator[str]:

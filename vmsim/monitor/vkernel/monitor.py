@@ -11,19 +11,20 @@ tables as it likes, nothing traps, and then says what it has taken away, by one 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.contracts import Spaces, Steps, Vcpu, Words
+from vmsim.contracts import NONE, Exit, Resume, Spaces, Steps, Vcpu, Words
 from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import CODE_WRITE, ENTRIES, PAGE_SHIFT
 from vmsim.machine.memory import clear_frame
-from vmsim.monitor.base import NONE, SoftwareMonitor
 from vmsim.monitor.shadow.fill import Status
+from vmsim.monitor.software import SoftwareMonitor
 from vmsim.monitor.tdp.monitor import Tdp
+from vmsim.monitor.vkernel.check import problems_of_maps
 from vmsim.monitor.vkernel.tables import TABLE_ROOM, enter, make_walk, remove
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.backing import host_address
@@ -65,6 +66,7 @@ class Vkernel(SoftwareMonitor):
         self.memory = memory
         self.registers = registers
         self.host_tables = host_tables
+        self.backing = host_tables.backing
         self.costs = costs
         self.spaces = spaces
         self.owner = host_tables.owner
@@ -72,7 +74,6 @@ class Vkernel(SoftwareMonitor):
         self.exits = Counter()
         self.exit_cycles = Counter()
         self.latency = host_tables.latency
-        self.deliver: Callable[[Vcpu, int, int], Steps[None]] | None = None
         self.maps: dict[int, int] = {}  # gpa of the guest's root table: hpa of the map's
         self.work: Counter[str] = Counter(dict.fromkeys(("filled", "walked", "zapped", "made", "dropped"), 0))
         self.cr3 = 0  # the guest's
@@ -120,6 +121,11 @@ class Vkernel(SoftwareMonitor):
                 self._count("HOST_FAULT")
                 self.latency[vcpu.now - start] += 1
 
+    def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
+        """Handle a page fault of the hardware."""
+        yield from self.page_fault(vcpu, exit.gva, exit.code, exit.times)
+        return Resume.RETRY
+
     def page_fault(
         self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0
     ) -> Steps[bool]:
@@ -142,7 +148,6 @@ class Vkernel(SoftwareMonitor):
         if status != _DONE:
             self._reflect(vcpu)
             self._hand_over(vcpu, "REFLECT", int(value))
-            assert self.deliver is not None
             yield from self.deliver(vcpu, gva, int(value))
             return False
         self.work["filled"] += 1
@@ -152,7 +157,7 @@ class Vkernel(SoftwareMonitor):
         self.latency[vcpu.now - start] += 1
         return False
 
-    def system_call(self, vcpu: Vcpu) -> None:
+    def system_call(self, vcpu: Vcpu, name: str, pid: int) -> None:
         """Pay for a system call of the guest's process: the host hands it to the guest's kernel."""
         self._reflect(vcpu)
         self._count("SYSCALL")
@@ -234,6 +239,11 @@ class Vkernel(SoftwareMonitor):
             self.spaces.release(space)
         self._spend(vcpu, self.costs.vkernel_call)
         self._count("VMSPACE")
+
+    def problems(self, frames: NDArray[Any]) -> Iterable[str]:
+        """Yield what is wrong with the maps, entry by entry."""
+        spaces = (process.space for process in self.kernel.processes.values())
+        return problems_of_maps(self, frames, {space.root for space in spaces if not (space.stale or self.stale)})
 
     def figures(self) -> dict[str, int]:
         """Return what has been done to the maps."""

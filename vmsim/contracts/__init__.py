@@ -1,0 +1,37 @@
+"""What the rooms of vmsim ask of one another: guests, monitors and the host import this, and not each other.
+
+Each Protocol stands here once. A class that keeps one need not name it.
+"""
+
+from __future__ import annotations
+
+from vmsim.contracts.memory import Backing, Frames, Host, KernelHalf, Pool
+from vmsim.contracts.monitor import Daemon, Handler, Kernel, Monitor
+from vmsim.contracts.processor import Mmu, Spaces, Vcpu
+from vmsim.contracts.steps import NONE, Exit, Loop, Moment, Observe, Observer, Resume, Steps, Stop, VmStopped, Words
+
+__all__ = [
+    "NONE",
+    "Backing",
+    "Daemon",
+    "Exit",
+    "Frames",
+    "Handler",
+    "Host",
+    "Kernel",
+    "KernelHalf",
+    "Loop",
+    "Mmu",
+    "Moment",
+    "Monitor",
+    "Observe",
+    "Observer",
+    "Pool",
+    "Resume",
+    "Spaces",
+    "Steps",
+    "Stop",
+    "Vcpu",
+    "VmStopped",
+    "Words",
+]

@@ -1,0 +1,114 @@
+"""Who gives frames: a kernel's allocator, a monitor's page pool, the host."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import simpy
+from numpy.typing import NDArray
+
+from vmsim.contracts.processor import Vcpu
+from vmsim.contracts.steps import Steps, Words
+from vmsim.frames.stack import Stack
+
+__all__ = ["Backing", "Frames", "Host", "KernelHalf", "Pool"]
+
+
+class Frames(Protocol):
+    """The frames a kernel allocates from: the guest's own, or the host's where there is no guest."""
+
+    zone: NDArray[Any]
+    frames: NDArray[Any]
+    owner: int
+
+    @property
+    def ready(self) -> Stack:
+        """Frames taken from the allocator and not yet handed out."""
+        ...
+
+    def allocate(self, vcpu: Vcpu, order: int) -> Steps[int]:
+        """Return the first of 2**order frames, ready to be written, or NO_FRAME if there is no such large block."""
+        ...
+
+    def allocate_table(self, vcpu: Vcpu) -> Steps[int]:
+        """Return a frame for a page table, ready to be written."""
+        ...
+
+    def has_block(self, order: int) -> bool:
+        """Whether 2**order frames could be had."""
+        ...
+
+    def give(self, gfns: Words, order: int) -> None:
+        """Take back blocks of 2**order frames."""
+
+    def give_tables(self, gfns: Words) -> None:
+        """Take back frames that were tables."""
+
+    def recount(self) -> None:
+        """Count what was allocated before the clock started.
+
+        Raises
+        ------
+        VmStopped
+            It is more than there may be.
+        """
+
+
+class KernelHalf(Protocol):
+    """What is mapped in every address space for the kernel alone."""
+
+    def enter(self, vcpu: Vcpu, frames: Frames, root: int) -> Steps[None]:
+        """Have a new root point to it."""
+        ...
+
+
+class Backing(Protocol):
+    """The monitor, as far as guest-physical memory needs it."""
+
+    def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Steps[None]:
+        """Write to 2**order frames: whichever lacks a host frame exits and gets one."""
+        ...
+
+
+class Pool(Protocol):
+    """The monitor's page pool."""
+
+    pages: Stack
+
+    @property
+    def floor(self) -> int:
+        """Free pages that may be left for a page to be taken without anybody being called or waited for."""
+        ...
+
+    @property
+    def level(self) -> int:
+        """Free pages in it."""
+        ...
+
+    def take(self, count: int) -> list[int]:
+        """Return `count` pages, or none."""
+        ...
+
+    def request(self, count: int) -> simpy.Event:
+        """Return an event that gives `count` pages."""
+        ...
+
+    def put(self, pages: Sequence[int] | Words) -> None:
+        """Add pages."""
+
+    def take_block(self, order: int) -> int:
+        """Return the first frame of a large page of the host's, or NO_FRAME."""
+        ...
+
+
+class Host(Protocol):
+    """What the monitor asks of the host besides its pool."""
+
+    zone: NDArray[Any]
+    frames: NDArray[Any]
+    failures: Counter[tuple[int, int]]  # blocks that were wanting, by owner and order
+
+    def give_block(self, pfn: int, order: int) -> None:
+        """Take back 2**order frames."""

@@ -1,0 +1,244 @@
+"""A paging mode at work, and the kernel whose exits it handles."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from vmsim.contracts.memory import Frames
+from vmsim.contracts.processor import Mmu
+from vmsim.contracts.steps import Exit, Loop, Resume, Steps, Words
+from vmsim.frames.buddy import State
+from vmsim.record.outcome import DirtyRound
+
+__all__ = ["Daemon", "Handler", "Kernel", "Monitor"]
+
+
+class Kernel(Protocol):
+    """The guest's kernel, or the host's where a program runs on it: what a monitor hands page faults to."""
+
+    serves: bool
+    current: Any
+
+    @property
+    def frames(self) -> Frames:
+        """Where its frames come from."""
+        ...
+
+    @property
+    def processes(self) -> Mapping[int, Any]:
+        """By pid."""
+        ...
+
+    @property
+    def root(self) -> int:
+        """Root of the tables of the process that runs, as the kernel numbers memory; negative before it has booted."""
+        ...
+
+    def page_fault(self, vcpu: Any, gva: int, code: int, *, delivered: bool = True) -> Steps[None]:
+        """Handle a page fault with its error code."""
+        ...
+
+
+class Handler(Protocol):
+    """Who handles some of a monitor's exits before it: any number of them in a chain, asked in order."""
+
+    def handle(self, vcpu: Any, exit: Exit) -> Steps[Resume | None]:
+        """Handle an exit; None: it is another's."""
+        ...
+
+
+class Daemon(Protocol):
+    """Who has something to do for a VM now and then, beside its exits.
+
+    The vCPU does not run past `due`, and has `run` called at the first access from then on.
+
+    Attributes
+    ----------
+    due : int
+        The cycle; tables.violation.NEVER: there is nothing to do.
+    """
+
+    due: int
+
+    def run(self, vcpu: Any) -> Steps[None]:
+        """Do what is due, and say when it is next."""
+        ...
+
+
+class Monitor(Protocol):
+    """One paging mode at work for one VM: it handles every exit, those of a program on the host itself included.
+
+    Attributes
+    ----------
+    exits, exit_cycles : Counter
+        By reason.
+    latency : Counter
+        How many faults took how many cycles.
+    deliver : callable
+        The kernel's handler of page faults: a vCPU, a gva and an error code.
+    loop : Loop
+        Which compiled code handles its exits, where `serves` says that any may.
+    pins_pages : bool
+        The host pins the pages of a buffer while a device works on it.
+    nested_rights : bool
+        The hardware walks the nested tables, so that no TLB may keep a right that they do not give.
+    """
+
+    exits: Counter[str]
+    exit_cycles: Counter[str]
+    latency: Counter[int]
+    deliver: Callable[[Any, int, int], Steps[None]]
+    loop: Loop
+    pins_pages: bool
+    nested_rights: bool
+
+    def guest_mmu(self, hardware: Mmu) -> Mmu:
+        """Return how the guest's kernel reaches its tables, by the `hardware`'s MMU or in its place."""
+        ...
+
+    def plain_mmu(self, hardware: Mmu) -> Mmu:
+        """Return the same where each of the kernel's accesses has been translated before, and so tells of itself."""
+        ...
+
+    def attach(self, kernel: Kernel) -> None:
+        """Learn whose page faults it handles."""
+
+    def prepare(self, take: Callable[[int, State], list[int]]) -> None:
+        """Back all guest memory before the clock starts, with frames that `take` gives: how many, in which state.
+
+        Raises
+        ------
+        VmStopped
+            The host's memory does not suffice.
+        """
+
+    def forget(self) -> None:
+        """Forget the exits so far, where they were made before the clock started."""
+
+    def create(self, vcpu: Any) -> Steps[None]:
+        """Take from the pool what no guest can start without."""
+        ...
+
+    def begin(self, vcpu: Any) -> Steps[None]:
+        """Begin what it does besides exits: the VM's kernel has booted."""
+        ...
+
+    def finish(self, vcpu: Any) -> None:
+        """End that: the VM's workload is over."""
+
+    def touch(self, vcpu: Any, gfn: int, order: int) -> Steps[None]:
+        """Write to 2**order guest frames: whichever lacks a host frame exits and gets one."""
+        ...
+
+    def handle(self, vcpu: Any, exit: Exit) -> Steps[Resume]:
+        """Handle an exit: the one call by which a vCPU reaches its monitor."""
+        ...
+
+    def pauses(self, accesses: int) -> list[tuple[int, Callable[[Any], Steps[None]]]]:
+        """Return what it does after how many accesses of a workload that makes so many."""
+        ...
+
+    def kernel_fault(self, vcpu: Any, gva: int, gfn: int, code: int, write: bool) -> Steps[bool]:
+        """Handle a fault of the kernel's own map of its memory, in tables that the guest does not know.
+
+        Returns
+        -------
+        bool
+            Whether the access has been made.
+        """
+        ...
+
+    def system_call(self, vcpu: Any, name: str, pid: int) -> None:
+        """Pay for what a system call of a process costs beside the kernel's own work; `name` is as of `Op`."""
+
+    def io_exit(self, vcpu: Any) -> None:
+        """Leave the guest because its kernel has told a device to work."""
+
+    def frames_of(self, gfns: Words) -> Words:
+        """Return the host's frames that hold guest frames, int64[n]; each must be backed."""
+        ...
+
+    @property
+    def serves(self) -> bool:
+        """Whether compiled code may handle exits for which nothing has to wait."""
+        ...
+
+    @property
+    def served(self) -> tuple[Any, ...]:
+        """What that code needs, in the order of its parameters."""
+        ...
+
+    @property
+    def pending(self) -> bool:
+        """Whether it has handled exits that are not yet accounted for."""
+        ...
+
+    def account(self, vcpu: Any) -> None:
+        """Account for the exits that compiled code has handled."""
+
+    @property
+    def daemons(self) -> Sequence[Daemon]:
+        """What has something to do now and then."""
+        ...
+
+    @property
+    def unfinished_cycles(self) -> int:
+        """Cycles of an exit that is not over, and so in none of the exits' figures yet."""
+        ...
+
+    @property
+    def rounds(self) -> list[DirtyRound]:
+        """Each reading of its dirty log."""
+        ...
+
+    def figures(self) -> dict[str, int]:
+        """Return what has been counted besides exits."""
+        ...
+
+    def rehearse(self) -> None:
+        """Compile, or load from the cache, the kernels that a short run does not need."""
+
+    @property
+    def walked_root(self) -> int:
+        """Root of the tables that give the gpa, or the hpa, of a gva now; negative before the kernel has booted."""
+        ...
+
+    @property
+    def backing(self) -> Words:
+        """Where guest memory lies (tables/backing.py); empty if gpas are hpas."""
+        ...
+
+    @property
+    def memory_root(self) -> tuple[int, int]:
+        """Root (hpa) and levels of the tables from gpa to hpa, for --check and dumps; (0, 0) if there are none."""
+        ...
+
+    @property
+    def host_slot(self) -> int | None:
+        """Entry of the root of the nested tables from which on they are the host kernel's; None if all are the VM's."""
+        ...
+
+    @property
+    def frames_held(self) -> int:
+        """Host frames that are its own tables, or at hand for it, and that no entry of `memory_root`'s tables maps."""
+        ...
+
+    @property
+    def stale(self) -> bool:
+        """Whether the guest has taken away what a TLB may still hold, and has not invalidated it yet."""
+        ...
+
+    def problems(self, frames: NDArray[Any]) -> Iterable[str]:
+        """Yield what is wrong with its own tables, for `--check`; `frames` are the host's records."""
+        ...
+
+    def table_on_way(self, table: int, level: int, wanted: int, gva: int) -> int:
+        """Return the hpa of the table of level `wanted` on the way to `gva` from the one that CR3 names, or UNBACKED.
+
+        `table` is what CR3 holds, and `level` that table's.
+        """
+        ...

@@ -1,0 +1,134 @@
+"""A vCPU and its MMU, as software that runs on them knows them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import simpy
+
+from vmsim.contracts.steps import Steps, Words
+
+__all__ = ["Mmu", "Spaces", "Vcpu"]
+
+
+class Vcpu(Protocol):
+    """What software that runs on behalf of a vCPU needs of it."""
+
+    first_touch: Counter[str]  # cycles by cause, of those used so far
+
+    @property
+    def now(self) -> int:
+        """The cycle the vCPU has reached, what it owes included."""
+        ...
+
+    def owe(self, cause: str, cycles: int) -> None:
+        """Use cycles, to be paid in simulated time before anything shared is touched."""
+
+    def first(self) -> AbstractContextManager[None]:
+        """Count the cycles of what is done inside as those of a first touch."""
+        ...
+
+    def settle(self) -> simpy.Event:
+        """Return an event that pays what is owed."""
+        ...
+
+    @property
+    def slack(self) -> int:
+        """Cycles until something else happens; 0 if nothing may be done ahead of simulated time."""
+        ...
+
+    def wait(self, event: simpy.Event, cause: str) -> Steps[Any]:
+        """Give up the core until `event`; return its value."""
+        ...
+
+
+class Spaces(Protocol):
+    """The address spaces of a VM as its processor's TLBs tell them apart."""
+
+    space: int
+
+    def exited(self) -> None:
+        """A VM exit, and the entry after it."""
+
+    def load(self, space: int, *, keep: bool = False) -> None:
+        """Load CR3 with another space; forget what is cached of it, unless it is to be kept and can be told apart."""
+
+    def invalidate(self, first: int, last: int) -> None:
+        """Forget the pages that touch [first, last] of the current space."""
+
+    def flush(self) -> None:
+        """Forget the current space."""
+
+    def flush_all(self) -> None:
+        """Forget them all."""
+
+    def release(self, space: int) -> None:
+        """Forget a space that is gone."""
+
+
+class Mmu(Protocol):
+    """What a kernel does to page tables and to the processor's MMU.
+
+    Attributes
+    ----------
+    traps : bool
+        Whether a load or store of an entry can cost more than the instruction. Where none can, the kernel may leave
+        out `read` and `clear`, and edit tables by compiled code that does what `write` would do.
+    loads_trap : bool
+        Whether a load can. Where none can, the kernel may leave out `read`.
+    known : bool
+        Whether compiled code knows what a store of an entry costs and brings about (engine/serve.py).
+    """
+
+    traps: bool
+    loads_trap: bool
+    known: bool
+
+    @property
+    def backing(self) -> Words:
+        """Where guest memory lies (tables/backing.py); empty if gpas are hpas."""
+        ...
+
+    def read(self, vcpu: Vcpu, places: Words) -> Steps[Words]:
+        """Load the entries at `places` (int64[n], gpas, in the order of the loads); return their values, int64[n].
+
+        Accessed and dirty flags are in them as bare hardware would have set them by now.
+        """
+        ...
+
+    def write(self, vcpu: Vcpu, places: Words, values: Words) -> Steps[None]:
+        """Store `values` (int64[n]) at `places` (int64[n], gpas), one entry after the other."""
+        ...
+
+    def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Steps[None]:
+        """Write over 2**order frames from `gpa`, which the kernel has just allocated: it zeroes or copies to them.
+
+        A frame for a table is zero afterwards. Contents of other frames are not simulated, but where one was a table
+        that a monitor still guards, these are stores to it.
+        """
+        ...
+
+    def load_root(self, vcpu: Vcpu, root: int, space: int, *, keep: bool) -> Steps[None]:
+        """MOV to CR3: `root` is the gpa of a root table, `space` its PCID, from 0; always 0 without PCIDs.
+
+        `keep` leaves what the processor has cached of the space (bit 63 of the operand); without it the space is
+        forgotten. The first load of all keeps: there is nothing yet.
+        """
+        ...
+
+    def invalidate(self, vcpu: Vcpu, first: int, last: int, *, order: int = 0) -> Steps[None]:
+        """INVLPG for each 2**order pages of [first, last] (gvas) of the current space, where no page is smaller."""
+        ...
+
+    def flush(self, vcpu: Vcpu) -> Steps[None]:
+        """Forget the current space: CR3 loaded with what it holds."""
+        ...
+
+    def release(self, vcpu: Vcpu, root: int, space: int) -> Steps[None]:
+        """Note that the kernel frees the root of a space that is loaded nowhere; `space` is its PCID or NO_PCID.
+
+        No instruction tells hardware. The tables below the root have been cleared and freed already.
+        """
+        ...

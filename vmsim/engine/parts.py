@@ -1,0 +1,69 @@
+"""What the VMs of a host share, as they are given it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmsim.base.clock import Clock
+from vmsim.contracts import Observe
+from vmsim.engine.hardware import Hardware
+from vmsim.host.memory import HostMemory
+from vmsim.host.scheduler import Scheduler
+from vmsim.machine.tags import Tags
+from vmsim.monitor.paired.layout import PairedHost
+from vmsim.record.messages import MessageLog
+from vmsim.record.outcome import Transfer
+from vmsim.scenario import Scenario
+
+__all__ = ["HostParts"]
+
+
+@dataclass(frozen=True, slots=True)
+class HostParts:
+    """The host, as far as a VM knows it.
+
+    Attributes
+    ----------
+    env : Clock
+        Simulated time.
+    scenario : Scenario
+        What is simulated.
+    hardware : Hardware
+        Cores, caches and memory.
+    host : HostMemory
+        Who has which frame.
+    tags : Tags
+        How processors tell address spaces apart.
+    scheduler : Scheduler
+        Who runs on which core.
+    paired : PairedHost or None
+        What processes with paired tables share.
+    transfers, messages
+        Where pages that change hands, and messages between monitors and the host, are noted.
+    observe : callable
+        Told of each moment.
+    serve : bool
+        Compiled code may handle what nobody has to wait for.
+    served_cycles : int64[5]
+        What a reference costs by where it hits (`machine.caches.Served`).
+    """
+
+    env: Clock
+    scenario: Scenario
+    hardware: Hardware
+    host: HostMemory
+    tags: Tags
+    scheduler: Scheduler
+    paired: PairedHost | None
+    transfers: list[Transfer]
+    messages: MessageLog
+    observe: Observe
+    serve: bool
+    served_cycles: NDArray[np.int64]
+
+    def log(self, what: str, vm: str, pages: int) -> None:
+        """Note that pages changed hands outside any pool."""
+        self.transfers.append(Transfer(self.env.cycle, vm, what, pages, 0, self.host.free))

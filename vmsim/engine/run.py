@@ -1,0 +1,46 @@
+"""Run a scenario: simulate(scenario) → Outcome."""
+
+from __future__ import annotations
+
+from vmsim.base.progress import Progress
+from vmsim.engine.resident import check_memory
+from vmsim.engine.simulation import Simulation
+from vmsim.engine.warm import warm_for
+from vmsim.record.outcome import Outcome
+from vmsim.scenario import Scenario
+
+__all__ = ["simulate"]
+
+
+def simulate(scenario: Scenario, *, check: bool = False, progress: Progress | None = None) -> Outcome:
+    """Run a scenario.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        What to simulate.
+    check : bool, optional
+        Check the invariants at every moment that can be observed; slow, for processes then handle all faults, and no
+        compiled code does.
+    progress : callable, optional
+        Called now and then with a VM's name, the accesses it has made and all it will make.
+
+    Returns
+    -------
+    Outcome
+        The figures. If memory ran out, `ending` says whose and why, and the figures are those up to then.
+
+    Raises
+    ------
+    InputError
+        A workload cannot be opened.
+    vmsim.engine.check.host.BrokenInvariant
+        `check` was asked for and something that must always hold does not.
+    """
+    check_memory(scenario)
+    warm_for(scenario)
+    if not check:
+        return Simulation(scenario, progress=progress).run()
+    from vmsim.engine.check.host import check_invariants
+
+    return Simulation(scenario, observers=[check_invariants], progress=progress, serve=False).run()

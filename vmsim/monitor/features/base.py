@@ -1,0 +1,142 @@
+"""What every feature of a hardware-mode monitor is: a handler of some exits, and of what happens beside them."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from vmsim.contracts import Exit, Host, Mmu, Pool, Resume, Steps, Vcpu, Words
+from vmsim.machine.formats import NestedFormat
+from vmsim.record.outcome import DirtyRound
+from vmsim.scenario.cpu import Cost
+from vmsim.tables.violation import NEVER
+
+__all__ = ["Feature", "Nested"]
+
+
+class Nested(Protocol):
+    """The monitor that a feature is of: nested tables that hardware walks.
+
+    Attributes
+    ----------
+    denied : int
+        Bits that entries of large pages do not have, and small ones do.
+    withheld : int
+        Bits that entries of small pages do not have as they are made of a large one.
+    """
+
+    memory: Words
+    registers: NDArray[Any]
+    host: Host
+    pool: Pool
+    form: NestedFormat
+    pages: int
+    levels: int
+    root: int
+    page_order: int
+    serves: bool
+    costs: Cost
+    denied: int
+    withheld: int
+    exits: Any
+    exit_cycles: Any
+    latency: Any
+
+    def exited(self) -> None:
+        """Forget what a VM exit makes the processor forget."""
+
+    def take(self, vcpu: Vcpu, count: int) -> Steps[list[int]]:
+        """Take pages from the pool."""
+        ...
+
+    def split(self, gpa: int, table: int) -> None:
+        """Map by a table of smaller pages, in frame `table`, what one large page maps around `gpa`."""
+
+    def mapping_cycles(self, tables: int, order: int) -> int:
+        """Return the cycles from the pages taken to the entry written, where tables or a large page were made."""
+        ...
+
+    def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
+        """Handle an exit, by whichever feature or itself."""
+        ...
+
+
+class Feature:
+    """One of any number of handlers around a monitor's own, and a daemon where it has something to do now and then.
+
+    Attributes
+    ----------
+    tdp : Nested
+        Whose exits it handles.
+    due : int
+        The cycle at which `run` is to be called; NEVER: not.
+    """
+
+    due = NEVER
+
+    def __init__(self, tdp: Nested, *reasons: str) -> None:
+        self.tdp = tdp
+        self.costs = tdp.costs
+        for reason in reasons:
+            tdp.exits[reason] = tdp.exit_cycles[reason] = 0
+
+    def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume | None]:
+        """Handle an exit; None: it is another's."""
+        yield from ()
+        return None
+
+    def back(self, vcpu: Vcpu, gpa: int, code: int) -> Steps[int | None]:
+        """Map the page of `gpa` in a way of its own; return the cycles, or None: it is another's."""
+        yield from ()
+        return None
+
+    def note(self, gfn: int) -> None:
+        """Note that a guest frame has just been backed."""
+
+    def unmaps(self, gfn: int) -> bool:
+        """Whether it has taken away the entry of a guest frame that has a host frame."""
+        return False
+
+    def guest_mmu(self, hardware: Mmu) -> Mmu:
+        """Return how the guest's kernel reaches its tables."""
+        return hardware
+
+    def begin(self, vcpu: Vcpu) -> Steps[None]:
+        """Begin: the VM's kernel has booted."""
+        yield from ()
+
+    def run(self, vcpu: Vcpu) -> Steps[None]:
+        """Do what is due, and say when it is next."""
+        yield from ()
+
+    def finish(self, vcpu: Vcpu) -> None:
+        """End: the VM's workload is over."""
+
+    @property
+    def frames_held(self) -> int:
+        """Host frames that are the VM's, and that nothing maps just now."""
+        return 0
+
+    @property
+    def rounds(self) -> list[DirtyRound]:
+        """Each reading of its log."""
+        return []
+
+    def figures(self) -> dict[str, int]:
+        """Return what was counted besides the exits."""
+        return {}
+
+    @property
+    def _tables(self) -> tuple[Words, int, int]:
+        """Memory, and the root and levels of the nested tables in it."""
+        return self.tdp.memory, self.tdp.root, self.tdp.levels
+
+    def _exit(self, vcpu: Vcpu, reason: str, cycles: int) -> None:
+        self.tdp.exited()
+        self.tdp.exits[reason] += 1
+        self._pay(vcpu, reason, self.costs.vm_exit + cycles + self.costs.violation_resume)
+
+    def _pay(self, vcpu: Vcpu, reason: str, cycles: int) -> None:
+        vcpu.owe("exit", cycles)
+        self.tdp.exit_cycles[reason] += cycles

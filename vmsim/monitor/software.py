@@ -1,0 +1,86 @@
+"""What all monitors have in common whose own tables the hardware walks, in place of the guest's."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from vmsim.contracts import Mmu, Steps, Vcpu, Words
+from vmsim.frames.buddy import State
+from vmsim.machine.formats import CODE_PRESENT
+from vmsim.monitor.base import BaseMonitor, table_on_way
+from vmsim.monitor.tdp.monitor import Tdp
+
+__all__ = ["SoftwareMonitor"]
+
+
+class SoftwareMonitor(BaseMonitor, ABC):
+    """A monitor that gets every page fault first, and keeps tables from gva to hpa; the guest's `Mmu` as well.
+
+    Attributes
+    ----------
+    host_tables : Tdp
+        gpa to hpa: tables that the hardware does not walk for the guest's accesses, unless the mode says so.
+    """
+
+    host_tables: Tdp
+    _spent: int  # cycles of the exit under way
+
+    def plain_mmu(self, hardware: Mmu) -> Mmu:
+        """Return itself: it is how the guest's kernel reaches its tables."""
+        return self  # type: ignore[return-value]  # each of its kinds is one
+
+    def prepare(self, take: Callable[[int, State], list[int]]) -> None:
+        """Back all guest memory before the clock starts, and take what it needs at hand."""
+        self.install(take(1, State.TABLE)[0])
+        self.populate()
+        self.provide(take(self.first_frames, State.POOL))
+
+    def populate(self) -> None:
+        """Back all guest memory before the clock starts."""
+        self.host_tables.populate()
+
+    @abstractmethod
+    def install(self, root: int) -> None:
+        """Make frame `root` the empty root of the host's tables."""
+
+    @abstractmethod
+    def provide(self, frames: list[int]) -> None:
+        """Take `first_frames` of the host's frames, before the clock starts."""
+
+    @abstractmethod
+    def create(self, vcpu: Vcpu) -> Steps[None]:
+        """Take from the pool what no guest can start without."""
+
+    @property
+    def memory_root(self) -> tuple[int, int]:
+        """Root and levels of the host's tables, by which --check finds guest memory."""
+        return self.host_tables.root, self.host_tables.levels
+
+    @property
+    def unfinished_cycles(self) -> int:
+        """Cycles of an exit that is not over, and so in none of the exits' figures yet."""
+        return self._spent
+
+    def frames_of(self, gfns: Words) -> Words:
+        """Return the host's frames that hold guest frames, int64[n]; each must be backed."""
+        return self.host_tables.frames_of(gfns)
+
+    def forget(self) -> None:
+        """Forget the exits so far: they were made before the clock started."""
+        self.exits.clear()
+        self.exit_cycles.clear()
+
+    def table_on_way(self, table: int, level: int, wanted: int, gva: int) -> int:
+        """Return the hpa of a table of its own, which the hardware walks and finds by its hpa."""
+        return table_on_way(self.memory, (0, 0), table, level, wanted, gva)
+
+    def _hand_over(self, vcpu: Vcpu, reason: str, code: int) -> None:
+        """End the exit under way, which hands a page fault with its error code to the guest's kernel."""
+        if not code & CODE_PRESENT:
+            vcpu.first_touch["exit"] += self._spent
+        self._count(reason)
+
+    @abstractmethod
+    def _count(self, reason: str, count: int = 1) -> None:
+        """End exits of a kind."""
