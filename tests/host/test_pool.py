@@ -212,14 +212,6 @@ def test_a_host_that_is_short_asks_for_pages_and_gets_them() -> None:
     assert (spare.time, spare.pages) == (given.time + given.cycles, given.pages)
 
 
-def test_a_full_log_keeps_the_first_messages_and_counts_the_others() -> None:
-    log = MessageLog(limit=3)
-    for time in (50, 10, 30, 20, 40):
-        log.add(time, 0, Kind.GRANT, time, 0)
-    assert [each.pages for each in log] == [10, 30, 50]
-    assert (len(log), log.dropped) == (3, 2)
-
-
 @pytest.mark.parametrize(("low", "high", "batch"), [(1, 5, 3), (0, 1, 1), (2, 2, 7)])
 def test_a_request_larger_than_a_batch_and_the_maximum_is_served(low: int, high: int, batch: int) -> None:
     site = Site(specs=((low, high, batch),))

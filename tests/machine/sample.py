@@ -22,7 +22,7 @@ from tests.machine.geometries import PREFIX
 from tests.machine.worlds import Pair, counters, keyed_units, make_world, memory, references
 from tests.monitor.agile_world import AgileWorld
 from tests.monitor.vkernel_world import World as VkernelWorld
-from tests.monitor.world import World
+from tests.monitor.world import World, figures_of
 from tests.simulation.small import digest, scenario, vm
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.simulation import Simulation
@@ -163,7 +163,7 @@ def shadows() -> list[Any]:
         out += [world.access(0), world.access(0x1000), *world.leaves()]
         world.clear(11)
         world.flush()
-        out += [world.access(0), sorted(world.exits.items()), world.shadow.figures(), world.vcpu.now]
+        out += [world.access(0), sorted(world.exits.items()), sorted(figures_of(world.shadow).items()), world.vcpu.now]
     return out
 
 
@@ -191,7 +191,13 @@ def agile() -> list[Any]:
     out += [sorted(world.nested.items()), world.access(0), *world.leaves()]
     world.clear(11)
     world.flush()
-    return [*out, world.access(0), sorted(world.exits.items()), world.shadow.figures(), world.vcpu.now]
+    return [
+        *out,
+        world.access(0),
+        sorted(world.exits.items()),
+        sorted(figures_of(world.shadow).items()),
+        world.vcpu.now,
+    ]
 
 
 def vkernels() -> list[Any]:
@@ -204,7 +210,7 @@ def vkernels() -> list[Any]:
     world.flush(whole=False)
     out += [world.access(0), world.access(0x1000), world.audit()]
     world.flush()
-    return [*out, sorted(world.vkernel.exits.items()), world.vkernel.figures(), world.vcpu.now]
+    return [*out, sorted(world.vkernel.exits.items()), sorted(figures_of(world.vkernel).items()), world.vcpu.now]
 
 
 def kernels() -> dict[str, Any]:

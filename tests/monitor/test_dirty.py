@@ -67,7 +67,7 @@ def watch(what: Scenario, steps: list[Any]) -> Logged:
     (monitor,) = (each for each in tdp.features if isinstance(each, DirtyLog))
     assert outcome.ending is None
     assert time_adds_up(outcome)
-    assert sum(each["pages"] for each in rows("dirty", outcome)) == outcome.vms[0].figures["dirty_pages"]
+    assert sum(each["pages"] for each in rows("dirty", outcome)) == outcome.vms[0].figures.named("dirty_log")["pages"]
     return Logged(monitor, outcome.vms[0], gfns, tables)
 
 
@@ -88,20 +88,20 @@ def test_what_each_method_costs_is_what_it_does() -> None:
     steps = [*touches(range(40), WRITE), *touches(range(40), WRITE)]
     seen = {method: watch(logged(method), steps) for method in METHODS}
     count = {method: {reason: each for reason, (each, _) in at.vm.exits.items()} for method, at in seen.items()}
-    pages = seen["pml"].vm.figures["dirty_pages"]
+    pages = seen["pml"].vm.figures.named("dirty_log")["pages"]
     assert pages >= 40
     assert count["write-protect"] == {"EPT_VIOLATION": 0, "WRITE_PROTECT": pages, "PML_FULL": 0, "DIRTY_LOG": 1}
     for method in ("ad-scan", "pml"):
         assert count[method] == {"EPT_VIOLATION": 0, "WRITE_PROTECT": 0, "PML_FULL": 0, "DIRTY_LOG": 1}
     costs = seen["pml"].monitor.costs
     assert seen["pml"].vm.exits["PML_FULL"] == (0, pages * costs.log_entry)
-    assert seen["pml"].monitor.rounds[0].cycles == pages * costs.log_page
-    assert seen["ad-scan"].monitor.rounds[0].cycles == pages * costs.log_page + 4096 * costs.log_scan
+    assert seen["pml"].vm.dirty[0].cycles == pages * costs.log_page
+    assert seen["ad-scan"].vm.dirty[0].cycles == pages * costs.log_page + 4096 * costs.log_scan
 
 
 def test_a_full_log_exits_every_512_pages() -> None:
     seen = watch(logged("pml"), touches(range(1500), WRITE))
-    pages = seen.vm.figures["dirty_pages"]
+    pages = seen.vm.figures.named("dirty_log")["pages"]
     assert pages >= 1500
     assert seen.vm.exits["PML_FULL"][0] == (pages - 1) // PML_ENTRIES
     assert seen.vm.exits["PML_FULL"][1] >= pages * seen.monitor.costs.log_entry
@@ -127,8 +127,8 @@ def test_a_new_page_is_dirty_if_only_read() -> None:
 def test_large_pages_are_split_to_tell_of_small_ones(method: str, split: str) -> None:
     seen = watch(logged(method, {"split": split}, host_page="2M"), [*touches(range(900)), *touches([5], WRITE)])
     assert seen.found([5, 6, 700]) == [True, False, False]
-    assert seen.vm.figures["dirty_pages"] < 40
-    splits = seen.vm.figures["splits"]
+    assert seen.vm.figures.named("dirty_log")["pages"] < 40
+    splits = seen.vm.figures.named("dirty_log")["splits"]
     assert splits == 8 if split == "eager" else 1 <= splits <= 3
     if method != "write-protect":
         assert seen.vm.exits["WRITE_PROTECT"][0] == (0 if split == "eager" else splits)
@@ -138,7 +138,7 @@ def test_large_pages_are_split_to_tell_of_small_ones(method: str, split: str) ->
 def test_what_was_split_is_large_again_when_logging_stops(method: str) -> None:
     steps = [*touches([5, 600], WRITE), ("compute", 30_000_000), *touches([6, 601], WRITE)]
     seen = watch(logged(method, {"every": "1ms", "stop": "5ms"}, host_page="2M"), steps)
-    assert seen.vm.figures["splits"] == seen.vm.figures["collapses"] > 0
+    assert seen.vm.figures.named("dirty_log")["splits"] == seen.vm.figures.named("dirty_log")["collapses"] > 0
     assert not seen.monitor.logging
     assert seen.found([5, 600, 6, 601]) == [True, True, False, False]
 
@@ -147,8 +147,8 @@ def test_gigabytes_are_split_twice_and_put_together_twice() -> None:
     what = logged("pml", {"every": "1ms", "stop": "5ms"}, host_page="1G", memory="1GiB")
     what = what.replace(**{"host.memory": "3GiB"})
     seen = watch(what, [*touches([5], WRITE), ("compute", 30_000_000), *touches([6], WRITE)])
-    assert seen.vm.figures["splits"] >= 2
-    assert seen.vm.figures["collapses"] == seen.vm.figures["splits"]
+    assert seen.vm.figures.named("dirty_log")["splits"] >= 2
+    assert seen.vm.figures.named("dirty_log")["collapses"] == seen.vm.figures.named("dirty_log")["splits"]
 
 
 STEPS = st.lists(

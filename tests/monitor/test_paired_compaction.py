@@ -98,7 +98,7 @@ def test_a_move_costs_a_copy_both_entries_and_a_shootdown() -> None:
         "copy": 1, "store": 2, "shootdown": 1, "table": 1, "zero": 2}  # fmt: skip
     assert work["scan"] >= 1
     steps = CPU.cost.copy_page + (2 + work["scan"]) * CPU.cost.entry_edit + CPU.cost.message
-    assert host.shared.compacted(1)["compaction_cycles"] == steps
+    assert host.shared.compacted(1)["cycles"] == steps
 
 
 def test_no_failure_where_a_block_is_free() -> None:
@@ -130,7 +130,7 @@ def test_pages_that_cannot_be_moved_make_compaction_fail_and_nothing_is_lost() -
     free = host.host.free
     assert host.shared.take(1, "contiguous", guest=True, work=host.space.work) is None
     assert (host.host.failures[1, 1], host.shared.compacted(1)["compactions"]) == (1, 0)
-    assert host.shared.compacted(1)["compaction_cycles"] > 0  # of looking in vain
+    assert host.shared.compacted(1)["cycles"] > 0  # of looking in vain
     assert host.host.free == free
     host.check()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.monitor.world import World
+from tests.monitor.world import World, figures_of
 from tests.oracle.bits import PS, RW, US, A, D, P
 from tests.simulation.small import PAGE, READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
 from vmsim.engine.run import simulate
@@ -84,7 +84,7 @@ def test_eager_fills_exactly_what_is_mapped_and_lazy_what_is_used(fill: str, use
     world = world_of(SHADOW_PRESETS["plex86"].model_copy(update={"fill": fill}), 40)
     for number in range(used):
         world.access(number * PAGE)
-    filled = world.shadow.figures()["shadow_filled"]
+    filled = figures_of(world.shadow)["shadow", "filled"]
     assert filled == world.audit() == (40 if fill == "eager" else used)
     assert world.exits.get("SHADOW_FILL", 0) == (0 if fill == "eager" else used)
 
@@ -128,7 +128,7 @@ def test_kvm_looks_for_floods_in_tables_above_the_lowest_alone(flood: int) -> No
     world.access(0)
     lowest = counted(world, lambda: world.store(*((entry(n), DATA + n << 12 | RIGHTS) for n in range(10, 20))))
     assert lowest == {"PT_WRITE": 1}
-    assert world.shadow.figures()["shadow_dropped"] == 0
+    assert figures_of(world.shadow)["shadow", "dropped"] == 0
     upper = counted(world, lambda: world.store(*((entry(n, PD), OTHER_PT << 12 | RIGHTS) for n in range(10, 20))))
     assert upper == {"PT_WRITE": flood or 10}
     assert (PD in world.guarded_frames()) == (flood == 0)
@@ -375,8 +375,8 @@ def test_page_faults_are_told_apart_by_where_the_address_leads_and_by_privilege(
         world.access(PAGE, write=True)
     for _ in range(4):
         world.access(2 * PAGE, write=True)
-    figures = world.shadow.figures()
-    found = {name: figures[f"pager_{name}"] for name in ("table_0", "directory_0", "table_3", "directory_3", "data_3")}
+    figures = figures_of(world.shadow)
+    found = {name: figures["pagers", name] for name in ("table_0", "directory_0", "table_3", "directory_3", "data_3")}
     assert found == {"table_0": 2 + 2, "directory_0": 1, "table_3": 5, "directory_3": 4, "data_3": 3 + 1}
 
 
@@ -386,10 +386,10 @@ def test_each_page_fault_has_a_pager(preset: str) -> None:
     table["workload"] = {"kind": "compile", "footprint": 60 * PAGE, "processes": 3, "text": 20 * PAGE, "work": 200}
     (outcome,) = simulate(scenario(table, memory="32MiB")).vms
     exits = Counter({reason: count for reason, (count, _) in outcome.exits.items()})
-    pagers = {name: count for name, count in outcome.figures.items() if name.startswith("pager_")}
+    pagers = outcome.figures.named("pagers")
     kinds = ("HOST_FAULT", "SHADOW_FILL", "TRUE_FAULT", "PT_READ", "PT_WRITE")
     assert sum(pagers.values()) == sum(exits[kind] for kind in kinds)
-    assert pagers["pager_data_0"] == exits["HOST_FAULT"] > 0
+    assert pagers["data_0"] == exits["HOST_FAULT"] > 0
     tables = sum(count for name, count in pagers.items() if "data" not in name)
     assert tables == exits["PT_READ"] + exits["PT_WRITE"] > 0
-    assert pagers["pager_directory_0"] > 0
+    assert pagers["directory_0"] > 0

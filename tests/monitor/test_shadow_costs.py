@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.monitor.test_shadow import DATA, OTHER_ROOT, PAGE, PD, PDPT, PT, RIGHTS, ROOT, entry, world_of
-from tests.monitor.world import World
+from tests.monitor.world import World, figures_of
 from tests.oracle.bits import PS, RW, US, A, P
 from vmsim.monitor.shadow.mode import SHADOW_PRESETS, ShadowSpec
 from vmsim.scenario.cpu import Cpu
@@ -85,7 +85,7 @@ def more(step: Callable[[World], object], spec: ShadowSpec, pages: int = 5, paid
         world.vcpu.now = 0
         step(world)
         spent[hide] = world.vcpu.now
-        mapped = world.shadow.figures()["shadow_mapped"]
+        mapped = figures_of(world.shadow)["shadow", "mapped"]
         assert mapped == 0 or hide == "present-bit"
     assert spent["present-bit"] - spent["user-bit"] == (mapped + paid) * COST.map_unmap
     return mapped

@@ -14,6 +14,7 @@ import numpy as np
 from tests.oracle import tables
 from tests.oracle.bits import ADDRESS, PS, RW, US, P, span
 from tests.oracle.shadow import BareGuest
+from vmsim.base import ledger
 from vmsim.frames.buddy import NO_FRAME, State, allocate, allocate_many, free, make_zone
 from vmsim.machine.formats import EPT, PAGE_SHIFT
 from vmsim.machine.layout import Geometry, Unit, make_cores, make_llc, make_vm
@@ -35,6 +36,13 @@ CORE = Geometry(
     l2_home=(0, 0, -1),
     pwc={"pde": Unit(2, 2), "pdpte": Unit(1, 2)},
 )
+
+
+def figures_of(part: Any) -> dict[tuple[str, str], int]:
+    """Return what a monitor, or another part of a VM, has counted, by component and figure."""
+    counters = ledger.Ledger()
+    part.register(counters)
+    return {(component, figure): value for component, figure, value in counters.read().rows()}
 
 
 class Words(dict[int, int]):

@@ -4,8 +4,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vmsim.base.histogram import Histogram
+from vmsim.base.ledger import Ledger, Reading
+from vmsim.record.log import Log
 from vmsim.record.messages import Kind, MessageLog
-from vmsim.record.outcome import DirtyRound, Ending, Outcome, Transfer, VmOutcome
+from vmsim.record.outcome import DirtyRound, Ending, Outcome, Transfer, VmOutcome, transfer_log
 from vmsim.record.result import Result
 from vmsim.scenario import Scenario
 
@@ -26,6 +29,7 @@ mode = "native"
 workload = { kind = "sequential", footprint = "1MiB", accesses = 300 }
 """
 
+NO_EXITS = {"exits": {}, "exit_cycles": {}}
 COUNTERS = (
     "accesses",
     "writes",
@@ -40,6 +44,19 @@ COUNTERS = (
 )
 
 
+def reading(counted: Any, arrays: Any, times: dict[int, int]) -> Reading:
+    ledger = Ledger()
+    for component, figures in counted.items():
+        ledger.counters(component, lambda figures=figures: figures)
+    for component, array in arrays.items():
+        ledger.array(component, array, *(map(str, range(size)) for size in array.shape))
+    histogram = Histogram()
+    for cycles, count in times.items():
+        histogram.add(cycles, count)
+    ledger.histogram("fault_latency", histogram)
+    return ledger.read()
+
+
 def a_vm(name: str = "a", **changes: Any) -> VmOutcome:
     refs = np.zeros((6, 6, 5), np.int64)
     refs[4, 4, 3] = 10
@@ -47,19 +64,8 @@ def a_vm(name: str = "a", **changes: Any) -> VmOutcome:
     refs[1, 0, 4] = 5  # a page walk cache held it: no reference
     pwc = np.zeros((2, 6, 2), np.int64)
     pwc[0, 2] = 3, 9  # 3 misses, 9 hits
-    values: dict[str, Any] = {
-        "name": name,
-        "index": 0,
-        "group": name,
-        "mode": "ept",
-        "workload": "uniform",
-        "start": 100,
-        "finish": 100 + 1000 + 40 + 60 + 90 + 500 + 700 + 30 + 20 + 8 + 2,
-        "finished": True,
-        "counters": {counter: place for place, counter in enumerate(COUNTERS, start=50)} | {"accesses": 1000},
-        "refs": refs,
-        "pwc": pwc,
-        "data": np.array([4, 0, 0, 1]),
+    counted: dict[str, Any] = {
+        "processor": {counter: place for place, counter in enumerate(COUNTERS, start=50)} | {"accesses": 1000},
         "cycles": {
             "compute": 1000,
             "data": 0,
@@ -73,15 +79,37 @@ def a_vm(name: str = "a", **changes: Any) -> VmOutcome:
             "switch": 8,
             "pcpu_wait": 2,
         },
-        "exits": {"EPT_VIOLATION": (3, 700)},
+        "exits": {"EPT_VIOLATION": 3},
+        "exit_cycles": {"EPT_VIOLATION": 700},
         "waits": {"pool_wait": 2, "host_wait": 1, "pcpu_wait": 1},
-        "fault_latency": {220: 2, 310: 1},
-        "guest_faults": 5,
-        "figures": {"shadow_filled": 3, "software_tlb_hits": 2, "pager_data_3": 3},
+        "guest": {"faults": 5},
+        "shadow": {"filled": 3},
+        "software_tlb": {"hits": 2},
+        "pagers": {"data_3": 3},
+    }
+    times = changes.pop("fault_latency", {220: 2, 310: 1})
+    counted |= changes.pop("counted", {})
+    values: dict[str, Any] = {
+        "name": name,
+        "index": 0,
+        "group": name,
+        "mode": "ept",
+        "workload": "uniform",
+        "start": 100,
+        "finish": 100 + 1000 + 40 + 60 + 90 + 500 + 700 + 30 + 20 + 8 + 2,
+        "finished": True,
+        "figures": reading(counted, {"walk_references": refs, "pwc": pwc, "data": np.array([4, 0, 0, 1])}, times),
         "dirty": [DirtyRound(3300, 7, 700)],
         "memory": {"guest": 12, "table": 4, "pool": 64},
     }
     return VmOutcome(**{**values, **changes})
+
+
+def moved(*transfers: Transfer) -> Log[Transfer]:
+    log = transfer_log()
+    for transfer in transfers:
+        log.append(transfer)
+    return log
 
 
 def said() -> MessageLog:
@@ -95,11 +123,14 @@ def said() -> MessageLog:
 def make_outcome() -> Callable[..., Outcome]:
     def make(**changes: Any) -> Outcome:
         values: dict[str, Any] = {
-            "vms": [a_vm("a"), a_vm("b", index=1, mode="native", workload="sequential", exits={}, fault_latency={})],
-            "transfers": [
+            "vms": [
+                a_vm("a"),
+                a_vm("b", index=1, mode="native", workload="sequential", counted=NO_EXITS, fault_latency={}),
+            ],
+            "transfers": moved(
                 Transfer(0, "a", "initial", 1024, 1024, 5000),
                 Transfer(3_300, "a", "grant", 256, 320, 4744),
-            ],
+            ),
             "messages": said(),
             "frequency": 3_300_000_000,
             "latency": (4, 14, 75, 279, 0),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from vmsim.record.columns import COLUMNS
 from vmsim.record.messages import MessageLog
+from vmsim.record.outcome import transfer_log
 from vmsim.record.result import Result
 from vmsim.record.tables import CAUSES, MANAGEMENT, TABLES, TRANSLATION, percentile
 
@@ -126,7 +127,7 @@ def test_speed_is_simulated_accesses_in_a_second_of_wall_time(result: Result) ->
 
 @pytest.mark.parametrize("name", TABLES)
 def test_dtypes_do_not_depend_on_there_being_rows(name: str, result: Result, make_outcome) -> None:
-    empty = Result(result.scenario, make_outcome(vms=[], transfers=[], messages=MessageLog()))
+    empty = Result(result.scenario, make_outcome(vms=[], transfers=transfer_log(), messages=MessageLog()))
     assert empty.table(name).dtypes.to_dict() == result.table(name).dtypes.to_dict()
     assert len(empty.table(name)) == 0
 

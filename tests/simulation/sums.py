@@ -34,7 +34,14 @@ def check(what: Scenario, outcome: Outcome) -> None:
         exits(of, cycles, summary)
         waits(of, cycles, done=each.finished)
         walks(what, of, cycles, summary)
-        faults(spec.mode, of, each.figures, summary, done=each.finished, brought=spec.workload.kind == "disk")
+        faults(
+            spec.mode,
+            of,
+            each.figures.named("dirty_log"),
+            summary,
+            done=each.finished,
+            brought=spec.workload.kind == "disk",
+        )
         assert all(0 <= row["first_touch_cycles"] <= row["cycles"] for row in of["cycles"])
     messages(tables, whole=all(each.finished for each in outcome.vms))
 
@@ -72,7 +79,7 @@ def walks(what: Scenario, of: dict[str, list[Table]], cycles: dict[str, int], su
 
 
 def faults(
-    mode: str, of: dict[str, list[Table]], figures: dict[str, int], summary: Table, *, done: bool, brought: bool
+    mode: str, of: dict[str, list[Table]], log: dict[str, int], summary: Table, *, done: bool, brought: bool
 ) -> None:
     counts = {row["reason"]: row["count"] for row in of["exits"]}
     timed = sum(row["count"] for row in of["fault_latency"])
@@ -82,10 +89,10 @@ def faults(
     if given and not brought:  # by the guest's kernel for a device, without a fault
         refused = 0 if done else 1  # a fault that ends the guest's kernel is not counted as handled
         assert 0 <= counts.get(given, 0) - summary["guest_faults"] <= refused
-    if "dirty_rounds" in figures:
-        assert len(of["dirty"]) == figures["dirty_rounds"] == counts["DIRTY_LOG"]
-        assert sum(row["pages"] for row in of["dirty"]) == figures["dirty_pages"]
-        assert sum(row["host_cycles"] for row in of["dirty"]) == figures["dirty_host_cycles"]
+    if log:
+        assert len(of["dirty"]) == log["readings"] == counts["DIRTY_LOG"]
+        assert sum(row["pages"] for row in of["dirty"]) == log["pages"]
+        assert sum(row["host_cycles"] for row in of["dirty"]) == log["host_cycles"]
     done = {row["event"]: row["count"] for row in of["shadow"]}
     if mode == "vkernel":
         assert done["filled"] == counts.get("VPAGE_FILL", 0)

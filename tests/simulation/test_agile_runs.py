@@ -35,8 +35,8 @@ def outcome(what: Scenario, *, check: bool = False) -> VmOutcome:
 @pytest.mark.parametrize("workload", [PAUSING, FORKS], ids=["churn", "forkwait"])
 def test_tables_move_both_ways_under_the_checker(workload: dict[str, object], back: str) -> None:
     made = outcome(of("agile", workload, agile={"interval": "10us", "back": back, "threshold": 3}), check=True)
-    assert made.figures["shadow_to_nested"] > 0
-    assert made.figures["shadow_to_shadow"] > 0
+    assert made.figures.named("shadow")["to_nested"] > 0
+    assert made.figures.named("shadow")["to_shadow"] > 0
     assert made.exits["AGILE_SCAN"][0] > 1
     assert back == "all" or made.counters["nested_walks"] > 0  # all: none need last until it is walked through
 

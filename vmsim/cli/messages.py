@@ -12,7 +12,7 @@ from vmsim.base.errors import InputError, nearest
 if TYPE_CHECKING:
     import pandas as pd
 
-    from vmsim.record.result import Result
+    from vmsim.record.result import Facts, Result
 
 _SHOWN: Final = 200
 _RIGHT: Final = ("time_us", "pages", "cycles")
@@ -48,9 +48,10 @@ def command(
     if as_json:
         from vmsim.cli.screen import print_json, rows_of
 
-        print_json({"messages": rows_of(table), "dropped": result.facts.messages_dropped})
+        facts = result.facts
+        print_json({"messages": rows_of(table), "dropped": facts.messages_dropped, "every": facts.messages_every})
     else:
-        _print(table, result.facts.messages_dropped)
+        _print(table, result.facts)
         if figure:
             click.echo(f"The sequence is in {figure}.")
 
@@ -87,7 +88,7 @@ def _draw(table: pd.DataFrame, path: Path, *, force: bool) -> None:
         style.save(fig, path, force=force)
 
 
-def _print(table: pd.DataFrame, dropped: int) -> None:
+def _print(table: pd.DataFrame, facts: Facts) -> None:
     from vmsim.cli.screen import Side, number, print_table, rows_of, say
 
     columns = [column for column in table.columns if column != "time_cycles"]
@@ -109,5 +110,6 @@ def _print(table: pd.DataFrame, dropped: int) -> None:
             {"kind": "left", "count": "right", "pages": "right", "cycles": "right"},
             ([row["kind"], row["count"], row["pages"], row["cycles"]] for row in rows_of(sums.reset_index())),
         )
-    if dropped:
-        say(f"{number(dropped)} later messages of the run were not kept.")
+    if facts.messages_dropped:
+        every, dropped = number(facts.messages_every), number(facts.messages_dropped)
+        say(f"Of the run's messages only one in {every} was kept: {dropped} are missing here, and in the totals above.")

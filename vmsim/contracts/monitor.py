@@ -8,10 +8,13 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from vmsim.base.histogram import Histogram
+from vmsim.base.ledger import Ledger
 from vmsim.contracts.memory import Frames
 from vmsim.contracts.processor import Mmu
 from vmsim.contracts.steps import Exit, Loop, Resume, Steps, Words
 from vmsim.frames.buddy import State
+from vmsim.record.log import Log
 from vmsim.record.outcome import DirtyRound
 
 __all__ = ["Daemon", "Handler", "Kernel", "Monitor"]
@@ -76,7 +79,7 @@ class Monitor(Protocol):
     ----------
     exits, exit_cycles : Counter
         By reason.
-    latency : Counter
+    latency : Histogram
         How many faults took how many cycles.
     deliver : callable
         The kernel's handler of page faults: a vCPU, a gva and an error code.
@@ -90,7 +93,7 @@ class Monitor(Protocol):
 
     exits: Counter[str]
     exit_cycles: Counter[str]
-    latency: Counter[int]
+    latency: Histogram
     deliver: Callable[[Any, int, int], Steps[None]]
     loop: Loop
     pins_pages: bool
@@ -186,18 +189,12 @@ class Monitor(Protocol):
         ...
 
     @property
-    def unfinished_cycles(self) -> int:
-        """Cycles of an exit that is not over, and so in none of the exits' figures yet."""
+    def rounds(self) -> Log[DirtyRound]:
+        """Readings of its dirty log."""
         ...
 
-    @property
-    def rounds(self) -> list[DirtyRound]:
-        """Each reading of its dirty log."""
-        ...
-
-    def figures(self) -> dict[str, int]:
-        """Return what has been counted besides exits."""
-        ...
+    def register(self, ledger: Ledger) -> None:
+        """Say what it counts: its exits, their cycles, how long faults took, and whatever else."""
 
     def rehearse(self) -> None:
         """Compile, or load from the cache, the kernels that a short run does not need."""

@@ -14,6 +14,7 @@ from vmsim.host.memory import HostMemory
 from vmsim.host.scheduler import Scheduler
 from vmsim.machine.tags import Tags
 from vmsim.monitor.paired.layout import PairedHost
+from vmsim.record.log import Log
 from vmsim.record.messages import MessageLog
 from vmsim.record.outcome import Transfer
 from vmsim.scenario import Scenario
@@ -58,7 +59,7 @@ class HostParts:
     tags: Tags
     scheduler: Scheduler
     paired: PairedHost | None
-    transfers: list[Transfer]
+    transfers: Log[Transfer]
     messages: MessageLog
     observe: Observe
     serve: bool

@@ -26,7 +26,7 @@ from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.tags import Tags
 from vmsim.monitor.paired.layout import PairedHost
 from vmsim.record.messages import MessageLog
-from vmsim.record.outcome import Ending, Outcome, Transfer
+from vmsim.record.outcome import Ending, Outcome, transfer_log
 from vmsim.scenario import Scenario
 from vmsim.scenario.levels import PROGRAMS_END, name_of
 from vmsim.scenario.share import share_of
@@ -87,7 +87,7 @@ class Simulation:
         self.paired = self._paired()
         self.page_cache = self._page_cache()
         self.scheduler = Scheduler(self.env, scenario.host.cores)
-        self.transfers: list[Transfer] = []
+        self.transfers = transfer_log()
         self.messages = MessageLog()
         parts = HostParts(
             self.env,

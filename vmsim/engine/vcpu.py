@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.clock import Clock
 from vmsim.base.errors import InputError
+from vmsim.base.ledger import Ledger
 from vmsim.contracts import NONE, Exit, Monitor, Resume, Steps
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.runs import Runs
@@ -136,6 +137,11 @@ class Vcpu:
             self.owe("switch", self.switch_cycles)
         self._slice_end = self.now + self.quantum  # after the switch: a slice is the vCPU's own time
 
+    def register(self, ledger: Ledger) -> None:
+        """Say what it counts beside its time: how often it waited, and what first touches took."""
+        ledger.counters("waits", lambda: {cause: self.waits[cause] for cause in WAITS})
+        ledger.counters("first_touch", self.first_touch_by_cause)
+
     def time_by_cause(self) -> Counter[str]:
         """Return the cycles used or waited so far, a wait under way included."""
         cycles = self.cycles.copy()
@@ -144,9 +150,9 @@ class Vcpu:
             cycles[cause] += self.env.cycle - asked
         return cycles
 
-    def first_touch_by_cause(self) -> Counter[str]:
-        """Return what first touches took of `time_by_cause`."""
-        cycles = self.first_touch.copy()
+    def first_touch_by_cause(self) -> dict[str, int]:
+        """Return what first touches took of `time_by_cause`, of the causes that are memory management."""
+        cycles = {cause: self.first_touch[cause] for cause in MANAGEMENT}
         if self.since and self.touching and self.since[0] in MEMORY_WAITS:
             cycles[self.since[0]] += self.env.cycle - self.since[1]
         return cycles

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
+from vmsim.base.ledger import Ledger, Reading
 from vmsim.base.units import PAGE_ORDER
 from vmsim.contracts import Frames, Moment, Monitor, Steps, Stop, VmStopped
 from vmsim.engine.boot import BootVcpu
 from vmsim.engine.endings import ending_of
 from vmsim.engine.parts import HostParts
-from vmsim.engine.vcpu import MANAGEMENT, WAITS, Pause, Vcpu
+from vmsim.engine.vcpu import Pause, Vcpu
 from vmsim.frames.buddy import State
 from vmsim.guest.kernel import GuestKernel
 from vmsim.host.io import HostIo
 from vmsim.host.pool import PagePool
-from vmsim.machine.layout import Count, make_vm
+from vmsim.machine.caches import Served
+from vmsim.machine.layout import LEVELS, Count
 from vmsim.machine.tags import Spaces
 from vmsim.record.outcome import Ending, VmOutcome
 from vmsim.scenario import Vm
@@ -26,23 +26,7 @@ from vmsim.workloads import Stream
 
 __all__ = ["VirtualMachine"]
 
-UNFINISHED = "UNFINISHED"  # the reason, in the table of exits, of one that was under way when a run ended early
-
-
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
-    """What has been counted of a VM up to some moment."""
-
-    time: int
-    registers: NDArray[Any]
-    cycles: Counter[str]
-    first_touch: Counter[str]
-    waits: Counter[str]
-    exits: Counter[str]
-    exit_cycles: Counter[str]
-    latency: Counter[int]
-    guest_faults: int
-    figures: Counter[str]
+_COUNTED = [count for count in Count if not count.name.endswith("_CYCLES")]  # times are among the causes
 
 
 class VirtualMachine:
@@ -93,7 +77,11 @@ class VirtualMachine:
         self.gone = False
         self.ending: Ending | None = None
         self.memory: dict[str, int] = {}
-        self._warm: _Snapshot | None = None
+        self.ledger = Ledger()
+        self._warm: tuple[int, Reading] | None = None  # when the warm-up ended, and what had been counted by then
+        for register in (vcpu.register, kernel.register, monitor.register, *([pool.register] if pool else [])):
+            register(self.ledger)
+        self._register()
 
     def populate(self) -> None:
         """Back the VM's memory and map its workload's footprint before the clock starts.
@@ -152,58 +140,58 @@ class VirtualMachine:
 
     def outcome(self) -> VmOutcome:
         """Return the figures of the VM, its warm-up subtracted."""
-        last = self._snapshot()
-        first = self._warm or _Snapshot(
-            self.start,
-            make_vm(),
-            Counter(),
-            Counter(),
-            Counter(),
-            Counter(),
-            Counter(),
-            Counter(),
-            guest_faults=0,
-            figures=Counter(),
-        )
-        now, then = last.registers[0], first.registers[0]
-        counts = {count.name.lower(): int((now["counters"] - then["counters"])[count]) for count in Count}
-        refs = now["refs"] - then["refs"]
-        cycles = {cause: last.cycles[cause] - first.cycles[cause] for cause in last.cycles}
-        nested = int((refs[:, 1:].sum(axis=(0, 1)) * self.parts.served_cycles).sum())
-        nested += (counts["ntlb_hits"] + counts["ntlb_misses"]) * self.parts.scenario.cpu.ntlb.cycles
+        figures = self.ledger.read()
+        start, first = self._warm or (self.start, None)
+        readings = first.named("dirty_log").get("readings", 0) if first else 0
+        rounds = self.monitor.rounds
         return VmOutcome(
             name=self.spec.name,
             index=self.spec.index,
             group=self.spec.group,
             mode=self.spec.mode,
             workload=self.stream.name,
-            start=first.time,
-            finish=last.time,
+            start=start,
+            finish=self._now,
             finished=self.finish is not None and self.ending is None,
-            counters={name: value for name, value in counts.items() if not name.endswith("_cycles")},
-            refs=refs,
-            pwc=now["pwc"] - then["pwc"],
-            data=now["data_refs"] - then["data_refs"],
-            cycles={
-                "compute": counts["compute_cycles"] + cycles.pop("compute"),
-                "data": counts["data_cycles"],
-                "l2_tlb": counts["l2_tlb_cycles"],
-                "walk_guest": int(now["walk_cycles"] - then["walk_cycles"]) - nested,
-                "walk_nested": nested,
-                **cycles,
-            },
-            first_touch={cause: last.first_touch[cause] - first.first_touch[cause] for cause in MANAGEMENT},
-            exits={
-                reason: (last.exits[reason] - first.exits[reason], last.exit_cycles[reason] - first.exit_cycles[reason])
-                for reason in last.exits
-            },
-            waits={cause: last.waits[cause] - first.waits[cause] for cause in WAITS},
-            fault_latency=dict(sorted((last.latency - first.latency).items())),
-            guest_faults=last.guest_faults - first.guest_faults,
+            figures=figures - first if first else figures,
             memory=self.memory or self.parts.host.count(self.spec.index),
-            figures={name: last.figures[name] - first.figures[name] for name in last.figures},
-            dirty=self.monitor.rounds[first.figures["dirty_rounds"] :],
+            dirty=[*rounds.since(readings)],
+            dirty_log=rounds.extent,
         )
+
+    @property
+    def _now(self) -> int:
+        return self.vcpu.now if self.finish is None else self.finish
+
+    def _register(self) -> None:
+        """Register what compiled code counts, where the time goes, and what the host did for the VM."""
+        registers, ledger = self.registers[0], self.ledger
+        levels, served = [str(level) for level in range(LEVELS)], [each.name for each in Served]
+        counters = registers["counters"]
+        ledger.counters("processor", lambda: {count.name.lower(): int(counters[count]) for count in _COUNTED})
+        ledger.counters("cycles", self._cycles)
+        ledger.counters("host", self._wanting)
+        if paired := self.parts.paired:
+            ledger.counters("compaction", lambda: paired.compacted(self.spec.index))
+        ledger.array("walk_references", registers["refs"], levels, levels, served)
+        ledger.array("pwc", registers["pwc"], ("guest", "nested"), levels, ("miss", "hit"))
+        ledger.array("data", registers["data_refs"], served[: registers["data_refs"].size])
+
+    def _cycles(self) -> dict[str, int]:
+        """Return the VM's time by cause, what compiled code has counted and what the vCPU has."""
+        registers, counters = self.registers[0], self.registers[0]["counters"]
+        nested = int((registers["refs"][:, 1:].sum(axis=(0, 1)) * self.parts.served_cycles).sum())
+        look_ups = int(counters[Count.NTLB_HITS] + counters[Count.NTLB_MISSES])
+        nested += look_ups * self.parts.scenario.cpu.ntlb.cycles
+        cycles = self.vcpu.time_by_cause()
+        return {
+            "compute": int(counters[Count.COMPUTE_CYCLES]) + cycles.pop("compute"),
+            "data": int(counters[Count.DATA_CYCLES]),
+            "l2_tlb": int(counters[Count.L2_TLB_CYCLES]),
+            "walk_guest": int(registers["walk_cycles"]) - nested,
+            "walk_nested": nested,
+            **cycles,
+        }
 
     def _take(self, count: int, state: State) -> list[int]:
         """Return frames of the host's, before the clock starts."""
@@ -214,36 +202,16 @@ class VirtualMachine:
 
     def _warmed(self, vcpu: Vcpu) -> Steps[None]:
         """Remember the figures so far: the warm-up ends here."""
-        self._warm = self._snapshot()
+        self._warm = self._now, self.ledger.read()
         return
         yield
 
-    def _snapshot(self) -> _Snapshot:
-        monitor = self.monitor
-        exits, exit_cycles = monitor.exits.copy(), monitor.exit_cycles.copy()
-        if monitor.unfinished_cycles:
-            exits[UNFINISHED], exit_cycles[UNFINISHED] = 0, monitor.unfinished_cycles
-        return _Snapshot(
-            self.vcpu.now if self.finish is None else self.finish,
-            self.registers.copy(),
-            self.vcpu.time_by_cause(),
-            self.vcpu.first_touch_by_cause(),
-            self.vcpu.waits.copy(),
-            exits,
-            exit_cycles,
-            monitor.latency.copy(),
-            self.kernel.faults,
-            Counter(monitor.figures() | self._wanting()),
-        )
-
     def _wanting(self) -> dict[str, int]:
-        """Return how often the host had memory, but not in one piece, and what was done about it."""
-        parts, index = self.parts, self.spec.index
-        failures = parts.host.failures
+        """Return how often the host had memory, but not in one piece."""
+        index, failures = self.spec.index, self.parts.host.failures
         return {
             "order_1_failures": failures[index, 1],
             "large_page_failures": sum(failures[index, order] for order in PAGE_ORDER.values() if order),
-            **(parts.paired.compacted(index) if parts.paired else {}),
         }
 
     def _give_back(self) -> Steps[None]:

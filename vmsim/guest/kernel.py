@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.base.ledger import Ledger
 from vmsim.contracts import Frames, Mmu, Steps, Stop, Vcpu, VmStopped
 from vmsim.frames.buddy import NO_FRAME
 from vmsim.guest.calls import MemoryCalls
@@ -191,6 +192,10 @@ class GuestKernel(MemoryCalls):
             self._expected = expected
             for name, value in zip(("root", "first", "last", "page", "writable"), expected, strict=True):
                 self._demand[name] = value
+
+    def register(self, ledger: Ledger) -> None:
+        """Say what it counts."""
+        ledger.counters("guest", lambda: {"faults": self.faults, "copies": self.copies, "strays": self.strays})
 
     def account(self, vcpu: Vcpu) -> None:
         """Account for the faults that compiled code has handled."""

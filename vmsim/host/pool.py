@@ -8,7 +8,7 @@ Large pages do not pass through the pool: the monitor asks the host for each.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -16,6 +16,7 @@ import simpy
 from numpy.typing import NDArray
 
 from vmsim.base.clock import Clock
+from vmsim.base.ledger import Ledger
 from vmsim.contracts import Steps
 from vmsim.frames.buddy import NO_FRAME, State
 from vmsim.frames.stack import Stack
@@ -55,6 +56,8 @@ class PagePool:
         self.pages = Stack()
         self.called = env.event()  # triggered from the monitor's call until the host has done what it asked for
         self.closed = False
+        self._moved: Counter[Kind] = Counter()  # transfers, and pages of all, by kind
+        self._moved_pages: Counter[Kind] = Counter()
         self._waiting: deque[tuple[int, simpy.Event]] = deque()
         env.process(self._refill())
 
@@ -206,7 +209,21 @@ class PagePool:
     def _send(self, kind: Kind, pages: int, cycles: int, *, after: int = 0) -> None:
         self.messages.add(self.env.cycle + after, self.owner, kind, pages, cycles)
 
+    def register(self, ledger: Ledger) -> None:
+        """Say what it counts: transfers, their pages, and the messages that were exchanged about it and buffers."""
+        ledger.counters("pool", self._transfers)
+        ledger.counters("messages", lambda: self.messages.sent(self.owner))
+
+    def _transfers(self) -> dict[str, int]:
+        counts = {}
+        for kind in (Kind.GRANT, Kind.SPARE, Kind.RETURN):
+            counts[kind.name.lower()] = self._moved[kind]
+            counts[f"{kind.name.lower()}_pages"] = self._moved_pages[kind]
+        return counts
+
     def _log(self, kind: Kind, pages: int) -> None:
+        self._moved[kind] += 1
+        self._moved_pages[kind] += pages
         self.log(Transfer(self.env.cycle, self.name, kind.name.lower(), pages, len(self.pages), self.host.free))
 
 

@@ -9,15 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.base.histogram import Histogram
+from vmsim.base.ledger import Ledger
 from vmsim.contracts import Daemon, Exit, Kernel, Loop, Mmu, Resume, Steps, Vcpu, Words
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import FRAME
 from vmsim.machine.memory import entry_at, read_entry, width_of
-from vmsim.record.outcome import DirtyRound
+from vmsim.record.log import Log
+from vmsim.record.outcome import DirtyRound, round_log
 from vmsim.tables.backing import HOST, UNBACKED
 from vmsim.tables.edit import translate
 
-__all__ = ["BaseMonitor", "table_on_way"]
+__all__ = ["UNFINISHED", "BaseMonitor", "table_on_way"]
+
+UNFINISHED = "UNFINISHED"  # the reason, in the table of exits, of one that was under way when a run ended early
 
 
 class BaseMonitor:
@@ -45,7 +50,7 @@ class BaseMonitor:
     deliver: Callable[[Any, int, int], Steps[None]]
     exits: Counter[str]
     exit_cycles: Counter[str]
-    latency: Counter[int]
+    latency: Histogram
 
     def attach(self, kernel: Kernel) -> None:
         """Learn whose page faults it handles."""
@@ -127,13 +132,21 @@ class BaseMonitor:
         return 0
 
     @property
-    def rounds(self) -> list[DirtyRound]:
+    def rounds(self) -> Log[DirtyRound]:
         """No readings: nothing is logged."""
-        return []
+        return round_log()
 
-    def figures(self) -> dict[str, int]:
-        """Return what has been counted besides exits."""
-        return {}
+    def register(self, ledger: Ledger) -> None:
+        """Say what it counts: its exits by reason, their cycles, and how long faults took.
+
+        An exit that was under way when the run ended is none yet, and its cycles have a reason of their own.
+        """
+        ledger.counters("exits", lambda: self.exits | ({UNFINISHED: 0} if self.unfinished_cycles else {}))
+        ledger.counters(
+            "exit_cycles",
+            lambda: self.exit_cycles | ({UNFINISHED: self.unfinished_cycles} if self.unfinished_cycles else {}),
+        )
+        ledger.histogram("fault_latency", self.latency)
 
     def rehearse(self) -> None:
         """Compile nothing more."""

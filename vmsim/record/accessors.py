@@ -44,6 +44,8 @@ class Tables(ABC):
         Waits of vCPUs by cause.
     fault_latency : DataFrame
         Faults that left the guest, by how long they took.
+    figures : DataFrame
+        Everything that was counted, a row for each figure.
     """
 
     # For type checkers and editors; `_add` makes them, and a test compares.
@@ -60,6 +62,7 @@ class Tables(ABC):
     dirty: pd.DataFrame
     waits: pd.DataFrame
     fault_latency: pd.DataFrame
+    figures: pd.DataFrame
 
     @abstractmethod
     def table(self, name: str) -> pd.DataFrame:

@@ -72,7 +72,9 @@ _SUMMARY: Final = {
     "host_wait_cycles": _cycles("the vCPU was suspended because the host had no free memory"),
     "pcpu_wait_cycles": _cycles("the vCPU was ready but had no core"),
     "io_wait_cycles": _cycles("the vCPU waited for a device; its buffer was pinned meanwhile"),
-    "fault_p50_cycles": _cycles("median time of a fault that left the guest, waits included; 0 without such faults"),
+    "fault_p50_cycles": _cycles(
+        "median time of a fault that left the guest, waits included, within 0.2 %; 0: none did"
+    ),
     "fault_p99_cycles": _cycles("99th percentile of the same (nearest rank)"),
     "translation_cycles": _cycles("address translation in hardware: causes `l2_tlb`, `walk_guest`, `walk_nested`"),
     "management_cycles": _cycles("memory management: causes `guest_fault`, `exit`, `pool_wait`, `host_wait`"),
@@ -180,8 +182,14 @@ COLUMNS: Final[Mapping[str, Mapping[str, Column]]] = MappingProxyType(
         },
         "fault_latency": {
             "vm": _VM,
-            "cycles": _cycles("time of one fault, waits included"),
-            "count": _count("faults", "faults that took exactly this long"),
+            "cycles": _cycles("time of one fault, waits included: the mean of a bucket, within 0.2 % of each in it"),
+            "count": _count("faults", "faults in the bucket"),
+        },
+        "figures": {
+            "vm": _text("the VM's name; empty: of the whole run"),
+            "component": _text("who counted"),
+            "figure": _text("what"),
+            "value": _count("cycles or number", "how much: cycles where the component's or the figure's name says so"),
         },
     }
 )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "provenance", "read_run", "read_table", "write_run", "write_tables"]
 
-FORMAT: Final = "vmsim run 1"
+FORMAT: Final = "vmsim run 2"
 
 _PACKAGES: Final = ("vmsim", "numba", "llvmlite", "numpy", "pandas", "pyarrow", "pydantic", "simpy", "zstandard")
 

@@ -295,6 +295,7 @@ _RUN: Final = r"(manifest\.json|summary\.csv|[a-z][a-z_]*\.parquet)"
 _FIGURE: Final = r"(translation|comparison)\.(png|pdf)"
 _WRITTEN: Final = {
     "vmsim run 1": re.compile(_RUN),
+    "vmsim run 2": re.compile(_RUN),
     "vmsim comparison 1": re.compile(rf"([a-z][a-z0-9_-]*/)?{_RUN}|{_FIGURE}"),
     "vmsim tables 1": re.compile(r"manifest\.json|[^/]+\.([0-9]+\.guest|host)\.txt"),
 }

@@ -1,16 +1,15 @@
-"""What monitors and the host say to each other: a log of typed messages that cannot outgrow its limit."""
+"""What monitors and the host say to each other: typed messages."""
 
 from __future__ import annotations
 
-from array import array
+from collections import Counter
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-__all__ = ["LIMIT", "Kind", "Message", "MessageLog"]
+from vmsim.record.log import Log
 
-LIMIT: Final = 1 << 18
-"""Messages kept of a simulation; later ones are counted only."""
+__all__ = ["Kind", "Message", "MessageLog"]
 
 
 class Kind(IntEnum):
@@ -43,33 +42,26 @@ class Message(NamedTuple):
     cycles: int
 
 
-class MessageLog:
-    """Messages in columns of 8 bytes, the first `limit` of them.
+class MessageLog(Log[Message]):
+    """Messages as a `Log` has them, and how many each VM's monitor and the host have sent each other, exactly."""
 
-    Attributes
-    ----------
-    dropped : int
-        Messages after those, of which nothing but their number is known.
-    """
-
-    def __init__(self, limit: int = LIMIT) -> None:
-        self.limit = limit
-        self.dropped = 0
-        self._columns = tuple(array("q") for _ in Message._fields)
+    def __init__(self, limit: int | None = None) -> None:
+        super().__init__(_message, len(Message._fields), limit=limit)
+        self._sent: Counter[tuple[int, Kind]] = Counter()
 
     def add(self, time: int, vm: int, kind: Kind, pages: int, cycles: int) -> None:
         """Note a message."""
-        if len(self) == self.limit:
-            self.dropped += 1
-            return
-        for column, value in zip(self._columns, (time, vm, kind, pages, cycles), strict=True):
-            column.append(value)
+        self._sent[vm, kind] += 1
+        self.append(Message(time, vm, kind, pages, cycles))
 
-    def __len__(self) -> int:
-        return len(self._columns[0])
+    def sent(self, vm: int) -> dict[str, int]:
+        """Return how many of each kind a VM's monitor and the host have sent each other."""
+        return {kind.name.lower(): self._sent[vm, kind] for kind in Kind}
 
     def __iter__(self) -> Iterator[Message]:
         """Yield the messages by time, those of one moment in the order they were noted."""
-        for place in sorted(range(len(self)), key=self._columns[0].__getitem__):
-            time, vm, kind, pages, cycles = (column[place] for column in self._columns)
-            yield Message(time, vm, Kind(kind), pages, cycles)
+        return iter(sorted(super().__iter__(), key=lambda each: each.time))
+
+
+def _message(time: int, vm: int, kind: int, pages: int, cycles: int) -> Message:
+    return Message(time, vm, Kind(kind), pages, cycles)

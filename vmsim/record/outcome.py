@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.base.ledger import Reading, Row
+from vmsim.record.log import NOTHING, Extent, Log
 from vmsim.record.messages import MessageLog
 
-__all__ = ["DirtyRound", "Ending", "Outcome", "Transfer", "VmOutcome"]
+__all__ = ["DirtyRound", "Ending", "Outcome", "Transfer", "VmOutcome", "round_log", "transfer_log"]
 
 
 @dataclass(slots=True)
@@ -19,34 +22,14 @@ class VmOutcome:
 
     Attributes
     ----------
-    counters : dict of str to int
-        By the lower-case names of `machine.layout.Count`: accesses, writes, l1_tlb_misses, …
-    refs : int64[6, 6, 5]
-        Walk references by guest level, nested level and `machine.caches.Served`. Guest level 0 is the data page;
-        nested level 0 the guest's own entry.
-    pwc : int64[2, 6, 2]
-        Page walk cache look-ups by dimension (guest, nested), level of the entry, and miss or hit.
-    data : int64[4]
-        Data references by `Served`, where data goes through the caches.
-    cycles : dict of str to int
-        Where the time went: compute, data, l2_tlb, walk_guest, walk_nested, guest_fault, exit, and the waits by
-        cause: pool_wait, host_wait, pcpu_wait, io_wait. They sum to `finish - start`.
-    first_touch : dict of str to int
-        Of `cycles`, by the same causes, what first touches took: the guest kernel's handling of faults on pages that
-        are not mapped, exits that back a frame, and those that hand such faults to the guest or trap its stores to
-        page tables meanwhile, and the waits for memory in all of these. A fill of a shadow table is none.
-    exits : dict of str to tuple of int
-        (count, cycles) by reason, as kvm_stat shows them.
-    waits : dict of str to int
-        How often the vCPU waited, by cause (the cycles are in `cycles`).
-    fault_latency : dict of int to int
-        How many faults that left the guest took that many cycles, waiting included.
+    figures : Reading
+        All that its components have counted.
     memory : dict of str to int
         Frames at the end by kind: guest (backing guest memory), table (nested or native tables), pool.
-    figures : dict of str to int
-        What a monitor counts besides its exits: shadow_filled, software_tlb_hits, splits, …
     dirty : list of DirtyRound
         Readings of its dirty log after the warm-up.
+    dirty_log : Extent
+        Of how many readings they are.
     """
 
     name: str
@@ -57,23 +40,85 @@ class VmOutcome:
     start: int
     finish: int
     finished: bool
-    counters: dict[str, int]
-    refs: NDArray[np.int64]
-    pwc: NDArray[np.int64]
-    data: NDArray[np.int64]
-    cycles: dict[str, int]
-    exits: dict[str, tuple[int, int]]
-    waits: dict[str, int]
-    fault_latency: dict[int, int]
-    guest_faults: int
+    figures: Reading
     memory: dict[str, int] = field(default_factory=dict)
-    figures: dict[str, int] = field(default_factory=dict)
     dirty: list[DirtyRound] = field(default_factory=list)
-    first_touch: dict[str, int] = field(default_factory=dict)
+    dirty_log: Extent = NOTHING
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What compiled code counts, by the lower-case names of `machine.layout.Count`: accesses, writes and so on."""
+        return self.figures.named("processor")
+
+    @property
+    def refs(self) -> NDArray[np.int64]:
+        """Walk references by guest level, nested level and `machine.caches.Served`, int64[6, 6, 5].
+
+        Guest level 0 is the data page; nested level 0 the guest's own entry.
+        """
+        return self.figures.array("walk_references")
+
+    @property
+    def pwc(self) -> NDArray[np.int64]:
+        """Page walk cache look-ups by dimension (guest, nested), level of the entry, miss or hit: int64[2, 6, 2]."""
+        return self.figures.array("pwc")
+
+    @property
+    def data(self) -> NDArray[np.int64]:
+        """Data references by `Served`, int64[4], where data goes through the caches."""
+        return self.figures.array("data")
+
+    @property
+    def cycles(self) -> dict[str, int]:
+        """Where the time went; they sum to `finish - start`.
+
+        Causes are compute, data, l2_tlb, walk_guest, walk_nested, guest_fault, exit, switch, and the waits: pool_wait,
+        host_wait, pcpu_wait, io_wait.
+        """
+        return self.figures.named("cycles")
+
+    @property
+    def first_touch(self) -> dict[str, int]:
+        """Of `cycles`, by the causes of memory management, what first touches took.
+
+        They are the guest kernel's handling of faults on pages that are not mapped, exits that back a frame, and those
+        that hand such faults to the guest or trap its stores to page tables meanwhile, and the waits for memory in all
+        of these. A fill of a shadow table is none.
+        """
+        return self.figures.named("first_touch")
+
+    @property
+    def exits(self) -> dict[str, tuple[int, int]]:
+        """(count, cycles) by reason, as kvm_stat shows them."""
+        cycles = self.figures.named("exit_cycles")
+        return {reason: (count, cycles.get(reason, 0)) for reason, count in self.figures.named("exits").items()}
+
+    @property
+    def waits(self) -> dict[str, int]:
+        """How often the vCPU waited, by cause (the cycles are in `cycles`)."""
+        return self.figures.named("waits")
+
+    @property
+    def fault_latency(self) -> dict[int, int]:
+        """How many faults that left the guest took how many cycles, waits included, within 2**-9 (`Histogram`)."""
+        return self.figures.histogram("fault_latency").means()
+
+    @property
+    def guest_faults(self) -> int:
+        """Page faults that the guest's kernel handled."""
+        return self.figures.named("guest").get("faults", 0)
+
+    def rows(self) -> Iterator[Row]:
+        """Yield every figure of the VM."""
+        yield from self.figures.rows()
+        for kind, frames in self.memory.items():
+            yield Row("frames", kind, frames)
+        if self.dirty_log.noted:
+            for name, value in self.dirty_log._asdict().items():
+                yield Row("dirty", name, value)
 
 
-@dataclass(frozen=True, slots=True)
-class Transfer:
+class Transfer(NamedTuple):
     """Pages that changed hands between the host and a monitor's pool; `level` is the pool's afterwards."""
 
     time: int
@@ -116,15 +161,35 @@ class Ending:
     message: str
 
 
+def round_log(limit: int | None = None) -> Log[DirtyRound]:
+    """Return a log of readings of a dirty log without any."""
+    return Log(DirtyRound, len(DirtyRound._fields), limit=limit)
+
+
+def transfer_log(limit: int | None = None) -> Log[Transfer]:
+    """Return a log of transfers without any."""
+    return Log(Transfer, len(Transfer._fields), names=(1, 2), limit=limit)
+
+
 @dataclass(slots=True)
 class Outcome:
     """All that a simulation measured."""
 
     vms: list[VmOutcome]
-    transfers: list[Transfer]
+    transfers: Log[Transfer]
     frequency: int
     latency: tuple[int, ...]  # cycles of a reference by Served
     end: int  # the last cycle
     wall_seconds: float  # of the simulation proper: no loading, no compiling
     ending: Ending | None = None
     messages: MessageLog = field(default_factory=MessageLog)
+
+    def rows(self) -> Iterator[tuple[str, Row]]:
+        """Yield every figure with the name of its VM; none of the host's."""
+        for name, log in (("pool", self.transfers), ("messages", self.messages)):
+            if log.noted:
+                for figure, value in log.extent._asdict().items():
+                    yield "", Row(name, figure, value)
+        for vm in self.vms:
+            for row in vm.rows():
+                yield vm.name, row

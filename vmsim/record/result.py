@@ -39,7 +39,9 @@ class Facts:
     ending : Ending or None
         Why it stopped before its VMs were done.
     messages_dropped : int
-        Messages that the table of messages has no place for, all of them later than those it has.
+        Messages that the table of messages has no place for.
+    messages_every : int
+        It has the first and then every so manieth.
     """
 
     end: int
@@ -48,6 +50,7 @@ class Facts:
     wall_seconds: float
     ending: Ending | None
     messages_dropped: int = 0
+    messages_every: int = 1
 
     @classmethod
     def of(cls, outcome: Outcome) -> Self:
@@ -58,7 +61,8 @@ class Facts:
             tuple(int(cycles) for cycles in outcome.latency),
             float(outcome.wall_seconds),
             outcome.ending,
-            outcome.messages.dropped,
+            outcome.messages.extent.left_out,
+            outcome.messages.every,
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -123,19 +123,23 @@ _SUMMARY: Final[Mapping[str, Callable[[VmOutcome], Any]]] = {
     "pool_frames": lambda vm: vm.memory.get("pool", 0),
     "start_cycle": lambda vm: vm.start,
     "finish_cycle": lambda vm: vm.finish,
-    "software_tlb_hits": lambda vm: vm.figures.get("software_tlb_hits", 0),
-    "software_tlb_misses": lambda vm: vm.figures.get("software_tlb_misses", 0),
-    "software_tlb_saved_cycles": lambda vm: vm.figures.get("software_tlb_saved_cycles", 0),
-    "order_1_failures": lambda vm: vm.figures.get("order_1_failures", 0),
-    "compactions": lambda vm: vm.figures.get("compactions", 0),
-    "pages_moved": lambda vm: vm.figures.get("pages_moved", 0),
-    "compaction_cycles": lambda vm: vm.figures.get("compaction_cycles", 0),
-    "large_page_failures": lambda vm: vm.figures.get("large_page_failures", 0),
+    "software_tlb_hits": lambda vm: _figure(vm, "software_tlb", "hits"),
+    "software_tlb_misses": lambda vm: _figure(vm, "software_tlb", "misses"),
+    "software_tlb_saved_cycles": lambda vm: _figure(vm, "software_tlb", "saved_cycles"),
+    "order_1_failures": lambda vm: _figure(vm, "host", "order_1_failures"),
+    "compactions": lambda vm: _figure(vm, "compaction", "compactions"),
+    "pages_moved": lambda vm: _figure(vm, "compaction", "pages_moved"),
+    "compaction_cycles": lambda vm: _figure(vm, "compaction", "cycles"),
+    "large_page_failures": lambda vm: _figure(vm, "host", "large_page_failures"),
 }
 
 
 def _cycles(vm: VmOutcome, *causes: str) -> int:
     return sum(vm.cycles.get(cause, 0) for cause in causes)
+
+
+def _figure(vm: VmOutcome, component: str, figure: str) -> int:
+    return vm.figures.named(component).get(figure, 0)
 
 
 def _per_access(vm: VmOutcome, cycles: int) -> float:
@@ -151,7 +155,7 @@ def _summary(outcome: Outcome) -> Rows:
 
 
 def _exits(outcome: Outcome) -> Rows:
-    return [(vm.name, reason, *vm.exits[reason]) for vm in outcome.vms for reason in sorted(vm.exits)]
+    return [(vm.name, reason, *figures) for vm in outcome.vms for reason, figures in sorted(vm.exits.items())]
 
 
 def _references(outcome: Outcome) -> Rows:
@@ -201,21 +205,15 @@ def _messages(outcome: Outcome) -> Rows:
 
 
 def _shadow(outcome: Outcome) -> Rows:
-    return [
-        (vm.name, name.removeprefix("shadow_"), count)
-        for vm in outcome.vms
-        for name, count in vm.figures.items()
-        if name.startswith("shadow_")
-    ]
+    return [(vm.name, event, count) for vm in outcome.vms for event, count in vm.figures.named("shadow").items()]
 
 
 def _pagers(outcome: Outcome) -> Rows:
     return [
         (vm.name, pager, int(cpl), count)
         for vm in outcome.vms
-        for name, count in vm.figures.items()
-        if name.startswith("pager_")
-        for _, pager, cpl in (name.split("_"),)
+        for name, count in vm.figures.named("pagers").items()
+        for pager, cpl in (name.split("_"),)
     ]
 
 
@@ -229,23 +227,29 @@ def _dirty(outcome: Outcome) -> Rows:
 
 def _waits(outcome: Outcome) -> Rows:
     return [
-        (vm.name, cause, count, vm.cycles.get(cause, 0))
+        (vm.name, cause, count, cycles.get(cause, 0))
         for vm in outcome.vms
+        for cycles in (vm.cycles,)
         for cause, count in sorted(vm.waits.items())
     ]
 
 
 def _causes(outcome: Outcome) -> Rows:
     return [
-        (vm.name, cause, vm.cycles[cause], vm.first_touch.get(cause, 0), _per_access(vm, vm.cycles[cause]))
+        (vm.name, cause, cycles[cause], first.get(cause, 0), _per_access(vm, cycles[cause]))
         for vm in outcome.vms
-        for cause in (*CAUSES, *sorted(vm.cycles.keys() - set(CAUSES)))
-        if cause in vm.cycles
+        for cycles, first in ((vm.cycles, vm.first_touch),)
+        for cause in (*CAUSES, *sorted(cycles.keys() - set(CAUSES)))
+        if cause in cycles
     ]
 
 
 def _fault_latency(outcome: Outcome) -> Rows:
     return [(vm.name, cycles, count) for vm in outcome.vms for cycles, count in sorted(vm.fault_latency.items())]
+
+
+def _figures(outcome: Outcome) -> Rows:
+    return [(vm, *row) for vm, row in outcome.rows()]
 
 
 def _nonzero(counts: Any) -> Rows:
@@ -267,6 +271,7 @@ _ROWS: Final[Mapping[str, Callable[[Outcome], Rows]]] = {
     "dirty": _dirty,
     "waits": _waits,
     "fault_latency": _fault_latency,
+    "figures": _figures,
 }
 TABLES: Final[Mapping[str, tuple[Mapping[str, str], Callable[[Outcome], Rows]]]] = MappingProxyType(
     {

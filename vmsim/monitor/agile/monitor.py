@@ -14,6 +14,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from vmsim.base.ledger import Ledger
 from vmsim.contracts import NONE, Daemon, Exit, Resume, Spaces, Steps, Vcpu, Words
 from vmsim.machine.formats import CODE_SHADOW, FRAME, PAGE_SHIFT, SWITCH
 from vmsim.machine.vcpu import Reason
@@ -101,7 +102,7 @@ class Agile(Shadow):
             self.host_tables.expect_own(gpa)
             yield from self._back(vcpu, gpa >> PAGE_SHIFT)
         self._close(self.host_tables.reason)
-        self.latency[vcpu.now - start] += 1
+        self.latency.add(vcpu.now - start)
 
     def write(self, vcpu: Vcpu, places: Words, values: Words) -> Steps[None]:
         """Store entries; those of shadowed tables trap, until their table goes over to nested walks."""
@@ -188,10 +189,10 @@ class Agile(Shadow):
         """Return the hpa of a table in the shadow, or past the switch of one of the guest's own."""
         return table_on_way(self.memory, self.memory_root, table, level, wanted, gva)
 
-    def figures(self) -> dict[str, int]:
-        """Return what has been counted besides exits, tables that went over to nested walks and came back among it."""
-        moved = {f"shadow_{name}": int(self.state[name][0]) for name in ("to_nested", "to_shadow")}
-        return super().figures() | moved
+    def register(self, ledger: Ledger) -> None:
+        """Say what it counts, tables that went over to nested walks and came back among it."""
+        super().register(ledger)
+        ledger.counters("shadow", lambda: {name: int(self.state[name][0]) for name in ("to_nested", "to_shadow")})
 
     def _stores_until_free(self) -> int:
         """Return how many stores to a table trap until it goes over to nested walks."""

@@ -6,8 +6,10 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from vmsim.base.ledger import Ledger
 from vmsim.contracts import Exit, Host, Mmu, Pool, Resume, Steps, Vcpu, Words
 from vmsim.machine.formats import NestedFormat
+from vmsim.record.log import Log
 from vmsim.record.outcome import DirtyRound
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.violation import NEVER
@@ -119,13 +121,12 @@ class Feature:
         return 0
 
     @property
-    def rounds(self) -> list[DirtyRound]:
-        """Each reading of its log."""
-        return []
+    def rounds(self) -> Log[DirtyRound] | None:
+        """Readings of its log, if it has one."""
+        return None
 
-    def figures(self) -> dict[str, int]:
-        """Return what was counted besides the exits."""
-        return {}
+    def register(self, ledger: Ledger) -> None:
+        """Say what it counts besides the exits."""
 
     @property
     def _tables(self) -> tuple[Words, int, int]:

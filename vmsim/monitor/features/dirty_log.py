@@ -15,12 +15,14 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.base.ledger import Ledger
 from vmsim.contracts import Exit, Mmu, Resume, Steps, Vcpu, Words
 from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import CODE_FETCH, CODE_LOG_FULL, CODE_PRESENT, ENTRIES, PAGE_SHIFT, WRITE
 from vmsim.machine.vcpu import Reason
 from vmsim.monitor.features.base import Feature, Nested
-from vmsim.record.outcome import DirtyRound
+from vmsim.record.log import Log
+from vmsim.record.outcome import DirtyRound, round_log
 from vmsim.scenario.dirty_log import DirtyLogSpec
 from vmsim.tables.dirty import (
     NO_LARGE,
@@ -69,7 +71,8 @@ class DirtyLog(Feature):
         self.spec = spec
         self.dirty = np.zeros(self.tdp.pages, bool)
         self.ever = np.zeros(self.tdp.pages, bool)
-        self._rounds: list[DirtyRound] = []
+        self._rounds = round_log()
+        self._pages = self._host_cycles = 0  # of all readings
         self.splits = self.collapses = 0
         self.logging = False
         self._flush = flush
@@ -79,8 +82,8 @@ class DirtyLog(Feature):
         tdp.serves = False
 
     @property
-    def rounds(self) -> list[DirtyRound]:
-        """Each reading of the log."""
+    def rounds(self) -> Log[DirtyRound]:
+        """Readings of the log."""
         return self._rounds
 
     def guest_mmu(self, hardware: Mmu) -> Mmu:
@@ -113,7 +116,7 @@ class DirtyLog(Feature):
             start = vcpu.now
             cycles = yield from self._unprotect(vcpu, exit.gpa)
             self._exit(vcpu, _PROTECTED, self.costs.violation_walk + cycles)
-            self.tdp.latency[vcpu.now - start] += 1
+            self.tdp.latency.add(vcpu.now - start)
         else:
             return None
         return Resume.RETRY
@@ -155,6 +158,8 @@ class DirtyLog(Feature):
         self._flush()
         self._exit(vcpu, _READ, 0)
         self._rounds.append(DirtyRound(vcpu.now, pages, host, late))
+        self._pages += pages
+        self._host_cycles += host
 
     def finish(self, vcpu: Vcpu) -> None:
         """Read the log a last time: the VM's workload is over."""
@@ -180,15 +185,18 @@ class DirtyLog(Feature):
             mend(*self._tables, self.tdp.pages, 0, self.tdp.denied, 0)
         self._flush()
 
-    def figures(self) -> dict[str, int]:
-        """Return what was counted besides the exits."""
-        return {
-            "dirty_rounds": len(self.rounds),
-            "dirty_pages": sum(each.pages for each in self.rounds),
-            "dirty_host_cycles": sum(each.cycles for each in self.rounds),
-            "splits": self.splits,
-            "collapses": self.collapses,
-        }
+    def register(self, ledger: Ledger) -> None:
+        """Say what it counts besides the exits."""
+        ledger.counters(
+            "dirty_log",
+            lambda: {
+                "readings": self._rounds.noted,
+                "pages": self._pages,
+                "host_cycles": self._host_cycles,
+                "splits": self.splits,
+                "collapses": self.collapses,
+            },
+        )
 
     def note(self, gfn: int) -> None:
         """Take a frame that is new for written to: it is mapped writable."""

@@ -87,7 +87,7 @@ class NxSplit(Feature):
             self.blocks[region], self.tables[region] = block, table
         edits = self.costs.violation_pool + self.costs.table_page + ENTRIES * self.costs.entry_edit
         self._exit(vcpu, _SPLIT, self.costs.violation_walk + edits)
-        tdp.latency[vcpu.now - start] += 1
+        tdp.latency.add(vcpu.now - start)
         return Resume.RETRY
 
     def back(self, vcpu: Vcpu, gpa: int, code: int) -> Steps[int | None]:

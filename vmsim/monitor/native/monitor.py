@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vmsim.base.histogram import Histogram
 from vmsim.contracts import Exit, Kernel, Resume, Steps, Vcpu, Words
 from vmsim.monitor.base import BaseMonitor
 from vmsim.tables.backing import HOST
@@ -28,7 +29,7 @@ class NativeMonitor(BaseMonitor):
         self.memory = memory
         self.exits = Counter()
         self.exit_cycles = Counter()
-        self.latency = Counter()
+        self.latency = Histogram()
 
     def attach(self, kernel: Kernel) -> None:
         """Learn whose page faults it hands on."""

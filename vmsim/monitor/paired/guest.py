@@ -161,7 +161,7 @@ class PairedGuest(PairedProcess):
         start = vcpu.now
         self.exited()
         yield from self._in_exit(vcpu, self.reason, gpa, code & (CODE_PRESENT | CODE_WRITE))
-        self.latency[vcpu.now - start] += 1
+        self.latency.add(vcpu.now - start)
 
     def page_fault(self, vcpu: Vcpu, gva: int) -> Steps[None]:
         """Handle a page fault of the guest: the program touches a gigabyte that its tables lack."""

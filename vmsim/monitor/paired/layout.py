@@ -253,13 +253,13 @@ class PairedHost:
     def compacted(self, owner: int) -> dict[str, int]:
         """Return what was done to make blocks of two frames for the tables of a process, by name.
 
-        `compactions` that made one, `pages_moved` for them, and `compaction_cycles`, those of attempts in vain as well.
+        `compactions` that made one, `pages_moved` for them, and `cycles`, those of attempts in vain as well.
         """
         done = self._compacted[owner]
         return {
             "compactions": done["compactions"],
             "pages_moved": done["moved"],
-            "compaction_cycles": price(done, self.costs),
+            "cycles": price(done, self.costs),
         }
 
     def pair_of(self, layout: Layout, lower: int) -> Pair:

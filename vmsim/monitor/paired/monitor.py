@@ -101,7 +101,7 @@ class Paired(Tdp):
         """Make the roots of both tables. If memory had to be compacted for them, that takes its time."""
         yield vcpu.settle()
         (root,) = yield from self._tables(vcpu, 1)
-        if cycles := self.shared.compacted(self.owner)["compaction_cycles"]:
+        if cycles := self.shared.compacted(self.owner)["cycles"]:
             vcpu.owe("exit", cycles)
             self.exits["CREATE"] += 1
             self.exit_cycles["CREATE"] += cycles

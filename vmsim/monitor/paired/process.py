@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.base.ledger import Ledger
 from vmsim.contracts import Frames, Mmu, Steps, Words
 from vmsim.frames.buddy import State
 from vmsim.frames.stack import Stack
@@ -312,6 +313,11 @@ class PairedProcess(NativeMonitor):
     def __init__(self, paired: PairedMmu) -> None:
         super().__init__(paired.memory)
         self.paired = paired
+
+    def register(self, ledger: Ledger) -> None:
+        """Say what it counts, and what was done to its tables."""
+        super().register(ledger)
+        ledger.counters("paired", lambda: self.paired.work)
 
     @property
     def pairs(self) -> list[Roots]:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.base.histogram import Histogram
+from vmsim.base.ledger import Ledger
 from vmsim.contracts import Spaces, Vcpu, Words
 from vmsim.machine.formats import ENTRIES
 from vmsim.monitor.shadow.exits import ACCOUNT, Exit
@@ -60,7 +62,7 @@ class Account(SoftwareMonitor):
         self._emulated = self._fault + far + (costs.map_unmap if self._stepped else costs.decode + costs.emulate)
         self._left = self._fault + costs.violation_entry
         self._debug = self._fault + step
-        self.latency: Counter[int] = Counter()
+        self.latency = Histogram()
         self._account = np.zeros(1, ACCOUNT)
         self._walks = self._account["walks"]
         for name, cycles in (
@@ -88,18 +90,14 @@ class Account(SoftwareMonitor):
             Work.MAPPED: costs.map_unmap,
         }
 
-    def figures(self) -> dict[str, int]:
-        """Return what has been counted besides exits."""
+    def register(self, ledger: Ledger) -> None:
+        """Say what it counts: the kernels' work, page faults by pager, and what the software TLB does."""
+        super().register(ledger)
         tlb = self.software_tlb
-        counts = {f"shadow_{work.name.lower()}": int(self.state["work"][0, work]) for work in Work}
-        return (
-            counts
-            | self._pagers()
-            | {
-                "software_tlb_hits": tlb.hits,
-                "software_tlb_misses": tlb.misses,
-                "software_tlb_saved_cycles": tlb.saved_cycles,
-            }
+        ledger.counters("shadow", lambda: {work.name.lower(): int(self.state["work"][0, work]) for work in Work})
+        ledger.counters("pagers", self._pagers)
+        ledger.counters(
+            "software_tlb", lambda: {"hits": tlb.hits, "misses": tlb.misses, "saved_cycles": tlb.saved_cycles}
         )
 
     def _pagers(self) -> dict[str, int]:
@@ -109,12 +107,12 @@ class Account(SoftwareMonitor):
         """
         table, directory = self.state["trapped"][0].tolist()
         return {
-            "pager_directory_0": directory,
-            "pager_directory_3": self._by_programs[1],
-            "pager_table_0": table + self._by_kernel[0],
-            "pager_table_3": self._by_programs[0],
-            "pager_data_0": self.exits["HOST_FAULT"] + self._by_kernel[1],
-            "pager_data_3": self.exits["SHADOW_FILL"] + self.exits["TRUE_FAULT"] - sum(self._by_kernel),
+            "directory_0": directory,
+            "directory_3": self._by_programs[1],
+            "table_0": table + self._by_kernel[0],
+            "table_3": self._by_programs[0],
+            "data_0": self.exits["HOST_FAULT"] + self._by_kernel[1],
+            "data_3": self.exits["SHADOW_FILL"] + self.exits["TRUE_FAULT"] - sum(self._by_kernel),
         }
 
     def _room(self, count: int) -> Words:
@@ -206,7 +204,7 @@ class Account(SoftwareMonitor):
         vcpu.owe("exit", cycles[Exit.SHADOW_FILL])
         with vcpu.first():  # all others were on the way to a page that the guest maps for the first time
             vcpu.owe("exit", sum(cycles) - cycles[Exit.SHADOW_FILL])
-        self.latency.update(account["latency"][: account["logged"]].tolist())
+        self.latency.add_all(account["latency"][: account["logged"]].tolist())
         self.software_tlb.misses += int(account["walks"])
         if account["flush"]:
             self.spaces.flush_all()

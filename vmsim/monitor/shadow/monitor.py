@@ -124,7 +124,7 @@ class Shadow(Account):
                     self._spend(vcpu, self._fault)
                     yield from self._back(vcpu, each)
                 self._count("HOST_FAULT")
-                self.latency[vcpu.now - start] += 1
+                self.latency.add(vcpu.now - start)
 
     @property
     def served(self) -> tuple[Any, ...]:
@@ -194,7 +194,7 @@ class Shadow(Account):
             status = NONE
         if self._stocked[0] > _MOST:
             yield from self.unstock(vcpu)
-        self.latency[vcpu.now - start] += 1
+        self.latency.add(vcpu.now - start)
         return False
 
     def kernel_fault(self, vcpu: Vcpu, gva: int, gfn: int, code: int, write: bool) -> Steps[bool]:

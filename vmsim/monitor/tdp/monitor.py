@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.base.histogram import Histogram
+from vmsim.base.ledger import Ledger
 from vmsim.contracts import Daemon, Exit, Host, Mmu, Pool, Resume, Steps, Stop, Vcpu, VmStopped
 from vmsim.frames.buddy import NO_FRAME, State, use
 from vmsim.machine.formats import ENTRIES, LARGE_ORDERS, PAGE_SHIFT, PRESENT, NestedFormat
@@ -21,6 +23,7 @@ from vmsim.machine.memory import clear_frame
 from vmsim.machine.vcpu import Reason
 from vmsim.monitor.base import BaseMonitor
 from vmsim.monitor.features.base import Feature
+from vmsim.record.log import Log
 from vmsim.record.outcome import DirtyRound
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.backing import HOST, fill_backing, host_address, make_backing, set_backing
@@ -80,7 +83,7 @@ class Tdp(BaseMonitor):
         self.backing = make_backing(pages)
         self.exits: Counter[str] = Counter({reason: 0})
         self.exit_cycles: Counter[str] = Counter({reason: 0})
-        self.latency: Counter[int] = Counter()
+        self.latency = Histogram()
         self.registers = registers
         self._before = costs.vm_exit + costs.violation_walk
         self._mapping = costs.violation_pool + costs.violation_entry + costs.violation_rmap
@@ -212,7 +215,7 @@ class Tdp(BaseMonitor):
             vcpu.owe("exit", cycles)
         self.exit_cycles[reason] += cycles
         self.exits[reason] += 1
-        self.latency[vcpu.now - start] += 1
+        self.latency.add(vcpu.now - start)
 
     def expect_own(self, gpa: int) -> None:
         """Refuse to back what is no memory of the VM's.
@@ -299,13 +302,15 @@ class Tdp(BaseMonitor):
         return sum(feature.frames_held for feature in self.features)
 
     @property
-    def rounds(self) -> list[DirtyRound]:
-        """Each reading of a dirty log."""
-        return [each for feature in self.features for each in feature.rounds]
+    def rounds(self) -> Log[DirtyRound]:
+        """Readings of a dirty log."""
+        return next((feature.rounds for feature in self.features if feature.rounds is not None), super().rounds)
 
-    def figures(self) -> dict[str, int]:
-        """Return what its features have counted."""
-        return {name: count for feature in self.features for name, count in feature.figures().items()}
+    def register(self, ledger: Ledger) -> None:
+        """Say what it counts, and what its features do."""
+        super().register(ledger)
+        for feature in self.features:
+            feature.register(ledger)
 
     def split(self, gpa: int, table: int) -> None:
         """Map by a table of smaller pages, in frame `table`, what one large page maps around `gpa`."""
@@ -329,7 +334,7 @@ class Tdp(BaseMonitor):
                     vcpu.owe("exit", count * each)
                 self.exit_cycles[self.reason] += count * each
                 self.exits[self.reason] += count
-                self.latency[each] += count
+                self.latency.add(each, count)
         made[:] = 0
 
     def take(self, vcpu: Vcpu, count: int) -> Steps[list[int]]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.base.ledger import Ledger
 from vmsim.contracts import NONE, Exit, Resume, Spaces, Steps, Vcpu, Words
 from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import CODE_WRITE, ENTRIES, PAGE_SHIFT
@@ -119,7 +120,7 @@ class Vkernel(SoftwareMonitor):
                     self._spend(vcpu, self.costs.vkernel_fault)
                     yield from self._back(vcpu, each)
                 self._count("HOST_FAULT")
-                self.latency[vcpu.now - start] += 1
+                self.latency.add(vcpu.now - start)
 
     def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
         """Handle a page fault of the hardware."""
@@ -154,7 +155,7 @@ class Vkernel(SoftwareMonitor):
         self.work["made"] += len(tables)
         self._spend(vcpu, self._entered + len(tables) * (self.costs.violation_pool + self.costs.table_page))
         self._count("VPAGE_FILL")
-        self.latency[vcpu.now - start] += 1
+        self.latency.add(vcpu.now - start)
         return False
 
     def system_call(self, vcpu: Vcpu, name: str, pid: int) -> None:
@@ -245,9 +246,10 @@ class Vkernel(SoftwareMonitor):
         spaces = (process.space for process in self.kernel.processes.values())
         return problems_of_maps(self, frames, {space.root for space in spaces if not (space.stale or self.stale)})
 
-    def figures(self) -> dict[str, int]:
-        """Return what has been done to the maps."""
-        return {f"shadow_{what}": count for what, count in self.work.items()}
+    def register(self, ledger: Ledger) -> None:
+        """Say what it counts, and what is done to the maps."""
+        super().register(ledger)
+        ledger.counters("shadow", lambda: self.work)
 
     def rehearse(self) -> None:
         """Compile, or load from the cache, the kernels that a run without unmapping does not need."""
