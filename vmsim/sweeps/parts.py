@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -73,10 +73,11 @@ class Part(NamedTuple):
         return f"part-{self.generation:04d}-{self.number:06d}.parquet"
 
 
-def result_columns(varied: Mapping[str, str]) -> dict[str, str]:
-    """Return all columns of results, with their kinds, from those of what is varied."""
+def result_columns(varied: Mapping[str, str], figures: Iterable[str] = ()) -> dict[str, str]:
+    """Return all columns of results, with their kinds, from those of what is varied and the names of figures."""
     axes = {name: kind for name, kind in varied.items() if name not in SAME}
-    return {"point": "str", "replicate": "int64", "seed": "int64", **axes, **TABLES["summary"][0]}
+    counted = dict.fromkeys(figures, "int64")
+    return {"point": "str", "replicate": "int64", "seed": "int64", **axes, **TABLES["summary"][0], **counted}
 
 
 def list_parts(folder: Path) -> dict[Part, Path]:

@@ -33,6 +33,8 @@ class Plan:
         identity, number (of the values), replicate, seed and cost of each.
     columns : dict of str to str
         Kind of the column of each varied name.
+    figures : dict of str to str
+        Names of more columns, each with its component and figure.
     total : int
         Points of the sweep, recorded ones included.
     skipped : int
@@ -44,6 +46,7 @@ class Plan:
         self._space = space
         self.points = points
         self.columns = columns
+        self.figures = dict(sorted(sweep.figures.items()))  # whatever the order in which a sweep names them
         self.total = len(points)
         self.largest = 0  # bytes of memory that one of its points takes, about
         self.skipped = space.skipped
@@ -103,7 +106,8 @@ class Plan:
     def facts(self) -> dict[str, Any]:
         """What stands in every part."""
         names = {name: list(self._sweep.keys_of(name)) for name in self._sweep.varied}
-        return {"model": MODEL, "vmsim": version("vmsim"), "base": self._base, "names": names}
+        facts = {"model": MODEL, "vmsim": version("vmsim"), "base": self._base, "names": names}
+        return facts | ({"figures": self.figures} if self.figures else {})
 
     def identity(self, place: int) -> str:
         """Return the identity of a point in hexadecimal."""
@@ -126,7 +130,7 @@ class Plan:
             Job(place, dict(self._sweep.settings(self.values(place))), int(self.points["seed"][place]))
             for place in places
         )
-        return Batch(self._base, self._folder, jobs)
+        return Batch(self._base, self._folder, jobs, tuple(self.figures.values()))
 
 
 def static_columns(sweep: Sweep) -> dict[str, str]:

@@ -172,6 +172,9 @@ class Sweep(Document):
     list: tuple[dict[str, Scalar], ...] = Field(default=(), description="Points one by one.")
     sample: Sample | None = Field(default=None, description="Points drawn from ranges.")
     derive: dict[str, str] = Field(default={}, description="Values computed from those of the axes.")
+    figures: dict[str, str] = Field(
+        default={}, description='More columns of the results, each with its "component.figure" of the table figures.'
+    )
     where: Annotated[tuple[str, ...], BeforeValidator(_several)] = Field(
         default=(), description="Conditions that a point must meet."
     )
@@ -196,7 +199,7 @@ class Sweep(Document):
             Values by name or dotted key.
         **tables
             The other keys of a sweep file: ``names``, ``zip``, ``list``, ``sample``, ``derive``, ``where``,
-            ``replicates``, ``seeds``.
+            ``figures``, ``replicates``, ``seeds``.
 
         Raises
         ------
@@ -314,6 +317,14 @@ class Sweep(Document):
                     yield Problem((*path, name), "this is varied twice")
                 if "seed" in keys and (self.replicates > 1 or self.seeds == "common"):
                     yield Problem((*path, name), "replicates have seeds of their own; leave out the one or the other")
+        for name, figure in self.figures.items():
+            if not _NAME.fullmatch(name):
+                yield Problem(("figures", name), "expected a name of letters, digits, _ - and ., at most 100")
+            elif name in _OURS or name in self.varied:
+                yield Problem(("figures", name), "the results have a column of this name; give it another")
+            if not all(figure.partition(".")):
+                text = f'found {figure!r}, expected a component and its figure: "dirty_log.pages"'
+                yield Problem(("figures", name), text)
         for name in self.names:
             if name not in self.varied:
                 yield Problem(("names", name), "nothing here has values for this name")

@@ -149,7 +149,7 @@ class Store:
                 "plan": plan.digest,
                 "points": len(plan),
                 "part": self.part,
-                "columns": result_columns(plan.columns),
+                "columns": result_columns(plan.columns, plan.figures),
                 "facts": plan.facts,
             }
             journal = Journal(self.folder / JOURNAL, header) if len(plan) else None
@@ -213,7 +213,7 @@ class Store:
         stored = [view.read(RESULTS, part).columns for part in view.parts(RESULTS)]
         stored += [self._journal.header["columns"]] if self._journal else []
         for there in stored:
-            here = result_columns(plan.columns)
+            here = result_columns(plan.columns, plan.figures)
             kinds = {name: joined(kind, here.get(name, "")) for name, kind in there.items()}
             if there.keys() != here.keys() or any("str" == kinds[name] != here[name] for name in here):
                 ours, theirs = ({f"{name} ({kind})" for name, kind in each.items()} for each in (here, there))
@@ -236,7 +236,7 @@ class Store:
 
     def _cast_parts(self, plan: Plan, view: View) -> None:
         """Turn whole numbers of earlier parts into fractions where an axis now has those."""
-        columns = result_columns(plan.columns)
+        columns = result_columns(plan.columns, plan.figures)
         listed = self.manifest.parts[RESULTS]
         cast = False
         for part, path in view.parts(RESULTS).items():

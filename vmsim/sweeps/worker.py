@@ -36,11 +36,14 @@ class Batch(NamedTuple):
     folder : str
         Where its relative paths start from.
     jobs : tuple of Job
+    figures : tuple of str
+        ``component.figure`` of each column after the summary's.
     """
 
     base: str
     folder: str
     jobs: tuple[Job, ...]
+    figures: tuple[str, ...] = ()
 
 
 class Done(NamedTuple):
@@ -51,7 +54,7 @@ class Done(NamedTuple):
     place : int
         In the plan.
     rows : list of list
-        The summary's columns, one row for each VM; empty if it failed.
+        The summary's columns and then the figures, one row for each VM; empty if it failed.
     failure : str
         Why it failed, as a traceback; empty if it did not.
     seconds : float
@@ -114,7 +117,12 @@ def _simulated(batch: Batch, job: Job) -> list[list[Any]]:
     settings = {**job.settings, "seed": job.seed}
     scenario = scenario_of(_tables(batch.base), Path(batch.folder), settings)
     warm_for(scenario)
-    return [list(row.values()) for row in rows("summary", Simulation(scenario).run())]
+    outcome = Simulation(scenario).run()
+    counted = [{f"{row.component}.{row.figure}": row.value for row in vm.rows()} for vm in outcome.vms]
+    return [
+        [*row.values(), *(figures.get(name, 0) for name in batch.figures)]
+        for row, figures in zip(rows("summary", outcome), counted, strict=True)
+    ]
 
 
 @lru_cache(maxsize=4)
