@@ -26,7 +26,6 @@ from matplotlib.axes import Axes
 
 from vmsim.analysis.style import PALETTE, WIDE
 from vmsim.cli.experiment import make
-from vmsim.scenario import Cpu
 from vmsim.sweeps.experiment import Experiment
 
 EXPERIMENT: Final = Experiment(Path(__file__).parent, width=WIDE, height=2.5, columns=3)
@@ -39,35 +38,26 @@ LINES: Final = {
     ("npt", True, "write-protect"): ("NPT, protected", PALETTE[3], "-", "D"),
     ("npt", True, "ad-scan"): ("NPT, D scanned", PALETTE[2], "-", "P"),
 }
-PERIOD: Final = 1000  # readings a second
 MIB: Final = 1 << 20
 
 
 def data() -> pd.DataFrame:
     """Return a row for each VM whose writes are logged, 16 MiB large, and for those of all sizes that only read.
 
-    Columns are paging, ad, log, footprint (bytes), stores (share of the accesses), readings, found (pages that a
-    reading finds, on average), slower (the guest's time over that without a log, less 1; of readers not known) and
-    host (cycles that the host takes for a page that it finds).
+    Columns are paging, ad, log, footprint (bytes), stores (share of the accesses), readings (the last, when the VM has
+    ended, included), found (pages that a reading finds, on average), slower (the guest's time over that without a log,
+    less 1; of readers not known) and host (cycles that the host takes for a page that it finds).
     """
     table = EXPERIMENT.table()
     keys = ["cpu", "ad", "stores"]
-    bare = table[table["log"] == "none"].set_index(keys)[["total_cycles", "exits", "ad_updates"]]
+    bare = table[table["log"] == "none"].set_index(keys)[["total_cycles"]]
     logged = table[table["log"] != "none"].join(bare.add_suffix("_bare"), on=keys)
     logged["footprint"] = 16 * MIB
     logged["slower"] = logged["total_cycles"] / logged["total_cycles_bare"] - 1
-    readers = EXPERIMENT.table("tables").assign(exits_bare=0, ad_updates_bare=0)
-    rows = pd.concat([logged, readers], ignore_index=True)
-    presets = {name: Cpu.load(name) for name in rows["cpu"].unique()}
-    frequency = rows["cpu"].map({name: cpu.frequency for name, cpu in presets.items()})
-    rows["readings"] = rows["total_cycles"] * PERIOD / frequency
-    protected = (rows["exits"] - rows["exits_bare"] - rows["readings"]).clip(lower=0)
-    set_by_walks = rows["ad_updates"] - rows["ad_updates_bare"]
-    rows["found"] = protected.where(rows["log"] == "write-protect", set_by_walks) / rows["readings"]
-    scanned = rows["guest_frames"].where(rows["log"] == "ad-scan", 0)
-    page = rows["cpu"].map({name: cpu.cost.log_page for name, cpu in presets.items()})
-    entry = rows["cpu"].map({name: cpu.cost.log_scan for name, cpu in presets.items()})
-    rows["host"] = page + entry * scanned / rows["found"]
+    rows = pd.concat([logged, EXPERIMENT.table("tables")], ignore_index=True)
+    rows["readings"] = rows["log_readings"]
+    rows["found"] = rows["log_pages"] / rows["log_readings"]
+    rows["host"] = rows["log_host_cycles"] / rows["log_pages"]
     return rows[["paging", "ad", "log", "footprint", "stores", "readings", "found", "slower", "host"]]
 
 

@@ -133,7 +133,7 @@ class Experiment:
         return pd.DataFrame({name: list(texts) if name == "point" else _typed(texts) for name, texts in columns})
 
     def is_run(self) -> bool:
-        """Whether the tables have the results of exactly the points of the sweeps, as this model simulates them, and their figures."""
+        """Whether the tables have the results of exactly the points of the sweeps, by this model, and their figures."""
         return all(
             self._file(part).is_file()
             and [*dict.fromkeys(self.table(part)["point"])] == self._points(part)
