@@ -16,11 +16,14 @@ help: ## Say what can be made
 demo: $(READY) ## Run programs native and in VMs: prints tables, writes results/first-light
 	$(BIN)/python experiments/first-light/figure.py
 
+# Tests of a file share what it sets up: "worksteal" gives each process as long a row of them as it can.
+TESTS := $(BIN)/pytest --numprocesses auto --dist worksteal
+
 test: $(READY) ## Run all tests but those that take long
-	$(BIN)/pytest --numprocesses auto -m "not slow"
+	$(TESTS) -m "not slow"
 
 slow: $(READY) ## Run the tests that take long
-	$(BIN)/pytest --numprocesses auto -m slow
+	$(TESTS) -m slow
 
 check: $(READY) ## Check style, types and layers
 	$(BIN)/ruff check

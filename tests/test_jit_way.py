@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forks import forked
 from vmsim.jit.way import TESTED
 
 ROOT = Path(__file__).parents[1]
@@ -18,20 +19,29 @@ SLOWER = "kernels are compiled the plain way, which gives the same results but i
 CHOSEN = "import os, vmsim.jit; print(vmsim.jit.WAY, os.environ.get('VMSIM_JIT', ''))"
 
 
+def variables(changes: dict[str, str]) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("VMSIM_JIT", "NUMBA_DISABLE_JIT")}
+    return {**kept, "PYTHONPATH": str(ROOT), **changes}
+
+
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    variables = {name: value for name, value in os.environ.items() if name not in ("VMSIM_JIT", "NUMBA_DISABLE_JIT")}
     return subprocess.run(
         [sys.executable, "-c", code],
-        env={**variables, "PYTHONPATH": str(ROOT), **environment},
+        env=variables(environment),
         capture_output=True,
         text=True,
         check=False,
     )
 
 
+def forked_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run code where numba is imported already."""
+    return forked(code, ROOT, variables(environment))
+
+
 def chosen(before: str = "", **environment: str) -> tuple[list[str], str]:
     """Return the way chosen after some code has run, what VMSIM_JIT then is, and what was said on stderr."""
-    done = python(before + CHOSEN, **environment)
+    done = (forked_python if before else python)(before + CHOSEN, **environment)
     assert done.returncode == 0, done.stderr
     return done.stdout.split(), done.stderr
 
@@ -85,14 +95,14 @@ def test_a_numba_without_what_the_fast_way_needs_is_used_plainly_and_one_line_sa
 
 
 def test_the_fast_way_that_cannot_be_had_is_no_other_one() -> None:
-    done = python("import numba.np.linalg as linalg; del linalg.ensure_blas; import vmsim.jit", VMSIM_JIT="fast")
+    done = forked_python("import numba.np.linalg as linalg; del linalg.ensure_blas; import vmsim.jit", VMSIM_JIT="fast")
     assert done.returncode == 1
     assert "VMSIM_JIT=fast: numba 0." in done.stderr
 
 
 def test_a_way_that_there_is_not_is_refused_with_those_that_there_are() -> None:
     code = "import sys; from vmsim.cli import main; sys.argv = ['vmsim', 'warm', '--cpu', 'yardstick']; main()"
-    done = python(code, VMSIM_JIT="plane")
+    done = forked_python(code, VMSIM_JIT="plane")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "vmsim: VMSIM_JIT: expected fast or plain, found 'plane'. Did you mean 'plain'?\n"
 

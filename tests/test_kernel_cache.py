@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forks import forked
 from vmsim.base.errors import InputError
 from vmsim.jit import kernel_cache
 
@@ -25,11 +26,22 @@ print(translate(memory, 0, 1, 5 << 12), sum(translate.stats.cache_hits.values())
 ANSWER = str(5 << 12)
 
 
+def variables(changes: dict[str, str | None]) -> dict[str, str]:
+    given = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1", **changes}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def python(code: str, cwd: Path, **environment: str | None) -> tuple[list[str], str]:
-    """Run code in a process of its own; return the words it prints, and what it says on stderr."""
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1", **environment}
-    kept = {name: value for name, value in variables.items() if value is not None}
-    done = subprocess.run([sys.executable, "-c", code], cwd=cwd, env=kept, capture_output=True, text=True, check=False)
+    """Run code in a process that imports vmsim; return the words it prints, and what it says on stderr."""
+    done = forked(code, cwd, variables(environment))
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split(), done.stderr
+
+
+def new_python(code: str, cwd: Path, **environment: str | None) -> tuple[list[str], str]:
+    """Do so in one that imports numba as well."""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=cwd, env=variables(environment), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.split(), done.stderr
 
@@ -49,9 +61,9 @@ def test_numba_does_not_read_settings_of_the_current_folder(tmp_path: Path) -> N
     (tmp_path / ".numba_config.yaml").write_text("cache_dir: evil\nopt: 1\ncache_locator_classes: evil.Locator\n")
     code = "import vmsim.jit; from numba.core import config; config.reload_config(); "
     code += "print(int(config.OPT), config.CACHE_DIR)"
-    printed, _ = python(code, tmp_path, NUMBA_CACHE_DIR=None, NUMBA_OPT=None)
+    printed, _ = new_python(code, tmp_path, NUMBA_CACHE_DIR=None, NUMBA_OPT=None)
     assert printed == ["3"]
-    printed, _ = python(PROBE, tmp_path, NUMBA_CACHE_DIR=None, XDG_CACHE_HOME=str(tmp_path / "cache"))
+    printed, _ = new_python(PROBE, tmp_path, NUMBA_CACHE_DIR=None, XDG_CACHE_HOME=str(tmp_path / "cache"))
     assert printed == [ANSWER, "0"]
     assert not (tmp_path / "evil").exists()
     assert {*(tmp_path / "cache").rglob("*.nbi")}
@@ -61,7 +73,7 @@ def test_a_numba_that_was_there_first_is_left_as_it_is(tmp_path: Path) -> None:
     pytest.importorskip("yaml")
     (tmp_path / ".numba_config.yaml").write_text("cache_dir: evil\n")
     code = "import numba, vmsim.jit; from numba.core import config; print(config.CACHE_DIR)" + PROBE
-    printed, _ = python(code, tmp_path, NUMBA_CACHE_DIR=None, XDG_CACHE_HOME=str(tmp_path / "cache"))
+    printed, _ = new_python(code, tmp_path, NUMBA_CACHE_DIR=None, XDG_CACHE_HOME=str(tmp_path / "cache"))
     assert printed == ["evil", ANSWER, "0"]
     assert not (tmp_path / "evil").exists()
 

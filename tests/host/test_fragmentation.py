@@ -14,7 +14,7 @@ from tests.oracle.buddy import Buddy
 from tests.simulation.small import WRITE, Script, run, scenario, time_adds_up, touches, vm
 from vmsim.base.clock import Clock
 from vmsim.base.errors import InputError
-from vmsim.engine.check.host import BrokenInvariant, check_invariants
+from vmsim.engine.check.host import BrokenInvariant, check_host
 from vmsim.engine.simulation import Simulation
 from vmsim.frames.buddy import MAX_ORDER, PAGEBLOCK, State
 from vmsim.host.fragmentation import PageCache, fragment
@@ -83,10 +83,10 @@ def test_free_single_pages_lie_in_few_pageblocks_and_on_either_side() -> None:
 def test_the_checker_looks_at_the_page_cache(wrong: str) -> None:
     simulation = Simulation(scenario(vm(), fragmentation=0.5))
     assert simulation.page_cache
-    check_invariants(simulation, "here")
+    check_host(simulation, "here")
     simulation.host.frames[wrong][simulation.page_cache.pages[7]] = 3
     with pytest.raises(BrokenInvariant, match="conservation: the page cache has frame"):
-        check_invariants(simulation, "here")
+        check_host(simulation, "here")
 
 
 def test_what_is_not_said_changes_nothing() -> None:

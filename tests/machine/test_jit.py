@@ -43,6 +43,13 @@ def cold(tmp_path_factory):
     return out, folder
 
 
+@pytest.fixture(scope="module")
+def sampled():
+    """The sample run with the kernels of the tests' cache."""
+    return json.loads(python("-m", "tests.machine.sample"))
+
+
+@pytest.mark.slow
 def test_every_kernel_is_compiled_and_counts_no_references(cold):
     out, _ = cold
     assert out["loaded"] == 0
@@ -61,6 +68,7 @@ def test_reference_counts_would_be_seen():
     assert "NRT_incref" in counting.inspect_llvm(counting.signatures[0])
 
 
+@pytest.mark.slow
 def test_a_warm_cache_and_another_hash_seed_change_nothing(cold):
     out, folder = cold
     made = [*folder.rglob("_run-*.nbc")]
@@ -74,13 +82,19 @@ def test_a_warm_cache_and_another_hash_seed_change_nothing(cold):
     assert (warm["results"], warm["length"]) == (out["results"], out["length"])
 
 
-def test_plain_python_gives_the_same_result(cold):
-    out, _ = cold
+def test_plain_python_gives_the_same_result(sampled):
     plain = json.loads(python("-W", "error", "-m", "tests.machine.sample", NUMBA_DISABLE_JIT="1"))
     assert "kernels" not in plain
-    assert (plain["results"], plain["length"]) == (out["results"], out["length"])
+    assert (plain["results"], plain["length"]) == (sampled["results"], sampled["length"])
 
 
+@pytest.mark.slow
+def test_kernels_just_compiled_give_the_result_of_those_kept(cold, sampled):
+    out, _ = cold
+    assert (out["results"], out["length"]) == (sampled["results"], sampled["length"])
+
+
+@pytest.mark.slow
 def test_the_plain_way_walks_as_the_fast_one():
     # in the cache of the tests, not in one of their own: compiling walks takes half a minute
     fast, plain = (json.loads(python("-m", "tests.machine.sample", "--walks", VMSIM_JIT=way)) for way in WAYS)

@@ -275,8 +275,8 @@ def test_one_table_for_both_needs_nested_tables_in_the_format_of_page_tables() -
     table = paired("shared")
     with pytest.raises(InputError, match=r"paired\.layout \(vm\): one table can serve as both only where .* \(NPT\)"):
         Scenario.from_toml(toml(table, "skylake-x"))
-    assert Scenario.from_toml(toml(table, "skylake-x", "what_if = true")).vms[0].paired.layout == "shared"
-    assert Scenario.from_toml(toml(table, "zen4")).vms[0].paired.layout == "shared"
+    assert Scenario.from_toml(toml(table, "skylake-x", "what_if = true")).vms[0].own.layout == "shared"
+    assert Scenario.from_toml(toml(table, "zen4")).vms[0].own.layout == "shared"
 
 
 @pytest.mark.parametrize("guest", [True, False], ids=["vm", "process"])

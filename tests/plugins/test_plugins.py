@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.forks import forked
 
 REPOSITORY = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -60,9 +60,7 @@ def python(code: str, *folders: Path, cwd: Path) -> Any:
     """Run code in a new process that has some folders on its path; return what it printed as JSON."""
     path = os.pathsep.join(map(str, (*folders, REPOSITORY)))
     environment = {**os.environ, "PYTHONPATH": path}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=cwd, capture_output=True, text=True, check=False
-    )
+    done = forked(code, cwd, environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -70,10 +68,8 @@ def python(code: str, *folders: Path, cwd: Path) -> Any:
 def command(*words: str, folders: tuple[Path, ...], cwd: Path) -> tuple[int, str, str]:
     """Run ``vmsim`` in a new process; return its status and what it wrote."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*folders, REPOSITORY)))}
-    call = ["-c", "import sys; from vmsim.cli import main; sys.argv[0] = 'vmsim'; main()", *words]
-    done = subprocess.run(
-        [sys.executable, *call], env=environment, cwd=cwd, capture_output=True, text=True, check=False
-    )
+    call = f"import sys; from vmsim.cli import main; sys.argv[:] = {['vmsim', *words]!r}; main()"
+    done = forked(call, cwd, environment)
     return done.returncode, done.stdout, done.stderr
 
 

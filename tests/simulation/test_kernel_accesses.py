@@ -107,8 +107,14 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("cores", [1, 2])
+@pytest.mark.parametrize(
+    ("cores", "case"),
+    [
+        pytest.param(cores, case, id=f"{cores}-{case}", marks=[pytest.mark.slow] if (cores + place) % 2 else [])
+        for cores in (1, 2)
+        for place, case in enumerate(CASES)
+    ],
+)
 def test_every_mode_translates_its_kernel_and_gives_all_back(case: dict[str, Any], cores: int) -> None:
     """The invariants hold throughout, all sums agree, and what programs do is what it is without."""
     seen = {}

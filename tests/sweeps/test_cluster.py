@@ -64,6 +64,7 @@ def end_the_worker() -> None:
     os._exit(9)
 
 
+@pytest.mark.slow
 def test_calls_run_in_both_workers_and_results_come_back(dask: DaskCluster) -> None:
     with connect(dask.address) as executor:
         assert executor.workers == 2
@@ -73,11 +74,13 @@ def test_calls_run_in_both_workers_and_results_come_back(dask: DaskCluster) -> N
         assert seen == {*dask.workers}
 
 
+@pytest.mark.slow
 def test_an_exception_comes_back_as_itself(dask: DaskCluster) -> None:
     with connect(dask.address) as executor, pytest.raises(LookupError, match="no such page"):
         executor.submit(fail, "no such page").result(30)
 
 
+@pytest.mark.slow
 def test_what_was_cancelled_never_runs(dask: DaskCluster, tmp_path: Path) -> None:
     executor = connect(dask.address)
     futures = [executor.submit(sleep_then_say, str(tmp_path / str(number)), 0.5) for number in range(12)]
@@ -90,6 +93,7 @@ def test_what_was_cancelled_never_runs(dask: DaskCluster, tmp_path: Path) -> Non
     assert len([*tmp_path.iterdir()]) == started
 
 
+@pytest.mark.slow
 def test_a_worker_runs_one_call_at_a_time_however_many_threads_it_has(dask: DaskCluster) -> None:
     with connect(dask.address) as executor:
         spans = sorted(future.result(30) for future in [executor.submit(overlap, each) for each in range(16)])
@@ -97,6 +101,7 @@ def test_a_worker_runs_one_call_at_a_time_however_many_threads_it_has(dask: Dask
         assert worker != other or end <= start
 
 
+@pytest.mark.slow
 def test_what_a_killed_worker_was_doing_another_one_does(mortal: DaskCluster, tmp_path: Path) -> None:
     with connect(mortal.address) as executor:
         said = tmp_path / "running"
@@ -108,6 +113,7 @@ def test_what_a_killed_worker_was_doing_another_one_does(mortal: DaskCluster, tm
         assert first not in mortal.workers
 
 
+@pytest.mark.slow
 def test_a_call_that_kills_its_workers_is_told_as_a_broken_pool(mortal: DaskCluster) -> None:
     with connect(mortal.address) as executor:
         doomed = executor.submit(end_the_worker)
@@ -116,6 +122,7 @@ def test_a_call_that_kills_its_workers_is_told_as_a_broken_pool(mortal: DaskClus
         assert executor.submit(divmod, 7, 2).result(60) == (3, 1)
 
 
+@pytest.mark.slow
 def test_a_scheduler_without_workers_is_refused_and_one_that_goes_away_is_a_broken_pool(tmp_path: Path) -> None:
     with dask_cluster(tmp_path, workers=0) as made:
         with pytest.raises(InputError, match=r"no workers .*dask worker tcp://"):
@@ -131,6 +138,7 @@ def test_a_scheduler_without_workers_is_refused_and_one_that_goes_away_is_a_brok
         executor.shutdown(wait=False)
 
 
+@pytest.mark.slow
 def test_a_sweep_on_the_cluster_has_the_bytes_of_one_here(dask: DaskCluster, tmp_path: Path) -> None:
     file = tmp_path / "sweep.toml"
     file.write_text(fake.sweep(4, "replicates = 2\n").to_toml())
@@ -143,6 +151,7 @@ def test_a_sweep_on_the_cluster_has_the_bytes_of_one_here(dask: DaskCluster, tmp
     assert fake.contents(there) == fake.contents(here)
 
 
+@pytest.mark.slow
 def test_a_worker_killed_amid_a_sweep_costs_no_point_and_no_byte(mortal: DaskCluster, tmp_path: Path) -> None:
     sweep = fake.sweep(60)
     here, there = tmp_path / "here", tmp_path / "there"
@@ -162,6 +171,7 @@ def test_a_worker_killed_amid_a_sweep_costs_no_point_and_no_byte(mortal: DaskClu
     assert fake.contents(there) == fake.contents(here)
 
 
+@pytest.mark.slow
 def test_a_point_whose_workers_always_die_is_recorded_as_failed_and_the_others_are_done(tmp_path: Path) -> None:
     with dask_cluster(tmp_path, workers=1, nanny=True, lives=1) as made:
         work = partial(fake.work, die=(103,))
@@ -171,6 +181,7 @@ def test_a_point_whose_workers_always_die_is_recorded_as_failed_and_the_others_a
     assert "died" in read_failures(tmp_path / "store")["failure"][0]
 
 
+@pytest.mark.slow
 def test_workers_with_another_vmsim_are_refused(dask: DaskCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     here = Stand.here()
     monkeypatch.setattr(Stand, "here", lambda: here._replace(model="0"))
@@ -178,6 +189,7 @@ def test_workers_with_another_vmsim_are_refused(dask: DaskCluster, monkeypatch: 
         connect(dask.address)
 
 
+@pytest.mark.slow
 def test_a_worker_with_another_vmsim_that_comes_late_gets_no_point(
     dask: DaskCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,6 +274,7 @@ def test_what_slurm_refuses_is_refused(tmp_path: Path, tools: Callable[..., None
         connect(str(tmp_path / "slurm.toml"))
 
 
+@pytest.mark.slow
 def test_slurm_starts_the_workers_asked_for(
     tmp_path: Path, tools: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

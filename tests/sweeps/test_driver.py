@@ -47,6 +47,7 @@ def test_short_points_go_out_many_at_a_time(tmp_path: Path) -> None:
     assert sizes[-1] == 1
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_once_costs_nothing_but_time(tmp_path: Path) -> None:
     events: list[str] = []
     work = partial(fake.work, die=(104,), once=str(tmp_path))
@@ -56,6 +57,7 @@ def test_a_worker_that_dies_once_costs_nothing_but_time(tmp_path: Path) -> None:
     assert fake.contents(tmp_path / "out") == fake.contents(tmp_path / "expected")
 
 
+@pytest.mark.slow
 def test_a_point_that_kills_every_worker_is_recorded_as_failed_and_no_other(tmp_path: Path) -> None:
     work = partial(fake.work, die=(104,))
     summary = run_sweep(fake.sweep(10), tmp_path, jobs=1, executor=processes(1), work=work, retries=0)
@@ -64,6 +66,7 @@ def test_a_point_that_kills_every_worker_is_recorded_as_failed_and_no_other(tmp_
     assert 104 not in set(read_results(tmp_path)["vm.workload.accesses"])
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_even_start_end_the_sweep(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing can be run"):
         run_sweep(fake.sweep(30), tmp_path, jobs=1, executor=processes(1), work=_die, retries=0)
@@ -74,7 +77,7 @@ def _die(batch: Batch) -> list[Done]:
     return []
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_ctrl_c_lets_running_points_end_and_the_rest_can_be_resumed(tmp_path: Path, jobs: int) -> None:
     def stop(event: dict[str, Any]) -> None:
         if event["event"] == "done":
@@ -94,6 +97,7 @@ def test_ctrl_c_lets_running_points_end_and_the_rest_can_be_resumed(tmp_path: Pa
     assert fake.contents(tmp_path / "out") == fake.contents(tmp_path / "expected")
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_drops_what_runs(tmp_path: Path) -> None:
     def stop(event: dict[str, Any]) -> None:
         if event["event"] == "started":
@@ -107,6 +111,7 @@ def test_a_second_ctrl_c_drops_what_runs(tmp_path: Path) -> None:
     assert run_sweep(fake.sweep(4), tmp_path, jobs=1, work=fake.work).done == 4
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_driver_that_is_killed(tmp_path: Path) -> None:
     from tests.sweeps import kill
 

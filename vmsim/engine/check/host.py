@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import Moment
 from vmsim.engine.check.contents import contents_problems, pin_problems, remember
-from vmsim.engine.check.guest import check_guest, gather_all
+from vmsim.engine.check.guest import check_guest, count_distinct, gather_all
 from vmsim.engine.check.rights import guest_address, nested_rights
 from vmsim.engine.simulation import Simulation
 from vmsim.engine.virtual_machine import VirtualMachine
@@ -87,7 +87,7 @@ class _Checker:
                 pages = vm.pool.pages.held()
                 held = frames[pages]
                 wrong = (held["state"] != State.POOL) | (held["owner"] != vm.spec.index)
-                if wrong.any() or len(np.unique(pages)) != len(pages):
+                if wrong.any() or count_distinct(pages) != len(pages):
                     self.fail(f"conservation: the pool of {vm.spec.name} holds pages that are not its own")
 
     def isolation(self) -> None:
@@ -118,7 +118,7 @@ class _Checker:
             if wrong.any():
                 bad = int(targets[wrong][0])
                 self.fail(f"isolation: the reverse map of frame {bad} does not name the entry that maps it")
-            reached_frames[vm.spec.index] = len(of_tables) + len(np.unique(of_pages)) + len(roots)
+            reached_frames[vm.spec.index] = len(of_tables) + count_distinct(of_pages) + len(roots)
         for vm in self._living():
             if vm.finish is not None:  # nothing is on its way any more
                 held = int(((frames["owner"] == vm.spec.index) & (frames["state"] != State.FREE)).sum())
@@ -158,7 +158,7 @@ class _Checker:
         """Return every frame of the pages among the entries (order >= 0), those of large pages written out."""
         parts = [
             (targets[orders == order][:, None] + np.arange(1 << order)).ravel()
-            for order in np.unique(np.append(orders[orders >= 0], 0)).tolist()
+            for order in sorted({0, *orders[orders >= 0].tolist()})
         ]
         return np.concatenate(parts)
 
