@@ -96,6 +96,7 @@ swept = vmsim.sweep("scenario.toml", {"vm.a.prefault.pages": [1, 8]}, jobs=1, pr
 print(json.dumps({
     "exits": [[*key, int(count)] for key, count in exits.items()],
     "accesses": summary["accesses"].to_dict(),
+    "counted": result.figures.query("component == 'prefault'")[["vm", "figure", "value"]].to_numpy().tolist(),
     "vm_exit": result.scenario.cpu.cost.vm_exit,
     "cpu": result.scenario.cpu.name,
     "violations": [
@@ -123,6 +124,11 @@ def test_a_mode_from_outside_runs_with_every_invariant_checked_and_maps_a_window
     assert counts["a"]["PREFAULT"] == counts["b"]["EPT_VIOLATION"]  # a window of 4 is what fill_chunk = 4 is
     assert "EPT_VIOLATION" not in counts["a"]
     assert ran["same"]
+
+
+def test_what_a_mode_from_outside_counts_is_a_figure(ran: Any) -> None:
+    windows = next(count for vm, reason, count in ran["exits"] if (vm, reason) == ("a", "PREFAULT"))
+    assert ran["counted"] == [["a", "windows", windows]]
 
 
 def test_a_workload_from_outside_makes_the_accesses_that_its_key_says(ran: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final, Self
 
@@ -20,11 +21,6 @@ class Histogram:
     equal gives exactly that value, and the sum of all values is exact. Any other value differs from the mean of its
     bucket by less than 2**-9 of itself. Values below 2**63 have 28,160 buckets at most, however many are added.
 
-    Attributes
-    ----------
-    count, total : int
-        How many values were added, and their sum.
-
     Examples
     --------
     >>> times = Histogram()
@@ -36,24 +32,36 @@ class Histogram:
     """
 
     def __init__(self) -> None:
-        self.count = 0
-        self.total = 0
         self._buckets: dict[int, list[int]] = {}  # number and sum, by the least value that would be in it
+
+    @property
+    def count(self) -> int:
+        """How many values were added."""
+        return sum(count for count, _ in self._buckets.values())
+
+    @property
+    def total(self) -> int:
+        """Their sum."""
+        return sum(total for _, total in self._buckets.values())
 
     def add(self, value: int, times: int = 1) -> None:
         """Note a value, at least 0, so many times."""
         value = int(value)  # a number of numpy's overflows, and has no bit_length before numpy 2
-        shift = max(0, value.bit_length() - PRECISION - 1)
-        bucket = self._buckets.setdefault(value >> shift << shift, [0, 0])
-        bucket[0] += times
-        bucket[1] += times * value
-        self.count += times
-        self.total += times * value
+        low = value
+        if value >= EXACT:
+            shift = value.bit_length() - PRECISION - 1
+            low = value >> shift << shift
+        bucket = self._buckets.get(low)
+        if bucket is None:
+            self._buckets[low] = [times, times * value]
+        else:
+            bucket[0] += times
+            bucket[1] += times * value
 
     def add_all(self, values: Iterable[int]) -> None:
-        """Note each of some values."""
-        for value in values:
-            self.add(value)
+        """Note each of some values; of many there are few that differ."""
+        for value, times in Counter(values).items():
+            self.add(value, times)
 
     def means(self) -> dict[int, int]:
         """Return how many values each bucket has, by their mean (rounded down), ascending."""
@@ -62,15 +70,12 @@ class Histogram:
     def copy(self) -> Self:
         """Return one with the same values."""
         made = type(self)()
-        made.count, made.total = self.count, self.total
         made._buckets = {low: [*bucket] for low, bucket in self._buckets.items()}
         return made
 
     def __sub__(self, earlier: Self) -> Self:
         """Return one with the values that were added since `earlier` was a copy of this."""
         made = self.copy()
-        made.count -= earlier.count
-        made.total -= earlier.total
         for low, (count, total) in earlier._buckets.items():
             made._buckets[low][0] -= count
             made._buckets[low][1] -= total
