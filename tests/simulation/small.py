@@ -192,7 +192,7 @@ def run(
 def told(outcome: Outcome) -> str:
     """Return as JSON all that a simulation measured: everything but the wall's clock."""
     facts = outcome.end, outcome.frequency, outcome.latency, outcome.ending and asdict(outcome.ending)
-    return json.dumps([*facts, {name: rows(name, outcome) for name in TABLES}])
+    return json.dumps([*facts, {name: rows(name, outcome) for name in TABLES}], default=int)  # numpy's, uncompiled
 
 
 def digest(outcome: Outcome) -> str:
