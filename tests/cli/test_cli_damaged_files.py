@@ -127,6 +127,7 @@ VALUES: dict[str, list[object]] = {
     "host.memory": [0, -5, "5TiB", LARGE, '"4GiB\\n"', '"4\\nGiB"', "1e400GiB", "99999999999999999999GiB", '"٤GiB"'],
     "host.cores": [0, 1025, LARGE],
     "host.quantum": ["99999999999999999999999s", "1e-30s", "-1s", "1000001s", "10000000000000000cycles", 0],
+    "host.horizon": ["-1s", "1e-30s", "10000000000000000cycles", 0],
     "host.pool.min": [-1, LARGE],
     "host.pool.max": [LARGE],
     "host.pool.batch": [0, LARGE],

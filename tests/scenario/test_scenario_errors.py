@@ -37,6 +37,8 @@ BAD = [
     ('memory = "16GiB"', 'memory = "10MB"', "host.memory", "not a whole number of 4KiB pages"),
     ('quantum = "1ms"', 'quantum = "0s"', "host.quantum", "zero time slice"),
     ('quantum = "1ms"', 'quantum = "0.01ns"', "host.quantum", "less than one cycle"),
+    ('quantum = "1ms"', 'horizon = "0s"', "host.horizon", "zero horizon"),
+    ('quantum = "1ms"', 'horizon = "0.01ns"', "host.horizon", "less than one cycle"),
     ('quantum = "1ms"', "quantum = 5", "host.quantum", '5 is not a duration; write for example "50us"'),
     ('quantum = "1ms"', 'watermarks = {min="2GiB", low="1GiB"}', "host.watermarks", "min ≤ low ≤ high"),
     ('quantum = "1ms"', 'watermarks.min="15GiB"', "host.watermarks", "high ≥ host.memory"),
@@ -284,6 +286,7 @@ values = st.recursive(
 keys = st.sampled_from(
     [
         *("seed", "warmup", "host", "host.cpu", "host.cpu_override", "host.pool", "host.pool.min", "host.memory"),
+        "host.horizon",
         *("host.quantum", "host.watermarks", "vm", "vm.name", "vm.count", "vm.memory", "vm.mode", "vm.start"),
         *(
             "vm.pool",

@@ -111,6 +111,7 @@ def test_two_ways_of_writing_the_same_are_one_scenario_to_hash(sample: str) -> N
         {"warmup": 3},
         {"host.cores": 3},
         {"host.quantum": "2ms"},
+        {"host.horizon": "2us"},
         {"host.pool.min": 65},
         {"host.data_caches": True},
         {"host.what_if": True},
@@ -199,6 +200,7 @@ hosts = st.fixed_dictionaries(
     optional={
         "cores": st.integers(1, 1024),
         "quantum": durations,
+        "horizon": durations,
         "data_caches": st.booleans(),
         "cpu_override": st.just({"tlb": {"l2": {"4K": {"entries": 2048, "ways": 16}}}, "levels": [5, 4]}),
         "watermarks": st.fixed_dictionaries({"min": sizes}),

@@ -167,7 +167,7 @@ def run(
 
     With `every`, the invariants are also checked, and `look` is called, every so many cycles.
     """
-    simulation = Simulation(what, streams=streams, observers=[check] if check else [], serve=check is None)
+    simulation = Simulation(what, streams=streams, observers=[check] if check else [])
     env = simulation.env
 
     def audit() -> Generator[simpy.Event, Any, None]:

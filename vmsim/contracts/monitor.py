@@ -89,6 +89,8 @@ class Monitor(Protocol):
         The host pins the pages of a buffer while a device works on it.
     nested_rights : bool
         The hardware walks the nested tables, so that no TLB may keep a right that they do not give.
+    serves : bool
+        Compiled code may handle exits for which nothing has to wait.
     """
 
     exits: Counter[str]
@@ -98,6 +100,7 @@ class Monitor(Protocol):
     loop: Loop
     pins_pages: bool
     nested_rights: bool
+    serves: bool
 
     def guest_mmu(self, hardware: Mmu) -> Mmu:
         """Return how the guest's kernel reaches its tables, by the `hardware`'s MMU or in its place."""
@@ -163,11 +166,6 @@ class Monitor(Protocol):
 
     def frames_of(self, gfns: Words) -> Words:
         """Return the host's frames that hold guest frames, int64[n]; each must be backed."""
-        ...
-
-    @property
-    def serves(self) -> bool:
-        """Whether compiled code may handle exits for which nothing has to wait."""
         ...
 
     @property

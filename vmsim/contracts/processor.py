@@ -35,8 +35,8 @@ class Vcpu(Protocol):
         ...
 
     @property
-    def slack(self) -> int:
-        """Cycles until something else happens; 0 if nothing may be done ahead of simulated time."""
+    def left(self) -> int:
+        """Cycles that it may still use ahead of simulated time; at 0 or less it is to settle (`host.horizon`)."""
         ...
 
     def wait(self, event: simpy.Event, cause: str) -> Steps[Any]:

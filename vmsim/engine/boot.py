@@ -25,7 +25,7 @@ class BootVcpu:
 
     now = 0
     owed = 0
-    slack = 0
+    left = 1  # it never has to settle
 
     def __init__(self, env: Clock) -> None:
         self.env = env

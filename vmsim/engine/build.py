@@ -97,6 +97,8 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         kernel_half=direct_map,
     )
     monitor.attach(kernel)
+    if not host.serve or spec.kernel_accesses != "free":
+        monitor.serves = False
     io = HostIo(host.env, host.host, cpu.cost, host.messages, owner=spec.index)
 
     def device(gfns: NDArray[Any], nanoseconds: int) -> simpy.Event:
@@ -113,10 +115,10 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         spaces=spaces,
         index=spec.index,
         quantum=host.scenario.quantum,
+        horizon=host.scenario.horizon,
         switch_cycles=cpu.cost.context_switch,
         device=device,
         progress=(lambda done: progress(spec.name, done, stream.accesses)) if progress else lambda _: None,
-        serve=host.serve and spec.kernel_accesses == "free",
     )
     return VirtualMachine(
         host,

@@ -20,8 +20,7 @@ def simulate(scenario: Scenario, *, check: bool = False, progress: Progress | No
     scenario : Scenario
         What to simulate.
     check : bool, optional
-        Check the invariants at every moment that can be observed; slow, for processes then handle all faults, and no
-        compiled code does.
+        Check the invariants at every moment that can be observed, which is slow.
     progress : callable, optional
         Called now and then with a VM's name, the accesses it has made and all it will make.
 
@@ -43,4 +42,4 @@ def simulate(scenario: Scenario, *, check: bool = False, progress: Progress | No
         return Simulation(scenario, progress=progress).run()
     from vmsim.engine.check.host import check_invariants
 
-    return Simulation(scenario, observers=[check_invariants], progress=progress, serve=False).run()
+    return Simulation(scenario, observers=[check_invariants], progress=progress).run()

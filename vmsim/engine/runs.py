@@ -42,8 +42,6 @@ class Runs:
         The VM's register file.
     vcpu, kernel, monitor
         Who runs, and who handles its faults.
-    serve : bool
-        Have compiled code handle faults for which nothing has to wait.
     """
 
     def __init__(
@@ -53,15 +51,12 @@ class Runs:
         vcpu: Vcpu,
         kernel: GuestKernel,
         monitor: Monitor,
-        *,
-        serve: bool,
     ) -> None:
         self.hardware = hardware
         self.registers = registers
         self.vcpu = vcpu
         self.kernel = kernel
         self.monitor = monitor
-        self.serves = serve and monitor.serves
         cores = hardware.cores
         self._target = prepare(cores, hardware.llc, registers, hardware.memory)
         self._cores = [opaque_core(cores[number : number + 1]) for number in range(len(cores))]
@@ -70,7 +65,7 @@ class Runs:
 
     def expect(self, gva: int) -> None:
         """Tell compiled code what may be mapped around an address."""
-        if self.serves:
+        if self.monitor.serves:
             self.kernel.expect(gva)
 
     def __call__(self, core: int, chunk: Chunk, cursor: int, limit: int, budget: int) -> Run:
@@ -78,10 +73,10 @@ class Runs:
         address, count, kind, _ = chunk
         accesses = self._vm, self.hardware.memory, address, count, kind, cursor, limit, budget
         given = self._target, self._cores[core], self._llc, *accesses
-        if not self.serves:
+        if not self.monitor.serves:
             return Run(*enter(*given))
         vcpu, kernel, monitor = self.vcpu, self.kernel, self.monitor
-        given = *given, vcpu.slack, *kernel.served, *monitor.served
+        given = *given, *kernel.served, *monitor.served
         if monitor.loop is Loop.SHADOW:
             ended = run_and_serve_shadow(*given)
             served = monitor.pending

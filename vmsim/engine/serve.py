@@ -1,9 +1,10 @@
 """Faults handled where they occur, as long as nobody has to wait or to be told: a monitor's and a guest kernel's.
 
 The processes in monitor/, guest/ and vcpu.py say what a violation and a page fault are; here is the same in compiled
-code, for the plain case alone: a small page from a pool that stays above its minimum, tables that exist or can be had
-likewise, and nothing else due in simulated time before it is done. Each routine finds out first, and changes nothing
-where it cannot go through with it. That both give the same, to the byte, is tested (tests/simulation/test_serving.py).
+code, for the plain case alone: a small page from a pool that stays above its minimum, and tables that exist or can be
+had likewise. A pool that need not be refilled is its VM's own, so nothing here is a matter of when. Each routine finds
+out first, and changes nothing where it cannot go through with it. That both give the same, to the byte, is tested
+(tests/simulation/test_serving.py).
 """
 
 from __future__ import annotations
@@ -33,24 +34,22 @@ def _touch(memory, frames, pool, nested, backing, gfn):
 
 
 @routine
-def _suffices(demand, nested, zones, ready, pool, missing, slack):
+def _suffices(demand, nested, zones, ready, pool, missing):
     """Return whether a page and `missing` tables for it can be had, and backed, without a wait."""
     if nested.levels == 0:  # bare: frames that are not ready are the host's
         return missing == 0 and ready[0] > 0
     pages = (1 + missing) * nested.levels
-    dearest = nested.before + nested.mapping + (nested.levels - 1) * nested.each_table + nested.resume
-    cycles = demand.fault + missing * demand.each_table + (1 + missing) * dearest
-    return pool[0] - pages >= nested.least and zones[0].free >= READY_BATCH + missing and cycles < slack
+    return pool[0] - pages >= nested.least and zones[0].free >= READY_BATCH + missing
 
 
 @routine
-def _fault(memory, demand, zones, guest_frames, ready, nested, backing, host_frames, pool, gva, code, slack):
+def _fault(memory, demand, zones, guest_frames, ready, nested, backing, host_frames, pool, gva, code):
     """Map a cleared page at `gva`; return the cycles, 0 if this fault is not as simple as that."""
     if not permits(demand, gva, code):
         return np.int64(0)
     gva &= -(1 << PAGE_SHIFT)
     missing = missing_tables(memory, demand.root, demand.levels, _LEAF, backing, gva)
-    if missing < 0 or not _suffices(demand, nested, zones, ready, pool, missing, slack):
+    if missing < 0 or not _suffices(demand, nested, zones, ready, pool, missing):
         return np.int64(0)
     if ready[0] == 0:
         get_ready(zones, guest_frames, ready, demand.owner)
@@ -92,7 +91,6 @@ def run_and_serve(
     cursor,
     limit,
     budget,
-    slack,
     demands,
     zones,
     guest_frames,
@@ -114,8 +112,6 @@ def run_and_serve(
         As of `run`, `jit.opaque_records`.
     memory, address, count, kind, cursor, limit, budget
         As of `run`.
-    slack : int
-        Cycles until something else happens in simulated time: what must not come after it is not done here.
     demands : DEMAND[1]
         The guest kernel's.
     zones, guest_frames, ready : ZONE[1], FRAME_RECORD[:], int64[:]
@@ -135,18 +131,14 @@ def run_and_serve(
     ran = np.int64(0)
     served = np.int64(0)
     while True:
-        used = ran + served
         reason, cursor, cycles, gva, gpa, code = call(
-            target, core, llc, vms, memory, address, count, kind, cursor, limit, budget - used
+            target, core, llc, vms, memory, address, count, kind, cursor, limit, budget - ran - served
         )
         ran += cycles
-        used += cycles
         cycles = np.int64(0)
         if reason == Reason.GUEST_FAULT:
-            cycles = _fault(
-                memory, demand, zones, guest_frames, ready, nested, backing, host_frames, pool, gva, code, slack - used
-            )
-        elif reason == Reason.VIOLATION and used + nested.before < slack:
+            cycles = _fault(memory, demand, zones, guest_frames, ready, nested, backing, host_frames, pool, gva, code)
+        elif reason == Reason.VIOLATION:
             cycles = violation(memory, host_frames, pool, nested, backing, gpa >> PAGE_SHIFT)
         if cycles == 0:
             break

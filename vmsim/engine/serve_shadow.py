@@ -69,10 +69,8 @@ def _trap(account, reason, count, reads):
 
 
 @routine
-def _back(shadow, nested, pool, account, gfn, slack):
+def _back(shadow, nested, pool, account, gfn):
     """Have the host back a guest frame; return whether that could be done."""
-    if account.now + account.host_walk >= slack:
-        return False
     tables = back_frame(shadow.memory, shadow.frames, pool, nested, shadow.backing, gfn)
     if tables < 0:
         return False
@@ -81,10 +79,10 @@ def _back(shadow, nested, pool, account, gfn, slack):
 
 
 @routine
-def _restock(shadow, account, state, nested, pool, slack):
+def _restock(shadow, account, state, nested, pool):
     """Fill the stock of frames for shadow pages from the pool; return whether that could be done."""
     count = 2 * SPARE - state.stock
-    if account.now >= slack or pool[0] - count < nested.least:
+    if pool[0] - count < nested.least:
         return False
     pool[0] -= count
     for number in range(count):
@@ -111,15 +109,13 @@ def _find(memory, backing, demand, account, gva):
 
 
 @routine
-def _may_map(shadow, demand, zones, guest_frames, ready, nested, pool, account, gva, code, slack):
+def _may_map(shadow, demand, zones, guest_frames, ready, nested, pool, account, gva, code):
     """Return whether the guest's kernel can map a page at `gva` without a wait, in a table that it has."""
     if not permits(demand, gva, code) or zones[0].free < READY_BATCH:
         return False
     if ready[0] == 0:
         get_ready(zones, guest_frames, ready, demand.owner)
-    dearest = account.host_walk + nested.mapping + (nested.levels - 1) * nested.each_table
-    cycles = account.inject + demand.fault + account.fault + dearest
-    if pool[0] - nested.levels < nested.least or account.now + cycles >= slack:
+    if pool[0] - nested.levels < nested.least:
         return False
     table = shadow.gfns[ready[ready[0]]].tables != 0
     return not table and _find(shadow.memory, shadow.backing, demand, account, gva)
@@ -136,7 +132,7 @@ def _read(shadow, state, account, first, count):
 
 
 @routine
-def _map(shadow, state, demand, guest_frames, ready, nested, pool, account, code, slack):
+def _map(shadow, state, demand, guest_frames, ready, nested, pool, account, code):
     """Have the guest's kernel map a cleared page where `_find` has been."""
     demand.faults += 1
     account.now += demand.fault
@@ -145,7 +141,7 @@ def _map(shadow, state, demand, guest_frames, ready, nested, pool, account, code
     if lacks(shadow.backing, page):
         start = account.now
         _spend(account, account.fault)
-        _back(shadow, nested, pool, account, page, slack)
+        _back(shadow, nested, pool, account, page)
         account.exits[Exit.HOST_FAULT] += 1
         _close(account, state, Exit.HOST_FAULT)
         _log(account, start)
@@ -168,7 +164,7 @@ def _map(shadow, state, demand, guest_frames, ready, nested, pool, account, code
 
 
 @routine
-def _fault(shadow, demand, zones, guest_frames, ready, nested, pool, account, cr3, gva, code, slack):
+def _fault(shadow, demand, zones, guest_frames, ready, nested, pool, account, cr3, gva, code):
     """Handle a page fault of the hardware as far as that goes; return what is left of it, (status, value)."""
     state = shadow.states[0]
     start = account.now
@@ -187,17 +183,17 @@ def _fault(shadow, demand, zones, guest_frames, ready, nested, pool, account, cr
             _log(account, start)
             return np.int64(NONE), np.int64(0)
         if status == Status.FAULT:
-            if not _may_map(shadow, demand, zones, guest_frames, ready, nested, pool, account, gva, value, slack):
+            if not _may_map(shadow, demand, zones, guest_frames, ready, nested, pool, account, gva, value):
                 return status, value
             _spend(account, account.inject)
             account.exits[Exit.TRUE_FAULT] += 1
             _close(account, state, Exit.TRUE_FAULT)
-            _map(shadow, state, demand, guest_frames, ready, nested, pool, account, value, slack)
+            _map(shadow, state, demand, guest_frames, ready, nested, pool, account, value)
             return np.int64(NONE), np.int64(0)
         if status == Status.UNBACKED:
-            if not _back(shadow, nested, pool, account, value, slack):
+            if not _back(shadow, nested, pool, account, value):
                 return status, value
-        elif status != Status.NEED or not _restock(shadow, account, state, nested, pool, slack):
+        elif status != Status.NEED or not _restock(shadow, account, state, nested, pool):
             return status, value
 
 
@@ -214,7 +210,6 @@ def run_and_serve_shadow(
     cursor,
     limit,
     budget,
-    slack,
     demands,
     zones,
     guest_frames,
@@ -230,7 +225,7 @@ def run_and_serve_shadow(
 
     Parameters
     ----------
-    target, core, llc, vms, memory, address, count, kind, cursor, limit, budget, slack
+    target, core, llc, vms, memory, address, count, kind, cursor, limit, budget
         As of `serve.run_and_serve`.
     demands, zones, guest_frames, ready, nesteds, pool
         Likewise.
@@ -265,7 +260,7 @@ def run_and_serve_shadow(
         account.now += cycles
         if reason != Reason.GUEST_FAULT:
             break
-        status, value = _fault(shadow, demand, zones, guest_frames, ready, nested, pool, account, cr3, gva, code, slack)
+        status, value = _fault(shadow, demand, zones, guest_frames, ready, nested, pool, account, cr3, gva, code)
         if status != NONE:
             break
         if state.stock > most:

@@ -44,7 +44,13 @@ class Vcpu:
     """One virtual processor, its workload and where its time goes.
 
     A vCPU runs ahead of the simulated clock by what it owes: cycles used since it last settled. It settles before it
-    touches anything that others share (a pool, the host's frames, a core), so most exits cost one event.
+    touches anything that others share (the host's frames, a core, a pool that the host then must refill), and when what
+    it owes reaches the horizon.
+
+    Parameters
+    ----------
+    quantum, horizon : int
+        Cycles of a time slice, and how far it may run ahead.
     """
 
     def __init__(
@@ -58,10 +64,10 @@ class Vcpu:
         spaces: Spaces,
         index: int,
         quantum: int,
+        horizon: int,
         switch_cycles: int,
         device: Callable[[NDArray[np.int64], int], simpy.Event],
         progress: Callable[[int], None] = lambda _: None,
-        serve: bool = False,
     ) -> None:
         self.env = env
         self.hardware = hardware
@@ -71,6 +77,7 @@ class Vcpu:
         self.spaces = spaces
         self.index = index
         self.quantum = quantum
+        self.horizon = horizon
         self.switch_cycles = switch_cycles
         self.device = device  # has one work on guest frames for so many nanoseconds
         self.cycles: Counter[str] = Counter(dict.fromkeys(CAUSES, 0))
@@ -79,7 +86,6 @@ class Vcpu:
         self.touching = False  # whether what it does now is for a first touch
         self.progress = progress
         self.slice_ended: Callable[[], None] = _nothing
-        self.serve = serve
         self.done = 0
         self.since: tuple[str, int] | None = None  # what it waits for now, and from when
         self.owed = 0  # cycles used and not yet paid in simulated time
@@ -109,9 +115,9 @@ class Vcpu:
             self.touching = before
 
     @property
-    def slack(self) -> int:
-        """Cycles until something else happens; 0 if nothing may be done ahead of simulated time."""
-        return int(min(self.env.peek() - self.now, NEVER)) if self.serve else 0
+    def left(self) -> int:
+        """Cycles that it may still use ahead of simulated time; at 0 or less it is to settle."""
+        return self.horizon - self.owed
 
     def settle(self) -> simpy.Event:
         """Return an event that pays what is owed."""
@@ -185,7 +191,7 @@ class Vcpu:
         pauses : list of (int, callable)
             Numbers of accesses, ascending, and what is then done.
         """
-        runs = Runs(self.hardware, self.registers, self, kernel, monitor, serve=self.serve)
+        runs = Runs(self.hardware, self.registers, self, kernel, monitor)
         for chunk in self.stream.chunks():
             position = 0
             for event in (*chunk.events, None):
@@ -232,6 +238,10 @@ class Vcpu:
             if budget <= 0:
                 yield from self._next_slice()
                 continue
+            if self.left <= 0:
+                yield self.settle()
+                continue
+            budget = min(budget, self.left)
             first, stop = cursor, cursor + 1 if late else limit
             reason, cursor, cycles, gva, gpa, code, status, value = runs(self._core, chunk, cursor, stop, budget)
             self.owed += cycles

@@ -106,6 +106,8 @@ class MemoryCalls(ABC):
                 yield from self.page_fault(vcpu, first, code, delivered=delivered)
             size = self.tables.span(entry.level if entry.value else 1)
             first = first // size * size + size
+            if first < limit and vcpu.left <= 0:
+                yield vcpu.settle()
 
 
 def _whole(address: int) -> int:

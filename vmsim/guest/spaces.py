@@ -175,6 +175,8 @@ class AddressSpaces:
                 self.sharing.add(pages, order)
             vcpu.owe("guest_fault", self.costs.entry_edit * len(seen.places))
             yield from self._place(vcpu, child, seen._replace(values=seen.values & ~(WRITE | ACCESSED)), known)
+            if vcpu.left <= 0:
+                yield vcpu.settle()
         if protected:
             yield from self._flush_all(vcpu, space)
         return child

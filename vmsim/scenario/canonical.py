@@ -32,6 +32,7 @@ def canonical(scenario: Scenario) -> str:
         "cores": scenario.host.cores,
         "memory": scenario.host.memory,
         "quantum": scenario.quantum,
+        "horizon": scenario.horizon,
         "data_caches": scenario.host.data_caches,
         "what_if": scenario.host.what_if,
         "watermarks": scenario.watermarks,

@@ -154,6 +154,11 @@ class Scenario(Document):
         return self.host.quantum.cycles(self.cpu.frequency)
 
     @property
+    def horizon(self) -> int:
+        """Cycles that a vCPU may run ahead of what others do to it."""
+        return self.host.horizon.cycles(self.cpu.frequency)
+
+    @property
     def watermarks(self) -> Marks:
         """Watermarks of the host in 4 KiB pages.
 
@@ -272,9 +277,10 @@ class Scenario(Document):
             yield Problem(("host", "cpu"), str(error))
 
     def _host_problems(self) -> Iterator[Problem]:
-        if self.quantum < 1:
-            text = f"{self.host.quantum} is less than one cycle of {self.cpu.name}"
-            yield Problem(("host", "quantum"), text)
+        for key, cycles in (("quantum", self.quantum), ("horizon", self.horizon)):
+            if cycles < 1:
+                text = f"{getattr(self.host, key)} is less than one cycle of {self.cpu.name}"
+                yield Problem(("host", key), text)
         marks, pages = self.watermarks, self.host.memory // PAGE
         if not marks.min <= marks.low <= marks.high:
             text = f"expected min ≤ low ≤ high, found {marks.min}, {marks.low}, {marks.high} pages"

@@ -102,6 +102,11 @@ class Host(Model):
         description="Time slice of a pCPU.",
         json_schema_extra={"default": "1ms"},
     )
+    horizon: DurationField = Field(
+        default=parse_duration("20us"),
+        description="How far a vCPU may run ahead of what others do to it.",
+        json_schema_extra={"default": "20us"},
+    )
     data_caches: Flag = Field(default=False, description="Data accesses go through the caches, as page walks do.")
     fragmentation: Fraction01 = Field(
         default=0.0,
@@ -119,6 +124,8 @@ class Host(Model):
         problems = list(_size_check("memory", self.memory))
         if not self.quantum.amount:
             problems.append(Problem(("quantum",), "a zero time slice; it must be at least one cycle"))
+        if not self.horizon.amount:
+            problems.append(Problem(("horizon",), "a zero horizon; it must be at least one cycle"))
         if self.pool.max * PAGE > self.memory:
             size = format_size(self.pool.max * PAGE)
             text = f"pool.max > host.memory ({size} > {format_size(self.memory)})"

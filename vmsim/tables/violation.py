@@ -66,7 +66,7 @@ def violation(memory, frames, pool, nested, backing, gfn):
 
 
 @kernel
-def back_frames(memory, nesteds, backing, frames, pool, slack, gfn, limit):
+def back_frames(memory, nesteds, backing, frames, pool, budget, gfn, limit):
     """Back the guest frames [gfn, limit) that lack a host frame, a violation each, as far as nothing has to wait.
 
     Parameters
@@ -77,8 +77,8 @@ def back_frames(memory, nesteds, backing, frames, pool, slack, gfn, limit):
         The monitor's, and where guest memory lies.
     frames, pool : FRAME_RECORD[:], int64[:]
         The host's frames, and the monitor's pool (`Stack.words`).
-    slack : int
-        Cycles until something else happens.
+    budget : int
+        Cycles after which no further violation is begun.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def back_frames(memory, nesteds, backing, frames, pool, slack, gfn, limit):
     """
     nested = nesteds[0]
     used = np.int64(0)
-    while gfn < limit and used + nested.before < slack:
+    while gfn < limit and used < budget:
         if lacks(backing, gfn):
             cycles = violation(memory, frames, pool, nested, backing, gfn)
             if cycles == 0:

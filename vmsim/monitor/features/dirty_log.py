@@ -215,7 +215,6 @@ class DirtyLog(Feature):
 
     def _split(self, vcpu: Vcpu, gpa: int) -> Steps[int]:
         """Put a table in the place of the large page around `gpa`; return the cycles."""
-        yield vcpu.settle()
         (table,) = yield from self.tdp.take(vcpu, 1)
         self.tdp.split(gpa, table)
         self.splits += 1

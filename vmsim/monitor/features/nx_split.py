@@ -78,7 +78,6 @@ class NxSplit(Feature):
             return None
         tdp, gpa = self.tdp, exit.gpa
         start = vcpu.now
-        yield vcpu.settle()
         (table,) = yield from tdp.take(vcpu, 1)
         region = gpa >> _REGION
         block = int(translate(*self._tables, region << _REGION)) >> PAGE_SHIFT
@@ -96,7 +95,6 @@ class NxSplit(Feature):
         block = self.blocks.get(region)
         if block is None:  # new to the host; a fetch violates now, and once more when the page is large
             return None
-        yield vcpu.settle()
         if code & CODE_FETCH or region in self.tables:
             level, page, bits = 1, block + (gpa >> PAGE_SHIFT) % ENTRIES, tdp.form.page
         else:

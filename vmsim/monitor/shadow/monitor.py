@@ -125,6 +125,8 @@ class Shadow(Account):
                     yield from self._back(vcpu, each)
                 self._count("HOST_FAULT")
                 self.latency.add(vcpu.now - start)
+                if each + 1 < gfn + (1 << order) and vcpu.left <= 0:
+                    yield vcpu.settle()
 
     @property
     def served(self) -> tuple[Any, ...]:
@@ -366,7 +368,6 @@ class Shadow(Account):
         count = 2 * SPARE - int(self._stocked[0])
         if count <= 0:
             return
-        yield vcpu.settle()
         pages = yield from self.host_tables.take(vcpu, count)
         self._put(pages)
         self._spend(vcpu, self.costs.violation_pool)

@@ -164,15 +164,20 @@ class Tdp(BaseMonitor):
         """Write to 2**order guest frames: each that has no host frame exits once and gets one."""
         limit = gfn + (1 << order)
         while gfn < limit:
-            if self.serves and (slack := vcpu.slack) > 0:
-                gfn, cycles = back_frames(self.memory, *self.served, slack, gfn, limit)
+            if self.serves:
+                gfn, cycles = back_frames(self.memory, *self.served, max(vcpu.left, 1), gfn, limit)
                 if cycles:
                     self.account(vcpu)
+                    if gfn < limit and vcpu.left <= 0:
+                        yield vcpu.settle()
+                        continue
             if gfn < limit and not self.backed(gfn):
                 if self.features:
                     yield from self.handle(vcpu, Exit(_VIOLATION, 0, gfn << PAGE_SHIFT, 0, write=True))
                 else:
                     yield from self.violation(vcpu, gfn << PAGE_SHIFT)
+                if gfn + 1 < limit and vcpu.left <= 0:
+                    yield vcpu.settle()
             gfn += 1
 
     def backed(self, gfn: int) -> bool:
@@ -242,7 +247,8 @@ class Tdp(BaseMonitor):
         for feature in self.features:
             if (cycles := (yield from feature.back(vcpu, gpa, code))) is not None:
                 return cycles
-        yield vcpu.settle()
+        if self.page_order or self.calls_host(self.chunk):
+            yield vcpu.settle()
         page, order = self._large_page(gpa) if self.page_order else (NO_FRAME, 0)
         if order == 0:
             page = (self.pool.take(1) or (yield from self.take(vcpu, 1)))[0]  # a generator less, nearly always
@@ -339,10 +345,16 @@ class Tdp(BaseMonitor):
 
     def take(self, vcpu: Vcpu, count: int) -> Steps[list[int]]:
         """Take pages from the pool; where it has too few, the vCPU is suspended until the host has refilled it."""
+        if self.calls_host(count):
+            yield vcpu.settle()
         taken = self.pool.take(count)
         if not taken:
             taken = yield from vcpu.wait(self.pool.request(count), "pool_wait")
         return taken
+
+    def calls_host(self, count: int) -> bool:
+        """Whether the host has to be called when so many pages are taken. Else the pool is the VM's own."""
+        return self.pool.level - count < self.pool.floor
 
     def _around(self, gfn: int) -> int:
         """Back what else lies in the aligned chunk of `gfn`, as far as the pool has pages at hand; return how many."""

@@ -279,7 +279,6 @@ class Vkernel(SoftwareMonitor):
         if self.ready:
             taken, self.ready = self.ready[:count], []
             return taken
-        yield vcpu.settle()
         return (yield from self.host_tables.take(vcpu, count))
 
     def _back(self, vcpu: Vcpu, gfn: int) -> Steps[None]:
