@@ -36,7 +36,7 @@ from vmsim.machine.memory import clear_frame, find_entry, physical_memory
 from vmsim.monitor.shadow.mode import SHADOW_PRESETS, ShadowSpec
 from vmsim.tables import dirty, listing
 from vmsim.tables import edit as tables
-from vmsim.tables.backing import HOST, fill_backing, host_address, make_backing
+from vmsim.tables.backing import IDENTITY, fill_backing, host_address, make_backing
 
 PACKAGE = Path(vmsim.__file__).parent
 
@@ -77,11 +77,11 @@ def edits() -> list[Any]:
     buddy.allocate_many(zone, frames, 0, buddy.State.TABLE, 1, links)
     buddy.use(frames, some[:1], buddy.State.POOL)
     buddy.hand_over(zone, frames, some[1:2], 2, buddy.State.POOL)
-    used = tables.map_pages(there, frames, root, 4, 1, HOST, 0x1F_C000, some[:10], links, form.table, form.page)
+    used = tables.map_pages(there, frames, root, 4, 1, IDENTITY, 0x1F_C000, some[:10], links, form.table, form.page)
     found = [
         int(used),
-        tables.map_page(there, frames, root, 4, 1, HOST, 0x1000, some[10], form.page),
-        tables.missing_tables(there, root, 4, 1, HOST, 1 << 39),
+        tables.map_page(there, frames, root, 4, 1, IDENTITY, 0x1000, some[10], form.page),
+        tables.missing_tables(there, root, 4, 1, IDENTITY, 1 << 39),
         tables.translate(there, root, 4, 0x1F_D123),
         *find_entry(there, root, 4, 1, 0x1F_D000),
         tables.populate(
@@ -92,7 +92,7 @@ def edits() -> list[Any]:
             root,
             4,
             1,
-            HOST,
+            IDENTITY,
             1 << 30,
             (1 << 30) + 0x6000,
             form.table,
@@ -105,18 +105,18 @@ def edits() -> list[Any]:
     fill_backing(there, backing, root, 4)
     found += [host_address(backing, gpa) for gpa in (0x1F_D123, 0x1000, 0x5000)]
     lists = [np.zeros(600, np.int64) for _ in range(4)]
-    found += [*listing.scan_entries(there, root, 4, HOST, 0, 0, 0x20_0000, False, *lists), *lists[1][:30].tolist()]
-    found += [listing.walk_entries(there, root, 4, 1, HOST, 0x1000, *lists[:2]), *lists[1][:5].tolist()]
-    found += [listing.list_tables(there, root, 4, HOST, 1 << 48, *lists[:2]), *lists[1][:5].tolist()]
+    found += [*listing.scan_entries(there, root, 4, IDENTITY, 0, 0, 0x20_0000, False, *lists), *lists[1][:30].tolist()]
+    found += [listing.walk_entries(there, root, 4, 1, IDENTITY, 0x1000, *lists[:2]), *lists[1][:5].tolist()]
+    found += [listing.list_tables(there, root, 4, IDENTITY, 1 << 48, *lists[:2]), *lists[1][:5].tolist()]
     short = int(buddy.allocate(zone, frames, 0, buddy.State.TABLE, 1)) << 12
     clear_frame(there, short)
-    tables.map_pages(there, frames, short, 2, 1, HOST, 0x3F_D000, some[:6], links[3:5], form.table, form.page)
-    tables.store_entries(there, HOST, np.array([short + 4 * 1023]), np.array([0xFFC0_0087]), 10)
+    tables.map_pages(there, frames, short, 2, 1, IDENTITY, 0x3F_D000, some[:6], links[3:5], form.table, form.page)
+    tables.store_entries(there, IDENTITY, np.array([short + 4 * 1023]), np.array([0xFFC0_0087]), 10)
     lists = [np.zeros(1100, np.int64) for _ in range(4)]
-    found += [*listing.scan_entries(there, short, 2, HOST, 0, 0, 1 << 32, False, *lists), *lists[1][:9].tolist()]
+    found += [*listing.scan_entries(there, short, 2, IDENTITY, 0, 0, 1 << 32, False, *lists), *lists[1][:9].tolist()]
     found += [tables.translate(there, short, 2, gpa) for gpa in (0x40_0123, 0xFFFF_FFFF)]
-    tables.load_entries(there, HOST, lists[0][:3], lists[1][:3], 9)
-    tables.store_entries(there, HOST, lists[0][:3], lists[1][:3] | 1 << 52, 9)
+    tables.load_entries(there, IDENTITY, lists[0][:3], lists[1][:3], 9)
+    tables.store_entries(there, IDENTITY, lists[0][:3], lists[1][:3] | 1 << 52, 9)
     found += [*lists[1][:3].tolist(), *there[lists[0][:3] >> 3].tolist()]
     buddy.free(zone, frames, some[12], 0)
     buddy.free_many(zone, frames, 0, some[13:15])
@@ -132,7 +132,7 @@ def logs() -> list[Any]:
     shape = there, 1 << 12, 3
     registers["nested_root"], registers["nested_levels"], registers["nested_dirty"] = *shape[1:], form.dirty
     there[1 << 9] = 2 << 12 | form.table
-    tables.map_page(there, frames, *shape[1:], 2, HOST, 0, 512, form.page)
+    tables.map_page(there, frames, *shape[1:], 2, IDENTITY, 0, 512, form.page)
     found = [dirty.mend(*shape, 512, form.dirty, 2, 0), dirty.large_page(*shape, 0, 1 << 21)]
     dirty.split(there, frames, *shape[1:], 0, 3, form.table, form.dirty)
     registers["pml"], registers["pml_index"] = 1, 511

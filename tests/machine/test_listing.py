@@ -13,7 +13,7 @@ from tests.oracle.bits import ADDRESS, PS, span
 from tests.oracle.tables import load, place_of
 from vmsim.frames.buddy import make_zone
 from vmsim.machine.formats import reach
-from vmsim.tables.backing import HOST
+from vmsim.tables.backing import IDENTITY
 from vmsim.tables.edit import map_pages
 from vmsim.tables.listing import scan_entries
 
@@ -43,7 +43,7 @@ def build(levels: int, pages: list[tuple[int, int]]) -> None:
     for gva, level in pages:
         large = np.array([1024 if level > 1 else 7])  # data has no contents, and need not exist
         tables = np.arange(free, free + 4)
-        free += int(map_pages(memory(), frames, ROOT, levels, level, HOST, gva, large, tables, BITS, BITS))
+        free += int(map_pages(memory(), frames, ROOT, levels, level, IDENTITY, gva, large, tables, BITS, BITS))
 
 
 def loops(levels: int, table: int, level: int, start: int, first: int, limit: int, every: bool) -> Iterator[int]:
@@ -64,7 +64,7 @@ def scanned(levels: int, first: int, limit: int, every: bool, room: int) -> list
     address = first
     while address < limit:
         columns = [np.empty(room, np.int64) for _ in range(4)]
-        address, count = scan_entries(memory(), ROOT, levels, HOST, first, address, limit, every, *columns)
+        address, count = scan_entries(memory(), ROOT, levels, IDENTITY, first, address, limit, every, *columns)
         found += columns[0][:count].tolist()
     return found
 

@@ -18,7 +18,7 @@ from vmsim.frames import buddy
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import ACCESSED, DIRTY, EPT, PRESENT, USER, WRITE
 from vmsim.machine.memory import clear_frame, find_entry
-from vmsim.tables.backing import HOST, UNBACKED, fill_backing, host_address, make_backing
+from vmsim.tables.backing import IDENTITY, UNBACKED, fill_backing, host_address, make_backing
 from vmsim.tables.edit import (
     BLOCKED,
     MAPPED,
@@ -58,7 +58,7 @@ class Space:
         clear_frame(memory(), root)
         self.words = Words()
         self.nested = (0, 0)
-        self.backing = HOST
+        self.backing = IDENTITY
         self.zone, self.frames, self.root = self.host_zone, self.host, root
         if nested:
             self.nested = (root, 4)
@@ -66,7 +66,7 @@ class Space:
             Random(1).shuffle(back)
             pfns = buddy_take(self.host_zone, self.host, GUEST_FRAMES)[back]
             tables = buddy_take(self.host_zone, self.host, 16)
-            map_pages(memory(), self.host, root, 4, 1, HOST, 0, pfns, tables, FORMAT.table, FORMAT.page)
+            map_pages(memory(), self.host, root, 4, 1, IDENTITY, 0, pfns, tables, FORMAT.table, FORMAT.page)
             self.backing = make_backing(GUEST_FRAMES)
             fill_backing(memory(), self.backing, root, 4)
             self.zone, self.frames = buddy.make_zone(GUEST_FRAMES)
@@ -114,7 +114,7 @@ class Space:
 
 def buddy_take(zone, frames, count: int, order: int = 0) -> np.ndarray:
     pfns = np.empty(count, np.int64)
-    assert buddy.allocate_many(zone, frames, order, State.HOST, 1, pfns) == count
+    assert buddy.allocate_many(zone, frames, order, State.IDENTITY, 1, pfns) == count
     return pfns
 
 
@@ -212,9 +212,9 @@ def test_a_scan_of_a_region_loads_its_absent_entries_too() -> None:
     with space(nested=False) as there:
         there.map(0x20_0000, 1, there.take(1), there.take(3))
         columns = [np.empty(600, np.int64) for _ in range(4)]
-        end, count = scan_entries(memory(), there.root, 4, HOST, 0x20_0000, 0x20_0000, 0x60_0000, True, *columns)
+        end, count = scan_entries(memory(), there.root, 4, IDENTITY, 0x20_0000, 0x20_0000, 0x60_0000, True, *columns)
         assert (end, count) == (0x40_0000, 3 + 512)
-        end, count = scan_entries(memory(), there.root, 4, HOST, 0x20_0000, 0x40_0000, 0x60_0000, True, *columns)
+        end, count = scan_entries(memory(), there.root, 4, IDENTITY, 0x20_0000, 0x40_0000, 0x60_0000, True, *columns)
         assert (end, count) == (0x60_0000, 1)  # those above have been loaded
         assert columns[1][0] == 0
 
@@ -263,7 +263,7 @@ def test_a_gpa_lies_where_the_plain_reader_says(gpas):
             assert walked(memory(), *there.nested, gpa) == (place[0] if place else UNBACKED)
             level, entry = [(level, place) for level, place, _ in descend(there.words, *there.nested, gpa)][-1]
             assert find_entry(memory(), *there.nested, 1, gpa) == (entry, level)
-        assert host_address(HOST, gpas[0]) == walked(memory(), 0, 0, gpas[0]) == gpas[0]
+        assert host_address(IDENTITY, gpas[0]) == walked(memory(), 0, 0, gpas[0]) == gpas[0]
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["native", "nested"])
@@ -281,13 +281,13 @@ def test_tables_of_two_levels_are_those_that_the_plain_reader_reads(nested, span
     """1024 entries of 4 bytes; nested, they are reached through tables of the same kind, as on such a host."""
     random = Random(seed)
     with space(nested=False) as there:
-        root, host, backing, model = there.root, (0, 0), HOST, {}
+        root, host, backing, model = there.root, (0, 0), IDENTITY, {}
         if nested:
             root, host = 0, (there.root, 2)
             pfns = buddy_take(there.zone, there.frames, 1 << 11)
             random.shuffle(pfns)
             tables = buddy_take(there.zone, there.frames, 2)
-            assert map_pages(memory(), there.host, there.root, 2, 1, HOST, 0, pfns, tables, TABLE, PAGE) == 2
+            assert map_pages(memory(), there.host, there.root, 2, 1, IDENTITY, 0, pfns, tables, TABLE, PAGE) == 2
             there.zone, there.frames = buddy.make_zone(1 << 11)
             there.take(1)  # the root
             backing = make_backing(1 << 11)

@@ -12,6 +12,7 @@ from tests.oracle import tables
 from tests.oracle.bits import ADDRESS, RW, A, D, span
 from tests.oracle.shadow import BareGuest
 from vmsim.frames.buddy import State
+from vmsim.host.guest_memory import GuestMemory
 from vmsim.machine.formats import NPT
 from vmsim.machine.layout import make_cores, make_llc, make_vm
 from vmsim.machine.memory import physical_memory
@@ -55,8 +56,8 @@ class World:
             self.host,
             self.pool,  # type: ignore[arg-type]
             NPT,
+            GuestMemory(self.host, self.memory, owner=OWNER, pages=frames),  # type: ignore[arg-type]
             owner=OWNER,
-            pages=frames,
             levels=4,
             page_order=host_order,
             costs=costs,

@@ -16,6 +16,7 @@ from tests.oracle.bits import ADDRESS, PS, RW, US, P, span
 from tests.oracle.shadow import BareGuest
 from vmsim.base import ledger
 from vmsim.frames.buddy import NO_FRAME, State, allocate, allocate_many, free, make_zone
+from vmsim.host.guest_memory import GuestMemory
 from vmsim.machine.formats import EPT, PAGE_SHIFT
 from vmsim.machine.layout import Geometry, Unit, make_cores, make_llc, make_vm
 from vmsim.machine.memory import physical_memory
@@ -153,8 +154,8 @@ class World:
             self.host,
             self.pool,  # type: ignore[arg-type]
             EPT(ad_bits=False),
+            GuestMemory(self.host, self.memory, owner=OWNER, pages=frames),  # type: ignore[arg-type]
             owner=OWNER,
-            pages=frames,
             levels=4,
             page_order=host_order,
             costs=costs,

@@ -84,6 +84,8 @@ ROWS: Final[dict[str, Row]] = {
     "host.horizon": Row(world(vm(), vm(), cores=2), "20us", "1us"),
     "host.data_caches": Row(world(), False, True),
     "host.fragmentation": Row(world(vm("paired")), 0.0, 1.0),
+    "host.reclaim.rate": Row(world(), 0, 100_000),
+    "host.reclaim.batch": Row(world(reclaim={"rate": 100_000}), 1, 4),
     "host.what_if": Row(world(vm("npt"), cpu="skylake-x"), False, True),
     "host.pool.min": Row(world(), 1, 30),
     "host.pool.max": Row(world(), 8, 64),

@@ -5,22 +5,27 @@ Each Protocol stands here once. A class that keeps one need not name it.
 
 from __future__ import annotations
 
-from vmsim.contracts.memory import Backing, Frames, Host, KernelHalf, Pool
+from vmsim.contracts.memory import Backing, Frames, Host, KernelHalf, Pool, ensure
 from vmsim.contracts.monitor import Daemon, Handler, Kernel, Monitor
 from vmsim.contracts.processor import Mmu, Spaces, Vcpu
+from vmsim.contracts.second import NO_FLUSH, Flush, Leaf, MemorySlot, SecondMmu
 from vmsim.contracts.steps import NONE, Exit, Loop, Moment, Observe, Observer, Resume, Steps, Stop, VmStopped, Words
 
 __all__ = [
     "NONE",
+    "NO_FLUSH",
     "Backing",
     "Daemon",
     "Exit",
+    "Flush",
     "Frames",
     "Handler",
     "Host",
     "Kernel",
     "KernelHalf",
+    "Leaf",
     "Loop",
+    "MemorySlot",
     "Mmu",
     "Moment",
     "Monitor",
@@ -28,10 +33,12 @@ __all__ = [
     "Observer",
     "Pool",
     "Resume",
+    "SecondMmu",
     "Spaces",
     "Steps",
     "Stop",
     "Vcpu",
     "VmStopped",
     "Words",
+    "ensure",
 ]

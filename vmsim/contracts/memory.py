@@ -6,14 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import simpy
 from numpy.typing import NDArray
 
 from vmsim.contracts.processor import Vcpu
 from vmsim.contracts.steps import Steps, Words
 from vmsim.frames.stack import Stack
+from vmsim.machine.formats import PRESENT
 
-__all__ = ["Backing", "Frames", "Host", "KernelHalf", "Pool"]
+__all__ = ["Backing", "Frames", "Host", "KernelHalf", "Pool", "ensure"]
 
 
 class Frames(Protocol):
@@ -38,6 +40,10 @@ class Frames(Protocol):
 
     def has_block(self, order: int) -> bool:
         """Whether 2**order frames could be had."""
+        ...
+
+    def ensure(self, vcpu: Vcpu, gfns: Words) -> Steps[bool]:
+        """Have the host back frames (int64[n]) that software is about to touch; return whether any was not."""
         ...
 
     def give(self, gfns: Words, order: int) -> None:
@@ -66,6 +72,11 @@ class KernelHalf(Protocol):
 
 class Backing(Protocol):
     """The monitor, as far as guest-physical memory needs it."""
+
+    @property
+    def backing(self) -> Words:
+        """Where guest memory lies (tables/backing.py)."""
+        ...
 
     def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Steps[None]:
         """Write to 2**order frames: whichever lacks a host frame exits and gets one."""
@@ -112,3 +123,18 @@ class Host(Protocol):
 
     def give_block(self, pfn: int, order: int) -> None:
         """Take back 2**order frames."""
+
+
+def ensure(vcpu: Vcpu, host: Backing, gfns: Words) -> Steps[bool]:
+    """Have the host back frames (int64[n]) that software is about to touch; return whether any was not.
+
+    It may wait, and while it does others may take what was there: so it looks again until all is there at once. Frames
+    beyond the guest's memory are left out; whoever touches them finds that out.
+    """
+    lacking = False
+    inside = gfns[gfns < len(host.backing)]
+    while len(absent := inside[host.backing[inside] & PRESENT == 0]):
+        lacking = True
+        for gfn in np.unique(absent).tolist():
+            yield from host.touch(vcpu, gfn, 0)
+    return lacking

@@ -19,6 +19,7 @@ from vmsim.guest.kernel import GuestKernel
 from vmsim.guest.mmu import HardwareMmu
 from vmsim.guest.process import LINUX_PCIDS
 from vmsim.host.bare import BareFrames
+from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.io import HostIo
 from vmsim.host.pool import PagePool
 from vmsim.machine.layout import make_vm
@@ -60,7 +61,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
     mmu: Mmu
     frames: Frames
     monitor: Monitor
-    pool = ranges = direct_map = None
+    pool = ranges = direct_map = slot = None
     if spec.bare:
         frames = bare = BareFrames(host.host, owner=spec.index, limit=spec.pages)
         monitor = NativeMonitor(memory)
@@ -79,9 +80,10 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
             log=host.transfers.append,
             messages=host.messages,
         )
-        parts = VmParts(spec, cpu, memory, registers, host.host, pool, spaces, host.paired)
-        monitor = plugins.resolve(spec.paging.build)(parts)
-        hardware = HardwareMmu(memory, spaces, registers, monitor.backing)
+        slot = GuestMemory(host.host, memory, owner=spec.index, pages=spec.pages)
+        parts = VmParts(spec, cpu, memory, registers, host.host, pool, spaces, slot, host.paired)
+        slot.second = monitor = plugins.resolve(spec.paging.build)(parts)
+        hardware = HardwareMmu(memory, spaces, registers, monitor)
         direct_map = make_direct_map(host.hardware, spec, registers, spaces, monitor, hardware)
         mmu = direct_map or monitor.guest_mmu(hardware)
         frames = GuestFrames(spec.pages, direct_map or monitor, owner=spec.index)
@@ -132,6 +134,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         frames=frames,
         kernel=kernel,
         vcpu=vcpu,
+        slot=slot,
     )
 
 

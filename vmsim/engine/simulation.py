@@ -11,13 +11,14 @@ from vmsim.base.clock import Clock
 from vmsim.base.errors import InputError
 from vmsim.base.progress import Progress
 from vmsim.base.units import format_size
-from vmsim.contracts import Moment, Observer, Stop, VmStopped
+from vmsim.contracts import Moment, Observer, Steps, Stop, VmStopped
 from vmsim.engine.build import build_vm
 from vmsim.engine.endings import ending_of
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.parts import HostParts
 from vmsim.engine.resident import check_memory
 from vmsim.engine.virtual_machine import VirtualMachine
+from vmsim.host.daemons.reclaim import reclaim
 from vmsim.host.fragmentation import PageCache, fragment
 from vmsim.host.memory import HOST, HostMemory
 from vmsim.host.pool import reclaimer
@@ -119,6 +120,8 @@ class Simulation:
         started = time.perf_counter()
         if ending is None:
             processes = [self.env.process(vm.live()) for vm in self.vms]
+            if self.scenario.host.reclaim.rate:
+                self.env.process(self._reclaim())
             self.env.run(until=None)
             ending = next((vm.ending for vm in self.vms if vm.ending), None)
             if any(process.is_alive for process in processes):
@@ -133,6 +136,13 @@ class Simulation:
             wall_seconds=time.perf_counter() - started,
             ending=ending,
         )
+
+    def _reclaim(self) -> Steps[None]:
+        """Return the daemon that takes pages at the rate that the scenario asks for."""
+        spec = self.scenario.host.reclaim
+        period = max(1, self.scenario.cpu.frequency * spec.batch // spec.rate)
+        seed = _seed(self.scenario.seed, MAX_VMS + 1)
+        return reclaim(self.env, self.vms, period=period, batch=spec.batch, seed=seed)
 
     def observe(self, what: Moment, vm: VirtualMachine | None = None) -> None:
         """Have everybody look who wants to."""

@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger, Reading
 from vmsim.base.units import PAGE_ORDER
-from vmsim.contracts import Frames, Moment, Monitor, Steps, Stop, VmStopped
+from vmsim.contracts import Flush, Frames, Moment, Monitor, Steps, Stop, VmStopped
 from vmsim.engine.boot import BootVcpu
 from vmsim.engine.endings import ending_of
 from vmsim.engine.parts import HostParts
 from vmsim.engine.vcpu import Pause, Vcpu
 from vmsim.frames.buddy import State
 from vmsim.guest.kernel import GuestKernel
+from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.io import HostIo
 from vmsim.host.pool import PagePool
 from vmsim.machine.caches import Served
@@ -43,6 +44,8 @@ class VirtualMachine:
     spaces, io, pool, monitor, frames, kernel, vcpu
         Its address spaces, the host's side of its input and output, its page pool (None if it has none), what handles
         its exits, its kernel's frames, its kernel, and its vCPU.
+    slot : GuestMemory or None
+        Where its memory lies; None if that is the host's own.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class VirtualMachine:
         frames: Frames,
         kernel: GuestKernel,
         vcpu: Vcpu,
+        slot: GuestMemory | None,
     ) -> None:
         self.parts = parts
         self.spec = spec
@@ -71,6 +75,7 @@ class VirtualMachine:
         self.frames = frames
         self.kernel = kernel
         self.vcpu = vcpu
+        self.slot = slot
         self.vcpu.slice_ended = lambda: parts.observe(Moment.SLICE_ENDED, self)
         self.start = 0  # until it does
         self.finish: int | None = None
@@ -137,6 +142,18 @@ class VirtualMachine:
         self.vcpu.leave()
         yield from self._give_back()
         parts.observe(Moment.VM_GONE, self)
+
+    @property
+    def able(self) -> bool:
+        """Whether its pages may be taken: it has booted, and not ended."""
+        return self.kernel.root >= 0 and self.finish is None
+
+    def forget(self, flush: Flush) -> None:
+        """Have its processors forget what a flush says."""
+        if flush.nested:
+            self.spaces.flush_nested()
+        elif flush.linear:
+            self.spaces.flush_all()
 
     def outcome(self) -> VmOutcome:
         """Return the figures of the VM, its warm-up subtracted."""

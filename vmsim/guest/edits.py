@@ -17,7 +17,7 @@ from vmsim.machine.formats import ACCESSED, FRAME, LARGE, PAGE_SHIFT, PRESENT, U
 from vmsim.machine.memory import entry_at, width_of
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.backing import UNBACKED
-from vmsim.tables.edit import map_page, map_pages
+from vmsim.tables.edit import NOWHERE, map_page, map_pages
 from vmsim.tables.listing import list_tables, scan_entries, walk_entries
 
 __all__ = ["TABLE_BITS", "Entries", "Entry", "PageTables"]
@@ -174,14 +174,34 @@ class PageTables:
             yield from self.mmu.write(vcpu, place, np.array([entry]))
             return True
         where = root, self.levels, level, self.backing, gva
-        missing = map_page(self.memory, self.frames.frames, *where, page, bits)
-        if missing > 0:
-            tables = np.empty(missing, np.int64)
-            for number in range(missing):
-                tables[number] = yield from self.frames.allocate_table(vcpu)
+        tables: list[int] = []
+        while True:
+            missing = map_page(self.memory, self.frames.frames, *where, page, bits)
+            if missing == NOWHERE:
+                if not (yield from self._bring_back(vcpu, root, gva, level)):
+                    return False
+            elif missing <= 0:
+                self.frames.give_tables(np.array(tables, np.int64))
+                return bool(missing == 0)
+            elif len(tables) < missing:
+                tables.append((yield from self.frames.allocate_table(vcpu)))
                 vcpu.owe("guest_fault", self.table_cycles)
-            map_pages(self.memory, self.frames.frames, *where, np.array([page]), tables, TABLE_BITS, bits)
-        return bool(missing >= 0)
+            elif not (yield from self.frames.ensure(vcpu, np.array(tables))):  # else the world may have changed
+                made = np.array(tables)
+                map_pages(self.memory, self.frames.frames, *where, np.array([page]), made, TABLE_BITS, bits)
+                self.frames.give_tables(made[missing:])
+                return True
+
+    def _bring_back(self, vcpu: Vcpu, root: int, gva: int, level: int) -> Steps[bool]:
+        """Have the host back the table on the way to `gva` that lies nowhere; False where no memory is there at all."""
+        count = walk_entries(self.memory, root, self.levels, level, self.backing, gva, *self._walk)
+        place = int(self._walk[0][-1 - count])
+        if count >= 0:
+            return True
+        if place >> PAGE_SHIFT >= len(self.backing):
+            return False
+        yield from self.frames.ensure(vcpu, np.array([place >> PAGE_SHIFT]))
+        return True
 
     def _vacant(self, vcpu: Vcpu, root: int, gva: int, level: int) -> Steps[Words | None]:
         """Return the place of the absent entry of `level` for `gva`, int64[1], its table made if need be; or None."""
@@ -254,12 +274,16 @@ class PageTables:
         """
         self.expect_program(limit - 1)
         places, values, starts, levels = self._scan
-        stop, count = scan_entries(
-            self.memory, root, self.levels, self.backing, first, address, limit, every and self.mmu.loads_trap,
-            places, values, starts, levels,
-        )  # fmt: skip
-        if stop == UNBACKED:
-            raise VmStopped(Stop.BEYOND_MEMORY, address=int(count))
+        while True:
+            stop, count = scan_entries(
+                self.memory, root, self.levels, self.backing, first, address, limit, every and self.mmu.loads_trap,
+                places, values, starts, levels,
+            )  # fmt: skip
+            if stop != UNBACKED:
+                break
+            if count >> PAGE_SHIFT >= len(self.backing):
+                raise VmStopped(Stop.BEYOND_MEMORY, address=int(count))
+            yield from self.frames.ensure(vcpu, np.array([count >> PAGE_SHIFT]))
         seen = Entries(*(column[:count].copy() for column in (starts, levels, places, values)))
         if self.mmu.loads_trap:
             seen = seen._replace(values=(yield from self.mmu.read(vcpu, seen.places)))
@@ -304,6 +328,9 @@ class PageTables:
             room = max(room, count)
             places, tables = np.empty(room, np.int64), np.empty(room, np.int64)
             count = list_tables(self.memory, root, self.levels, self.backing, limit, places, tables)
+            if count < 0:  # a table lies nowhere just now
+                yield from self.frames.ensure(vcpu, np.array([-1 - count]))
+                count = room + 1
         if self.mmu.loads_trap:
             yield from self.mmu.read(vcpu, places[:count])
         yield from self.mmu.write(vcpu, places[:count], np.zeros(count, np.int64))
@@ -320,9 +347,9 @@ class PageTables:
             An entry leads to a table beyond the guest's memory.
         """
         places, values = self._walk
-        count = walk_entries(self.memory, root, self.levels, level, self.backing, gva, places, values)
-        if count < 0:
-            raise VmStopped(Stop.BEYOND_MEMORY, address=int(places[-1 - count]))
+        while (count := walk_entries(self.memory, root, self.levels, level, self.backing, gva, places, values)) < 0:
+            if not (yield from self._bring_back(vcpu, root, gva, level)):
+                raise VmStopped(Stop.BEYOND_MEMORY, address=int(places[-1 - count]))
         places, values = places[:count].copy(), values[:count].copy()
         if self.mmu.loads_trap:
             new = np.array([known is None or place not in known for place in places.tolist()])

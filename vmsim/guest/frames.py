@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.contracts import Backing, Steps, Stop, Vcpu, VmStopped
+from vmsim.contracts import Backing, Steps, Stop, Vcpu, VmStopped, ensure
 from vmsim.frames.buddy import NO_FRAME, State, allocate, allocate_many, free_many, make_zone, use
 from vmsim.frames.stack import Stack
 from vmsim.guest.demand import READY_BATCH
@@ -55,6 +55,10 @@ class GuestFrames:
             raise VmStopped(Stop.OUT_OF_MEMORY)
         yield from self.backing.touch(vcpu, gfn, order)
         return gfn
+
+    def ensure(self, vcpu: Vcpu, gfns: NDArray[np.int64]) -> Steps[bool]:
+        """Have the host back frames that software is about to touch; return whether any was not."""
+        return (yield from ensure(vcpu, self.backing, gfns))
 
     def has_block(self, order: int) -> bool:
         """Whether a block of 2**order frames is free."""

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.contracts import Spaces, Steps, Vcpu, Words
+from vmsim.contracts import Backing, Spaces, Steps, Vcpu, Words, ensure
+from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.layout import guest_width
 from vmsim.machine.memory import clear_frame
-from vmsim.tables.backing import HOST, host_address
+from vmsim.tables.backing import IDENTITY, host_address
 from vmsim.tables.edit import load_entries, store_entries
 
 __all__ = ["NO_PCID", "HardwareMmu"]
@@ -37,40 +38,44 @@ class HardwareMmu:
         What the TLBs keep of the VM.
     registers : record[1]
         The VM's register file: cr3 is set.
-    backing : int64[:], optional
-        Where guest memory lies.
+    host : Backing, optional
+        The monitor, where guest memory is not the host's own.
     """
 
     traps = False
     loads_trap = False
     known = True
 
-    def __init__(self, memory: Words, spaces: Spaces, registers: NDArray[Any], backing: Words = HOST) -> None:
+    def __init__(self, memory: Words, spaces: Spaces, registers: NDArray[Any], host: Backing | None = None) -> None:
         self.memory = memory
-        self.backing = backing
+        self.backing = host.backing if host else IDENTITY
+        self.host = host
         self.spaces = spaces
         self.registers = registers
         self._width = guest_width(registers)
 
     def read(self, vcpu: Vcpu, places: Words) -> Steps[Words]:
         """Load entries."""
+        yield from self.ensure(vcpu, places)
         values = np.empty(len(places), np.int64)
         load_entries(self.memory, self.backing, places, values, self._width)
         return values
-        yield
 
     def write(self, vcpu: Vcpu, places: Words, values: Words) -> Steps[None]:
         """Store entries."""
+        yield from self.ensure(vcpu, places)
         store_entries(self.memory, self.backing, places, values, self._width)
-        return
-        yield
 
     def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Steps[None]:
         """Zero a frame that becomes a table."""
         if table:
+            yield from self.ensure(vcpu, np.array([gpa]))
             clear_frame(self.memory, host_address(self.backing, gpa))
-        return
-        yield
+
+    def ensure(self, vcpu: Vcpu, gpas: Words) -> Steps[None]:
+        """Have the monitor back what the host has taken meanwhile: the kernel's own accesses would violate."""
+        if self.host:
+            yield from ensure(vcpu, self.host, gpas >> PAGE_SHIFT)
 
     def load_root(self, vcpu: Vcpu, root: int, space: int, *, keep: bool) -> Steps[None]:
         """Point CR3 to `root`; where PDPTEs of PAE are kept in registers, that loads them."""

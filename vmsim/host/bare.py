@@ -74,6 +74,11 @@ class BareFrames:
             self.ready.put(pfns[::-1])
         return self.ready.pop()
 
+    def ensure(self, vcpu: Any, gfns: NDArray[np.int64]) -> Steps[bool]:
+        """Find every frame there: they are the host's own."""
+        return False
+        yield
+
     def allocate_table(self, vcpu: Any) -> Steps[int]:
         """Return a frame for a page table; wait while the host is below its min watermark.
 

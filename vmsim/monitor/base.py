@@ -17,7 +17,7 @@ from vmsim.machine.formats import FRAME
 from vmsim.machine.memory import entry_at, read_entry, width_of
 from vmsim.record.log import Log
 from vmsim.record.outcome import DirtyRound, round_log
-from vmsim.tables.backing import HOST, UNBACKED
+from vmsim.tables.backing import IDENTITY, UNBACKED
 from vmsim.tables.edit import translate
 
 __all__ = ["UNFINISHED", "BaseMonitor", "table_on_way"]
@@ -45,7 +45,7 @@ class BaseMonitor:
     serves = False
 
     memory: Words
-    backing: Words = HOST
+    backing: Words = IDENTITY
     kernel: Kernel
     deliver: Callable[[Any, int, int], Steps[None]]
     exits: Counter[str]

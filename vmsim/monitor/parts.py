@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from vmsim.contracts import Host, Pool, Words
+from vmsim.contracts import Host, MemorySlot, Pool, Words
 from vmsim.machine.tags import Spaces
 from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.vm import Vm
@@ -33,6 +33,8 @@ class VmParts(NamedTuple):
         The monitor's pages.
     spaces : Spaces
         Its address spaces in the TLBs.
+    slot : MemorySlot
+        Where its memory lies.
     shared : object
         What the VMs of its mode share on this host; None: nothing.
     """
@@ -44,4 +46,5 @@ class VmParts(NamedTuple):
     host: Host
     pool: Pool
     spaces: Spaces
+    slot: MemorySlot
     shared: Any = None

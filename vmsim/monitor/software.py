@@ -24,6 +24,7 @@ class SoftwareMonitor(BaseMonitor, ABC):
     """
 
     host_tables: Tdp
+    backing: Words
     _spent: int  # cycles of the exit under way
 
     def plain_mmu(self, hardware: Mmu) -> Mmu:

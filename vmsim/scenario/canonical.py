@@ -36,7 +36,11 @@ def canonical(scenario: Scenario) -> str:
         "data_caches": scenario.host.data_caches,
         "what_if": scenario.host.what_if,
         "watermarks": scenario.watermarks,
-    } | ({"fragmentation": scenario.host.fragmentation} if scenario.host.fragmentation else {})
+    }
+    if scenario.host.fragmentation:
+        host["fragmentation"] = scenario.host.fragmentation
+    if scenario.host.reclaim.rate:
+        host["reclaim"] = scenario.host.reclaim.model_dump()
     vms = [
         {name: getattr(vm, name) for name in Vm.__slots__ if name not in _APART}
         | ({"dirty_log": vm.dirty_log} if vm.dirty_log.method != "none" else {})

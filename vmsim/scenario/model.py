@@ -292,6 +292,11 @@ class Scenario(Document):
             size, memory = format_size(marks.high * PAGE), format_size(left * PAGE)
             text = f"leaves {memory} free, and the high watermark is {size}; expected less, or more host.memory"
             yield Problem(("host", "fragmentation"), text)
+        if self.host.reclaim.rate and (bare := next((group.name for group in self.vm if group.bare), None)):
+            text = (
+                f"pages are taken from VMs, and {bare} is a program on the host itself; expected 0, or no such program"
+            )
+            yield Problem(("host", "reclaim", "rate"), text)
 
     def _name_problems(self) -> Iterator[Problem]:
         total = sum(group.count for group in self.vm)

@@ -86,6 +86,13 @@ def _size_check(key: str, memory: int) -> Iterator[Problem]:
         yield Problem((key,), f"{format_size(memory)} is more than vmsim can simulate ({format_size(MAX_MEMORY)})")
 
 
+class Reclaim(Model):
+    """A reclaimer that takes pages of living VMs at a steady rate, and lets them come back when they are used."""
+
+    rate: int = Field(default=0, ge=0, le=1_000_000_000, description="Pages taken in a second; 0: none.")
+    batch: int = Field(default=1, ge=1, le=1 << 20, description="Pages taken at a time.")
+
+
 class Host(Model):
     """The machine that the VMs share."""
 
@@ -117,6 +124,7 @@ class Host(Model):
         default=False, description="Allow paging modes, depths and pages of 1G that the CPU does not have."
     )
     pool: Pool = Field(default=Pool(), description="The page pool of every monitor.")
+    reclaim: Reclaim = Field(default=Reclaim(), description="Pages that the host takes from living VMs, whichever.")
     watermarks: Watermarks = Field(default=Watermarks(), description="Free memory at which reclaim starts and stops.")
 
     @model_validator(mode="after")
@@ -126,6 +134,8 @@ class Host(Model):
             problems.append(Problem(("quantum",), "a zero time slice; it must be at least one cycle"))
         if not self.horizon.amount:
             problems.append(Problem(("horizon",), "a zero horizon; it must be at least one cycle"))
+        if self.reclaim.batch != 1 and not self.reclaim.rate:
+            problems.append(Problem(("reclaim", "batch"), "it has no effect without reclaim.rate"))
         if self.pool.max * PAGE > self.memory:
             size = format_size(self.pool.max * PAGE)
             text = f"pool.max > host.memory ({size} > {format_size(self.memory)})"

@@ -1,9 +1,11 @@
 """Where guest memory lies: one word of each guest frame, the host's one truth, which software reads in place of tables.
 
-A word is 0 where a frame has no host frame. Else it has PRESENT, the address of its host frame, and the level at which
-the host maps it: 1, 2 or 3 for a page of 4K, 2M or 1G (KVM's `kvm_memory_slot` and the page tables of its process,
-virt/kvm/kvm_main.c, `hva_to_pfn`, which also finds the size of the mapping). Memory of programs that run on the host
-itself is not looked up: their array is empty, and every address is the host's own.
+A word is 0 where a frame never had a host frame. Where it has one, the word has PRESENT, the address of the host frame,
+and the level at which the host maps it: 1, 2 or 3 for a page of 4K, 2M or 1G (KVM's `kvm_memory_slot` and the page
+tables of its process, virt/kvm/kvm_main.c, `hva_to_pfn`, which also finds the size of the mapping). A frame that the
+host has taken away says where its contents are: SWAPPED, or nowhere, BALLOONED. What tables map is another matter: an
+entry can be absent while its page is PRESENT, and the next violation writes it again. Memory of programs that run on
+the host itself is not looked up: their array is empty, and every address is the host's own.
 """
 
 from __future__ import annotations
@@ -14,10 +16,25 @@ from vmsim.jit import kernel, leaf
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT
 from vmsim.machine.memory import entry_at, read_entry, width_of, zeroed
 
-__all__ = ["HOST", "UNBACKED", "fill_backing", "host_address", "lacks", "locate", "make_backing", "set_backing"]
+__all__ = [
+    "BALLOONED",
+    "IDENTITY",
+    "SWAPPED",
+    "UNBACKED",
+    "break_up",
+    "fill_backing",
+    "host_address",
+    "lacks",
+    "locate",
+    "make_backing",
+    "page_of",
+    "set_backing",
+]
 
-HOST = np.empty(0, np.int64)  # of the host's own memory
+IDENTITY = np.empty(0, np.int64)  # of the host's own memory
 UNBACKED = -1
+SWAPPED = 1 << 1
+BALLOONED = 1 << 2
 _LEVEL_SHIFT = 4
 _OFFSET = (1 << PAGE_SHIFT) - 1
 
@@ -63,6 +80,28 @@ def set_backing(backing, gfn, pfn, order):
     level = order // 9 + 1
     for number in range(min(1 << order, len(backing) - gfn)):
         backing[gfn + number] = (pfn + number) << PAGE_SHIFT | level << _LEVEL_SHIFT | PRESENT
+
+
+def page_of(backing: np.ndarray, gfn: int, most: int) -> tuple[int, int] | None:
+    """Return (pfn, order) of the page that a guest frame lies in, of at most 2**`most` frames, or None."""
+    word = int(backing[gfn])
+    if not word & PRESENT:
+        return None
+    order = min(9 * ((word >> _LEVEL_SHIFT & 7) - 1), most)
+    return (word & FRAME) >> PAGE_SHIFT & -(1 << order), order
+
+
+@kernel
+def break_up(backing, gfn):
+    """Have the host map the large page of a guest frame, if it is in one, by small ones from now on."""
+    level = (backing[gfn] >> _LEVEL_SHIFT) & 7
+    if level < 2:
+        return
+    size = 1 << (9 * (level - 1))
+    first = gfn & ~(size - 1)
+    for each in range(first, min(first + size, len(backing))):
+        if backing[each] & PRESENT:
+            backing[each] = (backing[each] & FRAME) | 1 << _LEVEL_SHIFT | PRESENT
 
 
 @kernel

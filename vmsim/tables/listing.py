@@ -117,7 +117,8 @@ def list_tables(memory, root, levels, backing, limit, places, tables):
     """List the tables below a root that translate addresses under `limit`, those of lower levels first.
 
     Fills `places` (gpa of the entry that points to each) and `tables` (its gpa), int64[n]; returns how many there
-    are, which may be more than were filled. What hangs below a table that has no host frame is left out.
+    are, which may be more than were filled; n below 0 says that the host has to back the frame -1 - n first. What hangs
+    below a table beyond the guest's memory is left out.
     """
     width = width_of(levels)
     count = 0
@@ -130,6 +131,8 @@ def list_tables(memory, root, levels, backing, limit, places, tables):
                 place = entry_at(table, address, level, width)
                 hpa = host_address(backing, place)
                 if hpa == UNBACKED:
+                    if place >> PAGE_SHIFT < len(backing):
+                        return -1 - (place >> PAGE_SHIFT)
                     break
                 entry = read_entry(memory, hpa, width)
                 if entry == 0 or entry & LARGE:

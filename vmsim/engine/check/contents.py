@@ -18,7 +18,7 @@ from vmsim.engine.simulation import Simulation
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT
 from vmsim.machine.memory import width_of
-from vmsim.tables.backing import UNBACKED
+from vmsim.tables.backing import IDENTITY, UNBACKED
 from vmsim.tables.edit import translate
 
 __all__ = ["contents_problems", "pin_problems", "remember"]
@@ -92,7 +92,7 @@ def _everybody(simulation: Simulation) -> Iterator[tuple[str, _Pages]]:
             levels = vm.spec.guest_levels
             roots = [each.space.root for each in vm.kernel.processes.values() if each.space.root >= 0]
         if roots:
-            entries = gather_all(memory, roots, levels, (0, 0), vm.monitor.host_slot)
+            entries = gather_all(memory, roots, levels, IDENTITY, vm.monitor.host_slot)
             yield vm.spec.name, _pages(memory, entries, width_of(levels))
     if cache := simulation.page_cache:
         yield "the page cache", _Pages(np.zeros_like(cache.pages), cache.pages, _sums(memory, cache.pages))

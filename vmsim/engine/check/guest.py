@@ -9,20 +9,20 @@ from numpy.typing import NDArray
 
 from vmsim.engine.virtual_machine import VirtualMachine
 from vmsim.frames.buddy import State
+from vmsim.host.guest_memory import GuestMemory
 from vmsim.jit import kernel
-from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, WRITE
+from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, WRITE
 from vmsim.machine.memory import read_entry, width_of
-from vmsim.tables.backing import UNBACKED
-from vmsim.tables.edit import translate
+from vmsim.tables.backing import UNBACKED, host_address
 
-__all__ = ["check_guest", "count_distinct", "gather", "gather_all"]
+__all__ = ["check_guest", "count_distinct", "gather", "gather_all", "kept_address"]
 
 Column = NDArray[np.int64]
 
 
 @kernel
-def gather(memory, root, levels, last, nested_root, nested_levels, index, table, columns):  # type: ignore[no-untyped-def]
-    """List the entries of a tree of tables that lie where nested tables say, or where they point (0, 0).
+def gather(memory, root, levels, last, backing, index, table, columns):  # type: ignore[no-untyped-def]
+    """List the entries of a tree of tables that lie where `backing` says, or where they point (IDENTITY).
 
     Of the root's, those from number `last` on are left out.
     Fills the rows of `columns`, int64[4, n]: the place of each entry, its value, the frame it points to, and the level
@@ -41,7 +41,7 @@ def gather(memory, root, levels, last, nested_root, nested_levels, index, table,
             continue
         place = table[level] + (index[level] << (PAGE_SHIFT - width))
         index[level] += 1
-        hpa = translate(memory, nested_root, nested_levels, place)
+        hpa = host_address(backing, place)
         entry = read_entry(memory, hpa, width) if hpa != UNBACKED else 0
         if entry == 0:
             continue
@@ -59,19 +59,17 @@ def gather(memory, root, levels, last, nested_root, nested_levels, index, table,
     return count
 
 
-def gather_all(
-    memory: Column, roots: list[int], levels: int, nested: tuple[int, int], last: int | None = None
-) -> Column:
+def gather_all(memory: Column, roots: list[int], levels: int, backing: Column, last: int | None = None) -> Column:
     """Return the entries of several trees, as `gather` lists them, int64[4, n]; without `last`, all of them."""
     parts = []
     last = last or 1 << width_of(levels)
     for root in roots:
         columns = np.empty((4, 512), np.int64)
         scratch = np.empty(6, np.int64), np.empty(6, np.int64)
-        count = gather(memory, root, levels, last, *nested, *scratch, columns)
+        count = gather(memory, root, levels, last, backing, *scratch, columns)
         if count > columns.shape[1]:
             columns = np.empty((4, count), np.int64)
-            gather(memory, root, levels, last, *nested, *scratch, columns)
+            gather(memory, root, levels, last, backing, *scratch, columns)
         parts.append(columns[:, :count])
     return np.concatenate(parts, axis=1)
 
@@ -82,12 +80,52 @@ def count_distinct(numbers: Column) -> int:
     return len(ordered[:1]) + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
 
 
+def _gather_kept(slot: GuestMemory, roots: list[int], levels: int, last: int) -> Column:
+    """Return what `gather_all` does where the host has taken some of the tables: they are read where they are kept."""
+    width, found = width_of(levels), list[tuple[int, int, int, int]]()
+
+    def look(table: int, level: int) -> None:
+        words = slot.page(table >> PAGE_SHIFT)
+        entries = words if width == 9 else words.view(np.uint32).astype(np.int64)
+        for index in np.flatnonzero(entries[: last if level == levels else None]).tolist():
+            entry, place = int(entries[index]), table + (index << (PAGE_SHIFT - width))
+            page = level == 1 or entry & LARGE != 0
+            found.append((place, entry, (entry & FRAME) >> PAGE_SHIFT, 1 - level if page else level - 1))
+            if not page and entry & FRAME < len(slot.backing) << PAGE_SHIFT:
+                look(entry & FRAME, level - 1)
+
+    for root in roots:
+        look(root, levels)
+    return np.array(found, np.int64).reshape(-1, 4).T
+
+
+def kept_address(slot: GuestMemory, root: int, levels: int, gva: int) -> int:
+    """Return the gpa of `gva` by tables of which the host may have taken some, or UNBACKED."""
+    width, table = width_of(levels), root
+    for level in range(levels, 0, -1):
+        if table >> PAGE_SHIFT >= len(slot.backing):
+            return UNBACKED
+        words = slot.page(table >> PAGE_SHIFT)
+        index = gva >> (PAGE_SHIFT - width + width * level) & (1 << width) - 1
+        entry = int((words if width == 9 else words.view(np.uint32))[index])
+        if not entry & PRESENT:
+            return UNBACKED
+        if level == 1 or entry & LARGE:
+            offset = (1 << (PAGE_SHIFT - width + width * level)) - 1
+            return int((entry & FRAME & ~offset) | (gva & offset))
+        table = entry & FRAME
+    raise AssertionError("no level is below 1")
+
+
 def check_guest(vm: VirtualMachine, memory: Column, fail: Callable[[str], None]) -> None:
     """Check a guest's processes: a table is one process's, a shared page nobody's to write, and no frame is lost."""
     kernel_, name = vm.kernel, vm.spec.name
     roots = [*{process.space.root for process in kernel_.processes.values()}]  # a space may be several processes'
     half = kernel_.tables.end // kernel_.tables.span(vm.spec.guest_levels)  # a program's entries of a root
-    _, values, targets, below = gather_all(memory, roots, vm.spec.guest_levels, vm.memory_root, half)
+    if vm.slot and vm.slot.contents:
+        _, values, targets, below = _gather_kept(vm.slot, roots, vm.spec.guest_levels, half)
+    else:
+        _, values, targets, below = gather_all(memory, roots, vm.spec.guest_levels, vm.kernel.mmu.backing, half)
     if (targets + (1 << -9 * np.minimum(below, 0)) > len(kernel_.frames.frames)).any():
         if vm.ending is None:
             fail(f"sharing: an entry of {name} points beyond its memory")

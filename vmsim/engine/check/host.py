@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import Moment
 from vmsim.engine.check.contents import contents_problems, pin_problems, remember
-from vmsim.engine.check.guest import check_guest, count_distinct, gather_all
+from vmsim.engine.check.guest import check_guest, count_distinct, gather_all, kept_address
 from vmsim.engine.check.rights import guest_address, nested_rights
 from vmsim.engine.simulation import Simulation
 from vmsim.engine.virtual_machine import VirtualMachine
@@ -24,7 +24,7 @@ from vmsim.machine.formats import DIRTY, FRAME, PAGE_SHIFT, USER, WRITE
 from vmsim.machine.memory import width_of
 from vmsim.machine.tlb import ASID_SHIFT
 from vmsim.monitor.base import table_on_way
-from vmsim.tables.backing import UNBACKED
+from vmsim.tables.backing import IDENTITY, UNBACKED, host_address
 from vmsim.tables.edit import translate
 
 __all__ = ["BrokenInvariant", "check_host", "check_invariants"]
@@ -96,7 +96,7 @@ class _Checker:
         reached_frames: dict[int, int] = {}
         for vm in self._living():
             roots, levels = self._host_roots(vm)
-            places, _, targets, levels_below = gather_all(self.memory, roots, levels, (0, 0), vm.monitor.host_slot)
+            places, _, targets, levels_below = gather_all(self.memory, roots, levels, IDENTITY, vm.monitor.host_slot)
             if (levels_below < (-1 if levels == 3 else -2)).any():  # an EPT misconfiguration, a reserved bit in NPT
                 self.fail(f"isolation: an entry of {vm.spec.name} maps a page of a size that there is not")
             of_tables = targets[levels_below > 0]
@@ -118,7 +118,13 @@ class _Checker:
             if wrong.any():
                 bad = int(targets[wrong][0])
                 self.fail(f"isolation: the reverse map of frame {bad} does not name the entry that maps it")
-            reached_frames[vm.spec.index] = len(of_tables) + count_distinct(of_pages) + len(roots)
+            pages = count_distinct(of_pages)
+            if vm.slot:  # a page that the host has for a VM need not be mapped; one that is mapped it must have
+                backed = (vm.slot.backing[vm.slot.present()] & FRAME) >> PAGE_SHIFT
+                if count_distinct(backed) != len(backed) or not np.isin(of_pages, backed).all():
+                    self.fail(f"isolation: {vm.spec.name} reaches a frame in which its host has no page of it")
+                pages = len(backed)
+            reached_frames[vm.spec.index] = len(of_tables) + pages + len(roots)
         for vm in self._living():
             if vm.finish is not None:  # nothing is on its way any more
                 held = int(((frames["owner"] == vm.spec.index) & (frames["state"] != State.FREE)).sum())
@@ -243,7 +249,13 @@ class _Checker:
             check_guest(vm, self.memory, self.fail)
 
     def _resolve(self, vm: VirtualMachine, gva: int) -> int:
-        return int(_resolve(self.memory, vm.monitor.walked_root, vm.spec.guest_levels, *vm.monitor.memory_root, gva))
+        there = int(_resolve(self.memory, vm.monitor.walked_root, vm.spec.guest_levels, *vm.monitor.memory_root, gva))
+        if there != UNBACKED or not vm.slot:
+            return there
+        gpa = kept_address(vm.slot, vm.kernel.root, vm.spec.guest_levels, gva)  # tables may be unmapped, or elsewhere
+        if gpa == UNBACKED or not vm.monitor.nested_rights:  # what no hardware walks need not be mapped
+            return int(host_address(vm.slot.backing, gpa))
+        return int(translate(self.memory, *vm.monitor.memory_root, gpa))
 
     def _held(self, sets: Any, holders: Holders, unit: str) -> list[tuple[VirtualMachine, int, int]]:
         """Return (vm, tag without asid, value) of what a unit holds and somebody could hit."""

@@ -15,7 +15,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
-from vmsim.contracts import NONE, Daemon, Exit, Resume, Spaces, Steps, Vcpu, Words
+from vmsim.contracts import NONE, Daemon, Exit, Flush, Resume, Spaces, Steps, Vcpu, Words
 from vmsim.machine.formats import CODE_SHADOW, FRAME, PAGE_SHIFT, SWITCH
 from vmsim.machine.vcpu import Reason
 from vmsim.monitor.agile.check import table_on_way
@@ -23,6 +23,7 @@ from vmsim.monitor.agile.mode import AgileSpec
 from vmsim.monitor.agile.tables import go_back, scan
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.monitor import Shadow
+from vmsim.monitor.shadow.records import SPARE
 from vmsim.monitor.shadow.tables import load_root
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
@@ -179,6 +180,16 @@ class Agile(Shadow):
         """Return when the interval ends that `now` is in: they are counted from the start of the clock."""
         return now - now % self.interval + self.interval
 
+    def zap(self, first: int, count: int) -> Flush:
+        """Clear what maps the frames; nested tables among them go back to the shadow, the root in CR3 at once."""
+        nested = bool(self.gfns["nested"][first : first + count].any())
+        flush = super().zap(first, count)
+        if nested:
+            self._roots.clear()
+            if int(self.registers["cr3"][0]) & SWITCH and not self.gfns["nested"][self.cr3 >> PAGE_SHIFT]:
+                self.registers["cr3"] = int(load_root(self.tables, self.cr3 >> PAGE_SHIFT, 1))
+        return Flush(nested=True, linear=flush.linear or nested)
+
     def rehearse(self) -> None:
         """Compile, or load from the cache, the kernels that a short run does not need."""
         super().rehearse()
@@ -221,6 +232,6 @@ class Agile(Shadow):
                 yield from self._back(vcpu, gfn)
             self.registers["cr3"] = hpa | SWITCH
             return
-        while (hpa := int(load_root(self.tables, gfn))) < 0:
+        while (hpa := int(load_root(self.tables, gfn, SPARE))) < 0:
             yield from self._restock(vcpu)
         self.registers["cr3"] = hpa

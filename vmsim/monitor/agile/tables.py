@@ -16,7 +16,7 @@ from vmsim.monitor.shadow.records import NO_PAGE
 from vmsim.monitor.shadow.tables import attach, drop_page, place_of, reap, zap_entry
 from vmsim.tables.backing import locate
 
-__all__ = ["count_store", "go_back", "link_nested", "scan", "unseen_store"]
+__all__ = ["count_store", "go_back", "go_back_one", "link_nested", "scan", "unseen_store"]
 
 
 @routine
@@ -87,7 +87,7 @@ def link_nested(shadow, state, node, entry, gfn, hpa):
 
 
 @routine
-def _leave(shadow, state, gfn):
+def go_back_one(shadow, state, gfn):
     """Take a table back from nested walks: it is to be shadowed when it is next walked through."""
     memory, pages, links, gfns = shadow.memory, shadow.pages, shadow.links, shadow.gfns
     gfns[gfn].nested = 0
@@ -109,7 +109,7 @@ def go_back(shadow, first, count):
     gfns = shadow.gfns
     for gfn in range(first, min(first + count, state.frames)):
         if gfns[gfn].nested:
-            _leave(shadow, state, np.int64(gfn))
+            go_back_one(shadow, state, np.int64(gfn))
         gfns[gfn].writes = 0
     reap(shadow, state)
 
@@ -167,7 +167,7 @@ def scan(shadow, only_clean):
             looked += 1
             if only_clean and gfns[gfn].dirty:
                 continue
-            _leave(shadow, state, np.int64(gfn))
+            go_back_one(shadow, state, np.int64(gfn))
             if only_clean:
                 looked += _keep_dirty(shadow, state, np.int64(gfn), np.int64(level))
     for gfn in range(len(gfns)):

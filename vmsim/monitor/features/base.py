@@ -116,11 +116,6 @@ class Feature:
         """End: the VM's workload is over."""
 
     @property
-    def frames_held(self) -> int:
-        """Host frames that are the VM's, and that nothing maps just now."""
-        return 0
-
-    @property
     def rounds(self) -> Log[DirtyRound] | None:
         """Readings of its log, if it has one."""
         return None

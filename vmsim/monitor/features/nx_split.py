@@ -19,7 +19,7 @@ from vmsim.machine.formats import CODE_FETCH, CODE_PRESENT, ENTRIES, EPT_EXECUTE
 from vmsim.machine.memory import find_entry, read_word, write_word
 from vmsim.monitor.features.base import Feature, Nested
 from vmsim.scenario.nx_split import NxSplitSpec
-from vmsim.tables.backing import HOST
+from vmsim.tables.backing import IDENTITY
 from vmsim.tables.edit import MAPPED, map_page, map_pages, missing_tables, translate
 
 __all__ = ["NxSplit"]
@@ -61,12 +61,6 @@ class NxSplit(Feature):
         self._flush = flush
         tdp.denied |= EPT_EXECUTE
 
-    @property
-    def frames_held(self) -> int:
-        """Frames of the host's large pages that nothing maps."""
-        mapped = sum(np.count_nonzero(self._entries(table)) for table in self.tables.values())
-        return len(self.blocks) * ENTRIES - int(mapped)
-
     def begin(self, vcpu: Vcpu) -> Steps[None]:
         """Set the clock of the first recovery."""
         self.due = vcpu.now + self.spec.period
@@ -100,7 +94,7 @@ class NxSplit(Feature):
         else:
             level, page, bits = 2, block, tdp.form.page & ~tdp.denied
             del self.blocks[region]
-        place = tdp.root, tdp.levels, level, HOST, gpa & -(1 << (3 + 9 * level))
+        place = tdp.root, tdp.levels, level, IDENTITY, gpa & -(1 << (3 + 9 * level))
         missing = int(map_page(tdp.memory, tdp.host.frames, *place, page, bits))
         if missing > 0:
             made = yield from tdp.take(vcpu, missing)
@@ -128,7 +122,7 @@ class NxSplit(Feature):
         """Whether nothing maps a guest frame since its small page was recovered."""
         if gfn >> (_REGION - PAGE_SHIFT) not in self.blocks:
             return False
-        return int(missing_tables(*self._tables, 1, HOST, gfn << PAGE_SHIFT)) != MAPPED
+        return int(missing_tables(*self._tables, 1, IDENTITY, gfn << PAGE_SHIFT)) != MAPPED
 
     def _clear(self, region: int) -> None:
         """Take away the table of a region; what touches it next finds the host's page whole."""

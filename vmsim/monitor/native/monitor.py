@@ -10,7 +10,7 @@ import numpy as np
 from vmsim.base.histogram import Histogram
 from vmsim.contracts import Exit, Kernel, Resume, Steps, Vcpu, Words
 from vmsim.monitor.base import BaseMonitor
-from vmsim.tables.backing import HOST
+from vmsim.tables.backing import IDENTITY
 from vmsim.tables.violation import NESTED, NEVER
 
 __all__ = ["NativeMonitor"]
@@ -44,4 +44,4 @@ class NativeMonitor(BaseMonitor):
     @property
     def served(self) -> tuple[Any, ...]:
         """What compiled code needs to handle page faults, and finds no tables in that it would have to fill."""
-        return _UNBACKED, HOST, self.kernel.frames.frames, _NO_POOL
+        return _UNBACKED, IDENTITY, self.kernel.frames.frames, _NO_POOL

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.contracts import Pool, Steps, Stop, Vcpu, VmStopped
+from vmsim.contracts import Flush, MemorySlot, Pool, Steps, Stop, Vcpu, VmStopped
 from vmsim.frames.buddy import NO_FRAME, State
-from vmsim.machine.formats import ENTRIES, NPT, PAGE_SHIFT, NestedFormat
+from vmsim.machine.formats import ENTRIES, NPT, PAGE_SHIFT, WRITE, NestedFormat
 from vmsim.monitor.paired.check import Pair as Roots
 from vmsim.monitor.paired.check import problems_of_pairs, tables_in
 from vmsim.monitor.paired.layout import Pair, PairedHost, price
@@ -24,6 +24,7 @@ from vmsim.monitor.paired.mode import Layout
 from vmsim.monitor.paired.space import UVPT_SLOT, PairedSpace, beyond, limit_of
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
+from vmsim.tables.backing import page_of
 
 __all__ = ["Paired"]
 
@@ -44,11 +45,11 @@ class Paired(Tdp):
         registers: NDArray[Any],
         pool: Pool,
         form: NestedFormat,
+        slot: MemorySlot,
         *,
         layout: Layout,
         flush: Callable[[], None],
         owner: int,
-        pages: int,
         levels: int,
         page_order: int,
         costs: Cost,
@@ -62,8 +63,8 @@ class Paired(Tdp):
             shared.host,
             pool,
             form,
+            slot,
             owner=owner,
-            pages=pages,
             levels=levels,
             page_order=page_order,
             costs=costs,
@@ -156,8 +157,9 @@ class Paired(Tdp):
     def back(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[int]:
         """Map the page of `gpa`, and those that stand with it in a chunk; return the cycles of what was done."""
         yield vcpu.settle()
-        page, order = self._large_page(gpa) if self.page_order else (NO_FRAME, 0)
-        if order == 0:
+        own = page_of(self.backing, gpa >> PAGE_SHIFT, 0)
+        page, order = own or (self._large_page(gpa) if self.page_order else (NO_FRAME, 0))
+        if page == NO_FRAME:
             page = (yield from self.take(vcpu, 1))[0]
         address, level = gpa & -(1 << (PAGE_SHIFT + order)), order // 9 + 1
         before = self.space.work.copy()
@@ -165,20 +167,33 @@ class Paired(Tdp):
         tables = (yield from self._tables(vcpu, missing)) if missing > 0 else []
         if missing >= 0:
             self.space.map(address, level, page, tables)
-        else:  # somebody backed it meanwhile
+            if not own:
+                self.slot.arrived(address >> PAGE_SHIFT, page, order)
+        elif not own:  # somebody backed it meanwhile
             self._return(page, order)
         cycles = self.mapping_cycles(0, order)
         if self.chunk > 1 and order == 0:
             cycles += self._mapping * self._around(gpa >> PAGE_SHIFT)
         return cycles + self._beyond(before)
 
+    def zap(self, first: int, count: int) -> Flush:
+        """Clear the entries that map the frames, in both tables."""
+        gone = self.space.unmap(first << PAGE_SHIFT, (first + count) << PAGE_SHIFT)
+        return Flush(nested=len(gone.values) > 0)
+
+    def protect(self, first: int, count: int) -> Flush:
+        """Take the right to write from the entries that map the frames, in both tables."""
+        span = first << PAGE_SHIFT, (first + count) << PAGE_SHIFT
+        return Flush(nested=len(self.space.protect(*span, lambda pages: pages.values & ~WRITE).values) > 0)
+
     def _around(self, gfn: int) -> int:
         table = gfn & ~(ENTRIES - 1)
         first = gfn - (gfn - table) % self.chunk
         last = min(first + self.chunk, table + ENTRIES, self.pages)
-        wanted = [each for each in range(first, last) if not self.backed(each)][: self.pool.level]
+        wanted = [each for each in range(first, last) if not self.backing[each]][: self.pool.level]
         for each, page in zip(wanted, self.pool.take(len(wanted)) if wanted else [], strict=True):
             self.space.map(each << PAGE_SHIFT, 1, page, [])
+            self.slot.arrived(each, page, 0)
         return len(wanted)
 
     def _beyond(self, before: Counter[str]) -> int:
@@ -210,3 +225,6 @@ class Paired(Tdp):
     def _map_now(self, address: int, level: int, first: int, count: int = 1) -> None:
         tables = [self._table() for _ in range(max(0, self.space.missing(address, level)))]
         self.space.map(address, level, first, tables, count=count)
+        order = 9 * (level - 1)
+        for number in range(0, count << order, 1 << order):
+            self.slot.arrived((address >> PAGE_SHIFT) + number, first + number, order)

@@ -104,6 +104,10 @@ class PairedFrames:
         """Return the first of 2**order frames."""
         return (yield from self.inner.allocate(vcpu, order))
 
+    def ensure(self, vcpu: Any, gfns: NDArray[np.int64]) -> Steps[bool]:
+        """Find every frame there: they are the host's own."""
+        return (yield from self.inner.ensure(vcpu, gfns))
+
     def allocate_table(self, vcpu: Any) -> Steps[int]:
         """Return the frame of the KPT half of a new table; wait while the host has no memory for both."""
         if vcpu.owed:

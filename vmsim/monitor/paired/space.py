@@ -31,7 +31,7 @@ from vmsim.machine.formats import (
 from vmsim.machine.memory import clear_frame, entry_at
 from vmsim.monitor.paired.layout import NO_EPT, PAGE_BYTES, Pair, PairedHost
 from vmsim.monitor.paired.mode import Layout
-from vmsim.tables.backing import HOST, set_backing
+from vmsim.tables.backing import IDENTITY
 from vmsim.tables.edit import missing_tables
 
 __all__ = ["UVPT_SLOT", "Pages", "PairedSpace", "beyond", "flags_of", "limit_of", "mirrored", "to_ept"]
@@ -174,7 +174,7 @@ class PairedSpace:
         self.guest = guest
         self.flush = flush
         self.whole = whole
-        self.backing = HOST  # of a VM: where its memory lies
+        self.backing = IDENTITY  # of a VM: where its memory lies
         self.limit = reach(levels) if whole else limit_of(levels)
         self._slots = ENTRIES if whole else UVPT_SLOT  # of the root that both tables have
         self.kpt = self.ept = 0
@@ -194,7 +194,7 @@ class PairedSpace:
 
     def missing(self, address: int, level: int) -> int:
         """Return how many tables are missing before `address` can be mapped at `level`; else MAPPED or BLOCKED."""
-        return int(missing_tables(self.memory, self.kpt, self.levels, level, HOST, address))
+        return int(missing_tables(self.memory, self.kpt, self.levels, level, IDENTITY, address))
 
     def map(self, address: int, level: int, first: int, tables: list[Pair], *, count: int = 1) -> None:
         """Map consecutive frames from `first` on, by entries of one table that are all absent.
@@ -223,10 +223,6 @@ class PairedSpace:
         self.frames["rmap"][frames] = place + 8 * np.arange(count)
         self.work["store"] += count * (2 if ept else 1)
         self.work["updates"] += count
-        if len(self.backing):
-            order = 9 * (level - 1)
-            for number in range(count):
-                set_backing(self.backing, (address >> PAGE_SHIFT) + (number << order), first + (number << order), order)
 
     def moved(self, old: int, new: int) -> None:
         """Note that the page in the frame `old` is in the frame `new` now."""

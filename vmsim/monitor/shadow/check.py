@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from vmsim.contracts import Words
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, SWITCH, USER, WRITE
-from vmsim.tables.backing import UNBACKED
-from vmsim.tables.edit import translate
+from vmsim.tables.backing import UNBACKED, host_address
 
 __all__ = ["problems_of"]
 
@@ -21,6 +20,7 @@ class Shadow(Protocol):
     """What is looked at of a shadow monitor; its records are those of `monitor.shadow.records`."""
 
     memory: Words
+    backing: Words
     state: NDArray[Any]
     pages: NDArray[Any]
     stock: Words
@@ -90,14 +90,14 @@ def _of_entry(
     gfn = int(record["gfn"])
     origin = int(record["origin"])
     gpa = origin if origin >= 0 else gfn << PAGE_SHIFT | index << 3
-    guest = int(memory[translate(memory, *shadow.memory_root, gpa) >> 3])
+    guest = int(memory[host_address(shadow.backing, gpa) >> 3])
     if not guest & PRESENT or entry & ~guest & (WRITE | USER):
         yield f"coherence: a shadow entry of level {level} gives rights that the guest's does not"
     below = (guest & FRAME) >> PAGE_SHIFT
     if origin >= 0:
         below = gfn + (index << 9 * (level - 1))
     if leaf or switch:
-        hpa = translate(memory, *shadow.memory_root, (below & ~(size - 1)) << PAGE_SHIFT)
+        hpa = host_address(shadow.backing, (below & ~(size - 1)) << PAGE_SHIFT)
         if hpa == UNBACKED or hpa != target:
             yield f"composition: a shadow entry of level {level} is not what guest and host give"
     elif origin < 0 and target in by_frame:

@@ -10,7 +10,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from vmsim.jit import kernel, leaf, routine
+from vmsim.jit import kernel, routine
 from vmsim.machine.formats import (
     ACCESSED,
     CODE_PRESENT,
@@ -28,13 +28,13 @@ from vmsim.machine.formats import (
 from vmsim.machine.memory import index_of, read_word, write_word
 from vmsim.monitor.agile.tables import link_nested
 from vmsim.monitor.shadow.guards import floods, guarded, guards_within, let_through
-from vmsim.monitor.shadow.records import NO_PAGE, SPARE, Hide, Work
+from vmsim.monitor.shadow.records import NO_PAGE, SPARE, Hide
+from vmsim.monitor.shadow.sync import map_entry, resync_page, rights_of, wanted
 from vmsim.monitor.shadow.tables import (
     attach,
     drop_page,
     find_page,
     make_page,
-    note,
     place_of,
     reach,
     reap,
@@ -43,7 +43,7 @@ from vmsim.monitor.shadow.tables import (
 )
 from vmsim.tables.backing import host_address, locate
 
-__all__ = ["Status", "fill", "map_entry", "sweep", "walk_tables", "wanted"]
+__all__ = ["LOST", "Status", "fill", "sweep", "walk_tables"]
 
 
 class Status(IntEnum):
@@ -59,13 +59,15 @@ class Status(IntEnum):
 
 
 _DONE = np.int64(Status.DONE)
+LOST = -1  # what a walk returns where the host has to bring back a table first
 
 
 @routine
 def walk_tables(memory, backing, state, cr3, gva, write):
     """Walk the guest's tables as the hardware would, flags included but for the page's own; return the leaf's level.
 
-    The entries are left in the state, and how many they are (`reads`); 0 is a fault, whose error code is there.
+    The entries are left in the state, and how many they are (`reads`); 0 is a fault, whose error code is there. LOST
+    says that a table of the guest lies in no host frame, and `code` is that table's frame.
     """
     need = PRESENT | (0 if state.supervisor else USER) | (WRITE if write else 0)
     rights = np.int64(-1)
@@ -77,9 +79,12 @@ def walk_tables(memory, backing, state, cr3, gva, write):
         gpa = table + (index_of(gva, level) << 3)
         state.reads += 1
         hpa, backed = locate(backing, gpa)
+        state.place[level] = gpa
+        if backed == 0 and gpa >> PAGE_SHIFT < len(backing):
+            state.code = gpa >> PAGE_SHIFT
+            return np.int64(LOST)
         entry = read_word(memory, hpa) if backed else np.int64(0)
         state.entry[level] = entry
-        state.place[level] = gpa
         if entry & PRESENT:
             state.code |= CODE_PRESENT
             if reserved(state, entry, level):
@@ -97,44 +102,6 @@ def walk_tables(memory, backing, state, cr3, gva, write):
             state.entry[level] = entry | ACCESSED
         table = entry & FRAME
         level -= 1
-
-
-@leaf
-def _rights(state, entry):
-    """Return the bits of a shadow entry that maps what the guest's leaf `entry` does: a clean page is not writable."""
-    bits = PRESENT | (entry & (USER | WRITE | ACCESSED | DIRTY))
-    if not state.sync and entry & DIRTY == 0:
-        bits &= ~WRITE
-    return bits
-
-
-@routine
-def map_entry(shadow, state, node, entry, gfn, hpa, level):
-    """Make an entry map a page to its frame, with what a guarded table allows; return whether it is guarded."""
-    memory, pages, links, gfns = shadow.memory, shadow.pages, shadow.links, shadow.gfns
-    bits = _rights(state, entry)
-    held = level == 1 and guarded(pages, gfns, gfn)
-    if held and state.hide == Hide.WRITE_PROTECT:
-        bits &= ~WRITE
-    elif held and state.hide == Hide.USER_BIT:
-        bits &= ~USER
-    place = place_of(pages, node)
-    old = read_word(memory, place)
-    if old and (links[node].target != gfn or (held and state.hide == Hide.PRESENT_BIT)):
-        zap_entry(shadow, state, node)
-        old = np.int64(0)
-    if held and state.hide == Hide.PRESENT_BIT:
-        return held
-    if old == 0:
-        attach(pages, links, gfns, node, gfn)
-    elif old & ~bits & (WRITE | USER):
-        state.stale = 1
-    if state.sync:
-        bits |= old & (ACCESSED | DIRTY)
-    offset = (1 << (3 + 9 * level)) - 1
-    write_word(memory, place, (hpa & ~offset & FRAME) | bits | (LARGE if level > 1 else 0))
-    note(state, np.int64(Work.FILLED))
-    return held
 
 
 @routine
@@ -164,9 +131,12 @@ def _child(shadow, state, node, entry, below, origin, first):
     child = np.int64(NO_PAGE)
     if origin < 0:
         child = find_page(pages, gfns, first, below)
+        linked = read_word(memory, place_of(pages, node)) != 0 and links[node].target == -1 - child
+        if child != NO_PAGE and pages[child].unsync and not linked:  # no INVLPG reached it (KVM: kvm_sync_page)
+            resync_page(shadow, state, child)
         bits = PRESENT | (entry & (USER | WRITE | ACCESSED))
     else:
-        bits = _rights(state, entry) & ~DIRTY
+        bits = rights_of(state, entry) & ~DIRTY
         if read_word(memory, place_of(pages, node)) and links[node].target < 0:
             linked = -1 - links[node].target
             if pages[linked].origin == origin and pages[linked].gfn == first:
@@ -177,13 +147,6 @@ def _child(shadow, state, node, entry, below, origin, first):
             return child
     _link(shadow, state, node, child, bits)
     return child
-
-
-@leaf
-def wanted(state, entry, level):
-    """Return whether an entry may be translated before it is used: no kernel's, nor where A would then not be set."""
-    program = entry & USER != 0 or state.levels == 3  # PAE's PDPTEs do not tell
-    return entry & PRESENT != 0 and program and not reserved(state, entry, level) and state.sync | entry & ACCESSED != 0
 
 
 @routine
@@ -268,6 +231,8 @@ def fill(shadow, cr3, gva, write):
     backing, memory, pages, gfns = shadow.backing, shadow.memory, shadow.pages, shadow.gfns
     state.clock += 1
     found = walk_tables(memory, backing, state, cr3, gva, write)
+    if found == LOST:
+        return np.int64(Status.UNBACKED), state.code
     if state.hide == Hide.PRESENT_BIT:
         for step in range(state.reads):
             gfns[state.place[state.levels - step] >> PAGE_SHIFT].mapped = state.exit  # the walk pays for its tables

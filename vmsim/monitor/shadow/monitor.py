@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.base.errors import InputError
-from vmsim.contracts import NONE, Exit, Loop, Resume, Spaces, Steps, Vcpu, Words
+from vmsim.contracts import NONE, Exit, Loop, Resume, Spaces, Steps, Vcpu, Words, ensure
 from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.memory import clear_frame
@@ -25,6 +25,7 @@ from vmsim.monitor.shadow.exits import SPILL
 from vmsim.monitor.shadow.fill import Status, fill, sweep
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.records import SPARE, Hide, make_shadow
+from vmsim.monitor.shadow.second import ShadowEntries
 from vmsim.monitor.shadow.tables import drop_all, drop_tables, load_root
 from vmsim.monitor.shadow.traps import invalidated, load, resync, store
 from vmsim.monitor.tdp.monitor import Tdp
@@ -41,7 +42,7 @@ _DONE, _NEED, _UNBACKED, _FAULT = int(Status.DONE), int(Status.NEED), int(Status
 _GUARDED, _APPEARED = int(Status.GUARDED), int(Status.APPEARED)
 
 
-class Shadow(Account):
+class Shadow(ShadowEntries, Account):
     """The shadow tables of one VM, and the exits that keep them; the guest's `Mmu`.
 
     Parameters
@@ -81,6 +82,7 @@ class Shadow(Account):
         self.memory = memory
         self.registers = registers
         self.host_tables = host_tables
+        self.backing = host_tables.backing
         self.backing = host_tables.backing
         self.pool = host_tables.pool
         self.owner = host_tables.owner
@@ -241,6 +243,7 @@ class Shadow(Account):
 
     def read(self, vcpu: Vcpu, places: Words) -> Steps[Words]:
         """Load entries; those of tables hidden from loads trap, and have A and D brought up to date first."""
+        yield from ensure(vcpu, self, places >> PAGE_SHIFT)
         values = np.empty(len(places), np.int64)
         trapped = self._room(len(places))
         count = load(self.tables, places, values, trapped)
@@ -249,7 +252,6 @@ class Shadow(Account):
             self._work(vcpu)
             self._close("PT_READ")
         return values
-        yield
 
     def write(self, vcpu: Vcpu, places: Words, values: Words) -> Steps[None]:
         """Store entries; those of hidden tables trap."""
@@ -285,6 +287,7 @@ class Shadow(Account):
             if self._stocked[0] > _MOST:
                 yield from self.unstock(vcpu)
         if table:
+            yield from ensure(vcpu, self, np.array([gfn]))
             clear_frame(self.memory, host_address(self.host_tables.backing, gpa))
 
     def load_root(self, vcpu: Vcpu, root: int, space: int, *, keep: bool) -> Steps[None]:
@@ -295,7 +298,7 @@ class Shadow(Account):
             drop_all(self.tables)
             keep = False
         self.cr3 = root
-        while (hpa := int(load_root(self.tables, root >> PAGE_SHIFT))) < 0:
+        while (hpa := int(load_root(self.tables, root >> PAGE_SHIFT, SPARE))) < 0:
             yield from self._restock(vcpu)
         self.registers["cr3"] = hpa
         resync(self.tables)

@@ -16,7 +16,7 @@ from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, LARGE, PAGE_SHIFT, USER, WRITE
 from vmsim.machine.memory import clear_frame, read_word, write_word
 from vmsim.monitor.shadow.guards import guarded, is_directory, let_through
-from vmsim.monitor.shadow.records import NO_PAGE, SPARE, Hide, Work
+from vmsim.monitor.shadow.records import NO_PAGE, Hide, Work
 from vmsim.tables.backing import host_address
 
 __all__ = [
@@ -289,14 +289,14 @@ def make_page(shadow, state, gfn, level, origin):
 
 
 @kernel
-def load_root(shadow, gfn):
-    """Make the shadow of the guest's root table current; return its hpa, or -1 where the stock must be filled first."""
+def load_root(shadow, gfn, least):
+    """Make the shadow of the guest's root table current; return its hpa, or -1: the stock has less than `least`."""
     state = shadow.states[0]
     pages, gfns = shadow.pages, shadow.gfns
     state.clock += 1
     page = find_page(pages, gfns, gfn, state.levels)
     if page == NO_PAGE:
-        if state.stock < SPARE:
+        if state.stock < least:
             return np.int64(-1)
         page = make_page(shadow, state, gfn, state.levels, np.int64(-1))
     pages[page].stamp = state.clock

@@ -5,24 +5,23 @@ from __future__ import annotations
 import numpy as np
 
 from vmsim.jit import kernel, leaf, routine
-from vmsim.machine.formats import ACCESSED, FRAME, PAGE_SHIFT, PRESENT
+from vmsim.machine.formats import ACCESSED, PAGE_SHIFT, PRESENT
 from vmsim.machine.memory import index_of, read_word, write_word
 from vmsim.monitor.agile.tables import count_store, unseen_store
-from vmsim.monitor.shadow.fill import Status, map_entry, wanted
+from vmsim.monitor.shadow.fill import Status
 from vmsim.monitor.shadow.guards import direct_reads, floods, guarded, is_directory, let_through
 from vmsim.monitor.shadow.records import Hide, Work
+from vmsim.monitor.shadow.sync import refresh, resync_page
 from vmsim.monitor.shadow.tables import (
     drop_page,
     end_exit,
     fold_entry,
-    hide_table,
     note,
     place_of,
-    reach,
     reap,
     zap_entry,
 )
-from vmsim.tables.backing import host_address, locate
+from vmsim.tables.backing import locate
 
 __all__ = ["invalidated", "load", "resync", "store"]
 
@@ -169,26 +168,6 @@ def load(shadow, places, values, trapped):
     return count
 
 
-@routine
-def _refresh(shadow, state, node):
-    """Compare an entry of a level 1 page with the guest's, which may have changed, and follow it."""
-    backing, memory, pages, links, gfns = shadow.backing, shadow.memory, shadow.pages, shadow.links, shadow.gfns
-    place = place_of(pages, node)
-    if read_word(memory, place) == 0:
-        return
-    note(state, np.int64(Work.CHECKED))
-    reach(state, gfns, np.int64(pages[node >> 9].gfn))
-    gpa = pages[node >> 9].gfn << PAGE_SHIFT | (node & 511) << 3
-    entry = read_word(memory, host_address(backing, gpa))
-    gfn = (entry & FRAME) >> PAGE_SHIFT
-    if not wanted(state, entry, np.int64(1)) or links[node].target != gfn:
-        zap_entry(shadow, state, node)
-        return
-    hpa, backed = locate(backing, gfn << PAGE_SHIFT)
-    if backed:
-        map_entry(shadow, state, node, entry, gfn, hpa, np.int64(1))
-
-
 @leaf
 def _leads(state, pages, links, page):
     """Return whether the current root leads to a page, by its parents; in doubt it does."""
@@ -212,17 +191,6 @@ def _leads(state, pages, links, page):
     return False
 
 
-@routine
-def _resync(shadow, state, page):
-    pages = shadow.pages
-    pages[page].unsync = 0
-    pages[page].writes = 0
-    state.unsynced -= 1
-    for node in range(page << 9, (page + 1) << 9):
-        _refresh(shadow, state, node)
-    hide_table(shadow, state, np.int64(pages[page].gfn))
-
-
 @kernel
 def resync(shadow):
     """Bring the pages that the current root leads to back into step, and guard their tables again."""
@@ -232,7 +200,7 @@ def resync(shadow):
         return
     for page in range(len(pages)):
         if pages[page].unsync and _leads(state, pages, links, np.int64(page)):
-            _resync(shadow, state, np.int64(page))
+            resync_page(shadow, state, np.int64(page))
 
 
 @kernel
@@ -253,6 +221,6 @@ def invalidated(shadow, first, last):
             page = -1 - links[node].target
             level -= 1
         if level == 1 and pages[page].unsync:
-            _refresh(shadow, state, page << 9 | index_of(gva, np.int64(1)))
+            refresh(shadow, state, page << 9 | index_of(gva, np.int64(1)))
         span = 1 << (3 + 9 * level)
         gva = (gva & ~(span - 1)) + span

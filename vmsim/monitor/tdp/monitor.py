@@ -7,7 +7,7 @@ pool (the vCPU is suspended while there are none), write the entry, note it in t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,20 +15,21 @@ from numpy.typing import NDArray
 
 from vmsim.base.histogram import Histogram
 from vmsim.base.ledger import Ledger
-from vmsim.contracts import Daemon, Exit, Host, Mmu, Pool, Resume, Steps, Stop, Vcpu, VmStopped
+from vmsim.contracts import Daemon, Exit, Flush, Host, Leaf, MemorySlot, Mmu, Pool, Resume, Steps, Stop, Vcpu, VmStopped
 from vmsim.frames.buddy import NO_FRAME, State, use
-from vmsim.machine.formats import ENTRIES, LARGE_ORDERS, PAGE_SHIFT, PRESENT, NestedFormat
+from vmsim.machine.formats import ENTRIES, FRAME, LARGE_ORDERS, PAGE_SHIFT, PRESENT, WRITE, NestedFormat
 from vmsim.machine.layout import set_nested
-from vmsim.machine.memory import clear_frame
+from vmsim.machine.memory import clear_frame, find_entry, read_entry, width_of
 from vmsim.machine.vcpu import Reason
 from vmsim.monitor.base import BaseMonitor
 from vmsim.monitor.features.base import Feature
 from vmsim.record.log import Log
 from vmsim.record.outcome import DirtyRound
 from vmsim.scenario.cpu import Cost
-from vmsim.tables.backing import HOST, fill_backing, host_address, make_backing, set_backing
-from vmsim.tables.dirty import split
+from vmsim.tables.backing import IDENTITY, fill_backing, host_address, page_of
+from vmsim.tables.dirty import permit_one, split
 from vmsim.tables.edit import map_page, map_pages, missing_tables, populate
+from vmsim.tables.ranges import protect_range, test_range, zap_range
 from vmsim.tables.violation import NESTED, NEVER, back_frames
 
 __all__ = ["Tdp"]
@@ -41,6 +42,8 @@ class Tdp(BaseMonitor):
 
     Parameters
     ----------
+    slot : MemorySlot
+        The host's truth of the VM's memory.
     exited : callable, optional
         Called at each VM exit, the entry after it included, where that makes the processor forget translations: a VM
         without a tag (SDM vol. 3C §30.4.3.1, APM vol. 2 §15.16). Compiled code then handles no exits.
@@ -55,9 +58,9 @@ class Tdp(BaseMonitor):
         host: Host,
         pool: Pool,
         form: NestedFormat,
+        slot: MemorySlot,
         *,
         owner: int,
-        pages: int,
         levels: int,
         page_order: int,
         costs: Cost,
@@ -70,7 +73,9 @@ class Tdp(BaseMonitor):
         self.pool = pool
         self.form = form
         self.owner = owner
-        self.pages = pages
+        self.slot = slot
+        self.backing = slot.backing
+        self.pages = pages = len(slot.backing)
         self._end = pages << PAGE_SHIFT
         self.levels = levels
         self.page_order = page_order
@@ -80,7 +85,6 @@ class Tdp(BaseMonitor):
         self.chunk = chunk
         self.reason = reason
         self.root = 0
-        self.backing = make_backing(pages)
         self.exits: Counter[str] = Counter({reason: 0})
         self.exit_cycles: Counter[str] = Counter({reason: 0})
         self.latency = Histogram()
@@ -146,7 +150,7 @@ class Tdp(BaseMonitor):
                     self.root,
                     self.levels,
                     order // 9 + 1,
-                    HOST,
+                    IDENTITY,
                     reached,
                     whole,
                     self.form.table,
@@ -249,32 +253,38 @@ class Tdp(BaseMonitor):
                 return cycles
         if self.page_order or self.calls_host(self.chunk):
             yield vcpu.settle()
-        page, order = self._large_page(gpa) if self.page_order else (NO_FRAME, 0)
-        if order == 0:
-            page = (self.pool.take(1) or (yield from self.take(vcpu, 1)))[0]  # a generator less, nearly always
-        place = self.root, self.levels, order // 9 + 1, HOST, gpa & ~((1 << (PAGE_SHIFT + order)) - 1)
-        bits = self.form.page & ~self.denied if order else self.form.page
-        missing = map_page(self.memory, self.host.frames, *place, page, bits)
-        if missing > 0:
-            tables = yield from self.take(vcpu, missing)
-            map_pages(
-                self.memory,
-                self.host.frames,
-                *place,
-                np.array([page]),
-                np.array(tables),
-                self.form.table,
-                bits,
-            )
-        elif missing < 0:  # somebody backed it meanwhile
-            self._return(page, order)
-        if missing >= 0:
-            set_backing(self.backing, (gpa >> PAGE_SHIFT) & -(1 << order), page, order)
+        gfn, new, fresh, tables, frames = gpa >> PAGE_SHIFT, NO_FRAME, 0, list[int](), self.host.frames
+        while True:
+            own = page_of(self.backing, gfn, self.page_order)
+            if own is None and new == NO_FRAME:
+                new, fresh = self._large_page(gpa) if self.page_order else (NO_FRAME, 0)
+                if new == NO_FRAME:
+                    new = (self.pool.take(1) or (yield from self.take(vcpu, 1)))[0]  # a generator less, nearly always
+                continue
+            page, order = own or (new, fresh)
+            place = self.root, self.levels, order // 9 + 1, IDENTITY, gpa & -(1 << (PAGE_SHIFT + order))
+            bits = self.form.page & ~self.denied if order else self.form.page
+            missing = map_page(self.memory, frames, *place, page, bits)
+            if missing > len(tables):
+                tables += yield from self.take(vcpu, missing - len(tables))
+                continue
+            if missing > 0:
+                used = np.array(tables)
+                map_pages(self.memory, frames, *place, np.array([page]), used, self.form.table, bits)
+            break
+        if own is None and missing >= 0:
+            self.slot.arrived(gfn & -(1 << order), page, order)
+        elif own and missing < 0:  # mapped, and not to be written to
+            permit_one(self.memory, self.root, self.levels, gpa)
+        if own and new != NO_FRAME:  # it came back while this vCPU waited
+            self._return(new, fresh)
+        if len(tables) > missing >= 0:
+            self.pool.put(tables[missing:])
         for feature in self.features:
-            feature.note(gpa >> PAGE_SHIFT)
+            feature.note(gfn)
         cycles = self._mapping if missing == 0 == order else self.mapping_cycles(missing, order)
         if self.chunk > 1 and order == 0:
-            cycles += self._mapping * self._around(gpa >> PAGE_SHIFT)
+            cycles += self._mapping * self._around(gfn)
         return cycles
 
     def add(self, feature: Feature) -> None:
@@ -303,11 +313,6 @@ class Tdp(BaseMonitor):
             feature.finish(vcpu)
 
     @property
-    def frames_held(self) -> int:
-        """Frames that its features keep, and that nothing maps just now."""
-        return sum(feature.frames_held for feature in self.features)
-
-    @property
     def rounds(self) -> Log[DirtyRound]:
         """Readings of a dirty log."""
         return next((feature.rounds for feature in self.features if feature.rounds is not None), super().rounds)
@@ -322,6 +327,43 @@ class Tdp(BaseMonitor):
         """Map by a table of smaller pages, in frame `table`, what one large page maps around `gpa`."""
         split(self.memory, self.host.frames, self.root, self.levels, gpa, table, self.form.table, self.withheld)
         self.memory[table * ENTRIES : (table + 1) * ENTRIES] |= self.denied
+
+    def zap(self, first: int, count: int) -> Flush:
+        """Clear the entries that map the frames; combined mappings of them go too (SDM vol. 3C §30.4.3.1, INVEPT)."""
+        return Flush(nested=bool(zap_range(self.memory, self.host.frames, self.root, self.levels, first, count)))
+
+    def protect(self, first: int, count: int) -> Flush:
+        """Take the right to write from the entries that map the frames."""
+        return Flush(nested=bool(protect_range(self.memory, self.root, self.levels, first, count)))
+
+    def age(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
+        """Return which frames were accessed, by the A flags.
+
+        Without flags what is mapped counts, and to clear is to zap: the next access violates (arch/x86/kvm/mmu/spte.c,
+        `mark_spte_for_access_track`). Whoever clears has the processors forget.
+        """
+        found = self._test(first, count, self.form.accessed or self.form.present, clear and self.form.accessed != 0)
+        if clear and not self.form.accessed:
+            self.zap(first, count)
+        return found
+
+    def dirty(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
+        """Return which frames were written to, by the D flags; without them, which may be, and to clear protects."""
+        return self._test(first, count, self.form.dirty or WRITE, clear)
+
+    def _test(self, first: int, count: int, mark: int, clear: bool) -> NDArray[np.bool_]:
+        found = np.zeros(count, np.bool_)
+        test_range(self.memory, self.root, self.levels, first, count, mark, clear, found)
+        return found
+
+    def leaves(self) -> Iterator[Leaf]:
+        """Yield the entries that map pages."""
+        for gfn in np.flatnonzero(self.backing & PRESENT).tolist():
+            place, level = find_entry(self.memory, self.root, self.levels, 1, gfn << PAGE_SHIFT)
+            entry = int(read_entry(self.memory, place, width_of(self.levels)))
+            order = width_of(self.levels) * (int(level) - 1)
+            if entry and gfn % (1 << order) == 0:
+                yield Leaf(gfn, (entry & FRAME) >> PAGE_SHIFT & -(1 << order), order, bool(entry & WRITE))
 
     @property
     def served(self) -> tuple[NDArray[Any], ...]:
@@ -361,11 +403,11 @@ class Tdp(BaseMonitor):
         table = gfn & ~(ENTRIES - 1)
         first = gfn - (gfn - table) % self.chunk
         last = min(first + self.chunk, table + ENTRIES, self.pages)
-        wanted = [each for each in range(first, last) if not self.backed(each)][: self.pool.level]
+        wanted = [each for each in range(first, last) if not self.backing[each]][: self.pool.level]
         for each, page in zip(wanted, self.pool.take(len(wanted)) if wanted else [], strict=True):
-            place = self.root, self.levels, 1, HOST, each << PAGE_SHIFT
+            place = self.root, self.levels, 1, IDENTITY, each << PAGE_SHIFT
             map_page(self.memory, self.host.frames, *place, page, self.form.page)
-            set_backing(self.backing, each, page, 0)
+            self.slot.arrived(each, page, 0)
             for feature in self.features:
                 feature.note(each)
         return len(wanted)
@@ -391,14 +433,14 @@ class Tdp(BaseMonitor):
         return int(host_address(self.backing, gfn << PAGE_SHIFT)) >> PAGE_SHIFT
 
     def _missing(self, gpa: int, order: int) -> int:
-        return int(missing_tables(self.memory, self.root, self.levels, order // 9 + 1, HOST, gpa))
+        return int(missing_tables(self.memory, self.root, self.levels, order // 9 + 1, IDENTITY, gpa))
 
     def _large_page(self, gpa: int) -> tuple[int, int]:
         """Return (pfn, order) of a large page for `gpa`, or (NO_FRAME, 0) where none fits or none is free."""
         for order in LARGE_ORDERS[self.page_order]:
             size = 1 << order
             gfn = (gpa >> PAGE_SHIFT) & ~(size - 1)
-            if gfn + size > self.pages or self._missing(gpa, order) < 0:
+            if gfn + size > self.pages or self.backing[gfn : gfn + size].any() or self._missing(gpa, order) < 0:
                 continue
             pfn = self.pool.take_block(order)
             if pfn != NO_FRAME:

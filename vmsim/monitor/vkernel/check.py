@@ -12,10 +12,11 @@ from vmsim.contracts import Words
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.memory import entry_at
-from vmsim.tables.backing import UNBACKED
-from vmsim.tables.edit import translate
+from vmsim.tables.backing import UNBACKED, host_address
 
 __all__ = ["problems_of_maps"]
+
+ELSEWHERE = -2
 
 
 class Vkernel(Protocol):
@@ -26,6 +27,7 @@ class Vkernel(Protocol):
     levels: int
     owner: int
     ready: list[int]
+    backing: NDArray[np.int64]
 
     @property
     def memory_root(self) -> tuple[int, int]:
@@ -61,6 +63,8 @@ def problems_of_maps(vkernel: Vkernel, frames: NDArray[Any], roots: Collection[i
             tables += level > 1
             if level == 1 and guest in roots:
                 hpa, rights = _guest(vkernel, guest, gva)
+                if hpa == ELSEWHERE:
+                    continue
                 if hpa != entry & FRAME:
                     yield f"composition: a vkernel's map does not give what guest and host give for gva {gva:#x}"
                 elif entry & ~rights & (PRESENT | USER | WRITE) or (entry & WRITE and not rights & DIRTY):
@@ -80,10 +84,15 @@ def _entries(memory: NDArray[np.int64], table: int, level: int, gva: int) -> Ite
 
 
 def _guest(vkernel: Vkernel, table: int, gva: int) -> tuple[int, int]:
-    """Return the hpa that guest and host give for a page, UNBACKED if none, and the bits that all entries have."""
+    """Return the hpa that guest and host give for a page, UNBACKED if none, and the bits that all entries have.
+
+    ELSEWHERE says that the host has taken a table on the way, whose contents are not in memory now.
+    """
     rights, level = -1, vkernel.levels
     while True:
-        place = int(translate(vkernel.memory, *vkernel.memory_root, int(entry_at(table, gva, level))))
+        place = int(host_address(vkernel.backing, int(entry_at(table, gva, level))))
+        if place == UNBACKED and table >> PAGE_SHIFT < len(vkernel.backing):
+            return ELSEWHERE, 0
         entry = int(vkernel.memory[place >> 3]) if place != UNBACKED else 0
         rights &= entry | (DIRTY if level > 1 and not entry & LARGE else 0)
         if not entry & PRESENT:
@@ -91,6 +100,6 @@ def _guest(vkernel: Vkernel, table: int, gva: int) -> tuple[int, int]:
         if level == 1 or entry & LARGE:
             within = (1 << (3 + 9 * level)) - 1
             gpa = (entry & FRAME & ~within) | (gva & within)
-            return int(translate(vkernel.memory, *vkernel.memory_root, gpa)), rights
+            return int(host_address(vkernel.backing, gpa)), rights
         table = entry & FRAME
         level -= 1

@@ -15,13 +15,13 @@ from __future__ import annotations
 import numpy as np
 
 from vmsim.frames.buddy import State
-from vmsim.jit import kernel, routine
+from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import ACCESSED, DIRTY, ENTRIES, FRAME, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.memory import clear_frame, entry_at, read_word, write_word
-from vmsim.monitor.shadow.fill import Status, walk_tables
+from vmsim.monitor.shadow.fill import LOST, Status, walk_tables
 from vmsim.tables.backing import host_address, locate
 
-__all__ = ["TABLE_ROOM", "enter", "make_walk", "remove"]
+__all__ = ["TABLE_ROOM", "change_pages", "enter", "make_walk", "remove"]
 
 TABLE_ROOM = 512  # tables that one call of `remove` can free
 
@@ -85,6 +85,8 @@ def enter(memory, backing, walks, frames, cr3, root, gva, write, tables):
     """
     walk = walks[0]
     found = walk_tables(memory, backing, walk, cr3, gva, write)
+    if found == LOST:
+        return np.int64(Status.UNBACKED), walk.code
     if found == 0:
         return np.int64(Status.FAULT), walk.code
     within = (1 << (3 + 9 * found)) - 1
@@ -189,3 +191,63 @@ def remove(memory, frames, root, levels, first, last, path, freed):
             level += 1
             write_word(memory, path[level], np.int64(0))
     return address, pages, tables
+
+
+@leaf
+def _index(pfns, pfn):
+    """Return where a frame stands in `pfns`, ascending, or -1."""
+    low = 0
+    high = len(pfns)
+    while low < high:
+        middle = (low + high) >> 1
+        if pfns[middle] < pfn:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < len(pfns) and pfns[low] == pfn else -1
+
+
+@kernel
+def change_pages(memory, root, levels, pfns, mark, gone, found):
+    """Look for entries of a map that lead to some host frames; note which have a flag, and take bits from them.
+
+    The host goes through all of the map, where DragonFly has a list of the entries of each page (its pv_entry).
+
+    Parameters
+    ----------
+    memory, root, levels
+        As of `remove`.
+    pfns : int64[n]
+        Frames, ascending.
+    mark, gone : int
+        The flag, and the bits to take; -1: the whole entry.
+    found : bool[n]
+        Set where an entry of the frame has the flag.
+
+    Returns
+    -------
+    int
+        Entries that had it.
+    """
+    marked = 0
+    address = 0
+    end = np.int64(1) << (PAGE_SHIFT + 9 * levels)
+    while address < end:
+        level = levels
+        table = root
+        while True:
+            place = entry_at(table, address, level)
+            entry = read_word(memory, place)
+            if entry == 0 or level == 1:
+                break
+            table = entry & FRAME
+            level -= 1
+        if level == 1 and entry:
+            at = _index(pfns, (entry & FRAME) >> PAGE_SHIFT)
+            if at >= 0 and entry & mark:
+                marked += 1
+                found[at] = True
+                write_word(memory, place, entry & ~gone)
+        span = np.int64(1) << (3 + 9 * level)
+        address = (address & ~(span - 1)) + span
+    return marked

@@ -1,0 +1,210 @@
+"""May the host do anything to the memory of a living VM, in every mode, without the guest's being able to tell?
+
+The verbs are those of `SecondMmu` and `GuestMemory`. Each is done again and again while a VM runs, to a page of one
+kind: its data, its page tables, the root of its tables. Every invariant is checked on the way, and at the end the
+guest's tables are those of a run that nobody disturbed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+import simpy
+
+from tests.simulation.small import scenario, vm
+from vmsim.contracts import NO_FLUSH, Flush, Moment
+from vmsim.engine.check.host import check_host, check_invariants
+from vmsim.engine.simulation import Simulation
+from vmsim.engine.virtual_machine import VirtualMachine
+from vmsim.frames.buddy import State
+from vmsim.host.guest_memory import GuestMemory
+from vmsim.machine.formats import FRAME, LARGE
+from vmsim.scenario import Scenario
+
+MODES = ("ept", "npt", "shadow", "agile", "vkernel", "paired")
+SHADOWS: list[dict[str, Any]] = [
+    {},
+    {"preset": "plex86"},
+    {"preset": "kvm-2007"},
+    {"preset": "plex86", "fill": "eager"},
+    {"preset": "plex86", "hide": "present-bit"},
+]
+
+
+def pages_of(machine: VirtualMachine, kind: str) -> np.ndarray:
+    """Return the guest frames of a kind that have a host frame now."""
+    assert machine.slot
+    root = machine.kernel.root >> 12
+    if kind == "root":
+        return np.array([root]) if machine.slot.backing[root] & 1 else np.empty(0, np.int64)
+    gfns = machine.slot.present()
+    state = machine.kernel.frames.frames["state"][gfns]
+    wanted = state == (State.TABLE if kind == "table" else State.GUEST)
+    return np.asarray(gfns[wanted & (gfns != root)])
+
+
+def zap(slot: GuestMemory, gfn: int) -> Flush:
+    return slot.second.zap(gfn, 1)
+
+
+def protect(slot: GuestMemory, gfn: int) -> Flush:
+    return slot.second.protect(gfn, 1)
+
+
+def age(slot: GuestMemory, gfn: int) -> Flush:
+    slot.second.age(gfn, 1, clear=True)
+    return Flush(nested=True, linear=True)
+
+
+def dirty(slot: GuestMemory, gfn: int) -> Flush:
+    slot.second.dirty(gfn, 1, clear=True)
+    return Flush(nested=True, linear=True)
+
+
+def take(slot: GuestMemory, gfn: int) -> Flush:
+    return slot.take(gfn, 1)
+
+
+def move(slot: GuestMemory, gfn: int) -> Flush:
+    if slot.host.pins[slot.frame_of(gfn)]:
+        return NO_FLUSH
+    pfns = slot.host.take(slot.owner, 1, State.GUEST, reserve=8)
+    return slot.move(gfn, int(pfns[0])) if len(pfns) else NO_FLUSH
+
+
+VERBS: dict[str, Callable[[GuestMemory, int], Flush]] = {
+    "zap": zap,
+    "protect": protect,
+    "age": age,
+    "dirty": dirty,
+    "take": take,
+    "move": move,
+}
+
+
+def mappings(machine: VirtualMachine) -> dict[tuple[int, int], tuple[int, int]]:
+    """Return {(pid, gva): (gfn, level)} of all processes, tables that the host has taken read where they are kept."""
+    found: dict[tuple[int, int], tuple[int, int]] = {}
+    assert machine.slot
+
+    def look(slot: GuestMemory, pid: int, table: int, level: int, gva: int) -> None:
+        words = slot.page(table >> 12)
+        for index in np.flatnonzero(words).tolist():
+            entry, here = int(words[index]), gva + (index << (3 + 9 * level))
+            if level == 1 or entry & LARGE:
+                found[pid, here] = (entry & FRAME & ~LARGE) >> 12, level
+            else:
+                look(slot, pid, entry & FRAME, level - 1, here)
+
+    for pid, process in machine.kernel.processes.items():
+        look(machine.slot, pid, process.space.root, machine.spec.guest_levels, 0)
+    return found
+
+
+class Host:
+    """A host whose VMs' pages are disturbed while they run."""
+
+    def __init__(self, what: Scenario, verb: str | None, kind: str, period: int, seed: int = 1) -> None:
+        self.seen: dict[str, Any] = {}
+        self.done = 0
+        self.simulation = Simulation(what, observers=[check_invariants, self._look])
+        if verb:
+            self.simulation.env.process(self._disturb(VERBS[verb], kind, period, Random(seed)))
+        assert self.simulation.run().ending is None
+        self.faults = [machine.kernel.faults for machine in self.simulation.vms]
+
+    def _look(self, what: Moment, host: Simulation, machine: VirtualMachine | None) -> None:
+        if what is Moment.VM_FINISHED and machine:
+            self.seen[machine.spec.name] = mappings(machine)
+
+    def _disturb(
+        self, verb: Callable[[GuestMemory, int], Flush], kind: str, period: int, random: Random
+    ) -> Generator[simpy.Event, Any, None]:
+        simulation = self.simulation
+        yield simulation.env.timeout(period)
+        while simulation.env.peek() != float("inf"):
+            for machine in simulation.vms:
+                if machine.able and machine.slot and len(gfns := pages_of(machine, kind)):
+                    machine.forget(verb(machine.slot, int(random.choice(gfns.tolist()))))
+                    self.done += 1
+            check_host(simulation, "a disturbance")
+            yield simulation.env.timeout(period)
+
+
+def small(mode: str, page: str = "4K", **keys: Any) -> Scenario:
+    """Return a host of two VMs in a mode: one that touches pages at random, one that maps, unmaps and forks."""
+    pages = {"guest_page": page, "host_page": page} if page != "mixed" else {"host_page": "2M"}
+    if mode == "vkernel":
+        pages.pop("host_page", None)
+    keys = {"mode": mode, "memory": "4MiB", **pages, **keys}
+    touch = {"kind": "uniform", "footprint": 64 << 12, "accesses": 700, "writes": 0.5}
+    churn = {"kind": "churn", "footprint": 24 << 12, "burst": 8 << 12, "rounds": 6}
+    host = {"quantum": "20us", "cores": 2, "what_if": True, "memory": "32MiB"}
+    return scenario(vm("a", workload=touch, **keys), vm("b", **keys) | {"workload": churn}, **host)
+
+
+@pytest.mark.parametrize("kind", ["data", "table", "root"])
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("mode", MODES)
+def test_the_guest_cannot_tell(mode: str, verb: str, kind: str) -> None:
+    calm, host = Host(small(mode), None, kind, 0), Host(small(mode), verb, kind, 40_009)
+    assert host.done > 5
+    assert host.seen == calm.seen
+    assert host.faults == calm.faults
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["2M", "mixed"])
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("mode", MODES)
+def test_nor_with_large_pages(mode: str, verb: str, page: str) -> None:
+    host = Host(small(mode, page), verb, "data", 40_009)
+    calm = Host(small(mode, page), None, "data", 0)
+    assert host.done > 5
+    assert host.seen == calm.seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["data", "table", "root"])
+@pytest.mark.parametrize("verb", ["zap", "take"])
+@pytest.mark.parametrize("shadow", SHADOWS, ids=str)
+def test_nor_however_a_shadow_is_kept(shadow: dict[str, Any], verb: str, kind: str) -> None:
+    calm = Host(small("shadow", shadow=shadow), None, kind, 0)
+    host = Host(small("shadow", shadow=shadow), verb, kind, 40_009)
+    assert host.done > 5
+    assert host.seen == calm.seen
+    assert host.faults == calm.faults
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_was_written_is_what_comes_back(mode: str) -> None:
+    """Words of a guest's root table, taken and brought back by hand, are what they were."""
+    simulation = Simulation(small(mode))
+    for machine in simulation.vms:
+        machine.populate()
+    for machine in simulation.vms:
+        assert machine.slot
+        root = machine.kernel.root >> 12
+        held = machine.slot.page(root).copy()
+        assert held.any()
+        machine.forget(machine.slot.take(root, 1))
+        assert not machine.slot.backing[root] & 1
+        assert (machine.slot.page(root) == held).all()
+        assert (machine.slot.taken, machine.slot.returned) == (1, 0)
+
+
+def test_a_pinned_page_is_left_alone() -> None:
+    simulation = Simulation(small("ept"))
+    machine = simulation.vms[0]
+    machine.populate()
+    assert machine.slot
+    gfn = int(pages_of(machine, "data")[0])
+    pfn = np.array([machine.slot.frame_of(gfn)])
+    simulation.host.pin(pfn)
+    assert machine.slot.take(gfn, 1) == NO_FLUSH
+    assert machine.slot.frame_of(gfn) == pfn[0]
+    assert machine.slot.taken == 0

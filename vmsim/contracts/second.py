@@ -1,0 +1,72 @@
+"""What a host does to one VM's memory, and what a paging mode does about it: KVM's memory slot and its MMU notifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmsim.contracts.steps import Words
+
+__all__ = ["NO_FLUSH", "Flush", "Leaf", "MemorySlot", "SecondMmu"]
+
+
+class Flush(NamedTuple):
+    """What processors must forget before pages that were taken away may be used again; flushes add up."""
+
+    nested: bool = False  # what they keep of gpas, alone or combined with gvas
+    linear: bool = False  # what they keep of gvas
+
+    def __add__(self, other: Flush) -> Flush:  # type: ignore[override]
+        return Flush(self.nested or other.nested, self.linear or other.linear)
+
+
+NO_FLUSH = Flush()
+
+
+class Leaf(NamedTuple):
+    """An entry through which a processor reaches guest memory."""
+
+    gfn: int
+    pfn: int
+    order: int
+    writable: bool
+
+
+class SecondMmu(Protocol):
+    """One paging mode's entries for the memory of one VM, by guest frames. Nothing here waits or costs time.
+
+    Entries of pages larger than the range count where they map any of it (Linux, arch/x86/kvm/mmu/mmu.c,
+    `kvm_unmap_gfn_range`, `kvm_age_gfn`). What was zapped is mapped again at the next access: the frame has not moved.
+    """
+
+    def zap(self, first: int, count: int) -> Flush:
+        """Clear what maps `count` guest frames from `first` on, so that every next access finds nothing."""
+        ...
+
+    def protect(self, first: int, count: int) -> Flush:
+        """Take the right to write from what maps the frames."""
+        ...
+
+    def age(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
+        """Return which frames were accessed since their flags were last cleared, bool[count]; `clear` them."""
+        ...
+
+    def dirty(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
+        """Return which frames were written to since their flags were last cleared, bool[count]; `clear` them."""
+        ...
+
+    def leaves(self) -> Iterator[Leaf]:
+        """Yield what processors can reach now, for checks and dumps."""
+        ...
+
+
+class MemorySlot(Protocol):
+    """The host's truth of one VM's memory, as far as a paging mode needs it."""
+
+    backing: Words  # int64[frames]: where each guest frame lies (tables/backing.py)
+
+    def arrived(self, gfn: int, pfn: int, order: int) -> None:
+        """Note that 2**order guest frames lie in host frames from now on, and bring back what they held."""

@@ -1,0 +1,119 @@
+"""What a host does to the shadow entries that map a range of guest frames: zap, protect, age, dirty.
+
+The entries of a frame are in its list (`gfns.leaves`), those of large pages in that of their first frame (KVM's rmap,
+Linux arch/x86/kvm/mmu/mmu.c, `kvm_zap_rmap`, `kvm_age_rmap`). Frames that are tables of the guest lose their shadows
+too: what shadows a table lies in no frame of the guest's any more once that frame is taken.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vmsim.jit import kernel, leaf, routine
+from vmsim.machine.formats import ACCESSED, DIRTY, SWITCH, WRITE
+from vmsim.machine.memory import read_word, write_word
+from vmsim.monitor.agile.tables import go_back_one
+from vmsim.monitor.shadow.tables import drop_page, fold_entry, place_of, reap, zap_entry
+
+__all__ = ["protect_frames", "test_frames", "zap_frames"]
+
+
+@leaf
+def _maps(shadow, node, size_level, exact):
+    """Return whether an entry in the list of a frame maps a page of `size_level`; `exact`: of the frame itself."""
+    level = np.int64(shadow.pages[node >> 9].level)
+    if read_word(shadow.memory, place_of(shadow.pages, node)) & SWITCH:
+        return exact
+    return level == size_level
+
+
+@routine
+def _zap_leaves(shadow, state, gfn):
+    """Clear the entries of a frame and of the large pages that it is in; return how many there were."""
+    count = np.int64(0)
+    for level in range(1, 4):
+        base = gfn & ~((np.int64(1) << (9 * (level - 1))) - 1)
+        node = np.int64(shadow.gfns[base].leaves)
+        while node:
+            after = np.int64(shadow.links[node - 1].next)
+            if _maps(shadow, node - 1, level, level == 1 and base == gfn):
+                count += zap_entry(shadow, state, node - 1)
+            node = after
+    return count
+
+
+@kernel
+def zap_frames(shadow, first, count):
+    """Clear what maps any of `count` guest frames from `first` on, and drop the shadows of those that are tables.
+
+    Parameters
+    ----------
+    shadow : ShadowTables
+        From `make_shadow`.
+
+    Returns
+    -------
+    int
+        Entries that were cleared. What processors keep of them is to be flushed.
+    """
+    state = shadow.states[0]
+    zapped = np.int64(0)
+    for gfn in range(first, first + count):
+        if shadow.gfns[gfn].nested:
+            go_back_one(shadow, state, np.int64(gfn))
+            zapped += 1
+        zapped += _zap_leaves(shadow, state, np.int64(gfn))
+        page = np.int64(shadow.gfns[gfn].tables)
+        while page:
+            after = np.int64(shadow.pages[page - 1].next)
+            drop_page(shadow, state, page - 1)
+            zapped += 1
+            page = after
+    reap(shadow, state)
+    return zapped
+
+
+@kernel
+def protect_frames(shadow, first, count):
+    """Take the right to write from the entries that map the frames; return how many had it."""
+    memory, pages, links = shadow.memory, shadow.pages, shadow.links
+    changed = np.int64(0)
+    for gfn in range(first, first + count):
+        for level in range(1, 4):
+            base = np.int64(gfn) & ~((np.int64(1) << (9 * (level - 1))) - 1)
+            node = np.int64(shadow.gfns[base].leaves)
+            while node:
+                place = place_of(pages, node - 1)
+                entry = read_word(memory, place)
+                if entry & WRITE and _maps(shadow, node - 1, level, level == 1 and base == gfn):
+                    write_word(memory, place, entry & ~np.int64(WRITE))
+                    changed += 1
+                node = np.int64(links[node - 1].next)
+    return changed
+
+
+@kernel
+def test_frames(shadow, first, count, mark, clear, found):
+    """Set `found` (bool[count]) where an entry that maps a frame has the flag `mark`; clear it where `clear`.
+
+    The guest's own entries get A and D first where the shadow's stand for them. Returns how many entries had it.
+    """
+    memory, pages, links = shadow.memory, shadow.pages, shadow.links
+    state = shadow.states[0]
+    marked = np.int64(0)
+    for gfn in range(first, first + count):
+        for level in range(1, 4):
+            base = np.int64(gfn) & ~((np.int64(1) << (9 * (level - 1))) - 1)
+            node = np.int64(shadow.gfns[base].leaves)
+            while node:
+                place = place_of(pages, node - 1)
+                entry = read_word(memory, place)
+                if entry & mark and _maps(shadow, node - 1, level, level == 1 and base == gfn):
+                    marked += 1
+                    found[gfn - first] = True
+                    if clear:
+                        if state.sync and mark & (ACCESSED | DIRTY):
+                            fold_entry(shadow, state, node - 1)
+                        write_word(memory, place, entry & ~np.int64(mark))
+                node = np.int64(links[node - 1].next)
+    return marked

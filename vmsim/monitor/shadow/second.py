@@ -1,0 +1,71 @@
+"""What the host does to a shadow's entries by guest frames: the verbs of `SecondMmu`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmsim.contracts import Flush, Leaf, Words
+from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, PAGE_SHIFT, SWITCH, WRITE
+from vmsim.monitor.shadow.ranges import protect_frames, test_frames, zap_frames
+from vmsim.monitor.shadow.records import ShadowTables
+from vmsim.monitor.tdp.monitor import Tdp
+
+__all__ = ["ShadowEntries"]
+
+
+class ShadowEntries:
+    """The shadow's entries, found by the frames that they map."""
+
+    memory: Words
+    host_tables: Tdp
+    tables: ShadowTables
+    state: NDArray[Any]
+    pages: NDArray[Any]
+    gfns: NDArray[Any]
+
+    def zap(self, first: int, count: int) -> Flush:
+        """Clear what maps the frames, and drop the shadows of those that are tables. The host does it, and pays."""
+        self.host_tables.zap(first, count)
+        return self._by_host(zap_frames, first, count)
+
+    def protect(self, first: int, count: int) -> Flush:
+        """Take the right to write from what maps the frames."""
+        self.host_tables.protect(first, count)
+        return self._by_host(protect_frames, first, count)
+
+    def age(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
+        """Return which frames were accessed, by the A flags of the shadow's entries."""
+        return self._test(first, count, ACCESSED, clear)
+
+    def dirty(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
+        """Return which frames were written to, by the D flags of the shadow's entries."""
+        return self._test(first, count, DIRTY, clear)
+
+    def leaves(self) -> Iterator[Leaf]:
+        """Yield the shadow's entries that map pages."""
+        for gfn in np.flatnonzero(self.gfns["leaves"]).tolist():
+            node = int(self.gfns["leaves"][gfn])
+            while node:
+                page, index = node - 1 >> 9, node - 1 & 511
+                entry = int(self.memory[(int(self.pages["hpa"][page]) >> 3) + index])
+                order = 9 * (int(self.pages["level"][page]) - 1)
+                if not entry & SWITCH:
+                    yield Leaf(gfn, (entry & FRAME) >> PAGE_SHIFT & -(1 << order), order, bool(entry & WRITE))
+                node = int(self.tables.links["next"][node - 1])
+
+    def _test(self, first: int, count: int, mark: int, clear: bool) -> NDArray[np.bool_]:
+        found = np.zeros(count, np.bool_)
+        test_frames(self.tables, first, count, mark, clear, found)
+        return found
+
+    def _by_host(self, change: Callable[..., int], first: int, count: int) -> Flush:
+        """Change entries for the host, for which the guest owes nothing and has nothing to invalidate."""
+        own = {name: int(self.state[name][0]) for name in ("due", "flush", "stale")}
+        changed = change(self.tables, first, count)
+        for name, value in own.items():
+            self.state[name] = value
+        return Flush(linear=changed > 0)

@@ -1,0 +1,92 @@
+"""Entries of the shadow that map pages: written as the guest's and the host's say, and brought back into step."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vmsim.jit import leaf, routine
+from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
+from vmsim.machine.memory import read_word, write_word
+from vmsim.monitor.shadow.guards import guarded
+from vmsim.monitor.shadow.records import Hide, Work
+from vmsim.monitor.shadow.tables import attach, hide_table, note, place_of, reach, reserved, zap_entry
+from vmsim.tables.backing import host_address, locate
+
+__all__ = ["map_entry", "refresh", "resync_page", "rights_of", "wanted"]
+
+
+@leaf
+def rights_of(state, entry):
+    """Return the bits of a shadow entry that maps what the guest's leaf `entry` does: a clean page is not writable."""
+    bits = PRESENT | (entry & (USER | WRITE | ACCESSED | DIRTY))
+    if not state.sync and entry & DIRTY == 0:
+        bits &= ~WRITE
+    return bits
+
+
+@leaf
+def wanted(state, entry, level):
+    """Return whether an entry may be translated before it is used: no kernel's, nor where A would then not be set."""
+    program = entry & USER != 0 or state.levels == 3  # PAE's PDPTEs do not tell
+    return entry & PRESENT != 0 and program and not reserved(state, entry, level) and state.sync | entry & ACCESSED != 0
+
+
+@routine
+def map_entry(shadow, state, node, entry, gfn, hpa, level):
+    """Make an entry map a page to its frame, with what a guarded table allows; return whether it is guarded."""
+    memory, pages, links, gfns = shadow.memory, shadow.pages, shadow.links, shadow.gfns
+    bits = rights_of(state, entry)
+    held = level == 1 and guarded(pages, gfns, gfn)
+    if held and state.hide == Hide.WRITE_PROTECT:
+        bits &= ~WRITE
+    elif held and state.hide == Hide.USER_BIT:
+        bits &= ~USER
+    place = place_of(pages, node)
+    old = read_word(memory, place)
+    if old and (links[node].target != gfn or (held and state.hide == Hide.PRESENT_BIT)):
+        zap_entry(shadow, state, node)
+        old = np.int64(0)
+    if held and state.hide == Hide.PRESENT_BIT:
+        return held
+    if old == 0:
+        attach(pages, links, gfns, node, gfn)
+    elif old & ~bits & (WRITE | USER):
+        state.stale = 1
+    if state.sync:
+        bits |= old & (ACCESSED | DIRTY)
+    offset = (1 << (3 + 9 * level)) - 1
+    write_word(memory, place, (hpa & ~offset & FRAME) | bits | (LARGE if level > 1 else 0))
+    note(state, np.int64(Work.FILLED))
+    return held
+
+
+@routine
+def refresh(shadow, state, node):
+    """Compare an entry of a level 1 page with the guest's, which may have changed, and follow it."""
+    backing, memory, pages, links, gfns = shadow.backing, shadow.memory, shadow.pages, shadow.links, shadow.gfns
+    place = place_of(pages, node)
+    if read_word(memory, place) == 0:
+        return
+    note(state, np.int64(Work.CHECKED))
+    reach(state, gfns, np.int64(pages[node >> 9].gfn))
+    gpa = pages[node >> 9].gfn << PAGE_SHIFT | (node & 511) << 3
+    entry = read_word(memory, host_address(backing, gpa))
+    gfn = (entry & FRAME) >> PAGE_SHIFT
+    if not wanted(state, entry, np.int64(1)) or links[node].target != gfn:
+        zap_entry(shadow, state, node)
+        return
+    hpa, backed = locate(backing, gfn << PAGE_SHIFT)
+    if backed:
+        map_entry(shadow, state, node, entry, gfn, hpa, np.int64(1))
+
+
+@routine
+def resync_page(shadow, state, page):
+    """Bring a page that is out of step back into step, and guard its table again."""
+    pages = shadow.pages
+    pages[page].unsync = 0
+    pages[page].writes = 0
+    state.unsynced -= 1
+    for node in range(page << 9, (page + 1) << 9):
+        refresh(shadow, state, node)
+    hide_table(shadow, state, np.int64(pages[page].gfn))

@@ -1,0 +1,108 @@
+"""What a host does to the entries that map a range of guest frames, in nested tables: zap, protect, age, dirty.
+
+As KVM does for its memory slots when the host takes, moves or looks at pages (Linux arch/x86/kvm/mmu/tdp_mmu.c,
+`tdp_mmu_zap_leafs`, `kvm_tdp_mmu_age_gfn_range`). An entry of a large page counts as soon as it maps one of the frames;
+tables stay.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vmsim.jit import kernel
+from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, WRITE
+from vmsim.machine.memory import entry_at, read_entry, width_of, write_entry
+
+__all__ = ["protect_range", "test_range", "zap_range"]
+
+
+@kernel
+def _next_leaf(memory, root, levels, gfn, limit):
+    """Return (first gfn, frames, place) of the first entry that maps a page from `gfn` on; 0 frames: there is none."""
+    width = width_of(levels)
+    while gfn < limit:
+        level = levels
+        table = root
+        while True:
+            place = entry_at(table, gfn << PAGE_SHIFT, level, width)
+            entry = read_entry(memory, place, width)
+            if level == 1 or entry == 0 or entry & LARGE:
+                break
+            table = entry & FRAME
+            level -= 1
+        size = np.int64(1) << (width * (level - 1))
+        if entry:
+            return gfn & ~(size - 1), size, place
+        gfn = (gfn & ~(size - 1)) + size
+    return limit, np.int64(0), np.int64(0)
+
+
+@kernel
+def zap_range(memory, frames, root, levels, first, count):
+    """Clear the entries that map any of `count` guest frames from `first` on; return how many there were.
+
+    Parameters
+    ----------
+    memory, frames : int64[:], FRAME_RECORD[:]
+        Host-physical memory and the host's frames, whose reverse map is kept.
+    root, levels : int
+        Of the nested tables.
+    """
+    width = width_of(levels)
+    zapped = 0
+    gfn = np.int64(first)
+    limit = np.int64(first + count)
+    while True:
+        start, size, place = _next_leaf(memory, root, levels, gfn, limit)
+        if size == 0:
+            return zapped
+        pfn = (read_entry(memory, place, width) & FRAME) >> PAGE_SHIFT & ~(size - 1)
+        write_entry(memory, place, np.int64(0), width)
+        frames[pfn].rmap = 0
+        zapped += 1
+        gfn = start + size
+
+
+@kernel
+def protect_range(memory, root, levels, first, count):
+    """Take the right to write from the entries that map the frames; return how many had it. As `zap_range`."""
+    width = width_of(levels)
+    changed = 0
+    gfn = np.int64(first)
+    limit = np.int64(first + count)
+    while True:
+        start, size, place = _next_leaf(memory, root, levels, gfn, limit)
+        if size == 0:
+            return changed
+        entry = read_entry(memory, place, width)
+        if entry & WRITE:
+            write_entry(memory, place, entry & ~WRITE, width)
+            changed += 1
+        gfn = start + size
+
+
+@kernel
+def test_range(memory, root, levels, first, count, mark, clear, found):
+    """Set `found` (bool[count]) where the entry that maps a frame has the flag `mark`; clear the flag where `clear`.
+
+    Returns
+    -------
+    int
+        How many entries had it.
+    """
+    width = width_of(levels)
+    marked = 0
+    gfn = np.int64(first)
+    limit = np.int64(first + count)
+    while True:
+        start, size, place = _next_leaf(memory, root, levels, gfn, limit)
+        if size == 0:
+            return marked
+        entry = read_entry(memory, place, width)
+        if entry & mark:
+            marked += 1
+            for each in range(max(start, first), min(start + size, limit)):
+                found[each - first] = True
+            if clear:
+                write_entry(memory, place, entry & ~mark, width)
+        gfn = start + size
