@@ -17,6 +17,7 @@ class Vcpu(Protocol):
     """What software that runs on behalf of a vCPU needs of it."""
 
     first_touch: Counter[str]  # cycles by cause, of those used so far
+    owed: int  # cycles used and not yet paid in simulated time
 
     @property
     def now(self) -> int:

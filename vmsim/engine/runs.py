@@ -12,10 +12,12 @@ from vmsim.engine.serve import run_and_serve
 from vmsim.engine.serve_shadow import run_and_serve_shadow
 from vmsim.guest.kernel import GuestKernel
 from vmsim.jit import opaque_core, opaque_llc, opaque_records
-from vmsim.machine.vcpu import enter, prepare
+from vmsim.machine.vcpu import Reason, enter, prepare
 from vmsim.workloads import Chunk
 
 __all__ = ["Run", "Runs"]
+
+_BUDGET = int(Reason.BUDGET)
 
 
 class Run(NamedTuple):
@@ -58,6 +60,7 @@ class Runs:
         self.kernel = kernel
         self.monitor = monitor
         cores = hardware.cores
+        self._handled = False
         self._target = prepare(cores, hardware.llc, registers, hardware.memory)
         self._cores = [opaque_core(cores[number : number + 1]) for number in range(len(cores))]
         self._llc = opaque_llc(hardware.llc)
@@ -79,10 +82,23 @@ class Runs:
         given = *given, *kernel.served, *monitor.served
         if monitor.loop is Loop.SHADOW:
             ended = run_and_serve_shadow(*given)
-            served = monitor.pending
-        else:
-            *ended, served = run_and_serve(*given)
+            if monitor.pending:
+                kernel.account(vcpu)
+                monitor.account(vcpu)
+            return Run(*ended)
+        *ended, served = run_and_serve(*given)
         if served:
-            kernel.account(vcpu)
-            monitor.account(vcpu)
+            vcpu.owed += served
+            self._handled = True
+        if ended[0] > _BUDGET:
+            self.account()
         return Run(*ended)
+
+    def account(self) -> None:
+        """Count what compiled code has handled and nobody has counted yet; the cycles of it are owed already."""
+        if self._handled:
+            self._handled = False
+            owed = self.vcpu.owed
+            self.kernel.account(self.vcpu)
+            self.monitor.account(self.vcpu)
+            self.vcpu.owed = owed

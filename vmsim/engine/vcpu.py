@@ -236,6 +236,7 @@ class Vcpu:
             late = self.now >= alarm  # again, before one access was made: it has to wait for that
             budget = (self._slice_end if late else min(self._slice_end, alarm)) - self.now
             if budget <= 0:
+                runs.account()
                 yield from self._next_slice()
                 continue
             if self.left <= 0:
@@ -254,6 +255,7 @@ class Vcpu:
                 if reason == _GUEST_FAULT:
                     runs.expect(gva)
             self._moved = self._moved or cursor > first
+        runs.account()
 
     def _count_made(self, times: int, write: bool) -> None:
         """Count accesses that the monitor has made for the guest."""
