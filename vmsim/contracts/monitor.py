@@ -178,6 +178,15 @@ class Monitor(Protocol):
         """Whether it has handled exits that are not yet accounted for."""
         ...
 
+    @property
+    def urgent(self) -> bool:
+        """Whether that must be done before the guest goes on."""
+        ...
+
+    def handled(self, ran: int) -> int:
+        """Return the cycles of exits handled in the last run, in which the guest's own accesses took `ran`."""
+        ...
+
     def account(self, vcpu: Any) -> None:
         """Account for the exits that compiled code has handled."""
 

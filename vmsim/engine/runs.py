@@ -81,11 +81,13 @@ class Runs:
         vcpu, kernel, monitor = self.vcpu, self.kernel, self.monitor
         given = *given, *kernel.served, *monitor.served
         if monitor.loop is Loop.SHADOW:
-            ended = run_and_serve_shadow(*given)
+            run = Run(*run_and_serve_shadow(*given))
             if monitor.pending:
-                kernel.account(vcpu)
-                monitor.account(vcpu)
-            return Run(*ended)
+                vcpu.owed += monitor.handled(run.cycles)
+                self._handled = True
+                if run.reason > _BUDGET or run.status != NONE or monitor.urgent:
+                    self.account()
+            return run
         *ended, served = run_and_serve(*given)
         if served:
             vcpu.owed += served

@@ -118,6 +118,15 @@ class BaseMonitor:
         """Whether compiled code has handled exits that are not yet accounted for."""
         return False
 
+    @property
+    def urgent(self) -> bool:
+        """Whether that must be done before the guest goes on."""
+        return False
+
+    def handled(self, ran: int) -> int:
+        """Return no cycles: compiled code says itself what it has used."""
+        return 0
+
     def account(self, vcpu: Vcpu) -> None:
         """Account for the exits that compiled code has handled."""
 

@@ -12,7 +12,7 @@ from vmsim.base.histogram import Histogram
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Spaces, Vcpu, Words
 from vmsim.machine.formats import ENTRIES
-from vmsim.monitor.shadow.exits import ACCOUNT, Exit
+from vmsim.monitor.shadow.exits import ACCOUNT, LATENCIES, Exit
 from vmsim.monitor.shadow.guards import reads_of
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.records import Work
@@ -192,6 +192,15 @@ class Account(SoftwareMonitor):
     def pending(self) -> bool:
         """Whether compiled code has handled exits that are not yet accounted for."""
         return bool(self._walks[0])
+
+    @property
+    def urgent(self) -> bool:
+        """Whether they are to be accounted for before the guest goes on: TLBs to flush, little room for times."""
+        return bool(self._account["flush"][0]) or int(self._account["logged"][0]) > LATENCIES // 2
+
+    def handled(self, ran: int) -> int:
+        """Return the cycles of what compiled code has handled in its last run, in which the guest's own took `ran`."""
+        return int(self._account["now"][0] - self._account["spent"][0]) - ran
 
     def account(self, vcpu: Vcpu) -> None:
         """Account for the exits that compiled code has handled."""
