@@ -147,6 +147,7 @@ def small(mode: str, page: str = "4K", **keys: Any) -> Scenario:
     return scenario(vm("a", workload=touch, **keys), vm("b", **keys) | {"workload": churn}, **host)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["data", "table", "root"])
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("mode", MODES)
