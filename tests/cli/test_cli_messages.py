@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from vmsim.scenario.cpu_files import load_cpu
+
 
 @pytest.fixture
 def run(file: Path, tmp_path: Path, vmsim) -> Path:
@@ -29,7 +31,10 @@ def test_the_messages_of_a_run_are_those_of_its_pools(run: Path, vmsim) -> None:
             sum(each["pages"] for each in messages if each["kind"] == what)
             == moved[moved["event"] == what]["pages"].sum()
         )
-    assert [each["kind"] for each in messages][:2] == ["need_pages"] * 2  # both VMs start at once
+    first = {vm: next(each for each in messages if each["vm"] == vm) for vm in ("db-0", "db-1")}
+    assert {vm: each["kind"] for vm, each in first.items()} == {"db-0": "need_pages", "db-1": "need_pages"}
+    assert first["db-0"]["time_cycles"] == 0  # it waits, and the core is the other's once that is switched to
+    assert first["db-1"]["time_cycles"] == load_cpu("skylake-x").cost.context_switch
     assert [each["time_cycles"] for each in messages] == sorted(each["time_cycles"] for each in messages)
     assert {(each["sender"], each["receiver"]) for each in messages} == {("monitor", "host"), ("host", "monitor")}
 
