@@ -114,7 +114,7 @@ class Space:
 
 def buddy_take(zone, frames, count: int, order: int = 0) -> np.ndarray:
     pfns = np.empty(count, np.int64)
-    assert buddy.allocate_many(zone, frames, order, State.IDENTITY, 1, pfns) == count
+    assert buddy.allocate_many(zone, frames, order, State.HOST, 1, pfns) == count
     return pfns
 
 
