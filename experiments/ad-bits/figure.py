@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -66,7 +66,7 @@ def draw(table: pd.DataFrame, axes: Sequence[Axes]) -> None:
     guest, host, readers = axes
     for (paging, flags, log), (label, colour, line, marker) in LINES.items():
         here = table[(table["paging"] == paging) & (table["ad"] == flags) & (table["log"] == log)]
-        style = {"c": colour, "linestyle": line, "marker": marker, "markersize": 2.8, "label": label}
+        style: dict[str, Any] = {"c": colour, "ls": line, "marker": marker, "ms": 2.8, "label": label}
         writers = here[here["stores"] > 0]
         guest.plot(100 * writers["stores"], 100 * writers["slower"], **style)
         if log == "ad-scan":

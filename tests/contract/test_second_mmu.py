@@ -105,6 +105,14 @@ def mappings(machine: VirtualMachine) -> dict[tuple[int, int], tuple[int, int]]:
     return found
 
 
+def reachable(slot: GuestMemory) -> None:
+    """See that processors can reach a guest's pages only where the host says that they lie."""
+    for leaf in slot.second.leaves():
+        for part in range(1 << leaf.order):
+            assert slot.backing[leaf.gfn + part] & 1, f"frame {leaf.gfn + part} is mapped, and has no page"
+            assert slot.frame_of(leaf.gfn + part) == leaf.pfn + part
+
+
 class Host:
     """A host whose VMs' pages are disturbed while they run."""
 
@@ -130,25 +138,34 @@ class Host:
             for machine in simulation.vms:
                 if machine.able and machine.slot and len(gfns := pages_of(machine, kind)):
                     machine.forget(verb(machine.slot, int(random.choice(gfns.tolist()))))
+                    reachable(machine.slot)
                     self.done += 1
             check_host(simulation, "a disturbance")
             yield simulation.env.timeout(period)
 
 
-def small(mode: str, page: str = "4K", **keys: Any) -> Scenario:
-    """Return a host of two VMs in a mode: one that touches pages at random, one that maps, unmaps and forks."""
+CHURN = {"kind": "churn", "footprint": 24 << 12, "burst": 8 << 12, "rounds": 6}
+
+
+def small(mode: str, page: str = "4K", other: dict[str, Any] = CHURN, base: int | None = None, **keys: Any) -> Scenario:
+    """Return a host of two VMs in a mode: one touches pages at random, the other maps and unmaps, or does `other`.
+
+    Their regions are at `base`.
+    """
     pages = {"guest_page": page, "host_page": page} if page != "mixed" else {"host_page": "2M"}
     if mode == "vkernel":
         pages.pop("host_page", None)
     keys = {"mode": mode, "memory": "4MiB", **pages, **keys}
     touch = {"kind": "uniform", "footprint": 64 << 12, "accesses": 700, "writes": 0.5}
-    churn = {"kind": "churn", "footprint": 24 << 12, "burst": 8 << 12, "rounds": 6}
     host = {"quantum": "20us", "cores": 2, "what_if": True, "memory": "32MiB"}
-    return scenario(vm("a", workload=touch, **keys), vm("b", **keys) | {"workload": churn}, **host)
+    there = {} if base is None else {"base": base}
+    return scenario(vm("a", workload=touch | there, **keys), vm("b", **keys) | {"workload": other | there}, **host)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["data", "table", "root"])
+KINDS = ["table", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("data", "root"))]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("mode", MODES)
 def test_the_guest_cannot_tell(mode: str, verb: str, kind: str) -> None:
@@ -176,6 +193,42 @@ def test_nor_with_large_pages(mode: str, verb: str, page: str) -> None:
 def test_nor_however_a_shadow_is_kept(shadow: dict[str, Any], verb: str, kind: str) -> None:
     calm = Host(small("shadow", shadow=shadow), None, kind, 0)
     host = Host(small("shadow", shadow=shadow), verb, kind, 40_009)
+    assert host.done > 5
+    assert host.seen == calm.seen
+    assert host.faults == calm.faults
+
+
+DISK = {"kind": "disk", "footprint": 64 << 12, "block": 8 << 12, "reads": 20, "device": "30us", "work": 8}
+LOG = {"method": "write-protect", "every": "200us"}
+
+
+@pytest.mark.parametrize("verb", ["take", "move"])
+@pytest.mark.parametrize("mode", MODES)
+def test_nor_do_its_devices(mode: str, verb: str) -> None:
+    """Buffers are backed when a request is made, and stay where they are until it is done."""
+    calm, host = (Host(small(mode, other=DISK), each, "data", 9_001) for each in (None, verb))
+    assert host.done > 20
+    assert host.seen == calm.seen
+    assert [machine.io.most for machine in host.simulation.vms] == [machine.io.most for machine in calm.simulation.vms]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"dirty_log": LOG},
+        {"nx_split": True, "nx_recovery_period": "300us", "page": "mixed"},
+        {"dirty_log": LOG, "nx_split": True, "nx_recovery_period": "300us", "page": "mixed"},
+        {"dirty_log": {"method": "pml", "every": "200us"}},
+        {"kernel_accesses": "direct-map"},
+        {"tags": "none"},
+        {"fill_chunk": 8},
+        {"guest_levels": 3, "base": 0x1000_0000},
+    ],
+    ids=lambda keys: "-".join(keys),
+)
+@pytest.mark.parametrize("verb", ["take", "zap"])
+def test_nor_with_whatever_else_a_monitor_does(verb: str, keys: dict[str, Any]) -> None:
+    calm, host = (Host(small("ept", **keys), how, "data", 40_009) for how in (None, verb))
     assert host.done > 5
     assert host.seen == calm.seen
     assert host.faults == calm.faults

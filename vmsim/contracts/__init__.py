@@ -5,7 +5,7 @@ Each Protocol stands here once. A class that keeps one need not name it.
 
 from __future__ import annotations
 
-from vmsim.contracts.memory import Backing, Frames, Host, KernelHalf, Pool, ensure
+from vmsim.contracts.memory import Backer, Frames, Host, KernelHalf, Pool, ensure
 from vmsim.contracts.monitor import Daemon, Handler, Kernel, Monitor
 from vmsim.contracts.processor import Mmu, Spaces, Vcpu
 from vmsim.contracts.second import NO_FLUSH, Flush, Leaf, MemorySlot, SecondMmu
@@ -14,7 +14,7 @@ from vmsim.contracts.steps import NONE, Exit, Loop, Moment, Observe, Observer, R
 __all__ = [
     "NONE",
     "NO_FLUSH",
-    "Backing",
+    "Backer",
     "Daemon",
     "Exit",
     "Flush",

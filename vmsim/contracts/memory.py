@@ -15,7 +15,7 @@ from vmsim.contracts.steps import Steps, Words
 from vmsim.frames.stack import Stack
 from vmsim.machine.formats import PRESENT
 
-__all__ = ["Backing", "Frames", "Host", "KernelHalf", "Pool", "ensure"]
+__all__ = ["Backer", "Frames", "Host", "KernelHalf", "Pool", "ensure"]
 
 
 class Frames(Protocol):
@@ -70,7 +70,7 @@ class KernelHalf(Protocol):
         ...
 
 
-class Backing(Protocol):
+class Backer(Protocol):
     """The monitor, as far as guest-physical memory needs it."""
 
     @property
@@ -125,16 +125,16 @@ class Host(Protocol):
         """Take back 2**order frames."""
 
 
-def ensure(vcpu: Vcpu, host: Backing, gfns: Words) -> Steps[bool]:
+def ensure(vcpu: Vcpu, backer: Backer, gfns: Words) -> Steps[bool]:
     """Have the host back frames (int64[n]) that software is about to touch; return whether any was not.
 
     It may wait, and while it does others may take what was there: so it looks again until all is there at once. Frames
     beyond the guest's memory are left out; whoever touches them finds that out.
     """
     lacking = False
-    inside = gfns[gfns < len(host.backing)]
-    while len(absent := inside[host.backing[inside] & PRESENT == 0]):
+    inside = gfns[gfns < len(backer.backing)]
+    while len(absent := inside[backer.backing[inside] & PRESENT == 0]):
         lacking = True
         for gfn in np.unique(absent).tolist():
-            yield from host.touch(vcpu, gfn, 0)
+            yield from backer.touch(vcpu, gfn, 0)
     return lacking

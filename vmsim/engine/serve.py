@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmsim.frames.buddy import State, allocate
+from vmsim.frames.buddy import State, allocate, free
 from vmsim.guest.demand import READY_BATCH, get_ready, permits
 from vmsim.jit import kernel, routine
 from vmsim.machine.formats import CODE_WRITE, DIRTY, PAGE_SHIFT
 from vmsim.machine.vcpu import Reason, call
-from vmsim.tables.backing import lacks
+from vmsim.tables.backing import elsewhere, lacks
 from vmsim.tables.edit import map_pages, missing_tables
 from vmsim.tables.violation import violation
 
@@ -54,11 +54,18 @@ def _fault(memory, demand, zones, guest_frames, ready, nested, backing, host_fra
     if ready[0] == 0:
         get_ready(zones, guest_frames, ready, demand.owner)
     level = ready[0]
-    ready[0] = level - 1
     page = ready[level]
-    cycles = demand.fault + missing * demand.each_table + _touch(memory, host_frames, pool, nested, backing, page)
+    taken = elsewhere(backing, page)
     for number in range(missing):  # above the page, which then is to be mapped first
         ready[level + 1 + number] = allocate(zones, guest_frames, np.int64(0), np.int64(State.TABLE), demand.owner)
+        taken = taken or elsewhere(backing, ready[level + 1 + number])
+    if taken:
+        for number in range(missing - 1, -1, -1):
+            free(zones, guest_frames, ready[level + 1 + number], np.int64(0))
+        return np.int64(0)
+    ready[0] = level - 1
+    cycles = demand.fault + missing * demand.each_table + _touch(memory, host_frames, pool, nested, backing, page)
+    for number in range(missing):
         cycles += _touch(memory, host_frames, pool, nested, backing, ready[level + 1 + number])
     map_pages(
         memory,

@@ -21,7 +21,7 @@ from vmsim.monitor.shadow.fill import Status, fill
 from vmsim.monitor.shadow.records import SPARE
 from vmsim.monitor.shadow.tables import end_exit
 from vmsim.monitor.shadow.traps import load, store
-from vmsim.tables.backing import host_address, lacks
+from vmsim.tables.backing import UNBACKED, elsewhere, host_address, lacks
 from vmsim.tables.violation import back_frame
 
 __all__ = ["run_and_serve_shadow"]
@@ -98,7 +98,10 @@ def _find(memory, backing, demand, account, gva):
     table = demand.root
     for step in range(demand.levels):
         place = entry_at(table, gva, demand.levels - step)
-        entry = read_word(memory, host_address(backing, place))
+        hpa = host_address(backing, place)
+        if hpa == UNBACKED:
+            return False
+        entry = read_word(memory, hpa)
         account.place[step] = place
         if step == demand.levels - 1:
             return entry == 0
@@ -117,8 +120,10 @@ def _may_map(shadow, demand, zones, guest_frames, ready, nested, pool, account, 
         get_ready(zones, guest_frames, ready, demand.owner)
     if pool[0] - nested.levels < nested.least:
         return False
-    table = shadow.gfns[ready[ready[0]]].tables != 0
-    return not table and _find(shadow.memory, shadow.backing, demand, account, gva)
+    page = ready[ready[0]]
+    if shadow.gfns[page].tables != 0 or elsewhere(shadow.backing, page):
+        return False
+    return _find(shadow.memory, shadow.backing, demand, account, gva)
 
 
 @routine

@@ -324,7 +324,7 @@ class Vcpu:
                 yield from kernel.bring_in(self, pid, address, length)
                 monitor.io_exit(self)
                 yield self.settle()
-                gfns = kernel.frames_of(pid, address, length)
+                gfns = yield from kernel.buffer(self, pid, address, length)
                 yield from self.wait(self.device(gfns, argument), "io_wait")
 
 

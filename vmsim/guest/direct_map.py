@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vmsim.contracts import Backing, Frames, Mmu, Steps, Vcpu, Words
+from vmsim.contracts import Backer, Frames, Mmu, Steps, Vcpu, Words
 from vmsim.machine.formats import ACCESSED, DIRTY, ENTRIES, LARGE, PAGE_SHIFT, PRESENT, WRITE
 from vmsim.machine.memory import entry_at, index_of
 
@@ -39,7 +39,7 @@ class DirectMap:
     ----------
     mmu : Mmu
         What loads and stores do once they are translated.
-    monitor : Backing
+    monitor : Backer
         The monitor, which backs what the kernel touches before it has its map.
     reach : callable
         Makes one access of a vCPU to a gpa by the map; the last argument says whether it is a store.
@@ -55,7 +55,7 @@ class DirectMap:
     def __init__(
         self,
         mmu: Mmu,
-        monitor: Backing,
+        monitor: Backer,
         reach: Callable[[Any, int, bool], Steps[None]],
         *,
         levels: int,

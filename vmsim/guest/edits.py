@@ -248,11 +248,15 @@ class PageTables:
         places, values = yield from self._descend(vcpu, root, gva, 1)
         return Entry(self.levels - len(places) + 1, int(places[-1]), int(values[-1]))
 
-    def frames_of(self, root: int, address: int, length: int) -> Words:
+    def frames_of(self, vcpu: Vcpu, root: int, address: int, length: int) -> Steps[Words]:
         """Return the frames that hold [address, address + length) as far as it is mapped, int64[n]; nothing traps."""
         found = []
         for gva in range(address & -(1 << PAGE_SHIFT), address + length, 1 << PAGE_SHIFT):
-            count = walk_entries(self.memory, root, self.levels, 1, self.backing, gva, *self._walk)
+            count = -1
+            while count < 0:
+                count = walk_entries(self.memory, root, self.levels, 1, self.backing, gva, *self._walk)
+                if count < 0 and not (yield from self._bring_back(vcpu, root, gva, 1)):
+                    break
             if count > 0 and (value := int(self._walk[1][count - 1])):
                 entry = Entry(self.levels - count + 1, 0, value)
                 found.append(entry.first + (gva % self.span(entry.level) >> PAGE_SHIFT))

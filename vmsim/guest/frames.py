@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.contracts import Backing, Steps, Stop, Vcpu, VmStopped, ensure
+from vmsim.contracts import Backer, Steps, Stop, Vcpu, VmStopped, ensure
 from vmsim.frames.buddy import NO_FRAME, State, allocate, allocate_many, free_many, make_zone, use
 from vmsim.frames.stack import Stack
 from vmsim.guest.demand import READY_BATCH
@@ -18,9 +18,9 @@ _HIGH = 6 * READY_BATCH  # frames kept ready at most (their high mark)
 class GuestFrames:
     """The frames of a VM and the allocator of its kernel."""
 
-    def __init__(self, size: int, backing: Backing, *, owner: int) -> None:
+    def __init__(self, size: int, backer: Backer, *, owner: int) -> None:
         self.zone, self.frames = make_zone(size)
-        self.backing = backing
+        self.backer = backer
         self.owner = owner
         self.ready = Stack()  # taken from the allocator, not yet handed out
 
@@ -39,7 +39,7 @@ class GuestFrames:
             gfn = int(oldest[0])
         if gfn == NO_FRAME:
             raise VmStopped(Stop.OUT_OF_MEMORY)
-        yield from self.backing.touch(vcpu, gfn, 0)
+        yield from self.backer.touch(vcpu, gfn, 0)
         return gfn
 
     def allocate(self, vcpu: Vcpu, order: int) -> Steps[int]:
@@ -53,12 +53,12 @@ class GuestFrames:
         gfn = self._one() if order == 0 else int(self._block(order))
         if gfn == NO_FRAME:
             raise VmStopped(Stop.OUT_OF_MEMORY)
-        yield from self.backing.touch(vcpu, gfn, order)
+        yield from self.backer.touch(vcpu, gfn, order)
         return gfn
 
     def ensure(self, vcpu: Vcpu, gfns: NDArray[np.int64]) -> Steps[bool]:
         """Have the host back frames that software is about to touch; return whether any was not."""
-        return (yield from ensure(vcpu, self.backing, gfns))
+        return (yield from ensure(vcpu, self.backer, gfns))
 
     def has_block(self, order: int) -> bool:
         """Whether a block of 2**order frames is free."""

@@ -304,9 +304,16 @@ class GuestKernel(MemoryCalls):
         if self.current.space is not before.space:  # else CR3 stays (arch/x86/mm/tlb.c, switch_mm_irqs_off)
             yield from self._load(vcpu, self.current.space)
 
-    def frames_of(self, pid: int, address: int, length: int) -> NDArray[np.int64]:
-        """Return the guest frames of a buffer as far as it is mapped, as the guest's driver tells its device."""
-        return self.tables.frames_of(self.processes[pid].space.root, address, length)
+    def buffer(self, vcpu: Vcpu, pid: int, address: int, length: int) -> Steps[NDArray[np.int64]]:
+        """Return the guest frames of a buffer as far as it is mapped, as the guest's driver tells its device.
+
+        All of them are backed by then: the host brings back what it has taken.
+        """
+        root = self.processes[pid].space.root
+        while True:
+            gfns = yield from self.tables.frames_of(vcpu, root, address, length)
+            if not (yield from self.frames.ensure(vcpu, gfns)):
+                return gfns
 
     def _load(self, vcpu: Vcpu, space: Space) -> Steps[None]:
         number, keep = self._pcids.take(space)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.contracts import Backing, Spaces, Steps, Vcpu, Words, ensure
+from vmsim.contracts import Backer, Spaces, Steps, Vcpu, Words, ensure
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.layout import guest_width
 from vmsim.machine.memory import clear_frame
@@ -38,7 +38,7 @@ class HardwareMmu:
         What the TLBs keep of the VM.
     registers : record[1]
         The VM's register file: cr3 is set.
-    host : Backing, optional
+    host : Backer, optional
         The monitor, where guest memory is not the host's own.
     """
 
@@ -46,7 +46,7 @@ class HardwareMmu:
     loads_trap = False
     known = True
 
-    def __init__(self, memory: Words, spaces: Spaces, registers: NDArray[Any], host: Backing | None = None) -> None:
+    def __init__(self, memory: Words, spaces: Spaces, registers: NDArray[Any], host: Backer | None = None) -> None:
         self.memory = memory
         self.backing = host.backing if host else IDENTITY
         self.host = host

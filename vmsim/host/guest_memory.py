@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -47,6 +48,8 @@ class GuestMemory:
     contents : dict
         By gfn, what a page that was taken held: int64[512] of those that are not zero. Pages of data hold zeros here,
         page tables their entries.
+    held : Counter
+        By gfn: requests on their way that are to pin the page. It is left where it is until they have.
     taken, returned : int
         Pages that the host took, and that came back.
     """
@@ -59,6 +62,7 @@ class GuestMemory:
         self.owner = owner
         self.backing: Words = make_backing(pages)
         self.contents: dict[int, Words] = {}
+        self.held: Counter[int] = Counter()
         self.taken = 0
         self.returned = 0
 
@@ -69,6 +73,10 @@ class GuestMemory:
     def frame_of(self, gfn: int) -> int:
         """Return the host frame of a guest frame that has one."""
         return int(self.backing[gfn] & FRAME) >> PAGE_SHIFT
+
+    def pinned(self, gfn: int) -> bool:
+        """Whether a device works on a page, or is about to."""
+        return bool(self.host.pins[self.frame_of(gfn)]) or self.held[gfn] > 0
 
     def page(self, gfn: int) -> Words:
         """Return what a guest frame holds, wherever that is now, int64[512]."""
@@ -99,7 +107,7 @@ class GuestMemory:
             To be made before anybody uses the frames again. They are the host's, and free.
         """
         gfns = first + np.flatnonzero(self.backing[first : first + count] & PRESENT)
-        gfns = gfns[self.host.pins[(self.backing[gfns] & FRAME) >> PAGE_SHIFT] == 0]
+        gfns = gfns[[not self.pinned(gfn) for gfn in gfns.tolist()]]
         flush = NO_FLUSH
         for start, size in _runs(gfns):
             break_up(self.backing, start)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.clock import Clock
 from vmsim.contracts import Steps
+from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.memory import HostMemory
 from vmsim.record.messages import Kind, MessageLog
 from vmsim.scenario.cpu import Cost
@@ -47,6 +48,8 @@ class HostIo:
         Where messages are noted.
     owner : int
         Number of the VM.
+    slot : GuestMemory, optional
+        Where its memory lies.
 
     Attributes
     ----------
@@ -64,12 +67,14 @@ class HostIo:
         messages: MessageLog,
         *,
         owner: int,
+        slot: GuestMemory | None = None,
     ) -> None:
         self.env = env
         self.host = host
         self.costs = costs
         self.messages = messages
         self.owner = owner
+        self.slot = slot
         self.pins: list[Pin] = []
         self.most = 0
 
@@ -84,12 +89,14 @@ class HostIo:
         Parameters
         ----------
         gfns : int64[n]
-            Guest frames of the buffer; each is backed.
+            Guest frames of the buffer; each is backed, and the host leaves it so from now on.
         cycles : int
             What the device takes.
         find : callable
             Returns the host's frames of guest frames, int64[n] to int64[n], as they are when it is called.
         """
+        if self.slot:
+            self.slot.held.update(gfns.tolist())
         return self.env.process(self._serve(gfns, cycles, find))
 
     def _serve(self, gfns: Frames, cycles: int, find: Callable[[Frames], Frames]) -> Steps[None]:
@@ -97,6 +104,8 @@ class HostIo:
         yield self._send(Kind.PIN, pages, costs.message + pages * costs.pin_page)
         pin = Pin(gfns, find(gfns))  # not before: until now the pages could be moved
         self.host.pin(pin.pfns)
+        if self.slot:
+            self.slot.held.subtract(gfns.tolist())
         self.pins.append(pin)
         self.most = max(self.most, self.pinned)
         yield self.env.timeout(cycles)

@@ -22,6 +22,7 @@ __all__ = [
     "SWAPPED",
     "UNBACKED",
     "break_up",
+    "elsewhere",
     "fill_backing",
     "host_address",
     "lacks",
@@ -72,6 +73,12 @@ def locate(backing, gpa):
 def lacks(backing, gfn):
     """Return whether a guest frame has no host frame."""
     return backing[gfn] & PRESENT == 0
+
+
+@leaf
+def elsewhere(backing, gfn):
+    """Return whether the host has taken the page of a guest frame: whoever backs it may have to wait for it."""
+    return len(backing) > 0 and backing[gfn] != 0 and backing[gfn] & PRESENT == 0
 
 
 @kernel

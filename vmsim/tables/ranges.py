@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from vmsim.jit import kernel
-from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, WRITE
+from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT
 from vmsim.machine.memory import entry_at, read_entry, width_of, write_entry
 
-__all__ = ["protect_range", "test_range", "zap_range"]
+__all__ = ["change_range"]
 
 
 @kernel
@@ -38,8 +38,8 @@ def _next_leaf(memory, root, levels, gfn, limit):
 
 
 @kernel
-def zap_range(memory, frames, root, levels, first, count):
-    """Clear the entries that map any of `count` guest frames from `first` on; return how many there were.
+def change_range(memory, frames, root, levels, first, count, mark, gone, found):
+    """Look at the entries that map any of `count` guest frames from `first` on; take bits from those that have a flag.
 
     Parameters
     ----------
@@ -47,43 +47,12 @@ def zap_range(memory, frames, root, levels, first, count):
         Host-physical memory and the host's frames, whose reverse map is kept.
     root, levels : int
         Of the nested tables.
-    """
-    width = width_of(levels)
-    zapped = 0
-    gfn = np.int64(first)
-    limit = np.int64(first + count)
-    while True:
-        start, size, place = _next_leaf(memory, root, levels, gfn, limit)
-        if size == 0:
-            return zapped
-        pfn = (read_entry(memory, place, width) & FRAME) >> PAGE_SHIFT & ~(size - 1)
-        write_entry(memory, place, np.int64(0), width)
-        frames[pfn].rmap = 0
-        zapped += 1
-        gfn = start + size
-
-
-@kernel
-def protect_range(memory, root, levels, first, count):
-    """Take the right to write from the entries that map the frames; return how many had it. As `zap_range`."""
-    width = width_of(levels)
-    changed = 0
-    gfn = np.int64(first)
-    limit = np.int64(first + count)
-    while True:
-        start, size, place = _next_leaf(memory, root, levels, gfn, limit)
-        if size == 0:
-            return changed
-        entry = read_entry(memory, place, width)
-        if entry & WRITE:
-            write_entry(memory, place, entry & ~WRITE, width)
-            changed += 1
-        gfn = start + size
-
-
-@kernel
-def test_range(memory, root, levels, first, count, mark, clear, found):
-    """Set `found` (bool[count]) where the entry that maps a frame has the flag `mark`; clear the flag where `clear`.
+    first, count : int
+        Guest frames.
+    mark, gone : int
+        The flag, one bit or any of several, and the bits to take; -1 takes the whole entry.
+    found : bool[count]
+        Set where an entry that maps the frame has the flag.
 
     Returns
     -------
@@ -103,6 +72,7 @@ def test_range(memory, root, levels, first, count, mark, clear, found):
             marked += 1
             for each in range(max(start, first), min(start + size, limit)):
                 found[each - first] = True
-            if clear:
-                write_entry(memory, place, entry & ~mark, width)
+            write_entry(memory, place, entry & ~gone, width)
+            if entry & ~gone == 0:
+                frames[(entry & FRAME) >> PAGE_SHIFT & ~(size - 1)].rmap = 0
         gfn = start + size

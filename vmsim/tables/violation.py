@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from vmsim.jit import kernel, routine
-from vmsim.machine.formats import PAGE_SHIFT, PRESENT
+from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.tables.backing import lacks, set_backing
 from vmsim.tables.edit import map_page, map_pages
 
-__all__ = ["NESTED", "NEVER", "back_frame", "back_frames", "violation"]
+__all__ = ["NESTED", "NEVER", "back_frame", "back_frames", "make_nested", "violation"]
 
 _LEAF = np.int64(1)  # the level that maps small pages; a literal is a type of its own, and compiled for once more
 
@@ -30,43 +30,33 @@ NESTED = np.dtype(
             ("each_table", "i8"),  # and for each table made
             ("resume", "i8"),  # from then on
             ("least", "i8"),  # pages that must be left in the pool; NEVER: nothing is backed here
-            ("one", "i8", (1,)),  # scratch
             ("made", "i8", (8,)),  # violations by how many tables they made, not yet accounted for
         ],
     )
 )
 
 
-@routine
-def _map_again(memory, frames, pool, nested, backing, gfn):
-    """Map the page that a frame has, by an entry of 4 KiB; return how many tables were made, -1: it cannot be done."""
-    root, levels, none = nested.root, nested.levels, backing[:0]
-    place, level = gfn << PAGE_SHIFT, pool[0]
-    pfn = backing[gfn] >> PAGE_SHIFT
-    missing = map_page(memory, frames, root, levels, _LEAF, none, place, pfn, nested.page)
-    if missing < 0 or level - missing < nested.least:
-        return -1
-    if missing:
-        tables = pool[level - missing + 1 : level + 1]
-        nested.one[0] = pfn
-        map_pages(memory, frames, root, levels, _LEAF, none, place, nested.one, tables, nested.table, nested.page)
-        pool[0] = level - missing
-    return missing
+def make_nested(**fields: int) -> np.ndarray:
+    """Return what a monitor backs frames with, shape (1,): the fields that are given, and nothing backed yet."""
+    nested = np.zeros(1, NESTED)
+    nested["least"] = NEVER
+    for name, value in fields.items():
+        nested[name] = value
+    return nested
 
 
 @routine
 def back_frame(memory, frames, pool, nested, backing, gfn):
-    """Back a frame with a page of the pool, or map the page that it has; return how many tables were made for that.
+    """Back a frame that never was with a page of the pool; return how many tables were made for it.
 
-    Returns -1, and has done nothing, where somebody must wait: for the pool, or for contents that are elsewhere.
+    Returns -1, and has done nothing, where somebody must wait for the pool, or the host has a page of the frame's: one
+    that lost its entry, or contents that are elsewhere.
     """
-    if gfn >= nested.frames or (backing[gfn] and backing[gfn] & PRESENT == 0):
+    if gfn >= nested.frames or backing[gfn]:
         return -1
     place = gfn << PAGE_SHIFT
     root, levels, none = nested.root, nested.levels, backing[:0]
     level = pool[0]
-    if backing[gfn]:
-        return _map_again(memory, frames, pool, nested, backing, gfn)
     if level - 1 < nested.least:
         return -1
     missing = map_page(memory, frames, root, levels, _LEAF, none, place, pool[level], nested.page)

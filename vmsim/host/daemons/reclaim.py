@@ -13,8 +13,11 @@ from typing import Protocol
 from vmsim.base.clock import Clock
 from vmsim.contracts import Flush, Steps
 from vmsim.host.guest_memory import GuestMemory
+from vmsim.machine.formats import PRESENT
 
 __all__ = ["reclaim"]
+
+_TRIES = 64  # before all frames are gone through
 
 
 class Vm(Protocol):
@@ -56,10 +59,20 @@ def reclaim(env: Clock, vms: Sequence[Vm], *, period: int, batch: int, seed: int
             if not able:
                 break
             vm, slot = random.choice(able)
-            gfns = slot.present()
-            if len(gfns):
-                before = slot.taken
-                vm.forget(slot.take(int(gfns[random.randrange(len(gfns))]), 1))
-                taken += slot.taken - before
+            before = slot.taken
+            if (gfn := _draw(slot, random)) is not None:
+                vm.forget(slot.take(gfn, 1))
+            taken += slot.taken - before
         if not taken and env.peek() == float("inf"):
             return
+
+
+def _draw(slot: GuestMemory, random: Random) -> int | None:
+    """Return a guest frame that has a host frame, each as likely as any other; None if there is none."""
+    pages = len(slot.backing)
+    for _ in range(_TRIES):
+        gfn = random.randrange(pages)
+        if slot.backing[gfn] & PRESENT:
+            return gfn
+    gfns = slot.present()
+    return int(gfns[random.randrange(len(gfns))]) if len(gfns) else None

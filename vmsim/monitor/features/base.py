@@ -29,6 +29,7 @@ class Nested(Protocol):
     """
 
     memory: Words
+    backing: Words
     registers: NDArray[Any]
     host: Host
     pool: Pool

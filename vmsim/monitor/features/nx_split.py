@@ -19,7 +19,7 @@ from vmsim.machine.formats import CODE_FETCH, CODE_PRESENT, ENTRIES, EPT_EXECUTE
 from vmsim.machine.memory import find_entry, read_word, write_word
 from vmsim.monitor.features.base import Feature, Nested
 from vmsim.scenario.nx_split import NxSplitSpec
-from vmsim.tables.backing import IDENTITY
+from vmsim.tables.backing import IDENTITY, page_of
 from vmsim.tables.edit import MAPPED, map_page, map_pages, missing_tables, translate
 
 __all__ = ["NxSplit"]
@@ -86,6 +86,7 @@ class NxSplit(Feature):
     def back(self, vcpu: Vcpu, gpa: int, code: int) -> Steps[int | None]:
         """Map the page of `gpa`: a small one to fetch from, or where there are small ones; else a large one."""
         tdp, region = self.tdp, gpa >> _REGION
+        self._drop_if_broken(region)
         block = self.blocks.get(region)
         if block is None:  # new to the host; a fetch violates now, and once more when the page is large
             return None
@@ -109,6 +110,8 @@ class NxSplit(Feature):
         The vCPU pays an exit, for its processor has to forget the translations.
         """
         self.due = vcpu.now + self.spec.period
+        for region in [*self.blocks]:
+            self._drop_if_broken(region)
         count = -(-len(self.tables) // self.spec.ratio) if self.spec.ratio else 0
         if count:
             yield vcpu.settle()  # the tables go back to the pool
@@ -123,6 +126,14 @@ class NxSplit(Feature):
         if gfn >> (_REGION - PAGE_SHIFT) not in self.blocks:
             return False
         return int(missing_tables(*self._tables, 1, IDENTITY, gfn << PAGE_SHIFT)) != MAPPED
+
+    def _drop_if_broken(self, region: int) -> None:
+        """Forget a region of which the host has taken or moved a page: its small pages stay small ones."""
+        if region in self.blocks:
+            own = page_of(self.tdp.backing, region << (_REGION - PAGE_SHIFT), 9)
+            if own is None or own[1] < 9:
+                del self.blocks[region]
+                self.tables.pop(region, None)
 
     def _clear(self, region: int) -> None:
         """Take away the table of a region; what touches it next finds the host's page whole."""

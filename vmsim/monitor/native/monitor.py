@@ -11,12 +11,11 @@ from vmsim.base.histogram import Histogram
 from vmsim.contracts import Exit, Kernel, Resume, Steps, Vcpu, Words
 from vmsim.monitor.base import BaseMonitor
 from vmsim.tables.backing import IDENTITY
-from vmsim.tables.violation import NESTED, NEVER
+from vmsim.tables.violation import make_nested
 
 __all__ = ["NativeMonitor"]
 
-_UNBACKED = np.zeros(1, NESTED)  # there is nothing to back: the frames are the host's
-_UNBACKED["least"] = NEVER
+_UNBACKED = make_nested()  # there is nothing to back: the frames are the host's
 _NO_POOL = np.zeros(1, np.int64)
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vmsim.contracts import Flush, MemorySlot, Pool, Steps, Stop, Vcpu, VmStopped
 from vmsim.frames.buddy import NO_FRAME, State
 from vmsim.machine.formats import ENTRIES, NPT, PAGE_SHIFT, WRITE, NestedFormat
+from vmsim.machine.memory import find_entry
 from vmsim.monitor.paired.check import Pair as Roots
 from vmsim.monitor.paired.check import problems_of_pairs, tables_in
 from vmsim.monitor.paired.layout import Pair, PairedHost, price
@@ -25,6 +26,7 @@ from vmsim.monitor.paired.space import UVPT_SLOT, PairedSpace, beyond, limit_of
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.backing import page_of
+from vmsim.tables.edit import MAPPED
 
 __all__ = ["Paired"]
 
@@ -157,34 +159,58 @@ class Paired(Tdp):
     def back(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[int]:
         """Map the page of `gpa`, and those that stand with it in a chunk; return the cycles of what was done."""
         yield vcpu.settle()
-        own = page_of(self.backing, gpa >> PAGE_SHIFT, 0)
-        page, order = own or (self._large_page(gpa) if self.page_order else (NO_FRAME, 0))
-        if page == NO_FRAME:
-            page = (yield from self.take(vcpu, 1))[0]
-        address, level = gpa & -(1 << (PAGE_SHIFT + order)), order // 9 + 1
+        gfn, new, fresh, tables = gpa >> PAGE_SHIFT, NO_FRAME, 0, list[Pair]()
         before = self.space.work.copy()
-        missing = self.space.missing(address, level)
-        tables = (yield from self._tables(vcpu, missing)) if missing > 0 else []
+        while True:
+            own = page_of(self.backing, gfn, 0)
+            if own is None and new == NO_FRAME:
+                new, fresh = self._large_page(gpa) if self.page_order else (NO_FRAME, 0)
+                if new == NO_FRAME:
+                    new = (yield from self.take(vcpu, 1))[0]
+                continue
+            page, order = own or (new, fresh)
+            address, level = gpa & -(1 << (PAGE_SHIFT + order)), order // 9 + 1
+            missing = self.space.missing(address, level)
+            if missing <= len(tables):
+                break
+            tables += yield from self._tables(vcpu, missing - len(tables))
         if missing >= 0:
             self.space.map(address, level, page, tables)
-            if not own:
-                self.slot.arrived(address >> PAGE_SHIFT, page, order)
-        elif not own:  # somebody backed it meanwhile
-            self._return(page, order)
-        cycles = self.mapping_cycles(0, order)
+        if own is None and missing >= 0:
+            self.slot.arrived(address >> PAGE_SHIFT, page, order)
+        elif own and missing == MAPPED:  # but not to be written to
+            self.permit(gpa)
+        if new != NO_FRAME and (own or missing < 0):  # it came back while this vCPU waited
+            self._return(new, fresh)
+        for pair in tables:
+            self.shared.give(self.space.layout, pair)
+        cycles = self.mapping_cycles(0, order) - (self.costs.violation_pool if own else 0)
         if self.chunk > 1 and order == 0:
-            cycles += self._mapping * self._around(gpa >> PAGE_SHIFT)
+            cycles += self._mapping * self._around(gfn)
         return cycles + self._beyond(before)
 
     def zap(self, first: int, count: int) -> Flush:
         """Clear the entries that map the frames, in both tables."""
-        gone = self.space.unmap(first << PAGE_SHIFT, (first + count) << PAGE_SHIFT)
-        return Flush(nested=len(gone.values) > 0)
+        return Flush(nested=len(self.space.unmap(*self._whole(first, count)).values) > 0)
 
     def protect(self, first: int, count: int) -> Flush:
         """Take the right to write from the entries that map the frames, in both tables."""
-        span = first << PAGE_SHIFT, (first + count) << PAGE_SHIFT
-        return Flush(nested=len(self.space.protect(*span, lambda pages: pages.values & ~WRITE).values) > 0)
+        seen = self.space.protect(*self._whole(first, count), lambda pages: pages.values & ~WRITE)
+        return Flush(nested=len(seen.values) > 0)
+
+    def permit(self, gpa: int) -> None:
+        """Give back the right to write that `protect` has taken, in both tables."""
+        self.space.protect(*self._whole(gpa >> PAGE_SHIFT, 1), lambda pages: pages.values | WRITE)
+
+    def _whole(self, first: int, count: int) -> tuple[int, int]:
+        """Return the first address of what maps the frames, and the one after it: large pages count as a whole."""
+        memory, kpt, levels = self.memory, self.space.kpt, self.levels
+        ends = []
+        for gfn in (first, first + count - 1):
+            _, level = find_entry(memory, kpt, levels, 1, gfn << PAGE_SHIFT)
+            span = 1 << (3 + 9 * int(level))
+            ends.append((gfn << PAGE_SHIFT) & -span)
+        return ends[0], ends[1] + span
 
     def _around(self, gfn: int) -> int:
         table = gfn & ~(ENTRIES - 1)

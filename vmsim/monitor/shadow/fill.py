@@ -29,7 +29,7 @@ from vmsim.machine.memory import index_of, read_word, write_word
 from vmsim.monitor.agile.tables import link_nested
 from vmsim.monitor.shadow.guards import floods, guarded, guards_within, let_through
 from vmsim.monitor.shadow.records import NO_PAGE, SPARE, Hide
-from vmsim.monitor.shadow.sync import map_entry, resync_page, rights_of, wanted
+from vmsim.monitor.shadow.sync import map_entry, resync_below, rights_of, wanted
 from vmsim.monitor.shadow.tables import (
     attach,
     drop_page,
@@ -131,9 +131,8 @@ def _child(shadow, state, node, entry, below, origin, first):
     child = np.int64(NO_PAGE)
     if origin < 0:
         child = find_page(pages, gfns, first, below)
-        linked = read_word(memory, place_of(pages, node)) != 0 and links[node].target == -1 - child
-        if child != NO_PAGE and pages[child].unsync and not linked:  # no INVLPG reached it (KVM: kvm_sync_page)
-            resync_page(shadow, state, child)
+        if child != NO_PAGE and not (read_word(memory, place_of(pages, node)) and links[node].target == -1 - child):
+            resync_below(shadow, state, child)
         bits = PRESENT | (entry & (USER | WRITE | ACCESSED))
     else:
         bits = rights_of(state, entry) & ~DIRTY

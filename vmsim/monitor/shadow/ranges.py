@@ -10,12 +10,12 @@ from __future__ import annotations
 import numpy as np
 
 from vmsim.jit import kernel, leaf, routine
-from vmsim.machine.formats import ACCESSED, DIRTY, SWITCH, WRITE
+from vmsim.machine.formats import ACCESSED, DIRTY, SWITCH
 from vmsim.machine.memory import read_word, write_word
 from vmsim.monitor.agile.tables import go_back_one
 from vmsim.monitor.shadow.tables import drop_page, fold_entry, place_of, reap, zap_entry
 
-__all__ = ["protect_frames", "test_frames", "zap_frames"]
+__all__ = ["change_frames", "zap_frames"]
 
 
 @leaf
@@ -74,29 +74,11 @@ def zap_frames(shadow, first, count):
 
 
 @kernel
-def protect_frames(shadow, first, count):
-    """Take the right to write from the entries that map the frames; return how many had it."""
-    memory, pages, links = shadow.memory, shadow.pages, shadow.links
-    changed = np.int64(0)
-    for gfn in range(first, first + count):
-        for level in range(1, 4):
-            base = np.int64(gfn) & ~((np.int64(1) << (9 * (level - 1))) - 1)
-            node = np.int64(shadow.gfns[base].leaves)
-            while node:
-                place = place_of(pages, node - 1)
-                entry = read_word(memory, place)
-                if entry & WRITE and _maps(shadow, node - 1, level, level == 1 and base == gfn):
-                    write_word(memory, place, entry & ~np.int64(WRITE))
-                    changed += 1
-                node = np.int64(links[node - 1].next)
-    return changed
+def change_frames(shadow, first, count, mark, gone, found):
+    """Look at the entries that map the frames; take bits from those that have the flag `mark`.
 
-
-@kernel
-def test_frames(shadow, first, count, mark, clear, found):
-    """Set `found` (bool[count]) where an entry that maps a frame has the flag `mark`; clear it where `clear`.
-
-    The guest's own entries get A and D first where the shadow's stand for them. Returns how many entries had it.
+    The guest's own entries get A and D first where the shadow's stand for them and are to go. `found` (bool[count]) is
+    set where an entry has the flag; returns how many do.
     """
     memory, pages, links = shadow.memory, shadow.pages, shadow.links
     state = shadow.states[0]
@@ -111,9 +93,8 @@ def test_frames(shadow, first, count, mark, clear, found):
                 if entry & mark and _maps(shadow, node - 1, level, level == 1 and base == gfn):
                     marked += 1
                     found[gfn - first] = True
-                    if clear:
-                        if state.sync and mark & (ACCESSED | DIRTY):
-                            fold_entry(shadow, state, node - 1)
-                        write_word(memory, place, entry & ~np.int64(mark))
+                    if state.sync and gone & (ACCESSED | DIRTY):
+                        fold_entry(shadow, state, node - 1)
+                    write_word(memory, place, entry & ~gone)
                 node = np.int64(links[node - 1].next)
     return marked

@@ -69,6 +69,7 @@ SHADOW = np.dtype(
             ("entry", "i8", (6,)),  # the guest's entries that the last guest walk read, by level
             ("place", "i8", (6,)),  # and their gpas
             ("stack", "i8", (64,)),
+            ("way", "i8", (64,)),
         ],
     )
 )

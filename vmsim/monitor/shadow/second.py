@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import Flush, Leaf, Words
 from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, PAGE_SHIFT, SWITCH, WRITE
-from vmsim.monitor.shadow.ranges import protect_frames, test_frames, zap_frames
+from vmsim.monitor.shadow.ranges import change_frames, zap_frames
 from vmsim.monitor.shadow.records import ShadowTables
 from vmsim.monitor.tdp.monitor import Tdp
 
@@ -30,20 +30,24 @@ class ShadowEntries:
     def zap(self, first: int, count: int) -> Flush:
         """Clear what maps the frames, and drop the shadows of those that are tables. The host does it, and pays."""
         self.host_tables.zap(first, count)
-        return self._by_host(zap_frames, first, count)
+        own = {name: int(self.state[name][0]) for name in ("due", "flush", "stale")}
+        zapped = zap_frames(self.tables, first, count)
+        for name, value in own.items():  # the guest owes nothing for it, and has nothing to invalidate
+            self.state[name] = value
+        return Flush(linear=zapped > 0)
 
     def protect(self, first: int, count: int) -> Flush:
         """Take the right to write from what maps the frames."""
         self.host_tables.protect(first, count)
-        return self._by_host(protect_frames, first, count)
+        return Flush(linear=bool(self._change(first, count, WRITE, WRITE).any()))
 
     def age(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
         """Return which frames were accessed, by the A flags of the shadow's entries."""
-        return self._test(first, count, ACCESSED, clear)
+        return self._change(first, count, ACCESSED, ACCESSED if clear else 0)
 
     def dirty(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
         """Return which frames were written to, by the D flags of the shadow's entries."""
-        return self._test(first, count, DIRTY, clear)
+        return self._change(first, count, DIRTY, DIRTY if clear else 0)
 
     def leaves(self) -> Iterator[Leaf]:
         """Yield the shadow's entries that map pages."""
@@ -57,15 +61,8 @@ class ShadowEntries:
                     yield Leaf(gfn, (entry & FRAME) >> PAGE_SHIFT & -(1 << order), order, bool(entry & WRITE))
                 node = int(self.tables.links["next"][node - 1])
 
-    def _test(self, first: int, count: int, mark: int, clear: bool) -> NDArray[np.bool_]:
+    def _change(self, first: int, count: int, mark: int, gone: int) -> NDArray[np.bool_]:
+        """Take bits from the entries that map frames and have a flag; return which frames had such, bool[count]."""
         found = np.zeros(count, np.bool_)
-        test_frames(self.tables, first, count, mark, clear, found)
+        change_frames(self.tables, first, count, mark, gone, found)
         return found
-
-    def _by_host(self, change: Callable[..., int], first: int, count: int) -> Flush:
-        """Change entries for the host, for which the guest owes nothing and has nothing to invalidate."""
-        own = {name: int(self.state[name][0]) for name in ("due", "flush", "stale")}
-        changed = change(self.tables, first, count)
-        for name, value in own.items():
-            self.state[name] = value
-        return Flush(linear=changed > 0)

@@ -12,7 +12,7 @@ from vmsim.monitor.shadow.records import Hide, Work
 from vmsim.monitor.shadow.tables import attach, hide_table, note, place_of, reach, reserved, zap_entry
 from vmsim.tables.backing import host_address, locate
 
-__all__ = ["map_entry", "refresh", "resync_page", "rights_of", "wanted"]
+__all__ = ["map_entry", "refresh", "resync_below", "rights_of", "wanted"]
 
 
 @leaf
@@ -80,8 +80,31 @@ def refresh(shadow, state, node):
         map_entry(shadow, state, node, entry, gfn, hpa, np.int64(1))
 
 
+@leaf
+def _leads(state, pages, links, page, top):
+    """Return whether page `top` leads to a page, by its parents; in doubt it does."""
+    stack = state.way
+    stack[0] = page
+    count = 1
+    steps = 0
+    while count:
+        count -= 1
+        steps += 1
+        at = stack[count]
+        if at == top or steps > 4096:
+            return True
+        node = np.int64(pages[at].parents)
+        while node:
+            if count == len(stack):
+                return True
+            stack[count] = (node - 1) >> 9
+            count += 1
+            node = np.int64(links[node - 1].next)
+    return False
+
+
 @routine
-def resync_page(shadow, state, page):
+def _resync(shadow, state, page):
     """Bring a page that is out of step back into step, and guard its table again."""
     pages = shadow.pages
     pages[page].unsync = 0
@@ -90,3 +113,17 @@ def resync_page(shadow, state, page):
     for node in range(page << 9, (page + 1) << 9):
         refresh(shadow, state, node)
     hide_table(shadow, state, np.int64(pages[page].gfn))
+
+
+@routine
+def resync_below(shadow, state, top):
+    """Bring the pages that page `top` leads to, and itself, back into step, and guard their tables again.
+
+    So does a load of CR3 with its root, and whoever links a page anew: INVLPG did not find what nothing led to
+    (KVM, arch/x86/kvm/mmu/mmu.c and paging_tmpl.h: `kvm_sync_page` and `mmu_sync_children` in `fetch`).
+    """
+    if state.unsynced == 0:
+        return
+    for page in range(len(shadow.pages)):
+        if shadow.pages[page].unsync and _leads(state, shadow.pages, shadow.links, np.int64(page), top):
+            _resync(shadow, state, np.int64(page))

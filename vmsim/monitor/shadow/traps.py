@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmsim.jit import kernel, leaf, routine
+from vmsim.jit import kernel, routine
 from vmsim.machine.formats import ACCESSED, PAGE_SHIFT, PRESENT
 from vmsim.machine.memory import index_of, read_word, write_word
 from vmsim.monitor.agile.tables import count_store, unseen_store
 from vmsim.monitor.shadow.fill import Status
 from vmsim.monitor.shadow.guards import direct_reads, floods, guarded, is_directory, let_through
 from vmsim.monitor.shadow.records import Hide, Work
-from vmsim.monitor.shadow.sync import refresh, resync_page
+from vmsim.monitor.shadow.sync import refresh, resync_below
 from vmsim.monitor.shadow.tables import (
     drop_page,
     end_exit,
@@ -168,39 +168,11 @@ def load(shadow, places, values, trapped):
     return count
 
 
-@leaf
-def _leads(state, pages, links, page):
-    """Return whether the current root leads to a page, by its parents; in doubt it does."""
-    stack = state.stack
-    stack[0] = page
-    count = 1
-    steps = 0
-    while count:
-        count -= 1
-        steps += 1
-        at = stack[count]
-        if at == state.root or steps > 4096:
-            return True
-        node = np.int64(pages[at].parents)
-        while node:
-            if count == len(stack):
-                return True
-            stack[count] = (node - 1) >> 9
-            count += 1
-            node = np.int64(links[node - 1].next)
-    return False
-
-
 @kernel
 def resync(shadow):
     """Bring the pages that the current root leads to back into step, and guard their tables again."""
     state = shadow.states[0]
-    pages, links = shadow.pages, shadow.links
-    if state.unsynced == 0:
-        return
-    for page in range(len(pages)):
-        if pages[page].unsync and _leads(state, pages, links, np.int64(page)):
-            resync_page(shadow, state, np.int64(page))
+    resync_below(shadow, state, state.root)
 
 
 @kernel

@@ -7,7 +7,7 @@ pool (the vCPU is suspended while there are none), write the entry, note it in t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,29 +15,29 @@ from numpy.typing import NDArray
 
 from vmsim.base.histogram import Histogram
 from vmsim.base.ledger import Ledger
-from vmsim.contracts import Daemon, Exit, Flush, Host, Leaf, MemorySlot, Mmu, Pool, Resume, Steps, Stop, Vcpu, VmStopped
+from vmsim.contracts import Daemon, Exit, Host, MemorySlot, Mmu, Pool, Resume, Steps, Stop, Vcpu, VmStopped
 from vmsim.frames.buddy import NO_FRAME, State, use
-from vmsim.machine.formats import ENTRIES, FRAME, LARGE_ORDERS, PAGE_SHIFT, PRESENT, WRITE, NestedFormat
+from vmsim.machine.formats import ENTRIES, FRAME, LARGE_ORDERS, PAGE_SHIFT, PRESENT, NestedFormat
 from vmsim.machine.layout import set_nested
-from vmsim.machine.memory import clear_frame, find_entry, read_entry, width_of
+from vmsim.machine.memory import clear_frame
 from vmsim.machine.vcpu import Reason
 from vmsim.monitor.base import BaseMonitor
 from vmsim.monitor.features.base import Feature
+from vmsim.monitor.tdp.second import NestedEntries
 from vmsim.record.log import Log
 from vmsim.record.outcome import DirtyRound
 from vmsim.scenario.cpu import Cost
-from vmsim.tables.backing import IDENTITY, fill_backing, host_address, page_of
-from vmsim.tables.dirty import permit_one, split
-from vmsim.tables.edit import map_page, map_pages, missing_tables, populate
-from vmsim.tables.ranges import protect_range, test_range, zap_range
-from vmsim.tables.violation import NESTED, NEVER, back_frames
+from vmsim.tables.backing import IDENTITY, fill_backing, page_of
+from vmsim.tables.dirty import split
+from vmsim.tables.edit import BLOCKED, MAPPED, map_page, map_pages, missing_tables, populate
+from vmsim.tables.violation import back_frames, make_nested
 
 __all__ = ["Tdp"]
 
 _GUEST_FAULT, _VIOLATION = int(Reason.GUEST_FAULT), int(Reason.VIOLATION)
 
 
-class Tdp(BaseMonitor):
+class Tdp(NestedEntries, BaseMonitor):
     """Nested tables of one VM, and the exits that build them.
 
     Parameters
@@ -94,16 +94,16 @@ class Tdp(BaseMonitor):
         self._resume = costs.violation_resume
         self.exited = exited or _keep
         self.serves = page_order == 0 and chunk == 1 and exited is None
-        self._nested = np.zeros(1, NESTED)
-        self._nested["frames"] = pages
-        self._nested["page"] = form.page
-        self._nested["table"] = form.table
-        self._nested["before"] = self._before
-        self._nested["mapping"] = self._mapping
-        self._nested["each_table"] = self._each_table = costs.violation_pool + costs.table_page
-        self._nested["resume"] = costs.violation_resume
-        self._nested["least"] = NEVER
-        self._least = self._nested["least"]
+        self._each_table = costs.violation_pool + costs.table_page
+        self._nested = make_nested(
+            frames=pages,
+            page=form.page,
+            table=form.table,
+            before=self._before,
+            mapping=self._mapping,
+            each_table=self._each_table,
+            resume=self._resume,
+        )
         set_nested(registers, form, levels)
 
     @property
@@ -190,7 +190,7 @@ class Tdp(BaseMonitor):
 
     def frames_of(self, gfns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the host's frames that hold guest frames, int64[n]; each must be backed."""
-        return np.array([self._frame_of(gfn) for gfn in gfns.tolist()], np.int64)
+        return np.asarray((self.backing[gfns] & FRAME) >> PAGE_SHIFT)
 
     def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
         """Handle a violation, by the first feature whose it is; a page fault is the guest kernel's, and no exit."""
@@ -254,8 +254,9 @@ class Tdp(BaseMonitor):
         if self.page_order or self.calls_host(self.chunk):
             yield vcpu.settle()
         gfn, new, fresh, tables, frames = gpa >> PAGE_SHIFT, NO_FRAME, 0, list[int](), self.host.frames
+        most = self.page_order
         while True:
-            own = page_of(self.backing, gfn, self.page_order)
+            own = page_of(self.backing, gfn, most)
             if own is None and new == NO_FRAME:
                 new, fresh = self._large_page(gpa) if self.page_order else (NO_FRAME, 0)
                 if new == NO_FRAME:
@@ -265,6 +266,9 @@ class Tdp(BaseMonitor):
             place = self.root, self.levels, order // 9 + 1, IDENTITY, gpa & -(1 << (PAGE_SHIFT + order))
             bits = self.form.page & ~self.denied if order else self.form.page
             missing = map_page(self.memory, frames, *place, page, bits)
+            if missing == BLOCKED and own:  # a table of smaller pages stands there
+                most = 0
+                continue
             if missing > len(tables):
                 tables += yield from self.take(vcpu, missing - len(tables))
                 continue
@@ -274,15 +278,17 @@ class Tdp(BaseMonitor):
             break
         if own is None and missing >= 0:
             self.slot.arrived(gfn & -(1 << order), page, order)
-        elif own and missing < 0:  # mapped, and not to be written to
-            permit_one(self.memory, self.root, self.levels, gpa)
+        elif own and missing == MAPPED:  # but not to be written to
+            self.permit(gpa)
         if own and new != NO_FRAME:  # it came back while this vCPU waited
             self._return(new, fresh)
         if len(tables) > missing >= 0:
             self.pool.put(tables[missing:])
         for feature in self.features:
             feature.note(gfn)
-        cycles = self._mapping if missing == 0 == order else self.mapping_cycles(missing, order)
+        cycles = self._mapping if missing == 0 == order else self.mapping_cycles(missing, 0 if own else order)
+        if own:  # it takes no page
+            cycles -= self.costs.violation_pool
         if self.chunk > 1 and order == 0:
             cycles += self._mapping * self._around(gfn)
         return cycles
@@ -328,48 +334,11 @@ class Tdp(BaseMonitor):
         split(self.memory, self.host.frames, self.root, self.levels, gpa, table, self.form.table, self.withheld)
         self.memory[table * ENTRIES : (table + 1) * ENTRIES] |= self.denied
 
-    def zap(self, first: int, count: int) -> Flush:
-        """Clear the entries that map the frames; combined mappings of them go too (SDM vol. 3C §30.4.3.1, INVEPT)."""
-        return Flush(nested=bool(zap_range(self.memory, self.host.frames, self.root, self.levels, first, count)))
-
-    def protect(self, first: int, count: int) -> Flush:
-        """Take the right to write from the entries that map the frames."""
-        return Flush(nested=bool(protect_range(self.memory, self.root, self.levels, first, count)))
-
-    def age(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
-        """Return which frames were accessed, by the A flags.
-
-        Without flags what is mapped counts, and to clear is to zap: the next access violates (arch/x86/kvm/mmu/spte.c,
-        `mark_spte_for_access_track`). Whoever clears has the processors forget.
-        """
-        found = self._test(first, count, self.form.accessed or self.form.present, clear and self.form.accessed != 0)
-        if clear and not self.form.accessed:
-            self.zap(first, count)
-        return found
-
-    def dirty(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
-        """Return which frames were written to, by the D flags; without them, which may be, and to clear protects."""
-        return self._test(first, count, self.form.dirty or WRITE, clear)
-
-    def _test(self, first: int, count: int, mark: int, clear: bool) -> NDArray[np.bool_]:
-        found = np.zeros(count, np.bool_)
-        test_range(self.memory, self.root, self.levels, first, count, mark, clear, found)
-        return found
-
-    def leaves(self) -> Iterator[Leaf]:
-        """Yield the entries that map pages."""
-        for gfn in np.flatnonzero(self.backing & PRESENT).tolist():
-            place, level = find_entry(self.memory, self.root, self.levels, 1, gfn << PAGE_SHIFT)
-            entry = int(read_entry(self.memory, place, width_of(self.levels)))
-            order = width_of(self.levels) * (int(level) - 1)
-            if entry and gfn % (1 << order) == 0:
-                yield Leaf(gfn, (entry & FRAME) >> PAGE_SHIFT & -(1 << order), order, bool(entry & WRITE))
-
     @property
     def served(self) -> tuple[NDArray[Any], ...]:
         """What compiled code needs to handle violations as `violation` does in the plain case (engine/serve.py)."""
         if self.serves:
-            self._least[0] = self.pool.floor
+            self._nested["least"] = self.pool.floor
         return self._nested, self.backing, self.host.frames, self.pool.pages.words
 
     def account(self, vcpu: Vcpu) -> None:
@@ -429,18 +398,14 @@ class Tdp(BaseMonitor):
         else:
             self.pool.put([page])
 
-    def _frame_of(self, gfn: int) -> int:
-        return int(host_address(self.backing, gfn << PAGE_SHIFT)) >> PAGE_SHIFT
-
-    def _missing(self, gpa: int, order: int) -> int:
-        return int(missing_tables(self.memory, self.root, self.levels, order // 9 + 1, IDENTITY, gpa))
-
     def _large_page(self, gpa: int) -> tuple[int, int]:
         """Return (pfn, order) of a large page for `gpa`, or (NO_FRAME, 0) where none fits or none is free."""
         for order in LARGE_ORDERS[self.page_order]:
             size = 1 << order
             gfn = (gpa >> PAGE_SHIFT) & ~(size - 1)
-            if gfn + size > self.pages or self.backing[gfn : gfn + size].any() or self._missing(gpa, order) < 0:
+            if gfn + size > self.pages or self.backing[gfn : gfn + size].any():
+                continue
+            if missing_tables(self.memory, self.root, self.levels, order // 9 + 1, IDENTITY, gpa) < 0:
                 continue
             pfn = self.pool.take_block(order)
             if pfn != NO_FRAME:
