@@ -9,6 +9,7 @@ import vmsim.analysis.plain_matplotlib  # noqa: F401  (before matplotlib)
 
 # isort: split
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -68,14 +69,16 @@ def stacked_bars(values: pd.DataFrame, parts: list[Part], modes: Mapping[str, No
                 hatch=part.hatch,
             )
         bottom += heights
-    ax.set_xticks(list(places.values()), [labels.get(mode) or mode for _, mode in places], rotation=90)
+    names = [labels.get(mode) or mode for _, mode in places]
+    ax.set_xticks(list(places.values()), names, rotation=90)
     ax.tick_params(axis="x", length=0, pad=1)
+    below = 3 + 0.58 * mpl.rcParams["xtick.labelsize"] * max(map(len, names), default=0)  # points: under the longest name
     for group, workload in enumerate(workloads):
         middle = group * (len(modes) + _GAP) + (len(modes) - 1) / 2
         ax.annotate(
             workload,
             (middle, 0),
-            (0, -29),
+            (0, -below),
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
             ha="center",
