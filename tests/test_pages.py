@@ -1,0 +1,31 @@
+"""Do pages have a size that one can read?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def wide(text: str) -> Iterator[str]:
+    """Yield lines of prose over 100 columns; rows of tables, code and addresses cannot be broken."""
+    code = False
+    for line in text.splitlines():
+        code ^= line.lstrip().startswith("```")
+        whole = code or line.startswith("    ") or line.lstrip().startswith("|") or "](http" in line
+        if len(line) > 100 and not whole:
+            yield line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_prose_is_wrapped_at_100_columns(page: Path) -> None:
+    assert not list(wide(page.read_text("utf-8")))
+
+
+@pytest.mark.parametrize("text", ["x " * 60, "- " + "x " * 60])
+def test_a_long_line_is_seen(text: str) -> None:
+    assert list(wide(text))
