@@ -6,7 +6,7 @@ pyproject.toml; packaging.python.org, "Entry points specification"). Both are fo
 questions; docs/extending/ shows how to add one.
 
 A part that cannot be used, of a package that is broken, is told of where it is asked for, with the package's name;
-whoever does not ask for it is not troubled.
+scenarios that do not use it run as before.
 """
 
 from __future__ import annotations

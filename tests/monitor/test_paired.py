@@ -266,7 +266,7 @@ def test_a_host_too_small_ends_with_a_reason(layout: str) -> None:
 
 def test_a_cpu_without_nested_tables_is_refused_unless_it_is_a_what_if() -> None:
     table = paired("contiguous")
-    with pytest.raises(InputError, match="mode paired needs EPT or nested paging, which core2 has not"):
+    with pytest.raises(InputError, match="mode paired needs EPT or nested paging, which core2 does not have"):
         Scenario.from_toml(toml(table, "core2"))
     assert Scenario.from_toml(toml(table, "core2", "what_if = true")).vms[0].mode == "paired"
 

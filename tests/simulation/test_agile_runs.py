@@ -71,7 +71,7 @@ def test_the_identity_of_a_scenario_has_the_keys_of_its_mode_alone() -> None:
 
 
 def test_a_cpu_without_a_second_dimension_and_an_interval_of_nothing_are_refused() -> None:
-    with pytest.raises(InputError, match="needs EPT or nested paging, which p4-672 has not"):
+    with pytest.raises(InputError, match="needs EPT or nested paging, which p4-672 does not have"):
         of("agile", CHURN).replace(**{"host.cpu": "p4-672"})
     assert of("agile", CHURN).replace(**{"host.cpu": "p4-672", "host.what_if": True}).vms[0].mode == "agile"
     with pytest.raises(InputError, match="less than one cycle"):

@@ -38,7 +38,7 @@ def stacked_bars(values: pd.DataFrame, parts: list[Part], modes: Mapping[str, No
     values : DataFrame
         By (workload, mode), in the order to draw workloads; a column for each thing that parts add up.
     parts : list of Part
-        From the bottom up; those of which there is nothing are left out.
+        From the bottom up; parts that are 0 everywhere are left out.
     modes : mapping of str to None
         In the order to draw them.
     ax : Axes
@@ -72,7 +72,8 @@ def stacked_bars(values: pd.DataFrame, parts: list[Part], modes: Mapping[str, No
     names = [labels.get(mode) or mode for _, mode in places]
     ax.set_xticks(list(places.values()), names, rotation=90)
     ax.tick_params(axis="x", length=0, pad=1)
-    below = 3 + 0.58 * mpl.rcParams["xtick.labelsize"] * max(map(len, names), default=0)  # points: under the longest name
+    longest = max(map(len, names), default=0)
+    below = 3 + 0.58 * mpl.rcParams["xtick.labelsize"] * longest  # points: under the longest name
     for group, workload in enumerate(workloads):
         middle = group * (len(modes) + _GAP) + (len(modes) - 1) / 2
         ax.annotate(

@@ -1,4 +1,4 @@
-"""What the components of a VM count, side by side in one array: a component registers, and whoever reads asks nobody.
+"""What the components of a VM count, side by side in one array: components register, a reader reads the array.
 
 A component keeps its counters where it counts them up, in Python or in arrays that compiled code writes to, and says
 once, when it is registered, under which names they are to be read. A reading is a copy of all of them; a warm-up is

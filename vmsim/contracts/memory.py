@@ -119,7 +119,7 @@ class Host(Protocol):
 
     zone: NDArray[Any]
     frames: NDArray[Any]
-    failures: Counter[tuple[int, int]]  # blocks that were wanting, by owner and order
+    failures: Counter[tuple[int, int]]  # failed allocations of blocks, by owner and order
 
     def give_block(self, pfn: int, order: int) -> None:
         """Take back 2**order frames."""
@@ -129,7 +129,7 @@ def ensure(vcpu: Vcpu, backer: Backer, gfns: Words) -> Steps[bool]:
     """Have the host back frames (int64[n]) that software is about to touch; return whether any was not.
 
     It may wait, and while it does others may take what was there: so it looks again until all is there at once. Frames
-    beyond the guest's memory are left out; whoever touches them finds that out.
+    beyond the guest's memory are left out; touching them fails by itself.
     """
     lacking = False
     inside = gfns[gfns < len(backer.backing)]

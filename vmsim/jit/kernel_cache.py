@@ -1,7 +1,7 @@
 """Where compiled kernels are kept, and what of it is believed.
 
-A kept kernel is a pickle and machine code: whoever can write it can run code. So kernels are kept in a folder of the
-user's own, never in one that came with a scenario:
+A kept kernel is a pickle and machine code: anybody who can write it can run code. So kernels are kept in a folder of
+the user's own, never in one that came with a scenario:
 
 1. ``NUMBA_CACHE_DIR``, if it is set in the environment: the user's choice, which is not questioned;
 2. ``$XDG_CACHE_HOME/vmsim`` or ``~/.cache/vmsim`` (macOS: ``~/Library/Caches/vmsim``), if it belongs to this user or to

@@ -62,7 +62,7 @@ class Tags:
         self.cores = cores
         self.limit = limit
         self.amd = amd
-        self.rollovers = 0  # flushes for want of tags
+        self.rollovers = 0  # flushes because all tags were taken
         self._states = [_Core() for _ in range(len(cores))]
         self._numbers: dict[Key, int] = {}
         self._free: list[int] = []

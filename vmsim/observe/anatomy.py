@@ -296,7 +296,7 @@ class _Memory:
         self.machine = machine
 
     def new_page(self, order: int = 0, offset: int = 0) -> int:
-        """Return the address of a page of 2**order frames, of which the frame at `offset` will be used."""
+        """Return the address of a page of 2**order frames whose frame at `offset` will be used."""
         return self.machine.take(order)
 
     def hpa(self, address: int) -> int:

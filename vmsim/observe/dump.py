@@ -1,4 +1,4 @@
-"""The page tables of a run, of which its directory has none: the run is simulated again, to the same end."""
+"""Dump a run's page tables. Run directories do not store them, so the run is simulated again."""
 
 from __future__ import annotations
 

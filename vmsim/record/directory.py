@@ -56,7 +56,7 @@ def write_tables(result: Result, folder: Path) -> None:
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """Return the manifest of a run directory, every file of which is as it was written.
+    """Check that every file of a run directory is as it was written; return its manifest.
 
     Raises
     ------

@@ -40,7 +40,7 @@ class Log(Generic[Row]):
     """Rows of whole numbers and names, in columns of 8 bytes: the first of every 1, 2, 4, … noted, `limit` at most.
 
     Which rows are kept depends on their order alone. Sums over a log that has left rows out are no sums of the run:
-    whoever notes a row counts what has to be exact (`vmsim.base.ledger`).
+    what has to be exact is counted where the row is made (`vmsim.base.ledger`).
 
     Parameters
     ----------

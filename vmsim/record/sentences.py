@@ -26,7 +26,7 @@ def first_touches(rows: Iterable[Mapping[str, Any]], *, warmed: bool) -> str:
     Parameters
     ----------
     rows : iterable of mapping
-        Of the table `summary`. VMs of one group count together, in all modes that there are.
+        Of the table `summary`. VMs of one group count together, in all modes of the table.
     warmed : bool
         Whether the scenario has a warm-up.
 

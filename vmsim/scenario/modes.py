@@ -179,7 +179,7 @@ class PagingMode:
         else:
             names = {"ept": "EPT", "npt": "nested paging"}
             needs = " or ".join(names.get(need, f"mode {need}") for need in self.needs)
-            text = f"mode {self.name} needs {needs}, which {cpu.name} has not; {_ANYWAY}"
+            text = f"mode {self.name} needs {needs}, which {cpu.name} does not have; {_ANYWAY}"
         yield Problem(("mode",), text)
 
     def suits(self, has: Features | None, cpu: str, listed: tuple[str, ...]) -> str | None:
@@ -270,7 +270,7 @@ def mode_names() -> tuple[str, ...]:
 
 
 def hardware_modes() -> tuple[str, ...]:
-    """Return the names of the modes that a CPU has or has not."""
+    """Return the names of the modes that a CPU supports, or does not support."""
     return tuple(name for name, mode in paging_modes().items() if mode.hardware)
 
 

@@ -1,7 +1,7 @@
 """Executors on other machines: a running Dask scheduler by its address, or workers that SLURM starts.
 
 Dask moves the calls and their results; what is a point, in which order rows are stored and what is done about
-failures is decided by whoever submits, as with any `concurrent.futures.Executor`.
+failures is decided by the caller of submit, as with any `concurrent.futures.Executor`.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class ClusterExecutor(Executor):
         """Run a call on some worker.
 
         The future raises `concurrent.futures.BrokenExecutor` where the call has lost too many workers, the scheduler
-        is gone, or the worker has another vmsim: whoever connects anew is told which.
+        is gone, or the worker has another vmsim: a worker that connects again learns which.
         """
         outer: Future[R] = Future()
         inner = self._executor.submit(_guarded, self._stand, fn, args, kwargs)

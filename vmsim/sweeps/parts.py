@@ -183,7 +183,7 @@ class PartFile:
             raise InputError(f"{printable(path)}: damaged, or no part of a sweep: {error}") from error
         names = found.names
         if any(field.type not in _KINDS for field in found) or "point" not in names or len({*names}) < len(names):
-            raise InputError(f"{printable(path)}: has columns that a sweep has not.")
+            raise InputError(f"{printable(path)}: has columns that a sweep does not have.")
         self.columns = columns_of(found)
         self.facts = _facts(found, path)
         if part is not None and any(self.facts.get(key, value) != value for key, value in part._asdict().items()):

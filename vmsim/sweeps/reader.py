@@ -1,4 +1,4 @@
-"""What is in a store, for whoever reads it: parts that the manifest lists, checked, and the journal.
+"""What is in a store: parts that the manifest lists, checked, and the journal.
 
 Only what the manifest lists counts. A part that it does not list is passed over if the journal is of its generation:
 its driver was stopped before it could list it, and what it has is in the journal still. Any other is refused.

@@ -10,8 +10,8 @@
     lock                                while a driver writes
 
 The points that a driver finds missing are a generation. Its plan is cut into parts of `PART` points beforehand, so
-that the bytes of the parts follow from the plan, whoever ran which point when. A part counts when the manifest lists
-it; until then its points are in the journal.
+that the bytes of the parts follow from the plan alone, not from who ran which point when. A part counts when the
+manifest lists it; until then its points are in the journal.
 """
 
 from __future__ import annotations

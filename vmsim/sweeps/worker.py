@@ -131,7 +131,7 @@ def _tables(base: str) -> dict[str, Any]:
 
 
 def _told(error: Exception) -> str:
-    """Return a traceback from `_simulated` inwards: the same whoever called."""
+    """Return a traceback from `_simulated` inwards: the same for every caller."""
     tail = error.__traceback__.tb_next if error.__traceback__ else None
     lines: Sequence[str] = traceback.format_exception(type(error), error, tail)
     return "".join(lines)

@@ -77,7 +77,7 @@ def lacks(backing, gfn):
 
 @leaf
 def elsewhere(backing, gfn):
-    """Return whether the host has taken the page of a guest frame: whoever backs it may have to wait for it."""
+    """Return whether the host has taken the page of a guest frame: backing it again may have to wait."""
     return len(backing) > 0 and backing[gfn] != 0 and backing[gfn] & PRESENT == 0
 
 

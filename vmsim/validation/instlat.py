@@ -78,7 +78,7 @@ def predict(cpus: Sequence[str] = CPUS, *, largest: int | None = None) -> Report
     Parameters
     ----------
     cpus : sequence of str, optional
-        Presets that there are measurements for.
+        Presets with measurements.
     largest : int, optional
         Leave out footprints of more KiB.
     """

@@ -74,7 +74,7 @@ def _inside(function: Kernel, **options: bool) -> Kernel:
 
 def routine(function: Kernel) -> Kernel:
     """Compile `function` once into each kernel that calls it, as a call: for what is long, or seldom needed."""
-    return _inside(function, forceinline=False)  # unless told, numba takes this from whoever calls it first
+    return _inside(function, forceinline=False)  # unless set, numba takes this from the first caller
 
 
 def leaf(function: Kernel) -> Kernel:

@@ -91,7 +91,7 @@ class _Where:
         return f"{self._name}: line {self._line + place}"
 
     def ragged(self, width: int) -> InputError | None:
-        """Return what to say of the first row that has not `width` cells, if there is one."""
+        """Return the message about the first row that does not have `width` cells, if there is one."""
         for place, cells in self._rows():
             if len(cells) != width:
                 return InputError(

@@ -135,7 +135,7 @@ class Calls:
         self._region(Op.POPULATE, pid, first, address + length - first, where)
 
     def _moved(self, pid: int, old: int, before: int, new: int, after: int, keep: bool, where: str) -> None:
-        """mremap: pages that there are stay or move, what is too much goes, what is new is a region as the rest."""
+        """mremap: existing pages stay or move, a tail cut off is unmapped, a new tail is mapped like the rest."""
         kept = min(before, after)
         if after < before:
             self._region(Op.UNMAP, pid, old + after, before - after, where)
