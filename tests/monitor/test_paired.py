@@ -210,7 +210,7 @@ def test_processes_that_fork_and_exit_keep_their_pairs(layout: str, guest: bool,
     from vmsim.workloads import Chunk, Event, Op
 
     class Forks(Script):
-        def chunks(self) -> Any:
+        def chunks(self, thread: int = 0) -> Any:
             pages = np.array([BASE + (number % 40) * PAGE for number in range(120)], np.int64)
             events = (
                 Event(40, Op.FORK, 1, 0, 0, 2),

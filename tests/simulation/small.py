@@ -63,6 +63,7 @@ class Script:
     chunk: int = 1 << 16
     pid: int = 1  # whose the operations are: changed by a switch
     base: int = BASE
+    threads: int = 1
 
     @property
     def accesses(self) -> int:
@@ -82,7 +83,7 @@ class Script:
         starts = np.array([self.base + page * PAGE for page in self.pages], np.int64)
         return starts, np.full(len(starts), PAGE, np.int64)
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self, thread: int = 0) -> Iterator[Chunk]:
         runs: list[tuple[int, int, int]] = []
         events: list[Event] = []
         self.pid = 1

@@ -58,7 +58,7 @@ def test_the_buffer_is_brought_in_before_the_device_starts() -> None:
 class Io(Script):
     """A script that reads its first pages from a device before it does anything else."""
 
-    def chunks(self) -> Any:
+    def chunks(self, thread: int = 0) -> Any:
         from vmsim.workloads import Event, Op
 
         for chunk in super().chunks():

@@ -49,7 +49,7 @@ def test_operations_of_processes_that_are_not_there_change_nothing() -> None:
     """As a recording of one process has them of its children."""
 
     class Rest(Script):
-        def chunks(self) -> Any:
+        def chunks(self, thread: int = 0) -> Any:
             (chunk,) = super().chunks()
             events = tuple(Event(3, op, 7, BASE, PAGE, 0) for op in Op if op not in (Op.SWITCH, Op.COMPUTE))
             yield Chunk(chunk.address, chunk.count, chunk.kind, events)

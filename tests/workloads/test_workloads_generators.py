@@ -35,6 +35,8 @@ class Synthetic:
     window: int = 1 << 16
     phase: int = 100
     step: int = 4096
+    threads: int = 1
+    turn: int = 1000
 
 
 def joined(stream):

@@ -9,9 +9,11 @@ from vmsim import plugins
 from vmsim.base.units import Duration
 from vmsim.scenario.modes import paging_modes
 from vmsim.scenario.vm import Vm
+from vmsim.scenario.workload import TURN
 
 if TYPE_CHECKING:
     from vmsim.scenario.model import Scenario
+    from vmsim.scenario.workload import Workload
 
 __all__ = ["canonical"]
 
@@ -46,13 +48,19 @@ def canonical(scenario: Scenario) -> str:
         | ({"dirty_log": vm.dirty_log} if vm.dirty_log.method != "none" else {})
         | ({"kernel_accesses": vm.kernel_accesses} if vm.kernel_accesses != "free" else {})
         | ({"nx_split": vm.nx_split} if vm.nx_split else {})
-        | {"pool": dict(vm.pool), "workload": dict(vm.workload)}
+        | {"pool": dict(vm.pool), "workload": _of_workload(vm.workload)}
         | vm.paging.canonical(vm.own)
         | _by(vm)
         for vm in scenario.vms
     ]
     tables = {"seed": scenario.seed, "warmup": scenario.warmup, "host": host, "vms": vms}
     return json.dumps(tables, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=_plain)
+
+
+def _of_workload(workload: Workload) -> dict[str, Any]:
+    """Return the keys of a workload; those of threads only where they are not the usual ones."""
+    usual = {"threads": 1, "turn": TURN}
+    return {key: value for key, value in workload if usual.get(key) != value}
 
 
 def _by(vm: Vm) -> dict[str, Any]:

@@ -18,6 +18,7 @@ __all__ = [
     "MAX_PAGES",
     "MAX_PROCESSES",
     "MAX_ROUNDS",
+    "MAX_THREADS",
     "MAX_VMS",
     "MAX_WAYS",
     "Accesses",
@@ -38,6 +39,7 @@ __all__ = [
     "Rounds",
     "Size",
     "SomePages",
+    "Threads",
     "Vms",
     "Ways",
     "Work",
@@ -83,6 +85,7 @@ MAX_ENTRIES: Final = 1 << 20
 """Most entries of a hardware array."""
 MAX_WAYS: Final = 1 << 12
 MAX_PROCESSES: Final = 1 << 22
+MAX_THREADS: Final = 1 << 12
 """Linux's PID_MAX_LIMIT (include/linux/threads.h)."""
 
 Count = Annotated[int, Strict(), Field(ge=0, le=MAX_INT)]
@@ -98,6 +101,7 @@ SomePages = Annotated[int, Strict(), Field(ge=1, le=MAX_PAGES)]
 Entries = Annotated[int, Strict(), Field(ge=0, le=MAX_ENTRIES)]
 Ways = Annotated[int, Strict(), Field(ge=0, le=MAX_WAYS)]
 Processes = Annotated[int, Strict(), Field(ge=1, le=MAX_PROCESSES)]
+Threads = Annotated[int, Strict(), Field(ge=1, le=MAX_THREADS)]
 Flag = Annotated[bool, Strict()]
 Fraction01 = Annotated[float, Field(ge=0, le=1, strict=True)]
 

@@ -7,7 +7,7 @@ imported when it is opened.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -26,6 +26,7 @@ from vmsim.scenario.types import (
     Processes,
     Rounds,
     Size,
+    Threads,
     Work,
 )
 
@@ -44,6 +45,10 @@ __all__ = [
     "Workload",
     "Zipf",
 ]
+
+
+TURN: Final = 100_000
+_PROCESSES: Final = "its processes run one after the other"
 
 
 class Workload(Model):
@@ -66,6 +71,10 @@ class Workload(Model):
 
     kind: str
     compute: Cycles = Field(default=1, description="Cycles of other work with each access.")
+    turn: Accesses = Field(
+        default=TURN,
+        description="Accesses that a thread makes before the next has its turn, where there are more than CPUs.",
+    )
 
     stream: ClassVar[str]
     one_region: ClassVar[bool] = False
@@ -97,19 +106,40 @@ class Trace(Workload):
 
 
 class Generator(Workload):
-    """A synthetic stream over one region of guest-virtual memory."""
+    """A synthetic stream over one region of guest-virtual memory.
+
+    Attributes
+    ----------
+    one_thread : str
+        Why it has one thread alone; empty: it may have several.
+    """
 
     footprint: Size = Field(description="Size of the region that is touched.")
     base: Address = Field(default=0x10_0000_0000, description="Guest-virtual address where the region begins.")
+    threads: Threads = Field(
+        default=1, description="Threads of the process, which share what is to be done; each makes its own choices."
+    )
 
+    one_thread: ClassVar[str] = "its stream is of one thread"
     within_footprint: ClassVar[tuple[str, ...]] = ("stride", "window", "step")
     within_memory: ClassVar[tuple[str, ...]] = ("footprint",)
+    parts: ClassVar[tuple[str, ...]] = ()
     whole_pages: ClassVar[tuple[str, ...]] = ()
 
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with keys that are each valid alone."""
         if self.base % PAGE:
             yield Problem(("base",), f"{self.base:#_x} does not begin a 4 KiB page")
+        if self.threads > 1 and self.one_thread:
+            yield Problem(("threads",), f"found {self.threads}, expected 1: {self.one_thread}")
+        if self.threads > (turns := getattr(self, self.lasts, self.threads)):
+            yield Problem(("threads",), f"threads > {self.lasts} ({self.threads} > {turns}): some would do nothing")
+        parts = [self.footprint // getattr(self, key) for key in self.parts]
+        if parts and self.threads > parts[0]:
+            yield Problem(
+                ("threads",),
+                f"found {self.threads}, expected at most {parts[0]}: each has blocks of the footprint for itself",
+            )
         for key in self.within_footprint:
             size = getattr(self, key, 0)
             if size > self.footprint:
@@ -128,6 +158,7 @@ class Generator(Workload):
 
 
 class _Accesses(Generator):
+    one_thread = ""
     lasts = "accesses"
 
     accesses: Accesses = Field(description="Accesses in all.")
@@ -181,6 +212,7 @@ class Gups(Generator):
 
     stream = "vmsim.workloads.kinds:gups"
     lasts = "updates"
+    one_thread = ""
     one_region = True
 
     kind: Literal["gups"]
@@ -204,6 +236,8 @@ class Churn(Generator):
 
     stream = "vmsim.workloads.kinds:churn"
     lasts = "rounds"
+    one_thread = ""
+    parts = ("burst",)
     touches = ("burst",)
     one_region = True
 
@@ -228,6 +262,7 @@ class ForkWait(Generator):
 
     stream = "vmsim.workloads.kinds:forkwait"
     lasts = "forks"
+    one_thread = _PROCESSES
     touches = ("child", "parent")
 
     kind: Literal["forkwait"]
@@ -245,6 +280,7 @@ class Compile(Generator):
 
     stream = "vmsim.workloads.kinds:compile"
     lasts = "processes"
+    one_thread = _PROCESSES
     touches = ("footprint", "text")
 
     kind: Literal["compile"]
@@ -265,6 +301,8 @@ class Disk(Generator):
 
     stream = "vmsim.workloads.kinds:disk"
     lasts = "reads"
+    one_thread = ""
+    parts = ("block",)
     touches = ("block",)
     one_region = True
 
@@ -293,6 +331,7 @@ class Switcher(_Accesses):
     """Processes that run in turn, each with uniform accesses to a footprint of its own."""
 
     stream = "vmsim.workloads.kinds:switcher"
+    one_thread = _PROCESSES
 
     kind: Literal["switcher"]
     spaces: Processes = Field(default=2, description="Processes; each needs memory for its footprint.")

@@ -69,7 +69,7 @@ class Regions(Zipf):
 
     name = "regions"
 
-    def _blocks(self) -> Iterator[NDArray[np.int64]]:
+    def _blocks(self, thread: int) -> Iterator[NDArray[np.int64]]:
         words = Zipf(
             size=self.size // 512,  # a word for each page
             runs=self.runs // self.lines,
@@ -79,7 +79,7 @@ class Regions(Zipf):
             chunk=max(1, self.chunk // self.lines),
         )
         first = 0
-        for block in words._blocks():
+        for block in words._blocks(thread):
             pages = np.repeat((block - self.base) >> 3, self.lines)
             order = np.arange(first, first + len(pages))
             line = (pages * 0x9E3779B1 + order * 0x7FEB352D) >> 9 & 63  # any odd numbers will do

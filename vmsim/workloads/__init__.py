@@ -13,9 +13,9 @@ __all__ = ["Chunk", "Event", "Kind", "Op", "Place", "Stream", "open_stream"]
 
 
 def open_stream(
-    spec: Any, *, folder: Path, memory: int, seed: int, lines: bool = False, end: int = WIDEST_END
+    spec: Any, *, folder: Path, memory: int, seed: int, lines: bool = False, end: int = WIDEST_END, cpus: int = 1
 ) -> Stream:
-    """Open the stream that a scenario's workload describes.
+    """Open the stream that a scenario's workload describes, of at most as many threads as the guest has CPUs.
 
     Parameters
     ----------
@@ -31,6 +31,8 @@ def open_stream(
         The cache lines of data matter: a trace must have them. Generators always do.
     end : int
         The first address that is not user space in the guest; a trace's operations must stay below it.
+    cpus : int
+        Of the guest: thread t is on CPU t mod `cpus`, where threads have turns of `spec.turn` accesses.
 
     Raises
     ------
@@ -42,7 +44,7 @@ def open_stream(
         make = plugins.resolve(plugins.load("workloads", spec.kind).stream)
     except InputError as error:
         raise InputError(f"workload: kind = {spec.kind!r}: {error}") from None
-    stream: Stream = make(spec, Place(folder, seed, lines, end))
+    stream: Stream = make(spec, Place(folder, seed, lines, end, cpus))
     needed, what = int(stream.footprint()[1].sum()), "its footprint"
     if needed > memory and (most := getattr(stream, "most_at_once", None)):
         needed, what = most(), "what it has mapped at once"
@@ -52,4 +54,8 @@ def open_stream(
             f"memory of {memory} bytes ({memory / 2**20:.1f} MiB): give the guest more memory or choose a smaller "
             "workload."
         )
+    if stream.threads > cpus:
+        from vmsim.workloads.threads import OnCpus
+
+        return OnCpus(stream, cpus, spec.turn)
     return stream

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from vmsim.workloads.stream import PAGE, WIDEST_END, Event, Op
 
-__all__ = ["LONGEST_COMPUTE", "RULES", "Rule", "problem"]
+__all__ = ["LONGEST_COMPUTE", "MOST_THREADS", "RULES", "Rule", "problem"]
 
 LONGEST_COMPUTE = 1 << 60  # cycles
+MOST_THREADS = 1 << 12
 _LONGEST_IO = 10**16  # nanoseconds: 116 days
 _LARGEST_BUFFER = 1 << 36  # bytes
 _PIDS = (1 << 32) - 1
@@ -49,6 +50,7 @@ RULES: dict[Op, Rule] = {
     Op.DISCARD: Rule(whole=True, argument=(0, 1)),
     Op.POPULATE: Rule(whole=True),
     Op.SHARE: Rule(argument=(1, _PIDS)),
+    Op.THREAD: Rule(argument=(0, MOST_THREADS - 1)),
 }
 
 
@@ -63,6 +65,8 @@ def problem(event: Event, end: int = WIDEST_END) -> str:
     """
     rule = RULES.get(event.op, Rule())
     what = event.op.name.lower()
+    if event.op == Op.BARRIER:
+        return f"operation {what}: no trace has one: it stands between the threads of a stream that is read apart"
     if not 0 <= event.length <= rule.length:
         return f"operation {what} of {event.length} bytes: expected 0 to {rule.length}"
     if event.address < 0 or event.address + event.length > end:

@@ -44,9 +44,9 @@ Words = NDArray[np.uint64]
 _ADDRESS, _WRITE, _DETAIL, _ORDER = range(4)
 
 
-def random_source(seed: int, use: int) -> np.random.PCG64:
-    """Return the bit generator of one use of randomness."""
-    return np.random.PCG64(np.random.SeedSequence([seed, use]))
+def random_source(seed: int, use: int, thread: int = 0) -> np.random.PCG64:
+    """Return the bit generator of one use of randomness in one thread."""
+    return np.random.PCG64(np.random.SeedSequence([seed, use, thread] if thread else [seed, use]))
 
 
 def raw_words(source: np.random.PCG64, count: int) -> Words:
@@ -56,7 +56,10 @@ def raw_words(source: np.random.PCG64, count: int) -> Words:
 
 @dataclass(frozen=True, kw_only=True)
 class Generator(ABC):
-    """What all generators share: `runs` runs over a region of `size` bytes from gva `base`.
+    """What all generators share: `runs` runs over a region of `size` bytes from gva `base`, by `threads` threads.
+
+    The threads share the runs as evenly as can be, the first of them one more where there is a remainder. Each makes
+    random choices of its own.
 
     Parameters
     ----------
@@ -70,6 +73,8 @@ class Generator(ABC):
         gva where the footprint starts, a multiple of 4096.
     seed : int
         Not negative.
+    threads : int
+        At most as many as there are runs, and one where `one_thread` says why.
     chunk : int
         Runs in a chunk; it does not change the stream.
 
@@ -84,14 +89,18 @@ class Generator(ABC):
     writes: float = 0.0
     base: int = BASE
     seed: int = 1
+    threads: int = 1
     chunk: int = 1 << 16  # fits the cache, and the allocator gives the same memory again: 2.5 times as fast as 2**18
 
     name: ClassVar[str]
     runs_key: ClassVar[str] = "accesses"
     each: ClassVar[int] = 1  # accesses in a run
+    one_thread: ClassVar[str] = ""  # why there cannot be several threads
 
     def __post_init__(self) -> None:
-        self._positive(**{"footprint": self.size, self.runs_key: self.runs, "chunk": self.chunk})
+        self._positive(
+            **{"footprint": self.size, self.runs_key: self.runs, "threads": self.threads, "chunk": self.chunk}
+        )
         if self.size < WORD:
             self._refuse("footprint", self.size, f"at least {WORD} bytes")
         if not 0 <= self.writes <= 1:
@@ -100,6 +109,10 @@ class Generator(ABC):
             self._refuse("base", self.base, "a multiple of 4096 with the whole footprint below 2**47")
         if self.seed < 0:
             self._refuse("seed", self.seed, "a number that is not negative")
+        if self.threads > 1 and self.one_thread:
+            self._refuse("threads", self.threads, f"1: {self.one_thread}")
+        if self.threads > self.runs:
+            self._refuse("threads", self.threads, f"at most as many as {self.runs_key} ({self.runs})")
         self._check()
 
     def _check(self) -> None:
@@ -128,21 +141,27 @@ class Generator(ABC):
         """Return the one region that the parameters declare, in whole pages."""
         return np.array([self.base], np.int64), np.array([-(-self.size // PAGE) * PAGE], np.int64)
 
-    def chunks(self) -> Iterator[Chunk]:
-        """Read the stream from its start."""
-        source = random_source(self.seed, _WRITE)
-        for addresses in self._blocks():
+    def chunks(self, thread: int = 0) -> Iterator[Chunk]:
+        """Read a thread's stream from its start."""
+        source = random_source(self.seed, _WRITE, thread)
+        for addresses in self._blocks(thread):
             yield Chunk(addresses, self._counts(len(addresses)), self._kinds(source, len(addresses)), ())
 
     def digest(self) -> str:
         """Return the SHA-256 of the parameters; the chunk size is not one."""
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "chunk"}
+        if self.threads == 1:
+            del values["threads"]
         text = json.dumps({"kind": self.name, "version": 1} | values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @abstractmethod
-    def _blocks(self) -> Iterator[Addresses]:
-        """Give the addresses, at most `chunk` at a time."""
+    def _blocks(self, thread: int) -> Iterator[Addresses]:
+        """Give a thread's addresses, at most `chunk` at a time."""
+
+    def _part(self, whole: int, thread: int) -> int:
+        """Return a thread's part of what the threads share evenly."""
+        return whole // self.threads + (thread < whole % self.threads)
 
     def _sizes(self, runs: int) -> Iterator[tuple[int, int]]:
         """Give (first run, number of runs) of the blocks of `runs` runs."""
@@ -176,9 +195,9 @@ class Uniform(Generator):
 
     name = "uniform"
 
-    def _blocks(self) -> Iterator[Addresses]:
-        source = random_source(self.seed, _ADDRESS)
-        for _, runs in self._sizes(self.runs):
+    def _blocks(self, thread: int) -> Iterator[Addresses]:
+        source = random_source(self.seed, _ADDRESS, thread)
+        for _, runs in self._sizes(self._part(self.runs, thread)):
             yield self._scattered(source, runs, self.base, self.size)
 
 
@@ -201,8 +220,8 @@ class Gups(Uniform):
 class Zipf(Generator):
     """Pages chosen by Zipf's law: rank k with a probability proportional to k**-exponent, k = 1 … pages.
 
-    A seeded shuffle says which page has which rank. The word within the page is uniform. Ranks are drawn by inverting
-    the exact table of integer weights; tables take 16 bytes a page.
+    A seeded shuffle says which page has which rank, the same for all threads. The word within the page is uniform.
+    Ranks are drawn by inverting the exact table of integer weights; tables take 16 bytes a page.
     """
 
     exponent: float = 0.99
@@ -225,7 +244,7 @@ class Zipf(Generator):
         pages += self.base
         return pages
 
-    def _blocks(self) -> Iterator[Addresses]:
+    def _blocks(self, thread: int) -> Iterator[Addresses]:
         from vmsim.workloads.kernels import zipf
 
         pages = self.ranking
@@ -234,8 +253,8 @@ class Zipf(Generator):
         shift = max(0, total.bit_length() - 16)
         marks = np.arange((total >> shift) + 2, dtype=np.uint64) << np.uint64(shift)
         guide = np.minimum(np.searchsorted(cumulative, marks, side="right"), len(pages) - 1).astype(np.int64)
-        source, detail = random_source(self.seed, _ADDRESS), random_source(self.seed, _DETAIL)
-        for _, runs in self._sizes(self.runs):
+        source, detail = (random_source(self.seed, use, thread) for use in (_ADDRESS, _DETAIL))
+        for _, runs in self._sizes(self._part(self.runs, thread)):
             out = np.empty(runs, np.int64)
             zipf(raw_words(source, runs), raw_words(detail, runs), cumulative, guide, np.uint64(shift), pages, out)
             yield out
@@ -243,7 +262,10 @@ class Zipf(Generator):
 
 @dataclass(frozen=True, kw_only=True)
 class Sequential(Generator):
-    """One address after another, `stride` bytes apart, from the start again when the footprint is through."""
+    """One address after another, `stride` bytes apart, from the start again when the footprint is through.
+
+    Of n threads, thread t begins at slot t/n of them.
+    """
 
     stride: int = WORD
 
@@ -252,9 +274,11 @@ class Sequential(Generator):
     def _check(self) -> None:
         self._check_stride(self.stride)
 
-    def _blocks(self) -> Iterator[Addresses]:
+    def _blocks(self, thread: int) -> Iterator[Addresses]:
         slots = self.size // self.stride
-        for first, runs in self._sizes(self.runs):
+        start = slots * thread // self.threads
+        for begun, runs in self._sizes(self._part(self.runs, thread)):
+            first = start + begun
             yield np.arange(first, first + runs, dtype=np.int64) % slots * self.stride + self.base
 
 
@@ -263,7 +287,8 @@ class Chase(Generator):
     """A chase along pointers `stride` bytes apart: each round visits every slot once, in one pseudo-random order.
 
     With `order = "full"` the order is over all slots; with "page" it is over the slots of a page, page after page, as
-    the two pointer chases of InstLatx64 tell the TLBs' share from the caches'.
+    the two pointer chases of InstLatx64 tell the TLBs' share from the caches'. Of n threads, thread t begins at step
+    t/n of the round.
     """
 
     stride: int = 64
@@ -278,14 +303,16 @@ class Chase(Generator):
         if self.order == "page" and (PAGE % self.stride or self.size % PAGE):
             self._refuse("stride", self.stride, 'with order = "page": a power of two up to 4096, and whole pages')
 
-    def _blocks(self) -> Iterator[Addresses]:
+    def _blocks(self, thread: int) -> Iterator[Addresses]:
         from vmsim.workloads.kernels import choose, shuffle
 
         slots = self.size // self.stride
         each = PAGE // self.stride
         bits = (slots - 1).bit_length() if self.order == "full" else each.bit_length() - 1
         keys = _keys(self.seed, bits)
-        for first, runs in self._sizes(self.runs):
+        start = slots * thread // self.threads
+        for begun, runs in self._sizes(self._part(self.runs, thread)):
+            first = start + begun
             out = np.empty(runs, np.int64)
             if self.order == "full":
                 choose(np.uint64(first), np.uint64(slots), np.uint64(bits), keys, out)
@@ -310,7 +337,8 @@ def _keys(seed: int, bits: int) -> Words:
 class WorkingSet(Generator):
     """Phases of `phase` accesses, each uniform over a window of `window` bytes.
 
-    The window moves on by `step` bytes from phase to phase, round the end of the footprint.
+    The window moves on by `step` bytes from phase to phase, round the end of the footprint. Each thread has a window
+    of its own, which starts where all do and moves with the thread's accesses.
     """
 
     window: int
@@ -325,9 +353,9 @@ class WorkingSet(Generator):
             if value % WORD or value > self.size:
                 self._refuse(key, value, f"a multiple of {WORD}, at most the footprint ({self.size} bytes)")
 
-    def _blocks(self) -> Iterator[Addresses]:
-        source = random_source(self.seed, _ADDRESS)
-        for first, runs in self._sizes(self.runs):
+    def _blocks(self, thread: int) -> Iterator[Addresses]:
+        source = random_source(self.seed, _ADDRESS, thread)
+        for first, runs in self._sizes(self._part(self.runs, thread)):
             phases = np.arange(first, first + runs, dtype=np.int64) // self.phase
             # steps * phases could pass 2**63 only after 2**63 / footprint phases; the remainder comes first
             starts = phases % self.size * self.step % self.size

@@ -73,7 +73,7 @@ def switcher(spec: Any, place: Place) -> Stream:
 
 
 def _region(spec: Any, place: Place) -> dict[str, Any]:
-    return {"size": spec.footprint, "base": spec.base, "seed": place.seed}
+    return {"size": spec.footprint, "base": spec.base, "seed": place.seed, "threads": spec.threads}
 
 
 def _written(spec: Any, place: Place) -> dict[str, Any]:

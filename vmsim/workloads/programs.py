@@ -29,13 +29,15 @@ Step: TypeAlias = tuple[Op, int, int, int, int] | tuple[Addresses, Kinds]
 class Program(Generator):
     """A stream put together from operations and accesses, step by step."""
 
-    def chunks(self) -> Iterator[Chunk]:
-        """Read the stream from its start."""
+    one_thread = "its processes run one after the other"
+
+    def chunks(self, thread: int = 0) -> Iterator[Chunk]:
+        """Read a thread's stream from its start."""
         addresses: list[Addresses] = []
         kinds: list[Kinds] = []
         events: list[Event] = []
         filled = 0
-        for step in self._steps():
+        for step in self._steps(thread):
             if len(step) == 5:
                 events.append(Event(filled, *step))
                 continue
@@ -58,12 +60,25 @@ class Program(Generator):
         return Chunk(address, np.ones(len(address), np.int32), kind, tuple(events))
 
     @abstractmethod
-    def _steps(self) -> Iterator[Step]:
-        """Give the stream's steps."""
+    def _steps(self, thread: int) -> Iterator[Step]:
+        """Give the steps of a thread's stream."""
 
-    def _blocks(self) -> Iterator[Addresses]:
-        """Give the addresses alone."""
-        return (step[0] for step in self._steps() if len(step) == 2)
+    def _blocks(self, thread: int) -> Iterator[Addresses]:
+        """Give a thread's addresses alone."""
+        return (step[0] for step in self._steps(thread) if len(step) == 2)
+
+    def _own(self, blocks: int, thread: int) -> range:
+        """Return which of so many blocks are a thread's own."""
+        return range(blocks * thread // self.threads, blocks * (thread + 1) // self.threads)
+
+    def _check_blocks(self, key: str, size: int) -> None:
+        """Check that blocks of some bytes (a key's) are whole pages, and that there is one for each thread."""
+        self._positive(**{key: size})
+        self._whole_pages(**{key: size, "footprint": self.size})
+        if size > self.size:
+            self._refuse(key, size, f"at most the footprint ({self.size} bytes)")
+        if self.threads > self.size // size:
+            self._refuse("threads", self.threads, f"at most as many as blocks in the footprint ({self.size // size})")
 
     def _whole_pages(self, **values: int) -> None:
         for key, value in values.items():
@@ -83,7 +98,8 @@ class Churn(Program):
 
     The region is `size / burst` blocks. In a round, if as many blocks are mapped as are to be kept, one of them, any,
     is unmapped; then one that is not, any, is mapped and each of its pages written; then come `work` accesses to words
-    anywhere in the mapped blocks, of which the part `writes` writes.
+    anywhere in the mapped blocks, of which the part `writes` writes. Each thread has blocks of its own, one part of
+    the region, and does so with them.
 
     Parameters
     ----------
@@ -104,12 +120,10 @@ class Churn(Program):
 
     name = "churn"
     runs_key = "rounds"
+    one_thread = ""
 
     def _check(self) -> None:
-        self._positive(burst=self.burst)
-        self._whole_pages(burst=self.burst, footprint=self.size)
-        if self.burst > self.size:
-            self._refuse("burst", self.burst, f"at most the footprint ({self.size} bytes)")
+        self._check_blocks("burst", self.burst)
         if not 0 < self.kept <= 1:
             self._refuse("kept", self.kept, "a fraction above 0, to 1")
         if self.work < 0:
@@ -118,23 +132,29 @@ class Churn(Program):
     @property
     def accesses(self) -> int:
         """Accesses in the whole stream."""
-        before = self._limit if self.filled else 0
+        before = self._mapped if self.filled else 0
         return before * (self.burst // PAGE) + self.runs * (self.burst // PAGE + self.work)
 
     def most_at_once(self) -> int:
         """Return the most bytes that are mapped at a time."""
-        return self._limit * self.burst
+        return self._mapped * self.burst
 
     @property
-    def _limit(self) -> int:
-        """Blocks that stay mapped."""
-        return max(1, round(self.kept * (self.size // self.burst)))
+    def _mapped(self) -> int:
+        """Blocks that stay mapped, all threads' together."""
+        return sum(self._limit(self._own(self.size // self.burst, thread)) for thread in range(self.threads))
 
-    def _steps(self) -> Iterator[Step]:
-        address, write, choice = (random_source(self.seed, use) for use in (_ADDRESS, _WRITE_OR_READ, _CHOICE))
-        limit = self._limit
-        free, live = list(range(self.size // self.burst)), list[int]()
-        for turn in range(-limit if self.filled else 0, self.runs):
+    def _limit(self, blocks: range) -> int:
+        """Return how many of some blocks stay mapped."""
+        return max(1, round(self.kept * len(blocks)))
+
+    def _steps(self, thread: int) -> Iterator[Step]:
+        uses = (_ADDRESS, _WRITE_OR_READ, _CHOICE)
+        address, write, choice = (random_source(self.seed, use, thread) for use in uses)
+        blocks = self._own(self.size // self.burst, thread)
+        limit = self._limit(blocks)
+        free, live = list(blocks), list[int]()
+        for turn in range(-limit if self.filled else 0, self._part(self.runs, thread)):
             if len(live) == limit:
                 block = _draw(choice, live)
                 free.append(block)
@@ -183,7 +203,7 @@ class ForkWait(Program):
         """Accesses in the whole stream."""
         return (self.size + self.runs * (self.child + self.parent)) // PAGE
 
-    def _steps(self) -> Iterator[Step]:
+    def _steps(self, thread: int) -> Iterator[Step]:
         yield _touch(self.base, self.size)
         child, parent = _touch(self.base, self.child), _touch(self.base, self.parent)
         for _ in range(self.runs):
@@ -227,7 +247,7 @@ class Compile(Program):
         shared = min(2, self.parent // PAGE)
         return self.parent // PAGE + self.runs * (shared + (self.text + self.size) // PAGE + self.work)
 
-    def _steps(self) -> Iterator[Step]:
+    def _steps(self, thread: int) -> Iterator[Step]:
         address, write = random_source(self.seed, _ADDRESS), random_source(self.seed, _WRITE_OR_READ)
         text = self.base + self.size
         if self.parent:
@@ -252,7 +272,7 @@ class Disk(Program):
 
     The region is `size / burst` buffers (key `block`). For each read any of them is filled, which takes the device
     `device` nanoseconds while the process waits; then each of its pages is read, and `work` accesses go to any of its
-    words.
+    words. Each thread has buffers of its own.
     """
 
     burst: int
@@ -261,12 +281,10 @@ class Disk(Program):
 
     name = "disk"
     runs_key = "reads"
+    one_thread = ""
 
     def _check(self) -> None:
-        self._positive(block=self.burst)
-        self._whole_pages(block=self.burst, footprint=self.size)
-        if self.burst > self.size:
-            self._refuse("block", self.burst, f"at most the footprint ({self.size} bytes)")
+        self._check_blocks("block", self.burst)
         for key, value in (("device", self.device), ("work", self.work)):
             if value < 0:
                 self._refuse(key, value, "a number that is not negative")
@@ -276,11 +294,12 @@ class Disk(Program):
         """Accesses in the whole stream."""
         return self.runs * (self.burst // PAGE + self.work)
 
-    def _steps(self) -> Iterator[Step]:
-        address, write, choice = (random_source(self.seed, use) for use in (_ADDRESS, _WRITE_OR_READ, _CHOICE))
-        blocks = self.size // self.burst
-        for _ in range(self.runs):
-            start = self.base + (int(raw_words(choice, 1)[0]) * blocks >> 64) * self.burst
+    def _steps(self, thread: int) -> Iterator[Step]:
+        uses = (_ADDRESS, _WRITE_OR_READ, _CHOICE)
+        address, write, choice = (random_source(self.seed, use, thread) for use in uses)
+        blocks = self._own(self.size // self.burst, thread)
+        for _ in range(self._part(self.runs, thread)):
+            start = self.base + blocks[int(raw_words(choice, 1)[0]) * len(blocks) >> 64] * self.burst
             yield Op.IO, _INIT, start, self.burst, self.device
             yield _touch(start, self.burst, Kind.READ)
             for _, runs in self._sizes(self.work):
@@ -302,7 +321,7 @@ class Switcher(Program):
     def _check(self) -> None:
         self._positive(spaces=self.spaces, every=self.every)
 
-    def _steps(self) -> Iterator[Step]:
+    def _steps(self, thread: int) -> Iterator[Step]:
         address, write = random_source(self.seed, _ADDRESS), random_source(self.seed, _WRITE_OR_READ)
         for turn, first in enumerate(range(0, self.runs, self.every)):
             yield Op.SWITCH, turn % self.spaces + 1, 0, 0, 0

@@ -69,6 +69,8 @@ class Op(IntEnum):
     DISCARD = 11
     POPULATE = 12
     SHARE = 13
+    THREAD = 14
+    BARRIER = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ class Event:
     | DISCARD | start (madvise) | bytes | 0: the pages are freed; 1: they may be, when memory is short (MADV_FREE) |
     | POPULATE | start | bytes | 0; the pages that are not mapped are, without a fault of the processor |
     | SHARE | 0 | 0 | the pid of a child that uses the same address space (vfork) until its EXEC or EXIT |
+    | THREAD | 0 | 0 | the number of a thread of `pid`, from 0, which runs from here on |
+    | BARRIER | 0 | 0 | 0; every thread of the stream comes here before any goes on |
 
     Processes are numbered from 1 in order of appearance, so that a recording does not depend on the recorder's
     process ids.
@@ -138,17 +142,24 @@ class Place(NamedTuple):
         The cache lines of data matter: addresses must be exact to 64 bytes.
     end : int
         The first address that is not user space in the guest.
+    cpus : int
+        Of the guest. With one, the threads of a trace are one stream, in the order in which they were recorded.
     """
 
     folder: Path
     seed: int
     lines: bool
     end: int
+    cpus: int = 1
 
 
 @runtime_checkable
 class Stream(Protocol):
     """A workload, ready to be read any number of times.
+
+    What is said of a stream (accesses, footprint, digest) is of all its threads together. Each thread has its own
+    chunks, in the order in which it makes them. Threads keep no order among themselves, but at a BARRIER: each has as
+    many of these events as the others.
 
     One whose footprint is never all mapped at once may have a method ``most_at_once() -> int``: the most bytes that
     are.
@@ -160,6 +171,11 @@ class Stream(Protocol):
         ...
 
     @property
+    def threads(self) -> int:
+        """Threads, which can run at the same time; at least 1."""
+        ...
+
+    @property
     def accesses(self) -> int:
         """Accesses in the whole stream, all repeats included."""
         ...
@@ -168,8 +184,8 @@ class Stream(Protocol):
         """Return starts and lengths in bytes (int64[k] each) of the regions used: sorted, disjoint, page-aligned."""
         ...
 
-    def chunks(self) -> Iterator[Chunk]:
-        """Read the stream from its start. Every call gives the same chunks."""
+    def chunks(self, thread: int = 0) -> Iterator[Chunk]:
+        """Read a thread's part from its start, 0 ≤ thread < threads. Every call gives the same chunks."""
         ...
 
     def digest(self) -> str:

@@ -130,6 +130,11 @@ class TraceStream:
             raise InputError(f"{printable(path)}: the trace holds no access: expected at least one.")
 
     @property
+    def threads(self) -> int:
+        """One: what the threads of a program did is one stream, in the order recorded."""
+        return 1
+
+    @property
     def accesses(self) -> int:
         """Accesses in all repetitions."""
         return self._accesses * self._repeat
@@ -142,7 +147,7 @@ class TraceStream:
         """Return the most bytes of pages that the trace has touched and not given back, at a time."""
         return most_at_once(self.chunks())
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self, thread: int = 0) -> Iterator[Chunk]:
         """Read the trace from its start, as often as it is to be repeated."""
         for turn in range(self._repeat):
             last = turn == self._repeat - 1

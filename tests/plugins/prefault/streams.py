@@ -13,7 +13,7 @@ class _Bounce(Generator):
     name = "bounce"
     runs_key = "rounds"
 
-    def _blocks(self) -> Iterator[np.ndarray]:
+    def _blocks(self, thread: int) -> Iterator[np.ndarray]:
         ends = np.array([self.base, self.base + self.size - 4096], np.int64)
         for first, runs in self._sizes(self.runs):
             yield ends[np.arange(first, first + runs) % 2]
