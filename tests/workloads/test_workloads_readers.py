@@ -294,8 +294,9 @@ def test_a_change_of_workload_is_a_switch(folder: Path):
     path.write_bytes(
         b"1 1: W0.T5 read 8 byte(s) @ 0x1000\n2 1: W0.T6 read 8 byte(s) @ 0x1000\n3 1: W1.T7 write 8 byte(s) @ 0x2ffc\n"
     )
-    assert [(at, event.op, event.pid) for at, event in events(path)] == [(2, Op.SWITCH, 2)]
-    assert found(path) == [(0x1000, 0, 2), (0x2000, 1, 1), (0x3000, 1, 1)]
+    told = [(at, event.op, event.pid, event.argument) for at, event in events(path)]
+    assert told == [(1, Op.THREAD, 1, 1), (2, Op.SWITCH, 2, 0), (2, Op.THREAD, 2, 2)]
+    assert found(path) == [(0x1000, 0, 1), (0x1000, 0, 1), (0x2000, 1, 1), (0x3000, 1, 1)]
 
 
 def test_the_view_tool_of_2022_had_no_instruction_numbers(folder: Path):
@@ -314,4 +315,4 @@ def test_the_view_tool_of_2022_had_no_instruction_numbers(folder: Path):
     notes = readers.Notes()
     (chunk,) = readers.read(path, notes=notes)
     assert chunk.address.tolist() == [0x500000]
-    assert notes.left_out == {"markers": 1, "fetches": 2, "prefetches": 1, "sizes": 1, "threads": 2}
+    assert notes.left_out == {"markers": 1, "fetches": 2, "prefetches": 1, "sizes": 1}

@@ -173,7 +173,6 @@ _REASONS = {
     "markers": "{:,} markers",
     "flushes": "{:,} flushes",
     "escapes": "{:,} escapes",
-    "threads": "which of {:,} threads an access is of",
     "registers and branch outcomes": "registers and branch outcomes of {:,} instructions",
     "operations": "{:,} operations (mappings, forks …), which only .vmtrace has",
     "kinds of accesses": "that {:,} accesses are writes or fetches: .u64 has reads only",
@@ -221,6 +220,8 @@ def _facts(told: dict[str, Any]) -> dict[str, str]:
     facts["runs"] = f"{told['runs']:,}: {accesses / runs:.2f} accesses each, the longest {told['longest_run']:,}"
     facts["pages touched"] = f"{told['pages']:,} ({told['pages'] / 256:.1f} MiB) in {told['regions']:,} regions"
     facts["processes"] = str(told["processes"])
+    if "threads" in told:
+        facts["threads"] = str(told["threads"])
     facts["events"] = ", ".join(f"{count:,} {op}" for op, count in told["events"].items()) or "none"
     for line in _left_out(told, "its page"):
         label, _, text = line.partition(": ")

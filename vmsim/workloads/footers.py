@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vmsim.base.errors import InputError
+from vmsim.workloads.events import MOST_THREADS
 from vmsim.workloads.stream import Op
 from vmsim.workloads.summary import REUSE
 
@@ -82,6 +83,9 @@ def checked_totals(totals: dict[str, Any], sums: Mapping[str, int], where: str) 
     for key in _COUNTS:
         if not _count(totals.get(key)):
             raise InputError(f"{where}: {key} = {_short(totals.get(key))}: expected a whole number of 0 or more.")
+    threads = totals.get("threads", 1)
+    if not _count(threads) or not 1 <= threads <= MOST_THREADS:
+        raise InputError(f"{where}: threads = {_short(threads)}: expected a whole number of 1 to {MOST_THREADS}.")
     events = totals.get("events")
     names = {op.name.lower() for op in Op}
     if not isinstance(events, dict) or not set(events) <= names or not all(map(_count, events.values())):

@@ -11,7 +11,8 @@ from vmsim.workloads.trace import TraceStream, find
 
 def trace(spec: Any, place: Place) -> Stream:
     """Open a recorded trace."""
-    return TraceStream(find(spec.path, place.folder), spec.format, spec.repeat, lines=place.lines, end=place.end)
+    path = find(spec.path, place.folder)
+    return TraceStream(path, spec.format, spec.repeat, lines=place.lines, end=place.end, cpus=place.cpus)
 
 
 def uniform(spec: Any, place: Place) -> Stream:

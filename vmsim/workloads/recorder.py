@@ -127,6 +127,7 @@ def _run(
             "--tool=lackey",
             "--trace-mem=yes",
             "--trace-syscalls=yes",
+            "--trace-sched=yes",
             "--child-silent-after-fork=yes",
             f"--log-fd={writing}",
             "--",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 import numpy as np
 
@@ -46,6 +46,8 @@ class RunBuilder:
         self._kind = np.empty(2 * chunk, np.uint8)
         self._events: list[Event] = []
         self._full = 0  # where a chunk is to end because it has many events; 0: nowhere
+        self._threads: dict[Hashable, int] = {}
+        self._running = 0
 
     def add(self, address: Addresses, count: Counts, kind: Kinds) -> list[Chunk]:
         """Take accesses (int64[n], int32[n] ≥ 1, uint8[n]); return the chunks that they complete."""
@@ -82,6 +84,13 @@ class RunBuilder:
         self._joins = self._filled
         if len(self._events) >= _MANY_EVENTS:
             self._full = self._filled
+
+    def thread(self, name: Hashable, pid: int = 1) -> None:
+        """Say which thread makes what follows; threads are numbered in order of appearance."""
+        number = self._threads.setdefault(name, len(self._threads))
+        if number != self._running:
+            self._running = number
+            self.event(Op.THREAD, pid, argument=number)
 
     def rest(self) -> list[Chunk]:
         """Return what is left, at the end of the stream: no chunk or one."""

@@ -25,6 +25,7 @@ class Summary:
         self._accesses = np.zeros(len(Kind), np.int64)
         self._events = np.zeros(len(Op), np.int64)
         self._pids: set[int] = set()
+        self._threads = 1
         self._reuse = np.zeros(256, np.int64)
         self._pages = PageSet()
 
@@ -42,6 +43,8 @@ class Summary:
         for event in chunk.events:
             self._events[event.op] += 1
             self._pids.add(event.pid)
+            if event.op == Op.THREAD:
+                self._threads = max(self._threads, event.argument + 1)
         self._reuse += np.bincount(rank, minlength=256)
         self._pages.add(chunk.address)
 
@@ -62,6 +65,7 @@ class Summary:
             "longest_run": self.longest,
             "pages": int(self.regions()[1].sum()) // 4096,
             "processes": max(1, len(self._pids)),
+            **({"threads": self._threads} if self._threads > 1 else {}),
             "events": {op.name.lower(): int(self._events[op]) for op in Op if self._events[op]},
             "reuse": [after - before for before, after in zip([0, *ends], ends, strict=False)],
         }

@@ -6,9 +6,12 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from vmsim.base.errors import InputError, nearest
 from vmsim.base.files import open_regular, printable, sha256
 from vmsim.workloads import readers
+from vmsim.workloads.apart import apart, together
 from vmsim.workloads.events import problem
 from vmsim.workloads.readers.files import plain_name
 from vmsim.workloads.residency import most_at_once
@@ -18,6 +21,7 @@ from vmsim.workloads.vmtrace import Vmtrace
 
 __all__ = ["BUNDLED", "TraceStream", "bundled", "find"]
 
+_NOTHING = np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.uint8)
 BUNDLED = Path(__file__).parent / "traces"
 
 
@@ -82,6 +86,9 @@ class TraceStream:
         The cache lines of data matter (`host.data_caches`): blocks are of 64 bytes.
     end : int
         The first address that is not user space in the guest.
+    cpus : int
+        Of the guest. With one, what the recording's threads did is one stream, in the order recorded; with more, they
+        are threads of the stream (`apart`).
 
     Raises
     ------
@@ -97,7 +104,14 @@ class TraceStream:
     """
 
     def __init__(
-        self, path: Path, form: str = "auto", repeat: int = 1, *, lines: bool = False, end: int = WIDEST_END
+        self,
+        path: Path,
+        form: str = "auto",
+        repeat: int = 1,
+        *,
+        lines: bool = False,
+        end: int = WIDEST_END,
+        cpus: int = 1,
     ) -> None:
         if repeat < 1:
             raise InputError(f"workload trace: repeat = {repeat}: expected a number above zero.")
@@ -109,6 +123,8 @@ class TraceStream:
         self._form = readers.detect(path) if form == "auto" else form
         self._vmtrace: Vmtrace | None = None
         self._switches = False
+        self._recorded = 1  # threads
+        self._cpus = cpus
         if self._form == "vmtrace":
             self._vmtrace = Vmtrace.open(path)
             self.granule = self._vmtrace.granule
@@ -121,6 +137,7 @@ class TraceStream:
                 )
             self._accesses, self._regions = int(self._vmtrace.totals["accesses"]), self._vmtrace.regions
             self._switches = "switch" in self._vmtrace.totals["events"]
+            self._recorded = self._vmtrace.totals.get("threads", 1)
         else:
             self._by_pages = True
             self._accesses, self._regions = totals(self._watched(self._read()))
@@ -131,8 +148,8 @@ class TraceStream:
 
     @property
     def threads(self) -> int:
-        """One: what the threads of a program did is one stream, in the order recorded."""
-        return 1
+        """Those recorded; one for a guest of one CPU."""
+        return self._recorded if self._cpus > 1 else 1
 
     @property
     def accesses(self) -> int:
@@ -145,12 +162,18 @@ class TraceStream:
 
     def most_at_once(self) -> int:
         """Return the most bytes of pages that the trace has touched and not given back, at a time."""
-        return most_at_once(self.chunks())
+        return most_at_once(self._whole())
 
     def chunks(self, thread: int = 0) -> Iterator[Chunk]:
-        """Read the trace from its start, as often as it is to be repeated."""
+        """Read a thread's part from its start, as often as it is to be repeated; the whole trace is read for it."""
+        return apart(self._whole(), thread) if self.threads > 1 else together(self._whole())
+
+    def _whole(self) -> Iterator[Chunk]:
+        """Read the trace with the events that say which thread goes on, as often as it is to be repeated."""
         for turn in range(self._repeat):
             last = turn == self._repeat - 1
+            if turn and self._recorded > 1:
+                yield Chunk(*_NOTHING, (Event(0, Op.BARRIER, 1, 0, 0, 0),))
             for chunk in self._vmtrace.chunks() if self._vmtrace else self._read():
                 for event in chunk.events:
                     if wrong := problem(event, self._end):
@@ -172,10 +195,13 @@ class TraceStream:
         return readers.read(self.path, self._form, granule=self.granule)
 
     def _watched(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-        """Pass chunks on; note whether the trace switches, and whether all its addresses begin pages."""
+        """Pass chunks on; note threads, whether the trace switches, and whether all its addresses begin pages."""
         for chunk in chunks:
             self._by_pages = self._by_pages and not (chunk.address % PAGE).any()
-            self._switches = self._switches or any(event.op == Op.SWITCH for event in chunk.events)
+            for event in chunk.events:
+                self._switches = self._switches or event.op == Op.SWITCH
+                if event.op == Op.THREAD:
+                    self._recorded = max(self._recorded, event.argument + 1)
             yield chunk
 
 

@@ -4,8 +4,8 @@
 
 The tool's source says what there is (clients/drcachesim/tools/view.cpp). In 2022 it printed no instruction number
 (`<record>: T<thread> …`); other releases print no workload, or a bare thread number. Markers, prefetches and flushes
-are passed over; where the workload (W) changes, another process runs, which is a SWITCH. Strings, whose elements are
-records each, go by cache lines (see `strings`).
+are passed over. Where the thread changes there is a THREAD event, and before it, where the workload (W) does, a SWITCH:
+another process runs. Strings, whose elements are records each, go by cache lines (see `strings`).
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def read(path: Path, *, granule: int = PAGE, fetch: bool = False, notes: Notes |
     notes = notes or Notes()
     batch = Batch(name, granule)
     running: int | None = None
+    last = b""
     pids: dict[int, int] = {}
     threads: dict[bytes, list[int]] = {}  # what is known of the instruction that each executes
     with opened(path, text=True) as file:
@@ -83,6 +84,10 @@ def read(path: Path, *, granule: int = PAGE, fetch: bool = False, notes: Notes |
                     yield from batch.flush()
                     batch.builder.event(Op.SWITCH, pid)
                 running = pid
+            if thread != last:
+                yield from batch.flush()
+                batch.builder.thread(thread, running or 1)
+                last = thread
             kind, address, size = _KINDS[access[1]], int(access[3], 16), int(access[2])
             first = address
             if kind != Kind.FETCH:
@@ -96,7 +101,6 @@ def read(path: Path, *, granule: int = PAGE, fetch: bool = False, notes: Notes |
                 notes.drop("sizes")
                 yield from batch.add(number, first, kind, size=address + size - first)
     notes.drop("elements", sum(each[strings.ELEMENTS] for each in threads.values()))
-    notes.drop("threads", len(threads) if len(threads) > 1 else 0)
     yield from batch.flush()
     yield from batch.builder.rest()
 

@@ -1,4 +1,4 @@
-"""Text of valgrind's lackey tool: `--trace-mem=yes`, and `--trace-syscalls=yes` for the events.
+"""Text of valgrind's lackey tool: `--trace-mem=yes`; `--trace-syscalls=yes` and `--trace-sched=yes` for the events.
 
 An access is `I  ADDRESS,SIZE` (fetch), ` L …` (load), ` S …` (store) or ` M …` (load, then store of the same place);
 the address is hexadecimal, the size decimal. System calls stand where they happened. A modify is taken as two

@@ -14,7 +14,7 @@ class Notes:
     ----------
     left_out : Counter
         Records, or properties of accesses, that the chunks do not hold, by name (`fetches`, `sizes`, `elements` of
-        strings, `prefetches`, `markers`, `flushes`, `threads` …).
+        strings, `prefetches`, `markers`, `flushes` …).
     columns : dict
         For tables: which column (by the file's own name) was taken for the address, kind, size and count.
     unused : list of str

@@ -1,7 +1,8 @@
 """Lines of system calls in valgrind's traces (`--trace-syscalls=yes`), and the events that they are.
 
 A line is ``SYSCALL[PROCESS,THREAD](NUMBER) sys_NAME ( ARGUMENTS ) --> [how] Success(0xRESULT)``; where the call waits,
-its result comes on a line of its own, ``SYSCALL[PROCESS,THREAD](NUMBER) ... [async] --> Success(0xRESULT)``.
+its result comes on a line of its own, ``SYSCALL[PROCESS,THREAD](NUMBER) ... [async] --> Success(0xRESULT)``. Which
+thread runs says ``--PROCESS--   SCHED[THREAD]:  acquired lock (…)`` (`--trace-sched=yes`): valgrind runs one at a time.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from vmsim.workloads.stream import PAGE, USER_END, WIDEST_END, Op
 
 __all__ = ["PASSED", "Calls"]
 
-PASSED = (b"==", b"--", b"**", b"SB ", b" -->")  # what valgrind and lackey say besides
+PASSED = (b"==", b"--", b"**", b"SB ", b" -->", b"SCHED")  # what valgrind and lackey say besides
 _CALL = re.compile(rb"SYSCALL\[(\d{1,10}),(\d{1,10})\]\(([^)]{1,20})\) (?:sys_)?(\w*) ?(.*)", re.DOTALL)
 _NUMBER = re.compile(rb"0x[0-9a-f]{1,16}|\d{1,20}")
 _RESULT = re.compile(rb"(Success|Failure)\((0x[0-9a-f]{1,16})\)(.*)", re.DOTALL)
 _GLUED = re.compile(rb" ?(I  [0-9a-f]+,\d+| [LSM] [0-9a-f]+,\d+)")
+_RUNS = re.compile(rb"--(\d{1,10})-- +SCHED\[(\d{1,10})\]: +acquired lock")
 _CHILD = re.compile(rb"process \d{1,10} created child (\d{1,10})")
 _FLAGS = re.compile(rb"\(\s*([0-9a-f]{1,16}),")  # of clone: hexadecimal without 0x
 
@@ -52,6 +54,8 @@ class Calls:
     def line(self, line: bytes, where: str) -> int:
         """Take a line that is not an access; return how much of it was used: less than all if an access follows."""
         if not line.strip() or line.startswith(PASSED):
+            if ran := _RUNS.match(line):
+                self._builder.thread((ran[1], ran[2]), self._pids.get(int(ran[1]), 1))
             return len(line)
         call = _CALL.fullmatch(line)
         if call is None:

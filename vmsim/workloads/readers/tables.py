@@ -1,8 +1,9 @@
-"""What tables of any format share: which columns are the addresses, kinds, sizes and counts, and what they may hold."""
+"""What tables of any format share: which columns are addresses, kinds, sizes, counts, threads; what they may hold."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ NAMES = {
     "kind": ("kind", "type", "op", "access", "rw", "is_write"),
     "size": ("size", "bytes", "length", "len", "width"),
     "count": ("count", "accesses", "repeat"),
+    "thread": ("thread", "tid", "thread_id", "thread id"),
 }
 _MOST = (1 << 31) - 1
 _LIMITS = {"size": LARGEST, "count": _MOST}
@@ -81,7 +83,7 @@ def runs_of(
     ----------
     builder : RunBuilder
     cells : dict of arrays
-        `address` (uint64[n]), and perhaps `kind` (uint8[n]), `size` and `count` (integers, n each).
+        `address` (uint64[n]), and perhaps `kind` (uint8[n]), `size`, `count` and `thread` (integers, n each).
     where : callable
         Names row i in messages.
     granule, fetch, notes
@@ -103,11 +105,24 @@ def runs_of(
     address = signed(cells["address"], size, where)
     kind = cells["kind"] if "kind" in cells else np.zeros(rows, np.uint8)
     count = cells["count"].astype(np.int32) if "count" in cells else np.ones(rows, np.int32)
+    thread = cells.get("thread")
     if not fetch:
         data = kind != Kind.FETCH
         notes.drop("fetches", int(count[~data].sum(dtype=np.int64)))
         address, count, kind, size = address[data], count[data], kind[data], size[data]
+        thread = thread[data] if thread is not None else None
     if "size" in cells:
         notes.drop("sizes", int(count.sum(dtype=np.int64)))
-    for part in split(Accesses(address, count, kind), size, granule):
-        yield from builder.add(*part)
+    for first, stop in _stretches(thread, len(address)):
+        if thread is not None:
+            builder.thread(int(thread[first]))
+        part = slice(first, stop)
+        for those in split(Accesses(address[part], count[part], kind[part]), size[part], granule):
+            yield from builder.add(*those)
+
+
+def _stretches(thread: NDArray[Any] | None, rows: int) -> Iterator[tuple[int, int]]:
+    """Give the first row of each stretch of one thread, and the one after its last."""
+    changes = np.flatnonzero(thread[1:] != thread[:-1]) + 1 if thread is not None else np.empty(0, np.int64)
+    ends = [0, *changes.tolist(), rows] if rows else [0]
+    yield from pairwise(ends)
