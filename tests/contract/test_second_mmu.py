@@ -133,15 +133,14 @@ class Host:
         self, verb: Callable[[GuestMemory, int], Flush], kind: str, period: int, random: Random
     ) -> Generator[simpy.Event, Any, None]:
         simulation = self.simulation
-        yield simulation.env.timeout(period)
-        while simulation.env.peek() != float("inf"):
+        while True:
+            yield simulation.env.background(period)
             for machine in simulation.vms:
                 if machine.able and machine.slot and len(gfns := pages_of(machine, kind)):
                     machine.forget(verb(machine.slot, int(random.choice(gfns.tolist()))))
                     reachable(machine.slot)
                     self.done += 1
             check_host(simulation, "a disturbance")
-            yield simulation.env.timeout(period)
 
 
 CHURN = {"kind": "churn", "footprint": 24 << 12, "burst": 8 << 12, "rounds": 6}

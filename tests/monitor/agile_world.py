@@ -43,7 +43,7 @@ class AgileWorld(World):
     def tick(self) -> None:
         """Let an interval end."""
         self.vcpu.now += self.shadow.interval
-        self.drive(self.shadow.run(self.vcpu))
+        self.shadow.end_interval(self.vcpu)
 
     def access(self, gva: int, write: bool = False) -> int | None:
         code = super().access(gva, write)

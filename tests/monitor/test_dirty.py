@@ -198,15 +198,36 @@ def test_what_the_cpu_cannot_do_is_refused(cpu: str, mode: str, method: str, sai
 @pytest.mark.parametrize("method", ["write-protect", "ad-scan", "pml"])
 @pytest.mark.parametrize("mode", ["ept", "npt"])
 def test_a_log_read_more_often_than_an_exit_takes_falls_behind_and_says_so(mode: str, method: str) -> None:
-    """Else each page is protected again before the write that has exited is made, and the VM never goes on."""
+    """Each reading waits until the vCPU has left the guest, and is over before the next one begins.
+
+    A write that has exited is made before the page is protected again, or the VM would never go on, however soon after
+    it settles: the horizon is shorter than an exit here.
+    """
     if (mode, method) == ("npt", "pml"):
         return
-    what = scenario(vm(mode=mode, dirty_log={"method": method, "every": "10 cycles"}), what_if=True)
+    log = {"method": method, "every": "10 cycles"}
+    what = scenario(vm(mode=mode, dirty_log=log, populate="eager"), what_if=True, horizon="100 cycles")
     steps = touches([0, 1, 2, 0, 1, 2], WRITE)
-    _, outcome = run(what, [Script(steps)])
-    (figures,) = outcome.vms
+    _, outcome = run(what, [Script([*steps, ("compute", 100_000)])])
+    (figures,), cost = outcome.vms, what.cpu.cost
     assert figures.finished
     assert figures.counters["accesses"] == len(steps)
-    assert len(figures.dirty) <= len(steps) + 1  # at most one before each access, and one at the end
-    assert max(each.late for each in figures.dirty) > 1000  # an exit of the yardstick's
-    assert sum(each.pages for each in figures.dirty) >= len(steps)
+    before = figures.dirty[0]
+    for reading in figures.dirty[1:-1]:  # the last is that at the end
+        assert reading.time == before.time + before.cycles + cost.vm_exit
+        assert reading.late == before.cycles + cost.vm_exit - 10
+        before = reading
+    assert len(figures.dirty) > 5
+    assert sum(each.pages for each in figures.dirty) >= 3
+
+
+def test_a_log_is_read_when_it_is_time_whatever_its_vm_waits_for() -> None:
+    """A device works for 10 ms, and nobody is there to exit; then the VM computes for as long, and exits each time."""
+    what = logged("write-protect", {"every": "1ms"})
+    seen = watch(what, [*touches(range(8), WRITE), ("io", 0, 8, 10_000_000), ("compute", 20_000_000)])
+    begun = seen.monitor._started  # before the yardstick's first access
+    times = [each.time - begun for each in seen.vm.dirty[:-1]]
+    assert times == [2_000_000 * number for number in range(1, len(times) + 1)]
+    assert all(each.late == 0 for each in seen.vm.dirty)
+    assert 20 <= len(times) <= 21
+    assert 10 <= seen.vm.exits["DIRTY_LOG"][0] <= 12

@@ -177,7 +177,8 @@ def test_a_dirty_log_and_the_split_of_code_go_together(method: str, code_first: 
     }
     what = scenario(vm(**given), memory="64MiB", what_if=True, cpu_override={"ept_ad": True})
     seen = watch(what, [*((*code, *data) if code_first else (*data, *code)), pause, *more, pause, *data, *code])
-    assert [each.pages for each in seen.vm.dirty] == [24, 24]
+    assert len(seen.vm.dirty) == 15  # each millisecond, until it stops
+    assert [each.pages for each in seen.vm.dirty if each.pages] == [24, 24]
     assert seen.vm.figures.named("dirty_log")["splits"] == (1 if code_first else 2)
     assert seen.vm.figures.named("dirty_log")["collapses"] == 2
     assert seen.exits("NX_SPLIT") == (2 if code_first else 1)

@@ -172,14 +172,14 @@ def run(
     env = simulation.env
 
     def audit() -> Generator[simpy.Event, Any, None]:
-        while env.peek() != float("inf"):
+        while True:
             check_host(simulation, "an audit")
             look(simulation)
-            yield env.timeout(every)
+            yield env.background(every)
 
     def bounded(until: None = None) -> None:
         for _ in range(events):
-            if env.peek() == float("inf"):
+            if env.idle:
                 return
             env.step()
         raise EndlessError(f"{events} events, and cycle {env.cycle} is not the end")

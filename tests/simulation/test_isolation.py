@@ -25,7 +25,9 @@ from vmsim.frames.buddy import State
 from vmsim.machine.formats import CODE_LOG_FULL
 from vmsim.machine.vcpu import Reason
 from vmsim.machine.vcpu import run as run_core
+from vmsim.monitor.agile.monitor import Agile
 from vmsim.monitor.features.dirty_log import DirtyLog
+from vmsim.monitor.features.nx_split import NxSplit
 from vmsim.record.outcome import Ending
 from vmsim.tables.edit import translate
 from vmsim.tables.listing import walk_entries
@@ -115,12 +117,17 @@ class Prisoner:
 
     def ring(self) -> None:
         """Have the monitor do what it does now and then; a page whose contents are others now was found written to."""
-        daemons = self.vm.monitor.daemons
-        logs = [each for each in daemons if isinstance(each, DirtyLog)]
+        workers = self.vm.monitor.workers
+        logs = [each for each in workers if isinstance(each, DirtyLog)]
         for log in logs:
             log.ever[:] = False
-        for daemon in daemons:
-            self.drive(daemon.run(self.vm.vcpu))
+        for worker in workers:
+            if isinstance(worker, DirtyLog):
+                worker.read([self.vm.vcpu], self.simulation.env.cycle)
+            elif isinstance(worker, NxSplit):
+                worker.recover([self.vm.vcpu])
+            elif isinstance(worker, Agile):
+                worker.end_interval(self.vm.vcpu)
         for log in logs:
             now = self.contents()
             changed = np.flatnonzero((now != self.seen).any(axis=1))

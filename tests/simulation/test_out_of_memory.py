@@ -157,3 +157,48 @@ def test_a_guest_may_run_out_of_memory_in_a_fork_and_is_whole_but_for_that(mode:
     assert outcome.ending is not None
     assert "ran out of its own memory" in outcome.ending.message
     assert time_adds_up(outcome)
+
+
+@pytest.mark.parametrize("mode", ["ept", "shadow", "agile", "vkernel"])
+def test_daemons_that_cannot_help_do_not_keep_a_stuck_vm_alive(mode: str) -> None:
+    """Not even the root of its nested tables is to be had, and a VM that has not booted has nothing to take.
+
+    The reclaimer has looked once more, in vain; an audit goes on for as long as anything happens.
+    """
+    what = tight(vm("stuck", mode=mode, memory="1MiB"), reclaim={"rate": 100_000})
+    what = what.replace(**{"host.watermarks": {"min": "396KiB", "low": "396KiB", "high": "396KiB"}})
+    _, outcome = run(what, [Script(touches(range(9)))], every=3_000)
+    assert outcome.ending is not None
+    assert "Suspended for good: stuck" in outcome.ending.message
+    assert outcome.end == what.cpu.frequency // 100_000
+
+
+@pytest.mark.parametrize(
+    ("mode", "keys"),
+    [
+        ("ept", {"dirty_log": {"method": "write-protect", "every": "20us"}}),
+        ("ept", {"dirty_log": {"method": "write-protect", "every": "20us"}, "nx_split": True, "host_page": "2M"}),
+        ("agile", {"agile": {"interval": "20us"}}),
+    ],
+)
+def test_nor_do_a_log_a_recovery_or_an_interval(mode: str, keys: dict[str, Any]) -> None:
+    """What they do now and then frees nothing for others: the end is where nobody went on."""
+    what = tight(vm("stuck", mode=mode, memory="4MiB", **keys))
+    simulation, outcome = run(what, [Script(touches(range(200), WRITE))])
+    assert outcome.ending is not None
+    assert "Suspended for good: stuck" in outcome.ending.message
+    (machine,) = simulation.vms
+    cause, since = machine.vcpu.since or ("", 0)
+    assert cause == "pool_wait"
+    assert since <= outcome.end < since + 100_000
+
+
+def test_a_vm_that_waits_for_a_page_gets_one_that_is_taken_from_another() -> None:
+    """One has nearly all of the memory and computes; the other waits until the reclaimer takes some."""
+    what = tight(vm("rich", memory="1MiB"), vm("poor", memory="512KiB", start="1ms"), frames=120, cores=2)
+    streams = [Script([*touches(range(80), WRITE), ("compute", 900_000_000)]), Script(touches([*range(60)] * 2, WRITE))]
+    _, alone = run(what, streams)
+    assert alone.vms[1].finish > alone.vms[0].finish
+    _, outcome = run(what.replace(**{"host.reclaim": {"rate": 10_000, "batch": 4}}), streams)
+    assert outcome.ending is None
+    assert outcome.vms[1].finish < outcome.vms[0].finish

@@ -1,6 +1,8 @@
-"""Simulated time: a SimPy environment that counts cycles."""
+"""Simulated time: a SimPy environment that counts cycles, and ends when nobody but daemons has anything left to do."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import simpy
 
@@ -8,9 +10,56 @@ __all__ = ["Clock"]
 
 
 class Clock(simpy.Environment):
-    """Time in integer cycles of the host's TSC, so that ties are exact."""
+    """Time in integer cycles of the host's TSC, so that ties are exact.
+
+    What waits for a timer of `background` does not keep a simulation going: a daemon that looks again and again ends
+    with whatever it watches. Everything else does.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._background: set[simpy.Event] = set()
+        self._freeing: set[simpy.Event] = set()
 
     @property
     def cycle(self) -> int:
         """The current cycle."""
         return self._now  # type: ignore[return-value]  # SimPy also allows fractions; nothing here makes one
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is to happen any more but timers of the background."""
+        return len(self._queue) == len(self._background)
+
+    def background(self, delay: int, *, frees: bool = False) -> simpy.Event:
+        """Return an event that comes in `delay` cycles, if anything else happens from then on.
+
+        Parameters
+        ----------
+        delay : int
+            Cycles.
+        frees : bool, optional
+            Memory may be freed then, so that those who wait for some have to wait for this (`turn`).
+        """
+        timer = self.timeout(delay)
+        for pending in (self._background, self._freeing) if frees else (self._background,):
+            pending.add(timer)
+            timer.callbacks.append(pending.discard)
+        return timer
+
+    def run(self, until: Any = None) -> Any:
+        """Run until nothing is left but timers of the background, or as SimPy does `until` a time or an event."""
+        if until is not None:
+            return super().run(until)
+        while not self.idle:
+            self.step()
+        return None
+
+    def turn(self, over: simpy.Event) -> None:
+        """Run on until each timer at which memory may be freed has come once, or `over` has happened.
+
+        That is for those who are stuck, to see whether a daemon can help them.
+        """
+        pending = self._freeing.copy()
+        while not over.triggered and not pending.isdisjoint(self._freeing):
+            self.step()

@@ -6,7 +6,7 @@ Each Protocol stands here once. A class that keeps one need not name it.
 from __future__ import annotations
 
 from vmsim.contracts.memory import Backer, Frames, Host, KernelHalf, Pool, ensure
-from vmsim.contracts.monitor import Daemon, Handler, Kernel, Monitor
+from vmsim.contracts.monitor import Handler, Kernel, LiveVm, Monitor, Worker
 from vmsim.contracts.processor import Mmu, Spaces, Vcpu
 from vmsim.contracts.second import NO_FLUSH, Flush, Leaf, MemorySlot, SecondMmu
 from vmsim.contracts.steps import NONE, Exit, Loop, Moment, Observe, Observer, Resume, Steps, Stop, VmStopped, Words
@@ -15,7 +15,6 @@ __all__ = [
     "NONE",
     "NO_FLUSH",
     "Backer",
-    "Daemon",
     "Exit",
     "Flush",
     "Frames",
@@ -24,6 +23,7 @@ __all__ = [
     "Kernel",
     "KernelHalf",
     "Leaf",
+    "LiveVm",
     "Loop",
     "MemorySlot",
     "Mmu",
@@ -40,5 +40,6 @@ __all__ = [
     "Vcpu",
     "VmStopped",
     "Words",
+    "Worker",
     "ensure",
 ]

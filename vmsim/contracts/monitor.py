@@ -8,16 +8,18 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from vmsim.base.clock import Clock
 from vmsim.base.histogram import Histogram
 from vmsim.base.ledger import Ledger
 from vmsim.contracts.memory import Frames
-from vmsim.contracts.processor import Mmu
+from vmsim.contracts.processor import Mmu, Vcpu
+from vmsim.contracts.second import Flush
 from vmsim.contracts.steps import Exit, Loop, Resume, Steps, Words
 from vmsim.frames.buddy import State
 from vmsim.record.log import Log
 from vmsim.record.outcome import DirtyRound
 
-__all__ = ["Daemon", "Handler", "Kernel", "Monitor"]
+__all__ = ["Handler", "Kernel", "LiveVm", "Monitor", "Worker"]
 
 
 class Kernel(Protocol):
@@ -54,21 +56,45 @@ class Handler(Protocol):
         ...
 
 
-class Daemon(Protocol):
-    """Who has something to do for a VM now and then, beside its exits.
-
-    The vCPU does not run past `due`, and has `run` called at the first access from then on.
+class LiveVm(Protocol):
+    """A VM, as those know it who work on it beside its vCPUs.
 
     Attributes
     ----------
-    due : int
-        The cycle; tables.violation.NEVER: there is nothing to do.
+    slot : GuestMemory or None
+        Where its memory lies; None: it has none of its own.
     """
 
-    due: int
+    slot: Any
 
-    def run(self, vcpu: Any) -> Steps[None]:
-        """Do what is due, and say when it is next."""
+    @property
+    def env(self) -> Clock:
+        """Simulated time."""
+        ...
+
+    @property
+    def vcpus(self) -> Sequence[Vcpu]:
+        """All its vCPUs."""
+        ...
+
+    @property
+    def able(self) -> bool:
+        """Whether its pages may be taken: it has booted, and not ended."""
+        ...
+
+    def forget(self, flush: Flush) -> None:
+        """Have its processors forget what a flush says."""
+
+
+class Worker(Protocol):
+    """Who does something for a VM now and then on a core of the host's, beside its exits.
+
+    KVM has a thread for each VM that recovers large pages (arch/x86/kvm/mmu/mmu.c, kvm_nx_huge_page_recovery_worker);
+    its dirty log is read by a thread of the process that runs the VM.
+    """
+
+    def run(self, vm: LiveVm) -> Steps[None]:
+        """Work from now on, when the VM has booted, until it ends; wait by `Clock.background` alone."""
         ...
 
 
@@ -191,8 +217,8 @@ class Monitor(Protocol):
         """Account for the exits that compiled code has handled."""
 
     @property
-    def daemons(self) -> Sequence[Daemon]:
-        """What has something to do now and then."""
+    def workers(self) -> Sequence[Worker]:
+        """Who has something to do now and then, each in a process of its own."""
         ...
 
     @property

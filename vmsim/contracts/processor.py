@@ -31,6 +31,14 @@ class Vcpu(Protocol):
         """Count the cycles of what is done inside as those of a first touch."""
         ...
 
+    @property
+    def running(self) -> bool:
+        """Whether it has a core: what is to be made to leave the guest at once."""
+        ...
+
+    def impose(self, cycles: int) -> None:
+        """Have it use cycles for an exit that another makes it take, whatever it is about."""
+
     def settle(self) -> simpy.Event:
         """Return an event that pays what is owed."""
         ...

@@ -26,6 +26,7 @@ class BootVcpu:
     now = 0
     owed = 0
     left = 1  # it never has to settle
+    running = False
 
     def __init__(self, env: Clock) -> None:
         self.env = env
@@ -33,6 +34,9 @@ class BootVcpu:
 
     def owe(self, cause: str, cycles: int) -> None:
         """Pay nothing: the clock has not started."""
+
+    def impose(self, cycles: int) -> None:
+        """Pay nothing: nobody works beside it."""
 
     def first(self) -> AbstractContextManager[None]:
         """Count nothing."""

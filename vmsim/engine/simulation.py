@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+import simpy
 
 from vmsim.base.clock import Clock
 from vmsim.base.errors import InputError
@@ -122,10 +123,8 @@ class Simulation:
             processes = [self.env.process(vm.live()) for vm in self.vms]
             if self.scenario.host.reclaim.rate:
                 self.env.process(self._reclaim())
-            self.env.run(until=None)
-            ending = next((vm.ending for vm in self.vms if vm.ending), None)
-            if any(process.is_alive for process in processes):
-                ending = self._out_of_memory()
+            stuck = not self._run(processes)
+            ending = self._out_of_memory() if stuck else next((vm.ending for vm in self.vms if vm.ending), None)
         return Outcome(
             vms=[vm.outcome() for vm in self.vms],
             transfers=self.transfers,
@@ -136,6 +135,22 @@ class Simulation:
             wall_seconds=time.perf_counter() - started,
             ending=ending,
         )
+
+    def _run(self, processes: Sequence[simpy.Process]) -> bool:
+        """Run until all VMs have ended, or nobody who is left can go on; return whether they have.
+
+        Who is stuck waits for memory, which a daemon may free at its next turn: each has another one while any does.
+        """
+        env = self.env
+        over = env.all_of(processes)
+        env.run()
+        while not over.triggered:
+            before = self.host.freed
+            env.turn(over)
+            env.run()
+            if self.host.freed == before:
+                break
+        return over.triggered
 
     def _reclaim(self) -> Steps[None]:
         """Return the daemon that takes pages at the rate that the scenario asks for."""

@@ -89,7 +89,7 @@ class Vcpu:
         self.done = 0
         self.since: tuple[str, int] | None = None  # what it waits for now, and from when
         self.owed = 0  # cycles used and not yet paid in simulated time
-        self._moved = True  # an access was made since a daemon of the monitor's ran last
+        self._imposed = False  # others have made it exit since it last made an access
         self._core = -1
         self._slice_end = 0
 
@@ -104,6 +104,17 @@ class Vcpu:
         self.cycles[cause] += cycles
         if self.touching:
             self.first_touch[cause] += cycles
+
+    @property
+    def running(self) -> bool:
+        """Whether it has a core: what is to be made to leave the guest at once."""
+        return self._core >= 0
+
+    def impose(self, cycles: int) -> None:
+        """Have it use cycles for an exit that another makes it take, whatever it is about."""
+        self.owed += cycles
+        self.cycles["exit"] += cycles
+        self._imposed = True
 
     @contextmanager
     def first(self) -> Iterator[None]:
@@ -223,27 +234,23 @@ class Vcpu:
         kernel: GuestKernel,
         monitor: Monitor,
     ) -> Steps[None]:
-        daemons = monitor.daemons
         runs.expect(int(chunk.address[cursor]))
+        ready = False  # the next access has what it needs, or had when this vCPU last looked
         while cursor < limit:
-            alarm = min([daemon.due for daemon in daemons]) if daemons else NEVER
-            if self.now >= alarm and self._moved:
-                self._moved = False
-                for daemon in daemons:
-                    if self.now >= daemon.due:
-                        yield from daemon.run(self)
-                alarm = min([daemon.due for daemon in daemons])
-            late = self.now >= alarm  # again, before one access was made: it has to wait for that
-            budget = (self._slice_end if late else min(self._slice_end, alarm)) - self.now
-            if budget <= 0:
+            at_once = ready and self._imposed  # or others may undo it again and again
+            if self.now >= self._slice_end and not at_once:
                 runs.account()
                 yield from self._next_slice()
                 continue
-            if self.left <= 0:
+            if self.left <= 0 and not at_once:
                 yield self.settle()
+                ready = True
                 continue
-            budget = min(budget, self.left)
-            first, stop = cursor, cursor + 1 if late else limit
+            budget = min(self._slice_end - self.now, self.left)
+            first, stop = cursor, limit
+            if budget <= 0:
+                budget, stop = 1, cursor + 1
+            ready = False
             reason, cursor, cycles, gva, gpa, code, status, value = runs(self._core, chunk, cursor, stop, budget)
             self.owed += cycles
             if reason > _BUDGET or status != NONE:
@@ -254,7 +261,9 @@ class Vcpu:
                     cursor += 1
                 if reason == _GUEST_FAULT:
                     runs.expect(gva)
-            self._moved = self._moved or cursor > first
+                ready = True
+            if cursor > first:
+                self._imposed = False
         runs.account()
 
     def _count_made(self, times: int, write: bool) -> None:

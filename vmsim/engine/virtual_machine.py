@@ -6,6 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from vmsim.base.clock import Clock
 from vmsim.base.ledger import Ledger, Reading
 from vmsim.base.units import PAGE_ORDER
 from vmsim.contracts import Flush, Frames, Moment, Monitor, Steps, Stop, VmStopped
@@ -126,6 +127,8 @@ class VirtualMachine:
                 yield from self.monitor.create(self.vcpu)
                 yield from self.kernel.boot(self.vcpu)
             yield from self.monitor.begin(self.vcpu)
+            for worker in self.monitor.workers:
+                env.process(worker.run(self))
             accesses = self.stream.accesses
             warmup = parts.scenario.warmup_accesses(accesses)
             pauses: list[Pause] = [(warmup, self._warmed)] if warmup else []
@@ -134,6 +137,7 @@ class VirtualMachine:
             yield from self.vcpu.replay(self.kernel, self.monitor, pauses)
         except VmStopped as stop:
             self.ending = ending_of(self, stop)
+        yield self.vcpu.settle()  # what others do to it until then is before its end
         self.monitor.finish(self.vcpu)
         yield self.vcpu.settle()
         self.finish = env.cycle
@@ -142,6 +146,16 @@ class VirtualMachine:
         self.vcpu.leave()
         yield from self._give_back()
         parts.observe(Moment.VM_GONE, self)
+
+    @property
+    def env(self) -> Clock:
+        """Simulated time."""
+        return self.parts.env
+
+    @property
+    def vcpus(self) -> tuple[Vcpu, ...]:
+        """All its vCPUs."""
+        return (self.vcpu,)
 
     @property
     def able(self) -> bool:

@@ -54,6 +54,8 @@ class HostMemory:
         Triggered the next time that pages are pinned no more.
     failures : Counter
         Blocks that were wanting though there was memory enough, by the owner they were for and their order.
+    freed : int
+        Frames that have come back so far.
     pins : int32[frames]
         How many requests of devices pin each frame: a pinned frame must not be moved, taken or freed.
     """
@@ -66,6 +68,7 @@ class HostMemory:
         self.low = env.event()
         self.unpinned = env.event()
         self.failures: Counter[tuple[int, int]] = Counter()
+        self.freed = 0
         self._waiting: deque[Request] = deque()
 
     @property
@@ -131,16 +134,19 @@ class HostMemory:
     def give(self, pfns: Pages, order: int = 0) -> None:
         """Take back blocks of 2**order frames."""
         free_many(self.zone, self.frames, order, pfns)
+        self.freed += len(pfns) << order
         self._serve()
 
     def give_block(self, pfn: int, order: int) -> None:
         """Take back one block."""
         free(self.zone, self.frames, pfn, order)
+        self.freed += 1 << order
         self._serve()
 
     def give_all(self, owner: int) -> int:
         """Take back everything a VM has; return how many frames."""
         count = int(free_owned(self.zone, self.frames, owner))
+        self.freed += count
         self._serve()
         return count
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.histogram import Histogram
 from vmsim.base.ledger import Ledger
-from vmsim.contracts import Daemon, Exit, Kernel, Loop, Mmu, Resume, Steps, Vcpu, Words
+from vmsim.contracts import Exit, Kernel, Loop, Mmu, Resume, Steps, Vcpu, Words, Worker
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import FRAME
 from vmsim.machine.memory import entry_at, read_entry, width_of
@@ -131,7 +131,7 @@ class BaseMonitor:
         """Account for the exits that compiled code has handled."""
 
     @property
-    def daemons(self) -> Sequence[Daemon]:
+    def workers(self) -> Sequence[Worker]:
         """None."""
         return ()
 

@@ -70,9 +70,11 @@ def mend(memory, root, levels, pages, small, large, given):
 
 @kernel
 def permit_one(memory, root, levels, address):
-    """Give the entry that maps `address` the bit WRITE."""
+    """Give the entry that maps `address` the bit WRITE, if any does."""
     hpa, _ = find_entry(memory, root, levels, 1, address)
-    write_word(memory, hpa, read_word(memory, hpa) | WRITE)
+    entry = read_word(memory, hpa)
+    if entry:
+        write_word(memory, hpa, entry | WRITE)
 
 
 @kernel

@@ -15,7 +15,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
-from vmsim.contracts import NONE, Daemon, Exit, Flush, Resume, Spaces, Steps, Vcpu, Words
+from vmsim.contracts import NONE, Exit, Flush, LiveVm, Resume, Spaces, Steps, Vcpu, Words, Worker
 from vmsim.machine.formats import CODE_SHADOW, FRAME, PAGE_SHIFT, SWITCH
 from vmsim.machine.vcpu import Reason
 from vmsim.monitor.agile.check import table_on_way
@@ -28,7 +28,6 @@ from vmsim.monitor.shadow.tables import load_root
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.backing import UNBACKED, host_address
-from vmsim.tables.violation import NEVER
 
 __all__ = ["Agile"]
 
@@ -72,7 +71,7 @@ class Agile(Shadow):
         self.state["threshold"] = self.threshold = spec.threshold
         self.only_clean = spec.back == "clean"
         self.interval = interval
-        self.due = NEVER
+        self._over = False
         self._roots: OrderedDict[int, None] = OrderedDict()  # whose pointers the hardware has, the latest last
         self._room_for_roots = spec.root_cache
 
@@ -155,30 +154,57 @@ class Agile(Shadow):
         yield
 
     @property
-    def daemons(self) -> Sequence[Daemon]:
+    def workers(self) -> Sequence[Worker]:
         """Itself: it ends the intervals."""
         return (self,)
 
-    def begin(self, vcpu: Vcpu) -> Steps[None]:
-        """Begin the first interval."""
-        self.due = self._end_after(vcpu.now)
-        return
-        yield
+    def finish(self, vcpu: Vcpu) -> None:
+        """End no more intervals: the VM's workload is over."""
+        self._over = True
 
-    def run(self, vcpu: Vcpu) -> Steps[None]:
-        """End an interval: tables go back to the shadow."""
-        self.due = self._end_after(vcpu.now)
+    def run(self, vm: LiveVm) -> Steps[None]:
+        """End each interval, from the start of the clock on; tables go back to the shadow."""
+        while True:
+            yield vm.env.background(self.interval - vm.env.cycle % self.interval)
+            if self._over:
+                return
+            self.end_interval(vm.vcpus[0])
+
+    def end_interval(self, vcpu: Vcpu) -> None:
+        """Have tables go back to the shadow: an exit of the vCPU, if it runs, and work that it pays for.
+
+        Without a frame for the shadow of the root, all stays as it is for an interval more.
+        """
+        if not self._has_frame_for_root():
+            return
+        own = {name: int(self.state[name][0]) for name in ("due", "flush")}  # of an exit that is under way
         looked = int(scan(self.tables, self.only_clean))
-        if looked:
+        self._follow_root()
+        cycles = int(self.state["due"][0]) - own["due"] + looked * self.costs.guest_walk_level
+        if int(self.state["flush"][0]) and not own["flush"]:
+            self._roots.clear()
+            self.spaces.flush_all()
+        for name, value in own.items():
+            self.state[name] = value
+        if not looked:
+            return
+        self.exits["AGILE_SCAN"] += int(vcpu.running)
+        if vcpu.running:
             self.spaces.exited()
-            self._spend(vcpu, self._other + looked * self.costs.guest_walk_level)
-            self._work(vcpu)
-            yield from self._follow(vcpu)
-            self._count("AGILE_SCAN")
+            cycles += self._other
+        self.exit_cycles["AGILE_SCAN"] += cycles
+        vcpu.impose(cycles)
 
-    def _end_after(self, now: int) -> int:
-        """Return when the interval ends that `now` is in: they are counted from the start of the clock."""
-        return now - now % self.interval + self.interval
+    def _has_frame_for_root(self) -> bool:
+        """Whether there is a frame at hand for the shadow of the root; where there is none, the pool is asked."""
+        if not int(self._stocked[0]):
+            self._put(self.pool.take(1))
+        return int(self._stocked[0]) > 0
+
+    def _follow_root(self) -> None:
+        """Point CR3 to the shadow of the root, where that is no nested table any more."""
+        if int(self.registers["cr3"][0]) & SWITCH and not self.gfns["nested"][self.cr3 >> PAGE_SHIFT]:
+            self.registers["cr3"] = int(load_root(self.tables, self.cr3 >> PAGE_SHIFT, 1))
 
     def zap(self, first: int, count: int) -> Flush:
         """Clear what maps the frames; nested tables among them go back to the shadow, the root in CR3 at once."""
@@ -186,8 +212,7 @@ class Agile(Shadow):
         flush = super().zap(first, count)
         if nested:
             self._roots.clear()
-            if int(self.registers["cr3"][0]) & SWITCH and not self.gfns["nested"][self.cr3 >> PAGE_SHIFT]:
-                self.registers["cr3"] = int(load_root(self.tables, self.cr3 >> PAGE_SHIFT, 1))
+            self._follow_root()
         return Flush(nested=True, linear=flush.linear or nested)
 
     def rehearse(self) -> None:
@@ -226,12 +251,15 @@ class Agile(Shadow):
     def _point_to_root(self, vcpu: Vcpu) -> Steps[None]:
         """Set CR3: to the root's shadow, or to the guest's own table and SWITCH."""
         gfn = self.cr3 >> PAGE_SHIFT
-        if self.gfns["nested"][gfn]:
-            self.state["root"] = -1
-            while (hpa := int(host_address(self.host_tables.backing, self.cr3 & FRAME))) == UNBACKED:
+        while True:  # while it waits, the root may change sides
+            if self.gfns["nested"][gfn]:
+                if (hpa := int(host_address(self.host_tables.backing, self.cr3 & FRAME))) != UNBACKED:
+                    self.state["root"] = -1
+                    self.registers["cr3"] = hpa | SWITCH
+                    return
                 yield from self._back(vcpu, gfn)
-            self.registers["cr3"] = hpa | SWITCH
-            return
-        while (hpa := int(load_root(self.tables, gfn, SPARE))) < 0:
-            yield from self._restock(vcpu)
-        self.registers["cr3"] = hpa
+            else:
+                if (hpa := int(load_root(self.tables, gfn, SPARE))) >= 0:
+                    self.registers["cr3"] = hpa
+                    return
+                yield from self._restock(vcpu)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
-from vmsim.contracts import Exit, Host, Mmu, Pool, Resume, Steps, Vcpu, Words
+from vmsim.contracts import Exit, Host, LiveVm, Mmu, Pool, Resume, Steps, Vcpu, Words
 from vmsim.machine.formats import NestedFormat
 from vmsim.record.log import Log
 from vmsim.record.outcome import DirtyRound
 from vmsim.scenario.cpu import Cost
-from vmsim.tables.violation import NEVER
 
 __all__ = ["Feature", "Nested"]
 
@@ -66,17 +66,17 @@ class Nested(Protocol):
 
 
 class Feature:
-    """One of any number of handlers around a monitor's own, and a daemon where it has something to do now and then.
+    """One of any number of handlers around a monitor's own, and a worker where it has something to do now and then.
 
     Attributes
     ----------
     tdp : Nested
         Whose exits it handles.
-    due : int
-        The cycle at which `run` is to be called; NEVER: not.
+    over : bool
+        The VM's workload is.
     """
 
-    due = NEVER
+    over = False
 
     def __init__(self, tdp: Nested, *reasons: str) -> None:
         self.tdp = tdp
@@ -109,12 +109,13 @@ class Feature:
         """Begin: the VM's kernel has booted."""
         yield from ()
 
-    def run(self, vcpu: Vcpu) -> Steps[None]:
-        """Do what is due, and say when it is next."""
+    def run(self, vm: LiveVm) -> Steps[None]:
+        """Do nothing by timers of its own."""
         yield from ()
 
     def finish(self, vcpu: Vcpu) -> None:
         """End: the VM's workload is over."""
+        self.over = True
 
     @property
     def rounds(self) -> Log[DirtyRound] | None:
@@ -133,6 +134,20 @@ class Feature:
         self.tdp.exited()
         self.tdp.exits[reason] += 1
         self._pay(vcpu, reason, self.costs.vm_exit + cycles + self.costs.violation_resume)
+
+    def _kick(self, vcpus: Iterable[Vcpu], reason: str) -> bool:
+        """Have every vCPU that runs leave the guest, and come back; return whether any does.
+
+        Others forget what they are to forget when they next enter (virt/kvm/kvm_main.c, kvm_make_all_cpus_request).
+        """
+        running = [vcpu for vcpu in vcpus if vcpu.running]
+        for vcpu in running:
+            self.tdp.exited()
+            self.tdp.exits[reason] += 1
+            cycles = self.costs.vm_exit + self.costs.violation_resume
+            self.tdp.exit_cycles[reason] += cycles
+            vcpu.impose(cycles)
+        return bool(running)
 
     def _pay(self, vcpu: Vcpu, reason: str, cycles: int) -> None:
         vcpu.owe("exit", cycles)

@@ -10,13 +10,13 @@ the first write.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
-from vmsim.contracts import Exit, Mmu, Resume, Steps, Vcpu, Words
+from vmsim.contracts import Exit, LiveVm, Mmu, Resume, Steps, Vcpu, Words
 from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import CODE_FETCH, CODE_LOG_FULL, CODE_PRESENT, ENTRIES, PAGE_SHIFT, WRITE
 from vmsim.machine.vcpu import Reason
@@ -36,7 +36,6 @@ from vmsim.tables.dirty import (
     permit_one,
     store_at,
 )
-from vmsim.tables.violation import NEVER
 
 __all__ = ["DirtyLog", "LoggedMmu"]
 
@@ -105,11 +104,10 @@ class DirtyLog(Feature):
             self.tdp.registers["pml"] = 1
             self.tdp.registers["pml_index"] = PML_ENTRIES - 1
         self._flush()
-        self.due = vcpu.now + self.spec.every
 
     def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume | None]:
         """Handle a violation of a page that is protected, or of a full log; every exit empties the processor's log."""
-        self._drain(vcpu)
+        vcpu.owe("exit", self._drain())
         if exit.code & CODE_LOG_FULL:
             self._exit(vcpu, _LOG_FULL, 0)
         elif exit.code & CODE_PRESENT and not exit.code & CODE_FETCH:
@@ -128,26 +126,42 @@ class DirtyLog(Feature):
                 code = {Store.UNBACKED: 0, Store.PROTECTED: CODE_PRESENT, Store.FULL: CODE_LOG_FULL}[Store(met)]
                 yield from self.tdp.handle(vcpu, Exit(_VIOLATION, 0, gfn << PAGE_SHIFT, code, write=True))
 
-    def run(self, vcpu: Vcpu) -> Steps[None]:
-        """Read the log, or end logging: it is time."""
-        self.read(vcpu, late=vcpu.now - self.due)
-        self.due = vcpu.now + self.spec.every
-        if self.spec.stop and vcpu.now - self._started >= self.spec.stop:
-            yield vcpu.settle()  # tables go back to the pool
-            self.end(vcpu)
+    def run(self, vm: LiveVm) -> Steps[None]:
+        """Read the log whenever it is time, or as soon as the last reading is done, until logging ends."""
+        clock, due = vm.env, self._started + self.spec.every
+        while True:
+            yield clock.background(max(0, due - clock.cycle))
+            if self.over:
+                return
+            start = clock.cycle
+            busy = self.read(vm.vcpus, start, late=start - due)
+            due = start + self.spec.every
+            if self.spec.stop and start - self._started >= self.spec.stop:
+                self.end()
+                return
+            if due < start + busy:
+                yield clock.background(busy)
 
-    def read(self, vcpu: Vcpu, *, late: int = 0) -> None:
+    def read(self, vcpus: Sequence[Vcpu], now: int, *, late: int = 0) -> int:
         """Read the log: note what is dirty, and make it clean. The host does it on a core of its own.
 
-        The vCPU pays an exit, for its processor has to forget the translations that let it write.
+        A vCPU that runs pays an exit, for its processor has to forget the translations that let it write, and the host
+        waits until it has left the guest.
 
         Parameters
         ----------
+        now : int
+            The cycle.
         late : int, optional
             Cycles since it was due.
+
+        Returns
+        -------
+        int
+            Cycles that it takes.
         """
         host = 0
-        self._drain(vcpu)
+        vcpus[0].impose(self._drain())
         if self.spec.method == "ad-scan":
             seen = gather(*self._tables, self.tdp.pages, self.tdp.form.dirty, self.dirty)
             host += int(seen) * self.costs.log_scan
@@ -156,21 +170,22 @@ class DirtyLog(Feature):
         self.ever |= self.dirty
         self.dirty[:] = False
         self._flush()
-        self._exit(vcpu, _READ, 0)
-        self._rounds.append(DirtyRound(vcpu.now, pages, host, late))
+        kicked = self._kick(vcpus, _READ)
+        self._rounds.append(DirtyRound(now, pages, host, late))
         self._pages += pages
         self._host_cycles += host
+        return host + (self.costs.vm_exit if kicked else 0)
 
     def finish(self, vcpu: Vcpu) -> None:
         """Read the log a last time: the VM's workload is over."""
+        super().finish(vcpu)
         if self.logging:
-            self.read(vcpu)
+            self.read([vcpu], vcpu.now)
 
-    def end(self, vcpu: Vcpu) -> None:
+    def end(self) -> None:
         """Stop logging: pages may be written to, and what was split is made large again (KVM's recover_huge_pages)."""
         self.logging = False
         self.tdp.registers["pml"] = 0
-        self.due = NEVER
         self.tdp.page_order = self._large
         self.tdp.withheld = 0
         mend(*self._tables, self.tdp.pages, 0, 0, WRITE)
@@ -206,7 +221,7 @@ class DirtyLog(Feature):
     def _unprotect(self, vcpu: Vcpu, gpa: int) -> Steps[int]:
         """Let a page be written to, and split what is too large to tell of it; return the cycles."""
         cycles = self.costs.violation_entry
-        while int(large_page(*self._tables, gpa, gpa + 1)) != NO_LARGE:
+        while self.logging and int(large_page(*self._tables, gpa, gpa + 1)) != NO_LARGE:
             cycles += yield from self._split(vcpu, gpa)
         if self.spec.method == "write-protect":
             permit_one(*self._tables, gpa)
@@ -216,19 +231,25 @@ class DirtyLog(Feature):
     def _split(self, vcpu: Vcpu, gpa: int) -> Steps[int]:
         """Put a table in the place of the large page around `gpa`; return the cycles."""
         (table,) = yield from self.tdp.take(vcpu, 1)
+        if not self.logging or int(large_page(*self._tables, gpa, gpa + 1)) == NO_LARGE:  # since it has waited
+            self.tdp.pool.put([table])
+            return self.costs.violation_pool
         self.tdp.split(gpa, table)
         self.splits += 1
         self._flush()
         return self.costs.violation_pool + self.costs.table_page + ENTRIES * self.costs.entry_edit
 
-    def _drain(self, vcpu: Vcpu) -> None:
-        """Empty the log of the processor: the monitor does it at every exit."""
+    def _drain(self) -> int:
+        """Empty the log of the processor, as the monitor does at every exit; return the cycles."""
         index = int(self.tdp.registers["pml_index"][0])
         noted = self.tdp.registers["pml_log"][0, index + 1 :]
-        if self.tdp.registers["pml"][0] and len(noted):
-            self.dirty[noted >> PAGE_SHIFT] = True
-            self.tdp.registers["pml_index"] = PML_ENTRIES - 1
-            self._pay(vcpu, _LOG_FULL, len(noted) * self.costs.log_entry)
+        if not self.tdp.registers["pml"][0] or not len(noted):
+            return 0
+        self.dirty[noted >> PAGE_SHIFT] = True
+        self.tdp.registers["pml_index"] = PML_ENTRIES - 1
+        cycles = len(noted) * self.costs.log_entry
+        self.tdp.exit_cycles[_LOG_FULL] += cycles
+        return cycles
 
 
 class LoggedMmu:

@@ -9,17 +9,18 @@ is a fetch, the small page that it wants alone, and others beside it as they are
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from vmsim.contracts import Exit, Resume, Steps, Vcpu, Words
+from vmsim.contracts import Exit, LiveVm, Resume, Steps, Vcpu, Words
 from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import CODE_FETCH, CODE_PRESENT, ENTRIES, EPT_EXECUTE, FRAME, PAGE_SHIFT
 from vmsim.machine.memory import find_entry, read_word, write_word
 from vmsim.monitor.features.base import Feature, Nested
 from vmsim.scenario.nx_split import NxSplitSpec
 from vmsim.tables.backing import IDENTITY, page_of
+from vmsim.tables.dirty import NO_LARGE, large_page
 from vmsim.tables.edit import MAPPED, map_page, map_pages, missing_tables, translate
 
 __all__ = ["NxSplit"]
@@ -61,11 +62,6 @@ class NxSplit(Feature):
         self._flush = flush
         tdp.denied |= EPT_EXECUTE
 
-    def begin(self, vcpu: Vcpu) -> Steps[None]:
-        """Set the clock of the first recovery."""
-        self.due = vcpu.now + self.spec.period
-        yield from ()
-
     def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume | None]:
         """Handle a fetch from a large page: split it."""
         if not (exit.code & CODE_FETCH and exit.code & CODE_PRESENT):
@@ -73,12 +69,15 @@ class NxSplit(Feature):
         tdp, gpa = self.tdp, exit.gpa
         start = vcpu.now
         (table,) = yield from tdp.take(vcpu, 1)
-        region = gpa >> _REGION
-        block = int(translate(*self._tables, region << _REGION)) >> PAGE_SHIFT
-        tdp.split(gpa, table)
-        if tdp.page_order:
-            self.blocks[region], self.tables[region] = block, table
-        edits = self.costs.violation_pool + self.costs.table_page + ENTRIES * self.costs.entry_edit
+        region, edits = gpa >> _REGION, self.costs.violation_pool
+        if int(large_page(*self._tables, gpa, gpa + 1)) == NO_LARGE:  # since it has waited
+            tdp.pool.put([table])
+        else:
+            block = int(translate(*self._tables, region << _REGION)) >> PAGE_SHIFT
+            tdp.split(gpa, table)
+            if tdp.page_order:
+                self.blocks[region], self.tables[region] = block, table
+            edits += self.costs.table_page + ENTRIES * self.costs.entry_edit
         self._exit(vcpu, _SPLIT, self.costs.violation_walk + edits)
         tdp.latency.add(vcpu.now - start)
         return Resume.RETRY
@@ -104,22 +103,27 @@ class NxSplit(Feature):
             self.tables[region] = self._table_of(region)
         return tdp.mapping_cycles(missing, 0)
 
-    def run(self, vcpu: Vcpu) -> Steps[None]:
-        """Recover some of the pages that were split: it is time. The host does it on a core of its own.
+    def run(self, vm: LiveVm) -> Steps[None]:
+        """Recover pages whenever it is time."""
+        while True:
+            yield vm.env.background(self.spec.period)
+            if self.over:
+                return
+            self.recover(vm.vcpus)
 
-        The vCPU pays an exit, for its processor has to forget the translations.
+    def recover(self, vcpus: Iterable[Vcpu]) -> None:
+        """Recover some of the pages that were split. The host does it on a core of its own.
+
+        A vCPU that runs pays an exit, for its processor has to forget the translations.
         """
-        self.due = vcpu.now + self.spec.period
         for region in [*self.blocks]:
             self._drop_if_broken(region)
         count = -(-len(self.tables) // self.spec.ratio) if self.spec.ratio else 0
-        if count:
-            yield vcpu.settle()  # the tables go back to the pool
         for region in list(self.tables)[:count]:
             self._clear(region)
         if count:
             self._flush()
-            self._exit(vcpu, _RECOVERY, 0)
+            self._kick(vcpus, _RECOVERY)
 
     def unmaps(self, gfn: int) -> bool:
         """Whether nothing maps a guest frame since its small page was recovered."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.histogram import Histogram
 from vmsim.base.ledger import Ledger
-from vmsim.contracts import Daemon, Exit, Host, MemorySlot, Mmu, Pool, Resume, Steps, Stop, Vcpu, VmStopped
+from vmsim.contracts import Exit, Host, MemorySlot, Mmu, Pool, Resume, Steps, Stop, Vcpu, VmStopped, Worker
 from vmsim.frames.buddy import NO_FRAME, State, use
 from vmsim.machine.formats import ENTRIES, FRAME, LARGE_ORDERS, PAGE_SHIFT, PRESENT, NestedFormat
 from vmsim.machine.layout import set_nested
@@ -298,7 +298,7 @@ class Tdp(NestedEntries, BaseMonitor):
         self.features.append(feature)
 
     @property
-    def daemons(self) -> Sequence[Daemon]:
+    def workers(self) -> Sequence[Worker]:
         """Its features, which have something to do now and then."""
         return self.features
 
