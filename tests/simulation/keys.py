@@ -137,6 +137,8 @@ ROWS: Final[dict[str, Row]] = {
     "vm.agile.root_cache": Row(world(vm("agile", SWITCHER)), 0, 4),
     "vm.software_tlb.entries": Row(world(vm("shadow", CHURN, shadow=PLEX86)), 0, 64),
     "vm.workload.compute": Row(world(), 1, 9),
+    "vm.workload.threads": Row(world(), 1, 2),
+    "vm.workload.turn": Row(world(vm(workload={**SEQUENTIAL, "threads": 2})), 10, 200),
     "vm.workload.kind": Row(world(), "uniform", "sequential"),
     "vm.workload.path": Row(
         world(vm(workload={"kind": "trace", "path": "sort"}, memory="64MiB")), "one.csv", "two.csv"
