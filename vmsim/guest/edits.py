@@ -7,45 +7,19 @@ store through `Mmu.write`, in the order of Linux: a table is linked from the top
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vmsim.contracts import Frames, KernelHalf, Mmu, Steps, Stop, Vcpu, VmStopped, Words
-from vmsim.machine.formats import ACCESSED, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE, reach
+from vmsim.guest.lists import PAGE_OF, ROOM, TABLE_BITS, Entries, EntryLists, Places
+from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, reach
 from vmsim.machine.memory import entry_at, width_of
 from vmsim.scenario.cpu import Cost
-from vmsim.tables.backing import UNBACKED
 from vmsim.tables.edit import NOWHERE, map_page, map_pages
-from vmsim.tables.listing import list_tables, scan_entries, walk_entries
+from vmsim.tables.listing import walk_entries
 
-__all__ = ["TABLE_BITS", "Entries", "Entry", "PageTables"]
-
-Places: TypeAlias = set[int]
-
-TABLE_BITS = PRESENT | WRITE | USER | ACCESSED
-# The page's address in an entry, by its level; of one for 4M the bits that are not 2M's are 0.
-_PAGE_OF = np.array([FRAME] + [FRAME & -(1 << (3 + 9 * level)) for level in (1, 2, 3)])
-_ROOM = 2048  # entries looked at in one go
-
-
-class Entries(NamedTuple):
-    """Entries that map pages, by ascending address; int64[n] each."""
-
-    starts: Words  # gva of the page
-    levels: Words  # 1, 2, 3: a page of 4K, 2M (4M), 1G
-    places: Words  # gpa of the entry
-    values: Words
-
-    @property
-    def firsts(self) -> Words:
-        """First frame of each page."""
-        return np.asarray((self.values & _PAGE_OF[self.levels]) >> PAGE_SHIFT)
-
-    def of(self, which: NDArray[np.bool_]) -> Entries:
-        """Return those for which `which` (bool[n]) is true."""
-        return Entries(self.starts[which], self.levels[which], self.places[which], self.values[which])
+__all__ = ["Entry", "PageTables"]
 
 
 class Entry(NamedTuple):
@@ -58,10 +32,10 @@ class Entry(NamedTuple):
     @property
     def first(self) -> int:
         """First frame of the page that it maps."""
-        return int(self.value & _PAGE_OF[self.level]) >> PAGE_SHIFT
+        return int(self.value & PAGE_OF[self.level]) >> PAGE_SHIFT
 
 
-class PageTables:
+class PageTables(EntryLists):
     """The tables of all address spaces of a guest.
 
     Parameters
@@ -100,7 +74,7 @@ class PageTables:
         self.backing = mmu.backing
         self.table_cycles = costs.table_page + costs.zero_page
         self._walk = np.empty(5, np.int64), np.empty(5, np.int64)
-        self._scan = tuple(np.empty(_ROOM, np.int64) for _ in range(4))
+        self._scan = np.empty((4, ROOM), np.int64)
 
     def span(self, level: int) -> int:
         """Return the bytes that an entry of `level` translates."""
@@ -262,37 +236,6 @@ class PageTables:
                 found.append(entry.first + (gva % self.span(entry.level) >> PAGE_SHIFT))
         return np.array(found, np.int64)
 
-    def scan(
-        self, vcpu: Vcpu, root: int, first: int, address: int, limit: int, *, every: bool
-    ) -> Steps[tuple[int, Entries]]:
-        """Look through some of [first, limit), from `address` on; return where it stopped, and what maps pages.
-
-        A whole scan begins with `address` = `first` and goes on where it stopped; it loads no entry twice. With
-        `every`, as for a region, the kernel loads absent entries too; without, as for all of an address space, only
-        those in use.
-
-        Raises
-        ------
-        VmStopped
-            An entry leads to a table beyond the guest's memory, or the range is not all a program's.
-        """
-        self.expect_program(limit - 1)
-        places, values, starts, levels = self._scan
-        while True:
-            stop, count = scan_entries(
-                self.memory, root, self.levels, self.backing, first, address, limit, every and self.mmu.loads_trap,
-                places, values, starts, levels,
-            )  # fmt: skip
-            if stop != UNBACKED:
-                break
-            if count >> PAGE_SHIFT >= len(self.backing):
-                raise VmStopped(Stop.BEYOND_MEMORY, address=int(count))
-            yield from self.frames.ensure(vcpu, np.array([count >> PAGE_SHIFT]))
-        seen = Entries(*(column[:count].copy() for column in (starts, levels, places, values)))
-        if self.mmu.loads_trap:
-            seen = seen._replace(values=(yield from self.mmu.read(vcpu, seen.places)))
-        return int(stop), seen.of(seen.levels > 0)
-
     def write(self, vcpu: Vcpu, entries: Entries, values: Words) -> Steps[None]:
         """Store new values of entries."""
         if len(values):
@@ -324,21 +267,6 @@ class PageTables:
             yield from self.set(vcpu, entry.place, table | TABLE_BITS)
             order = self.width * (entry.level - 1)
             yield from self.mmu.invalidate(vcpu, start, start + self.span(entry.level) - 1, order=order)
-
-    def clear_tables(self, vcpu: Vcpu, root: int, limit: int) -> Steps[Words]:
-        """Clear every entry that points to a table below the root; return the tables' frames."""
-        room, count = 64, 65
-        while count > room:
-            room = max(room, count)
-            places, tables = np.empty(room, np.int64), np.empty(room, np.int64)
-            count = list_tables(self.memory, root, self.levels, self.backing, limit, places, tables)
-            if count < 0:  # a table lies nowhere just now
-                yield from self.frames.ensure(vcpu, np.array([-1 - count]))
-                count = room + 1
-        if self.mmu.loads_trap:
-            yield from self.mmu.read(vcpu, places[:count])
-        yield from self.mmu.write(vcpu, places[:count], np.zeros(count, np.int64))
-        return tables[:count] >> PAGE_SHIFT
 
     def _descend(
         self, vcpu: Vcpu, root: int, gva: int, level: int, known: Places | None = None

@@ -18,7 +18,8 @@ from vmsim.frames.buddy import NO_FRAME
 from vmsim.guest.calls import MemoryCalls
 from vmsim.guest.demand import DEMAND
 from vmsim.guest.direct_map import DirectMap
-from vmsim.guest.edits import TABLE_BITS, Entry, PageTables
+from vmsim.guest.edits import Entry, PageTables
+from vmsim.guest.lists import TABLE_BITS
 from vmsim.guest.process import Pcids, Process
 from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.sharing import Sharing

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.contracts import Backer, Spaces, Steps, Vcpu, Words, ensure
+from vmsim.contracts import Backer, Spaces, Steps, Stop, Vcpu, VmStopped, Words, ensure
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.layout import guest_width
 from vmsim.machine.memory import clear_frame
-from vmsim.tables.backing import IDENTITY, host_address
+from vmsim.tables.backing import IDENTITY, UNBACKED, host_address
 from vmsim.tables.edit import load_entries, store_entries
 
 __all__ = ["NO_PCID", "HardwareMmu"]
@@ -56,26 +56,33 @@ class HardwareMmu:
 
     def read(self, vcpu: Vcpu, places: Words) -> Steps[Words]:
         """Load entries."""
-        yield from self.ensure(vcpu, places)
         values = np.empty(len(places), np.int64)
-        load_entries(self.memory, self.backing, places, values, self._width)
+        while not load_entries(self.memory, self.backing, places, values, self._width):
+            yield from self._bring(vcpu, places)
         return values
 
     def write(self, vcpu: Vcpu, places: Words, values: Words) -> Steps[None]:
         """Store entries."""
-        yield from self.ensure(vcpu, places)
-        store_entries(self.memory, self.backing, places, values, self._width)
+        while not store_entries(self.memory, self.backing, places, values, self._width):
+            yield from self._bring(vcpu, places)
 
     def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Steps[None]:
         """Zero a frame that becomes a table."""
         if table:
-            yield from self.ensure(vcpu, np.array([gpa]))
-            clear_frame(self.memory, host_address(self.backing, gpa))
+            while (hpa := host_address(self.backing, gpa)) == UNBACKED:
+                yield from self._bring(vcpu, np.array([gpa]))
+            clear_frame(self.memory, hpa)
 
-    def ensure(self, vcpu: Vcpu, gpas: Words) -> Steps[None]:
-        """Have the monitor back what the host has taken meanwhile: the kernel's own accesses would violate."""
-        if self.host:
-            yield from ensure(vcpu, self.host, gpas >> PAGE_SHIFT)
+    def _bring(self, vcpu: Vcpu, gpas: Words) -> Steps[None]:
+        """Have the monitor back what the host has taken meanwhile: the kernel's own accesses violate.
+
+        Raises
+        ------
+        VmStopped
+            Some of it is beyond the guest's memory.
+        """
+        if not self.host or not (yield from ensure(vcpu, self.host, gpas >> PAGE_SHIFT)):
+            raise VmStopped(Stop.BEYOND_MEMORY, address=int(gpas.max()))
 
     def load_root(self, vcpu: Vcpu, root: int, space: int, *, keep: bool) -> Steps[None]:
         """Point CR3 to `root`; where PDPTEs of PAE are kept in registers, that loads them."""

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.machine.memory import zeroed
+from vmsim.tables.copies import drop_frames
+
 __all__ = ["Sharing"]
 
 
@@ -39,12 +42,16 @@ class Sharing:
             return np.ones(len(firsts), bool)
         return np.asarray((self._more[_parts(firsts, order)] == 0).reshape(len(firsts), 1 << order).all(axis=1))
 
+    def counts(self) -> NDArray[np.int32]:
+        """Return how many entries map each frame besides the first, int32[frames]; who adds one clears the rmap."""
+        if self._more is None:
+            self._more = zeroed(4 * len(self._frames)).view(np.int32)
+        return self._more
+
     def add(self, firsts: NDArray[np.int64], order: int) -> None:
         """Note one more entry for each of the pages of 2**order frames."""
-        if self._more is None:
-            self._more = np.zeros(len(self._frames), np.int32)
         parts = _parts(firsts, order)
-        self._more[parts] += 1
+        self.counts()[parts] += 1
         self._frames["rmap"][parts] = 0
 
     def one_alone(self, first: int, order: int) -> bool:
@@ -62,10 +69,10 @@ class Sharing:
         """Note one entry fewer for each of the pages; return the blocks (frames, order) that nobody maps any more."""
         if self._more is None:
             return [(firsts, order)]
-        whole = self.alone(firsts, order)
         if order == 0:
-            self._more[firsts[~whole]] -= 1
-            return [(firsts[whole], 0)]
+            firsts = firsts.copy()
+            return [(firsts[: drop_frames(self._more, firsts)], 0)]
+        whole = self.alone(firsts, order)
         return [(firsts[whole], order), *self.drop(_parts(firsts[~whole], order), 0)]
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import Frames, Steps, Vcpu
-from vmsim.guest.edits import Entries, PageTables
+from vmsim.guest.edits import PageTables
+from vmsim.guest.lists import Entries
 from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.regions import Regions
 from vmsim.guest.sharing import Sharing
@@ -92,7 +93,8 @@ class AddressSpaces:
 
     def unmap(self, vcpu: Vcpu, space: Space, first: int, limit: int) -> Steps[None]:
         """Unmap [first, limit) and free its pages."""
-        yield from self._split_edges(vcpu, space, first, limit)
+        if self.large:
+            yield from self._split_edges(vcpu, space, first, limit)
         gone = yield from self._clear(vcpu, space, first, limit, every=True)
         if not gone:
             return
@@ -106,7 +108,8 @@ class AddressSpaces:
         The entries lose their accessed and dirty flags, but for those of pages that others share (Linux mm/madvise.c,
         madvise_free_pte_range). Nothing here takes a guest's pages, so they stay.
         """
-        yield from self._split_edges(vcpu, space, first, limit)
+        if self.large:
+            yield from self._split_edges(vcpu, space, first, limit)
         changed, address = list[Entries](), first
         while address < limit:
             address, seen = yield from self.tables.scan(vcpu, space.root, first, address, limit, every=True)
@@ -125,14 +128,14 @@ class AddressSpaces:
 
         A large page stays one where its new place is as aligned and no page table is left there, else it is split.
         """
-        yield from self._split_edges(vcpu, space, first, limit)
-        yield from self._split_unaligned(vcpu, space, first, limit, to)
+        if self.large:
+            yield from self._split_edges(vcpu, space, first, limit)
+            yield from self._split_unaligned(vcpu, space, first, limit, to)
         moved, address = list[Entries](), first
         while address < limit:
-            address, seen = yield from self.tables.scan(vcpu, space.root, first, address, limit, every=True)
+            address, seen = yield from self.tables.clear(vcpu, space.root, first, address, limit, every=True)
             if len(seen.places):
-                yield from self.tables.write(vcpu, seen, np.zeros(len(seen.places), np.int64))
-                yield from self._place(vcpu, space, seen._replace(starts=seen.starts - first + to), set())
+                yield from self.tables.place(vcpu, space.root, seen._replace(starts=seen.starts - first + to), set())
                 vcpu.owe("guest_fault", 2 * self.costs.entry_edit * len(seen.places))
                 moved.append(seen)
         yield from self._flush(vcpu, space, moved)
@@ -143,7 +146,8 @@ class AddressSpaces:
         A page becomes writable at once where no other space maps it, else when it is copied. A page without any right
         keeps its frame in an entry that is not present (Linux _PAGE_PROTNONE).
         """
-        yield from self._split_edges(vcpu, space, first, limit)
+        if self.large:
+            yield from self._split_edges(vcpu, space, first, limit)
         lost, address = list[Entries](), first
         while address < limit:
             if self.ranges:
@@ -168,13 +172,10 @@ class AddressSpaces:
         protected, address, known = False, 0, set[int]()
         while address < self.end:
             address, seen = yield from self.tables.scan(vcpu, space.root, 0, address, self.end, every=False)
-            writable = seen.of(seen.values & WRITE != 0)
-            protected = protected or bool(len(writable.places))
-            yield from self.tables.write(vcpu, writable, writable.values & ~WRITE)
-            for pages, order in self._by_order(seen):
-                self.sharing.add(pages, order)
+            protected = (yield from self._share(vcpu, seen)) or protected
             vcpu.owe("guest_fault", self.costs.entry_edit * len(seen.places))
-            yield from self._place(vcpu, child, seen._replace(values=seen.values & ~(WRITE | ACCESSED)), known)
+            copies = seen._replace(values=seen.values & ~(WRITE | ACCESSED))
+            yield from self.tables.place(vcpu, child.root, copies, known)
             if vcpu.left <= 0:
                 yield vcpu.settle()
         if protected:
@@ -204,6 +205,16 @@ class AddressSpaces:
                 values[pages] |= WRITE * self.sharing.alone(seen.firsts[pages], self.tables.width * (level - 1))
         return values
 
+    def _share(self, vcpu: Vcpu, seen: Entries) -> Steps[bool]:
+        """Have one more space map pages, which nobody may write to any more; return whether somebody could."""
+        if not self.mmu.traps:
+            return (yield from self.tables.share(vcpu, seen, self.sharing.counts()))
+        writable = seen.of(seen.values & WRITE != 0)
+        yield from self.tables.write(vcpu, writable, writable.values & ~WRITE)
+        for pages, order in self._by_order(seen):
+            self.sharing.add(pages, order)
+        return bool(len(writable.places))
+
     def _clear(self, vcpu: Vcpu, space: Space, first: int, limit: int, *, every: bool) -> Steps[list[Entries]]:
         """Clear the entries that map pages; return them as they were."""
         gone, address = [], first
@@ -211,9 +222,8 @@ class AddressSpaces:
             seen = Entries(*self.ranges.unmap(vcpu, space.root, first, limit))
             return [seen] if len(seen.places) else []
         while address < limit:
-            address, seen = yield from self.tables.scan(vcpu, space.root, first, address, limit, every=every)
+            address, seen = yield from self.tables.clear(vcpu, space.root, first, address, limit, every=every)
             if len(seen.places):
-                yield from self.tables.write(vcpu, seen, np.zeros(len(seen.places), np.int64))
                 gone.append(seen)
         return gone
 
@@ -236,7 +246,8 @@ class AddressSpaces:
             return
         first, end = int(changed[0].starts[0]), changed[-1]
         limit = int(end.starts[-1]) + self.tables.span(int(end.levels[-1]))
-        order = self.tables.width * (min(int(entries.levels.min()) for entries in changed) - 1)
+        smallest = min(int(entries.levels.min()) for entries in changed) if self.large else 1
+        order = self.tables.width * (smallest - 1)
         if limit - first >> PAGE_SHIFT + order > _FLUSH_CEILING:
             yield from self._flush_all(vcpu, space)
         elif space is not self.loaded:
@@ -253,8 +264,6 @@ class AddressSpaces:
 
     def _split_edges(self, vcpu: Vcpu, space: Space, first: int, limit: int) -> Steps[None]:
         """Split the large pages that lie in a range only in part."""
-        if not self.large:
-            return
         for edge in (first, limit):
             level = 1 if edge % self.tables.span(2) else 2 if edge % self.tables.span(3) else 3
             if level < 3:
@@ -262,7 +271,7 @@ class AddressSpaces:
 
     def _split_unaligned(self, vcpu: Vcpu, space: Space, first: int, limit: int, to: int) -> Steps[None]:
         """Split the large pages of a range that cannot be as large at `to`."""
-        address = first if self.large else limit
+        address = first
         while address < limit:
             entry = yield from self.tables.find(vcpu, space.root, address)
             size = self.tables.span(entry.level)
@@ -274,24 +283,9 @@ class AddressSpaces:
                 yield from self.tables.split(vcpu, space.root, address, level)
             address = address // size * size + size
 
-    def _place(self, vcpu: Vcpu, space: Space, entries: Entries, known: set[int]) -> Steps[None]:
-        """Write entries to a space that lacks them, table by table; `known` is as of `PageTables.table`."""
-        if not len(entries.places):
-            return
-        home = entries.starts >> (PAGE_SHIFT + self.tables.width * entries.levels)  # the table that an entry belongs to
-        ends = np.flatnonzero((np.diff(home) != 0) | (np.diff(entries.levels) != 0)) + 1
-        for part in np.split(np.arange(len(home)), ends):
-            level = int(entries.levels[part[0]])
-            table = yield from self.tables.table(vcpu, space.root, int(entries.starts[part[0]]), level, known)
-            assert table is not None  # the space held nothing larger
-            places = self.tables.places(table, entries.starts[part], level)
-            rmap, firsts = self.frames.frames["rmap"], entries.firsts[part]
-            rmap[firsts] = np.where(rmap[firsts] != 0, places, 0)  # of a page that is shared there is none
-            yield from self.mmu.write(vcpu, places, entries.values[part])
-
     def _by_order(self, entries: Entries) -> list[tuple[NDArray[np.int64], int]]:
         """Return the first frames of the pages of each size, and the size's order."""
         firsts = entries.firsts
-        if not (entries.levels > 1).any():
+        if not self.large:
             return [(firsts, 0)]
         return [(firsts[entries.levels == level], self.tables.width * (level - 1)) for level in (1, 2, 3)]

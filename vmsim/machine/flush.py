@@ -7,17 +7,25 @@ What is kept of a gva (linear and combined mappings) has the asid of its address
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 
-from vmsim.jit import kernel, routine
+from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.layout import Keyed
 from vmsim.machine.sets import EMPTY, Place, drop_at
 from vmsim.machine.tlb import ASID_SHIFT
 
-__all__ = ["ASIDS", "LINEAR", "NESTED", "flush_asid", "forget", "forget_faulting", "invalidate", "invalidate_page"]
+__all__ = [
+    "ASIDS",
+    "LINEAR",
+    "NESTED",
+    "Flusher",
+    "flush_asid",
+    "forget",
+    "forget_faulting",
+    "invalidate",
+    "invalidate_page",
+]
 
 ASIDS = 1 << 16  # a tag is a positive int64, and the asid what stands above ASID_SHIFT
 
@@ -38,20 +46,32 @@ _UNITS = {
 }
 
 # The kernels act on cores of any geometry: on their words, int64[cores, words of a core], and on a list of where the
-# units are in them, int64[units, 4]: what is kept, first word, sets, ways.
+# units are in them, int64[units, 6]: what is kept, first word, sets, ways, fold, and a bit for each size of page kept.
+_KEPT, _FIRST, _SETS, _WAYS, _FOLD, _SIZES = range(6)
 
 
-@cache
-def _places(core: np.dtype) -> np.ndarray:
-    rows = []
-    for name, kept in _UNITS.items():
-        sets, offset = core.fields[name][:2]
-        rows.append((kept, offset >> 3, sets.shape[0], sets.base["tag"].shape[0]))
-    return np.array(rows, np.int64)
+def _units(core: np.ndarray) -> np.ndarray:
+    """Return where the units of a core are, record[1]."""
+    units = core["units"][0]
+    rows = np.zeros((len(_UNITS), 6), np.int64)
+    for row, (name, kept) in zip(rows, _UNITS.items(), strict=True):
+        number = Keyed[name.upper()]
+        sizes = sum(1 << size for size in range(3) if number in units["home"][:, size])
+        row[:] = kept, *units["place"][number], sizes
+    return rows
 
 
 def _words(cores: np.ndarray) -> np.ndarray:
     return cores.view(np.int64).reshape(len(cores), -1)
+
+
+@leaf
+def _drop(words, core, tags, ways, at):
+    """Empty a way; the others keep their age, and it becomes the oldest."""
+    for way in range(at, ways - 1):
+        words[core, tags + way] = words[core, tags + way + 1]
+        words[core, tags + ways + way] = words[core, tags + ways + way + 1]
+    words[core, tags + ways - 1] = EMPTY
 
 
 @kernel
@@ -59,21 +79,35 @@ def _forget(words, units, gone, kinds):
     """Empty every way of the units of `kinds` whose asid is `gone` (bool[ASIDS]); the others keep their age."""
     for core in range(words.shape[0]):
         for unit in range(units.shape[0]):
-            kind = units[unit, 0]
-            ways = units[unit, 3]
+            kind = units[unit, _KEPT]
+            ways = units[unit, _WAYS]
             if kind & kinds == 0:
                 continue
-            for index in range(units[unit, 2]):
-                tags = units[unit, 1] + index * 2 * ways
-                kept = 0
-                for way in range(ways):
+            for index in range(units[unit, _SETS]):
+                tags = units[unit, _FIRST] + index * 2 * ways
+                for way in range(ways - 1, -1, -1):
                     tag = words[core, tags + way]
-                    if tag != EMPTY and kind != STEPS and not gone[tag >> ASID_SHIFT]:
-                        words[core, tags + kept] = tag
-                        words[core, tags + ways + kept] = words[core, tags + ways + way]
-                        kept += 1
-                for way in range(kept, ways):
-                    words[core, tags + way] = EMPTY
+                    if tag != EMPTY and (kind == STEPS or gone[tag >> ASID_SHIFT]):
+                        _drop(words, core, tags, ways, way)
+
+
+@leaf
+def _invalidate_pages(words, units, core, unit, size, asid, first, last):
+    """Empty the ways of a unit that translate addresses in [first, last] by pages of a size: set by set, or by page."""
+    ways = units[unit, _WAYS]
+    sets = units[unit, _SETS]
+    shift = PAGE_SHIFT + 9 * size
+    low = first >> shift
+    high = last >> shift
+    tag_low = asid << ASID_SHIFT | low << 2 | size
+    tag_high = asid << ASID_SHIFT | high << 2 | size
+    for vpn in range(low, min(high, low + sets - 1) + 1):
+        index = vpn - low if high - low >= sets else (vpn ^ (vpn >> units[unit, _FOLD])) & (sets - 1)
+        tags = units[unit, _FIRST] + index * 2 * ways
+        for way in range(ways - 1, -1, -1):
+            tag = words[core, tags + way]
+            if tag_low <= tag <= tag_high and tag & 3 == size:
+                _drop(words, core, tags, ways, way)
 
 
 @kernel
@@ -81,29 +115,41 @@ def _invalidate(words, units, asid, first, last):
     """Empty every TLB way that translates an address in [first, last] of `asid`, and the asid's page walk caches."""
     for core in range(words.shape[0]):
         for unit in range(units.shape[0]):
-            kind = units[unit, 0]
-            ways = units[unit, 3]
-            if kind == NESTED:
-                continue
-            for index in range(units[unit, 2]):
-                tags = units[unit, 1] + index * 2 * ways
-                kept = 0
-                for way in range(ways):
-                    tag = words[core, tags + way]
-                    if tag == EMPTY or kind == STEPS:
-                        continue
-                    if tag >> ASID_SHIFT == asid:
-                        if kind == PREFIXES:
-                            continue
-                        shift = PAGE_SHIFT + 9 * (tag & 3)
-                        start = ((tag & ((1 << ASID_SHIFT) - 1)) >> 2) << shift
-                        if start <= last and start + (1 << shift) > first:
-                            continue
-                    words[core, tags + kept] = tag
-                    words[core, tags + ways + kept] = words[core, tags + ways + way]
-                    kept += 1
-                for way in range(kept, ways):
-                    words[core, tags + way] = EMPTY
+            kind = units[unit, _KEPT]
+            if kind == PAGES:
+                for size in range(3):
+                    if units[unit, _SIZES] & (1 << size):
+                        _invalidate_pages(words, units, core, unit, size, asid, first, last)
+            elif kind != NESTED:
+                ways = units[unit, _WAYS]
+                for index in range(units[unit, _SETS]):
+                    tags = units[unit, _FIRST] + index * 2 * ways
+                    for way in range(ways - 1, -1, -1):
+                        tag = words[core, tags + way]
+                        if tag != EMPTY and (kind == STEPS or tag >> ASID_SHIFT == asid):
+                            _drop(words, core, tags, ways, way)
+
+
+class Flusher:
+    """What is forgotten on any of some cores of one geometry.
+
+    Parameters
+    ----------
+    cores : record[:]
+        What `layout.make_cores` gave, or a slice of it.
+    """
+
+    def __init__(self, cores: np.ndarray) -> None:
+        self._words = _words(cores)
+        self._units = _units(cores[:1])
+
+    def forget(self, first: int, last: int, gone: np.ndarray, kinds: int) -> None:
+        """Forget what the units of `kinds` keep for the asids that are `gone` (bool[ASIDS]) on cores [first, last)."""
+        _forget(self._words[first:last], self._units, gone, kinds)
+
+    def invalidate(self, core: int, asid: int, first: int, last: int) -> None:
+        """Forget on a core the translations of all addresses in [first, last]: an INVLPG for each page there."""
+        _invalidate(self._words[core : core + 1], self._units, asid, first, last)
 
 
 def forget(cores: np.ndarray, gone: np.ndarray, kinds: int) -> None:
@@ -118,7 +164,7 @@ def forget(cores: np.ndarray, gone: np.ndarray, kinds: int) -> None:
     kinds : int
         LINEAR (INVVPID, INVPCID), NESTED, or both (INVEPT, or a flush of an ASID).
     """
-    _forget(_words(cores), _places(cores.dtype), gone, kinds)
+    Flusher(cores).forget(0, len(cores), gone, kinds)
 
 
 def flush_asid(cores: np.ndarray, asid: int) -> None:
@@ -130,7 +176,7 @@ def flush_asid(cores: np.ndarray, asid: int) -> None:
 
 def invalidate(cores: np.ndarray, asid: int, first: int, last: int) -> None:
     """Forget the translations of all addresses in [first, last]: an INVLPG for each page there, on the cores given."""
-    _invalidate(_words(cores), _places(cores.dtype), asid >> ASID_SHIFT, first, last)
+    _invalidate(_words(cores), _units(cores[:1]), asid >> ASID_SHIFT, first, last)
 
 
 def invalidate_page(cores: np.ndarray, asid: int, gva: int, order: int) -> None:

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.machine.flush import ASIDS, LINEAR, NESTED, forget, invalidate
+from vmsim.machine.flush import ASIDS, LINEAR, NESTED, Flusher
 from vmsim.machine.tlb import ASID_SHIFT
 
 __all__ = ["Apart", "Kind", "Pages", "Spaces", "Tags"]
@@ -59,7 +59,7 @@ class Tags:
     """
 
     def __init__(self, cores: NDArray[Any], *, limit: int, amd: bool) -> None:
-        self.cores = cores
+        self.flusher = Flusher(cores)
         self.limit = limit
         self.amd = amd
         self.rollovers = 0  # flushes because all tags were taken
@@ -197,13 +197,13 @@ class Tags:
         state.tags.clear()
 
     def _flush_everything(self, core: int) -> None:
-        forget(self.cores[core : core + 1], _ALL, LINEAR | NESTED)
+        self.flusher.forget(core, core + 1, _ALL, LINEAR | NESTED)
 
     def _flush(self, cores: Iterable[int], asids: Iterable[int], kinds: int) -> None:
         gone = [*asids]
         self._gone[gone] = True
         for core in cores:
-            forget(self.cores[core : core + 1], self._gone, kinds)
+            self.flusher.forget(core, core + 1, self._gone, kinds)
         self._gone[gone] = False
 
 
@@ -287,7 +287,7 @@ class Spaces:
         number = self._host._numbers.get(key)
         if number is not None:
             if self.core != NOWHERE:
-                invalidate(self._host.cores[self.core : self.core + 1], number << ASID_SHIFT, first, last)
+                self._host.flusher.invalidate(self.core, number, first, last)
             self._host.stale(self.core, [key])
 
     def flush(self, space: int | None = None) -> None:

@@ -64,22 +64,42 @@ def _translate(memory, root, levels, address, width):
     return address
 
 
+@leaf
+def _all_there(backing, places):
+    """Return whether the host has all that lies at the gpas `places`."""
+    for number in range(len(places)):  # noqa: SIM110
+        if host_address(backing, places[number]) == UNBACKED:
+            return False
+    return True
+
+
 @kernel
 def load_entries(memory, backing, places, values, width):
-    """Set `values` (int64[n]) to the entries at the gpas `places` (int64[n]) of tables that translate `width` bits."""
-    if width == 9:
-        for number in range(len(places)):
-            values[number] = read_entry(memory, host_address(backing, places[number]), 9)
-        return
+    """Set `values` (int64[n]) to the entries at the gpas `places` (int64[n]) of tables that translate `width` bits.
+
+    Returns
+    -------
+    bool
+        False, and nothing is loaded, where one of the tables has no host frame.
+    """
+    if not _all_there(backing, places):
+        return False
     for number in range(len(places)):
         values[number] = read_entry(memory, host_address(backing, places[number]), width)
+    return True
 
 
 @kernel
 def store_entries(memory, backing, places, values, width):
-    """Store `values` (int64[n]) at the gpas `places` (int64[n]), in order; `width` as of `load_entries`."""
+    """Store `values` (int64[n]) at the gpas `places` (int64[n]), in order; `width` and the answer as of `load_entries`.
+
+    Where one of the tables has no host frame nothing is stored.
+    """
+    if not _all_there(backing, places):
+        return False
     for number in range(len(places)):
         write_entry(memory, host_address(backing, places[number]), values[number], width)
+    return True
 
 
 @kernel

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from vmsim.jit import kernel, leaf
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, TWO_LEVEL
-from vmsim.machine.memory import entry_at, read_entry, width_of
+from vmsim.machine.memory import entry_at, read_entry, width_of, write_entry
 from vmsim.tables.backing import UNBACKED, host_address
 
-__all__ = ["list_tables", "scan_entries", "walk_entries"]
+__all__ = ["list_tables", "scan_entries", "take_pages", "walk_entries"]
 
 
 @kernel
@@ -110,6 +112,42 @@ def _scan_entries(memory, root, levels, backing, first, address, limit, every, p
             hpa += 1 << (PAGE_SHIFT - width)
             place += 1 << (PAGE_SHIFT - width)
     return min(address, limit), count
+
+
+@kernel
+def take_pages(memory, root, levels, backing, first, address, limit, clear, columns):
+    """List the entries that map pages of [first, limit), from `address` on, and clear them if that is asked for.
+
+    Parameters
+    ----------
+    memory, root, levels, backing, first, address, limit
+        As of `scan_entries`, which goes through the tables; it stops where that stops.
+    clear : bool
+        Clear the entries that are listed.
+    columns : int64[4, n]
+        Filled: starts, levels, gpas and values of the entries, as they were.
+
+    Returns
+    -------
+    (address, count) : tuple of int
+        As of `scan_entries`; with UNBACKED nothing is cleared.
+    """
+    starts, sizes, places, values = columns[0], columns[1], columns[2], columns[3]
+    stop, count = scan_entries(
+        memory, root, levels, backing, first, address, limit, False, places, values, starts, sizes
+    )
+    if stop == UNBACKED:
+        return stop, count
+    width = width_of(levels)
+    kept = 0
+    for number in range(count):
+        if sizes[number]:
+            for column in range(4):
+                columns[column, kept] = columns[column, number]
+            if clear:
+                write_entry(memory, host_address(backing, places[kept]), np.int64(0), width)
+            kept += 1
+    return stop, kept
 
 
 @kernel
