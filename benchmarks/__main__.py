@@ -8,7 +8,7 @@ from functools import partial
 
 import click
 
-from benchmarks import memory, shadow, speed, startup, storms, ways
+from benchmarks import memory, operations, shadow, speed, startup, storms, ways
 from benchmarks.table import Row, as_json, show
 
 FULL: dict[str, Callable[[], Iterator[Row]]] = {
@@ -16,6 +16,7 @@ FULL: dict[str, Callable[[], Iterator[Row]]] = {
     "ways": ways.measure,
     "storms": storms.measure,
     "shadow": shadow.measure,
+    "operations": operations.measure,
     "startup": startup.measure,
     "memory": memory.measure,
 }
@@ -24,6 +25,7 @@ QUICK: dict[str, Callable[[], Iterator[Row]]] = {
     "ways": partial(ways.measure, accesses=1_000_000, turns=3),
     "storms": partial(storms.measure, pages=50_000),
     "shadow": partial(shadow.measure, pages=30_000),
+    "operations": partial(operations.measure, rounds=400, forks=4),
     "startup": partial(startup.measure, compiling=False),
     "memory": partial(memory.measure, accesses=50_000_000),
 }
@@ -35,7 +37,7 @@ QUICK: dict[str, Callable[[], Iterator[Row]]] = {
 @click.option("--quick", is_flag=True, help="Smaller inputs, fewer turns: to see whether it works.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if a target is missed.")
 def main(what: tuple[str, ...], as_text: bool, quick: bool, strict: bool) -> None:
-    """Measure speed, fault storms, shadow exits, start-up, memory and ways to compile, or WHAT of them."""
+    """Measure speed, fault storms, shadow exits, kernels' operations, start-up, memory and ways to compile, or WHAT."""
     rows: list[Row] = []
     for name in what or FULL:
         for row in (QUICK if quick else FULL)[name]():

@@ -162,6 +162,42 @@ def test_an_unmap_loads_its_upper_entries_once() -> None:
     assert len(mmu.loads) - len(before.loads) == 1 + 1 + 3 + 1 + 512
 
 
+LOW = 0x1000_0000  # where a guest of any number of levels has its programs
+
+
+def left_by(mmu: type[HardwareMmu], steps: list[Any], keys: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what a program leaves where the kernel reaches its tables by such an MMU: memory, frames, who shares."""
+    left: list[Any] = []
+
+    def check(moment: Moment, simulation: Simulation, whose: Any) -> None:
+        if moment is Moment.VM_FINISHED:
+            kernel = simulation.vms[0].kernel
+            assert type(kernel.mmu) is mmu
+            frames, zone = kernel.frames.frames, kernel.frames.zone
+            counts = kernel.sharing.entries(np.arange(len(frames)))
+            left.extend([simulation.hardware.memory[: len(frames) << 9].copy(), frames.copy(), zone.copy(), counts])
+            left.append(kernel.frames.ready.held())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wiring, "HardwareMmu", mmu)
+        table = vm(memory="8MiB", mode="native", workload={"base": LOW}, **keys)
+        _, outcome = run(scenario(table, memory="16MiB", what_if=True), [Script(steps, base=LOW)], check=check)
+    return *left, outcome.vms[0].cycles
+
+
+@pytest.mark.parametrize(
+    "keys", [{}, {"guest_page": "2M"}, {"guest_levels": 5}, {"guest_levels": 3}, {"guest_levels": 2}]
+)
+@settings(max_examples=15)
+@given(steps=PROGRAMS)
+def test_lists_edited_by_compiled_code_are_left_as_entry_by_entry(keys: dict[str, Any], steps: list[Any]) -> None:
+    """Whether stores trap says who edits, not what comes of it: tables, frames, reverse maps, sharing and cycles."""
+    by_entry, by_list = (left_by(mmu, steps, keys) for mmu in (TrappingMmu, HardwareMmu))
+    for one, other in zip(by_entry[:-1], by_list[:-1], strict=True):
+        assert np.array_equal(one, other)
+    assert by_entry[-1] == by_list[-1]
+
+
 EVERYTHING = (0, 0)
 
 

@@ -34,7 +34,7 @@ from vmsim.machine.formats import EPT
 from vmsim.machine.layout import make_cores, make_llc, make_vm
 from vmsim.machine.memory import clear_frame, find_entry, physical_memory
 from vmsim.monitor.shadow.mode import SHADOW_PRESETS, ShadowSpec
-from vmsim.tables import dirty, listing
+from vmsim.tables import copies, dirty, listing
 from vmsim.tables import edit as tables
 from vmsim.tables.backing import IDENTITY, fill_backing, host_address, make_backing
 
@@ -112,6 +112,7 @@ def edits() -> list[Any]:
     clear_frame(there, short)
     tables.map_pages(there, frames, short, 2, 1, IDENTITY, 0x3F_D000, some[:6], links[3:5], form.table, form.page)
     tables.store_entries(there, IDENTITY, np.array([short + 4 * 1023]), np.array([0xFFC0_0087]), 10)
+    found += copied(there, zone, frames, root)
     lists = [np.zeros(1100, np.int64) for _ in range(4)]
     found += [*listing.scan_entries(there, short, 2, IDENTITY, 0, 0, 1 << 32, False, *lists), *lists[1][:9].tolist()]
     found += [tables.translate(there, short, 2, gpa) for gpa in (0x40_0123, 0xFFFF_FFFF)]
@@ -123,6 +124,24 @@ def edits() -> list[Any]:
     found += [buddy.free_owned(zone, frames, 1), zone[0].free, *frames["block"].tolist(), *zone[0].owned[:4].tolist()]
     there[: 1024 << 9] = 0
     return [int(value) for value in found]
+
+
+def copied(there: Any, zone: Any, frames: Any, root: int) -> list[Any]:
+    """List the entries of some pages, share these with another space, and take them from the first."""
+    columns, more = np.zeros((4, 1100), np.int64), np.zeros(len(frames), np.int32)
+    child = int(buddy.allocate(zone, frames, 0, buddy.State.TABLE, 1)) << 12
+    clear_frame(there, child)
+    stop, count = listing.take_pages(there, root, 4, IDENTITY, 0, 0, 0x40_0000, False, columns)
+    found = [stop, count, copies.share_pages(there, IDENTITY, frames, more, *columns[1:, :count], 4), int(more.sum())]
+    where = there, frames, child, 4, IDENTITY, columns, count
+    needed, absent = copies.place_pages(*where, columns[0, :0], EPT(ad_bits=True).table)
+    made = np.zeros(needed, np.int64)
+    buddy.allocate_many(zone, frames, 0, buddy.State.TABLE, 1, made)
+    found += [needed, absent, *copies.place_pages(*where, made, EPT(ad_bits=True).table)]
+    found += [tables.translate(there, child, 4, 0x1F_D123)]
+    found += [*listing.take_pages(there, child, 4, IDENTITY, 0, 0, 0x40_0000, True, columns), *columns[3, :3].tolist()]
+    gone = columns[3, :count] >> 12 & 0xFFFF
+    return [*found, copies.drop_frames(more, gone), int(more.sum()), tables.translate(there, child, 4, 0x1F_D123)]
 
 
 def logs() -> list[Any]:

@@ -47,6 +47,9 @@ class Entries(NamedTuple):
         return Entries(self.starts[which], self.levels[which], self.places[which], self.values[which])
 
 
+_NO_ENTRIES = Entries(*np.empty((4, 0), np.int64))
+
+
 class EntryLists(ABC):
     """Lists of entries of the tables of a guest, whose attributes are `PageTables`'s."""
 
@@ -128,7 +131,7 @@ class EntryLists(ABC):
                 self.memory, root, self.levels, self.backing, first, address, limit, clear, self._scan
             )
             if stop != UNBACKED:
-                return stop, Entries(*self._scan[:, :count].copy())
+                return stop, Entries(*self._scan[:, :count].copy()) if count else _NO_ENTRIES
             yield from self._bring_table(vcpu, count)
 
     def _bring_table(self, vcpu: Vcpu, gpa: int) -> Steps[None]:

@@ -15,7 +15,7 @@ from vmsim.guest.lists import Entries
 from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.regions import Regions
 from vmsim.guest.sharing import Sharing
-from vmsim.machine.formats import ACCESSED, DIRTY, PAGE_SHIFT, PRESENT, WRITE
+from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, PAGE_SHIFT, PRESENT, WRITE
 from vmsim.scenario.cpu import Cost
 
 __all__ = ["AddressSpaces", "Ranges", "Space"]
@@ -285,7 +285,7 @@ class AddressSpaces:
 
     def _by_order(self, entries: Entries) -> list[tuple[NDArray[np.int64], int]]:
         """Return the first frames of the pages of each size, and the size's order."""
-        firsts = entries.firsts
         if not self.large:
-            return [(firsts, 0)]
+            return [((entries.values & FRAME) >> PAGE_SHIFT, 0)]
+        firsts = entries.firsts
         return [(firsts[entries.levels == level], self.tables.width * (level - 1)) for level in (1, 2, 3)]

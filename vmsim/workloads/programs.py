@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeAlias
 
 import numpy as np
@@ -88,8 +89,15 @@ class Program(Generator):
 
 def _touch(start: int, size: int, kind: Kind = Kind.WRITE) -> Step:
     """Return one access to each page of a range, in order."""
-    addresses = np.arange(start, start + size, PAGE, dtype=np.int64)
-    return addresses, np.full(len(addresses), kind, np.uint8)
+    offsets, kinds = _each_page(size, kind)
+    return start + offsets, kinds
+
+
+@cache
+def _each_page(size: int, kind: Kind) -> tuple[Addresses, Kinds]:
+    """Return an access to each page of `size` bytes from 0 on: the same again and again, as blocks are of one size."""
+    offsets = np.arange(0, size, PAGE, dtype=np.int64)
+    return offsets, np.full(len(offsets), kind, np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +180,7 @@ class Churn(Program):
 
 def _draw(choice: np.random.PCG64, items: list[int]) -> int:
     """Take any item out of a list."""
-    place = int(raw_words(choice, 1)[0]) * len(items) >> 64
+    place = int(choice.random_raw()) * len(items) >> 64
     items[place], items[-1] = items[-1], items[place]
     return items.pop()
 
