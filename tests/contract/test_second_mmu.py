@@ -73,7 +73,12 @@ def move(slot: GuestMemory, gfn: int) -> Flush:
     if slot.host.pins[slot.frame_of(gfn)]:
         return NO_FLUSH
     pfns = slot.host.take(slot.owner, 1, State.GUEST, reserve=8)
-    return slot.move(gfn, int(pfns[0])) if len(pfns) else NO_FLUSH
+    if not len(pfns):
+        return NO_FLUSH
+    old = np.array([slot.frame_of(gfn)])
+    flush = slot.move(gfn, int(pfns[0]))
+    slot.host.give(old)
+    return flush
 
 
 VERBS: dict[str, Callable[[GuestMemory, int], Flush]] = {

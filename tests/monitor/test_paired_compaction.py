@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.monitor.test_paired_space import CPU, REGION
+from tests.monitor.test_paired_space import CPU
 from tests.oracle.buddy import Buddy
 from vmsim.base.clock import Clock
+from vmsim.contracts import Flush
 from vmsim.frames.buddy import MAX_ORDER, PAGEBLOCK, State
+from vmsim.host.daemons.compaction import Compaction
+from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.memory import HostMemory
 from vmsim.machine.formats import EPT
 from vmsim.machine.memory import physical_memory
@@ -25,32 +28,55 @@ FRAMES = 1024
 
 
 class Host:
-    """A host all of whose frames one VM has, but for some given back one by one."""
+    """A host all of whose frames one VM has, but for some given back one by one.
+
+    It is the VM's second MMU too, and maps what was zapped when the page has been moved, as the next access would have.
+    """
 
     def __init__(self, holes: Any, *, layout: Any = "contiguous", low: int = 0) -> None:
         self.host = HostMemory(Clock(), FRAMES, Marks(low, low, low))
         self.memory = physical_memory(FRAMES)
-        self.shared = PairedHost(self.memory, self.host, CPU, pointers=layout == "pointer")
+        self.compaction = Compaction(self.host)
+        self.shared = PairedHost(self.memory, self.host, CPU, compaction=self.compaction, pointers=layout == "pointer")
         self.flushes = 0
-        self.space = PairedSpace(
-            self.shared, EPT(ad_bits=True), owner=0, levels=4, layout=layout, guest=True, flush=self.flush
-        )
+        self.space = PairedSpace(self.shared, EPT(ad_bits=True), owner=0, levels=4, layout=layout, guest=True)
+        self.slot = GuestMemory(self.host, self.memory, owner=0, pages=FRAMES)
+        self.slot.second = self  # type: ignore[assignment]
+        self.compaction.add(self.slot, self.flush)
         self.space.install(self.table())
         while (missing := self.space.missing(self.next, 1)) >= 0 and self.host.free > 2 * missing:
             tables = [self.table() for _ in range(missing)]
-            self.space.map(self.next, 1, int(self.host.take(0, 1, State.GUEST)[0]), tables)
+            frame = int(self.host.take(0, 1, State.GUEST)[0])
+            self.slot.arrived(self.next >> 12, frame, 0)
+            self.space.map(self.next, 1, frame, tables)
         for number in holes(self.space.work["updates"]):
-            (frame,) = self.space.unmap(REGION + number * 4096, REGION + number * 4096 + 4096).frames.tolist()
-            self.host.give_block(frame, 0)
+            self.slot.take(number, 1, 0)
         self.work = self.space.work.copy()
         self.pages = self.content()
 
     @property
     def next(self) -> int:
-        return REGION + self.space.work["updates"] * 4096
+        return self.space.work["updates"] * 4096
 
-    def flush(self) -> None:
+    def zap(self, first: int, count: int) -> Flush:
+        work = self.space.work.copy()
+        gone = self.space.unmap(first * 4096, (first + count) * 4096)
+        self.space.work.clear()
+        self.space.work.update(work)
+        return Flush(nested=len(gone.values) > 0)
+
+    def flush(self, flush: Flush) -> None:
+        assert flush.nested
         self.flushes += 1
+
+    def fault(self) -> None:
+        """Map every page where the host has it."""
+        work = self.space.work.copy()
+        for gfn in self.slot.present().tolist():
+            if self.space.missing(gfn * 4096, 1) == 0:
+                self.space.map(gfn * 4096, 1, self.slot.frame_of(gfn), [])
+        self.space.work.clear()
+        self.space.work.update(work)
 
     def table(self, owner: int = 0) -> tuple[int, int]:
         pair = self.shared.take(owner, self.space.layout, guest=True, work=self.space.work)
@@ -59,11 +85,12 @@ class Host:
 
     def content(self) -> set[int]:
         """Return the addresses that are mapped."""
-        mapped = {REGION + number * 4096 for number in range(FRAMES)}
+        mapped = {number * 4096 for number in range(FRAMES)}
         return {address for address in mapped if self.space.missing(address, 1) < 0}
 
     def check(self) -> None:
         """Nothing was lost, both tables agree, every frame has one owner, and the free lists hold the free ones."""
+        self.fault()
         assert self.content() == self.pages
         space, frames = self.space, self.host.frames
         assert difference(self.memory, space.kpt, space.ept, 4, space.limit) is None
@@ -90,7 +117,7 @@ def test_single_frames_alone_make_no_pair_until_pages_are_moved() -> None:
     host.check()
 
 
-def test_a_move_costs_a_copy_both_entries_and_a_shootdown() -> None:
+def test_a_move_costs_a_copy_the_host_s_note_and_entry_and_a_shootdown() -> None:
     host = Host(every_second)
     host.table(owner=1)
     work = host.space.work - host.work
@@ -126,7 +153,7 @@ def test_want_of_memory_is_no_failure_of_order_1() -> None:
 def test_pages_that_cannot_be_moved_make_compaction_fail_and_nothing_is_lost() -> None:
     """They are another kernel's: nobody registered how to move them."""
     host = Host(every_second)
-    host.shared.movable.clear()
+    host.compaction.memories.clear()
     free = host.host.free
     assert host.shared.take(1, "contiguous", guest=True, work=host.space.work) is None
     assert (host.host.failures[1, 1], host.shared.compacted(1)["compactions"]) == (1, 0)

@@ -15,6 +15,7 @@ from tests.oracle.bits import span
 from tests.oracle.paired import PairedOracle, pointer_pages, table_pages
 from vmsim.base.clock import Clock
 from vmsim.frames.buddy import State
+from vmsim.host.daemons.compaction import Compaction
 from vmsim.host.memory import HostMemory
 from vmsim.machine.formats import ACCESSED, DIRTY, EPT, EPT_ACCESSED, EPT_DIRTY, EPT_READ, NPT
 from vmsim.machine.memory import physical_memory
@@ -40,7 +41,9 @@ class World:
     def __init__(self, layout: Any, *, guest: bool, levels: int = 4, frames: int = FRAMES) -> None:
         self.host = HostMemory(Clock(), frames, Marks(0, 0, 0))
         self.memory = physical_memory(frames)
-        self.shared = PairedHost(self.memory, self.host, CPU, pointers=layout == "pointer")
+        self.shared = PairedHost(
+            self.memory, self.host, CPU, compaction=Compaction(self.host), pointers=layout == "pointer"
+        )
         self.kernel = self.host.size - self.host.free
         self.layout = layout
         form = NPT if layout == "shared" else EPT(ad_bits=True)
@@ -191,7 +194,7 @@ def test_what_is_above_the_limit_is_the_kpts_alone() -> None:
 def test_boot_tables_have_one_half() -> None:
     """A root and a table of gigabytes: two frames, with the same kernel whatever its processes' layout."""
     host = HostMemory(Clock(), FRAMES, Marks(0, 0, 0))
-    PairedHost(physical_memory(FRAMES), host, CPU, pointers=False)
+    PairedHost(physical_memory(FRAMES), host, CPU, compaction=Compaction(host), pointers=False)
     assert host.size - host.free == 2
 
 

@@ -134,8 +134,8 @@ def crowded(steps: Sequence[Step]) -> tuple[Scenario, list[Stream]]:
     """Return a host on which tables of two pages are had by moving pages of the paired VM `io`, and its streams.
 
     `io` writes to 600 pages, then takes `steps`. `e` and `b` take the rest of the memory a page each in turn; `b` ends,
-    so that what is free is in single pages between those of `e`, which cannot be moved; and at 60 million cycles `t`, a
-    process that is no VM, wants 200 tables.
+    so that what is free is in single pages between those of `e`, which a device works on; and at 60 million cycles `t`,
+    a process that is no VM, wants 200 tables.
     """
     ours = vm("io", mode="paired", memory="4MiB", paired={"layout": "contiguous", "guest": True})
     others = [vm(name, memory="6MiB", start="1ms") for name in ("e", "b")]
@@ -144,7 +144,7 @@ def crowded(steps: Sequence[Step]) -> tuple[Scenario, list[Stream]]:
     fill: list[Step] = [step for page in range(1150) for step in (("touch", page, WRITE), ("compute", 15_000))]
     streams = [
         Script([*touches(range(600), WRITE), *steps]),
-        Script([*fill, ("compute", 200_000_000)]),
+        Script([*fill, ("io", 0, 1150, 100_000_000)]),
         Script(fill),
         Script(touches([512 * number for number in range(200)], WRITE)),
     ]

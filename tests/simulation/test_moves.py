@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
 from tests.simulation.small import BASE, PAGE, READ, Script, crowded, run, scenario, time_adds_up, touches, vm
 from tests.simulation.test_contract import resolve
+from vmsim.contracts import Flush
 from vmsim.engine.simulation import Simulation
 from vmsim.frames.buddy import State
-from vmsim.monitor.paired.layout import PairedHost
+from vmsim.host.guest_memory import GuestMemory
 from vmsim.record.messages import Kind
 
 ALL = range(600)
@@ -23,15 +22,16 @@ class Moves:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.made: list[tuple[int, int, int]] = []  # old frame, new frame, words that are not 0
         self.lost = 0
-        move = PairedHost._move
+        move = GuestMemory.move
 
-        def seen(shared: PairedHost, old: int, new: int, work: Any) -> None:
-            words = shared.memory[old << 9 : (old + 1) << 9].copy()
-            move(shared, old, new, work)
+        def seen(memory: GuestMemory, gfn: int, new: int) -> Flush:
+            old, words = memory.frame_of(gfn), memory.page(gfn).copy()
+            flush = move(memory, gfn, new)
             self.made.append((old, new, int(np.count_nonzero(words))))
-            self.lost += not (shared.memory[new << 9 : (new + 1) << 9] == words).all()
+            self.lost += not (memory.words[new << 9 : (new + 1) << 9] == words).all()
+            return flush
 
-        monkeypatch.setattr(PairedHost, "_move", seen)
+        monkeypatch.setattr(GuestMemory, "move", seen)
 
 
 def test_a_guest_whose_page_tables_are_moved_never_knows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,22 +48,24 @@ def test_a_guest_whose_page_tables_are_moved_never_knows(monkeypatch: pytest.Mon
 
 
 def test_what_moved_is_what_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A word is written to every page of io's before the moves, in memory itself, and read where its address leads."""
-    moves, found = Moves(monkeypatch), dict[int, int]()
-
-    def where(simulation: Simulation, page: int) -> int:
-        reached = resolve(simulation, simulation.vms[0], BASE + page * PAGE)
-        assert reached
-        return reached[0]
+    """A word is written to every page of io's before the moves, where its address leads, and read where it is then."""
+    moves, found, gfns = Moves(monkeypatch), dict[int, int](), dict[int, int]()
 
     def look(simulation: Simulation) -> None:
         cycle = simulation.env.cycle
         if 55_000_000 < cycle < 60_000_000 and not found:
+            slot = simulation.vms[0].slot
+            assert slot
+            held = {slot.frame_of(gfn): gfn for gfn in slot.present().tolist()}
             for page in ALL:
-                found[page] = where(simulation, page)
+                reached = resolve(simulation, simulation.vms[0], BASE + page * PAGE)
+                assert reached
+                found[page], gfns[page] = reached[0], held[reached[0] >> 12]
                 simulation.hardware.memory[found[page] >> 3] = 0x5151_0000 + page
         elif cycle > 100_000_000 and len(found) == 600:
-            places = {page: where(simulation, page) for page in ALL}
+            slot = simulation.vms[0].slot
+            assert slot
+            places = {page: slot.frame_of(gfns[page]) << 12 for page in ALL}
             assert all(simulation.hardware.memory[places[page] >> 3] == 0x5151_0000 + page for page in ALL)
             found[600] = sum(places[page] != found[page] for page in ALL)
 

@@ -19,9 +19,10 @@ from vmsim.engine.hardware import Hardware
 from vmsim.engine.parts import HostParts
 from vmsim.engine.resident import check_memory
 from vmsim.engine.virtual_machine import VirtualMachine
+from vmsim.host.daemons.compaction import Compaction
 from vmsim.host.daemons.reclaim import reclaim
 from vmsim.host.fragmentation import PageCache, fragment
-from vmsim.host.memory import HOST, HostMemory
+from vmsim.host.memory import HostMemory
 from vmsim.host.pool import reclaimer
 from vmsim.host.scheduler import Scheduler
 from vmsim.machine.formats import PAGE_SHIFT
@@ -86,6 +87,7 @@ class Simulation:
         self.served_cycles = np.array([*latency, getattr(cpu.pwc, "cycles", 0)])
         self.tags = Tags(self.hardware.cores, limit=cpu.tlb.tags, amd=cpu.vendor == "amd")
         self.host = HostMemory(self.env, frames, scenario.watermarks)
+        self.compaction = Compaction(self.host, self.observe)
         self.paired = self._paired()
         self.page_cache = self._page_cache()
         self.scheduler = Scheduler(self.env, scenario.host.cores)
@@ -111,6 +113,8 @@ class Simulation:
             _check_warmup(scenario, spec, stream)
             _check_guest_at(spec, stream)
             self.vms.append(build_vm(parts, spec, stream, progress))
+            if (vm := self.vms[-1]).slot:
+                self.compaction.add(vm.slot, vm.forget)
             if progress:
                 progress(spec.name, 0, stream.accesses)
         self.env.process(reclaimer(self.env, self.host, [vm.pool for vm in self.vms if vm.pool]))
@@ -170,7 +174,7 @@ class Simulation:
         if not layouts:
             return None
         memory, cpu = self.hardware.memory, self.scenario.cpu
-        return PairedHost(memory, self.host, cpu, pointers="pointer" in layouts, observe=self.observe)
+        return PairedHost(memory, self.host, cpu, compaction=self.compaction, pointers="pointer" in layouts)
 
     def _page_cache(self) -> PageCache | None:
         """Return what fragments the host's memory, if anything does."""
@@ -178,8 +182,7 @@ class Simulation:
         if not share:
             return None
         cache = fragment(self.host, self.hardware.memory, share, seed=seed)
-        if self.paired:
-            self.paired.movable[HOST] = cache
+        self.compaction.add(cache, lambda _: None)
         return cache
 
     def _streams(self) -> list[Stream]:

@@ -14,17 +14,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vmsim.contracts import Words
+from vmsim.contracts import NO_FLUSH, Flush, Leaf, Words
 from vmsim.frames.buddy import PAGEBLOCK, State, allocate_many, free_many
+from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.memory import HOST, HostMemory
 from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT, PRESENT
+from vmsim.tables.backing import set_backing
 
 __all__ = ["PageCache", "fragment"]
 
 
-class PageCache:
+class PageCache(GuestMemory):
     """Pages that the host's kernel keeps, and their index: a word for each, which has its address.
+
+    It is a memory without a guest: no processor has entries that lead to it.
 
     Parameters
     ----------
@@ -38,11 +43,12 @@ class PageCache:
         Frames of the pages, at most 512 for each of the index.
     """
 
-    mapped = False
-
     def __init__(self, memory: Words, host: HostMemory, index: Words, pages: Words) -> None:
+        super().__init__(host, memory, owner=HOST, pages=len(pages))
         self.memory = memory
-        self.host = host
+        self.second = _NoEntries()
+        for place, pfn in enumerate(pages.tolist()):
+            set_backing(self.backing, place, pfn, 0)
         words = (index[:, None] * ENTRIES + np.arange(ENTRIES)).ravel()
         memory[words] = 0
         self._words = words[: len(pages)]
@@ -54,15 +60,13 @@ class PageCache:
         """Frames of the pages, int64[m]."""
         return np.asarray((self.memory[self._words] & FRAME) >> PAGE_SHIFT)
 
-    def other(self, place: int) -> int:
-        """Return 0: nothing but the index knows where a page is."""
-        return 0
-
-    def moved(self, old: int, new: int) -> None:
-        """Do nothing: the index, which has changed, is all that knows where a page is."""
-
-    def flush(self) -> None:
-        """Do nothing: no processor knows of the pages."""
+    def move(self, gfn: int, pfn: int) -> Flush:
+        """Move a page, by its place in the index, to another frame, and have the index say so."""
+        flush = super().move(gfn, pfn)
+        word = int(self._words[gfn])
+        self.memory[word] = pfn << PAGE_SHIFT | PRESENT
+        self.host.frames["rmap"][pfn] = word << 3
+        return flush
 
     def problems(self) -> Iterator[str]:
         """Yield in what the index, the frames and the reverse map differ."""
@@ -71,6 +75,30 @@ class PageCache:
         wrong = (frames["owner"] != HOST) | (frames["state"] != State.HOST) | (frames["rmap"] != self._words << 3)
         for page in pages[wrong].tolist():
             yield f"the page cache has frame {page}, which is not its own or has another place in the reverse map"
+
+
+class _NoEntries:
+    """What processors can reach of the page cache: nothing."""
+
+    def zap(self, first: int, count: int) -> Flush:
+        """Clear nothing."""
+        return NO_FLUSH
+
+    def protect(self, first: int, count: int) -> Flush:
+        """Protect nothing."""
+        return NO_FLUSH
+
+    def age(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
+        """Find nothing accessed."""
+        return np.zeros(count, bool)
+
+    def dirty(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
+        """Find nothing written to."""
+        return np.zeros(count, bool)
+
+    def leaves(self) -> Iterator[Leaf]:
+        """Yield nothing."""
+        return iter(())
 
 
 def fragment(host: HostMemory, memory: Words, share: float, *, seed: int) -> PageCache:

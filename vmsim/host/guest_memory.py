@@ -12,7 +12,7 @@ from vmsim.contracts import NO_FLUSH, Flush, SecondMmu
 from vmsim.frames.buddy import State
 from vmsim.host.memory import HostMemory
 from vmsim.machine.formats import FRAME, PAGE_SHIFT, PRESENT
-from vmsim.tables.backing import SWAPPED, break_up, make_backing, set_backing
+from vmsim.tables.backing import SMALL_PAGE, SWAPPED, break_up, make_backing, set_backing
 
 __all__ = ["GuestMemory"]
 
@@ -129,22 +129,39 @@ class GuestMemory:
         return flush
 
     def move(self, gfn: int, pfn: int) -> Flush:
-        """Move a page to the host frame `pfn`, which is the VM's and unused: contents, entries, reverse map.
+        """Move a page to the host frame `pfn`: contents, entries, reverse map.
 
-        The old frame becomes the host's, and free. Linux: mm/migrate.c, `migrate_folio_unmap` and `_move`.
+        The two frames change hands: who had `pfn` has the old frame from now on, and may use it when the flush has been
+        made. Linux: mm/migrate.c, `migrate_folio_unmap` and `_move`.
         """
         break_up(self.backing, gfn)
         flush = self.second.zap(gfn, 1)
-        old = self.frame_of(gfn)
+        old, frames = self.frame_of(gfn), self.host.frames
         source, target = self._page(old), self._page(pfn)
         if (source != target).any():  # memory that was never written to stays so
             target[:] = source
             source[:] = 0
-        self.host.hand_over(np.array([pfn]), self.owner, State(int(self.host.frames["state"][old])))
-        self.host.frames["rmap"][old] = 0
+        whose, state = int(frames["owner"][pfn]), State(int(frames["state"][pfn]))
+        self.host.hand_over(np.array([pfn]), self.owner, State(int(frames["state"][old])))
+        self.host.hand_over(np.array([old]), whose, state)
+        frames["rmap"][old] = frames["rmap"][pfn] = 0
         set_backing(self.backing, gfn, pfn, 0)
-        self.host.give(np.array([old]))
         return flush
+
+    def find(self, pfns: Words) -> Words:
+        """Return which guest frames lie in some host frames, int64[n].
+
+        -1 stands for what is no page of this memory, lies in a large page, or must stay where it is for a device.
+        """
+        found = np.full(len(pfns), -1)
+        wanted = {int(pfn): at for at, pfn in enumerate(pfns.tolist())}
+        small = (self.backing & ~FRAME) == SMALL_PAGE
+        near = small & (self.backing >> PAGE_SHIFT >= min(wanted)) & (self.backing >> PAGE_SHIFT <= max(wanted))
+        for gfn in np.flatnonzero(near).tolist():
+            at = wanted.get(self.frame_of(gfn))
+            if at is not None and not self.pinned(gfn):
+                found[at] = gfn
+        return found
 
     def _page(self, pfn: int) -> Words:
         return self.words[pfn << 9 : (pfn + 1) << 9]

@@ -19,6 +19,7 @@ from vmsim.machine.memory import entry_at, read_entry, width_of, zeroed
 __all__ = [
     "BALLOONED",
     "IDENTITY",
+    "SMALL_PAGE",
     "SWAPPED",
     "UNBACKED",
     "break_up",
@@ -37,12 +38,13 @@ UNBACKED = -1
 SWAPPED = 1 << 1
 BALLOONED = 1 << 2
 _LEVEL_SHIFT = 4
+SMALL_PAGE = PRESENT | 1 << _LEVEL_SHIFT  # the word of a page of 4K, but for its frame
 _OFFSET = (1 << PAGE_SHIFT) - 1
 
 
 def make_backing(frames: int) -> np.ndarray:
     """Return where the memory of a new VM of so many frames lies, int64[frames]: nowhere yet."""
-    return zeroed(8 * frames).view(np.int64)
+    return zeroed(8 * max(frames, 1)).view(np.int64)[:frames]
 
 
 @kernel

@@ -1,7 +1,7 @@
 """What must hold of pages when the host moves some: none loses what is in it, and none that is pinned moves.
 
-Pages are found by the tables that map them, in order of their addresses, not by the frames that the mover names: so
-it does not matter who moved what.
+Pages of a VM are found where its host says that they are, by guest frame, and a program's by the tables that map them,
+not by the frames that the mover names: so it does not matter who moved what.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vmsim.engine.simulation import Simulation
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT
 from vmsim.machine.memory import width_of
-from vmsim.tables.backing import IDENTITY, UNBACKED
+from vmsim.tables.backing import IDENTITY, UNBACKED, host_address
 from vmsim.tables.edit import translate
 
 __all__ = ["contents_problems", "pin_problems", "remember"]
@@ -69,6 +69,8 @@ def pin_problems(simulation: Simulation) -> Iterator[str]:
             root, levels = vm.memory_root
             for gfn, pfn in zip(pin.gfns.tolist(), pin.pfns.tolist(), strict=True):
                 now = int(translate(simulation.hardware.memory, root, levels, gfn << PAGE_SHIFT))
+                if vm.slot and now == UNBACKED:
+                    now = int(host_address(vm.slot.backing, gfn << PAGE_SHIFT))
                 if now not in (UNBACKED, pfn << PAGE_SHIFT):  # for a while nothing may map a page that stays in place
                     yield (
                         f"pins: page {gfn} of {vm.spec.name} is pinned in frame {pfn}, and has moved to frame "
@@ -86,11 +88,12 @@ def _everybody(simulation: Simulation) -> Iterator[tuple[str, _Pages]]:
     for vm in simulation.vms:
         if vm.gone:
             continue
-        root, levels = vm.memory_root
-        roots = [root] if root else []
-        if vm.spec.bare:
-            levels = vm.spec.guest_levels
-            roots = [each.space.root for each in vm.kernel.processes.values() if each.space.root >= 0]
+        if vm.slot:  # where a page is the host's to say; what maps it may come and go
+            frames = (vm.slot.backing[vm.slot.present()] & FRAME) >> PAGE_SHIFT
+            yield vm.spec.name, _Pages(np.zeros_like(frames), frames, _sums(memory, frames))
+            continue
+        levels = vm.spec.guest_levels
+        roots = [each.space.root for each in vm.kernel.processes.values() if each.space.root >= 0]
         if roots:
             entries = gather_all(memory, roots, levels, IDENTITY, vm.monitor.host_slot)
             yield vm.spec.name, _pages(memory, entries, width_of(levels))

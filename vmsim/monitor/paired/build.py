@@ -20,7 +20,6 @@ def build(parts: VmParts) -> Paired:
         form,
         parts.slot,
         layout=spec.own.layout,
-        flush=spaces.flush_nested,
         owner=spec.index,
         levels=spec.host_levels,
         page_order=spec.host_order,

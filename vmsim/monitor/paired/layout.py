@@ -17,9 +17,9 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from vmsim.contracts import Moment, Observe, Steps
+from vmsim.contracts import Steps
 from vmsim.frames.buddy import NO_FRAME, State
-from vmsim.machine.formats import ENTRIES, FRAME, LARGE, PAGE_SHIFT, PRESENT, WRITE
+from vmsim.machine.formats import ENTRIES, LARGE, PAGE_SHIFT, PRESENT, WRITE
 from vmsim.machine.memory import clear_frame
 from vmsim.monitor.paired.mode import Layout
 from vmsim.scenario.cpu import Cpu, Figure
@@ -42,7 +42,6 @@ NO_EPT: Final = 0
 """Frame of an EPT half that there is not (frame 0 is never one: the allocator gives it to a table last of all)."""
 
 _KERNEL = -1  # owner of what belongs to no process
-_CHUNK = 4096  # frames that compaction looks at in one go
 
 Pair = tuple[int, int]
 Waiting = Callable[[simpy.Event, str], Steps[Any]]
@@ -53,7 +52,6 @@ class HostFrames(Protocol):
 
     zone: NDArray[Any]
     frames: NDArray[Any]
-    pins: NDArray[np.int32]  # requests of devices that pin each frame
     unpinned: simpy.Event  # of the next time that pages are pinned no more
     marks: Any
     failures: Counter[tuple[int, int]]
@@ -83,23 +81,14 @@ class HostFrames(Protocol):
         """Take back blocks."""
 
 
-class Movable(Protocol):
-    """What has pages that compaction may move: an address space, or the host's kernel with pages that it keeps.
+class Compactor(Protocol):
+    """Who moves pages so that two frames side by side come free."""
 
-    One entry, of which the reverse map tells, knows where a page is, and another if there is a second table.
-    """
+    done: dict[int, Counter[str]]  # by who asked, the steps that it took
 
-    mapped: bool  # processors may keep translations of its pages
-
-    def other(self, place: int) -> int:
-        """Return the place of the KPTE whose EPTE is at `place`; 0: there is no other entry."""
+    def pair(self, owner: int, spare: list[int], work: Counter[str]) -> int | None:
+        """Return the first of two frames side by side, made of `spare` ones, or None."""
         ...
-
-    def moved(self, old: int, new: int) -> None:
-        """Note that the page in the frame `old` is in the frame `new` now."""
-
-    def flush(self) -> None:
-        """Make the processors forget what they keep of it."""
 
 
 def figures(cpu: Cpu) -> dict[str, Figure]:
@@ -144,10 +133,10 @@ class PairedHost:
         Where tables come from.
     cpu : Cpu
         Whose costs count.
+    compaction : Compactor
+        Makes blocks of two frames where there are none.
     pointers : bool
         There is a pointer for each page frame, whether any process needs it or not.
-    observe : callable, optional
-        Told of MOVING and MOVED around each compaction.
 
     Attributes
     ----------
@@ -157,8 +146,6 @@ class PairedHost:
         The frame of the other half, by frame; 0 where there is none. Empty without pointers.
     array : int64[m]
         Frames that the pointers take up.
-    movable : dict
-        By owner, what has pages that compaction may move.
     """
 
     def __init__(
@@ -167,17 +154,14 @@ class PairedHost:
         host: HostFrames,
         cpu: Cpu,
         *,
+        compaction: Compactor,
         pointers: bool,
-        observe: Observe = lambda *_: None,
     ) -> None:
         self.memory = memory
-        self.observe = observe
         self.host = host
+        self.compaction = compaction
         self.costs = {name: cast(int, figure.value) for name, figure in figures(cpu).items()}
-        self.movable: dict[int, Movable] = {}
-        self._compacted: defaultdict[int, Counter[str]] = defaultdict(Counter)
         self._spent: defaultdict[int, Counter[str]] = defaultdict(Counter)
-        self._cursor = 0
         size = len(host.frames)
         root, kernel = (int(pfn) for pfn in host.take(_KERNEL, 2, State.TABLE))
         self.boot = root, kernel
@@ -229,7 +213,7 @@ class PairedHost:
                 continue
             if layout != "contiguous":
                 return self._made(layout, _halves(kept, count), work)
-            first = self._compact(owner, kept, work)
+            first = self.compaction.pair(owner, kept, work)
             if first is not None:
                 if asked:
                     self.host.withdraw(asked)
@@ -255,7 +239,7 @@ class PairedHost:
 
         `compactions` that made one, `pages_moved` for them, and `cycles`, those of attempts in vain as well.
         """
-        done = self._compacted[owner]
+        done = self.compaction.done.get(owner, Counter())
         return {
             "compactions": done["compactions"],
             "pages_moved": done["moved"],
@@ -294,97 +278,9 @@ class PairedHost:
         if self.host.zone["free"][0] - 2 < self.host.marks.min:
             return None  # too little memory, whatever its shape
         spare = self.host.take(owner, 2, State.TABLE, reserve=self.host.marks.min).tolist()
-        made = self._compact(owner, spare, work) if len(spare) == 2 else None
+        made = self.compaction.pair(owner, spare, work) if len(spare) == 2 else None
         self.host.give(np.array(spare, np.int64))
         return made
-
-    def _compact(self, owner: int, spare: list[int], work: Counter[str]) -> int | None:
-        """Make a block of two frames by moving pages to `spare` frames; those used are taken off that list."""
-        before = work.copy()
-        self.observe(Moment.MOVING, None)
-        first = self._from_spare(spare, work)
-        if first is None:
-            first = self._from_movable(spare, work)
-        self.observe(Moment.MOVED, None)
-        self._compacted[owner].update(work - before)
-        if first is None:
-            return None
-        self._compacted[owner]["compactions"] += 1
-        self.host.hand_over(np.array([first, first + 1]), owner, State.TABLE)
-        return first
-
-    def _from_spare(self, spare: list[int], work: Counter[str]) -> int | None:
-        """Return a block one of whose frames, or both, are spare."""
-        frames = np.array(spare, np.int64)
-        if len(beside := np.flatnonzero(np.isin(frames ^ 1, frames))):
-            work["scan"] += int(beside[0]) + 1
-            frame = spare[beside[0]]
-            spare[:] = [each for each in spare if each | 1 != frame | 1]
-            return int(frame) & ~1
-        work["scan"] += len(spare)
-        if len(movable := np.flatnonzero(self._can_move(frames ^ 1))):
-            frame = spare.pop(int(movable[0]))
-            self._move(frame ^ 1, spare.pop(), work)
-            return int(frame) & ~1
-        return None
-
-    def _from_movable(self, spare: list[int], work: Counter[str]) -> int | None:
-        """Return a block both of whose frames held pages that can be moved: the next one round the host's memory."""
-        size = len(self.host.frames) & ~1
-        for _ in range(-(-size // _CHUNK) + 1):
-            start = self._cursor
-            frames = np.arange(start, min(start + _CHUNK, size))
-            both = self._can_move(frames).reshape(-1, 2).all(axis=1)
-            if both.any():
-                found = start + 2 * int(np.argmax(both))
-                work["scan"] += found + 2 - start
-                self._cursor = found
-                for old in (found, found + 1):
-                    self._move(old, spare.pop(), work)
-                return found
-            work["scan"] += len(frames)
-            self._cursor = (start + _CHUNK) % size if start + _CHUNK < size else 0
-        return None
-
-    def _can_move(self, pfns: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return which frames hold a small page that one known entry points to, of somebody who lets it be moved.
-
-        No device may be at work on it (Linux mm/compaction.c, isolate_migratepages_block, leaves pinned pages too).
-        """
-        frames = self.host.frames[np.minimum(pfns, len(self.host.frames) - 1)]
-        entries = self.memory[frames["rmap"] >> 3]
-        known = np.isin(frames["owner"], list(self.movable)) & (frames["rmap"] > 0) & (pfns < len(self.host.frames))
-        small = (entries & LARGE == 0) & ((entries & FRAME) >> PAGE_SHIFT == pfns)
-        page = np.isin(frames["state"], (int(State.GUEST), int(State.HOST)))
-        pinned = self.host.pins[np.minimum(pfns, len(self.host.pins) - 1)] != 0
-        return np.asarray(page & known & small & ~pinned)
-
-    def _move(self, old: int, new: int, work: Counter[str]) -> None:
-        """Copy a page to another frame, and make the entries that point to it follow.
-
-        All its words are copied, for a page of a VM may be one of its guest's page tables.
-        """
-        self._copy(old, new)
-        frames = self.host.frames
-        owner, place = int(frames["owner"][old]), int(frames["rmap"][old])
-        space = self.movable[owner]
-        places = [each for each in (place, space.other(place)) if each]
-        for each in places:
-            self.memory[each >> 3] = self.memory[each >> 3] & ~FRAME | new << PAGE_SHIFT
-        self.host.hand_over(np.array([new]), owner, State(frames["state"][old]))
-        frames["rmap"][new], frames["rmap"][old] = place, 0
-        space.moved(old, new)
-        if space.mapped:
-            space.flush()
-            work["shootdown"] += 1
-        work["copy"] += 1
-        work["store"] += len(places)
-        work["moved"] += 1
-
-    def _copy(self, old: int, new: int) -> None:
-        source, target = (self.memory[frame << 9 : (frame + 1) << 9] for frame in (old, new))
-        if (source != target).any():  # what was never written to takes up no real memory, and stays so
-            target[:] = source
 
 
 def _halves(frames: list[int], count: int) -> Pair:

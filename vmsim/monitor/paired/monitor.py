@@ -8,7 +8,8 @@ monitor's pool.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,7 @@ _TABLE_SPAN = ENTRIES << PAGE_SHIFT
 class Paired(Tdp):
     """KPT and EPT of one VM, and the exits that build them.
 
-    Parameters are as of `Tdp`, with what all paired processes share, where the halves lie and who makes the
-    processors forget nested translations.
+    Parameters are as of `Tdp`, with what all paired processes share, and where the halves lie.
     """
 
     def __init__(
@@ -50,7 +50,6 @@ class Paired(Tdp):
         slot: MemorySlot,
         *,
         layout: Layout,
-        flush: Callable[[], None],
         owner: int,
         levels: int,
         page_order: int,
@@ -76,8 +75,7 @@ class Paired(Tdp):
         )
         self.serves = False
         self.shared = shared
-        self.space = PairedSpace(shared, form, owner=owner, levels=levels, layout=layout, guest=True, flush=flush)
-        self.space.backing = self.backing
+        self.space = PairedSpace(shared, form, owner=owner, levels=levels, layout=layout, guest=True)
 
     @property
     def pairs(self) -> list[Roots]:
@@ -191,16 +189,26 @@ class Paired(Tdp):
 
     def zap(self, first: int, count: int) -> Flush:
         """Clear the entries that map the frames, in both tables."""
-        return Flush(nested=len(self.space.unmap(*self._whole(first, count)).values) > 0)
+        with self._unpaid():
+            return Flush(nested=len(self.space.unmap(*self._whole(first, count)).values) > 0)
 
     def protect(self, first: int, count: int) -> Flush:
         """Take the right to write from the entries that map the frames, in both tables."""
-        seen = self.space.protect(*self._whole(first, count), lambda pages: pages.values & ~WRITE)
+        with self._unpaid():
+            seen = self.space.protect(*self._whole(first, count), lambda pages: pages.values & ~WRITE)
         return Flush(nested=len(seen.values) > 0)
 
     def permit(self, gpa: int) -> None:
         """Give back the right to write that `protect` has taken, in both tables."""
         self.space.protect(*self._whole(gpa >> PAGE_SHIFT, 1), lambda pages: pages.values | WRITE)
+
+    @contextmanager
+    def _unpaid(self) -> Iterator[None]:
+        """Leave what is done inside out of the VM's work: it is the host that does it, for reasons of its own."""
+        work = self.space.work.copy()
+        yield
+        self.space.work.clear()
+        self.space.work.update(work)
 
     def _whole(self, first: int, count: int) -> tuple[int, int]:
         """Return the first address of what maps the frames, and the one after it: large pages count as a whole."""

@@ -29,7 +29,7 @@ from vmsim.machine.formats import (
     reach,
 )
 from vmsim.machine.memory import clear_frame, entry_at
-from vmsim.monitor.paired.layout import NO_EPT, PAGE_BYTES, Pair, PairedHost
+from vmsim.monitor.paired.layout import NO_EPT, Pair, PairedHost
 from vmsim.monitor.paired.mode import Layout
 from vmsim.tables.backing import IDENTITY
 from vmsim.tables.edit import missing_tables
@@ -150,8 +150,6 @@ class PairedSpace:
         Steps so far, by the names of `paired_layout.figures`, and the updates that took them.
     """
 
-    mapped = True
-
     def __init__(
         self,
         shared: PairedHost,
@@ -161,7 +159,6 @@ class PairedSpace:
         levels: int,
         layout: Layout,
         guest: bool,
-        flush: Callable[[], None] = lambda: None,
         whole: bool = False,
     ) -> None:
         self.shared = shared
@@ -172,9 +169,7 @@ class PairedSpace:
         self.levels = levels
         self.layout: Layout = layout
         self.guest = guest
-        self.flush = flush
         self.whole = whole
-        self.backing = IDENTITY  # of a VM: where its memory lies
         self.limit = reach(levels) if whole else limit_of(levels)
         self._slots = ENTRIES if whole else UVPT_SLOT  # of the root that both tables have
         self.kpt = self.ept = 0
@@ -189,8 +184,6 @@ class PairedSpace:
         upper = slice(ENTRIES // 2, ENTRIES)
         self._table(self.kpt)[upper] = self.memory[boot : boot + ENTRIES][upper]
         self._table(self.kpt)[UVPT_SLOT] = self.kpt | PRESENT | USER
-        if self.layout == "contiguous":
-            self.shared.movable[self.owner] = self
 
     def missing(self, address: int, level: int) -> int:
         """Return how many tables are missing before `address` can be mapped at `level`; else MAPPED or BLOCKED."""
@@ -223,11 +216,6 @@ class PairedSpace:
         self.frames["rmap"][frames] = place + 8 * np.arange(count)
         self.work["store"] += count * (2 if ept else 1)
         self.work["updates"] += count
-
-    def moved(self, old: int, new: int) -> None:
-        """Note that the page in the frame `old` is in the frame `new` now."""
-        where = (self.backing & FRAME) >> PAGE_SHIFT == old
-        self.backing[where] = self.backing[where] & ~FRAME | new << PAGE_SHIFT
 
     def pages(self, first: int, limit: int) -> Pages:
         """Return the entries of the pages that lie wholly in [first, limit), with the flags of either table.
@@ -287,10 +275,6 @@ class PairedSpace:
         found: list[Pair] = []
         self._list(self.kpt, self.ept, self.levels, found)
         return found
-
-    def other(self, place: int) -> int:
-        """Return the place of the KPTE whose EPTE is at `place` (contiguous tables alone)."""
-        return place - PAGE_BYTES
 
     def _clear(self, pair: Pair) -> None:
         for frame in pair:

@@ -1,0 +1,140 @@
+"""Compaction: pages are moved so that what is free comes together (Linux mm/compaction.c, mm/migrate.c).
+
+Whoever wants two frames side by side, and finds none, has some pages moved at once, and pays for it. Whose pages they
+are is all the same: those of a VM in any mode, and those of the page cache; each memory moves its own pages
+(`GuestMemory.move`), but for those that a device works on (isolate_migratepages_block leaves pinned pages too).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmsim.contracts import NO_FLUSH, Flush, Moment, Observe
+from vmsim.frames.buddy import State
+from vmsim.host.guest_memory import GuestMemory
+from vmsim.host.memory import HostMemory
+
+__all__ = ["Compaction"]
+
+_CHUNK = 4096  # frames that are looked at in one go
+_NOWHERE = -1
+
+Forget = Callable[[Flush], None]
+Words = NDArray[np.int64]
+
+
+class Compaction:
+    """Makes blocks of two frames by moving pages.
+
+    Parameters
+    ----------
+    host : HostMemory
+        Whose frames.
+    observe : callable, optional
+        Told of MOVING and MOVED around each compaction.
+
+    Attributes
+    ----------
+    memories : dict
+        By owner, the memory whose pages may be moved, and who has its processors forget a flush.
+    done : dict
+        By who asked, the steps that it took: `scan`, `copy`, `store`, `shootdown`; and `compactions` that made a block,
+        and pages `moved`.
+    """
+
+    def __init__(self, host: HostMemory, observe: Observe = lambda *_: None) -> None:
+        self.host = host
+        self.observe = observe
+        self.memories: dict[int, tuple[GuestMemory, Forget]] = {}
+        self.done: dict[int, Counter[str]] = {}
+        self._cursor = 0
+
+    def add(self, memory: GuestMemory, forget: Forget) -> None:
+        """Let the pages of a memory be moved."""
+        self.memories[memory.owner] = memory, forget
+
+    def pair(self, owner: int, spare: list[int], work: Counter[str]) -> int | None:
+        """Return the first of two frames side by side, made by moving pages to spare frames; None: none can be.
+
+        Parameters
+        ----------
+        owner : int
+            Who asks, and has the spare frames and then the block.
+        spare : list of int
+            Frames, two at least; those used are taken off.
+        work : Counter
+            Gets the steps.
+        """
+        before = work.copy()
+        self.observe(Moment.MOVING, None)
+        first = self._from_spare(spare, work)
+        if first is None:
+            first = self._from_others(spare, work)
+        self.observe(Moment.MOVED, None)
+        done = self.done.setdefault(owner, Counter())
+        done.update(work - before)
+        done["compactions"] += first is not None
+        return first
+
+    def _from_spare(self, spare: list[int], work: Counter[str]) -> int | None:
+        """Return a block one of whose frames, or both, are spare."""
+        frames = np.array(spare, np.int64)
+        if len(beside := np.flatnonzero(np.isin(frames ^ 1, frames))):
+            work["scan"] += int(beside[0]) + 1
+            frame = spare[beside[0]]
+            spare[:] = [each for each in spare if each | 1 != frame | 1]
+            return int(frame) & ~1
+        work["scan"] += len(spare)
+        if len(movable := np.flatnonzero(self._places(frames ^ 1) != _NOWHERE)):
+            frame = spare.pop(int(movable[0]))
+            self._move(frame ^ 1, spare.pop(), work)
+            return int(frame) & ~1
+        return None
+
+    def _from_others(self, spare: list[int], work: Counter[str]) -> int | None:
+        """Return a block both of whose frames held pages that can be moved: the next one round the host's memory."""
+        size = self.host.size & ~1
+        for _ in range(-(-size // _CHUNK) + 1):
+            start = self._cursor
+            frames = np.arange(start, min(start + _CHUNK, size))
+            both = (self._places(frames) != _NOWHERE).reshape(-1, 2).all(axis=1)
+            if both.any():
+                found = start + 2 * int(np.argmax(both))
+                work["scan"] += found + 2 - start
+                self._cursor = found
+                for old in (found, found + 1):
+                    self._move(old, spare.pop(), work)
+                return found
+            work["scan"] += len(frames)
+            self._cursor = (start + _CHUNK) % size if start + _CHUNK < size else 0
+        return None
+
+    def _places(self, pfns: Words) -> Words:
+        """Return where the pages in some frames are in their memories, int64[n]; -1 where none can be moved."""
+        found = np.full(len(pfns), _NOWHERE)
+        inside = np.flatnonzero(pfns < self.host.size)
+        frames = self.host.frames[pfns[inside]]
+        page = (frames["state"] == State.GUEST) | (frames["state"] == State.HOST)
+        free_to_go = inside[page & (self.host.pins[pfns[inside]] == 0)]
+        owners = self.host.frames["owner"][pfns[free_to_go]]
+        for owner in np.unique(owners).tolist():
+            if owner in self.memories:
+                theirs = free_to_go[owners == owner]
+                found[theirs] = self.memories[owner][0].find(pfns[theirs])
+        return found
+
+    def _move(self, old: int, new: int, work: Counter[str]) -> None:
+        """Move the page in one frame to another; the two change hands."""
+        memory, forget = self.memories[int(self.host.frames["owner"][old])]
+        (place,) = memory.find(np.array([old])).tolist()
+        flush = memory.move(place, new)
+        if flush != NO_FLUSH:
+            forget(flush)
+            work["shootdown"] += 1
+        work["copy"] += 1
+        work["store"] += 1 if flush == NO_FLUSH else 2  # where the host notes it, and the entry that led there
+        work["moved"] += 1
