@@ -108,11 +108,11 @@ def edits() -> list[Any]:
     found += [*listing.scan_entries(there, root, 4, IDENTITY, 0, 0, 0x20_0000, False, *lists), *lists[1][:30].tolist()]
     found += [listing.walk_entries(there, root, 4, 1, IDENTITY, 0x1000, *lists[:2]), *lists[1][:5].tolist()]
     found += [listing.list_tables(there, root, 4, IDENTITY, 1 << 48, *lists[:2]), *lists[1][:5].tolist()]
+    found += copied(there, zone, frames, root)
     short = int(buddy.allocate(zone, frames, 0, buddy.State.TABLE, 1)) << 12
     clear_frame(there, short)
     tables.map_pages(there, frames, short, 2, 1, IDENTITY, 0x3F_D000, some[:6], links[3:5], form.table, form.page)
     tables.store_entries(there, IDENTITY, np.array([short + 4 * 1023]), np.array([0xFFC0_0087]), 10)
-    found += copied(there, zone, frames, root)
     lists = [np.zeros(1100, np.int64) for _ in range(4)]
     found += [*listing.scan_entries(there, short, 2, IDENTITY, 0, 0, 1 << 32, False, *lists), *lists[1][:9].tolist()]
     found += [tables.translate(there, short, 2, gpa) for gpa in (0x40_0123, 0xFFFF_FFFF)]
