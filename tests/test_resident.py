@@ -80,6 +80,27 @@ def test_the_machine_has_some() -> None:
     assert 0 < there[0] < 1 << 60
 
 
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("MemTotal: 2048 kB\nMemAvailable:     1024 kB\n", 1 << 20),
+        ("MemTotal: 2048 kB\n", None),
+        ("MemAvailable:\n", None),
+        ("MemAvailable: many kB\n", None),
+        (None, None),
+    ],
+)
+def test_what_linux_does_not_say_is_all_that_is_installed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None, left: int | None
+) -> None:
+    if text is not None:
+        (tmp_path / "meminfo").write_text(text)
+    assert module._meminfo(tmp_path / "meminfo") == left
+    monkeypatch.setattr(module, "_meminfo", lambda: left)
+    monkeypatch.setattr(module, "_installed", lambda: 7 << 30)
+    assert module._machine() == (left or 7 << 30, "this machine")
+
+
 def test_as_many_jobs_run_as_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "available", lambda: (10 * GIB, "this machine"))
     fits = most_jobs(3 * GIB)

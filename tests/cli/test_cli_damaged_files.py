@@ -225,6 +225,14 @@ def test_a_place_for_results_that_cannot_be_is_refused(vmsim: Any, folder: Path,
     refused(vmsim, folder, verb, "w.toml" if verb == "sweep" else "s.toml", "--out", out)
 
 
+@pytest.mark.parametrize("verb", ["run", "compare", "sweep"])
+def test_a_link_to_nowhere_is_no_place_for_results(vmsim: Any, folder: Path, verb: str) -> None:
+    """As for mkdir -p: whoever made the link meant a folder that is gone, on a disk that is not mounted, say."""
+    Path("o").symlink_to(folder / "gone" / "o")
+    refused(vmsim, folder, verb, "w.toml" if verb == "sweep" else "s.toml", "--out", "o")
+    assert not (folder / "gone").exists()
+
+
 @pytest.mark.parametrize("verb", ["run", "compare", "sweep", "cpus", "explain"])
 @pytest.mark.parametrize(
     "name", ["x" * 300 + ".toml", "x/" * 2500 + "a.toml", "\udcff\udcfe.toml", "[/x].toml", "a\nb.toml"]

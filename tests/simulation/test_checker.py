@@ -353,7 +353,7 @@ def test_a_dirty_log_read_without_its_flush_is_found(mode: str, method: str, pla
     simulation = Simulation(what, observers=[check_invariants], serve=False)
     if planted:
         simulation.vms[0].monitor.features[0]._flush = lambda: None  # type: ignore[attr-defined]
-        with pytest.raises(BrokenInvariant, match=r"coherence: .* (writable|dirty).* for vm, which the nested tables"):
+        with pytest.raises(BrokenInvariant, match=r"coherence: .* (writable|dirty).* for vm, which the tables"):
             simulation.run()
     else:
         assert simulation.run().ending is None

@@ -1,6 +1,7 @@
 """Do workers on a Dask cluster, started here on the loopback interface, do what workers here do?"""
 
 import asyncio
+import gc
 import os
 import stat
 import sys
@@ -120,6 +121,17 @@ def test_a_call_that_kills_its_workers_is_told_as_a_broken_pool(mortal: DaskClus
         with pytest.raises(BrokenExecutor, match="died"):
             doomed.result(60)
         assert executor.submit(divmod, 7, 2).result(60) == (3, 1)
+
+
+@pytest.mark.parametrize("address", ["no://x", "nonsense", "tcp://127.0.0.1:999999", ""])
+def test_what_is_no_address_is_refused_at_once(address: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Without a client that is made in vain, and complains 20 seconds later that it cannot be closed."""
+    start = time.monotonic()
+    with pytest.raises(InputError, match=r"not an address|nobody answers"):
+        connect(address, wait=0.5)
+    gc.collect()
+    assert time.monotonic() - start < 15
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.slow

@@ -246,7 +246,7 @@ def replacing(path: Path, *, force: bool = True, clear: bool = True) -> Iterator
         ) from error
     finally:
         if temporary != path:
-            with suppress(OSError):
+            with suppress(OSError):  # what is told is why it could not be written; the next writer removes what is left
                 temporary.unlink(missing_ok=True)
 
 

@@ -31,7 +31,7 @@ def held(path: Path) -> Iterator[None]:
     """Lock a file or folder that is there while the block runs, where there are locks."""
     descriptor = -1
     try:
-        with suppress(OSError):
+        with suppress(OSError):  # no locks there: leftovers are then known by the process in their name alone
             descriptor = os.open(path, _FLAGS)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

@@ -29,7 +29,7 @@ def in_order() -> Iterator[None]:
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # closed: else the next file that is opened takes its number
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
-    with suppress(AttributeError, ValueError, OSError):
+    with suppress(AttributeError, ValueError, OSError):  # a stream in its place that has no such setting
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names of files need not be text
     signal.signal(signal.SIGINT, _note)
     signal.signal(signal.SIGTERM, _terminate)

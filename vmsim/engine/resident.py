@@ -119,16 +119,29 @@ def _words(size: int) -> str:
 
 
 def _machine() -> tuple[int | None, str]:
+    """Return what memory this machine has to give: free and reclaimable, or, where nobody says, all that it has."""
+    left = _meminfo()
+    return (_installed() if left is None else left), "this machine"
+
+
+def _meminfo(file: Path = Path("/proc/meminfo")) -> int | None:
+    """Return what Linux estimates to be there for new programs (proc(5), MemAvailable); None: it does not say.
+
+    Other systems have no such file, kernels before 3.14 no such line, and a container may show a part of it.
+    """
     try:
-        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) << 10, "this machine"
+        lines = file.read_text("ascii").splitlines()
+        return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), None)
     except (OSError, ValueError, IndexError):
-        pass
+        return None
+
+
+def _installed() -> int | None:
+    """Return how much memory is installed (sysconf(3)); None: the system does not say."""
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "this machine"
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
-        return None, ""
+        return None
 
 
 def _cgroups(root: Path = _CGROUP, proc: Path = Path("/proc/self/cgroup")) -> Iterator[tuple[int | None, str]]:

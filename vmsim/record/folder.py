@@ -49,6 +49,8 @@ def check_folder(path: Path, *, force: bool = False, whose: str | None = None) -
         raise InputError(f"{printable(path)}: this can be no folder's name.")
     try:
         target = path.resolve() if path.is_symlink() else path
+        if path.is_symlink() and not os.path.lexists(target):
+            raise InputError(f"{printable(path)}: this is a link to {printable(target)}, where nothing is.")
         _clear(target.absolute())
         if target.is_dir():
             if any(target.iterdir()):

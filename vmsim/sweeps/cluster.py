@@ -199,6 +199,8 @@ def _client(address: Any, name: str, wait: float) -> Any:
 
     connect_to: Any = distributed.Client
     try:
+        if isinstance(address, str):
+            distributed.comm.registry.get_backend(distributed.comm.parse_address(address)[0])  # before a client exists
         return connect_to(address, timeout=wait, name="vmsim", set_as_default=False)
     except (OSError, TimeoutError) as error:
         raise InputError(

@@ -202,7 +202,7 @@ def _typed(texts: Sequence[str]) -> list[Any]:
     if {*texts} <= {"True", "False"}:
         return [text == "True" for text in texts]
     for kind in (int, float):
-        with suppress(ValueError):
+        with suppress(ValueError):  # not of this kind: the next is tried
             return [kind(text) for text in texts]
     return list(texts)
 

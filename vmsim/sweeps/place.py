@@ -48,7 +48,7 @@ def prepared(folder: Path) -> Iterator[None]:
             raise InputError(f"{printable(folder)}: cannot be made: {told}.") from error
         yield
     finally:
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError):  # a folder that stays is empty, and no harm
             if not any(each.is_symlink() or not each.is_dir() for each in folder.rglob("*")):  # nothing to keep
                 for each in sorted(made, key=lambda path: len(path.parts), reverse=True):
                     each.rmdir()

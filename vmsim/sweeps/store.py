@@ -358,7 +358,7 @@ class Store:
             self._journal.close()
             self._journal = None
             if empty:
-                with suppress(OSError):
+                with suppress(OSError):  # one that stays is empty, and read as such
                     (self.folder / JOURNAL).unlink()
         if self._timings is not None:
             os.close(self._timings)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vmsim.contracts import Moment
 from vmsim.engine.check.contents import contents_problems, pin_problems, remember
 from vmsim.engine.check.guest import check_guest, count_distinct, gather_all, kept_address
-from vmsim.engine.check.rights import guest_address, nested_rights
+from vmsim.engine.check.rights import guest_address, nested_rights, walked_rights
 from vmsim.engine.simulation import Simulation
 from vmsim.engine.virtual_machine import VirtualMachine
 from vmsim.frames.buddy import MAX_ORDER, NO_FRAME, State, owned
@@ -181,14 +181,11 @@ class _Checker:
                     within = (1 << (PAGE_SHIFT + 9 * size)) - 1
                     if self._resolve(vm, gva) != value & FRAME & ~within:
                         self.fail(f"coherence: {unit} gives {vm.spec.name} another frame for gva {gva:#x}")
-                    if vm.monitor.nested_rights:
-                        gpa = int(guest_address(self.memory, vm.kernel.root, *self._shape(vm), gva))
-                        self._allowed(vm, gpa, value, f"{unit}, of gva {gva:#x}")
+                    self._allowed(vm, value, self._walked(vm, gva), f"{unit}, of gva {gva:#x}")
             for vm, tag, value in self._held(core["ntlb"], by_gpa, "ntlb"):
                 if translate(self.memory, *vm.monitor.memory_root, tag << PAGE_SHIFT) != value & FRAME:
                     self.fail(f"coherence: the nested TLB gives {vm.spec.name} another frame for gfn {tag:#x}")
-                if vm.monitor.nested_rights:
-                    self._allowed(vm, tag << PAGE_SHIFT, value, f"the nested TLB, of gfn {tag:#x}")
+                self._allowed(vm, value, self._nested(vm, tag << PAGE_SHIFT), f"the nested TLB, of gfn {tag:#x}")
             for level, name in enumerate(("pde", "pdpte", "pml4e", "pml5e"), start=1):  # of the table that it points to
                 for vm, tag, value in self._held(core[name], by_gva, name):
                     cr3, levels = int(vm.registers["cr3"][0]), vm.spec.guest_levels
@@ -202,23 +199,31 @@ class _Checker:
                     if table_on_way(self.memory, (0, 0), root, levels, level, start) != value & FRAME:
                         self.fail(f"coherence: {nested} gives {vm.spec.name} another table for {start:#x}")
 
-    def _shape(self, vm: VirtualMachine) -> tuple[int, int, int]:
-        """Return the levels of a guest's tables, and root and levels of the nested ones."""
-        return vm.spec.guest_levels, *vm.monitor.memory_root
+    def _walked(self, vm: VirtualMachine, gva: int) -> int:
+        """Return the rights that all tables give a gva which the hardware walks for the VM now."""
+        now = vm.registers[0]
+        nested = int(now["nested_root"]), int(now["nested_levels"]), int(now["nested_dirty"])
+        root, switch = int(now["cr3"]), int(now["switch"])
+        return int(walked_rights(self.memory, root, vm.spec.guest_levels, switch, *nested, gva))
 
-    def _allowed(self, vm: VirtualMachine, gpa: int, value: int, where: str) -> None:
-        """See that a kept translation gives no right that the nested tables have taken away, dirty flags among them.
+    def _nested(self, vm: VirtualMachine, gpa: int) -> int:
+        """Return the rights that the nested tables give a gpa."""
+        now = vm.registers[0]
+        root, levels, dirty = int(now["nested_root"]), int(now["nested_levels"]), int(now["nested_dirty"])
+        return int(nested_rights(self.memory, root, levels, dirty, gpa))
+
+    def _allowed(self, vm: VirtualMachine, value: int, given: int, where: str) -> None:
+        """See that a kept translation gives no right that the tables have taken away, dirty flags among them.
 
         A translation that is kept as writable and dirty lets writes through that no walk sees: what tells of writes
-        (a protected entry, a cleared flag) must be flushed before it can (SDM vol. 3C §30.3.5, §30.4.3.1).
+        (a protected entry, a cleared flag) must be flushed before it can (SDM vol. 3A §5.10.4.2, vol. 3C §30.3.5 and
+        §30.4.3.1). That holds of the guest's entries, the host's, and those that a monitor keeps in their place.
         """
-        root, levels = vm.monitor.memory_root
-        given = int(nested_rights(self.memory, root, levels, int(vm.registers["nested_dirty"][0]), gpa))
         more = value & (WRITE | USER | DIRTY) & ~given
         if more:
-            names = ((WRITE, "writable"), (USER, "executable"), (DIRTY, "dirty"))
+            names = ((WRITE, "writable"), (USER, "a user's, or executable,"), (DIRTY, "dirty"))
             said = ", ".join(name for bit, name in names if more & bit)
-            self.fail(f"coherence: {where}, is {said} for {vm.spec.name}, which the nested tables do not say")
+            self.fail(f"coherence: {where}, is {said} for {vm.spec.name}, which the tables do not say")
 
     def _holders(self, core: int, living: dict[int, VirtualMachine]) -> Holders:
         """Return by asid who could hit entries of a gva on a core; None: nobody, or a space whose tables are not up."""

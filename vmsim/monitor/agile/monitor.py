@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
@@ -214,6 +215,18 @@ class Agile(Shadow):
             self._roots.clear()
             self._follow_root()
         return Flush(nested=True, linear=flush.linear or nested)
+
+    def protect(self, first: int, count: int) -> Flush:
+        """Take the right to write from what maps the frames, in the shadow and in the nested tables."""
+        return super().protect(first, count) + Flush(nested=True)
+
+    def age(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
+        """Return which frames were accessed, by the A flags of the shadow's entries and of the nested tables'."""
+        return super().age(first, count, clear=clear) | self.host_tables.age(first, count, clear=clear)
+
+    def dirty(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
+        """Return which frames were written to, by the D flags of both."""
+        return super().dirty(first, count, clear=clear) | self.host_tables.dirty(first, count, clear=clear)
 
     def rehearse(self) -> None:
         """Compile, or load from the cache, the kernels that a short run does not need."""

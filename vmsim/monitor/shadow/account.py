@@ -187,6 +187,7 @@ class Account(SoftwareMonitor):
         if self._flush[0]:
             self._flush[0] = 0
             self.spaces.flush_all()
+            self.state["stale"] = 0
 
     @property
     def pending(self) -> bool:

@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import Words
 from vmsim.frames.buddy import State
-from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, SWITCH, USER, WRITE
+from vmsim.machine.formats import DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, SWITCH, USER, WRITE
+from vmsim.monitor.shadow.records import Hide
 from vmsim.tables.backing import UNBACKED, host_address
 
 __all__ = ["problems_of"]
+
+_REACHES = {Hide.WRITE_PROTECT: WRITE, Hide.USER_BIT: USER, Hide.PRESENT_BIT: PRESENT}  # what a hidden table lacks
 
 
 class Shadow(Protocol):
@@ -23,6 +26,7 @@ class Shadow(Protocol):
     backing: Words
     state: NDArray[Any]
     pages: NDArray[Any]
+    gfns: NDArray[Any]
     stock: Words
     owner: int
 
@@ -39,6 +43,9 @@ class Shadow(Protocol):
 
 def problems_of(shadow: Shadow, frames: NDArray[Any]) -> Iterator[str]:
     """Yield what is wrong with a shadow: whose its frames are, where its entries lead, that they are guest∘host.
+
+    An entry gives no right that the guest's does not, none to write to what is clean in the guest's (where a store is
+    to set D), and none to reach a table whose accesses are to trap.
 
     Parameters
     ----------
@@ -58,17 +65,31 @@ def problems_of(shadow: Shadow, frames: NDArray[Any]) -> Iterator[str]:
         yield "isolation: a shadow page is not its own"
     if len({*by_frame, *stock.tolist()}) != shadow.frames_held:
         yield "conservation: a frame is two shadow pages"
+    guarded = _guarded(shadow)
     for page in used.tolist():
         place = int(pages["hpa"][page]) >> 3
         entries = memory[place : place + 512]
         for index in np.flatnonzero(entries).tolist():
-            yield from _of_entry(shadow, frames, by_frame, page, index, int(entries[index]))
+            yield from _of_entry(shadow, frames, by_frame, guarded, page, index, int(entries[index]))
+
+
+def _guarded(shadow: Shadow) -> dict[int, int]:
+    """Return the guest's tables whose accesses are to trap (shadowed and in step): their gfns, by host frame."""
+    found = {}
+    for gfn in np.flatnonzero(shadow.gfns["tables"]).tolist():
+        page = int(shadow.gfns["tables"][gfn])
+        while page and shadow.pages["unsync"][page - 1]:
+            page = int(shadow.pages["next"][page - 1])
+        if page:
+            found[int(host_address(shadow.backing, gfn << PAGE_SHIFT)) >> PAGE_SHIFT] = gfn
+    return found
 
 
 def _of_entry(
     shadow: Shadow,
     frames: NDArray[Any],
     by_frame: dict[int, int],
+    guarded: dict[int, int],
     page: int,
     index: int,
     entry: int,
@@ -85,6 +106,9 @@ def _of_entry(
         yield f"isolation: a shadow entry of level {level} reaches frame {target >> PAGE_SHIFT}, which is not its own"
     if not leaf and not switch and target not in by_frame:
         yield "isolation: a shadow entry leads to a table that is no shadow page"
+    if leaf and entry & _REACHES[Hide(int(shadow.state["hide"][0]))]:
+        for pfn in guarded.keys() & range(target >> PAGE_SHIFT, (target >> PAGE_SHIFT) + size):
+            yield f"coherence: a shadow entry of level {level} lets the guest reach its table in frame {guarded[pfn]}"
     if record["unsync"]:
         return
     gfn = int(record["gfn"])
@@ -93,6 +117,9 @@ def _of_entry(
     guest = int(memory[host_address(shadow.backing, gpa) >> 3])
     if not guest & PRESENT or entry & ~guest & (WRITE | USER):
         yield f"coherence: a shadow entry of level {level} gives rights that the guest's does not"
+    maps = level == 1 or guest & LARGE != 0 or origin >= 0
+    if maps and not shadow.state["sync"][0] and entry & WRITE and not guest & DIRTY:
+        yield f"coherence: a shadow entry of level {level} lets a page be written to that is clean in the guest's"
     below = (guest & FRAME) >> PAGE_SHIFT
     if origin >= 0:
         below = gfn + (index << 9 * (level - 1))

@@ -87,7 +87,9 @@ class _Where:
         self._block = block
 
     def __call__(self, row: int) -> str:
-        place = next((line for at, (line, _) in enumerate(self._rows()) if at == row), 0)
+        place = next((line for at, (line, _) in enumerate(self._rows()) if at == row), None)
+        if place is None:
+            return f"{self._name}: after line {self._line}"
         return f"{self._name}: line {self._line + place}"
 
     def ragged(self, width: int) -> InputError | None:
@@ -104,7 +106,7 @@ class _Where:
         """Give the line, from 0, in which each row begins, and its cells; none after text that is no such row."""
         reader = csv.reader(io.StringIO(self._block.decode("latin-1"), newline=""))
         line = 0
-        with suppress(csv.Error):
+        with suppress(csv.Error):  # a cell beyond this reader's limit: no row after it is named
             for cells in reader:
                 if cells:
                     yield line, cells
