@@ -24,6 +24,7 @@ from tests.monitor.agile_world import AgileWorld
 from tests.monitor.vkernel_world import World as VkernelWorld
 from tests.monitor.world import World, figures_of
 from tests.simulation.small import digest, scenario, vm
+from vmsim.contracts import SecondMmu
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.simulation import Simulation
 from vmsim.frames import buddy
@@ -36,7 +37,7 @@ from vmsim.machine.memory import clear_frame, find_entry, physical_memory
 from vmsim.monitor.shadow.mode import SHADOW_PRESETS, ShadowSpec
 from vmsim.tables import copies, dirty, listing
 from vmsim.tables import edit as tables
-from vmsim.tables.backing import IDENTITY, fill_backing, host_address, make_backing
+from vmsim.tables.backing import IDENTITY, break_up, fill_backing, host_address, make_backing, set_backing
 
 PACKAGE = Path(vmsim.__file__).parent
 
@@ -103,6 +104,9 @@ def edits() -> list[Any]:
     ]
     backing = make_backing(1 << 18)
     fill_backing(there, backing, root, 4)
+    set_backing(backing, 1 << 9, 1 << 9, 9)
+    break_up(backing, 3 << 8)
+    found += [*backing[510:514].tolist()]
     found += [host_address(backing, gpa) for gpa in (0x1F_D123, 0x1000, 0x5000)]
     lists = [np.zeros(600, np.int64) for _ in range(4)]
     found += [*listing.scan_entries(there, root, 4, IDENTITY, 0, 0, 0x20_0000, False, *lists), *lists[1][:30].tolist()]
@@ -182,8 +186,15 @@ def shadows() -> list[Any]:
         out += [world.access(0), world.access(0x1000), *world.leaves()]
         world.clear(11)
         world.flush()
-        out += [world.access(0), sorted(world.exits.items()), sorted(figures_of(world.shadow).items()), world.vcpu.now]
+        out += [world.access(0), *taken(world.shadow, 40), world.access(0)]
+        out += [sorted(world.exits.items()), sorted(figures_of(world.shadow).items()), world.vcpu.now]
     return out
+
+
+def taken(second: SecondMmu, gfn: int) -> list[Any]:
+    """Look at a page, protect it, and take it out of the tables of a mode."""
+    seen = [verb(gfn, 1, clear=True).tolist() for verb in (second.age, second.dirty)]
+    return [*seen, list(second.leaves()), second.protect(gfn, 1), second.zap(gfn, 1)]
 
 
 def served() -> list[Any]:
@@ -229,6 +240,7 @@ def vkernels() -> list[Any]:
     world.flush(whole=False)
     out += [world.access(0), world.access(0x1000), world.audit()]
     world.flush()
+    out += [world.access(0), *taken(world.vkernel, 41)]
     return [*out, sorted(world.vkernel.exits.items()), sorted(figures_of(world.vkernel).items()), world.vcpu.now]
 
 

@@ -196,11 +196,13 @@ def connect(scheduler: str, *, wait: float = _WAIT) -> ClusterExecutor:
 
 def _client(address: Any, name: str, wait: float) -> Any:
     import distributed
+    from distributed.comm.addressing import parse_address
+    from distributed.comm.registry import get_backend
 
     connect_to: Any = distributed.Client
     try:
         if isinstance(address, str):
-            distributed.comm.registry.get_backend(distributed.comm.parse_address(address)[0])  # before a client exists
+            get_backend(parse_address(address)[0])  # before a client exists
         return connect_to(address, timeout=wait, name="vmsim", set_as_default=False)
     except (OSError, TimeoutError) as error:
         raise InputError(
