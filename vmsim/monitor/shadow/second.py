@@ -34,7 +34,7 @@ class ShadowEntries:
         zapped = zap_frames(self.tables, first, count)
         for name, value in own.items():  # the guest owes nothing for it, and has nothing to invalidate
             self.state[name] = value
-        return Flush(linear=zapped > 0)
+        return Flush(linear=bool(zapped > 0))
 
     def protect(self, first: int, count: int) -> Flush:
         """Take the right to write from what maps the frames."""
