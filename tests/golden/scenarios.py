@@ -92,11 +92,18 @@ def _of_mode(mode: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _of_levels() -> Iterator[tuple[str, dict[str, Any]]]:
+    base = {"base": 0x1000_0000}
     for mode, guest, host in product(("native", *SECOND), (2, 3, 4, 5), (2, 3, 4, 5)):
         levels = {"guest_levels": guest} | ({"host_levels": host} if mode != "native" else {})
-        base = {"base": 0x1000_0000}
         table = scenario(mode, "uniform", host={"what_if": True}, **levels, workload=workload("uniform", **base))
         yield f"levels/{mode}/{guest}-{host}", table
+    for mode, guest, kind in product(("shadow", "vkernel"), (2, 3), ("churn", "forkwait", "switcher")):
+        yield f"levels/{mode}/{guest}/{kind}", scenario(mode, kind, guest_levels=guest, workload=workload(kind, **base))
+    for preset, guest in product(("kvm", "kvm-2007", "plex86"), (2, 3)):
+        keys = {"guest_levels": guest, "guest_page": "4M" if guest == 2 else "2M", "shadow": {"preset": preset}}
+        table = scenario("shadow", "churn", memory="32MiB", **keys)
+        table["vm"] = [vm | {"workload": workload("churn", **base)} for vm in table["vm"]]
+        yield f"levels/shadow/{guest}/{preset}-large", table
     for mode in ("shadow", "agile", "vkernel", "paired"):
         yield f"levels/{mode}/5", scenario(mode, "churn", host={"what_if": True}, guest_levels=5)
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.monitor.world import World, all_pairs
-from tests.oracle.bits import PS, RW, US, A, D, P, span
+from tests.oracle.bits import PS, RW, US, A, D, P, reach, span, width
 from vmsim.monitor.shadow.mode import ShadowSpec
 
 FRAMES = 2048
@@ -25,7 +25,7 @@ CHOICES: dict[str, list[Any]] = {
     "limit": [16, 1024],
     "chunk": [1, 3, 512],
     "host_order": [0, 9],
-    "levels": [4, 5],
+    "levels": [2, 3, 4, 5],
     "entries": [0, 4],
 }
 
@@ -43,7 +43,7 @@ def name_of(each: dict[str, Any]) -> str:
 
 # Two frames for tables of each level, two of them roots; any may be put anywhere. Data, large pages too, lies above.
 TABLES = list(range(8, 18))
-INDICES = [0, 1, 2, 511]
+INDICES = [0, 1, 2, 511, 512, 1023]  # the last two of tables of 1,024 entries alone
 DATA = [600, 601, 1023, 1024, 1536]
 flags = st.sampled_from([P, P | US, P | RW | US, P | RW | US | A, P | RW | US | A | D, P | US | A, 0])
 entries = st.one_of(
@@ -67,7 +67,19 @@ steps = st.one_of(
 
 
 def gva_of(indices: tuple[int, ...], levels: int) -> int:
-    return sum(number * span(level) for number, level in zip(indices, range(1, levels + 1), strict=False))
+    bits = width(levels)
+    parts = zip(indices, range(1, levels + 1), strict=False)
+    return sum(number % 2**bits * span(level, bits) for number, level in parts) % reach(levels)
+
+
+def rights(gfn: int, levels: int) -> int:
+    """Return the bits of an entry for a table: PAE's PDPTEs have none but P."""
+    return P if levels == 3 and gfn in TABLES[:2] else P | RW | US
+
+
+def large(levels: int) -> int:
+    """Return where the worlds have a large page: at entry 1 of a table of level 2."""
+    return span(2, width(levels))
 
 
 def start(case: dict[str, Any]) -> World:
@@ -85,13 +97,17 @@ def start(case: dict[str, Any]) -> World:
     below = TABLES[2:]
     for root in TABLES[:2]:
         chain = [root, *below[: levels - 1]]
-        world.store(*(((a << 12), b << 12 | P | RW | US) for a, b in pairwise(chain)))
+        world.store(*(((a << 12), b << 12 | rights(a, levels)) for a, b in pairwise(chain)))
+        world.store((world.bare.place(chain[-2] << 12, large(levels), 2), 1024 << 12 | PS | P | RW | US))
     bottom = below[levels - 2]
-    world.store(*(((bottom << 12) + 8 * n, DATA[n] << 12 | P | RW | US) for n in range(3)))
-    above = below[levels - 3]
-    world.store(((above << 12) + 8, 1024 << 12 | PS | P | RW | US))
+    world.store(*((world.bare.place(bottom << 12, n << 12, 1), DATA[n] << 12 | P | RW | US) for n in range(3)))
     world.load_root(TABLES[0] << 12)
     return world
+
+
+def place(world: Any, gfn: int, at: int) -> int:
+    """Return the gpa of an entry of a table."""
+    return (gfn << 12) + world.bare.size * (at % 2**world.bare.width)
 
 
 def play(world: World, program: list[Any]) -> None:
@@ -100,9 +116,9 @@ def play(world: World, program: list[Any]) -> None:
             world.access(gva_of(what[0], world.bare.levels), what[1])
             continue
         if step == "load":
-            world.load(*((gfn << 12) + 8 * at for gfn, at in what[0]))
+            world.load(*(place(world, gfn, at) for gfn, at in what[0]))
         elif step == "edit":
-            world.store(*(((gfn << 12) + 8 * at, value) for gfn, at, value in what[0]))
+            world.store(*((place(world, gfn, at), value) for gfn, at, value in what[0]))
             world.flush() if what[1] else world.invalidate()
         elif step == "root":
             world.load_root(TABLES[what[0]] << 12, keep=what[1])
@@ -110,7 +126,7 @@ def play(world: World, program: list[Any]) -> None:
             world.clear(what[0])
             world.flush()
         world.audit()
-    world.load(*((gfn << 12) + 8 * at for gfn in TABLES for at in INDICES))
+    world.load(*(place(world, gfn, at) for gfn in TABLES for at in INDICES))
     world.audit()
     world.conserved()
 
@@ -128,7 +144,7 @@ def test_the_shadow_is_not_empty() -> None:
         world = start(case)
         for page in range(3):
             assert world.access(page << 12, write=page == 1) is None
-        assert world.access(0x20_0000, write=True) is None
+        assert world.access(large(case["levels"]), write=True) is None
         assert world.audit() >= 4
         world.conserved()
-        assert np.count_nonzero(world.shadow.pages["level"]) >= case["levels"]
+        assert np.count_nonzero(world.shadow.pages["level"]) >= (case["levels"] if case["levels"] > 3 else 2)

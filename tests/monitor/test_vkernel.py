@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.monitor.test_shadow_contract import DATA, TABLES, addresses, edits, gva_of
+from tests.monitor.test_shadow_contract import DATA, TABLES, addresses, edits, gva_of, large, place, rights
 from tests.monitor.vkernel_world import FRAMES, World
 from tests.oracle.bits import ADDRESS, PS, RW, US, P, span
 from tests.oracle.shadow import FAULT_P, FAULT_RSVD
@@ -31,14 +31,17 @@ def start(*, levels: int = 4, **options: Any) -> World:
     world = World(TABLES[:2], levels=levels, **options)
     below = TABLES[2:]
     for root in world.roots:
-        world.store(*((a << 12, b << 12 | P | RW | US) for a, b in pairwise([root, *below[: levels - 1]])))
-    world.store(*(((below[levels - 2] << 12) + 8 * n, DATA[n] << 12 | P | RW | US) for n in range(3)))
-    world.store(((below[levels - 3] << 12) + 8, 1024 << 12 | PS | P | RW | US))
+        chain = [root, *below[: levels - 1]]
+        world.store(*((a << 12, b << 12 | rights(a, levels)) for a, b in pairwise(chain)))
+        world.store((world.bare.place(chain[-2] << 12, large(levels), 2), 1024 << 12 | PS | P | RW | US))
+    world.store(*((world.bare.place(chain[-1] << 12, n << 12, 1), DATA[n] << 12 | P | RW | US) for n in range(3)))
     world.load_root(0)
     return world
 
 
-@pytest.mark.parametrize(("levels", "host_order", "pcid"), [(4, 0, False), (4, 9, True), (5, 0, True)])
+@pytest.mark.parametrize(
+    ("levels", "host_order", "pcid"), [(4, 0, False), (4, 9, True), (5, 0, True), (2, 0, True), (3, 0, True)]
+)
 @given(program=st.lists(steps, min_size=4, max_size=24))
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_guest_cannot_tell_and_reaches_no_frame_but_its_own(
@@ -49,7 +52,7 @@ def test_a_guest_cannot_tell_and_reaches_no_frame_but_its_own(
         if step == "access":
             world.access(gva_of(what, levels), flag)
         elif step == "edit":
-            world.store(*(((gfn << 12) + 8 * at, value) for gfn, at, value in what))
+            world.store(*((place(world, gfn, at), value) for gfn, at, value in what))
             world.flush(whole=flag)
         elif step == "root":
             world.load_root(what)
@@ -58,12 +61,13 @@ def test_a_guest_cannot_tell_and_reaches_no_frame_but_its_own(
     world.audit()
 
 
-def test_maps_are_not_empty() -> None:
+@pytest.mark.parametrize("levels", [2, 3, 4, 5])
+def test_maps_are_not_empty(levels: int) -> None:
     """Or the contract above would hold for nothing."""
-    world = start()
+    world = start(levels=levels)
     for page in range(3):
         assert world.access(page << 12, write=page == 1) is None
-    assert world.access(0x20_0000, write=True) is None
+    assert world.access(large(levels), write=True) is None
     assert world.audit() == 4
     world.load_root(1)
     assert world.access(0) is None

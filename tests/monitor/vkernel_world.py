@@ -9,7 +9,7 @@ import numpy as np
 
 from tests.monitor.world import CORE, OWNER, Host, Ledger, Pool
 from tests.oracle import tables
-from tests.oracle.bits import ADDRESS, RW, A, D, span
+from tests.oracle.bits import ADDRESS, RW, A, D
 from tests.oracle.shadow import BareGuest
 from vmsim.frames.buddy import State
 from vmsim.host.guest_memory import GuestMemory
@@ -44,8 +44,8 @@ class World:
         self.memory = physical_memory(size)
         self.host = Host(size)
         self.pool = Pool(self.host)
-        self.cores, self.llc, self.registers = make_cores(CORE, 1), make_llc(CORE), make_vm()
-        self.registers["levels"] = levels
+        self.cores, self.llc, self.registers = make_cores(CORE, 1), make_llc(CORE), make_vm(levels)
+        self.registers["levels"] = 2 if levels == 3 else levels  # PDPTEs are kept in registers
         spaces = Tags(self.cores, limit=100, amd=False).spaces(
             self.registers, OWNER, tags=None, apart="pcid" if pcid else None
         )
@@ -62,11 +62,11 @@ class World:
             page_order=host_order,
             costs=costs,
         )
-        self.vkernel = Vkernel(self.memory, self.registers, host_tables, costs=costs, spaces=spaces)
+        self.vkernel = Vkernel(self.memory, self.registers, host_tables, costs=costs, spaces=spaces, levels=levels)
         self.vkernel.deliver = self._deliver  # type: ignore[assignment]
         self.vcpu, self.bare = Ledger(), BareGuest(frames, levels)
         self.delivered: int | None = None
-        first, *rest = self.pool.take(1 + Vkernel.first_frames)
+        first, *rest = self.pool.take(1 + self.vkernel.first_frames)
         self.vkernel.install(first)
         self.vkernel.provide(rest)
         self.vkernel.populate()
@@ -88,6 +88,8 @@ class World:
     def store(self, *pairs: tuple[int, int]) -> None:
         for gpa, _ in pairs:
             self.drive(self.vkernel.touch(self.vcpu, gpa >> 12, 0))
+        if self.bare.size == 4:
+            pairs = tuple((gpa, value & 0xFFFF_FFFF) for gpa, value in pairs)
         places, values = (np.array([pair[n] for pair in pairs], np.int64) for n in (0, 1))
         self.drive(self.vkernel.write(self.vcpu, places, values))
         for gpa, value in pairs:
@@ -95,7 +97,7 @@ class World:
         self.edited = dict.fromkeys(self.edited, True)
 
     def flush(self, *, whole: bool = True) -> None:
-        last = (1 << (12 + 9 * self.bare.levels)) - 1
+        last = self.bare.reach - 1
         self.drive(self.vkernel.flush(self.vcpu) if whole else self.vkernel.invalidate(self.vcpu, 0, last))
         self.edited[self.root] = False
 
@@ -126,6 +128,7 @@ class World:
                 break
         else:
             raise AssertionError("the access never ends")
+        self.bare.load_root(self.root << 12)  # the host walks in software, and finds PDPTEs in memory
         bare = self.bare.walk(self.root << 12, gva, write)
         assert self.delivered == (bare if isinstance(bare, int) else None), (self.delivered, bare)
         return self.delivered
@@ -138,9 +141,9 @@ class World:
         def leaves(table: int, level: int, gva: int) -> Iterator[tuple[int, int]]:
             nonlocal used
             used += 1
-            for number in range(512):
-                if entry := words.get(table + 8 * number, 0):
-                    here = gva + number * span(level)
+            for number in range(2**self.bare.width):
+                if entry := tables.load(words, table + self.bare.size * number, self.bare.levels):
+                    here = gva + number * self.bare.span(level)
                     if level == 1:
                         yield here, entry
                     else:
@@ -153,6 +156,7 @@ class World:
                 assert (frames["owner"][pfn], frames["state"][pfn]) == (OWNER, State.GUEST)
                 if self.edited[root >> 12]:
                     continue
+                self.bare.load_root(root)
                 found = self.bare.walk(root, gva, bool(entry & RW), mark=False)
                 assert not isinstance(found, int), (hex(gva), found)
                 assert found[1] & A
@@ -162,7 +166,8 @@ class World:
         assert used == self.vkernel.frames_held - len(self.vkernel.ready)
         for gpa, value in self.bare.words.items():  # entries, flags and all, are what bare hardware leaves
             hpa = tables.translate(words, *self.vkernel.memory_root, gpa)
-            assert value == 0 or (hpa is not None and words.get(hpa[0], 0) == value), hex(gpa)
+            held = tables.load(words, hpa[0], self.bare.levels) if hpa else None
+            assert value in (0, held), hex(gpa)
         in_step = [root << 12 for root, edited in self.edited.items() if not edited]
         assert list(problems_of_maps(self.vkernel, frames, in_step)) == []
         return mapped

@@ -145,8 +145,8 @@ class World:
         self.pool = Pool(self.host)
         self.cores = make_cores(CORE, 1)
         self.llc = make_llc(CORE)
-        self.registers = make_vm()
-        self.registers["levels"] = levels
+        self.walked = max(levels, 3)  # the shadow's: of 32-bit guests, PAE's
+        self.registers = self.make_registers(levels)
         spaces = Tags(self.cores, limit=100, amd=False).spaces(
             self.registers, OWNER, tags="vpid", apart="tag" if pcid else None
         )
@@ -165,7 +165,8 @@ class World:
             costs=costs,
             chunk=chunk,
         )
-        self.shadow = self.monitor(host_tables, spec, chunk=chunk, entries=entries, costs=costs, spaces=spaces)
+        rest = {"chunk": chunk, "entries": entries, "costs": costs, "spaces": spaces, "levels": levels}
+        self.shadow = self.monitor(host_tables, spec, **rest)
         self.spec = spec
         self.bare = BareGuest(frames, levels)
         self.delivered: int | None = None
@@ -177,6 +178,12 @@ class World:
             self.shadow.populate()
         spaces.enter(0)
         self.root = 0
+
+    def make_registers(self, levels: int) -> np.ndarray:
+        """Return the registers of the processor that walks the shadow."""
+        registers = make_vm()
+        registers["levels"] = 2 if self.walked == 3 else levels  # PDPTEs are kept in registers
+        return registers
 
     def nested_registers(self) -> np.ndarray:
         """Return the registers that say where the nested tables are: of no hardware."""
@@ -208,6 +215,8 @@ class World:
 
     def store(self, *pairs: tuple[int, int]) -> None:
         """Store entries, (gpa, value) each, on both machines."""
+        if self.bare.size == 4:
+            pairs = tuple((gpa, value & 0xFFFF_FFFF) for gpa, value in pairs)
         places, values = (np.array([pair[n] for pair in pairs], np.int64) for n in (0, 1))
         self.drive(self.shadow.write(self.vcpu, places, values))
         for gpa, value in pairs:
@@ -226,9 +235,11 @@ class World:
     def load_root(self, root: int, *, keep: bool = False) -> None:
         self.drive(self.shadow.load_root(self.vcpu, root, 0, keep=keep))
         self.root = root
+        self.bare.load_root(root)
 
     def flush(self) -> None:
         self.drive(self.shadow.flush(self.vcpu))
+        self.bare.load_root(self.root)
 
     def invalidate(self, first: int = 0, last: int = (1 << 47) - 1) -> None:
         self.drive(self.shadow.invalidate(self.vcpu, first, last))
@@ -277,9 +288,11 @@ class World:
                 if level == 1 or entry & PS:
                     yield here, level, entry & ADDRESS, rights & entry
                 else:
+                    if level == 3 == self.walked:
+                        entry |= RW | US  # a PDPTE of PAE has no rights
                     yield from below(entry & ADDRESS, level - 1, here, rights & entry)
 
-        yield from below(int(self.registers["cr3"][0]), self.bare.levels, 0, P | RW | US)
+        yield from below(int(self.registers["cr3"][0]), self.walked, 0, P | RW | US)
 
     def audit(self) -> int:
         """The shadow is guest∘host wherever it is present, and gives no more rights; return how much it maps."""
@@ -315,6 +328,7 @@ class World:
         shadow, frames = self.shadow, self.host.frames
         pages = shadow.pages[shadow.pages["level"] > 0]
         used = (pages["hpa"] >> PAGE_SHIFT).tolist()
+        pointers = int(shadow.state["pae_root"][0]) >> PAGE_SHIFT
         stock = shadow.stock[: int(shadow.state["stock"][0])].tolist()
         assert len(used) == int(shadow.state["used"][0]) <= self.spec.limit
         assert len(set(used + stock + self.pool.pages)) == len(used) + len(stock) + len(self.pool.pages)
@@ -323,7 +337,9 @@ class World:
         mine = Counter(frames["state"][(frames["owner"] == OWNER) & (frames["state"] != State.FREE)].tolist())
         assert mine[State.POOL] == len(stock) + len(self.pool.pages)
         host = self.count_host_tables()
-        assert mine[State.TABLE] == len(used) + host
+        assert mine[State.TABLE] == len(used) + host + (pointers >= 0)
+        assert (pointers >= 0) == (self.walked == 3)
+        assert pointers not in used + stock + self.pool.pages
         # The links: every entry is in the list of what it points to, once.
         present = {
             page << 9 | int(at)

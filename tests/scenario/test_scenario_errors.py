@@ -67,8 +67,8 @@ BAD = [
     ('mode = "native"', 'mode = "native"\nhost_levels = 5', "vm.1.host_levels", "mode native has no nested tables"),
     ('mode = "ept"', 'mode = "ept"\nguest_levels = 5', "vm.0.guest_levels", "skylake-x has no 5-level paging"),
     ('mode = "ept"', 'mode = "ept"\nguest_levels = 1', "vm.0.guest_levels", "found 1"),
-    ('mode = "ept"', 'mode = "shadow"\nguest_levels = 3', "vm.0.guest_levels", "mode shadow has no guests of 3 levels"),
-    ('mode = "ept"', 'mode = "shadow"\nguest_levels = 2', "vm.0.guest_levels", "by several (role.quadrant), which is"),
+    ('mode = "ept"', 'mode = "paired"\nguest_levels = 3', "vm.0.guest_levels", "mode paired has no guests of 3 levels"),
+    ('mode = "ept"', 'mode = "paired"\nguest_levels = 2', "vm.0.guest_levels", "mode paired has no guests of 2 levels"),
     ('mode = "ept"', 'mode = "shadow"\nshadow.preset = "kvm-2008"', "vm.0.shadow.preset", "Did you mean 'kvm-2007'?"),
     *(
         ('mode = "ept"', f'mode = "shadow"\nshadow = {{ {keys} }}', f"vm.0.shadow.{key}", words)
@@ -84,7 +84,7 @@ BAD = [
         'mode = "ept"',
         'mode = "agile"\nguest_levels = 2',
         "vm.0.guest_levels",
-        "only native, ept and npt have; expected",
+        "only native, ept, npt, shadow and vkernel have",
     ),
     (
         'mode = "ept"',

@@ -23,6 +23,7 @@ from vmsim.scenario import Scenario
 LARGE = 1 << 22
 BASE = LARGE * 200 - 8 * PAGE  # the scripts' pages lie in two pages of 4M
 PLATFORMS = [("native", None), ("ept", 4), ("ept", 5), ("npt", 2), ("npt", 3), ("npt", 4), ("npt", 5)]
+PLATFORMS += [("shadow", None), ("vkernel", None)]
 
 
 def a_vm(mode: str, host: int | None, guest: int = 2, name: str = "vm", **keys: Any) -> dict[str, Any]:
@@ -32,7 +33,12 @@ def a_vm(mode: str, host: int | None, guest: int = 2, name: str = "vm", **keys: 
 
 @pytest.mark.parametrize(
     ("mode", "host", "page"),
-    [*((*each, "4K") for each in PLATFORMS), ("native", None, "4M"), ("ept", 4, "4M"), ("npt", 2, "4M")],
+    [
+        *((*each, "4K") for each in PLATFORMS),
+        *((mode, None, "4M") for mode in ("native", "shadow", "vkernel")),
+        ("ept", 4, "4M"),
+        ("npt", 2, "4M"),
+    ],
 )
 def test_processes_of_a_guest_of_two_levels_do_what_those_of_a_64_bit_guest_do(
     mode: str, host: int | None, page: str
@@ -58,9 +64,19 @@ def test_processes_of_a_guest_of_two_levels_do_what_those_of_a_64_bit_guest_do(
     assert figures.refs[:, 3:].sum() == 0 or host != 2
 
 
+SHADOWED = [("shadow", None, "4K", 8), ("shadow", None, "2M", 4)]  # the first walk of each page fills the shadow
+
+
 @pytest.mark.parametrize(
     ("mode", "host", "page", "walks"),
-    [("native", None, None, 2), ("ept", 4, "4K", 4), ("ept", 4, "2M", 2), ("npt", 2, "4K", 4), ("npt", 2, "4M", 2)],
+    [
+        ("native", None, None, 2),
+        *SHADOWED,
+        ("ept", 4, "4K", 4),
+        ("ept", 4, "2M", 2),
+        ("npt", 2, "4K", 4),
+        ("npt", 2, "4M", 2),
+    ],
 )
 def test_a_page_of_4m_is_kept_as_two_of_2m_or_in_the_hosts_pieces(mode, host, page, walks) -> None:
     keys = {"guest_page": "4M", "memory": "16MiB", "populate": "eager"} | ({"host_page": page} if page else {})
@@ -91,6 +107,31 @@ def test_where_no_4m_are_free_pages_are_small_ones(mode: str, host: int | None) 
     assert outcome.vms[0].guest_faults == 32
 
 
+VARIANTS = [
+    {"preset": "kvm", "fill": "eager"},
+    {"preset": "kvm-2007"},
+    {"preset": "plex86"},
+    {"preset": "plex86", "fill": "eager", "hide": "present-bit"},
+    {"preset": "kvm-2007", "hide": "present-bit", "limit": 16, "on_cr3": "flush"},
+]
+
+
+@pytest.mark.parametrize("guest", [2, 3])
+@pytest.mark.parametrize("shadow", VARIANTS, ids=lambda each: "-".join(map(str, each.values())))
+def test_32_bit_guests_run_under_every_kind_of_shadow(shadow: dict[str, Any], guest: int) -> None:
+    """Their faults are those of a 64-bit guest, and what compiled code handles costs what the rest does."""
+    what = scenario(a_vm("shadow", None, guest, shadow=shadow), memory="32MiB", what_if=True)
+    _, outcome = run(what, [Script(FAMILY, base=BASE)], every=100_000)
+    _, served = run(what, [Script(FAMILY, base=BASE)], check=None)
+    wide = scenario(a_vm("shadow", None, 4, shadow=shadow), memory="32MiB")
+    others = run(wide, [Script(FAMILY, base=BASE)], check=None)[1].vms[0]
+    figures = outcome.vms[0]
+    assert served.vms[0].cycles == figures.cycles
+    assert (figures.finished, figures.guest_faults) == (True, others.guest_faults)
+    assert time_adds_up(outcome)
+    assert figures.refs[3:].sum() == figures.refs[:, 1:].sum() == 0  # PAE, the first level in registers
+
+
 def test_guests_of_all_formats_share_a_core() -> None:
     """Tables of one format become those of another as memory changes hands."""
     guests = [
@@ -99,16 +140,20 @@ def test_guests_of_all_formats_share_a_core() -> None:
         a_vm("npt", 4, 4, "c"),
         a_vm("npt", 3, 3, "d"),
         a_vm("native", None, name="e"),
+        a_vm("shadow", None, name="f"),
+        a_vm("shadow", None, 3, "g", shadow={"preset": "plex86"}),
+        a_vm("vkernel", None, name="h"),
+        a_vm("vkernel", None, 3, "i"),
     ]
     late = [{**guest, "name": f"late-{guest['name']}", "start": "400us"} for guest in guests[::-1]]
     what = scenario(*guests, *late, memory="32MiB", what_if=True, quantum="5us")
-    simulation, outcome = run(what, [Script(FAMILY, base=BASE) for _ in range(10)], every=500_000)
+    simulation, outcome = run(what, [Script(FAMILY, base=BASE) for _ in range(18)], every=500_000)
     assert len({each.guest_faults for each in outcome.vms}) == 1
     assert all(each.finished for each in outcome.vms)
     assert simulation.host.free == simulation.host.size
 
 
-@pytest.mark.parametrize(("mode", "host"), [("native", None), ("npt", 2)])
+@pytest.mark.parametrize(("mode", "host"), [("native", None), ("npt", 2), ("shadow", 4), ("vkernel", 4)])
 def test_a_plain_reader_finds_in_a_dump_what_is_in_the_tables(mode: str, host: int | None) -> None:
     seen: dict[str, list[str]] = {}
 
@@ -122,7 +167,7 @@ def test_a_plain_reader_finds_in_a_dump_what_is_in_the_tables(mode: str, host: i
         for name, records in seen.items():
             for record in records:
                 address, *chain, page = (int(field, 16) for field in record.split(","))
-                assert len(chain) == 2
+                assert len(chain) == (host if host and name == "vm.host.txt" else 2)
                 if name == "vm.host.txt":
                     found = oracle.translate(words, *nested, address)
                 elif host:
@@ -139,7 +184,7 @@ def test_a_plain_reader_finds_in_a_dump_what_is_in_the_tables(mode: str, host: i
     assert ("vm.host.txt" in seen) == bool(host)
 
 
-@pytest.mark.parametrize(("mode", "host"), [("native", None), ("npt", 2)])
+@pytest.mark.parametrize(("mode", "host"), [("native", None), ("npt", 2), ("vkernel", None)])
 def test_a_host_of_which_tables_of_4_bytes_reach_only_a_part_is_refused(mode: str, host: int | None) -> None:
     scenario(a_vm(mode, host), memory="4GiB", what_if=True)
     with pytest.raises(ValueError, match=r"reach 4GiB, and this is 5GiB; expected at most 4GiB"):
@@ -156,8 +201,8 @@ def test_the_modes_to_compare_are_those_that_can_run_it() -> None:
     def modes(**host: Any) -> tuple[str, ...]:
         return modes_of(scenario(a_vm("ept", None), what_if=True, **host))
 
-    assert modes() == ("native", "ept", "npt")
-    assert modes(memory="8GiB") == ("ept", "npt")
+    assert modes() == ("native", "ept", "npt", "shadow", "vkernel")
+    assert modes(memory="8GiB") == ("ept", "npt", "shadow")
 
 
 def test_it_is_written_and_read_as_any_scenario() -> None:

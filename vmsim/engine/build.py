@@ -47,8 +47,8 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         Called with its name, the accesses it has made and all it will make.
     """
     cpu, memory = host.scenario.cpu, host.hardware.memory
-    registers = make_vm(spec.guest_levels)
-    registers["levels"] = 2 if spec.pdpte_registers else spec.guest_levels
+    registers = make_vm(spec.walked_levels)
+    registers["levels"] = 2 if spec.pdpte_registers else spec.walked_levels
     registers["largest"] = 3 if host.scenario.pages_1g else 2
     registers["compute"] = spec.workload.compute
     spaces = host.tags.spaces(

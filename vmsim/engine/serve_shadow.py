@@ -14,7 +14,7 @@ from vmsim.contracts import NONE
 from vmsim.guest.demand import READY_BATCH, get_ready, permits
 from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import CODE_WRITE, DIRTY, FRAME, LARGE, PAGE_SHIFT
-from vmsim.machine.memory import entry_at, read_word
+from vmsim.machine.memory import entry_at, read_entry, width_of
 from vmsim.machine.vcpu import Reason, call
 from vmsim.monitor.shadow.exits import LATENCIES, SPILL, Exit
 from vmsim.monitor.shadow.fill import Status, fill
@@ -96,12 +96,13 @@ def _restock(shadow, account, state, nested, pool):
 def _find(memory, backing, demand, account, gva):
     """Note the places of the entries on the way to the absent one that is to map `gva`; return whether there is it."""
     table = demand.root
+    width = width_of(demand.levels)
     for step in range(demand.levels):
-        place = entry_at(table, gva, demand.levels - step)
+        place = entry_at(table, gva, demand.levels - step, width)
         hpa = host_address(backing, place)
         if hpa == UNBACKED:
             return False
-        entry = read_word(memory, hpa)
+        entry = read_entry(memory, hpa, width)
         account.place[step] = place
         if step == demand.levels - 1:
             return entry == 0

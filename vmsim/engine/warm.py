@@ -46,7 +46,7 @@ def warm_for(scenario: Scenario) -> None:
     """Compile, once in a process, every kernel that a scenario needs, before its clock starts."""
     used = {vm.mode for vm in scenario.vms}
     software = tuple(mode for mode in rehearsed_modes() if mode in used)
-    two_level = any(vm.guest_levels == TWO_LEVEL for vm in scenario.vms)
+    two_level = any(vm.walked_levels == TWO_LEVEL for vm in scenario.vms)
     if (scenario.cpu, software, two_level) not in _READY:
         warm(scenario.cpu, HARDWARE + software, two_level=two_level)
         _READY.add((scenario.cpu, software, two_level))

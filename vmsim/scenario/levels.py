@@ -50,11 +50,11 @@ def level_problems(
     if guest_levels not in mode.guest_levels:
         having = listed(name for name, each in paging_modes().items() if guest_levels in each.guest_levels)
         text = f"mode {mode.name} has no guests of {guest_levels} levels ({what}), only {having} have"
-        text += mode.level_notes.get(guest_levels, "")
         yield Problem(("guest_levels",), f"{text}; expected 4 or 5")
     yield from _page_problem("guest", guest_levels, guest_page)
     if guest_levels == 2:
-        for key, size in {("memory",): memory, ("host", "memory"): host_memory if bare else 0}.items():
+        narrow = bare or mode.own_format
+        for key, size in {("memory",): memory, ("host", "memory"): host_memory if narrow else 0}.items():
             yield from _reach_problem(key, "guest_levels", size)
     if bare:
         return

@@ -68,8 +68,8 @@ class PagingMode:
         Keys that `problems` refuses in it; they go back to their defaults when the mode is chosen.
     guest_levels, host_levels : tuple of int
         Depths of guests' and of nested tables that it can have.
-    level_notes : mapping of int to str
-        What to say besides of a depth of the guest's tables that it cannot have.
+    own_format : bool
+        What stands for a guest's tables has their format, so that under 32-bit paging it reaches 4 GiB of the host.
     features : frozenset of str
         Of "dirty_log" and "nx_split", what goes with it.
     tagged : bool
@@ -107,7 +107,7 @@ class PagingMode:
     refuses: ClassVar[tuple[str, ...]] = ()
     guest_levels: ClassVar[tuple[int, ...]] = (4, 5)
     host_levels: ClassVar[tuple[int, ...]] = (4, 5)
-    level_notes: ClassVar[Mapping[int, str]] = {}
+    own_format: ClassVar[bool] = False
     features: ClassVar[frozenset[str]] = frozenset()
     tagged: ClassVar[bool] = True
     pcid: ClassVar[bool] = True
@@ -134,6 +134,10 @@ class PagingMode:
     def by_ept(self, cpu: Cpu) -> bool:
         """Return whether its nested tables have the format of EPT."""
         return False
+
+    def walked_levels(self, guest_levels: int) -> int:
+        """Return how deep the tables are that the processor walks for a guest whose own have so many levels."""
+        return guest_levels
 
     def uses(self, path: KeyPath) -> bool:
         """Return whether a key of a ``[[vm]]`` table means something in it."""

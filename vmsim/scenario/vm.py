@@ -92,12 +92,17 @@ class Vm:
 
     @property
     def pdpte_registers(self) -> bool:
-        """Whether the processor keeps the PDPTEs of the guest's PAE tables in registers.
+        """Whether the processor keeps the PDPTEs of the PAE tables that it walks in registers.
 
         A load of CR3 fills them (Intel SDM vol. 3A §5.4.1, vol. 3C §28.3.1 under EPT); with AMD's nested paging walks
         read them from memory (APM vol. 2 §15.25).
         """
-        return self.guest_levels == 3 and self.paging.pdpte_registers
+        return self.walked_levels == 3 and self.paging.pdpte_registers
+
+    @property
+    def walked_levels(self) -> int:
+        """Levels of the tables that the processor walks: the guest's own, or a monitor's in their place."""
+        return self.paging.walked_levels(self.guest_levels)
 
     @property
     def guest_order(self) -> int:

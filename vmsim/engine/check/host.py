@@ -188,7 +188,7 @@ class _Checker:
                 self._allowed(vm, value, self._nested(vm, tag << PAGE_SHIFT), f"the nested TLB, of gfn {tag:#x}")
             for level, name in enumerate(("pde", "pdpte", "pml4e", "pml5e"), start=1):  # of the table that it points to
                 for vm, tag, value in self._held(core[name], by_gva, name):
-                    cr3, levels = int(vm.registers["cr3"][0]), vm.spec.guest_levels
+                    cr3, levels = int(vm.registers["cr3"][0]), vm.spec.walked_levels
                     start = tag << PAGE_SHIFT + width_of(levels) * level
                     if vm.monitor.table_on_way(cr3, levels, level, start) != value & FRAME:
                         self.fail(f"coherence: {name} gives {vm.spec.name} another table for {start:#x}")

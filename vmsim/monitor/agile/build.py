@@ -26,4 +26,5 @@ def build(parts: VmParts) -> Agile:
         chunk=parts.spec.fill_chunk,
         costs=parts.cpu.cost,
         spaces=parts.spaces,
+        levels=parts.spec.guest_levels,
     )

@@ -25,7 +25,7 @@ from vmsim.monitor.agile.tables import go_back, scan
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.monitor import Shadow
 from vmsim.monitor.shadow.records import SPARE
-from vmsim.monitor.shadow.tables import load_root
+from vmsim.monitor.shadow.roots import load_root
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.backing import UNBACKED, host_address
@@ -62,10 +62,19 @@ class Agile(Shadow):
         chunk: int,
         costs: Cost,
         spaces: Spaces,
+        levels: int,
     ) -> None:
         shadowing = ShadowSpec(trap="emulate", limit=limit, write_flood=0)
         super().__init__(
-            memory, registers, host_tables, spec=shadowing, chunk=chunk, entries=0, costs=costs, spaces=spaces
+            memory,
+            registers,
+            host_tables,
+            spec=shadowing,
+            chunk=chunk,
+            entries=0,
+            costs=costs,
+            spaces=spaces,
+            levels=levels,
         )
         self.serves = self.known = False
         registers["switch"] = SWITCH
@@ -267,7 +276,7 @@ class Agile(Shadow):
         while True:  # while it waits, the root may change sides
             if self.gfns["nested"][gfn]:
                 if (hpa := int(host_address(self.host_tables.backing, self.cr3 & FRAME))) != UNBACKED:
-                    self.state["root"] = -1
+                    self.state["roots"] = -1
                     self.registers["cr3"] = hpa | SWITCH
                     return
                 yield from self._back(vcpu, gfn)

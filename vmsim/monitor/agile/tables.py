@@ -12,6 +12,7 @@ import numpy as np
 from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, SWITCH, USER, WRITE
 from vmsim.machine.memory import read_word, write_word
+from vmsim.monitor.shadow.quadrants import in_cr3
 from vmsim.monitor.shadow.records import NO_PAGE
 from vmsim.monitor.shadow.tables import attach, drop_page, place_of, reap, zap_entry
 from vmsim.tables.backing import locate
@@ -32,13 +33,15 @@ def _enter(shadow, state, gfn, level):
     page = np.int64(gfns[gfn].tables)
     while page:
         after = np.int64(pages[page - 1].next)
-        if page - 1 == state.root:
-            state.root = NO_PAGE
+        for number in range(4):
+            if state.roots[number] == page - 1:
+                state.roots[number] = NO_PAGE
         drop_page(shadow, state, page - 1)
         page = after
     for below in range(level - 1, 0, -1):
         for each in range(len(pages)):
-            if pages[each].level == below and pages[each].origin < 0 and pages[each].parents == 0:
+            alone = pages[each].parents == 0 and not in_cr3(state, np.int64(each))
+            if pages[each].level == below and pages[each].origin < 0 and alone:
                 drop_page(shadow, state, np.int64(each))
     state.flush = 1
 

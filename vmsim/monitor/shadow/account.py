@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vmsim.base.histogram import Histogram
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Spaces, Vcpu, Words
-from vmsim.machine.formats import ENTRIES
+from vmsim.machine.memory import width_of
 from vmsim.monitor.shadow.exits import ACCOUNT, LATENCIES, Exit
 from vmsim.monitor.shadow.guards import reads_of
 from vmsim.monitor.shadow.mode import ShadowSpec
@@ -163,7 +163,8 @@ class Account(SoftwareMonitor):
 
     def _stores_until_free(self) -> int:
         """Return how many stores to a table trap until it has no shadow any more."""
-        return min(ENTRIES, int(self.state["flood"][0]) or ENTRIES)
+        entries = 1 << int(width_of(int(self.state["levels"][0])))
+        return min(entries, int(self.state["flood"][0]) or entries)
 
     def _make_access(self, vcpu: Vcpu, *, write: bool, times: int, directory: bool) -> None:
         """Make a program's accesses to a page that is a hidden table, one exit each."""

@@ -24,4 +24,5 @@ def build(parts: VmParts) -> Shadow:
         entries=own.entries,
         costs=parts.cpu.cost,
         spaces=parts.spaces,
+        levels=parts.spec.guest_levels,
     )

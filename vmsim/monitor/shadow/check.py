@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import Words
 from vmsim.frames.buddy import State
-from vmsim.machine.formats import DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, SWITCH, USER, WRITE
+from vmsim.machine.formats import DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, SWITCH, TWO_LEVEL, USER, WRITE
+from vmsim.machine.memory import read_entry, width_of
+from vmsim.monitor.shadow.quadrants import first_frame, guest_place
 from vmsim.monitor.shadow.records import Hide
 from vmsim.tables.backing import UNBACKED, host_address
 
@@ -28,6 +30,7 @@ class Shadow(Protocol):
     pages: NDArray[Any]
     gfns: NDArray[Any]
     stock: Words
+    registers: NDArray[Any]
     owner: int
 
     @property
@@ -58,14 +61,18 @@ def problems_of(shadow: Shadow, frames: NDArray[Any]) -> Iterator[str]:
     used = np.flatnonzero(pages["level"] > 0)
     by_frame = {int(pages["hpa"][page]): int(page) for page in used}
     stock = shadow.stock[: int(shadow.state["stock"][0])]
-    held = [(np.array([*by_frame], np.int64) >> PAGE_SHIFT, State.TABLE), (stock, State.POOL)]
+    pointers = int(shadow.state["pae_root"][0])
+    tables = np.array([*by_frame, *([pointers] if pointers >= 0 else [])], np.int64) >> PAGE_SHIFT
+    held = [(tables, State.TABLE), (stock, State.POOL)]
     if any(
         (frames[pfns]["owner"] != shadow.owner).any() or (frames[pfns]["state"] != state).any() for pfns, state in held
     ):
         yield "isolation: a shadow page is not its own"
-    if len({*by_frame, *stock.tolist()}) != shadow.frames_held:
+    if len({*tables.tolist(), *stock.tolist()}) != shadow.frames_held:
         yield "conservation: a frame is two shadow pages"
     guarded = _guarded(shadow)
+    if pointers >= 0:
+        yield from _of_pointers(shadow, by_frame, memory[pointers >> 3 : (pointers >> 3) + 4].tolist())
     for page in used.tolist():
         place = int(pages["hpa"][page]) >> 3
         entries = memory[place : place + 512]
@@ -83,6 +90,25 @@ def _guarded(shadow: Shadow) -> dict[int, int]:
         if page:
             found[int(host_address(shadow.backing, gfn << PAGE_SHIFT)) >> PAGE_SHIFT] = gfn
     return found
+
+
+def _of_pointers(shadow: Shadow, by_frame: dict[int, int], entries: list[int]) -> Iterator[str]:
+    """Yield what is wrong with the PDPTEs that CR3 leads to, which the processor has in registers."""
+    levels, pdptes = int(shadow.state["levels"][0]), shadow.state["pdpte"][0].tolist()
+    if entries != shadow.registers["pdpte"][0].tolist():
+        yield "coherence: the processor's PDPTEs are not those of the shadow"
+    for number, entry in enumerate(entries):
+        page = by_frame.get(entry & FRAME)
+        if not entry or entry & SWITCH:
+            continue
+        if page is None:
+            yield "isolation: a PDPTE of the shadow leads to a table that is no shadow page"
+        elif page != shadow.state["roots"][0][number]:
+            yield "coherence: a PDPTE of the shadow leads to another page than CR3 was loaded for"
+        elif levels == TWO_LEVEL and (*shadow.pages[page][["level", "quadrant"]],) != (2, number):
+            yield "composition: a PDPTE of the shadow leads to another quadrant"
+        elif levels == 3 and shadow.pages[page]["gfn"] != (pdptes[number] & FRAME) >> PAGE_SHIFT:
+            yield "composition: a PDPTE of the shadow leads to another table's"
 
 
 def _of_entry(
@@ -113,8 +139,9 @@ def _of_entry(
         return
     gfn = int(record["gfn"])
     origin = int(record["origin"])
-    gpa = origin if origin >= 0 else gfn << PAGE_SHIFT | index << 3
-    guest = int(memory[host_address(shadow.backing, gpa) >> 3])
+    levels = int(shadow.state["levels"][0])
+    gpa = int(guest_place(shadow.state[0], shadow.pages, page << 9 | index))
+    guest = int(read_entry(memory, host_address(shadow.backing, gpa), width_of(levels)))
     if not guest & PRESENT or entry & ~guest & (WRITE | USER):
         yield f"coherence: a shadow entry of level {level} gives rights that the guest's does not"
     maps = level == 1 or guest & LARGE != 0 or origin >= 0
@@ -123,11 +150,14 @@ def _of_entry(
     below = (guest & FRAME) >> PAGE_SHIFT
     if origin >= 0:
         below = gfn + (index << 9 * (level - 1))
+    elif leaf and not switch:
+        below = int(first_frame(shadow.state[0], index, guest, level))
     if leaf or switch:
         hpa = host_address(shadow.backing, (below & ~(size - 1)) << PAGE_SHIFT)
         if hpa == UNBACKED or hpa != target:
             yield f"composition: a shadow entry of level {level} is not what guest and host give"
     elif origin < 0 and target in by_frame:
         child = shadow.pages[by_frame[target]]
-        if child["origin"] < 0 and (child["gfn"] != below or child["level"] != level - 1):
+        quadrant = index & 1 if levels == TWO_LEVEL else 0
+        if child["origin"] < 0 and (*child[["gfn", "level", "quadrant"]],) != (below, level - 1, quadrant):
             yield f"composition: a shadow entry of level {level} leads to another table's shadow"

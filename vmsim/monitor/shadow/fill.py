@@ -21,13 +21,22 @@ from vmsim.machine.formats import (
     FRAME,
     LARGE,
     PAGE_SHIFT,
+    PDPTE_RESERVED,
     PRESENT,
     USER,
     WRITE,
 )
-from vmsim.machine.memory import index_of, read_word, write_word
+from vmsim.machine.memory import entry_at, index_of, read_entry, read_word, width_of, write_entry, write_word
 from vmsim.monitor.agile.tables import link_nested
 from vmsim.monitor.shadow.guards import floods, guarded, guards_within, let_through
+from vmsim.monitor.shadow.quadrants import (
+    first_frame,
+    guest_place,
+    quadrant_below,
+    read_gpte,
+    root_for,
+    write_gpte,
+)
 from vmsim.monitor.shadow.records import NO_PAGE, SPARE, Hide
 from vmsim.monitor.shadow.sync import map_entry, resync_below, rights_of, wanted
 from vmsim.monitor.shadow.tables import (
@@ -36,14 +45,13 @@ from vmsim.monitor.shadow.tables import (
     find_page,
     make_page,
     place_of,
-    reach,
     reap,
     reserved,
     zap_entry,
 )
 from vmsim.tables.backing import host_address, locate
 
-__all__ = ["LOST", "Status", "fill", "sweep", "walk_tables"]
+__all__ = ["LOST", "Status", "child_of", "fill", "prefill", "walk_tables"]
 
 
 class Status(IntEnum):
@@ -66,39 +74,52 @@ LOST = -1  # what a walk returns where the host has to bring back a table first
 def walk_tables(memory, backing, state, cr3, gva, write):
     """Walk the guest's tables as the hardware would, flags included but for the page's own; return the leaf's level.
 
-    The entries are left in the state, and how many they are (`reads`); 0 is a fault, whose error code is there. LOST
-    says that a table of the guest lies in no host frame, and `code` is that table's frame.
+    The entries are left in the state, and how many of them were read from memory (`reads`); 0 is a fault, whose error
+    code is there. LOST says that a table of the guest lies in no host frame, and `code` is that table's frame. A PAE
+    guest's PDPTEs have no rights; whose `top` is 2 has loaded them with CR3.
     """
     need = PRESENT | (0 if state.supervisor else USER) | (WRITE if write else 0)
     rights = np.int64(-1)
     level = state.levels
+    width = width_of(level)
     table = cr3
     state.code = (0 if state.supervisor else CODE_USER) | (CODE_WRITE if write else 0)
     state.reads = 0
     while True:
-        gpa = table + (index_of(gva, level) << 3)
-        state.reads += 1
-        hpa, backed = locate(backing, gpa)
+        gpa = entry_at(table, gva, level, width)
         state.place[level] = gpa
-        if backed == 0 and gpa >> PAGE_SHIFT < len(backing):
-            state.code = gpa >> PAGE_SHIFT
-            return np.int64(LOST)
-        entry = read_word(memory, hpa) if backed else np.int64(0)
+        loaded = level > state.top
+        if loaded:
+            hpa, entry = np.int64(0), state.pdpte[(gva >> 30) & 3]
+        else:
+            state.reads += 1
+            hpa, backed = locate(backing, gpa)
+            if backed == 0 and gpa >> PAGE_SHIFT < len(backing):
+                state.code = gpa >> PAGE_SHIFT
+                return np.int64(LOST)
+            entry = read_entry(memory, hpa, width) if backed else np.int64(0)
         state.entry[level] = entry
+        pointer = level == 3 == state.levels
         if entry & PRESENT:
             state.code |= CODE_PRESENT
-            if reserved(state, entry, level):
+            if reserved(state, entry, level) or (pointer and entry & PDPTE_RESERVED):
                 state.code |= CODE_RESERVED
                 return np.int64(0)
         else:
             state.code &= ~CODE_PRESENT
+            if pointer:
+                return np.int64(0)
+        if pointer:
+            table = entry & FRAME
+            level -= 1
+            continue
         rights &= entry
         if rights & need != need:
             return np.int64(0)
         if level == 1 or entry & LARGE:
             return level
         if entry & ACCESSED == 0:
-            write_word(memory, hpa, entry | ACCESSED)
+            write_entry(memory, hpa, entry | ACCESSED, width)
             state.entry[level] = entry | ACCESSED
         table = entry & FRAME
         level -= 1
@@ -121,7 +142,7 @@ def _link(shadow, state, node, child, bits):
 
 
 @routine
-def _child(shadow, state, node, entry, below, origin, first):
+def child_of(shadow, state, node, entry, below, origin, first):
     """Return the page that an entry must lead to, made if need be, and link it; NO_PAGE where the limit forbids.
 
     `entry` is the guest's: that of a table (`origin` -1) or of a large page, of which the page is to map the part
@@ -130,7 +151,7 @@ def _child(shadow, state, node, entry, below, origin, first):
     memory, pages, links, gfns = shadow.memory, shadow.pages, shadow.links, shadow.gfns
     child = np.int64(NO_PAGE)
     if origin < 0:
-        child = find_page(pages, gfns, first, below)
+        child = find_page(pages, gfns, first, below, quadrant_below(state, node))
         if child != NO_PAGE and not (read_word(memory, place_of(pages, node)) and links[node].target == -1 - child):
             resync_below(shadow, state, child)
         bits = PRESENT | (entry & (USER | WRITE | ACCESSED))
@@ -141,7 +162,8 @@ def _child(shadow, state, node, entry, below, origin, first):
             if pages[linked].origin == origin and pages[linked].gfn == first:
                 child = linked
     if child == NO_PAGE:
-        child = make_page(shadow, state, first, below, origin)
+        quadrant = quadrant_below(state, node) if origin < 0 else np.int64(0)
+        child = make_page(shadow, state, first, below, quadrant, origin)
         if child == NO_PAGE:
             return child
     _link(shadow, state, node, child, bits)
@@ -149,15 +171,13 @@ def _child(shadow, state, node, entry, below, origin, first):
 
 
 @routine
-def _prefill(shadow, state, node, entry, level):
+def prefill(shadow, state, node, entry, level):
     """Map the page of a guest leaf that no access asked for, if it is backed and no table; return its level there.
 
     0 says that it was left out, a level below `level` that the host backs it with smaller pages.
     """
     backing, pages, gfns = shadow.backing, shadow.pages, shadow.gfns
-    gfn = (entry & FRAME) >> PAGE_SHIFT
-    if level > 1:
-        gfn &= ~((1 << (9 * (level - 1))) - 1)
+    gfn = first_frame(state, node, entry, level)
     hpa, host_level = locate(backing, gfn << PAGE_SHIFT)
     if host_level == 0:
         return np.int64(0)
@@ -179,19 +199,19 @@ def _around(shadow, state, page, gva, level):
     if pages[page].origin < 0:
         table = host_address(backing, pages[page].gfn << PAGE_SHIFT)
     else:
-        whole = read_word(memory, host_address(backing, pages[page].origin))
+        whole = read_gpte(state, memory, host_address(backing, pages[page].origin))
     for at in range(first, min(first + state.chunk, 512)):
         node = page << 9 | at
         if read_word(memory, place_of(pages, node)):
             continue
         if pages[page].origin < 0:
-            entry = read_word(memory, table + (at << 3))
+            entry = read_gpte(state, memory, table | guest_place(state, pages, node) & ((1 << PAGE_SHIFT) - 1))
             if (level > 1 and entry & LARGE == 0) or not wanted(state, entry, level):
                 continue
         else:
             part = pages[page].gfn + (at << (9 * (level - 1)))
             entry = (whole & ~FRAME) | part << PAGE_SHIFT
-        _prefill(shadow, state, node, entry, level)
+        prefill(shadow, state, node, entry, level)
 
 
 @routine
@@ -234,12 +254,12 @@ def fill(shadow, cr3, gva, write):
         return np.int64(Status.UNBACKED), state.code
     if state.hide == Hide.PRESENT_BIT:
         for step in range(state.reads):
-            gfns[state.place[state.levels - step] >> PAGE_SHIFT].mapped = state.exit  # the walk pays for its tables
+            gfns[state.place[state.top - step] >> PAGE_SHIFT].mapped = state.exit  # the walk pays for its tables
     if found == 0:
         return np.int64(Status.FAULT), state.code
     if state.stock < SPARE:
         return np.int64(Status.NEED), np.int64(0)
-    within = (1 << (3 + 9 * found)) - 1
+    within = (1 << (PAGE_SHIFT + width_of(state.levels) * (found - 1))) - 1
     gpa = (state.entry[found] & FRAME & ~within) | (gva & within)
     gfn = gpa >> PAGE_SHIFT
     hpa, host_level = locate(backing, gpa)
@@ -248,12 +268,12 @@ def fill(shadow, cr3, gva, write):
     marks = ACCESSED | (DIRTY if write else 0)
     if state.entry[found] & marks != marks:
         state.entry[found] |= marks
-        write_word(memory, host_address(backing, state.place[found]), state.entry[found])
+        write_gpte(state, memory, host_address(backing, state.place[found]), state.entry[found])
     size = min(found, host_level)
     while size > 1 and guards_within(gfns, gfn & ~((1 << (9 * (size - 1))) - 1), 1 << (9 * (size - 1))):
         size -= 1
-    page = state.root
-    level = state.levels
+    page = root_for(state, gva)
+    level = state.top
     while level > size:
         pages[page].stamp = state.clock
         pages[page].writes = 0
@@ -269,7 +289,7 @@ def fill(shadow, cr3, gva, write):
             link_nested(shadow, state, node, entry, first, table)
             reap(shadow, state)
             return _DONE, np.int64(0)
-        page = _child(shadow, state, node, entry, level - 1, origin, first)
+        page = child_of(shadow, state, node, entry, level - 1, origin, first)
         if page == NO_PAGE:
             return np.int64(Status.LIMIT), np.int64(0)
         level -= 1
@@ -290,75 +310,3 @@ def fill(shadow, cr3, gva, write):
     if held and (write or state.hide != Hide.WRITE_PROTECT):
         return np.int64(Status.GUARDED), gfn
     return _DONE, np.int64(0)
-
-
-@routine
-def _sweep(shadow, state, top, first, last):
-    """Translate the entries [first, last] of a page and all that hangs below them, as far as the stock lasts."""
-    backing, memory, pages, links, gfns = shadow.backing, shadow.memory, shadow.pages, shadow.links, shadow.gfns
-    depth = np.int64(0)
-    stack = state.stack  # of (page, next index, last index)
-    stack[0], stack[1], stack[2] = top, first, last
-    while depth >= 0:
-        page = stack[3 * depth]
-        at = stack[3 * depth + 1]
-        if at > stack[3 * depth + 2]:
-            depth -= 1
-            continue
-        stack[3 * depth + 1] = at + 1
-        level = np.int64(pages[page].level)
-        node = page << 9 | at
-        origin = np.int64(-1)
-        if pages[page].origin < 0:
-            gpa = pages[page].gfn << PAGE_SHIFT | at << 3
-            reach(state, gfns, np.int64(pages[page].gfn))
-            entry = read_word(memory, host_address(backing, gpa))
-            if not wanted(state, entry, level):
-                continue
-            table = level > 1 and entry & LARGE == 0
-            below = (entry & FRAME) >> PAGE_SHIFT
-            if not table:
-                origin = gpa
-                below &= ~((1 << (9 * (level - 1))) - 1)
-        else:
-            origin, table = pages[page].origin, False
-            below = pages[page].gfn + (at << (9 * (level - 1)))
-            entry = read_word(memory, host_address(backing, origin))
-            entry = (entry & ~FRAME) | below << PAGE_SHIFT
-        old = read_word(memory, place_of(pages, node))
-        if not table:
-            if old and links[node].target >= 0:
-                continue
-            size = _prefill(shadow, state, node, entry, level)
-            if size == 0 or size == level:
-                continue
-        if state.stock < SPARE:
-            return np.int64(Status.NEED)
-        if table and gfns[below].tables == 0 and locate(backing, below << PAGE_SHIFT)[1] == 0:
-            continue
-        child = _child(shadow, state, node, entry, level - 1, origin, below)
-        if child == NO_PAGE:
-            return np.int64(Status.LIMIT)
-        if pages[child].stamp != state.clock or pages[child].origin >= 0 or old == 0:
-            pages[child].stamp = state.clock
-            depth += 1
-            stack[3 * depth], stack[3 * depth + 1], stack[3 * depth + 2] = child, np.int64(0), np.int64(511)
-    return _DONE
-
-
-@kernel
-def sweep(shadow, gfn, first, last):
-    """Translate the guest entries [first, last] of table `gfn`, in each shadow it has, and all that hangs below them.
-
-    Pages that the host does not back are left out, and, where A is not the hardware's, those not yet accessed.
-    """
-    state, pages = shadow.states[0], shadow.pages
-    state.clock += 1
-    page = np.int64(shadow.gfns[gfn].tables)
-    status = _DONE
-    while page and status == Status.DONE:
-        pages[page - 1].stamp = state.clock
-        status = _sweep(shadow, state, page - 1, first, last)
-        page = np.int64(pages[page - 1].next)
-    reap(shadow, state)
-    return status

@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from vmsim.jit import kernel, leaf, routine
+from vmsim.machine.memory import width_of
+from vmsim.monitor.shadow.quadrants import under_pae
 
 __all__ = ["direct_reads", "floods", "guarded", "guards_within", "is_directory", "let_through", "reads_of"]
+
+_LOW_MEMORY = 896 << 8  # frames
 
 
 @leaf
@@ -46,11 +50,13 @@ def let_through(state, pages, gfns, gfn):
 
     As KVM's `mmu_try_to_unsync_pages` (arch/x86/kvm/mmu/mmu.c): never where a frame is a table of an upper level.
     """
-    page = np.int64(gfns[gfn].tables) - 1
-    if not state.unsync or pages[page].next or pages[page].level > 1 or page == state.root:
+    if not state.unsync or is_directory(pages, gfns, gfn):
         return False
-    pages[page].unsync = 1
-    state.unsynced += 1
+    page = np.int64(gfns[gfn].tables)
+    while page:
+        state.unsynced += 1 - pages[page - 1].unsync
+        pages[page - 1].unsync = 1
+        page = np.int64(pages[page - 1].next)
     return True
 
 
@@ -69,12 +75,15 @@ def direct_reads(state, gfn):
     """Return how many entries lead to a guest frame in the map that the guest's kernel has of all its memory.
 
     The map has the largest pages that lie in guest memory as a whole: Linux's `init_memory_mapping`
-    (arch/x86/mm/init.c) takes pages of 1 GiB where the CPU has them, else of 2 MiB.
+    (arch/x86/mm/init.c) takes pages of 1 GiB where the CPU has them, else of 2 MiB (of 4 MiB in 32-bit paging). The map
+    of a 32-bit kernel ends at 896 MiB; what lies above it maps by pages of 4 KiB (arch/x86/mm/highmem_32.c).
     """
-    level = state.largest
-    while level > 1 and (gfn | ((1 << (9 * (level - 1))) - 1)) >= state.frames:
+    if under_pae(state) and gfn >= _LOW_MEMORY:
+        return state.top
+    level = min(state.largest, state.top)
+    while level > 1 and (gfn | ((1 << (width_of(state.levels) * (level - 1))) - 1)) >= state.frames:
         level -= 1
-    return state.levels - level + 1
+    return state.top - level + 1
 
 
 @kernel

@@ -157,9 +157,7 @@ class _Shadow(PagingMode):
     name = "shadow"
     label = "shadow"
     tables: ClassVar = {"shadow": ShadowTable, "software_tlb": SoftwareTlb}
-    level_notes: ClassVar = {
-        2: "; KVM shadows each of their tables by several (role.quadrant), which is not modelled",
-    }
+    guest_levels = (2, 3, 4, 5)
     automatic = True
     apart = "tag"
     build = "vmsim.monitor.shadow.build:build"
@@ -182,6 +180,9 @@ class _Shadow(PagingMode):
         else:
             return None
         return f"{cpu} has {missing}: its page tables are shadowed in software"
+
+    def walked_levels(self, guest_levels: int) -> int:
+        return max(guest_levels, 3)  # KVM's shadows have entries of 8 bytes: those of 32-bit guests are PAE's
 
     def settings(self, vm: VmKeys, cpu: Cpu) -> Shadowing:
         return Shadowing(vm.table(ShadowTable).spec, vm.table(SoftwareTlb).entries)

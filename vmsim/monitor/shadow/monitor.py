@@ -22,22 +22,24 @@ from vmsim.machine.memory import clear_frame
 from vmsim.monitor.shadow.account import Account
 from vmsim.monitor.shadow.check import problems_of
 from vmsim.monitor.shadow.exits import SPILL
-from vmsim.monitor.shadow.fill import Status, fill, sweep
+from vmsim.monitor.shadow.fill import Status, fill
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.records import SPARE, Hide, make_shadow
+from vmsim.monitor.shadow.roots import drop_all, load_root
 from vmsim.monitor.shadow.second import ShadowEntries
-from vmsim.monitor.shadow.tables import drop_all, drop_tables, load_root
+from vmsim.monitor.shadow.sweep import sweep, sweep_all
+from vmsim.monitor.shadow.tables import drop_tables
 from vmsim.monitor.shadow.traps import invalidated, load, resync, store
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.backing import host_address
+from vmsim.tables.edit import load_entries
 
 __all__ = ["Shadow"]
 
 
 _HIDE = {"write-protect": Hide.WRITE_PROTECT, "user-bit": Hide.USER_BIT, "present-bit": Hide.PRESENT_BIT}
 _MOST = 4 * SPARE  # frames at hand above which the rest go back to the pool
-_ENTRIES = 512
 _DONE, _NEED, _UNBACKED, _FAULT = int(Status.DONE), int(Status.NEED), int(Status.UNBACKED), int(Status.FAULT)
 _GUARDED, _APPEARED = int(Status.GUARDED), int(Status.APPEARED)
 
@@ -59,6 +61,8 @@ class Shadow(ShadowEntries, Account):
         Of the software TLB.
     spaces : Spaces
         What the processor caches of it.
+    levels : int
+        Of the guest's tables; with 2 and 3 the processor walks PAE's (see quadrants.py).
     """
 
     first_frames = 2 * SPARE
@@ -76,13 +80,13 @@ class Shadow(ShadowEntries, Account):
         entries: int,
         costs: Cost,
         spaces: Spaces,
+        levels: int,
     ) -> None:
-        self.tables = make_shadow(memory, host_tables.backing, host_tables.host.frames, spec.limit)
+        self.tables = make_shadow(memory, host_tables.backing, host_tables.host.frames, spec.limit, levels)
         super().__init__(self.tables.states, spec=spec, costs=costs, spaces=spaces, entries=entries)
         self.memory = memory
         self.registers = registers
         self.host_tables = host_tables
-        self.backing = host_tables.backing
         self.backing = host_tables.backing
         self.pool = host_tables.pool
         self.owner = host_tables.owner
@@ -90,7 +94,6 @@ class Shadow(ShadowEntries, Account):
         self.latency = host_tables.latency
         state, self.pages, self.gfns = self.tables.states, self.tables.pages, self.tables.gfns
         self.stock = self.tables.stock
-        state["levels"] = registers["levels"]
         state["largest"] = registers["largest"]
         state["hide"] = _HIDE[spec.hide]
         state["sync"] = spec.ad == "read-sync"
@@ -99,6 +102,7 @@ class Shadow(ShadowEntries, Account):
         state["flood"] = 0 if spec.trap == "single-step" else spec.write_flood
         state["chunk"] = chunk
         self._stocked = state["stock"]
+        self._pae = levels < 4
         self.serves = entries == 0 and host_tables.serves
         self.loads_trap = spec.hide != "write-protect"
         self.known = self.serves and spec.fill == "lazy"
@@ -225,15 +229,13 @@ class Shadow(ShadowEntries, Account):
 
     def _traps(self, gfn: int, write: bool) -> bool:
         """Return whether an access to a frame traps: to a guarded table, but none that a store leaves (unsync)."""
-        first = int(self.gfns["tables"][gfn]) - 1
-        page, guarded = first, False
+        page, guarded = int(self.gfns["tables"][gfn]) - 1, False
         while page >= 0:
             guarded = guarded or not self.pages["unsync"][page]
             page = int(self.pages["next"][page]) - 1
         if not guarded or not write:
             return guarded and self.loads_trap
-        one = self.pages["next"][first] == 0 and self.pages["level"][first] == 1 and first != self.state["root"][0]
-        return not (self.state["unsync"][0] and one)
+        return not self.state["unsync"][0] or self._is_directory(gfn)
 
     def io_exit(self, vcpu: Vcpu) -> None:
         """Leave the guest because it has told a device to work."""
@@ -298,16 +300,14 @@ class Shadow(ShadowEntries, Account):
             drop_all(self.tables)
             keep = False
         self.cr3 = root
-        while (hpa := int(load_root(self.tables, root >> PAGE_SHIFT, SPARE))) < 0:
-            yield from self._restock(vcpu)
-        self.registers["cr3"] = hpa
+        yield from self._load(vcpu, root)
         resync(self.tables)
         self.software_tlb.flush()
-        self.spaces.load(hpa >> PAGE_SHIFT, keep=keep)
+        self.spaces.load((root if self._pae else int(self.registers["cr3"][0])) >> PAGE_SHIFT, keep=keep)
         if not keep:
             self.state["stale"] = 0
         if self.spec.fill == "eager":
-            yield from self._translate(vcpu, root, _ENTRIES)
+            yield from self._translate(vcpu)
         self._work(vcpu)
         self._count("CR3")
         if self._stocked[0] > _MOST:
@@ -347,16 +347,27 @@ class Shadow(ShadowEntries, Account):
     @property
     def frames_held(self) -> int:
         """Host frames that are shadow pages, or at hand to become some."""
-        return int(self.state["used"][0]) + int(self._stocked[0])
+        return int(self.state["used"][0]) + int(self._stocked[0]) + (int(self.state["pae_root"][0]) >= 0)
 
     def problems(self, frames: NDArray[Any]) -> Iterable[str]:
         """Yield what is wrong with the shadow, entry by entry."""
         return problems_of(self, frames)
 
-    def _translate(self, vcpu: Vcpu, gpa: int, entries: int = 1) -> Steps[None]:
-        """Translate entries of a table that have just appeared, and all below them."""
-        first = (gpa >> 3) & (_ENTRIES - 1)
-        while int(sweep(self.tables, gpa >> PAGE_SHIFT, first, first + entries - 1)) == _NEED:
+    def _load(self, vcpu: Vcpu, root: int) -> Steps[None]:
+        """Set CR3, and PDPTEs with it, to the shadow of a root."""
+        if self.state["levels"][0] == 3:
+            places = root + 8 * np.arange(4)
+            yield from ensure(vcpu, self, places[:1] >> PAGE_SHIFT)
+            load_entries(self.memory, self.backing, places, self.state["pdpte"][0], 9)
+        while (hpa := int(load_root(self.tables, root >> PAGE_SHIFT, SPARE))) < 0:
+            yield from self._restock(vcpu)
+        self.registers["cr3"] = hpa
+        if self._pae:
+            self.registers["pdpte"] = self.memory[hpa >> 3 : (hpa >> 3) + 4]
+
+    def _translate(self, vcpu: Vcpu, gpa: int = -1) -> Steps[None]:
+        """Translate an entry that has just appeared at `gpa`, or (-1) the whole address space, and all below."""
+        while int(sweep(self.tables, gpa) if gpa >= 0 else sweep_all(self.tables)) == _NEED:
             self._work(vcpu)
             yield from self._restock(vcpu)
 

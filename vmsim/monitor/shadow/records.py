@@ -38,7 +38,8 @@ SHADOW = np.dtype(
         np.record,
         [
             ("frames", "i8"),  # guest frames: those above do not exist
-            ("levels", "i8"),
+            ("levels", "i8"),  # of the guest's tables
+            ("top", "i8"),  # level of the shadow pages that CR3 leads to: 2 under PAE, else that of the guest's root
             ("largest", "i8"),  # level above which no entry maps a page
             ("hide", "i8"),
             ("sync", "i8"),  # 1: A and D are the hardware's, brought up to date when the guest loads an entry
@@ -49,7 +50,9 @@ SHADOW = np.dtype(
             ("threshold", "i8"),  # agile paging: emulated stores in an interval that leave a table to nested walks
             ("to_nested", "i8"),  # agile paging: tables that went so far
             ("to_shadow", "i8"),  # and came back
-            ("root", "i8"),  # page in CR3
+            ("roots", "i8", (4,)),  # pages that CR3 leads to; under PAE one for each PDPTE
+            ("pae_root", "i8"),  # hpa of those four entries; NO_PAGE: not made yet
+            ("pdpte", "i8", (4,)),  # those of a PAE guest, as its last load of CR3 has read them
             ("used", "i8"),
             ("free", "i8"),  # first of the free pages, + 1
             ("doomed", "i8"),  # first of the parts of large pages that nothing points to any more, + 1
@@ -86,6 +89,7 @@ PAGE = np.dtype(
             ("parents", "i4"),  # entry + 1: first of those that point here
             ("writes", "i4"),  # emulated stores since it was last walked through
             ("unsync", "i4"),
+            ("quadrant", "i4"),  # which part of a table of 4-byte entries it stands for
             ("stored", "i4"),  # entry + 1: the last that an emulated store changed
         ],
     )
@@ -119,11 +123,18 @@ class ShadowTables(NamedTuple):
     stock: np.ndarray  # int64[:], frames to make pages of
 
 
-def make_shadow(memory: np.ndarray, backing: np.ndarray, frames: np.ndarray, limit: int) -> ShadowTables:
-    """Return the tables of a VM, with room for `limit` pages and none made; parameters as the fields."""
+def make_shadow(
+    memory: np.ndarray, backing: np.ndarray, frames: np.ndarray, limit: int, levels: int = 4
+) -> ShadowTables:
+    """Return the tables of a VM, with room for `limit` pages and none made; parameters as the fields.
+
+    The guest's tables have so many `levels`; with 2 and 3 the shadow's are PAE's.
+    """
     states = np.zeros(1, SHADOW)
     states["frames"] = len(backing)
-    states["root"] = NO_PAGE
+    states["levels"] = levels
+    states["top"] = levels if levels > 3 else 2
+    states["roots"] = states["pae_root"] = NO_PAGE
     states["free"] = 1
     pages = np.zeros(limit, PAGE)
     pages["next"] = np.arange(2, limit + 2)

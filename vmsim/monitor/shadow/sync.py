@@ -8,6 +8,7 @@ from vmsim.jit import leaf, routine
 from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.memory import read_word, write_word
 from vmsim.monitor.shadow.guards import guarded
+from vmsim.monitor.shadow.quadrants import guest_place, read_gpte
 from vmsim.monitor.shadow.records import Hide, Work
 from vmsim.monitor.shadow.tables import attach, hide_table, note, place_of, reach, reserved, zap_entry
 from vmsim.tables.backing import host_address, locate
@@ -27,8 +28,9 @@ def rights_of(state, entry):
 @leaf
 def wanted(state, entry, level):
     """Return whether an entry may be translated before it is used: no kernel's, nor where A would then not be set."""
-    program = entry & USER != 0 or state.levels == 3  # PAE's PDPTEs do not tell
-    return entry & PRESENT != 0 and program and not reserved(state, entry, level) and state.sync | entry & ACCESSED != 0
+    if entry & PRESENT == 0 or entry & USER == 0 or reserved(state, entry, level):
+        return False
+    return state.sync | entry & ACCESSED != 0
 
 
 @routine
@@ -69,8 +71,7 @@ def refresh(shadow, state, node):
         return
     note(state, np.int64(Work.CHECKED))
     reach(state, gfns, np.int64(pages[node >> 9].gfn))
-    gpa = pages[node >> 9].gfn << PAGE_SHIFT | (node & 511) << 3
-    entry = read_word(memory, host_address(backing, gpa))
+    entry = read_gpte(state, memory, host_address(backing, guest_place(state, pages, node)))
     gfn = (entry & FRAME) >> PAGE_SHIFT
     if not wanted(state, entry, np.int64(1)) or links[node].target != gfn:
         zap_entry(shadow, state, node)

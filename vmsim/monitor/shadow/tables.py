@@ -1,10 +1,11 @@
 """Shadow pages: real page tables that a monitor keeps for a guest's own, and how they hang together.
 
-A shadow page stands for a guest table, (gfn, level), or for a part of a large guest page that the host backs with
-smaller ones. Its 512 entries are x86 entries in a host frame, which the hardware walks. Everything else about it is
-kept here: a record of each page, and a record of each entry, numbered page << 9 | index, that links it to the others
-with the same target. So each guest frame knows the entries that map it (the reverse map), and each page its parents
-(Linux Documentation/virt/kvm/x86/mmu.rst). Pages are recycled, the least recently used first.
+A shadow page stands for a guest table, (gfn, level), for a quadrant of one (see quadrants.py), or for a part of a large
+guest page that the host backs with smaller ones. Its 512 entries are x86 entries in a host frame, which the hardware
+walks. Everything else about it is kept here: a record of each page, and a record of each entry, numbered
+page << 9 | index, that links it to the others with the same target. So each guest frame knows the entries that map it
+(the reverse map), and each page its parents (Linux Documentation/virt/kvm/x86/mmu.rst). Pages are recycled, the least
+recently used first.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ import numpy as np
 from vmsim.frames.buddy import State
 from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, LARGE, PAGE_SHIFT, USER, WRITE
-from vmsim.machine.memory import clear_frame, read_word, write_word
+from vmsim.machine.memory import clear_frame, read_word, width_of, write_word
 from vmsim.monitor.shadow.guards import guarded, is_directory, let_through
+from vmsim.monitor.shadow.quadrants import guest_place, in_cr3, read_gpte, write_gpte
 from vmsim.monitor.shadow.records import NO_PAGE, Hide, Work
 from vmsim.tables.backing import host_address
 
 __all__ = [
     "attach",
-    "drop_all",
     "drop_page",
     "drop_tables",
     "end_exit",
     "find_page",
     "fold_entry",
     "hide_table",
-    "load_root",
     "make_page",
+    "make_table",
     "note",
     "place_of",
     "reach",
@@ -105,17 +106,17 @@ def reserved(state, entry, level):
     """
     gfn = (entry & FRAME) >> PAGE_SHIFT
     if level > 1 and entry & LARGE:
-        size = 1 << (9 * (level - 1))
+        size = 1 << (width_of(state.levels) * (level - 1))
         return level > state.largest or (gfn & (size - 1)) >> 1 != 0 or (gfn & ~(size - 1)) + size > state.frames
     return gfn >= state.frames
 
 
 @leaf
-def find_page(pages, gfns, gfn, level):
-    """Return the shadow page of a guest table, or NO_PAGE."""
+def find_page(pages, gfns, gfn, level, quadrant):
+    """Return the shadow page of a guest table or of a quadrant of it, or NO_PAGE."""
     page = np.int64(gfns[gfn].tables)
     while page:
-        if pages[page - 1].level == level:
+        if pages[page - 1].level == level and pages[page - 1].quadrant == quadrant:
             return page - 1
         page = np.int64(pages[page - 1].next)
     return np.int64(NO_PAGE)
@@ -127,13 +128,13 @@ def fold_entry(shadow, state, node):
     backing, memory, pages, links, gfns = shadow.backing, shadow.memory, shadow.pages, shadow.links, shadow.gfns
     entry = read_word(memory, place_of(pages, node))
     page = pages[node >> 9]
-    gpa = page.origin if page.origin >= 0 else page.gfn << PAGE_SHIFT | (node & 511) << 3
+    gpa = guest_place(state, pages, node)
     marks = entry & (ACCESSED | DIRTY if links[node].target >= 0 else ACCESSED)
     if page.origin >= 0 and links[node].target < 0:
         return
     reach(state, gfns, gpa >> PAGE_SHIFT)
     hpa = host_address(backing, gpa)
-    write_word(memory, hpa, read_word(memory, hpa) | marks)
+    write_gpte(state, memory, hpa, read_gpte(state, memory, hpa) | marks)
 
 
 @routine
@@ -193,12 +194,12 @@ def reap(shadow, state):
 
 @routine
 def drop_page(shadow, state, page):
-    """Give up a table's shadow; that in CR3 only loses its entries."""
+    """Give up a table's shadow; one that CR3 leads to only loses its entries."""
     pages, gfns, frames, stock = shadow.pages, shadow.gfns, shadow.frames, shadow.stock
     _empty(shadow, state, page)
     reap(shadow, state)
     pages[page].writes = 0
-    if page == state.root:
+    if in_cr3(state, page):
         state.flush = 1
         return
     while pages[page].parents:
@@ -243,7 +244,7 @@ def _evict(shadow, state):
     victim = np.int64(NO_PAGE)
     oldest = state.clock
     for page in range(len(pages)):
-        if pages[page].level and page != state.root and pages[page].stamp < oldest:
+        if pages[page].level and pages[page].stamp < oldest and not in_cr3(state, np.int64(page)):
             victim = np.int64(page)
             oldest = pages[page].stamp
     if victim == NO_PAGE:
@@ -257,7 +258,18 @@ def _evict(shadow, state):
 
 
 @routine
-def make_page(shadow, state, gfn, level, origin):
+def make_table(state, memory, frames, stock):
+    """Make an empty table of a frame of the stock; return its hpa."""
+    state.stock -= 1
+    pfn = stock[state.stock]
+    frames[pfn].state = State.TABLE
+    frames[pfn].rmap = 0
+    clear_frame(memory, pfn << PAGE_SHIFT)
+    return pfn << PAGE_SHIFT
+
+
+@routine
+def make_page(shadow, state, gfn, level, quadrant, origin):
     """Return a new empty page, or NO_PAGE where the limit allows none; there must be a frame in the stock."""
     memory, pages, gfns, frames, stock = shadow.memory, shadow.pages, shadow.gfns, shadow.frames, shadow.stock
     if state.free == 0 and not _evict(shadow, state):
@@ -266,14 +278,10 @@ def make_page(shadow, state, gfn, level, origin):
     state.free = np.int64(pages[page].next)
     state.used += 1
     note(state, np.int64(Work.MADE))
-    state.stock -= 1
-    pfn = stock[state.stock]
-    frames[pfn].state = State.TABLE
-    frames[pfn].rmap = 0
-    clear_frame(memory, pfn << PAGE_SHIFT)
-    pages[page].hpa = pfn << PAGE_SHIFT
+    pages[page].hpa = make_table(state, memory, frames, stock)
     pages[page].gfn = gfn
     pages[page].level = level
+    pages[page].quadrant = quadrant
     pages[page].origin = origin
     pages[page].stamp = state.clock
     pages[page].parents = 0
@@ -286,33 +294,6 @@ def make_page(shadow, state, gfn, level, origin):
         gfns[gfn].tables = page + 1
         hide_table(shadow, state, gfn)
     return page
-
-
-@kernel
-def load_root(shadow, gfn, least):
-    """Make the shadow of the guest's root table current; return its hpa, or -1: the stock has less than `least`."""
-    state = shadow.states[0]
-    pages, gfns = shadow.pages, shadow.gfns
-    state.clock += 1
-    page = find_page(pages, gfns, gfn, state.levels)
-    if page == NO_PAGE:
-        if state.stock < least:
-            return np.int64(-1)
-        page = make_page(shadow, state, gfn, state.levels, np.int64(-1))
-    pages[page].stamp = state.clock
-    state.root = page
-    return pages[page].hpa
-
-
-@kernel
-def drop_all(shadow):
-    """Give up every page."""
-    state = shadow.states[0]
-    pages = shadow.pages
-    state.root = NO_PAGE
-    for page in range(len(pages)):
-        if pages[page].level and pages[page].origin < 0:
-            drop_page(shadow, state, np.int64(page))
 
 
 @kernel

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from vmsim.jit import kernel, routine
-from vmsim.machine.formats import ACCESSED, PAGE_SHIFT, PRESENT
-from vmsim.machine.memory import index_of, read_word, write_word
+from vmsim.machine.formats import ACCESSED, PAGE_SHIFT, PRESENT, TWO_LEVEL
+from vmsim.machine.memory import index_of, read_word
 from vmsim.monitor.agile.tables import count_store, unseen_store
 from vmsim.monitor.shadow.fill import Status
 from vmsim.monitor.shadow.guards import direct_reads, floods, guarded, is_directory, let_through
-from vmsim.monitor.shadow.records import Hide, Work
+from vmsim.monitor.shadow.quadrants import nodes_of, read_gpte, root_for, under_pae, write_gpte
+from vmsim.monitor.shadow.records import NO_PAGE, Hide, Work
 from vmsim.monitor.shadow.sync import refresh, resync_below
 from vmsim.monitor.shadow.tables import (
     drop_page,
@@ -24,6 +25,22 @@ from vmsim.monitor.shadow.tables import (
 from vmsim.tables.backing import locate
 
 __all__ = ["invalidated", "load", "resync", "store"]
+
+
+@routine
+def _used(shadow, state, gfn):
+    """Return whether the hardware has used what was last stored to a table."""
+    memory, pages = shadow.memory, shadow.pages
+    page = np.int64(shadow.gfns[gfn].tables)
+    while page:
+        last = np.int64(pages[page - 1].stored) - 1
+        if last >= 0:
+            both = state.levels == TWO_LEVEL and pages[page - 1].level == 2
+            for node in range(last, last + (2 if both else 1)):
+                if read_word(memory, place_of(pages, node)) & ACCESSED:
+                    return True
+        page = np.int64(pages[page - 1].next)
+    return False
 
 
 @kernel
@@ -67,8 +84,8 @@ def store(shadow, places, values, start, trapped):
             break
         number += 1
         if gfns[gfn].tables == 0 or not guarded(pages, gfns, gfn):
-            unseen_store(state, gfns, gfn, read_word(memory, hpa), value)
-            write_word(memory, hpa, value)
+            unseen_store(state, gfns, gfn, read_gpte(state, memory, hpa), value)
+            write_gpte(state, memory, hpa, value)
             continue
         state.reads += direct_reads(state, gfn)
         state.trapped[is_directory(pages, gfns, gfn)] += 1
@@ -76,30 +93,32 @@ def store(shadow, places, values, start, trapped):
         if let_through(state, pages, gfns, gfn):
             left += 1
             trapped[len(trapped) - left] = gfn
-            write_word(memory, hpa, value)
+            write_gpte(state, memory, hpa, value)
             continue
         trapped[emulated] = gfn
         emulated += 1
         gfns[gfn].mapped = state.exit  # for the store itself
         page = np.int64(gfns[gfn].tables)
         while page:
-            node = (page - 1) << 9 | ((gpa >> 3) & 511)
-            if state.sync and read_word(memory, place_of(pages, node)):
-                fold_entry(shadow, state, node)
-                note(state, np.int64(Work.FOLDED))
-            if read_word(memory, hpa) != value:
-                zap_entry(shadow, state, node)
+            first, count = nodes_of(state, pages, page - 1, gpa)
+            for node in range(first, first + count):
+                if state.sync and read_word(memory, place_of(pages, node)):
+                    fold_entry(shadow, state, node)
+                    note(state, np.int64(Work.FOLDED))
+                if read_gpte(state, memory, hpa) != value:
+                    zap_entry(shadow, state, node)
             page = np.int64(pages[page - 1].next)
         reap(shadow, state)
-        write_word(memory, hpa, value)
+        write_gpte(state, memory, hpa, value)
+        used = _used(shadow, state, gfn)
         page = np.int64(gfns[gfn].tables)
         while page:
             after = np.int64(pages[page - 1].next)
-            last = np.int64(pages[page - 1].stored) - 1
-            if last >= 0 and read_word(memory, place_of(pages, last)) & ACCESSED:
+            if used:
                 pages[page - 1].writes = 0  # what was stored last has been used since: no flood
             pages[page - 1].writes += 1
-            pages[page - 1].stored = ((page - 1) << 9 | ((gpa >> 3) & 511)) + 1
+            first, count = nodes_of(state, pages, page - 1, gpa)
+            pages[page - 1].stored = first + 1 if count else np.int64(0)
             if floods(state, pages, page - 1):
                 drop_page(shadow, state, page - 1)
             page = after
@@ -155,24 +174,27 @@ def load(shadow, places, values, trapped):
             gfns[gfn].mapped = state.exit
             page = np.int64(gfns[gfn].tables)
             while page and state.sync:
-                node = (page - 1) << 9 | ((gpa >> 3) & 511)
-                if read_word(memory, place_of(pages, node)):
-                    fold_entry(shadow, state, node)
-                    target = links[node].target
-                    if target < 0 and pages[-1 - target].origin >= 0:
-                        _fold_below(shadow, state, -1 - target)
-                    note(state, np.int64(Work.FOLDED))
+                first, nodes = nodes_of(state, pages, page - 1, gpa)
+                for node in range(first, first + nodes):
+                    if read_word(memory, place_of(pages, node)):
+                        fold_entry(shadow, state, node)
+                        target = links[node].target
+                        if target < 0 and pages[-1 - target].origin >= 0:
+                            _fold_below(shadow, state, -1 - target)
+                        note(state, np.int64(Work.FOLDED))
                 page = np.int64(pages[page - 1].next)
         hpa, backed = locate(backing, gpa)
-        values[number] = read_word(memory, hpa) if backed else np.int64(0)
+        values[number] = read_gpte(state, memory, hpa) if backed else np.int64(0)
     return count
 
 
 @kernel
 def resync(shadow):
-    """Bring the pages that the current root leads to back into step, and guard their tables again."""
+    """Bring the pages that CR3 leads to back into step, and guard their tables again."""
     state = shadow.states[0]
-    resync_below(shadow, state, state.root)
+    for number in range(4):
+        if state.roots[number] != NO_PAGE:
+            resync_below(shadow, state, state.roots[number])
 
 
 @kernel
@@ -180,13 +202,14 @@ def invalidated(shadow, first, last):
     """Bring the entries of the gvas [first, last] into step: INVLPG of each page there."""
     state = shadow.states[0]
     memory, pages, links = shadow.memory, shadow.pages, shadow.links
-    if state.unsynced == 0 or state.root < 0:
+    if state.unsynced == 0:
         return
     gva = first
-    while gva <= last:
-        page = state.root
-        level = state.levels
-        while level > 1:
+    end = min(last, (1 << 32) - 1) if under_pae(state) else last
+    while gva <= end:
+        page = root_for(state, gva)
+        level = state.top if page != NO_PAGE else state.top + 1
+        while level > 1 and page != NO_PAGE:
             node = page << 9 | index_of(gva, level)
             if read_word(memory, place_of(pages, node)) == 0 or links[node].target >= 0:
                 break

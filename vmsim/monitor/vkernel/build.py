@@ -14,4 +14,6 @@ __all__ = ["build"]
 def build(parts: VmParts) -> Vkernel:
     """Return the monitor; the tables of the guest's memory are its own, and no hardware walks them."""
     tables = nested(parts, make_vm(), NPT, "EPT_VIOLATION")
-    return Vkernel(parts.memory, parts.registers, tables, costs=parts.cpu.cost, spaces=parts.spaces)
+    return Vkernel(
+        parts.memory, parts.registers, tables, costs=parts.cpu.cost, spaces=parts.spaces, levels=parts.spec.guest_levels
+    )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vmsim.contracts import Words
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
-from vmsim.machine.memory import entry_at
+from vmsim.machine.memory import entry_at, read_entry, width_of
 from vmsim.tables.backing import UNBACKED, host_address
 
 __all__ = ["problems_of_maps"]
@@ -52,10 +52,10 @@ def problems_of_maps(vkernel: Vkernel, frames: NDArray[Any], roots: Collection[i
     roots : collection of int
         gpas of the guest's root tables whose maps must be in step.
     """
-    tables = 0
+    tables, width = 0, int(width_of(vkernel.levels))
     for guest, root in vkernel.maps.items():
         tables += 1
-        for gva, level, entry in _entries(vkernel.memory, root, vkernel.levels, 0):
+        for gva, level, entry in _entries(vkernel.memory, root, vkernel.levels, 0, width):
             reached = frames[(entry & FRAME) >> PAGE_SHIFT]
             state = State.TABLE if level > 1 else State.GUEST
             if reached["owner"] != vkernel.owner or reached["state"] != state:
@@ -73,14 +73,14 @@ def problems_of_maps(vkernel: Vkernel, frames: NDArray[Any], roots: Collection[i
         yield f"conservation: {tables} tables are in a vkernel's maps, which holds {vkernel.frames_held} frames"
 
 
-def _entries(memory: NDArray[np.int64], table: int, level: int, gva: int) -> Iterator[tuple[int, int, int]]:
+def _entries(memory: NDArray[np.int64], table: int, level: int, gva: int, width: int) -> Iterator[tuple[int, int, int]]:
     """Yield (gva, level, entry) of all entries in use at `table` and below."""
-    entries = memory[table >> 3 : (table >> 3) + 512]
+    entries = memory[table >> 3 : (table >> 3) + 512].view(np.int64 if width == 9 else np.uint32)
     for index in np.flatnonzero(entries).tolist():
-        entry, here = int(entries[index]), gva + (index << (3 + 9 * level))
+        entry, here = int(entries[index]), gva + (index << PAGE_SHIFT + width * (level - 1))
         yield here, level, entry
         if level > 1:
-            yield from _entries(memory, entry & FRAME, level - 1, here)
+            yield from _entries(memory, entry & FRAME, level - 1, here, width)
 
 
 def _guest(vkernel: Vkernel, table: int, gva: int) -> tuple[int, int]:
@@ -88,17 +88,18 @@ def _guest(vkernel: Vkernel, table: int, gva: int) -> tuple[int, int]:
 
     ELSEWHERE says that the host has taken a table on the way, whose contents are not in memory now.
     """
-    rights, level = -1, vkernel.levels
+    rights, level, width = -1, vkernel.levels, int(width_of(vkernel.levels))
     while True:
-        place = int(host_address(vkernel.backing, int(entry_at(table, gva, level))))
+        place = int(host_address(vkernel.backing, int(entry_at(table, gva, level, width))))
         if place == UNBACKED and table >> PAGE_SHIFT < len(vkernel.backing):
             return ELSEWHERE, 0
-        entry = int(vkernel.memory[place >> 3]) if place != UNBACKED else 0
-        rights &= entry | (DIRTY if level > 1 and not entry & LARGE else 0)
+        entry = int(read_entry(vkernel.memory, place, width)) if place != UNBACKED else 0
+        if not level == 3 == vkernel.levels:  # a PDPTE has no rights
+            rights &= entry | (DIRTY if level > 1 and not entry & LARGE else 0)
         if not entry & PRESENT:
             return UNBACKED, 0
         if level == 1 or entry & LARGE:
-            within = (1 << (3 + 9 * level)) - 1
+            within = (1 << PAGE_SHIFT + width * (level - 1)) - 1
             gpa = (entry & FRAME & ~within) | (gva & within)
             return int(host_address(vkernel.backing, gpa)), rights
         table = entry & FRAME

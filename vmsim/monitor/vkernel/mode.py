@@ -23,6 +23,8 @@ class _Vkernel(PagingMode):
     costs = "vkernel_"
     automatic = True
     spaces = 1 << 12  # for which the host needs no tags
+    guest_levels = (2, 3, 4, 5)
+    own_format = True
     build = "vmsim.monitor.vkernel.build:build"
     rehearsal: ClassVar = {}
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import NONE, Exit, Flush, Leaf, Resume, Spaces, Steps, Vcpu, Words, ensure
 from vmsim.frames.buddy import State, use
-from vmsim.machine.formats import ACCESSED, CODE_WRITE, DIRTY, ENTRIES, FRAME, PAGE_SHIFT, PRESENT, WRITE
-from vmsim.machine.memory import clear_frame
+from vmsim.machine.formats import ACCESSED, CODE_WRITE, DIRTY, FRAME, PAGE_SHIFT, PRESENT, WRITE, reach
+from vmsim.machine.memory import clear_frame, width_of
 from vmsim.monitor.shadow.fill import Status
 from vmsim.monitor.software import SoftwareMonitor
 from vmsim.monitor.tdp.monitor import Tdp
@@ -55,24 +55,26 @@ class Vkernel(SoftwareMonitor):
         Cycles of the host's work.
     spaces : Spaces
         What the processor caches of it.
+    levels : int
+        Of the guest's tables, and of the maps.
     """
 
-    first_frames = 1
     traps = loads_trap = False
     serves = known = False  # compiled code knows nothing of the maps
 
     def __init__(
-        self, memory: Words, registers: NDArray[Any], host_tables: Tdp, *, costs: Cost, spaces: Spaces
+        self, memory: Words, registers: NDArray[Any], host_tables: Tdp, *, costs: Cost, spaces: Spaces, levels: int
     ) -> None:
         self.memory = memory
         self.registers = registers
         self.host_tables = host_tables
         self.backing = host_tables.backing
-        self.backing = host_tables.backing
         self.costs = costs
         self.spaces = spaces
         self.owner = host_tables.owner
-        self.levels = int(registers["levels"][0])
+        self.levels = levels
+        self._width = int(width_of(levels))
+        self.first_frames = 5 if levels == 3 else 1  # a root, and PAE's four tables below it
         self.exits = Counter()
         self.exit_cycles = Counter()
         self.latency = host_tables.latency
@@ -84,7 +86,7 @@ class Vkernel(SoftwareMonitor):
         self._world = memory, host_tables.backing, self._walk, self._frames
         self.ready: list[int] = []
         self._scratch = np.empty(6, np.int64), np.empty(TABLE_ROOM, np.int64)
-        self._end = (1 << (PAGE_SHIFT + 9 * self.levels)) - 1
+        self._end = reach(levels) - 1
         self._entered = costs.violation_entry + costs.violation_rmap
         self._stale = False
         self._spent = 0  # in the exit under way
@@ -173,14 +175,14 @@ class Vkernel(SoftwareMonitor):
         """Load entries: memory of the guest's kernel like any other."""
         yield from ensure(vcpu, self, places >> PAGE_SHIFT)
         values = np.empty(len(places), np.int64)
-        load_entries(self.memory, self.backing, places, values, 9)
+        load_entries(self.memory, self.backing, places, values, self._width)
         return values
 
     def write(self, vcpu: Vcpu, places: Words, values: Words) -> Steps[None]:
         """Store entries, of which nobody is told."""
         before = yield from self.read(vcpu, places)
         self._stale = self._stale or bool((before * (before != values)).any())
-        store_entries(self.memory, self.backing, places, values, 9)
+        store_entries(self.memory, self.backing, places, values, self._width)
 
     def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Steps[None]:
         """Zero a frame that becomes a table."""
@@ -192,20 +194,26 @@ class Vkernel(SoftwareMonitor):
         """Run another address space from here on: find or make its map; unless it is kept, all of it goes."""
         self._stale = True
         if root not in self.maps:
-            frame = (yield from self._take(vcpu, 1))[0]
-            use(self._frames, np.array([frame]), int(State.TABLE))
-            self._frames["rmap"][frame] = 0
-            clear_frame(self.memory, frame << PAGE_SHIFT)
-            self.maps[root] = frame << PAGE_SHIFT
-            self.work["made"] += 1
-            self._spend(vcpu, _CREATE * self.costs.vkernel_call + self.costs.violation_pool + self.costs.table_page)
+            frames = yield from self._take(vcpu, self.first_frames)
+            use(self._frames, np.array(frames), int(State.TABLE))
+            self._frames["rmap"][frames] = 0
+            for frame in frames:
+                clear_frame(self.memory, frame << PAGE_SHIFT)
+            table, *below = (frame << PAGE_SHIFT for frame in frames)
+            self.memory[table >> 3 : (table >> 3) + len(below)] = [each | PRESENT for each in below]
+            self.maps[root] = table
+            self.work["made"] += len(frames)
+            each = self.costs.violation_pool + self.costs.table_page
+            self._spend(vcpu, _CREATE * self.costs.vkernel_call + len(frames) * each)
             self._count("VMSPACE")
         elif not keep:
             yield from self._remove(vcpu, root, 0, self._end)
             self._spend(vcpu, self.costs.vkernel_call)
             self._count("INVAL")
         self.cr3 = root
-        self.registers["cr3"] = self.maps[root]
+        self.registers["cr3"] = table = self.maps[root]
+        if self.levels == 3:
+            self.registers["pdpte"] = self.memory[table >> 3 : (table >> 3) + 4]
         self.spaces.load(space, keep=keep)
         self._stale = False
 
@@ -214,7 +222,7 @@ class Vkernel(SoftwareMonitor):
         self.spaces.invalidate(first, last)
         yield from self._remove(vcpu, self.cr3, first, last)
         self._stale = False
-        calls = _calls(first >> PAGE_SHIFT, (last >> PAGE_SHIFT) + 1)
+        calls = _calls(first >> PAGE_SHIFT, (last >> PAGE_SHIFT) + 1, 1 << self._width)
         self._spend(vcpu, calls * self.costs.vkernel_call)
         self._count("INVAL", calls)
 
@@ -231,11 +239,13 @@ class Vkernel(SoftwareMonitor):
         if root not in self.maps:
             return  # it never ran
         yield from self._remove(vcpu, root, 0, self._end)
-        frame = self.maps.pop(root) >> PAGE_SHIFT
-        self.work["dropped"] += 1
-        self._frames["state"][frame] = State.POOL
+        table = self.maps.pop(root)
+        below = self.memory[table >> 3 : (table >> 3) + self.first_frames - 1] & FRAME
+        frames = [int(each) >> PAGE_SHIFT for each in (table, *below)]
+        self.work["dropped"] += len(frames)
+        self._frames["state"][frames] = State.POOL
         yield vcpu.settle()
-        self.host_tables.pool.put([frame])
+        self.host_tables.pool.put(frames)
         if space >= 0:
             self.spaces.release(space)
         self._spend(vcpu, self.costs.vkernel_call)
@@ -293,8 +303,8 @@ class Vkernel(SoftwareMonitor):
     def rehearse(self) -> None:
         """Compile, or load from the cache, the kernels that a run without unmapping does not need."""
         nothing = np.empty(0, np.int64)
-        load_entries(self.memory, self.backing, nothing, nothing, 9)
-        store_entries(self.memory, self.backing, nothing, nothing, 9)
+        load_entries(self.memory, self.backing, nothing, nothing, self._width)
+        store_entries(self.memory, self.backing, nothing, nothing, self._width)
         remove(self.memory, self._frames, 0, self.levels, 0, -1, *self._scratch)
 
     def _remove(self, vcpu: Vcpu, root: int, first: int, last: int) -> Steps[None]:
@@ -341,7 +351,7 @@ class Vkernel(SoftwareMonitor):
         self._spent = 0
 
 
-def _calls(page: int, limit: int) -> int:
+def _calls(page: int, limit: int, entries: int) -> int:
     """Return by how many calls DragonFly's pmap tells of pages: pmap_inval_pte of a page, pmap_inval_pde of a table."""
-    whole = max(0, limit // ENTRIES - -(-page // ENTRIES))
-    return limit - page - whole * (ENTRIES - 1)
+    whole = max(0, limit // entries - -(-page // entries))
+    return limit - page - whole * (entries - 1)

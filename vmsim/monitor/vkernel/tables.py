@@ -6,6 +6,10 @@ fault (DragonFly sys/vm/vm_fault.c, vm_fault_vpagetable) and emptied where the g
 map has pages of 4 KiB only: the host enters the one page that was asked for, whatever maps it in the guest. Tables
 that become empty are freed (machdep.pmap_dynamic_delete, which some versions of DragonFly turn on and others off).
 
+A map has the format of the guest's tables: 4 or 5 levels on a 64-bit host, 2 on a host in 32-bit paging, as vkernels
+were when DragonFly ran on i386 (sys/platform/vkernel), 3 on one in PAE mode, which DragonFly never was. The root of
+those has its four tables from the start, and keeps them: the processor has its entries in registers.
+
 DragonFly does not look at the user bit of the guest's entries (their lower half is all user), takes the right to write
 from the last entry alone, and sets the dirty flag in directories too. Here all three are as hardware has them.
 """
@@ -17,7 +21,7 @@ import numpy as np
 from vmsim.frames.buddy import State
 from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import ACCESSED, DIRTY, ENTRIES, FRAME, PAGE_SHIFT, PRESENT, USER, WRITE
-from vmsim.machine.memory import clear_frame, entry_at, read_word, write_word
+from vmsim.machine.memory import clear_frame, entry_at, read_entry, width_of, write_entry
 from vmsim.monitor.shadow.fill import LOST, Status, walk_tables
 from vmsim.tables.backing import host_address, locate
 
@@ -32,6 +36,8 @@ WALK = np.dtype(
         [
             ("frames", "i8"),  # guest frames: those above do not exist
             ("levels", "i8"),
+            ("top", "i8"),  # level of the first entry that a walk reads from memory: the root's
+            ("pdpte", "i8", (4,)),  # which it then has not loaded before
             ("largest", "i8"),  # level above which no entry maps a page
             ("supervisor", "i8"),  # 0: only programs run on the maps
             ("code", "i8"),  # of the fault that the last walk met
@@ -50,7 +56,7 @@ def make_walk(frames: int, levels: int, largest: int) -> np.ndarray:
     """
     walk = np.zeros(1, WALK)
     walk["frames"] = frames
-    walk["levels"] = levels
+    walk["levels"] = walk["top"] = levels
     walk["largest"] = largest
     return walk
 
@@ -89,7 +95,8 @@ def enter(memory, backing, walks, frames, cr3, root, gva, write, tables):
         return np.int64(Status.UNBACKED), walk.code
     if found == 0:
         return np.int64(Status.FAULT), walk.code
-    within = (1 << (3 + 9 * found)) - 1
+    width = width_of(walk.levels)
+    within = (1 << (PAGE_SHIFT + width * (found - 1))) - 1
     gpa = (walk.entry[found] & FRAME & ~within) | (gva & within)
     hpa, backed = locate(backing, gpa)
     if backed == 0:
@@ -98,8 +105,8 @@ def enter(memory, backing, walks, frames, cr3, root, gva, write, tables):
     table = root
     used = np.int64(0)
     while level > 1:
-        place = entry_at(table, gva, level)
-        entry = read_word(memory, place)
+        place = entry_at(table, gva, level, width)
+        entry = read_entry(memory, place, width)
         if entry == 0:
             if len(tables) < level - 1:
                 return np.int64(Status.NEED), level - 1
@@ -109,18 +116,18 @@ def enter(memory, backing, walks, frames, cr3, root, gva, write, tables):
             frames[pfn].state = State.TABLE
             frames[pfn].rmap = 0
             entry = pfn << PAGE_SHIFT | PRESENT | WRITE | USER | ACCESSED
-            write_word(memory, place, entry)
+            write_entry(memory, place, entry, width)
         table = entry & FRAME
         level -= 1
     marks = ACCESSED | (DIRTY if write else 0)
     if walk.entry[found] & marks != marks:
         walk.entry[found] |= marks
-        write_word(memory, host_address(backing, walk.place[found]), walk.entry[found])
+        write_entry(memory, host_address(backing, walk.place[found]), walk.entry[found], width)
     rights = walk.entry[found]
-    for above in range(found + 1, walk.levels + 1):
+    for above in range(found + 1, 3 if walk.levels == 3 else walk.levels + 1):  # a PDPTE has no rights
         rights &= walk.entry[above] | ~WRITE
     bits = PRESENT | USER | ACCESSED | (rights & WRITE if rights & DIRTY else 0) | (DIRTY if write else 0)
-    write_word(memory, entry_at(table, gva, np.int64(1)), (hpa & FRAME) | bits)
+    write_entry(memory, entry_at(table, gva, np.int64(1), width), (hpa & FRAME) | bits, width)
     return np.int64(Status.DONE), used
 
 
@@ -135,7 +142,9 @@ def _empty(memory, table):
 
 @kernel
 def remove(memory, frames, root, levels, first, last, path, freed):
-    """Take the pages of [first, last] out of a map, and free the tables that become empty, but for the root.
+    """Take the pages of [first, last] out of a map, and free the tables that become empty.
+
+    The root stays, and under PAE the four tables below it.
 
     Parameters
     ----------
@@ -155,6 +164,8 @@ def remove(memory, frames, root, levels, first, last, path, freed):
     (address, pages, tables) : tuple of int
         Where it stopped for want of room (above `last` if it did not); pages and tables removed.
     """
+    width = width_of(levels)
+    top = 2 if levels == 3 else levels  # of what stays
     address = first & ~((1 << PAGE_SHIFT) - 1)
     pages = 0
     tables = 0
@@ -162,26 +173,26 @@ def remove(memory, frames, root, levels, first, last, path, freed):
         level = levels
         table = root
         while True:
-            path[level] = entry_at(table, address, level)
-            entry = read_word(memory, path[level])
+            path[level] = entry_at(table, address, level, width)
+            entry = read_entry(memory, path[level], width)
             if entry == 0 or level == 1:
                 break
             table = entry & FRAME
             level -= 1
-        span = 1 << (3 + 9 * level)
+        span = 1 << (PAGE_SHIFT + width * (level - 1))
         if level > 1:
             address = (address & ~(span - 1)) + span
             continue
         place = path[1]
         while True:
-            if read_word(memory, place):
-                write_word(memory, place, np.int64(0))
+            if read_entry(memory, place, width):
+                write_entry(memory, place, np.int64(0), width)
                 pages += 1
-            place += 8
+            place += 1 << (PAGE_SHIFT - width)
             address += span
-            if address > last or (address >> PAGE_SHIFT) & (ENTRIES - 1) == 0:
+            if address > last or (address >> PAGE_SHIFT) & ((1 << width) - 1) == 0:
                 break
-        while level < levels:
+        while level < top:
             table = path[level] & FRAME
             if not _empty(memory, table):
                 break
@@ -189,7 +200,7 @@ def remove(memory, frames, root, levels, first, last, path, freed):
             frames[table >> PAGE_SHIFT].state = State.POOL
             tables += 1
             level += 1
-            write_word(memory, path[level], np.int64(0))
+            write_entry(memory, path[level], np.int64(0), width)
     return address, pages, tables
 
 
@@ -230,14 +241,15 @@ def change_pages(memory, root, levels, pfns, mark, gone, found):
         Entries that had it.
     """
     marked = 0
+    width = width_of(levels)
     address = 0
-    end = np.int64(1) << (PAGE_SHIFT + 9 * levels)
+    end = np.int64(1) << (32 if levels <= 3 else PAGE_SHIFT + 9 * levels)
     while address < end:
         level = levels
         table = root
         while True:
-            place = entry_at(table, address, level)
-            entry = read_word(memory, place)
+            place = entry_at(table, address, level, width)
+            entry = read_entry(memory, place, width)
             if entry == 0 or level == 1:
                 break
             table = entry & FRAME
@@ -247,7 +259,7 @@ def change_pages(memory, root, levels, pfns, mark, gone, found):
             if at >= 0 and entry & mark:
                 marked += 1
                 found[at] = True
-                write_word(memory, place, entry & ~gone)
-        span = np.int64(1) << (3 + 9 * level)
+                write_entry(memory, place, entry & ~gone, width)
+        span = np.int64(1) << (PAGE_SHIFT + width * (level - 1))
         address = (address & ~(span - 1)) + span
     return marked
