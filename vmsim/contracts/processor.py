@@ -111,6 +111,9 @@ class Mmu(Protocol):
         """Store `values` (int64[n]) at `places` (int64[n], gpas), one entry after the other."""
         ...
 
+    def took(self) -> None:
+        """Learn that compiled code has taken pages or rights out of tables in place of `write`."""
+
     def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Steps[None]:
         """Write over 2**order frames from `gpa`, which the kernel has just allocated: it zeroes or copies to them.
 

@@ -91,6 +91,9 @@ class DirectMap:
             yield from self._access(vcpu, place, write=True)
             yield from self.mmu.write(vcpu, places[number : number + 1], values[number : number + 1])
 
+    def took(self) -> None:
+        """Do nothing: each of its stores is one by itself."""
+
     def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Steps[None]:
         """Write over frames."""
         if not self._loaded:

@@ -131,6 +131,8 @@ class EntryLists(ABC):
                 self.memory, root, self.levels, self.backing, first, address, limit, clear, self._scan
             )
             if stop != UNBACKED:
+                if clear and count:
+                    self.mmu.took()
                 return stop, Entries(*self._scan[:, :count].copy()) if count else _NO_ENTRIES
             yield from self._bring_table(vcpu, count)
 
@@ -162,6 +164,8 @@ class EntryLists(ABC):
         where = self.memory, self.backing, self.frames.frames, more, seen.levels, seen.places, seen.values, self.levels
         while (protected := share_pages(*where)) == UNBACKED:
             yield from self.frames.ensure(vcpu, seen.places >> PAGE_SHIFT)
+        if protected:
+            self.mmu.took()
         return bool(protected)
 
     def place(self, vcpu: Vcpu, root: int, entries: Entries, known: Places) -> Steps[None]:

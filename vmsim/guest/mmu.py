@@ -66,6 +66,9 @@ class HardwareMmu:
         while not store_entries(self.memory, self.backing, places, values, self._width):
             yield from self._bring(vcpu, places)
 
+    def took(self) -> None:
+        """Do nothing: the kernel says itself what the processor is to forget."""
+
     def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Steps[None]:
         """Zero a frame that becomes a table."""
         if table:

@@ -72,6 +72,9 @@ class SoftwareMonitor(BaseMonitor, ABC):
         self.exits.clear()
         self.exit_cycles.clear()
 
+    def took(self) -> None:
+        """Do nothing: where stores trap, each is made by itself."""
+
     def table_on_way(self, table: int, level: int, wanted: int, gva: int) -> int:
         """Return the hpa of a table of its own, which the hardware walks and finds by its hpa."""
         return table_on_way(self.memory, (0, 0), table, level, wanted, gva)

@@ -213,6 +213,9 @@ class PairedMmu:
         return
         yield
 
+    def took(self) -> None:
+        """Do nothing: each store comes through `write`."""
+
     def clear(self, vcpu: Any, gpa: int, order: int, *, table: bool) -> Steps[None]:
         """Zero both halves of a frame that becomes a table."""
         if table:

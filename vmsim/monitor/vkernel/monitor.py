@@ -184,6 +184,10 @@ class Vkernel(SoftwareMonitor):
         self._stale = self._stale or bool((before * (before != values)).any())
         store_entries(self.memory, self.backing, places, values, self._width)
 
+    def took(self) -> None:
+        """Note that what the maps hold may be out of date until the guest's kernel tells of it."""
+        self._stale = True
+
     def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Steps[None]:
         """Zero a frame that becomes a table."""
         if table:
