@@ -90,6 +90,7 @@ class AddressSpaces:
         self.large = large  # whether the kernel maps large pages at all
         self.end = tables.end
         self.loaded: Space | None = None  # the one that CR3 holds
+        self.unflushed = False  # rights are being taken that the processor may keep until it is told
 
     def unmap(self, vcpu: Vcpu, space: Space, first: int, limit: int) -> Steps[None]:
         """Unmap [first, limit) and free its pages."""
@@ -148,7 +149,7 @@ class AddressSpaces:
         """
         if self.large:
             yield from self._split_edges(vcpu, space, first, limit)
-        lost, address = list[Entries](), first
+        lost, address, self.unflushed = list[Entries](), first, True
         while address < limit:
             if self.ranges:
                 where = space.root, first, limit
@@ -161,6 +162,7 @@ class AddressSpaces:
             vcpu.owe("guest_fault", self.costs.entry_edit * len(values))
             lost.append(seen.of(seen.values & ~values & (PRESENT | WRITE) != 0))
         yield from self._flush(vcpu, space, lost)
+        self.unflushed = False
 
     def copy(self, vcpu: Vcpu, space: Space) -> Steps[Space]:
         """Return a copy that shares every page; neither can write to one before it has been copied.
@@ -169,7 +171,7 @@ class AddressSpaces:
         """
         child = Space((yield from self.tables.new_root(vcpu)), space.regions.copy(), space.heap)
         vcpu.owe("guest_fault", self.costs.table_page + self.costs.zero_page)
-        protected, address, known = False, 0, set[int]()
+        protected, address, known, self.unflushed = False, 0, set[int](), True
         while address < self.end:
             address, seen = yield from self.tables.scan(vcpu, space.root, 0, address, self.end, every=False)
             protected = (yield from self._share(vcpu, seen)) or protected
@@ -180,6 +182,7 @@ class AddressSpaces:
                 yield vcpu.settle()
         if protected:
             yield from self._flush_all(vcpu, space)
+        self.unflushed = False
         return child
 
     def destroy(self, vcpu: Vcpu, space: Space) -> Steps[None]:
