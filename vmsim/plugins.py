@@ -1,9 +1,9 @@
 """The registry: what there is of each kind of part, by name; each is imported when it is first used.
 
-A part is a paging mode, a kind of workload or a folder of CPU files. vmsim's own stand in one table here, those of
-other packages in their metadata, as entry points (``[project.entry-points."vmsim.modes"]`` in a package's
-pyproject.toml; packaging.python.org, "Entry points specification"). Both are found in the same way and asked the same
-questions; docs/extending/ shows how to add one.
+A part is a paging mode, a kind of workload, a daemon of the host, a policy of one, or a folder of CPU files. vmsim's
+own stand in one table here, those of other packages in their metadata, as entry points
+(``[project.entry-points."vmsim.modes"]`` in a package's pyproject.toml; packaging.python.org, "Entry points
+specification"). Both are found in the same way and asked the same questions; docs/extending/ shows how to add one.
 
 A part that cannot be used, of a package that is broken, is told of where it is asked for, with the package's name;
 scenarios that do not use it run as before.
@@ -44,11 +44,18 @@ _BUILT_IN: Final[Mapping[str, Mapping[str, str]]] = {
         "disk": "vmsim.scenario.workload:Disk",
         "switcher": "vmsim.scenario.workload:Switcher",
     },
+    "daemons": {"reclaim": "vmsim.host.daemons.reclaim.table:RECLAIM"},
+    "policies": {
+        "random": "vmsim.host.policies.table:RANDOM",
+        "clock": "vmsim.host.policies.table:CLOCK",
+    },
     "cpus": {"vmsim": "vmsim.scenario.cpus"},
 }
 GROUPS: Final = {
     "modes": "paging mode",
     "workloads": "kind of workload",
+    "daemons": "daemon",
+    "policies": "policy",
     "cpus": "folder of CPU files",
 }
 """What a part of each group is called; the entry points of a group are in ``vmsim.<group>``."""

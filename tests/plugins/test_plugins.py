@@ -19,6 +19,10 @@ ENTRY_POINTS = """\
 prefault = prefault.mode:PREFAULT
 [vmsim.workloads]
 bounce = prefault.bounce:Bounce
+[vmsim.daemons]
+trim = prefault.trim:TRIM
+[vmsim.policies]
+highest = prefault.trim:HIGHEST
 [vmsim.cpus]
 prefault = prefault.cpus
 """
@@ -221,6 +225,85 @@ def test_a_broken_package_is_named_by_who_asks_for_it_alone(tmp_path: Path, file
     assert status == 0
 
 
+TRIMMED = """
+import json, vmsim
+from vmsim.engine.check.host import check_invariants
+from vmsim.engine.simulation import Simulation
+scenario = vmsim.Scenario.load("scenario.toml").replace(**{"host.trim": {"pages": 20, "every": 20_000}})
+found = []
+chosen = {"host.trim.pages": 0, "host.reclaim": {"rate": 100_000, "policy": "highest"}}
+for more in ({}, {"host.highest.skip": 3}, chosen):
+    what = scenario.replace(**more)
+    simulation = Simulation(what, observers=[check_invariants])
+    outcome = simulation.run()
+    canonical = json.loads(what.canonical())["host"]
+    found.append({
+        "ending": outcome.ending,
+        "finished": [vm.finished for vm in outcome.vms],
+        "taken": [vm.slot.taken for vm in simulation.vms],
+        "figures": [vm.figures.named("guest_memory")["taken"] for vm in outcome.vms],
+        "canonical": {key: canonical.get(key) for key in ("trim", "highest", "reclaim", "packages")},
+        "same": vmsim.Scenario.from_toml(what.to_toml()) == what,
+    })
+print(json.dumps(found))
+"""
+
+
+def test_a_daemon_and_a_policy_from_outside_work_with_every_invariant_checked(
+    site: tuple[Path, Path], file: Path
+) -> None:
+    trimmed, skipping, chosen = python(TRIMMED, *site, cwd=file.parent)
+    for each in (trimmed, skipping, chosen):
+        assert each["ending"] is None
+        assert each["finished"] == [True] * 3
+        assert each["figures"] == each["taken"]
+        assert each["same"]
+        assert each["canonical"]["packages"] == ["vmsim-prefault 1.0"]
+    assert all(taken > 0 for taken in trimmed["taken"][:2])  # each touches 32 pages, and may keep 20
+    assert trimmed["canonical"]["trim"] == {"pages": 20, "every": 20_000}
+    assert skipping["canonical"]["highest"] == {"skip": 3}
+    assert sum(chosen["taken"]) > 0
+    assert chosen["canonical"]["trim"] is None
+    assert chosen["canonical"]["reclaim"]["policy"] == "highest"
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("host.trim.page=4", "Did you mean 'pages'?"),
+        ("host.trim.pages=1025", "VM a has fewer pages in all"),
+        ("host.trum.pages=4", "'trim'"),
+        ("host.highest.skip=4", "no daemon uses policy 'highest'"),
+        ("host.reclaim={rate = 1, policy = 'higest'}", "'highest'"),
+    ],
+)
+def test_what_is_wrong_is_said_as_of_vmsims_own_daemons(
+    site: tuple[Path, Path], tmp_path: Path, file: Path, setting: str, said: str
+) -> None:
+    status, _, words = command("run", str(file), "--set", setting, folders=site, cwd=tmp_path)
+    assert status == 2
+    assert said in words
+    assert "Traceback" not in words
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ("nowhere.trim:TRIM", "ModuleNotFoundError"),
+        ("prefault.trim:HIGHEST", "expected an instance of a subclass of vmsim.scenario.daemons.HostDaemon"),
+        ("prefault.trim:TRIM", "it calls itself 'trim'"),
+    ],
+)
+def test_a_broken_daemon_is_named_with_its_package(tmp_path: Path, file: Path, target: str, why: str) -> None:
+    folder = installed(tmp_path / "site", "vmsim-torn", f"[vmsim.daemons]\ntorn = {target}\n", "0.3")
+    folders = (installed(folder, "vmsim-prefault", ENTRY_POINTS), HERE)
+    status, _, said = command("run", str(file), "--set", "host.torn.pages=4", folders=folders, cwd=tmp_path)
+    assert status == 2
+    assert "daemon 'torn' of package vmsim-torn 0.3" in said
+    assert why in said
+    assert "Traceback" not in said
+
+
 def test_a_name_of_two_packages_is_nobodys(tmp_path: Path, file: Path) -> None:
     site = installed(tmp_path / "site", "vmsim-prefault", ENTRY_POINTS)
     installed(site, "vmsim-rival", "[vmsim.modes]\nprefault = elsewhere:MODE\n")
@@ -234,3 +317,22 @@ def test_without_the_package_there_is_no_such_mode(tmp_path: Path, file: Path) -
     status, _, said = command("run", str(file), folders=(), cwd=tmp_path)
     assert status == 2
     assert "'prefault'" in said
+
+
+CONTRACT = """
+import json
+from tests.contract.test_second_mmu import VERBS, Host, small
+calm = Host(small("prefault"), None, "data", 0)
+told = {}
+for verb in VERBS:
+    for kind in ("data", "table"):
+        host = Host(small("prefault"), verb, kind, 40_009)
+        told[f"{verb} {kind}"] = [host.done > 5, host.seen == calm.seen, host.faults == calm.faults]
+print(json.dumps(told))
+"""
+
+
+def test_a_mode_from_outside_keeps_the_contract_of_second_mmu(site: tuple[Path, Path], tmp_path: Path) -> None:
+    told = python(CONTRACT, *site, cwd=tmp_path)
+    assert len(told) >= 12
+    assert {verb for verb, kept in told.items() if kept != [True] * 3} == set()

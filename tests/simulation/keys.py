@@ -86,6 +86,7 @@ ROWS: Final[dict[str, Row]] = {
     "host.fragmentation": Row(world(vm("paired")), 0.0, 1.0),
     "host.reclaim.rate": Row(world(), 0, 100_000),
     "host.reclaim.batch": Row(world(reclaim={"rate": 100_000}), 1, 4),
+    "host.reclaim.policy": Row(world(reclaim={"rate": 100_000}), "random", "clock"),
     "host.what_if": Row(world(vm("npt"), cpu="skylake-x"), False, True),
     "host.pool.min": Row(world(), 1, 30),
     "host.pool.max": Row(world(), 8, 64),

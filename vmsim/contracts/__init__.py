@@ -5,6 +5,7 @@ Each Protocol stands here once. A class that keeps one need not name it.
 
 from __future__ import annotations
 
+from vmsim.contracts.host import Daemon, DaemonHost, Victims
 from vmsim.contracts.memory import Backer, Frames, Host, KernelHalf, Pool, ensure
 from vmsim.contracts.monitor import Handler, Kernel, LiveVm, Monitor, Worker
 from vmsim.contracts.processor import Mmu, Spaces, Vcpu
@@ -15,6 +16,8 @@ __all__ = [
     "NONE",
     "NO_FLUSH",
     "Backer",
+    "Daemon",
+    "DaemonHost",
     "Exit",
     "Flush",
     "Frames",
@@ -38,6 +41,7 @@ __all__ = [
     "Steps",
     "Stop",
     "Vcpu",
+    "Victims",
     "VmStopped",
     "Words",
     "Worker",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
+from zlib import crc32
 
 import numpy as np
 import simpy
 
+from vmsim import plugins
 from vmsim.base.clock import Clock
 from vmsim.base.errors import InputError
 from vmsim.base.progress import Progress
 from vmsim.base.units import format_size
-from vmsim.contracts import Moment, Observer, Steps, Stop, VmStopped
+from vmsim.contracts import Moment, Observer, Stop, VmStopped
 from vmsim.engine.build import build_vm
 from vmsim.engine.endings import ending_of
 from vmsim.engine.hardware import Hardware
@@ -20,7 +23,7 @@ from vmsim.engine.parts import HostParts
 from vmsim.engine.resident import check_memory
 from vmsim.engine.virtual_machine import VirtualMachine
 from vmsim.host.daemons.compaction import Compaction
-from vmsim.host.daemons.reclaim import reclaim
+from vmsim.host.daemons.parts import DaemonParts
 from vmsim.host.fragmentation import PageCache, fragment
 from vmsim.host.memory import HostMemory
 from vmsim.host.pool import reclaimer
@@ -31,6 +34,7 @@ from vmsim.monitor.paired.layout import PairedHost
 from vmsim.record.messages import MessageLog
 from vmsim.record.outcome import Ending, Outcome, transfer_log
 from vmsim.scenario import Scenario
+from vmsim.scenario.daemons import host_daemons, policies
 from vmsim.scenario.levels import PROGRAMS_END, name_of
 from vmsim.scenario.share import share_of
 from vmsim.scenario.types import MAX_VMS
@@ -125,8 +129,7 @@ class Simulation:
         started = time.perf_counter()
         if ending is None:
             processes = [self.env.process(vm.live()) for vm in self.vms]
-            if self.scenario.host.reclaim.rate:
-                self.env.process(self._reclaim())
+            self._start_daemons()
             stuck = not self._run(processes)
             ending = self._out_of_memory() if stuck else next((vm.ending for vm in self.vms if vm.ending), None)
         return Outcome(
@@ -156,12 +159,21 @@ class Simulation:
                 break
         return over.triggered
 
-    def _reclaim(self) -> Steps[None]:
-        """Return the daemon that takes pages at the rate that the scenario asks for."""
-        spec = self.scenario.host.reclaim
-        period = max(1, self.scenario.cpu.frequency * spec.batch // spec.rate)
-        seed = _seed(self.scenario.seed, MAX_VMS + 1)
-        return reclaim(self.env, self.vms, period=period, batch=spec.batch, seed=seed)
+    def _start_daemons(self) -> None:
+        """Start the daemons that the scenario asks for."""
+        for name in self.scenario.daemons:
+            build = plugins.resolve(host_daemons()[name].build)
+            self.env.process(build(self._daemon_parts(name, name)).run(self))
+
+    def _daemon_parts(self, name: str, daemon: str) -> DaemonParts:
+        """Return what a daemon, or a policy of one, is made of."""
+        scenario = self.scenario
+        seed = _seed(scenario.seed, MAX_VMS + 1 + crc32(daemon.encode()))
+
+        def policy(name: str) -> Any:
+            return plugins.resolve(policies()[name].build)(self._daemon_parts(name, daemon))
+
+        return DaemonParts(scenario.host.part(name), scenario.cpu.frequency, seed, policy)
 
     def observe(self, what: Moment, vm: VirtualMachine | None = None) -> None:
         """Have everybody look who wants to."""

@@ -202,6 +202,8 @@ class VirtualMachine:
         ledger.counters("processor", lambda: {count.name.lower(): int(counters[count]) for count in _COUNTED})
         ledger.counters("cycles", self._cycles)
         ledger.counters("host", self._wanting)
+        if (slot := self.slot) and self.parts.scenario.daemons:
+            ledger.counters("guest_memory", lambda: {"taken": slot.taken, "returned": slot.returned})
         if paired := self.parts.paired:
             ledger.counters("compaction", lambda: paired.compacted(self.spec.index))
         ledger.array("walk_references", registers["refs"], levels, levels, served)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vmsim import plugins
 from vmsim.base.units import Duration
+from vmsim.scenario.daemons import host_daemons, policies
 from vmsim.scenario.modes import paging_modes
 from vmsim.scenario.vm import Vm
 from vmsim.scenario.workload import TURN
@@ -41,8 +42,7 @@ def canonical(scenario: Scenario) -> str:
     }
     if scenario.host.fragmentation:
         host["fragmentation"] = scenario.host.fragmentation
-    if scenario.host.reclaim.rate:
-        host["reclaim"] = scenario.host.reclaim.model_dump()
+    host |= _daemons(scenario)
     vms = [
         {name: getattr(vm, name) for name in Vm.__slots__ if name not in _APART}
         | ({"dirty_log": vm.dirty_log} if vm.dirty_log.method != "none" else {})
@@ -61,6 +61,22 @@ def _of_workload(workload: Workload) -> dict[str, Any]:
     """Return the keys of a workload; those of threads only where they are not the usual ones."""
     usual = {"threads": 1, "turn": TURN}
     return {key: value for key, value in workload if usual.get(key) != value}
+
+
+def _daemons(scenario: Scenario) -> dict[str, Any]:
+    """Return what daemons that run are told, they and their policies, and which packages they come from."""
+    found: dict[str, Any] = {}
+    origins = []
+    for name in scenario.daemons:
+        daemon, table = host_daemons()[name], scenario.host.part(name)
+        found[name] = daemon.canonical(table)
+        origins.append(plugins.origin("daemons", name))
+        for policy in daemon.policies(table):
+            origins.append(plugins.origin("policies", policy))
+            if own := policies()[policy].canonical(scenario.host.part(policy)):
+                found[policy] = own
+    packages = sorted({f"{each.package} {each.version}" for each in origins if each})
+    return found | ({"packages": packages} if packages else {})
 
 
 def _by(vm: Vm) -> dict[str, Any]:

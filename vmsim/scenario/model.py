@@ -20,6 +20,7 @@ from vmsim.scenario.choice import Choice, choose
 from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.cpu_files import apply_override, cpu_names, load_cpu
 from vmsim.scenario.cpuid import features
+from vmsim.scenario.daemons import host_daemons, policies
 from vmsim.scenario.document import Document
 from vmsim.scenario.keys import VmKeys
 from vmsim.scenario.modes import PagingMode, mode_named
@@ -173,6 +174,11 @@ class Scenario(Document):
         high = given.high // PAGE if given.high else lowest * 6 // 4
         return Marks(lowest, low, high)
 
+    @property
+    def daemons(self) -> tuple[str, ...]:
+        """Names of the daemons that the host runs."""
+        return tuple(name for name, each in host_daemons().items() if each.runs(self.host.part(name)))
+
     def warmup_accesses(self, accesses: int) -> int:
         """Return how many of a VM's first accesses, of `accesses` in all, are left out of the figures."""
         return share_of(self.warmup, accesses)
@@ -292,11 +298,13 @@ class Scenario(Document):
             size, memory = format_size(marks.high * PAGE), format_size(left * PAGE)
             text = f"leaves {memory} free, and the high watermark is {size}; expected less, or more host.memory"
             yield Problem(("host", "fragmentation"), text)
-        if self.host.reclaim.rate and (bare := next((group.name for group in self.vm if group.bare), None)):
-            text = (
-                f"pages are taken from VMs, and {bare} is a program on the host itself; expected 0, or no such program"
-            )
-            yield Problem(("host", "reclaim", "rate"), text)
+        for name, part in (*host_daemons().items(), *policies().items()):
+            for problem in part.problems(self.host.part(name), self.vm):
+                yield problem._replace(path=("host", name, *problem.path))
+        used = {each for name in self.daemons for each in host_daemons()[name].policies(self.host.part(name))}
+        for name in policies().keys() - used:
+            if (table := self.host.part(name)) is not None and table.given:
+                yield Problem(("host", name), f"it has no effect: no daemon uses policy {name!r}")
 
     def _name_problems(self) -> Iterator[Problem]:
         total = sum(group.count for group in self.vm)

@@ -11,6 +11,7 @@ from vmsim import plugins
 from vmsim.base.errors import InputError
 from vmsim.base.units import PAGE, PAGE_BYTES, format_size, is_canonical, parse_duration
 from vmsim.scenario.cpu_files import Override, nested
+from vmsim.scenario.daemons import host_daemons, policies
 from vmsim.scenario.idle import idle_problems
 from vmsim.scenario.keys import Pool, PoolOverride, VmKeys
 from vmsim.scenario.levels import PROGRAMS_END, level_problems
@@ -86,14 +87,7 @@ def _size_check(key: str, memory: int) -> Iterator[Problem]:
         yield Problem((key,), f"{format_size(memory)} is more than vmsim can simulate ({format_size(MAX_MEMORY)})")
 
 
-class Reclaim(Model):
-    """A reclaimer that takes pages of living VMs at a steady rate, and lets them come back when they are used."""
-
-    rate: int = Field(default=0, ge=0, le=1_000_000_000, description="Pages taken in a second; 0: none.")
-    batch: int = Field(default=1, ge=1, le=1 << 20, description="Pages taken at a time.")
-
-
-class Host(Model):
+class _Host(Model):
     """The machine that the VMs share."""
 
     cpu: str = Field(
@@ -124,24 +118,38 @@ class Host(Model):
         default=False, description="Allow paging modes, depths and pages of 1G that the CPU does not have."
     )
     pool: Pool = Field(default=Pool(), description="The page pool of every monitor.")
-    reclaim: Reclaim = Field(default=Reclaim(), description="Pages that the host takes from living VMs, whichever.")
     watermarks: Watermarks = Field(default=Watermarks(), description="Free memory at which reclaim starts and stops.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _told_of_broken(cls, data: Any) -> Any:
+        """Say which package is broken whose daemon or policy has a table here."""
+        for key in data if isinstance(data, dict) else ():
+            for group in ("daemons", "policies"):
+                if key not in cls.model_fields and key in plugins.names(group):
+                    try:
+                        plugins.load(group, key)
+                    except InputError as error:
+                        raise_problems([Problem((key,), str(error))])
+        return data
+
     @model_validator(mode="after")
-    def _check(self) -> Host:
+    def _check(self) -> _Host:
         problems = list(_size_check("memory", self.memory))
         if not self.quantum.amount:
             problems.append(Problem(("quantum",), "a zero time slice; it must be at least one cycle"))
         if not self.horizon.amount:
             problems.append(Problem(("horizon",), "a zero horizon; it must be at least one cycle"))
-        if self.reclaim.batch != 1 and not self.reclaim.rate:
-            problems.append(Problem(("reclaim", "batch"), "it has no effect without reclaim.rate"))
         if self.pool.max * PAGE > self.memory:
             size = format_size(self.pool.max * PAGE)
             text = f"pool.max > host.memory ({size} > {format_size(self.memory)})"
             problems.append(Problem(("pool", "max"), text))
         raise_problems(problems)
         return self
+
+    def part(self, name: str) -> Any:
+        """Return the table of a daemon or a policy, None if it has none."""
+        return getattr(self, name, None)
 
 
 class _VmGroup(VmKeys):
@@ -278,10 +286,23 @@ def _with_parts() -> type[_VmGroup]:
     return made
 
 
+def _host_with_parts() -> type[_Host]:
+    """Return the class of ``[host]``: with a key for the table of each registered daemon and policy."""
+    fields: dict[str, Any] = {}
+    for name, part in (*host_daemons().items(), *policies().items()):
+        if part.table:
+            fields[name] = (part.table, Field(default=part.table(), description=part.table.about))
+    made = create_model("Host", __base__=_Host, __module__=__name__, **fields)
+    made.__doc__ = _Host.__doc__
+    return made
+
+
 if TYPE_CHECKING:
     VmGroup = _VmGroup
+    Host = _Host
 else:
     VmGroup = _with_parts()
+    Host = _host_with_parts()
 
 
 def _parse_warmup(value: object) -> str | int:

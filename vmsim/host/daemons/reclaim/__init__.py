@@ -1,0 +1,1 @@
+"""A reclaimer that takes pages of living VMs at a steady rate."""

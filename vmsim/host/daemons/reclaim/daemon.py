@@ -1,0 +1,47 @@
+"""A reclaimer that takes pages of living VMs at a steady rate, and lets them come back when they are next used.
+
+Which pages a policy says (vmsim/host/policies/). It is a yardstick for what taking a page costs, and a test that any
+page can be taken at any time; it is no model of kswapd, which looks at how much is free.
+"""
+
+from __future__ import annotations
+
+from vmsim.contracts import DaemonHost, Steps, Victims
+from vmsim.host.daemons.parts import DaemonParts
+from vmsim.host.daemons.reclaim.table import Reclaim
+
+__all__ = ["Reclaimer", "build"]
+
+
+class Reclaimer:
+    """Takes pages, a batch each period.
+
+    Parameters
+    ----------
+    period, batch : int
+        Cycles between two rounds, and pages taken in each; those that a device works on are left alone.
+    victims : Victims
+        Says which.
+    """
+
+    def __init__(self, period: int, batch: int, victims: Victims) -> None:
+        self.period = period
+        self.batch = batch
+        self.victims = victims
+
+    def run(self, host: DaemonHost) -> Steps[None]:
+        """Take pages from now on."""
+        while True:
+            yield host.env.background(self.period, frees=True)
+            for _ in range(self.batch):
+                able = [vm for vm in host.vms if vm.slot and vm.able]
+                if able and (victim := self.victims.choose(able)):
+                    vm, gfn = victim
+                    vm.forget(vm.slot.take(gfn, 1))
+
+
+def build(parts: DaemonParts) -> Reclaimer:
+    """Return the reclaimer that a scenario asks for."""
+    table: Reclaim = parts.table
+    period = max(1, parts.frequency * table.batch // table.rate)
+    return Reclaimer(period, table.batch, parts.policy(table.policy))

@@ -1,0 +1,1 @@
+"""Policies of the host's daemons, one file each."""
