@@ -8,7 +8,7 @@ from functools import partial
 
 import click
 
-from benchmarks import memory, operations, shadow, speed, startup, storms, ways
+from benchmarks import memory, operations, scale, shadow, speed, startup, storms, ways
 from benchmarks.table import Row, as_json, show
 
 FULL: dict[str, Callable[[], Iterator[Row]]] = {
@@ -17,6 +17,7 @@ FULL: dict[str, Callable[[], Iterator[Row]]] = {
     "storms": storms.measure,
     "shadow": shadow.measure,
     "operations": operations.measure,
+    "scale": scale.measure,
     "startup": startup.measure,
     "memory": memory.measure,
 }
@@ -26,6 +27,7 @@ QUICK: dict[str, Callable[[], Iterator[Row]]] = {
     "storms": partial(storms.measure, pages=50_000),
     "shadow": partial(shadow.measure, pages=30_000),
     "operations": partial(operations.measure, rounds=400, forks=4),
+    "scale": partial(scale.measure, vms=50),
     "startup": partial(startup.measure, compiling=False),
     "memory": partial(memory.measure, accesses=50_000_000),
 }

@@ -33,6 +33,7 @@ __all__ = [
     "State",
     "allocate",
     "allocate_many",
+    "count_states",
     "free",
     "free_many",
     "free_owned",
@@ -299,23 +300,35 @@ def hand_over(zones, frames, pfns, owner, state):
 
 @kernel
 def _list_owned(zones, frames, owner, pfns):
-    """Fill `pfns` (int64[:]) with frames of an owner, as many as it has room for; return how many there are."""
-    count = 0
+    """Fill `pfns` (int64[:]) with frames of an owner, as many as it has room for."""
+    pfn = zones[0].owned[owner + 1] - 1
+    for number in range(len(pfns)):
+        pfns[number] = pfn
+        pfn = frames[pfn].next
+
+
+@kernel
+def _count_states(zones, frames, owner, counts):
+    """Count the frames of an owner by their state, in `counts` (int64[states])."""
     pfn = zones[0].owned[owner + 1] - 1
     while pfn != NO_FRAME:
-        if count < len(pfns):
-            pfns[count] = pfn
-        count += 1
+        counts[frames[pfn].state] += 1
         pfn = frames[pfn].next
-    return count
 
 
 def owned(zones: NDArray[Any], frames: NDArray[Any], owner: int) -> NDArray[np.int64]:
     """Return the frames of an owner in ascending order, int64[n]."""
-    pfns = np.empty(int(_list_owned(zones, frames, owner, np.empty(0, np.int64))), np.int64)
+    pfns = np.empty(int(count_states(zones, frames, owner).sum()), np.int64)
     _list_owned(zones, frames, owner, pfns)
     pfns.sort()
     return pfns
+
+
+def count_states(zones: NDArray[Any], frames: NDArray[Any], owner: int) -> NDArray[np.int64]:
+    """Return how many frames an owner has in each State, int64[states]."""
+    counts = np.zeros(len(State), np.int64)
+    _count_states(zones, frames, owner, counts)
+    return counts
 
 
 def free_owned(zones: NDArray[Any], frames: NDArray[Any], owner: int) -> int:

@@ -16,12 +16,12 @@ from vmsim.frames.buddy import (
     State,
     allocate,
     allocate_many,
+    count_states,
     free,
     free_many,
     free_owned,
     hand_over,
     make_zone,
-    owned,
 )
 from vmsim.scenario import Marks
 
@@ -162,7 +162,7 @@ class HostMemory:
 
     def count(self, owner: int) -> dict[str, int]:
         """Return how many frames a VM has, by lower-case name of their State."""
-        counts = np.bincount(self.frames["state"][owned(self.zone, self.frames, owner)], minlength=len(State))
+        counts = count_states(self.zone, self.frames, owner)
         return {state.name.lower(): int(counts[state]) for state in State if state != State.FREE}
 
     def hand_over(self, pfns: Pages, owner: int, state: State) -> None:

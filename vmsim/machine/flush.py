@@ -7,6 +7,8 @@ What is kept of a gva (linear and combined mappings) has the asid of its address
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from vmsim.jit import kernel, leaf, routine
@@ -29,6 +31,7 @@ __all__ = [
 
 ASIDS = 1 << 16  # a tag is a positive int64, and the asid what stands above ASID_SHIFT
 
+_NO_ASID = np.zeros(ASIDS, bool)
 
 # What a unit keeps.
 PAGES = 1  # translations of pages, by gva
@@ -85,6 +88,8 @@ def _forget(words, units, gone, kinds):
                 continue
             for index in range(units[unit, _SETS]):
                 tags = units[unit, _FIRST] + index * 2 * ways
+                if words[core, tags] == EMPTY:  # the empty ways are the last
+                    continue
                 for way in range(ways - 1, -1, -1):
                     tag = words[core, tags + way]
                     if tag != EMPTY and (kind == STEPS or gone[tag >> ASID_SHIFT]):
@@ -142,10 +147,19 @@ class Flusher:
     def __init__(self, cores: np.ndarray) -> None:
         self._words = _words(cores)
         self._units = _units(cores[:1])
+        self._steps = self._units[self._units[:, _KEPT] == STEPS]
 
     def forget(self, first: int, last: int, gone: np.ndarray, kinds: int) -> None:
         """Forget what the units of `kinds` keep for the asids that are `gone` (bool[ASIDS]) on cores [first, last)."""
         _forget(self._words[first:last], self._units, gone, kinds)
+
+    def forget_steps(self, cores: Collection[int]) -> None:
+        """Forget what some cores keep without an asid, which a flush of any asid takes along."""
+        if not self._steps[0, _SETS]:
+            return
+        every = len(cores) == len(self._words)
+        for words in [self._words] if every else [self._words[core : core + 1] for core in cores]:
+            _forget(words, self._steps, _NO_ASID, STEPS)
 
     def invalidate(self, core: int, asid: int, first: int, last: int) -> None:
         """Forget on a core the translations of all addresses in [first, last]: an INVLPG for each page there."""

@@ -16,7 +16,7 @@ hardware would use decide only when a flush is due.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -40,8 +40,8 @@ class _Core:
     """What a core has seen."""
 
     def __init__(self) -> None:
-        self.fresh: set[Key] = set()  # spaces all of whose entries here are good
         self.tags: set[tuple[int, ...]] = set()  # who has a VPID or an ASID
+        self.running: set[tuple[int, int]] = set()  # (kind, asid) of what may get entries as long as it runs
         self.last = NOWHERE  # the VM it ran last
 
 
@@ -65,6 +65,8 @@ class Tags:
         self.rollovers = 0  # flushes because all tags were taken
         self._states = [_Core() for _ in range(len(cores))]
         self._numbers: dict[Key, int] = {}
+        self._fresh: dict[Key, set[int]] = {}  # the cores on which all entries of a space are good
+        self._kept: dict[tuple[int, int], set[int]] = {}  # the cores that may have entries of a kind and an asid
         self._free: list[int] = []
         self._vms: dict[int, Spaces] = {}
         self._gone = np.zeros(ASIDS, bool)
@@ -102,8 +104,7 @@ class Tags:
 
     def holders(self, core: int) -> dict[int, Key]:
         """Return who, (VM, space), could hit entries of each asid on a core; entries of others are dead."""
-        fresh = self._states[core].fresh
-        return {number: key for key, number in self._numbers.items() if key in fresh}
+        return {number: key for key, number in self._numbers.items() if core in self._fresh.get(key, ())}
 
     @property
     def given(self) -> int:
@@ -119,12 +120,17 @@ class Tags:
                 self._roll_over(core)
             state.tags.add(unit)
         number = self._number(key)
-        if key not in state.fresh:
+        fresh = self._fresh.setdefault(key, set())
+        if core not in fresh:
             self.forget([core], [key])
-            state.fresh.add(key)
+            fresh.add(core)
+        for runs in ((LINEAR, number), (NESTED, key[0] + 1)):
+            if runs not in state.running:
+                state.running.add(runs)
+                self._kept.setdefault(runs, set()).add(core)
         return number
 
-    def forget(self, cores: Iterable[int], keys: Iterable[Key]) -> None:
+    def forget(self, cores: Collection[int], keys: Iterable[Key]) -> None:
         """Flush linear and combined mappings of some spaces on some cores."""
         numbers = [self._numbers[key] for key in keys if key in self._numbers]
         if numbers:
@@ -132,18 +138,15 @@ class Tags:
 
     def stale(self, core: int, keys: Iterable[Key]) -> None:
         """Note that what the other cores keep of some spaces is out of date."""
-        if len(self._states) > 1 or core == NOWHERE:
-            keys = [*keys]
-            for other, state in enumerate(self._states):
-                if other != core:
-                    state.fresh.difference_update(keys)
+        for key in keys:
+            if cores := self._fresh.get(key):
+                cores.intersection_update((core,))
 
     def release(self, key: Key) -> None:
         """Take back the number of a space that is no more."""
         if key in self._numbers:
             self._free.append(self._numbers.pop(key))
-            for state in self._states:
-                state.fresh.discard(key)
+            self._fresh.pop(key, None)
 
     def of(self, vm: int) -> list[Key]:
         """Return the spaces of a VM."""
@@ -154,6 +157,7 @@ class Tags:
         state = self._states[core]
         other = state.last not in (vm, NOWHERE)
         state.last = vm
+        state.running.clear()
         return other
 
     def flush_untagged(self, core: int) -> None:
@@ -199,12 +203,21 @@ class Tags:
     def _flush_everything(self, core: int) -> None:
         self.flusher.forget(core, core + 1, _ALL, LINEAR | NESTED)
 
-    def _flush(self, cores: Iterable[int], asids: Iterable[int], kinds: int) -> None:
-        gone = [*asids]
-        self._gone[gone] = True
-        for core in cores:
+    def _flush(self, cores: Collection[int], asids: Iterable[int], kinds: int) -> None:
+        """Forget what cores keep of one kind of some asids; those that never ran them have nothing to forget."""
+        gone = [(kinds, asid) for asid in asids]
+        kept = [self._kept[each] for each in gone if each in self._kept]
+        for _, asid in gone:
+            self._gone[asid] = True
+        for core in set[int]().union(*kept).intersection(cores):
             self.flusher.forget(core, core + 1, self._gone, kinds)
-        self._gone[gone] = False
+            for each in gone:
+                if each not in self._states[core].running:
+                    self._kept.get(each, set()).discard(core)
+        for _, asid in gone:
+            self._gone[asid] = False
+        if kinds == LINEAR:
+            self.flusher.forget_steps(cores)
 
 
 class Spaces:

@@ -298,7 +298,8 @@ def populate(
     int
         Where it stopped: `limit`, or the first address for which there was no frame.
     """
-    order = width_of(levels) * (leaf_level - 1)
+    width = width_of(levels)
+    order = width * (leaf_level - 1)
     step = 1 << (PAGE_SHIFT + order)
     address &= ~(step - 1)
     while address < limit:
@@ -326,4 +327,43 @@ def populate(
                 page_bits,
             )
         address += step
+        if missing >= 0:
+            address = _fill_table(
+                memory, zones, frames, owner, root, levels, leaf_level, backing, address, limit, page_bits, pages, width
+            )
     return limit
+
+
+@routine
+def _fill_table(
+    memory, zones, frames, owner, root, levels, leaf_level, backing, address, limit, page_bits, pages, width
+):
+    """Map what is left of a table, whose entry before that of `address` maps a page, as far as there are frames.
+
+    Returns
+    -------
+    int
+        The first address for which there was no frame, or that another table translates.
+    """
+    order = width * (leaf_level - 1)
+    step = 1 << (PAGE_SHIFT + order)
+    bits = page_bits | (LARGE if leaf_level > 1 else 0)
+    table = root
+    level = levels
+    while level > leaf_level:
+        table = read_entry(memory, host_address(backing, entry_at(table, address - step, level, width)), width) & FRAME
+        level -= 1
+    end = min(limit, ((address - step) | ((step << width) - 1)) + 1)
+    while address < end:
+        gpa = entry_at(table, address, leaf_level, width)
+        hpa = host_address(backing, gpa)
+        if read_entry(memory, hpa, width) == 0:
+            if zones[0].free < 1 << order:
+                break
+            pages[0] = allocate(zones, frames, order, np.int64(State.GUEST), owner)
+            if pages[0] == NO_FRAME:
+                break
+            write_entry(memory, hpa, pages[0] << PAGE_SHIFT | bits, width)
+            frames[pages[0]].rmap = gpa
+        address += step
+    return address
