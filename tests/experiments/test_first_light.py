@@ -7,8 +7,13 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from vmsim.engine.run import simulate
+from vmsim.scenario import Scenario
+
 TRACES = ["sqlite", "cc1", "python", "sort"]
 GENERATORS = ["key-value", "random"]
+BASE = Path(__file__).resolve().parents[2] / "experiments" / "first-light" / "skylake-x.toml"
+TRANSLATION = ("l2_tlb", "walk_guest")
 README = Path(__file__).resolve().parents[2] / "README.md"
 
 
@@ -37,10 +42,23 @@ def test_the_parts_sum_to_the_slowdown(figure: SimpleNamespace, table: pd.DataFr
 def test_no_program_runs_faster_in_a_vm(table: pd.DataFrame) -> None:
     assert (table[["slowdown", "first_touch"]] > -1e-6).all(axis=None)
     assert (table["slowdown"] > 0).all()
-    # Four programs share the last-level cache, and meet there in another order than natively: for cc1, whose walks are
-    # as cheap in a VM, that is worth a few hundredths of a percent.
-    assert (table["translation"] > -0.05).all()
-    assert (table["translation"] > 0.1).sum() == len(table) - 1
+    cheap = ("skylake-x", "cc1")
+    assert (table["translation"].drop(cheap) > 0.1).all()
+    # Four programs share two cores. Natively cc1 moves once in the half that is measured, from core 1 to core 0, which
+    # has none of its translations; under EPT it stays. Those 600 misses of the L2 TLB, whose entries come from the LLC,
+    # are more than all that it pays for nested walks (below).
+    assert -0.03 < table.loc[cheap, "translation"] < 0.06
+
+
+def test_alone_cc1_walks_as_natively_and_pays_for_its_nested_walks_besides() -> None:
+    """With a core to itself: the same misses and the same walks of the guest's tables, to the cycle."""
+    base = Scenario.load(BASE).replace(warmup="50%")
+    alone = {"host.cores": 1, **{f"vm.{name}.count": 0 for name in ("database", "interpreter", "sorting")}}
+    native, nested = (simulate(base.replace(**alone, **{"vm.mode": mode})).vms[0].cycles for mode in ("native", "ept"))
+    assert {key: native[key] for key in TRANSLATION} == {key: nested[key] for key in TRANSLATION}
+    assert native["walk_nested"] == 0
+    own = sum(native.values()) - native["pcpu_wait"]
+    assert 100 * nested["walk_nested"] / own == pytest.approx(0.06, abs=0.005)
 
 
 def test_most_of_what_small_programs_pay_is_first_touches(table: pd.DataFrame) -> None:

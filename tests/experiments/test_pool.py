@@ -8,7 +8,10 @@ import pytest
 
 from vmsim.scenario.cpu_files import load_cpu
 
-COST = load_cpu("skylake-x").cost
+CPU = load_cpu("skylake-x")
+COST = CPU.cost
+PAGE = COST.grant_page + COST.zero_page  # what a refill takes longer for one page more
+LINE = CPU.memory.cycles - CPU.cache.l1.cycles  # what a walk takes longer for eight entries that no cache has
 RARE = 1024  # the maximum that lets every refill in whole
 
 
@@ -51,13 +54,17 @@ def test_a_larger_minimum_never_makes_it_worse(p99: pd.Series) -> None:
 
 def test_where_the_maximum_binds_a_larger_refill_is_a_longer_wait_until_it_is_the_maximum(p99: pd.Series) -> None:
     tight = p99[p99.index.get_level_values("pool_max") < 100]
-    for (maximum, _), row in tight.groupby(["pool_max", "pool_min"]):
+    for (maximum, minimum), row in tight.groupby(["pool_max", "pool_min"]):
         by_batch = row.droplevel(["pool_max", "pool_min"]).sort_index()
         assert by_batch.drop(maximum).is_monotonic_increasing
-        # A refill of just the maximum can be a page short of what the pool and a suspended vCPU have room for.
-        assert by_batch[maximum] <= 1.1 * by_batch.drop(maximum).max()
         assert by_batch[by_batch.index > maximum].nunique() == 1  # no page is cleared that the pool has no room for
         assert by_batch.max() <= alone(p99) + refill(maximum + 1)
+        short = by_batch.iloc[-1] - by_batch[maximum]
+        # A refill of just the maximum is a page short of the room there is while a vCPU is suspended. With no minimum
+        # that is each refill. With one it is the first alone, but all that follow come a page earlier then: with every
+        # 32nd or 64th fault, at another of the eight pages whose entries are in one cache line. So the few faults that
+        # are served while the host works read a line more from memory or a line less, in which time the refill gets on.
+        assert short in ((PAGE,) if minimum == 0 else (-LINE, 0, LINE))
 
 
 def test_a_minimum_that_outlasts_the_refill_hides_it(p99: pd.Series) -> None:
