@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.simulation.small import PAGE, READ, Script, crowded, run, scenario, touches, vm
+from tests.simulation.small import PAGE, READ, WRITE, Script, crowded, run, scenario, touches, vm
 from vmsim.contracts import Flush, Moment
 from vmsim.engine.check.host import BrokenInvariant, check_invariants
 from vmsim.engine.simulation import Simulation
@@ -268,6 +268,47 @@ def test_an_entry_that_still_leads_to_where_a_page_was_is_found(monkeypatch: pyt
     what, streams = crowded([("compute", 120_000_000)])
     with pytest.raises(BrokenInvariant, match=r"isolation: .* of io|isolation: io reaches"):
         run(what, streams)
+
+
+def forget_tables(words: dict[int, np.ndarray]) -> None:
+    """Lose what each page held."""
+    words.clear()
+
+
+def mix_up_tables(words: dict[int, np.ndarray]) -> None:
+    """Have each page hold what another held."""
+    held = [*words.values()]
+    words.update(zip(words, [*held[1:], *held[:1]], strict=True))
+
+
+def lose_half_of_a_table(words: dict[int, np.ndarray]) -> None:
+    for each in words.values():
+        each[:256] = 0
+
+
+@pytest.mark.parametrize("lose", [forget_tables, mix_up_tables, lose_half_of_a_table])
+@pytest.mark.parametrize("mode", ["ept", "shadow", "agile", "paired", "vkernel"])
+def test_a_table_that_the_host_took_and_lost_is_found(mode: str, lose: Callable[[dict[int, np.ndarray]], None]) -> None:
+    """The host takes all of a guest's page tables at once, and spoils what they held."""
+    what = scenario(vm(mode=mode, memory="2MiB"), memory="16MiB")
+    steps = [step for _ in range(12) for step in (*touches(range(200), WRITE), ("unmap", 50, 20))]
+    spoilt = list[bool]()
+
+    def look(simulation: Simulation) -> None:
+        (machine,) = simulation.vms
+        if not machine.able or simulation.env.cycle < 600_000 or spoilt:
+            return
+        assert machine.slot
+        gfns = machine.slot.present()
+        for gfn in gfns[machine.kernel.frames.frames["state"][gfns] == State.TABLE].tolist():
+            machine.forget(machine.slot.take(gfn, 1))
+        assert len(machine.slot.contents) >= 4
+        lose(machine.slot.contents)
+        spoilt.append(True)
+
+    with pytest.raises(BrokenInvariant):
+        run(what, [Script(steps)], every=50_000, look=look)
+    assert spoilt
 
 
 def move_what_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -14,6 +16,12 @@ from vmsim.engine.simulation import Simulation
 from vmsim.frames.buddy import State
 
 LAYOUTS = ("contiguous", "pointer", "separate", "shared")
+RECLAIM: list[dict[str, Any]] = [
+    {},
+    {"rate": 20_000},
+    {"rate": 100_000, "batch": 5},
+    {"rate": 50_000, "policy": "clock"},
+]
 PAGES = 60  # that a script reaches
 MODES: list[dict[str, Any]] = [
     {"mode": "native"},
@@ -64,9 +72,17 @@ class Hosts(RuleBasedStateMachine):
         pool=st.tuples(st.integers(0, 20), st.integers(1, 40), st.integers(1, 40)),
         low=st.integers(1, 60),
         fragmentation=st.sampled_from([0, 0, 0.6, 1]),
+        reclaim=st.sampled_from(RECLAIM),
     )
     def host(
-        self, frames: int, cores: int, quantum: str, pool: tuple[int, int, int], low: int, fragmentation: float
+        self,
+        frames: int,
+        cores: int,
+        quantum: str,
+        pool: tuple[int, int, int],
+        low: int,
+        fragmentation: float,
+        reclaim: dict[str, Any],
     ) -> None:
         marks = {"min": low * PAGE, "low": (low + 5) * PAGE, "high": (low + 20) * PAGE}
         self.keys: dict[str, Any] = {
@@ -79,6 +95,8 @@ class Hosts(RuleBasedStateMachine):
         }
         if frames > 2 * (low + 60):
             self.keys["fragmentation"] = fragmentation
+        if reclaim and pool[0] + pool[1] < 20:  # and what one access needs is to be had, whatever pools keep
+            self.keys |= {"reclaim": reclaim, "memory": (frames + 500) * PAGE}
         self.tables: list[dict[str, Any]] = []
         self.scripts: list[list[Any]] = []
 
@@ -91,6 +109,10 @@ class Hosts(RuleBasedStateMachine):
         start=st.integers(0, 300_000),
     )
     def add(self, keys: dict[str, Any], populate: str, memory: int, levels: tuple[int, int], start: int) -> None:
+        paired = keys.get("paired", {})
+        program = keys["mode"] == "native" or not paired.get("guest", True) or "guest_at" in paired
+        if "reclaim" in self.keys and program:
+            return  # pages are taken from VMs alone
         table = vm(
             f"vm{len(self.tables)}",
             populate=populate,
@@ -101,7 +123,6 @@ class Hosts(RuleBasedStateMachine):
         )
         if keys["mode"] in ("ept", "npt"):
             table["host_levels"] = levels[1]
-        paired = keys.get("paired", {})
         if not paired.get("guest", True) or "guest_at" in paired:
             table["populate"] = "lazy"
         if "host_page" in keys:  # of which it must have one
@@ -196,3 +217,57 @@ class Hosts(RuleBasedStateMachine):
 
 Hosts.TestCase.settings = settings(max_examples=50, stateful_step_count=12, deadline=None)
 TestHosts = Hosts.TestCase
+
+
+def long_script(random: Random, operations: int) -> list[Any]:
+    """Return so many operations of a process and its children, most of them accesses."""
+    steps: list[Any] = []
+    for number in range(operations):
+        what = random.random()
+        page, count = random.randrange(PAGES), random.randint(1, 12)
+        if what < 0.9:
+            steps.append(("touch", page, random.choice((READ, WRITE)), random.randint(1, 20)))
+        elif what < 0.95:
+            steps.append((random.choice(("unmap", "map", "discard")), page, count))
+        elif what < 0.98:
+            steps.append(("compute", random.randrange(20_000)))
+        elif what < 0.99:
+            steps.append(("io", page, count, random.randrange(30_000)))
+        else:
+            child = 2 + number
+            steps += [("fork", child), ("switch", child), *touches([page], WRITE), ("exit", child), ("by", 1)]
+    return steps
+
+
+LONG = 10_000  # operations of each of four VMs, in 25 hosts: a million in all
+
+
+def long_host(seed: int, operations: int) -> None:
+    """Run four VMs in modes that are drawn on a host that takes their pages, and check everything on the way."""
+    random = Random(seed)
+    guests = [keys for keys in MODES if keys["mode"] != "native" and "guest_at" not in keys.get("paired", {})]
+    guests = [keys for keys in guests if keys.get("paired", {}).get("guest", True)]
+    tables = []
+    for number, keys in enumerate(random.sample(guests, 4)):
+        memory = (512 if "host_page" in keys else 0) + random.randint(120, 300)
+        tables.append(vm(f"vm{number}", memory=memory * PAGE, populate=random.choice(("lazy", "eager")), **keys))
+    host = {"cores": random.randint(1, 3), "quantum": "20us", "what_if": True, "memory": 4000 * PAGE}
+    host |= {"pool": {"min": 2, "max": 16, "batch": 8}, "reclaim": random.choice(RECLAIM[1:])}
+    streams = [Script(long_script(random, operations), chunk=4096) for _ in tables]
+    simulation, outcome = run(scenario(*tables, **host), streams, every=5_000_077, look=conserved, events=10**8)
+    assert outcome.ending is None
+    assert all(figures.finished for figures in outcome.vms)
+    assert time_adds_up(outcome)
+    assert sum(each.slot.taken for each in simulation.vms if each.slot) > 0
+    assert simulation.host.free == simulation.host.size - sum(simulation.host.count(-1).values())
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_short_part_of_the_long_run_holds(seed: int) -> None:
+    long_host(1000 + seed, 300)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(25))
+def test_a_million_operations_break_no_invariant(seed: int) -> None:
+    long_host(seed, LONG)
