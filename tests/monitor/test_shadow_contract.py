@@ -82,7 +82,7 @@ def large(levels: int) -> int:
     return span(2, width(levels))
 
 
-def start(case: dict[str, Any]) -> World:
+def start(case: dict[str, Any], **rest: Any) -> World:
     """Return a world with two address spaces of three pages each that share the lowest table."""
     spec = ShadowSpec(**{name: case[name] for name in ShadowSpec.model_fields if name in case})
     levels = case["levels"]
@@ -93,6 +93,7 @@ def start(case: dict[str, Any]) -> World:
         host_order=case["host_order"],
         chunk=case["chunk"],
         entries=case["entries"],
+        **rest,
     )
     below = TABLES[2:]
     for root in TABLES[:2]:
@@ -110,22 +111,27 @@ def place(world: Any, gfn: int, at: int) -> int:
     return (gfn << 12) + world.bare.size * (at % 2**world.bare.width)
 
 
+def play_step(world: World, each: tuple[Any, ...]) -> None:
+    step, *what = each
+    if step == "access":
+        world.access(gva_of(what[0], world.bare.levels), what[1])
+        return
+    if step == "load":
+        world.load(*(place(world, gfn, at) for gfn, at in what[0]))
+    elif step == "edit":
+        world.store(*((place(world, gfn, at), value) for gfn, at, value in what[0]))
+        world.flush() if what[1] else world.invalidate()
+    elif step == "root":
+        world.load_root(TABLES[what[0]] << 12, keep=what[1])
+    else:
+        world.clear(what[0])
+        world.flush()
+    world.audit()
+
+
 def play(world: World, program: list[Any]) -> None:
-    for step, *what in program:
-        if step == "access":
-            world.access(gva_of(what[0], world.bare.levels), what[1])
-            continue
-        if step == "load":
-            world.load(*(place(world, gfn, at) for gfn, at in what[0]))
-        elif step == "edit":
-            world.store(*((place(world, gfn, at), value) for gfn, at, value in what[0]))
-            world.flush() if what[1] else world.invalidate()
-        elif step == "root":
-            world.load_root(TABLES[what[0]] << 12, keep=what[1])
-        else:
-            world.clear(what[0])
-            world.flush()
-        world.audit()
+    for each in program:
+        play_step(world, each)
     world.load(*(place(world, gfn, at) for gfn in TABLES for at in INDICES))
     world.audit()
     world.conserved()

@@ -26,6 +26,7 @@ from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.monitor import Shadow
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cpu
+from vmsim.scenario.dirty_log import DirtyLogSpec
 
 OWNER = 3
 CORE = Geometry(
@@ -61,6 +62,7 @@ class Ledger:
     """A vCPU that only adds up."""
 
     left = 1  # it never has to settle
+    running = False
     running = True
 
     def __init__(self) -> None:
@@ -139,6 +141,7 @@ class World:
         size: int = 8192,
         pcid: bool = False,
         backed: bool = True,
+        log: DirtyLogSpec | None = None,
     ) -> None:
         self.memory = physical_memory(size)
         self.host = Host(size)
@@ -166,7 +169,7 @@ class World:
             chunk=chunk,
         )
         rest = {"chunk": chunk, "entries": entries, "costs": costs, "spaces": spaces, "levels": levels}
-        self.shadow = self.monitor(host_tables, spec, **rest)
+        self.shadow = self.monitor(host_tables, spec, **rest, **({"log": log} if log else {}))
         self.spec = spec
         self.bare = BareGuest(frames, levels)
         self.delivered: int | None = None

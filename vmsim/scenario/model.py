@@ -378,7 +378,9 @@ class Scenario(Document):
                 yield Problem((*here, key), f"{text}. host.what_if = true allows it anyway")
 
     def _dirty_log_problems(self, group: VmGroup, here: KeyPath) -> Iterator[Problem]:
-        """Yield what a CPU lacks for a method of dirty logging."""
+        """Yield what a CPU lacks for a method of dirty logging, and what the mode that auto chose does."""
+        if group.mode == "auto":
+            yield from (each._replace(path=(*here, *each.path)) for each in self._mode_of(group).log_problems(group))
         method, by_ept = group.dirty_log.method, self._mode_of(group).by_ept(self.cpu)
         path = (*here, "dirty_log", "method")
         if method == "ad-scan" and by_ept and not self.cpu.ept_ad:

@@ -72,6 +72,8 @@ class PagingMode:
         What stands for a guest's tables has their format, so that under 32-bit paging it reaches 4 GiB of the host.
     features : frozenset of str
         Of "dirty_log" and "nx_split", what goes with it.
+    unlogged : str
+        Why nobody keeps a dirty log in it.
     tagged : bool
         It has VM entries and exits, over which tags (VPID, ASID) keep TLB entries apart.
     pcid : bool
@@ -109,6 +111,7 @@ class PagingMode:
     host_levels: ClassVar[tuple[int, ...]] = (4, 5)
     own_format: ClassVar[bool] = False
     features: ClassVar[frozenset[str]] = frozenset()
+    unlogged: ClassVar[str] = ""
     tagged: ClassVar[bool] = True
     pcid: ClassVar[bool] = True
     pdpte_registers: ClassVar[bool] = True
@@ -212,11 +215,17 @@ class PagingMode:
             return None
         if feature == "dirty_log":
             having = listed(mode.name for mode in paging_modes().values() if "dirty_log" in mode.features)
-            return f"the dirty log is of nested tables, modes {having}; mode {self.name} has none that are logged"
+            why = f": {self.unlogged}" if self.unlogged else ""
+            return f"a dirty log is kept in modes {having}; mode {self.name} has none{why}"
         if feature == "nx_split":
             text = "the erratum behind it, iTLB multihit, is Intel's: only EPT's large pages are kept from execution"
             return f"{text}, and mode {self.name} has none"
         return f"mode {self.name} has no {feature}"
+
+    def log_problems(self, vm: VmKeys) -> Iterator[Problem]:
+        """Yield why no dirty log can be kept as its table says, also where auto chose the mode."""
+        if vm.dirty_log.method != "none" and (why := self.refusal("dirty_log")):
+            yield Problem(("dirty_log", "method"), why)
 
     def entries(self, *, bare: bool) -> int:
         """Return how many entries of page tables stand for a page of a VM's memory, at most."""

@@ -172,8 +172,7 @@ class _VmGroup(VmKeys):
         yield from self._page_problems()
         if self.mode != "auto":
             mode = mode_named(self.mode)
-            if self.dirty_log.method != "none" and (why := mode.refusal("dirty_log")):
-                yield Problem(("dirty_log", "method"), why)
+            yield from mode.log_problems(self)
             yield from mode.problems(self)
             yield from self.level_problems(mode)
             yield from self.nx_problems(mode)

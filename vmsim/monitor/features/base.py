@@ -14,10 +14,23 @@ from vmsim.record.log import Log
 from vmsim.record.outcome import DirtyRound
 from vmsim.scenario.cpu import Cost
 
-__all__ = ["Feature", "Nested"]
+__all__ = ["Feature", "Monitored", "Nested"]
 
 
-class Nested(Protocol):
+class Monitored(Protocol):
+    """The monitor that a feature is of, whatever its paging mode."""
+
+    serves: bool
+    costs: Cost
+    exits: Any
+    exit_cycles: Any
+    latency: Any
+
+    def exited(self) -> None:
+        """Forget what a VM exit makes the processor forget."""
+
+
+class Nested(Monitored, Protocol):
     """The monitor that a feature is of: nested tables that hardware walks.
 
     Attributes
@@ -38,16 +51,8 @@ class Nested(Protocol):
     levels: int
     root: int
     page_order: int
-    serves: bool
-    costs: Cost
     denied: int
     withheld: int
-    exits: Any
-    exit_cycles: Any
-    latency: Any
-
-    def exited(self) -> None:
-        """Forget what a VM exit makes the processor forget."""
 
     def take(self, vcpu: Vcpu, count: int) -> Steps[list[int]]:
         """Take pages from the pool."""
@@ -70,7 +75,7 @@ class Feature:
 
     Attributes
     ----------
-    tdp : Nested
+    tdp : Monitored
         Whose exits it handles.
     over : bool
         The VM's workload is.
@@ -78,7 +83,7 @@ class Feature:
 
     over = False
 
-    def __init__(self, tdp: Nested, *reasons: str) -> None:
+    def __init__(self, tdp: Monitored, *reasons: str) -> None:
         self.tdp = tdp
         self.costs = tdp.costs
         for reason in reasons:
@@ -124,11 +129,6 @@ class Feature:
 
     def register(self, ledger: Ledger) -> None:
         """Say what it counts besides the exits."""
-
-    @property
-    def _tables(self) -> tuple[Words, int, int]:
-        """Memory, and the root and levels of the nested tables in it."""
-        return self.tdp.memory, self.tdp.root, self.tdp.levels
 
     def _exit(self, vcpu: Vcpu, reason: str, cycles: int) -> None:
         self.tdp.exited()

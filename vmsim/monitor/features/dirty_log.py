@@ -10,19 +10,17 @@ the first write.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.base.ledger import Ledger
-from vmsim.contracts import Exit, LiveVm, Mmu, Resume, Steps, Vcpu, Words
+from vmsim.contracts import Exit, Mmu, Resume, Steps, Vcpu, Words
 from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import CODE_FETCH, CODE_LOG_FULL, CODE_PRESENT, ENTRIES, PAGE_SHIFT, WRITE
 from vmsim.machine.vcpu import Reason
-from vmsim.monitor.features.base import Feature, Nested
-from vmsim.record.log import Log
-from vmsim.record.outcome import DirtyRound, round_log
+from vmsim.monitor.features.base import Nested
+from vmsim.monitor.features.log_reader import PROTECTED, READ, LogReader
 from vmsim.scenario.dirty_log import DirtyLogSpec
 from vmsim.tables.dirty import (
     NO_LARGE,
@@ -40,12 +38,11 @@ from vmsim.tables.dirty import (
 __all__ = ["DirtyLog", "LoggedMmu"]
 
 
-_LOG_FULL, _PROTECTED, _READ = "PML_FULL", "WRITE_PROTECT", "DIRTY_LOG"
-_REASONS = (_PROTECTED, _LOG_FULL, _READ)
+_LOG_FULL = "PML_FULL"
 _VIOLATION = int(Reason.VIOLATION)
 
 
-class DirtyLog(Feature):
+class DirtyLog(LogReader):
     """The log of what a VM writes to.
 
     Parameters
@@ -56,34 +53,16 @@ class DirtyLog(Feature):
         What is logged how.
     flush : callable
         Makes the processors forget nested translations.
-
-    Attributes
-    ----------
-    dirty : bool[pages]
-        By gfn: written to since the log was last read.
-    ever : bool[pages]
-        By gfn: written to since logging began.
     """
 
+    tdp: Nested
+
     def __init__(self, tdp: Nested, spec: DirtyLogSpec, flush: Callable[[], None]) -> None:
-        super().__init__(tdp, *_REASONS)
-        self.spec = spec
-        self.dirty = np.zeros(self.tdp.pages, bool)
-        self.ever = np.zeros(self.tdp.pages, bool)
-        self._rounds = round_log()
-        self._pages = self._host_cycles = 0  # of all readings
-        self.splits = self.collapses = 0
-        self.logging = False
-        self._flush = flush
-        self._started = 0
+        super().__init__(tdp, spec, flush, np.zeros(tdp.pages, bool), _LOG_FULL)
+        self.tdp = tdp
         self._large = self.tdp.page_order
         self._gone = WRITE if spec.method == "write-protect" else self.tdp.form.dirty
         tdp.serves = False
-
-    @property
-    def rounds(self) -> Log[DirtyRound]:
-        """Readings of the log."""
-        return self._rounds
 
     def guest_mmu(self, hardware: Mmu) -> Mmu:
         """Return the hardware's MMU, told of each store before it is made."""
@@ -98,7 +77,7 @@ class DirtyLog(Feature):
         if self.spec.split == "eager":
             end, address = self.tdp.pages << PAGE_SHIFT, 0
             while (address := int(large_page(*self._tables, address, end))) != NO_LARGE:
-                self._pay(vcpu, _READ, (yield from self._split(vcpu, address)))
+                self._pay(vcpu, READ, (yield from self._split(vcpu, address)))
         mend(*self._tables, self.tdp.pages, self._gone, WRITE, 0)
         if self.spec.method == "pml":
             self.tdp.registers["pml"] = 1
@@ -113,7 +92,7 @@ class DirtyLog(Feature):
         elif exit.code & CODE_PRESENT and not exit.code & CODE_FETCH:
             start = vcpu.now
             cycles = yield from self._unprotect(vcpu, exit.gpa)
-            self._exit(vcpu, _PROTECTED, self.costs.violation_walk + cycles)
+            self._exit(vcpu, PROTECTED, self.costs.violation_walk + cycles)
             self.tdp.latency.add(vcpu.now - start)
         else:
             return None
@@ -125,62 +104,6 @@ class DirtyLog(Feature):
             while (met := store_at(self.tdp.memory, self.tdp.registers, gfn << PAGE_SHIFT)) != Store.DONE:
                 code = {Store.UNBACKED: 0, Store.PROTECTED: CODE_PRESENT, Store.FULL: CODE_LOG_FULL}[Store(met)]
                 yield from self.tdp.handle(vcpu, Exit(_VIOLATION, 0, gfn << PAGE_SHIFT, code, write=True))
-
-    def run(self, vm: LiveVm) -> Steps[None]:
-        """Read the log whenever it is time, or as soon as the last reading is done, until logging ends."""
-        clock, due = vm.env, self._started + self.spec.every
-        while True:
-            yield clock.background(max(0, due - clock.cycle))
-            if self.over:
-                return
-            start = clock.cycle
-            busy = self.read(vm.vcpus, start, late=start - due)
-            due = start + self.spec.every
-            if self.spec.stop and start - self._started >= self.spec.stop:
-                self.end()
-                return
-            if due < start + busy:
-                yield clock.background(busy)
-
-    def read(self, vcpus: Sequence[Vcpu], now: int, *, late: int = 0) -> int:
-        """Read the log: note what is dirty, and make it clean. The host does it on a core of its own.
-
-        A vCPU that runs pays an exit, for its processor has to forget the translations that let it write, and the host
-        waits until it has left the guest.
-
-        Parameters
-        ----------
-        now : int
-            The cycle.
-        late : int, optional
-            Cycles since it was due.
-
-        Returns
-        -------
-        int
-            Cycles that it takes.
-        """
-        host = 0
-        vcpus[0].impose(self._drain())
-        if self.spec.method == "ad-scan":
-            seen = gather(*self._tables, self.tdp.pages, self.tdp.form.dirty, self.dirty)
-            host += int(seen) * self.costs.log_scan
-        pages = int(clean(*self._tables, self.dirty, self._gone))
-        host += pages * self.costs.log_page
-        self.ever |= self.dirty
-        self.dirty[:] = False
-        self._flush()
-        kicked = self._kick(vcpus, _READ)
-        self._rounds.append(DirtyRound(now, pages, host, late))
-        self._pages += pages
-        self._host_cycles += host
-        return host + (self.costs.vm_exit if kicked else 0)
-
-    def finish(self, vcpu: Vcpu) -> None:
-        """Read the log a last time: the VM's workload is over."""
-        super().finish(vcpu)
-        if self.logging:
-            self.read([vcpu], vcpu.now)
 
     def end(self) -> None:
         """Stop logging: pages may be written to, and what was split is made large again (KVM's recover_huge_pages)."""
@@ -200,23 +123,24 @@ class DirtyLog(Feature):
             mend(*self._tables, self.tdp.pages, 0, self.tdp.denied, 0)
         self._flush()
 
-    def register(self, ledger: Ledger) -> None:
-        """Say what it counts besides the exits."""
-        ledger.counters(
-            "dirty_log",
-            lambda: {
-                "readings": self._rounds.noted,
-                "pages": self._pages,
-                "host_cycles": self._host_cycles,
-                "splits": self.splits,
-                "collapses": self.collapses,
-            },
-        )
-
     def note(self, gfn: int) -> None:
         """Take a frame that is new for written to: it is mapped writable."""
         if self.logging:
             self.dirty[gfn] = True
+
+    @property
+    def _tables(self) -> tuple[Words, int, int]:
+        """Memory, and the root and levels of the nested tables in it."""
+        return self.tdp.memory, self.tdp.root, self.tdp.levels
+
+    def _look(self) -> int:
+        if self.spec.method != "ad-scan":
+            return 0
+        seen = gather(*self._tables, self.tdp.pages, self.tdp.form.dirty, self.dirty)
+        return int(seen) * self.costs.log_scan
+
+    def _clean(self) -> int:
+        return int(clean(*self._tables, self.dirty, self._gone))
 
     def _unprotect(self, vcpu: Vcpu, gpa: int) -> Steps[int]:
         """Let a page be written to, and split what is too large to tell of it; return the cycles."""

@@ -54,6 +54,8 @@ class NxSplit(Feature):
         Those of the regions that small pages map, and their table's frame; the first was made longest ago.
     """
 
+    tdp: Nested
+
     def __init__(self, tdp: Nested, spec: NxSplitSpec, flush: Callable[[], None]) -> None:
         super().__init__(tdp, _SPLIT, _RECOVERY)
         self.spec = spec
@@ -130,6 +132,11 @@ class NxSplit(Feature):
         if gfn >> (_REGION - PAGE_SHIFT) not in self.blocks:
             return False
         return int(missing_tables(*self._tables, 1, IDENTITY, gfn << PAGE_SHIFT)) != MAPPED
+
+    @property
+    def _tables(self) -> tuple[Words, int, int]:
+        """Memory, and the root and levels of the nested tables in it."""
+        return self.tdp.memory, self.tdp.root, self.tdp.levels
 
     def _drop_if_broken(self, region: int) -> None:
         """Forget a region of which the host has taken or moved a page: its small pages stay small ones."""

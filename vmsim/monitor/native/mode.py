@@ -19,6 +19,7 @@ class _Native(PagingMode):
     ignores = frozenset({"fill_chunk", "kernel_accesses", "pool"})
     refuses = ("host_page", "host_levels", "tags")
     guest_levels = (2, 3, 4, 5)
+    unlogged = "no monitor stands between a program and its memory"
 
     def bare(self, vm: VmKeys) -> bool:
         return True

@@ -70,6 +70,7 @@ class _Paired(PagingMode):
     needs = ("ept", "npt")
     tables: ClassVar = {"paired": Paired}
     ignores = frozenset({"kernel_accesses"})
+    unlogged = "Akaros's kernel keeps no log of what a process writes to"
     build = "vmsim.monitor.paired.build:build"
 
     def bare(self, vm: VmKeys) -> bool:

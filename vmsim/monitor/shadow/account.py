@@ -23,6 +23,9 @@ from vmsim.scenario.cpu import Cost
 __all__ = ["Account"]
 
 
+_DATA = ("SHADOW_FILL", "WRITE_PROTECT", "TRUE_FAULT")
+
+
 class Account(SoftwareMonitor):
     """The exits of a shadow monitor so far, and what the one under way has cost.
 
@@ -112,7 +115,7 @@ class Account(SoftwareMonitor):
             "table_0": table + self._by_kernel[0],
             "table_3": self._by_programs[0],
             "data_0": self.exits["HOST_FAULT"] + self._by_kernel[1],
-            "data_3": self.exits["SHADOW_FILL"] + self.exits["TRUE_FAULT"] - sum(self._by_kernel),
+            "data_3": sum(self.exits[reason] for reason in _DATA) - sum(self._by_kernel),
         }
 
     def _room(self, count: int) -> Words:

@@ -25,4 +25,5 @@ def build(parts: VmParts) -> Shadow:
         costs=parts.cpu.cost,
         spaces=parts.spaces,
         levels=parts.spec.guest_levels,
+        log=parts.spec.dirty_log if parts.spec.dirty_log.method != "none" else None,
     )

@@ -84,7 +84,7 @@ def walk_tables(memory, backing, state, cr3, gva, write):
     width = width_of(level)
     table = cr3
     state.code = (0 if state.supervisor else CODE_USER) | (CODE_WRITE if write else 0)
-    state.reads = 0
+    state.reads = state.marked = 0
     while True:
         gpa = entry_at(table, gva, level, width)
         state.place[level] = gpa
@@ -121,6 +121,7 @@ def walk_tables(memory, backing, state, cr3, gva, write):
         if entry & ACCESSED == 0:
             write_entry(memory, hpa, entry | ACCESSED, width)
             state.entry[level] = entry | ACCESSED
+            state.marked |= 1 << level
         table = entry & FRAME
         level -= 1
 
@@ -181,7 +182,7 @@ def prefill(shadow, state, node, entry, level):
     hpa, host_level = locate(backing, gfn << PAGE_SHIFT)
     if host_level == 0:
         return np.int64(0)
-    if level > 1 and (host_level < level or guards_within(gfns, gfn, 1 << (9 * (level - 1)))):
+    if level > 1 and (state.logging or host_level < level or guards_within(gfns, gfn, 1 << (9 * (level - 1)))):
         return np.int64(1)
     if level == 1 and gfns[gfn].tables and guarded(pages, gfns, gfn):
         return np.int64(0)
@@ -250,6 +251,10 @@ def fill(shadow, cr3, gva, write):
     backing, memory, pages, gfns = shadow.backing, shadow.memory, shadow.pages, shadow.gfns
     state.clock += 1
     found = walk_tables(memory, backing, state, cr3, gva, write)
+    if state.logging:
+        for level in range(1, 6):
+            if state.marked >> level & 1:
+                shadow.dirty[state.place[level] >> PAGE_SHIFT] = True
     if found == LOST:
         return np.int64(Status.UNBACKED), state.code
     if state.hide == Hide.PRESENT_BIT:
@@ -266,10 +271,15 @@ def fill(shadow, cr3, gva, write):
     if host_level == 0:
         return np.int64(Status.UNBACKED), gfn
     marks = ACCESSED | (DIRTY if write else 0)
+    if state.logging and write and not shadow.dirty[gfn]:
+        shadow.dirty[gfn] = True
+        state.protected |= state.entry[found] & DIRTY  # a clean page is protected anyway
     if state.entry[found] & marks != marks:
+        if state.logging:
+            shadow.dirty[state.place[found] >> PAGE_SHIFT] = True
         state.entry[found] |= marks
         write_gpte(state, memory, host_address(backing, state.place[found]), state.entry[found])
-    size = min(found, host_level)
+    size = np.int64(1) if state.logging else min(found, host_level)  # the log tells of small pages
     while size > 1 and guards_within(gfns, gfn & ~((1 << (9 * (size - 1))) - 1), 1 << (9 * (size - 1))):
         size -= 1
     page = root_for(state, gva)

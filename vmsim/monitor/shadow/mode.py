@@ -158,6 +158,7 @@ class _Shadow(PagingMode):
     label = "shadow"
     tables: ClassVar = {"shadow": ShadowTable, "software_tlb": SoftwareTlb}
     guest_levels = (2, 3, 4, 5)
+    features = frozenset({"dirty_log"})
     automatic = True
     apart = "tag"
     build = "vmsim.monitor.shadow.build:build"
@@ -180,6 +181,20 @@ class _Shadow(PagingMode):
         else:
             return None
         return f"{cpu} has {missing}: its page tables are shadowed in software"
+
+    def log_problems(self, vm: VmKeys) -> Iterator[Problem]:
+        yield from super().log_problems(vm)
+        why = {
+            "pml": "the page-modification log notes pages whose dirty flag a walk of EPT sets (SDM vol. 3C §30.3.6), "
+            f"and in mode {self.name} no walk of a page that is logged sets one",
+            "ad-scan": "dirty flags in a shadow are the guest's, to be brought to its own entries (shadow.ad), and KVM "
+            "looks for none: it protects (arch/x86/kvm/mmu/mmu.c, kvm_mmu_slot_remove_write_access)",
+        }.get(vm.dirty_log.method)
+        if why:
+            yield Problem(("dirty_log", "method"), f'{why}; expected "write-protect"')
+        if vm.dirty_log.method != "none" and vm.dirty_log.split == "eager":
+            text = "KVM splits large pages eagerly in nested tables alone (mmu.c, kvm_mmu_slot_try_split_huge_pages)"
+            yield Problem(("dirty_log", "split"), f'{text}; expected "lazy"')
 
     def walked_levels(self, guest_levels: int) -> int:
         return max(guest_levels, 3)  # KVM's shadows have entries of 8 bytes: those of 32-bit guests are PAE's

@@ -17,21 +17,22 @@ from numpy.typing import NDArray
 from vmsim.base.errors import InputError
 from vmsim.contracts import NONE, Exit, Loop, Resume, Spaces, Steps, Vcpu, Words, ensure
 from vmsim.frames.buddy import State, use
-from vmsim.machine.formats import PAGE_SHIFT
+from vmsim.machine.formats import CODE_PRESENT, PAGE_SHIFT
 from vmsim.machine.memory import clear_frame
-from vmsim.monitor.shadow.account import Account
+from vmsim.monitor.features.protect_log import ProtectLog
 from vmsim.monitor.shadow.check import problems_of
 from vmsim.monitor.shadow.exits import SPILL
 from vmsim.monitor.shadow.fill import Status, fill
+from vmsim.monitor.shadow.logged import LoggedShadow
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.records import SPARE, Hide, make_shadow
 from vmsim.monitor.shadow.roots import drop_all, load_root
-from vmsim.monitor.shadow.second import ShadowEntries
 from vmsim.monitor.shadow.sweep import sweep, sweep_all
 from vmsim.monitor.shadow.tables import drop_tables
 from vmsim.monitor.shadow.traps import invalidated, load, resync, store
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
+from vmsim.scenario.dirty_log import DirtyLogSpec
 from vmsim.tables.backing import host_address
 from vmsim.tables.edit import load_entries
 
@@ -44,7 +45,7 @@ _DONE, _NEED, _UNBACKED, _FAULT = int(Status.DONE), int(Status.NEED), int(Status
 _GUARDED, _APPEARED = int(Status.GUARDED), int(Status.APPEARED)
 
 
-class Shadow(ShadowEntries, Account):
+class Shadow(LoggedShadow):
     """The shadow tables of one VM, and the exits that keep them; the guest's `Mmu`.
 
     Parameters
@@ -63,6 +64,8 @@ class Shadow(ShadowEntries, Account):
         What the processor caches of it.
     levels : int
         Of the guest's tables; with 2 and 3 the processor walks PAE's (see quadrants.py).
+    log : DirtyLogSpec, optional
+        How it is learnt which pages are written to; None: it is not.
     """
 
     first_frames = 2 * SPARE
@@ -81,8 +84,10 @@ class Shadow(ShadowEntries, Account):
         costs: Cost,
         spaces: Spaces,
         levels: int,
+        log: DirtyLogSpec | None = None,
     ) -> None:
-        self.tables = make_shadow(memory, host_tables.backing, host_tables.host.frames, spec.limit, levels)
+        frames = host_tables.host.frames
+        self.tables = make_shadow(memory, host_tables.backing, frames, spec.limit, levels, logged=log is not None)
         super().__init__(self.tables.states, spec=spec, costs=costs, spaces=spaces, entries=entries)
         self.memory = memory
         self.registers = registers
@@ -105,6 +110,7 @@ class Shadow(ShadowEntries, Account):
         self._pae = levels < 4
         self.serves = entries == 0 and host_tables.serves
         self.loads_trap = spec.hide != "write-protect"
+        self.log = ProtectLog(self, log, spaces.flush_all, self.tables.dirty) if log else None
         self.known = self.serves and spec.fill == "lazy"
 
     def install(self, root: int) -> None:
@@ -130,6 +136,7 @@ class Shadow(ShadowEntries, Account):
                     self._spend(vcpu, self._fault)
                     yield from self._back(vcpu, each)
                 self._count("HOST_FAULT")
+                self.note_writes(each, 1)
                 self.latency.add(vcpu.now - start)
                 if each + 1 < gfn + (1 << order) and vcpu.left <= 0:
                     yield vcpu.settle()
@@ -170,6 +177,7 @@ class Shadow(ShadowEntries, Account):
         """
         start = vcpu.now
         self.spaces.exited()
+        self.state["protected"] = 0
         walked = status != NONE
         if walked:
             self._spend(vcpu, int(self._account["spent"][0]))
@@ -182,7 +190,7 @@ class Shadow(ShadowEntries, Account):
                     walked = True
                 self._work(vcpu)
             if status == _DONE:
-                self._count("SHADOW_FILL")
+                self._count("WRITE_PROTECT" if code & CODE_PRESENT and self.state["protected"][0] else "SHADOW_FILL")
                 break
             if status == _FAULT:
                 self.software_tlb.drop(gva >> PAGE_SHIFT, 1)
@@ -229,10 +237,7 @@ class Shadow(ShadowEntries, Account):
 
     def _traps(self, gfn: int, write: bool) -> bool:
         """Return whether an access to a frame traps: to a guarded table, but none that a store leaves (unsync)."""
-        page, guarded = int(self.gfns["tables"][gfn]) - 1, False
-        while page >= 0:
-            guarded = guarded or not self.pages["unsync"][page]
-            page = int(self.pages["next"][page]) - 1
+        guarded = self.is_guarded(gfn)
         if not guarded or not write:
             return guarded and self.loads_trap
         return not self.state["unsync"][0] or self._is_directory(gfn)
@@ -257,6 +262,8 @@ class Shadow(ShadowEntries, Account):
 
     def write(self, vcpu: Vcpu, places: Words, values: Words) -> Steps[None]:
         """Store entries; those of hidden tables trap."""
+        if self.state["logging"][0]:
+            self.store_noted(vcpu, places >> PAGE_SHIFT)
         start = 0
         trapped = self._room(len(places))
         while True:
@@ -280,6 +287,8 @@ class Shadow(ShadowEntries, Account):
     def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Steps[None]:
         """Write over new frames; what was a table is none any more."""
         gfn = gpa >> PAGE_SHIFT
+        if self.state["logging"][0]:
+            self.store_noted(vcpu, gfn + np.arange(1 << order))
         if order or self.gfns["tables"][gfn]:
             emulated, left, directories = map(int, drop_tables(self.tables, gfn, 1 << order))
             if emulated or left:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import numpy as np
 
 from vmsim.jit import kernel, leaf, routine
-from vmsim.machine.formats import ACCESSED, DIRTY, SWITCH
+from vmsim.machine.formats import ACCESSED, DIRTY, PAGE_SHIFT, SWITCH
 from vmsim.machine.memory import read_word, write_word
 from vmsim.monitor.agile.tables import go_back_one
 from vmsim.monitor.shadow.tables import drop_page, fold_entry, place_of, reap, zap_entry
+from vmsim.tables.backing import locate
 
-__all__ = ["change_frames", "zap_frames"]
+__all__ = ["change_frames", "recover", "zap_frames"]
 
 
 @leaf
@@ -98,3 +99,22 @@ def change_frames(shadow, first, count, mark, gone, found):
                     write_word(memory, place, entry & ~gone)
                 node = np.int64(links[node - 1].next)
     return marked
+
+
+@kernel
+def recover(shadow):
+    """Clear what leads to parts of large pages that the host maps by one entry: they come back large when next used.
+
+    KVM's kvm_rmap_zap_collapsible_sptes, when a dirty log ends. Returns how many parts there were.
+    """
+    state = shadow.states[0]
+    pages = shadow.pages
+    count = 0
+    for page in range(len(pages)):
+        level = np.int64(pages[page].level)
+        if level and pages[page].origin >= 0 and locate(shadow.backing, pages[page].gfn << PAGE_SHIFT)[1] > level:
+            while pages[page].parents:
+                zap_entry(shadow, state, np.int64(pages[page].parents) - 1)
+            count += 1
+    reap(shadow, state)
+    return count

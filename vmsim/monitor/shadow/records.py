@@ -66,6 +66,9 @@ SHADOW = np.dtype(
             ("due", "i8"),  # cycles of what was done and has not been paid for yet
             ("reads", "i8"),  # entries of the guest's tables that the monitor's last walk read
             ("trapped", "i8", (2,)),  # the kernel's accesses to tables of level 1, and to those above (directories)
+            ("logging", "i8"),  # 1: an entry is writable only once its page is in the dirty log
+            ("protected", "i8"),  # 1: but for the log, the fault that is handled would not have been
+            ("marked", "i8"),  # levels, as bits, at which the last guest walk has set A
             ("exit", "i8"),  # number of the exit that is handled, below 2**31
             ("supervisor", "i8"),  # 1: the access that faulted is the kernel's (CPL 0)
             ("code", "i8"),  # of the fault that the last guest walk met
@@ -121,14 +124,15 @@ class ShadowTables(NamedTuple):
     gfns: np.ndarray  # GFN[frames]
     frames: np.ndarray  # FRAME_RECORD[:], the host's
     stock: np.ndarray  # int64[:], frames to make pages of
+    dirty: np.ndarray  # bool[frames], the dirty log: written to since it was read last; empty: there is none
 
 
 def make_shadow(
-    memory: np.ndarray, backing: np.ndarray, frames: np.ndarray, limit: int, levels: int = 4
+    memory: np.ndarray, backing: np.ndarray, frames: np.ndarray, limit: int, levels: int = 4, *, logged: bool = False
 ) -> ShadowTables:
     """Return the tables of a VM, with room for `limit` pages and none made; parameters as the fields.
 
-    The guest's tables have so many `levels`; with 2 and 3 the shadow's are PAE's.
+    The guest's tables have so many `levels`; with 2 and 3 the shadow's are PAE's. `logged`: there is a dirty log.
     """
     states = np.zeros(1, SHADOW)
     states["frames"] = len(backing)
@@ -140,4 +144,5 @@ def make_shadow(
     pages["next"] = np.arange(2, limit + 2)
     pages["next"][-1] = 0
     links, gfns = np.zeros(limit << 9, LINK), np.zeros(len(backing), GFN)
-    return ShadowTables(memory, backing, states, pages, links, gfns, frames, np.zeros(limit + 1024, np.int64))
+    dirty = np.zeros(len(backing) if logged else 0, np.bool_)
+    return ShadowTables(memory, backing, states, pages, links, gfns, frames, np.zeros(limit + 1024, np.int64), dirty)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import Flush, Leaf, Words
 from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, PAGE_SHIFT, SWITCH, WRITE
-from vmsim.monitor.shadow.ranges import change_frames, zap_frames
+from vmsim.monitor.shadow.ranges import change_frames, recover, zap_frames
 from vmsim.monitor.shadow.records import ShadowTables
 from vmsim.monitor.tdp.monitor import Tdp
 
@@ -40,6 +40,14 @@ class ShadowEntries:
         """Take the right to write from what maps the frames."""
         self.host_tables.protect(first, count)
         return Flush(linear=bool(self._change(first, count, WRITE, WRITE).any()))
+
+    def recover(self) -> int:
+        """Have large pages that were split for a dirty log come back large; return how many there were."""
+        own = {name: int(self.state[name][0]) for name in ("due", "flush", "stale")}
+        count = int(recover(self.tables))
+        for name, value in own.items():
+            self.state[name] = value
+        return count
 
     def age(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
         """Return which frames were accessed, by the A flags of the shadow's entries."""

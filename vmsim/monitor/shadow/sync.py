@@ -43,6 +43,8 @@ def map_entry(shadow, state, node, entry, gfn, hpa, level):
         bits &= ~WRITE
     elif held and state.hide == Hide.USER_BIT:
         bits &= ~USER
+    if state.logging and not shadow.dirty[gfn]:
+        bits &= ~WRITE
     place = place_of(pages, node)
     old = read_word(memory, place)
     if old and (links[node].target != gfn or (held and state.hide == Hide.PRESENT_BIT)):

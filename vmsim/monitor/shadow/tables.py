@@ -133,6 +133,8 @@ def fold_entry(shadow, state, node):
     if page.origin >= 0 and links[node].target < 0:
         return
     reach(state, gfns, gpa >> PAGE_SHIFT)
+    if state.logging:
+        shadow.dirty[gpa >> PAGE_SHIFT] = True
     hpa = host_address(backing, gpa)
     write_gpte(state, memory, hpa, read_gpte(state, memory, hpa) | marks)
 

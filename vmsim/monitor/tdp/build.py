@@ -18,16 +18,26 @@ __all__ = ["ept", "nested", "npt"]
 def ept(parts: VmParts) -> Tdp:
     """Return the monitor of a VM under EPT; with dirty logging, flags come where the method needs them."""
     ad_bits = parts.cpu.ept_ad or parts.spec.dirty_log.method in ("ad-scan", "pml")
-    return nested(parts, parts.registers, EPT(ad_bits=ad_bits), "EPT_VIOLATION")
+    return _with_features(parts, nested(parts, parts.registers, EPT(ad_bits=ad_bits), "EPT_VIOLATION"))
 
 
 def npt(parts: VmParts) -> Tdp:
     """Return the monitor of a VM under NPT."""
-    return nested(parts, parts.registers, NPT, "NPF")
+    return _with_features(parts, nested(parts, parts.registers, NPT, "NPF"))
+
+
+def _with_features(parts: VmParts, tables: Tdp) -> Tdp:
+    """Add what a scenario asks for besides."""
+    spec, spaces = parts.spec, parts.spaces
+    if spec.dirty_log.method != "none":  # asked first: it empties the processor's log at every exit
+        tables.add(DirtyLog(tables, spec.dirty_log, spaces.flush_nested))
+    if spec.nx_split:
+        tables.add(NxSplit(tables, spec.nx_split, spaces.flush_nested))
+    return tables
 
 
 def nested(parts: VmParts, registers: NDArray[Any], form: Any, reason: str) -> Tdp:
-    """Return what keeps a VM's nested tables, with the features that its scenario asks for.
+    """Return what keeps a VM's nested tables.
 
     Parameters
     ----------
@@ -40,7 +50,7 @@ def nested(parts: VmParts, registers: NDArray[Any], form: Any, reason: str) -> T
         What its exits are called.
     """
     spec, spaces = parts.spec, parts.spaces
-    tables = Tdp(
+    return Tdp(
         parts.memory,
         registers,
         parts.host,
@@ -55,8 +65,3 @@ def nested(parts: VmParts, registers: NDArray[Any], form: Any, reason: str) -> T
         reason=reason,
         exited=spaces.exited if spec.tags == "none" else None,
     )
-    if spec.dirty_log.method != "none":  # asked first: it empties the processor's log at every exit
-        tables.add(DirtyLog(tables, spec.dirty_log, spaces.flush_nested))
-    if spec.nx_split:
-        tables.add(NxSplit(tables, spec.nx_split, spaces.flush_nested))
-    return tables

@@ -25,6 +25,7 @@ class _Vkernel(PagingMode):
     spaces = 1 << 12  # for which the host needs no tags
     guest_levels = (2, 3, 4, 5)
     own_format = True
+    unlogged = "DragonFly's kernel keeps no log of what a process writes to, a vkernel's memory among it"
     build = "vmsim.monitor.vkernel.build:build"
     rehearsal: ClassVar = {}
 

@@ -40,6 +40,7 @@ WALK = np.dtype(
             ("pdpte", "i8", (4,)),  # which it then has not loaded before
             ("largest", "i8"),  # level above which no entry maps a page
             ("supervisor", "i8"),  # 0: only programs run on the maps
+            ("marked", "i8"),  # levels, as bits, at which the last walk has set A
             ("code", "i8"),  # of the fault that the last walk met
             ("entry", "i8", (6,)),  # the guest's entries that the last walk read, by level
             ("place", "i8", (6,)),  # and their gpas; -1 where it did not come
