@@ -17,7 +17,8 @@ class Memory:
     """A VM, its memory, and its second MMU: pages 0 to n - 1, of which some were accessed."""
 
     def __init__(self, pages: int, accessed: set[int], pinned: set[int] = frozenset()) -> None:  # type: ignore[assignment]
-        self.slot: Any = self
+        self.pages: Any = self
+        self.numbers = pages
         self.second = self
         self.backing = np.ones(pages, np.int64)
         self.accessed = accessed
@@ -26,6 +27,9 @@ class Memory:
 
     def present(self) -> np.ndarray:
         return np.flatnonzero(self.backing & 1)
+
+    def holds(self, gfn: int) -> bool:
+        return bool(self.backing[gfn] & 1)
 
     def pinned(self, gfn: int) -> bool:
         return gfn in self.held

@@ -44,5 +44,5 @@ class Victims(Protocol):
     """Which pages are taken from VMs."""
 
     def choose(self, vms: Sequence[LiveVm]) -> tuple[LiveVm, int] | None:
-        """Return one of the VMs (at least one, each with pages that may be taken), and a guest frame; None: no page."""
+        """Return one of the VMs (there is one at least), and the number of one of its pages; None: no page."""
         ...

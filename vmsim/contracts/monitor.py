@@ -61,11 +61,11 @@ class LiveVm(Protocol):
 
     Attributes
     ----------
-    slot : GuestMemory or None
-        Where its memory lies; None: it has none of its own.
+    pages : GuestMemory, NativeMemory or None
+        What the host can take from it: pages by guest frame, or of a program on the host itself by frame; None: none.
     """
 
-    slot: Any
+    pages: Any
 
     @property
     def env(self) -> Clock:

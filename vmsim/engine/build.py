@@ -21,6 +21,7 @@ from vmsim.guest.process import LINUX_PCIDS
 from vmsim.host.bare import BareFrames
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.io import HostIo
+from vmsim.host.native_memory import NativeMemory
 from vmsim.host.pool import PagePool
 from vmsim.machine.layout import make_vm
 from vmsim.machine.tags import Spaces
@@ -61,7 +62,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
     mmu: Mmu
     frames: Frames
     monitor: Monitor
-    pool = ranges = direct_map = slot = None
+    pool = ranges = direct_map = slot = pages = None
     if spec.bare:
         frames = bare = BareFrames(host.host, owner=spec.index, limit=spec.pages)
         monitor = NativeMonitor(memory)
@@ -69,6 +70,8 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         if spec.mode == "paired":
             monitor, mmu, frames = _paired_process(host, spec, stream, registers, spaces, mmu, bare)
             ranges = mmu
+        else:
+            pages = NativeMemory(bare, memory, levels=spec.guest_levels)
     else:
         pool = PagePool(
             host.env,
@@ -135,6 +138,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         kernel=kernel,
         vcpu=vcpu,
         slot=slot,
+        pages=slot or pages,
     )
 
 

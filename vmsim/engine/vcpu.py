@@ -304,6 +304,7 @@ class Vcpu:
         self._check_time()
         if self.owed:
             yield self.settle()
+        kernel.editing += 1
         match op:
             case Op.MAP:
                 yield from kernel.map(self, pid, address, length, argument)
@@ -335,6 +336,7 @@ class Vcpu:
                 yield self.settle()
                 gfns = yield from kernel.buffer(self, pid, address, length)
                 yield from self.wait(self.device(gfns, argument), "io_wait")
+        kernel.editing -= 1
 
 
 def _nothing() -> None:

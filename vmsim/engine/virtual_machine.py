@@ -18,6 +18,7 @@ from vmsim.frames.buddy import State
 from vmsim.guest.kernel import GuestKernel
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.io import HostIo
+from vmsim.host.native_memory import NativeMemory
 from vmsim.host.pool import PagePool
 from vmsim.machine.caches import Served
 from vmsim.machine.layout import LEVELS, Count
@@ -47,6 +48,8 @@ class VirtualMachine:
         its exits, its kernel's frames, its kernel, and its vCPU.
     slot : GuestMemory or None
         Where its memory lies; None if that is the host's own.
+    pages : GuestMemory, NativeMemory or None
+        What the host can take from it.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class VirtualMachine:
         kernel: GuestKernel,
         vcpu: Vcpu,
         slot: GuestMemory | None,
+        pages: GuestMemory | NativeMemory | None,
     ) -> None:
         self.parts = parts
         self.spec = spec
@@ -77,6 +81,7 @@ class VirtualMachine:
         self.kernel = kernel
         self.vcpu = vcpu
         self.slot = slot
+        self.pages = pages
         self.vcpu.slice_ended = lambda: parts.observe(Moment.SLICE_ENDED, self)
         self.start = 0  # until it does
         self.finish: int | None = None
@@ -160,7 +165,7 @@ class VirtualMachine:
     @property
     def able(self) -> bool:
         """Whether its pages may be taken: it has booted, and not ended."""
-        return self.kernel.root >= 0 and self.finish is None
+        return self.kernel.root >= 0 and self.finish is None and not (self.spec.bare and self.kernel.editing)
 
     def forget(self, flush: Flush) -> None:
         """Have its processors forget what a flush says."""
@@ -202,8 +207,8 @@ class VirtualMachine:
         ledger.counters("processor", lambda: {count.name.lower(): int(counters[count]) for count in _COUNTED})
         ledger.counters("cycles", self._cycles)
         ledger.counters("host", self._wanting)
-        if (slot := self.slot) and self.parts.scenario.daemons:
-            ledger.counters("guest_memory", lambda: {"taken": slot.taken, "returned": slot.returned})
+        if (pages := self.pages) and self.parts.scenario.daemons:
+            ledger.counters("guest_memory", lambda: {"taken": pages.taken, "returned": pages.returned})
         if paired := self.parts.paired:
             ledger.counters("compaction", lambda: paired.compacted(self.spec.index))
         ledger.array("walk_references", registers["refs"], levels, levels, served)

@@ -105,6 +105,7 @@ class GuestKernel(MemoryCalls):
         self.processes: dict[int, Process] = {}
         self.current = Process(INIT, 0, Space(NO_ROOT))
         self.own_tables: list[int] = kernel_half.tables if kernel_half else []  # frames
+        self.editing = 0  # who is at work on entries that they have read, which the host leaves alone meanwhile
         self.faults = 0
         self.copies = 0
         self.strays = 0
@@ -173,7 +174,9 @@ class GuestKernel(MemoryCalls):
             if self.tables.map_at_once(*where) or (yield from self.tables.map(vcpu, *where)):
                 return
             self.frames.give(np.array([page]), order)
+        self.editing += 1
         yield from self._permit(vcpu, space, gva, bits)
+        self.editing -= 1
 
     @property
     def served(self) -> tuple[NDArray[Any], ...]:

@@ -70,6 +70,15 @@ class GuestMemory:
         """Return the guest frames that have a host frame, int64[n], ascending."""
         return np.flatnonzero(self.backing & PRESENT)
 
+    @property
+    def numbers(self) -> int:
+        """How many numbers its pages have: the guest's frames."""
+        return len(self.backing)
+
+    def holds(self, number: int) -> bool:
+        """Whether a guest frame has a host frame."""
+        return bool(self.backing[number] & PRESENT)
+
     def frame_of(self, gfn: int) -> int:
         """Return the host frame of a guest frame that has one."""
         return int(self.backing[gfn] & FRAME) >> PAGE_SHIFT

@@ -19,8 +19,8 @@ class Trimmer:
         while True:
             yield host.env.background(self.every, frees=True)
             for vm in host.vms:
-                while vm.able and len(vm.slot.present()) > self.pages and (victim := self.victims.choose([vm])):
-                    vm.forget(vm.slot.take(victim[1], 1))
+                while vm.able and len(vm.pages.present()) > self.pages and (victim := self.victims.choose([vm])):
+                    vm.forget(vm.pages.take(victim[1], 1))
 
 
 class HighestFrame:
@@ -31,7 +31,7 @@ class HighestFrame:
 
     def choose(self, vms: Sequence[LiveVm]) -> tuple[LiveVm, int] | None:
         """Return it."""
-        gfns = vms[0].slot.present()
+        gfns = vms[0].pages.present()
         return (vms[0], int(gfns[-1 - self.skip])) if len(gfns) > self.skip else None
 
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from vmsim.contracts import Flush, LiveVm
 from vmsim.host.daemons.parts import DaemonParts
-from vmsim.machine.formats import PRESENT
 
 __all__ = ["Clock", "build"]
 
@@ -39,12 +38,12 @@ class Clock:
 
     def _pass(self, vm: LiveVm) -> int | None:
         """Go through the rest of a VM's pages, and return the first that was not accessed."""
-        slot, cleared = vm.slot, False
-        found = None
-        for gfn in slot.present()[slot.present() >= self._gfn].tolist():
-            if slot.backing[gfn] & PRESENT and not slot.pinned(gfn):
-                if not slot.second.age(gfn, 1, clear=True)[0]:
-                    found = gfn
+        pages, cleared = vm.pages, False
+        found, present = None, vm.pages.present()
+        for number in present[present >= self._gfn].tolist():
+            if pages.holds(number) and not pages.pinned(number):
+                if not pages.second.age(number, 1, clear=True)[0]:
+                    found = number
                     break
                 cleared = True
         if cleared:

@@ -7,7 +7,6 @@ from random import Random
 
 from vmsim.contracts import LiveVm
 from vmsim.host.daemons.parts import DaemonParts
-from vmsim.machine.formats import PRESENT
 
 __all__ = ["AnyPage", "build"]
 
@@ -27,15 +26,15 @@ class AnyPage:
         self.random = Random(seed)
 
     def choose(self, vms: Sequence[LiveVm]) -> tuple[LiveVm, int] | None:
-        """Return a VM and a guest frame of it that has a host frame; None if the VM that was drawn has none."""
+        """Return a VM and a page of it that has a frame; None if the VM that was drawn has none."""
         vm = self.random.choice(vms)
-        backing = vm.slot.backing
+        pages = vm.pages
         for _ in range(_TRIES):
-            gfn = self.random.randrange(len(backing))
-            if backing[gfn] & PRESENT:
-                return vm, gfn
-        gfns = vm.slot.present()
-        return (vm, int(gfns[self.random.randrange(len(gfns))])) if len(gfns) else None
+            number = self.random.randrange(pages.numbers)
+            if pages.holds(number):
+                return vm, number
+        numbers = pages.present()
+        return (vm, int(numbers[self.random.randrange(len(numbers))])) if len(numbers) else None
 
 
 def build(parts: DaemonParts) -> AnyPage:

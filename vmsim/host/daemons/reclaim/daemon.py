@@ -34,10 +34,10 @@ class Reclaimer:
         while True:
             yield host.env.background(self.period, frees=True)
             for _ in range(self.batch):
-                able = [vm for vm in host.vms if vm.slot and vm.able]
+                able = [vm for vm in host.vms if vm.pages and vm.able]
                 if able and (victim := self.victims.choose(able)):
-                    vm, gfn = victim
-                    vm.forget(vm.slot.take(gfn, 1))
+                    vm, number = victim
+                    vm.forget(vm.pages.take(number, 1))
 
 
 def build(parts: DaemonParts) -> Reclaimer:

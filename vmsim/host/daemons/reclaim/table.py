@@ -55,8 +55,8 @@ class _Reclaim(HostDaemon):
             for key in ("batch", "policy"):
                 if getattr(table, key) != Reclaim.model_fields[key].default:
                     yield Problem((key,), "it has no effect without reclaim.rate")
-        elif bare := [each.name for each in vms if each.mode != "auto" and mode_named(each.mode).bare(each)]:
-            text = f"pages are taken from VMs, and {bare[0]} is a program on the host itself"
+        elif kept := [each for each in vms if each.mode != "auto" and not mode_named(each.mode).reclaimed(each)]:
+            text = f"no pages are taken from {kept[0].name}, {mode_named(kept[0].mode).bare_name(kept[0])}"
             yield Problem(("rate",), f"{text}; expected 0, or no such program")
 
     def canonical(self, table: Reclaim) -> dict[str, Any]:
