@@ -18,14 +18,14 @@ def figure(figure_of: Callable[[str], SimpleNamespace]) -> SimpleNamespace:
 
 
 @pytest.fixture(scope="module")
-def tables(figure: SimpleNamespace) -> tuple[pd.DataFrame, pd.DataFrame]:
-    made: tuple[pd.DataFrame, pd.DataFrame] = figure.data()
-    assert [len(each) for each in made] == [3 * 3 * 5 * 4, 3 * 9]
+def tables(figure: SimpleNamespace) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    made: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame] = figure.data()
+    assert [len(each) for each in made] == [3 * 3 * 5 * 4, 3 * 9, 4 * 5 * 4]
     return made
 
 
 @pytest.fixture
-def table(tables: tuple[pd.DataFrame, pd.DataFrame]) -> pd.DataFrame:
+def table(tables: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]) -> pd.DataFrame:
     """Give the rows by layout, fragmentation, share of VMs and density."""
     made: pd.DataFrame = tables[0].set_index(["layout", "fragmentation", "share", "density"]).sort_index()
     return made
@@ -111,9 +111,26 @@ def test_failures_rise_once_the_whole_part_of_memory_is_used_up(tables) -> None:
     assert (sparse["cycles"].diff().dropna() >= 0).all()
 
 
+def test_one_table_for_both_is_never_beaten_and_takes_half_the_memory(tables) -> None:
+    """An update of a VM spares the store of the second entry and what leads to it; a process that is no VM, nothing."""
+    one = tables[2].set_index(["layout", "share", "density"]).sort_index()
+    cycles, frames = (one[column].unstack("layout") for column in ("cycles", "table_frames"))
+    assert (cycles.idxmin(axis=1).isin(["shared", "separate"])).all()
+    assert (cycles["shared"] == cycles.min(axis=1)).all()
+    assert (cycles.loc[0.0, "shared"] == cycles.loc[0.0, "separate"]).all()
+    assert (2 * frames["shared"] == frames["contiguous"]).all()
+    assert (frames.loc[0.0, "shared"] == frames.loc[0.0, "separate"]).all()
+    cpu = Cpu.load("zen4")
+    spared = cycles.loc[1.0, "contiguous"] - cycles.loc[1.0, "shared"]
+    assert (spared >= cpu.cost.entry_edit).all()  # of each page
+    assert spared[512] < cpu.cost.entry_edit * 1.1 + cpu.cost.zero_page * 4 * 5 / 2048  # and of each table, 4 x 5
+    walked = cycles.loc[1.0, "separate"] - cycles.loc[1.0, "contiguous"]
+    assert (walked > 0).all()  # separate trees are walked twice
+
+
 def test_the_figure_draws_what_was_measured(figure, tables) -> None:
     from vmsim.analysis import style
 
-    with style.figure(width=style.WIDE, columns=3) as (_, axes):
+    with style.figure(width=style.WIDE, rows=2, columns=2) as (_, axes):
         figure.draw(tables, axes)
-        assert [len(ax.get_lines()) for ax in axes] == [3, 3, 3]
+        assert [len(ax.get_lines()) for ax in axes.flat] == [3, 3, 3, 3]

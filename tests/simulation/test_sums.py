@@ -79,6 +79,7 @@ WORKLOADS = st.one_of(
         }
     ),
 )
+_FORKS = ("forkwait", "switcher", "compile")  # what a process cannot do once it is a VM (Akaros, kern/src/syscall.c)
 SHADOWS = st.one_of(
     st.sampled_from([{"preset": "kvm"}, {"preset": "plex86"}]),
     st.fixed_dictionaries(
@@ -116,8 +117,11 @@ def machines(draw: Any, number: int, modes: list[str]) -> Table:
     if mode == "paired":
         guest = one(True, True, False)
         table["paired"] = {"layout": one("contiguous", "pointer", "separate", "shared"), "guest": guest}
-        bare = not guest
-        table["populate"] = table["populate"] if guest else "lazy"
+        work = table["workload"]
+        if guest and work["kind"] not in _FORKS and work.get("accesses", 0) > 3 and one(True, True, False):
+            table["paired"]["guest_at"] = one(3, "50%")
+        bare = not guest or "guest_at" in table["paired"]
+        table["populate"] = "lazy" if bare else table["populate"]
     if mode in ("native", "ept", "npt") and one(True, False, False):
         table["guest_levels"] = one(3, 5)
         if table["guest_levels"] == 3:
