@@ -16,7 +16,7 @@ from vmsim.host.guest_memory import GuestMemory
 from vmsim.machine.formats import NPT
 from vmsim.machine.layout import make_cores, make_llc, make_vm
 from vmsim.machine.memory import physical_memory
-from vmsim.machine.tags import Tags
+from vmsim.machine.tags import Tags, VmSpaces
 from vmsim.machine.vcpu import Reason, run
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.monitor.vkernel.check import problems_of_maps
@@ -62,9 +62,10 @@ class World:
             page_order=host_order,
             costs=costs,
         )
-        self.vkernel = Vkernel(self.memory, self.registers, host_tables, costs=costs, spaces=spaces, levels=levels)
+        rest = {"costs": costs, "spaces": VmSpaces([spaces]), "levels": levels}
+        self.vkernel = Vkernel(self.memory, self.registers, host_tables, **rest)  # type: ignore[arg-type]
         self.vkernel.deliver = self._deliver  # type: ignore[assignment]
-        self.vcpu, self.bare = Ledger(), BareGuest(frames, levels)
+        self.vcpu, self.bare = Ledger(self.registers, spaces), BareGuest(frames, levels)
         self.delivered: int | None = None
         first, *rest = self.pool.take(1 + self.vkernel.first_frames)
         self.vkernel.install(first)

@@ -20,7 +20,7 @@ from vmsim.host.guest_memory import GuestMemory
 from vmsim.machine.formats import EPT, PAGE_SHIFT
 from vmsim.machine.layout import Geometry, Unit, make_cores, make_llc, make_vm
 from vmsim.machine.memory import physical_memory
-from vmsim.machine.tags import Tags
+from vmsim.machine.tags import Spaces, Tags, VmSpaces
 from vmsim.machine.vcpu import Reason, run
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.monitor import Shadow
@@ -61,12 +61,14 @@ class Words(dict[int, int]):
 class Ledger:
     """A vCPU that only adds up."""
 
+    number = 0
     left = 1  # it never has to settle
     running = False
-    running = True
 
-    def __init__(self) -> None:
+    def __init__(self, registers: np.ndarray, spaces: Spaces) -> None:
         self.now = 0
+        self.registers = registers
+        self.spaces = spaces
         self.first_touch: Counter[str] = Counter()
 
     def first(self) -> AbstractContextManager[None]:
@@ -153,7 +155,7 @@ class World:
         spaces = Tags(self.cores, limit=100, amd=False).spaces(
             self.registers, OWNER, tags="vpid", apart="tag" if pcid else None
         )
-        self.vcpu = Ledger()
+        self.vcpu = Ledger(self.registers, spaces)
         costs = Cpu.load("yardstick").cost
         host_tables = Tdp(
             self.memory,
@@ -168,7 +170,8 @@ class World:
             costs=costs,
             chunk=chunk,
         )
-        rest = {"chunk": chunk, "entries": entries, "costs": costs, "spaces": spaces, "levels": levels}
+        each = VmSpaces([spaces])
+        rest = {"chunk": chunk, "entries": entries, "costs": costs, "spaces": each, "levels": levels}
         self.shadow = self.monitor(host_tables, spec, **rest, **({"log": log} if log else {}))
         self.spec = spec
         self.bare = BareGuest(frames, levels)

@@ -137,6 +137,7 @@ ROWS: Final[dict[str, Row]] = {
     "vm.agile.back": Row(world(vm("agile", CHURN, agile={"interval": "10us"})), "clean", "all"),
     "vm.agile.root_cache": Row(world(vm("agile", SWITCHER)), 0, 4),
     "vm.software_tlb.entries": Row(world(vm("shadow", CHURN, shadow=PLEX86)), 0, 64),
+    "vm.vcpus": Row(world(vm(workload={**UNIFORM, "threads": 2}), cores=2), 1, 2),
     "vm.workload.compute": Row(world(), 1, 9),
     "vm.workload.threads": Row(world(), 1, 2),
     "vm.workload.turn": Row(world(vm(workload={**SEQUENTIAL, "threads": 2})), 10, 200),

@@ -50,7 +50,7 @@ def scenario(*vms: dict[str, Any], warmup: str | int = "0%", seed: int = 1, **ho
 # ("protect", page, pages, rights), ("brk", page), ("fork", child), ("switch", pid), ("exit", pid), ("exec", pid),
 # ("io", page, pages[, nanoseconds]: a device works on them for a microsecond, or so long),
 # ("move", page, pages, to), ("discard", page, pages[, lazily]), ("populate", page, pages), ("share", child),
-# ("by", the pid whose operations follow, though another may run), ("compute", cycles)
+# ("by", the pid whose operations follow, though another may run), ("compute", cycles), ("barrier",)
 Step = tuple[Any, ...]
 
 
@@ -110,6 +110,8 @@ class Script:
                 events.append(Event(len(runs), Op.BRK, self.pid, self.base + step[1] * PAGE, 0, 0))
             elif step[0] in ("fork", "share"):
                 events.append(Event(len(runs), Op[step[0].upper()], self.pid, 0, 0, step[1]))
+            elif step[0] == "barrier":
+                events.append(Event(len(runs), Op.BARRIER, 1, 0, 0, 0))
             else:  # of a process: switch to it, or its exit or exec
                 events.append(Event(len(runs), Op[step[0].upper()], step[1], 0, 0, 0))
                 self.pid = step[1] if step[0] == "switch" else self.pid
@@ -124,6 +126,32 @@ class Script:
 
     def digest(self) -> str:
         return hashlib.sha256(repr(self.steps).encode()).hexdigest()
+
+
+@dataclass
+class Threads:
+    """A stream of several threads, each a script."""
+
+    scripts: Sequence[Script]
+    name: str = "threads"
+
+    @property
+    def threads(self) -> int:
+        return len(self.scripts)
+
+    @property
+    def accesses(self) -> int:
+        return sum(script.accesses for script in self.scripts)
+
+    def footprint(self) -> tuple[np.ndarray, np.ndarray]:
+        starts = np.unique(np.concatenate([script.footprint()[0] for script in self.scripts]))
+        return starts, np.full(len(starts), PAGE, np.int64)
+
+    def chunks(self, thread: int = 0) -> Iterator[Chunk]:
+        return self.scripts[thread].chunks()
+
+    def digest(self) -> str:
+        return hashlib.sha256("".join(script.digest() for script in self.scripts).encode()).hexdigest()
 
 
 def touches(pages: Sequence[int], kind: int = READ) -> list[Step]:

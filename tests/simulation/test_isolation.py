@@ -195,7 +195,7 @@ def test_no_bits_in_its_tables_lead_a_guest_out(keys: dict[str, Any], program: l
             prisoner.ring()
         elif step == "edit":
             prisoner.store(*(((gfn << 12) + prisoner.entry * at, value) for gfn, at, value in what))
-            prisoner.vm.spaces.flush()
+            prisoner.vm.spaces[0].flush()
         else:
             bits = width(prisoner.levels)
             prisoner.access(sum(at * span(level, bits) for level, at in enumerate(what[: prisoner.levels], 1)), flag)
@@ -244,7 +244,7 @@ def mad_at(page: int, level: int, spoil: Spoil, *, flush: bool) -> Observer:
                 for _ in machine.kernel.mmu.write(machine.vcpu, places[at : at + 1], np.array([spoilt])):
                     raise AssertionError("nothing is to be waited for here")
             if flush:
-                machine.spaces.flush()
+                machine.spaces[0].flush()
 
     return check
 

@@ -144,7 +144,7 @@ def test_a_program_may_not_use_the_kernels_translations(mode: str) -> None:
 
     def look(moment: Moment, simulation: Any, whose: Any) -> None:
         machine = simulation.vms[0]
-        number = (int(machine.registers["asid"][0]) + machine.spaces.kernel_apart) >> ASID_SHIFT
+        number = (int(machine.registers["asid"][0]) + machine.spaces[0].kernel_apart) >> ASID_SHIFT
         tags = simulation.hardware.cores["l1_tlb0"]["tag"].ravel()
         if moment is Moment.VM_FINISHED:
             kept.update(tag >> 2 & ((1 << 36) - 1) for tag in tags.tolist() if tag >= 0 and tag >> ASID_SHIFT == number)

@@ -162,6 +162,7 @@ class Ledger:
         component : str
             Whose it is: the only one of its name.
         array : int64[...]
+            With one axis more than there are names, the first is summed over: a part of each vCPU.
         *axes : sequence of str
             What the places along each of its axes are called.
 
@@ -171,11 +172,12 @@ class Ledger:
             The names are not as many as the places, or the component has an array.
         """
         names = tuple(tuple(each) for each in axes)
-        if array.shape != tuple(map(len, names)) or component in self._places.blocks:
+        shape = array.shape[1:] if array.ndim > len(names) else array.shape
+        if shape != tuple(map(len, names)) or component in self._places.blocks:
             raise ValueError(f"component {component}: an array of {array.shape} with names for {[*map(len, names)]}")
-        block = _Block(self._places.size, array.shape, names)
+        block = _Block(self._places.size, shape, names)
         self._places.blocks[component] = block
-        self._places.size += array.size
+        self._places.size += int(np.prod(shape))
         self._arrays.append((block, array))
 
     def histogram(self, component: str, histogram: Histogram) -> None:
@@ -199,6 +201,7 @@ class Ledger:
                 found[slot] = value
         values = np.zeros(self._places.size, np.int64)
         values[list(found)] = list(found.values())
-        for (first, _, _), array in self._arrays:
-            values[first : first + array.size] = array.ravel()
+        for (first, shape, axes), array in self._arrays:
+            summed = array.sum(axis=0) if array.ndim > len(axes) else array
+            values[first : first + int(np.prod(shape))] = summed.ravel()
         return Reading(self._places, values, {name: each.copy() for name, each in self._histograms.items()})

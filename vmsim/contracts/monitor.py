@@ -26,7 +26,7 @@ class Kernel(Protocol):
     """The guest's kernel, or the host's where a program runs on it: what a monitor hands page faults to."""
 
     serves: bool
-    current: Any
+    current: Any  # the process that runs, by CPU
 
     @property
     def frames(self) -> Frames:
@@ -38,9 +38,8 @@ class Kernel(Protocol):
         """By pid."""
         ...
 
-    @property
-    def root(self) -> int:
-        """Root of the tables of the process that runs, as the kernel numbers memory; negative before it has booted."""
+    def root_of(self, cpu: int) -> int:
+        """Return the root of the tables of what a CPU runs, by the kernel's numbers; negative before it has booted."""
         ...
 
     def page_fault(self, vcpu: Any, gva: int, code: int, *, delivered: bool = True) -> Steps[None]:
@@ -194,9 +193,8 @@ class Monitor(Protocol):
         """Return the host's frames that hold guest frames, int64[n]; each must be backed."""
         ...
 
-    @property
-    def served(self) -> tuple[Any, ...]:
-        """What that code needs, in the order of its parameters."""
+    def served(self, cpu: int) -> tuple[Any, ...]:
+        """Return what that code needs on a vCPU, in the order of its parameters."""
         ...
 
     @property
@@ -232,9 +230,8 @@ class Monitor(Protocol):
     def rehearse(self) -> None:
         """Compile, or load from the cache, the kernels that a short run does not need."""
 
-    @property
-    def walked_root(self) -> int:
-        """Root of the tables that give the gpa, or the hpa, of a gva now; negative before the kernel has booted."""
+    def walked_root(self, cpu: int) -> int:
+        """Return the root by which a vCPU finds the gpa, or hpa, of a gva; negative before its kernel has booted."""
         ...
 
     @property

@@ -3,26 +3,50 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import simpy
+from numpy.typing import NDArray
 
+from vmsim.base.clock import Clock
 from vmsim.contracts.steps import Steps, Words
 
 __all__ = ["Mmu", "Spaces", "Vcpu"]
 
 
 class Vcpu(Protocol):
-    """What software that runs on behalf of a vCPU needs of it."""
+    """What software that runs on behalf of a vCPU needs of it.
 
+    Attributes
+    ----------
+    number : int
+        In its VM, from 0: the guest's CPU.
+    registers : record[1]
+        Its register file (`vmsim.machine.layout.make_vm`).
+    spaces : Spaces
+        What processors cache of it.
+    """
+
+    env: Clock
+    number: int
+    registers: NDArray[Any]
     first_touch: Counter[str]  # cycles by cause, of those used so far
     owed: int  # cycles used and not yet paid in simulated time
+
+    @property
+    def spaces(self) -> Any:
+        """What processors cache of it: `Spaces`."""
+        ...
 
     @property
     def now(self) -> int:
         """The cycle the vCPU has reached, what it owes included."""
         ...
+
+    def interrupt(self, work: Callable[[Any], Steps[None]]) -> None:
+        """Have it do work of its kernel's before it makes another access: what an IPI asks for."""
 
     def owe(self, cause: str, cycles: int) -> None:
         """Use cycles, to be paid in simulated time before anything shared is touched."""
@@ -54,7 +78,7 @@ class Vcpu(Protocol):
 
 
 class Spaces(Protocol):
-    """The address spaces of a VM as its processor's TLBs tell them apart."""
+    """The address spaces of a vCPU as TLBs tell them apart."""
 
     space: int
 
@@ -89,11 +113,14 @@ class Mmu(Protocol):
         Whether a load can. Where none can, the kernel may leave out `read`.
     known : bool
         Whether compiled code knows what a store of an entry costs and brings about (engine/serve.py).
+    broadcasts : bool
+        Whether `invalidate` and `flush` of one CPU act on all that have the same space loaded.
     """
 
     traps: bool
     loads_trap: bool
     known: bool
+    broadcasts: bool
 
     @property
     def backing(self) -> Words:

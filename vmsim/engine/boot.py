@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import simpy
+from numpy.typing import NDArray
 
 from vmsim.base.clock import Clock
 from vmsim.contracts import Steps, Stop, VmStopped
+from vmsim.machine.tags import Spaces
 
 __all__ = ["BootVcpu"]
 
@@ -21,15 +24,20 @@ class BootVcpu:
     ----------
     env : Clock
         The simulation's clock, which stays at 0.
+    registers, spaces
+        Of the VM's first vCPU.
     """
 
+    number = 0
     now = 0
     owed = 0
     left = 1  # it never has to settle
     running = False
 
-    def __init__(self, env: Clock) -> None:
+    def __init__(self, env: Clock, registers: NDArray[Any], spaces: Spaces) -> None:
         self.env = env
+        self.registers = registers
+        self.spaces = spaces
         self.first_touch: Counter[str] = Counter()
 
     def owe(self, cause: str, cycles: int) -> None:
@@ -41,6 +49,10 @@ class BootVcpu:
     def first(self) -> AbstractContextManager[None]:
         """Count nothing."""
         return nullcontext()
+
+    def interrupt(self, work: Callable[[Any], Steps[None]]) -> None:
+        """Refuse: no other vCPU runs yet."""
+        raise AssertionError("nobody interrupts the first vCPU before the clock starts")
 
     def settle(self) -> simpy.Event:
         """Return an event that nobody has to wait for."""

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from vmsim import plugins
 from vmsim.base.progress import Progress
 from vmsim.contracts import Frames, Mmu, Monitor
+from vmsim.engine.crew import Crew
 from vmsim.engine.kernel_accesses import make_direct_map
 from vmsim.engine.parts import HostParts
-from vmsim.engine.vcpu import Vcpu
+from vmsim.engine.vcpu import WAITS_FOR_OTHERS, Vcpu
 from vmsim.engine.virtual_machine import VirtualMachine
 from vmsim.guest.frames import GuestFrames
 from vmsim.guest.kernel import GuestKernel
@@ -23,12 +24,13 @@ from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.io import HostIo
 from vmsim.host.native_memory import NativeMemory
 from vmsim.host.pool import PagePool
-from vmsim.machine.layout import make_vm
-from vmsim.machine.tags import Spaces
+from vmsim.machine.layout import guest_width, make_vm
+from vmsim.machine.tags import VmSpaces
 from vmsim.monitor.native.monitor import NativeMonitor
 from vmsim.monitor.paired.guest import PairedGuest
 from vmsim.monitor.paired.process import Halves, PairedFrames, PairedMmu, PairedProcess, nested_format
 from vmsim.monitor.parts import VmParts
+from vmsim.monitor.tdp.build import leave_untagged
 from vmsim.scenario import Vm
 from vmsim.workloads import Stream
 
@@ -48,17 +50,25 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         Called with its name, the accesses it has made and all it will make.
     """
     cpu, memory = host.scenario.cpu, host.hardware.memory
-    registers = make_vm(spec.walked_levels)
+    registers = make_vm(spec.walked_levels, spec.vcpus)
+    first = sum(vm.vcpus for vm in host.scenario.vms[: spec.index])  # number of its first vCPU on the host
     registers["levels"] = 2 if spec.pdpte_registers else spec.walked_levels
     registers["largest"] = 3 if host.scenario.pages_1g else 2
     registers["compute"] = spec.workload.compute
-    spaces = host.tags.spaces(
-        registers,
-        spec.index,
-        tags=None if spec.bare else spec.tags,
-        apart=spec.paging.apart if spec.pcid else None,
-        kernel=None if spec.kernel_accesses == "free" else "own" if spec.paging.apart == "tag" else "global",
+    spaces = VmSpaces(
+        [
+            host.tags.spaces(
+                registers[number : number + 1],
+                first + number,
+                tags=None if spec.bare else spec.tags,
+                apart=spec.paging.apart if spec.pcid else None,
+                kernel=None if spec.kernel_accesses == "free" else "own" if spec.paging.apart == "tag" else "global",
+                nested=first + number if cpu.vendor == "amd" else first,
+            )
+            for number in range(spec.vcpus)
+        ]
     )
+    width = guest_width(registers)
     mmu: Mmu
     frames: Frames
     monitor: Monitor
@@ -66,7 +76,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
     if spec.bare:
         frames = bare = BareFrames(host.host, owner=spec.index, limit=spec.pages)
         monitor = NativeMonitor(memory)
-        mmu = HardwareMmu(memory, spaces, registers)
+        mmu = HardwareMmu(memory, width)
         if spec.mode == "paired":
             monitor, mmu, frames = _paired_process(host, spec, stream, registers, spaces, mmu, bare)
             ranges = mmu
@@ -86,8 +96,8 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         slot = GuestMemory(host.host, memory, owner=spec.index, pages=spec.pages)
         parts = VmParts(spec, cpu, memory, registers, host.host, pool, spaces, slot, host.paired)
         slot.second = monitor = plugins.resolve(spec.paging.build)(parts)
-        hardware = HardwareMmu(memory, spaces, registers, monitor)
-        direct_map = make_direct_map(host.hardware, spec, registers, spaces, monitor, hardware)
+        hardware = HardwareMmu(memory, width, monitor)
+        direct_map = make_direct_map(host.hardware, spec, registers, monitor, hardware)
         mmu = direct_map or monitor.guest_mmu(hardware)
         frames = GuestFrames(spec.pages, direct_map or monitor, owner=spec.index)
     kernel = GuestKernel(
@@ -100,6 +110,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         costs=cpu.cost,
         ranges=ranges,
         kernel_half=direct_map,
+        cpus=spec.vcpus,
     )
     monitor.attach(kernel)
     if not host.serve or spec.kernel_accesses != "free":
@@ -111,20 +122,27 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         cycles = nanoseconds * cpu.frequency // 10**9
         return io.start(gfns, cycles, find=monitor.frames_of) if monitor.pins_pages else host.env.timeout(cycles)
 
-    vcpu = Vcpu(
-        host.env,
-        host.hardware,
-        host.scheduler,
-        registers,
-        stream,
-        spaces=spaces,
-        index=spec.index,
-        quantum=host.scenario.quantum,
-        horizon=host.scenario.horizon,
-        switch_cycles=cpu.cost.context_switch,
-        device=device,
-        progress=(lambda done: progress(spec.name, done, stream.accesses)) if progress else lambda _: None,
-    )
+    told = (lambda done: progress(spec.name, done, stream.accesses)) if progress else lambda _: None
+    crew = Crew(host.env, min(stream.threads, spec.vcpus), told)
+    vcpus = [
+        Vcpu(
+            host.env,
+            host.hardware,
+            host.scheduler,
+            registers[number : number + 1],
+            stream,
+            spaces=spaces[number],
+            number=number,
+            index=first + number,
+            crew=crew,
+            quantum=host.scenario.quantum,
+            horizon=host.scenario.horizon,
+            switch_cycles=cpu.cost.context_switch,
+            device=device,
+            causes=WAITS_FOR_OTHERS if spec.vcpus > 1 else (),
+        )
+        for number in range(spec.vcpus)
+    ]
     return VirtualMachine(
         host,
         spec,
@@ -136,7 +154,8 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         monitor=monitor,
         frames=frames,
         kernel=kernel,
-        vcpu=vcpu,
+        vcpus=vcpus,
+        crew=crew,
         slot=slot,
         pages=slot or pages,
     )
@@ -147,7 +166,7 @@ def _paired_process(
     spec: Vm,
     stream: Stream,
     registers: NDArray[Any],
-    spaces: Spaces,
+    spaces: VmSpaces,
     hardware: Mmu,
     frames: BareFrames,
 ) -> tuple[PairedProcess, PairedMmu, PairedFrames]:
@@ -168,6 +187,6 @@ def _paired_process(
             costs=host.scenario.cpu.cost,
             at=spec.own.guest_at,
             regions=stream.footprint(),
-            exited=spaces.exited,
+            exited=leave_untagged,
         )
     return monitor, mmu, PairedFrames(frames, tables)

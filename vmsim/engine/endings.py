@@ -16,11 +16,6 @@ from vmsim.workloads import Stream
 __all__ = ["ending_of"]
 
 
-class _Timed(Protocol):
-    @property
-    def now(self) -> int: ...
-
-
 class _Machine(Protocol):
     """The VM, as far as its end needs it."""
 
@@ -29,12 +24,12 @@ class _Machine(Protocol):
     registers: NDArray[Any]
 
     @property
-    def vcpu(self) -> _Timed: ...
+    def now(self) -> int: ...
 
 
 def ending_of(vm: _Machine, stop: VmStopped) -> Ending:
     """Return what ends a VM now, or where the host cannot back it the simulation."""
-    made = f"after {int(vm.registers['counters'][0, Count.ACCESSES])} of {vm.stream.accesses} accesses"
+    made = f"after {int(vm.registers['counters'][:, Count.ACCESSES].sum())} of {vm.stream.accesses} accesses"
     name, size, page = vm.spec.name, format_size(vm.spec.memory), vm.spec.guest_page
     if stop.what is Stop.OUT_OF_MEMORY:
         asked = f"a guest page of {page}"
@@ -53,4 +48,4 @@ def ending_of(vm: _Machine, stop: VmStopped) -> Ending:
             f"VM {name} reached for memory that it has not {made}: {asked}, where it has {size} from 0 on and no "
             f"devices; {why}, and {ended}."
         )
-    return Ending(vm.vcpu.now, name, asked, message)
+    return Ending(vm.now, name, asked, message)

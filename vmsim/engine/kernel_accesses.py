@@ -13,7 +13,7 @@ from vmsim.engine.vcpu import Vcpu
 from vmsim.guest.direct_map import DirectMap, map_base
 from vmsim.jit import opaque_core, opaque_llc, opaque_records
 from vmsim.machine.formats import PAGE_SHIFT
-from vmsim.machine.tags import NOWHERE, Spaces
+from vmsim.machine.tags import NOWHERE
 from vmsim.machine.vcpu import Reason, enter, prepare
 from vmsim.scenario import Vm
 
@@ -32,10 +32,8 @@ class KernelAccesses:
     ----------
     hardware : Hardware
         The host's.
-    registers : record[1]
-        The VM's register file.
-    spaces : Spaces
-        Its address spaces.
+    registers : record[n]
+        The register files of its vCPUs.
     monitor : Monitor
         Who handles violations and, under a shadow, page faults.
     base : int
@@ -44,12 +42,8 @@ class KernelAccesses:
         Of guest memory.
     """
 
-    def __init__(
-        self, hardware: Hardware, registers: NDArray[Any], spaces: Spaces, monitor: Monitor, base: int, pages: int
-    ) -> None:
+    def __init__(self, hardware: Hardware, registers: NDArray[Any], monitor: Monitor, base: int, pages: int) -> None:
         self.hardware = hardware
-        self.registers = registers
-        self.spaces = spaces
         self.monitor = monitor
         self.base = base
         self.pages = pages
@@ -57,10 +51,10 @@ class KernelAccesses:
         self._count = np.ones(1, np.int32)
         self._kind = np.zeros(1, np.uint8)
         cores = hardware.cores
-        self._target = prepare(cores, hardware.llc, registers, hardware.memory)
+        self._target = prepare(cores, hardware.llc, registers[:1], hardware.memory)
         self._cores = [opaque_core(cores[number : number + 1]) for number in range(len(cores))]
         self._llc = opaque_llc(hardware.llc)
-        self._vm = opaque_records(registers)
+        self._vms = [opaque_records(registers[number : number + 1]) for number in range(len(registers))]
 
     def __call__(self, vcpu: Vcpu, gpa: int, write: bool) -> Steps[None]:
         """Make an access to `gpa`; before the clock starts, on no core, nothing is to be translated.
@@ -70,12 +64,12 @@ class KernelAccesses:
         VmStopped
             There is no guest memory at `gpa`.
         """
-        if self.spaces.core == NOWHERE:
+        if vcpu.spaces.core == NOWHERE:
             return
         if gpa >> PAGE_SHIFT >= self.pages:
             raise VmStopped(Stop.BEYOND_MEMORY, address=gpa)
         while True:
-            reason, cycles, fault_gpa, code = self._run(self.base + gpa, write)
+            reason, cycles, fault_gpa, code = self._run(vcpu, self.base + gpa, write)
             vcpu.owed += cycles
             if reason == Reason.DONE:
                 return
@@ -85,15 +79,15 @@ class KernelAccesses:
             else:
                 yield from self.monitor.handle(vcpu, Exit(reason, self.base + gpa, fault_gpa, code, 1, write))
 
-    def _run(self, gva: int, write: bool) -> tuple[int, int, int, int]:
+    def _run(self, vcpu: Vcpu, gva: int, write: bool) -> tuple[int, int, int, int]:
         """Return (reason, cycles, gpa, code) of one attempt."""
         self._address[0], self._kind[0] = gva, write
-        self.registers["apart"] = self.spaces.kernel_apart
+        vcpu.registers["apart"] = vcpu.spaces.kernel_apart
         reason, _, cycles, _, gpa, code = enter(
             self._target,
-            self._cores[self.spaces.core],
+            self._cores[vcpu.spaces.core],
             self._llc,
-            self._vm,
+            self._vms[vcpu.number],
             self.hardware.memory,
             self._address,
             self._count,
@@ -102,7 +96,7 @@ class KernelAccesses:
             1,
             _LONG,
         )
-        self.registers["apart"] = 0
+        vcpu.registers["apart"] = 0
         return reason, cycles, gpa, code
 
 
@@ -110,7 +104,6 @@ def make_direct_map(
     hardware: Hardware,
     spec: Vm,
     registers: NDArray[Any],
-    spaces: Spaces,
     monitor: Monitor,
     hardware_mmu: Mmu,
 ) -> DirectMap | None:
@@ -120,7 +113,7 @@ def make_direct_map(
     """
     if spec.kernel_accesses == "free":
         return None
-    accesses = KernelAccesses(hardware, registers, spaces, monitor, map_base(spec.guest_levels), spec.pages)
+    accesses = KernelAccesses(hardware, registers, monitor, map_base(spec.guest_levels), spec.pages)
     largest = int(registers["largest"][0])
     return DirectMap(
         monitor.plain_mmu(hardware_mmu), monitor, accesses, levels=spec.guest_levels, largest=largest, frames=spec.pages

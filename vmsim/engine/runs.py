@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-from numpy.typing import NDArray
+from typing import NamedTuple
 
 from vmsim.contracts import NONE, Loop, Monitor, Vcpu
 from vmsim.engine.hardware import Hardware
@@ -40,8 +38,6 @@ class Runs:
     ----------
     hardware : Hardware
         The host's.
-    registers : record[1]
-        The VM's register file.
     vcpu, kernel, monitor
         Who runs, and who handles its faults.
     """
@@ -49,27 +45,25 @@ class Runs:
     def __init__(
         self,
         hardware: Hardware,
-        registers: NDArray[Any],
         vcpu: Vcpu,
         kernel: GuestKernel,
         monitor: Monitor,
     ) -> None:
         self.hardware = hardware
-        self.registers = registers
         self.vcpu = vcpu
         self.kernel = kernel
         self.monitor = monitor
         cores = hardware.cores
         self._handled = False
-        self._target = prepare(cores, hardware.llc, registers, hardware.memory)
+        self._target = prepare(cores, hardware.llc, vcpu.registers, hardware.memory)
         self._cores = [opaque_core(cores[number : number + 1]) for number in range(len(cores))]
         self._llc = opaque_llc(hardware.llc)
-        self._vm = opaque_records(registers)  # whose type tells 32-bit paging from other formats
+        self._vm = opaque_records(vcpu.registers)  # whose type tells 32-bit paging from other formats
 
     def expect(self, gva: int) -> None:
         """Tell compiled code what may be mapped around an address."""
         if self.monitor.serves:
-            self.kernel.expect(gva)
+            self.kernel.expect(self.vcpu.number, gva)
 
     def __call__(self, core: int, chunk: Chunk, cursor: int, limit: int, budget: int) -> Run:
         """Make the accesses [cursor, limit) of a chunk on a core, until one needs software or the budget is used."""
@@ -79,7 +73,7 @@ class Runs:
         if not self.monitor.serves:
             return Run(*enter(*given))
         vcpu, kernel, monitor = self.vcpu, self.kernel, self.monitor
-        given = *given, *kernel.served, *monitor.served
+        given = *given, *kernel.served(vcpu.number), *monitor.served(vcpu.number)
         if monitor.loop is Loop.SHADOW:
             run = Run(*run_and_serve_shadow(*given))
             if monitor.pending:

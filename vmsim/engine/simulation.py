@@ -207,6 +207,7 @@ class Simulation:
                 seed=_seed(scenario.seed, vm.index),
                 lines=scenario.host.data_caches,
                 end=_user_end(vm),
+                cpus=vm.vcpus,
             )
             for vm in scenario.vms
         ]

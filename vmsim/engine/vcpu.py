@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from vmsim.base.clock import Clock
 from vmsim.base.errors import InputError
-from vmsim.base.ledger import Ledger
 from vmsim.contracts import NONE, Exit, Monitor, Resume, Steps
+from vmsim.engine.crew import Crew, Stopped
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.runs import Runs
 from vmsim.guest.kernel import GuestKernel
+from vmsim.guest.locks import LOCK_WAIT
 from vmsim.host.scheduler import Scheduler
 from vmsim.machine.layout import Count
 from vmsim.machine.tags import Spaces
@@ -26,14 +27,13 @@ from vmsim.machine.vcpu import Reason
 from vmsim.tables.violation import NEVER
 from vmsim.workloads import Chunk, Event, Op, Stream
 
-__all__ = ["CAUSES", "MANAGEMENT", "WAITS", "Pause", "Vcpu"]
-
-Pause = tuple[int, Callable[["Vcpu"], Steps[None]]]
+__all__ = ["CAUSES", "MANAGEMENT", "WAITS", "WAITS_FOR_OTHERS", "Vcpu"]
 
 WAITS = ("pool_wait", "host_wait", "pcpu_wait", "io_wait")
 MEMORY_WAITS = ("pool_wait", "host_wait")
 MANAGEMENT = ("guest_fault", "exit", *MEMORY_WAITS)
 CAUSES = ("compute", "guest_fault", "exit", "switch", *WAITS)
+WAITS_FOR_OTHERS = (LOCK_WAIT, "barrier_wait")  # for other vCPUs of the VM, where there are any
 
 _END_OF_TIME = NEVER >> 1  # cycles: far beyond any workload, and no sum of a few overflows
 
@@ -49,8 +49,18 @@ class Vcpu:
 
     Parameters
     ----------
+    registers : record[1]
+        Its register file.
+    spaces : Spaces
+        What processors cache of it.
+    number, index : int
+        Its number in the VM, and among all vCPUs of the host.
+    crew : Crew
+        What it shares with the VM's other vCPUs.
     quantum, horizon : int
         Cycles of a time slice, and how far it may run ahead.
+    causes : sequence of str, optional
+        What it may wait for beside WAITS.
     """
 
     def __init__(
@@ -62,12 +72,14 @@ class Vcpu:
         stream: Stream,
         *,
         spaces: Spaces,
+        number: int,
         index: int,
+        crew: Crew,
         quantum: int,
         horizon: int,
         switch_cycles: int,
         device: Callable[[NDArray[np.int64], int], simpy.Event],
-        progress: Callable[[int], None] = lambda _: None,
+        causes: Sequence[str] = (),
     ) -> None:
         self.env = env
         self.hardware = hardware
@@ -75,18 +87,20 @@ class Vcpu:
         self.registers = registers
         self.stream = stream
         self.spaces = spaces
+        self.number = number
         self.index = index
+        self.crew = crew
         self.quantum = quantum
         self.horizon = horizon
         self.switch_cycles = switch_cycles
         self.device = device  # has one work on guest frames for so many nanoseconds
-        self.cycles: Counter[str] = Counter(dict.fromkeys(CAUSES, 0))
-        self.waits: Counter[str] = Counter(dict.fromkeys(WAITS, 0))
+        self.cycles: Counter[str] = Counter(dict.fromkeys((*CAUSES, *causes), 0))
+        self.waits: Counter[str] = Counter(dict.fromkeys((*WAITS, *causes), 0))
         self.first_touch: Counter[str] = Counter()  # of `cycles`, those that first touches took
         self.touching = False  # whether what it does now is for a first touch
-        self.progress = progress
         self.slice_ended: Callable[[], None] = _nothing
-        self.done = 0
+        self.interrupts: deque[Callable[[Vcpu], Steps[None]]] = deque()  # work that was asked for and is not done yet
+        self.runs: Runs | None = None  # from its first access on
         self.since: tuple[str, int] | None = None  # what it waits for now, and from when
         self.owed = 0  # cycles used and not yet paid in simulated time
         self._imposed = False  # others have made it exit since it last made an access
@@ -154,11 +168,6 @@ class Vcpu:
             self.owe("switch", self.switch_cycles)
         self._slice_end = self.now + self.quantum  # after the switch: a slice is the vCPU's own time
 
-    def register(self, ledger: Ledger) -> None:
-        """Say what it counts beside its time: how often it waited, and what first touches took."""
-        ledger.counters("waits", lambda: {cause: self.waits[cause] for cause in WAITS})
-        ledger.counters("first_touch", self.first_touch_by_cause)
-
     def time_by_cause(self) -> Counter[str]:
         """Return the cycles used or waited so far, a wait under way included."""
         cycles = self.cycles.copy()
@@ -184,14 +193,18 @@ class Vcpu:
         self.waits[cause] += 1
         return value
 
+    def interrupt(self, work: Callable[[Vcpu], Steps[None]]) -> None:
+        """Have it do work of its kernel's before it makes another access: what an IPI asks for."""
+        self.interrupts.append(work)
+
     def leave(self) -> None:
         """Give the core back."""
         self.spaces.leave()
         self.scheduler.release(self._core, self.index)
         self._core = -1
 
-    def replay(self, kernel: GuestKernel, monitor: Monitor, pauses: list[Pause]) -> Steps[None]:
-        """Make every access of the stream, and the operations between them.
+    def replay(self, kernel: GuestKernel, monitor: Monitor) -> Steps[None]:
+        """Make every access of its part of the stream, and the operations between them; pause with the others.
 
         Parameters
         ----------
@@ -199,31 +212,35 @@ class Vcpu:
             Who makes the operations.
         monitor : Monitor
             Who handles exits, page faults among them.
-        pauses : list of (int, callable)
-            Numbers of accesses, ascending, and what is then done.
+
+        Raises
+        ------
+        Stopped
+            The VM has ended on another vCPU.
         """
-        runs = Runs(self.hardware, self.registers, self, kernel, monitor)
-        for chunk in self.stream.chunks():
+        crew = self.crew
+        runs = self.runs = Runs(self.hardware, self, kernel, monitor)
+        for chunk in self.stream.chunks(self.number) if self.number < self.stream.threads else ():
             position = 0
             for event in (*chunk.events, None):
                 limit = event.position if event else len(chunk.address)
                 while position < limit:
-                    stop = self._pause_at(chunk, position, limit, pauses)
-                    yield from self._access(runs, chunk, position, stop, kernel, monitor)
-                    self.done += int(chunk.count[position:stop].sum())
-                    position = stop
-                    while pauses and self.done >= pauses[0][0]:
-                        yield from pauses.pop(0)[1](self)
+                    stop = self._pause_at(chunk, position, limit)
+                    position = yield from self._access(runs, chunk, position, stop, kernel, monitor)
+                    while crew.due:
+                        yield from crew.pauses.pop(0)[1](self)
                 if event:
                     yield from self._operate(event, kernel, monitor)
-            self.progress(self.done)
+            crew.progress(crew.done)
+        yield from self._take_interrupts()
 
-    def _pause_at(self, chunk: Chunk, position: int, limit: int, pauses: list[Pause]) -> int:
+    def _pause_at(self, chunk: Chunk, position: int, limit: int) -> int:
         """Return the run to stop before: `limit`, or where the next pause is due."""
+        pauses = self.crew.pauses
         if not pauses:
             return limit
         made = np.cumsum(chunk.count[position:limit], dtype=np.int64)
-        return min(limit, position + int(np.searchsorted(made, pauses[0][0] - self.done)) + 1)
+        return min(limit, position + int(np.searchsorted(made, pauses[0][0] - self.crew.done)) + 1)
 
     def _access(
         self,
@@ -233,10 +250,14 @@ class Vcpu:
         limit: int,
         kernel: GuestKernel,
         monitor: Monitor,
-    ) -> Steps[None]:
+    ) -> Steps[int]:
+        """Make the accesses [cursor, limit) of a chunk, or as many as there are before a pause; return the next."""
+        crew, counted = self.crew, cursor
         runs.expect(int(chunk.address[cursor]))
         ready = False  # the next access has what it needs, or had when this vCPU last looked
         while cursor < limit:
+            if self.interrupts or crew.stopped:
+                yield from self._take_interrupts()
             at_once = ready and self._imposed  # or others may undo it again and again
             if self.now >= self._slice_end and not at_once:
                 runs.account()
@@ -264,7 +285,28 @@ class Vcpu:
                 ready = True
             if cursor > first:
                 self._imposed = False
+            if crew.pauses and crew.threads > 1:
+                crew.done += int(chunk.count[counted:cursor].sum())
+                counted = cursor
+                if crew.due:
+                    break
         runs.account()
+        crew.done += int(chunk.count[counted:cursor].sum())
+        return cursor
+
+    def _take_interrupts(self) -> Steps[None]:
+        """Do what was asked for by interrupts.
+
+        Raises
+        ------
+        Stopped
+            The VM has ended.
+        """
+        if self.crew.stopped:
+            raise Stopped
+        while self.interrupts:
+            yield from self.interrupts[0](self)
+            self.interrupts.popleft()
 
     def _count_made(self, times: int, write: bool) -> None:
         """Count accesses that the monitor has made for the guest."""
@@ -298,6 +340,15 @@ class Vcpu:
         op, pid, address, length, argument = event.op, event.pid, event.address, event.length, event.argument
         if op == Op.COMPUTE:
             self.owe("compute", argument)
+            self._check_time()
+            return
+        yield from self._take_interrupts()
+        if op == Op.BARRIER:
+            if others := self.crew.arrive():
+                yield from self.wait(others, "barrier_wait")
+            return
+        if op == Op.THREAD:
+            kernel.switch_thread(self)
             self._check_time()
             return
         monitor.system_call(self, op.name.lower(), pid)

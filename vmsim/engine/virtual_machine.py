@@ -11,9 +11,10 @@ from vmsim.base.ledger import Ledger, Reading
 from vmsim.base.units import PAGE_ORDER
 from vmsim.contracts import Flush, Frames, Moment, Monitor, Steps, Stop, VmStopped
 from vmsim.engine.boot import BootVcpu
+from vmsim.engine.crew import Crew, Stopped, register_vcpus
 from vmsim.engine.endings import ending_of
 from vmsim.engine.parts import HostParts
-from vmsim.engine.vcpu import Pause, Vcpu
+from vmsim.engine.vcpu import Vcpu
 from vmsim.frames.buddy import State
 from vmsim.guest.kernel import GuestKernel
 from vmsim.host.guest_memory import GuestMemory
@@ -22,7 +23,7 @@ from vmsim.host.native_memory import NativeMemory
 from vmsim.host.pool import PagePool
 from vmsim.machine.caches import Served
 from vmsim.machine.layout import LEVELS, Count
-from vmsim.machine.tags import Spaces
+from vmsim.machine.tags import VmSpaces
 from vmsim.record.outcome import Ending, VmOutcome
 from vmsim.scenario import Vm
 from vmsim.workloads import Stream
@@ -41,11 +42,11 @@ class VirtualMachine:
         Its host.
     spec, stream
         What it is, and its workload.
-    registers : record[1]
-        Its register file.
-    spaces, io, pool, monitor, frames, kernel, vcpu
+    registers : record[n]
+        The register files of its vCPUs.
+    spaces, io, pool, monitor, frames, kernel, vcpus, crew
         Its address spaces, the host's side of its input and output, its page pool (None if it has none), what handles
-        its exits, its kernel's frames, its kernel, and its vCPU.
+        its exits, its kernel's frames, its kernel, its vCPUs by number, and what these share.
     slot : GuestMemory or None
         Where its memory lies; None if that is the host's own.
     pages : GuestMemory, NativeMemory or None
@@ -59,13 +60,14 @@ class VirtualMachine:
         stream: Stream,
         registers: NDArray[Any],
         *,
-        spaces: Spaces,
+        spaces: VmSpaces,
         io: HostIo,
         pool: PagePool | None,
         monitor: Monitor,
         frames: Frames,
         kernel: GuestKernel,
-        vcpu: Vcpu,
+        vcpus: list[Vcpu],
+        crew: Crew,
         slot: GuestMemory | None,
         pages: GuestMemory | NativeMemory | None,
     ) -> None:
@@ -79,10 +81,12 @@ class VirtualMachine:
         self.monitor = monitor
         self.frames = frames
         self.kernel = kernel
-        self.vcpu = vcpu
+        self.vcpus = vcpus
+        self.crew = crew
         self.slot = slot
         self.pages = pages
-        self.vcpu.slice_ended = lambda: parts.observe(Moment.SLICE_ENDED, self)
+        for vcpu in vcpus:
+            vcpu.slice_ended = lambda: parts.observe(Moment.SLICE_ENDED, self)
         self.start = 0  # until it does
         self.finish: int | None = None
         self.gone = False
@@ -90,9 +94,21 @@ class VirtualMachine:
         self.memory: dict[str, int] = {}
         self.ledger = Ledger()
         self._warm: tuple[int, Reading] | None = None  # when the warm-up ended, and what had been counted by then
-        for register in (vcpu.register, kernel.register, monitor.register, *([pool.register] if pool else [])):
+        self._running = len(vcpus)
+        register_vcpus(self.ledger, vcpus)
+        for register in (kernel.register, monitor.register, *([pool.register] if pool else [])):
             register(self.ledger)
         self._register()
+
+    @property
+    def vcpu(self) -> Vcpu:
+        """The vCPU that boots."""
+        return self.vcpus[0]
+
+    @property
+    def now(self) -> int:
+        """The cycle that the vCPU that is ahead of all others has reached."""
+        return max(vcpu.now for vcpu in self.vcpus)
 
     def populate(self) -> None:
         """Back the VM's memory and map its workload's footprint before the clock starts.
@@ -103,7 +119,7 @@ class VirtualMachine:
             The host's memory, or the guest's, does not suffice.
         """
         self.monitor.prepare(self._take)
-        for _ in self.kernel.boot(BootVcpu(self.parts.env)):
+        for _ in self.kernel.boot(BootVcpu(self.parts.env, self.vcpu.registers, self.spaces[0])):
             pass  # what it settles takes no time yet
         self.monitor.forget()
         try:
@@ -123,44 +139,67 @@ class VirtualMachine:
 
     def live(self) -> Steps[None]:
         """Start, run the workload, and give everything back."""
-        parts, env = self.parts, self.parts.env
+        parts, env, boots = self.parts, self.parts.env, self.vcpu
         yield env.timeout(self.spec.start)
         self.start = env.cycle
-        yield from self.vcpu.enter()
+        yield from boots.enter()
         try:
             if self.spec.populate == "lazy":
-                yield from self.monitor.create(self.vcpu)
-                yield from self.kernel.boot(self.vcpu)
-            yield from self.monitor.begin(self.vcpu)
+                yield from self.monitor.create(boots)
+                yield from self.kernel.boot(boots)
+            yield from self.monitor.begin(boots)
             for worker in self.monitor.workers:
                 env.process(worker.run(self))
-            accesses = self.stream.accesses
-            warmup = parts.scenario.warmup_accesses(accesses)
-            pauses: list[Pause] = [(warmup, self._warmed)] if warmup else []
-            pauses += self.monitor.pauses(accesses)
-            pauses.sort(key=lambda pause: pause[0])
-            yield from self.vcpu.replay(self.kernel, self.monitor, pauses)
         except VmStopped as stop:
             self.ending = ending_of(self, stop)
-        yield self.vcpu.settle()  # what others do to it until then is before its end
-        self.monitor.finish(self.vcpu)
-        yield self.vcpu.settle()
-        self.finish = env.cycle
-        self.memory = parts.host.count(self.spec.index)
-        parts.observe(Moment.VM_FINISHED, self)
-        self.vcpu.leave()
-        yield from self._give_back()
-        parts.observe(Moment.VM_GONE, self)
+            self.crew.stop()
+        accesses = self.stream.accesses
+        warmup = parts.scenario.warmup_accesses(accesses)
+        self.crew.pauses = [(warmup, self._warmed)] if warmup else []
+        self.crew.pauses += self.monitor.pauses(accesses)
+        self.crew.pauses.sort(key=lambda pause: pause[0])
+        others = [env.process(self._bring_up(vcpu)) for vcpu in self.vcpus[1:]]
+        yield from self._run(boots)
+        yield from others
+
+    def _bring_up(self, vcpu: Vcpu) -> Steps[None]:
+        """Have another vCPU take part."""
+        yield from vcpu.enter()
+        yield from self._run(vcpu)
+
+    def _run(self, vcpu: Vcpu) -> Steps[None]:
+        """Run a vCPU's part of the workload; the last to end gives everything back."""
+        try:
+            if not self.crew.stopped:
+                yield from self.kernel.start(vcpu)
+                yield from vcpu.replay(self.kernel, self.monitor)
+        except VmStopped as stop:
+            if not self.crew.stopped:
+                self.ending = ending_of(self, stop)
+                self.crew.stop()
+        except Stopped:
+            pass
+        self.kernel.stop(vcpu)
+        self._running -= 1
+        last = self._running == 0
+        if not last:
+            vcpu.spaces.flush_all()  # nobody tells it of changes any more
+        yield vcpu.settle()  # what others do to it until then is before its end
+        if last:
+            self.monitor.finish(vcpu)
+            yield vcpu.settle()
+            self.finish = self.parts.env.cycle
+            self.memory = self.parts.host.count(self.spec.index)
+            self.parts.observe(Moment.VM_FINISHED, self)
+        vcpu.leave()
+        if last:
+            yield from self._give_back()
+            self.parts.observe(Moment.VM_GONE, self)
 
     @property
     def env(self) -> Clock:
         """Simulated time."""
         return self.parts.env
-
-    @property
-    def vcpus(self) -> tuple[Vcpu, ...]:
-        """All its vCPUs."""
-        return (self.vcpu,)
 
     @property
     def able(self) -> bool:
@@ -197,14 +236,14 @@ class VirtualMachine:
 
     @property
     def _now(self) -> int:
-        return self.vcpu.now if self.finish is None else self.finish
+        return self.now if self.finish is None else self.finish
 
     def _register(self) -> None:
         """Register what compiled code counts, where the time goes, and what the host did for the VM."""
-        registers, ledger = self.registers[0], self.ledger
+        registers, ledger = self.registers, self.ledger
         levels, served = [str(level) for level in range(LEVELS)], [each.name for each in Served]
         counters = registers["counters"]
-        ledger.counters("processor", lambda: {count.name.lower(): int(counters[count]) for count in _COUNTED})
+        ledger.counters("processor", lambda: {each.name.lower(): int(counters[:, each].sum()) for each in _COUNTED})
         ledger.counters("cycles", self._cycles)
         ledger.counters("host", self._wanting)
         if (pages := self.pages) and self.parts.scenario.daemons:
@@ -213,20 +252,22 @@ class VirtualMachine:
             ledger.counters("compaction", lambda: paired.compacted(self.spec.index))
         ledger.array("walk_references", registers["refs"], levels, levels, served)
         ledger.array("pwc", registers["pwc"], ("guest", "nested"), levels, ("miss", "hit"))
-        ledger.array("data", registers["data_refs"], served[: registers["data_refs"].size])
+        ledger.array("data", registers["data_refs"], served[: registers["data_refs"].shape[1]])
 
     def _cycles(self) -> dict[str, int]:
-        """Return the VM's time by cause, what compiled code has counted and what the vCPU has."""
-        registers, counters = self.registers[0], self.registers[0]["counters"]
-        nested = int((registers["refs"][:, 1:].sum(axis=(0, 1)) * self.parts.served_cycles).sum())
+        """Return the VM's time by cause, what compiled code has counted and what its vCPUs have."""
+        registers, counters = self.registers, self.registers["counters"].sum(axis=0)
+        nested = int((registers["refs"][:, :, 1:].sum(axis=(0, 1, 2)) * self.parts.served_cycles).sum())
         look_ups = int(counters[Count.NTLB_HITS] + counters[Count.NTLB_MISSES])
         nested += look_ups * self.parts.scenario.cpu.ntlb.cycles
         cycles = self.vcpu.time_by_cause()
+        for vcpu in self.vcpus[1:]:
+            cycles.update(vcpu.time_by_cause())
         return {
             "compute": int(counters[Count.COMPUTE_CYCLES]) + cycles.pop("compute"),
             "data": int(counters[Count.DATA_CYCLES]),
             "l2_tlb": int(counters[Count.L2_TLB_CYCLES]),
-            "walk_guest": int(registers["walk_cycles"]) - nested,
+            "walk_guest": int(registers["walk_cycles"].sum()) - nested,
             "walk_nested": nested,
             **cycles,
         }
@@ -240,7 +281,10 @@ class VirtualMachine:
 
     def _warmed(self, vcpu: Vcpu) -> Steps[None]:
         """Remember the figures so far: the warm-up ends here."""
-        self._warm = self._now, self.ledger.read()
+        for each in self.vcpus:
+            if each.runs:
+                each.runs.account()
+        self._warm = vcpu.now, self.ledger.read()
         return
         yield
 

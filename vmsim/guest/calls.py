@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 
 from vmsim.contracts import Steps, Vcpu
 from vmsim.guest.edits import PageTables
 from vmsim.guest.process import Process
 from vmsim.guest.regions import READ
 from vmsim.guest.regions import WRITE as WRITABLE
-from vmsim.guest.spaces import AddressSpaces
+from vmsim.guest.spaces import AddressSpaces, Space
 from vmsim.machine.formats import CODE_WRITE, PAGE_SHIFT
 
 __all__ = ["MemoryCalls"]
@@ -22,14 +23,25 @@ class MemoryCalls(ABC):
     ----------
     processes : dict
         By pid.
-    current : Process
-        The one that runs.
+    current : list of Process
+        The one that runs, by CPU.
     """
 
     tables: PageTables
     spaces: AddressSpaces
     processes: dict[int, Process]
-    current: Process
+    current: list[Process]
+
+    @abstractmethod
+    def root_of(self, cpu: int) -> int:
+        """Return the root of the tables of the process that a CPU runs."""
+
+    @abstractmethod
+    def _changing(self, vcpu: Vcpu, pid: int, *, entries: bool = False) -> Steps[AbstractContextManager[Space | None]]:
+        """Return the address space of a process, locked to be changed; with `entries`, its entries but not its regions.
+
+        None: there is no such process.
+        """
 
     @abstractmethod
     def page_fault(self, vcpu: Vcpu, gva: int, code: int, *, delivered: bool = True) -> Steps[None]:
@@ -37,49 +49,56 @@ class MemoryCalls(ABC):
 
     def map(self, vcpu: Vcpu, pid: int, address: int, length: int, rights: int) -> Steps[None]:
         """Mmap: declare a region; what was mapped there is gone, what is touched there will be mapped."""
-        if process := self.processes.get(pid):
-            yield from self.spaces.unmap(vcpu, process.space, address, address + length)
-            process.space.regions.declare(address, address + length, rights)
+        with (yield from self._changing(vcpu, pid)) as space:
+            if space:
+                yield from self.spaces.unmap(vcpu, space, address, address + length)
+                space.regions.declare(address, address + length, rights)
 
     def unmap(self, vcpu: Vcpu, pid: int, address: int, length: int) -> Steps[None]:
         """Munmap: unmap a range and free its pages."""
-        if process := self.processes.get(pid):
-            yield from self.spaces.unmap(vcpu, process.space, address, address + length)
-            process.space.regions.remove(address, address + length)
+        with (yield from self._changing(vcpu, pid)) as space:
+            if space:
+                yield from self._remove(vcpu, space, address, length)
 
     def protect(self, vcpu: Vcpu, pid: int, address: int, length: int, rights: int) -> Steps[None]:
         """Mprotect: change the protection of a range, mapped or not."""
-        if process := self.processes.get(pid):
-            process.space.regions.declare(address, address + length, rights)
-            yield from self.spaces.protect(vcpu, process.space, address, address + length, rights)
+        with (yield from self._changing(vcpu, pid)) as space:
+            if space:
+                space.regions.declare(address, address + length, rights)
+                yield from self.spaces.protect(vcpu, space, address, address + length, rights)
 
     def set_break(self, vcpu: Vcpu, pid: int, end: int) -> Steps[None]:
         """Brk: move the end of the heap; the first time it says only where the heap begins."""
-        if process := self.processes.get(pid):
-            space, new = process.space, _whole(end)
-            before, space.heap = space.heap or new, new
-            if new < before:
-                yield from self.unmap(vcpu, pid, new, before - new)
-            space.regions.declare(before, new, READ | WRITABLE)
+        with (yield from self._changing(vcpu, pid)) as space:
+            if space:
+                new = _whole(end)
+                before, space.heap = space.heap or new, new
+                if new < before:
+                    yield from self._remove(vcpu, space, new, before - new)
+                space.regions.declare(before, new, READ | WRITABLE)
 
     def move(self, vcpu: Vcpu, pid: int, address: int, length: int, to: int) -> Steps[None]:
         """Mremap: move a range with its pages, of which none is faulted in again; what was at `to` is unmapped.
 
         A move to a place that overlaps is refused, as by Linux (EINVAL).
         """
-        process = self.processes.get(pid)
-        if process is None or abs(to - address) < length:
+        if abs(to - address) < length:
             return
-        space = process.space
-        yield from self.spaces.unmap(vcpu, space, to, to + length)
-        yield from self.spaces.move(vcpu, space, address, address + length, to)
-        space.regions.move(address, address + length, to)
+        with (yield from self._changing(vcpu, pid)) as space:
+            if space:
+                yield from self.spaces.unmap(vcpu, space, to, to + length)
+                yield from self.spaces.move(vcpu, space, address, address + length, to)
+                space.regions.move(address, address + length, to)
 
     def discard(self, vcpu: Vcpu, pid: int, address: int, length: int, lazily: bool) -> Steps[None]:
-        """Madvise: free the pages of a range that stays mapped (MADV_DONTNEED), or when memory is short (MADV_FREE)."""
-        if process := self.processes.get(pid):
-            drop = self.spaces.release_lazily if lazily else self.spaces.unmap
-            yield from drop(vcpu, process.space, address, address + length)
+        """Madvise: free the pages of a range that stays mapped (MADV_DONTNEED), or when memory is short (MADV_FREE).
+
+        Linux reads the mmap_lock for it, and takes that of each page table in turn: here the space's entries at once.
+        """
+        with (yield from self._changing(vcpu, pid, entries=True)) as space:
+            if space:
+                drop = self.spaces.release_lazily if lazily else self.spaces.unmap
+                yield from drop(vcpu, space, address, address + length)
 
     def fault_in(self, vcpu: Vcpu, pid: int, address: int, length: int) -> Steps[None]:
         """Map the pages that the regions of a range lack (MAP_POPULATE, mlock), for writing where that is allowed.
@@ -87,21 +106,26 @@ class MemoryCalls(ABC):
         They are faults, but none that the processor raises (mm/gup.c, populate_vma_page_range). Only the process that
         runs can ask for it.
         """
-        if pid != self.current.pid:
+        process = self.current[vcpu.number]
+        if pid != process.pid:
             return
-        for first, last, rights in self.current.space.regions.within(address, address + length):
+        for first, last, rights in process.space.regions.within(address, address + length):
             if rights:
                 yield from self._fault_in(vcpu, first, last, CODE_WRITE if rights & WRITABLE else 0, delivered=False)
 
     def bring_in(self, vcpu: Vcpu, pid: int, address: int, length: int) -> Steps[None]:
         """Map what is not mapped of a buffer, for a device to write to, as if the process that runs had touched it."""
-        if pid == self.current.pid:
+        if pid == self.current[vcpu.number].pid:
             first = address & -(1 << PAGE_SHIFT)
             yield from self._fault_in(vcpu, first, address + length, CODE_WRITE, delivered=True)
 
+    def _remove(self, vcpu: Vcpu, space: Space, address: int, length: int) -> Steps[None]:
+        yield from self.spaces.unmap(vcpu, space, address, address + length)
+        space.regions.remove(address, address + length)
+
     def _fault_in(self, vcpu: Vcpu, first: int, limit: int, code: int, *, delivered: bool) -> Steps[None]:
         while first < limit:
-            entry = yield from self.tables.find(vcpu, self.current.space.root, first)
+            entry = yield from self.tables.find(vcpu, self.root_of(vcpu.number), first)
             if entry.value == 0:
                 yield from self.page_fault(vcpu, first, code, delivered=delivered)
             size = self.tables.span(entry.level if entry.value else 1)

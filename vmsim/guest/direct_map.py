@@ -63,6 +63,7 @@ class DirectMap:
         frames: int,
     ) -> None:
         self.mmu = mmu
+        self.broadcasts = mmu.broadcasts
         self.backing = mmu.backing
         self._monitor = monitor
         self.levels = levels

@@ -7,7 +7,8 @@ store through `Mmu.write`, in the order of Linux: a table is linked from the top
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from vmsim.tables.edit import NOWHERE, map_page, map_pages
 from vmsim.tables.listing import walk_entries
 
 __all__ = ["Entry", "PageTables"]
+
+Invalidate: TypeAlias = Callable[[Vcpu, int, int, int, int], Steps[None]]
 
 
 class Entry(NamedTuple):
@@ -50,6 +53,8 @@ class PageTables(EntryLists):
         Of the guest's tables, 2 (32-bit paging), 3 (PAE), 4 or 5.
     costs : Cost
         Cycles of the kernel's work.
+    invalidate : callable
+        Makes CPUs forget a large page that was split: a vCPU, the root, first and last address, and the page's order.
     kernel_half : KernelHalf, optional
         What the upper half of every address space maps; None: that half is a program's like the other.
     """
@@ -62,9 +67,11 @@ class PageTables(EntryLists):
         *,
         levels: int,
         costs: Cost,
+        invalidate: Invalidate,
         kernel_half: KernelHalf | None = None,
     ) -> None:
         self.memory = memory
+        self.invalidate = invalidate
         self.kernel_half = kernel_half
         self.end = reach(levels) // (2 if kernel_half else 1)  # of what programs map
         self.mmu = mmu
@@ -266,7 +273,7 @@ class PageTables(EntryLists):
             self.frames.frames["rmap"][frame] = entry.place
             yield from self.set(vcpu, entry.place, table | TABLE_BITS)
             order = self.width * (entry.level - 1)
-            yield from self.mmu.invalidate(vcpu, start, start + self.span(entry.level) - 1, order=order)
+            yield from self.invalidate(vcpu, root, start, start + self.span(entry.level) - 1, order)
 
     def _descend(
         self, vcpu: Vcpu, root: int, gva: int, level: int, known: Places | None = None

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Frames, Mmu, Steps, Stop, Vcpu, VmStopped
 from vmsim.frames.buddy import NO_FRAME
-from vmsim.guest.calls import MemoryCalls
 from vmsim.guest.demand import DEMAND
 from vmsim.guest.direct_map import DirectMap
 from vmsim.guest.edits import Entry, PageTables
+from vmsim.guest.flushes import Cpus
 from vmsim.guest.lists import TABLE_BITS
-from vmsim.guest.process import Pcids, Process
+from vmsim.guest.process import Process
+from vmsim.guest.process_calls import ProcessCalls
 from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.sharing import Sharing
 from vmsim.guest.spaces import AddressSpaces, Ranges, Space
@@ -48,7 +49,7 @@ PAGE_BITS = PRESENT | WRITE | USER | ACCESSED
 _READ_ONLY = PRESENT | USER | ACCESSED
 
 
-class GuestKernel(MemoryCalls):
+class GuestKernel(ProcessCalls):
     """Page faults, system calls and context switches of one guest.
 
     Parameters
@@ -68,7 +69,9 @@ class GuestKernel(MemoryCalls):
     kernel_half : DirectMap, optional
         The kernel's map of all memory, where `mmu` is one.
     pcids : int, optional
-        PCIDs that the kernel uses; 0: none, every context switch empties the TLB.
+        PCIDs that the kernel uses on each CPU; 0: none, every context switch empties the TLB.
+    cpus : int, optional
+        CPUs of the guest.
     ranges : Ranges, optional
         Who edits whole ranges, where the kernel keeps a second table of each address space.
 
@@ -93,46 +96,65 @@ class GuestKernel(MemoryCalls):
         kernel_half: DirectMap | None = None,
         pcids: int = 0,
         ranges: Ranges | None = None,
+        cpus: int = 1,
     ) -> None:
         self.memory = memory
         self.mmu = mmu
         self.frames = frames
         self.page_order = page_order
         self.costs = costs
-        self.tables = PageTables(memory, mmu, frames, levels=levels, costs=costs, kernel_half=kernel_half)
+        self.cpus = Cpus(mmu, pcids, cpus)
+        self.tables = PageTables(
+            memory, mmu, frames, levels=levels, costs=costs, invalidate=self.cpus.split, kernel_half=kernel_half
+        )
         self.sharing = Sharing(frames.frames)
-        self.spaces = AddressSpaces(self.tables, frames, self.sharing, costs, large=page_order > 0, ranges=ranges)
+        self.spaces = AddressSpaces(
+            self.tables, frames, self.sharing, costs, flushes=self.cpus, large=page_order > 0, ranges=ranges
+        )
         self.processes: dict[int, Process] = {}
-        self.current = Process(INIT, 0, Space(NO_ROOT))
+        self.current = [Process(INIT, 0, Space(NO_ROOT))] * cpus
+        self._idle = set()
+        self._born = {}
         self.own_tables: list[int] = kernel_half.tables if kernel_half else []  # frames
         self.editing = 0  # who is at work on entries that they have read, which the host leaves alone meanwhile
         self.faults = 0
         self.copies = 0
         self.strays = 0
-        self._pcids = Pcids(pcids)
         self._levels = levels
         self._fault_cycles = costs.fault_delivery + costs.guest_fault
         self.serves = page_order == 0 and mmu.known
-        self._demand = np.zeros(1, DEMAND)
+        self._demand = np.zeros(cpus, DEMAND)
         self._demand["levels"] = levels
         self._demand["table"] = TABLE_BITS
         self._demand["owner"] = frames.owner
         self._demand["fault"] = self._fault_cycles + costs.zero_page
         self._demand["each_table"] = self.tables.table_cycles
-        self._expected: tuple[int, ...] = ()
+        self._expected: list[tuple[int, ...]] = [()] * cpus
 
     @property
     def root(self) -> int:
-        """The gpa of the root table of the process that runs; negative before the guest has booted."""
-        return self.current.space.root
+        """The gpa of the root table of the process that the first CPU runs; negative before the guest has booted."""
+        return self.root_of(0)
+
+    def root_of(self, cpu: int) -> int:
+        """Return the gpa of the root table of the process that a CPU runs; negative before the guest has booted."""
+        return self.current[cpu].space.root
 
     def boot(self, vcpu: Vcpu) -> Steps[None]:
         """Make the first process; the tables below its root come with the faults."""
         space = Space((yield from self.tables.new_root(vcpu)))
-        self.processes[INIT] = self.current = Process(INIT, 0, space)
-        number, _ = self._pcids.take(space)
-        self.spaces.loaded = space
-        yield from self.mmu.load_root(vcpu, space.root, number, keep=True)  # nothing is cached yet
+        self.processes[INIT] = Process(INIT, 0, space)
+        self.current = [self.processes[INIT]] * len(self.current)
+        yield from self.cpus.load(vcpu, space, first=True)
+
+    def start(self, vcpu: Vcpu) -> Steps[None]:
+        """Have a CPU run the first process, by another thread of it where one CPU does already."""
+        yield from self.cpus.start(vcpu, self.current[vcpu.number].space)
+
+    def stop(self, vcpu: Vcpu) -> None:
+        """Note that what a CPU ran has ended."""
+        self._idle.add(vcpu.number)
+        self.cpus.stop(vcpu.number)
 
     def page_fault(self, vcpu: Vcpu, gva: int, code: int, *, delivered: bool = True) -> Steps[None]:
         """Handle a page fault with its error code: map a cleared page, or mend an entry that denied the access.
@@ -156,8 +178,17 @@ class GuestKernel(MemoryCalls):
                 yield from self._handle(vcpu, gva, code, cycles)
 
     def _handle(self, vcpu: Vcpu, gva: int, code: int, cycles: int) -> Steps[None]:
-        space = self.current.space
         vcpu.owe("guest_fault", cycles)
+        while True:
+            space = self.current[vcpu.number].space
+            if not space.lock.take(write=False):
+                yield from space.lock.acquire(vcpu, write=False)
+            with space.lock:
+                if space is self.current[vcpu.number].space:  # no exec by another thread while this one waited
+                    yield from self._mend(vcpu, space, gva, code)
+                    return
+
+    def _mend(self, vcpu: Vcpu, space: Space, gva: int, code: int) -> Steps[None]:
         write = code & CODE_WRITE != 0
         plain = PAGE_BITS | DIRTY if write else PAGE_BITS
         bits = self._bits(space, gva, write) if len(space.regions) else plain
@@ -171,31 +202,40 @@ class GuestKernel(MemoryCalls):
             if self.mmu.traps:
                 yield from self.mmu.clear(vcpu, page << PAGE_SHIFT, order, table=False)
             where = space.root, gva, order // 9 + 1, page, bits
-            if self.tables.map_at_once(*where) or (yield from self.tables.map(vcpu, *where)):
+            if not space.entries.writing and self.tables.map_at_once(*where):
+                return
+            with (yield from self._entries(vcpu, space)):
+                mapped = yield from self.tables.map(vcpu, *where)
+            if mapped:
                 return
             self.frames.give(np.array([page]), order)
         self.editing += 1
         yield from self._permit(vcpu, space, gva, bits)
         self.editing -= 1
 
-    @property
-    def served(self) -> tuple[NDArray[Any], ...]:
-        """What compiled code needs to map pages as `page_fault` does in the plain case (engine/serve.py)."""
-        return self._demand, self.frames.zone, self.frames.frames, self.frames.ready.words
+    def _expect_nothing(self, cpu: int) -> None:
+        self._demand["page"][cpu] = 0
+        self._expected[cpu] = ()
 
-    def expect(self, gva: int) -> None:
-        """Tell compiled code what may be mapped at `gva` and around."""
+    def served(self, cpu: int) -> tuple[NDArray[Any], ...]:
+        """Return what compiled code needs to map pages on a CPU as `page_fault` does in the plain case."""
+        return self._demand[cpu : cpu + 1], self.frames.zone, self.frames.frames, self.frames.ready.words
+
+    def expect(self, cpu: int, gva: int) -> None:
+        """Tell compiled code what a CPU may map at `gva` and around; nothing, while another changes the space."""
         if not self.serves:
             return
-        space = self.current.space
+        space = self.current[cpu].space
         start, end, rights = space.regions.around(gva)
         writable = rights is None or rights & WRITABLE != 0
         bits = PAGE_BITS if writable else _READ_ONLY if rights else 0
+        if space.lock.writing or space.entries.writing:
+            bits = 0
         expected = space.root, start, end, bits, int(writable)
-        if expected != self._expected:
-            self._expected = expected
+        if expected != self._expected[cpu]:
+            self._expected[cpu] = expected
             for name, value in zip(("root", "first", "last", "page", "writable"), expected, strict=True):
-                self._demand[name] = value
+                self._demand[name][cpu] = value
 
     def register(self, ledger: Ledger) -> None:
         """Say what it counts."""
@@ -203,11 +243,12 @@ class GuestKernel(MemoryCalls):
 
     def account(self, vcpu: Vcpu) -> None:
         """Account for the faults that compiled code has handled."""
-        faults, tables = int(self._demand["faults"][0]), int(self._demand["tables"][0])
+        demand = self._demand[vcpu.number]
+        faults, tables = int(demand["faults"]), int(demand["tables"])
         self.faults += faults
         with vcpu.first():
-            vcpu.owe("guest_fault", faults * int(self._demand["fault"][0]) + tables * self.tables.table_cycles)
-        self._demand["faults"] = self._demand["tables"] = 0
+            vcpu.owe("guest_fault", faults * int(demand["fault"]) + tables * self.tables.table_cycles)
+        demand["faults"] = demand["tables"] = 0
 
     def populate(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> int:
         """Map regions of the first process before the clock starts, in the order given; guest memory must be backed.
@@ -249,65 +290,6 @@ class GuestKernel(MemoryCalls):
                 raise VmStopped(Stop.OUT_OF_MEMORY)
         return wanting
 
-    def fork(self, vcpu: Vcpu, pid: int, child: int) -> Steps[None]:
-        """Fork: process `child` gets a copy of the address space, page by page when either writes."""
-        if (process := self.processes.get(pid)) and child not in self.processes:
-            vcpu.owe("guest_fault", self.costs.fork)
-            self.processes[child] = Process(child, pid, (yield from self.spaces.copy(vcpu, process.space)))
-
-    def share(self, vcpu: Vcpu, pid: int, child: int) -> Steps[None]:
-        """Vfork: process `child` uses the address space itself, until it replaces it (exec) or exits.
-
-        It costs what a fork does but for its copying of entries (kernel/fork.c, copy_mm: CLONE_VM).
-        """
-        if (process := self.processes.get(pid)) and child not in self.processes:
-            vcpu.owe("guest_fault", self.costs.fork)
-            process.space.users += 1
-            self.processes[child] = Process(child, pid, process.space)
-        return
-        yield
-
-    def execute(self, vcpu: Vcpu, pid: int) -> Steps[None]:
-        """Execve: an empty address space in the place of the process's own."""
-        if process := self.processes.get(pid):
-            vcpu.owe("guest_fault", self.costs.exec)
-            old, process.space = process.space, Space((yield from self.tables.new_root(vcpu)))
-            if process is self.current:
-                yield from self._load(vcpu, process.space)
-            old.users -= 1
-            if not old.users:
-                yield from self.spaces.destroy(vcpu, old)
-                yield from self.spaces.release(vcpu, old, self._pcids.drop(old))
-
-    def exit(self, vcpu: Vcpu, pid: int) -> Steps[None]:
-        """Exit: free all that a process has; its parent runs next, or the process of the lowest number.
-
-        The last process leaves nothing to run: what it has goes when the VM does.
-        """
-        if pid not in self.processes or len(self.processes) == 1:
-            return
-        process = self.processes.pop(pid)
-        vcpu.owe("guest_fault", self.costs.exit)
-        process.space.users -= 1
-        alone = process.space.users == 0
-        if alone:
-            yield from self.spaces.destroy(vcpu, process.space)
-        if process is self.current:  # the dying process frees its memory itself, and leaves CR3 last
-            yield from self.switch(vcpu, process.parent if process.parent in self.processes else min(self.processes))
-        if alone:
-            yield from self.spaces.release(vcpu, process.space, self._pcids.drop(process.space))
-
-    def switch(self, vcpu: Vcpu, pid: int) -> Steps[None]:
-        """Run another process; one that nobody has heard of starts with an empty address space."""
-        if pid == self.current.pid and pid in self.processes:
-            return
-        if pid not in self.processes:
-            self.processes[pid] = Process(pid, 0, Space((yield from self.tables.new_root(vcpu))))
-        vcpu.owe("guest_fault", self.costs.process_switch)
-        before, self.current = self.current, self.processes[pid]
-        if self.current.space is not before.space:  # else CR3 stays (arch/x86/mm/tlb.c, switch_mm_irqs_off)
-            yield from self._load(vcpu, self.current.space)
-
     def buffer(self, vcpu: Vcpu, pid: int, address: int, length: int) -> Steps[NDArray[np.int64]]:
         """Return the guest frames of a buffer as far as it is mapped, as the guest's driver tells its device.
 
@@ -319,11 +301,6 @@ class GuestKernel(MemoryCalls):
             if not (yield from self.frames.ensure(vcpu, gfns)):
                 return gfns
 
-    def _load(self, vcpu: Vcpu, space: Space) -> Steps[None]:
-        number, keep = self._pcids.take(space)
-        self.spaces.loaded = space
-        yield from self.mmu.load_root(vcpu, space.root, number, keep=keep)
-
     def _bits(self, space: Space, gva: int, write: bool) -> int:
         """Return the bits of an entry that lets a page be read, or written, and what else its region allows."""
         rights = space.regions.at(gva)
@@ -334,9 +311,31 @@ class GuestKernel(MemoryCalls):
 
     def _permit(self, vcpu: Vcpu, space: Space, gva: int, bits: int) -> Steps[None]:
         """Mend the entry that denied an access: copy the page if it is shared and was to be written."""
+        page = NO_FRAME
+        while True:
+            with (yield from self._entries(vcpu, space)):
+                entry = yield from self._permit_now(vcpu, space, gva, bits)
+                if entry is None:
+                    if page != NO_FRAME:  # another CPU has been faster
+                        self.frames.give(np.array([page]), 0)
+                    return
+                if page != NO_FRAME:
+                    yield from self._copy(vcpu, space, gva, entry, page, bits)
+                    return
+            page = yield from self.frames.allocate(vcpu, 0)
+            vcpu.owe("guest_fault", self.costs.copy_page)
+            self.copies += 1
+            if self.mmu.traps:
+                yield from self.mmu.clear(vcpu, page << PAGE_SHIFT, 0, table=False)
+            if len(self.current) == 1:  # else others may have changed the entry: it is found again (pte_same)
+                yield from self._copy(vcpu, space, gva, entry, page, bits)
+                return
+
+    def _permit_now(self, vcpu: Vcpu, space: Space, gva: int, bits: int) -> Steps[Entry | None]:
+        """Mend an entry that needs no copy, its space's entries locked; return one whose page is to be copied."""
         entry = yield from self.tables.find(vcpu, space.root, gva)
         if entry.value == 0:
-            return
+            return None
         write = bits & DIRTY != 0
         alone = self.sharing.one_alone(entry.first, self.tables.width * (entry.level - 1))
         if write and entry.level > 1 and not alone:
@@ -344,22 +343,19 @@ class GuestKernel(MemoryCalls):
             entry = yield from self.tables.find(vcpu, space.root, gva)
             alone = self.sharing.one_alone(entry.first, 0)
         if write and not alone:
-            yield from self._copy(vcpu, gva, entry, bits)
-            return
+            return entry
         if write:
             self.frames.frames["rmap"][entry.first] = entry.place
         yield from self.tables.set(vcpu, entry.place, entry.value | (bits if write else bits & ~WRITE))
+        return None
 
-    def _copy(self, vcpu: Vcpu, gva: int, entry: Entry, bits: int) -> Steps[None]:
+    def _copy(self, vcpu: Vcpu, space: Space, gva: int, entry: Entry, page: int, bits: int) -> Steps[None]:
         """Give a space a page of its own in the place of a shared one (mm/memory.c, wp_page_copy)."""
-        page = yield from self.frames.allocate(vcpu, 0)
-        vcpu.owe("guest_fault", self.costs.copy_page)
-        self.copies += 1
-        if self.mmu.traps:
-            yield from self.mmu.clear(vcpu, page << PAGE_SHIFT, 0, table=False)
+        space.unflushed = "pages"
         yield from self.tables.set(vcpu, entry.place, 0)
         first = gva & -(1 << PAGE_SHIFT)
-        yield from self.mmu.invalidate(vcpu, first, first + (1 << PAGE_SHIFT) - 1)
+        yield from self.cpus.invalidate(vcpu, space, first, first + (1 << PAGE_SHIFT) - 1, 0)
+        space.unflushed = ""
         self.sharing.leave(entry.first)
         self.frames.frames["rmap"][page] = entry.place
         yield from self.tables.set(vcpu, entry.place, page << PAGE_SHIFT | bits)

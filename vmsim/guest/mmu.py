@@ -7,14 +7,10 @@ own translations (of its map of all memory) are simulated where its Mmu is a `Di
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from vmsim.contracts import Backer, Spaces, Steps, Stop, Vcpu, VmStopped, Words, ensure
+from vmsim.contracts import Backer, Steps, Stop, Vcpu, VmStopped, Words, ensure
 from vmsim.machine.formats import PAGE_SHIFT
-from vmsim.machine.layout import guest_width
 from vmsim.machine.memory import clear_frame
 from vmsim.tables.backing import IDENTITY, UNBACKED, host_address
 from vmsim.tables.edit import load_entries, store_entries
@@ -34,10 +30,8 @@ class HardwareMmu:
     ----------
     memory : int64[:]
         Host-physical memory.
-    spaces : Spaces
-        What the TLBs keep of the VM.
-    registers : record[1]
-        The VM's register file: cr3 is set.
+    width : int
+        Bits of an address that each of the guest's tables translates, 9 or 10.
     host : Backer, optional
         The monitor, where guest memory is not the host's own.
     """
@@ -45,14 +39,13 @@ class HardwareMmu:
     traps = False
     loads_trap = False
     known = True
+    broadcasts = False
 
-    def __init__(self, memory: Words, spaces: Spaces, registers: NDArray[Any], host: Backer | None = None) -> None:
+    def __init__(self, memory: Words, width: int = 9, host: Backer | None = None) -> None:
         self.memory = memory
         self.backing = host.backing if host else IDENTITY
         self.host = host
-        self.spaces = spaces
-        self.registers = registers
-        self._width = guest_width(registers)
+        self._width = width
 
     def read(self, vcpu: Vcpu, places: Words) -> Steps[Words]:
         """Load entries."""
@@ -89,28 +82,28 @@ class HardwareMmu:
 
     def load_root(self, vcpu: Vcpu, root: int, space: int, *, keep: bool) -> Steps[None]:
         """Point CR3 to `root`; where PDPTEs of PAE are kept in registers, that loads them."""
-        self.registers["cr3"] = root
-        if self.registers["levels"] == 2 and self._width == 9:  # PAE, not 32-bit paging
-            self.registers["pdpte"] = yield from self.read(vcpu, root + 8 * np.arange(4))
-        self.spaces.load(space, keep=keep)
+        vcpu.registers["cr3"] = root
+        if vcpu.registers["levels"][0] == 2 and self._width == 9:  # PAE, not 32-bit paging
+            vcpu.registers["pdpte"] = yield from self.read(vcpu, root + 8 * np.arange(4))
+        vcpu.spaces.load(space, keep=keep)
         return
         yield
 
     def invalidate(self, vcpu: Vcpu, first: int, last: int, *, order: int = 0) -> Steps[None]:
         """Forget the pages of a range."""
-        self.spaces.invalidate(first, last)
+        vcpu.spaces.invalidate(first, last)
         return
         yield
 
     def flush(self, vcpu: Vcpu) -> Steps[None]:
         """Forget the current space."""
-        self.spaces.flush()
+        vcpu.spaces.flush()
         return
         yield
 
     def release(self, vcpu: Vcpu, root: int, space: int) -> Steps[None]:
         """Keep nothing under the number."""
         if space != NO_PCID:
-            self.spaces.release(space)
+            vcpu.spaces.release(space)
         return
         yield

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vmsim.contracts import Frames, Steps, Vcpu
 from vmsim.guest.edits import PageTables
 from vmsim.guest.lists import Entries
+from vmsim.guest.locks import Lock
 from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.regions import Regions
 from vmsim.guest.sharing import Sharing
@@ -38,17 +39,32 @@ class Space:
         What has been declared; what is touched outside is mapped readable and writable.
     heap : int
         Where the heap ends (the break); 0 until it is first set.
-    stale : bool
-        It was edited while another was loaded: what the processor has cached of it may be wrong.
+    generation, applied : int
+        How often entries were changed that a CPU may have cached (tlb_gen); up to where some CPU has flushed.
     users : int
         Processes that use it: more than one after vfork.
+    unflushed : str
+        What CPUs may still have cached of entries that are being changed: "pages", "rights", or nothing.
+    lock : Lock
+        Page faults and what frees single pages read, what changes regions writes (mmap_lock).
+    entries : Lock
+        Whoever changes entries under a lock for reading writes (the page-table locks, taken as one).
     """
 
     root: int
     regions: Regions = field(default_factory=Regions)
     heap: int = 0
-    stale: bool = False
+    generation: int = 0
+    applied: int = 0
+    unflushed: Literal["", "pages", "rights"] = ""
     users: int = 1
+    lock: Lock = field(default_factory=Lock)
+    entries: Lock = field(default_factory=Lock)
+
+    @property
+    def stale(self) -> bool:
+        """It was edited while no CPU ran it: what processors have cached of it may be wrong."""
+        return self.applied != self.generation
 
 
 class Ranges(Protocol):
@@ -68,6 +84,18 @@ class Ranges(Protocol):
         ...
 
 
+class Flushes(Protocol):
+    """How CPUs are made to forget what they have cached of a space."""
+
+    def invalidate(self, vcpu: Vcpu, space: Space, first: int, last: int, order: int) -> Steps[None]:
+        """Make all CPUs forget the pages of [first, last], none of them smaller than 2**order pages."""
+        ...
+
+    def flush(self, vcpu: Vcpu, space: Space) -> Steps[None]:
+        """Make all CPUs forget a space."""
+        ...
+
+
 class AddressSpaces:
     """What a kernel does to whole ranges of an address space; some of it by `ranges`, where there are those."""
 
@@ -78,10 +106,12 @@ class AddressSpaces:
         sharing: Sharing,
         costs: Cost,
         *,
+        flushes: Flushes,
         large: bool,
         ranges: Ranges | None = None,
     ) -> None:
         self.tables = tables
+        self.flushes = flushes
         self.ranges = ranges
         self.mmu = tables.mmu
         self.frames = frames
@@ -89,17 +119,17 @@ class AddressSpaces:
         self.costs = costs
         self.large = large  # whether the kernel maps large pages at all
         self.end = tables.end
-        self.loaded: Space | None = None  # the one that CR3 holds
-        self.unflushed = False  # rights are being taken that the processor may keep until it is told
 
     def unmap(self, vcpu: Vcpu, space: Space, first: int, limit: int) -> Steps[None]:
         """Unmap [first, limit) and free its pages."""
         if self.large:
             yield from self._split_edges(vcpu, space, first, limit)
+        space.unflushed = "pages"
         gone = yield from self._clear(vcpu, space, first, limit, every=True)
+        yield from self._flush(vcpu, space, gone)
+        space.unflushed = ""
         if not gone:
             return
-        yield from self._flush(vcpu, space, gone)
         vcpu.owe("guest_fault", self.costs.table_page * sum(len(entries.places) for entries in gone))
         self._free(gone)
 
@@ -111,7 +141,7 @@ class AddressSpaces:
         """
         if self.large:
             yield from self._split_edges(vcpu, space, first, limit)
-        changed, address = list[Entries](), first
+        changed, address, space.unflushed = list[Entries](), first, "rights"
         while address < limit:
             address, seen = yield from self.tables.scan(vcpu, space.root, first, address, limit, every=True)
             used = seen.values & (ACCESSED | DIRTY) != 0
@@ -123,6 +153,7 @@ class AddressSpaces:
             yield from self.tables.write(vcpu, seen, seen.values & ~(ACCESSED | DIRTY))
             changed.append(seen)
         yield from self._flush(vcpu, space, changed)
+        space.unflushed = ""
 
     def move(self, vcpu: Vcpu, space: Space, first: int, limit: int, to: int) -> Steps[None]:
         """Move the pages of [first, limit) to `to`, where nothing is mapped (Linux mm/mremap.c, move_page_tables).
@@ -132,7 +163,7 @@ class AddressSpaces:
         if self.large:
             yield from self._split_edges(vcpu, space, first, limit)
             yield from self._split_unaligned(vcpu, space, first, limit, to)
-        moved, address = list[Entries](), first
+        moved, address, space.unflushed = list[Entries](), first, "pages"
         while address < limit:
             address, seen = yield from self.tables.clear(vcpu, space.root, first, address, limit, every=True)
             if len(seen.places):
@@ -140,6 +171,7 @@ class AddressSpaces:
                 vcpu.owe("guest_fault", 2 * self.costs.entry_edit * len(seen.places))
                 moved.append(seen)
         yield from self._flush(vcpu, space, moved)
+        space.unflushed = ""
 
     def protect(self, vcpu: Vcpu, space: Space, first: int, limit: int, rights: int) -> Steps[None]:
         """Give the pages of [first, limit) that are mapped the protection `rights`.
@@ -149,7 +181,7 @@ class AddressSpaces:
         """
         if self.large:
             yield from self._split_edges(vcpu, space, first, limit)
-        lost, address, self.unflushed = list[Entries](), first, True
+        lost, address, space.unflushed = list[Entries](), first, "rights"
         while address < limit:
             if self.ranges:
                 where = space.root, first, limit
@@ -162,7 +194,7 @@ class AddressSpaces:
             vcpu.owe("guest_fault", self.costs.entry_edit * len(values))
             lost.append(seen.of(seen.values & ~values & (PRESENT | WRITE) != 0))
         yield from self._flush(vcpu, space, lost)
-        self.unflushed = False
+        space.unflushed = ""
 
     def copy(self, vcpu: Vcpu, space: Space) -> Steps[Space]:
         """Return a copy that shares every page; neither can write to one before it has been copied.
@@ -171,7 +203,7 @@ class AddressSpaces:
         """
         child = Space((yield from self.tables.new_root(vcpu)), space.regions.copy(), space.heap)
         vcpu.owe("guest_fault", self.costs.table_page + self.costs.zero_page)
-        protected, address, known, self.unflushed = False, 0, set[int](), True
+        protected, address, known, space.unflushed = False, 0, set[int](), "rights"
         while address < self.end:
             address, seen = yield from self.tables.scan(vcpu, space.root, 0, address, self.end, every=False)
             protected = (yield from self._share(vcpu, seen)) or protected
@@ -181,22 +213,25 @@ class AddressSpaces:
             if vcpu.left <= 0:
                 yield vcpu.settle()
         if protected:
-            yield from self._flush_all(vcpu, space)
-        self.unflushed = False
+            yield from self.flushes.flush(vcpu, space)
+        space.unflushed = ""
         return child
 
     def destroy(self, vcpu: Vcpu, space: Space) -> Steps[None]:
         """Clear all entries of a space and free its pages and tables, but for the root."""
+        space.unflushed = "pages"
         gone = yield from self._clear(vcpu, space, 0, self.end, every=False)
         tables = yield from self.tables.clear_tables(vcpu, space.root, self.end)
-        yield from self._flush_all(vcpu, space)
+        yield from self.flushes.flush(vcpu, space)
+        space.unflushed = ""
         vcpu.owe("guest_fault", self.costs.table_page * (sum(len(entries.places) for entries in gone) + len(tables)))
         self._free(gone)
         self.frames.give_tables(tables)
 
-    def release(self, vcpu: Vcpu, space: Space, number: int) -> Steps[None]:
-        """Free the root of a destroyed space that is loaded nowhere; `number` is its PCID, -1 if it has none."""
-        yield from self.mmu.release(vcpu, space.root, number)
+    def release(self, space: Space, numbers: Iterable[tuple[Vcpu, int]]) -> Steps[None]:
+        """Free the root of a destroyed space that is loaded nowhere; `numbers` are its PCIDs by CPU, -1 for none."""
+        for vcpu, number in numbers:
+            yield from self.mmu.release(vcpu, space.root, number)
         self.frames.give_tables(np.array([space.root >> PAGE_SHIFT]))
 
     def _with(self, seen: Entries, rights: int) -> NDArray[np.int64]:
@@ -252,18 +287,9 @@ class AddressSpaces:
         smallest = min(int(entries.levels.min()) for entries in changed) if self.large else 1
         order = self.tables.width * (smallest - 1)
         if limit - first >> PAGE_SHIFT + order > _FLUSH_CEILING:
-            yield from self._flush_all(vcpu, space)
-        elif space is not self.loaded:
-            space.stale = True
+            yield from self.flushes.flush(vcpu, space)
         else:
-            yield from self.mmu.invalidate(vcpu, first, limit - 1, order=order)
-
-    def _flush_all(self, vcpu: Vcpu, space: Space) -> Steps[None]:
-        """Make the processor forget a whole space."""
-        if space is not self.loaded:
-            space.stale = True
-        else:
-            yield from self.mmu.flush(vcpu)
+            yield from self.flushes.invalidate(vcpu, space, first, limit - 1, order)
 
     def _split_edges(self, vcpu: Vcpu, space: Space, first: int, limit: int) -> Steps[None]:
         """Split the large pages that lie in a range only in part."""

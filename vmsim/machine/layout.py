@@ -1,4 +1,4 @@
-"""The shapes of a core, the LLC and a VM's register file: one numpy record each.
+"""The shapes of a core, the LLC and a vCPU's register file: one numpy record each.
 
 A core is a single record of sets: an argument is one pointer. Where its units are, their sets and ways stand in its
 type, and are constants in the machine code that is made for each geometry (vmsim.jit); the header has them too.
@@ -267,9 +267,12 @@ VM = _registers(0)
 _VM_TWO_LEVEL = _registers(1)
 
 
-def make_vm(levels: int = 4) -> np.ndarray:
-    """Return a VM's zeroed registers and counters, shape (1,), for tables of so many levels; it has pages of 1 GiB."""
-    vms = np.zeros(1, _VM_TWO_LEVEL if levels == TWO_LEVEL else VM)
+def make_vm(levels: int = 4, vcpus: int = 1) -> np.ndarray:
+    """Return a VM's zeroed registers and counters, a record for each vCPU, for tables of so many levels.
+
+    It has pages of 1 GiB. What is the VM's, as the root of its nested tables, is the same in all of the records.
+    """
+    vms = np.zeros(vcpus, _VM_TWO_LEVEL if levels == TWO_LEVEL else VM)
     vms["largest"] = 3
     return vms
 
@@ -284,7 +287,7 @@ def set_nested(registers: Any, form: NestedFormat, levels: int, root: int = 0) -
 
     Parameters
     ----------
-    registers : record[1]
+    registers : record[n]
         From `make_vm`.
     """
     registers["nested_levels"] = levels

@@ -16,7 +16,7 @@ hardware would use decide only when a flush is due.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from vmsim.machine.flush import ASIDS, LINEAR, NESTED, Flusher
 from vmsim.machine.tlb import ASID_SHIFT
 
-__all__ = ["Apart", "Kind", "Pages", "Spaces", "Tags"]
+__all__ = ["Apart", "Kind", "Pages", "Spaces", "Tags", "VmSpaces"]
 
 Kind = Literal["none", "vpid", "asid"]
 Apart = Literal["pcid", "tag"]
 Pages = Literal["global", "own"]
-Key = tuple[int, int]  # a VM's number and that of an address space of it
+Key = tuple[int, int]  # a vCPU's number and that of an address space of it
 
 NOWHERE = -1
 _ALL = np.ones(ASIDS, bool)
@@ -42,7 +42,7 @@ class _Core:
     def __init__(self) -> None:
         self.tags: set[tuple[int, ...]] = set()  # who has a VPID or an ASID
         self.running: set[tuple[int, int]] = set()  # (kind, asid) of what may get entries as long as it runs
-        self.last = NOWHERE  # the VM it ran last
+        self.last = NOWHERE  # the vCPU it ran last
 
 
 class Tags:
@@ -68,26 +68,28 @@ class Tags:
         self._fresh: dict[Key, set[int]] = {}  # the cores on which all entries of a space are good
         self._kept: dict[tuple[int, int], set[int]] = {}  # the cores that may have entries of a kind and an asid
         self._free: list[int] = []
-        self._vms: dict[int, Spaces] = {}
+        self._vcpus: dict[int, Spaces] = {}
         self._gone = np.zeros(ASIDS, bool)
 
     def spaces(
         self,
         registers: NDArray[Any],
-        vm: int,
+        vcpu: int,
         *,
         tags: Kind | None,
         apart: Apart | None,
         kernel: Pages | None = None,
+        nested: int | None = None,
     ) -> Spaces:
-        """Return the address spaces of a VM.
+        """Return the address spaces of a vCPU.
 
         Parameters
         ----------
         registers : record[1]
-            The VM's register file: `asid` and `nested_asid` are set here.
-        vm : int
-            Its number, 0 or more.
+            The vCPU's register file: `asid` and `nested_asid` are set here.
+        vcpu : int
+            Its number on the host, 0 or more. KVM has a VPID or ASID for each vCPU (vmx.c, vmx_vcpu_create; svm.c,
+            new_asid).
         tags : {"none", "vpid", "asid"} or None
             How the hardware tells it from others. None: it is no VM but a bare program, which has neither.
         apart : {"pcid", "tag"} or None
@@ -96,14 +98,18 @@ class Tags:
         kernel : {"global", "own"} or None, optional
             How the TLBs keep pages of its kernel: as global (SDM vol. 3A §5.10.2.4), or as other pages of each space.
             Either way no access of a program hits one. None: its kernel makes no accesses.
+        nested : int, optional
+            Whose guest-physical mappings it uses, by the number of a vCPU: those of one EPTP are common to the vCPUs
+            that have it (SDM vol. 3C §30.4.1), those of an ASID its own. None: its own.
         """
-        registers["asid"] = self._number((vm, 0)) << ASID_SHIFT
-        registers["nested_asid"] = vm + 1 << ASID_SHIFT
-        self._vms[vm] = Spaces(self, registers, vm, tags=tags, apart=apart, kernel=kernel)
-        return self._vms[vm]
+        nested = vcpu if nested is None else nested
+        registers["asid"] = self._number((vcpu, 0)) << ASID_SHIFT
+        registers["nested_asid"] = nested + 1 << ASID_SHIFT
+        made = self._vcpus[vcpu] = Spaces(self, registers, vcpu, nested, tags=tags, apart=apart, kernel=kernel)
+        return made
 
     def holders(self, core: int) -> dict[int, Key]:
-        """Return who, (VM, space), could hit entries of each asid on a core; entries of others are dead."""
+        """Return who, (vCPU, space), could hit entries of each asid on a core; entries of others are dead."""
         return {number: key for key, number in self._numbers.items() if core in self._fresh.get(key, ())}
 
     @property
@@ -114,7 +120,7 @@ class Tags:
     def use(self, core: int, key: Key) -> int:
         """Return the asid of a space that a core is to run, which has no entries there but good ones."""
         state = self._states[core]
-        unit = self._vms[key[0]].unit(key)
+        unit = self._vcpus[key[0]].unit(key)
         if unit and unit not in state.tags:
             if len(state.tags) == self.limit:
                 self._roll_over(core)
@@ -124,7 +130,7 @@ class Tags:
         if core not in fresh:
             self.forget([core], [key])
             fresh.add(core)
-        for runs in ((LINEAR, number), (NESTED, key[0] + 1)):
+        for runs in ((LINEAR, number), (NESTED, self._vcpus[key[0]].nested + 1)):
             if runs not in state.running:
                 state.running.add(runs)
                 self._kept.setdefault(runs, set()).add(core)
@@ -148,15 +154,15 @@ class Tags:
             self._free.append(self._numbers.pop(key))
             self._fresh.pop(key, None)
 
-    def of(self, vm: int) -> list[Key]:
-        """Return the spaces of a VM."""
-        return [key for key in self._numbers if key[0] == vm]
+    def of(self, vcpu: int) -> list[Key]:
+        """Return the spaces of a vCPU."""
+        return [key for key in self._numbers if key[0] == vcpu]
 
-    def arrive(self, core: int, vm: int) -> bool:
-        """Note that a core runs a VM; return whether it ran another one before."""
+    def arrive(self, core: int, vcpu: int) -> bool:
+        """Note that a core runs a vCPU; return whether it ran another one before."""
         state = self._states[core]
-        other = state.last not in (vm, NOWHERE)
-        state.last = vm
+        other = state.last not in (vcpu, NOWHERE)
+        state.last = vcpu
         state.running.clear()
         return other
 
@@ -169,13 +175,13 @@ class Tags:
 
     def flush_shared(self, core: int) -> None:
         """Flush what bare programs without PCIDs have on a core: they share PCID 0."""
-        self.forget([core], [key for key in self._without_tags() if self._vms[key[0]].apart is None])
+        self.forget([core], [key for key in self._without_tags() if self._vcpus[key[0]].apart is None])
 
-    def flush_nested(self, vm: int) -> None:
-        """Flush guest-physical and combined mappings of a VM on every core."""
+    def flush_nested(self, vcpus: Iterable[int], nested: Iterable[int]) -> None:
+        """Flush guest-physical mappings, and those of vCPUs that are combined with them, on every core."""
         everywhere = range(len(self._states))
-        self._flush(everywhere, [vm + 1], NESTED)
-        self.forget(everywhere, self.of(vm))
+        self._flush(everywhere, [number + 1 for number in nested], NESTED)
+        self.forget(everywhere, [key for vcpu in vcpus for key in self.of(vcpu)])
 
     def _number(self, key: Key) -> int:
         """Return the asid of a space."""
@@ -188,7 +194,7 @@ class Tags:
 
     def _without_tags(self) -> Iterator[Key]:
         """Yield the spaces of bare programs and of VMs without tags: VPID 0."""
-        return (key for key in self._numbers if self._vms[key[0]].tags in (None, "none"))
+        return (key for key in self._numbers if self._vcpus[key[0]].tags in (None, "none"))
 
     def _roll_over(self, core: int) -> None:
         """Take all tags of a core back (INVVPID all-context; TLB_CONTROL 1)."""
@@ -197,7 +203,7 @@ class Tags:
         if self.amd:
             self._flush_everything(core)
         else:
-            self.forget([core], [key for key in self._numbers if self._vms[key[0]].unit(key) in state.tags])
+            self.forget([core], [key for key in self._numbers if self._vcpus[key[0]].unit(key) in state.tags])
         state.tags.clear()
 
     def _flush_everything(self, core: int) -> None:
@@ -221,13 +227,14 @@ class Tags:
 
 
 class Spaces:
-    """The address spaces of one VM, of which its vCPU is in one. Nothing happens on cores before `enter`."""
+    """One vCPU's address spaces; it is in one of them. Nothing happens on cores before `enter`."""
 
     def __init__(
         self,
         host: Tags,
         registers: NDArray[Any],
-        vm: int,
+        vcpu: int,
+        nested: int,
         *,
         tags: Kind | None,
         apart: Apart | None,
@@ -239,9 +246,10 @@ class Spaces:
         self.kernel_apart = 0  # what register `apart` is while the kernel runs
         self.space = 0
         self.core = NOWHERE
+        self.vcpu = vcpu
+        self.nested = nested
         self._host = host
         self._registers = registers
-        self._vm = vm
 
     def unit(self, key: Key) -> tuple[int, ...]:
         """Return for whom a VPID or ASID is taken when a space runs; empty: for nobody."""
@@ -259,7 +267,7 @@ class Spaces:
 
     def enter(self, core: int) -> None:
         """Go to a core: a VM entry; of a bare program, the kernel's switch to it."""
-        other = self._host.arrive(core, self._vm)
+        other = self._host.arrive(core, self.vcpu)
         self.core = core
         if self.tags == "none":
             self._host.flush_untagged(core)
@@ -308,37 +316,37 @@ class Spaces:
         self._forget([self._key(space), *([self.of_kernel(space)] if self.kernel == "own" else [])])
 
     def flush_all(self) -> None:
-        """Forget all spaces of the VM: INVPCID all-context, or INVVPID single-context."""
-        self._forget(self._host.of(self._vm))
+        """Forget all spaces of the vCPU: INVPCID all-context, or INVVPID single-context."""
+        self._forget(self._host.of(self.vcpu))
 
     def flush_nested(self) -> None:
         """Forget guest-physical and combined mappings, on every core: INVEPT single-context, or a flush of the ASID."""
-        self._host.flush_nested(self._vm)
+        self._host.flush_nested([self.vcpu], [self.nested])
 
     def release(self, space: int) -> None:
         """Give up a space, whose entries nobody can hit from now on; they stay until others need their place."""
         if self._key(space) == self._key(None):
             self.flush()
         else:
-            self._host.release((self._vm, space))
+            self._host.release((self.vcpu, space))
             if self.kernel == "own":
                 self._host.release(self.of_kernel(space))
 
     def of_kernel(self, space: int | None = None) -> Key:
         """Return the key under which the TLBs keep the kernel's pages of a space."""
-        return self._vm, ~0 if self.kernel == "global" else ~self._key(space)[1]
+        return self.vcpu, ~0 if self.kernel == "global" else ~self._key(space)[1]
 
     def close(self) -> None:
         """Forget everything on every core: the VM has ended."""
         self.flush_nested()
-        for key in self._host.of(self._vm):
+        for key in self._host.of(self.vcpu):
             self._host.release(key)
 
     def _key(self, space: int | None) -> Key:
-        return self._vm, self.space if space is None or not self.apart else space
+        return self.vcpu, self.space if space is None or not self.apart else space
 
     def _use(self) -> None:
-        asid = self._host.use(self.core, (self._vm, self.space))
+        asid = self._host.use(self.core, (self.vcpu, self.space))
         self._registers["asid"] = asid << ASID_SHIFT
         if self.kernel:
             self.kernel_apart = (self._host.use(self.core, self.of_kernel()) - asid) << ASID_SHIFT
@@ -347,3 +355,42 @@ class Spaces:
         if self.core != NOWHERE:
             self._host.forget([self.core], keys)
         self._host.stale(self.core, keys)
+
+
+class VmSpaces(Sequence[Spaces]):
+    """The address spaces of all vCPUs of one VM: what is flushed here is flushed for each.
+
+    Parameters
+    ----------
+    each : sequence of Spaces
+        By the number of the vCPU in its VM.
+    """
+
+    def __init__(self, each: Sequence[Spaces]) -> None:
+        self._each = [*each]
+        self._host = each[0]._host
+
+    def __getitem__(self, number: Any) -> Any:
+        return self._each[number]
+
+    def __len__(self) -> int:
+        return len(self._each)
+
+    def become(self, tags: Kind) -> None:
+        """Turn the bare program into a VM (`Spaces.become`)."""
+        for spaces in self._each:
+            spaces.become(tags)
+
+    def flush_all(self) -> None:
+        """Forget all spaces of the VM, as the host does by interrupts to the cores that run its vCPUs."""
+        for spaces in self._each:
+            spaces.flush_all()
+
+    def flush_nested(self) -> None:
+        """Forget guest-physical and combined mappings on every core."""
+        self._host.flush_nested([each.vcpu for each in self._each], {each.nested for each in self._each})
+
+    def close(self) -> None:
+        """Forget everything on every core: the VM has ended."""
+        for spaces in self._each:
+            spaces.close()

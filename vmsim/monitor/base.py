@@ -108,9 +108,8 @@ class BaseMonitor:
         """Return the frames themselves: nothing lies between them and the host's."""
         return gfns
 
-    @property
-    def served(self) -> tuple[Any, ...]:
-        """Nothing: no compiled code handles its exits."""
+    def served(self, cpu: int) -> tuple[Any, ...]:
+        """Return nothing: no compiled code handles its exits."""
         return ()
 
     @property
@@ -160,10 +159,9 @@ class BaseMonitor:
     def rehearse(self) -> None:
         """Compile nothing more."""
 
-    @property
-    def walked_root(self) -> int:
+    def walked_root(self, cpu: int) -> int:
         """The root of the kernel's tables."""
-        return self.kernel.root
+        return self.kernel.root_of(cpu)
 
     @property
     def memory_root(self) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from vmsim.contracts import Host, MemorySlot, Pool, Words
-from vmsim.machine.tags import Spaces
+from vmsim.machine.tags import VmSpaces
 from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.vm import Vm
 
@@ -25,14 +25,14 @@ class VmParts(NamedTuple):
         Of the host.
     memory : int64[words]
         Physical memory.
-    registers : record[1]
-        Its register file (`vmsim.machine.layout.make_vm`).
+    registers : record[n]
+        The register files of its vCPUs (`vmsim.machine.layout.make_vm`).
     host : Host
         Who has which frame.
     pool : Pool
         The monitor's pages.
-    spaces : Spaces
-        Its address spaces in the TLBs.
+    spaces : VmSpaces
+        The address spaces of its vCPUs in the TLBs.
     slot : MemorySlot
         Where its memory lies.
     shared : object
@@ -45,6 +45,6 @@ class VmParts(NamedTuple):
     registers: NDArray[Any]
     host: Host
     pool: Pool
-    spaces: Spaces
+    spaces: VmSpaces
     slot: MemorySlot
     shared: Any = None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["canonical"]
 
 _APART: Final = frozenset(
-    {"index", "group", "bare", "becomes_guest", "own", "dirty_log", "kernel_accesses", "nx_split"}
+    {"index", "group", "bare", "becomes_guest", "own", "dirty_log", "kernel_accesses", "nx_split", "vcpus"}
 )
 """What of a `Vm` is no cause of results, follows from the rest, or means something in some modes only."""
 
@@ -48,6 +48,7 @@ def canonical(scenario: Scenario) -> str:
         | ({"dirty_log": vm.dirty_log} if vm.dirty_log.method != "none" else {})
         | ({"kernel_accesses": vm.kernel_accesses} if vm.kernel_accesses != "free" else {})
         | ({"nx_split": vm.nx_split} if vm.nx_split else {})
+        | ({"vcpus": vm.vcpus} if vm.vcpus > 1 else {})
         | {"pool": dict(vm.pool), "workload": _of_workload(vm.workload)}
         | vm.paging.canonical(vm.own)
         | _by(vm)

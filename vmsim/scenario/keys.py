@@ -10,7 +10,7 @@ from vmsim.base.units import parse_duration
 from vmsim.scenario.dirty_log import DirtyLog
 from vmsim.scenario.names import WantedMode
 from vmsim.scenario.problems import Problem, raise_problems
-from vmsim.scenario.types import DurationField, Flag, Model, Pages, PageSizeField, Size, SomePages, Vms
+from vmsim.scenario.types import MAX_VCPUS, DurationField, Flag, Model, Pages, PageSizeField, Size, SomePages, Vms
 from vmsim.scenario.workload import Workload
 
 __all__ = ["Pool", "PoolOverride", "VmKeys"]
@@ -57,6 +57,9 @@ class VmKeys(Model):
     memory: Size = Field(description="Guest-physical memory.")
     mode: WantedMode = Field(
         description="How addresses are translated. auto: npt or ept, as the CPU has them, else shadow or vkernel."
+    )
+    vcpus: Annotated[int, Strict(), Field(ge=1, le=MAX_VCPUS)] = Field(
+        default=1, description="Its processors: the threads of its workload run on them."
     )
     guest_page: PageSizeField = Field(default="4K", description="Page size that the guest kernel maps with.")
     host_page: PageSizeField = Field(default="4K", description="Page size that the monitor backs guest memory with.")

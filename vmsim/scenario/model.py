@@ -228,6 +228,7 @@ class Scenario(Document):
             pcid=mode.pcid if group.pcid is None else group.pcid,
             kernel_accesses=group.kernel_accesses,
             fill_chunk=group.fill_chunk,
+            vcpus=group.vcpus,
             start=group.start.cycles(self.cpu.frequency),
             pool=group.pool.over(self.host.pool) if group.pool else self.host.pool,
             dirty_log=group.dirty_log.spec(self.cpu.frequency),
@@ -310,6 +311,10 @@ class Scenario(Document):
         total = sum(group.count for group in self.vm)
         if not 1 <= total <= MAX_VMS:
             yield Problem(("vm",), f"{total} VMs, expected 1 to {MAX_VMS}")
+            return
+        vcpus = sum(group.count * group.vcpus for group in self.vm)
+        if vcpus > MAX_VMS:
+            yield Problem(("vm",), f"{vcpus} vCPUs in {total} VMs, expected at most {MAX_VMS}")
             return
         taken: dict[str, int] = {}
         for number, group in enumerate(self.vm):

@@ -173,6 +173,8 @@ class _VmGroup(VmKeys):
         if self.mode != "auto":
             mode = mode_named(self.mode)
             yield from mode.log_problems(self)
+            if self.vcpus > 1 and mode.name in ("shadow", "agile", "vkernel"):
+                yield Problem(("vcpus",), f"mode {mode.name} has one vCPU for now; expected 1")
             yield from mode.problems(self)
             yield from self.level_problems(mode)
             yield from self.nx_problems(mode)

@@ -19,6 +19,7 @@ __all__ = [
     "MAX_PROCESSES",
     "MAX_ROUNDS",
     "MAX_THREADS",
+    "MAX_VCPUS",
     "MAX_VMS",
     "MAX_WAYS",
     "Accesses",
@@ -72,7 +73,9 @@ def _schema(pattern: str, description: str, example: str, least: int | None, mos
 
 MAX_CORES: Final = 1024
 MAX_VMS: Final = 4094
-"""Each VM has an asid of its own; 0 is the host's."""
+"""Each vCPU has an asid of its own; 0 is the host's."""
+MAX_VCPUS: Final = 64
+"""Of one VM."""
 MAX_COST: Final = 10**9
 """Largest cost of one thing, in cycles: so that sums of as many as can be simulated stay below 2**63."""
 MAX_ACCESSES: Final = 10**12

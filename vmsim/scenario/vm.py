@@ -42,6 +42,8 @@ class Vm:
         What tells its TLB entries from others'; None in modes native and vkernel, which enter and leave none.
     pcid : bool
         Its kernel (in mode vkernel the host's) keeps address spaces apart in the TLB by PCID.
+    vcpus : int
+        Its processors.
     start : int
         Cycle at which it starts.
     pool : Pool
@@ -76,6 +78,7 @@ class Vm:
     pcid: bool
     kernel_accesses: Literal["free", "direct-map"]
     fill_chunk: int
+    vcpus: int
     start: int
     pool: Pool
     dirty_log: DirtyLogSpec

@@ -4,6 +4,7 @@ from vmsim.base.ledger import Ledger
 from vmsim.contracts import Steps, Vcpu
 from vmsim.machine.formats import EPT
 from vmsim.monitor.parts import VmParts
+from vmsim.monitor.tdp.build import leave_untagged
 from vmsim.monitor.tdp.monitor import Tdp
 
 
@@ -39,5 +40,5 @@ def build(parts: VmParts) -> PrefaultMonitor:
         costs=parts.cpu.cost,
         chunk=spec.own.pages,
         reason="PREFAULT",
-        exited=parts.spaces.exited if spec.tags == "none" else None,
+        exited=leave_untagged if spec.tags == "none" else None,
     )

@@ -38,7 +38,8 @@ _WORDS = {
     Moment.MOVED: "a compaction that has moved pages",
 }
 
-Holders = dict[int, VirtualMachine | None]
+Holder = tuple[VirtualMachine, int]  # and the vCPU
+Holders = dict[int, Holder | None]
 
 
 class BrokenInvariant(AssertionError):  # noqa: N818  (it reads as what it is)
@@ -171,38 +172,40 @@ class _Checker:
     def coherence(self) -> None:
         """What TLBs, nested TLBs and walk caches give is what the tables give: host(guest(gva))."""
         living = {vm.spec.index: vm for vm in self._living()}
-        by_gpa: Holders = {index + 1: vm for index, vm in living.items()}
+        by_gpa: Holders = {spaces.nested + 1: (vm, 0) for vm in living.values() for spaces in vm.spaces}
         for number, core in enumerate(self.simulation.hardware.cores):
             by_gva = self._holders(number, living)
             for unit in ("l1_tlb0", "l1_tlb1", "l1_tlb2", "l2_tlb0", "l2_tlb1", "l2_tlb2"):
-                for vm, tag, value in self._held(core[unit], by_gva, unit):
+                for vm, cpu, tag, value in self._held(core[unit], by_gva, unit):
                     size = tag & 3
                     gva = tag >> 2 << (PAGE_SHIFT + 9 * size)
                     within = (1 << (PAGE_SHIFT + 9 * size)) - 1
-                    if self._resolve(vm, gva) != value & FRAME & ~within:
+                    loaded = vm.kernel.cpus.loaded[cpu]
+                    unflushed = loaded.unflushed if loaded else ""  # what it may keep until it is told
+                    if unflushed != "pages" and self._resolve(vm, cpu, gva) != value & FRAME & ~within:
                         self.fail(f"coherence: {unit} gives {vm.spec.name} another frame for gva {gva:#x}")
-                    if not vm.kernel.spaces.unflushed:
-                        self._allowed(vm, value, self._walked(vm, gva), f"{unit}, of gva {gva:#x}")
-            for vm, tag, value in self._held(core["ntlb"], by_gpa, "ntlb"):
+                    if not unflushed:
+                        self._allowed(vm, value, self._walked(vm, cpu, gva), f"{unit}, of gva {gva:#x}")
+            for vm, _, tag, value in self._held(core["ntlb"], by_gpa, "ntlb"):
                 if translate(self.memory, *vm.monitor.memory_root, tag << PAGE_SHIFT) != value & FRAME:
                     self.fail(f"coherence: the nested TLB gives {vm.spec.name} another frame for gfn {tag:#x}")
                 self._allowed(vm, value, self._nested(vm, tag << PAGE_SHIFT), f"the nested TLB, of gfn {tag:#x}")
             for level, name in enumerate(("pde", "pdpte", "pml4e", "pml5e"), start=1):  # of the table that it points to
-                for vm, tag, value in self._held(core[name], by_gva, name):
-                    cr3, levels = int(vm.registers["cr3"][0]), vm.spec.walked_levels
+                for vm, cpu, tag, value in self._held(core[name], by_gva, name):
+                    cr3, levels = int(vm.registers["cr3"][cpu]), vm.spec.walked_levels
                     start = tag << PAGE_SHIFT + width_of(levels) * level
                     if vm.monitor.table_on_way(cr3, levels, level, start) != value & FRAME:
                         self.fail(f"coherence: {name} gives {vm.spec.name} another table for {start:#x}")
                 nested = f"nested_{name}"
-                for vm, tag, value in self._held(core[nested], by_gpa, nested):
+                for vm, _, tag, value in self._held(core[nested], by_gpa, nested):
                     root, levels = vm.monitor.memory_root
                     start = tag << PAGE_SHIFT + width_of(levels) * level
                     if table_on_way(self.memory, (0, 0), root, levels, level, start) != value & FRAME:
                         self.fail(f"coherence: {nested} gives {vm.spec.name} another table for {start:#x}")
 
-    def _walked(self, vm: VirtualMachine, gva: int) -> int:
-        """Return the rights that all tables give a gva which the hardware walks for the VM now."""
-        now = vm.registers[0]
+    def _walked(self, vm: VirtualMachine, cpu: int, gva: int) -> int:
+        """Return the rights that all tables give a gva which the hardware walks for a vCPU now."""
+        now = vm.registers[cpu]
         nested = int(now["nested_root"]), int(now["nested_levels"]), int(now["nested_dirty"])
         root, switch = int(now["cr3"]), int(now["switch"])
         return int(walked_rights(self.memory, root, vm.spec.walked_levels, switch, *nested, gva))
@@ -230,12 +233,14 @@ class _Checker:
         """Return by asid who could hit entries of a gva on a core; None: nobody, or a space whose tables are not up."""
         tags = self.simulation.tags
         holders: Holders = dict.fromkeys(range(1, tags.given + 1))
+        vcpus = {vcpu.index: (vm, vcpu) for vm in living.values() for vcpu in vm.vcpus}
         for asid, (index, space) in tags.holders(core).items():
-            vm = living.get(index)
-            if vm is None or vm.monitor.stale:
+            vm, vcpu = vcpus.get(index, (None, None))
+            if vm is None or vcpu is None or vm.monitor.stale or vcpu.interrupts:
                 continue
-            if space == vm.spaces.space or (vm.spaces.kernel and (index, space) == vm.spaces.of_kernel()):
-                holders[asid] = vm
+            spaces = vcpu.spaces
+            if space == spaces.space or (spaces.kernel and (index, space) == spaces.of_kernel()):
+                holders[asid] = vm, vcpu.number
         return holders
 
     def _living(self) -> list[VirtualMachine]:
@@ -254,17 +259,20 @@ class _Checker:
         for vm in self._living():
             check_guest(vm, self.memory, self.fail)
 
-    def _resolve(self, vm: VirtualMachine, gva: int) -> int:
-        there = int(_resolve(self.memory, vm.monitor.walked_root, vm.spec.guest_levels, *vm.monitor.memory_root, gva))
+    def _resolve(self, vm: VirtualMachine, cpu: int, gva: int) -> int:
+        there = int(
+            _resolve(self.memory, vm.monitor.walked_root(cpu), vm.spec.guest_levels, *vm.monitor.memory_root, gva)
+        )
         if there != UNBACKED or not vm.slot:
             return there
-        gpa = kept_address(vm.slot, vm.kernel.root, vm.spec.guest_levels, gva)  # tables may be unmapped, or elsewhere
+        root = vm.kernel.root_of(cpu)
+        gpa = kept_address(vm.slot, root, vm.spec.guest_levels, gva)  # tables may be unmapped, or elsewhere
         if gpa == UNBACKED or not vm.monitor.nested_rights:  # what no hardware walks need not be mapped
             return int(host_address(vm.slot.backing, gpa))
         return int(translate(self.memory, *vm.monitor.memory_root, gpa))
 
-    def _held(self, sets: Any, holders: Holders, unit: str) -> list[tuple[VirtualMachine, int, int]]:
-        """Return (vm, tag without asid, value) of what a unit holds and somebody could hit."""
+    def _held(self, sets: Any, holders: Holders, unit: str) -> list[tuple[VirtualMachine, int, int, int]]:
+        """Return (vm, vCPU, tag without asid, value) of what a unit holds and somebody could hit."""
         tags, values = sets["tag"].ravel(), sets["value"].ravel()
         full = tags >= 0
         held = []
@@ -272,9 +280,9 @@ class _Checker:
             asid = tag >> ASID_SHIFT
             if asid not in holders:
                 self.fail(f"coherence: {unit} still holds entries of address space {asid}, which is gone")
-            vm = holders[asid]
-            if vm:
-                held.append((vm, tag & ((1 << ASID_SHIFT) - 1), value))
+            holder = holders[asid]
+            if holder:
+                held.append((*holder, tag & ((1 << ASID_SHIFT) - 1), value))
         return held
 
 

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
-from vmsim.contracts import NONE, Exit, Flush, LiveVm, Resume, Spaces, Steps, Vcpu, Words, Worker
+from vmsim.contracts import NONE, Exit, Flush, LiveVm, Resume, Steps, Vcpu, Words, Worker
 from vmsim.machine.formats import CODE_SHADOW, FRAME, PAGE_SHIFT, SWITCH
+from vmsim.machine.tags import VmSpaces
 from vmsim.machine.vcpu import Reason
 from vmsim.monitor.agile.check import table_on_way
 from vmsim.monitor.agile.mode import AgileSpec
@@ -61,7 +62,7 @@ class Agile(Shadow):
         limit: int,
         chunk: int,
         costs: Cost,
-        spaces: Spaces,
+        spaces: VmSpaces,
         levels: int,
     ) -> None:
         shadowing = ShadowSpec(trap="emulate", limit=limit, write_flood=0)
@@ -105,7 +106,7 @@ class Agile(Shadow):
     def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[None]:
         """Handle an EPT violation or NPF of a walk that has switched: back `gpa` and resume."""
         start = vcpu.now
-        self.spaces.exited()
+        vcpu.spaces.exited()
         with vcpu.first():
             self._spend(vcpu, self._other)
             self._count(self.host_tables.reason)
@@ -135,11 +136,11 @@ class Agile(Shadow):
         """MOV to CR3: an exit that finds the pointer for the new root, unless the hardware remembers it."""
         known = root in self._roots
         if not known:
-            self.spaces.exited()
+            vcpu.spaces.exited()
             self._spend(vcpu, self._other)
-        self.cr3 = root
+        self.cr3[vcpu.number] = root
         yield from self._point_to_root(vcpu)
-        self.spaces.load(root >> PAGE_SHIFT, keep=keep)
+        vcpu.spaces.load(root >> PAGE_SHIFT, keep=keep)
         if not keep:
             self.state["stale"] = 0
         self._work(vcpu)
@@ -152,7 +153,7 @@ class Agile(Shadow):
 
     def invalidate(self, vcpu: Vcpu, first: int, last: int, *, order: int = 0) -> Steps[None]:
         """INVLPG for each page of a range: no exits, for the shadow is in step with every store that trapped."""
-        self.spaces.invalidate(first, last)
+        vcpu.spaces.invalidate(first, last)
         self.state["stale"] = 0
         return
         yield
@@ -200,7 +201,7 @@ class Agile(Shadow):
             return
         self.exits["AGILE_SCAN"] += int(vcpu.running)
         if vcpu.running:
-            self.spaces.exited()
+            vcpu.spaces.exited()
             cycles += self._other
         self.exit_cycles["AGILE_SCAN"] += cycles
         vcpu.impose(cycles)
@@ -213,8 +214,8 @@ class Agile(Shadow):
 
     def _follow_root(self) -> None:
         """Point CR3 to the shadow of the root, where that is no nested table any more."""
-        if int(self.registers["cr3"][0]) & SWITCH and not self.gfns["nested"][self.cr3 >> PAGE_SHIFT]:
-            self.registers["cr3"] = int(load_root(self.tables, self.cr3 >> PAGE_SHIFT, 1))
+        if int(self.registers["cr3"][0]) & SWITCH and not self.gfns["nested"][self.cr3[0] >> PAGE_SHIFT]:
+            self.registers["cr3"] = int(load_root(self.tables, self.cr3[0] >> PAGE_SHIFT, 1))
 
     def zap(self, first: int, count: int) -> Flush:
         """Clear what maps the frames; nested tables among them go back to the shadow, the root in CR3 at once."""
@@ -264,24 +265,24 @@ class Agile(Shadow):
 
     def _follow(self, vcpu: Vcpu) -> Steps[None]:
         """Point CR3 anew where the current root has changed sides."""
-        gfn = self.cr3 >> PAGE_SHIFT
+        gfn = self.cr3[vcpu.number] >> PAGE_SHIFT
         nested = bool(self.gfns["nested"][gfn])
-        if nested != bool(int(self.registers["cr3"][0]) & SWITCH):
+        if nested != bool(int(vcpu.registers["cr3"][0]) & SWITCH):
             yield from self._point_to_root(vcpu)
             self._work(vcpu)
 
     def _point_to_root(self, vcpu: Vcpu) -> Steps[None]:
         """Set CR3: to the root's shadow, or to the guest's own table and SWITCH."""
-        gfn = self.cr3 >> PAGE_SHIFT
+        gfn = self.cr3[vcpu.number] >> PAGE_SHIFT
         while True:  # while it waits, the root may change sides
             if self.gfns["nested"][gfn]:
-                if (hpa := int(host_address(self.host_tables.backing, self.cr3 & FRAME))) != UNBACKED:
+                if (hpa := int(host_address(self.host_tables.backing, self.cr3[vcpu.number] & FRAME))) != UNBACKED:
                     self.state["roots"] = -1
-                    self.registers["cr3"] = hpa | SWITCH
+                    vcpu.registers["cr3"] = hpa | SWITCH
                     return
                 yield from self._back(vcpu, gfn)
             else:
                 if (hpa := int(load_root(self.tables, gfn, SPARE))) >= 0:
-                    self.registers["cr3"] = hpa
+                    vcpu.registers["cr3"] = hpa
                     return
                 yield from self._restock(vcpu)

@@ -26,7 +26,7 @@ class Monitored(Protocol):
     exit_cycles: Any
     latency: Any
 
-    def exited(self) -> None:
+    def exited(self, vcpu: Vcpu) -> None:
         """Forget what a VM exit makes the processor forget."""
 
 
@@ -131,7 +131,7 @@ class Feature:
         """Say what it counts besides the exits."""
 
     def _exit(self, vcpu: Vcpu, reason: str, cycles: int) -> None:
-        self.tdp.exited()
+        self.tdp.exited(vcpu)
         self.tdp.exits[reason] += 1
         self._pay(vcpu, reason, self.costs.vm_exit + cycles + self.costs.violation_resume)
 
@@ -142,7 +142,7 @@ class Feature:
         """
         running = [vcpu for vcpu in vcpus if vcpu.running]
         for vcpu in running:
-            self.tdp.exited()
+            self.tdp.exited(vcpu)
             self.tdp.exits[reason] += 1
             cycles = self.costs.vm_exit + self.costs.violation_resume
             self.tdp.exit_cycles[reason] += cycles

@@ -11,6 +11,7 @@ the first write.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +87,7 @@ class DirtyLog(LogReader):
 
     def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume | None]:
         """Handle a violation of a page that is protected, or of a full log; every exit empties the processor's log."""
-        vcpu.owe("exit", self._drain())
+        vcpu.owe("exit", self._drain(vcpu.registers))
         if exit.code & CODE_LOG_FULL:
             self._exit(vcpu, _LOG_FULL, 0)
         elif exit.code & CODE_PRESENT and not exit.code & CODE_FETCH:
@@ -101,9 +102,17 @@ class DirtyLog(LogReader):
     def wrote(self, vcpu: Vcpu, gfns: NDArray[np.int64]) -> Steps[None]:
         """Take note of stores by the guest's kernel, which no walk is made for: what is protected exits."""
         for gfn in dict.fromkeys(gfns.tolist()):
-            while (met := store_at(self.tdp.memory, self.tdp.registers, gfn << PAGE_SHIFT)) != Store.DONE:
+            while (met := store_at(self.tdp.memory, vcpu.registers, gfn << PAGE_SHIFT)) != Store.DONE:
                 code = {Store.UNBACKED: 0, Store.PROTECTED: CODE_PRESENT, Store.FULL: CODE_LOG_FULL}[Store(met)]
                 yield from self.tdp.handle(vcpu, Exit(_VIOLATION, 0, gfn << PAGE_SHIFT, code, write=True))
+
+    def finish(self, vcpu: Vcpu) -> None:
+        """Read the log a last time, those of vCPUs that have ended before among it."""
+        if self.logging:
+            for number in range(len(self.tdp.registers)):
+                if number != vcpu.number:
+                    vcpu.impose(self._drain(self.tdp.registers[number : number + 1]))
+        super().finish(vcpu)
 
     def end(self) -> None:
         """Stop logging: pages may be written to, and what was split is made large again (KVM's recover_huge_pages)."""
@@ -163,14 +172,14 @@ class DirtyLog(LogReader):
         self._flush()
         return self.costs.violation_pool + self.costs.table_page + ENTRIES * self.costs.entry_edit
 
-    def _drain(self) -> int:
-        """Empty the log of the processor, as the monitor does at every exit; return the cycles."""
-        index = int(self.tdp.registers["pml_index"][0])
-        noted = self.tdp.registers["pml_log"][0, index + 1 :]
-        if not self.tdp.registers["pml"][0] or not len(noted):
+    def _drain(self, registers: NDArray[Any]) -> int:
+        """Empty the log of a vCPU's processor, as the monitor does at every exit; return the cycles."""
+        index = int(registers["pml_index"][0])
+        noted = registers["pml_log"][0, index + 1 :]
+        if not registers["pml"][0] or not len(noted):
             return 0
         self.dirty[noted >> PAGE_SHIFT] = True
-        self.tdp.registers["pml_index"] = PML_ENTRIES - 1
+        registers["pml_index"] = PML_ENTRIES - 1
         cycles = len(noted) * self.costs.log_entry
         self.tdp.exit_cycles[_LOG_FULL] += cycles
         return cycles
@@ -190,6 +199,7 @@ class LoggedMmu:
     traps = True
     loads_trap = False
     known = False
+    broadcasts = False
 
     def __init__(self, hardware: Mmu, wrote: Callable[[Vcpu, Words], Steps[None]]) -> None:
         self.hardware = hardware

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +102,8 @@ class LogReader(Feature, ABC):
         int
             Cycles that it takes.
         """
-        vcpus[0].impose(self._drain())
+        for vcpu in vcpus:
+            vcpu.impose(self._drain(vcpu.registers))
         host = self._look()
         pages = self._clean()
         host += pages * self.costs.log_page
@@ -145,6 +147,6 @@ class LogReader(Feature, ABC):
         """Look for pages that nobody has noted; return the host's cycles."""
         return 0
 
-    def _drain(self) -> int:
-        """Take in what the processor has noted; return the cycles of an exit that does."""
+    def _drain(self, registers: NDArray[Any]) -> int:
+        """Take in what a vCPU's processor has noted; return the cycles of an exit that does."""
         return 0

@@ -40,7 +40,6 @@ class NativeMonitor(BaseMonitor):
         yield from self.deliver(vcpu, exit.gva, exit.code)
         return Resume.RETRY
 
-    @property
-    def served(self) -> tuple[Any, ...]:
-        """What compiled code needs to handle page faults, and finds no tables in that it would have to fill."""
+    def served(self, cpu: int) -> tuple[Any, ...]:
+        """Return what compiled code needs to handle page faults, and finds no tables in that it would have to fill."""
         return _UNBACKED, IDENTITY, self.kernel.frames.frames, _NO_POOL

@@ -5,13 +5,14 @@ from __future__ import annotations
 from vmsim.monitor.paired.monitor import Paired
 from vmsim.monitor.paired.process import nested_format
 from vmsim.monitor.parts import VmParts
+from vmsim.monitor.tdp.build import leave_untagged
 
 __all__ = ["build"]
 
 
 def build(parts: VmParts) -> Paired:
     """Return the monitor; `VmParts.shared` is the `PairedHost`."""
-    spec, spaces = parts.spec, parts.spaces
+    spec = parts.spec
     form, reason = nested_format(parts.cpu, spec.own.layout)
     return Paired(
         parts.shared,
@@ -26,5 +27,5 @@ def build(parts: VmParts) -> Paired:
         costs=parts.cpu.cost,
         chunk=spec.fill_chunk,
         reason=reason,
-        exited=spaces.exited if spec.tags == "none" else None,
+        exited=leave_untagged if spec.tags == "none" else None,
     )

@@ -64,7 +64,7 @@ class PairedGuest(PairedProcess):
     regions : tuple
         Starts and lengths of what the program touches, int64[n] each.
     exited : callable
-        Called at each exit.
+        Called with the vCPU at each exit.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class PairedGuest(PairedProcess):
         costs: Cost,
         at: int | str,
         regions: Regions,
-        exited: Callable[[], None],
+        exited: Callable[[Vcpu], None],
     ) -> None:
         super().__init__(paired)
         self.name = name
@@ -105,10 +105,9 @@ class PairedGuest(PairedProcess):
         self._pages: set[int] = set()  # gpas of those that have been made
         self._mapped: set[int] = set()  # gigabytes
 
-    @property
-    def walked_root(self) -> int:
+    def walked_root(self, cpu: int) -> int:
         """The root of the guest's own tables, once it is a VM."""
-        return self.root if self.running else self.kernel.root
+        return self.root if self.running else self.kernel.root_of(cpu)
 
     @property
     def memory_root(self) -> tuple[int, int]:
@@ -147,7 +146,7 @@ class PairedGuest(PairedProcess):
         yield from self._map_to_itself(vcpu, _gigabytes(starts, lengths))
         work = self.paired.work
         before = work.copy()
-        nested = self.paired.become_guest(self.kernel.root, (yield from self._frames(vcpu)))
+        nested = self.paired.become_guest(self.kernel.root_of(0), (yield from self._frames(vcpu)))
         if cycles := price(work - before, self.paired.shared.costs):
             self._spend(vcpu, "CREATE", cycles)
         set_nested(self.registers, self.paired.form, self.levels, nested)
@@ -159,7 +158,7 @@ class PairedGuest(PairedProcess):
         """Handle an EPT violation or NPF: a page fault of the process, delivered by an exit."""
         self._expect_tables(gpa)
         start = vcpu.now
-        self.exited()
+        self.exited(vcpu)
         yield from self._in_exit(vcpu, self.reason, gpa, code & (CODE_PRESENT | CODE_WRITE))
         self.latency.add(vcpu.now - start)
 
@@ -176,14 +175,14 @@ class PairedGuest(PairedProcess):
         InputError
             A VM cannot do that.
         """
-        if not self.running or (name == "switch" and pid == self.kernel.current.pid):
+        if not self.running or (name == "switch" and pid == self.kernel.current[vcpu.number].pid):
             return
         if name in _FORBIDDEN:
             raise InputError(
                 f"VM {self.name}: its workload has a {name} after paired.guest_at has made its process a VM. On Akaros "
                 f"a process of one core alone can do that, and a VM is none. Expected a later moment, or none."
             )
-        self.exited()
+        self.exited(vcpu)
         self._spend(vcpu, "VMCALL", self.costs.vm_exit + self.costs.violation_resume)
 
     def _in_exit(self, vcpu: Vcpu, reason: str, gpa: int, code: int) -> Steps[None]:
@@ -244,7 +243,7 @@ class PairedGuest(PairedProcess):
             gpa = self._tables[key] = self.root + (len(self._tables) << PAGE_SHIFT)
             if self._hpa(gpa) == UNBACKED:
                 if self.running:
-                    self.exited()
+                    self.exited(vcpu)
                     yield from self._in_exit(vcpu, self.reason, gpa, CODE_WRITE)
                 else:
                     yield from self.kernel.page_fault(vcpu, gpa, CODE_WRITE)
@@ -259,14 +258,14 @@ class PairedGuest(PairedProcess):
             vcpu.owe("compute", self.costs.entry_edit)
 
     def _hpa(self, gpa: int) -> int:
-        return int(translate(self.memory, self.kernel.root, self.levels, gpa))
+        return int(translate(self.memory, self.kernel.root_of(0), self.levels, gpa))
 
     def _frames(self, vcpu: Vcpu) -> Steps[list[int]]:
         """Return frames for the tables that becoming a VM makes; wait while the host has no memory for them."""
         if self.paired.tables.layout != "separate":
             return []
         host, owner = self.paired.shared.host, self.paired.owner
-        count = len(self.paired.space(self.kernel.root).halves())
+        count = len(self.paired.space(self.kernel.root_of(0)).halves())
         yield vcpu.settle()
         frames: list[int] = host.take(owner, count, State.TABLE, reserve=host.marks.min).tolist()
         while len(frames) < count:

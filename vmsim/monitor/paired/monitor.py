@@ -56,7 +56,7 @@ class Paired(Tdp):
         costs: Cost,
         chunk: int = 1,
         reason: str = "EPT_VIOLATION",
-        exited: Callable[[], None] | None = None,
+        exited: Callable[[Vcpu], None] | None = None,
     ) -> None:
         super().__init__(
             shared.memory,

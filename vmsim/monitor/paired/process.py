@@ -169,6 +169,7 @@ class PairedMmu:
     traps = True  # every load and store of an entry comes through here
     loads_trap = True
     known = False
+    broadcasts = False
 
     def __init__(
         self, inner: Mmu, tables: Halves, form: NestedFormat, *, owner: int, flush_nested: Callable[[], None]

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from vmsim.base.histogram import Histogram
 from vmsim.base.ledger import Ledger
-from vmsim.contracts import Spaces, Vcpu, Words
+from vmsim.contracts import Vcpu, Words
 from vmsim.machine.memory import width_of
+from vmsim.machine.tags import VmSpaces
 from vmsim.monitor.shadow.exits import ACCOUNT, LATENCIES, Exit
 from vmsim.monitor.shadow.guards import reads_of
 from vmsim.monitor.shadow.mode import ShadowSpec
@@ -39,7 +40,7 @@ class Account(SoftwareMonitor):
         Of the software TLB.
     """
 
-    def __init__(self, state: NDArray[Any], *, spec: ShadowSpec, costs: Cost, spaces: Spaces, entries: int) -> None:
+    def __init__(self, state: NDArray[Any], *, spec: ShadowSpec, costs: Cost, spaces: VmSpaces, entries: int) -> None:
         self.state = state
         self.spec = spec
         self.costs = costs
@@ -126,7 +127,7 @@ class Account(SoftwareMonitor):
 
     def _trap(self, vcpu: Vcpu, reason: str, gfns: Words) -> None:
         """Pay for accesses to hidden tables that were emulated or stepped; an exit each, with a second for a step."""
-        self.spaces.exited()
+        vcpu.spaces.exited()
         count = len(gfns)
         self._spend(vcpu, count * self._emulated + self._find(gfns))
         self.exits[reason] += count
@@ -137,7 +138,7 @@ class Account(SoftwareMonitor):
 
     def _leave(self, vcpu: Vcpu, gfns: Words) -> None:
         """Pay for stores after which their tables are left to the guest, an exit each."""
-        self.spaces.exited()
+        vcpu.spaces.exited()
         self.exits["PT_WRITE"] += len(gfns)
         self._spend(vcpu, len(gfns) * self._left + self._find(gfns))
 

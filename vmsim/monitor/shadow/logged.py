@@ -49,7 +49,7 @@ class LoggedShadow(ShadowEntries, Account):
         dirty[new] = True
         plain = new[np.array([not self.is_guarded(gfn) for gfn in new.tolist()], np.bool_)]  # others exit anyway
         if len(plain):
-            self.spaces.exited()
+            vcpu.spaces.exited()
             prices = self.state["prices"][0]
             walk = int(reads_of(self.state, plain)) * self._each_read
             self._spend(vcpu, len(plain) * (self._fault + int(prices[Work.FILLED])) + walk)
@@ -65,9 +65,9 @@ class LoggedShadow(ShadowEntries, Account):
             page = int(self.pages["next"][page]) - 1
         return False
 
-    def exited(self) -> None:
+    def exited(self, vcpu: Vcpu) -> None:
         """Forget what a VM exit makes the processor forget."""
-        self.spaces.exited()
+        vcpu.spaces.exited()
 
     @property
     def workers(self) -> Sequence[Worker]:

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.base.errors import InputError
-from vmsim.contracts import NONE, Exit, Loop, Resume, Spaces, Steps, Vcpu, Words, ensure
+from vmsim.contracts import NONE, Exit, Loop, Resume, Steps, Vcpu, Words, ensure
 from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import CODE_PRESENT, PAGE_SHIFT
 from vmsim.machine.memory import clear_frame
+from vmsim.machine.tags import VmSpaces
 from vmsim.monitor.features.protect_log import ProtectLog
 from vmsim.monitor.shadow.check import problems_of
 from vmsim.monitor.shadow.exits import SPILL
@@ -50,8 +51,8 @@ class Shadow(LoggedShadow):
 
     Parameters
     ----------
-    registers : record[1]
-        The VM's register file; its cr3 is set here, to a shadow root.
+    registers : record[n]
+        The register files of its vCPUs; their cr3 is set here, to a shadow root.
     host_tables : Tdp
         gpa to hpa: tables that the hardware does not walk here.
     spec : ShadowSpec
@@ -60,8 +61,8 @@ class Shadow(LoggedShadow):
         Mappings brought in at a fault.
     entries : int
         Of the software TLB.
-    spaces : Spaces
-        What the processor caches of it.
+    spaces : VmSpaces
+        What the processors cache of all its vCPUs.
     levels : int
         Of the guest's tables; with 2 and 3 the processor walks PAE's (see quadrants.py).
     log : DirtyLogSpec, optional
@@ -70,6 +71,7 @@ class Shadow(LoggedShadow):
 
     first_frames = 2 * SPARE
     traps = True
+    broadcasts = False
     loop = Loop.SHADOW
 
     def __init__(
@@ -82,7 +84,7 @@ class Shadow(LoggedShadow):
         chunk: int,
         entries: int,
         costs: Cost,
-        spaces: Spaces,
+        spaces: VmSpaces,
         levels: int,
         log: DirtyLogSpec | None = None,
     ) -> None:
@@ -95,11 +97,11 @@ class Shadow(LoggedShadow):
         self.backing = host_tables.backing
         self.pool = host_tables.pool
         self.owner = host_tables.owner
-        self.cr3 = 0  # the guest's
+        self.cr3 = [0] * len(registers)  # the guest's, by vCPU
         self.latency = host_tables.latency
         state, self.pages, self.gfns = self.tables.states, self.tables.pages, self.tables.gfns
         self.stock = self.tables.stock
-        state["largest"] = registers["largest"]
+        state["largest"] = registers["largest"][0]
         state["hide"] = _HIDE[spec.hide]
         state["sync"] = spec.ad == "read-sync"
         state["unsync"] = spec.trap == "unsync"
@@ -131,7 +133,7 @@ class Shadow(LoggedShadow):
         for each in range(gfn, gfn + (1 << order)):
             if not self.host_tables.backed(each):
                 start = vcpu.now
-                self.spaces.exited()
+                vcpu.spaces.exited()
                 with vcpu.first():
                     self._spend(vcpu, self._fault)
                     yield from self._back(vcpu, each)
@@ -141,11 +143,10 @@ class Shadow(LoggedShadow):
                 if each + 1 < gfn + (1 << order) and vcpu.left <= 0:
                     yield vcpu.settle()
 
-    @property
-    def served(self) -> tuple[Any, ...]:
-        """What compiled code needs to handle exits as `page_fault` does in the plain case (engine/serve_shadow.py)."""
-        nested, _, _, pool = self.host_tables.served
-        return nested, pool, self._account, self.tables, _MOST, self.cr3
+    def served(self, cpu: int) -> tuple[Any, ...]:
+        """Return what compiled code needs to handle exits as `page_fault` does (engine/serve_shadow.py)."""
+        nested, _, _, pool = self.host_tables.served(cpu)
+        return nested, pool, self._account, self.tables, _MOST, self.cr3[cpu]
 
     def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
         """Handle a page fault of the hardware, or what compiled code has left over of one."""
@@ -176,14 +177,14 @@ class Shadow(LoggedShadow):
             Whether the monitor has made these accesses itself; else they are to be made again.
         """
         start = vcpu.now
-        self.spaces.exited()
+        vcpu.spaces.exited()
         self.state["protected"] = 0
         walked = status != NONE
         if walked:
             self._spend(vcpu, int(self._account["spent"][0]))
         while True:
             if status == NONE:
-                status, value = fill(self.tables, self.cr3, gva, code & 2 != 0)
+                status, value = fill(self.tables, self.cr3[vcpu.number], gva, code & 2 != 0)
                 if not walked:  # what a wait has made to be walked again is not paid for again
                     walk = int(self.state["reads"][0]) * self._each_read
                     self._spend(vcpu, self._fault + self.software_tlb.cycles(gva >> PAGE_SHIFT, walk))
@@ -244,7 +245,7 @@ class Shadow(LoggedShadow):
 
     def io_exit(self, vcpu: Vcpu) -> None:
         """Leave the guest because it has told a device to work."""
-        self.spaces.exited()
+        vcpu.spaces.exited()
         self._spend(vcpu, self._other)
         self._count("IO")
 
@@ -303,16 +304,16 @@ class Shadow(LoggedShadow):
 
     def load_root(self, vcpu: Vcpu, root: int, space: int, *, keep: bool) -> Steps[None]:
         """MOV to CR3: find or make the shadow of the new root; with on_cr3 = flush all shadows go first."""
-        self.spaces.exited()
+        vcpu.spaces.exited()
         self._spend(vcpu, self._other)
         if self.spec.on_cr3 == "flush":
             drop_all(self.tables)
             keep = False
-        self.cr3 = root
+        self.cr3[vcpu.number] = root
         yield from self._load(vcpu, root)
         resync(self.tables)
         self.software_tlb.flush()
-        self.spaces.load((root if self._pae else int(self.registers["cr3"][0])) >> PAGE_SHIFT, keep=keep)
+        vcpu.spaces.load((root if self._pae else int(vcpu.registers["cr3"][0])) >> PAGE_SHIFT, keep=keep)
         if not keep:
             self.state["stale"] = 0
         if self.spec.fill == "eager":
@@ -326,11 +327,11 @@ class Shadow(LoggedShadow):
         """INVLPG for each page of a range: each is an exit; what is out of step there is brought into step."""
         pages = (last >> PAGE_SHIFT) - (first >> PAGE_SHIFT) + 1
         times = (last >> PAGE_SHIFT + order) - (first >> PAGE_SHIFT + order) + 1
-        self.spaces.exited()
+        vcpu.spaces.exited()
         self._spend(vcpu, times * self._other)
         invalidated(self.tables, first, last)
         self.software_tlb.drop(first >> PAGE_SHIFT, pages)
-        self.spaces.invalidate(first, last)
+        vcpu.spaces.invalidate(first, last)
         self.state["stale"] = 0
         self._work(vcpu)
         self._count("INVLPG", times)
@@ -339,7 +340,7 @@ class Shadow(LoggedShadow):
 
     def flush(self, vcpu: Vcpu) -> Steps[None]:
         """Load CR3 with what it holds."""
-        yield from self.load_root(vcpu, self.cr3, 0, keep=False)
+        yield from self.load_root(vcpu, self.cr3[vcpu.number], 0, keep=False)
 
     def release(self, vcpu: Vcpu, root: int, space: int) -> Steps[None]:
         """Learn nothing: the shadows of a dead address space stay until they are recycled or written over."""
@@ -370,9 +371,9 @@ class Shadow(LoggedShadow):
             load_entries(self.memory, self.backing, places, self.state["pdpte"][0], 9)
         while (hpa := int(load_root(self.tables, root >> PAGE_SHIFT, SPARE))) < 0:
             yield from self._restock(vcpu)
-        self.registers["cr3"] = hpa
+        vcpu.registers["cr3"] = hpa
         if self._pae:
-            self.registers["pdpte"] = self.memory[hpa >> 3 : (hpa >> 3) + 4]
+            vcpu.registers["pdpte"] = self.memory[hpa >> 3 : (hpa >> 3) + 4]
 
     def _translate(self, vcpu: Vcpu, gpa: int = -1) -> Steps[None]:
         """Translate an entry that has just appeared at `gpa`, or (-1) the whole address space, and all below."""

@@ -6,13 +6,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from vmsim.contracts import Vcpu
 from vmsim.machine.formats import EPT, NPT
 from vmsim.monitor.features.dirty_log import DirtyLog
 from vmsim.monitor.features.nx_split import NxSplit
 from vmsim.monitor.parts import VmParts
 from vmsim.monitor.tdp.monitor import Tdp
 
-__all__ = ["ept", "nested", "npt"]
+__all__ = ["ept", "leave_untagged", "nested", "npt"]
 
 
 def ept(parts: VmParts) -> Tdp:
@@ -36,6 +37,11 @@ def _with_features(parts: VmParts, tables: Tdp) -> Tdp:
     return tables
 
 
+def leave_untagged(vcpu: Vcpu) -> None:
+    """Have a processor without tags forget translations at a VM exit (SDM vol. 3C §30.4.3.1, APM vol. 2 §15.16)."""
+    vcpu.spaces.exited()
+
+
 def nested(parts: VmParts, registers: NDArray[Any], form: Any, reason: str) -> Tdp:
     """Return what keeps a VM's nested tables.
 
@@ -49,7 +55,7 @@ def nested(parts: VmParts, registers: NDArray[Any], form: Any, reason: str) -> T
     reason : str
         What its exits are called.
     """
-    spec, spaces = parts.spec, parts.spaces
+    spec = parts.spec
     return Tdp(
         parts.memory,
         registers,
@@ -63,5 +69,5 @@ def nested(parts: VmParts, registers: NDArray[Any], form: Any, reason: str) -> T
         costs=parts.cpu.cost,
         chunk=spec.fill_chunk,
         reason=reason,
-        exited=spaces.exited if spec.tags == "none" else None,
+        exited=leave_untagged if spec.tags == "none" else None,
     )

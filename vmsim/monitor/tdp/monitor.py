@@ -45,8 +45,9 @@ class Tdp(NestedEntries, BaseMonitor):
     slot : MemorySlot
         The host's truth of the VM's memory.
     exited : callable, optional
-        Called at each VM exit, the entry after it included, where that makes the processor forget translations: a VM
-        without a tag (SDM vol. 3C §30.4.3.1, APM vol. 2 §15.16). Compiled code then handles no exits.
+        Called with the vCPU at each VM exit, the entry after it included, where that makes the processor forget
+        translations: a VM without a tag (SDM vol. 3C §30.4.3.1, APM vol. 2 §15.16). Compiled code then handles no
+        exits.
     """
 
     nested_rights = True
@@ -66,7 +67,7 @@ class Tdp(NestedEntries, BaseMonitor):
         costs: Cost,
         chunk: int = 1,
         reason: str = "EPT_VIOLATION",
-        exited: Callable[[], None] | None = None,
+        exited: Callable[[Vcpu], None] | None = None,
     ) -> None:
         self.memory = memory
         self.host = host
@@ -169,7 +170,7 @@ class Tdp(NestedEntries, BaseMonitor):
         limit = gfn + (1 << order)
         while gfn < limit:
             if self.serves:
-                gfn, cycles = back_frames(self.memory, *self.served, max(vcpu.left, 1), gfn, limit)
+                gfn, cycles = back_frames(self.memory, *self.served(vcpu.number), max(vcpu.left, 1), gfn, limit)
                 if cycles:
                     self.account(vcpu)
                     if gfn < limit and vcpu.left <= 0:
@@ -213,7 +214,7 @@ class Tdp(NestedEntries, BaseMonitor):
         """
         start = vcpu.now
         reason = self.reason
-        self.exited()
+        self.exited(vcpu)
         with vcpu.first():
             vcpu.owe("exit", self._before)
             self.exit_cycles[reason] += self._before
@@ -240,7 +241,7 @@ class Tdp(NestedEntries, BaseMonitor):
 
     def io_exit(self, vcpu: Vcpu) -> None:
         """Leave the guest because it has told a device to work (SDM vol. 3C, exit reason 30)."""
-        self.exited()
+        self.exited(vcpu)
         self.exits["IO"] += 1
         cycles = self.costs.vm_exit + self.costs.violation_resume
         self.exit_cycles["IO"] += cycles
@@ -334,9 +335,8 @@ class Tdp(NestedEntries, BaseMonitor):
         split(self.memory, self.host.frames, self.root, self.levels, gpa, table, self.form.table, self.withheld)
         self.memory[table * ENTRIES : (table + 1) * ENTRIES] |= self.denied
 
-    @property
-    def served(self) -> tuple[NDArray[Any], ...]:
-        """What compiled code needs to handle violations as `violation` does in the plain case (engine/serve.py)."""
+    def served(self, cpu: int) -> tuple[NDArray[Any], ...]:
+        """Return what compiled code needs to handle violations as `violation` does (engine/serve.py)."""
         if self.serves:
             self._nested["least"] = self.pool.floor
         return self._nested, self.backing, self.host.frames, self.pool.pages.words
@@ -413,5 +413,5 @@ class Tdp(NestedEntries, BaseMonitor):
         return NO_FRAME, 0
 
 
-def _keep() -> None:
+def _keep(vcpu: Vcpu) -> None:
     """Forget nothing at a VM exit: the VM has a tag."""

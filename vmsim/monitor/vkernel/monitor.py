@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
-from vmsim.contracts import NONE, Exit, Flush, Leaf, Resume, Spaces, Steps, Vcpu, Words, ensure
+from vmsim.contracts import NONE, Exit, Flush, Leaf, Resume, Steps, Vcpu, Words, ensure
 from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import ACCESSED, CODE_WRITE, DIRTY, FRAME, PAGE_SHIFT, PRESENT, WRITE, reach
 from vmsim.machine.memory import clear_frame, width_of
+from vmsim.machine.tags import VmSpaces
 from vmsim.monitor.shadow.fill import Status
 from vmsim.monitor.software import SoftwareMonitor
 from vmsim.monitor.tdp.monitor import Tdp
@@ -53,17 +54,18 @@ class Vkernel(SoftwareMonitor):
         runs the guest's processes does not walk it.
     costs : Cost
         Cycles of the host's work.
-    spaces : Spaces
-        What the processor caches of it.
+    spaces : VmSpaces
+        What processors cache of its vCPUs.
     levels : int
         Of the guest's tables, and of the maps.
     """
 
     traps = loads_trap = False
+    broadcasts = True
     serves = known = False  # compiled code knows nothing of the maps
 
     def __init__(
-        self, memory: Words, registers: NDArray[Any], host_tables: Tdp, *, costs: Cost, spaces: Spaces, levels: int
+        self, memory: Words, registers: NDArray[Any], host_tables: Tdp, *, costs: Cost, spaces: VmSpaces, levels: int
     ) -> None:
         self.memory = memory
         self.registers = registers
@@ -80,7 +82,7 @@ class Vkernel(SoftwareMonitor):
         self.latency = host_tables.latency
         self.maps: dict[int, int] = {}  # gpa of the guest's root table: hpa of the map's
         self.work: Counter[str] = Counter(dict.fromkeys(("filled", "walked", "zapped", "made", "dropped"), 0))
-        self.cr3 = 0  # the guest's
+        self.cr3 = [0] * len(registers)  # the guest's, by vCPU
         self._walk = make_walk(host_tables.pages, self.levels, int(registers["largest"][0]))
         self._frames = host_tables.host.frames
         self._world = memory, host_tables.backing, self._walk, self._frames
@@ -138,8 +140,8 @@ class Vkernel(SoftwareMonitor):
         self._spend(vcpu, self.costs.vkernel_fault)
         tables = _NO_TABLES
         while True:
-            root = self.maps[self.cr3]
-            status, value = enter(*self._world, self.cr3, root, gva, code & CODE_WRITE != 0, tables)
+            root = self.maps[self.cr3[vcpu.number]]
+            status, value = enter(*self._world, self.cr3[vcpu.number], root, gva, code & CODE_WRITE != 0, tables)
             if status == _NEED:
                 tables = np.array((yield from self._take(vcpu, int(value))))
             elif status == _UNBACKED:
@@ -214,17 +216,17 @@ class Vkernel(SoftwareMonitor):
             yield from self._remove(vcpu, root, 0, self._end)
             self._spend(vcpu, self.costs.vkernel_call)
             self._count("INVAL")
-        self.cr3 = root
-        self.registers["cr3"] = table = self.maps[root]
+        self.cr3[vcpu.number] = root
+        vcpu.registers["cr3"] = table = self.maps[root]
         if self.levels == 3:
-            self.registers["pdpte"] = self.memory[table >> 3 : (table >> 3) + 4]
-        self.spaces.load(space, keep=keep)
+            vcpu.registers["pdpte"] = self.memory[table >> 3 : (table >> 3) + 4]
+        vcpu.spaces.load(space, keep=keep)
         self._stale = False
 
     def invalidate(self, vcpu: Vcpu, first: int, last: int, *, order: int = 0) -> Steps[None]:
         """Tell the host of each page of a range, and of each whole 2 MiB at once: vmspace_mcontrol(MADV_INVAL)."""
-        self.spaces.invalidate(first, last)
-        yield from self._remove(vcpu, self.cr3, first, last)
+        vcpu.spaces.invalidate(first, last)
+        yield from self._remove(vcpu, self.cr3[vcpu.number], first, last)
         self._stale = False
         calls = _calls(first >> PAGE_SHIFT, (last >> PAGE_SHIFT) + 1, 1 << self._width)
         self._spend(vcpu, calls * self.costs.vkernel_call)
@@ -232,8 +234,8 @@ class Vkernel(SoftwareMonitor):
 
     def flush(self, vcpu: Vcpu) -> Steps[None]:
         """Tell the host of the whole space, by one call."""
-        self.spaces.flush()
-        yield from self._remove(vcpu, self.cr3, 0, self._end)
+        vcpu.spaces.flush()
+        yield from self._remove(vcpu, self.cr3[vcpu.number], 0, self._end)
         self._stale = False
         self._spend(vcpu, self.costs.vkernel_call)
         self._count("INVAL")
@@ -251,7 +253,7 @@ class Vkernel(SoftwareMonitor):
         yield vcpu.settle()
         self.host_tables.pool.put(frames)
         if space >= 0:
-            self.spaces.release(space)
+            vcpu.spaces.release(space)
         self._spend(vcpu, self.costs.vkernel_call)
         self._count("VMSPACE")
 
@@ -341,7 +343,7 @@ class Vkernel(SoftwareMonitor):
 
     def _reflect(self, vcpu: Vcpu) -> None:
         """Go to the guest's kernel and back: two loads of CR3, which flush unless PCIDs tell spaces apart."""
-        self.spaces.load(self.spaces.space, keep=True)
+        vcpu.spaces.load(vcpu.spaces.space, keep=True)
         self._spend(vcpu, self.costs.vkernel_reflect)
 
     def _spend(self, vcpu: Vcpu, cycles: int) -> None:

@@ -1,0 +1,76 @@
+"""Are several vCPUs of one VM what several processors of one machine are: one memory, TLBs of their own?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.simulation.small import READ, WRITE, Script, Threads, digest, run, scenario, touches, vm
+from vmsim.machine.layout import Count
+
+MODES: list[dict[str, Any]] = [
+    {"mode": "native"},
+    {"mode": "native", "pcid": False},
+    {"mode": "ept"},
+    {"mode": "ept", "tags": "none"},
+    {"mode": "npt", "pcid": False},
+    {"mode": "ept", "kernel_accesses": "direct-map"},
+    {"mode": "ept", "host_page": "2M", "guest_page": "2M"},
+    {"mode": "paired", "paired": {"layout": "separate"}},
+    {"mode": "paired", "paired": {"guest": False}},
+    {"mode": "paired", "paired": {"layout": "separate", "guest_at": 2}},
+]
+IDS = [str(number) + "-" + str(keys["mode"]) for number, keys in enumerate(MODES)]
+PAGES = st.integers(0, 12)
+PIDS = st.sampled_from([1, 2, 3])
+STEPS = st.one_of(
+    st.tuples(st.just("touch"), PAGES, st.sampled_from([READ, WRITE]), st.integers(1, 300)),
+    st.tuples(st.just("touch"), PAGES, st.sampled_from([READ, WRITE])),
+    st.tuples(st.just("map"), PAGES, st.integers(1, 8), st.sampled_from([1, 3])),
+    st.tuples(st.just("unmap"), PAGES, st.integers(1, 40)),
+    st.tuples(st.just("protect"), PAGES, st.integers(1, 8), st.sampled_from([0, 1, 3])),
+    st.tuples(st.just("move"), PAGES, st.integers(1, 8), PAGES),
+    st.tuples(st.just("discard"), PAGES, st.integers(1, 8), st.sampled_from([0, 1])),
+    st.tuples(st.just("populate"), PAGES, st.integers(1, 8)),
+    st.tuples(st.just("io"), PAGES, st.integers(1, 3), st.integers(0, 3000)),
+    st.tuples(st.just("compute"), st.integers(0, 30_000)),
+    *(st.tuples(st.just(what), PIDS) for what in ("fork", "share", "switch", "switch", "by", "exit", "exec")),
+)
+PROGRAM = st.lists(STEPS, max_size=25).map(lambda steps: [("touch", 0, WRITE), *steps])
+
+
+def threads(*programs: list[Any]) -> Threads:
+    return Threads([Script(steps) for steps in programs])
+
+
+@pytest.mark.parametrize("keys", MODES, ids=IDS)
+@settings(max_examples=30)
+@given(
+    programs=st.lists(PROGRAM, min_size=2, max_size=4),
+    cores=st.integers(1, 3),
+    horizon=st.sampled_from(["200ns", "3us", "20us"]),
+    pool=st.sampled_from([(1, 2, 1), (4, 64, 16)]),
+)
+def test_whatever_vcpus_do_to_one_memory_nothing_is_lost_and_no_tlb_is_wrong(
+    keys: dict[str, Any], programs: list[Any], cores: int, horizon: str, pool: tuple[int, int, int]
+) -> None:
+    what = scenario(
+        vm("a", vcpus=len(programs), memory="8MiB", **keys),
+        vm("b", vcpus=2, memory="4MiB", **keys),
+        memory="32MiB",
+        cores=cores,
+        quantum="5us",
+        horizon=horizon,
+        pool=dict(zip(("min", "max", "batch"), pool, strict=True)),
+    )
+    streams = [threads(*programs), threads(touches(range(20), WRITE), touches(range(10, 30)))]
+    simulation, outcome = run(what, streams, every=7000)
+    assert outcome.ending is None
+    assert [each.counters["accesses"] for each in outcome.vms] == [each.accesses for each in streams]
+    for each in simulation.vms:
+        lived = [int(part["counters"][Count.ACCESSES]) for part in each.registers]
+        assert lived == [script.accesses for script in each.stream.scripts]
+    assert digest(run(what, streams, check=None)[1]) == digest(run(what, streams)[1])
