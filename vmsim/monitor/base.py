@@ -1,7 +1,10 @@
 """What every monitor does unless its mode has it do something else: nothing, mostly."""
 
+# ruff: noqa: B027  (what most modes need not do is empty on purpose; `handle` alone makes a mode)
+
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -25,7 +28,7 @@ __all__ = ["UNFINISHED", "BaseMonitor", "table_on_way"]
 UNFINISHED = "UNFINISHED"  # the reason, in the table of exits, of one that was under way when a run ended early
 
 
-class BaseMonitor:
+class BaseMonitor(ABC):
     """A monitor that has no tables, no timers and no figures of its own; `vmsim.contracts.Monitor` says what each is.
 
     Attributes
@@ -82,13 +85,13 @@ class BaseMonitor:
     def finish(self, vcpu: Vcpu) -> None:
         """End that."""
 
+    @abstractmethod
     def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
         """Handle an exit: that makes a mode what it is."""
-        raise NotImplementedError
 
     def kernel_fault(self, vcpu: Vcpu, gva: int, gfn: int, code: int, write: bool) -> Steps[bool]:
-        """Refuse: the hardware walks the guest's own tables, which map all of its memory for its kernel."""
-        raise NotImplementedError
+        """Expect none: the hardware walks the guest's own tables, which map all of its memory for its kernel."""
+        raise AssertionError(f"the guest's own map of its memory has no page for {gva:#x} (error code {code:#x})")
 
     def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Steps[None]:
         """Find every frame backed."""
