@@ -202,8 +202,34 @@ def test_nor_however_a_shadow_is_kept(shadow: dict[str, Any], verb: str, kind: s
     assert host.faults == calm.faults
 
 
-DISK = {"kind": "disk", "footprint": 64 << 12, "block": 8 << 12, "reads": 20, "device": "30us", "work": 8}
 LOG = {"method": "write-protect", "every": "200us"}
+OLD = {"base": 0x1000_0000}  # a 32-bit program's
+
+
+@pytest.mark.parametrize(
+    ("mode", "keys"),
+    [
+        ("shadow", {"dirty_log": LOG}),
+        ("shadow", {"dirty_log": LOG, "shadow": {"preset": "plex86"}, "page": "mixed"}),
+        ("shadow", {"dirty_log": LOG, "guest_levels": 2, **OLD}),
+        ("shadow", {"guest_levels": 2, **OLD}),
+        ("shadow", {"guest_levels": 3, "shadow": {"preset": "plex86", "fill": "eager"}, **OLD}),
+        ("vkernel", {"guest_levels": 2, **OLD}),
+        ("vkernel", {"guest_levels": 3, **OLD}),
+        ("npt", {"dirty_log": LOG, "page": "mixed"}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("verb", ["take", "zap"])
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_nor_in_old_formats_and_under_logs(mode: str, keys: dict[str, Any], verb: str, kind: str) -> None:
+    calm, host = (Host(small(mode, **keys), how, kind, 40_009) for how in (None, verb))
+    assert host.done > 5
+    assert host.seen == calm.seen
+    assert host.faults == calm.faults
+
+
+DISK = {"kind": "disk", "footprint": 64 << 12, "block": 8 << 12, "reads": 20, "device": "30us", "work": 8}
 
 
 @pytest.mark.parametrize("verb", ["take", "move"])

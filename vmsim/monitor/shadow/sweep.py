@@ -12,7 +12,7 @@ from vmsim.monitor.shadow.quadrants import first_frame, guest_place, nodes_of, r
 from vmsim.monitor.shadow.records import NO_PAGE, SPARE
 from vmsim.monitor.shadow.sync import wanted
 from vmsim.monitor.shadow.tables import place_of, reach, reap
-from vmsim.tables.backing import host_address, locate
+from vmsim.tables.backing import UNBACKED, host_address, locate
 
 __all__ = ["sweep", "sweep_all"]
 
@@ -39,7 +39,10 @@ def _sweep(shadow, state, top, first, last):
         if pages[page].origin < 0:
             gpa = guest_place(state, pages, node)
             reach(state, gfns, np.int64(pages[page].gfn))
-            entry = read_gpte(state, memory, host_address(backing, gpa))
+            hpa = host_address(backing, gpa)
+            if hpa == UNBACKED:  # of a table that CR3 leads to, and that the host has taken
+                continue
+            entry = read_gpte(state, memory, hpa)
             if not wanted(state, entry, level):
                 continue
             table = level > 1 and entry & LARGE == 0
