@@ -23,12 +23,18 @@ _APART: Final = frozenset(
 )
 """What of a `Vm` is no cause of results, follows from the rest, or means something in some modes only."""
 
+_OF_SHOOTDOWNS: Final = ("ipi_", "invlpg", "interrupts", "invlpgb")
+"""Figures of a CPU, and what the names of its costs begin with, that matter where processors interrupt others."""
+
 
 def canonical(scenario: Scenario) -> str:
     """Return what decides the results, as JSON with sorted keys; see `Scenario.canonical`."""
     cpu = scenario.cpu.canonical()
     used = {vm.paging.costs for vm in scenario.vms}
     unused = tuple(mode.costs for mode in paging_modes().values() if mode.costs and mode.costs not in used)
+    if not scenario.host.reclaim.rate and all(getattr(vm, "vcpus", 1) == 1 for vm in scenario.vms):
+        unused += _OF_SHOOTDOWNS  # nobody interrupts anybody
+        cpu = {name: value for name, value in cpu.items() if name not in _OF_SHOOTDOWNS}
     cpu["cost"] = {name: cost for name, cost in cpu["cost"].items() if not name.startswith(unused)}
     host = {
         "cpu": cpu,

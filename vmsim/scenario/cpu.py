@@ -275,6 +275,11 @@ class Cost(Model):
     message: Cycles = Field(description="A message between monitor and host.")
     context_switch: Cycles = Field(description="A pCPU goes from one vCPU to another.")
     ad_assist: Cycles = Field(description="A walk that sets an accessed or dirty bit, over one that need not.")
+    ipi_send: Cycles = Field(description="A kernel asks one more processor for work by an interrupt.")
+    ipi_latency: Cycles = Field(description="From then to the first instruction of the interrupt's handler.")
+    ipi_handle: Cycles = Field(description="Handler of the interrupt: entry, the work, its end, the sender told.")
+    invlpg: Cycles = Field(description="Forgetting one page, or one address space, in such a handler.")
+    invlpgb: Cycles = Field(description="A broadcast invalidation, until all processors have made it.")
 
     @property
     def violation(self) -> int:
@@ -317,6 +322,11 @@ class Cpu(Model):
         description="Page walks that can be under way at once: for `vmsim validate gups`. Runs make one walk at a time."
     )
     walk_start: Cycles = Field(description="Fixed cycles of a walk, its references apart.")
+    interrupts: Literal["exit", "posted", "virtual"] = Field(
+        description="Interrupts between vCPUs. exit: the sender and the receiver leave the guest for them. posted: the "
+        "sender alone. virtual: neither, while the receiver runs."
+    )
+    invlpgb: Flag = Field(description="A kernel can have all processors forget pages by an instruction, INVLPGB.")
     tlb: Tlb
     pwc: Pwc
     ntlb: Ntlb

@@ -1,0 +1,196 @@
+"""Shootdowns: how one processor makes others forget, and what that costs each of them.
+
+A kernel that has changed entries interrupts the processors that may have cached them, and goes on when all have
+forgotten (Linux kernel/smp.c, `smp_call_function_many_cond`; arch/x86/mm/tlb.c, `native_flush_tlb_multi`). In a guest
+the processors are vCPUs. Sending an interrupt is an exit, unless the CPU delivers interrupts of guests by itself
+(Intel: IPI virtualization; AMD: AVIC, APM vol. 2 §15.29); taking one is two, for the interrupt and for its end, unless
+the CPU posts interrupts (SDM vol. 3C §30.6). A vCPU that does not run answers when it runs again, and so long the
+sender waits; under `pv_flush` it is told by a word in memory, flushes when it is entered, and nobody waits
+(arch/x86/kernel/kvm.c, `kvm_flush_tlb_multi`).
+
+The host itself interrupts the processors that run a VM's vCPUs, which leave the guest for it; those that do not run
+find out when they are entered (virt/kvm/kvm_main.c, `kvm_make_all_cpus_request`).
+
+Who runs has made its accesses up to the simulated moment, and forgets before the next. So what is paid for its answer
+is known at once, in closed form; only who does not run is waited for. That two senders ask one processor at once
+saves no interrupt here, though it may in a real kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from functools import partial
+from typing import Any, Protocol
+
+import simpy
+
+from vmsim.base.ledger import Ledger
+from vmsim.contracts import Steps
+from vmsim.scenario.cpu import Cpu
+
+__all__ = ["SHOOTDOWN", "Processor", "Shootdown", "Whereabouts", "Work"]
+
+SHOOTDOWN = "shootdown"  # the cause of the time that is used for it
+BROADCAST_FROM = 4  # CPUs of a process from which Linux uses INVLPGB for it (arch/x86/mm/tlb.c, consider_global_asid)
+
+Work = Callable[[Any], Steps[None]]
+
+
+class Whereabouts(Enum):
+    """What a vCPU does when somebody asks it for something."""
+
+    RUNS = "runs"  # it has a core
+    IDLES = "idles"  # it has nothing to do, and looks at the generation of its address space when it has
+    WAITS = "waits"  # it would go on if its host let it
+
+
+class Processor(Protocol):
+    """A vCPU, as far as shootdowns know it."""
+
+    env: simpy.Environment
+
+    @property
+    def whereabouts(self) -> Whereabouts:
+        """What it does now."""
+        ...
+
+    @property
+    def spaces(self) -> Any:
+        """What processors cache of it."""
+        ...
+
+    def interrupt(self, work: Work) -> None:
+        """Have it do work before it makes another access."""
+
+    def owe(self, cause: str, cycles: int) -> None:
+        """Use cycles."""
+
+    def spin(self, event: simpy.Event, cause: str) -> Steps[None]:
+        """Wait for an event on the core."""
+
+
+class Shootdown:
+    """The shootdowns of one VM, or of one program that runs on the host itself.
+
+    Parameters
+    ----------
+    cpu : Cpu
+        Which CPU, and what things cost on it.
+    bare : bool
+        There is no VM: interrupts are the hardware's.
+    pv_flush : bool
+        vCPUs that do not run are told by a word in memory.
+
+    Attributes
+    ----------
+    counts : dict
+        `requests` of a kernel, `interrupts` that it sent, vCPUs that were `idle`, `deferred` to (`pv_flush`) or waited
+        for (`stalled`), `broadcasts` in place of interrupts; `kicks` of running vCPUs by the host.
+    """
+
+    def __init__(self, cpu: Cpu, *, bare: bool, pv_flush: bool = False) -> None:
+        cost = cpu.cost
+        self.counts = dict.fromkeys(("requests", "interrupts", "idle", "deferred", "stalled", "broadcasts", "kicks"), 0)
+        self._costs = cost
+        self._exit = cost.vm_exit + cost.violation_resume
+        self._sending_exits = not bare and cpu.interrupts != "virtual"
+        self._receiving_exits = not bare and cpu.interrupts == "exit"
+        self._bare = bare
+        self._broadcasts = bare and cpu.invlpgb
+        self._pv_flush = pv_flush and not bare
+
+    def register(self, ledger: Ledger) -> None:
+        """Say what it counts."""
+        ledger.counters("shootdowns", lambda: self.counts)
+
+    def request(self, sender: Any, targets: Sequence[Any], work: Work, *, pages: int = 1) -> Steps[None]:
+        """Have other CPUs of the same kernel do work before they make another access, and wait until they have.
+
+        Parameters
+        ----------
+        sender : Processor
+            Who asks, and pays for it.
+        targets : sequence of Processor
+            The others, by number.
+        work : callable
+            Called with each.
+        pages : int, optional
+            Pages that each forgets in it; 1 for a whole address space.
+        """
+        if not targets:
+            return
+        self.counts["requests"] += 1
+        if self._broadcasts and len(targets) + 1 >= BROADCAST_FROM:
+            self.counts["broadcasts"] += 1
+            sender.owe(SHOOTDOWN, self._costs.invlpgb)
+            for target in targets:
+                target.interrupt(work)
+            return
+        sent, exits = 0, 0
+        answers: list[simpy.Event] = []
+        for target in targets:
+            where = target.whereabouts
+            if where is Whereabouts.IDLES:
+                self.counts["idle"] += 1
+                target.interrupt(work)
+            elif where is Whereabouts.WAITS and self._pv_flush:
+                self.counts["deferred"] += 1
+                target.interrupt(work)
+            else:
+                sent += 1
+                exits += self._sending_exits or (where is Whereabouts.WAITS and not self._bare)
+                answer = sender.env.event() if where is Whereabouts.WAITS else None
+                if answer:
+                    answers.append(answer)
+                target.interrupt(partial(self._answer, work=work, pages=pages, event=answer))
+        if sent:
+            self.counts["interrupts"] += sent
+            self.counts["stalled"] += len(answers)
+            self._leave(sender, exits)
+            sender.owe(SHOOTDOWN, sent * self._costs.ipi_send + self._costs.ipi_latency + self._handling(pages))
+        if answers:
+            yield from sender.spin(sender.env.all_of(answers), SHOOTDOWN)
+
+    def kick(self, vcpus: Sequence[Any]) -> int:
+        """Have all vCPUs of the VM leave the guest, as the host does to make them forget.
+
+        What they forget is dropped by whoever asks. Those that do not run find out when they are entered.
+
+        Returns
+        -------
+        int
+            Cycles that the host's processor takes until the last has left.
+        """
+        running = [vcpu for vcpu in vcpus if vcpu.whereabouts is Whereabouts.RUNS]
+        if not running:
+            return 0
+        self.counts["kicks"] += len(running)
+        for vcpu in running:
+            vcpu.interrupt(self._kicked)
+        answer = self._costs.vm_exit + self._handling(1)
+        return len(running) * self._costs.ipi_send + self._costs.ipi_latency + answer
+
+    def _handling(self, pages: int) -> int:
+        return self._costs.ipi_handle + pages * self._costs.invlpg
+
+    def _answer(self, vcpu: Any, *, work: Work, pages: int, event: simpy.Event | None) -> Steps[None]:
+        """Take the interrupt: do the work, and tell the sender."""
+        if self._receiving_exits:
+            self._leave(vcpu, 1 if event else 2)  # who was not running is given it when it is entered
+        vcpu.owe(SHOOTDOWN, self._handling(pages))
+        yield from work(vcpu)
+        if event:
+            event.succeed()
+
+    def _kicked(self, vcpu: Any) -> Steps[None]:
+        """Leave the guest for the host's interrupt, whose handler does what there is to do, and come back."""
+        self._leave(vcpu, 1)
+        vcpu.owe("exit", self._handling(1))
+        return
+        yield
+
+    def _leave(self, vcpu: Any, exits: int) -> None:
+        if exits:
+            vcpu.spaces.exited()
+            vcpu.owe("exit", exits * self._exit)
