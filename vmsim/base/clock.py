@@ -47,6 +47,12 @@ class Clock(simpy.Environment):
             timer.callbacks.append(pending.discard)
         return timer
 
+    def abandon(self, timer: simpy.Event) -> None:
+        """Keep the simulation going no longer for a timer that nobody waits for any more."""
+        if timer.callbacks is not None:  # it has not come yet
+            self._background.add(timer)
+            timer.callbacks.append(self._background.discard)
+
     def run(self, until: Any = None) -> Any:
         """Run until nothing is left but timers of the background, or as SimPy does `until` a time or an event."""
         if until is not None:

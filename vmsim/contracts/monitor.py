@@ -81,8 +81,9 @@ class LiveVm(Protocol):
         """Whether its pages may be taken: it has booted, and not ended."""
         ...
 
-    def forget(self, flush: Flush) -> None:
-        """Have its processors forget what a flush says."""
+    def forget(self, flush: Flush) -> int:
+        """Have its processors forget what a flush says; return the cycles that this takes the host's processor."""
+        ...
 
 
 class Worker(Protocol):

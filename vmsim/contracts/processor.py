@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -47,6 +47,13 @@ class Vcpu(Protocol):
 
     def interrupt(self, work: Callable[[Any], Steps[None]]) -> None:
         """Have it do work of its kernel's before it makes another access: what an IPI asks for."""
+
+    def shoot_down(self, others: Sequence[Any], work: Callable[[Any], Steps[None]], *, pages: int) -> Steps[None]:
+        """Have other vCPUs of the VM do work before they make another access, and wait until they have.
+
+        Each forgets so many pages in it; 1 for a whole address space.
+        """
+        ...
 
     def owe(self, cause: str, cycles: int) -> None:
         """Use cycles, to be paid in simulated time before anything shared is touched."""

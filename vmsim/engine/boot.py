@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -53,6 +53,12 @@ class BootVcpu:
     def interrupt(self, work: Callable[[Any], Steps[None]]) -> None:
         """Refuse: no other vCPU runs yet."""
         raise AssertionError("nobody interrupts the first vCPU before the clock starts")
+
+    def shoot_down(self, others: Sequence[Any], work: Callable[[Any], Steps[None]], *, pages: int) -> Steps[None]:
+        """Interrupt nobody: no other vCPU runs yet."""
+        assert not others
+        return
+        yield
 
     def settle(self) -> simpy.Event:
         """Return an event that nobody has to wait for."""

@@ -24,6 +24,7 @@ from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.io import HostIo
 from vmsim.host.native_memory import NativeMemory
 from vmsim.host.pool import PagePool
+from vmsim.host.shootdown import Shootdown
 from vmsim.machine.layout import guest_width, make_vm
 from vmsim.machine.tags import VmSpaces
 from vmsim.monitor.native.monitor import NativeMonitor
@@ -124,6 +125,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
 
     told = (lambda done: progress(spec.name, done, stream.accesses)) if progress else lambda _: None
     crew = Crew(host.env, min(stream.threads, spec.vcpus), told)
+    shootdown = Shootdown(cpu, bare=spec.bare or spec.mode == "vkernel", pv_flush=spec.pv_flush)
     vcpus = [
         Vcpu(
             host.env,
@@ -135,6 +137,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
             number=number,
             index=first + number,
             crew=crew,
+            shootdown=shootdown,
             quantum=host.scenario.quantum,
             horizon=host.scenario.horizon,
             switch_cycles=cpu.cost.context_switch,
@@ -156,6 +159,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         kernel=kernel,
         vcpus=vcpus,
         crew=crew,
+        shootdown=shootdown,
         slot=slot,
         pages=slot or pages,
     )

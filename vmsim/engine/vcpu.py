@@ -20,6 +20,7 @@ from vmsim.engine.runs import Runs
 from vmsim.guest.kernel import GuestKernel
 from vmsim.guest.locks import LOCK_WAIT
 from vmsim.host.scheduler import Scheduler
+from vmsim.host.shootdown import SHOOTDOWN, Shootdown, Whereabouts
 from vmsim.machine.layout import Count
 from vmsim.machine.tags import Spaces
 from vmsim.machine.vcpu import WRITES as _WRITE
@@ -33,7 +34,8 @@ WAITS = ("pool_wait", "host_wait", "pcpu_wait", "io_wait")
 MEMORY_WAITS = ("pool_wait", "host_wait")
 MANAGEMENT = ("guest_fault", "exit", *MEMORY_WAITS)
 CAUSES = ("compute", "guest_fault", "exit", "switch", *WAITS)
-WAITS_FOR_OTHERS = (LOCK_WAIT, "barrier_wait")  # for other vCPUs of the VM, where there are any
+IDLE_WAITS = ("io_wait", LOCK_WAIT, "barrier_wait")  # in which a guest's CPU has nothing to do
+WAITS_FOR_OTHERS = (LOCK_WAIT, "barrier_wait", SHOOTDOWN)  # for other vCPUs of the VM, where there are any
 
 _END_OF_TIME = NEVER >> 1  # cycles: far beyond any workload, and no sum of a few overflows
 
@@ -57,6 +59,8 @@ class Vcpu:
         Its number in the VM, and among all vCPUs of the host.
     crew : Crew
         What it shares with the VM's other vCPUs.
+    shootdown : Shootdown
+        How it interrupts them.
     quantum, horizon : int
         Cycles of a time slice, and how far it may run ahead.
     causes : sequence of str, optional
@@ -75,6 +79,7 @@ class Vcpu:
         number: int,
         index: int,
         crew: Crew,
+        shootdown: Shootdown,
         quantum: int,
         horizon: int,
         switch_cycles: int,
@@ -90,6 +95,7 @@ class Vcpu:
         self.number = number
         self.index = index
         self.crew = crew
+        self.shootdown = shootdown
         self.quantum = quantum
         self.horizon = horizon
         self.switch_cycles = switch_cycles
@@ -196,6 +202,43 @@ class Vcpu:
     def interrupt(self, work: Callable[[Vcpu], Steps[None]]) -> None:
         """Have it do work of its kernel's before it makes another access: what an IPI asks for."""
         self.interrupts.append(work)
+
+    @property
+    def whereabouts(self) -> Whereabouts:
+        """What it does when another asks it for something."""
+        if self._core >= 0:
+            return Whereabouts.RUNS
+        return Whereabouts.IDLES if self.since and self.since[0] in IDLE_WAITS else Whereabouts.WAITS
+
+    def shoot_down(self, others: Sequence[Vcpu], work: Callable[[Vcpu], Steps[None]], *, pages: int) -> Steps[None]:
+        """Have other vCPUs of the VM do work before they make another access, and wait until they have."""
+        yield from self.shootdown.request(self, others, work, pages=pages)
+
+    def spin(self, event: simpy.Event, cause: str) -> Steps[None]:
+        """Wait for an event in a loop, which gives up the core only at the end of a slice; take interrupts meanwhile.
+
+        Raises
+        ------
+        Stopped
+            The VM has ended.
+        """
+        yield self.settle()
+        while not event.triggered:
+            yield from self._take_interrupts()
+            left = self._slice_end - self.env.cycle
+            if left <= 0:
+                yield from self._next_slice()
+                continue
+            if self.owed:
+                yield self.settle()
+                continue
+            timer = self.env.timeout(left)
+            self.since = cause, self.env.cycle
+            yield event | timer
+            self.cycles = self.time_by_cause()
+            self.since = None
+            self.env.abandon(timer)
+        self.waits[cause] += 1
 
     def leave(self) -> None:
         """Give the core back."""

@@ -21,6 +21,7 @@ from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.io import HostIo
 from vmsim.host.native_memory import NativeMemory
 from vmsim.host.pool import PagePool
+from vmsim.host.shootdown import Shootdown
 from vmsim.machine.caches import Served
 from vmsim.machine.layout import LEVELS, Count
 from vmsim.machine.tags import VmSpaces
@@ -44,7 +45,7 @@ class VirtualMachine:
         What it is, and its workload.
     registers : record[n]
         The register files of its vCPUs.
-    spaces, io, pool, monitor, frames, kernel, vcpus, crew
+    spaces, io, pool, monitor, frames, kernel, vcpus, crew, shootdown
         Its address spaces, the host's side of its input and output, its page pool (None if it has none), what handles
         its exits, its kernel's frames, its kernel, its vCPUs by number, and what these share.
     slot : GuestMemory or None
@@ -68,6 +69,7 @@ class VirtualMachine:
         kernel: GuestKernel,
         vcpus: list[Vcpu],
         crew: Crew,
+        shootdown: Shootdown,
         slot: GuestMemory | None,
         pages: GuestMemory | NativeMemory | None,
     ) -> None:
@@ -83,6 +85,7 @@ class VirtualMachine:
         self.kernel = kernel
         self.vcpus = vcpus
         self.crew = crew
+        self.shootdown = shootdown
         self.slot = slot
         self.pages = pages
         for vcpu in vcpus:
@@ -98,6 +101,8 @@ class VirtualMachine:
         register_vcpus(self.ledger, vcpus)
         for register in (kernel.register, monitor.register, *([pool.register] if pool else [])):
             register(self.ledger)
+        if len(vcpus) > 1 or parts.scenario.host.reclaim.rate:
+            shootdown.register(self.ledger)
         self._register()
 
     @property
@@ -206,12 +211,13 @@ class VirtualMachine:
         """Whether its pages may be taken: it has booted, and not ended."""
         return self.kernel.root >= 0 and self.finish is None and not (self.spec.bare and self.kernel.editing)
 
-    def forget(self, flush: Flush) -> None:
-        """Have its processors forget what a flush says."""
+    def forget(self, flush: Flush) -> int:
+        """Have its processors forget what a flush says; return the cycles that this takes the host's processor."""
         if flush.nested:
             self.spaces.flush_nested()
         elif flush.linear:
             self.spaces.flush_all()
+        return self.shootdown.kick(self.vcpus) if flush.nested or flush.linear else 0
 
     def outcome(self) -> VmOutcome:
         """Return the figures of the VM, its warm-up subtracted."""

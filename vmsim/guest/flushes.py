@@ -13,6 +13,7 @@ from vmsim.contracts import Mmu, Steps, Vcpu
 from vmsim.guest.mmu import NO_PCID
 from vmsim.guest.process import Pcids
 from vmsim.guest.spaces import Space
+from vmsim.machine.formats import PAGE_SHIFT
 
 __all__ = ["Cpus"]
 
@@ -105,16 +106,11 @@ class Cpus:
                 for cpu in targets:
                     self._pcids[cpu].saw(space, generation)
                 return
-        for cpu in targets:
-            if cpu != vcpu.number:
-                self._interrupt(cpu, space, pages, generation)
-                if self.mmu.broadcasts:
-                    return
-
-    def _interrupt(self, cpu: int, space: Space, pages: tuple[int, int, int] | None, generation: int) -> None:
-        target = self.vcpus[cpu]
-        assert target is not None
-        target.interrupt(partial(self._take_interrupt, space=space, pages=pages, generation=generation))
+        others = [self.vcpus[cpu] for cpu in targets if cpu != vcpu.number]
+        if others:
+            work = partial(self._take_interrupt, space=space, pages=pages, generation=generation)
+            count = (pages[1] - pages[0] >> PAGE_SHIFT + pages[2]) + 1 if pages else 1
+            yield from vcpu.shoot_down(others[:1] if self.mmu.broadcasts else others, work, pages=count)
 
     def _take_interrupt(
         self, vcpu: Vcpu, space: Space, pages: tuple[int, int, int] | None, generation: int

@@ -70,6 +70,20 @@ class Processor(Protocol):
         """Wait for an event on the core."""
 
 
+class _Answers:
+    """Those that a sender waits for: how many are `due`, and the event that comes with the last."""
+
+    def __init__(self, complete: simpy.Event) -> None:
+        self.due = 0
+        self.complete = complete
+
+    def add(self) -> None:
+        """Take one."""
+        self.due -= 1
+        if not self.due:
+            self.complete.succeed()
+
+
 class Shootdown:
     """The shootdowns of one VM, or of one program that runs on the host itself.
 
@@ -128,7 +142,7 @@ class Shootdown:
                 target.interrupt(work)
             return
         sent, exits = 0, 0
-        answers: list[simpy.Event] = []
+        answers = _Answers(sender.env.event())
         for target in targets:
             where = target.whereabouts
             if where is Whereabouts.IDLES:
@@ -140,17 +154,16 @@ class Shootdown:
             else:
                 sent += 1
                 exits += self._sending_exits or (where is Whereabouts.WAITS and not self._bare)
-                answer = sender.env.event() if where is Whereabouts.WAITS else None
-                if answer:
-                    answers.append(answer)
-                target.interrupt(partial(self._answer, work=work, pages=pages, event=answer))
+                waits = where is Whereabouts.WAITS
+                answers.due += waits
+                target.interrupt(partial(self._answer, work=work, pages=pages, answers=answers if waits else None))
         if sent:
             self.counts["interrupts"] += sent
-            self.counts["stalled"] += len(answers)
+            self.counts["stalled"] += answers.due
             self._leave(sender, exits)
             sender.owe(SHOOTDOWN, sent * self._costs.ipi_send + self._costs.ipi_latency + self._handling(pages))
-        if answers:
-            yield from sender.spin(sender.env.all_of(answers), SHOOTDOWN)
+        if answers.due:
+            yield from sender.spin(answers.complete, SHOOTDOWN)
 
     def kick(self, vcpus: Sequence[Any]) -> int:
         """Have all vCPUs of the VM leave the guest, as the host does to make them forget.
@@ -174,14 +187,14 @@ class Shootdown:
     def _handling(self, pages: int) -> int:
         return self._costs.ipi_handle + pages * self._costs.invlpg
 
-    def _answer(self, vcpu: Any, *, work: Work, pages: int, event: simpy.Event | None) -> Steps[None]:
+    def _answer(self, vcpu: Any, *, work: Work, pages: int, answers: _Answers | None) -> Steps[None]:
         """Take the interrupt: do the work, and tell the sender."""
         if self._receiving_exits:
-            self._leave(vcpu, 1 if event else 2)  # who was not running is given it when it is entered
+            self._leave(vcpu, 1 if answers else 2)  # who was not running is given it when it is entered
         vcpu.owe(SHOOTDOWN, self._handling(pages))
         yield from work(vcpu)
-        if event:
-            event.succeed()
+        if answers:
+            answers.add()
 
     def _kicked(self, vcpu: Any) -> Steps[None]:
         """Leave the guest for the host's interrupt, whose handler does what there is to do, and come back."""

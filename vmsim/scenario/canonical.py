@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["canonical"]
 
 _APART: Final = frozenset(
-    {"index", "group", "bare", "becomes_guest", "own", "dirty_log", "kernel_accesses", "nx_split", "vcpus"}
+    {"index", "group", "bare", "becomes_guest", "own", "dirty_log", "kernel_accesses", "nx_split", "vcpus", "pv_flush"}
 )
 """What of a `Vm` is no cause of results, follows from the rest, or means something in some modes only."""
 
@@ -32,7 +32,7 @@ def canonical(scenario: Scenario) -> str:
     cpu = scenario.cpu.canonical()
     used = {vm.paging.costs for vm in scenario.vms}
     unused = tuple(mode.costs for mode in paging_modes().values() if mode.costs and mode.costs not in used)
-    if not scenario.host.reclaim.rate and all(getattr(vm, "vcpus", 1) == 1 for vm in scenario.vms):
+    if not scenario.host.reclaim.rate and all(vm.vcpus == 1 for vm in scenario.vms):
         unused += _OF_SHOOTDOWNS  # nobody interrupts anybody
         cpu = {name: value for name, value in cpu.items() if name not in _OF_SHOOTDOWNS}
     cpu["cost"] = {name: cost for name, cost in cpu["cost"].items() if not name.startswith(unused)}
@@ -55,6 +55,7 @@ def canonical(scenario: Scenario) -> str:
         | ({"kernel_accesses": vm.kernel_accesses} if vm.kernel_accesses != "free" else {})
         | ({"nx_split": vm.nx_split} if vm.nx_split else {})
         | ({"vcpus": vm.vcpus} if vm.vcpus > 1 else {})
+        | ({"pv_flush": True} if vm.pv_flush else {})
         | {"pool": dict(vm.pool), "workload": _of_workload(vm.workload)}
         | vm.paging.canonical(vm.own)
         | _by(vm)

@@ -61,6 +61,10 @@ class VmKeys(Model):
     vcpus: Annotated[int, Strict(), Field(ge=1, le=MAX_VCPUS)] = Field(
         default=1, description="Its processors: the threads of its workload run on them."
     )
+    pv_flush: Flag = Field(
+        default=False,
+        description="Its kernel does not wait for vCPUs that do not run to flush: they do when they are entered.",
+    )
     guest_page: PageSizeField = Field(default="4K", description="Page size that the guest kernel maps with.")
     host_page: PageSizeField = Field(default="4K", description="Page size that the monitor backs guest memory with.")
     populate: Literal["lazy", "eager"] = Field(

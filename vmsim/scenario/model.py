@@ -229,6 +229,7 @@ class Scenario(Document):
             kernel_accesses=group.kernel_accesses,
             fill_chunk=group.fill_chunk,
             vcpus=group.vcpus,
+            pv_flush=group.pv_flush,
             start=group.start.cycles(self.cpu.frequency),
             pool=group.pool.over(self.host.pool) if group.pool else self.host.pool,
             dirty_log=group.dirty_log.spec(self.cpu.frequency),

@@ -44,6 +44,8 @@ class Vm:
         Its kernel (in mode vkernel the host's) keeps address spaces apart in the TLB by PCID.
     vcpus : int
         Its processors.
+    pv_flush : bool
+        Its kernel does not wait for those that do not run to flush.
     start : int
         Cycle at which it starts.
     pool : Pool
@@ -79,6 +81,7 @@ class Vm:
     kernel_accesses: Literal["free", "direct-map"]
     fill_chunk: int
     vcpus: int
+    pv_flush: bool
     start: int
     pool: Pool
     dirty_log: DirtyLogSpec

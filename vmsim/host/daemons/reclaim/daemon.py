@@ -6,7 +6,7 @@ page can be taken at any time; it is no model of kswapd, which looks at how much
 
 from __future__ import annotations
 
-from vmsim.contracts import DaemonHost, Steps, Victims
+from vmsim.contracts import NO_FLUSH, DaemonHost, Flush, LiveVm, Steps, Victims
 from vmsim.host.daemons.parts import DaemonParts
 from vmsim.host.daemons.reclaim.table import Reclaim
 
@@ -30,14 +30,23 @@ class Reclaimer:
         self.victims = victims
 
     def run(self, host: DaemonHost) -> Steps[None]:
-        """Take pages from now on."""
+        """Take pages from now on.
+
+        The flushes of a round are made together, VM by VM, before anybody else can have the pages; the daemon waits
+        until the vCPUs that run have left the guest for them.
+        """
+        spent = 0
         while True:
-            yield host.env.background(self.period, frees=True)
+            yield host.env.background(max(1, self.period - spent), frees=True)
+            flushes: dict[LiveVm, Flush] = {}
             for _ in range(self.batch):
                 able = [vm for vm in host.vms if vm.pages and vm.able]
                 if able and (victim := self.victims.choose(able)):
                     vm, number = victim
-                    vm.forget(vm.pages.take(number, 1))
+                    flushes[vm] = flushes.get(vm, NO_FLUSH) + vm.pages.take(number, 1)
+            spent = sum(vm.forget(flush) for vm, flush in flushes.items())
+            if spent:
+                yield host.env.background(spent, frees=True)
 
 
 def build(parts: DaemonParts) -> Reclaimer:
