@@ -137,6 +137,11 @@ ROWS: Final[dict[str, Row]] = {
     "vm.agile.back": Row(world(vm("agile", CHURN, agile={"interval": "10us"})), "clean", "all"),
     "vm.agile.root_cache": Row(world(vm("agile", SWITCHER)), 0, 4),
     "vm.software_tlb.entries": Row(world(vm("shadow", CHURN, shadow=PLEX86)), 0, 64),
+    "vm.pv_flush": Row(
+        world(vm(workload={**CHURN, "rounds": 60, "burst": "16KiB", "threads": 2}, vcpus=2), quantum="10us"),
+        False,
+        True,
+    ),
     "vm.vcpus": Row(world(vm(workload={**UNIFORM, "threads": 2}), cores=2), 1, 2),
     "vm.workload.compute": Row(world(), 1, 9),
     "vm.workload.threads": Row(world(), 1, 2),
@@ -185,6 +190,8 @@ def _cpu(tables: dict[str, Any], one: Any, other: Any, key: str) -> Row:
 
 # ---- costs: each is raised in a scenario in which it is paid
 
+TOGETHER = {**CHURN, "rounds": 16, "burst": "16KiB", "threads": 4}
+_SMP = world(vm(workload=TOGETHER, vcpus=4), cores=4)
 _PAID: Final[dict[str, dict[str, Any]]] = {
     **dict.fromkeys(
         ("vm_exit", "guest_fault", "zero_page", "table_page", "grant_fixed", "grant_page", "message"), world()
@@ -203,6 +210,8 @@ _PAID: Final[dict[str, dict[str, Any]]] = {
     "process_switch": world(vm(workload=SWITCHER)),
     "context_switch": world(vm(), vm(), quantum="10us"),
     "pin_page": world(vm(workload=DISK)),
+    **dict.fromkeys(("ipi_send", "ipi_latency", "ipi_handle", "invlpg"), _SMP),
+    "invlpgb": world(vm("native", TOGETHER, vcpus=4), cores=4, cpu_override={"invlpgb": True}),
     "log_page": world(vm(dirty_log=LOG)),
     "log_scan": world(vm(dirty_log=LOG | {"method": "ad-scan"})),
     "log_entry": world(vm(dirty_log=LOG | {"method": "pml"}), cpu="cascade-lake"),
@@ -347,6 +356,8 @@ CPU_ROWS: Final[dict[str, Row]] = {
     "cpuid.msr_48c": _cpu(_GIGA_HOST, 1 << 6 | 1 << 17 | 1 << 21, 1 << 6 | 1 << 21, "cpuid.msr_48c"),
     "ept_ad": _cpu(world(vm(dirty_log=LOG | {"method": "ad-scan"}), **_ON), True, False, "ept_ad"),
     "walk_start": _cpu(world(), 0, 9, "walk_start"),
+    "interrupts": _cpu(_SMP, "exit", "virtual", "interrupts"),
+    "invlpgb": _cpu(world(vm("native", TOGETHER, vcpus=4), cores=4), False, True, "invlpgb"),
     "tlb.l2_cycles": _cpu(world(), 7, 9, "tlb.l2_cycles"),
     "tlb.tags": _cpu(world(vm("ept", MANY), vm("ept", MANY), quantum="10us"), 65535, 1, "tlb.tags"),
     "ntlb.cycles": _cpu(world(vm("npt"), cpu="zen4"), 1, 9, "ntlb.cycles"),

@@ -118,7 +118,7 @@ class Simulation:
             _check_guest_at(spec, stream)
             self.vms.append(build_vm(parts, spec, stream, progress))
             if (vm := self.vms[-1]).slot:
-                self.compaction.add(vm.slot, vm.forget)
+                self.compaction.add(vm.slot, vm.drop)
             if progress:
                 progress(spec.name, 0, stream.accesses)
         self.env.process(reclaimer(self.env, self.host, [vm.pool for vm in self.vms if vm.pool]))

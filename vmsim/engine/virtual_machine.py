@@ -101,7 +101,7 @@ class VirtualMachine:
         register_vcpus(self.ledger, vcpus)
         for register in (kernel.register, monitor.register, *([pool.register] if pool else [])):
             register(self.ledger)
-        if len(vcpus) > 1 or parts.scenario.host.reclaim.rate:
+        if len(vcpus) > 1 or parts.scenario.daemons:
             shootdown.register(self.ledger)
         self._register()
 
@@ -211,12 +211,16 @@ class VirtualMachine:
         """Whether its pages may be taken: it has booted, and not ended."""
         return self.kernel.root >= 0 and self.finish is None and not (self.spec.bare and self.kernel.editing)
 
-    def forget(self, flush: Flush) -> int:
-        """Have its processors forget what a flush says; return the cycles that this takes the host's processor."""
+    def drop(self, flush: Flush) -> None:
+        """Drop what its processors have kept that a flush says."""
         if flush.nested:
             self.spaces.flush_nested()
         elif flush.linear:
             self.spaces.flush_all()
+
+    def forget(self, flush: Flush) -> int:
+        """Have its processors forget what a flush says; return the cycles that this takes the host's processor."""
+        self.drop(flush)
         return self.shootdown.kick(self.vcpus) if flush.nested or flush.linear else 0
 
     def outcome(self) -> VmOutcome:

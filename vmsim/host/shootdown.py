@@ -181,7 +181,7 @@ class Shootdown:
         self.counts["kicks"] += len(running)
         for vcpu in running:
             vcpu.interrupt(self._kicked)
-        answer = self._costs.vm_exit + self._handling(1)
+        answer = self._handling(1) + (0 if self._bare else self._costs.vm_exit)
         return len(running) * self._costs.ipi_send + self._costs.ipi_latency + answer
 
     def _handling(self, pages: int) -> int:
@@ -197,9 +197,10 @@ class Shootdown:
             answers.add()
 
     def _kicked(self, vcpu: Any) -> Steps[None]:
-        """Leave the guest for the host's interrupt, whose handler does what there is to do, and come back."""
-        self._leave(vcpu, 1)
-        vcpu.owe("exit", self._handling(1))
+        """Leave the guest, or the program, for the host's interrupt, and come back."""
+        if not self._bare:
+            self._leave(vcpu, 1)
+        vcpu.owe("guest_fault" if self._bare else "exit", self._handling(1))  # of a program: its kernel's work
         return
         yield
 

@@ -32,7 +32,7 @@ def canonical(scenario: Scenario) -> str:
     cpu = scenario.cpu.canonical()
     used = {vm.paging.costs for vm in scenario.vms}
     unused = tuple(mode.costs for mode in paging_modes().values() if mode.costs and mode.costs not in used)
-    if not scenario.host.reclaim.rate and all(vm.vcpus == 1 for vm in scenario.vms):
+    if not scenario.daemons and all(vm.vcpus == 1 for vm in scenario.vms):
         unused += _OF_SHOOTDOWNS  # nobody interrupts anybody
         cpu = {name: value for name, value in cpu.items() if name not in _OF_SHOOTDOWNS}
     cpu["cost"] = {name: cost for name, cost in cpu["cost"].items() if not name.startswith(unused)}

@@ -175,6 +175,10 @@ class _VmGroup(VmKeys):
             yield from mode.log_problems(self)
             if self.vcpus > 1 and mode.name in ("shadow", "agile", "vkernel"):
                 yield Problem(("vcpus",), f"mode {mode.name} has one vCPU for now; expected 1")
+            if self.pv_flush and (mode.bare(self) or mode.name == "vkernel"):
+                yield Problem(
+                    ("pv_flush",), f"mode {mode.name} has no vCPUs that a host keeps from running: leave it out"
+                )
             yield from mode.problems(self)
             yield from self.level_problems(mode)
             yield from self.nx_problems(mode)
