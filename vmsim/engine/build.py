@@ -13,7 +13,8 @@ from vmsim.contracts import Frames, Mmu, Monitor
 from vmsim.engine.crew import Crew
 from vmsim.engine.kernel_accesses import make_direct_map
 from vmsim.engine.parts import HostParts
-from vmsim.engine.vcpu import WAITS_FOR_OTHERS, Vcpu
+from vmsim.engine.vcpu import Vcpu
+from vmsim.engine.vcpu_time import WAITS_FOR_OTHERS
 from vmsim.engine.virtual_machine import VirtualMachine
 from vmsim.guest.frames import GuestFrames
 from vmsim.guest.kernel import GuestKernel

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,10 @@ from vmsim.contracts import NONE, Exit, Monitor, Resume, Steps
 from vmsim.engine.crew import Crew, Stopped
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.runs import Runs
+from vmsim.engine.vcpu_time import IDLE_WAITS, MEMORY_WAITS, VcpuTime
 from vmsim.guest.kernel import GuestKernel
-from vmsim.guest.locks import LOCK_WAIT
 from vmsim.host.scheduler import Scheduler
-from vmsim.host.shootdown import SHOOTDOWN, Shootdown, Whereabouts
+from vmsim.host.shootdown import Shootdown, Whereabouts
 from vmsim.machine.layout import Count
 from vmsim.machine.tags import Spaces
 from vmsim.machine.vcpu import WRITES as _WRITE
@@ -28,21 +27,14 @@ from vmsim.machine.vcpu import Reason
 from vmsim.tables.violation import NEVER
 from vmsim.workloads import Chunk, Event, Op, Stream
 
-__all__ = ["CAUSES", "MANAGEMENT", "WAITS", "WAITS_FOR_OTHERS", "Vcpu"]
-
-WAITS = ("pool_wait", "host_wait", "pcpu_wait", "io_wait")
-MEMORY_WAITS = ("pool_wait", "host_wait")
-MANAGEMENT = ("guest_fault", "exit", *MEMORY_WAITS)
-CAUSES = ("compute", "guest_fault", "exit", "switch", *WAITS)
-IDLE_WAITS = ("io_wait", LOCK_WAIT, "barrier_wait")  # in which a guest's CPU has nothing to do
-WAITS_FOR_OTHERS = (LOCK_WAIT, "barrier_wait", SHOOTDOWN)  # for other vCPUs of the VM, where there are any
+__all__ = ["Vcpu"]
 
 _END_OF_TIME = NEVER >> 1  # cycles: far beyond any workload, and no sum of a few overflows
 
 _BUDGET, _GUEST_FAULT = int(Reason.BUDGET), int(Reason.GUEST_FAULT)
 
 
-class Vcpu:
+class Vcpu(VcpuTime):
     """One virtual processor, its workload and where its time goes.
 
     A vCPU runs ahead of the simulated clock by what it owes: cycles used since it last settled. It settles before it
@@ -86,7 +78,7 @@ class Vcpu:
         device: Callable[[NDArray[np.int64], int], simpy.Event],
         causes: Sequence[str] = (),
     ) -> None:
-        self.env = env
+        super().__init__(env, causes)
         self.hardware = hardware
         self.scheduler = scheduler
         self.registers = registers
@@ -100,50 +92,16 @@ class Vcpu:
         self.horizon = horizon
         self.switch_cycles = switch_cycles
         self.device = device  # has one work on guest frames for so many nanoseconds
-        self.cycles: Counter[str] = Counter(dict.fromkeys((*CAUSES, *causes), 0))
-        self.waits: Counter[str] = Counter(dict.fromkeys((*WAITS, *causes), 0))
-        self.first_touch: Counter[str] = Counter()  # of `cycles`, those that first touches took
-        self.touching = False  # whether what it does now is for a first touch
         self.slice_ended: Callable[[], None] = _nothing
         self.interrupts: deque[Callable[[Vcpu], Steps[None]]] = deque()  # work that was asked for and is not done yet
         self.runs: Runs | None = None  # from its first access on
-        self.since: tuple[str, int] | None = None  # what it waits for now, and from when
-        self.owed = 0  # cycles used and not yet paid in simulated time
-        self._imposed = False  # others have made it exit since it last made an access
         self._core = -1
         self._slice_end = 0
-
-    @property
-    def now(self) -> int:
-        """The cycle this vCPU has reached, what it owes included."""
-        return self.env.cycle + self.owed
-
-    def owe(self, cause: str, cycles: int) -> None:
-        """Use cycles for `cause`, to be paid in simulated time before anything shared is touched."""
-        self.owed += cycles
-        self.cycles[cause] += cycles
-        if self.touching:
-            self.first_touch[cause] += cycles
 
     @property
     def running(self) -> bool:
         """Whether it has a core: what is to be made to leave the guest at once."""
         return self._core >= 0
-
-    def impose(self, cycles: int) -> None:
-        """Have it use cycles for an exit that another makes it take, whatever it is about."""
-        self.owed += cycles
-        self.cycles["exit"] += cycles
-        self._imposed = True
-
-    @contextmanager
-    def first(self) -> Iterator[None]:
-        """Count the cycles of what is done inside, waits for memory included, as those of a first touch."""
-        before, self.touching = self.touching, True
-        try:
-            yield
-        finally:
-            self.touching = before
 
     @property
     def left(self) -> int:
@@ -173,21 +131,6 @@ class Vcpu:
         if self.scheduler.last[core] not in (self.index, -1):
             self.owe("switch", self.switch_cycles)
         self._slice_end = self.now + self.quantum  # after the switch: a slice is the vCPU's own time
-
-    def time_by_cause(self) -> Counter[str]:
-        """Return the cycles used or waited so far, a wait under way included."""
-        cycles = self.cycles.copy()
-        if self.since:
-            cause, asked = self.since
-            cycles[cause] += self.env.cycle - asked
-        return cycles
-
-    def first_touch_by_cause(self) -> dict[str, int]:
-        """Return what first touches took of `time_by_cause`, of the causes that are memory management."""
-        cycles = {cause: self.first_touch[cause] for cause in MANAGEMENT}
-        if self.since and self.touching and self.since[0] in MEMORY_WAITS:
-            cycles[self.since[0]] += self.env.cycle - self.since[1]
-        return cycles
 
     def _until(self, event: simpy.Event, cause: str) -> Steps[Any]:
         self.since = cause, self.env.cycle

@@ -1,0 +1,92 @@
+"""Where a vCPU's time goes: what it has used and waited, by cause, and what it owes to the simulated clock."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from vmsim.base.clock import Clock
+from vmsim.guest.locks import LOCK_WAIT
+from vmsim.host.shootdown import SHOOTDOWN
+
+__all__ = [
+    "CAUSES",
+    "IDLE_WAITS",
+    "MANAGEMENT",
+    "MEMORY_WAITS",
+    "WAITS",
+    "WAITS_FOR_OTHERS",
+    "VcpuTime",
+]
+
+WAITS = ("pool_wait", "host_wait", "pcpu_wait", "io_wait")
+MEMORY_WAITS = ("pool_wait", "host_wait")
+MANAGEMENT = ("guest_fault", "exit", *MEMORY_WAITS)
+CAUSES = ("compute", "guest_fault", "exit", "switch", *WAITS)
+IDLE_WAITS = ("io_wait", LOCK_WAIT, "barrier_wait")  # in which a guest's CPU has nothing to do
+WAITS_FOR_OTHERS = (LOCK_WAIT, "barrier_wait", SHOOTDOWN)  # for other vCPUs of the VM, where there are any
+
+
+class VcpuTime:
+    """The time of a vCPU.
+
+    Parameters
+    ----------
+    env : Clock
+        Simulated time.
+    causes : sequence of str, optional
+        What it may use time or wait for beside CAUSES.
+    """
+
+    def __init__(self, env: Clock, causes: Sequence[str] = ()) -> None:
+        self.env = env
+        self.cycles: Counter[str] = Counter(dict.fromkeys((*CAUSES, *causes), 0))
+        self.waits: Counter[str] = Counter(dict.fromkeys((*WAITS, *causes), 0))
+        self.first_touch: Counter[str] = Counter()  # of `cycles`, those that first touches took
+        self.touching = False  # whether what it does now is for a first touch
+        self.since: tuple[str, int] | None = None  # what it waits for now, and from when
+        self.owed = 0  # cycles used and not yet paid in simulated time
+        self._imposed = False  # others have made it exit since it last made an access
+
+    @property
+    def now(self) -> int:
+        """The cycle this vCPU has reached, what it owes included."""
+        return self.env.cycle + self.owed
+
+    def owe(self, cause: str, cycles: int) -> None:
+        """Use cycles for `cause`, to be paid in simulated time before anything shared is touched."""
+        self.owed += cycles
+        self.cycles[cause] += cycles
+        if self.touching:
+            self.first_touch[cause] += cycles
+
+    def impose(self, cycles: int) -> None:
+        """Have it use cycles for an exit that another makes it take, whatever it is about."""
+        self.owed += cycles
+        self.cycles["exit"] += cycles
+        self._imposed = True
+
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """Count the cycles of what is done inside, waits for memory included, as those of a first touch."""
+        before, self.touching = self.touching, True
+        try:
+            yield
+        finally:
+            self.touching = before
+
+    def time_by_cause(self) -> Counter[str]:
+        """Return the cycles used or waited so far, a wait under way included."""
+        cycles = self.cycles.copy()
+        if self.since:
+            cause, asked = self.since
+            cycles[cause] += self.env.cycle - asked
+        return cycles
+
+    def first_touch_by_cause(self) -> dict[str, int]:
+        """Return what first touches took of `time_by_cause`, of the causes that are memory management."""
+        cycles = {cause: self.first_touch[cause] for cause in MANAGEMENT}
+        if self.since and self.touching and self.since[0] in MEMORY_WAITS:
+            cycles[self.since[0]] += self.env.cycle - self.since[1]
+        return cycles
