@@ -22,6 +22,7 @@ STUDIES: Final = {
     "bhargava": "two-dimensional walks and their caching (Bhargava et al., ASPLOS 2008)",
     "gups": "GUPS in a 64 GB guest (vMitosis, ASPLOS 2021)",
     "instlat": "what translation adds to a load, by footprint (InstLatx64)",
+    "shootdown": "a page discarded by one of several threads (Amit 2019), and tlb_flush2 (van Riel 2024)",
 }
 # Of these, a module of vmsim.analysis with the study's name has a function picture(curves, path).
 DRAWN: Final = ("instlat",)
