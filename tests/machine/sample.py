@@ -34,6 +34,7 @@ from vmsim.machine.flush import flush_asid, invalidate_page
 from vmsim.machine.formats import EPT
 from vmsim.machine.layout import make_cores, make_llc, make_vm
 from vmsim.machine.memory import clear_frame, find_entry, physical_memory
+from vmsim.monitor.paired.mirror import store_mirrored
 from vmsim.monitor.shadow.mode import SHADOW_PRESETS, ShadowSpec
 from vmsim.tables import copies, dirty, listing
 from vmsim.tables import edit as tables
@@ -145,6 +146,13 @@ def copied(there: Any, zone: Any, frames: Any, root: int) -> list[Any]:
     found += [tables.translate(there, child, 4, 0x1F_D123)]
     found += [*listing.take_pages(there, child, 4, IDENTITY, 0, 0, 0x40_0000, True, columns), *columns[3, :3].tolist()]
     gone = columns[3, :count] >> 12 & 0xFFFF
+    form, halves, links = EPT(ad_bits=True), np.zeros(2, np.int64), np.zeros(2, np.int64)
+    buddy.allocate_many(zone, frames, 0, buddy.State.TABLE, 1, halves)
+    stored = halves[:1] << 12, np.array([9 << 12 | 3]), halves[1:] << 12
+    found += [
+        store_mirrored(there, frames, *stored, form.page, form.accessed, form.dirty, links),
+        there[halves[1] << 9],
+    ]
     return [*found, copies.drop_frames(more, gone), int(more.sum()), tables.translate(there, child, 4, 0x1F_D123)]
 
 

@@ -11,17 +11,19 @@ from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Frames, Mmu, Steps, Words
-from vmsim.frames.buddy import State
 from vmsim.frames.stack import Stack
-from vmsim.machine.formats import EPT, FRAME, LARGE, NPT, PAGE_SHIFT, PRESENT, NestedFormat
+from vmsim.machine.formats import EPT, FRAME, NPT, PAGE_SHIFT, NestedFormat
 from vmsim.machine.memory import clear_frame
 from vmsim.monitor.native.monitor import NativeMonitor
 from vmsim.monitor.paired.check import Pair as Roots
 from vmsim.monitor.paired.check import problems_of_pairs, tables_in
 from vmsim.monitor.paired.layout import NO_EPT, PAGE_BYTES, Pair, PairedHost, halves, price
+from vmsim.monitor.paired.mirror import store_mirrored
 from vmsim.monitor.paired.mode import Layout
-from vmsim.monitor.paired.space import Pages, PairedSpace, beyond, flags_of, mirrored
+from vmsim.monitor.paired.space import Pages, PairedSpace, beyond, flags_of
 from vmsim.scenario.cpu import Cpu
+from vmsim.tables.backing import IDENTITY
+from vmsim.tables.edit import store_entries
 
 __all__ = ["Halves", "PairedFrames", "PairedMmu", "PairedProcess", "nested_format"]
 
@@ -204,11 +206,15 @@ class PairedMmu:
 
     def write(self, vcpu: Any, places: Words, values: Words) -> Steps[None]:
         """Store KPTEs, and the EPTEs that say the same."""
-        for place, value in zip(places.tolist(), values.tolist(), strict=True):  # in order: a link, then what is below
-            self.memory[place >> 3] = value
-        if self.tables.two and len(places):
-            twins = self._twins(vcpu, places) >> 3
-            self.memory[twins] = self._entries(values, self.memory[twins])
+        if not self.tables.two:
+            store_entries(self.memory, IDENTITY, places, values, 9)
+        elif len(places):
+            twins, links, form = self._twins(vcpu, places), np.empty(len(places), np.int64), self.form
+            given = self.memory, self.frames, places, values, twins
+            count = store_mirrored(*given, form.page, form.accessed, form.dirty, links)
+            for index in links[:count].tolist():  # tables, that point to the other half
+                half = self.tables.of(int(values[index] & FRAME) >> PAGE_SHIFT)[1]
+                self.memory[twins[index] >> 3] = half << PAGE_SHIFT | form.table
             self.work["store"] += len(places)
             vcpu.owe("guest_fault", len(places) * self.shared.costs["store"])
         return
@@ -292,21 +298,12 @@ class PairedMmu:
         vcpu.owe("guest_fault", price(beyond(self.work - before, self.tables.levels), self.shared.costs))
 
     def _twins(self, vcpu: Any, places: Words) -> Words:
+        if self.tables.layout == "contiguous":  # of one size and known: it takes no steps
+            return self.tables.twins(places, self.work)
         before = self.work.copy()
         twins = self.tables.twins(places, self.work)
         vcpu.owe("guest_fault", price(self.work - before, self.shared.costs))
         return twins
-
-    def _entries(self, values: Words, before: Words) -> Words:
-        """Return the EPTEs that say what KPTEs do; those of tables point to the other half."""
-        below = (values & FRAME) >> PAGE_SHIFT
-        table = (values & PRESENT != 0) & (values & LARGE == 0)
-        table &= self.frames["state"][np.where(table, below, 0)] == State.TABLE
-        entries = mirrored(values, before, self.form)
-        for index in np.flatnonzero(table).tolist():
-            half = self.tables.of(int(below[index]))[1]
-            entries[index] = half << PAGE_SHIFT | self.form.table
-        return entries
 
 
 class PairedProcess(NativeMonitor):
