@@ -19,6 +19,7 @@ MODES: list[dict[str, Any]] = [
     {"mode": "npt", "pcid": False},
     {"mode": "ept", "kernel_accesses": "direct-map"},
     {"mode": "ept", "host_page": "2M", "guest_page": "2M"},
+    {"mode": "vkernel"},
     {"mode": "paired", "paired": {"layout": "separate"}},
     {"mode": "paired", "paired": {"guest": False}},
     {"mode": "paired", "paired": {"layout": "separate", "guest_at": 2}},

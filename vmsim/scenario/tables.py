@@ -173,7 +173,7 @@ class _VmGroup(VmKeys):
         if self.mode != "auto":
             mode = mode_named(self.mode)
             yield from mode.log_problems(self)
-            if self.vcpus > 1 and mode.name in ("shadow", "agile", "vkernel"):
+            if self.vcpus > 1 and mode.name in ("shadow", "agile"):
                 yield Problem(("vcpus",), f"mode {mode.name} has one vCPU for now; expected 1")
             if self.pv_flush and (mode.bare(self) or mode.name == "vkernel"):
                 yield Problem(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import NONE, Exit, Flush, Leaf, Resume, Steps, Vcpu, Words, ensure
 from vmsim.frames.buddy import State, use
-from vmsim.machine.formats import ACCESSED, CODE_WRITE, DIRTY, FRAME, PAGE_SHIFT, PRESENT, WRITE, reach
+from vmsim.machine.formats import ACCESSED, CODE_PRESENT, CODE_WRITE, DIRTY, FRAME, PAGE_SHIFT, PRESENT, WRITE, reach
 from vmsim.machine.memory import clear_frame, width_of
 from vmsim.machine.tags import VmSpaces
 from vmsim.monitor.shadow.fill import Status
@@ -91,7 +91,7 @@ class Vkernel(SoftwareMonitor):
         self._end = reach(levels) - 1
         self._entered = costs.violation_entry + costs.violation_rmap
         self._stale = False
-        self._spent = 0  # in the exit under way
+        self._bills = [0] * len(registers)  # what the exit under way has cost, by vCPU
 
     @property
     def frames_held(self) -> int:
@@ -124,7 +124,7 @@ class Vkernel(SoftwareMonitor):
                 with vcpu.first():
                     self._spend(vcpu, self.costs.vkernel_fault)
                     yield from self._back(vcpu, each)
-                self._count("HOST_FAULT")
+                self._count("HOST_FAULT", cpu=vcpu.number)
                 self.latency.add(vcpu.now - start)
 
     def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
@@ -138,16 +138,24 @@ class Vkernel(SoftwareMonitor):
         """Handle a page fault of the hardware: enter the page in the map, or hand the fault to the guest's kernel."""
         start = vcpu.now
         self._spend(vcpu, self.costs.vkernel_fault)
-        tables = _NO_TABLES
+        tables, used = _NO_TABLES, 0
         while True:
-            root = self.maps[self.cr3[vcpu.number]]
+            root = self.maps.get(self.cr3[vcpu.number], 0)
+            if not root:  # it has ended on another vCPU, and this one is about to be told
+                if len(tables):
+                    self.host_tables.pool.put(tables.tolist())
+                return False
             status, value = enter(*self._world, self.cr3[vcpu.number], root, gva, code & CODE_WRITE != 0, tables)
-            if status == _NEED:
-                tables = np.array((yield from self._take(vcpu, int(value))))
+            if status == _NEED:  # and more than before, if another vCPU has removed some meanwhile
+                more = yield from self._take(vcpu, int(value) - len(tables))
+                tables = np.append(tables, more)
             elif status == _UNBACKED:
                 yield from self._back(vcpu, int(value))
             else:
                 break
+        used = int(value) if status == _DONE else 0
+        if used < len(tables):  # another vCPU has been faster
+            self.host_tables.pool.put(tables[used:].tolist())
         walked = int(self._walk["reads"][0])
         self.work["walked"] += walked
         self._spend(vcpu, walked * self.costs.vkernel_walk_level)
@@ -157,21 +165,21 @@ class Vkernel(SoftwareMonitor):
             yield from self.deliver(vcpu, gva, int(value))
             return False
         self.work["filled"] += 1
-        self.work["made"] += len(tables)
-        self._spend(vcpu, self._entered + len(tables) * (self.costs.violation_pool + self.costs.table_page))
-        self._count("VPAGE_FILL")
+        self.work["made"] += used
+        self._spend(vcpu, self._entered + used * (self.costs.violation_pool + self.costs.table_page))
+        self._count("VPAGE_FILL", cpu=vcpu.number)
         self.latency.add(vcpu.now - start)
         return False
 
     def system_call(self, vcpu: Vcpu, name: str, pid: int) -> None:
         """Pay for a system call of the guest's process: the host hands it to the guest's kernel."""
         self._reflect(vcpu)
-        self._count("SYSCALL")
+        self._count("SYSCALL", cpu=vcpu.number)
 
     def io_exit(self, vcpu: Vcpu) -> None:
         """Have a device work: the guest's kernel asks the host by a system call."""
         self._spend(vcpu, self.costs.vkernel_call)
-        self._count("IO")
+        self._count("IO", cpu=vcpu.number)
 
     def read(self, vcpu: Vcpu, places: Words) -> Steps[Words]:
         """Load entries: memory of the guest's kernel like any other."""
@@ -199,8 +207,10 @@ class Vkernel(SoftwareMonitor):
     def load_root(self, vcpu: Vcpu, root: int, space: int, *, keep: bool) -> Steps[None]:
         """Run another address space from here on: find or make its map; unless it is kept, all of it goes."""
         self._stale = True
+        frames = [] if root in self.maps else (yield from self._take(vcpu, self.first_frames))
+        if root in self.maps and frames:  # another vCPU has been faster
+            self.host_tables.pool.put(frames)
         if root not in self.maps:
-            frames = yield from self._take(vcpu, self.first_frames)
             use(self._frames, np.array(frames), int(State.TABLE))
             self._frames["rmap"][frames] = 0
             for frame in frames:
@@ -211,11 +221,13 @@ class Vkernel(SoftwareMonitor):
             self.work["made"] += len(frames)
             each = self.costs.violation_pool + self.costs.table_page
             self._spend(vcpu, _CREATE * self.costs.vkernel_call + len(frames) * each)
-            self._count("VMSPACE")
+            self._count("VMSPACE", cpu=vcpu.number)
         elif not keep:
+            for number in self._running(root):
+                self.spaces[number].flush()
             yield from self._remove(vcpu, root, 0, self._end)
             self._spend(vcpu, self.costs.vkernel_call)
-            self._count("INVAL")
+            self._count("INVAL", cpu=vcpu.number)
         self.cr3[vcpu.number] = root
         vcpu.registers["cr3"] = table = self.maps[root]
         if self.levels == 3:
@@ -225,25 +237,29 @@ class Vkernel(SoftwareMonitor):
 
     def invalidate(self, vcpu: Vcpu, first: int, last: int, *, order: int = 0) -> Steps[None]:
         """Tell the host of each page of a range, and of each whole 2 MiB at once: vmspace_mcontrol(MADV_INVAL)."""
-        vcpu.spaces.invalidate(first, last)
+        for number in self._running(self.cr3[vcpu.number]):  # the host tells all processors (pmap_inval)
+            self.spaces[number].invalidate(first, last)
         yield from self._remove(vcpu, self.cr3[vcpu.number], first, last)
         self._stale = False
         calls = _calls(first >> PAGE_SHIFT, (last >> PAGE_SHIFT) + 1, 1 << self._width)
         self._spend(vcpu, calls * self.costs.vkernel_call)
-        self._count("INVAL", calls)
+        self._count("INVAL", calls, cpu=vcpu.number)
 
     def flush(self, vcpu: Vcpu) -> Steps[None]:
         """Tell the host of the whole space, by one call."""
-        vcpu.spaces.flush()
+        for number in self._running(self.cr3[vcpu.number]):
+            self.spaces[number].flush()
         yield from self._remove(vcpu, self.cr3[vcpu.number], 0, self._end)
         self._stale = False
         self._spend(vcpu, self.costs.vkernel_call)
-        self._count("INVAL")
+        self._count("INVAL", cpu=vcpu.number)
 
     def release(self, vcpu: Vcpu, root: int, space: int) -> Steps[None]:
         """Give up the map of a space that is no more: vmspace_destroy."""
+        if space >= 0:
+            vcpu.spaces.release(space)
         if root not in self.maps:
-            return  # it never ran
+            return  # it never ran, or another vCPU has said so
         yield from self._remove(vcpu, root, 0, self._end)
         table = self.maps.pop(root)
         below = self.memory[table >> 3 : (table >> 3) + self.first_frames - 1] & FRAME
@@ -252,15 +268,15 @@ class Vkernel(SoftwareMonitor):
         self._frames["state"][frames] = State.POOL
         yield vcpu.settle()
         self.host_tables.pool.put(frames)
-        if space >= 0:
-            vcpu.spaces.release(space)
         self._spend(vcpu, self.costs.vkernel_call)
-        self._count("VMSPACE")
+        self._count("VMSPACE", cpu=vcpu.number)
 
     def problems(self, frames: NDArray[Any]) -> Iterable[str]:
         """Yield what is wrong with the maps, entry by entry."""
         spaces = (process.space for process in self.kernel.processes.values())
-        return problems_of_maps(self, frames, {space.root for space in spaces if not (space.stale or self.stale)})
+        return problems_of_maps(
+            self, frames, {space.root for space in spaces if not (space.stale or space.unflushed or self.stale)}
+        )
 
     def register(self, ledger: Ledger) -> None:
         """Say what it counts, and what is done to the maps."""
@@ -348,13 +364,27 @@ class Vkernel(SoftwareMonitor):
 
     def _spend(self, vcpu: Vcpu, cycles: int) -> None:
         vcpu.owe("exit", cycles)
-        self._spent += cycles
+        self._bills[vcpu.number] += cycles
 
-    def _count(self, reason: str, count: int = 1) -> None:
+    def _count(self, reason: str, count: int = 1, *, cpu: int = 0) -> None:
         """End exits of a kind."""
         self.exits[reason] += count
-        self.exit_cycles[reason] += self._spent
-        self._spent = 0
+        self.exit_cycles[reason] += self._bills[cpu]
+        self._bills[cpu] = 0
+
+    def _hand_over(self, vcpu: Vcpu, reason: str, code: int) -> None:
+        if not code & CODE_PRESENT:
+            vcpu.first_touch["exit"] += self._bills[vcpu.number]
+        self._count(reason, cpu=vcpu.number)
+
+    @property
+    def unfinished_cycles(self) -> int:
+        """Cycles of exits that are not over."""
+        return sum(self._bills)
+
+    def _running(self, root: int) -> list[int]:
+        """Return the vCPUs that have the address space with this root loaded."""
+        return [number for number, each in enumerate(self.cr3) if each == root]
 
 
 def _calls(page: int, limit: int, entries: int) -> int:

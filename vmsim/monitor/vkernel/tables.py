@@ -128,7 +128,11 @@ def enter(memory, backing, walks, frames, cr3, root, gva, write, tables):
     for above in range(found + 1, 3 if walk.levels == 3 else walk.levels + 1):  # a PDPTE has no rights
         rights &= walk.entry[above] | ~WRITE
     bits = PRESENT | USER | ACCESSED | (rights & WRITE if rights & DIRTY else 0) | (DIRTY if write else 0)
-    write_entry(memory, entry_at(table, gva, np.int64(1), width), (hpa & FRAME) | bits, width)
+    place = entry_at(table, gva, np.int64(1), width)
+    old = read_entry(memory, place, width)
+    if old and (old ^ hpa) & FRAME == 0:  # another vCPU has been faster, and may have written
+        bits |= old & DIRTY
+    write_entry(memory, place, (hpa & FRAME) | bits, width)
     return np.int64(Status.DONE), used
 
 
