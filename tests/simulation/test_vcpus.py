@@ -22,7 +22,6 @@ MODES: list[dict[str, Any]] = [
     {"mode": "vkernel"},
     {"mode": "paired", "paired": {"layout": "separate"}},
     {"mode": "paired", "paired": {"guest": False}},
-    {"mode": "paired", "paired": {"layout": "separate", "guest_at": 2}},
 ]
 IDS = [str(number) + "-" + str(keys["mode"]) for number, keys in enumerate(MODES)]
 PAGES = st.integers(0, 12)
@@ -48,7 +47,7 @@ def threads(*programs: list[Any]) -> Threads:
 
 
 @pytest.mark.parametrize("keys", MODES, ids=IDS)
-@settings(max_examples=30)
+@settings(max_examples=10)
 @given(
     programs=st.lists(PROGRAM, min_size=2, max_size=4),
     cores=st.integers(1, 3),
