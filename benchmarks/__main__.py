@@ -24,7 +24,7 @@ FULL: dict[str, Callable[[], Iterator[Row]]] = {
 QUICK: dict[str, Callable[[], Iterator[Row]]] = {
     "speed": partial(speed.measure, accesses=2_000_000, turns=3),
     "ways": partial(ways.measure, accesses=1_000_000, turns=3),
-    "storms": partial(storms.measure, pages=50_000),
+    "storms": partial(storms.measure, pages=50_000, each=2048),
     "shadow": partial(shadow.measure, pages=30_000),
     "operations": partial(operations.measure, rounds=400, forks=4),
     "scale": partial(scale.measure, vms=50),

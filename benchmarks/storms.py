@@ -1,7 +1,8 @@
-"""Fault storms: how many lazy EPT violations a second of wall time, and how many where SimPy handles each."""
+"""Fault storms: how many demand-paging faults a second of processor time, of one VM and of many at once."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from statistics import median
 from typing import TYPE_CHECKING
@@ -34,6 +35,43 @@ populate = "lazy"
 workload = {{ kind = "sequential", footprint = "{bytes}B", stride = "4KiB", accesses = {pages} }}
 """
 
+MANY = (1, 2, 4, 16, 64)  # VMs, on as many cores
+EACH = 16_384  # pages that each of them touches
+SHARE = 0.8  # of the speed of one VM that many are to reach together
+LEAST = 400_000  # faults a second under EPT with small pages
+CELLS = {
+    "native": 'mode = "native"',
+    "ept": 'mode = "ept"',
+    "ept, 2M guest pages": 'mode = "ept"\nguest_page = "2M"',
+    "npt": 'mode = "npt"\nhost_levels = 4',
+    "shadow, kvm": 'mode = "shadow"\nshadow = { preset = "kvm" }',
+    "shadow, plex86": 'mode = "shadow"\nshadow = { preset = "plex86" }',
+    "agile": 'mode = "agile"',
+    "vkernel": 'mode = "vkernel"',
+}
+CROWD = """
+seed = 1
+[host]
+cpu = "skylake-x"
+cores = {cores}
+memory = "{host}MiB"
+what_if = true
+pool = {{ min = 64, max = 4096, batch = 1024 }}
+"""
+ONE = """
+[[vm]]
+name = "vm{number}"
+memory = "{memory}MiB"
+{keys}
+populate = "lazy"
+[vm.workload]
+kind = "sequential"
+footprint = "{bytes}B"
+stride = "4KiB"
+accesses = {pages}
+writes = 0.5
+"""
+
 
 def storm(scenario: Scenario, *, serve: bool) -> Iterator[tuple[VmOutcome, float]]:
     """Yield what a few runs of one VM came to, and the seconds of wall time of each."""
@@ -48,7 +86,13 @@ def storm(scenario: Scenario, *, serve: bool) -> Iterator[tuple[VmOutcome, float
         yield outcome.vms[0], outcome.wall_seconds
 
 
-def measure(pages: int = PAGES) -> Iterator[Row]:
+def measure(pages: int = PAGES, each: int = EACH) -> Iterator[Row]:
+    """Yield violations a second of one VM, then faults a second of many."""
+    yield from _violations(pages)
+    yield from _crowds(each)
+
+
+def _violations(pages: int) -> Iterator[Row]:
     """Yield violations a second: with large guest pages nearly every fault is one, with small ones every second."""
     from vmsim.scenario import Scenario
 
@@ -66,3 +110,43 @@ def measure(pages: int = PAGES) -> Iterator[Row]:
             at_least=True,
             note=f"{violations:,} violations and {faults:,} guest faults a run",
         )
+
+
+def _crowds(each: int) -> Iterator[Row]:
+    """Yield first touches a second of so many pages by each of 1 to 64 VMs: many are to be nearly as fast as one."""
+    for name, keys in CELLS.items():
+        alone = 0.0
+        for vms in MANY:
+            rate = _rate(_crowd(keys, vms, each), vms * each)
+            alone = alone or rate
+            least = max(SHARE * alone if vms > 1 else 0, LEAST if name == "ept" else 0)
+            note = f"{rate / alone:.2f} of one VM's" if vms > 1 else ""
+            what = f"first touches, {name}, {vms} VM{'s' if vms > 1 else ''}"
+            yield Row(what, rate, "/s", least, at_least=True, note=note)
+
+
+def _crowd(keys: str, vms: int, each: int) -> Scenario:
+    from vmsim.scenario import Scenario
+
+    memory = (each >> 8) + 16
+    text = CROWD.format(cores=vms, host=vms * memory * 2 + 64)
+    for number in range(vms):
+        text += ONE.format(number=number, memory=memory, keys=keys, bytes=each * 4096, pages=each)
+    return Scenario.from_toml(text)
+
+
+def _rate(scenario: Scenario, touches: int) -> float:
+    """Return first touches a second of processor time."""
+    from vmsim.engine.simulation import Simulation
+    from vmsim.engine.warm import warm_for
+
+    warm_for(scenario)
+    rates = []
+    for _ in range(TURNS):
+        simulation = Simulation(scenario)
+        start = time.process_time()
+        outcome = simulation.run()
+        rates.append(touches / (time.process_time() - start))
+        if outcome.ending is not None:
+            raise RuntimeError(outcome.ending.message)
+    return median(rates)

@@ -56,6 +56,8 @@ def tables_of(random: Random, modes: list[str]) -> list[dict[str, Any]]:
         if mode != "native":
             table["host_levels"] = random.choice([4, 5])
             table["fill_chunk"] = random.choice([1, 1, 1, 4])
+        if mode in ("ept", "npt", "shadow"):
+            table |= random.choice([{}, {}, {"tags": "none"}])
         if mode in ("ept", "npt"):
             table["host_page"] = random.choice(["4K", "4K", "4K", "2M"])
             table["dirty_log"] = random.choice([{}, {}, {}, {"method": "write-protect", "every": "200us"}])
@@ -119,14 +121,21 @@ def traced(what: Scenario, *, serve: bool, every: int, streams: Any = None) -> t
 
 
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("modes", [["native", "ept", "ept", "npt", "paired"], ["shadow", "shadow", "shadow", "agile"]])
-def test_nothing_differs(modes: list[str], seed: int) -> None:
+@pytest.mark.parametrize(
+    ("modes", "every"),
+    [
+        (["native", "ept", "ept", "npt", "paired"], 700_001),
+        (["shadow", "shadow", "shadow", "agile"], 700_001),
+        (["agile", "vkernel"], 35_000_001),
+    ],
+)
+def test_nothing_differs(modes: list[str], every: int, seed: int) -> None:
     """Every other host is also looked at now and then on the way."""
-    what, every = drawn(seed, modes), 0 if seed % 2 else 700_001
+    what, every = drawn(seed, modes), 0 if seed % 2 else every
     assert traced(what, serve=True, every=every)[0] == traced(what, serve=False, every=every)[0]
 
 
-@pytest.mark.parametrize("mode", ["ept", "shadow"])
+@pytest.mark.parametrize("mode", ["native", "ept", "shadow", "agile", "vkernel"])
 @pytest.mark.parametrize("vms", [1, 4])
 def test_compiled_code_handles_faults_that_wait_for_nothing(mode: str, vms: int) -> None:
     """However many VMs fault at once. Or the test above compares two runs of the same code."""

@@ -10,9 +10,10 @@ from vmsim.contracts.memory import Backer, Frames, Host, KernelHalf, Pool, ensur
 from vmsim.contracts.monitor import Handler, Kernel, LiveVm, Monitor, Worker
 from vmsim.contracts.processor import Mmu, Spaces, Vcpu
 from vmsim.contracts.second import NO_FLUSH, Flush, Leaf, MemorySlot, SecondMmu
-from vmsim.contracts.steps import NONE, Exit, Loop, Moment, Observe, Observer, Resume, Steps, Stop, VmStopped, Words
+from vmsim.contracts.steps import NEVER, NONE, Exit, Moment, Observe, Observer, Resume, Steps, Stop, VmStopped, Words
 
 __all__ = [
+    "NEVER",
     "NONE",
     "NO_FLUSH",
     "Backer",
@@ -27,7 +28,6 @@ __all__ = [
     "KernelHalf",
     "Leaf",
     "LiveVm",
-    "Loop",
     "MemorySlot",
     "Mmu",
     "Moment",

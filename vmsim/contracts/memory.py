@@ -24,6 +24,7 @@ class Frames(Protocol):
     zone: NDArray[Any]
     frames: NDArray[Any]
     owner: int
+    batch: int  # that compiled code may take from the allocator when none stands ready; 0: none
 
     @property
     def ready(self) -> Stack:

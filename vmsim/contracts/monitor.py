@@ -14,7 +14,7 @@ from vmsim.base.ledger import Ledger
 from vmsim.contracts.memory import Frames
 from vmsim.contracts.processor import Mmu, Vcpu
 from vmsim.contracts.second import Flush
-from vmsim.contracts.steps import Exit, Loop, Resume, Steps, Words
+from vmsim.contracts.steps import Exit, Resume, Steps, Words
 from vmsim.frames.buddy import State
 from vmsim.record.log import Log
 from vmsim.record.outcome import DirtyRound
@@ -25,7 +25,6 @@ __all__ = ["Handler", "Kernel", "LiveVm", "Monitor", "Worker"]
 class Kernel(Protocol):
     """The guest's kernel, or the host's where a program runs on it: what a monitor hands page faults to."""
 
-    serves: bool
     current: Any  # the process that runs, by CPU
 
     @property
@@ -45,6 +44,17 @@ class Kernel(Protocol):
     def page_fault(self, vcpu: Any, gva: int, code: int, *, delivered: bool = True) -> Steps[None]:
         """Handle a page fault with its error code."""
         ...
+
+    def fast(self, cpu: int, gva: int, bill: NDArray[Any]) -> tuple[Any, ...]:
+        """Return its state as compiled code handles page faults of a CPU with it (contracts/commit.py), a NamedTuple.
+
+        It holds until the kernel has done something, and says what may be mapped at `gva` and around. What is done is
+        put on the vCPU's `bill`, BILL[1].
+        """
+        ...
+
+    def collect(self, vcpu: Any, bill: NDArray[Any]) -> None:
+        """Count the page faults that compiled code has handled, and their cycles."""
 
 
 class Handler(Protocol):
@@ -109,13 +119,11 @@ class Monitor(Protocol):
         How many faults took how many cycles.
     deliver : callable
         The kernel's handler of page faults: a vCPU, a gva and an error code.
-    loop : Loop
-        Which compiled code handles its exits, where `serves` says that any may.
     pins_pages : bool
         The host pins the pages of a buffer while a device works on it.
     nested_rights : bool
         The hardware walks the nested tables, so that no TLB may keep a right that they do not give.
-    serves : bool
+    compiled : bool
         Compiled code may handle exits for which nothing has to wait.
     """
 
@@ -123,10 +131,9 @@ class Monitor(Protocol):
     exit_cycles: Counter[str]
     latency: Histogram
     deliver: Callable[[Any, int, int], Steps[None]]
-    loop: Loop
     pins_pages: bool
     nested_rights: bool
-    serves: bool
+    compiled: bool
 
     def guest_mmu(self, hardware: Mmu) -> Mmu:
         """Return how the guest's kernel reaches its tables, by the `hardware`'s MMU or in its place."""
@@ -194,26 +201,15 @@ class Monitor(Protocol):
         """Return the host's frames that hold guest frames, int64[n]; each must be backed."""
         ...
 
-    def served(self, cpu: int) -> tuple[Any, ...]:
-        """Return what that code needs on a vCPU, in the order of its parameters."""
+    def fast(self, vcpu: Any) -> tuple[Any, ...] | None:
+        """Return its state as compiled code handles exits of a vCPU with it, a NamedTuple; None: it handles none.
+
+        See contracts/commit.py. It holds until somebody else has run.
+        """
         ...
 
-    @property
-    def pending(self) -> bool:
-        """Whether it has handled exits that are not yet accounted for."""
-        ...
-
-    @property
-    def urgent(self) -> bool:
-        """Whether that must be done before the guest goes on."""
-        ...
-
-    def handled(self, ran: int) -> int:
-        """Return the cycles of exits handled in the last run, in which the guest's own accesses took `ran`."""
-        ...
-
-    def account(self, vcpu: Any) -> None:
-        """Account for the exits that compiled code has handled."""
+    def collect(self, vcpu: Any, bill: NDArray[Any]) -> None:
+        """Count the exits that compiled code has handled, BILL[1], and what is to be done before the guest goes on."""
 
     @property
     def workers(self) -> Sequence[Worker]:

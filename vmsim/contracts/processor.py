@@ -89,6 +89,11 @@ class Spaces(Protocol):
 
     space: int
 
+    @property
+    def apart(self) -> str | None:
+        """How its own spaces are told apart; None: not at all."""
+        ...
+
     def exited(self) -> None:
         """A VM exit, and the entry after it."""
 
@@ -100,6 +105,9 @@ class Spaces(Protocol):
 
     def flush(self) -> None:
         """Forget the current space."""
+
+    def forgot(self) -> None:
+        """Have forgotten the current space by compiled code, on the core that it runs on."""
 
     def flush_all(self) -> None:
         """Forget them all."""

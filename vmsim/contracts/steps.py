@@ -10,7 +10,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-__all__ = ["NONE", "Exit", "Loop", "Moment", "Observe", "Observer", "Resume", "Steps", "Stop", "VmStopped", "Words"]
+__all__ = ["NEVER", "NONE", "Exit", "Moment", "Observe", "Observer", "Resume", "Steps", "Stop", "VmStopped", "Words"]
 
 _Value = TypeVar("_Value")
 
@@ -22,6 +22,7 @@ Steps: TypeAlias = Generator[simpy.Event, Any, _Value]
 """What takes simulated time: a generator of the events that it waits for, which returns a value."""
 
 
+NEVER = 1 << 62  # pages that no pool has, cycles that no host lives
 NONE = -1  # the status where compiled code has left no fault over
 
 
@@ -40,6 +41,8 @@ class Exit(NamedTuple):
         Whether it writes.
     status, value : int
         What compiled code has left over of a fault that it had begun to handle, in the monitor's own terms.
+    spent : int
+        Cycles that it had used for it and that nobody has paid yet.
     """
 
     reason: int
@@ -50,6 +53,7 @@ class Exit(NamedTuple):
     write: bool = False
     status: int = NONE
     value: int = 0
+    spent: int = 0
 
 
 class Resume(Enum):
@@ -79,13 +83,6 @@ class Observer(Protocol):
 
 Observe: TypeAlias = Callable[[Moment, Any], None]
 """Told of each moment, and whose it is: a VM or None."""
-
-
-class Loop(Enum):
-    """Which compiled code handles exits for which nothing has to wait (engine/serve.py, engine/serve_shadow.py)."""
-
-    NESTED = auto()
-    SHADOW = auto()
 
 
 class Stop(Enum):

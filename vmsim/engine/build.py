@@ -116,7 +116,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
     )
     monitor.attach(kernel)
     if not host.serve or spec.kernel_accesses != "free":
-        monitor.serves = False
+        monitor.compiled = False
     io = HostIo(host.env, host.host, cpu.cost, host.messages, owner=spec.index, slot=slot)
 
     def device(gfns: NDArray[Any], nanoseconds: int) -> simpy.Event:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.clock import Clock
 from vmsim.base.errors import InputError
-from vmsim.contracts import NONE, Exit, Monitor, Resume, Steps
+from vmsim.contracts import NEVER, NONE, Exit, Monitor, Resume, Steps
 from vmsim.engine.crew import Crew, Stopped
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.runs import Runs
@@ -24,14 +24,13 @@ from vmsim.machine.layout import Count
 from vmsim.machine.tags import Spaces
 from vmsim.machine.vcpu import WRITES as _WRITE
 from vmsim.machine.vcpu import Reason
-from vmsim.tables.violation import NEVER
 from vmsim.workloads import Chunk, Event, Op, Stream
 
 __all__ = ["Vcpu"]
 
 _END_OF_TIME = NEVER >> 1  # cycles: far beyond any workload, and no sum of a few overflows
 
-_BUDGET, _GUEST_FAULT = int(Reason.BUDGET), int(Reason.GUEST_FAULT)
+_BUDGET = int(Reason.BUDGET)
 
 
 class Vcpu(VcpuTime):
@@ -246,7 +245,7 @@ class Vcpu(VcpuTime):
                 yield from self._take_interrupts()
             at_once = ready and self._imposed  # or others may undo it again and again
             if self.now >= self._slice_end and not at_once:
-                runs.account()
+                runs.collect()
                 yield from self._next_slice()
                 continue
             if self.left <= 0 and not at_once:
@@ -257,17 +256,17 @@ class Vcpu(VcpuTime):
             first, stop = cursor, limit
             if budget <= 0:
                 budget, stop = 1, cursor + 1
-            ready = False
-            reason, cursor, cycles, gva, gpa, code, status, value = runs(self._core, chunk, cursor, stop, budget)
-            self.owed += cycles
-            if reason > _BUDGET or status != NONE:
+            run = runs(self._core, chunk, cursor, stop, budget)
+            ready = run.handled
+            reason, cursor, gva = run.reason, run.cursor, run.gva
+            self.owed += run.cycles
+            if reason > _BUDGET or run.status != NONE:
                 times, write = int(chunk.count[cursor]), bool(chunk.kind[cursor] == _WRITE)
-                exit = Exit(reason, gva, gpa, code, times, write, status, value)
+                exit = Exit(reason, gva, run.gpa, run.code, times, write, run.status, run.value, run.spent)
                 if (yield from monitor.handle(self, exit)) is Resume.MADE:
                     self._count_made(times, write)
                     cursor += 1
-                if reason == _GUEST_FAULT:
-                    runs.expect(gva)
+                runs.expect(gva)
                 ready = True
             if cursor > first:
                 self._imposed = False
@@ -276,7 +275,7 @@ class Vcpu(VcpuTime):
                 counted = cursor
                 if crew.due:
                     break
-        runs.account()
+        runs.collect()
         crew.done += int(chunk.count[counted:cursor].sum())
         return cursor
 

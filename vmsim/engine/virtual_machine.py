@@ -293,7 +293,7 @@ class VirtualMachine:
         """Remember the figures so far: the warm-up ends here."""
         for each in self.vcpus:
             if each.runs:
-                each.runs.account()
+                each.runs.collect()
         self._warm = vcpu.now, self.ledger.read()
         return
         yield

@@ -12,7 +12,7 @@ __all__ = ["DEMAND", "READY_BATCH", "get_ready", "permits"]
 
 READY_BATCH = 64  # frames that a kernel takes from its buddy allocator at a time (Linux's per-cpu page lists)
 
-# What a guest's kernel maps at a page fault, at which price.
+# What a guest's kernel maps at a page fault of one vCPU, at which price.
 DEMAND = np.dtype(
     (
         np.record,
@@ -25,10 +25,13 @@ DEMAND = np.dtype(
             ("writable", "i8"),  # whether a page may be mapped to be written at once
             ("table", "i8"),
             ("owner", "i8"),
+            ("traps", "i8"),  # 1: stores of entries can trap
+            ("loads", "i8"),  # 1: loads too
+            ("batch", "i8"),  # frames that are taken from the allocator when none stands ready; 0: another gives them
             ("fault", "i8"),  # cycles of a fault, the page cleared included
             ("each_table", "i8"),
-            ("faults", "i8"),  # handled here and not yet accounted for
-            ("tables", "i8"),  # made at those
+            ("place", "i8", (8,)),  # of the entries on the way to a page, the root's first
+            ("value", "i8", (8,)),
         ],
     )
 )

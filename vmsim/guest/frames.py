@@ -18,6 +18,8 @@ _HIGH = 6 * READY_BATCH  # frames kept ready at most (their high mark)
 class GuestFrames:
     """The frames of a VM and the allocator of its kernel."""
 
+    batch = READY_BATCH
+
     def __init__(self, size: int, backer: Backer, *, owner: int) -> None:
         self.zone, self.frames = make_zone(size)
         self.backer = backer

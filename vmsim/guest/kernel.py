@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Frames, Mmu, Steps, Stop, Vcpu, VmStopped
 from vmsim.frames.buddy import NO_FRAME
+from vmsim.guest.commit import Guest
 from vmsim.guest.demand import DEMAND
 from vmsim.guest.direct_map import DirectMap
 from vmsim.guest.edits import Entry, PageTables
@@ -122,11 +123,14 @@ class GuestKernel(ProcessCalls):
         self.strays = 0
         self._levels = levels
         self._fault_cycles = costs.fault_delivery + costs.guest_fault
-        self.serves = page_order == 0 and mmu.known
+        self._known = page_order == 0 and mmu.known
         self._demand = np.zeros(cpus, DEMAND)
         self._demand["levels"] = levels
         self._demand["table"] = TABLE_BITS
         self._demand["owner"] = frames.owner
+        self._demand["traps"] = mmu.traps
+        self._demand["loads"] = mmu.loads_trap
+        self._demand["batch"] = frames.batch
         self._demand["fault"] = self._fault_cycles + costs.zero_page
         self._demand["each_table"] = self.tables.table_cycles
         self._expected: list[tuple[int, ...]] = [()] * cpus
@@ -217,38 +221,36 @@ class GuestKernel(ProcessCalls):
         self._demand["page"][cpu] = 0
         self._expected[cpu] = ()
 
-    def served(self, cpu: int) -> tuple[NDArray[Any], ...]:
-        """Return what compiled code needs to map pages on a CPU as `page_fault` does in the plain case."""
-        return self._demand[cpu : cpu + 1], self.frames.zone, self.frames.frames, self.frames.ready.words
+    def fast(self, cpu: int, gva: int, bill: NDArray[Any]) -> Guest:
+        """Return its state as compiled code handles page faults of a CPU with it.
 
-    def expect(self, cpu: int, gva: int) -> None:
-        """Tell compiled code what a CPU may map at `gva` and around; nothing, while another changes the space."""
-        if not self.serves:
-            return
-        space = self.current[cpu].space
-        start, end, rights = space.regions.around(gva)
-        writable = rights is None or rights & WRITABLE != 0
-        bits = PAGE_BITS if writable else _READ_ONLY if rights else 0
-        if space.lock.writing or space.entries.writing:
-            bits = 0
-        expected = space.root, start, end, bits, int(writable)
-        if expected != self._expected[cpu]:
-            self._expected[cpu] = expected
-            for name, value in zip(("root", "first", "last", "page", "writable"), expected, strict=True):
-                self._demand[name][cpu] = value
+        What may be mapped at `gva` and around is in it; nothing, while another changes the space. What is done is put
+        on the vCPU's `bill`, BILL[1].
+        """
+        if self._known:
+            space = self.current[cpu].space
+            start, end, rights = space.regions.around(gva)
+            writable = rights is None or rights & WRITABLE != 0
+            bits = PAGE_BITS if writable else _READ_ONLY if rights else 0
+            if space.lock.writing or space.entries.writing:
+                bits = 0
+            expected = space.root, start, end, bits, int(writable)
+            if expected != self._expected[cpu]:
+                self._expected[cpu] = expected
+                for name, value in zip(("root", "first", "last", "page", "writable"), expected, strict=True):
+                    self._demand[name][cpu] = value
+        frames, demand = self.frames, self._demand[cpu : cpu + 1]
+        return Guest(self.memory, self.tables.backing, frames.zone, frames.frames, demand, frames.ready.words, bill)
 
     def register(self, ledger: Ledger) -> None:
         """Say what it counts."""
         ledger.counters("guest", lambda: {"faults": self.faults, "copies": self.copies, "strays": self.strays})
 
-    def account(self, vcpu: Vcpu) -> None:
-        """Account for the faults that compiled code has handled."""
-        demand = self._demand[vcpu.number]
-        faults, tables = int(demand["faults"]), int(demand["tables"])
-        self.faults += faults
+    def collect(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
+        """Count the page faults that compiled code has handled, and their cycles."""
+        self.faults += int(bill["faults"][0])
         with vcpu.first():
-            vcpu.owe("guest_fault", faults * int(demand["fault"]) + tables * self.tables.table_cycles)
-        demand["faults"] = demand["tables"] = 0
+            vcpu.owe("guest_fault", int(bill["guest"][0]))
 
     def populate(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> int:
         """Map regions of the first process before the clock starts, in the order given; guest memory must be backed.

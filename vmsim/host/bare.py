@@ -34,6 +34,8 @@ class BareFrames:
         Frames that it may have at once.
     """
 
+    batch = 0  # each is the host's to give
+
     def __init__(self, host: HostMemory, *, owner: int, limit: int) -> None:
         self.host = host
         self.owner = owner

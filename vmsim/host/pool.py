@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.clock import Clock
 from vmsim.base.ledger import Ledger
-from vmsim.contracts import Steps
+from vmsim.contracts import NEVER, Steps
 from vmsim.frames.buddy import NO_FRAME, State
 from vmsim.frames.stack import Stack
 from vmsim.host.memory import HOST, HostMemory
@@ -25,7 +25,6 @@ from vmsim.record.messages import Kind, MessageLog
 from vmsim.record.outcome import Transfer
 from vmsim.scenario.cpu import Cost
 from vmsim.scenario.tables import Pool as PoolSpec
-from vmsim.tables.violation import NEVER
 
 __all__ = ["PagePool", "reclaimer"]
 

@@ -7,6 +7,7 @@ about.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import singledispatch
 from typing import Any, Final
 
 import numpy as np
@@ -26,7 +27,9 @@ __all__ = [
     "opaque_core",
     "opaque_llc",
     "opaque_records",
+    "overloaded",
     "prefetch",
+    "resolved",
     "routine",
     "silicon",
     "source_digest",
@@ -59,6 +62,27 @@ def leaf(function: Function) -> Function:
     Called from Python, it runs as Python.
     """
     return _way.leaf(function)  # type: ignore[no-any-return]
+
+
+def overloaded(function: Function) -> Any:
+    """Return a function of many implementations, chosen by the type of the first argument, a NamedTuple.
+
+    It is `functools.singledispatch`'s: ``register`` gives it a routine or a leaf for a type. In compiled code the
+    choice is made when a kernel is compiled for the type. `function` is taken where a type has none; it is compiled
+    too.
+    """
+    made = singledispatch(function)
+    _way.overload(made)
+    return made
+
+
+def resolved(kernel: Function, *arguments: Any) -> Function:
+    """Return what calls a kernel with arguments of just the types of these, and looks at no types any more.
+
+    For calls by the thousand with many arrays, or with NamedTuples of arrays: numba looks at the type of each, which
+    takes half a microsecond.
+    """
+    return _way.resolved(kernel, *arguments)  # type: ignore[no-any-return]
 
 
 def silicon(header: np.dtype[Any], names: Sequence[str], keyed: int) -> Silicon:

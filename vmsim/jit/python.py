@@ -17,7 +17,9 @@ __all__ = [
     "opaque_core",
     "opaque_llc",
     "opaque_records",
+    "overload",
     "prefetch",
+    "resolved",
     "routine",
     "silicon",
     "target_of",
@@ -31,6 +33,15 @@ def _same(what: Any) -> Any:
 
 
 kernel = routine = leaf = opaque_core = opaque_llc = opaque_records = _same
+
+
+def overload(generic: Function) -> None:
+    """Do nothing: Python chooses."""
+
+
+def resolved(kernel: Function, *_: Any) -> Function:
+    """Return the kernel."""
+    return kernel
 
 
 def _core_of(cores: NDArray[Any]) -> np.record:

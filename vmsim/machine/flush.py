@@ -24,9 +24,13 @@ __all__ = [
     "Flusher",
     "flush_asid",
     "forget",
+    "forget_asids",
     "forget_faulting",
+    "forget_space",
     "invalidate",
     "invalidate_page",
+    "places_of",
+    "words_of_cores",
 ]
 
 ASIDS = 1 << 16  # a tag is a positive int64, and the asid what stands above ASID_SHIFT
@@ -53,8 +57,8 @@ _UNITS = {
 _KEPT, _FIRST, _SETS, _WAYS, _FOLD, _SIZES = range(6)
 
 
-def _units(core: np.ndarray) -> np.ndarray:
-    """Return where the units of a core are, record[1]."""
+def places_of(core: np.ndarray) -> np.ndarray:
+    """Return where the units of a core, record[1], are in its words, int64[units, 6]."""
     units = core["units"][0]
     rows = np.zeros((len(_UNITS), 6), np.int64)
     for row, (name, kept) in zip(rows, _UNITS.items(), strict=True):
@@ -64,7 +68,8 @@ def _units(core: np.ndarray) -> np.ndarray:
     return rows
 
 
-def _words(cores: np.ndarray) -> np.ndarray:
+def words_of_cores(cores: np.ndarray) -> np.ndarray:
+    """Return the words of cores, int64[cores, words]."""
     return cores.view(np.int64).reshape(len(cores), -1)
 
 
@@ -78,7 +83,7 @@ def _drop(words, core, tags, ways, at):
 
 
 @kernel
-def _forget(words, units, gone, kinds):
+def forget_asids(words, units, gone, kinds):
     """Empty every way of the units of `kinds` whose asid is `gone` (bool[ASIDS]); the others keep their age."""
     for core in range(words.shape[0]):
         for unit in range(units.shape[0]):
@@ -115,6 +120,22 @@ def _invalidate_pages(words, units, core, unit, size, asid, first, last):
                 _drop(words, core, tags, ways, way)
 
 
+@routine
+def forget_space(words, units, asid):
+    """Have one core, int64[1, words], forget all that it keeps of gvas of an asid: a reload of CR3."""
+    for unit in range(units.shape[0]):
+        kind = units[unit, _KEPT]
+        ways = units[unit, _WAYS]
+        if kind == NESTED:
+            continue
+        for index in range(units[unit, _SETS]):
+            tags = units[unit, _FIRST] + index * 2 * ways
+            for way in range(ways - 1, -1, -1):
+                tag = words[0, tags + way]
+                if tag != EMPTY and (kind == STEPS or tag >> ASID_SHIFT == asid):
+                    _drop(words, 0, tags, ways, way)
+
+
 @kernel
 def _invalidate(words, units, asid, first, last):
     """Empty every TLB way that translates an address in [first, last] of `asid`, and the asid's page walk caches."""
@@ -145,13 +166,13 @@ class Flusher:
     """
 
     def __init__(self, cores: np.ndarray) -> None:
-        self._words = _words(cores)
-        self._units = _units(cores[:1])
+        self._words = words_of_cores(cores)
+        self._units = places_of(cores[:1])
         self._steps = self._units[self._units[:, _KEPT] == STEPS]
 
     def forget(self, first: int, last: int, gone: np.ndarray, kinds: int) -> None:
         """Forget what the units of `kinds` keep for the asids that are `gone` (bool[ASIDS]) on cores [first, last)."""
-        _forget(self._words[first:last], self._units, gone, kinds)
+        forget_asids(self._words[first:last], self._units, gone, kinds)
 
     def forget_steps(self, cores: Collection[int]) -> None:
         """Forget what some cores keep without an asid, which a flush of any asid takes along."""
@@ -159,7 +180,7 @@ class Flusher:
             return
         every = len(cores) == len(self._words)
         for words in [self._words] if every else [self._words[core : core + 1] for core in cores]:
-            _forget(words, self._steps, _NO_ASID, STEPS)
+            forget_asids(words, self._steps, _NO_ASID, STEPS)
 
     def invalidate(self, core: int, asid: int, first: int, last: int) -> None:
         """Forget on a core the translations of all addresses in [first, last]: an INVLPG for each page there."""
@@ -190,7 +211,7 @@ def flush_asid(cores: np.ndarray, asid: int) -> None:
 
 def invalidate(cores: np.ndarray, asid: int, first: int, last: int) -> None:
     """Forget the translations of all addresses in [first, last]: an INVLPG for each page there, on the cores given."""
-    _invalidate(_words(cores), _units(cores[:1]), asid >> ASID_SHIFT, first, last)
+    _invalidate(words_of_cores(cores), places_of(cores[:1]), asid >> ASID_SHIFT, first, last)
 
 
 def invalidate_page(cores: np.ndarray, asid: int, gva: int, order: int) -> None:

@@ -34,6 +34,7 @@ Key = tuple[int, int]  # a vCPU's number and that of an address space of it
 
 NOWHERE = -1
 _ALL = np.ones(ASIDS, bool)
+_NONE = np.zeros(ASIDS, bool)
 
 
 class _Core:
@@ -173,6 +174,14 @@ class Tags:
         else:
             self.forget([core], self._without_tags())
 
+    def untagged(self) -> tuple[NDArray[np.bool_], int]:
+        """Return what `flush_untagged` flushes, as of `flush.forget`: asids, bool[ASIDS], and kinds of units."""
+        if self.amd:
+            return _ALL, LINEAR | NESTED
+        gone = np.zeros(ASIDS, bool)
+        gone[[self._numbers[key] for key in self._without_tags()]] = True
+        return gone, LINEAR
+
     def flush_shared(self, core: int) -> None:
         """Flush what bare programs without PCIDs have on a core: they share PCID 0."""
         self.forget([core], [key for key in self._without_tags() if self._vcpus[key[0]].apart is None])
@@ -286,6 +295,10 @@ class Spaces:
         if self.tags == "none" and self.core != NOWHERE:
             self._host.flush_untagged(self.core)
 
+    def untagged(self) -> tuple[NDArray[np.bool_], int]:
+        """Return what a VM exit and the entry after it forget, as of `flush.forget`; no kinds of units: nothing."""
+        return self._host.untagged() if self.tags == "none" else (_NONE, 0)
+
     def load(self, space: int, *, keep: bool = False) -> None:
         """Load CR3 with another address space, or the same.
 
@@ -314,6 +327,10 @@ class Spaces:
     def flush(self, space: int | None = None) -> None:
         """Forget a space, the current one unless said otherwise: a reload of CR3, INVPCID or INVVPID single-context."""
         self._forget([self._key(space), *([self.of_kernel(space)] if self.kernel == "own" else [])])
+
+    def forgot(self) -> None:
+        """Have forgotten the current space on this core; the others have not."""
+        self._host.stale(self.core, [self._key(None)])
 
     def flush_all(self) -> None:
         """Forget all spaces of the vCPU: INVPCID all-context, or INVVPID single-context."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.histogram import Histogram
 from vmsim.base.ledger import Ledger
-from vmsim.contracts import Exit, Kernel, Loop, Mmu, Resume, Steps, Vcpu, Words, Worker
+from vmsim.contracts import Exit, Kernel, Mmu, Resume, Steps, Vcpu, Words, Worker
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import FRAME
 from vmsim.machine.memory import entry_at, read_entry, width_of
@@ -37,15 +37,17 @@ class BaseMonitor(ABC):
         Host-physical memory.
     kernel : Kernel
         Whose page faults it handles, from `attach` on.
+    reasons : tuple of str
+        Of the exits that compiled code handles, in the order of their numbers there.
     first_frames : int
         Host frames that it must have, besides the root of the tables that back guest memory, before a guest can boot.
     """
 
     first_frames = 0
-    loop = Loop.NESTED
     pins_pages = True
     nested_rights = False
-    serves = False
+    compiled = True
+    reasons: tuple[str, ...] = ()
 
     memory: Words
     backing: Words = IDENTITY
@@ -111,26 +113,21 @@ class BaseMonitor(ABC):
         """Return the frames themselves: nothing lies between them and the host's."""
         return gfns
 
-    def served(self, cpu: int) -> tuple[Any, ...]:
-        """Return nothing: no compiled code handles its exits."""
-        return ()
+    def fast(self, vcpu: Vcpu) -> tuple[Any, ...] | None:
+        """Return None: no compiled code handles its exits."""
+        return None
 
-    @property
-    def pending(self) -> bool:
-        """Whether compiled code has handled exits that are not yet accounted for."""
-        return False
-
-    @property
-    def urgent(self) -> bool:
-        """Whether that must be done before the guest goes on."""
-        return False
-
-    def handled(self, ran: int) -> int:
-        """Return no cycles: compiled code says itself what it has used."""
-        return 0
-
-    def account(self, vcpu: Vcpu) -> None:
-        """Account for the exits that compiled code has handled."""
+    def collect(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
+        """Count the exits that compiled code has handled, their cycles, and how long faults took."""
+        counts, cycles, first = bill["exits"][0].tolist(), bill["cycles"][0].tolist(), int(bill["first"][0])
+        for reason, count, spent in zip(self.reasons, counts, cycles, strict=False):
+            if count:
+                self.exits[reason] += count
+                self.exit_cycles[reason] += spent
+        vcpu.owe("exit", sum(cycles) - first)
+        with vcpu.first():
+            vcpu.owe("exit", first)
+        self.latency.add_all(bill["latency"][0, : int(bill["logged"][0])].tolist())
 
     @property
     def workers(self) -> Sequence[Worker]:

@@ -13,6 +13,10 @@ class PrefaultMonitor(Tdp):
 
     windows = 0
 
+    def fast(self, vcpu: Vcpu) -> None:
+        """Return None: compiled code knows no windows."""
+        return
+
     def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[None]:
         """Map a window around what was touched."""
         yield from super().violation(vcpu, gpa, code)

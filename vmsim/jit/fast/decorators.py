@@ -10,16 +10,17 @@ import vmsim.jit.clean_numba  # noqa: F401  (before numba)
 
 # isort: split
 
-from numba import njit
+from numba import njit, typeof
 from numba.core.compiler import Compiler
 from numba.core.dispatcher import Dispatcher
+from numba.extending import overload as numba_overload
 from numba.np import linalg
 
 from vmsim.jit.fast.cache import KernelCache
 from vmsim.jit.fast.libraries import Part, Whole
 from vmsim.jit.sources import stamp
 
-__all__ = ["kernel", "leaf", "routine"]
+__all__ = ["kernel", "leaf", "overload", "resolved", "routine"]
 
 Kernel = Callable[..., Any]
 
@@ -80,3 +81,20 @@ def routine(function: Kernel) -> Kernel:
 def leaf(function: Kernel) -> Kernel:
     """Compile `function` into the kernels that call it: for the small helpers of a hardware unit, never for walkers."""
     return _inside(function, forceinline=True)
+
+
+def overload(generic: Any) -> None:
+    """Have compiled code choose among the implementations of a function as Python does."""
+    options: Any = {**_OPTIONS, **_NO_ENTRY, "forceinline": False, "pipeline_class": _PartCompiler}
+
+    @numba_overload(generic, jit_options=options, strict=False)
+    def choose(first: Any, *_: Any) -> Any:
+        chosen = generic.dispatch(first.instance_class)
+        return getattr(chosen, "py_func", chosen)
+
+
+def resolved(kernel: Any, *arguments: Any) -> Kernel:
+    """Return the entry to a kernel that is compiled for arguments of these types."""
+    signature = tuple(typeof(argument) for argument in arguments)
+    kernel.compile(signature)
+    return kernel.overloads[signature].entry_point  # type: ignore[no-any-return]

@@ -11,6 +11,8 @@ from vmsim.jit.plain.decorators import (
     opaque_core,
     opaque_llc,
     opaque_records,
+    overload,
+    resolved,
     routine,
     target_of,
 )
@@ -24,7 +26,9 @@ __all__ = [
     "opaque_core",
     "opaque_llc",
     "opaque_records",
+    "overload",
     "prefetch",
+    "resolved",
     "routine",
     "silicon",
     "target_of",

@@ -16,13 +16,25 @@ import vmsim.jit.clean_numba  # noqa: F401  (before numba)
 
 import numba
 import numpy as np
+from numba.extending import overload as numba_overload
 from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from vmsim.jit.kernel_cache import keep, kept, root
 from vmsim.jit.sources import stamp
 
-__all__ = ["caller_of", "kernel", "leaf", "opaque_core", "opaque_llc", "opaque_records", "routine", "target_of"]
+__all__ = [
+    "caller_of",
+    "kernel",
+    "leaf",
+    "opaque_core",
+    "opaque_llc",
+    "opaque_records",
+    "overload",
+    "resolved",
+    "routine",
+    "target_of",
+]
 
 Function = Callable[..., Any]
 
@@ -75,6 +87,20 @@ def routine(function: Function) -> Function:
 def leaf(function: Function) -> Function:
     """Compile a function into what calls it."""
     return register_jitable(**_OPTIONS, forceinline=True)(function)
+
+
+def overload(generic: Any) -> None:
+    """Have compiled code choose among the implementations of a function as Python does."""
+    options: Any = _OPTIONS
+
+    @numba_overload(generic, jit_options=options, strict=False)
+    def choose(first: Any, *_: Any) -> Any:
+        return generic.dispatch(first.instance_class)
+
+
+def resolved(kernel: Function, *_: Any) -> Function:
+    """Return the kernel: what it is compiled for, it finds out itself."""
+    return kernel
 
 
 def opaque_core(core: NDArray[Any]) -> NDArray[np.int64]:

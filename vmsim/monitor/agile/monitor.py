@@ -21,10 +21,12 @@ from vmsim.machine.formats import CODE_SHADOW, FRAME, PAGE_SHIFT, SWITCH
 from vmsim.machine.tags import VmSpaces
 from vmsim.machine.vcpu import Reason
 from vmsim.monitor.agile.check import table_on_way
+from vmsim.monitor.agile.commit import AgileMode
 from vmsim.monitor.agile.mode import AgileSpec
 from vmsim.monitor.agile.tables import go_back, scan
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.monitor import Shadow
+from vmsim.monitor.shadow.prices import SPILL
 from vmsim.monitor.shadow.records import SPARE
 from vmsim.monitor.shadow.roots import load_root
 from vmsim.monitor.tdp.monitor import Tdp
@@ -77,7 +79,7 @@ class Agile(Shadow):
             spaces=spaces,
             levels=levels,
         )
-        self.serves = self.known = False
+        self.reasons = (*self.reasons, host_tables.reason)
         registers["switch"] = SWITCH
         self.state["threshold"] = self.threshold = spec.threshold
         self.only_clean = spec.back == "clean"
@@ -88,17 +90,35 @@ class Agile(Shadow):
 
     def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
         """Handle a page fault, or a violation of a walk that has switched."""
+        if exit.status == SPILL:
+            if self._stocked[0] > self._compiled_prices["most"][0]:
+                yield from self.unstock(vcpu)
+            with vcpu.first():  # of what the guest's kernel has stored to map a page
+                yield from self._follow(vcpu)
+            self._close("PT_WRITE")
+            return Resume.RETRY
         if exit.reason == Reason.VIOLATION:
             yield from self.violation(vcpu, exit.gpa, exit.code)
             return Resume.RETRY
         return (yield from super().handle(vcpu, exit))
 
+    def fast(self, vcpu: Vcpu) -> AgileMode | None:  # type: ignore[override]
+        """Return its state as compiled code handles exits with it."""
+        mode = super().fast(vcpu)
+        return AgileMode(*mode, vcpu.registers["cr3"]) if mode else None
+
+    def collect(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
+        """Count the exits that compiled code has handled; pointers that the hardware has go with what it flushes."""
+        if bill["flush"][0]:
+            self._roots.clear()
+        super().collect(vcpu, bill)
+
     def page_fault(
-        self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0
+        self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0, spent: int = 0
     ) -> Steps[bool]:
         """Handle a page fault: one past the switch goes to the guest's kernel at once, without an exit."""
         if code & CODE_SHADOW:
-            made = yield from super().page_fault(vcpu, gva, code & ~CODE_SHADOW, times, status, value)
+            made = yield from super().page_fault(vcpu, gva, code & ~CODE_SHADOW, times, status, value, spent)
             return made
         yield from self.deliver(vcpu, gva, code)
         return False

@@ -20,7 +20,7 @@ __all__ = ["Feature", "Monitored", "Nested"]
 class Monitored(Protocol):
     """The monitor that a feature is of, whatever its paging mode."""
 
-    serves: bool
+    compiled: bool
     costs: Cost
     exits: Any
     exit_cycles: Any

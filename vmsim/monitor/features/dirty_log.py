@@ -63,7 +63,7 @@ class DirtyLog(LogReader):
         self.tdp = tdp
         self._large = self.tdp.page_order
         self._gone = WRITE if spec.method == "write-protect" else self.tdp.form.dirty
-        tdp.serves = False
+        tdp.compiled = False
 
     def guest_mmu(self, hardware: Mmu) -> Mmu:
         """Return the hardware's MMU, told of each store before it is made."""

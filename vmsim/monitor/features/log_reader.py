@@ -61,7 +61,7 @@ class LogReader(Feature, ABC):
         self.logging = False
         self._flush = flush
         self._started = 0
-        tdp.serves = False
+        tdp.compiled = False
 
     @property
     def rounds(self) -> Log[DirtyRound]:

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
-
-import numpy as np
 
 from vmsim.base.histogram import Histogram
-from vmsim.contracts import Exit, Kernel, Resume, Steps, Vcpu, Words
+from vmsim.contracts import Exit, Resume, Steps, Vcpu, Words
 from vmsim.monitor.base import BaseMonitor
-from vmsim.tables.backing import IDENTITY
-from vmsim.tables.violation import make_nested
+from vmsim.monitor.native.commit import NativeMode
 
 __all__ = ["NativeMonitor"]
-
-_UNBACKED = make_nested()  # there is nothing to back: the frames are the host's
-_NO_POOL = np.zeros(1, np.int64)
 
 
 class NativeMonitor(BaseMonitor):
@@ -30,16 +23,11 @@ class NativeMonitor(BaseMonitor):
         self.exit_cycles = Counter()
         self.latency = Histogram()
 
-    def attach(self, kernel: Kernel) -> None:
-        """Learn whose page faults it hands on."""
-        super().attach(kernel)
-        self.serves = kernel.serves
-
     def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
         """Hand a page fault to the kernel."""
         yield from self.deliver(vcpu, exit.gva, exit.code)
         return Resume.RETRY
 
-    def served(self, cpu: int) -> tuple[Any, ...]:
-        """Return what compiled code needs to handle page faults, and finds no tables in that it would have to fill."""
-        return _UNBACKED, IDENTITY, self.kernel.frames.frames, _NO_POOL
+    def fast(self, vcpu: Vcpu) -> NativeMode | None:
+        """Return its state as compiled code hands on page faults with it."""
+        return NativeMode(self.memory) if self.compiled else None

@@ -73,7 +73,7 @@ class Paired(Tdp):
             reason=reason,
             exited=exited,
         )
-        self.serves = False
+        self.compiled = False
         self.shared = shared
         self.space = PairedSpace(shared, form, owner=owner, levels=levels, layout=layout, guest=True)
 

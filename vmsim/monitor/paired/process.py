@@ -89,6 +89,8 @@ class Halves:
 class PairedFrames:
     """The host's frames for a process whose tables are paired: a table is given by its KPT half."""
 
+    batch = 0
+
     def __init__(self, inner: LimitedFrames, tables: Halves) -> None:
         self.inner = inner
         self.tables = tables
@@ -314,6 +316,8 @@ class PairedProcess(NativeMonitor):
     paired : PairedMmu
         How the kernel edits both.
     """
+
+    compiled = False
 
     def __init__(self, paired: PairedMmu) -> None:
         super().__init__(paired.memory)

@@ -13,9 +13,9 @@ from vmsim.base.ledger import Ledger
 from vmsim.contracts import Vcpu, Words
 from vmsim.machine.memory import width_of
 from vmsim.machine.tags import VmSpaces
-from vmsim.monitor.shadow.exits import ACCOUNT, LATENCIES, Exit
 from vmsim.monitor.shadow.guards import reads_of
 from vmsim.monitor.shadow.mode import ShadowSpec
+from vmsim.monitor.shadow.prices import PRICES, Exit
 from vmsim.monitor.shadow.records import Work
 from vmsim.monitor.shadow.software_tlb import SoftwareTlb
 from vmsim.monitor.software import SoftwareMonitor
@@ -39,6 +39,8 @@ class Account(SoftwareMonitor):
     entries : int
         Of the software TLB.
     """
+
+    reasons: tuple[str, ...] = tuple(reason.name for reason in Exit)
 
     def __init__(self, state: NDArray[Any], *, spec: ShadowSpec, costs: Cost, spaces: VmSpaces, entries: int) -> None:
         self.state = state
@@ -67,10 +69,10 @@ class Account(SoftwareMonitor):
         self._left = self._fault + costs.violation_entry
         self._debug = self._fault + step
         self.latency = Histogram()
-        self._account = np.zeros(1, ACCOUNT)
-        self._walks = self._account["walks"]
+        self._compiled_prices = np.zeros(1, PRICES)
         for name, cycles in (
             ("fault", self._fault),
+            ("other", self._other),
             ("inject", costs.inject),
             ("each_read", self._each_read),
             ("host_walk", costs.violation_walk),
@@ -80,7 +82,7 @@ class Account(SoftwareMonitor):
             ("debug", self._debug),
             ("left", self._left),
         ):
-            self._account[name] = cycles
+            self._compiled_prices[name] = cycles
 
     def _prices(self) -> dict[Work, int]:
         """Return what each thing that the kernels count costs; clearing an entry is part of what made it necessary."""
@@ -194,37 +196,14 @@ class Account(SoftwareMonitor):
             self.spaces.flush_all()
             self.state["stale"] = 0
 
-    @property
-    def pending(self) -> bool:
-        """Whether compiled code has handled exits that are not yet accounted for."""
-        return bool(self._walks[0])
-
-    @property
-    def urgent(self) -> bool:
-        """Whether they are to be accounted for before the guest goes on: TLBs to flush, little room for times."""
-        return bool(self._account["flush"][0]) or int(self._account["logged"][0]) > LATENCIES // 2
-
-    def handled(self, ran: int) -> int:
-        """Return the cycles of what compiled code has handled in its last run, in which the guest's own took `ran`."""
-        return int(self._account["now"][0] - self._account["spent"][0]) - ran
-
-    def account(self, vcpu: Vcpu) -> None:
-        """Account for the exits that compiled code has handled."""
-        account = self._account[0]
-        counts, cycles = account["exits"].tolist(), account["cycles"].tolist()
-        for reason in Exit:
-            if counts[reason]:
-                self.exits[reason.name] += counts[reason]
-                self.exit_cycles[reason.name] += cycles[reason]
-        vcpu.owe("exit", cycles[Exit.SHADOW_FILL])
-        with vcpu.first():  # all others were on the way to a page that the guest maps for the first time
-            vcpu.owe("exit", sum(cycles) - cycles[Exit.SHADOW_FILL])
-        self.latency.add_all(account["latency"][: account["logged"]].tolist())
-        self.software_tlb.misses += int(account["walks"])
-        if account["flush"]:
+    def collect(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
+        """Count the exits that compiled code has handled, their cycles, and how long faults took."""
+        super().collect(vcpu, bill)
+        self.software_tlb.misses += int(self._compiled_prices["walks"][0])
+        self._compiled_prices["walks"] = 0
+        if bill["flush"][0]:
             self.spaces.flush_all()
-        for name in ("exits", "cycles", "walks", "flush", "logged"):
-            account[name] = 0
+            self.state["stale"] = 0
 
     def _spend(self, vcpu: Vcpu, cycles: int) -> None:
         vcpu.owe("exit", cycles)

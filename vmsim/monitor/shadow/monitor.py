@@ -15,19 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.base.errors import InputError
-from vmsim.contracts import NONE, Exit, Loop, Resume, Steps, Vcpu, Words, ensure
+from vmsim.contracts import NONE, Exit, Resume, Steps, Vcpu, Words, ensure
 from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import CODE_PRESENT, PAGE_SHIFT
 from vmsim.machine.memory import clear_frame
 from vmsim.machine.tags import VmSpaces
 from vmsim.monitor.features.protect_log import ProtectLog
 from vmsim.monitor.shadow.check import problems_of
-from vmsim.monitor.shadow.exits import SPILL
+from vmsim.monitor.shadow.commit import ShadowMode
 from vmsim.monitor.shadow.fill import Status, fill
 from vmsim.monitor.shadow.logged import LoggedShadow
 from vmsim.monitor.shadow.mode import ShadowSpec
+from vmsim.monitor.shadow.prices import SPILL
 from vmsim.monitor.shadow.records import SPARE, Hide, make_shadow
 from vmsim.monitor.shadow.roots import drop_all, load_root
+from vmsim.monitor.shadow.stock import MOST, Stock
 from vmsim.monitor.shadow.sweep import sweep, sweep_all
 from vmsim.monitor.shadow.tables import drop_tables
 from vmsim.monitor.shadow.traps import invalidated, load, resync, store
@@ -41,12 +43,11 @@ __all__ = ["Shadow"]
 
 
 _HIDE = {"write-protect": Hide.WRITE_PROTECT, "user-bit": Hide.USER_BIT, "present-bit": Hide.PRESENT_BIT}
-_MOST = 4 * SPARE  # frames at hand above which the rest go back to the pool
 _DONE, _NEED, _UNBACKED, _FAULT = int(Status.DONE), int(Status.NEED), int(Status.UNBACKED), int(Status.FAULT)
 _GUARDED, _APPEARED = int(Status.GUARDED), int(Status.APPEARED)
 
 
-class Shadow(LoggedShadow):
+class Shadow(LoggedShadow, Stock):
     """The shadow tables of one VM, and the exits that keep them; the guest's `Mmu`.
 
     Parameters
@@ -72,7 +73,6 @@ class Shadow(LoggedShadow):
     first_frames = 2 * SPARE
     traps = True
     broadcasts = False
-    loop = Loop.SHADOW
 
     def __init__(
         self,
@@ -110,10 +110,11 @@ class Shadow(LoggedShadow):
         state["chunk"] = chunk
         self._stocked = state["stock"]
         self._pae = levels < 4
-        self.serves = entries == 0 and host_tables.serves
+        self.compiled = entries == 0 and host_tables.compiled
         self.loads_trap = spec.hide != "write-protect"
         self.log = ProtectLog(self, log, spaces.flush_all, self.tables.dirty) if log else None
-        self.known = self.serves and spec.fill == "lazy"
+        self.known = self.compiled and spec.fill == "lazy"
+        self._compiled_prices["most"] = MOST
 
     def install(self, root: int) -> None:
         """Make frame `root` the empty root of the host's tables."""
@@ -143,22 +144,24 @@ class Shadow(LoggedShadow):
                 if each + 1 < gfn + (1 << order) and vcpu.left <= 0:
                     yield vcpu.settle()
 
-    def served(self, cpu: int) -> tuple[Any, ...]:
-        """Return what compiled code needs to handle exits as `page_fault` does (engine/serve_shadow.py)."""
-        nested, _, _, pool = self.host_tables.served(cpu)
-        return nested, pool, self._account, self.tables, _MOST, self.cr3[cpu]
+    def fast(self, vcpu: Vcpu) -> ShadowMode | None:
+        """Return its state as compiled code handles page faults with it."""
+        if not self.compiled:
+            return None
+        self._compiled_prices["cr3"] = self.cr3[vcpu.number]
+        return ShadowMode(self.tables, self.host_tables.nested, self._compiled_prices)
 
     def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
         """Handle a page fault of the hardware, or what compiled code has left over of one."""
         if exit.status == SPILL:
             yield from self.unstock(vcpu)
             return Resume.RETRY
-        _, gva, _, code, times, _, status, value = exit
-        made = yield from self.page_fault(vcpu, gva, code, times, status, value)
+        _, gva, _, code, times, _, *left = exit
+        made = yield from self.page_fault(vcpu, gva, code, times, *left)
         return Resume.MADE if made else Resume.RETRY
 
     def page_fault(
-        self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0
+        self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0, spent: int = 0
     ) -> Steps[bool]:
         """Handle a page fault of the hardware: fill the shadow, or hand the fault to the guest's kernel.
 
@@ -168,8 +171,8 @@ class Shadow(LoggedShadow):
             As the processor gives them.
         times : int
             How often the access is made in a row.
-        status, value : int, optional
-            What `fill` last said of the fault, if compiled code has begun to handle it.
+        status, value, spent : int, optional
+            What `fill` last said of the fault, if compiled code has begun to handle it, and the cycles that took.
 
         Returns
         -------
@@ -178,10 +181,9 @@ class Shadow(LoggedShadow):
         """
         start = vcpu.now
         vcpu.spaces.exited()
+        self._spend(vcpu, spent)
         self.state["protected"] = 0
         walked = status != NONE
-        if walked:
-            self._spend(vcpu, int(self._account["spent"][0]))
         while True:
             if status == NONE:
                 status, value = fill(self.tables, self.cr3[vcpu.number], gva, code & 2 != 0)
@@ -209,7 +211,7 @@ class Shadow(LoggedShadow):
             else:
                 raise _too_few(self.spec.limit)
             status = NONE
-        if self._stocked[0] > _MOST:
+        if self._stocked[0] > MOST:
             yield from self.unstock(vcpu)
         self.latency.add(vcpu.now - start)
         return False
@@ -282,7 +284,7 @@ class Shadow(LoggedShadow):
                 break
             if status == _UNBACKED:
                 yield from self.touch(vcpu, int(places[start]) >> PAGE_SHIFT, 0)
-        if self._stocked[0] > _MOST:
+        if self._stocked[0] > MOST:
             yield from self.unstock(vcpu)
 
     def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Steps[None]:
@@ -296,7 +298,7 @@ class Shadow(LoggedShadow):
                 self._overwrite(vcpu, gfn, emulated - directories, directories, left)
                 self._work(vcpu)
                 self._close("PT_WRITE")
-            if self._stocked[0] > _MOST:
+            if self._stocked[0] > MOST:
                 yield from self.unstock(vcpu)
         if table:
             yield from ensure(vcpu, self, np.array([gfn]))
@@ -320,7 +322,7 @@ class Shadow(LoggedShadow):
             yield from self._translate(vcpu)
         self._work(vcpu)
         self._count("CR3")
-        if self._stocked[0] > _MOST:
+        if self._stocked[0] > MOST:
             yield from self.unstock(vcpu)
 
     def invalidate(self, vcpu: Vcpu, first: int, last: int, *, order: int = 0) -> Steps[None]:
@@ -387,37 +389,11 @@ class Shadow(LoggedShadow):
         cycles = yield from self.host_tables.back(vcpu, gfn << PAGE_SHIFT)
         self._spend(vcpu, cycles)
 
-    def _restock(self, vcpu: Vcpu) -> Steps[None]:
-        """Fill the stock of frames for shadow pages; where the pool has too few, the vCPU is suspended."""
-        count = 2 * SPARE - int(self._stocked[0])
-        if count <= 0:
-            return
-        pages = yield from self.host_tables.take(vcpu, count)
-        self._put(pages)
-        self._spend(vcpu, self.costs.violation_pool)
-
-    def unstock(self, vcpu: Vcpu) -> Steps[None]:
-        """Give the pool what the stock has too much of."""
-        yield vcpu.settle()
-        stocked = int(self._stocked[0])
-        self._stocked[0] = 2 * SPARE
-        self.pool.put(self.stock[2 * SPARE : stocked])
-
-    def _put(self, frames: list[int]) -> None:
-        stocked = int(self._stocked[0])
-        self.stock[stocked : stocked + len(frames)] = frames
-        self._stocked[0] = stocked + len(frames)
-
     def _is_directory(self, gfn: int) -> bool:
         page = int(self.gfns["tables"][gfn])
         while page and self.pages["level"][page - 1] == 1:
             page = int(self.pages["next"][page - 1])
         return page > 0
-
-    @property
-    def stale(self) -> bool:
-        """Whether the guest has taken away what a TLB may still hold, and has not invalidated it yet."""
-        return bool(self.state["stale"][0])
 
 
 def _too_few(limit: int) -> InputError:

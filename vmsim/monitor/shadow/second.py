@@ -27,6 +27,11 @@ class ShadowEntries:
     pages: NDArray[Any]
     gfns: NDArray[Any]
 
+    @property
+    def stale(self) -> bool:
+        """Whether the guest has taken away what a TLB may still hold, and has not invalidated it yet."""
+        return bool(self.state["stale"][0])
+
     def zap(self, first: int, count: int) -> Flush:
         """Clear what maps the frames, and drop the shadows of those that are tables. The host does it, and pays."""
         self.host_tables.zap(first, count)

@@ -7,37 +7,36 @@ pool (the vCPU is suspended while there are none), write the entry, note it in t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.base.histogram import Histogram
-from vmsim.base.ledger import Ledger
-from vmsim.contracts import Exit, Host, MemorySlot, Mmu, Pool, Resume, Steps, Stop, Vcpu, VmStopped, Worker
+from vmsim.contracts import NEVER, Exit, Host, MemorySlot, Pool, Resume, Steps, Stop, Vcpu, VmStopped
+from vmsim.contracts.commit import clear_bill, make_bill
 from vmsim.frames.buddy import NO_FRAME, State, use
 from vmsim.machine.formats import ENTRIES, FRAME, LARGE_ORDERS, PAGE_SHIFT, PRESENT, NestedFormat
 from vmsim.machine.layout import set_nested
 from vmsim.machine.memory import clear_frame
 from vmsim.machine.vcpu import Reason
-from vmsim.monitor.base import BaseMonitor
 from vmsim.monitor.features.base import Feature
+from vmsim.monitor.tdp.commit import NestedMode, back_frames, make_nested, map_frames
+from vmsim.monitor.tdp.featured import Featured
 from vmsim.monitor.tdp.second import NestedEntries
-from vmsim.record.log import Log
-from vmsim.record.outcome import DirtyRound
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.backing import IDENTITY, fill_backing, page_of
 from vmsim.tables.dirty import split
-from vmsim.tables.edit import BLOCKED, MAPPED, map_page, map_pages, missing_tables, populate
-from vmsim.tables.violation import back_frames, make_nested
+from vmsim.tables.edit import BLOCKED, MAPPED, missing_tables, populate
 
 __all__ = ["Tdp"]
 
+_NO_TABLES = np.empty(0, np.int64)
 _GUEST_FAULT, _VIOLATION = int(Reason.GUEST_FAULT), int(Reason.VIOLATION)
 
 
-class Tdp(NestedEntries, BaseMonitor):
+class Tdp(NestedEntries, Featured):
     """Nested tables of one VM, and the exits that build them.
 
     Parameters
@@ -46,8 +45,7 @@ class Tdp(NestedEntries, BaseMonitor):
         The host's truth of the VM's memory.
     exited : callable, optional
         Called with the vCPU at each VM exit, the entry after it included, where that makes the processor forget
-        translations: a VM without a tag (SDM vol. 3C §30.4.3.1, APM vol. 2 §15.16). Compiled code then handles no
-        exits.
+        translations: a VM without a tag (SDM vol. 3C §30.4.3.1, APM vol. 2 §15.16).
     """
 
     nested_rights = True
@@ -94,8 +92,10 @@ class Tdp(NestedEntries, BaseMonitor):
         self._mapping = costs.violation_pool + costs.violation_entry + costs.violation_rmap
         self._resume = costs.violation_resume
         self.exited = exited or _keep
-        self.serves = page_order == 0 and chunk == 1 and exited is None
+        self.compiled = page_order == 0
         self._each_table = costs.violation_pool + costs.table_page
+        self.reasons = (reason,)
+        self._bill = make_bill()  # of what is backed outside a run
         self._nested = make_nested(
             frames=pages,
             page=form.page,
@@ -104,7 +104,9 @@ class Tdp(NestedEntries, BaseMonitor):
             mapping=self._mapping,
             each_table=self._each_table,
             resume=self._resume,
+            chunk=chunk,
         )
+        self._mode = NestedMode(memory, self.backing, host.frames, self._nested, _NO_TABLES, np.empty(1, np.int64))
         set_nested(registers, form, levels)
 
     @property
@@ -169,10 +171,12 @@ class Tdp(NestedEntries, BaseMonitor):
         """Write to 2**order guest frames: each that has no host frame exits once and gets one."""
         limit = gfn + (1 << order)
         while gfn < limit:
-            if self.serves:
-                gfn, cycles = back_frames(self.memory, *self.served(vcpu.number), max(vcpu.left, 1), gfn, limit)
-                if cycles:
-                    self.account(vcpu)
+            if mode := self.fast(vcpu):
+                gfn = back_frames(mode, self._bill, max(vcpu.left, 1), gfn, limit)
+                if self._bill["logged"][0]:
+                    self.collect(vcpu, self._bill)
+                    clear_bill(self._bill)
+                    self.exited(vcpu)
                     if gfn < limit and vcpu.left <= 0:
                         yield vcpu.settle()
                         continue
@@ -254,7 +258,7 @@ class Tdp(NestedEntries, BaseMonitor):
                 return cycles
         if self.page_order or self.calls_host(self.chunk):
             yield vcpu.settle()
-        gfn, new, fresh, tables, frames = gpa >> PAGE_SHIFT, NO_FRAME, 0, list[int](), self.host.frames
+        gfn, new, fresh, tables = gpa >> PAGE_SHIFT, NO_FRAME, 0, list[int]()
         most = self.page_order
         while True:
             own = page_of(self.backing, gfn, most)
@@ -264,18 +268,14 @@ class Tdp(NestedEntries, BaseMonitor):
                     new = (self.pool.take(1) or (yield from self.take(vcpu, 1)))[0]  # a generator less, nearly always
                 continue
             page, order = own or (new, fresh)
-            place = self.root, self.levels, order // 9 + 1, IDENTITY, gpa & -(1 << (PAGE_SHIFT + order))
             bits = self.form.page & ~self.denied if order else self.form.page
-            missing = map_page(self.memory, frames, *place, page, bits)
+            missing = int(map_frames(self._mode, gfn, order // 9 + 1, page, np.array(tables, np.int64), bits))
             if missing == BLOCKED and own:  # a table of smaller pages stands there
                 most = 0
                 continue
             if missing > len(tables):
                 tables += yield from self.take(vcpu, missing - len(tables))
                 continue
-            if missing > 0:
-                used = np.array(tables)
-                map_pages(self.memory, frames, *place, np.array([page]), used, self.form.table, bits)
             break
         if own is None and missing >= 0:
             self.slot.arrived(gfn & -(1 << order), page, order)
@@ -294,65 +294,20 @@ class Tdp(NestedEntries, BaseMonitor):
             cycles += self._mapping * self._around(gfn)
         return cycles
 
-    def add(self, feature: Feature) -> None:
-        """Have a feature handle exits before itself, after those that were added before."""
-        self.features.append(feature)
-
-    @property
-    def workers(self) -> Sequence[Worker]:
-        """Its features, which have something to do now and then."""
-        return self.features
-
-    def guest_mmu(self, hardware: Mmu) -> Mmu:
-        """Return how the guest's kernel reaches its tables, where features watch what it stores."""
-        for feature in self.features:
-            hardware = feature.guest_mmu(hardware)
-        return hardware
-
-    def begin(self, vcpu: Vcpu) -> Steps[None]:
-        """Begin what its features do."""
-        for feature in self.features:
-            yield from feature.begin(vcpu)
-
-    def finish(self, vcpu: Vcpu) -> None:
-        """End what its features do."""
-        for feature in self.features:
-            feature.finish(vcpu)
-
-    @property
-    def rounds(self) -> Log[DirtyRound]:
-        """Readings of a dirty log."""
-        return next((feature.rounds for feature in self.features if feature.rounds is not None), super().rounds)
-
-    def register(self, ledger: Ledger) -> None:
-        """Say what it counts, and what its features do."""
-        super().register(ledger)
-        for feature in self.features:
-            feature.register(ledger)
-
     def split(self, gpa: int, table: int) -> None:
         """Map by a table of smaller pages, in frame `table`, what one large page maps around `gpa`."""
         split(self.memory, self.host.frames, self.root, self.levels, gpa, table, self.form.table, self.withheld)
         self.memory[table * ENTRIES : (table + 1) * ENTRIES] |= self.denied
 
-    def served(self, cpu: int) -> tuple[NDArray[Any], ...]:
-        """Return what compiled code needs to handle violations as `violation` does (engine/serve.py)."""
-        if self.serves:
-            self._nested["least"] = self.pool.floor
-        return self._nested, self.backing, self.host.frames, self.pool.pages.words
+    def fast(self, vcpu: Vcpu) -> NestedMode | None:
+        """Return its state as compiled code handles violations with it."""
+        return self.nested if self.compiled else None
 
-    def account(self, vcpu: Vcpu) -> None:
-        """Account for the violations that compiled code has handled."""
-        made = self._nested["made"][0]
-        for tables, count in enumerate(made.tolist()):
-            if count:
-                each = self._before + self._mapping + tables * self._each_table + self._resume
-                with vcpu.first():
-                    vcpu.owe("exit", count * each)
-                self.exit_cycles[self.reason] += count * each
-                self.exits[self.reason] += count
-                self.latency.add(each, count)
-        made[:] = 0
+    @property
+    def nested(self) -> NestedMode:
+        """Its tables as compiled code fills them, and the pool that it takes pages from."""
+        self._nested["least"] = self.pool.floor if self.compiled else NEVER
+        return self._mode._replace(pool=self.pool.pages.words)
 
     def take(self, vcpu: Vcpu, count: int) -> Steps[list[int]]:
         """Take pages from the pool; where it has too few, the vCPU is suspended until the host has refilled it."""
@@ -374,8 +329,7 @@ class Tdp(NestedEntries, BaseMonitor):
         last = min(first + self.chunk, table + ENTRIES, self.pages)
         wanted = [each for each in range(first, last) if not self.backing[each]][: self.pool.level]
         for each, page in zip(wanted, self.pool.take(len(wanted)) if wanted else [], strict=True):
-            place = self.root, self.levels, 1, IDENTITY, each << PAGE_SHIFT
-            map_page(self.memory, self.host.frames, *place, page, self.form.page)
+            map_frames(self._mode, each, 1, page, _NO_TABLES, self.form.page)
             self.slot.arrived(each, page, 0)
             for feature in self.features:
                 feature.note(each)

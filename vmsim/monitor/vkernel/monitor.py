@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import NONE, Exit, Flush, Leaf, Resume, Steps, Vcpu, Words, ensure
+from vmsim.contracts.commit import FORGET_SPACE
 from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import ACCESSED, CODE_PRESENT, CODE_WRITE, DIRTY, FRAME, PAGE_SHIFT, PRESENT, WRITE, reach
 from vmsim.machine.memory import clear_frame, width_of
@@ -27,6 +28,8 @@ from vmsim.monitor.shadow.fill import Status
 from vmsim.monitor.software import SoftwareMonitor
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.monitor.vkernel.check import problems_of_maps
+from vmsim.monitor.vkernel.commit import PRICES, VkernelMode
+from vmsim.monitor.vkernel.commit import Exit as Outside
 from vmsim.monitor.vkernel.tables import TABLE_ROOM, change_pages, enter, make_walk, remove
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.backing import host_address
@@ -62,7 +65,8 @@ class Vkernel(SoftwareMonitor):
 
     traps = loads_trap = False
     broadcasts = True
-    serves = known = False  # compiled code knows nothing of the maps
+    known = True
+    reasons = tuple(reason.name for reason in Outside)
 
     def __init__(
         self, memory: Words, registers: NDArray[Any], host_tables: Tdp, *, costs: Cost, spaces: VmSpaces, levels: int
@@ -90,6 +94,14 @@ class Vkernel(SoftwareMonitor):
         self._scratch = np.empty(6, np.int64), np.empty(TABLE_ROOM, np.int64)
         self._end = reach(levels) - 1
         self._entered = costs.violation_entry + costs.violation_rmap
+        self._each_table = costs.violation_pool + costs.table_page
+        self._prices = np.zeros(1, PRICES)
+        self._prices["fault"] = costs.vkernel_fault
+        self._prices["walk"] = costs.vkernel_walk_level
+        self._prices["reflect"] = costs.vkernel_reflect
+        self._prices["entered"] = self._entered
+        self._prices["each_table"] = self._each_table
+        self.compiled = host_tables.compiled
         self._stale = False
         self._bills = [0] * len(registers)  # what the exit under way has cost, by vCPU
 
@@ -126,6 +138,24 @@ class Vkernel(SoftwareMonitor):
                     yield from self._back(vcpu, each)
                 self._count("HOST_FAULT", cpu=vcpu.number)
                 self.latency.add(vcpu.now - start)
+
+    def fast(self, vcpu: Vcpu) -> VkernelMode | None:
+        """Return its state as compiled code handles page faults with it."""
+        cr3 = self.cr3[vcpu.number]
+        if not self.compiled or self.ready or cr3 not in self.maps:
+            return None
+        self._prices["flushes"] = 0 if vcpu.spaces.apart else FORGET_SPACE
+        self._prices["cr3"], self._prices["root"] = cr3, self.maps[cr3]
+        return VkernelMode(self.host_tables.nested, self._walk, self._prices)
+
+    def collect(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
+        """Count the faults that compiled code has handled, and what was done to the maps."""
+        super().collect(vcpu, bill)
+        for name in ("filled", "walked", "made"):
+            self.work[name] += int(self._prices[name][0])
+            self._prices[name] = 0
+        if bill["forgot"][0]:
+            vcpu.spaces.forgot()
 
     def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
         """Handle a page fault of the hardware."""
@@ -166,7 +196,7 @@ class Vkernel(SoftwareMonitor):
             return False
         self.work["filled"] += 1
         self.work["made"] += used
-        self._spend(vcpu, self._entered + used * (self.costs.violation_pool + self.costs.table_page))
+        self._spend(vcpu, self._entered + used * self._each_table)
         self._count("VPAGE_FILL", cpu=vcpu.number)
         self.latency.add(vcpu.now - start)
         return False

@@ -1,0 +1,96 @@
+"""Exits under agile paging that wait for nobody, compiled: a shadow's, and violations of walks that have switched."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from vmsim.contracts.commit import close, commit_fault, handle, log, reserve_fault, spare, spend, store, touch
+from vmsim.jit import leaf, routine
+from vmsim.machine.formats import CODE_SHADOW, PAGE_SHIFT, SWITCH
+from vmsim.machine.vcpu import Reason
+from vmsim.monitor.shadow.commit import shadow_fault, shadow_store, shadow_touch, spill
+from vmsim.monitor.shadow.fill import Status
+from vmsim.monitor.shadow.prices import SPILL, Exit
+from vmsim.monitor.shadow.records import ShadowTables
+from vmsim.monitor.shadow.tables import end_exit
+from vmsim.monitor.tdp.commit import NestedMode, back_frame, suffices
+
+__all__ = ["AgileMode"]
+
+VIOLATION = np.int64(len(Exit))  # the reason that a shadow has not, the last of the monitor's
+
+
+class AgileMode(NamedTuple):
+    """The shadow of one VM, and the nested tables behind the guest's own; the first three as of `ShadowMode`."""
+
+    tables: ShadowTables
+    nested: NestedMode
+    prices: np.ndarray  # PRICES[1]
+    cr3: np.ndarray  # int64[1], the register
+
+
+@routine
+def _violation(mode, bill, gfn):
+    """Handle a violation of a walk that has switched; return whether that could be done."""
+    cycles = back_frame(mode.nested, gfn)
+    if cycles < 0:
+        return False
+    prices, state = mode.prices[0], mode.tables.states[0]
+    start = bill.now
+    spend(bill, prices.other + prices.host_walk + cycles)
+    bill.exits[VIOLATION] += 1
+    close(bill, VIOLATION, True)
+    end_exit(state)
+    end_exit(state)
+    log(bill, start)
+    return True
+
+
+@leaf
+def _astray(mode):
+    """Return whether the root has changed sides, and CR3 is to be pointed anew."""
+    nested = mode.tables.gfns[mode.prices[0].cr3 >> PAGE_SHIFT].nested
+    return (nested != 0) != (mode.cr3[0] & SWITCH != 0)
+
+
+@handle.register(AgileMode)
+@routine
+def _handle(mode, guest, reason, gva, gpa, code):
+    """Handle a violation, or a page fault: one past the switch is the guest kernel's at once, without an exit."""
+    bill = guest.bills[0]
+    if reason == Reason.VIOLATION:
+        return _violation(mode, bill, gpa >> PAGE_SHIFT)
+    if code & CODE_SHADOW:
+        status, value = shadow_fault(mode, guest, gva, code & ~CODE_SHADOW)
+        if status != Status.DONE:
+            bill.status, bill.value = status, value
+            return False
+    else:
+        missing = reserve_fault(guest, mode, gva, code)
+        if missing < 0:
+            return False
+        commit_fault(guest, mode, gva, code, missing)
+    if spill(mode) or _astray(mode):
+        bill.status = SPILL
+        bill.stop = 1
+    return True
+
+
+@spare.register(AgileMode)
+@routine
+def _spare(mode, gfn, count):
+    record = mode.tables.gfns[gfn]
+    return suffices(mode.nested, count, 0) and record.tables == 0 and record.nested == 0 and record.writes == 0
+
+
+@store.register(AgileMode)
+@routine
+def _store(mode, bill, places, values):
+    """Store entries; those of shadowed tables trap, until their table goes over to nested walks."""
+    shadow_store(mode, bill, places, values)
+    end_exit(mode.tables.states[0])
+
+
+touch.register(AgileMode, shadow_touch)

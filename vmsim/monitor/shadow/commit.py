@@ -1,0 +1,200 @@
+"""Exits of a shadow monitor that wait for nobody, compiled.
+
+monitor.py says what an exit is and costs. Here a fault of the hardware is taken as far as it goes: the shadow filled,
+frames for it taken from the pool, the guest frame backed; or the fault handed to the guest's kernel. What is left then
+the monitor's process takes up, from the last status on.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from vmsim.contracts.commit import close, commit_fault, handle, log, reserve_fault, spare, spend, store, touch
+from vmsim.contracts.commit import load as load_entries
+from vmsim.jit import leaf, routine
+from vmsim.machine.formats import CODE_WRITE
+from vmsim.monitor.shadow.fill import Status, fill
+from vmsim.monitor.shadow.prices import SPILL, Exit
+from vmsim.monitor.shadow.records import SPARE, ShadowTables
+from vmsim.monitor.shadow.tables import end_exit
+from vmsim.monitor.shadow.traps import load as load_hidden
+from vmsim.monitor.shadow.traps import store as store_hidden
+from vmsim.monitor.tdp.commit import NestedMode, back_frame, suffices
+from vmsim.tables.backing import lacks
+
+__all__ = ["ShadowMode", "end", "shadow_fault", "shadow_store", "shadow_touch", "spill", "work"]
+
+
+class ShadowMode(NamedTuple):
+    """The shadow of one VM."""
+
+    tables: ShadowTables
+    nested: NestedMode  # gpa to hpa
+    prices: np.ndarray  # PRICES[1]
+
+
+@leaf
+def end(bill, state, reason):
+    """End an exit."""
+    close(bill, reason, reason != Exit.SHADOW_FILL)
+    end_exit(state)
+
+
+@leaf
+def work(bill, state):
+    """Pay for what the kernels did; a flush that they ask for is made when this is over, but before the guest runs."""
+    spend(bill, state.due)
+    state.due = 0
+    if state.flush:
+        state.flush = 0
+        bill.flush = 1
+        bill.stop = 1
+
+
+@leaf
+def _trap(mode, bill, reason, count, reads):
+    """Pay for accesses to hidden tables, on whose way the monitor has read so many entries."""
+    prices = mode.prices[0]
+    prices.walks += count
+    spend(bill, count * prices.emulated + reads * prices.each_read)
+    bill.exits[reason] += count
+    if prices.stepped:
+        cycles = count * prices.debug
+        bill.exits[Exit.DEBUG] += count
+        bill.cycles[Exit.DEBUG] += cycles
+        bill.first += cycles
+        bill.now += cycles
+
+
+@routine
+def _back(mode, bill, gfn):
+    """Have the host back a guest frame; return whether that could be done."""
+    cycles = back_frame(mode.nested, gfn)
+    if cycles < 0:
+        return False
+    spend(bill, mode.prices[0].host_walk + cycles)
+    return True
+
+
+@routine
+def _restock(mode, bill):
+    """Fill the stock of frames for shadow pages from the pool; return whether that could be done."""
+    pool, stock, state = mode.nested.pool, mode.tables.stock, mode.tables.states[0]
+    count = 2 * SPARE - state.stock
+    if not suffices(mode.nested, 0, count):
+        return False
+    pool[0] -= count
+    for number in range(count):
+        stock[state.stock + number] = pool[1 + pool[0] + number]
+    state.stock += count
+    spend(bill, mode.prices[0].restock)
+    return True
+
+
+@routine
+def shadow_touch(mode, bill, gfn):
+    """Write to a guest frame: if it has no host frame, that is an exit."""
+    if not lacks(mode.nested.backing, gfn):
+        return
+    start = bill.now
+    spend(bill, mode.prices[0].fault)
+    _back(mode, bill, gfn)
+    bill.exits[Exit.HOST_FAULT] += 1
+    end(bill, mode.tables.states[0], Exit.HOST_FAULT)
+    log(bill, start)
+
+
+@routine
+def _load(mode, bill, places, values):
+    """Load entries; those of tables hidden from loads trap."""
+    state, prices = mode.tables.states[0], mode.prices[0]
+    trapped = load_hidden(mode.tables, places, values, prices.trapped)
+    if trapped:
+        _trap(mode, bill, Exit.PT_READ, trapped, state.reads)
+        work(bill, state)
+        end(bill, state, Exit.PT_READ)
+
+
+@routine
+def shadow_store(mode, bill, places, values):
+    """Store entries of tables that the host backs; those of hidden tables trap."""
+    state, prices = mode.tables.states[0], mode.prices[0]
+    _, _, emulated, left = store_hidden(mode.tables, places, values, np.int64(0), prices.trapped)
+    if emulated:
+        _trap(mode, bill, Exit.PT_WRITE, emulated, state.reads)
+    if left:
+        prices.walks += left
+        bill.exits[Exit.PT_WRITE] += left
+        spend(bill, left * prices.left + state.reads * prices.each_read)
+    if emulated or left:
+        work(bill, state)
+        end(bill, state, Exit.PT_WRITE)
+
+
+@routine
+def shadow_fault(mode, guest, gva, code):
+    """Handle a page fault of the hardware as far as that goes; return what is left of it, (status, value)."""
+    state, prices, bill = mode.tables.states[0], mode.prices[0], guest.bills[0]
+    start = bill.now
+    prices.walks += 1
+    spend(bill, prices.fault)
+    walked = False
+    while True:
+        status, value = fill(mode.tables, prices.cr3, gva, code & CODE_WRITE != 0)
+        if not walked:
+            spend(bill, state.reads * prices.each_read)
+            walked = True
+        work(bill, state)
+        if status == Status.DONE:
+            bill.exits[Exit.SHADOW_FILL] += 1
+            end(bill, state, Exit.SHADOW_FILL)
+            log(bill, start)
+            return status, value
+        if status == Status.FAULT:
+            missing = reserve_fault(guest, mode, gva, value)
+            if missing < 0:
+                return status, value
+            spend(bill, prices.inject)
+            bill.exits[Exit.TRUE_FAULT] += 1
+            end(bill, state, Exit.TRUE_FAULT)
+            commit_fault(guest, mode, gva, value, missing)
+            return np.int64(Status.DONE), value
+        if status == Status.UNBACKED:
+            if not _back(mode, bill, value):
+                return status, value
+        elif status != Status.NEED or not _restock(mode, bill):
+            return status, value
+
+
+@leaf
+def spill(mode):
+    """Return whether there are so many frames in stock that some must go back to the pool."""
+    return mode.tables.states[0].stock > mode.prices[0].most
+
+
+@handle.register(ShadowMode)
+@routine
+def _handle(mode, guest, reason, gva, gpa, code):
+    """Handle a page fault of the hardware."""
+    bill = guest.bills[0]
+    status, value = shadow_fault(mode, guest, gva, code)
+    if status != Status.DONE:
+        bill.status, bill.value = status, value
+        return False
+    if spill(mode):
+        bill.status = SPILL
+        bill.stop = 1
+    return True
+
+
+@spare.register(ShadowMode)
+@routine
+def _spare(mode, gfn, count):
+    return suffices(mode.nested, count, 0) and mode.tables.gfns[gfn].tables == 0
+
+
+touch.register(ShadowMode, shadow_touch)
+load_entries.register(ShadowMode, _load)
+store.register(ShadowMode, shadow_store)

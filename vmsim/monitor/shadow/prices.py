@@ -1,0 +1,46 @@
+"""Why a guest under a shadow monitor exits where compiled code handles it, and what that costs."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+__all__ = ["PRICES", "SPILL", "Exit"]
+
+
+class Exit(IntEnum):
+    """Why a guest under a shadow monitor exits, as far as compiled code handles it."""
+
+    HOST_FAULT = 0
+    SHADOW_FILL = 1
+    TRUE_FAULT = 2
+    PT_READ = 3
+    PT_WRITE = 4
+    DEBUG = 5
+
+
+SPILL = -2  # the status where no fault is left over, but frames in stock are
+
+# What the exits of a monitor cost.
+PRICES = np.dtype(
+    (
+        np.record,
+        [
+            ("fault", "i8"),  # cycles of an exit and entry at a page fault
+            ("other", "i8"),  # and of one for another reason
+            ("inject", "i8"),
+            ("each_read", "i8"),  # of each entry of the guest's tables that the monitor's walk reads
+            ("host_walk", "i8"),  # and of the host's
+            ("restock", "i8"),
+            ("emulated", "i8"),  # of an access to a hidden table
+            ("stepped", "i8"),  # 1: with a second exit
+            ("debug", "i8"),  # that costs this
+            ("left", "i8"),  # of a store that leaves its table to the guest
+            ("most", "i8"),  # frames in stock above which some go back to the pool
+            ("cr3", "i8"),  # gpa of the guest's root table
+            ("walks", "i8"),  # of the monitor's through the guest's tables, not yet collected
+            ("trapped", "i8", (8,)),  # scratch
+        ],
+    )
+)

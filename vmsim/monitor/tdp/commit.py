@@ -1,0 +1,221 @@
+"""An EPT violation or NPF that waits for nobody, compiled: a guest frame gets a page of its monitor's pool."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from vmsim.contracts import NEVER
+from vmsim.contracts.commit import LATENCIES, close, commit_fault, handle, log, reserve_fault, spare, spend, touch
+from vmsim.jit import kernel, leaf, routine
+from vmsim.machine.formats import ENTRIES, PAGE_SHIFT
+from vmsim.machine.vcpu import Reason
+from vmsim.tables.backing import lacks, set_backing
+from vmsim.tables.edit import map_page, map_pages
+
+__all__ = ["NESTED", "NestedMode", "back_frame", "back_frames", "make_nested", "map_frames", "suffices"]
+
+_LEAF = np.int64(1)  # the level that maps small pages; a literal is a type of its own, and compiled for once more
+VIOLATION = np.int64(0)  # the reason, among the monitor's
+
+# What a monitor backs a guest frame with, at which price.
+NESTED = np.dtype(
+    (
+        np.record,
+        [
+            ("root", "i8"),  # hpa of the nested tables' root
+            ("levels", "i8"),
+            ("frames", "i8"),  # the guest's: those above do not exist
+            ("page", "i8"),  # bits of an entry that maps a page
+            ("table", "i8"),  # and of one that points to a table
+            ("before", "i8"),  # cycles of a violation until it asks the pool
+            ("mapping", "i8"),  # until the entry is written
+            ("each_table", "i8"),  # and for each table made
+            ("resume", "i8"),  # from then on
+            ("chunk", "i8"),  # frames that are backed together, aligned to as many
+            ("least", "i8"),  # pages that must be left in the pool; NEVER: nothing is backed here
+        ],
+    )
+)
+
+
+class NestedMode(NamedTuple):
+    """Nested tables of one VM."""
+
+    memory: np.ndarray  # int64[:], host-physical memory
+    backing: np.ndarray  # int64[frames], where the guest's lies
+    frames: np.ndarray  # FRAME_RECORD[:], the host's
+    nested: np.ndarray  # NESTED[1]
+    pool: np.ndarray  # int64[:], the monitor's pool (`Stack.words`)
+    page: np.ndarray  # int64[1], scratch
+
+
+def make_nested(**fields: int) -> np.ndarray:
+    """Return what a monitor backs frames with, shape (1,): the fields that are given."""
+    nested = np.zeros(1, NESTED)
+    nested["least"] = NEVER
+    for name, value in fields.items():
+        nested[name] = value
+    return nested
+
+
+@leaf
+def suffices(mode, frames, pages):
+    """Return whether so many guest frames can be backed, and so many pages taken besides, and nobody waits for it."""
+    nested = mode.nested[0]
+    return mode.pool[0] - frames * (nested.levels + nested.chunk - 1) - pages >= nested.least
+
+
+@kernel
+def map_frames(mode, gfn, level, page, tables, bits):
+    """Map a page, the first frame of which is `page`, by an entry of `level` around a guest frame: the commit of it.
+
+    Parameters
+    ----------
+    mode : NestedMode
+        The monitor's.
+    gfn, level, page, bits : int
+        Where, the level of the entry (1, 2, 3: of 4K, 2M, 1G), and what it has besides the page's address.
+    tables : int64[n]
+        Frames to make tables of.
+
+    Returns
+    -------
+    int
+        As of `tables.edit.map_page`: how many tables were made; if that is more than there are, nothing is done yet.
+    """
+    nested = mode.nested[0]
+    memory, frames, none = mode.memory, mode.frames, mode.backing[:0]
+    address = (gfn << PAGE_SHIFT) & -(1 << (3 + 9 * level))
+    missing = map_page(memory, frames, nested.root, nested.levels, level, none, address, page, bits)
+    if 0 < missing <= len(tables):
+        mode.page[0] = page
+        where = nested.root, nested.levels, level, none, address
+        map_pages(memory, frames, *where, mode.page, tables, nested.table, bits)
+    return missing
+
+
+@leaf
+def _chunk(nested, gfn):
+    """Return the first frame of the chunk of a frame, and the first after it: all of one table."""
+    table = gfn & -ENTRIES
+    first = gfn - (gfn - table) % nested.chunk
+    return first, min(first + nested.chunk, table + ENTRIES, nested.frames)
+
+
+@routine
+def _fill_around(mode, gfn, wanted):
+    """Back so many frames that never were in the aligned chunk of a frame, all of the same table."""
+    nested, pool, backing = mode.nested[0], mode.pool, mode.backing
+    first, last = _chunk(nested, gfn)
+    pool[0] -= wanted
+    used = np.int64(0)
+    for each in range(first, last):
+        if backing[each] == 0:
+            used += 1
+            page = pool[pool[0] + used]
+            map_frames(mode, each, _LEAF, page, backing[:0], nested.page)
+            set_backing(backing, each, page, np.int64(0))
+
+
+@routine
+def back_frame(mode, gfn):
+    """Back a frame that never was with a page of the pool, and its chunk; return the cycles until that is written.
+
+    Returns -1, and has done nothing, where somebody must wait for the pool, or the host has a page of the frame's: one
+    that lost its entry, or contents that are elsewhere.
+    """
+    nested = mode.nested[0]
+    backing, pool = mode.backing, mode.pool
+    if gfn >= nested.frames or backing[gfn]:
+        return np.int64(-1)
+    level = pool[0]
+    if level - nested.chunk < nested.least:
+        return np.int64(-1)
+    wanted = np.int64(0)
+    if nested.chunk > 1:
+        first, last = _chunk(nested, gfn)
+        for each in range(first, last):
+            wanted += backing[each] == 0 and each != gfn
+        if level - nested.levels - wanted < nested.least:
+            return np.int64(-1)
+    room = min(level - 1 - nested.least, nested.levels)
+    made = map_frames(mode, gfn, _LEAF, pool[level], pool[:0], nested.page)
+    if made > room or made < 0:
+        return np.int64(-1)
+    if made:
+        map_frames(mode, gfn, _LEAF, pool[level], pool[level - made : level], nested.page)
+    set_backing(backing, gfn, pool[level], np.int64(0))
+    pool[0] = level - 1 - made
+    if wanted:
+        _fill_around(mode, gfn, wanted)
+    return nested.mapping * (1 + wanted) + made * nested.each_table
+
+
+@routine
+def _violation(mode, bill, gfn):
+    """Handle a violation; return whether that could be done."""
+    cycles = back_frame(mode, gfn)
+    if cycles < 0:
+        return False
+    nested = mode.nested[0]
+    start = bill.now
+    spend(bill, nested.before + cycles + nested.resume)
+    bill.exits[VIOLATION] += 1
+    close(bill, VIOLATION, True)
+    log(bill, start)
+    return True
+
+
+@handle.register(NestedMode)
+@routine
+def _handle(mode, guest, reason, gva, gpa, code):
+    """Back the frame of a violation; a page fault is the guest kernel's, and no exit."""
+    if reason == Reason.VIOLATION:
+        return _violation(mode, guest.bills[0], gpa >> PAGE_SHIFT)
+    missing = reserve_fault(guest, mode, gva, code)
+    if missing < 0:
+        return False
+    commit_fault(guest, mode, gva, code, missing)
+    return True
+
+
+@spare.register(NestedMode)
+@leaf
+def _spare(mode, gfn, count):
+    return suffices(mode, count, 0)
+
+
+@touch.register(NestedMode)
+@leaf
+def _touch(mode, bill, gfn):
+    if lacks(mode.backing, gfn):
+        _violation(mode, bill, gfn)
+
+
+@kernel
+def back_frames(mode, bills, budget, gfn, limit):
+    """Back the guest frames [gfn, limit) that lack a host frame, a violation each, as far as nothing has to wait.
+
+    Parameters
+    ----------
+    mode : NestedMode
+        The monitor's.
+    bills : BILL[1]
+        What is to be paid for it.
+    budget : int
+        Cycles after which no further violation is begun.
+
+    Returns
+    -------
+    int
+        The first frame not dealt with.
+    """
+    bill = bills[0]
+    bill.now = 0
+    while gfn < limit and bill.now < budget and bill.logged < LATENCIES:
+        if lacks(mode.backing, gfn) and not _violation(mode, bill, gfn):
+            break
+        gfn += 1
+    return gfn

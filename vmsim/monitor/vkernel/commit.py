@@ -1,0 +1,139 @@
+"""Page faults of a vkernel's guest that wait for nobody, compiled."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+
+from vmsim.contracts.commit import close, commit_fault, handle, log, reserve_fault, spare, spend, touch
+from vmsim.jit import leaf, routine
+from vmsim.machine.formats import CODE_WRITE
+from vmsim.monitor.shadow.fill import Status
+from vmsim.monitor.tdp.commit import NestedMode, back_frame, suffices
+from vmsim.monitor.vkernel.tables import enter
+from vmsim.tables.backing import lacks
+
+__all__ = ["PRICES", "Exit", "VkernelMode"]
+
+
+class Exit(IntEnum):
+    """Why a guest's process leaves its space, as far as compiled code handles it."""
+
+    HOST_FAULT = 0
+    REFLECT = 1
+    VPAGE_FILL = 2
+
+
+# What faults cost, and what was done at those that are not yet collected.
+PRICES = np.dtype(
+    (
+        np.record,
+        [
+            ("fault", "i8"),  # cycles of a fault that the host gets
+            ("walk", "i8"),  # for each entry of the guest's tables
+            ("entered", "i8"),
+            ("each_table", "i8"),
+            ("reflect", "i8"),
+            ("flushes", "i8"),  # FORGET_SPACE: a reflection, two loads of CR3, has the processor forget it; 0: not
+            ("cr3", "i8"),  # gpa of the guest's root table
+            ("root", "i8"),  # hpa of the map's
+            ("filled", "i8"),
+            ("walked", "i8"),
+            ("made", "i8"),
+        ],
+    )
+)
+
+
+class VkernelMode(NamedTuple):
+    """The maps of one vkernel."""
+
+    nested: NestedMode  # gpa to hpa
+    walks: np.ndarray  # WALK[1]
+    prices: np.ndarray  # PRICES[1]
+
+
+@routine
+def _back(mode, bill, gfn):
+    """Have the host back a guest frame; return whether that could be done."""
+    cycles = back_frame(mode.nested, gfn)
+    if cycles < 0:
+        return False
+    spend(bill, cycles)
+    return True
+
+
+@touch.register(VkernelMode)
+@routine
+def _touch(mode, bill, gfn):
+    """Write to a guest frame: if it has no host frame, that is a fault of the kernel's process."""
+    if not lacks(mode.nested.backing, gfn):
+        return
+    start = bill.now
+    spend(bill, mode.prices[0].fault)
+    _back(mode, bill, gfn)
+    bill.exits[Exit.HOST_FAULT] += 1
+    close(bill, Exit.HOST_FAULT, True)
+    log(bill, start)
+
+
+@leaf
+def _undo(bill):
+    """Have spent nothing: the monitor's process begins anew, and finds the same."""
+    bill.now -= bill.spent
+    bill.spent = 0
+    return False
+
+
+@handle.register(VkernelMode)
+@routine
+def _handle(mode, guest, reason, gva, gpa, code):
+    """Enter the page in the map, or hand the fault to the guest's kernel."""
+    bill, prices, walk, nested = guest.bills[0], mode.prices[0], mode.walks[0], mode.nested
+    if not suffices(nested, 1, walk.levels):
+        return False
+    start = bill.now
+    spend(bill, prices.fault)
+    pool = nested.pool
+    used = np.int64(0)
+    while True:
+        tables = pool[1 + pool[0] - used : 1 + pool[0]]
+        status, value = enter(
+            nested.memory, nested.backing, mode.walks, nested.frames,
+            prices.cr3, prices.root, gva, code & CODE_WRITE != 0, tables,
+        )  # fmt: skip
+        if status == Status.NEED:
+            used = value
+        elif status != Status.UNBACKED:
+            break
+        elif not _back(mode, bill, value):
+            return _undo(bill)
+    spend(bill, walk.reads * prices.walk)
+    if status != Status.DONE:
+        missing = reserve_fault(guest, mode, gva, value)
+        if missing < 0:
+            return _undo(bill)
+        prices.walked += walk.reads
+        spend(bill, prices.reflect)
+        bill.forget |= prices.flushes
+        bill.exits[Exit.REFLECT] += 1
+        close(bill, Exit.REFLECT, True)
+        commit_fault(guest, mode, gva, value, missing)
+        return True
+    pool[0] -= used
+    prices.walked += walk.reads
+    prices.filled += 1
+    prices.made += used
+    spend(bill, prices.entered + used * prices.each_table)
+    bill.exits[Exit.VPAGE_FILL] += 1
+    close(bill, Exit.VPAGE_FILL, False)
+    log(bill, start)
+    return True
+
+
+@spare.register(VkernelMode)
+@leaf
+def _spare(mode, gfn, count):
+    return suffices(mode.nested, count, 0)
