@@ -16,8 +16,9 @@ from vmsim.host.guest_memory import GuestMemory
 from vmsim.machine.formats import NPT
 from vmsim.machine.layout import make_cores, make_llc, make_vm
 from vmsim.machine.memory import physical_memory
-from vmsim.machine.tags import Tags, VmSpaces
+from vmsim.machine.tags import Tags
 from vmsim.machine.vcpu import Reason, run
+from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.monitor.vkernel.check import problems_of_maps
 from vmsim.monitor.vkernel.monitor import Vkernel

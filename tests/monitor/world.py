@@ -20,8 +20,9 @@ from vmsim.host.guest_memory import GuestMemory
 from vmsim.machine.formats import EPT, PAGE_SHIFT
 from vmsim.machine.layout import Geometry, Unit, make_cores, make_llc, make_vm
 from vmsim.machine.memory import physical_memory
-from vmsim.machine.tags import Spaces, Tags, VmSpaces
+from vmsim.machine.tags import Spaces, Tags
 from vmsim.machine.vcpu import Reason, run
+from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.monitor import Shadow
 from vmsim.monitor.tdp.monitor import Tdp

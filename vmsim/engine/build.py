@@ -27,7 +27,7 @@ from vmsim.host.native_memory import NativeMemory
 from vmsim.host.pool import PagePool
 from vmsim.host.shootdown import Shootdown
 from vmsim.machine.layout import guest_width, make_vm
-from vmsim.machine.tags import VmSpaces
+from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.native.monitor import NativeMonitor
 from vmsim.monitor.paired.guest import PairedGuest
 from vmsim.monitor.paired.process import Halves, PairedFrames, PairedMmu, PairedProcess, nested_format

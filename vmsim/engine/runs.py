@@ -79,7 +79,7 @@ class Runs:
 
     def expect(self, gva: int) -> None:
         """Learn what the kernel may map around an address: at a run's start, and once it has handled a fault."""
-        if self.monitor.fast(self.vcpu) is not None:
+        if self.monitor.compiled:
             self._guest = self.kernel.fast(self.vcpu.number, gva, self._bill)
 
     def __call__(self, core: int, chunk: Chunk, cursor: int, limit: int, budget: int) -> Run:

@@ -24,7 +24,7 @@ from vmsim.host.pool import PagePool
 from vmsim.host.shootdown import Shootdown
 from vmsim.machine.caches import Served
 from vmsim.machine.layout import LEVELS, Count
-from vmsim.machine.tags import VmSpaces
+from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.record.outcome import Ending, VmOutcome
 from vmsim.scenario import Vm
 from vmsim.workloads import Stream

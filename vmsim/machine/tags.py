@@ -16,7 +16,7 @@ hardware would use decide only when a flush is due.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from vmsim.machine.flush import ASIDS, LINEAR, NESTED, Flusher
 from vmsim.machine.tlb import ASID_SHIFT
 
-__all__ = ["Apart", "Kind", "Pages", "Spaces", "Tags", "VmSpaces"]
+__all__ = ["Apart", "Kind", "Pages", "Spaces", "Tags"]
 
 Kind = Literal["none", "vpid", "asid"]
 Apart = Literal["pcid", "tag"]
@@ -372,42 +372,3 @@ class Spaces:
         if self.core != NOWHERE:
             self._host.forget([self.core], keys)
         self._host.stale(self.core, keys)
-
-
-class VmSpaces(Sequence[Spaces]):
-    """The address spaces of all vCPUs of one VM: what is flushed here is flushed for each.
-
-    Parameters
-    ----------
-    each : sequence of Spaces
-        By the number of the vCPU in its VM.
-    """
-
-    def __init__(self, each: Sequence[Spaces]) -> None:
-        self._each = [*each]
-        self._host = each[0]._host
-
-    def __getitem__(self, number: Any) -> Any:
-        return self._each[number]
-
-    def __len__(self) -> int:
-        return len(self._each)
-
-    def become(self, tags: Kind) -> None:
-        """Turn the bare program into a VM (`Spaces.become`)."""
-        for spaces in self._each:
-            spaces.become(tags)
-
-    def flush_all(self) -> None:
-        """Forget all spaces of the VM, as the host does by interrupts to the cores that run its vCPUs."""
-        for spaces in self._each:
-            spaces.flush_all()
-
-    def flush_nested(self) -> None:
-        """Forget guest-physical and combined mappings on every core."""
-        self._host.flush_nested([each.vcpu for each in self._each], {each.nested for each in self._each})
-
-    def close(self) -> None:
-        """Forget everything on every core: the VM has ended."""
-        for spaces in self._each:
-            spaces.close()

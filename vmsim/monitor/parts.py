@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from vmsim.contracts import Host, MemorySlot, Pool, Words
-from vmsim.machine.tags import VmSpaces
+from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.vm import Vm
 

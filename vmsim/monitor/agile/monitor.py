@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import NONE, Exit, Flush, LiveVm, Resume, Steps, Vcpu, Words, Worker
 from vmsim.machine.formats import CODE_SHADOW, FRAME, PAGE_SHIFT, SWITCH
-from vmsim.machine.tags import VmSpaces
 from vmsim.machine.vcpu import Reason
+from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.agile.check import table_on_way
 from vmsim.monitor.agile.commit import AgileMode
 from vmsim.monitor.agile.mode import AgileSpec

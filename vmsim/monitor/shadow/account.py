@@ -12,7 +12,7 @@ from vmsim.base.histogram import Histogram
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Vcpu, Words
 from vmsim.machine.memory import width_of
-from vmsim.machine.tags import VmSpaces
+from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.shadow.guards import reads_of
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.prices import PRICES, Exit

@@ -19,7 +19,7 @@ from vmsim.contracts import NONE, Exit, Resume, Steps, Vcpu, Words, ensure
 from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import CODE_PRESENT, PAGE_SHIFT
 from vmsim.machine.memory import clear_frame
-from vmsim.machine.tags import VmSpaces
+from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.features.protect_log import ProtectLog
 from vmsim.monitor.shadow.check import problems_of
 from vmsim.monitor.shadow.commit import ShadowMode

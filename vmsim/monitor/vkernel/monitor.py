@@ -23,7 +23,7 @@ from vmsim.contracts.commit import FORGET_SPACE
 from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import ACCESSED, CODE_PRESENT, CODE_WRITE, DIRTY, FRAME, PAGE_SHIFT, PRESENT, WRITE, reach
 from vmsim.machine.memory import clear_frame, width_of
-from vmsim.machine.tags import VmSpaces
+from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.shadow.fill import Status
 from vmsim.monitor.software import SoftwareMonitor
 from vmsim.monitor.tdp.monitor import Tdp
