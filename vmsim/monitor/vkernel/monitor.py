@@ -11,17 +11,17 @@ tables as it likes, nothing traps, and then says what it has taken away, by one 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
-from vmsim.contracts import NONE, Exit, Flush, Leaf, Resume, Steps, Vcpu, Words, ensure
+from vmsim.contracts import NONE, Exit, Resume, Steps, Vcpu, Words, ensure
 from vmsim.contracts.commit import FORGET_SPACE
 from vmsim.frames.buddy import State, use
-from vmsim.machine.formats import ACCESSED, CODE_PRESENT, CODE_WRITE, DIRTY, FRAME, PAGE_SHIFT, PRESENT, WRITE, reach
+from vmsim.machine.formats import CODE_PRESENT, CODE_WRITE, FRAME, PAGE_SHIFT, PRESENT, reach
 from vmsim.machine.memory import clear_frame, width_of
 from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.shadow.fill import Status
@@ -30,7 +30,8 @@ from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.monitor.vkernel.check import problems_of_maps
 from vmsim.monitor.vkernel.commit import PRICES, VkernelMode
 from vmsim.monitor.vkernel.commit import Exit as Outside
-from vmsim.monitor.vkernel.tables import TABLE_ROOM, change_pages, enter, make_walk, remove
+from vmsim.monitor.vkernel.second import MapEntries
+from vmsim.monitor.vkernel.tables import TABLE_ROOM, enter, make_walk, remove
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.backing import host_address
 from vmsim.tables.edit import load_entries, store_entries
@@ -43,7 +44,7 @@ _DONE, _NEED, _UNBACKED = int(Status.DONE), int(Status.NEED), int(Status.UNBACKE
 _NO_TABLES = np.empty(0, np.int64)
 
 
-class Vkernel(SoftwareMonitor):
+class Vkernel(MapEntries, SoftwareMonitor):
     """The host's side of one vkernel, and its guest's `Mmu`.
 
     Parameters
@@ -312,45 +313,6 @@ class Vkernel(SoftwareMonitor):
         """Say what it counts, and what is done to the maps."""
         super().register(ledger)
         ledger.counters("shadow", lambda: self.work)
-
-    def zap(self, first: int, count: int) -> Flush:
-        """Clear what maps the frames, in every map. The host does it, and pays."""
-        flush = Flush(linear=bool(self._change(first, count, PRESENT, -1).any()))
-        self.host_tables.zap(first, count)
-        return flush
-
-    def protect(self, first: int, count: int) -> Flush:
-        """Take the right to write from what maps the frames."""
-        self.host_tables.protect(first, count)
-        return Flush(linear=bool(self._change(first, count, WRITE, WRITE).any()))
-
-    def age(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
-        """Return which frames were accessed, by the A flags of the maps' entries."""
-        return self._change(first, count, ACCESSED, ACCESSED if clear else 0)
-
-    def dirty(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
-        """Return which frames were written to, by the D flags of the maps' entries."""
-        return self._change(first, count, DIRTY, DIRTY if clear else 0)
-
-    def leaves(self) -> Iterator[Leaf]:
-        """Yield the entries of all maps that lead to guest memory."""
-        for gfn in np.flatnonzero(self.backing & PRESENT).tolist():
-            for mark, writable in ((WRITE, True), (PRESENT, False)):
-                if self._change(gfn, 1, mark, 0).any():
-                    yield Leaf(gfn, int(self.backing[gfn] & FRAME) >> PAGE_SHIFT, 0, writable)
-                    break
-
-    def _change(self, first: int, count: int, mark: int, gone: int) -> NDArray[np.bool_]:
-        """Take bits from the entries that map frames and have a flag; return which frames had such, bool[count]."""
-        found = np.zeros(count, np.bool_)
-        there = np.flatnonzero(self.backing[first : first + count] & PRESENT)
-        pfns = (self.backing[first + there] & FRAME) >> PAGE_SHIFT
-        order = np.argsort(pfns)
-        for root in self.maps.values():
-            seen = np.zeros(len(pfns), np.bool_)
-            change_pages(self.memory, root, self.levels, pfns[order], mark, gone, seen)
-            found[there[order][seen]] = True
-        return found
 
     def rehearse(self) -> None:
         """Compile, or load from the cache, the kernels that a run without unmapping does not need."""
