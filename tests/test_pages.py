@@ -29,3 +29,9 @@ def test_prose_is_wrapped_at_100_columns(page: Path) -> None:
 @pytest.mark.parametrize("text", ["x " * 60, "- " + "x " * 60])
 def test_a_long_line_is_seen(text: str) -> None:
     assert list(wide(text))
+
+
+def test_no_module_has_more_than_400_lines() -> None:
+    assert [
+        f"{path}" for path in (ROOT / "vmsim").rglob("*.py") if len(path.read_text("utf-8").splitlines()) > 400
+    ] == []

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vmsim.base.errors import InputError
 from vmsim.base.units import PAGE, PAGE_ORDER, PageSize
@@ -18,7 +16,6 @@ from vmsim.machine.formats import (
     DIRTY,
     EPT,
     FRAME,
-    LARGE,
     NPT,
     PRESENT,
     SWITCH,
@@ -29,10 +26,10 @@ from vmsim.machine.formats import (
     reach,
 )
 from vmsim.machine.layout import Count, make_vm
-from vmsim.machine.memory import entry_at, read_entry, width_of, write_entry
 from vmsim.machine.sets import EMPTY
 from vmsim.machine.tlb import ASID_SHIFT
 from vmsim.machine.vcpu import Reason, run
+from vmsim.observe.mapping import large_bit, map_leaf
 from vmsim.scenario import Cpu
 from vmsim.scenario.levels import level_problems
 from vmsim.scenario.modes import mode_named
@@ -193,8 +190,8 @@ def explain(
     gva = _GVA & (reach(guest_levels) - 1)
     root, page = memory.new_page(0), memory.new_page(order, gva)
     machine.vm["levels"], machine.vm["cr3"] = guest_levels, root
-    leaf = page | _RIGHTS | DIRTY | _large(order)
-    _map(machine.memory, (root, guest_levels, order // 9 + 1), gva, leaf, _RIGHTS, memory.new_page, memory.hpa)
+    leaf = page | _RIGHTS | DIRTY | large_bit(order)
+    map_leaf(machine.memory, (root, guest_levels, order // 9 + 1), gva, leaf, _RIGHTS, memory.new_page, memory.hpa)
     if guest_levels == 3 and mode != "npt":
         machine.vm["levels"] = 2
         machine.vm["pdpte"] = [machine.memory[memory.hpa(root) // 8 + number] for number in range(4)]
@@ -332,11 +329,11 @@ class _NestedMemory(_Memory):
         host_size = PAGE << self._order
         hpa = self.machine.take(self._order)
         self._backed[used] = hpa | used & (host_size - 1)
-        _map(
+        map_leaf(
             self.machine.memory,
             (self._root, self._levels, self._order // 9 + 1),
             used,
-            hpa | self._form.page | _large(self._order),
+            hpa | self._form.page | large_bit(self._order),
             self._form.table,
             self.machine.take,
             super().hpa,
@@ -347,18 +344,13 @@ class _NestedMemory(_Memory):
         return self._backed[address & ~(PAGE - 1)] | address & (PAGE - 1)
 
 
-def _large(order: int) -> int:
-    """Return the bit of an entry that maps 2**order frames."""
-    return LARGE if order else 0
-
-
 def _shadow(machine: _Machine, memory: _Memory, gva: int, data: int, order: int, switch: int) -> int:
     """Make shadow tables down to the guest's table of level `switch`, or to `data`; return what CR3 is to hold."""
     levels, table = int(machine.vm["levels"][0]), int(machine.vm["cr3"][0])
     root = machine.take()
     if switch == 0:
-        page = data & -(PAGE << order) | _RIGHTS | DIRTY | _large(order)
-        _map(machine.memory, (root, levels, order // 9 + 1), gva, page, _RIGHTS, machine.take, int)
+        page = data & -(PAGE << order) | _RIGHTS | DIRTY | large_bit(order)
+        map_leaf(machine.memory, (root, levels, order // 9 + 1), gva, page, _RIGHTS, machine.take, int)
         return root
     for level in range(levels, switch, -1):
         place = memory.hpa(table + (gva >> (3 + 9 * level) & 511) * 8)
@@ -366,40 +358,5 @@ def _shadow(machine: _Machine, memory: _Memory, gva: int, data: int, order: int,
     below = memory.hpa(table) | SWITCH
     if switch == levels:
         return below
-    _map(machine.memory, (root, levels, switch + 1), gva, below | _RIGHTS, _RIGHTS, machine.take, int)
+    map_leaf(machine.memory, (root, levels, switch + 1), gva, below | _RIGHTS, _RIGHTS, machine.take, int)
     return root
-
-
-def _map(
-    memory: NDArray[np.int64],
-    tables: tuple[int, int, int],
-    address: int,
-    entry: int,
-    table_bits: int,
-    new_table: Callable[[], int],
-    hpa: Callable[[int], int],
-) -> None:
-    """Write the leaf `entry` for `address`, with the tables above it.
-
-    Parameters
-    ----------
-    memory : int64[:]
-        Host-physical memory.
-    tables : (root, levels, leaf_level)
-        The root table, its level, and the level of the entry to write.
-    address, entry, table_bits : int
-        What is mapped, its entry, and the bits of entries that point to tables.
-    new_table, hpa : callable
-        Give the address of a new table, and where in host memory an address is.
-    """
-    table, levels, leaf = tables
-    width = width_of(levels)
-    for level in range(levels, leaf - 1, -1):
-        place = hpa(int(entry_at(table, address, level, width)))
-        if level == leaf:
-            write_entry(memory, place, entry, width)
-            return
-        if not read_entry(memory, place, width):
-            below = new_table() | (PRESENT if level == 3 == levels else table_bits)  # PAE's have no rights
-            write_entry(memory, place, below, width)
-        table = int(read_entry(memory, place, width)) & FRAME
