@@ -43,6 +43,7 @@ class AgileWorld(World):
     def tick(self) -> None:
         """Let an interval end."""
         self.vcpu.now += self.shadow.interval
+        self.vcpu.running = True
         self.shadow.end_interval(self.vcpu)
 
     def access(self, gva: int, write: bool = False) -> int | None:

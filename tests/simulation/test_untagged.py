@@ -82,7 +82,8 @@ def test_every_exit_that_is_counted_has_flushed(
         monkeypatch.setattr(Spaces, name, counted)
     table = vm(mode=mode, tags="none", **keys)
     what = scenario(table, memory="64MiB", what_if=True)
-    steps = [*touches(range(30), WRITE), ("io", 3, 2), *touches(range(30), WRITE), ("touch", 9, 2), ("touch", 9, WRITE)]
+    fetched = [("touch", 9, 2), ("touch", 9, WRITE)]
+    steps = [*touches(range(30), WRITE), ("io", 3, 2), *touches(range(30), WRITE), *fetched, *fetched]
     simulation = Simulation(what, streams=[Script(steps)], observers=[check_invariants], serve=False)
     outcome = simulation.run()  # compiled code flushes itself: that is tested above
     check(what, outcome)

@@ -171,8 +171,8 @@ class Vkernel(MapEntries, SoftwareMonitor):
         self._spend(vcpu, self.costs.vkernel_fault)
         tables, used = _NO_TABLES, 0
         while True:
-            root = self.maps.get(self.cr3[vcpu.number], 0)
-            if not root:  # it has ended on another vCPU, and this one is about to be told
+            root = self.maps.get(self.cr3[vcpu.number])
+            if root is None:  # it has ended on another vCPU, and this one is about to be told
                 if len(tables):
                     self.host_tables.pool.put(tables.tolist())
                 return False
