@@ -81,7 +81,7 @@ def test_every_exit_that_is_counted_has_flushed(
 
         monkeypatch.setattr(Spaces, name, counted)
     table = vm(mode=mode, tags="none", **keys)
-    what = scenario(table, memory="64MiB", what_if=True)
+    what = scenario(table, memory="64MiB", what_if=True, horizon="1us")
     fetched = [("touch", 9, 2), ("touch", 9, WRITE)]
     steps = [*touches(range(30), WRITE), ("io", 3, 2), *touches(range(30), WRITE), *fetched, *fetched]
     simulation = Simulation(what, streams=[Script(steps)], observers=[check_invariants], serve=False)
