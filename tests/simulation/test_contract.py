@@ -197,7 +197,7 @@ def resolve(simulation: Simulation, machine: VirtualMachine, gva: int) -> tuple[
         found = oracle.translate(words, int(registers.cr3), int(registers.levels), gva)
         return found and (*found, 0)
     nested = machine.monitor.memory_root
-    root = getattr(machine.monitor, "cr3", int(registers.cr3))  # the guest's, where a monitor hides it
+    root = getattr(machine.monitor, "cr3", [int(registers.cr3)])[0]  # the guest's, where a monitor hides it
     guest = oracle.translate_guest(words, root, int(registers.levels), *nested, gva)
     if guest is None:
         return None

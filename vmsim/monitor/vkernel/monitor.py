@@ -109,7 +109,8 @@ class Vkernel(MapEntries, SoftwareMonitor):
     @property
     def frames_held(self) -> int:
         """Host frames that are tables of maps, or at hand for the first."""
-        return self.work["made"] - self.work["dropped"] + len(self.ready)
+        made = self.work["made"] + int(self._prices["made"][0])  # those of compiled code are not counted yet
+        return made - self.work["dropped"] + len(self.ready)
 
     @property
     def stale(self) -> bool:
