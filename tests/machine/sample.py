@@ -208,7 +208,7 @@ def taken(second: SecondMmu, gfn: int) -> list[Any]:
 def served() -> list[Any]:
     """Run VMs whose faults are handled where they occur."""
     tables = [vm("small"), vm("large", guest_page="2M"), vm("around", fill_chunk=4)]
-    tables += [vm(mode, mode=mode) for mode in ("native", "shadow", "agile", "vkernel")]
+    tables += [vm(f"{mode}-vm", mode=mode) for mode in ("native", "shadow", "agile", "vkernel")]
     hardware = Hardware(make_cores(PREFIX, 1), make_llc(PREFIX), physical_memory(12288))
     simulation = Simulation(scenario(*tables, memory="48MiB"), hardware=hardware)
     return [digest(simulation.run()), simulation.env.cycle]

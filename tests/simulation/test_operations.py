@@ -51,7 +51,7 @@ def test_operations_of_processes_that_are_not_there_change_nothing() -> None:
     class Rest(Script):
         def chunks(self, thread: int = 0) -> Any:
             (chunk,) = super().chunks()
-            events = tuple(Event(3, op, 7, BASE, PAGE, 0) for op in Op if op not in (Op.SWITCH, Op.COMPUTE))
+            events = tuple(Event(3, op, 7, BASE, PAGE, 0) for op in Op if op not in (Op.SWITCH, Op.THREAD, Op.COMPUTE))
             yield Chunk(chunk.address, chunk.count, chunk.kind, events)
 
     plain, odd = (run(scenario(vm()), [kind(touches(range(6)))])[1].vms[0] for kind in (Script, Rest))
