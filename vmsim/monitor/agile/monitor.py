@@ -247,8 +247,15 @@ class Agile(Shadow):
         return Flush(nested=True, linear=flush.linear or nested)
 
     def protect(self, first: int, count: int) -> Flush:
-        """Take the right to write from what maps the frames, in the shadow and in the nested tables."""
-        return super().protect(first, count) + Flush(nested=True)
+        """Take the right to write from what maps the frames, in the shadow and in the nested tables.
+
+        An entry that switches to a table gives rights to all below, and none to the table, which the processor stores
+        flags to: such tables go back to the shadow.
+        """
+        flush = Flush(nested=True)
+        for gfn in np.flatnonzero(self.gfns["nested"][first : first + count]).tolist():
+            flush += self.zap(first + gfn, 1)
+        return flush + super().protect(first, count)
 
     def age(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
         """Return which frames were accessed, by the A flags of the shadow's entries and of the nested tables'."""
