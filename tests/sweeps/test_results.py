@@ -117,7 +117,7 @@ def test_a_part_with_another_type_of_column_is_refused(store: Path) -> None:
         read_results(store)
     (store / "manifest.json").unlink()
     verify(store, repair=True)  # nor is it taken for whole in itself
-    with pytest.raises(InputError, match="columns that a sweep has not"):
+    with pytest.raises(InputError, match="columns that a sweep does not have"):
         read_part(part.with_name(f"_{part.name}.damaged"))
     assert run_sweep(fake.sweep(40), store, jobs=1, work=fake.work).done == 16
     assert read_results(store)["point"].nunique() == 40
