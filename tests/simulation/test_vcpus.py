@@ -17,7 +17,6 @@ MODES: list[dict[str, Any]] = [
     {"mode": "ept"},
     {"mode": "ept", "tags": "none"},
     {"mode": "npt", "pcid": False},
-    {"mode": "ept", "kernel_accesses": "direct-map"},
     {"mode": "ept", "host_page": "2M", "guest_page": "2M"},
     {"mode": "vkernel"},
     {"mode": "paired", "paired": {"layout": "separate"}},

@@ -227,6 +227,9 @@ class _VmGroup(VmKeys):
         if self.guest_levels < 4:
             text = f"a guest of {self.guest_levels} levels cannot map all its memory at once; expected guest_levels"
             yield Problem(("kernel_accesses",), f'{text} of 4 or 5, or "free"')
+        if self.vcpus > 1:
+            text = "a kernel of several vCPUs does not translate its accesses yet"
+            yield Problem(("kernel_accesses",), f'{text}; expected "free", or vcpus = 1')
         yield from mode.kernel_problems(self)
 
     def _page_problems(self) -> Iterator[Problem]:
