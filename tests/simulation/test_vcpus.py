@@ -45,7 +45,11 @@ def threads(*programs: list[Any]) -> Threads:
     return Threads([Script(steps) for steps in programs])
 
 
-@pytest.mark.parametrize("keys", MODES, ids=IDS)
+@pytest.mark.parametrize(
+    "keys",
+    [pytest.param(keys, marks=pytest.mark.slow) if "host_page" in keys else keys for keys in MODES],  # long audits
+    ids=IDS,
+)
 @settings(max_examples=10)
 @given(
     programs=st.lists(PROGRAM, min_size=2, max_size=4),
