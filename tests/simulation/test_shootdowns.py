@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pytest
 
-from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, run, scenario, vm
+from tests.simulation.small import PAGE, READ, WRITE, Script, Threads, run, scenario, vm
 from vmsim.scenario import Scenario
-from vmsim.workloads import Chunk
 
 ROUNDS = 10
 COSTS = {"ipi_send": 70, "ipi_latency": 500, "ipi_handle": 1000, "invlpg": 30, "invlpgb": 4000}
 ANSWER = COSTS["ipi_handle"] + COSTS["invlpg"]
-
-
-@dataclass
-class Threads:
-    """A stream of several scripts."""
-
-    scripts: list[Script]
-    name: str = "threads"
-
-    @property
-    def threads(self) -> int:
-        return len(self.scripts)
-
-    @property
-    def accesses(self) -> int:
-        return sum(script.accesses for script in self.scripts)
-
-    def footprint(self) -> Any:
-        pages = sorted({page for script in self.scripts for page in script.pages})
-        return np.array([BASE + page * PAGE for page in pages], np.int64), np.full(len(pages), PAGE, np.int64)
-
-    def chunks(self, thread: int = 0) -> Iterator[Chunk]:
-        return self.scripts[thread].chunks()
-
-    def digest(self) -> str:
-        return ""
 
 
 def host(*vms: dict[str, Any], cores: int, **keys: Any) -> Scenario:

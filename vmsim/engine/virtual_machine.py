@@ -183,7 +183,7 @@ class VirtualMachine:
                 self.ending = ending_of(self, stop)
                 self.crew.stop()
         except Stopped:
-            pass
+            pass  # the vCPU that has ended it says why
         self.kernel.stop(vcpu)
         self._running -= 1
         last = self._running == 0
