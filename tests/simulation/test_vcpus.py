@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.simulation.small import READ, WRITE, Script, Threads, digest, run, scenario, touches, vm
@@ -45,7 +45,23 @@ def threads(*programs: list[Any]) -> Threads:
     return Threads([Script(steps) for steps in programs])
 
 
+# With large pages: a CPU that was preempted, and then wants a lock whose holder waits for it to flush.
+LOCKED: list[list[tuple[Any, ...]]] = [
+    [
+        *(("touch", 0, 1), ("compute", 384), ("switch", 2), ("touch", 3, 0), ("discard", 8, 3, 0)),
+        *(("protect", 0, 7, 1), ("fork", 3), ("move", 1, 8, 12), ("share", 2)),
+    ],
+    [
+        *(("touch", 0, 1), ("share", 2), ("protect", 4, 2, 1), ("discard", 10, 3, 0), ("discard", 8, 8, 1)),
+        *(("touch", 12, 0, 14), ("map", 5, 4, 1), ("switch", 1), ("protect", 3, 8, 3), ("touch", 7, 1, 69)),
+        *(("compute", 30_000), ("discard", 2, 8, 1), ("unmap", 7, 20), ("io", 11, 1, 0), ("move", 12, 8, 5)),
+    ],
+    [("touch", 0, 1), ("discard", 4, 1, 0), ("populate", 0, 7), ("fork", 2), ("touch", 4, 1)],
+]
+
+
 @pytest.mark.parametrize("keys", MODES, ids=IDS)
+@example(programs=LOCKED, cores=2, horizon="200ns", pool=(1, 2, 1))
 @settings(max_examples=10)
 @given(
     programs=st.lists(PROGRAM, min_size=2, max_size=4),

@@ -94,6 +94,7 @@ class Vcpu(VcpuTime):
         self.slice_ended: Callable[[], None] = _nothing
         self.interrupts: deque[Callable[[Vcpu], Steps[None]]] = deque()  # work that was asked for and is not done yet
         self.runs: Runs | None = None  # from its first access on
+        self._serving = False  # does what it was interrupted for
         self._core = -1
         self._slice_end = 0
 
@@ -113,7 +114,11 @@ class Vcpu(VcpuTime):
         return self.env.timeout(owed)
 
     def wait(self, event: simpy.Event, cause: str) -> Steps[Any]:
-        """Give up the core until `event`, which others run on meanwhile; return its value."""
+        """Give up the core until `event`, which others run on meanwhile; return its value.
+
+        What it was interrupted for while it did not run is done first: who asked may hold what it is to wait for.
+        """
+        yield from self._serve()
         yield self.settle()
         self.leave()
         value = yield from self._until(event, cause)
@@ -289,9 +294,17 @@ class Vcpu(VcpuTime):
         """
         if self.crew.stopped:
             raise Stopped
+        yield from self._serve()
+
+    def _serve(self) -> Steps[None]:
+        """Do what interrupts ask for, one after the other, unless that is under way."""
+        if self._serving:
+            return
+        self._serving = True
         while self.interrupts:
             yield from self.interrupts[0](self)
             self.interrupts.popleft()
+        self._serving = False
 
     def _count_made(self, times: int, write: bool) -> None:
         """Count accesses that the monitor has made for the guest."""
