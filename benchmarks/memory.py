@@ -36,9 +36,9 @@ host_page = "4K"
 workload = { kind = "gups", footprint = "60GiB", updates = 1000 }
 """
 COMPILE = """
-from vmsim.scenario import Cpu
+from vmsim.scenario import Cpu, load_cpu
 from vmsim.engine.warm import warm
-warm(Cpu.load("skylake-x"))
+warm(load_cpu("skylake-x"))
 """
 # Prints seconds of the whole and of the part after populating, and the peak resident set in bytes.
 RUN = """

@@ -44,8 +44,8 @@ workload = {{ kind = "zipf", footprint = "16MiB", accesses = {accesses} }}
 """
 COMPILE = """
 from vmsim.engine.warm import warm
-from vmsim.scenario import Cpu
-warm(Cpu.load("skylake-x"))
+from vmsim.scenario import Cpu, load_cpu
+warm(load_cpu("skylake-x"))
 """
 # Prints processor seconds until the clock starts and of the whole, and the peak resident set in bytes.
 RUN = """
@@ -85,11 +85,11 @@ def _flushes() -> Iterator[Row]:
     from vmsim.engine.hardware import Hardware
     from vmsim.machine.layout import make_vm
     from vmsim.machine.tags import Kind, Tags
-    from vmsim.scenario import Cpu
+    from vmsim.scenario import load_cpu
 
     platforms: dict[str, Kind] = {"skylake-x": "vpid", "zen2": "asid"}
     for cpu, tag in platforms.items():
-        hardware = Hardware.of(Cpu.load(cpu), cores=CORES, frames=16)
+        hardware = Hardware.of(load_cpu(cpu), cores=CORES, frames=16)
         tags = Tags(hardware.cores, limit=1 << 15, amd=tag == "asid")
         spaces = [tags.spaces(make_vm(), number, tags=tag, apart="pcid") for number in range(CORES)]
         for core, each in enumerate(spaces):

@@ -20,7 +20,7 @@ from vmsim.machine.layout import Count, make_cores, make_llc, make_vm
 from vmsim.machine.memory import physical_memory
 from vmsim.machine.tlb import ASID_SHIFT
 from vmsim.machine.vcpu import run
-from vmsim.scenario.cpu import Cpu
+from vmsim.scenario.cpu_files import load_cpu
 from vmsim.workloads import Stream
 from vmsim.workloads.generators import Uniform, Zipf
 from vmsim.workloads.trace import BUNDLED, TraceStream
@@ -132,7 +132,7 @@ def _written(
 
 @cache
 def _geometry() -> Any:
-    return geometry_of(Cpu.load("yardstick"))
+    return geometry_of(load_cpu("yardstick"))
 
 
 class World:

@@ -11,7 +11,7 @@ from vmsim.base.errors import InputError
 from vmsim.base.units import PageSize
 from vmsim.observe.anatomy import Walk, WalkMode
 from vmsim.observe.anatomy import explain as walk_twice
-from vmsim.scenario import Cpu, cpu_names
+from vmsim.scenario import Cpu, cpu_names, load_cpu
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +60,7 @@ def explain(
     InputError
         There is no such CPU, or tables of so many levels cannot do this.
     """
-    machine = cpu if isinstance(cpu, Cpu) else Cpu.load(cpu or _CPUS.get(mode, "skylake-x"))
+    machine = cpu if isinstance(cpu, Cpu) else load_cpu(cpu or _CPUS.get(mode, "skylake-x"))
     return Explanation(
         *walk_twice(
             machine,
@@ -95,10 +95,10 @@ def cpus(name: str | Path | None = None) -> pd.DataFrame:
     import pandas as pd
 
     if name is None:
-        all_ = [Cpu.load(each) for each in cpu_names()]
+        all_ = [load_cpu(each) for each in cpu_names()]
         rows = [(cpu.name, cpu.vendor, cpu.frequency, ", ".join(cpu.modes), cpu.description) for cpu in all_]
         return pd.DataFrame(rows, columns=["name", "vendor", "frequency", "modes", "description"])
-    figures = [(each.key, each.value, each.confidence, each.source) for each in Cpu.load(str(name)).figures()]
+    figures = [(each.key, each.value, each.confidence, each.source) for each in load_cpu(str(name)).figures()]
     return pd.DataFrame(figures, columns=["key", "value", "confidence", "source"])
 
 

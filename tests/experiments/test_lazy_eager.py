@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.cpu_files import load_cpu
 
 PAGES = 256
@@ -62,7 +61,7 @@ def test_they_break_even_at_an_entrys_part_of_a_lazy_fault(figure: SimpleNamespa
 
 
 def test_the_band_has_each_guess_at_half_and_at_twice(figure: SimpleNamespace) -> None:
-    cpu = Cpu.load("skylake-x")
+    cpu = load_cpu("skylake-x")
     costs = {each.key.removeprefix("cost."): each for each in cpu.figures() if each.key.startswith("cost.")}
     used = {name for name in costs if name in (*OF_ENTRY, *OF_FAULT)}
     guessed = {name for name in used if costs[name].confidence == "guess"}

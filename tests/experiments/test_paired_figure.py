@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tests.oracle.paired import table_pages
-from vmsim.scenario import Cpu
+from vmsim.scenario.cpu_files import load_cpu
 
 COUNTS = ["order_1_failures", "compactions", "pages_moved"]
 
@@ -36,7 +36,7 @@ def test_contiguous_wins_where_enough_processes_are_vms_and_separate_below(figur
     line = figure.line(tables[0], 0.0)
     assert [*line] == sorted(line, reverse=True)
     assert 0.8 < line[1] < 0.9
-    cpu = Cpu.load("skylake-x")
+    cpu = load_cpu("skylake-x")
     limit = cpu.cost.entry_edit / (4 * cpu.cache.l2.cycles + cpu.cost.entry_edit)
     assert limit < line[512] < limit + 0.03
     cycles = table["cycles"].unstack("layout").loc[0.0]
@@ -90,7 +90,7 @@ def test_order_1_fails_when_pairs_run_out_and_each_failure_costs_a_move(tables, 
     assert not had.loc[0.0].any()
     assert (contiguous["compactions"] == contiguous["order_1_failures"]).all()
     assert (contiguous["pages_moved"] == contiguous["compactions"]).all()
-    cost = Cpu.load("skylake-x").cost
+    cost = load_cpu("skylake-x").cost
     for move in (contiguous["compaction_cycles"] / contiguous["compactions"]).dropna():
         assert cost.copy_page + 2 * cost.entry_edit <= move <= cost.copy_page + 3 * cost.entry_edit
 
@@ -120,7 +120,7 @@ def test_one_table_for_both_is_never_beaten_and_takes_half_the_memory(tables) ->
     assert (cycles.loc[0.0, "shared"] == cycles.loc[0.0, "separate"]).all()
     assert (2 * frames["shared"] == frames["contiguous"]).all()
     assert (frames.loc[0.0, "shared"] == frames.loc[0.0, "separate"]).all()
-    cpu = Cpu.load("zen4")
+    cpu = load_cpu("zen4")
     spared = cycles.loc[1.0, "contiguous"] - cycles.loc[1.0, "shared"]
     assert (spared >= cpu.cost.entry_edit).all()  # of each page
     assert spared[512] < cpu.cost.entry_edit * 1.1 + cpu.cost.zero_page * 4 * 5 / 2048  # and of each table, 4 x 5

@@ -16,7 +16,8 @@ from vmsim.host.memory import HostMemory
 from vmsim.host.pool import PagePool, reclaimer
 from vmsim.record.messages import Kind, MessageLog
 from vmsim.record.outcome import Transfer
-from vmsim.scenario import Cpu, Marks
+from vmsim.scenario import Marks
+from vmsim.scenario.cpu_files import load_cpu
 from vmsim.scenario.keys import Pool
 
 MESSAGE, GRANT_FIXED, GRANT_PAGE, RECLAIM_FIXED, RECLAIM_PAGE = (
@@ -52,7 +53,7 @@ class Site:
         self.env = Clock()
         self.messages = MessageLog()
         self.host = HostMemory(self.env, self.frames, self.marks)
-        costs = Cpu.load("yardstick").cost
+        costs = load_cpu("yardstick").cost
         self.pools = [
             PagePool(
                 self.env,

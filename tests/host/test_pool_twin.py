@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from tests.host.test_pool import Site
 from tests.oracle.pool import GRANT_FIXED, GRANT_PAGE, MESSAGE, RECLAIM_FIXED, RECLAIM_PAGE, Steps, TwinHost
 from vmsim.frames.buddy import State
-from vmsim.scenario import Cpu, Marks
+from vmsim.scenario import Marks
+from vmsim.scenario.cpu_files import load_cpu
 
 Work = list[tuple[str, int]]
 
 
 def test_the_twin_has_the_costs_of_the_preset() -> None:
-    cost = Cpu.load("yardstick").cost
+    cost = load_cpu("yardstick").cost
     assert (cost.message, cost.grant_fixed, cost.grant_page + cost.zero_page) == (MESSAGE, GRANT_FIXED, GRANT_PAGE)
     assert (cost.reclaim_fixed, cost.reclaim_page) == (RECLAIM_FIXED, RECLAIM_PAGE)
 

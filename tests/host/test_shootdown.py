@@ -10,6 +10,7 @@ import simpy
 
 from vmsim.host.shootdown import BROADCAST_FROM, SHOOTDOWN, Shootdown, Whereabouts
 from vmsim.scenario import Cpu
+from vmsim.scenario.cpu_files import load_cpu
 
 RUNS, IDLES, WAITS = Whereabouts.RUNS, Whereabouts.IDLES, Whereabouts.WAITS
 SEND, LATENCY, HANDLE, INVLPG, BROADCAST = 7, 50, 100, 3, 400
@@ -17,7 +18,7 @@ EXIT = 1000 + 200
 
 
 def cpu(interrupts: str = "exit", *, invlpgb: bool = False) -> Cpu:
-    base = Cpu.load("yardstick")
+    base = load_cpu("yardstick")
     costs = {
         **{"ipi_send": SEND, "ipi_latency": LATENCY, "ipi_handle": HANDLE, "invlpg": INVLPG, "invlpgb": BROADCAST},
         **{"vm_exit": 1000, "violation_resume": 200},

@@ -23,7 +23,8 @@ from vmsim.monitor.paired.check import difference, frames_of_tables
 from vmsim.monitor.paired.layout import PairedHost, figures
 from vmsim.monitor.paired.space import PairedSpace, limit_of
 from vmsim.scenario import Marks
-from vmsim.scenario.cpu import CONFIDENCES, Cpu
+from vmsim.scenario.cpu import CONFIDENCES
+from vmsim.scenario.cpu_files import load_cpu
 from vmsim.tables.edit import BLOCKED, MAPPED
 
 FRAMES = 1 << 12
@@ -32,7 +33,7 @@ TWO_TABLES = LAYOUTS[:3]
 REGION = 1 << 40
 WRITE, LARGE = 1 << 1, 1 << 7
 
-CPU = Cpu.load("yardstick")
+CPU = load_cpu("yardstick")
 
 
 class World:

@@ -13,9 +13,9 @@ from tests.monitor.test_shadow import DATA, OTHER_ROOT, PAGE, PD, PDPT, PT, RIGH
 from tests.monitor.world import World, figures_of
 from tests.oracle.bits import PS, RW, US, A, P
 from vmsim.monitor.shadow.mode import SHADOW_PRESETS, ShadowSpec
-from vmsim.scenario.cpu import Cpu
+from vmsim.scenario.cpu_files import load_cpu
 
-COST = Cpu.load("yardstick").cost
+COST = load_cpu("yardstick").cost
 FAULT = COST.page_fault_exit + COST.vm_entry + COST.violation_resume
 READ_ONLY = P | US | A
 KVM, KVM_2007, PLEX86 = (SHADOW_PRESETS[name] for name in ("kvm", "kvm-2007", "plex86"))

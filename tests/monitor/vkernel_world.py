@@ -22,7 +22,7 @@ from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.monitor.vkernel.check import problems_of_maps
 from vmsim.monitor.vkernel.monitor import Vkernel
-from vmsim.scenario.cpu import Cpu
+from vmsim.scenario.cpu_files import load_cpu
 
 __all__ = ["FRAMES", "World"]
 
@@ -50,7 +50,7 @@ class World:
         spaces = Tags(self.cores, limit=100, amd=False).spaces(
             self.registers, OWNER, tags=None, apart="pcid" if pcid else None
         )
-        costs = Cpu.load("yardstick").cost
+        costs = load_cpu("yardstick").cost
         host_tables = Tdp(
             self.memory,
             make_vm(),

@@ -26,7 +26,7 @@ from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.monitor import Shadow
 from vmsim.monitor.tdp.monitor import Tdp
-from vmsim.scenario.cpu import Cpu
+from vmsim.scenario.cpu_files import load_cpu
 from vmsim.scenario.dirty_log import DirtyLogSpec
 
 OWNER = 3
@@ -157,7 +157,7 @@ class World:
             self.registers, OWNER, tags="vpid", apart="tag" if pcid else None
         )
         self.vcpu = Ledger(self.registers, spaces)
-        costs = Cpu.load("yardstick").cost
+        costs = load_cpu("yardstick").cost
         host_tables = Tdp(
             self.memory,
             self.nested_registers(),

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmsim.base.errors import InputError
-from vmsim.scenario import Cpu, Scenario, cpu_names
+from vmsim.scenario import Scenario, cpu_names
 from vmsim.scenario.choice import choose, choose_from, offered_modes
+from vmsim.scenario.cpu_files import load_cpu
 from vmsim.scenario.cpuid import CpuidRegisters, Features, features
 
 SCENARIO = """
@@ -70,7 +71,7 @@ def test_a_feature_is_never_there_without_what_it_needs(cpuid: CpuidRegisters) -
 
 @pytest.mark.parametrize("name", cpu_names())
 def test_a_preset_has_the_modes_that_its_registers_say(name: str) -> None:
-    cpu = Cpu.load(name)
+    cpu = load_cpu(name)
     assert cpu.cpuid is not None
     has = features(cpu.cpuid)
     assert set(offered_modes(has)) == set(cpu.modes)
@@ -84,7 +85,7 @@ def test_a_preset_has_the_modes_that_its_registers_say(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "named"), CAPABILITIES.items())
 def test_registers_have_the_capabilities_that_linux_and_qemu_name(name: str, named: set[str]) -> None:
-    cpu = Cpu.load(name)
+    cpu = load_cpu(name)
     assert cpu.cpuid is not None
     has = features(cpu.cpuid)
     asked = {"ept", "vpid", "pml", "ept_1g", "ept_ad", "ept_5level", "la57", "pages_1g"}
@@ -93,18 +94,18 @@ def test_registers_have_the_capabilities_that_linux_and_qemu_name(name: str, nam
 
 @pytest.mark.parametrize("name", cpu_names())
 def test_no_register_is_a_guess(name: str) -> None:
-    registers = [figure for figure in Cpu.load(name).figures() if figure.key.startswith("cpuid.")]
+    registers = [figure for figure in load_cpu(name).figures() if figure.key.startswith("cpuid.")]
     assert {figure.key.removeprefix("cpuid.") for figure in registers} == set(CpuidRegisters.model_fields)
     assert not [figure.key for figure in registers if figure.confidence == "guess"]
 
 
 @pytest.mark.parametrize("name", cpu_names())
 def test_auto_chooses_the_nested_mode_of_the_vendor(name: str) -> None:
-    choice = choose(Cpu.load(name))
-    if Cpu.load(name).modes == ("native",):
+    choice = choose(load_cpu(name))
+    if load_cpu(name).modes == ("native",):
         assert (choice.mode, name in ("p4-672", "core2")) == ("shadow", True)
         return
-    assert choice.mode == ("npt" if Cpu.load(name).vendor == "amd" else "ept")
+    assert choice.mode == ("npt" if load_cpu(name).vendor == "amd" else "ept")
     assert name in choice.reason
     assert ("8000_0001" if choice.mode == "npt" else "ECX[5]") in choice.reason
 
@@ -121,7 +122,7 @@ def test_without_second_dimension_auto_is_shadow_without_any_help_vkernel_and_ne
 
 
 def test_a_file_without_registers_is_believed_in_its_modes() -> None:
-    bare = Cpu.load("zen4").model_copy(update={"cpuid": None})
+    bare = load_cpu("zen4").model_copy(update={"cpuid": None})
     assert choose(bare).mode == "npt"
     assert "no CPUID" in choose(bare).reason
     assert choose(bare.model_copy(update={"modes": ("native",)})).mode == "shadow"

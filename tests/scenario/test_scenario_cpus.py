@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from vmsim.base.errors import InputError
 from vmsim.cli.cpus import command as cpus_command
 from vmsim.cli.schema import command as schema_command
-from vmsim.scenario import Cpu, Scenario, cpu_names
+from vmsim.scenario import Scenario, cpu_names
 from vmsim.scenario.cpu import CONFIDENCES, Array, PrefixPwc, TlbLevel
+from vmsim.scenario.cpu_files import load_cpu
 
 ROOT = Path(__file__).parents[2]
 GEOMETRY = {row["preset"]: row for row in csv.DictReader((ROOT / "vmsim/validation/data/cpu_geometry.csv").open())}
@@ -48,7 +49,7 @@ def test_the_presets_are_there() -> None:
 
 @pytest.mark.parametrize("name", cpu_names())
 def test_every_figure_has_a_source_and_a_confidence(name: str) -> None:
-    figures = list(Cpu.load(name).figures())
+    figures = list(load_cpu(name).figures())
     assert len(figures) > 40
     for figure in figures:
         assert len(figure.source) > 3, figure
@@ -57,7 +58,7 @@ def test_every_figure_has_a_source_and_a_confidence(name: str) -> None:
 
 @pytest.mark.parametrize("name", cpu_names())
 def test_the_figures_are_what_the_machine_gets(name: str) -> None:
-    cpu = Cpu.load(name)
+    cpu = load_cpu(name)
     assert cpu.name == name
     by_key = {figure.key: figure.value for figure in cpu.figures()}
     for key in type(cpu.cost).model_fields:
@@ -71,15 +72,15 @@ def test_the_figures_are_what_the_machine_gets(name: str) -> None:
         assert (by_key[f"tlb.{level}.4K.entries"], by_key[f"tlb.{level}.4K.ways"]) == (four.entries, four.ways)
 
 
-@pytest.mark.parametrize("name", [name for name in cpu_names() if len(Cpu.load(name).modes) > 1])
+@pytest.mark.parametrize("name", [name for name in cpu_names() if len(load_cpu(name).modes) > 1])
 def test_an_exit_for_a_violation_costs_what_the_table_of_exit_costs_says(name: str) -> None:
     rows = csv.DictReader((ROOT / "vmsim/validation/data/exit_costs.csv").open())
     published = next(int(row["cycles"]) for row in rows if row["what"].startswith("EPT violation"))
-    assert Cpu.load(name).cost.violation == published
+    assert load_cpu(name).cost.violation == published
 
 
 def test_huge_pages_take_as_long_to_clear_as_their_small_ones() -> None:
-    cost = Cpu.load("zen4").cost
+    cost = load_cpu("zen4").cost
     assert cost.zero(9) == 512 * cost.zero(0) == 512 * cost.zero_page
 
 
@@ -96,7 +97,7 @@ def _geometry(level: TlbLevel, page: str) -> tuple[int, int] | None:
 
 @pytest.mark.parametrize("name", sorted(GEOMETRY.keys() & set(cpu_names())))
 def test_geometry_equals_the_published_table(name: str) -> None:
-    row, cpu = GEOMETRY[name], Cpu.load(name)
+    row, cpu = GEOMETRY[name], load_cpu(name)
     assert cpu.vendor == row["vendor"].lower()
     for page, column in (("4K", "l1d_4k"), ("2M", "l1d_2m"), ("1G", "l1d_1g")):
         if row[column]:  # the table has no figure for Nehalem's large pages
@@ -119,7 +120,7 @@ def test_geometry_equals_the_published_table(name: str) -> None:
 
 
 def test_the_page_walk_caches_that_papers_give_are_theirs() -> None:
-    k10, sandy = Cpu.load("k10"), Cpu.load("sandy-bridge")
+    k10, sandy = load_cpu("k10"), load_cpu("sandy-bridge")
     assert GEOMETRY["k10"]["other"] == "unified PWC 24 FA LRU, ntlb 16 FA (Bhargava 2008)"
     assert k10.pwc.style == "entry"
     assert (k10.pwc.entries, k10.pwc.sets, k10.ntlb.entries, k10.ntlb.sets) == (24, 1, 16, 1)
@@ -130,7 +131,7 @@ def test_the_page_walk_caches_that_papers_give_are_theirs() -> None:
 
 def test_skylake_hashes_its_second_level() -> None:
     assert GEOMETRY["skylake-x"]["other"].startswith("STLB set index hashed (XOR-7)")
-    l2 = Cpu.load("skylake-x").tlb.l2["4K"]
+    l2 = load_cpu("skylake-x").tlb.l2["4K"]
     assert l2 is not None
     assert (l2.index, l2.sets.bit_length() - 1) == ("xor", 7)
 
@@ -138,7 +139,7 @@ def test_skylake_hashes_its_second_level() -> None:
 def test_the_yardstick_preset_is_the_machine_of_walk_c() -> None:
     source = (ROOT / "benchmarks/yardstick/walk.c").read_text()
     arrays = {name: (int(sets), int(ways)) for name, sets, ways in re.findall(r"LRU\((\w+),(\d+),(\d+),\d\)", source)}
-    cpu = Cpu.load("yardstick")
+    cpu = load_cpu("yardstick")
     pwc = cpu.pwc
     assert isinstance(pwc, PrefixPwc)
     tlb1, tlb2 = cpu.tlb.l1["4K"], cpu.tlb.l2["4K"]
@@ -170,7 +171,7 @@ def test_the_yardstick_preset_is_the_machine_of_walk_c() -> None:
 
 
 def test_cascade_lake_is_skylake_with_another_last_level() -> None:
-    lake, sky = Cpu.load("cascade-lake"), Cpu.load("skylake-x")
+    lake, sky = load_cpu("cascade-lake"), load_cpu("skylake-x")
     assert (lake.tlb, lake.pwc, lake.ntlb, lake.cache.l2) == (sky.tlb, sky.pwc, sky.ntlb, sky.cache.l2)
     assert (lake.frequency, lake.cache.llc.size, lake.cache.llc.ways) == (2_100_000_000, 35 * 2**20 + 768 * 2**10, 11)
     assert lake.cache.llc.size == 26 * sky.cache.llc.size // 10  # both have 1.375 MiB a slice
@@ -205,11 +206,11 @@ def test_a_cpu_file_inherits_a_preset(tmp_path: Path) -> None:
     text = (
         'name = "mine"\ninherit = "skylake-x"\n[memory]\ncycles = {value = 300, source = "me", confidence = "paper"}\n'
     )
-    cpu = Cpu.load(_cpu_file(tmp_path, text))
-    assert (cpu.name, cpu.memory.cycles, cpu.tlb) == ("mine", 300, Cpu.load("skylake-x").tlb)
+    cpu = load_cpu(_cpu_file(tmp_path, text))
+    assert (cpu.name, cpu.memory.cycles, cpu.tlb) == ("mine", 300, load_cpu("skylake-x").tlb)
     assert [f.source for f in cpu.figures() if f.key == "memory.cycles"] == ["me"]
     _cpu_file(tmp_path, 'name = "child"\ninherit = "mine.toml"\n', "child.toml")
-    assert Cpu.load("child.toml", folder=tmp_path).memory.cycles == 300
+    assert load_cpu("child.toml", folder=tmp_path).memory.cycles == 300
 
 
 @pytest.mark.parametrize(
@@ -235,7 +236,7 @@ def test_a_cpu_file_inherits_a_preset(tmp_path: Path) -> None:
 def test_a_wrong_cpu_file_is_told_with_file_line_and_key(tmp_path: Path, text: str, line: int, words: str) -> None:
     path = _cpu_file(tmp_path, f'name = "mine"\ninherit = "skylake-x"\n{text}\n')
     with pytest.raises(InputError) as error:
-        Cpu.load(path)
+        load_cpu(path)
     assert str(error.value).startswith(f"{path}")
     assert f"{path}:{line}: " in str(error.value)
     assert words in str(error.value)
@@ -254,16 +255,16 @@ def test_a_wrong_cpu_file_is_told_with_file_line_and_key(tmp_path: Path, text: s
 )
 def test_a_cpu_file_that_is_not_whole_is_refused(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(InputError) as error:
-        Cpu.load(_cpu_file(tmp_path, text))
+        load_cpu(_cpu_file(tmp_path, text))
     assert words in str(error.value)
 
 
 def test_an_unknown_preset_is_refused_with_the_nearest() -> None:
     for name in ("zen-4", "common-costs", "../cpus/zen4"):
         with pytest.raises(InputError, match="is not a CPU preset"):
-            Cpu.load(name)
+            load_cpu(name)
     with pytest.raises(InputError, match="Did you mean 'zen4'"):
-        Cpu.load("zen-4")
+        load_cpu("zen-4")
 
 
 def test_overridden_figures_say_so(sample: str) -> None:
@@ -272,7 +273,7 @@ def test_overridden_figures_say_so(sample: str) -> None:
     assert by_key["memory.cycles"].confidence == "given"
     assert "cpu_override" in by_key["memory.cycles"].source
     assert {f for f in scenario.cpu.figures() if f.key != "memory.cycles"} == {
-        f for f in Cpu.load("skylake-x").figures() if f.key != "memory.cycles"
+        f for f in load_cpu("skylake-x").figures() if f.key != "memory.cycles"
     }
 
 
@@ -289,7 +290,7 @@ def test_cpus_lists_every_preset() -> None:
 
 def test_cpus_shows_every_figure_of_one(tmp_path: Path) -> None:
     result = CliRunner().invoke(cpus_command, ["k10"])
-    figures = list(Cpu.load("k10").figures())
+    figures = list(load_cpu("k10").figures())
     assert all(figure.key in result.output and figure.source in result.output for figure in figures)
 
 
@@ -297,7 +298,7 @@ def test_cpus_as_json() -> None:
     listed = json.loads(CliRunner().invoke(cpus_command, ["--json"]).output)["cpus"]
     assert [cpu["name"] for cpu in listed] == list(cpu_names())
     one = json.loads(CliRunner().invoke(cpus_command, ["zen5", "--json"]).output)
-    assert [figure["key"] for figure in one["figures"]] == [figure.key for figure in Cpu.load("zen5").figures()]
+    assert [figure["key"] for figure in one["figures"]] == [figure.key for figure in load_cpu("zen5").figures()]
     assert all(figure["source"] and figure["confidence"] for figure in one["figures"])
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from vmsim.base.errors import InputError
 from vmsim.scenario import Cpu, Pool, Scenario, Trace, Uniform
+from vmsim.scenario.cpu_files import load_cpu
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
@@ -322,7 +323,7 @@ def test_the_documented_example_is_a_scenario() -> None:
 def test_the_documented_cpu_file_loads(tmp_path: Path) -> None:
     (text,) = _examples("cpus.md", "toml")
     (tmp_path / "my-server.toml").write_text(text)
-    assert Cpu.load("my-server.toml", folder=tmp_path).memory.cycles == 190
+    assert load_cpu("my-server.toml", folder=tmp_path).memory.cycles == 190
 
 
 @pytest.mark.parametrize(("page", "model"), [("scenario.md", Scenario), ("cpus.md", Cpu)])

@@ -12,7 +12,7 @@ from vmsim.engine.run import simulate
 from vmsim.record.result import Result
 from vmsim.sweeps.driver import run_sweep
 from vmsim.sweeps.parts import list_parts
-from vmsim.sweeps.spec import Sweep
+from vmsim.sweeps.sweep import Sweep
 from vmsim.sweeps.tables import read_points
 
 BASE = """

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vmsim.scenario import Cpu
+from vmsim.scenario.cpu_files import load_cpu
 from vmsim.validation import adams_agesen
 from vmsim.validation.adams_agesen import ACCESSES, Fork, Nanobench, forkwait, measured, predict, scaled_costs
 
@@ -22,7 +22,7 @@ def test_the_table_is_read_as_it_stands() -> None:
 
 @pytest.mark.parametrize(("machine", "cpu"), [("P4-672", "p4-672"), ("Core2", "core2")])
 def test_a_preset_costs_what_table_1_says(machine: str, cpu: str) -> None:
-    table, cost = measured(), Cpu.load(cpu).cost
+    table, cost = measured(), load_cpu(cpu).cost
     assert cost.page_fault_exit == table[machine, "page_fault_exit"]["shadow_vt"]
     assert cost.vm_entry == table[machine, "vm_entry"]["shadow_vt"]
     assert cost.vm_exit == cost.page_fault_exit + cost.vm_entry
@@ -33,7 +33,7 @@ def test_a_preset_costs_what_table_1_says(machine: str, cpu: str) -> None:
 
 def test_only_software_is_scaled_and_vmreads_are_not() -> None:
     same, none = dict(scaled_costs("core2", "Core2", 1.0)), dict(scaled_costs("core2", "Core2", 0.0))
-    cost = Cpu.load("core2").cost
+    cost = load_cpu("core2").cost
     assert all(value == getattr(cost, key) for key, value in same.items())
     assert none["emulate"] == 0
     assert none["decode"] == cost.decode - COMMON["decode"]
@@ -43,7 +43,7 @@ def test_only_software_is_scaled_and_vmreads_are_not() -> None:
 def test_each_operation_makes_the_exit_that_it_is_named_for() -> None:
     bench = Nanobench("yardstick")
     cycles = bench.cycles()
-    exits, cost = bench._monitor.exits, Cpu.load("yardstick").cost
+    exits, cost = bench._monitor.exits, load_cpu("yardstick").cost
     assert (exits["PT_WRITE"], exits["TRUE_FAULT"]) == (3 * 8, 8)
     exit_alone = cost.page_fault_exit + cost.vm_entry + cost.violation_resume + 4 * cost.guest_walk_level
     # A table is found by the monitor's direct map, whose pages are of 2 MiB in so small a VM: three entries, not four.

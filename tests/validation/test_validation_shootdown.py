@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vmsim.scenario import Cpu
+from vmsim.scenario.cpu_files import load_cpu
 from vmsim.validation.shootdown import Discarding, FlushLoops, loop_cycles, measured, sweep
 from vmsim.workloads import Op
 
@@ -22,14 +22,14 @@ def test_the_table_is_read_as_it_stands() -> None:
 
 def test_the_presets_interrupt_is_the_difference_of_the_two_rows() -> None:
     """775 ns at 3.4 GHz, with the page that is forgotten in it."""
-    cost = Cpu.load("haswell").cost
+    cost = load_cpu("haswell").cost
     assert cost.ipi_send + cost.ipi_latency + cost.ipi_handle + cost.invlpg == round(0.775 * 3400)
 
 
 @pytest.mark.parametrize("threads", [2, 4])
 def test_one_more_thread_is_one_more_interrupt_to_send(threads: int) -> None:
     """On the hardware: sent to each, and one answer waited for."""
-    cost = Cpu.load("haswell").cost
+    cost = load_cpu("haswell").cost
     alone = loop_cycles("haswell", Discarding, 1, rounds=16)
     answer = cost.ipi_latency + cost.ipi_handle + cost.invlpg
     more = loop_cycles("haswell", Discarding, threads, rounds=16) - alone
@@ -37,7 +37,7 @@ def test_one_more_thread_is_one_more_interrupt_to_send(threads: int) -> None:
 
 
 def test_in_a_vm_each_interrupt_is_an_exit_as_well() -> None:
-    cost, hertz = Cpu.load("haswell").cost, Cpu.load("haswell").frequency
+    cost, hertz = load_cpu("haswell").cost, load_cpu("haswell").frequency
     row = sweep("haswell", "ept", (4, 8))
     each = (row[8] - row[4]) / 4 * hertz / 1e6
     assert each == pytest.approx(cost.ipi_send + cost.vm_exit + cost.violation_resume, rel=0.02)

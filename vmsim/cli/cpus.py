@@ -28,7 +28,7 @@ def command(name: str | None, detect: bool, as_json: bool) -> None:
     NAME is a preset, or the path of a CPU file.
     """
     from vmsim.base.errors import InputError
-    from vmsim.scenario import Cpu, cpu_names
+    from vmsim.scenario import cpu_names, load_cpu
 
     if detect:
         if name is not None:
@@ -42,13 +42,13 @@ def command(name: str | None, detect: bool, as_json: bool) -> None:
             print_facts(*_detected(found))
         return
     if name is not None:
-        cpu = Cpu.load(name)
+        cpu = load_cpu(name)
         if as_json:
             print_json(_described(cpu) | {"figures": [_plain(figure) for figure in cpu.figures()]})
         else:
             _print_figures(cpu)
         return
-    cpus = [Cpu.load(each) for each in cpu_names()]
+    cpus = [load_cpu(each) for each in cpu_names()]
     if as_json:
         print_json({"cpus": [cpu.canonical() | _described(cpu) for cpu in cpus]})
     else:

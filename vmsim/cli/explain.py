@@ -47,14 +47,14 @@ def command(
     The simulator's own walker walks real tables twice: first with empty caches, then with only the address's TLB
     entry gone. gL4 is the guest's level-4 table, nL4 the nested (EPT or NPT) one, sL4 a shadow of the guest's.
     """
-    from vmsim.scenario import Cpu
+    from vmsim.scenario import load_cpu
 
     if mode == "native" and (host_levels or host_page):
         raise InputError("--host-levels and --host-page: native mode has no nested tables; expected --mode ept or npt.")
     if mode != "agile" and switch is not None:
         raise InputError(f"--switch: {mode} walks do not switch; expected --mode agile.")
     switch = 1 if switch is None else switch
-    cpu = Cpu.load(name or _CPUS[mode])
+    cpu = load_cpu(name or _CPUS[mode])
     from vmsim.observe.anatomy import explain, references_of
 
     cold, warm = explain(

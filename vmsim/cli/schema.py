@@ -25,7 +25,7 @@ def command(what: str, as_json: bool) -> None:
 
 def _schema(what: str) -> dict[str, Any]:
     if what == "sweep":
-        from vmsim.sweeps.spec import Sweep
+        from vmsim.sweeps.sweep import Sweep
 
         return Sweep.json_schema()
     from vmsim.scenario import Scenario

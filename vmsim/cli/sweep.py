@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from vmsim.sweeps.estimate import Estimate
     from vmsim.sweeps.plan import Plan
-    from vmsim.sweeps.spec import Sweep
+    from vmsim.sweeps.sweep import Sweep
 
 FAILED: Final = 1
 """Exit code where points failed."""
@@ -45,7 +45,7 @@ def command(
     FILE is a sweep in TOML. Points whose results are in DIR are not run again, so the same command goes on where it
     was interrupted. Ctrl-C lets running points end; a second one drops them. Exit code 1 says that points failed.
     """
-    from vmsim.sweeps.spec import Sweep
+    from vmsim.sweeps.sweep import Sweep
 
     sweep = Sweep.load(file)
     out = out or file.with_suffix(".results")

@@ -24,11 +24,11 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
     What only guests in 32-bit paging need is left to the first of them.
     """
     from vmsim.cli.screen import print_json
-    from vmsim.scenario import Cpu, cpu_names
+    from vmsim.scenario import cpu_names, load_cpu
 
     cpus = list(dict.fromkeys(names or cpu_names()))
     for name in cpus:
-        Cpu.load(name)  # a wrong name is found before any compiling
+        load_cpu(name)  # a wrong name is found before any compiling
     started = time.perf_counter()
     done = {}
     for name, seconds in _compiled([*SHARED, *cpus]):
@@ -44,13 +44,13 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
 def compile_for(name: str) -> tuple[str, float]:
     """Compile for a CPU, or what all share, or load what is in the cache; return the name and the seconds taken."""
     from vmsim.engine.warm import HARDWARE, rehearsed_modes, warm, warm_core
-    from vmsim.scenario import Cpu
+    from vmsim.scenario import load_cpu
 
     started = time.perf_counter()
     if name in SHARED:
-        warm(Cpu.load("yardstick"), dict(zip(SHARED, (HARDWARE, rehearsed_modes()), strict=True))[name])
+        warm(load_cpu("yardstick"), dict(zip(SHARED, (HARDWARE, rehearsed_modes()), strict=True))[name])
     else:
-        warm_core(Cpu.load(name))
+        warm_core(load_cpu(name))
     return name, time.perf_counter() - started
 
 

@@ -102,10 +102,8 @@ class Comparison(Tables):
 
     def _write(self, folder: Path) -> None:
         """Write a run directory for each mode into a folder that exists, and ``summary.csv`` of all modes."""
-        from vmsim.record.directory import write_run
-
         for mode, result in self.results.items():
-            write_run(result, folder / mode)
+            result.save(folder / mode)
         self.summary.to_csv(folder / "summary.csv", index=False, lineterminator="\n")
 
     def _seal(self, folder: Path) -> None:

@@ -12,7 +12,7 @@ import platform
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pandas as pd
 import pyarrow as pa
@@ -20,23 +20,45 @@ import pyarrow.parquet as pq
 
 from vmsim.base.errors import InputError
 from vmsim.base.files import printable
+from vmsim.record.accessors import Tables
 from vmsim.record.arrow import TYPES, schema
 from vmsim.record.columns import COLUMNS, attributes
 from vmsim.record.folder import MANIFEST, read_manifest, read_output, replacing_folder, write_manifest
 from vmsim.record.tables import TABLES
+from vmsim.scenario import Scenario
 
-if TYPE_CHECKING:
-    from vmsim.record.result import Result
-
-__all__ = ["FORMAT", "provenance", "read_run", "read_table", "write_run", "write_tables"]
+__all__ = ["FORMAT", "provenance", "read_run", "read_table", "write_run"]
 
 FORMAT: Final = "vmsim run 2"
 
 _PACKAGES: Final = ("vmsim", "numba", "llvmlite", "numpy", "pandas", "pyarrow", "pydantic", "simpy", "zstandard")
 
 
-def write_run(result: Result, path: Path, *, force: bool = False) -> None:
+def write_run(
+    path: Path,
+    tables: Tables,
+    scenario: Scenario,
+    *,
+    outcome: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    force: bool = False,
+) -> None:
     """Write a run directory, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        Absent or an empty folder, or with `force` one of an earlier run.
+    tables : Tables
+        Of the result.
+    scenario : Scenario
+        What was simulated.
+    outcome : mapping
+        What is said of the simulation as a whole, as JSON types.
+    inputs : mapping of str to str
+        SHA-256 of each file that was read, by its path.
+    force : bool, optional
+        Replace an earlier run.
 
     Raises
     ------
@@ -44,15 +66,15 @@ def write_run(result: Result, path: Path, *, force: bool = False) -> None:
         The folder cannot be written, or holds something else.
     """
     with replacing_folder(path, force=force) as folder:
-        write_tables(result, folder)
-        write_manifest(folder, FORMAT, _facts(result))
+        _write_tables(tables, folder)
+        write_manifest(folder, FORMAT, _facts(scenario) | {"inputs": dict(inputs), "outcome": dict(outcome)})
 
 
-def write_tables(result: Result, folder: Path) -> None:
+def _write_tables(tables: Tables, folder: Path) -> None:
     """Write all tables of a result into a folder that exists."""
     for name, (columns, _) in TABLES.items():
-        _write_parquet(result.table(name), schema(columns, COLUMNS[name]), folder / f"{name}.parquet")
-    result.summary.to_csv(folder / "summary.csv", index=False, lineterminator="\n")
+        _write_parquet(tables.table(name), schema(columns, COLUMNS[name]), folder / f"{name}.parquet")
+    tables.summary.to_csv(folder / "summary.csv", index=False, lineterminator="\n")
 
 
 def read_run(path: Path) -> dict[str, Any]:
@@ -131,8 +153,7 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _facts(result: Result) -> dict[str, Any]:
-    scenario = result.scenario
+def _facts(scenario: Scenario) -> dict[str, Any]:
     return {
         **provenance(),
         "scenario": scenario.to_toml(),
@@ -140,8 +161,6 @@ def _facts(result: Result) -> dict[str, Any]:
         "folder": str(scenario.folder.absolute()),
         "seed": scenario.seed,
         "chosen_modes": {vm: {"mode": each.mode, "reason": each.reason} for vm, each in scenario.choices.items()},
-        "inputs": dict(result.inputs),
-        "outcome": result.facts.to_json(),
     }
 
 

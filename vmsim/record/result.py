@@ -153,7 +153,8 @@ class Result(Tables):
         """
         from vmsim.record import directory  # pyarrow takes a while to import
 
-        directory.write_run(self, Path(path), force=force)
+        outcome = self.facts.to_json()
+        directory.write_run(Path(path), self, self.scenario, outcome=outcome, inputs=self.inputs, force=force)
 
     def table(self, name: str) -> pd.DataFrame:
         """Return a table by its name: ``summary``, ``cycles``, ``exits`` and so on.

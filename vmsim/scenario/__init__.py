@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vmsim.scenario.cpu import Cpu, Figure
-    from vmsim.scenario.cpu_files import cpu_names
+    from vmsim.scenario.cpu_files import cpu_names, load_cpu
     from vmsim.scenario.keys import Pool
     from vmsim.scenario.model import Scenario
     from vmsim.scenario.modes import PagingMode, hardware_modes, mode_names
@@ -54,6 +54,7 @@ __all__ = [
     "Zipf",
     "cpu_names",
     "hardware_modes",
+    "load_cpu",
     "mode_names",
     "parse_settings",
 ]
@@ -80,6 +81,7 @@ _HOMES = {
     "Workload": "workload",
     "Zipf": "workload",
     "cpu_names": "cpu_files",
+    "load_cpu": "cpu_files",
     "hardware_modes": "modes",
     "mode_names": "modes",
     "parse_settings": "settings",

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from vmsim import plugins
 from vmsim.base.units import Duration
+from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.daemons import host_daemons, policies
 from vmsim.scenario.modes import paging_modes
-from vmsim.scenario.vm import Vm
-from vmsim.scenario.workload import TURN
-
-if TYPE_CHECKING:
-    from vmsim.scenario.model import Scenario
-    from vmsim.scenario.workload import Workload
+from vmsim.scenario.tables import Host
+from vmsim.scenario.vm import Marks, Vm
+from vmsim.scenario.workload import TURN, Workload
 
 __all__ = ["canonical"]
 
@@ -27,29 +26,43 @@ _OF_SHOOTDOWNS: Final = ("ipi_", "invlpg", "interrupts", "invlpgb")
 """Figures of a CPU, and what the names of its costs begin with, that matter where processors interrupt others."""
 
 
-def canonical(scenario: Scenario) -> str:
-    """Return what decides the results, as JSON with sorted keys; see `Scenario.canonical`."""
-    cpu = scenario.cpu.canonical()
-    used = {vm.paging.costs for vm in scenario.vms}
+def canonical(
+    seed: int,
+    warmup: int | str,
+    cpu: Cpu,
+    host: Host,
+    vms: Sequence[Vm],
+    *,
+    quantum: int,
+    horizon: int,
+    watermarks: Marks,
+    daemons: Sequence[str],
+) -> str:
+    """Return what decides the results, as JSON with sorted keys; see `Scenario.canonical`.
+
+    `quantum` and `horizon` are in cycles, and `daemons` are those that run.
+    """
+    figures = cpu.canonical()
+    used = {vm.paging.costs for vm in vms}
     unused = tuple(mode.costs for mode in paging_modes().values() if mode.costs and mode.costs not in used)
-    if not scenario.daemons and all(vm.vcpus == 1 for vm in scenario.vms):
+    if not daemons and all(vm.vcpus == 1 for vm in vms):
         unused += _OF_SHOOTDOWNS  # nobody interrupts anybody
-        cpu = {name: value for name, value in cpu.items() if name not in _OF_SHOOTDOWNS}
-    cpu["cost"] = {name: cost for name, cost in cpu["cost"].items() if not name.startswith(unused)}
-    host = {
-        "cpu": cpu,
-        "cores": scenario.host.cores,
-        "memory": scenario.host.memory,
-        "quantum": scenario.quantum,
-        "horizon": scenario.horizon,
-        "data_caches": scenario.host.data_caches,
-        "what_if": scenario.host.what_if,
-        "watermarks": scenario.watermarks,
+        figures = {name: value for name, value in figures.items() if name not in _OF_SHOOTDOWNS}
+    figures["cost"] = {name: cost for name, cost in figures["cost"].items() if not name.startswith(unused)}
+    of_host = {
+        "cpu": figures,
+        "cores": host.cores,
+        "memory": host.memory,
+        "quantum": quantum,
+        "horizon": horizon,
+        "data_caches": host.data_caches,
+        "what_if": host.what_if,
+        "watermarks": watermarks,
     }
-    if scenario.host.fragmentation:
-        host["fragmentation"] = scenario.host.fragmentation
-    host |= _daemons(scenario)
-    vms = [
+    if host.fragmentation:
+        of_host["fragmentation"] = host.fragmentation
+    of_host |= _daemons(host, daemons)
+    of_vms = [
         {name: getattr(vm, name) for name in Vm.__slots__ if name not in _APART}
         | ({"dirty_log": vm.dirty_log} if vm.dirty_log.method != "none" else {})
         | ({"kernel_accesses": vm.kernel_accesses} if vm.kernel_accesses != "free" else {})
@@ -59,9 +72,9 @@ def canonical(scenario: Scenario) -> str:
         | {"pool": dict(vm.pool), "workload": _of_workload(vm.workload)}
         | vm.paging.canonical(vm.own)
         | _by(vm)
-        for vm in scenario.vms
+        for vm in vms
     ]
-    tables = {"seed": scenario.seed, "warmup": scenario.warmup, "host": host, "vms": vms}
+    tables = {"seed": seed, "warmup": warmup, "host": of_host, "vms": of_vms}
     return json.dumps(tables, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=_plain)
 
 
@@ -71,17 +84,17 @@ def _of_workload(workload: Workload) -> dict[str, Any]:
     return {key: value for key, value in workload if usual.get(key) != value}
 
 
-def _daemons(scenario: Scenario) -> dict[str, Any]:
+def _daemons(host: Host, names: Sequence[str]) -> dict[str, Any]:
     """Return what daemons that run are told, they and their policies, and which packages they come from."""
     found: dict[str, Any] = {}
     origins = []
-    for name in scenario.daemons:
-        daemon, table = host_daemons()[name], scenario.host.part(name)
+    for name in names:
+        daemon, table = host_daemons()[name], host.part(name)
         found[name] = daemon.canonical(table)
         origins.append(plugins.origin("daemons", name))
         for policy in daemon.policies(table):
             origins.append(plugins.origin("policies", policy))
-            if own := policies()[policy].canonical(scenario.host.part(policy)):
+            if own := policies()[policy].canonical(host.part(policy)):
                 found[policy] = own
     packages = sorted({f"{each.package} {each.version}" for each in origins if each})
     return found | ({"packages": packages} if packages else {})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, PrivateAttr, model_validator
@@ -334,19 +333,6 @@ class Cpu(Model):
     memory: Memory
     cost: Cost
     _figures: tuple[Figure, ...] = PrivateAttr(default=())
-
-    @staticmethod
-    def load(name_or_path: str | Path, *, folder: Path | None = None) -> Cpu:
-        """Return a preset by its name, or read a CPU file (its path relative to `folder`).
-
-        Raises
-        ------
-        InputError
-            No such preset or file, or something in the file is wrong.
-        """
-        from vmsim.scenario.cpu_files import load_cpu
-
-        return load_cpu(name_or_path, folder=folder)
 
     def figures(self) -> Iterator[Figure]:
         """Yield every number with its source and how sure it is."""

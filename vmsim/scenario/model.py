@@ -19,6 +19,7 @@ from vmsim.scenario.canonical import canonical
 from vmsim.scenario.choice import Choice, choose
 from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.cpu_files import apply_override, cpu_names, load_cpu
+from vmsim.scenario.cpu_needs import cpu_problems
 from vmsim.scenario.cpuid import features
 from vmsim.scenario.daemons import host_daemons, policies
 from vmsim.scenario.document import Document
@@ -126,7 +127,10 @@ class Scenario(Document):
     def _repr_html_(self) -> str:
         from vmsim.scenario.html import page
 
-        return page(self)
+        host = self.host
+        heading = f"{self.cpu.name}, {host.cores} cores, {format_size(host.memory)}; seed {self.seed}"
+        heading += f", warmup {self.warmup}" if str(self.warmup) != "0%" else ""
+        return page(heading, self.vm, self.to_toml())
 
     @property
     def cpu(self) -> Cpu:
@@ -190,7 +194,17 @@ class Scenario(Document):
         is written out figure by figure and groups VM by VM, so that two ways of writing the same thing are the same
         text.
         """
-        return canonical(self)
+        return canonical(
+            self.seed,
+            self.warmup,
+            self.cpu,
+            self.host,
+            self.vms,
+            quantum=self.quantum,
+            horizon=self.horizon,
+            watermarks=self.watermarks,
+            daemons=self.daemons,
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Scenario) and self._fields() == other._fields()
@@ -356,43 +370,5 @@ class Scenario(Document):
             if group.mode != "auto":
                 for problem in mode.problems_on(group, self.cpu, pages_1g=self.pages_1g):
                     yield problem._replace(path=(*here, *problem.path))
-            if (owner := {"vpid": "intel", "asid": "amd"}.get(group.tags or "", self.cpu.vendor)) != self.cpu.vendor:
-                names = {"intel": "Intel", "amd": "AMD"}
-                text = f"{group.tags} is a tag of {names[owner]} CPUs, and {self.cpu.name} is not one"
-                yield Problem((*here, "tags"), f"{text}; host.what_if = true allows it anyway")
-            yield from self._page_problems(group, here)
-            yield from self._dirty_log_problems(group, here)
-            nested = {"host_levels": group.host_levels} if not group.bare else {}
-            for key, levels in {"guest_levels": group.guest_levels, **nested}.items():
-                if levels > 3 and levels not in self.cpu.levels:  # the others every x86-64 CPU has, in legacy mode
-                    text = f"{self.cpu.name} has no {levels}-level paging; host.what_if = true allows it anyway"
-                    yield Problem((*here, key), text)
-
-    def _page_problems(self, group: VmGroup, here: KeyPath) -> Iterator[Problem]:
-        """Yield the pages of 1 GiB that a CPU does not have; without CPUID registers, its file is believed."""
-        has = features(self.cpu.cpuid) if self.cpu.cpuid else None
-        if has is None:
-            return
-        by_ept = self._mode_of(group).by_ept(self.cpu)
-        there = {"guest_page": has.pages_1g} | (
-            {} if group.bare else {"host_page": has.ept_1g if by_ept else has.pages_1g}
-        )
-        for key, had in there.items():
-            if getattr(group, key) == "1G" and not had:
-                where = " in EPT" if key == "host_page" and by_ept else ""
-                text = f"{self.cpu.name} has no pages of 1G{where}; expected 4K or 2M"
-                yield Problem((*here, key), f"{text}. host.what_if = true allows it anyway")
-
-    def _dirty_log_problems(self, group: VmGroup, here: KeyPath) -> Iterator[Problem]:
-        """Yield what a CPU lacks for a method of dirty logging, and what the mode that auto chose does."""
-        if group.mode == "auto":
-            yield from (each._replace(path=(*here, *each.path)) for each in self._mode_of(group).log_problems(group))
-        method, by_ept = group.dirty_log.method, self._mode_of(group).by_ept(self.cpu)
-        path = (*here, "dirty_log", "method")
-        if method == "ad-scan" and by_ept and not self.cpu.ept_ad:
-            text = f"ad-scan needs dirty flags, and EPT of {self.cpu.name} has none; choose write-protect"
-            yield Problem(path, f"{text}. host.what_if = true allows it anyway")
-        if method == "pml" and not (by_ept and self.cpu.cpuid and features(self.cpu.cpuid).pml):
-            where = f"{self.cpu.name} has none" if by_ept else "NPT has none"
-            text = f"pml needs the page-modification log of EPT, and {where}"
-            yield Problem(path, f"{text}; choose write-protect. host.what_if = true allows it anyway")
+            for problem in cpu_problems(group, mode, self.cpu):
+                yield problem._replace(path=(*here, *problem.path))

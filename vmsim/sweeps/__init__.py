@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vmsim.sweeps.driver import Summary, run_sweep
     from vmsim.sweeps.points import Point
-    from vmsim.sweeps.spec import Sweep
+    from vmsim.sweeps.sweep import Sweep
     from vmsim.sweeps.tables import read_failures, read_results
 
 __all__ = ["Point", "Summary", "Sweep", "read_failures", "read_results", "run_sweep"]
@@ -16,7 +16,7 @@ __all__ = ["Point", "Summary", "Sweep", "read_failures", "read_results", "run_sw
 _HOMES = {
     "Point": "vmsim.sweeps.points",
     "Summary": "vmsim.sweeps.driver",
-    "Sweep": "vmsim.sweeps.spec",
+    "Sweep": "vmsim.sweeps.sweep",
     "read_failures": "vmsim.sweeps.tables",
     "read_results": "vmsim.sweeps.tables",
     "run_sweep": "vmsim.sweeps.driver",

@@ -70,7 +70,7 @@ def sweep(
         Ctrl-C. What was finished is in `out`.
     """
     from vmsim.sweeps.driver import run_sweep
-    from vmsim.sweeps.spec import Sweep
+    from vmsim.sweeps.sweep import Sweep
     from vmsim.sweeps.tables import read_failures, read_points
 
     wanted = Sweep.of(scenario_of(base), axes, replicates=replicates, **tables)

@@ -22,8 +22,8 @@ from vmsim.base.files import printable
 from vmsim.engine.resident import most_jobs
 from vmsim.sweeps.executors import Here, cores, processes
 from vmsim.sweeps.plan import Plan
-from vmsim.sweeps.spec import Sweep
 from vmsim.sweeps.store import Store
+from vmsim.sweeps.sweep import Sweep
 from vmsim.sweeps.worker import Batch, Done, execute
 
 __all__ = ["Listener", "Summary", "run_sweep"]

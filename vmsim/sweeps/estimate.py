@@ -18,7 +18,7 @@ from vmsim.sweeps.executors import cores
 from vmsim.sweeps.place import TIMINGS
 from vmsim.sweeps.plan import Plan
 from vmsim.sweeps.points import accesses_of, scenario_of
-from vmsim.sweeps.spec import Sweep
+from vmsim.sweeps.sweep import Sweep
 from vmsim.sweeps.tables import recorded_points
 
 __all__ = ["Estimate", "estimate", "missing_points"]

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vmsim.base.errors import InputError
 from vmsim.base.files import replacing, sha256
-from vmsim.sweeps.spec import Sweep
+from vmsim.sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
     import pandas as pd

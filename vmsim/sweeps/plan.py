@@ -13,7 +13,8 @@ import numpy as np
 from vmsim.engine.resident import resident
 from vmsim.sweeps.expressions import Value
 from vmsim.sweeps.points import MODEL, Space, candidates, column, joined, kind_of
-from vmsim.sweeps.spec import SAME, Range, Sweep
+from vmsim.sweeps.spec import SAME, Range
+from vmsim.sweeps.sweep import Sweep
 from vmsim.sweeps.worker import Batch, Job
 
 __all__ = ["Identities", "Plan"]

@@ -21,7 +21,7 @@ from vmsim.base.units import PAGE
 from vmsim.scenario import Scenario, Workload, toml
 from vmsim.scenario.settings import apply_settings
 from vmsim.sweeps.expressions import Value, plain
-from vmsim.sweeps.spec import Sweep
+from vmsim.sweeps.spec import Spec
 from vmsim.workloads.trace import find
 
 __all__ = [
@@ -84,7 +84,7 @@ class Space:
 
     Parameters
     ----------
-    sweep : Sweep
+    sweep : Spec
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ class Space:
         Of those that `candidates` has passed, how many it left out because their scenario cannot be.
     """
 
-    def __init__(self, sweep: Sweep) -> None:
+    def __init__(self, sweep: Spec) -> None:
         self._sweep = sweep
         self._blocks: list[tuple[int, Sequence[str], Any]] = [
             (len(values), (name,), tuple((value,) for value in values)) for name, values in sweep.axes.items()
@@ -138,7 +138,7 @@ class Space:
 class _Drawn:
     """The rows of a sample."""
 
-    def __init__(self, sweep: Sweep) -> None:
+    def __init__(self, sweep: Spec) -> None:
         assert sweep.sample
         self._ranges = tuple(sweep.sample.ranges.values())
         self._shares = _shares(sweep.sample.kind, sweep.sample.points, len(self._ranges), sweep.sample.seed)
@@ -191,14 +191,14 @@ def identity_of(scenario: Scenario) -> str:
     return hashlib.sha256(_head(_traces(scenario, {})) + scenario.canonical().encode()).hexdigest()
 
 
-def points(sweep: Sweep) -> Iterator[Point]:
+def points(sweep: Spec) -> Iterator[Point]:
     """Yield the points of a sweep; see `Sweep.points`."""
     for candidate, values, scenario in candidates(sweep):
         seeded = scenario.model_copy(update={"seed": candidate.seed})
         yield Point(candidate.identity.hex(), values, candidate.replicate, seeded)
 
 
-def candidates(sweep: Sweep, space: Space | None = None) -> Iterator[tuple[Candidate, dict[str, Value], Scenario]]:
+def candidates(sweep: Spec, space: Space | None = None) -> Iterator[tuple[Candidate, dict[str, Value], Scenario]]:
     """Yield every point with its values and its scenario before the seed is put in.
 
     Raises
@@ -248,7 +248,7 @@ def candidates(sweep: Sweep, space: Space | None = None) -> Iterator[tuple[Candi
         raise InputError(f"{key}: {text}", key=key, message=text)
 
 
-def _seeds(sweep: Sweep, scenario: Scenario, begun: Any, rest: bytes) -> Iterator[int]:
+def _seeds(sweep: Spec, scenario: Scenario, begun: Any, rest: bytes) -> Iterator[int]:
     """Yield the seeds of a point's replicates; that of replicate n is the same however many there are."""
     if any("seed" in sweep.keys_of(name) for name in sweep.varied):
         yield scenario.seed
@@ -310,7 +310,7 @@ def _refused(values: Mapping[str, Value], error: InputError, condition: str = ""
     )
 
 
-def _condition(sweep: Sweep, space: Space, number: int, data: Mapping[str, Any], folder: Path) -> str:
+def _condition(sweep: Spec, space: Space, number: int, data: Mapping[str, Any], folder: Path) -> str:
     """Return a condition that leaves out a combination whose scenario cannot be, and those that share its fault.
 
     The values that matter are those of which another makes the scenario one that can be. Empty if there are none, or

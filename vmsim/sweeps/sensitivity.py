@@ -23,7 +23,8 @@ from vmsim.scenario.document import Document
 from vmsim.scenario.problems import KeyPath, Problem, problems_of, raise_problems
 from vmsim.scenario.types import Count, Positive
 from vmsim.sweeps.expressions import Value
-from vmsim.sweeps.spec import Keys, Range, Sweep
+from vmsim.sweeps.spec import Keys, Range
+from vmsim.sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
     import pandas as pd

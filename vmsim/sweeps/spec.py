@@ -1,11 +1,11 @@
-"""`Sweep`: which points of a scenario's parameters are to be simulated; read from TOML and written to it."""
+"""`Spec`: which points of a scenario's parameters are to be simulated; read from TOML and written to it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -25,10 +25,7 @@ from vmsim.scenario.problems import KeyPath, Problem, problems_of, raise_problem
 from vmsim.scenario.types import MAX_INT, Count, Model, Positive
 from vmsim.sweeps.expressions import Expression, Value, plain
 
-if TYPE_CHECKING:
-    from vmsim.sweeps.points import Point
-
-__all__ = ["Range", "Sample", "Sweep"]
+__all__ = ["Range", "Sample", "Spec"]
 
 MAX_POINTS: Final = 10_000_000
 MAX_DRAWN: Final = 1 << 24
@@ -147,13 +144,8 @@ class Sample(Model):
         return self
 
 
-class Sweep(Document):
-    """A scenario, and what is varied in it; immutable.
-
-    The points are all combinations of the axes, the rows of each zip, the rows of the list and those of the sample,
-    without the ones that a filter leaves out, each repeated `replicates` times. Read one with `load` or `from_toml`,
-    make one with `of`.
-    """
+class Spec(Document):
+    """The tables of a sweep, checked; `Sweep` is what has the points."""
 
     what: ClassVar = "sweep"
 
@@ -248,18 +240,6 @@ class Sweep(Document):
     def wanted(self, values: Mapping[str, Value]) -> bool:
         """Return whether a point meets all conditions."""
         return all(condition(_known(condition, values, self)) for condition in self._filters)
-
-    def points(self) -> Iterator[Point]:
-        """Yield the points, each with its scenario, in the order of the file: the last axis varies fastest.
-
-        Raises
-        ------
-        InputError
-            A point's scenario cannot be; the message names its values.
-        """
-        from vmsim.sweeps.points import points
-
-        return points(self)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -372,11 +352,11 @@ class Sweep(Document):
         return size * (len(self.list) or 1) * (self.sample.points if self.sample else 1)
 
 
-def _known(expression: Expression, values: Mapping[str, Value], sweep: Sweep) -> Mapping[str, Value]:
+def _known(expression: Expression, values: Mapping[str, Value], spec: Spec) -> Mapping[str, Value]:
     """Return the values that an expression may ask for: by name and, if it has a key in it, by key."""
     if all(name in values for name in expression.names):
         return values
-    return {**values, **sweep.settings(values)}
+    return {**values, **spec.settings(values)}
 
 
 def _texts(block: Any, name: str) -> tuple[Any, ...]:

@@ -49,7 +49,7 @@ from vmsim.sweeps.place import LOCK, TIMINGS, clean, prepared
 from vmsim.sweeps.plan import Plan
 from vmsim.sweeps.points import joined
 from vmsim.sweeps.reader import View
-from vmsim.sweeps.spec import Sweep
+from vmsim.sweeps.sweep import Sweep
 from vmsim.sweeps.worker import Done
 
 __all__ = ["Store"]

@@ -14,7 +14,7 @@ from vmsim.record.columns import attributes
 from vmsim.sweeps.parts import DESCRIBED, FAILURE_COLUMNS, FAILURES, RESULTS, as_table, columns_of
 from vmsim.sweeps.plan import Identities, Plan
 from vmsim.sweeps.reader import View, reading
-from vmsim.sweeps.spec import Sweep
+from vmsim.sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
     import pandas as pd

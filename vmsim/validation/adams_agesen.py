@@ -26,7 +26,7 @@ from vmsim.engine.simulation import Simulation
 from vmsim.engine.warm import warm
 from vmsim.machine.formats import PAGE_SHIFT, PRESENT
 from vmsim.machine.vcpu import Reason, run
-from vmsim.scenario import Cpu, Scenario
+from vmsim.scenario import Scenario, load_cpu
 from vmsim.validation.report import Claim, Report
 
 __all__ = ["ACCESSES", "FORKS", "Fork", "Nanobench", "forkwait", "measured", "predict", "scaled_costs"]
@@ -165,7 +165,7 @@ def forkwait(cpu: str, flood: int, costs: tuple[tuple[str, int], ...] = ()) -> F
 
 def scaled_costs(cpu: str, machine: str, ratio: float) -> tuple[tuple[str, int], ...]:
     """Return the costs of a monitor's software on `cpu`, VMREADs and VMWRITEs apart, times `ratio`."""
-    table, cost = measured(), Cpu.load(cpu).cost
+    table, cost = measured(), load_cpu(cpu).cost
     read, write = (table[machine, f"vmcb_{what}"]["shadow_vt"] for what in ("read", "write"))
     scaled = []
     for key in _SOFTWARE:
@@ -180,13 +180,13 @@ def predict() -> Report:
     table = measured()
     first, other = _PRESETS.values()
     for cpu in (first, other):
-        warm(Cpu.load(cpu), ("shadow",))
+        warm(load_cpu(cpu), ("shadow",))
     ours = Nanobench(first).cycles()
     claims = [
         Claim(f"P4-672 {name}, cycles", cycles, table["P4-672", name]["shadow_vt"], _BAND)
         for name, cycles in ours.items()
     ]
-    hertz = {machine: Cpu.load(cpu).frequency for machine, cpu in _PRESETS.items()}
+    hertz = {machine: load_cpu(cpu).frequency for machine, cpu in _PRESETS.items()}
     native = {machine: table[machine, "40000_forks"]["native"] for machine in _PRESETS}
     there = table["P4-672", "40000_forks"]["shadow_vt"]
     flood = _fit((there - native["P4-672"]) * hertz["P4-672"] / FORKS)

@@ -119,9 +119,9 @@ def predict(cpus: Sequence[str] = CPUS, *, largest: int | None = None) -> Report
 
 def _reach(cpu: str) -> int:
     """Return the KiB that the first TLB of `cpu` translates."""
-    from vmsim.scenario import Cpu
+    from vmsim.scenario import load_cpu
 
-    array = Cpu.load(cpu).tlb.l1["4K"]
+    array = load_cpu(cpu).tlb.l1["4K"]
     return 4 * array.entries if array else 0
 
 

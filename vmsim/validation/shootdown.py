@@ -22,7 +22,7 @@ import numpy as np
 
 from vmsim.engine.simulation import Simulation
 from vmsim.engine.warm import warm
-from vmsim.scenario import Cpu, Scenario
+from vmsim.scenario import Scenario, load_cpu
 from vmsim.validation.report import Claim, Report
 from vmsim.workloads import Chunk, Event, Kind, Op
 from vmsim.workloads.stream import PAGE, Regions
@@ -148,19 +148,19 @@ def loop_cycles(
 
 
 def _scenario(cpu: str, threads: int, scale: float, mode: str) -> Scenario:
-    cost = Cpu.load(cpu).cost
+    cost = load_cpu(cpu).cost
     costs: dict[str, Any] = {key: round(scale * getattr(cost, key)) for key in _COSTS}
     text = files("vmsim.validation").joinpath("shootdown.toml").read_text()
     return Scenario.from_toml(text, source="shootdown.toml").replace(
         **{"host.cpu": cpu, "host.cores": threads, "vm.vcpus": threads, "vm.mode": mode},
         **{f"host.cpu_override.cost.{key}": value for key, value in costs.items()},
-        **({"host.cpu_override.invlpgb": False} if Cpu.load(cpu).invlpgb else {}),
+        **({"host.cpu_override.invlpgb": False} if load_cpu(cpu).invlpgb else {}),
     )
 
 
 def sweep(cpu: str, mode: str, threads: tuple[int, ...] = SWEEP) -> dict[int, float]:
     """Return the microseconds of one discard and touch by threads, others of which run meanwhile."""
-    hertz = Cpu.load(cpu).frequency
+    hertz = load_cpu(cpu).frequency
     return {each: loop_cycles(cpu, Discarding, each, mode=mode) / hertz * 1e6 for each in threads}
 
 
@@ -169,15 +169,15 @@ def predict() -> Report:
     table = measured()
     one, two = (table[MADVISE, threads, "local flush after remote"] for threads in (1, 2))
     for cpu in ("haswell", "zen3"):
-        warm(Cpu.load(cpu), ("native",))
-    haswell, milan = (Cpu.load(cpu).frequency for cpu in ("haswell", "zen3"))
+        warm(load_cpu(cpu), ("native",))
+    haswell, milan = (load_cpu(cpu).frequency for cpu in ("haswell", "zen3"))
 
     def nanoseconds(threads: int, scale: float) -> float:
         return loop_cycles("haswell", Discarding, threads, scale) / haswell * 1e9
 
     scale = _fit(lambda scale: nanoseconds(2, scale), two)
     there = loop_cycles("zen3", FlushLoops, 36, scale)
-    cost = Cpu.load("haswell").cost
+    cost = load_cpu("haswell").cost
     cycles = scale * sum(getattr(cost, key) for key in _COSTS)
     shown = {mode: sweep("haswell", mode) for mode in ("native", "ept")}
     return Report(

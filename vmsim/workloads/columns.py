@@ -55,7 +55,7 @@ class Columns(NamedTuple):
 
 def encode(chunk: Chunk, shift: int) -> Columns:
     """Return the columns of a chunk whose blocks are 2**shift bytes."""
-    from vmsim.workloads.readers.kernels import rank_blocks
+    from vmsim.workloads.blocks import rank_blocks
 
     blocks = chunk.address >> shift
     rank = np.empty(len(blocks), np.uint8)
@@ -80,7 +80,7 @@ def decode(columns: Columns, shift: int) -> Chunk:
     ValueError
         The columns contradict each other or hold what no chunk may; the message says what.
     """
-    from vmsim.workloads.readers.kernels import blocks_of_ranks
+    from vmsim.workloads.blocks import blocks_of_ranks
 
     rank, kind = columns.rank, columns.kind
     runs = len(rank)

@@ -51,7 +51,7 @@ class RunBuilder:
 
     def add(self, address: Addresses, count: Counts, kind: Kinds) -> list[Chunk]:
         """Take accesses (int64[n], int32[n] ≥ 1, uint8[n]); return the chunks that they complete."""
-        from vmsim.workloads.readers.kernels import coalesce
+        from vmsim.workloads.blocks import coalesce
 
         done: list[Chunk] = []
         if self._full and len(address):

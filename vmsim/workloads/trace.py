@@ -13,7 +13,7 @@ from vmsim.base.files import open_regular, printable, sha256
 from vmsim.workloads import readers
 from vmsim.workloads.apart import apart, together
 from vmsim.workloads.events import problem
-from vmsim.workloads.readers.files import plain_name
+from vmsim.workloads.opening import plain_name
 from vmsim.workloads.residency import most_at_once
 from vmsim.workloads.runs import totals
 from vmsim.workloads.stream import PAGE, WIDEST_END, Chunk, Event, Op, Regions

@@ -23,7 +23,7 @@ from vmsim.base.errors import InputError
 from vmsim.base.files import printable
 from vmsim.workloads.columns import COLUMNS, EVENT, Columns, decode, encode
 from vmsim.workloads.footers import checked_header, checked_totals, parsed
-from vmsim.workloads.readers.files import seekable
+from vmsim.workloads.opening import seekable
 from vmsim.workloads.runs import GRANULES, MOST_EVENTS, MOST_RUNS, check_granule
 from vmsim.workloads.stream import PAGE, WIDEST_END, Chunk, Regions
 from vmsim.workloads.summary import Summary

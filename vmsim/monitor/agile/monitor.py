@@ -23,9 +23,9 @@ from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.agile.check import table_on_way
 from vmsim.monitor.agile.commit import AgileMode
 from vmsim.monitor.agile.mode import AgileSpec
-from vmsim.monitor.agile.tables import go_back, scan
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.monitor import Shadow
+from vmsim.monitor.shadow.nested import go_back, scan
 from vmsim.monitor.shadow.prices import SPILL
 from vmsim.monitor.shadow.records import SPARE
 from vmsim.monitor.shadow.roots import load_root

@@ -27,8 +27,8 @@ from vmsim.machine.formats import (
     WRITE,
 )
 from vmsim.machine.memory import entry_at, index_of, read_entry, read_word, width_of, write_entry, write_word
-from vmsim.monitor.agile.tables import link_nested
 from vmsim.monitor.shadow.guards import floods, guarded, guards_within, let_through
+from vmsim.monitor.shadow.nested import link_nested
 from vmsim.monitor.shadow.quadrants import (
     first_frame,
     guest_place,

@@ -12,7 +12,7 @@ import numpy as np
 from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import ACCESSED, DIRTY, PAGE_SHIFT, SWITCH
 from vmsim.machine.memory import read_word, write_word
-from vmsim.monitor.agile.tables import go_back_one
+from vmsim.monitor.shadow.nested import go_back_one
 from vmsim.monitor.shadow.tables import drop_page, fold_entry, place_of, reap, zap_entry
 from vmsim.tables.backing import locate
 

@@ -7,9 +7,9 @@ import numpy as np
 from vmsim.jit import kernel, routine
 from vmsim.machine.formats import ACCESSED, PAGE_SHIFT, PRESENT, TWO_LEVEL
 from vmsim.machine.memory import index_of, read_word
-from vmsim.monitor.agile.tables import count_store, unseen_store
 from vmsim.monitor.shadow.fill import Status
 from vmsim.monitor.shadow.guards import direct_reads, floods, guarded, is_directory, let_through
+from vmsim.monitor.shadow.nested import count_store, unseen_store
 from vmsim.monitor.shadow.quadrants import nodes_of, read_gpte, root_for, under_pae, write_gpte
 from vmsim.monitor.shadow.records import NO_PAGE, Hide, Work
 from vmsim.monitor.shadow.sync import refresh, resync_below

@@ -15,7 +15,7 @@ from vmsim.base.errors import InputError, nearest
 from vmsim.base.files import printable
 from vmsim.base.formats import TRACE_FORMATS
 from vmsim.workloads.events import problem
-from vmsim.workloads.readers.files import head_of, plain_name
+from vmsim.workloads.opening import head_of, plain_name
 from vmsim.workloads.readers.notes import Notes
 from vmsim.workloads.stream import PAGE, Chunk
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from vmsim.base.errors import InputError
 from vmsim.base.files import printable
+from vmsim.workloads.opening import opened
 from vmsim.workloads.readers.accesses import signed
-from vmsim.workloads.readers.files import opened
 from vmsim.workloads.readers.notes import Notes
 from vmsim.workloads.readers.records import records
 from vmsim.workloads.runs import RunBuilder

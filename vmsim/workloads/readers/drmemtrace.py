@@ -16,8 +16,8 @@ from pathlib import Path
 
 from vmsim.base.errors import InputError
 from vmsim.base.files import printable
+from vmsim.workloads.opening import first_lines, opened, shown
 from vmsim.workloads.readers.accesses import LARGEST, Batch, lines
-from vmsim.workloads.readers.files import first_lines, opened, shown
 from vmsim.workloads.readers.notes import Notes
 from vmsim.workloads.stream import PAGE, Chunk, Kind, Op
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from vmsim.base.errors import InputError
 from vmsim.base.files import printable
-from vmsim.workloads.readers.files import first_lines, opened, shown
+from vmsim.workloads.opening import first_lines, opened, shown
 from vmsim.workloads.readers.notes import Notes
 from vmsim.workloads.readers.syscalls import PASSED, Calls
 from vmsim.workloads.runs import RunBuilder

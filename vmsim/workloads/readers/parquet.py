@@ -10,8 +10,8 @@ import numpy as np
 
 from vmsim.base.errors import InputError
 from vmsim.base.files import printable
+from vmsim.workloads.opening import seekable
 from vmsim.workloads.readers.accesses import kind_of
-from vmsim.workloads.readers.files import seekable
 from vmsim.workloads.readers.notes import Notes
 from vmsim.workloads.readers.tables import columns_of, runs_of
 from vmsim.workloads.runs import RunBuilder

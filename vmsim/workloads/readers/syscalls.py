@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from vmsim.base.errors import InputError
-from vmsim.workloads.readers.files import shown
+from vmsim.workloads.opening import shown
 from vmsim.workloads.runs import RunBuilder
 from vmsim.workloads.stream import PAGE, USER_END, WIDEST_END, Op
 

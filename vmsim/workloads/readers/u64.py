@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from vmsim.base.files import printable
+from vmsim.workloads.opening import opened
 from vmsim.workloads.readers.accesses import signed
-from vmsim.workloads.readers.files import opened
 from vmsim.workloads.readers.notes import Notes
 from vmsim.workloads.readers.records import records
 from vmsim.workloads.runs import RunBuilder
