@@ -24,6 +24,7 @@ from vmsim.frames.buddy import State
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.machine.formats import FRAME, LARGE
 from vmsim.scenario import Scenario
+from vmsim.tables.backing import SHARED
 
 MODES = ("ept", "npt", "shadow", "agile", "vkernel", "paired")
 SHADOWS: list[dict[str, Any]] = [
@@ -81,6 +82,30 @@ def move(slot: GuestMemory, gfn: int) -> Flush:
     return flush
 
 
+def share(slot: GuestMemory, gfn: int) -> Flush:
+    """Have a page share a frame: with data of whatever VM, but a table only by itself."""
+    data = np.array([pfn for pfn in slot.host.shared if not slot.words[pfn << 9 : pfn + 1 << 9].any()])
+    if not len(data) or slot.holds_table(gfn) or slot.host.shared.users(int(data[0]))[0][0].holds_table(gfn):
+        return slot.share(gfn, slot.frame_of(gfn))
+    return slot.share(gfn, int(data[-1]))
+
+
+def share_and_move(slot: GuestMemory, gfn: int) -> Flush:
+    flush = share(slot, gfn)
+    pfns = slot.host.take(slot.owner, 1, State.GUEST, reserve=8)
+    if len(pfns) and slot.backing[gfn] & SHARED:
+        old = np.array([slot.frame_of(gfn)])
+        flush += slot.move(gfn, int(pfns[0]))
+        pfns = old
+    slot.host.give(pfns)
+    return flush
+
+
+def share_and_take(slot: GuestMemory, gfn: int) -> Flush:
+    flush = share(slot, gfn)
+    return flush + slot.take(int(slot.shared()[0]), 1) if len(slot.shared()) > 3 else flush
+
+
 VERBS: dict[str, Callable[[GuestMemory, int], Flush]] = {
     "zap": zap,
     "protect": protect,
@@ -88,6 +113,9 @@ VERBS: dict[str, Callable[[GuestMemory, int], Flush]] = {
     "dirty": dirty,
     "take": take,
     "move": move,
+    "share": share,
+    "share-move": share_and_move,
+    "share-take": share_and_take,
 }
 
 
@@ -114,7 +142,9 @@ def reachable(slot: GuestMemory) -> None:
     """See that processors can reach a guest's pages only where the host says that they lie."""
     for leaf in slot.second.leaves():
         for part in range(1 << leaf.order):
-            assert slot.backing[leaf.gfn + part] & 1, f"frame {leaf.gfn + part} is mapped, and has no page"
+            word = int(slot.backing[leaf.gfn + part])
+            assert word & (1 | SHARED), f"frame {leaf.gfn + part} is mapped, and has no page"
+            assert not (word & SHARED and leaf.writable), f"frame {leaf.gfn + part} is shared, and may be written to"
             assert slot.frame_of(leaf.gfn + part) == leaf.pfn + part
 
 
@@ -143,7 +173,9 @@ class Host:
             for machine in simulation.vms:
                 if machine.able and machine.slot and len(gfns := pages_of(machine, kind)):
                     machine.forget(verb(machine.slot, int(random.choice(gfns.tolist()))))
-                    reachable(machine.slot)
+                    for each in simulation.vms:
+                        if each.able and each.slot:
+                            reachable(each.slot)
                     self.done += 1
             check_host(simulation, "a disturbance")
 
@@ -192,7 +224,7 @@ def test_nor_with_large_pages(mode: str, verb: str, page: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["data", "table", "root"])
-@pytest.mark.parametrize("verb", ["zap", "take"])
+@pytest.mark.parametrize("verb", ["zap", "take", "share"])
 @pytest.mark.parametrize("shadow", SHADOWS, ids=str)
 def test_nor_however_a_shadow_is_kept(shadow: dict[str, Any], verb: str, kind: str) -> None:
     calm = Host(small("shadow", shadow=shadow), None, kind, 0)
@@ -220,7 +252,7 @@ OLD = {"base": 0x1000_0000}  # a 32-bit program's
     ],
     ids=str,
 )
-@pytest.mark.parametrize("verb", ["take", "zap"])
+@pytest.mark.parametrize("verb", ["take", "zap", "share"])
 @pytest.mark.parametrize("kind", KINDS[:2])
 def test_nor_in_old_formats_and_under_logs(mode: str, keys: dict[str, Any], verb: str, kind: str) -> None:
     calm, host = (Host(small(mode, **keys), how, kind, 40_009) for how in (None, verb))
@@ -232,7 +264,7 @@ def test_nor_in_old_formats_and_under_logs(mode: str, keys: dict[str, Any], verb
 DISK = {"kind": "disk", "footprint": 64 << 12, "block": 8 << 12, "reads": 20, "device": "30us", "work": 8}
 
 
-@pytest.mark.parametrize("verb", ["take", "move"])
+@pytest.mark.parametrize("verb", ["take", "move", "share"])
 @pytest.mark.parametrize("mode", MODES)
 def test_nor_do_its_devices(mode: str, verb: str) -> None:
     """Buffers are backed when a request is made, and stay where they are until it is done."""
@@ -256,7 +288,7 @@ def test_nor_do_its_devices(mode: str, verb: str) -> None:
     ],
     ids=lambda keys: "-".join(keys),
 )
-@pytest.mark.parametrize("verb", ["take", "zap"])
+@pytest.mark.parametrize("verb", ["take", "zap", "share"])
 def test_nor_with_whatever_else_a_monitor_does(verb: str, keys: dict[str, Any]) -> None:
     calm, host = (Host(small("ept", **keys), how, "data", 40_009) for how in (None, verb))
     assert host.done > 5

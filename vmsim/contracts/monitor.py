@@ -91,7 +91,7 @@ class LiveVm(Protocol):
         """Whether its pages may be taken: it has booted, and not ended."""
         ...
 
-    def forget(self, flush: Flush) -> int:
+    def forget(self, flush: Flush, by: Vcpu | None = None) -> int:
         """Have its processors forget what a flush says; return the cycles that this takes the host's processor."""
         ...
 

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.contracts.processor import Vcpu
 from vmsim.contracts.steps import Words
 
 __all__ = ["NO_FLUSH", "Flush", "Leaf", "MemorySlot", "SecondMmu"]
@@ -70,3 +71,10 @@ class MemorySlot(Protocol):
 
     def arrived(self, gfn: int, pfn: int, order: int) -> None:
         """Note that 2**order guest frames lie in host frames from now on, and bring back what they held."""
+
+    def unshare(self, vcpu: Vcpu, gfn: int, pfn: int) -> int:
+        """Give a guest frame that is shared a page of its own; return the cycles until other processors know of it."""
+        ...
+
+    def protect_shared(self) -> None:
+        """Take the right to write from all that maps pages which are shared."""

@@ -16,6 +16,7 @@ from vmsim.engine.parts import HostParts
 from vmsim.engine.vcpu import Vcpu
 from vmsim.engine.vcpu_time import WAITS_FOR_OTHERS
 from vmsim.engine.virtual_machine import VirtualMachine
+from vmsim.frames.buddy import State
 from vmsim.guest.frames import GuestFrames
 from vmsim.guest.kernel import GuestKernel
 from vmsim.guest.mmu import HardwareMmu
@@ -115,6 +116,11 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         cpus=spec.vcpus,
     )
     monitor.attach(kernel)
+    if slot:
+        slot.holds_table = lambda gfn: bool(kernel.frames.frames["state"][gfn] == State.TABLE)
+    elif pages:
+        pages.sharing = kernel.sharing
+        pages.roots = lambda: [each.space.root for each in kernel.processes.values() if each.space.root >= 0]
     if not host.serve or spec.kernel_accesses != "free":
         monitor.compiled = False
     io = HostIo(host.env, host.host, cpu.cost, host.messages, owner=spec.index, slot=slot)

@@ -104,6 +104,8 @@ class VirtualMachine:
         if len(vcpus) > 1 or parts.scenario.daemons:
             shootdown.register(self.ledger)
         self._register()
+        if pages:
+            pages.forget = self.forget
 
     @property
     def vcpu(self) -> Vcpu:
@@ -218,10 +220,15 @@ class VirtualMachine:
         elif flush.linear:
             self.spaces.flush_all()
 
-    def forget(self, flush: Flush) -> int:
-        """Have its processors forget what a flush says; return the cycles that this takes the host's processor."""
+    def forget(self, flush: Flush, by: Any = None) -> int:
+        """Have its processors forget what a flush says; return the cycles that this takes the host's processor.
+
+        A vCPU `by` whose exit it is done for has left the guest already, and forgets before it goes on.
+        """
         self.drop(flush)
-        return self.shootdown.kick(self.vcpus) if flush.nested or flush.linear else 0
+        if not (flush.nested or flush.linear):
+            return 0
+        return self.shootdown.kick([vcpu for vcpu in self.vcpus if vcpu is not by])
 
     def outcome(self) -> VmOutcome:
         """Return the figures of the VM, its warm-up subtracted."""
@@ -312,5 +319,7 @@ class VirtualMachine:
         self.gone = True
         if self.pool:
             yield from self.pool.close()
+        if self.pages:
+            self.pages.close()
         pages = self.parts.host.give_all(self.spec.index)
         self.parts.log("return", self.spec.name, pages)

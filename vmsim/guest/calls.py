@@ -10,8 +10,9 @@ from vmsim.guest.edits import PageTables
 from vmsim.guest.process import Process
 from vmsim.guest.regions import READ
 from vmsim.guest.regions import WRITE as WRITABLE
+from vmsim.guest.sharing import Sharing
 from vmsim.guest.spaces import AddressSpaces, Space
-from vmsim.machine.formats import CODE_WRITE, PAGE_SHIFT
+from vmsim.machine.formats import CODE_PRESENT, CODE_WRITE, PAGE_SHIFT
 
 __all__ = ["MemoryCalls"]
 
@@ -28,6 +29,7 @@ class MemoryCalls(ABC):
     """
 
     tables: PageTables
+    sharing: Sharing
     spaces: AddressSpaces
     processes: dict[int, Process]
     current: list[Process]
@@ -128,6 +130,8 @@ class MemoryCalls(ABC):
             entry = yield from self.tables.find(vcpu, self.root_of(vcpu.number), first)
             if entry.value == 0:
                 yield from self.page_fault(vcpu, first, code, delivered=delivered)
+            elif code & CODE_WRITE and self.sharing.foreign(entry.first):
+                yield from self.page_fault(vcpu, first, code | CODE_PRESENT, delivered=delivered)
             size = self.tables.span(entry.level if entry.value else 1)
             first = first // size * size + size
             if first < limit and vcpu.left <= 0:

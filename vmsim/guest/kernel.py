@@ -358,7 +358,8 @@ class GuestKernel(ProcessCalls):
         first = gva & -(1 << PAGE_SHIFT)
         yield from self.cpus.invalidate(vcpu, space, first, first + (1 << PAGE_SHIFT) - 1, 0)
         space.unflushed = ""
-        self.sharing.leave(entry.first)
+        if self.sharing.leave(entry.first):
+            self.frames.give(np.array([entry.first]), 0)
         self.frames.frames["rmap"][page] = entry.place
         yield from self.tables.set(vcpu, entry.place, page << PAGE_SHIFT | bits)
 

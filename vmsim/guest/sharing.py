@@ -20,11 +20,17 @@ class Sharing:
     ----------
     frames : record array
         The frames of the guest. A frame that is shared has no reverse map (0): no one entry maps it.
+
+    Attributes
+    ----------
+    broken : int
+        Pages that were copied because the host has others share their frame (of a program on the host itself).
     """
 
     def __init__(self, frames: NDArray[Any]) -> None:
         self._frames = frames
         self._more: NDArray[np.int32] | None = None  # made by the first fork
+        self.broken = 0
 
     @property
     def used(self) -> bool:
@@ -37,10 +43,12 @@ class Sharing:
         return 1 + more
 
     def alone(self, firsts: NDArray[np.int64], order: int) -> NDArray[np.bool_]:
-        """Return of which pages of 2**order frames every part is mapped once only, bool[n]."""
+        """Return of which pages of 2**order frames every part is mapped once only, and the kernel's own, bool[n]."""
+        own = np.asarray(self._frames["owner"][firsts] >= 0)
         if self._more is None:
-            return np.ones(len(firsts), bool)
-        return np.asarray((self._more[_parts(firsts, order)] == 0).reshape(len(firsts), 1 << order).all(axis=1))
+            return own
+        once = (self._more[_parts(firsts, order)] == 0).reshape(len(firsts), 1 << order)
+        return np.asarray(own & once.all(axis=1))
 
     def counts(self) -> NDArray[np.int32]:
         """Return how many entries map each frame besides the first, int32[frames]; who adds one clears the rmap."""
@@ -55,15 +63,24 @@ class Sharing:
         self._frames["rmap"][parts] = 0
 
     def one_alone(self, first: int, order: int) -> bool:
-        """Return whether every part of one page of 2**order frames is mapped once only."""
+        """Return whether every part of one page of 2**order frames is mapped once only, and the kernel's own."""
+        if self.foreign(first):
+            return False
         if self._more is None:
             return True
         return not (self._more[first : first + (1 << order)].any() if order else self._more[first])
 
-    def leave(self, frame: int) -> None:
-        """Note one entry fewer for a shared frame."""
-        assert self._more is not None
+    def foreign(self, frame: int) -> bool:
+        """Return whether a frame is not the kernel's own to write to: the host has others share it (mm/ksm.c)."""
+        return bool(self._frames["owner"][frame] < 0)
+
+    def leave(self, frame: int) -> bool:
+        """Note one entry fewer for a shared frame, whose page was copied; return whether no entry is left."""
+        self.broken += self.foreign(frame)
+        if self._more is None or not self._more[frame]:
+            return True
         self._more[frame] -= 1
+        return False
 
     def drop(self, firsts: NDArray[np.int64], order: int) -> list[tuple[NDArray[np.int64], int]]:
         """Note one entry fewer for each of the pages; return the blocks (frames, order) that nobody maps any more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ class BareFrames:
         self.zone = host.zone
         self.frames = host.frames
         self.ready = Stack()  # taken from the allocator, not yet handed out
+        self.left: Callable[[int], None] = _nobody  # told of a shared frame that no entry of the program leads to
 
     def allocate(self, vcpu: Any, order: int) -> Steps[int]:
         """Return the first of 2**order frames, NO_FRAME for a large block; wait while the host is below its watermark.
@@ -109,7 +111,12 @@ class BareFrames:
         return order == 0 or (self._room(1 << order) and self.host.has_block(self.owner, order))
 
     def give(self, pfns: NDArray[np.int64], order: int) -> None:
-        """Take back blocks of 2**order frames, which are the host's at once."""
+        """Take back blocks of 2**order frames, which are the host's at once; a shared frame others may have still."""
+        if order == 0 and len(self.host.shared):
+            stable = np.array([pfn in self.host.shared for pfn in pfns.tolist()], np.bool_)
+            for pfn in pfns[stable].tolist():
+                self.left(pfn)
+            pfns = pfns[~stable]
         self.held -= len(pfns) << order
         self.host.give(pfns, order)
 
@@ -148,3 +155,8 @@ class BareFrames:
 
     def _room(self, frames: int) -> bool:
         return self.held + frames <= self.limit
+
+
+def _nobody(pfn: int) -> None:
+    """Nobody shares frames."""
+    raise AssertionError(f"frame {pfn} is shared, and its owner knows of none")

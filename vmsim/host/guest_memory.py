@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.contracts import NO_FLUSH, Flush, SecondMmu
-from vmsim.frames.buddy import State
+from vmsim.contracts import NO_FLUSH, Flush, SecondMmu, Vcpu
+from vmsim.frames.buddy import State, use
 from vmsim.host.memory import HostMemory
 from vmsim.machine.formats import FRAME, PAGE_SHIFT, PRESENT
-from vmsim.tables.backing import SMALL_PAGE, SWAPPED, break_up, make_backing, set_backing
+from vmsim.tables.backing import (
+    SHARED,
+    SMALL_PAGE,
+    SWAPPED,
+    UNBACKED,
+    break_up,
+    make_backing,
+    page_of,
+    set_backing,
+    share_backing,
+    shared_frame,
+)
 
 __all__ = ["GuestMemory"]
 
@@ -52,9 +63,18 @@ class GuestMemory:
         By gfn: requests on their way that are to pin the page. It is left where it is until they have.
     taken, returned : int
         Pages that the host took, and that came back.
+    merged, broken : int
+        Pages that came to lie in a shared frame, and that were copied out of one because they were written to.
+    forget : callable
+        Has the VM's processors forget a flush, those of a vCPU that has left the guest for it without being told;
+        returns the cycles that this takes.
+    holds_table : callable
+        Whether the guest uses a frame as a page table: its words mean something. Those of other pages do not.
     """
 
     second: SecondMmu
+    forget: Callable[[Flush, Vcpu | None], int]
+    holds_table: Callable[[int], bool]
 
     def __init__(self, host: HostMemory, words: Words, *, owner: int, pages: int) -> None:
         self.host = host
@@ -63,12 +83,25 @@ class GuestMemory:
         self.backing: Words = make_backing(pages)
         self.contents: dict[int, Words] = {}
         self.held: Counter[int] = Counter()
-        self.taken = 0
-        self.returned = 0
+        self.taken = self.returned = 0
+        self.merged = self.broken = 0
+        self.forget = lambda flush, vcpu: 0
+        self.holds_table = lambda gfn: True
 
     def present(self) -> Words:
-        """Return the guest frames that have a host frame, int64[n], ascending."""
+        """Return the guest frames that have a host frame of their own, int64[n], ascending."""
         return np.flatnonzero(self.backing & PRESENT)
+
+    def shared(self) -> Words:
+        """Return the guest frames that lie in a shared frame, int64[n], ascending."""
+        return np.flatnonzero(self.backing & SHARED)
+
+    def address_of(self, gpa: int) -> int:
+        """Return the hpa behind a gpa, wherever its page lies, or UNBACKED."""
+        gfn = gpa >> PAGE_SHIFT
+        if not 0 <= gfn < len(self.backing) or not self.backing[gfn] & (PRESENT | SHARED):
+            return UNBACKED
+        return int(self.backing[gfn] & FRAME) | gpa & (1 << PAGE_SHIFT) - 1
 
     @property
     def numbers(self) -> int:
@@ -76,7 +109,7 @@ class GuestMemory:
         return len(self.backing)
 
     def holds(self, number: int) -> bool:
-        """Whether a guest frame has a host frame."""
+        """Whether a guest frame has a host frame of its own."""
         return bool(self.backing[number] & PRESENT)
 
     def frame_of(self, gfn: int) -> int:
@@ -89,9 +122,14 @@ class GuestMemory:
 
     def page(self, gfn: int) -> Words:
         """Return what a guest frame holds, wherever that is now, int64[512]."""
-        if self.backing[gfn] & PRESENT:
+        if self.backing[gfn] & (PRESENT | SHARED):
             return self._page(self.frame_of(gfn))
         return self.contents.get(gfn, _ZEROS)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether tables of the guest may lie where `host_address` does not find them."""
+        return bool(self.contents) or bool(len(self.host.shared))
 
     def arrived(self, gfn: int, pfn: int, order: int) -> None:
         """Note that 2**order guest frames lie in host frames from now on, and bring back what they held."""
@@ -105,6 +143,10 @@ class GuestMemory:
     def take(self, first: int, count: int, to: int = SWAPPED) -> Flush:
         """Take the pages of `count` guest frames from `first` on, but for those that a device works on.
 
+        Of a shared frame that is this memory's part alone, as where Linux unmaps a range of one process
+        (mm/memory.c, zap_present_ptes); the frame is free when the last page has left it. Reclaim of Linux goes by
+        frames, and takes a shared one from all (mm/vmscan.c, try_to_unmap); here whoever takes pages names VMs.
+
         Parameters
         ----------
         to : int
@@ -115,9 +157,17 @@ class GuestMemory:
         Flush
             To be made before anybody uses the frames again. They are the host's, and free.
         """
+        flush = NO_FLUSH
+        for gfn in (first + np.flatnonzero(self.backing[first : first + count] & SHARED)).tolist():
+            flush += self.second.zap(gfn, 1)
+            held = self.page(gfn)
+            if to == SWAPPED and held.any():
+                self.contents[gfn] = held.copy()
+            self._leave(gfn)
+            self.backing[gfn] = to
+            self.taken += 1
         gfns = first + np.flatnonzero(self.backing[first : first + count] & PRESENT)
         gfns = gfns[[not self.pinned(gfn) for gfn in gfns.tolist()]]
-        flush = NO_FLUSH
         for start, size in _runs(gfns):
             break_up(self.backing, start)
             break_up(self.backing, start + size - 1)
@@ -141,8 +191,12 @@ class GuestMemory:
         """Move a page to the host frame `pfn`: contents, entries, reverse map.
 
         The two frames change hands: who had `pfn` has the old frame from now on, and may use it when the flush has been
-        made. Linux: mm/migrate.c, `migrate_folio_unmap` and `_move`.
+        made. Linux: mm/migrate.c, `migrate_folio_unmap` and `_move`. All pages that lie in a shared frame move, and
+        their VMs have forgotten the old one by then.
         """
+        if (stable := shared_frame(self.backing, gfn)) is not None:
+            self.host.move_shared(self.words, stable, pfn)
+            return NO_FLUSH
         break_up(self.backing, gfn)
         flush = self.second.zap(gfn, 1)
         old, frames = self.frame_of(gfn), self.host.frames
@@ -156,6 +210,98 @@ class GuestMemory:
         frames["rmap"][old] = frames["rmap"][pfn] = 0
         set_backing(self.backing, gfn, pfn, 0)
         return flush
+
+    def share(self, gfn: int, pfn: int) -> Flush:
+        """Have a page lie in a frame that others read too: in its own, which is then such a one, or in theirs.
+
+        Linux: mm/ksm.c, `try_to_merge_one_page`, which splits a large page, takes the right to write from the entry
+        (`write_protect_page`, of which KVM is told by its MMU notifier, and clears its own entries), compares, and has
+        the entry lead to the other frame (`replace_page`). The next access has the page mapped again, read-only. A page
+        that a device works on stays as it is.
+
+        Parameters
+        ----------
+        gfn : int
+            A guest frame that has a host frame of its own.
+        pfn : int
+            That frame, or one of `HostMemory.shared`.
+
+        Returns
+        -------
+        Flush
+            To be made before anybody uses the frame that the page lay in.
+
+        Raises
+        ------
+        ValueError
+            The guest frame has no frame of its own, `pfn` is not shared, or it is a page table and the words differ.
+        """
+        own, shared = page_of(self.backing, gfn, 0), self.host.shared
+        if own is None or (pfn not in shared and pfn != own[0]):
+            raise ValueError(f"guest frame {gfn} cannot come to share frame {pfn}")
+        if self.pinned(gfn):
+            return NO_FLUSH
+        old = own[0]
+        if pfn != old and self.holds_table(gfn) and (self._page(old) != self._page(pfn)).any():
+            raise ValueError(f"guest frame {gfn} does not hold what frame {pfn} does")
+        break_up(self.backing, gfn)
+        flush = self.second.zap(gfn, 1)
+        if pfn == old:
+            self.host.make_shared(pfn)
+        else:
+            self._page(old)[:] = 0
+            self.host.frames["rmap"][old] = 0
+            self.host.give(np.array([old]))
+        share_backing(self.backing, gfn, pfn)
+        shared.add(pfn, self, gfn)
+        self.merged += 1
+        return flush
+
+    def unshare(self, vcpu: Vcpu, gfn: int, pfn: int) -> int:
+        """Copy a shared page to the frame `pfn`, which is the VM's, because a vCPU is about to write to it.
+
+        Linux: mm/memory.c, `wp_page_copy`: the old entry goes and the processors forget it before the new one comes.
+        Returns the cycles until those of other vCPUs have.
+        """
+        stable = self.frame_of(gfn)
+        flush = self.second.zap(gfn, 1)
+        self._page(pfn)[:] = self._page(stable)
+        use(self.host.frames, np.array([pfn]), int(State.GUEST))
+        set_backing(self.backing, gfn, pfn, 0)
+        self._leave(gfn, stable)
+        self.broken += 1
+        return self.forget(flush, vcpu)
+
+    def protect_shared(self) -> None:
+        """Take the right to write from all that maps pages which are shared."""
+        for gfn in self.shared().tolist():
+            self.second.protect(gfn, 1)
+
+    def close(self) -> None:
+        """Leave all shared frames: the VM is no more."""
+        for gfn in self.shared().tolist():
+            self._leave(gfn)
+            self.backing[gfn] = 0
+
+    def leave_frame(self, number: int) -> Flush:
+        """Clear what maps a shared page that is about to lie elsewhere."""
+        return self.second.zap(number, 1)
+
+    def enter_frame(self, numbers: list[int], old: int, new: int) -> None:
+        """Note that shared pages lie in another frame."""
+        for number in numbers:
+            share_backing(self.backing, number, new)
+
+    def forget_all(self, flush: Flush) -> None:
+        """Have the processors forget what a flush says."""
+        self.forget(flush, None)
+
+    def _leave(self, gfn: int, stable: int | None = None) -> None:
+        """Note that a page lies in its shared frame no more."""
+        pfn = self.frame_of(gfn) if stable is None else stable
+        if self.host.shared.remove(pfn, self, gfn):
+            self._page(pfn)[:] = 0
+            self.host.free_shared(pfn)
 
     def find(self, pfns: Words) -> Words:
         """Return which guest frames lie in some host frames, int64[n].

@@ -23,6 +23,7 @@ from vmsim.frames.buddy import (
     hand_over,
     make_zone,
 )
+from vmsim.host.rmap import ReverseMap
 from vmsim.scenario import Marks
 
 __all__ = ["HOST", "HostMemory", "Request"]
@@ -58,6 +59,8 @@ class HostMemory:
         Frames that have come back so far.
     pins : int32[frames]
         How many requests of devices pin each frame: a pinned frame must not be moved, taken or freed.
+    shared : ReverseMap
+        Frames that several pages lie in. They are the host's own (HOST), in state GUEST, which no others are.
     """
 
     def __init__(self, env: Clock, frames: int, marks: Marks) -> None:
@@ -65,6 +68,7 @@ class HostMemory:
         self.marks = marks
         self.zone, self.frames = make_zone(frames)
         self.pins = np.zeros(frames, np.int32)
+        self.shared = ReverseMap()
         self.low = env.event()
         self.unpinned = env.event()
         self.failures: Counter[tuple[int, int]] = Counter()
@@ -168,6 +172,35 @@ class HostMemory:
     def hand_over(self, pfns: Pages, owner: int, state: State) -> None:
         """Give frames, none of them free, to another owner for another use."""
         hand_over(self.zone, self.frames, pfns, owner, int(state))
+
+    def make_shared(self, pfn: int) -> None:
+        """Make a VM's frame one that several pages can lie in."""
+        self.hand_over(np.array([pfn]), HOST, State.GUEST)
+        self.frames["rmap"][pfn] = 0
+
+    def free_shared(self, pfn: int) -> None:
+        """Take back a frame that no page lies in any more."""
+        self.give(np.array([pfn]))
+
+    def move_shared(self, words: Pages, old: int, new: int) -> None:
+        """Move the pages that lie in a frame to another, and have all processors forget the old one.
+
+        Linux: mm/migrate.c, by `rmap_walk_ksm`; mm/ksm.c, `folio_migrate_ksm`. The two frames change hands as by
+        `GuestMemory.move`.
+        """
+        users = self.shared.users(old)
+        for memory, number in users:
+            memory.forget_all(memory.leave_frame(number))
+        source, target = words[old << 9 : (old + 1) << 9], words[new << 9 : (new + 1) << 9]
+        target[:] = source
+        source[:] = 0
+        whose, state = int(self.frames["owner"][new]), State(int(self.frames["state"][new]))
+        self.make_shared(new)
+        self.hand_over(np.array([old]), whose, state)
+        self.frames["rmap"][old] = 0
+        for memory in dict.fromkeys(memory for memory, _ in users):
+            memory.enter_frame([number for whose, number in users if whose is memory], old, new)
+        self.shared.rename(old, new)
 
     @property
     def starving(self) -> bool:

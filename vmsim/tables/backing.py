@@ -3,9 +3,11 @@
 A word is 0 where a frame never had a host frame. Where it has one, the word has PRESENT, the address of the host frame,
 and the level at which the host maps it: 1, 2 or 3 for a page of 4K, 2M or 1G (KVM's `kvm_memory_slot` and the page
 tables of its process, virt/kvm/kvm_main.c, `hva_to_pfn`, which also finds the size of the mapping). A frame that the
-host has taken away says where its contents are: SWAPPED, or nowhere, BALLOONED. What tables map is another matter: an
-entry can be absent while its page is PRESENT, and the next violation writes it again. Memory of programs that run on
-the host itself is not looked up: their array is empty, and every address is the host's own.
+host has taken away says where its contents are: SWAPPED, or nowhere, BALLOONED. A SHARED one has the address of a frame
+that others read too; it is not PRESENT, so that whoever is about to write to it asks the host for a page of its own
+first. What tables map is another matter: an entry can be absent while its page is PRESENT, and the next violation
+writes it again. Memory of programs that run on the host itself is not looked up: their array is empty, and every
+address is the host's own.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from vmsim.machine.memory import entry_at, read_entry, width_of, zeroed
 __all__ = [
     "BALLOONED",
     "IDENTITY",
+    "SHARED",
     "SMALL_PAGE",
     "SWAPPED",
     "UNBACKED",
@@ -28,15 +31,21 @@ __all__ = [
     "host_address",
     "lacks",
     "locate",
+    "locate_page",
     "make_backing",
     "page_of",
     "set_backing",
+    "share_backing",
+    "shared",
+    "shared_frame",
+    "shared_frames",
 ]
 
 IDENTITY = np.empty(0, np.int64)  # of the host's own memory
 UNBACKED = -1
 SWAPPED = 1 << 1
 BALLOONED = 1 << 2
+SHARED = 1 << 3
 _LEVEL_SHIFT = 4
 SMALL_PAGE = PRESENT | 1 << _LEVEL_SHIFT  # the word of a page of 4K, but for its frame
 _OFFSET = (1 << PAGE_SHIFT) - 1
@@ -72,14 +81,30 @@ def locate(backing, gpa):
 
 
 @leaf
+def shared(backing, gfn):
+    """Return whether a guest frame lies in a frame that others read too."""
+    return backing[gfn] & SHARED != 0
+
+
+@leaf
+def locate_page(backing, gpa):
+    """Return the hpa behind `gpa`, the level at which the host maps it (0: not), and whether it may only be read."""
+    gfn = gpa >> PAGE_SHIFT
+    if gfn >= len(backing) or gfn < 0 or backing[gfn] & (PRESENT | SHARED) == 0:
+        return np.int64(0), np.int64(0), False
+    word = backing[gfn]
+    return (word & FRAME) | (gpa & _OFFSET), (word >> _LEVEL_SHIFT) & 7, word & SHARED != 0
+
+
+@leaf
 def lacks(backing, gfn):
-    """Return whether a guest frame has no host frame."""
+    """Return whether a guest frame has no host frame of its own."""
     return backing[gfn] & PRESENT == 0
 
 
 @leaf
 def elsewhere(backing, gfn):
-    """Return whether the host has taken the page of a guest frame: backing it again may have to wait."""
+    """Return whether the host has taken the page of a guest frame, or shares it: backing it again may have to wait."""
     return len(backing) > 0 and backing[gfn] != 0 and backing[gfn] & PRESENT == 0
 
 
@@ -89,6 +114,23 @@ def set_backing(backing, gfn, pfn, order):
     level = order // 9 + 1
     for number in range(min(1 << order, len(backing) - gfn)):
         backing[gfn + number] = (pfn + number) << PAGE_SHIFT | level << _LEVEL_SHIFT | PRESENT
+
+
+def share_backing(backing: np.ndarray, gfn: int, pfn: int) -> None:
+    """Note that a guest frame lies in a frame that others read too."""
+    backing[gfn] = pfn << PAGE_SHIFT | 1 << _LEVEL_SHIFT | SHARED
+
+
+def shared_frame(backing: np.ndarray, gfn: int) -> int | None:
+    """Return the frame that a guest frame shares, or None."""
+    word = int(backing[gfn])
+    return (word & FRAME) >> PAGE_SHIFT if word & SHARED else None
+
+
+def shared_frames(backing: np.ndarray) -> set[int]:
+    """Return the frames that some guest frames share with others."""
+    words = backing[backing & SHARED != 0]
+    return set(((words & FRAME) >> PAGE_SHIFT).tolist())
 
 
 def page_of(backing: np.ndarray, gfn: int, most: int) -> tuple[int, int] | None:

@@ -185,7 +185,7 @@ def split(memory, frames, root, levels, address, table, table_bits, gone):
 
 @kernel
 def collapse(memory, frames, root, levels, pages, level, freed):
-    """Map by one large page what a table of `level` - 1 maps, wherever it maps consecutive, aligned frames.
+    """Map by one large page what a table of `level` - 1 maps, wherever those are consecutive, aligned frames to write.
 
     Returns
     -------
@@ -203,11 +203,11 @@ def collapse(memory, frames, root, levels, pages, level, freed):
             table = entry & FRAME
             head = read_word(memory, table)
             first = (head & FRAME) >> PAGE_SHIFT
-            whole = head != 0 and first % (ENTRIES * step) == 0 and (level == 2 or head & LARGE != 0)
+            whole = head & WRITE != 0 and first % (ENTRIES * step) == 0 and (level == 2 or head & LARGE != 0)
             flags = head & ~FRAME
             for index in range(1, ENTRIES):
                 each = read_word(memory, table + 8 * index)
-                if each == 0 or (each & FRAME) >> PAGE_SHIFT != first + index * step:
+                if each & WRITE == 0 or (each & FRAME) >> PAGE_SHIFT != first + index * step:
                     whole = False
                     break
                 flags |= each & ~FRAME

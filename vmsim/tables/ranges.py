@@ -13,7 +13,7 @@ from vmsim.jit import kernel
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT
 from vmsim.machine.memory import entry_at, read_entry, width_of, write_entry
 
-__all__ = ["change_range"]
+__all__ = ["change_range", "lead_elsewhere"]
 
 
 @kernel
@@ -75,4 +75,22 @@ def change_range(memory, frames, root, levels, first, count, mark, gone, found):
             write_entry(memory, place, entry & ~gone, width)
             if entry & ~gone == 0:
                 frames[(entry & FRAME) >> PAGE_SHIFT & ~(size - 1)].rmap = 0
+        gfn = start + size
+
+
+@kernel
+def lead_elsewhere(memory, root, levels, old, new):
+    """Have every small entry below a root that leads to frame `old` lead to frame `new`; return how many there were."""
+    count = 0
+    gfn = np.int64(0)
+    width = width_of(levels)
+    limit = np.int64(1) << (width * levels if levels != 3 else 20)
+    while True:
+        start, size, place = _next_leaf(memory, root, levels, gfn, limit)
+        if size == 0:
+            return count
+        entry = read_entry(memory, place, width)
+        if size == 1 and (entry & FRAME) >> PAGE_SHIFT == old:
+            write_entry(memory, place, (entry & ~FRAME) | new << PAGE_SHIFT, width)
+            count += 1
         gfn = start + size

@@ -18,7 +18,7 @@ from vmsim.engine.simulation import Simulation
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT
 from vmsim.machine.memory import width_of
-from vmsim.tables.backing import IDENTITY, UNBACKED, host_address
+from vmsim.tables.backing import IDENTITY, UNBACKED
 from vmsim.tables.edit import translate
 
 __all__ = ["contents_problems", "pin_problems", "remember"]
@@ -70,7 +70,7 @@ def pin_problems(simulation: Simulation) -> Iterator[str]:
             for gfn, pfn in zip(pin.gfns.tolist(), pin.pfns.tolist(), strict=True):
                 now = int(translate(simulation.hardware.memory, root, levels, gfn << PAGE_SHIFT))
                 if vm.slot and now == UNBACKED:
-                    now = int(host_address(vm.slot.backing, gfn << PAGE_SHIFT))
+                    now = vm.slot.address_of(gfn << PAGE_SHIFT)
                 if now not in (UNBACKED, pfn << PAGE_SHIFT):  # for a while nothing may map a page that stays in place
                     yield (
                         f"pins: page {gfn} of {vm.spec.name} is pinned in frame {pfn}, and has moved to frame "

@@ -122,7 +122,7 @@ def check_guest(vm: VirtualMachine, memory: Column, fail: Callable[[str], None])
     kernel_, name = vm.kernel, vm.spec.name
     roots = [*{process.space.root for process in kernel_.processes.values()}]  # a space may be several processes'
     half = kernel_.tables.end // kernel_.tables.span(vm.spec.guest_levels)  # a program's entries of a root
-    if vm.slot and vm.slot.contents:
+    if vm.slot and vm.slot.elsewhere:
         _, values, targets, below = _gather_kept(vm.slot, roots, vm.spec.guest_levels, half)
     else:
         _, values, targets, below = gather_all(memory, roots, vm.spec.guest_levels, vm.kernel.mmu.backing, half)

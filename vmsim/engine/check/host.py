@@ -24,7 +24,7 @@ from vmsim.machine.formats import DIRTY, FRAME, PAGE_SHIFT, USER, WRITE
 from vmsim.machine.memory import width_of
 from vmsim.machine.tlb import ASID_SHIFT
 from vmsim.monitor.base import table_on_way
-from vmsim.tables.backing import IDENTITY, UNBACKED, host_address
+from vmsim.tables.backing import IDENTITY, UNBACKED
 from vmsim.tables.edit import translate
 
 __all__ = ["BrokenInvariant", "check_host", "check_invariants"]
@@ -92,12 +92,18 @@ class _Checker:
                     self.fail(f"conservation: the pool of {vm.spec.name} holds pages that are not its own")
 
     def isolation(self) -> None:
-        """A VM's tables reach its own frames only, each from the one entry that its reverse map names."""
-        frames = self.host.frames
+        """A VM's tables reach its own frames only, each from the one entry that its reverse map names.
+
+        A shared frame is reached by those that share it, and only to be read.
+        """
+        frames, stable = self.host.frames, np.array(sorted(self.host.shared), np.int64)
         reached_frames: dict[int, int] = {}
         for vm in self._living():
             roots, levels = self._host_roots(vm)
-            places, _, targets, levels_below = gather_all(self.memory, roots, levels, IDENTITY, vm.monitor.host_slot)
+            entries = gather_all(self.memory, roots, levels, IDENTITY, vm.monitor.host_slot)
+            if len(stable):
+                entries = self._without_shared(vm, entries, stable)
+            places, _, targets, levels_below = entries
             if (levels_below < (-1 if levels == 3 else -2)).any():  # an EPT misconfiguration, a reserved bit in NPT
                 self.fail(f"isolation: an entry of {vm.spec.name} maps a page of a size that there is not")
             of_tables = targets[levels_below > 0]
@@ -134,6 +140,32 @@ class _Checker:
                 known += vm.monitor.frames_held
                 if held != known and not (vm.ending and vm.spec.bare):  # its kernel was at work when memory ran out
                     self.fail(f"conservation: {held - known} frames of {vm.spec.name} are neither mapped nor free")
+
+    def _without_shared(self, vm: VirtualMachine, entries: NDArray[np.int64], stable: NDArray[np.int64]) -> Any:
+        """Return the entries that lead to no shared frame, those that do having been looked at."""
+        shared = np.isin(entries[2], stable) & (entries[3] <= 0)
+        for _, value, pfn, below in entries[:, shared].T.tolist():
+            if value & WRITE or below:
+                self.fail(f"isolation: {vm.spec.name} reaches frame {pfn}, which is shared, and may write to it")
+            if all(memory is not vm.pages for memory, _ in self.host.shared.users(pfn)):
+                self.fail(f"isolation: {vm.spec.name} reaches frame {pfn}, which others share")
+        return entries[:, ~shared]
+
+    def sharing(self) -> None:
+        """Each shared frame is the host's, and each page that lies in one is noted there, once."""
+        frames, shared = self.host.frames, self.host.shared
+        marked = np.flatnonzero((frames["owner"] == HOST) & (frames["state"] == State.GUEST))
+        if marked.tolist() != sorted(shared):
+            self.fail(f"sharing: {len(marked)} frames are marked as shared, the host knows of {len(shared)}")
+        for vm in self._living():
+            if not vm.slot:
+                continue
+            noted = sorted((gfn, pfn) for pfn, gfn in shared.of(vm.spec.index))
+            gfns = vm.slot.shared()
+            found = [*zip(gfns.tolist(), ((vm.slot.backing[gfns] & FRAME) >> PAGE_SHIFT).tolist(), strict=True)]
+            if noted != found:
+                said = f"{len(found)} pages of {vm.spec.name} lie in shared frames"
+                self.fail(f"sharing: {said}, and not those {len(noted)} that the host knows of")
 
     def ownership(self) -> None:
         """The list of each owner's frames holds those that name it, and no others."""
@@ -268,7 +300,7 @@ class _Checker:
         root = vm.kernel.root_of(cpu)
         gpa = kept_address(vm.slot, root, vm.spec.guest_levels, gva)  # tables may be unmapped, or elsewhere
         if gpa == UNBACKED or not vm.monitor.nested_rights:  # what no hardware walks need not be mapped
-            return int(host_address(vm.slot.backing, gpa))
+            return vm.slot.address_of(gpa)
         return int(translate(self.memory, *vm.monitor.memory_root, gpa))
 
     def _held(self, sets: Any, holders: Holders, unit: str) -> list[tuple[VirtualMachine, int, int, int]]:
@@ -302,6 +334,7 @@ def check_host(simulation: Simulation, where: str) -> None:
     checker.coherence()
     checker.guests()
     checker.ownership()
+    checker.sharing()
 
 
 def check_invariants(what: Moment, host: Simulation, vm: VirtualMachine | None) -> None:

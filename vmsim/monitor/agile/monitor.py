@@ -131,7 +131,7 @@ class Agile(Shadow):
             self._spend(vcpu, self._other)
             self._count(self.host_tables.reason)
             self.host_tables.expect_own(gpa)
-            yield from self._back(vcpu, gpa >> PAGE_SHIFT)
+            yield from self._back(vcpu, gpa >> PAGE_SHIFT, code)
         self._close(self.host_tables.reason)
         self.latency.add(vcpu.now - start)
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
-from vmsim.contracts import Exit, Host, LiveVm, Mmu, Pool, Resume, Steps, Vcpu, Words
+from vmsim.contracts import Exit, Host, LiveVm, MemorySlot, Mmu, Pool, Resume, Steps, Vcpu, Words
 from vmsim.machine.formats import NestedFormat
 from vmsim.record.log import Log
 from vmsim.record.outcome import DirtyRound
@@ -46,6 +46,7 @@ class Nested(Monitored, Protocol):
     registers: NDArray[Any]
     host: Host
     pool: Pool
+    slot: MemorySlot
     form: NestedFormat
     pages: int
     levels: int

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import Exit, Mmu, Resume, Steps, Vcpu, Words
 from vmsim.frames.buddy import State, use
-from vmsim.machine.formats import CODE_FETCH, CODE_LOG_FULL, CODE_PRESENT, ENTRIES, PAGE_SHIFT, WRITE
+from vmsim.machine.formats import CODE_FETCH, CODE_LOG_FULL, CODE_PRESENT, CODE_WRITE, ENTRIES, PAGE_SHIFT, WRITE
 from vmsim.machine.vcpu import Reason
 from vmsim.monitor.features.base import Nested
 from vmsim.monitor.features.log_reader import PROTECTED, READ, LogReader
 from vmsim.scenario.dirty_log import DirtyLogSpec
+from vmsim.tables.backing import shared_frame
 from vmsim.tables.dirty import (
     NO_LARGE,
     PML_ENTRIES,
@@ -90,7 +91,7 @@ class DirtyLog(LogReader):
         vcpu.owe("exit", self._drain(vcpu.registers))
         if exit.code & CODE_LOG_FULL:
             self._exit(vcpu, _LOG_FULL, 0)
-        elif exit.code & CODE_PRESENT and not exit.code & CODE_FETCH:
+        elif exit.code & CODE_PRESENT and not exit.code & CODE_FETCH and not self._is_shared(exit.gpa):
             start = vcpu.now
             cycles = yield from self._unprotect(vcpu, exit.gpa)
             self._exit(vcpu, PROTECTED, self.costs.violation_walk + cycles)
@@ -104,7 +105,8 @@ class DirtyLog(LogReader):
         for gfn in dict.fromkeys(gfns.tolist()):
             while (met := store_at(self.tdp.memory, vcpu.registers, gfn << PAGE_SHIFT)) != Store.DONE:
                 code = {Store.UNBACKED: 0, Store.PROTECTED: CODE_PRESENT, Store.FULL: CODE_LOG_FULL}[Store(met)]
-                yield from self.tdp.handle(vcpu, Exit(_VIOLATION, 0, gfn << PAGE_SHIFT, code, write=True))
+                at = gfn << PAGE_SHIFT
+                yield from self.tdp.handle(vcpu, Exit(_VIOLATION, 0, at, code | CODE_WRITE, write=True))
 
     def finish(self, vcpu: Vcpu) -> None:
         """Read the log a last time, those of vCPUs that have ended before among it."""
@@ -121,6 +123,7 @@ class DirtyLog(LogReader):
         self.tdp.page_order = self._large
         self.tdp.withheld = 0
         mend(*self._tables, self.tdp.pages, 0, 0, WRITE)
+        self.tdp.slot.protect_shared()
         (memory, root, levels), frames = self._tables, self.tdp.host.frames
         for level in range(2, self.tdp.page_order // 9 + 2):
             freed = np.empty(-(-self.tdp.pages // ENTRIES), np.int64)
@@ -141,6 +144,10 @@ class DirtyLog(LogReader):
     def _tables(self) -> tuple[Words, int, int]:
         """Memory, and the root and levels of the nested tables in it."""
         return self.tdp.memory, self.tdp.root, self.tdp.levels
+
+    def _is_shared(self, gpa: int) -> bool:
+        """Whether others share a page: a write is then its copy's, which is new, and not this log's."""
+        return gpa < self.tdp.pages << PAGE_SHIFT and shared_frame(self.tdp.backing, gpa >> PAGE_SHIFT) is not None
 
     def _look(self) -> int:
         if self.spec.method != "ad-scan":

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import Flush, MemorySlot, Pool, Steps, Stop, Vcpu, VmStopped
 from vmsim.frames.buddy import NO_FRAME, State
-from vmsim.machine.formats import ENTRIES, NPT, PAGE_SHIFT, WRITE, NestedFormat
+from vmsim.machine.formats import CODE_WRITE, ENTRIES, NPT, PAGE_SHIFT, WRITE, NestedFormat
 from vmsim.machine.memory import find_entry
 from vmsim.monitor.paired.check import Pair as Roots
 from vmsim.monitor.paired.check import problems_of_pairs, tables_in
@@ -26,7 +26,7 @@ from vmsim.monitor.paired.mode import Layout
 from vmsim.monitor.paired.space import UVPT_SLOT, PairedSpace, beyond, limit_of
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
-from vmsim.tables.backing import page_of
+from vmsim.tables.backing import page_of, shared_frame
 from vmsim.tables.edit import MAPPED
 
 __all__ = ["Paired"]
@@ -157,10 +157,17 @@ class Paired(Tdp):
     def back(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[int]:
         """Map the page of `gpa`, and those that stand with it in a chunk; return the cycles of what was done."""
         yield vcpu.settle()
-        gfn, new, fresh, tables = gpa >> PAGE_SHIFT, NO_FRAME, 0, list[Pair]()
+        gfn, new, fresh, tables, broken = gpa >> PAGE_SHIFT, NO_FRAME, 0, list[Pair](), 0
         before = self.space.work.copy()
         while True:
-            own = page_of(self.backing, gfn, 0)
+            stable = shared_frame(self.backing, gfn)
+            if stable is not None and code & CODE_WRITE:
+                if new != NO_FRAME:
+                    broken, new = broken + self.unshare(vcpu, gfn, new, fresh), NO_FRAME
+                else:
+                    new, fresh = (yield from self.take(vcpu, 1))[0], 0
+                continue
+            own = page_of(self.backing, gfn, 0) if stable is None else (stable, 0)
             if own is None and new == NO_FRAME:
                 new, fresh = self._large_page(gpa) if self.page_order else (NO_FRAME, 0)
                 if new == NO_FRAME:
@@ -173,10 +180,10 @@ class Paired(Tdp):
                 break
             tables += yield from self._tables(vcpu, missing - len(tables))
         if missing >= 0:
-            self.space.map(address, level, page, tables)
+            self.space.map(address, level, page, tables, write=stable is None)
         if own is None and missing >= 0:
             self.slot.arrived(address >> PAGE_SHIFT, page, order)
-        elif own and missing == MAPPED:  # but not to be written to
+        elif stable is None and own and missing == MAPPED:  # but not to be written to
             self.permit(gpa)
         if new != NO_FRAME and (own or missing < 0):  # it came back while this vCPU waited
             self._return(new, fresh)
@@ -185,7 +192,7 @@ class Paired(Tdp):
         cycles = self.mapping_cycles(0, order) - (self.costs.violation_pool if own else 0)
         if self.chunk > 1 and order == 0:
             cycles += self._mapping * self._around(gfn)
-        return cycles + self._beyond(before)
+        return cycles + self._beyond(before) + broken
 
     def zap(self, first: int, count: int) -> Flush:
         """Clear the entries that map the frames, in both tables."""

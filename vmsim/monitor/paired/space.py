@@ -189,7 +189,9 @@ class PairedSpace:
         """Return how many tables are missing before `address` can be mapped at `level`; else MAPPED or BLOCKED."""
         return int(missing_tables(self.memory, self.kpt, self.levels, level, IDENTITY, address))
 
-    def map(self, address: int, level: int, first: int, tables: list[Pair], *, count: int = 1) -> None:
+    def map(
+        self, address: int, level: int, first: int, tables: list[Pair], *, count: int = 1, write: bool = True
+    ) -> None:
         """Map consecutive frames from `first` on, by entries of one table that are all absent.
 
         Parameters
@@ -202,10 +204,12 @@ class PairedSpace:
             For what is missing; those used are taken off, the first first.
         count : int, optional
             Pages, all in one table.
+        write : bool, optional
+            They may be written to; else others share them, and no one entry maps them.
         """
         kpt, ept = self._descend(address, level, tables)
         pages = (first + (np.arange(count) << 9 * (level - 1))) << PAGE_SHIFT
-        values = pages | PRESENT | WRITE | USER | (LARGE if level > 1 else 0)
+        values = pages | PRESENT | WRITE * write | USER | (LARGE if level > 1 else 0)
         self.memory[kpt >> 3 : (kpt >> 3) + count] = values
         place = kpt
         if ept:
@@ -213,7 +217,7 @@ class PairedSpace:
             place = ept
         frames = pages >> PAGE_SHIFT
         use(self.frames, frames, int(State.GUEST))
-        self.frames["rmap"][frames] = place + 8 * np.arange(count)
+        self.frames["rmap"][frames] = place + 8 * np.arange(count) if write else 0
         self.work["store"] += count * (2 if ept else 1)
         self.work["updates"] += count
 

@@ -14,7 +14,7 @@ from vmsim.machine.formats import DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, SWIT
 from vmsim.machine.memory import read_entry, width_of
 from vmsim.monitor.shadow.quadrants import first_frame, guest_place
 from vmsim.monitor.shadow.records import Hide
-from vmsim.tables.backing import UNBACKED, host_address
+from vmsim.tables.backing import host_address, locate_page, shared_frames
 
 __all__ = ["problems_of"]
 
@@ -70,14 +70,14 @@ def problems_of(shadow: Shadow, frames: NDArray[Any]) -> Iterator[str]:
         yield "isolation: a shadow page is not its own"
     if len({*tables.tolist(), *stock.tolist()}) != shadow.frames_held:
         yield "conservation: a frame is two shadow pages"
-    guarded = _guarded(shadow)
+    guarded, shared = _guarded(shadow), shared_frames(shadow.backing)
     if pointers >= 0:
         yield from _of_pointers(shadow, by_frame, memory[pointers >> 3 : (pointers >> 3) + 4].tolist())
     for page in used.tolist():
         place = int(pages["hpa"][page]) >> 3
         entries = memory[place : place + 512]
         for index in np.flatnonzero(entries).tolist():
-            yield from _of_entry(shadow, frames, by_frame, guarded, page, index, int(entries[index]))
+            yield from _of_entry(shadow, frames, by_frame, guarded, shared, page, index, int(entries[index]))
 
 
 def _guarded(shadow: Shadow) -> dict[int, int]:
@@ -116,6 +116,7 @@ def _of_entry(
     frames: NDArray[Any],
     by_frame: dict[int, int],
     guarded: dict[int, int],
+    shared: set[int],
     page: int,
     index: int,
     entry: int,
@@ -128,7 +129,10 @@ def _of_entry(
     size = 1 << 9 * (level - 1) if leaf else 1
     reached = frames[target >> PAGE_SHIFT :][:size]
     state = State.GUEST if leaf or switch else State.TABLE
-    if (reached["owner"] != shadow.owner).any() or (reached["state"] != state).any():
+    if leaf and target >> PAGE_SHIFT in shared:
+        if entry & WRITE:
+            yield f"isolation: a shadow entry lets the guest write to frame {target >> PAGE_SHIFT}, which is shared"
+    elif (reached["owner"] != shadow.owner).any() or (reached["state"] != state).any():
         yield f"isolation: a shadow entry of level {level} reaches frame {target >> PAGE_SHIFT}, which is not its own"
     if not leaf and not switch and target not in by_frame:
         yield "isolation: a shadow entry leads to a table that is no shadow page"
@@ -153,8 +157,8 @@ def _of_entry(
     elif leaf and not switch:
         below = int(first_frame(shadow.state[0], index, guest, level))
     if leaf or switch:
-        hpa = host_address(shadow.backing, (below & ~(size - 1)) << PAGE_SHIFT)
-        if hpa == UNBACKED or hpa != target:
+        hpa, backed, _ = locate_page(shadow.backing, (below & ~(size - 1)) << PAGE_SHIFT)
+        if backed == 0 or hpa != target:
             yield f"composition: a shadow entry of level {level} is not what guest and host give"
     elif origin < 0 and target in by_frame:
         child = shadow.pages[by_frame[target]]

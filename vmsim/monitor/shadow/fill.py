@@ -49,7 +49,7 @@ from vmsim.monitor.shadow.tables import (
     reserved,
     zap_entry,
 )
-from vmsim.tables.backing import host_address, locate
+from vmsim.tables.backing import host_address, locate, locate_page
 
 __all__ = ["LOST", "Status", "child_of", "fill", "prefill", "walk_tables"]
 
@@ -179,7 +179,7 @@ def prefill(shadow, state, node, entry, level):
     """
     backing, pages, gfns = shadow.backing, shadow.pages, shadow.gfns
     gfn = first_frame(state, node, entry, level)
-    hpa, host_level = locate(backing, gfn << PAGE_SHIFT)
+    hpa, host_level, _ = locate_page(backing, gfn << PAGE_SHIFT)
     if host_level == 0:
         return np.int64(0)
     if level > 1 and (state.logging or host_level < level or guards_within(gfns, gfn, 1 << (9 * (level - 1)))):
@@ -267,8 +267,8 @@ def fill(shadow, cr3, gva, write):
     within = (1 << (PAGE_SHIFT + width_of(state.levels) * (found - 1))) - 1
     gpa = (state.entry[found] & FRAME & ~within) | (gva & within)
     gfn = gpa >> PAGE_SHIFT
-    hpa, host_level = locate(backing, gpa)
-    if host_level == 0:
+    hpa, host_level, only_read = locate_page(backing, gpa)
+    if host_level == 0 or (only_read and write):
         return np.int64(Status.UNBACKED), gfn
     marks = ACCESSED | (DIRTY if write else 0)
     if state.logging and write and not shadow.dirty[gfn]:

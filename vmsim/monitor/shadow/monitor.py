@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vmsim.base.errors import InputError
 from vmsim.contracts import NONE, Exit, Resume, Steps, Vcpu, Words, ensure
 from vmsim.frames.buddy import State, use
-from vmsim.machine.formats import CODE_PRESENT, PAGE_SHIFT
+from vmsim.machine.formats import CODE_PRESENT, CODE_WRITE, PAGE_SHIFT
 from vmsim.machine.memory import clear_frame
 from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.features.protect_log import ProtectLog
@@ -383,10 +383,10 @@ class Shadow(LoggedShadow, Stock):
             self._work(vcpu)
             yield from self._restock(vcpu)
 
-    def _back(self, vcpu: Vcpu, gfn: int) -> Steps[None]:
-        """Have the host back a guest frame."""
+    def _back(self, vcpu: Vcpu, gfn: int, code: int = CODE_WRITE) -> Steps[None]:
+        """Have the host back a guest frame, to be written to unless the error code says otherwise."""
         self._spend(vcpu, self.costs.violation_walk)
-        cycles = yield from self.host_tables.back(vcpu, gfn << PAGE_SHIFT)
+        cycles = yield from self.host_tables.back(vcpu, gfn << PAGE_SHIFT, code)
         self._spend(vcpu, cycles)
 
     def _is_directory(self, gfn: int) -> bool:

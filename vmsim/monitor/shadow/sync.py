@@ -11,7 +11,7 @@ from vmsim.monitor.shadow.guards import guarded
 from vmsim.monitor.shadow.quadrants import guest_place, read_gpte
 from vmsim.monitor.shadow.records import Hide, Work
 from vmsim.monitor.shadow.tables import attach, hide_table, note, place_of, reach, reserved, zap_entry
-from vmsim.tables.backing import host_address, locate
+from vmsim.tables.backing import host_address, locate_page, shared
 
 __all__ = ["map_entry", "refresh", "resync_below", "rights_of", "wanted"]
 
@@ -43,7 +43,7 @@ def map_entry(shadow, state, node, entry, gfn, hpa, level):
         bits &= ~WRITE
     elif held and state.hide == Hide.USER_BIT:
         bits &= ~USER
-    if state.logging and not shadow.dirty[gfn]:
+    if (state.logging and not shadow.dirty[gfn]) or shared(shadow.backing, gfn):
         bits &= ~WRITE
     place = place_of(pages, node)
     old = read_word(memory, place)
@@ -78,7 +78,7 @@ def refresh(shadow, state, node):
     if not wanted(state, entry, np.int64(1)) or links[node].target != gfn:
         zap_entry(shadow, state, node)
         return
-    hpa, backed = locate(backing, gfn << PAGE_SHIFT)
+    hpa, backed, _ = locate_page(backing, gfn << PAGE_SHIFT)
     if backed:
         map_entry(shadow, state, node, entry, gfn, hpa, np.int64(1))
 

@@ -17,7 +17,7 @@ from vmsim.base.histogram import Histogram
 from vmsim.contracts import NEVER, Exit, Host, MemorySlot, Pool, Resume, Steps, Stop, Vcpu, VmStopped
 from vmsim.contracts.commit import clear_bill, make_bill
 from vmsim.frames.buddy import NO_FRAME, State, use
-from vmsim.machine.formats import ENTRIES, FRAME, LARGE_ORDERS, PAGE_SHIFT, PRESENT, NestedFormat
+from vmsim.machine.formats import CODE_WRITE, ENTRIES, FRAME, LARGE_ORDERS, PAGE_SHIFT, PRESENT, WRITE, NestedFormat
 from vmsim.machine.layout import set_nested
 from vmsim.machine.memory import clear_frame
 from vmsim.machine.vcpu import Reason
@@ -26,7 +26,7 @@ from vmsim.monitor.tdp.commit import NestedMode, back_frames, make_nested, map_f
 from vmsim.monitor.tdp.featured import Featured
 from vmsim.monitor.tdp.second import NestedEntries
 from vmsim.scenario.cpu import Cost
-from vmsim.tables.backing import IDENTITY, fill_backing, page_of
+from vmsim.tables.backing import IDENTITY, fill_backing, page_of, shared_frame
 from vmsim.tables.dirty import split
 from vmsim.tables.edit import BLOCKED, MAPPED, missing_tables, populate
 
@@ -182,15 +182,15 @@ class Tdp(NestedEntries, Featured):
                         continue
             if gfn < limit and not self.backed(gfn):
                 if self.features:
-                    yield from self.handle(vcpu, Exit(_VIOLATION, 0, gfn << PAGE_SHIFT, 0, write=True))
+                    yield from self.handle(vcpu, Exit(_VIOLATION, 0, gfn << PAGE_SHIFT, CODE_WRITE, write=True))
                 else:
-                    yield from self.violation(vcpu, gfn << PAGE_SHIFT)
+                    yield from self.violation(vcpu, gfn << PAGE_SHIFT, CODE_WRITE)
                 if gfn + 1 < limit and vcpu.left <= 0:
                     yield vcpu.settle()
             gfn += 1
 
     def backed(self, gfn: int) -> bool:
-        """Whether a guest frame has a host frame, and an entry that maps it."""
+        """Whether a guest frame has a host frame of its own, and an entry that maps it."""
         return bool(self.backing[gfn] & PRESENT) and not any(feature.unmaps(gfn) for feature in self.features)
 
     def frames_of(self, gfns: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -252,23 +252,33 @@ class Tdp(NestedEntries, Featured):
         vcpu.owe("exit", cycles)
 
     def back(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[int]:
-        """Map the page of `gpa`, and those that stand with it in a chunk; return the cycles of what was done."""
+        """Map the page of `gpa`, and those that stand with it in a chunk; return the cycles of what was done.
+
+        A shared page is mapped to be read, or where the code says that it is written to, copied (`unshare`).
+        """
         for feature in self.features:
             if (cycles := (yield from feature.back(vcpu, gpa, code))) is not None:
                 return cycles
         if self.page_order or self.calls_host(self.chunk):
             yield vcpu.settle()
-        gfn, new, fresh, tables = gpa >> PAGE_SHIFT, NO_FRAME, 0, list[int]()
+        gfn, new, fresh, tables, broken = gpa >> PAGE_SHIFT, NO_FRAME, 0, list[int](), 0
         most = self.page_order
         while True:
-            own = page_of(self.backing, gfn, most)
+            stable = shared_frame(self.backing, gfn)
+            if stable is not None and code & CODE_WRITE:
+                if new != NO_FRAME:
+                    broken, new = broken + self.unshare(vcpu, gfn, new, fresh), NO_FRAME
+                else:
+                    new, fresh = (yield from self.take(vcpu, 1))[0], 0
+                continue
+            own = page_of(self.backing, gfn, most) if stable is None else (stable, 0)
             if own is None and new == NO_FRAME:
                 new, fresh = self._large_page(gpa) if self.page_order else (NO_FRAME, 0)
                 if new == NO_FRAME:
                     new = (self.pool.take(1) or (yield from self.take(vcpu, 1)))[0]  # a generator less, nearly always
                 continue
             page, order = own or (new, fresh)
-            bits = self.form.page & ~self.denied if order else self.form.page
+            bits = self.form.page & ~self.denied if order else self.form.page & (-1 if stable is None else ~WRITE)
             missing = int(map_frames(self._mode, gfn, order // 9 + 1, page, np.array(tables, np.int64), bits))
             if missing == BLOCKED and own:  # a table of smaller pages stands there
                 most = 0
@@ -279,6 +289,8 @@ class Tdp(NestedEntries, Featured):
             break
         if own is None and missing >= 0:
             self.slot.arrived(gfn & -(1 << order), page, order)
+        elif stable is not None:
+            self.host.frames["rmap"][stable] = 0  # it has several entries
         elif own and missing == MAPPED:  # but not to be written to
             self.permit(gpa)
         if own and new != NO_FRAME:  # it came back while this vCPU waited
@@ -292,7 +304,17 @@ class Tdp(NestedEntries, Featured):
             cycles -= self.costs.violation_pool
         if self.chunk > 1 and order == 0:
             cycles += self._mapping * self._around(gfn)
-        return cycles
+        return cycles + broken
+
+    def unshare(self, vcpu: Vcpu, gfn: int, page: int, order: int = 0) -> int:
+        """Give a guest frame that is shared the page `page`, if that is a small one; return the cycles of it.
+
+        Linux copies it whoever else still shares it (mm/memory.c, do_wp_page and wp_can_reuse_anon_folio).
+        """
+        if order:
+            self._return(page, order)
+            return 0
+        return self.costs.violation_pool + self.costs.copy_page + self.slot.unshare(vcpu, gfn, page)
 
     def split(self, gpa: int, table: int) -> None:
         """Map by a table of smaller pages, in frame `table`, what one large page maps around `gpa`."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from vmsim.contracts import Flush, Host, Leaf, Words
 from vmsim.machine.formats import FRAME, PAGE_SHIFT, PRESENT, WRITE, NestedFormat
 from vmsim.machine.memory import find_entry, read_entry, width_of
+from vmsim.tables.backing import SHARED
 from vmsim.tables.dirty import permit_one
 from vmsim.tables.ranges import change_range
 
@@ -61,7 +62,7 @@ class NestedEntries:
     def leaves(self) -> Iterator[Leaf]:
         """Yield the entries that map pages."""
         width = width_of(self.levels)
-        for gfn in np.flatnonzero(self.backing & PRESENT).tolist():
+        for gfn in np.flatnonzero(self.backing & (PRESENT | SHARED)).tolist():
             place, level = find_entry(self.memory, self.root, self.levels, 1, gfn << PAGE_SHIFT)
             entry, order = int(read_entry(self.memory, place, width)), width * (int(level) - 1)
             if entry and gfn % (1 << order) == 0:

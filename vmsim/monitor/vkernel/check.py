@@ -12,7 +12,7 @@ from vmsim.contracts import Words
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.memory import entry_at, read_entry, width_of
-from vmsim.tables.backing import UNBACKED, host_address
+from vmsim.tables.backing import UNBACKED, host_address, locate_page, shared_frames
 
 __all__ = ["problems_of_maps"]
 
@@ -52,13 +52,17 @@ def problems_of_maps(vkernel: Vkernel, frames: NDArray[Any], roots: Collection[i
     roots : collection of int
         gpas of the guest's root tables whose maps must be in step.
     """
-    tables, width = 0, int(width_of(vkernel.levels))
+    tables, width, shared = 0, int(width_of(vkernel.levels)), shared_frames(vkernel.backing)
     for guest, root in vkernel.maps.items():
         tables += 1
         for gva, level, entry in _entries(vkernel.memory, root, vkernel.levels, 0, width):
             reached = frames[(entry & FRAME) >> PAGE_SHIFT]
             state = State.TABLE if level > 1 else State.GUEST
-            if reached["owner"] != vkernel.owner or reached["state"] != state:
+            if level == 1 and (entry & FRAME) >> PAGE_SHIFT in shared:
+                if entry & WRITE:
+                    pfn = (entry & FRAME) >> PAGE_SHIFT
+                    yield f"isolation: a vkernel's map lets the guest write to frame {pfn}, which is shared"
+            elif reached["owner"] != vkernel.owner or reached["state"] != state:
                 yield f"isolation: a vkernel's map reaches frame {(entry & FRAME) >> PAGE_SHIFT}, which is not its own"
             tables += level > 1
             if level == 1 and guest in roots:
@@ -101,6 +105,7 @@ def _guest(vkernel: Vkernel, table: int, gva: int) -> tuple[int, int]:
         if level == 1 or entry & LARGE:
             within = (1 << PAGE_SHIFT + width * (level - 1)) - 1
             gpa = (entry & FRAME & ~within) | (gva & within)
-            return int(host_address(vkernel.backing, gpa)), rights
+            hpa, backed, _ = locate_page(vkernel.backing, gpa)
+            return int(hpa) if backed else UNBACKED, rights
         table = entry & FRAME
         level -= 1

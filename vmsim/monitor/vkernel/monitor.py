@@ -347,7 +347,7 @@ class Vkernel(MapEntries, SoftwareMonitor):
 
     def _back(self, vcpu: Vcpu, gfn: int) -> Steps[None]:
         """Have the host back a guest frame."""
-        cycles = yield from self.host_tables.back(vcpu, gfn << PAGE_SHIFT)
+        cycles = yield from self.host_tables.back(vcpu, gfn << PAGE_SHIFT, CODE_WRITE)
         self._spend(vcpu, cycles)
 
     def _reflect(self, vcpu: Vcpu) -> None:

@@ -11,6 +11,7 @@ from vmsim.contracts import Flush, Leaf, Words
 from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, PAGE_SHIFT, PRESENT, WRITE
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.monitor.vkernel.tables import change_pages
+from vmsim.tables.backing import SHARED
 
 __all__ = ["MapEntries"]
 
@@ -45,7 +46,7 @@ class MapEntries:
 
     def leaves(self) -> Iterator[Leaf]:
         """Yield the entries of all maps that lead to guest memory."""
-        for gfn in np.flatnonzero(self.backing & PRESENT).tolist():
+        for gfn in np.flatnonzero(self.backing & (PRESENT | SHARED)).tolist():
             for mark, writable in ((WRITE, True), (PRESENT, False)):
                 if self._change(gfn, 1, mark, 0).any():
                     yield Leaf(gfn, int(self.backing[gfn] & FRAME) >> PAGE_SHIFT, 0, writable)
@@ -54,7 +55,7 @@ class MapEntries:
     def _change(self, first: int, count: int, mark: int, gone: int) -> NDArray[np.bool_]:
         """Take bits from the entries that map frames and have a flag; return which frames had such, bool[count]."""
         found = np.zeros(count, np.bool_)
-        there = np.flatnonzero(self.backing[first : first + count] & PRESENT)
+        there = np.flatnonzero(self.backing[first : first + count] & (PRESENT | SHARED))
         pfns = (self.backing[first + there] & FRAME) >> PAGE_SHIFT
         order = np.argsort(pfns)
         for root in self.maps.values():

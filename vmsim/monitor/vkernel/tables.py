@@ -23,7 +23,7 @@ from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import ACCESSED, DIRTY, ENTRIES, FRAME, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.memory import clear_frame, entry_at, read_entry, width_of, write_entry
 from vmsim.monitor.shadow.fill import LOST, Status, walk_tables
-from vmsim.tables.backing import host_address, locate
+from vmsim.tables.backing import host_address, locate_page
 
 __all__ = ["TABLE_ROOM", "change_pages", "enter", "make_walk", "remove"]
 
@@ -99,8 +99,8 @@ def enter(memory, backing, walks, frames, cr3, root, gva, write, tables):
     width = width_of(walk.levels)
     within = (1 << (PAGE_SHIFT + width * (found - 1))) - 1
     gpa = (walk.entry[found] & FRAME & ~within) | (gva & within)
-    hpa, backed = locate(backing, gpa)
-    if backed == 0:
+    hpa, backed, only_read = locate_page(backing, gpa)
+    if backed == 0 or (only_read and write):
         return np.int64(Status.UNBACKED), gpa >> PAGE_SHIFT
     level = walk.levels
     table = root
@@ -127,7 +127,9 @@ def enter(memory, backing, walks, frames, cr3, root, gva, write, tables):
     rights = walk.entry[found]
     for above in range(found + 1, 3 if walk.levels == 3 else walk.levels + 1):  # a PDPTE has no rights
         rights &= walk.entry[above] | ~WRITE
-    bits = PRESENT | USER | ACCESSED | (rights & WRITE if rights & DIRTY else 0) | (DIRTY if write else 0)
+    bits = PRESENT | USER | ACCESSED | (DIRTY if write else 0)
+    if rights & DIRTY and not only_read:
+        bits |= rights & WRITE
     place = entry_at(table, gva, np.int64(1), width)
     old = read_entry(memory, place, width)
     if old and (old ^ hpa) & FRAME == 0:  # another vCPU has been faster, and may have written
