@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import simpy
@@ -21,10 +22,7 @@ class Clock(simpy.Environment):
         self._background: set[simpy.Event] = set()
         self._freeing: set[simpy.Event] = set()
 
-    @property
-    def cycle(self) -> int:
-        """The current cycle."""
-        return self._now  # type: ignore[return-value]  # SimPy also allows fractions; nothing here makes one
+    cycle: int = property(attrgetter("_now"))  # type: ignore[assignment]  # the current one; SimPy's, no call in between
 
     @property
     def idle(self) -> bool:

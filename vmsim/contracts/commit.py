@@ -31,7 +31,7 @@ __all__ = [
     "touch",
 ]
 
-LATENCIES = 1024  # that are kept until they are collected
+LATENCIES = 128  # that differ, and are kept until they are collected
 FORGET_SPACE = 1  # what the processor keeps of the space that runs: a reload of CR3
 FORGET_UNTAGGED = 2  # and of all that has no tag: an exit of a VM without one, and the entry after it
 REASONS = 8  # that a monitor's exits can have
@@ -46,21 +46,24 @@ BILL = np.dtype(
             ("status", "i8"),  # what is left of a fault that was begun, in the monitor's own terms; NONE: nothing
             ("value", "i8"),
             ("stop", "i8"),  # 1: to be collected before the guest goes on
-            ("flush", "i8"),  # 1: and all that the processor keeps of the VM's spaces is to be forgotten then
             ("each", "i8"),  # FORGET_UNTAGGED: with each exit; 0: not
             ("forget", "i8"),  # FORGET_SPACE, FORGET_UNTAGGED: what the processor forgets before the guest goes on
+            ("pending", "i8"),  # 1: there is something to collect: from here on
+            ("flush", "i8"),  # 1: all that the processor keeps of the VM's spaces is to be forgotten then
             ("forgot", "i8"),  # 1: it has forgotten the space
-            ("pending", "i8"),  # 1: there is something to collect
             ("faults", "i8"),  # of the guest's kernel
             ("guest", "i8"),  # cycles of those
             ("first", "i8"),  # cycles of exits on the way to a page that the guest maps for the first time
             ("exits", "i8", (REASONS,)),
             ("cycles", "i8", (REASONS,)),
-            ("logged", "i8"),
-            ("latency", "i8", (LATENCIES,)),  # of faults
+            ("logged", "i8"),  # latencies of faults that differ
+            ("latency", "i8", (LATENCIES,)),  # in no order
+            ("times", "i8", (LATENCIES,)),  # how often each occurred; 0: there is none in this place
         ],
     )
 )
+
+_COLLECTED = BILL.fields["pending"][1] >> 3  # the first word that is
 
 
 def make_bill() -> np.ndarray:
@@ -72,8 +75,7 @@ def make_bill() -> np.ndarray:
 
 def clear_bill(bill: np.ndarray) -> None:
     """Take everything from a bill that has been collected."""
-    for name in ("flush", "forgot", "pending", "faults", "guest", "first", "exits", "cycles", "logged"):
-        bill[name] = 0
+    bill.view(np.int64)[_COLLECTED:] = 0
 
 
 @leaf
@@ -94,9 +96,14 @@ def close(bill, reason, first):
 
 @leaf
 def log(bill, start):
-    """Note how long a fault has taken since `start`."""
-    bill.latency[bill.logged] = bill.now - start
-    bill.logged += 1
+    """Note how long a fault has taken since `start`; there must be room for one more latency."""
+    latency = bill.now - start
+    place = (latency ^ latency >> 7) & (LATENCIES - 1)
+    while bill.times[place] and bill.latency[place] != latency:
+        place = (place + 1) & (LATENCIES - 1)
+    bill.logged += bill.times[place] == 0
+    bill.latency[place] = latency
+    bill.times[place] += 1
 
 
 @overloaded

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.machine.flush import places_of
 from vmsim.machine.layout import LEVELS, Geometry, Unit, make_cores, make_llc
 from vmsim.machine.memory import physical_memory
 from vmsim.machine.pwc import PwcStyle
@@ -82,13 +84,18 @@ def geometry_of(cpu: Cpu, *, data_caches: bool = False) -> Geometry:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Hardware:
     """Cores with their TLBs and caches, the LLC they share, and memory."""
 
     cores: NDArray[Any]
     llc: NDArray[Any]
     memory: NDArray[np.int64]
+
+    @cached_property
+    def places(self) -> NDArray[np.int64]:
+        """Where the units of a core are in its words (`vmsim.machine.flush.places_of`)."""
+        return places_of(self.cores[:1])
 
     @classmethod
     def of(cls, cpu: Cpu, *, cores: int, frames: int, data_caches: bool = False) -> Hardware:

@@ -211,6 +211,7 @@ class Vcpu(VcpuTime):
         crew = self.crew
         runs = self.runs = Runs(self.hardware, self, kernel, monitor)
         for chunk in self.stream.chunks(self.number) if self.number < self.stream.threads else ():
+            runs.begin(chunk)
             position = 0
             for event in (*chunk.events, None):
                 limit = event.position if event else len(chunk.address)
@@ -242,32 +243,34 @@ class Vcpu(VcpuTime):
         monitor: Monitor,
     ) -> Steps[int]:
         """Make the accesses [cursor, limit) of a chunk, or as many as there are before a pause; return the next."""
-        crew, counted = self.crew, cursor
+        crew, env, counted = self.crew, self.env, cursor
+        shares = crew.threads > 1
         runs.expect(int(chunk.address[cursor]))
         ready = False  # the next access has what it needs, or had when this vCPU last looked
         while cursor < limit:
             if self.interrupts or crew.stopped:
                 yield from self._take_interrupts()
             at_once = ready and self._imposed  # or others may undo it again and again
-            if self.now >= self._slice_end and not at_once:
+            owed = self.owed
+            budget, ahead = self._slice_end - env.cycle - owed, self.horizon - owed
+            if budget <= 0 and not at_once:
                 runs.collect()
                 yield from self._next_slice()
                 continue
-            if self.left <= 0 and not at_once:
+            if ahead <= 0 and not at_once:
                 yield self.settle()
                 ready = True
                 continue
-            budget = min(self._slice_end - self.now, self.left)
+            budget = min(budget, ahead)
             first, stop = cursor, limit
             if budget <= 0:
                 budget, stop = 1, cursor + 1
-            run = runs(self._core, chunk, cursor, stop, budget)
-            ready = run.handled
-            reason, cursor, gva = run.reason, run.cursor, run.gva
-            self.owed += run.cycles
-            if reason > _BUDGET or run.status != NONE:
+            ended = runs(self._core, cursor, stop, budget)
+            reason, cursor, cycles, gva, gpa, code, status, value, spent, ready, _ = ended
+            self.owed += cycles
+            if reason > _BUDGET or status != NONE:
                 times, write = int(chunk.count[cursor]), bool(chunk.kind[cursor] == _WRITE)
-                exit = Exit(reason, gva, run.gpa, run.code, times, write, run.status, run.value, run.spent)
+                exit = Exit(reason, gva, gpa, code, times, write, status, value, spent)
                 if (yield from monitor.handle(self, exit)) is Resume.MADE:
                     self._count_made(times, write)
                     cursor += 1
@@ -275,7 +278,7 @@ class Vcpu(VcpuTime):
                 ready = True
             if cursor > first:
                 self._imposed = False
-            if crew.pauses and crew.threads > 1:
+            if shares and crew.pauses:
                 crew.done += int(chunk.count[counted:cursor].sum())
                 counted = cursor
                 if crew.due:

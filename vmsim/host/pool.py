@@ -30,7 +30,13 @@ __all__ = ["PagePool", "reclaimer"]
 
 
 class PagePool:
-    """Free pages of one monitor, kept between a minimum and a maximum by the host."""
+    """Free pages of one monitor, kept between a minimum and a maximum by the host.
+
+    Attributes
+    ----------
+    floor : int
+        Free pages that may be left for a page to be taken without anybody being called or waited for.
+    """
 
     def __init__(
         self,
@@ -58,6 +64,7 @@ class PagePool:
         self._moved: Counter[Kind] = Counter()  # transfers, and pages of all, by kind
         self._moved_pages: Counter[Kind] = Counter()
         self._waiting: deque[tuple[int, simpy.Event]] = deque()
+        self.floor = spec.min
         env.process(self._refill())
 
     @property
@@ -65,12 +72,9 @@ class PagePool:
         """Free pages in the pool."""
         return len(self.pages)
 
-    @property
-    def floor(self) -> int:
-        """Free pages that may be left for a page to be taken without anybody being called or waited for."""
-        if self._waiting:
-            return NEVER
-        return 0 if self.called.triggered else self.spec.min
+    def _set_floor(self) -> None:
+        """Note that somebody waits or nobody does, that the host has been called or is done."""
+        self.floor = NEVER if self._waiting else 0 if self.called.triggered else self.spec.min
 
     @property
     def wanted(self) -> int:
@@ -115,6 +119,7 @@ class PagePool:
         while self._waiting and len(self.pages) >= self._waiting[0][0]:
             count, event = self._waiting.popleft()
             event.succeed(self.pages.take(count))
+            self._set_floor()
         if (spare := -self._room) > 0:
             self.env.process(self._return(self._lift(spare), Kind.SPARE))
         if self.host.starving:
@@ -184,6 +189,7 @@ class PagePool:
             if self.closed:
                 return
             self.called = self.env.event()
+            self._set_floor()
 
     def _keep(self, granted: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return what of some frames the pool still has room for; the others are the host's again, uncleared.
@@ -204,6 +210,7 @@ class PagePool:
         self._send(Kind.NEED_PAGES, self.wanted + max(0, self.spec.min - len(self.pages)), self.costs.message)
         if not self.called.triggered:
             self.called.succeed()
+        self._set_floor()
 
     def _send(self, kind: Kind, pages: int, cycles: int, *, after: int = 0) -> None:
         self.messages.add(self.env.cycle + after, self.owner, kind, pages, cycles)

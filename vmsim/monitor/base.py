@@ -127,7 +127,9 @@ class BaseMonitor(ABC):
         vcpu.owe("exit", sum(cycles) - first)
         with vcpu.first():
             vcpu.owe("exit", first)
-        self.latency.add_all(bill["latency"][0, : int(bill["logged"][0])].tolist())
+        for latency, times in zip(bill["latency"][0].tolist(), bill["times"][0].tolist(), strict=True):
+            if times:
+                self.latency.add(latency, times)
 
     @property
     def workers(self) -> Sequence[Worker]:

@@ -14,15 +14,18 @@ import vmsim.jit.clean_numba  # noqa: F401  (before numba)
 # isort: split
 
 import numpy as np
-from numba import typeof, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from vmsim.jit.fast.kinds import kind_of, shape_of
 from vmsim.jit.fast.specialise import specialise
 from vmsim.jit.silicon import Silicon
 
 __all__ = ["caller_of", "opaque_core", "opaque_llc", "opaque_records", "target_of"]
+
+_targets: dict[Any, int] = {}  # by what they are made for
 
 
 def opaque_records(records: NDArray[Any]) -> NDArray[Any]:
@@ -41,8 +44,11 @@ def target_of(
 ) -> int:
     """Return the address of a routine made for a geometry."""
     assert silicon.figures_of
-    arguments = tuple(typeof(argument) for argument in (opaque_core(cores[:1]), opaque_llc(llc), *others))
-    return specialise(routine, arguments, silicon.figures_of(cores, llc))
+    key = routine, cores.dtype, llc.dtype, len(llc), shape_of(others)
+    if key not in _targets:
+        arguments = tuple(map(kind_of, (opaque_core(cores[:1]), opaque_llc(llc), *others)))
+        _targets[key] = specialise(routine, arguments, silicon.figures_of(cores, llc))
+    return _targets[key]
 
 
 @intrinsic

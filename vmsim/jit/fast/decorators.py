@@ -10,19 +10,21 @@ import vmsim.jit.clean_numba  # noqa: F401  (before numba)
 
 # isort: split
 
-from numba import njit, typeof
+from numba import njit
 from numba.core.compiler import Compiler
 from numba.core.dispatcher import Dispatcher
 from numba.extending import overload as numba_overload
 from numba.np import linalg
 
 from vmsim.jit.fast.cache import KernelCache
+from vmsim.jit.fast.kinds import kind_of, shape_of
 from vmsim.jit.fast.libraries import Part, Whole
 from vmsim.jit.sources import stamp
 
 __all__ = ["kernel", "leaf", "overload", "resolved", "routine"]
 
 Kernel = Callable[..., Any]
+_entries: dict[Any, Kernel] = {}
 
 # No reference counts: numba would otherwise count one per array and call (DESIGN: 2,200 against 376 ns per access).
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
@@ -95,6 +97,10 @@ def overload(generic: Any) -> None:
 
 def resolved(kernel: Any, *arguments: Any) -> Kernel:
     """Return the entry to a kernel that is compiled for arguments of these types."""
-    signature = tuple(typeof(argument) for argument in arguments)
-    kernel.compile(signature)
-    return kernel.overloads[signature].entry_point  # type: ignore[no-any-return]
+    key = kernel, shape_of(arguments)
+    entry = _entries.get(key)
+    if entry is None:
+        signature = tuple(map(kind_of, arguments))
+        kernel.compile(signature)
+        entry = _entries[key] = kernel.overloads[signature].entry_point
+    return entry

@@ -15,7 +15,7 @@ from vmsim.monitor.shadow.fill import Status
 from vmsim.monitor.shadow.prices import SPILL, Exit
 from vmsim.monitor.shadow.records import ShadowTables
 from vmsim.monitor.shadow.tables import end_exit
-from vmsim.monitor.tdp.commit import NestedMode, back_frame, suffices
+from vmsim.monitor.tdp.commit import NestedMode, back_frame, can_back
 
 __all__ = ["AgileMode"]
 
@@ -82,7 +82,7 @@ def _handle(mode, guest, reason, gva, gpa, code):
 @routine
 def _spare(mode, gfn, count):
     record = mode.tables.gfns[gfn]
-    return suffices(mode.nested, count, 0) and record.tables == 0 and record.nested == 0 and record.writes == 0
+    return can_back(mode.nested, gfn, count) and record.tables == 0 and record.nested == 0 and record.writes == 0
 
 
 @store.register(AgileMode)

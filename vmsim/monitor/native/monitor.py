@@ -22,6 +22,7 @@ class NativeMonitor(BaseMonitor):
         self.exits = Counter()
         self.exit_cycles = Counter()
         self.latency = Histogram()
+        self._mode = NativeMode(memory)
 
     def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
         """Hand a page fault to the kernel."""
@@ -30,4 +31,4 @@ class NativeMonitor(BaseMonitor):
 
     def fast(self, vcpu: Vcpu) -> NativeMode | None:
         """Return its state as compiled code hands on page faults with it."""
-        return NativeMode(self.memory) if self.compiled else None
+        return self._mode if self.compiled else None

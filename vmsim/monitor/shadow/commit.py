@@ -21,7 +21,7 @@ from vmsim.monitor.shadow.records import SPARE, ShadowTables
 from vmsim.monitor.shadow.tables import end_exit
 from vmsim.monitor.shadow.traps import load as load_hidden
 from vmsim.monitor.shadow.traps import store as store_hidden
-from vmsim.monitor.tdp.commit import NestedMode, back_frame, suffices
+from vmsim.monitor.tdp.commit import NestedMode, back_frame, can_back, suffices
 from vmsim.tables.backing import lacks
 
 __all__ = ["ShadowMode", "end", "shadow_fault", "shadow_store", "shadow_touch", "spill", "work"]
@@ -192,7 +192,7 @@ def _handle(mode, guest, reason, gva, gpa, code):
 @spare.register(ShadowMode)
 @routine
 def _spare(mode, gfn, count):
-    return suffices(mode.nested, count, 0) and mode.tables.gfns[gfn].tables == 0
+    return can_back(mode.nested, gfn, count) and mode.tables.gfns[gfn].tables == 0
 
 
 touch.register(ShadowMode, shadow_touch)

@@ -12,9 +12,9 @@ from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import ENTRIES, PAGE_SHIFT
 from vmsim.machine.vcpu import Reason
 from vmsim.tables.backing import lacks, set_backing
-from vmsim.tables.edit import map_page, map_pages
+from vmsim.tables.edit import map_page, map_pages, missing_tables
 
-__all__ = ["NESTED", "NestedMode", "back_frame", "back_frames", "make_nested", "map_frames", "suffices"]
+__all__ = ["NESTED", "NestedMode", "back_frame", "back_frames", "can_back", "make_nested", "map_frames", "suffices"]
 
 _LEAF = np.int64(1)  # the level that maps small pages; a literal is a type of its own, and compiled for once more
 VIOLATION = np.int64(0)  # the reason, among the monitor's
@@ -65,6 +65,19 @@ def suffices(mode, frames, pages):
     """Return whether so many guest frames can be backed, and so many pages taken besides, and nobody waits for it."""
     nested = mode.nested[0]
     return mode.pool[0] - frames * (nested.levels + nested.chunk - 1) - pages >= nested.least
+
+
+@routine
+def can_back(mode, gfn, count):
+    """Return whether frame `gfn` and others, `count` in all, can be backed where they are not, and nobody waits."""
+    if suffices(mode, count, 0):
+        return True
+    nested = mode.nested[0]
+    if count > 1 or nested.chunk > 1 or gfn >= nested.frames or mode.backing[gfn]:
+        return False
+    none = mode.backing[:0]
+    missing = missing_tables(mode.memory, nested.root, nested.levels, _LEAF, none, gfn << PAGE_SHIFT)
+    return missing >= 0 and mode.pool[0] - 1 - missing >= nested.least
 
 
 @kernel
@@ -184,7 +197,7 @@ def _handle(mode, guest, reason, gva, gpa, code):
 @spare.register(NestedMode)
 @leaf
 def _spare(mode, gfn, count):
-    return suffices(mode, count, 0)
+    return can_back(mode, gfn, count)
 
 
 @touch.register(NestedMode)

@@ -106,6 +106,7 @@ class Tdp(NestedEntries, Featured):
             resume=self._resume,
             chunk=chunk,
         )
+        self._floor = NEVER
         self._mode = NestedMode(memory, self.backing, host.frames, self._nested, _NO_TABLES, np.empty(1, np.int64))
         set_nested(registers, form, levels)
 
@@ -328,8 +329,12 @@ class Tdp(NestedEntries, Featured):
     @property
     def nested(self) -> NestedMode:
         """Its tables as compiled code fills them, and the pool that it takes pages from."""
-        self._nested["least"] = self.pool.floor if self.compiled else NEVER
-        return self._mode._replace(pool=self.pool.pages.words)
+        floor, words = self.pool.floor if self.compiled else NEVER, self.pool.pages.words
+        if floor != self._floor:
+            self._nested["least"] = self._floor = floor
+        if words is not self._mode.pool:
+            self._mode = self._mode._replace(pool=words)
+        return self._mode
 
     def take(self, vcpu: Vcpu, count: int) -> Steps[list[int]]:
         """Take pages from the pool; where it has too few, the vCPU is suspended until the host has refilled it."""

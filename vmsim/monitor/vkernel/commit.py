@@ -11,7 +11,7 @@ from vmsim.contracts.commit import close, commit_fault, handle, log, reserve_fau
 from vmsim.jit import leaf, routine
 from vmsim.machine.formats import CODE_WRITE
 from vmsim.monitor.shadow.fill import Status
-from vmsim.monitor.tdp.commit import NestedMode, back_frame, suffices
+from vmsim.monitor.tdp.commit import NestedMode, back_frame, can_back, suffices
 from vmsim.monitor.vkernel.tables import enter
 from vmsim.tables.backing import lacks
 
@@ -136,4 +136,4 @@ def _handle(mode, guest, reason, gva, gpa, code):
 @spare.register(VkernelMode)
 @leaf
 def _spare(mode, gfn, count):
-    return suffices(mode.nested, count, 0)
+    return can_back(mode.nested, gfn, count)
