@@ -35,11 +35,18 @@ def stores(pages: range, start: int = START) -> str:
     return "".join(f" S {start + page * 4096:x},8\n" for page in pages)
 
 
+def loads(pages: range, start: int) -> str:
+    return stores(pages, start).replace(" S ", " L ")
+
+
 def call(number: int, text: str, thread: int = 1) -> str:
     return CALL.format(number=number, call=text, thread=thread)
 
 
 FORK = "SYSCALL[7,1]({}) sys_{} process 7 created child 8\n"
+FORKED = FORK.format(56, "clone ( 1200011, 0x0, 0x0, 0x4000650, 0x0 )   clone(fork):")
+SHARED = "SYSCALL[7,1](9) sys_mmap ( 0x0, 131072, 3, 33, 4294967295, 0 ) --> [pre-success] Success(0x20000000) \n"
+PRIVATE_FILE = "SYSCALL[7,1](9) sys_mmap ( 0x0, 131072, 3, 2, 3, 0 ) --> [pre-success] Success({:#x}) \n"
 ALL, HALF = range(64), range(32)
 AGAIN = stores(ALL)
 CASES = {
@@ -138,6 +145,38 @@ CASES = {
         ),
         64 + 32 + 32,
     ),
+    # pages of shared mappings stay as they are at a fork; the other 64 lose the right to write
+    "fork, shared": (SHARED + stores(HALF, 0x2000_0000) + FORKED + stores(HALF, 0x2000_0000), 64 + 32),
+    "fork, shared and protected before": (
+        SHARED
+        + stores(HALF, 0x2000_0000)
+        + "".join(call(10, f"mprotect ( 0x20000000, 131072, {rights} )") for rights in (1, 3))
+        + FORKED
+        + stores(HALF, 0x2000_0000),
+        64 + 32,
+    ),
+    "fork, System V": (
+        "SYSCALL[7,1](29) sys_shmget ( 0, 131072, 896 )[sync] --> Success(0x2) \n"
+        "SYSCALL[7,1](30) sys_shmat ( 2, 0x0, 0 )[sync] --> Success(0x20000000) \n"
+        + stores(HALF, 0x2000_0000)
+        + FORKED
+        + stores(HALF, 0x2000_0000)
+        + "SYSCALL[7,1](67) sys_shmdt ( 0x20000000 )[sync] --> Success(0x0) \n"
+        "SYSCALL[7,1](30) sys_shmat ( 2, 0x0, 0 )[sync] --> Success(0x20000000) \n" + stores(HALF, 0x2000_0000),
+        64 + 32 + 32,
+    ),
+    "REMOVE": (
+        SHARED + stores(HALF, 0x2000_0000) + call(28, "madvise ( 0x20000000, 65536, 9 )") + stores(HALF, 0x2000_0000),
+        64 + 32 + 16,
+    ),
+    # a read of a file maps its aligned 64 KiB, a write one page; one that was read is copied when it is written
+    "a file, read": (PRIVATE_FILE.format(0x2000_0000) + loads(HALF, 0x2000_0000), 64 + 2),
+    "a file, read from within 64 KiB": (PRIVATE_FILE.format(0x2000_8000) + loads(HALF, 0x2000_8000), 64 + 3),
+    "a file, written": (PRIVATE_FILE.format(0x2000_0000) + stores(HALF, 0x2000_0000), 64 + 32),
+    "a file, read and written": (
+        PRIVATE_FILE.format(0x2000_0000) + loads(HALF, 0x2000_0000) + stores(HALF, 0x2000_0000),
+        64 + 2 + 32,
+    ),
     "a stack that grows": (stores(range(-20, 0), 0x1FFF_0000_00), 64 + 20),
     "a large mapping": (
         "SYSCALL[7,1](9) sys_mmap ( 0x0, 1099511627776, 3, 16418, 4294967295, 0 ) --> [pre-success] "
@@ -157,11 +196,11 @@ def test_faults_are_those_that_linux_takes(what: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["ept", "shadow", "agile", "paired", "vkernel"])
 def test_the_mode_changes_nothing_of_it(mode: str, tmp_path: Path) -> None:
-    """A move, a discard, a vfork and a fork: 64, none, 32, none, and each of 64 once."""
-    names = ("mremap that keeps its old region", "DONTNEED", "posix_spawn", "fork")
+    """A move, a discard, a vfork, a fork and a file: 64, none, 32, none, each of 64 once, and 2 and 32."""
+    names = ("mremap that keeps its old region", "DONTNEED", "posix_spawn", "fork", "a file, read and written")
     (tmp_path / "t.lackey").write_text(MAPPED + stores(ALL) + "".join(CASES[name][0] for name in names))
     (tmp_path / "t.toml").write_text(SCENARIO.format(mode=mode, path="t.lackey"))
-    assert run(tmp_path / "t.toml").summary["guest_faults"].tolist() == [64 + 64 + 32 + 64]
+    assert run(tmp_path / "t.toml").summary["guest_faults"].tolist() == [64 + 64 + 32 + 64 + 2 + 32]
 
 
 def test_a_vmtrace_carries_them(tmp_path: Path) -> None:

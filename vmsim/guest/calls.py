@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from vmsim.contracts import Steps, Vcpu
 from vmsim.guest.edits import PageTables
 from vmsim.guest.process import Process
-from vmsim.guest.regions import READ
+from vmsim.guest.regions import KINDS, READ
 from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.sharing import Sharing
 from vmsim.guest.spaces import AddressSpaces, Space
@@ -63,10 +63,14 @@ class MemoryCalls(ABC):
                 yield from self._remove(vcpu, space, address, length)
 
     def protect(self, vcpu: Vcpu, pid: int, address: int, length: int, rights: int) -> Steps[None]:
-        """Mprotect: change the protection of a range, mapped or not."""
+        """Mprotect: change the protection of a range, mapped or not; of what kind its mappings are stays."""
         with (yield from self._changing(vcpu, pid)) as space:
             if space:
+                before = space.regions.within(address, address + length)
                 space.regions.declare(address, address + length, rights)
+                for first, last, old in before:
+                    if rights and old & KINDS:
+                        space.regions.declare(first, last, rights | old & KINDS)
                 yield from self.spaces.protect(vcpu, space, address, address + length, rights)
 
     def set_break(self, vcpu: Vcpu, pid: int, end: int) -> Steps[None]:

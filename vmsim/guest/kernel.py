@@ -1,8 +1,8 @@
 """A guest kernel: processes, demand paging, copy-on-write, and the system calls that edit page tables.
 
-It does to page tables what Linux does for private anonymous memory (mm/memory.c, mm/mmap.c, kernel/fork.c), so every
-mapping is taken as one, whatever it was in the program that a trace is of. Tables live in guest memory and are edited
-through the guest's `Mmu`. The kernel's own half of the address space is left out, but for a map of all memory.
+It does to page tables what Linux does (mm/memory.c, mm/mmap.c, kernel/fork.c) for private anonymous memory, and for
+shared mappings and those of files as far as one process sees them. Tables live in guest memory and are edited through
+the guest's `Mmu`. The kernel's own half of the address space is left out, but for a map of all memory.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from vmsim.guest.direct_map import DirectMap
 from vmsim.guest.edits import Entry, PageTables
 from vmsim.guest.flushes import Cpus
 from vmsim.guest.lists import TABLE_BITS
+from vmsim.guest.placing import Placing
 from vmsim.guest.process import Process
-from vmsim.guest.process_calls import ProcessCalls
+from vmsim.guest.regions import FILE, SHARED
 from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.sharing import Sharing
 from vmsim.guest.spaces import AddressSpaces, Ranges, Space
@@ -50,7 +51,7 @@ PAGE_BITS = PRESENT | WRITE | USER | ACCESSED
 _READ_ONLY = PRESENT | USER | ACCESSED
 
 
-class GuestKernel(ProcessCalls):
+class GuestKernel(Placing):
     """Page faults, system calls and context switches of one guest.
 
     Parameters
@@ -196,23 +197,22 @@ class GuestKernel(ProcessCalls):
         write = code & CODE_WRITE != 0
         plain = PAGE_BITS | DIRTY if write else PAGE_BITS
         bits = self._bits(space, gva, write) if len(space.regions) else plain
+        kind = space.regions.at(gva) or 0
         if not code & CODE_PRESENT:
-            order = self._order_at(space, gva) if self.page_order else 0
+            order = self._order_at(space, gva) if self.page_order and not kind & FILE else 0
             page = yield from self.frames.allocate(vcpu, order)
             while page == NO_FRAME:  # the last large block went to another VM meanwhile
                 order = self._order_at(space, gva) if order > 9 else 0
                 page = yield from self.frames.allocate(vcpu, order)
-            vcpu.owe("guest_fault", self.costs.zero_page << order)
-            if self.mmu.traps:
-                yield from self.mmu.clear(vcpu, page << PAGE_SHIFT, order, table=False)
-            where = space.root, gva, order // 9 + 1, page, bits
-            if not space.entries.writing and self.tables.map_at_once(*where):
-                return
-            with (yield from self._entries(vcpu, space)):
-                mapped = yield from self.tables.map(vcpu, *where)
+            if not kind & FILE:
+                vcpu.owe("guest_fault", self.costs.zero_page << order)
+            elif write and not kind & SHARED:
+                vcpu.owe("guest_fault", self.costs.copy_page)
+            mapped = yield from self._put(vcpu, space, gva, order, page, bits)
+            if mapped and kind & FILE and not write:
+                yield from self._around(vcpu, space, gva, bits)
             if mapped:
                 return
-            self.frames.give(np.array([page]), order)
         self.editing += 1
         yield from self._permit(vcpu, space, gva, bits)
         self.editing -= 1
@@ -232,6 +232,8 @@ class GuestKernel(ProcessCalls):
             start, end, rights = space.regions.around(gva)
             writable = rights is None or rights & WRITABLE != 0
             bits = PAGE_BITS if writable else _READ_ONLY if rights else 0
+            if rights is not None and rights & FILE:
+                bits = 0
             if space.lock.writing or space.entries.writing:
                 bits = 0
             expected = space.root, start, end, bits, int(writable)
@@ -309,6 +311,8 @@ class GuestKernel(ProcessCalls):
         allowed = rights is None or rights & WRITABLE != 0
         if not (allowed if write else rights is None or rights):
             self.strays += 1
+        if rights is not None and rights & FILE and not write:  # written to, it is copied, or noted as dirty
+            return _READ_ONLY
         return (PAGE_BITS if allowed or write else _READ_ONLY) | (DIRTY if write else 0)
 
     def _permit(self, vcpu: Vcpu, space: Space, gva: int, bits: int) -> Steps[None]:
@@ -347,6 +351,10 @@ class GuestKernel(ProcessCalls):
         if write and not alone:
             return entry
         if write:
+            kind = space.regions.at(gva) or 0
+            if kind & (FILE | SHARED) == FILE and not entry.value & DIRTY:  # the page cache's
+                vcpu.owe("guest_fault", self.costs.copy_page)
+                self.copies += 1
             self.frames.frames["rmap"][entry.first] = entry.place
         yield from self.tables.set(vcpu, entry.place, entry.value | (bits if write else bits & ~WRITE))
         return None

@@ -5,10 +5,14 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
-__all__ = ["EXECUTE", "READ", "WRITE", "Regions"]
+__all__ = ["EXECUTE", "FILE", "KINDS", "READ", "SHARED", "WRITE", "Regions", "around_in_file"]
 
 ADDRESSES = 1 << 57  # end of what five levels translate
 READ, WRITE, EXECUTE = 1, 2, 4  # protection bits, as of mmap's events
+SHARED, FILE = 8, 16  # and of what kind a mapping is, which mprotect leaves as it is; else private, of no file
+KINDS = SHARED | FILE
+_AROUND = 1 << 16  # bytes of a file that a fault maps at most (Linux mm/memory.c, fault_around_bytes)
+_PAGE = 1 << 12
 
 
 class Regions:
@@ -56,11 +60,11 @@ class Regions:
         ]
 
     def alike(self, start: int, end: int) -> bool:
-        """Whether all of [start, end) has the same right to be touched and to be written, as outside every region."""
+        """Whether all of [start, end) is of a kind and may be touched and written alike, as outside every region."""
         parts = self.within(start, end)
-        rights = {(rights != 0, rights & WRITE != 0) for _, _, rights in parts}
+        rights = {(rights != 0, rights & (WRITE | KINDS)) for _, _, rights in parts}
         if sum(last - first for first, last, _ in parts) < end - start:
-            rights.add((True, True))
+            rights.add((True, WRITE))
         return len(rights) == 1
 
     def declare(self, start: int, end: int, rights: int) -> None:
@@ -107,3 +111,14 @@ class Regions:
         self._starts[first:last] = [part[0] for part in parts]
         self._ends[first:last] = [part[1] for part in parts]
         self._rights[first:last] = [part[2] for part in parts]
+
+
+def around_in_file(regions: Regions, gva: int) -> list[int]:
+    """Return the other pages of a file that a read of the one at `gva` maps: those of its aligned 64 KiB, and region.
+
+    All of a file is taken to be in the page cache (Linux mm/memory.c, do_fault_around).
+    """
+    start, end, _ = regions.around(gva)
+    first = gva & -_AROUND
+    page = gva & -_PAGE
+    return [at for at in range(max(start, first), min(end, first + _AROUND), _PAGE) if at != page]

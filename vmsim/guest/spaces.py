@@ -13,8 +13,8 @@ from vmsim.contracts import Frames, Steps, Vcpu
 from vmsim.guest.edits import PageTables
 from vmsim.guest.lists import Entries
 from vmsim.guest.locks import Lock
+from vmsim.guest.regions import SHARED, Regions
 from vmsim.guest.regions import WRITE as WRITABLE
-from vmsim.guest.regions import Regions
 from vmsim.guest.sharing import Sharing
 from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, PAGE_SHIFT, PRESENT, WRITE
 from vmsim.scenario.cpu import Cost
@@ -199,13 +199,17 @@ class AddressSpaces:
     def copy(self, vcpu: Vcpu, space: Space) -> Steps[Space]:
         """Return a copy that shares every page; neither can write to one before it has been copied.
 
-        The child's entries are not accessed but as dirty as the parent's (Linux copy_present_pte).
+        The child's entries are not accessed but as dirty as the parent's (Linux copy_present_pte). Those of shared
+        mappings stay as they are, and the child has none of them (mm/memory.c, vma_needs_copy).
         """
         child = Space((yield from self.tables.new_root(vcpu)), space.regions.copy(), space.heap)
         vcpu.owe("guest_fault", self.costs.table_page + self.costs.zero_page)
+        shared = [region for region in space.regions if region[2] & SHARED]
         protected, address, known, space.unflushed = False, 0, set[int](), "rights"
         while address < self.end:
             address, seen = yield from self.tables.scan(vcpu, space.root, 0, address, self.end, every=False)
+            for first, last, _ in shared:
+                seen = seen.of((seen.starts < first) | (seen.starts >= last))
             protected = (yield from self._share(vcpu, seen)) or protected
             vcpu.owe("guest_fault", self.costs.entry_edit * len(seen.places))
             copies = seen._replace(values=seen.values & ~(WRITE | ACCESSED))

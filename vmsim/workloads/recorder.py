@@ -12,15 +12,17 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from vmsim.base.errors import InputError
 from vmsim.base.files import replacing
 from vmsim.base.progress import Progress
+from vmsim.workloads.images import mapped_images
 from vmsim.workloads.readers import lackey
 from vmsim.workloads.runs import check_granule, cut
-from vmsim.workloads.stream import PAGE
+from vmsim.workloads.stream import PAGE, Event
 from vmsim.workloads.vmtrace import VmtraceWriter
 
 __all__ = ["Recording", "record"]
@@ -149,7 +151,10 @@ def _run(
     before = signal.signal(signal.SIGINT, stop)
     try:
         with os.fdopen(reading, "rb", buffering=0) as pipe:
-            for chunk in lackey.parse(pipe, "valgrind's trace", granule=granule, fetch=fetch, complete=False):
+            text = _Watched(pipe, process.pid)
+            source = cast(BinaryIO, text)
+            for chunk in lackey.parse(source, "valgrind's trace", granule=granule, fetch=fetch, complete=False):
+                chunk, text.images = chunk._replace(events=(*text.images, *chunk.events)), ()
                 room = None if limit is None else limit - writer.summary.accesses
                 total = int(chunk.count.sum())
                 writer.add(chunk if room is None or total <= room else cut(chunk, room))
@@ -162,6 +167,23 @@ def _run(
         signal.signal(signal.SIGINT, before)
         process.kill()
         process.wait()
+
+
+class _Watched:
+    """A pipe from valgrind; with the first that comes, what the program has mapped before it starts is asked for."""
+
+    def __init__(self, pipe: RawIOBase, process: int) -> None:
+        self.images: tuple[Event, ...] = ()
+        self._pipe = pipe
+        self._process: int | None = process
+
+    def read(self, size: int) -> bytes:
+        data = self._pipe.read(size) or b""
+        if self._process is not None:
+            self.images = mapped_images(self._process)
+            if self.images:
+                self._process = None
+        return data
 
 
 def _widen(pipe: int) -> None:

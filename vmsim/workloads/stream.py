@@ -79,7 +79,7 @@ class Event:
 
     | op | address | length | argument |
     |---|---|---|---|
-    | MAP | start of the mapping; it replaces what was there | bytes | protection bits (read 1, write 2, execute 4) |
+    | MAP | start of the mapping; it replaces what was there | bytes | read 1, write 2, execute 4, shared 8, a file 16 |
     | UNMAP | start | bytes | 0 |
     | PROTECT | start | bytes | protection bits |
     | BRK | the new end of the heap | 0 | 0 |

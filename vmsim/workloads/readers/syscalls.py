@@ -26,9 +26,10 @@ _CHILD = re.compile(rb"process \d{1,10} created child (\d{1,10})")
 _FLAGS = re.compile(rb"\(\s*([0-9a-f]{1,16}),")  # of clone: hexadecimal without 0x
 
 # Linux, include/uapi/asm-generic/mman-common.h, linux/mman.h, linux/sched.h
+_MAP_SHARED, _MAP_ANONYMOUS = 1, 0x20  # MAP_SHARED_VALIDATE is 3
 _MAP_POPULATE, _MAP_LOCKED = 0x8000, 0x2000
 _MREMAP_DONTUNMAP = 4
-_MADV_FREED = (4, 24)  # DONTNEED, DONTNEED_LOCKED
+_MADV_FREED = (4, 9, 24)  # DONTNEED, REMOVE, DONTNEED_LOCKED
 _MADV_FREE = 8
 _MADV_POPULATE = (22, 23)  # READ, WRITE
 _MLOCK_ONFAULT = 1
@@ -36,6 +37,7 @@ _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 _CLONE_VM = 0x100
 _VFORK, _CLONE3 = b"58", b"435"
 _READ_WRITE = 3
+_SHARED, _FILE = 8, 16  # as of `stream.Event`
 
 
 class Calls:
@@ -49,6 +51,8 @@ class Calls:
         self._pids: dict[int, int] = {}  # valgrind's process ids → ours, from 1
         self._waiting: dict[tuple[int, int], tuple[str, list[int]]] = {}  # by pid and thread: results come later
         self._breaks: dict[int, int] = {}  # where each process's heap ends
+        self._segments: dict[int, int] = {}  # bytes of each segment of shared memory (System V)
+        self._attached: dict[tuple[int, int], int] = {}  # and where a process has one
         self._locked: set[int] = set()  # processes whose later mappings are populated (mlockall)
 
     def line(self, line: bytes, where: str) -> int:
@@ -93,11 +97,18 @@ class Calls:
     def _succeeded(self, pid: int, name: str, numbers: list[int], result: int, where: str) -> None:
         match name, numbers:
             case (("mmap" | "mmap2"), [_, length, protection, flags, *_]):
-                self._region(Op.MAP, pid, result, length, where, protection & 7)
+                self._region(Op.MAP, pid, result, length, where, _kind(protection, flags))
                 if protection & 7 and (flags & (_MAP_POPULATE | _MAP_LOCKED) or pid in self._locked):
                     self._region(Op.POPULATE, pid, result, length, where)
             case (("mmap" | "mmap2"), [_, length, protection, *_]):
                 self._region(Op.MAP, pid, result, length, where, protection & 7)
+            case "shmget", [_, length, *_]:
+                self._segments[result] = _whole(length)
+            case "shmat", [segment, *_] if segment in self._segments:
+                self._attached[pid, result] = length = self._segments[segment]
+                self._region(Op.MAP, pid, result, length, where, _READ_WRITE | _SHARED)
+            case "shmdt", [address, *_] if (pid, address) in self._attached:
+                self._region(Op.UNMAP, pid, address, self._attached.pop((pid, address)), where)
             case "munmap", [address, length, *_]:
                 self._region(Op.UNMAP, pid, address, length, where)
             case (("mprotect" | "pkey_mprotect"), [address, length, protection, *_]):
@@ -173,6 +184,14 @@ def _shares(number: bytes, arguments: bytes) -> bool:
         return True
     flags = _FLAGS.search(arguments)
     return flags is not None and int(flags[1], 16) & _CLONE_VM != 0
+
+
+def _kind(protection: int, flags: int) -> int:
+    """Return what a mapping is, as the argument of its event; of one without any right nothing is known."""
+    if not protection & 7:
+        return 0
+    shared = _SHARED if flags & _MAP_SHARED else 0
+    return protection & 7 | shared | (0 if flags & _MAP_ANONYMOUS else _FILE)
 
 
 def _number(word: bytes) -> int:

@@ -1,0 +1,45 @@
+"""How a kernel puts a frame where a page is missing, and what a file has around it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vmsim.contracts import Frames, Mmu, Steps, Vcpu
+from vmsim.guest.process_calls import ProcessCalls
+from vmsim.guest.regions import around_in_file
+from vmsim.guest.spaces import Space
+from vmsim.machine.formats import PAGE_SHIFT
+
+__all__ = ["Placing"]
+
+_FEW = 256  # free frames below which nothing is mapped that was not asked for
+
+
+class Placing(ProcessCalls):
+    """What a kernel does with frames that it has taken for a page fault."""
+
+    mmu: Mmu
+    frames: Frames
+
+    def _put(self, vcpu: Vcpu, space: Space, gva: int, order: int, page: int, bits: int) -> Steps[bool]:
+        """Map a page; if another is there already, give it back and return False."""
+        if self.mmu.traps:
+            yield from self.mmu.clear(vcpu, page << PAGE_SHIFT, order, table=False)
+        where = space.root, gva, order // 9 + 1, page, bits
+        if not space.entries.writing and self.tables.map_at_once(*where):
+            return True
+        with (yield from self._entries(vcpu, space)):
+            mapped = yield from self.tables.map(vcpu, *where)
+        if not mapped:
+            self.frames.give(np.array([page]), order)
+        return mapped
+
+    def _around(self, vcpu: Vcpu, space: Space, gva: int, bits: int) -> Steps[None]:
+        """Map what a file has around a page that was read, while there is memory."""
+        for page in around_in_file(space.regions, gva):
+            if self.frames.zone["free"][0] < _FEW:
+                return
+            if (yield from self.tables.find(vcpu, space.root, page)).value == 0:
+                frame = yield from self.frames.allocate(vcpu, 0)
+                vcpu.owe("guest_fault", self.costs.entry_edit)
+                yield from self._put(vcpu, space, page, 0, frame, bits)
