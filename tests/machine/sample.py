@@ -194,7 +194,7 @@ def shadows() -> list[Any]:
         out += [world.access(0), world.access(0x1000), *world.leaves()]
         world.clear(11)
         world.flush()
-        out += [world.access(0), *taken(world.shadow, 40), world.access(0)]
+        out += [world.access(0), *taken(world.shadow, 40), world.access(0), world.shadow.recover()]
         out += [sorted(world.exits.items()), sorted(figures_of(world.shadow).items()), world.vcpu.now]
     return out
 

@@ -33,6 +33,7 @@ __all__ = [
     "locate",
     "locate_page",
     "make_backing",
+    "next_lacking",
     "page_of",
     "set_backing",
     "share_backing",
@@ -100,6 +101,14 @@ def locate_page(backing, gpa):
 def lacks(backing, gfn):
     """Return whether a guest frame has no host frame of its own."""
     return backing[gfn] & PRESENT == 0
+
+
+@kernel
+def next_lacking(backing, gfn, limit):
+    """Return the first of the guest frames [gfn, limit) that has no host frame of its own; `limit`: all have."""
+    while gfn < limit and backing[gfn] & PRESENT:
+        gfn += 1
+    return gfn
 
 
 @leaf

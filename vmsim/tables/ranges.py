@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmsim.jit import kernel
+from vmsim.jit import kernel, routine
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT
 from vmsim.machine.memory import entry_at, read_entry, width_of, write_entry
 
 __all__ = ["change_range", "lead_elsewhere"]
 
 
-@kernel
+@routine
 def _next_leaf(memory, root, levels, gfn, limit):
     """Return (first gfn, frames, place) of the first entry that maps a page from `gfn` on; 0 frames: there is none."""
     width = width_of(levels)

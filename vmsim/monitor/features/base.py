@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
@@ -69,6 +70,12 @@ class Nested(Monitored, Protocol):
     def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
         """Handle an exit, by whichever feature or itself."""
         ...
+
+    def watch(self, dirty: NDArray[np.bool_], reason: str, cycles: int) -> None:
+        """Have compiled code note what it makes writable while `log_writes` is on."""
+
+    def log_writes(self, *, on: bool) -> None:
+        """Begin or end to have it noted."""
 
 
 class Feature:

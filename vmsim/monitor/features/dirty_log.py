@@ -60,11 +60,15 @@ class DirtyLog(LogReader):
     tdp: Nested
 
     def __init__(self, tdp: Nested, spec: DirtyLogSpec, flush: Callable[[], None]) -> None:
+        compiled = tdp.compiled
         super().__init__(tdp, spec, flush, np.zeros(tdp.pages, bool), _LOG_FULL)
         self.tdp = tdp
         self._large = self.tdp.page_order
         self._gone = WRITE if spec.method == "write-protect" else self.tdp.form.dirty
-        tdp.compiled = False
+        tdp.compiled = compiled and not self._large and spec.method != "pml"  # whose log each exit empties
+        costs = self.costs
+        each = costs.vm_exit + costs.violation_walk + costs.violation_entry + costs.violation_resume
+        tdp.watch(self.dirty, PROTECTED, each if spec.method == "write-protect" else 0)
 
     def guest_mmu(self, hardware: Mmu) -> Mmu:
         """Return the hardware's MMU, told of each store before it is made."""
@@ -73,6 +77,7 @@ class DirtyLog(LogReader):
     def begin(self, vcpu: Vcpu) -> Steps[None]:
         """Start logging; return once every large page is split, if that is to be so from the start."""
         self.logging = True
+        self.tdp.log_writes(on=True)
         self.tdp.page_order = 0
         self.tdp.withheld = self._gone
         self._started = vcpu.now
@@ -119,6 +124,7 @@ class DirtyLog(LogReader):
     def end(self) -> None:
         """Stop logging: pages may be written to, and what was split is made large again (KVM's recover_huge_pages)."""
         self.logging = False
+        self.tdp.log_writes(on=False)
         self.tdp.registers["pml"] = 0
         self.tdp.page_order = self._large
         self.tdp.withheld = 0

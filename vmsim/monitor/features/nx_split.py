@@ -63,6 +63,7 @@ class NxSplit(Feature):
         self.tables: dict[int, int] = {}
         self._flush = flush
         tdp.denied |= EPT_EXECUTE
+        tdp.compiled = tdp.compiled and not tdp.page_order  # whose entries it takes away
 
     def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume | None]:
         """Handle a fetch from a large page: split it."""

@@ -36,11 +36,10 @@ from vmsim.monitor.shadow.traps import invalidated, load, resync, store
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
 from vmsim.scenario.dirty_log import DirtyLogSpec
-from vmsim.tables.backing import host_address
+from vmsim.tables.backing import host_address, next_lacking
 from vmsim.tables.edit import load_entries
 
 __all__ = ["Shadow"]
-
 
 _HIDE = {"write-protect": Hide.WRITE_PROTECT, "user-bit": Hide.USER_BIT, "present-bit": Hide.PRESENT_BIT}
 _DONE, _NEED, _UNBACKED, _FAULT = int(Status.DONE), int(Status.NEED), int(Status.UNBACKED), int(Status.FAULT)
@@ -131,18 +130,19 @@ class Shadow(LoggedShadow, Stock):
 
     def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Steps[None]:
         """Write to 2**order guest frames: each that has no host frame exits once and gets one."""
-        for each in range(gfn, gfn + (1 << order)):
-            if not self.host_tables.backed(each):
-                start = vcpu.now
-                vcpu.spaces.exited()
-                with vcpu.first():
-                    self._spend(vcpu, self._fault)
-                    yield from self._back(vcpu, each)
-                self._count("HOST_FAULT")
-                self.note_writes(each, 1)
-                self.latency.add(vcpu.now - start)
-                if each + 1 < gfn + (1 << order) and vcpu.left <= 0:
-                    yield vcpu.settle()
+        limit = gfn + (1 << order)
+        while (gfn := int(next_lacking(self.backing, gfn, limit))) < limit:
+            start = vcpu.now
+            vcpu.spaces.exited()
+            with vcpu.first():
+                self._spend(vcpu, self._fault)
+                yield from self._back(vcpu, gfn)
+            self._count("HOST_FAULT")
+            self.note_writes(gfn, 1)
+            self.latency.add(vcpu.now - start)
+            gfn += 1
+            if gfn < limit and vcpu.left <= 0:
+                yield vcpu.settle()
 
     def fast(self, vcpu: Vcpu) -> ShadowMode | None:
         """Return its state as compiled code handles page faults with it."""

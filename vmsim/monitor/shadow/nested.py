@@ -20,6 +20,13 @@ from vmsim.tables.backing import locate
 __all__ = ["count_store", "go_back", "go_back_one", "link_nested", "scan", "unseen_store"]
 
 
+@leaf
+def _note(state, gfn):
+    """Note that there is something of a frame that the end of the interval has to look at."""
+    state.first = min(state.first, gfn)
+    state.last = max(state.last, gfn + 1)
+
+
 @routine
 def _enter(shadow, state, gfn, level):
     """Leave a table to nested walks: its shadow goes, and those below it that nothing else leads to.
@@ -29,6 +36,7 @@ def _enter(shadow, state, gfn, level):
     pages, gfns = shadow.pages, shadow.gfns
     gfns[gfn].nested = level
     gfns[gfn].writes = 0
+    _note(state, gfn)
     state.to_nested += 1
     page = np.int64(gfns[gfn].tables)
     while page:
@@ -52,6 +60,7 @@ def count_store(shadow, state, gfn):
     pages, gfns = shadow.pages, shadow.gfns
     if state.threshold == 0 or gfns[gfn].tables == 0:
         return
+    _note(state, gfn)
     gfns[gfn].writes += 1
     if gfns[gfn].writes >= state.threshold:
         level = 0
@@ -67,6 +76,7 @@ def count_store(shadow, state, gfn):
 def unseen_store(state, gfns, gfn, old, value):
     """Note what the hardware notes of a store that does not trap: its frame is dirty. A TLB may still hold `old`."""
     if state.threshold:
+        _note(state, gfn)
         gfns[gfn].dirty = 1
         if old & PRESENT and old != value:
             state.stale = 1
@@ -164,7 +174,7 @@ def scan(shadow, only_clean):
     gfns = shadow.gfns
     looked = np.int64(0)
     for level in range(state.levels, 0, -1):
-        for gfn in range(len(gfns)):
+        for gfn in range(state.first, state.last):
             if gfns[gfn].nested != level:
                 continue
             looked += 1
@@ -173,8 +183,12 @@ def scan(shadow, only_clean):
             go_back_one(shadow, state, np.int64(gfn))
             if only_clean:
                 looked += _keep_dirty(shadow, state, np.int64(gfn), np.int64(level))
-    for gfn in range(len(gfns)):
+    first, last = state.first, state.last
+    state.first, state.last = len(gfns), 0
+    for gfn in range(first, last):
         gfns[gfn].writes = 0
         gfns[gfn].dirty = 0
+        if gfns[gfn].nested:
+            _note(state, gfn)
     reap(shadow, state)
     return looked

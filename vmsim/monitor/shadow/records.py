@@ -48,6 +48,8 @@ SHADOW = np.dtype(
             ("flood", "i8"),  # emulated stores to one table after which its shadow goes; 0: never
             ("chunk", "i8"),
             ("threshold", "i8"),  # agile paging: emulated stores in an interval that leave a table to nested walks
+            ("first", "i8"),  # agile paging: frames with counts, flags or nested tables lie in [first, last)
+            ("last", "i8"),
             ("to_nested", "i8"),  # agile paging: tables that went so far
             ("to_shadow", "i8"),  # and came back
             ("roots", "i8", (4,)),  # pages that CR3 leads to; under PAE one for each PDPTE
@@ -135,7 +137,7 @@ def make_shadow(
     The guest's tables have so many `levels`; with 2 and 3 the shadow's are PAE's. `logged`: there is a dirty log.
     """
     states = np.zeros(1, SHADOW)
-    states["frames"] = len(backing)
+    states["frames"] = states["first"] = len(backing)
     states["levels"] = levels
     states["top"] = levels if levels > 3 else 2
     states["roots"] = states["pae_root"] = NO_PAGE

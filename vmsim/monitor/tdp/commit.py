@@ -9,15 +9,28 @@ import numpy as np
 from vmsim.contracts import NEVER
 from vmsim.contracts.commit import LATENCIES, close, commit_fault, handle, log, reserve_fault, spare, spend, touch
 from vmsim.jit import kernel, leaf, routine
-from vmsim.machine.formats import ENTRIES, PAGE_SHIFT
+from vmsim.machine.formats import CODE_FETCH, CODE_PRESENT, ENTRIES, PAGE_SHIFT, WRITE
+from vmsim.machine.memory import find_entry, read_word, write_word
 from vmsim.machine.vcpu import Reason
-from vmsim.tables.backing import lacks, set_backing
+from vmsim.tables.backing import lacks, set_backing, shared
 from vmsim.tables.edit import map_page, map_pages, missing_tables
 
-__all__ = ["NESTED", "NestedMode", "back_frame", "back_frames", "can_back", "make_nested", "map_frames", "suffices"]
+__all__ = [
+    "NESTED",
+    "NestedMode",
+    "back_around",
+    "back_frame",
+    "back_frames",
+    "can_back",
+    "chunk_of",
+    "make_nested",
+    "map_frames",
+    "suffices",
+]
 
 _LEAF = np.int64(1)  # the level that maps small pages; a literal is a type of its own, and compiled for once more
-VIOLATION = np.int64(0)  # the reason, among the monitor's
+VIOLATION = np.int64(0)  # the reasons, among the monitor's
+PROTECTED = np.int64(1)
 
 # What a monitor backs a guest frame with, at which price.
 NESTED = np.dtype(
@@ -34,6 +47,9 @@ NESTED = np.dtype(
             ("each_table", "i8"),  # and for each table made
             ("resume", "i8"),  # from then on
             ("chunk", "i8"),  # frames that are backed together, aligned to as many
+            ("order", "i8"),  # of the pages that the host is asked for: with large ones nothing is backed here
+            ("logging", "i8"),  # 1: a page that becomes writable is in the dirty log
+            ("protected", "i8"),  # cycles of an exit that makes it so
             ("least", "i8"),  # pages that must be left in the pool; NEVER: nothing is backed here
         ],
     )
@@ -49,6 +65,7 @@ class NestedMode(NamedTuple):
     nested: np.ndarray  # NESTED[1]
     pool: np.ndarray  # int64[:], the monitor's pool (`Stack.words`)
     page: np.ndarray  # int64[1], scratch
+    dirty: np.ndarray  # bool[frames], the dirty log: written to since it was read last; empty: there is none here
 
 
 def make_nested(**fields: int) -> np.ndarray:
@@ -67,12 +84,23 @@ def suffices(mode, frames, pages):
     return mode.pool[0] - frames * (nested.levels + nested.chunk - 1) - pages >= nested.least
 
 
+@leaf
+def note(mode, gfn):
+    """Note that a guest frame may be written to from now on."""
+    if mode.nested[0].logging:
+        mode.dirty[gfn] = True
+
+
 @routine
 def can_back(mode, gfn, count):
     """Return whether frame `gfn` and others, `count` in all, can be backed where they are not, and nobody waits."""
+    nested = mode.nested[0]
+    if count == 1 and gfn < nested.frames and not lacks(mode.backing, gfn):
+        return True
+    if nested.order:
+        return False
     if suffices(mode, count, 0):
         return True
-    nested = mode.nested[0]
     if count > 1 or nested.chunk > 1 or gfn >= nested.frames or mode.backing[gfn]:
         return False
     none = mode.backing[:0]
@@ -110,26 +138,27 @@ def map_frames(mode, gfn, level, page, tables, bits):
 
 
 @leaf
-def _chunk(nested, gfn):
+def chunk_of(nested, gfn):
     """Return the first frame of the chunk of a frame, and the first after it: all of one table."""
     table = gfn & -ENTRIES
     first = gfn - (gfn - table) % nested.chunk
     return first, min(first + nested.chunk, table + ENTRIES, nested.frames)
 
 
-@routine
-def _fill_around(mode, gfn, wanted):
-    """Back so many frames that never were in the aligned chunk of a frame, all of the same table."""
-    nested, pool, backing = mode.nested[0], mode.pool, mode.backing
-    first, last = _chunk(nested, gfn)
-    pool[0] -= wanted
+@kernel
+def back_around(mode, gfn, pages):
+    """Back with `pages` (int64[n], as many as there are at most) the frames of the chunk of `gfn` that never were."""
+    backing = mode.backing
+    first, last = chunk_of(mode.nested[0], gfn)
     used = np.int64(0)
     for each in range(first, last):
         if backing[each] == 0:
+            if used == len(pages):
+                break
+            map_frames(mode, each, _LEAF, pages[used], backing[:0], mode.nested[0].page)
+            set_backing(backing, each, pages[used], np.int64(0))
+            note(mode, each)
             used += 1
-            page = pool[pool[0] + used]
-            map_frames(mode, each, _LEAF, page, backing[:0], nested.page)
-            set_backing(backing, each, page, np.int64(0))
 
 
 @routine
@@ -141,14 +170,14 @@ def back_frame(mode, gfn):
     """
     nested = mode.nested[0]
     backing, pool = mode.backing, mode.pool
-    if gfn >= nested.frames or backing[gfn]:
+    if gfn >= nested.frames or backing[gfn] or nested.order:
         return np.int64(-1)
     level = pool[0]
     if level - nested.chunk < nested.least:
         return np.int64(-1)
     wanted = np.int64(0)
     if nested.chunk > 1:
-        first, last = _chunk(nested, gfn)
+        first, last = chunk_of(nested, gfn)
         for each in range(first, last):
             wanted += backing[each] == 0 and each != gfn
         if level - nested.levels - wanted < nested.least:
@@ -160,9 +189,10 @@ def back_frame(mode, gfn):
     if made:
         map_frames(mode, gfn, _LEAF, pool[level], pool[level - made : level], nested.page)
     set_backing(backing, gfn, pool[level], np.int64(0))
-    pool[0] = level - 1 - made
+    note(mode, gfn)
+    pool[0] = level - 1 - made - wanted
     if wanted:
-        _fill_around(mode, gfn, wanted)
+        back_around(mode, gfn, pool[1 + pool[0] : 1 + pool[0] + wanted])
     return nested.mapping * (1 + wanted) + made * nested.each_table
 
 
@@ -181,11 +211,33 @@ def _violation(mode, bill, gfn):
     return True
 
 
+@routine
+def _permit(mode, bill, gfn):
+    """Let a page be written to that is protected for the dirty log; return whether that could be done."""
+    nested, memory = mode.nested[0], mode.memory
+    if nested.logging == 0 or nested.protected == 0:
+        return False
+    place, level = find_entry(memory, nested.root, nested.levels, _LEAF, gfn << PAGE_SHIFT)
+    entry = read_word(memory, place)
+    if level > 1 or entry == 0 or shared(mode.backing, gfn):
+        return False
+    start = bill.now
+    write_word(memory, place, entry | WRITE)
+    note(mode, gfn)
+    spend(bill, nested.protected)
+    bill.exits[PROTECTED] += 1
+    close(bill, PROTECTED, False)
+    log(bill, start)
+    return True
+
+
 @handle.register(NestedMode)
 @routine
 def _handle(mode, guest, reason, gva, gpa, code):
-    """Back the frame of a violation; a page fault is the guest kernel's, and no exit."""
+    """Back the frame of a violation, or log it; a page fault is the guest kernel's, and no exit."""
     if reason == Reason.VIOLATION:
+        if code & CODE_PRESENT:
+            return code & CODE_FETCH == 0 and _permit(mode, guest.bills[0], gpa >> PAGE_SHIFT)
         return _violation(mode, guest.bills[0], gpa >> PAGE_SHIFT)
     missing = reserve_fault(guest, mode, gva, code)
     if missing < 0:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Mmu, Steps, Vcpu, Worker
 from vmsim.monitor.base import BaseMonitor
 from vmsim.monitor.features.base import Feature
+from vmsim.monitor.tdp.commit import NestedMode
 from vmsim.record.log import Log
 from vmsim.record.outcome import DirtyRound
 
@@ -18,10 +23,30 @@ class Featured(BaseMonitor):
     """A monitor with features, in the order in which they were added."""
 
     features: list[Feature]
+    _nested: NDArray[Any]
+    _mode: NestedMode
 
     def add(self, feature: Feature) -> None:
         """Have a feature handle exits before itself, after those that were added before."""
         self.features.append(feature)
+
+    def watch(self, dirty: NDArray[np.bool_], reason: str, cycles: int) -> None:
+        """Have compiled code note in `dirty`, bool[frames], what it makes writable while `log_writes` is on.
+
+        Parameters
+        ----------
+        reason : str
+            Of exits at which a protected page is made writable.
+        cycles : int
+            Of such an exit; 0: compiled code handles none.
+        """
+        self._mode = self._mode._replace(dirty=dirty)
+        self._nested["protected"] = cycles
+        self.reasons = (*self.reasons, reason)
+
+    def log_writes(self, *, on: bool) -> None:
+        """Begin or end to have what becomes writable noted."""
+        self._nested["logging"] = on
 
     @property
     def workers(self) -> Sequence[Worker]:

@@ -22,7 +22,7 @@ from vmsim.machine.layout import set_nested
 from vmsim.machine.memory import clear_frame
 from vmsim.machine.vcpu import Reason
 from vmsim.monitor.features.base import Feature
-from vmsim.monitor.tdp.commit import NestedMode, back_frames, make_nested, map_frames
+from vmsim.monitor.tdp.commit import NestedMode, back_around, back_frames, chunk_of, make_nested, map_frames
 from vmsim.monitor.tdp.featured import Featured
 from vmsim.monitor.tdp.second import NestedEntries
 from vmsim.scenario.cpu import Cost
@@ -92,7 +92,7 @@ class Tdp(NestedEntries, Featured):
         self._mapping = costs.violation_pool + costs.violation_entry + costs.violation_rmap
         self._resume = costs.violation_resume
         self.exited = exited or _keep
-        self.compiled = page_order == 0
+        self.compiled = True
         self._each_table = costs.violation_pool + costs.table_page
         self.reasons = (reason,)
         self._bill = make_bill()  # of what is backed outside a run
@@ -105,9 +105,11 @@ class Tdp(NestedEntries, Featured):
             each_table=self._each_table,
             resume=self._resume,
             chunk=chunk,
+            order=page_order,
         )
         self._floor = NEVER
-        self._mode = NestedMode(memory, self.backing, host.frames, self._nested, _NO_TABLES, np.empty(1, np.int64))
+        arrays = memory, self.backing, host.frames, self._nested, _NO_TABLES, np.empty(1, np.int64)
+        self._mode = NestedMode(*arrays, np.empty(0, np.bool_))
         set_nested(registers, form, levels)
 
     @property
@@ -351,15 +353,13 @@ class Tdp(NestedEntries, Featured):
 
     def _around(self, gfn: int) -> int:
         """Back what else lies in the aligned chunk of `gfn`, as far as the pool has pages at hand; return how many."""
-        table = gfn & ~(ENTRIES - 1)
-        first = gfn - (gfn - table) % self.chunk
-        last = min(first + self.chunk, table + ENTRIES, self.pages)
-        wanted = [each for each in range(first, last) if not self.backing[each]][: self.pool.level]
-        for each, page in zip(wanted, self.pool.take(len(wanted)) if wanted else [], strict=True):
-            map_frames(self._mode, each, 1, page, _NO_TABLES, self.form.page)
-            self.slot.arrived(each, page, 0)
+        first, last = chunk_of(self._nested[0], gfn)
+        wanted = first + np.flatnonzero(self.backing[first:last] == 0)[: self.pool.level]
+        if len(wanted):
+            back_around(self._mode, gfn, np.array(self.pool.take(len(wanted))))
             for feature in self.features:
-                feature.note(each)
+                for each in wanted.tolist():
+                    feature.note(each)
         return len(wanted)
 
     def mapping_cycles(self, tables: int, order: int) -> int:

@@ -33,7 +33,7 @@ from vmsim.monitor.vkernel.commit import Exit as Outside
 from vmsim.monitor.vkernel.second import MapEntries
 from vmsim.monitor.vkernel.tables import TABLE_ROOM, enter, make_walk, remove
 from vmsim.scenario.cpu import Cost
-from vmsim.tables.backing import host_address
+from vmsim.tables.backing import host_address, next_lacking
 from vmsim.tables.edit import load_entries, store_entries
 
 __all__ = ["Vkernel"]
@@ -132,14 +132,15 @@ class Vkernel(MapEntries, SoftwareMonitor):
 
     def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Steps[None]:
         """Write to 2**order guest frames: each that has no host frame faults once and gets one."""
-        for each in range(gfn, gfn + (1 << order)):
-            if not self.host_tables.backed(each):
-                start = vcpu.now
-                with vcpu.first():
-                    self._spend(vcpu, self.costs.vkernel_fault)
-                    yield from self._back(vcpu, each)
-                self._count("HOST_FAULT", cpu=vcpu.number)
-                self.latency.add(vcpu.now - start)
+        limit = gfn + (1 << order)
+        while (gfn := int(next_lacking(self.backing, gfn, limit))) < limit:
+            start = vcpu.now
+            with vcpu.first():
+                self._spend(vcpu, self.costs.vkernel_fault)
+                yield from self._back(vcpu, gfn)
+            self._count("HOST_FAULT", cpu=vcpu.number)
+            self.latency.add(vcpu.now - start)
+            gfn += 1
 
     def fast(self, vcpu: Vcpu) -> VkernelMode | None:
         """Return its state as compiled code handles page faults with it."""
