@@ -63,7 +63,7 @@ def test_a_directory_has_four_shadow_pages_and_a_table_two() -> None:
     assert pages_of(world) == directories | {(PT, 1, 0): 1, (PT, 1, 1): 1, (OTHER_PT, 1, 0): 1}
     assert world.audit() == 3
     world.conserved()
-    assert world.shadow.frames_held == 7 + 1 + int(world.shadow.state["stock"][0])  # and the page of PDPTEs
+    assert world.shadow.frames_held == 7 + 1 + int(world.shadow.cpus["stock"][0])  # and the page of PDPTEs
 
 
 def test_cr3_leads_to_each_quadrant_by_a_pdpte_without_rights() -> None:

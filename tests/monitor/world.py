@@ -335,8 +335,8 @@ class World:
         shadow, frames = self.shadow, self.host.frames
         pages = shadow.pages[shadow.pages["level"] > 0]
         used = (pages["hpa"] >> PAGE_SHIFT).tolist()
-        pointers = int(shadow.state["pae_root"][0]) >> PAGE_SHIFT
-        stock = shadow.stock[: int(shadow.state["stock"][0])].tolist()
+        pointers = int(shadow.cpus["pae_root"][0]) >> PAGE_SHIFT
+        stock = shadow.of[0].stock[: int(shadow.cpus["stock"][0])].tolist()
         assert len(used) == int(shadow.state["used"][0]) <= self.spec.limit
         assert len(set(used + stock + self.pool.pages)) == len(used) + len(stock) + len(self.pool.pages)
         assert (frames["state"][used] == State.TABLE).all()

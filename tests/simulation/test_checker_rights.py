@@ -51,7 +51,7 @@ def at_the_end_of_a_slice(mode: str, plant: Plant, said: str, *, workload: dict[
 
     def at_boundary(moment: Moment, simulation: Simulation, whose: Any) -> None:
         check_invariants(moment, simulation, whose)
-        if moment is Moment.SLICE_ENDED and whose.kernel.root >= 0 and not done and not whose.monitor.stale:
+        if moment is Moment.SLICE_ENDED and whose.kernel.root >= 0 and not done and not whose.monitor.stale(0):
             try:
                 plant(simulation)
             except StopIteration:  # nothing is there yet in which to plant it

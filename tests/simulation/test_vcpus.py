@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.simulation.small import READ, WRITE, Script, Threads, digest, run, scenario, touches, vm
+from tests.simulation.small import BASE, READ, WRITE, Script, Threads, digest, run, scenario, touches, vm
 from vmsim.machine.layout import Count
 
 MODES: list[dict[str, Any]] = [
@@ -19,10 +19,23 @@ MODES: list[dict[str, Any]] = [
     {"mode": "npt", "pcid": False},
     {"mode": "ept", "host_page": "2M", "guest_page": "2M"},
     {"mode": "vkernel"},
+    {"mode": "shadow"},
+    {"mode": "shadow", "pcid": False, "shadow": {"preset": "kvm-2007"}},
+    {"mode": "shadow", "shadow": {"preset": "plex86"}, "software_tlb": {"entries": 16}},
+    {"mode": "shadow", "shadow": {"preset": "plex86", "fill": "eager", "hide": "present-bit"}},
+    {"mode": "shadow", "shadow": {"trap": "emulate", "write_flood": 2, "limit": 40}},
+    {"mode": "shadow", "dirty_log": {"method": "write-protect", "every": "20us"}},
+    {"mode": "shadow", "guest_levels": 2},
+    {"mode": "shadow", "guest_levels": 3, "shadow": {"preset": "plex86", "fill": "eager"}},
+    {"mode": "agile", "agile": {"interval": "10us", "threshold": 2, "root_cache": 4}},
+    {"mode": "agile", "agile": {"interval": "5us", "threshold": 1, "back": "all"}, "pcid": False},
+    {"mode": "vkernel", "guest_levels": 3},
+    *({"mode": mode, "kernel_accesses": "direct-map"} for mode in ("ept", "npt", "shadow", "agile")),
     {"mode": "paired", "paired": {"layout": "separate"}},
     {"mode": "paired", "paired": {"guest": False}},
 ]
 IDS = [str(number) + "-" + str(keys["mode"]) for number, keys in enumerate(MODES)]
+EXAMPLES = 4
 PAGES = st.integers(0, 12)
 PIDS = st.sampled_from([1, 2, 3])
 STEPS = st.one_of(
@@ -41,8 +54,8 @@ STEPS = st.one_of(
 PROGRAM = st.lists(STEPS, max_size=25).map(lambda steps: [("touch", 0, WRITE), *steps])
 
 
-def threads(*programs: list[Any]) -> Threads:
-    return Threads([Script(steps) for steps in programs])
+def threads(*programs: list[Any], base: int = BASE) -> Threads:
+    return Threads([Script(steps, base=base) for steps in programs])
 
 
 # With large pages: a CPU that was preempted, and then wants a lock whose holder waits for it to flush.
@@ -62,7 +75,7 @@ LOCKED: list[list[tuple[Any, ...]]] = [
 
 @pytest.mark.parametrize("keys", MODES, ids=IDS)
 @example(programs=LOCKED, cores=2, horizon="200ns", pool=(1, 2, 1))
-@settings(max_examples=10)
+@settings(max_examples=EXAMPLES)
 @given(
     programs=st.lists(PROGRAM, min_size=2, max_size=4),
     cores=st.integers(1, 3),
@@ -72,16 +85,21 @@ LOCKED: list[list[tuple[Any, ...]]] = [
 def test_whatever_vcpus_do_to_one_memory_nothing_is_lost_and_no_tlb_is_wrong(
     keys: dict[str, Any], programs: list[Any], cores: int, horizon: str, pool: tuple[int, int, int]
 ) -> None:
+    base = BASE if keys.get("guest_levels", 4) > 3 else 0x1000_0000  # a 32-bit program's
+    there = {"workload": {"base": base}}
     what = scenario(
-        vm("a", vcpus=len(programs), memory="8MiB", **keys),
-        vm("b", vcpus=2, memory="4MiB", **keys),
+        vm("a", vcpus=len(programs), memory="8MiB", **there, **keys),
+        vm("b", vcpus=2, memory="4MiB", **there, **keys),
         memory="32MiB",
         cores=cores,
         quantum="5us",
         horizon=horizon,
         pool=dict(zip(("min", "max", "batch"), pool, strict=True)),
     )
-    streams = [threads(*programs), threads(touches(range(20), WRITE), touches(range(10, 30)))]
+    streams = [
+        threads(*programs, base=base),
+        threads(touches(range(20), WRITE), touches(range(10, 30)), base=base),
+    ]
     simulation, outcome = run(what, streams, every=700_000 if "host_page" in keys else 7000)  # to clear 2M takes long
     assert outcome.ending is None
     assert [each.counters["accesses"] for each in outcome.vms] == [each.accesses for each in streams]

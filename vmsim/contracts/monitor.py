@@ -125,6 +125,8 @@ class Monitor(Protocol):
         The hardware walks the nested tables, so that no TLB may keep a right that they do not give.
     compiled : bool
         Compiled code may handle exits for which nothing has to wait.
+    reloads : bool
+        What one vCPU does may make another look for its root anew before it goes on.
     """
 
     exits: Counter[str]
@@ -134,6 +136,7 @@ class Monitor(Protocol):
     pins_pages: bool
     nested_rights: bool
     compiled: bool
+    reloads: bool
 
     def guest_mmu(self, hardware: Mmu) -> Mmu:
         """Return how the guest's kernel reaches its tables, by the `hardware`'s MMU or in its place."""
@@ -251,9 +254,16 @@ class Monitor(Protocol):
         """Host frames that are its own tables, or at hand for it, and that no entry of `memory_root`'s tables maps."""
         ...
 
-    @property
-    def stale(self) -> bool:
-        """Whether the guest has taken away what a TLB may still hold, and has not invalidated it yet."""
+    def stale(self, cpu: int) -> bool:
+        """Whether the guest has taken away what a vCPU's TLB may still hold, and has not invalidated it yet."""
+        ...
+
+    def may_enter(self, vcpu: Any) -> bool:
+        """Whether a vCPU may enter the guest; asked before each run where it `reloads`."""
+        ...
+
+    def reload(self, vcpu: Any) -> Steps[None]:
+        """Make it ready."""
         ...
 
     def problems(self, frames: NDArray[Any]) -> Iterable[str]:

@@ -55,6 +55,14 @@ class Vcpu(Protocol):
         """
         ...
 
+    def kick_cycles(self) -> int:
+        """Return what `kick_others` would cost now."""
+        ...
+
+    def kick_others(self) -> int:
+        """Have the VM's other vCPUs leave the guest, for their processors to forget; return the cycles it takes."""
+        ...
+
     def owe(self, cause: str, cycles: int) -> None:
         """Use cycles, to be paid in simulated time before anything shared is touched."""
 

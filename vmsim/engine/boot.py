@@ -60,6 +60,12 @@ class BootVcpu:
         return
         yield
 
+    def kick_cycles(self) -> int:
+        """Return 0: no other vCPU runs yet."""
+        return 0
+
+    kick_others = kick_cycles
+
     def settle(self) -> simpy.Event:
         """Return an event that nobody has to wait for."""
         return self.env.event()

@@ -153,6 +153,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         )
         for number in range(spec.vcpus)
     ]
+    crew.vcpus = vcpus
     return VirtualMachine(
         host,
         spec,

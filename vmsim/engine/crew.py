@@ -39,6 +39,8 @@ class Crew:
         Accesses that all of them have made.
     pauses : list of (int, callable)
         Numbers of accesses, ascending, and what is then done, by the vCPU that reaches the number.
+    vcpus : sequence of Vcpu
+        They, by number.
     stopped : bool
         One of them has ended the VM.
     """
@@ -50,12 +52,17 @@ class Crew:
         self.done = 0
         self.pauses: list[Pause] = []
         self.stopped = False
+        self.vcpus: Sequence[Any] = ()
         self._waiting: list[simpy.Event] = []
 
     @property
     def due(self) -> bool:
         """Whether a pause is due."""
         return bool(self.pauses) and self.done >= self.pauses[0][0]
+
+    def others(self, vcpu: Any) -> list[Any]:
+        """Return all but one."""
+        return [each for each in self.vcpus if each is not vcpu]
 
     def arrive(self) -> simpy.Event | None:
         """Come to a barrier; return what is to be waited for, None if all have come."""

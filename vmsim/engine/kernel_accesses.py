@@ -69,6 +69,9 @@ class KernelAccesses:
         if gpa >> PAGE_SHIFT >= self.pages:
             raise VmStopped(Stop.BEYOND_MEMORY, address=gpa)
         while True:
+            if self.monitor.reloads and not self.monitor.may_enter(vcpu):
+                yield from self.monitor.reload(vcpu)
+                continue
             reason, cycles, fault_gpa, code = self._run(vcpu, self.base + gpa, write)
             vcpu.owed += cycles
             if reason == Reason.DONE:

@@ -91,7 +91,7 @@ class Vcpu(VcpuTime):
         self.horizon = horizon
         self.switch_cycles = switch_cycles
         self.device = device  # has one work on guest frames for so many nanoseconds
-        self.slice_ended: Callable[[], None] = _nothing
+        self.slice_ended: Callable[[], None] = lambda: None
         self.interrupts: deque[Callable[[Vcpu], Steps[None]]] = deque()  # work that was asked for and is not done yet
         self.runs: Runs | None = None  # from its first access on
         self._serving = False  # does what it was interrupted for
@@ -160,6 +160,14 @@ class Vcpu(VcpuTime):
     def shoot_down(self, others: Sequence[Vcpu], work: Callable[[Vcpu], Steps[None]], *, pages: int) -> Steps[None]:
         """Have other vCPUs of the VM do work before they make another access, and wait until they have."""
         yield from self.shootdown.request(self, others, work, pages=pages)
+
+    def kick_cycles(self) -> int:
+        """Return what `kick_others` would cost now."""
+        return self.shootdown.kick_cycles(self.crew.others(self))
+
+    def kick_others(self) -> int:
+        """Have the VM's other vCPUs leave the guest, for their processors to forget; return the cycles it takes."""
+        return self.shootdown.kick(self.crew.others(self))
 
     def spin(self, event: simpy.Event, cause: str) -> Steps[None]:
         """Wait for an event in a loop, which gives up the core only at the end of a slice; take interrupts meanwhile.
@@ -265,6 +273,9 @@ class Vcpu(VcpuTime):
             first, stop = cursor, limit
             if budget <= 0:
                 budget, stop = 1, cursor + 1
+            if monitor.reloads and not monitor.may_enter(self):
+                yield from monitor.reload(self)
+                continue
             ended = runs(self._core, cursor, stop, budget)
             reason, cursor, cycles, gva, gpa, code, status, value, spent, ready, _ = ended
             self.owed += cycles
@@ -389,7 +400,3 @@ class Vcpu(VcpuTime):
                 gfns = yield from kernel.buffer(self, pid, address, length)
                 yield from self.wait(self.device(gfns, argument), "io_wait")
         kernel.editing -= 1
-
-
-def _nothing() -> None:
-    """Tell nobody."""

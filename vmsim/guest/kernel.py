@@ -115,6 +115,7 @@ class GuestKernel(Placing):
         )
         self.processes: dict[int, Process] = {}
         self.current = [Process(INIT, 0, Space(NO_ROOT))] * cpus
+        self.dying = set()
         self._idle = set()
         self._born = {}
         self.own_tables: list[int] = kernel_half.tables if kernel_half else []  # frames
@@ -140,6 +141,11 @@ class GuestKernel(Placing):
     def root(self) -> int:
         """The gpa of the root table of the process that the first CPU runs; negative before the guest has booted."""
         return self.root_of(0)
+
+    @property
+    def roots(self) -> list[int]:
+        """The gpas of the root tables of all address spaces, each once: it may be several processes'."""
+        return [*{process.space.root for process in self.processes.values()}, *(space.root for space in self.dying)]
 
     def root_of(self, cpu: int) -> int:
         """Return the gpa of the root table of the process that a CPU runs; negative before the guest has booted."""

@@ -27,6 +27,7 @@ class ProcessCalls(MemoryCalls):
 
     costs: Cost
     cpus: Cpus
+    dying: set[Space]  # spaces that are destroyed but for a root that some CPU has in CR3
     _idle: set[int]  # CPUs whose thread has ended
     _born: dict[int, Lock]  # processes that are being made, by pid: locked until they are
 
@@ -70,7 +71,7 @@ class ProcessCalls(MemoryCalls):
             yield from self._leave(vcpu, process)
             if not old.users:
                 yield from self.spaces.destroy(vcpu, old)
-                yield from self.spaces.release(old, self.cpus.drop(vcpu, old))
+                yield from self._release(vcpu, old)
 
     def exit(self, vcpu: Vcpu, pid: int) -> Steps[None]:
         """Exit: free all that a process has; its parent runs next, or the process of the lowest number.
@@ -92,22 +93,25 @@ class ProcessCalls(MemoryCalls):
         alone = space.users == 0
         if alone:
             with (yield from space.lock.acquire(vcpu, write=True)):
+                self._hold_back(vcpu, space)
                 yield from self.spaces.destroy(vcpu, space)
         heir = self.processes[process.parent if process.parent in self.processes else min(self.processes)]
         for other, each in enumerate(self.current):
             if each is process and other != cpu:
                 self.current[other] = heir
+        self._tell(vcpu, heir)
         if self.current[cpu] is process:  # the dying process frees its memory itself, and leaves CR3 last
             yield from self.switch(vcpu, heir.pid)
-        yield from self._leave(vcpu, heir)
+        if self.current[cpu] is heir and self.cpus.loaded[cpu] is not heir.space:
+            yield from self._catch_up(vcpu)
         if alone:
-            yield from self.spaces.release(space, self.cpus.drop(vcpu, space))
+            yield from self._release(vcpu, space)
 
     def switch(self, vcpu: Vcpu, pid: int) -> Steps[None]:
         """Run another process; one that nobody has heard of starts with an empty address space."""
         cpu = vcpu.number
         self._idle.discard(cpu)
-        if pid == self.current[cpu].pid and pid in self.processes:
+        if self.current[cpu] is self.processes.get(pid):  # and no dead one of the same number
             return
         while pid not in self.processes:
             if pid in self._born:  # by another CPU
@@ -137,19 +141,36 @@ class ProcessCalls(MemoryCalls):
 
     def _leave(self, vcpu: Vcpu, process: Process) -> Steps[None]:
         """Have all CPUs that run a process load its address space, if they have another one in CR3."""
+        self._tell(vcpu, process)
+        if self.current[vcpu.number] is process and self.cpus.loaded[vcpu.number] is not process.space:
+            yield from self._catch_up(vcpu)
+
+    def _tell(self, vcpu: Vcpu, process: Process) -> None:
+        """Have the other CPUs that run a process do so before they make another access."""
         for cpu, each in enumerate(self.current):
-            if each is process and self.cpus.loaded[cpu] is not process.space:
-                if cpu == vcpu.number:
-                    yield from self._catch_up(vcpu)
-                elif target := self.cpus.vcpus[cpu]:
-                    target.interrupt(self._catch_up)
+            target = self.cpus.vcpus[cpu]
+            if each is process and self.cpus.loaded[cpu] is not process.space and target and cpu != vcpu.number:
+                target.interrupt(self._catch_up)
 
     def _catch_up(self, vcpu: Vcpu) -> Steps[None]:
         """Load the address space of what a CPU runs, if it has another one in CR3."""
         space = self.current[vcpu.number].space
         self._expect_nothing(vcpu.number)
-        if self.cpus.loaded[vcpu.number] is not space:
+        if (left := self.cpus.loaded[vcpu.number]) is not space:
             yield from self.cpus.load(vcpu, space)
+            if left in self.dying:
+                yield from self._release(vcpu, left)
+
+    def _release(self, vcpu: Vcpu, space: Space) -> Steps[None]:
+        """Free the root of a destroyed space, or have the last CPU do so that leaves it (kernel/fork.c, mmdrop).
+
+        A kernel's own accesses go through the root in CR3, whose upper half is its own.
+        """
+        self.dying.discard(space)
+        if self.cpus.running(space):
+            self.dying.add(space)
+        else:
+            yield from self.spaces.release(space, self.cpus.drop(vcpu, space))
 
     def _entries(self, vcpu: Vcpu, space: Space) -> Steps[Lock]:
         """Lock the entries of a space against other CPUs, which compiled code does not change meanwhile either."""

@@ -175,14 +175,25 @@ class Shootdown:
         int
             Cycles that the host's processor takes until the last has left.
         """
-        running = [vcpu for vcpu in vcpus if vcpu.whereabouts is Whereabouts.RUNS]
-        if not running:
-            return 0
+        running = self._running(vcpus)
         self.counts["kicks"] += len(running)
         for vcpu in running:
             vcpu.interrupt(self._kicked)
+        return self._until_out(len(running))
+
+    def kick_cycles(self, vcpus: Sequence[Any]) -> int:
+        """Return what `kick` would take now."""
+        return self._until_out(len(self._running(vcpus)))
+
+    def _running(self, vcpus: Sequence[Any]) -> list[Any]:
+        return [vcpu for vcpu in vcpus if vcpu.whereabouts is Whereabouts.RUNS]
+
+    def _until_out(self, running: int) -> int:
+        """Return the cycles until so many vCPUs have left the guest."""
+        if not running:
+            return 0
         answer = self._handling(1) + (0 if self._bare else self._costs.vm_exit)
-        return len(running) * self._costs.ipi_send + self._costs.ipi_latency + answer
+        return running * self._costs.ipi_send + self._costs.ipi_latency + answer
 
     def _handling(self, pages: int) -> int:
         return self._costs.ipi_handle + pages * self._costs.invlpg

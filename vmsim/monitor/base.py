@@ -47,6 +47,7 @@ class BaseMonitor(ABC):
     pins_pages = True
     nested_rights = False
     compiled = True
+    reloads = False
     reasons: tuple[str, ...] = ()
 
     memory: Words
@@ -180,10 +181,17 @@ class BaseMonitor(ABC):
         """No frames that `memory_root`'s tables do not map."""
         return 0
 
-    @property
-    def stale(self) -> bool:
+    def stale(self, cpu: int) -> bool:
         """No: the hardware walks the guest's own tables."""
         return False
+
+    def may_enter(self, vcpu: Vcpu) -> bool:
+        """Yes: what CR3 leads to is the guest's to say."""
+        return True
+
+    def reload(self, vcpu: Vcpu) -> Steps[None]:
+        """Do nothing."""
+        yield from ()
 
     def problems(self, frames: NDArray[Any]) -> Iterable[str]:
         """Yield nothing: it has no tables besides those that are checked of every VM."""

@@ -25,7 +25,7 @@ class SoftwareMonitor(BaseMonitor, ABC):
 
     host_tables: Tdp
     backing: Words
-    _spent: int  # cycles of the exit under way
+    _bills: list[int]  # cycles of the exit under way, by vCPU
 
     def plain_mmu(self, hardware: Mmu) -> Mmu:
         """Return itself: it is how the guest's kernel reaches its tables."""
@@ -60,8 +60,8 @@ class SoftwareMonitor(BaseMonitor, ABC):
 
     @property
     def unfinished_cycles(self) -> int:
-        """Cycles of an exit that is not over, and so in none of the exits' figures yet."""
-        return self._spent
+        """Cycles of exits that are not over, and so in none of the exits' figures yet."""
+        return sum(self._bills)
 
     def frames_of(self, gfns: Words) -> Words:
         """Return the host's frames that hold guest frames, int64[n]; each must be backed."""
@@ -82,9 +82,21 @@ class SoftwareMonitor(BaseMonitor, ABC):
     def _hand_over(self, vcpu: Vcpu, reason: str, code: int) -> None:
         """End the exit under way, which hands a page fault with its error code to the guest's kernel."""
         if not code & CODE_PRESENT:
-            vcpu.first_touch["exit"] += self._spent
-        self._count(reason)
+            vcpu.first_touch["exit"] += self._bills[vcpu.number]
+        self._count(vcpu, reason)
 
-    @abstractmethod
-    def _count(self, reason: str, count: int = 1) -> None:
+    def _spend(self, vcpu: Vcpu, cycles: int) -> None:
+        """Use cycles in the exit under way."""
+        vcpu.owe("exit", cycles)
+        self._bills[vcpu.number] += cycles
+
+    def _count(self, vcpu: Vcpu, reason: str, count: int = 1) -> None:
         """End exits of a kind."""
+        self.exits[reason] += count
+        self._close(vcpu, reason)
+
+    def _close(self, vcpu: Vcpu, reason: str) -> None:
+        """Give what the exit under way has cost to a reason."""
+        if self._bills[vcpu.number]:
+            self.exit_cycles[reason] += self._bills[vcpu.number]
+            self._bills[vcpu.number] = 0

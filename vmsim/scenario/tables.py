@@ -173,8 +173,6 @@ class _VmGroup(VmKeys):
         if self.mode != "auto":
             mode = mode_named(self.mode)
             yield from mode.log_problems(self)
-            if self.vcpus > 1 and mode.name in ("shadow", "agile"):
-                yield Problem(("vcpus",), f"mode {mode.name} has one vCPU for now; expected 1")
             if self.pv_flush and (mode.bare(self) or mode.name == "vkernel"):
                 yield Problem(
                     ("pv_flush",), f"mode {mode.name} has no vCPUs that a host keeps from running: leave it out"
@@ -227,9 +225,6 @@ class _VmGroup(VmKeys):
         if self.guest_levels < 4:
             text = f"a guest of {self.guest_levels} levels cannot map all its memory at once; expected guest_levels"
             yield Problem(("kernel_accesses",), f'{text} of 4 or 5, or "free"')
-        if self.vcpus > 1:
-            text = "a kernel of several vCPUs does not translate its accesses yet"
-            yield Problem(("kernel_accesses",), f'{text}; expected "free", or vcpus = 1')
         yield from mode.kernel_problems(self)
 
     def _page_problems(self) -> Iterator[Problem]:

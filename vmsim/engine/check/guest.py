@@ -120,7 +120,7 @@ def kept_address(slot: GuestMemory, root: int, levels: int, gva: int) -> int:
 def check_guest(vm: VirtualMachine, memory: Column, fail: Callable[[str], None]) -> None:
     """Check a guest's processes: a table is one process's, a shared page nobody's to write, and no frame is lost."""
     kernel_, name = vm.kernel, vm.spec.name
-    roots = [*{process.space.root for process in kernel_.processes.values()}]  # a space may be several processes'
+    roots = kernel_.roots
     half = kernel_.tables.end // kernel_.tables.span(vm.spec.guest_levels)  # a program's entries of a root
     if vm.slot and vm.slot.elsewhere:
         _, values, targets, below = _gather_kept(vm.slot, roots, vm.spec.guest_levels, half)

@@ -268,7 +268,7 @@ class _Checker:
         vcpus = {vcpu.index: (vm, vcpu) for vm in living.values() for vcpu in vm.vcpus}
         for asid, (index, space) in tags.holders(core).items():
             vm, vcpu = vcpus.get(index, (None, None))
-            if vm is None or vcpu is None or vm.monitor.stale or vcpu.interrupts:
+            if vm is None or vcpu is None or vm.monitor.stale(vcpu.number) or vcpu.interrupts:
                 continue
             spaces = vcpu.spaces
             if space == spaces.space or (spaces.kernel and (index, space) == spaces.of_kernel()):
@@ -284,7 +284,7 @@ class _Checker:
         if not vm.spec.bare:
             root, levels = vm.monitor.memory_root
             return [root], levels
-        return [*{process.space.root for process in vm.kernel.processes.values()}], vm.spec.guest_levels
+        return vm.kernel.roots, vm.spec.guest_levels
 
     def guests(self) -> None:
         """A guest's processes share pages only to read, and its kernel loses no frame."""

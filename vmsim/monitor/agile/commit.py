@@ -37,13 +37,13 @@ def _violation(mode, bill, gfn):
     cycles = back_frame(mode.nested, gfn)
     if cycles < 0:
         return False
-    prices, state = mode.prices[0], mode.tables.states[0]
+    prices, state, cpu = mode.prices[0], mode.tables.states[0], mode.tables.cpus[0]
     start = bill.now
     spend(bill, prices.other + prices.host_walk + cycles)
     bill.exits[VIOLATION] += 1
     close(bill, VIOLATION, True)
-    end_exit(state)
-    end_exit(state)
+    end_exit(state, cpu)
+    end_exit(state, cpu)
     log(bill, start)
     return True
 
@@ -90,7 +90,7 @@ def _spare(mode, gfn, count):
 def _store(mode, bill, places, values):
     """Store entries; those of shadowed tables trap, until their table goes over to nested walks."""
     shadow_store(mode, bill, places, values)
-    end_exit(mode.tables.states[0])
+    end_exit(mode.tables.states[0], mode.tables.cpus[0])
 
 
 touch.register(AgileMode, shadow_touch)

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import NONE, Exit, Flush, LiveVm, Resume, Steps, Vcpu, Words, Worker
-from vmsim.machine.formats import CODE_SHADOW, FRAME, PAGE_SHIFT, SWITCH
+from vmsim.machine.formats import CODE_SHADOW, PAGE_SHIFT, SWITCH
 from vmsim.machine.vcpu import Reason
 from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.agile.check import table_on_way
 from vmsim.monitor.agile.commit import AgileMode
 from vmsim.monitor.agile.mode import AgileSpec
+from vmsim.monitor.shadow.commit import OWN
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.monitor import Shadow
 from vmsim.monitor.shadow.nested import go_back, scan
@@ -31,7 +32,6 @@ from vmsim.monitor.shadow.records import SPARE
 from vmsim.monitor.shadow.roots import load_root
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
-from vmsim.tables.backing import UNBACKED, host_address
 
 __all__ = ["Agile"]
 
@@ -41,8 +41,8 @@ class Agile(Shadow):
 
     Parameters
     ----------
-    registers : record[1]
-        The VM's register file, which `host_tables` has told where the nested tables are.
+    registers : record[n]
+        The register files of its vCPUs, which `host_tables` has told where the nested tables are.
     spec : AgileSpec
         When tables change sides.
     interval : int
@@ -79,23 +79,23 @@ class Agile(Shadow):
             spaces=spaces,
             levels=levels,
         )
+        self.reloads = len(registers) > 1
         self.reasons = (*self.reasons, host_tables.reason)
         registers["switch"] = SWITCH
         self.state["threshold"] = self.threshold = spec.threshold
         self.only_clean = spec.back == "clean"
         self.interval = interval
         self._over = False
-        self._roots: OrderedDict[int, None] = OrderedDict()  # whose pointers the hardware has, the latest last
+        self._roots = [OrderedDict[int, None]() for _ in self.of]  # whose pointers each has, the latest last
         self._room_for_roots = spec.root_cache
 
     def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
         """Handle a page fault, or a violation of a walk that has switched."""
         if exit.status == SPILL:
-            if self._stocked[0] > self._compiled_prices["most"][0]:
-                yield from self.unstock(vcpu)
+            yield from self.unstock(vcpu)
             with vcpu.first():  # of what the guest's kernel has stored to map a page
                 yield from self._follow(vcpu)
-            self._close("PT_WRITE")
+            self._close(vcpu, "PT_WRITE")
             return Resume.RETRY
         if exit.reason == Reason.VIOLATION:
             yield from self.violation(vcpu, exit.gpa, exit.code)
@@ -109,8 +109,8 @@ class Agile(Shadow):
 
     def collect(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
         """Count the exits that compiled code has handled; pointers that the hardware has go with what it flushes."""
-        if bill["flush"][0]:
-            self._roots.clear()
+        if int(bill["flush"][0]) & OWN:
+            self._forget_pointers()
         super().collect(vcpu, bill)
 
     def page_fault(
@@ -129,10 +129,10 @@ class Agile(Shadow):
         vcpu.spaces.exited()
         with vcpu.first():
             self._spend(vcpu, self._other)
-            self._count(self.host_tables.reason)
+            self._count(vcpu, self.host_tables.reason)
             self.host_tables.expect_own(gpa)
             yield from self._back(vcpu, gpa >> PAGE_SHIFT, code)
-        self._close(self.host_tables.reason)
+        self._close(vcpu, self.host_tables.reason)
         self.latency.add(vcpu.now - start)
 
     def write(self, vcpu: Vcpu, places: Words, values: Words) -> Steps[None]:
@@ -140,47 +140,53 @@ class Agile(Shadow):
         yield from super().write(vcpu, places, values)
         self._work(vcpu)
         yield from self._follow(vcpu)
-        self._close("PT_WRITE")
+        self._close(vcpu, "PT_WRITE")
 
     def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Steps[None]:
         """Write over new frames; what was a nested table is none any more."""
         first, count = gpa >> PAGE_SHIFT, 1 << order
         if self.gfns["nested"][first : first + count].any() or self.gfns["writes"][first : first + count].any():
-            go_back(self.tables, first, count)
+            go_back(self.of[vcpu.number], first, count)
             self._work(vcpu)
             yield from self._follow(vcpu)
-            self._close("PT_WRITE")
+            self._close(vcpu, "PT_WRITE")
         yield from super().clear(vcpu, gpa, order, table=table)
 
     def load_root(self, vcpu: Vcpu, root: int, space: int, *, keep: bool) -> Steps[None]:
         """MOV to CR3: an exit that finds the pointer for the new root, unless the hardware remembers it."""
-        known = root in self._roots
+        roots = self._roots[vcpu.number]
+        known = root in roots
         if not known:
             vcpu.spaces.exited()
             self._spend(vcpu, self._other)
         self.cr3[vcpu.number] = root
+        self.loading.add(vcpu.number)
         yield from self._point_to_root(vcpu)
         vcpu.spaces.load(root >> PAGE_SHIFT, keep=keep)
+        self.loading.discard(vcpu.number)
         if not keep:
-            self.state["stale"] = 0
+            self._told(vcpu.number)
         self._work(vcpu)
-        self._count("CR3", 0 if known else 1)  # where the root is known, what is left to do is done without an exit
+        self._count(
+            vcpu, "CR3", 0 if known else 1
+        )  # where the root is known, what is left to do is done without an exit
         if self._room_for_roots:
-            self._roots[root] = None
-            self._roots.move_to_end(root)
-            if len(self._roots) > self._room_for_roots:
-                self._roots.popitem(last=False)
+            roots[root] = None
+            roots.move_to_end(root)
+            if len(roots) > self._room_for_roots:
+                roots.popitem(last=False)
 
     def invalidate(self, vcpu: Vcpu, first: int, last: int, *, order: int = 0) -> Steps[None]:
         """INVLPG for each page of a range: no exits, for the shadow is in step with every store that trapped."""
         vcpu.spaces.invalidate(first, last)
-        self.state["stale"] = 0
+        self._told(vcpu.number)
         return
         yield
 
     def release(self, vcpu: Vcpu, root: int, space: int) -> Steps[None]:
         """Forget the pointer of a dead address space."""
-        self._roots.pop(root, None)
+        for roots in self._roots:
+            roots.pop(root, None)
         return
         yield
 
@@ -208,15 +214,16 @@ class Agile(Shadow):
         """
         if not self._has_frame_for_root():
             return
-        own = {name: int(self.state[name][0]) for name in ("due", "flush")}  # of an exit that is under way
-        looked = int(scan(self.tables, self.only_clean))
-        self._follow_root()
-        cycles = int(self.state["due"][0]) - own["due"] + looked * self.costs.guest_walk_level
-        if int(self.state["flush"][0]) and not own["flush"]:
-            self._roots.clear()
-            self.spaces.flush_all()
-        for name, value in own.items():
-            self.state[name] = value
+        flushing, due = bool(self._flush[0]), int(self._due.sum())  # of exits that are under way
+        with self.by_host():
+            looked = int(scan(self.of[0], self.only_clean))
+            self._follow_roots()
+            cycles = int(self._due.sum()) - due + looked * self.costs.guest_walk_level
+            flush = bool(self._flush[0]) and not flushing
+        if flush:
+            self._forget_pointers()
+            self._forget(vcpu, own=True, others=True)
+            cycles += vcpu.kick_others() if len(self.of) > 1 else 0
         if not looked:
             return
         self.exits["AGILE_SCAN"] += int(vcpu.running)
@@ -229,21 +236,28 @@ class Agile(Shadow):
     def _has_frame_for_root(self) -> bool:
         """Whether there is a frame at hand for the shadow of the root; where there is none, the pool is asked."""
         if not int(self._stocked[0]):
-            self._put(self.pool.take(1))
+            self._put(0, self.pool.take(1))
         return int(self._stocked[0]) > 0
 
-    def _follow_root(self) -> None:
-        """Point CR3 to the shadow of the root, where that is no nested table any more."""
-        if int(self.registers["cr3"][0]) & SWITCH and not self.gfns["nested"][self.cr3[0] >> PAGE_SHIFT]:
-            self.registers["cr3"] = int(load_root(self.tables, self.cr3[0] >> PAGE_SHIFT, 1))
+    def _follow_roots(self) -> None:
+        """Point CR3s to the shadow of their root, where that is no nested table any more; or see `reload`."""
+        for number, root in enumerate(self.cr3):
+            switched, gfn = int(self.registers["cr3"][number]) & SWITCH, root >> PAGE_SHIFT
+            if switched and not self.gfns["nested"][gfn] and (hpa := int(load_root(self.of[number], gfn, 1))) >= 0:
+                self.registers["cr3"][number] = hpa
+
+    def _forget_pointers(self) -> None:
+        """Forget which pointers the hardware has."""
+        for roots in self._roots:
+            roots.clear()
 
     def zap(self, first: int, count: int) -> Flush:
         """Clear what maps the frames; nested tables among them go back to the shadow, the root in CR3 at once."""
         nested = bool(self.gfns["nested"][first : first + count].any())
         flush = super().zap(first, count)
         if nested:
-            self._roots.clear()
-            self._follow_root()
+            self._forget_pointers()
+            self._follow_roots()
         return Flush(nested=True, linear=flush.linear or nested)
 
     def protect(self, first: int, count: int) -> Flush:
@@ -268,8 +282,8 @@ class Agile(Shadow):
     def rehearse(self) -> None:
         """Compile, or load from the cache, the kernels that a short run does not need."""
         super().rehearse()
-        go_back(self.tables, 0, 0)
-        scan(self.tables, False)
+        go_back(self.of[0], 0, 0)
+        scan(self.of[0], False)
 
     def table_on_way(self, table: int, level: int, wanted: int, gva: int) -> int:
         """Return the hpa of a table in the shadow, or past the switch of one of the guest's own."""
@@ -284,32 +298,42 @@ class Agile(Shadow):
         """Return how many stores to a table trap until it goes over to nested walks."""
         return self.threshold
 
-    def _work(self, vcpu: Vcpu) -> None:
-        """Pay for what the kernels did, and flush what they took away; pointers that the hardware has go with it."""
+    def _flush_tlbs(self, vcpu: Vcpu) -> None:
+        """Flush what the kernels took away; pointers that the hardware has go with it."""
         if self._flush[0]:
-            self._roots.clear()
-        super()._work(vcpu)
+            self._forget_pointers()
+        super()._flush_tlbs(vcpu)
+
+    def stale(self, cpu: int) -> bool:
+        """Whether a vCPU's TLB may hold what the guest has taken away, or it has still to look for its root."""
+        return super().stale(cpu) or not self._points_to_root(cpu)
+
+    def may_enter(self, vcpu: Vcpu) -> bool:
+        """Whether CR3 leads to where the root is walked now: another vCPU's exit may have changed that."""
+        return self._points_to_root(vcpu.number)
+
+    def reload(self, vcpu: Vcpu) -> Steps[None]:
+        """Look for the root anew before the guest is entered (arch/x86/kvm/mmu.h, `kvm_mmu_reload`)."""
+        yield from self._follow(vcpu)
+        self._close(vcpu, "PT_WRITE")
+
+    def _points_to_root(self, cpu: int) -> bool:
+        root, switched = int(self.cpus["roots"][cpu, 0]), bool(int(self.registers["cr3"][cpu]) & SWITCH)
+        nested = bool(self.gfns["nested"][self.cr3[cpu] >> PAGE_SHIFT])
+        return nested == switched and (root < 0 or not self.pages["invalid"][root])
 
     def _follow(self, vcpu: Vcpu) -> Steps[None]:
         """Point CR3 anew where the current root has changed sides."""
-        gfn = self.cr3[vcpu.number] >> PAGE_SHIFT
-        nested = bool(self.gfns["nested"][gfn])
-        if nested != bool(int(vcpu.registers["cr3"][0]) & SWITCH):
+        if not self._points_to_root(vcpu.number):
             yield from self._point_to_root(vcpu)
             self._work(vcpu)
 
     def _point_to_root(self, vcpu: Vcpu) -> Steps[None]:
         """Set CR3: to the root's shadow, or to the guest's own table and SWITCH."""
         gfn = self.cr3[vcpu.number] >> PAGE_SHIFT
-        while True:  # while it waits, the root may change sides
-            if self.gfns["nested"][gfn]:
-                if (hpa := int(host_address(self.host_tables.backing, self.cr3[vcpu.number] & FRAME))) != UNBACKED:
-                    self.state["roots"] = -1
-                    vcpu.registers["cr3"] = hpa | SWITCH
-                    return
-                yield from self._back(vcpu, gfn)
-            else:
-                if (hpa := int(load_root(self.tables, gfn, SPARE))) >= 0:
-                    vcpu.registers["cr3"] = hpa
-                    return
-                yield from self._restock(vcpu)
+        while (
+            hpa := int(load_root(self.of[vcpu.number], gfn, SPARE))
+        ) < 0:  # while it waits, the root may change sides
+            self._flush_tlbs(vcpu)
+            yield from self._restock(vcpu) if hpa == -1 else self._back(vcpu, gfn)
+        vcpu.registers["cr3"] = hpa

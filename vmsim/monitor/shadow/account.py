@@ -13,11 +13,12 @@ from vmsim.base.ledger import Ledger
 from vmsim.contracts import Vcpu, Words
 from vmsim.machine.memory import width_of
 from vmsim.machine.vm_spaces import VmSpaces
+from vmsim.monitor.shadow.commit import OTHERS, OWN
 from vmsim.monitor.shadow.guards import reads_of
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.prices import PRICES, Exit
-from vmsim.monitor.shadow.records import Work
-from vmsim.monitor.shadow.software_tlb import SoftwareTlb
+from vmsim.monitor.shadow.records import ShadowTables, Work, of_cpu
+from vmsim.monitor.shadow.software_tlb import SoftwareTlb, total
 from vmsim.monitor.software import SoftwareMonitor
 from vmsim.scenario.cpu import Cost
 
@@ -32,8 +33,8 @@ class Account(SoftwareMonitor):
 
     Parameters
     ----------
-    state : SHADOW[1]
-        Where the kernels note their work.
+    tables : ShadowTables
+        Where the kernels note their work, for all vCPUs (`make_shadow`).
     spec : ShadowSpec
         How the monitor shadows.
     entries : int
@@ -42,25 +43,28 @@ class Account(SoftwareMonitor):
 
     reasons: tuple[str, ...] = tuple(reason.name for reason in Exit)
 
-    def __init__(self, state: NDArray[Any], *, spec: ShadowSpec, costs: Cost, spaces: VmSpaces, entries: int) -> None:
-        self.state = state
+    def __init__(self, tables: ShadowTables, *, spec: ShadowSpec, costs: Cost, spaces: VmSpaces, entries: int) -> None:
+        self.state = state = tables.states
+        self.cpus = tables.cpus
+        self.of = [of_cpu(tables, number) for number in range(len(tables.cpus))]  # the tables of each vCPU
         self.spec = spec
         self.costs = costs
         self.spaces = spaces
         self.exits: Counter[str] = Counter()
         self.exit_cycles: Counter[str] = Counter()
         self._flush = state["flush"]
-        self._due = state["due"]
-        self._number = state["exit"]
+        self._remote = state["remote"]
+        self._due = tables.cpus["due"]
         self._by_programs = [0, 0]  # accesses to tables of level 1, and to those above
         self._by_kernel = [0, 0]  # page faults of its own map that fill the shadow: at tables of level 1, at data
         for work, cycles in self._prices().items():
             state["prices"][0, work] = cycles
         self._trapped = np.empty(512, np.int64)
-        self._spent = 0  # in the exit under way
+        self._bills = [0] * len(tables.cpus)
+        self.loading: set[int] = set()  # vCPUs that go to another address space just now
         far = costs.map_unmap if spec.hide == "present-bit" else 0
         self._each_read = costs.guest_walk_level + far
-        self.software_tlb = SoftwareTlb(entries, hit_cycles=costs.software_tlb_hit)
+        self.software_tlbs = [SoftwareTlb(entries, hit_cycles=costs.software_tlb_hit) for _ in self.of]
         self._fault = costs.page_fault_exit + costs.vm_entry + costs.violation_resume
         self._other = costs.vm_exit + costs.violation_resume
         step = {"trap-flag": costs.step_trap_flag, "debug-register": costs.step_debug_register}[spec.step]
@@ -81,6 +85,7 @@ class Account(SoftwareMonitor):
             ("stepped", self._stepped),
             ("debug", self._debug),
             ("left", self._left),
+            ("others", len(self.of) > 1),
         ):
             self._compiled_prices[name] = cycles
 
@@ -99,12 +104,9 @@ class Account(SoftwareMonitor):
     def register(self, ledger: Ledger) -> None:
         """Say what it counts: the kernels' work, page faults by pager, and what the software TLB does."""
         super().register(ledger)
-        tlb = self.software_tlb
         ledger.counters("shadow", lambda: {work.name.lower(): int(self.state["work"][0, work]) for work in Work})
         ledger.counters("pagers", self._pagers)
-        ledger.counters(
-            "software_tlb", lambda: {"hits": tlb.hits, "misses": tlb.misses, "saved_cycles": tlb.saved_cycles}
-        )
+        ledger.counters("software_tlb", lambda: total(self.software_tlbs))
 
     def _pagers(self) -> dict[str, int]:
         """Return page faults of the hardware by what the address leads to, and by the privilege of the access (CPL).
@@ -131,7 +133,7 @@ class Account(SoftwareMonitor):
         """Pay for accesses to hidden tables that were emulated or stepped; an exit each, with a second for a step."""
         vcpu.spaces.exited()
         count = len(gfns)
-        self._spend(vcpu, count * self._emulated + self._find(gfns))
+        self._spend(vcpu, count * self._emulated + self._find(vcpu, gfns))
         self.exits[reason] += count
         if self._stepped:
             self.exits["DEBUG"] += count
@@ -142,11 +144,11 @@ class Account(SoftwareMonitor):
         """Pay for stores after which their tables are left to the guest, an exit each."""
         vcpu.spaces.exited()
         self.exits["PT_WRITE"] += len(gfns)
-        self._spend(vcpu, len(gfns) * self._left + self._find(gfns))
+        self._spend(vcpu, len(gfns) * self._left + self._find(vcpu, gfns))
 
-    def _find(self, gfns: Words) -> int:
+    def _find(self, vcpu: Vcpu, gfns: Words) -> int:
         """Return what the walks to tables cost, in the map that the guest's kernel has of all its memory."""
-        tlb = self.software_tlb
+        tlb = self.software_tlbs[vcpu.number]
         if not tlb.entries:
             tlb.misses += len(gfns)
             return int(reads_of(self.state, gfns)) * self._each_read
@@ -184,38 +186,56 @@ class Account(SoftwareMonitor):
             self.exits["DEBUG"] += times
             self.exit_cycles["DEBUG"] += times * self._debug
             vcpu.owe("exit", times * self._debug)
-        self._close(reason)
+        self._close(vcpu, reason)
 
     def _work(self, vcpu: Vcpu) -> None:
         """Pay for what the kernels did, and flush what they took from under the TLBs."""
-        if cycles := int(self._due[0]):
-            self._due[0] = 0
+        if cycles := int(self._due[vcpu.number]):
+            self._due[vcpu.number] = 0
             self._spend(vcpu, cycles)
-        if self._flush[0]:
-            self._flush[0] = 0
-            self.spaces.flush_all()
-            self.state["stale"] = 0
+        self._flush_tlbs(vcpu)
+
+    def _flush_tlbs(self, vcpu: Vcpu) -> None:
+        """Flush what the kernels took from under the TLBs, before anybody waits.
+
+        Of what the guest has the monitor take from the shadow the guest flushes the TLB of its own vCPU; from those of
+        others the monitor does, and interrupts them (KVM, arch/x86/kvm/mmu/mmu.c: `kvm_flush_remote_tlbs` at the end of
+        `kvm_mmu_track_write`, `__kvm_mmu_invalidate_addr`, `mmu_set_spte`, `kvm_mmu_remote_flush_or_zap`).
+        """
+        own, others = bool(self._flush[0]), len(self.of) > 1 and bool(self._flush[0] or self._remote[0])
+        self._flush[0] = self._remote[0] = 0
+        if others:
+            self._spend(vcpu, vcpu.kick_others())
+        self._forget(vcpu, own=own, others=others)
+
+    def _forget(self, vcpu: Vcpu, *, own: bool, others: bool) -> None:
+        """Drop what TLBs keep: of the vCPU itself, of the VM's others."""
+        for number, spaces in enumerate(self.spaces):
+            if own if number == vcpu.number else others:
+                spaces.flush_all()
+                self._told(number)
+
+    def _told(self, number: int) -> None:
+        """Note that the TLB of a vCPU has nothing any more that the guest has taken away."""
+        self.cpus["stale"][number] = 0
+        self.cpus["seen"][number] = self.state["unseen"][0]
+
+    def stale(self, cpu: int) -> bool:
+        """Whether a vCPU's TLB may hold what the guest has taken away and not invalidated yet, or has just left."""
+        late = self.cpus["stale"][cpu] or self.cpus["seen"][cpu] != self.state["unseen"][0]
+        return bool(late) or cpu in self.loading
 
     def collect(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
         """Count the exits that compiled code has handled, their cycles, and how long faults took."""
         super().collect(vcpu, bill)
-        self.software_tlb.misses += int(self._compiled_prices["walks"][0])
+        self.software_tlbs[vcpu.number].misses += int(self._compiled_prices["walks"][0])
         self._compiled_prices["walks"] = 0
-        if bill["flush"][0]:
-            self.spaces.flush_all()
-            self.state["stale"] = 0
+        if flush := int(bill["flush"][0]):
+            if flush & OTHERS:
+                vcpu.kick_others()  # and has paid for it
+            self._forget(vcpu, own=flush & OWN != 0, others=flush & OTHERS != 0)
 
-    def _spend(self, vcpu: Vcpu, cycles: int) -> None:
-        vcpu.owe("exit", cycles)
-        self._spent += cycles
-
-    def _count(self, reason: str, count: int = 1) -> None:
-        """End exits of a kind."""
-        self.exits[reason] += count
-        self._close(reason)
-
-    def _close(self, reason: str) -> None:
-        if self._spent:
-            self.exit_cycles[reason] += self._spent
-            self._spent = 0
-        self._number[0] = (self._number[0] + 1) & 0x7FFFFFFF  # as `end_exit`
+    def _close(self, vcpu: Vcpu, reason: str) -> None:
+        super()._close(vcpu, reason)
+        number = (int(self.state["exit"][0]) + 1) & 0x7FFFFFFF  # as `end_exit`
+        self.state["exit"][0] = self.cpus["exit"][vcpu.number] = number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ from vmsim.frames.buddy import State
 from vmsim.machine.formats import DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, SWITCH, TWO_LEVEL, USER, WRITE
 from vmsim.machine.memory import read_entry, width_of
 from vmsim.monitor.shadow.quadrants import first_frame, guest_place
-from vmsim.monitor.shadow.records import Hide
+from vmsim.monitor.shadow.records import Hide, ShadowTables
 from vmsim.tables.backing import host_address, locate_page, shared_frames
 
 __all__ = ["problems_of"]
@@ -27,11 +28,13 @@ class Shadow(Protocol):
     memory: Words
     backing: Words
     state: NDArray[Any]
+    cpus: NDArray[Any]
+    tables: ShadowTables
     pages: NDArray[Any]
     gfns: NDArray[Any]
-    stock: Words
     registers: NDArray[Any]
     owner: int
+    loading: set[int]
 
     @property
     def memory_root(self) -> tuple[int, int]:
@@ -60,9 +63,10 @@ def problems_of(shadow: Shadow, frames: NDArray[Any]) -> Iterator[str]:
     memory, pages = shadow.memory, shadow.pages
     used = np.flatnonzero(pages["level"] > 0)
     by_frame = {int(pages["hpa"][page]): int(page) for page in used}
-    stock = shadow.stock[: int(shadow.state["stock"][0])]
-    pointers = int(shadow.state["pae_root"][0])
-    tables = np.array([*by_frame, *([pointers] if pointers >= 0 else [])], np.int64) >> PAGE_SHIFT
+    stocks = zip(shadow.tables.stock, shadow.cpus["stock"], strict=True)
+    stock = np.concatenate([frames[:count] for frames, count in stocks])
+    pointers = shadow.cpus["pae_root"].tolist()
+    tables = np.array([*by_frame, *(each for each in pointers if each >= 0)], np.int64) >> PAGE_SHIFT
     held = [(tables, State.TABLE), (stock, State.POOL)]
     if any(
         (frames[pfns]["owner"] != shadow.owner).any() or (frames[pfns]["state"] != state).any() for pfns, state in held
@@ -71,8 +75,12 @@ def problems_of(shadow: Shadow, frames: NDArray[Any]) -> Iterator[str]:
     if len({*tables.tolist(), *stock.tolist()}) != shadow.frames_held:
         yield "conservation: a frame is two shadow pages"
     guarded, shared = _guarded(shadow), shared_frames(shadow.backing)
-    if pointers >= 0:
-        yield from _of_pointers(shadow, by_frame, memory[pointers >> 3 : (pointers >> 3) + 4].tolist())
+    roots = Counter(int(root) for root in shadow.cpus["roots"].ravel() if root >= 0)
+    if any(pages["roots"][page] != roots[page] for page in range(len(pages))):
+        yield "coherence: a shadow page is the root of more or fewer vCPUs than it counts"
+    for cpu, place in enumerate(pointers):
+        if place >= 0 and cpu not in shadow.loading:
+            yield from _of_pointers(shadow, cpu, by_frame, memory[place >> 3 : (place >> 3) + 4].tolist())
     for page in used.tolist():
         place = int(pages["hpa"][page]) >> 3
         entries = memory[place : place + 512]
@@ -92,10 +100,10 @@ def _guarded(shadow: Shadow) -> dict[int, int]:
     return found
 
 
-def _of_pointers(shadow: Shadow, by_frame: dict[int, int], entries: list[int]) -> Iterator[str]:
-    """Yield what is wrong with the PDPTEs that CR3 leads to, which the processor has in registers."""
-    levels, pdptes = int(shadow.state["levels"][0]), shadow.state["pdpte"][0].tolist()
-    if entries != shadow.registers["pdpte"][0].tolist():
+def _of_pointers(shadow: Shadow, cpu: int, by_frame: dict[int, int], entries: list[int]) -> Iterator[str]:
+    """Yield what is wrong with the PDPTEs that a vCPU's CR3 leads to, which the processor has in registers."""
+    levels, pdptes = int(shadow.state["levels"][0]), shadow.cpus["pdpte"][cpu].tolist()
+    if entries != shadow.registers["pdpte"][cpu].tolist():
         yield "coherence: the processor's PDPTEs are not those of the shadow"
     for number, entry in enumerate(entries):
         page = by_frame.get(entry & FRAME)
@@ -103,7 +111,7 @@ def _of_pointers(shadow: Shadow, by_frame: dict[int, int], entries: list[int]) -
             continue
         if page is None:
             yield "isolation: a PDPTE of the shadow leads to a table that is no shadow page"
-        elif page != shadow.state["roots"][0][number]:
+        elif page != shadow.cpus["roots"][cpu][number]:
             yield "coherence: a PDPTE of the shadow leads to another page than CR3 was loaded for"
         elif levels == TWO_LEVEL and (*shadow.pages[page][["level", "quadrant"]],) != (2, number):
             yield "composition: a PDPTE of the shadow leads to another quadrant"

@@ -24,7 +24,9 @@ from vmsim.monitor.shadow.traps import store as store_hidden
 from vmsim.monitor.tdp.commit import NestedMode, back_frame, can_back, suffices
 from vmsim.tables.backing import lacks
 
-__all__ = ["ShadowMode", "end", "shadow_fault", "shadow_store", "shadow_touch", "spill", "work"]
+__all__ = ["OTHERS", "OWN", "ShadowMode", "end", "shadow_fault", "shadow_store", "shadow_touch", "spill", "work"]
+
+OWN, OTHERS = np.int64(1), np.int64(2)  # whose TLBs are to be flushed: the vCPU's, those of the VM's others
 
 
 class ShadowMode(NamedTuple):
@@ -36,20 +38,27 @@ class ShadowMode(NamedTuple):
 
 
 @leaf
-def end(bill, state, reason):
+def end(bill, tables, reason):
     """End an exit."""
     close(bill, reason, reason != Exit.SHADOW_FILL)
-    end_exit(state)
+    end_exit(tables.states[0], tables.cpus[0])
 
 
 @leaf
-def work(bill, state):
-    """Pay for what the kernels did; a flush that they ask for is made when this is over, but before the guest runs."""
-    spend(bill, state.due)
-    state.due = 0
-    if state.flush:
-        state.flush = 0
-        bill.flush = 1
+def work(mode, bill):
+    """Pay for what the kernels did; a flush that they ask for is made when this is over, but before the guest runs.
+
+    Other vCPUs are interrupted for it, once.
+    """
+    state, cpu, prices = mode.tables.states[0], mode.tables.cpus[0], mode.prices[0]
+    spend(bill, cpu.due)
+    cpu.due = 0
+    flush = (OWN if state.flush else 0) | (OTHERS if prices.others and (state.flush or state.remote) else 0)
+    state.flush = state.remote = 0
+    if flush:
+        if flush & OTHERS and bill.flush & OTHERS == 0:
+            spend(bill, prices.kick)
+        bill.flush |= flush
         bill.stop = 1
 
 
@@ -81,14 +90,14 @@ def _back(mode, bill, gfn):
 @routine
 def _restock(mode, bill):
     """Fill the stock of frames for shadow pages from the pool; return whether that could be done."""
-    pool, stock, state = mode.nested.pool, mode.tables.stock, mode.tables.states[0]
-    count = 2 * SPARE - state.stock
+    pool, stock, cpu = mode.nested.pool, mode.tables.stock, mode.tables.cpus[0]
+    count = 2 * SPARE - cpu.stock
     if not suffices(mode.nested, 0, count):
         return False
     pool[0] -= count
     for number in range(count):
-        stock[state.stock + number] = pool[1 + pool[0] + number]
-    state.stock += count
+        stock[cpu.stock + number] = pool[1 + pool[0] + number]
+    cpu.stock += count
     spend(bill, mode.prices[0].restock)
     return True
 
@@ -102,7 +111,7 @@ def shadow_touch(mode, bill, gfn):
     spend(bill, mode.prices[0].fault)
     _back(mode, bill, gfn)
     bill.exits[Exit.HOST_FAULT] += 1
-    end(bill, mode.tables.states[0], Exit.HOST_FAULT)
+    end(bill, mode.tables, Exit.HOST_FAULT)
     log(bill, start)
 
 
@@ -113,8 +122,8 @@ def _load(mode, bill, places, values):
     trapped = load_hidden(mode.tables, places, values, prices.trapped)
     if trapped:
         _trap(mode, bill, Exit.PT_READ, trapped, state.reads)
-        work(bill, state)
-        end(bill, state, Exit.PT_READ)
+        work(mode, bill)
+        end(bill, mode.tables, Exit.PT_READ)
 
 
 @routine
@@ -129,8 +138,8 @@ def shadow_store(mode, bill, places, values):
         bill.exits[Exit.PT_WRITE] += left
         spend(bill, left * prices.left + state.reads * prices.each_read)
     if emulated or left:
-        work(bill, state)
-        end(bill, state, Exit.PT_WRITE)
+        work(mode, bill)
+        end(bill, mode.tables, Exit.PT_WRITE)
 
 
 @routine
@@ -146,10 +155,10 @@ def shadow_fault(mode, guest, gva, code):
         if not walked:
             spend(bill, state.reads * prices.each_read)
             walked = True
-        work(bill, state)
+        work(mode, bill)
         if status == Status.DONE:
             bill.exits[Exit.SHADOW_FILL] += 1
-            end(bill, state, Exit.SHADOW_FILL)
+            end(bill, mode.tables, Exit.SHADOW_FILL)
             log(bill, start)
             return status, value
         if status == Status.FAULT:
@@ -158,7 +167,7 @@ def shadow_fault(mode, guest, gva, code):
                 return status, value
             spend(bill, prices.inject)
             bill.exits[Exit.TRUE_FAULT] += 1
-            end(bill, state, Exit.TRUE_FAULT)
+            end(bill, mode.tables, Exit.TRUE_FAULT)
             commit_fault(guest, mode, gva, value, missing)
             return np.int64(Status.DONE), value
         if status == Status.UNBACKED:
@@ -171,7 +180,7 @@ def shadow_fault(mode, guest, gva, code):
 @leaf
 def spill(mode):
     """Return whether there are so many frames in stock that some must go back to the pool."""
-    return mode.tables.states[0].stock > mode.prices[0].most
+    return mode.tables.cpus[0].stock > mode.prices[0].most
 
 
 @handle.register(ShadowMode)

@@ -43,6 +43,7 @@ from vmsim.monitor.shadow.tables import (
     attach,
     drop_page,
     find_page,
+    less,
     make_page,
     place_of,
     reap,
@@ -64,6 +65,7 @@ class Status(IntEnum):
     GUARDED = 4  # the access is to a guarded table: the monitor must make it
     LIMIT = 5  # no more pages are allowed, and all there are are in use
     APPEARED = 6  # a store made an entry that is to be translated now
+    ROOTLESS = 7  # CR3 leads to a page that is nobody's shadow any more: it is to be loaded anew
 
 
 _DONE = np.int64(Status.DONE)
@@ -71,26 +73,27 @@ LOST = -1  # what a walk returns where the host has to bring back a table first
 
 
 @routine
-def walk_tables(memory, backing, state, cr3, gva, write):
+def walk_tables(memory, backing, state, cpu, cr3, gva, write):
     """Walk the guest's tables as the hardware would, flags included but for the page's own; return the leaf's level.
 
-    The entries are left in the state, and how many of them were read from memory (`reads`); 0 is a fault, whose error
-    code is there. LOST says that a table of the guest lies in no host frame, and `code` is that table's frame. A PAE
-    guest's PDPTEs have no rights; whose `top` is 2 has loaded them with CR3.
+    `cpu` has the vCPU's PDPTEs, and whether its access is the kernel's. The entries are left in the state, and how many
+    of them were read from memory (`reads`); 0 is a fault, whose error code is there. LOST says that a table of the
+    guest lies in no host frame, and `code` is that table's frame. A PAE guest's PDPTEs have no rights; whose `top` is 2
+    has loaded them with CR3.
     """
-    need = PRESENT | (0 if state.supervisor else USER) | (WRITE if write else 0)
+    need = PRESENT | (0 if cpu.supervisor else USER) | (WRITE if write else 0)
     rights = np.int64(-1)
     level = state.levels
     width = width_of(level)
     table = cr3
-    state.code = (0 if state.supervisor else CODE_USER) | (CODE_WRITE if write else 0)
+    state.code = (0 if cpu.supervisor else CODE_USER) | (CODE_WRITE if write else 0)
     state.reads = state.marked = 0
     while True:
         gpa = entry_at(table, gva, level, width)
         state.place[level] = gpa
         loaded = level > state.top
         if loaded:
-            hpa, entry = np.int64(0), state.pdpte[(gva >> 30) & 3]
+            hpa, entry = np.int64(0), cpu.pdpte[(gva >> 30) & 3]
         else:
             state.reads += 1
             hpa, backed = locate(backing, gpa)
@@ -138,7 +141,7 @@ def _link(shadow, state, node, child, bits):
     if old == 0:
         attach(pages, links, gfns, node, -1 - child)
     elif old & ~bits & (WRITE | USER):
-        state.stale = 1
+        less(shadow, state)
     write_word(memory, place, pages[child].hpa | bits | old & ACCESSED)  # which the guest may not know of yet
 
 
@@ -245,12 +248,12 @@ def fill(shadow, cr3, gva, write):
     Returns
     -------
     (status, value) : tuple of int
-        DONE, NEED, LIMIT; FAULT with the error code; UNBACKED or GUARDED with the guest frame.
+        DONE, NEED, LIMIT, ROOTLESS; FAULT with the error code; UNBACKED or GUARDED with the guest frame.
     """
-    state = shadow.states[0]
+    state, cpu = shadow.states[0], shadow.cpus[0]
     backing, memory, pages, gfns = shadow.backing, shadow.memory, shadow.pages, shadow.gfns
     state.clock += 1
-    found = walk_tables(memory, backing, state, cr3, gva, write)
+    found = walk_tables(memory, backing, state, cpu, cr3, gva, write)
     if state.logging:
         for level in range(1, 6):
             if state.marked >> level & 1:
@@ -259,11 +262,14 @@ def fill(shadow, cr3, gva, write):
         return np.int64(Status.UNBACKED), state.code
     if state.hide == Hide.PRESENT_BIT:
         for step in range(state.reads):
-            gfns[state.place[state.top - step] >> PAGE_SHIFT].mapped = state.exit  # the walk pays for its tables
+            gfns[state.place[state.top - step] >> PAGE_SHIFT].mapped = cpu.exit  # the walk pays for its tables
     if found == 0:
         return np.int64(Status.FAULT), state.code
-    if state.stock < SPARE:
+    if cpu.stock < SPARE:
         return np.int64(Status.NEED), np.int64(0)
+    page = root_for(state, cpu, gva)
+    if page == NO_PAGE or pages[page].invalid:
+        return np.int64(Status.ROOTLESS), np.int64(0)
     within = (1 << (PAGE_SHIFT + width_of(state.levels) * (found - 1))) - 1
     gpa = (state.entry[found] & FRAME & ~within) | (gva & within)
     gfn = gpa >> PAGE_SHIFT
@@ -273,7 +279,7 @@ def fill(shadow, cr3, gva, write):
     marks = ACCESSED | (DIRTY if write else 0)
     if state.logging and write and not shadow.dirty[gfn]:
         shadow.dirty[gfn] = True
-        state.protected |= state.entry[found] & DIRTY  # a clean page is protected anyway
+        cpu.protected |= state.entry[found] & DIRTY  # a clean page is protected anyway
     if state.entry[found] & marks != marks:
         if state.logging:
             shadow.dirty[state.place[found] >> PAGE_SHIFT] = True
@@ -282,7 +288,6 @@ def fill(shadow, cr3, gva, write):
     size = np.int64(1) if state.logging else min(found, host_level)  # the log tells of small pages
     while size > 1 and guards_within(gfns, gfn & ~((1 << (9 * (size - 1))) - 1), 1 << (9 * (size - 1))):
         size -= 1
-    page = root_for(state, gva)
     level = state.top
     while level > size:
         pages[page].stamp = state.clock

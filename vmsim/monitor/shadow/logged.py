@@ -54,7 +54,7 @@ class LoggedShadow(ShadowEntries, Account):
             walk = int(reads_of(self.state, plain)) * self._each_read
             self._spend(vcpu, len(plain) * (self._fault + int(prices[Work.FILLED])) + walk)
             self._by_kernel[1] += len(plain)
-            self._count("WRITE_PROTECT", len(plain))
+            self._count(vcpu, "WRITE_PROTECT", len(plain))
 
     def is_guarded(self, gfn: int) -> bool:
         """Return whether a frame is shadowed as a table that is in step."""

@@ -43,7 +43,7 @@ __all__ = ["Shadow"]
 
 _HIDE = {"write-protect": Hide.WRITE_PROTECT, "user-bit": Hide.USER_BIT, "present-bit": Hide.PRESENT_BIT}
 _DONE, _NEED, _UNBACKED, _FAULT = int(Status.DONE), int(Status.NEED), int(Status.UNBACKED), int(Status.FAULT)
-_GUARDED, _APPEARED = int(Status.GUARDED), int(Status.APPEARED)
+_GUARDED, _APPEARED, _ROOTLESS = int(Status.GUARDED), int(Status.APPEARED), int(Status.ROOTLESS)
 
 
 class Shadow(LoggedShadow, Stock):
@@ -88,8 +88,10 @@ class Shadow(LoggedShadow, Stock):
         log: DirtyLogSpec | None = None,
     ) -> None:
         frames = host_tables.host.frames
-        self.tables = make_shadow(memory, host_tables.backing, frames, spec.limit, levels, logged=log is not None)
-        super().__init__(self.tables.states, spec=spec, costs=costs, spaces=spaces, entries=entries)
+        self.tables = make_shadow(
+            memory, host_tables.backing, frames, spec.limit, levels, cpus=len(registers), logged=log is not None
+        )
+        super().__init__(self.tables, spec=spec, costs=costs, spaces=spaces, entries=entries)
         self.memory = memory
         self.registers = registers
         self.host_tables = host_tables
@@ -99,7 +101,6 @@ class Shadow(LoggedShadow, Stock):
         self.cr3 = [0] * len(registers)  # the guest's, by vCPU
         self.latency = host_tables.latency
         state, self.pages, self.gfns = self.tables.states, self.tables.pages, self.tables.gfns
-        self.stock = self.tables.stock
         state["largest"] = registers["largest"][0]
         state["hide"] = _HIDE[spec.hide]
         state["sync"] = spec.ad == "read-sync"
@@ -107,7 +108,7 @@ class Shadow(LoggedShadow, Stock):
         state["eager"] = spec.fill == "eager"
         state["flood"] = 0 if spec.trap == "single-step" else spec.write_flood
         state["chunk"] = chunk
-        self._stocked = state["stock"]
+        self._stocked = self.cpus["stock"]
         self._pae = levels < 4
         self.compiled = entries == 0 and host_tables.compiled
         self.loads_trap = spec.hide != "write-protect"
@@ -122,7 +123,7 @@ class Shadow(LoggedShadow, Stock):
     def provide(self, frames: list[int]) -> None:
         """Take the first of the host's frames for shadow pages, before the clock starts."""
         use(self.host_tables.host.frames, np.array(frames), int(State.POOL))
-        self._put(frames)
+        self._put(0, frames)
 
     def create(self, vcpu: Vcpu) -> Steps[None]:
         """Take from the pool what no guest can start without."""
@@ -137,7 +138,7 @@ class Shadow(LoggedShadow, Stock):
             with vcpu.first():
                 self._spend(vcpu, self._fault)
                 yield from self._back(vcpu, gfn)
-            self._count("HOST_FAULT")
+            self._count(vcpu, "HOST_FAULT")
             self.note_writes(gfn, 1)
             self.latency.add(vcpu.now - start)
             gfn += 1
@@ -149,7 +150,9 @@ class Shadow(LoggedShadow, Stock):
         if not self.compiled:
             return None
         self._compiled_prices["cr3"] = self.cr3[vcpu.number]
-        return ShadowMode(self.tables, self.host_tables.nested, self._compiled_prices)
+        if len(self.of) > 1:
+            self._compiled_prices["kick"] = vcpu.kick_cycles()
+        return ShadowMode(self.of[vcpu.number], self.host_tables.nested, self._compiled_prices)
 
     def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
         """Handle a page fault of the hardware, or what compiled code has left over of one."""
@@ -157,8 +160,7 @@ class Shadow(LoggedShadow, Stock):
             yield from self.unstock(vcpu)
             return Resume.RETRY
         _, gva, _, code, times, _, *left = exit
-        made = yield from self.page_fault(vcpu, gva, code, times, *left)
-        return Resume.MADE if made else Resume.RETRY
+        return Resume.MADE if (yield from self.page_fault(vcpu, gva, code, times, *left)) else Resume.RETRY
 
     def page_fault(
         self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0, spent: int = 0
@@ -182,21 +184,22 @@ class Shadow(LoggedShadow, Stock):
         start = vcpu.now
         vcpu.spaces.exited()
         self._spend(vcpu, spent)
-        self.state["protected"] = 0
+        cpu = self.cpus[vcpu.number]
+        cpu["protected"] = 0
         walked = status != NONE
         while True:
             if status == NONE:
-                status, value = fill(self.tables, self.cr3[vcpu.number], gva, code & 2 != 0)
+                status, value = fill(self.of[vcpu.number], self.cr3[vcpu.number], gva, code & 2 != 0)
                 if not walked:  # what a wait has made to be walked again is not paid for again
                     walk = int(self.state["reads"][0]) * self._each_read
-                    self._spend(vcpu, self._fault + self.software_tlb.cycles(gva >> PAGE_SHIFT, walk))
+                    self._spend(vcpu, self._fault + self.software_tlbs[vcpu.number].cycles(gva >> PAGE_SHIFT, walk))
                     walked = True
                 self._work(vcpu)
             if status == _DONE:
-                self._count("WRITE_PROTECT" if code & CODE_PRESENT and self.state["protected"][0] else "SHADOW_FILL")
+                self._count(vcpu, "WRITE_PROTECT" if code & CODE_PRESENT and cpu["protected"] else "SHADOW_FILL")
                 break
             if status == _FAULT:
-                self.software_tlb.drop(gva >> PAGE_SHIFT, 1)
+                self.software_tlbs[vcpu.number].drop(gva >> PAGE_SHIFT, 1)
                 self._spend(vcpu, self.costs.inject)
                 self._hand_over(vcpu, "TRUE_FAULT", int(value))
                 yield from self.deliver(vcpu, gva, int(value))
@@ -208,11 +211,12 @@ class Shadow(LoggedShadow, Stock):
                 yield from self._back(vcpu, int(value))
             elif status == _NEED:
                 yield from self._restock(vcpu)
+            elif status == _ROOTLESS:
+                return False  # to be asked again when it has one
             else:
                 raise _too_few(self.spec.limit)
             status = NONE
-        if self._stocked[0] > MOST:
-            yield from self.unstock(vcpu)
+        yield from self.unstock(vcpu)
         self.latency.add(vcpu.now - start)
         return False
 
@@ -228,11 +232,11 @@ class Shadow(LoggedShadow, Stock):
         if self._traps(gfn, write):
             return True
         self._by_kernel[1 if not self._shadowed(gfn) else 0] += 1
-        self.state["supervisor"] = 1
+        self.cpus["supervisor"][vcpu.number] = 1
         try:
             made = yield from self.page_fault(vcpu, gva, code, 1)
         finally:
-            self.state["supervisor"] = 0
+            self.cpus["supervisor"][vcpu.number] = 0
         return made
 
     def _shadowed(self, gfn: int) -> bool:
@@ -249,18 +253,18 @@ class Shadow(LoggedShadow, Stock):
         """Leave the guest because it has told a device to work."""
         vcpu.spaces.exited()
         self._spend(vcpu, self._other)
-        self._count("IO")
+        self._count(vcpu, "IO")
 
     def read(self, vcpu: Vcpu, places: Words) -> Steps[Words]:
         """Load entries; those of tables hidden from loads trap, and have A and D brought up to date first."""
         yield from ensure(vcpu, self, places >> PAGE_SHIFT)
         values = np.empty(len(places), np.int64)
         trapped = self._room(len(places))
-        count = load(self.tables, places, values, trapped)
+        count = load(self.of[vcpu.number], places, values, trapped)
         if count:
             self._trap(vcpu, "PT_READ", trapped[:count])
             self._work(vcpu)
-            self._close("PT_READ")
+            self._close(vcpu, "PT_READ")
         return values
 
     def write(self, vcpu: Vcpu, places: Words, values: Words) -> Steps[None]:
@@ -270,7 +274,7 @@ class Shadow(LoggedShadow, Stock):
         start = 0
         trapped = self._room(len(places))
         while True:
-            status, start, emulated, left = store(self.tables, places, values, start, trapped)
+            status, start, emulated, left = store(self.of[vcpu.number], places, values, start, trapped)
             if emulated:
                 self._trap(vcpu, "PT_WRITE", trapped[:emulated])
             if left:
@@ -279,13 +283,12 @@ class Shadow(LoggedShadow, Stock):
                 yield from self._translate(vcpu, int(places[start - 1]))
             if emulated or left:
                 self._work(vcpu)
-                self._close("PT_WRITE")
+                self._close(vcpu, "PT_WRITE")
             if status == _DONE:
                 break
             if status == _UNBACKED:
                 yield from self.touch(vcpu, int(places[start]) >> PAGE_SHIFT, 0)
-        if self._stocked[0] > MOST:
-            yield from self.unstock(vcpu)
+        yield from self.unstock(vcpu)
 
     def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Steps[None]:
         """Write over new frames; what was a table is none any more."""
@@ -293,13 +296,13 @@ class Shadow(LoggedShadow, Stock):
         if self.state["logging"][0]:
             self.store_noted(vcpu, gfn + np.arange(1 << order))
         if order or self.gfns["tables"][gfn]:
-            emulated, left, directories = map(int, drop_tables(self.tables, gfn, 1 << order))
+            emulated, left, directories = map(int, drop_tables(self.of[vcpu.number], gfn, 1 << order))
             if emulated or left:
                 self._overwrite(vcpu, gfn, emulated - directories, directories, left)
                 self._work(vcpu)
-                self._close("PT_WRITE")
-            if self._stocked[0] > MOST:
-                yield from self.unstock(vcpu)
+                self._close(vcpu, "PT_WRITE")
+            self._flush_tlbs(vcpu)
+            yield from self.unstock(vcpu)
         if table:
             yield from ensure(vcpu, self, np.array([gfn]))
             clear_frame(self.memory, host_address(self.host_tables.backing, gpa))
@@ -309,21 +312,22 @@ class Shadow(LoggedShadow, Stock):
         vcpu.spaces.exited()
         self._spend(vcpu, self._other)
         if self.spec.on_cr3 == "flush":
-            drop_all(self.tables)
+            drop_all(self.of[vcpu.number])
             keep = False
         self.cr3[vcpu.number] = root
+        self.loading.add(vcpu.number)
         yield from self._load(vcpu, root)
-        resync(self.tables)
-        self.software_tlb.flush()
+        resync(self.of[vcpu.number])
+        self.software_tlbs[vcpu.number].flush()
         vcpu.spaces.load((root if self._pae else int(vcpu.registers["cr3"][0])) >> PAGE_SHIFT, keep=keep)
+        self.loading.discard(vcpu.number)
         if not keep:
-            self.state["stale"] = 0
+            self._told(vcpu.number)
         if self.spec.fill == "eager":
             yield from self._translate(vcpu)
         self._work(vcpu)
-        self._count("CR3")
-        if self._stocked[0] > MOST:
-            yield from self.unstock(vcpu)
+        self._count(vcpu, "CR3")
+        yield from self.unstock(vcpu)
 
     def invalidate(self, vcpu: Vcpu, first: int, last: int, *, order: int = 0) -> Steps[None]:
         """INVLPG for each page of a range: each is an exit; what is out of step there is brought into step."""
@@ -331,12 +335,12 @@ class Shadow(LoggedShadow, Stock):
         times = (last >> PAGE_SHIFT + order) - (first >> PAGE_SHIFT + order) + 1
         vcpu.spaces.exited()
         self._spend(vcpu, times * self._other)
-        invalidated(self.tables, first, last)
-        self.software_tlb.drop(first >> PAGE_SHIFT, pages)
+        invalidated(self.of[vcpu.number], first, last)
+        self.software_tlbs[vcpu.number].drop(first >> PAGE_SHIFT, pages)
         vcpu.spaces.invalidate(first, last)
-        self.state["stale"] = 0
+        self._told(vcpu.number)
         self._work(vcpu)
-        self._count("INVLPG", times)
+        self._count(vcpu, "INVLPG", times)
         return
         yield
 
@@ -352,14 +356,9 @@ class Shadow(LoggedShadow, Stock):
     def rehearse(self) -> None:
         """Compile, or load from the cache, the kernels that a run without unmapping does not need."""
         nothing = np.empty(0, np.int64)
-        drop_tables(self.tables, 0, 0)
-        load(self.tables, nothing, nothing, nothing)
-        invalidated(self.tables, 0, -1)
-
-    @property
-    def frames_held(self) -> int:
-        """Host frames that are shadow pages, or at hand to become some."""
-        return int(self.state["used"][0]) + int(self._stocked[0]) + (int(self.state["pae_root"][0]) >= 0)
+        drop_tables(self.of[0], 0, 0)
+        load(self.of[0], nothing, nothing, nothing)
+        invalidated(self.of[0], 0, -1)
 
     def problems(self, frames: NDArray[Any]) -> Iterable[str]:
         """Yield what is wrong with the shadow, entry by entry."""
@@ -370,8 +369,9 @@ class Shadow(LoggedShadow, Stock):
         if self.state["levels"][0] == 3:
             places = root + 8 * np.arange(4)
             yield from ensure(vcpu, self, places[:1] >> PAGE_SHIFT)
-            load_entries(self.memory, self.backing, places, self.state["pdpte"][0], 9)
-        while (hpa := int(load_root(self.tables, root >> PAGE_SHIFT, SPARE))) < 0:
+            load_entries(self.memory, self.backing, places, self.cpus["pdpte"][vcpu.number], 9)
+        while (hpa := int(load_root(self.of[vcpu.number], root >> PAGE_SHIFT, SPARE))) < 0:
+            self._flush_tlbs(vcpu)
             yield from self._restock(vcpu)
         vcpu.registers["cr3"] = hpa
         if self._pae:
@@ -379,7 +379,7 @@ class Shadow(LoggedShadow, Stock):
 
     def _translate(self, vcpu: Vcpu, gpa: int = -1) -> Steps[None]:
         """Translate an entry that has just appeared at `gpa`, or (-1) the whole address space, and all below."""
-        while int(sweep(self.tables, gpa) if gpa >= 0 else sweep_all(self.tables)) == _NEED:
+        while int(sweep(self.of[vcpu.number], gpa) if gpa >= 0 else sweep_all(self.of[vcpu.number])) == _NEED:
             self._work(vcpu)
             yield from self._restock(vcpu)
 

@@ -14,7 +14,7 @@ from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, SWITCH, USE
 from vmsim.machine.memory import read_word, write_word
 from vmsim.monitor.shadow.quadrants import in_cr3
 from vmsim.monitor.shadow.records import NO_PAGE
-from vmsim.monitor.shadow.tables import attach, drop_page, place_of, reap, zap_entry
+from vmsim.monitor.shadow.tables import attach, drop_page, less, place_of, reap, retire_page, set_root, zap_entry
 from vmsim.tables.backing import locate
 
 __all__ = ["count_store", "go_back", "go_back_one", "link_nested", "scan", "unseen_store"]
@@ -31,7 +31,7 @@ def _note(state, gfn):
 def _enter(shadow, state, gfn, level):
     """Leave a table to nested walks: its shadow goes, and those below it that nothing else leads to.
 
-    The shadow in CR3 may go too: the state's root is then NO_PAGE.
+    The shadow in CR3 may go too: the vCPU's root is then NO_PAGE, and those of others are invalid.
     """
     pages, gfns = shadow.pages, shadow.gfns
     gfns[gfn].nested = level
@@ -42,13 +42,13 @@ def _enter(shadow, state, gfn, level):
     while page:
         after = np.int64(pages[page - 1].next)
         for number in range(4):
-            if state.roots[number] == page - 1:
-                state.roots[number] = NO_PAGE
-        drop_page(shadow, state, page - 1)
+            if shadow.cpus[0].roots[number] == page - 1:
+                set_root(shadow, state, number, np.int64(NO_PAGE))
+        retire_page(shadow, state, page - 1)
         page = after
     for below in range(level - 1, 0, -1):
         for each in range(len(pages)):
-            alone = pages[each].parents == 0 and not in_cr3(state, np.int64(each))
+            alone = pages[each].parents == 0 and not in_cr3(pages, each)
             if pages[each].level == below and pages[each].origin < 0 and alone:
                 drop_page(shadow, state, np.int64(each))
     state.flush = 1
@@ -79,7 +79,7 @@ def unseen_store(state, gfns, gfn, old, value):
         _note(state, gfn)
         gfns[gfn].dirty = 1
         if old & PRESENT and old != value:
-            state.stale = 1
+            state.unseen += 1
 
 
 @routine
@@ -95,7 +95,7 @@ def link_nested(shadow, state, node, entry, gfn, hpa):
         attach(pages, links, gfns, node, gfn)
     bits = entry & 0xFFF & ~LARGE & ~SWITCH
     if old & ~bits & (WRITE | USER):
-        state.stale = 1
+        less(shadow, state)
     write_word(memory, place, hpa | bits | SWITCH)
 
 

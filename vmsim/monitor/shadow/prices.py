@@ -39,6 +39,8 @@ PRICES = np.dtype(
             ("left", "i8"),  # of a store that leaves its table to the guest
             ("most", "i8"),  # frames in stock above which some go back to the pool
             ("cr3", "i8"),  # gpa of the guest's root table
+            ("others", "i8"),  # 1: the VM has more vCPUs than this
+            ("kick", "i8"),  # cycles of interrupting those of them that run
             ("walks", "i8"),  # of the monitor's through the guest's tables, not yet collected
             ("trapped", "i8", (8,)),  # scratch
         ],

@@ -7,9 +7,9 @@ Which of them a page is, is its quadrant (Linux Documentation/virt/kvm/x86/mmu.r
 role.has_4_byte_gpte; arch/x86/kvm/mmu/mmu.c, `get_written_sptes`).
 
 Under PAE CR3 holds a page of four PDPTEs, which the processor keeps in registers until CR3 is loaded again: the
-monitor's `pae_root`, of one vCPU. Each leads to a page of level 2, for a quadrant of the guest's root or for the table
-that a PDPTE of its own leads to (mmu.c, `mmu_alloc_shadow_roots`). The guest's PDPTEs are not shadowed: they are what
-its last load of CR3 has read (arch/x86/kvm/x86.c, `load_pdptrs`).
+monitor's `pae_root`, each vCPU's own. Each leads to a page of level 2, for a quadrant of the guest's root or for the
+table that a PDPTE of its own leads to (mmu.c, `mmu_alloc_shadow_roots`). The guest's PDPTEs are not shadowed: they are
+what its last load of CR3 has read (arch/x86/kvm/x86.c, `load_pdptrs`).
 """
 
 from __future__ import annotations
@@ -94,23 +94,23 @@ def quadrant_below(state, node):
 
 
 @leaf
-def root_for(state, gva):
-    """Return the shadow page in which a walk for `gva` begins."""
-    return state.roots[(gva >> 30) & 3] if under_pae(state) else state.roots[0]
+def root_for(state, cpu, gva):
+    """Return the shadow page in which a vCPU's walk for `gva` begins."""
+    return cpu.roots[(gva >> 30) & 3] if under_pae(state) else cpu.roots[0]
 
 
 @leaf
-def in_cr3(state, page):
-    """Return whether CR3 leads to a page, itself or by a PDPTE."""
-    return page == state.roots[0] or page == state.roots[1] or page == state.roots[2] or page == state.roots[3]
+def in_cr3(pages, page):
+    """Return whether some vCPU's CR3 leads to a page, itself or by a PDPTE."""
+    return pages[page].roots > 0
 
 
 @leaf
-def root_frame(state, gfn, number):
+def root_frame(state, cpu, gfn, number):
     """Return the guest frame whose table PDPTE `number` of the shadow stands for; NO_PAGE: none."""
     if state.levels == TWO_LEVEL:
         return gfn
-    entry = state.pdpte[number]
+    entry = cpu.pdpte[number]
     below = (entry & FRAME) >> PAGE_SHIFT
     if entry & PRESENT == 0 or entry & PDPTE_RESERVED or below >= state.frames:
         return np.int64(NO_PAGE)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["NO_PAGE", "SPARE", "Hide", "ShadowTables", "Work", "make_shadow"]
+__all__ = ["NO_PAGE", "SPARE", "Hide", "ShadowTables", "Work", "make_shadow", "of_cpu"]
 
 
 class Hide(IntEnum):
@@ -52,32 +52,44 @@ SHADOW = np.dtype(
             ("last", "i8"),
             ("to_nested", "i8"),  # agile paging: tables that went so far
             ("to_shadow", "i8"),  # and came back
-            ("roots", "i8", (4,)),  # pages that CR3 leads to; under PAE one for each PDPTE
-            ("pae_root", "i8"),  # hpa of those four entries; NO_PAGE: not made yet
-            ("pdpte", "i8", (4,)),  # those of a PAE guest, as its last load of CR3 has read them
             ("used", "i8"),
             ("free", "i8"),  # first of the free pages, + 1
             ("doomed", "i8"),  # first of the parts of large pages that nothing points to any more, + 1
-            ("stock", "i8"),  # frames at hand
             ("clock", "i8"),
             ("unsynced", "i8"),  # pages out of step
-            ("stale", "i8"),  # the guest has taken away what a TLB may still hold, and has not invalidated it yet
-            ("flush", "i8"),  # the monitor has done so, and must
+            ("unseen", "i8"),  # agile paging: how often the guest has taken away what TLBs may still hold
+            ("flush", "i8"),  # 1: the monitor has taken away what TLBs may still hold, and must flush all of them
+            ("remote", "i8"),  # 1: what the guest asked for has, and it flushes the vCPU's own; the others' the monitor
             ("work", "i8", (len(Work),)),  # what was done so far
             ("prices", "i8", (len(Work),)),  # cycles of one of each
-            ("due", "i8"),  # cycles of what was done and has not been paid for yet
             ("reads", "i8"),  # entries of the guest's tables that the monitor's last walk read
             ("trapped", "i8", (2,)),  # the kernel's accesses to tables of level 1, and to those above (directories)
             ("logging", "i8"),  # 1: an entry is writable only once its page is in the dirty log
-            ("protected", "i8"),  # 1: but for the log, the fault that is handled would not have been
             ("marked", "i8"),  # levels, as bits, at which the last guest walk has set A
-            ("exit", "i8"),  # number of the exit that is handled, below 2**31
-            ("supervisor", "i8"),  # 1: the access that faulted is the kernel's (CPL 0)
+            ("exit", "i8"),  # number of the last exit that has begun, below 2**31
             ("code", "i8"),  # of the fault that the last guest walk met
             ("entry", "i8", (6,)),  # the guest's entries that the last guest walk read, by level
             ("place", "i8", (6,)),  # and their gpas
             ("stack", "i8", (64,)),
             ("way", "i8", (64,)),
+        ],
+    )
+)
+# What a shadow monitor keeps of each vCPU.
+CPU = np.dtype(
+    (
+        np.record,
+        [
+            ("roots", "i8", (4,)),  # pages that its CR3 leads to; under PAE one for each PDPTE
+            ("pae_root", "i8"),  # hpa of those four entries; NO_PAGE: not made yet
+            ("pdpte", "i8", (4,)),  # those of a PAE guest, as its last load of CR3 has read them
+            ("stock", "i8"),  # frames at hand
+            ("stale", "i8"),  # it has taken away what its TLB may still hold, and has not invalidated it yet
+            ("seen", "i8"),  # `unseen` when its TLB was last flushed
+            ("due", "i8"),  # cycles of what was done for it and has not been paid for yet
+            ("protected", "i8"),  # 1: but for the log, the fault that is handled would not have been
+            ("exit", "i8"),  # number of the exit that is handled
+            ("supervisor", "i8"),  # 1: the access that faulted is the kernel's (CPL 0)
         ],
     )
 )
@@ -96,6 +108,8 @@ PAGE = np.dtype(
             ("unsync", "i4"),
             ("quadrant", "i4"),  # which part of a table of 4-byte entries it stands for
             ("stored", "i4"),  # entry + 1: the last that an emulated store changed
+            ("roots", "i4"),  # CR3s and PDPTEs that lead here (KVM's root_count)
+            ("invalid", "i4"),  # 1: it is no table's shadow any more, and stays until no CR3 leads here
         ],
     )
 )
@@ -116,11 +130,15 @@ GFN = np.dtype(
 
 
 class ShadowTables(NamedTuple):
-    """The shadow pages of a VM and what they are made of: what all kernels of a shadow monitor work on."""
+    """The shadow pages of a VM and what they are made of: what all kernels of a shadow monitor work on.
+
+    `cpus` and `stock` are those of the vCPU whose exit is handled (`of_cpu`).
+    """
 
     memory: np.ndarray  # int64[:], host-physical memory
     backing: np.ndarray  # int64[frames], where guest memory lies
     states: np.ndarray  # SHADOW[1]
+    cpus: np.ndarray  # CPU[1]
     pages: np.ndarray  # PAGE[limit]
     links: np.ndarray  # LINK[limit << 9]
     gfns: np.ndarray  # GFN[frames]
@@ -130,21 +148,36 @@ class ShadowTables(NamedTuple):
 
 
 def make_shadow(
-    memory: np.ndarray, backing: np.ndarray, frames: np.ndarray, limit: int, levels: int = 4, *, logged: bool = False
+    memory: np.ndarray,
+    backing: np.ndarray,
+    frames: np.ndarray,
+    limit: int,
+    levels: int = 4,
+    *,
+    cpus: int = 1,
+    logged: bool = False,
 ) -> ShadowTables:
     """Return the tables of a VM, with room for `limit` pages and none made; parameters as the fields.
 
     The guest's tables have so many `levels`; with 2 and 3 the shadow's are PAE's. `logged`: there is a dirty log.
+    `cpus` and `stock` are those of so many vCPUs, CPU[cpus] and int64[cpus, :].
     """
     states = np.zeros(1, SHADOW)
     states["frames"] = states["first"] = len(backing)
     states["levels"] = levels
     states["top"] = levels if levels > 3 else 2
-    states["roots"] = states["pae_root"] = NO_PAGE
     states["free"] = 1
     pages = np.zeros(limit, PAGE)
     pages["next"] = np.arange(2, limit + 2)
     pages["next"][-1] = 0
     links, gfns = np.zeros(limit << 9, LINK), np.zeros(len(backing), GFN)
     dirty = np.zeros(len(backing) if logged else 0, np.bool_)
-    return ShadowTables(memory, backing, states, pages, links, gfns, frames, np.zeros(limit + 1024, np.int64), dirty)
+    each = np.zeros(cpus, CPU)
+    each["roots"] = each["pae_root"] = NO_PAGE
+    stocks = np.zeros((cpus, limit + 1024), np.int64)
+    return ShadowTables(memory, backing, states, each, pages, links, gfns, frames, stocks, dirty)
+
+
+def of_cpu(tables: ShadowTables, number: int) -> ShadowTables:
+    """Return the tables of a VM as those of one vCPU work on them."""
+    return tables._replace(cpus=tables.cpus[number : number + 1], stock=tables.stock[number])

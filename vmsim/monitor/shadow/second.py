@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,23 +24,31 @@ class ShadowEntries:
     memory: Words
     host_tables: Tdp
     tables: ShadowTables
+    of: list[ShadowTables]
     state: NDArray[Any]
+    cpus: NDArray[Any]
     pages: NDArray[Any]
     gfns: NDArray[Any]
-
-    @property
-    def stale(self) -> bool:
-        """Whether the guest has taken away what a TLB may still hold, and has not invalidated it yet."""
-        return bool(self.state["stale"][0])
 
     def zap(self, first: int, count: int) -> Flush:
         """Clear what maps the frames, and drop the shadows of those that are tables. The host does it, and pays."""
         self.host_tables.zap(first, count)
-        own = {name: int(self.state[name][0]) for name in ("due", "flush", "stale")}
-        zapped = zap_frames(self.tables, first, count)
-        for name, value in own.items():  # the guest owes nothing for it, and has nothing to invalidate
-            self.state[name] = value
+        with self.by_host():
+            zapped = zap_frames(self.of[0], first, count)
         return Flush(linear=bool(zapped > 0))
+
+    @contextmanager
+    def by_host(self) -> Iterator[None]:
+        """Do something by the tables of the first vCPU; no vCPU owes anything for it, or has to invalidate."""
+        own = [(each[name], each[name].copy()) for each, name in self._guests]
+        yield
+        for field, value in own:
+            field[:] = value
+
+    @property
+    def _guests(self) -> tuple[tuple[NDArray[Any], str], ...]:
+        """What kernels leave behind for the guest to pay and to flush."""
+        return (self.state, "flush"), (self.state, "remote"), (self.cpus, "due"), (self.cpus, "stale")
 
     def protect(self, first: int, count: int) -> Flush:
         """Take the right to write from what maps the frames."""
@@ -48,11 +57,8 @@ class ShadowEntries:
 
     def recover(self) -> int:
         """Have large pages that were split for a dirty log come back large; return how many there were."""
-        own = {name: int(self.state[name][0]) for name in ("due", "flush", "stale")}
-        count = int(recover(self.tables))
-        for name, value in own.items():
-            self.state[name] = value
-        return count
+        with self.by_host():
+            return int(recover(self.of[0]))
 
     def age(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
         """Return which frames were accessed, by the A flags of the shadow's entries."""
@@ -77,5 +83,5 @@ class ShadowEntries:
     def _change(self, first: int, count: int, mark: int, gone: int) -> NDArray[np.bool_]:
         """Take bits from the entries that map frames and have a flag; return which frames had such, bool[count]."""
         found = np.zeros(count, np.bool_)
-        change_frames(self.tables, first, count, mark, gone, found)
+        change_frames(self.of[0], first, count, mark, gone, found)
         return found

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
-__all__ = ["SoftwareTlb"]
+__all__ = ["SoftwareTlb", "total"]
 
 
 class SoftwareTlb:
@@ -50,3 +51,9 @@ class SoftwareTlb:
     def flush(self) -> None:
         """Forget all: CR3 was loaded."""
         self._pages.clear()
+
+
+def total(tlbs: Iterable[SoftwareTlb]) -> dict[str, int]:
+    """Return what all of them have counted."""
+    each = [*tlbs]
+    return {name: sum(getattr(tlb, name) for tlb in each) for name in ("hits", "misses", "saved_cycles")}

@@ -38,7 +38,7 @@ def _sweep(shadow, state, top, first, last):
         origin = np.int64(-1)
         if pages[page].origin < 0:
             gpa = guest_place(state, pages, node)
-            reach(state, gfns, np.int64(pages[page].gfn))
+            reach(state, shadow.cpus[0], gfns, np.int64(pages[page].gfn))
             hpa = host_address(backing, gpa)
             if hpa == UNBACKED:  # of a table that CR3 leads to, and that the host has taken
                 continue
@@ -62,7 +62,7 @@ def _sweep(shadow, state, top, first, last):
             size = prefill(shadow, state, node, entry, level)
             if size == 0 or size == level:
                 continue
-        if state.stock < SPARE:
+        if shadow.cpus[0].stock < SPARE:
             return np.int64(Status.NEED)
         if table and gfns[below].tables == 0 and locate(backing, below << PAGE_SHIFT)[1] == 0:
             continue
@@ -103,7 +103,7 @@ def sweep_all(shadow):
     state.clock += 1
     status = _DONE
     for number in range(4):
-        page = state.roots[number]
+        page = shadow.cpus[0].roots[number]
         if page != NO_PAGE and status == Status.DONE:
             shadow.pages[page].stamp = state.clock
             status = _sweep(shadow, state, page, np.int64(0), np.int64(511))

@@ -10,7 +10,7 @@ from vmsim.machine.memory import read_word, write_word
 from vmsim.monitor.shadow.guards import guarded
 from vmsim.monitor.shadow.quadrants import guest_place, read_gpte
 from vmsim.monitor.shadow.records import Hide, Work
-from vmsim.monitor.shadow.tables import attach, hide_table, note, place_of, reach, reserved, zap_entry
+from vmsim.monitor.shadow.tables import attach, hide_table, less, note, place_of, reach, reserved, zap_entry
 from vmsim.tables.backing import host_address, locate_page, shared
 
 __all__ = ["map_entry", "refresh", "resync_below", "rights_of", "wanted"]
@@ -55,12 +55,12 @@ def map_entry(shadow, state, node, entry, gfn, hpa, level):
     if old == 0:
         attach(pages, links, gfns, node, gfn)
     elif old & ~bits & (WRITE | USER):
-        state.stale = 1
+        less(shadow, state)
     if state.sync:
         bits |= old & (ACCESSED | DIRTY)
     offset = (1 << (3 + 9 * level)) - 1
     write_word(memory, place, (hpa & ~offset & FRAME) | bits | (LARGE if level > 1 else 0))
-    note(state, np.int64(Work.FILLED))
+    note(state, shadow.cpus[0], np.int64(Work.FILLED))
     return held
 
 
@@ -71,8 +71,8 @@ def refresh(shadow, state, node):
     place = place_of(pages, node)
     if read_word(memory, place) == 0:
         return
-    note(state, np.int64(Work.CHECKED))
-    reach(state, gfns, np.int64(pages[node >> 9].gfn))
+    note(state, shadow.cpus[0], np.int64(Work.CHECKED))
+    reach(state, shadow.cpus[0], gfns, np.int64(pages[node >> 9].gfn))
     entry = read_gpte(state, memory, host_address(backing, guest_place(state, pages, node)))
     gfn = (entry & FRAME) >> PAGE_SHIFT
     if not wanted(state, entry, np.int64(1)) or links[node].target != gfn:

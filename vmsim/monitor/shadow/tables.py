@@ -29,6 +29,7 @@ __all__ = [
     "find_page",
     "fold_entry",
     "hide_table",
+    "less",
     "make_page",
     "make_table",
     "note",
@@ -36,29 +37,32 @@ __all__ = [
     "reach",
     "reap",
     "reserved",
+    "retire_page",
+    "set_root",
     "zap_entry",
 ]
 
 
 @leaf
-def note(state, what):
-    """Count work, and what it costs."""
+def note(state, cpu, what):
+    """Count work, and what it costs the vCPU."""
     state.work[what] += 1
-    state.due += state.prices[what]
+    cpu.due += state.prices[what]
 
 
 @leaf
-def end_exit(state):
+def end_exit(state, cpu):
     """End an exit: the monitor has no table of the guest's mapped any more."""
     state.exit = (state.exit + 1) & 0x7FFFFFFF
+    cpu.exit = state.exit
 
 
 @leaf
-def reach(state, gfns, gfn):
+def reach(state, cpu, gfns, gfn):
     """Read or write a table of the guest's; with `Hide.PRESENT_BIT` the monitor maps it first, once in an exit."""
-    if state.hide == Hide.PRESENT_BIT and gfns[gfn].mapped != state.exit:
-        gfns[gfn].mapped = state.exit
-        note(state, np.int64(Work.MAPPED))
+    if state.hide == Hide.PRESENT_BIT and gfns[gfn].mapped != cpu.exit:
+        gfns[gfn].mapped = cpu.exit
+        note(state, cpu, np.int64(Work.MAPPED))
 
 
 @leaf
@@ -132,11 +136,18 @@ def fold_entry(shadow, state, node):
     marks = entry & (ACCESSED | DIRTY if links[node].target >= 0 else ACCESSED)
     if page.origin >= 0 and links[node].target < 0:
         return
-    reach(state, gfns, gpa >> PAGE_SHIFT)
+    reach(state, shadow.cpus[0], gfns, gpa >> PAGE_SHIFT)
     if state.logging:
         shadow.dirty[gpa >> PAGE_SHIFT] = True
     hpa = host_address(backing, gpa)
     write_gpte(state, memory, hpa, read_gpte(state, memory, hpa) | marks)
+
+
+@leaf
+def less(shadow, state):
+    """Note that an entry is gone or gives less: the vCPU's own TLB the guest flushes, the others' the monitor."""
+    shadow.cpus[0].stale = 1
+    state.remote = 1
 
 
 @routine
@@ -151,8 +162,8 @@ def zap_entry(shadow, state, node):
     target = links[node].target
     _detach(pages, links, gfns, node)
     write_word(memory, hpa, np.int64(0))
-    state.stale = 1
-    note(state, np.int64(Work.ZAPPED))
+    less(shadow, state)
+    note(state, shadow.cpus[0], np.int64(Work.ZAPPED))
     if target < 0 and pages[-1 - target].origin >= 0:
         pages[-1 - target].next = state.doomed
         state.doomed = -target
@@ -167,43 +178,56 @@ def _empty(shadow, state, page):
 
 
 @routine
-def _release(state, pages, frames, stock, page):
+def _release(shadow, state, page):
     """Free a page that holds nothing and that nothing points to; its frame goes back to the stock."""
+    pages, cpu = shadow.pages, shadow.cpus[0]
     pfn = pages[page].hpa >> PAGE_SHIFT
-    frames[pfn].state = State.POOL
-    stock[state.stock] = pfn
-    state.stock += 1
+    shadow.frames[pfn].state = State.POOL
+    shadow.stock[cpu.stock] = pfn
+    cpu.stock += 1
     state.unsynced -= pages[page].unsync
     pages[page].unsync = 0
     pages[page].level = 0
     pages[page].next = state.free
     state.free = page + 1
     state.used -= 1
-    note(state, np.int64(Work.DROPPED))
+    note(state, cpu, np.int64(Work.DROPPED))
     state.flush = 1  # walk caches may lead to it
 
 
 @routine
 def reap(shadow, state):
     """Free the doomed pages, and what of the same large pages hangs below them."""
-    pages, frames, stock = shadow.pages, shadow.frames, shadow.stock
     while state.doomed:
         page = state.doomed - 1
-        state.doomed = np.int64(pages[page].next)
+        state.doomed = np.int64(shadow.pages[page].next)
         _empty(shadow, state, page)
-        _release(state, pages, frames, stock, page)
+        _release(shadow, state, page)
 
 
 @routine
 def drop_page(shadow, state, page):
-    """Give up a table's shadow; one that CR3 leads to only loses its entries."""
-    pages, gfns, frames, stock = shadow.pages, shadow.gfns, shadow.frames, shadow.stock
+    """Give up a table's shadow; one that a CR3 leads to only loses its entries."""
+    if in_cr3(shadow.pages, page):
+        _empty(shadow, state, page)
+        reap(shadow, state)
+        shadow.pages[page].writes = 0
+        state.flush = 1
+        return
+    retire_page(shadow, state, page)
+
+
+@routine
+def retire_page(shadow, state, page):
+    """Give up a table's shadow for good; while a CR3 leads to it, it stays, empty and nobody's shadow.
+
+    So does a root of KVM's (arch/x86/kvm/mmu/mmu.c, `__kvm_mmu_prepare_zap_page`, role.invalid), whose vCPUs look for
+    another before they enter the guest.
+    """
+    pages, gfns = shadow.pages, shadow.gfns
     _empty(shadow, state, page)
     reap(shadow, state)
     pages[page].writes = 0
-    if in_cr3(state, page):
-        state.flush = 1
-        return
     while pages[page].parents:
         zap_entry(shadow, state, np.int64(pages[page].parents) - 1)
     gfn = pages[page].gfn
@@ -214,7 +238,30 @@ def drop_page(shadow, state, page):
         while pages[before].next != page + 1:
             before = np.int64(pages[before].next) - 1
         pages[before].next = pages[page].next
-    _release(state, pages, frames, stock, page)
+    if in_cr3(pages, page):
+        pages[page].invalid = 1
+        state.unsynced -= pages[page].unsync
+        pages[page].unsync = 0
+        state.flush = 1
+        return
+    _release(shadow, state, page)
+
+
+@routine
+def set_root(shadow, state, number, page):
+    """Have root `number` of the vCPU be a page, or NO_PAGE; one that was given up goes with the last that left it."""
+    pages, cpu = shadow.pages, shadow.cpus[0]
+    old = cpu.roots[number]
+    cpu.roots[number] = page
+    if page != NO_PAGE:
+        pages[page].roots += 1
+    if old != NO_PAGE:
+        pages[old].roots -= 1
+        if pages[old].invalid and not in_cr3(pages, old):
+            pages[old].invalid = 0
+            _empty(shadow, state, old)
+            reap(shadow, state)
+            _release(shadow, state, old)
 
 
 @routine
@@ -246,7 +293,7 @@ def _evict(shadow, state):
     victim = np.int64(NO_PAGE)
     oldest = state.clock
     for page in range(len(pages)):
-        if pages[page].level and pages[page].stamp < oldest and not in_cr3(state, np.int64(page)):
+        if pages[page].level and pages[page].stamp < oldest and not in_cr3(pages, page):
             victim = np.int64(page)
             oldest = pages[page].stamp
     if victim == NO_PAGE:
@@ -260,27 +307,28 @@ def _evict(shadow, state):
 
 
 @routine
-def make_table(state, memory, frames, stock):
+def make_table(shadow):
     """Make an empty table of a frame of the stock; return its hpa."""
-    state.stock -= 1
-    pfn = stock[state.stock]
+    cpu, frames = shadow.cpus[0], shadow.frames
+    cpu.stock -= 1
+    pfn = shadow.stock[cpu.stock]
     frames[pfn].state = State.TABLE
     frames[pfn].rmap = 0
-    clear_frame(memory, pfn << PAGE_SHIFT)
+    clear_frame(shadow.memory, pfn << PAGE_SHIFT)
     return pfn << PAGE_SHIFT
 
 
 @routine
 def make_page(shadow, state, gfn, level, quadrant, origin):
     """Return a new empty page, or NO_PAGE where the limit allows none; there must be a frame in the stock."""
-    memory, pages, gfns, frames, stock = shadow.memory, shadow.pages, shadow.gfns, shadow.frames, shadow.stock
+    pages, gfns = shadow.pages, shadow.gfns
     if state.free == 0 and not _evict(shadow, state):
         return np.int64(NO_PAGE)
     page = state.free - 1
     state.free = np.int64(pages[page].next)
     state.used += 1
-    note(state, np.int64(Work.MADE))
-    pages[page].hpa = make_table(state, memory, frames, stock)
+    note(state, shadow.cpus[0], np.int64(Work.MADE))
+    pages[page].hpa = make_table(shadow)
     pages[page].gfn = gfn
     pages[page].level = level
     pages[page].quadrant = quadrant

@@ -89,7 +89,7 @@ def store(shadow, places, values, start, trapped):
             continue
         state.reads += direct_reads(state, gfn)
         state.trapped[is_directory(pages, gfns, gfn)] += 1
-        end_exit(state)  # each store is one
+        end_exit(state, shadow.cpus[0])  # each store is one
         if let_through(state, pages, gfns, gfn):
             left += 1
             trapped[len(trapped) - left] = gfn
@@ -97,14 +97,14 @@ def store(shadow, places, values, start, trapped):
             continue
         trapped[emulated] = gfn
         emulated += 1
-        gfns[gfn].mapped = state.exit  # for the store itself
+        gfns[gfn].mapped = shadow.cpus[0].exit  # for the store itself
         page = np.int64(gfns[gfn].tables)
         while page:
             first, count = nodes_of(state, pages, page - 1, gpa)
             for node in range(first, first + count):
                 if state.sync and read_word(memory, place_of(pages, node)):
                     fold_entry(shadow, state, node)
-                    note(state, np.int64(Work.FOLDED))
+                    note(state, shadow.cpus[0], np.int64(Work.FOLDED))
                 if read_gpte(state, memory, hpa) != value:
                     zap_entry(shadow, state, node)
             page = np.int64(pages[page - 1].next)
@@ -170,8 +170,8 @@ def load(shadow, places, values, trapped):
             count += 1
             state.reads += direct_reads(state, gfn)
             state.trapped[is_directory(pages, gfns, gfn)] += 1
-            end_exit(state)
-            gfns[gfn].mapped = state.exit
+            end_exit(state, shadow.cpus[0])
+            gfns[gfn].mapped = shadow.cpus[0].exit
             page = np.int64(gfns[gfn].tables)
             while page and state.sync:
                 first, nodes = nodes_of(state, pages, page - 1, gpa)
@@ -181,7 +181,7 @@ def load(shadow, places, values, trapped):
                         target = links[node].target
                         if target < 0 and pages[-1 - target].origin >= 0:
                             _fold_below(shadow, state, -1 - target)
-                        note(state, np.int64(Work.FOLDED))
+                        note(state, shadow.cpus[0], np.int64(Work.FOLDED))
                 page = np.int64(pages[page - 1].next)
         hpa, backed = locate(backing, gpa)
         values[number] = read_gpte(state, memory, hpa) if backed else np.int64(0)
@@ -190,11 +190,11 @@ def load(shadow, places, values, trapped):
 
 @kernel
 def resync(shadow):
-    """Bring the pages that CR3 leads to back into step, and guard their tables again."""
-    state = shadow.states[0]
+    """Bring the pages that the vCPU's CR3 leads to back into step, and guard their tables again."""
+    state, cpu = shadow.states[0], shadow.cpus[0]
     for number in range(4):
-        if state.roots[number] != NO_PAGE:
-            resync_below(shadow, state, state.roots[number])
+        if cpu.roots[number] != NO_PAGE:
+            resync_below(shadow, state, cpu.roots[number])
 
 
 @kernel
@@ -207,7 +207,7 @@ def invalidated(shadow, first, last):
     gva = first
     end = min(last, (1 << 32) - 1) if under_pae(state) else last
     while gva <= end:
-        page = root_for(state, gva)
+        page = root_for(state, shadow.cpus[0], gva)
         level = state.top if page != NO_PAGE else state.top + 1
         while level > 1 and page != NO_PAGE:
             node = page << 9 | index_of(gva, level)

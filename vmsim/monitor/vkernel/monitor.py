@@ -21,7 +21,7 @@ from vmsim.base.ledger import Ledger
 from vmsim.contracts import NONE, Exit, Resume, Steps, Vcpu, Words, ensure
 from vmsim.contracts.commit import FORGET_SPACE
 from vmsim.frames.buddy import State, use
-from vmsim.machine.formats import CODE_PRESENT, CODE_WRITE, FRAME, PAGE_SHIFT, PRESENT, reach
+from vmsim.machine.formats import CODE_WRITE, FRAME, PAGE_SHIFT, PRESENT, reach
 from vmsim.machine.memory import clear_frame, width_of
 from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.shadow.fill import Status
@@ -104,7 +104,7 @@ class Vkernel(MapEntries, SoftwareMonitor):
         self._prices["each_table"] = self._each_table
         self.compiled = host_tables.compiled
         self._stale = False
-        self._bills = [0] * len(registers)  # what the exit under way has cost, by vCPU
+        self._bills = [0] * len(registers)
 
     @property
     def frames_held(self) -> int:
@@ -112,8 +112,7 @@ class Vkernel(MapEntries, SoftwareMonitor):
         made = self.work["made"] + int(self._prices["made"][0])  # those of compiled code are not counted yet
         return made - self.work["dropped"] + len(self.ready)
 
-    @property
-    def stale(self) -> bool:
+    def stale(self, cpu: int) -> bool:
         """Whether the guest's kernel has taken away what it has not told of yet, or goes to another space just now."""
         return self._stale
 
@@ -138,7 +137,7 @@ class Vkernel(MapEntries, SoftwareMonitor):
             with vcpu.first():
                 self._spend(vcpu, self.costs.vkernel_fault)
                 yield from self._back(vcpu, gfn)
-            self._count("HOST_FAULT", cpu=vcpu.number)
+            self._count(vcpu, "HOST_FAULT")
             self.latency.add(vcpu.now - start)
             gfn += 1
 
@@ -200,19 +199,19 @@ class Vkernel(MapEntries, SoftwareMonitor):
         self.work["filled"] += 1
         self.work["made"] += used
         self._spend(vcpu, self._entered + used * self._each_table)
-        self._count("VPAGE_FILL", cpu=vcpu.number)
+        self._count(vcpu, "VPAGE_FILL")
         self.latency.add(vcpu.now - start)
         return False
 
     def system_call(self, vcpu: Vcpu, name: str, pid: int) -> None:
         """Pay for a system call of the guest's process: the host hands it to the guest's kernel."""
         self._reflect(vcpu)
-        self._count("SYSCALL", cpu=vcpu.number)
+        self._count(vcpu, "SYSCALL")
 
     def io_exit(self, vcpu: Vcpu) -> None:
         """Have a device work: the guest's kernel asks the host by a system call."""
         self._spend(vcpu, self.costs.vkernel_call)
-        self._count("IO", cpu=vcpu.number)
+        self._count(vcpu, "IO")
 
     def read(self, vcpu: Vcpu, places: Words) -> Steps[Words]:
         """Load entries: memory of the guest's kernel like any other."""
@@ -254,13 +253,13 @@ class Vkernel(MapEntries, SoftwareMonitor):
             self.work["made"] += len(frames)
             each = self.costs.violation_pool + self.costs.table_page
             self._spend(vcpu, _CREATE * self.costs.vkernel_call + len(frames) * each)
-            self._count("VMSPACE", cpu=vcpu.number)
+            self._count(vcpu, "VMSPACE")
         elif not keep:
             for number in self._running(root):
                 self.spaces[number].flush()
             yield from self._remove(vcpu, root, 0, self._end)
             self._spend(vcpu, self.costs.vkernel_call)
-            self._count("INVAL", cpu=vcpu.number)
+            self._count(vcpu, "INVAL")
         self.cr3[vcpu.number] = root
         vcpu.registers["cr3"] = table = self.maps[root]
         if self.levels == 3:
@@ -276,7 +275,7 @@ class Vkernel(MapEntries, SoftwareMonitor):
         self._stale = False
         calls = _calls(first >> PAGE_SHIFT, (last >> PAGE_SHIFT) + 1, 1 << self._width)
         self._spend(vcpu, calls * self.costs.vkernel_call)
-        self._count("INVAL", calls, cpu=vcpu.number)
+        self._count(vcpu, "INVAL", calls)
 
     def flush(self, vcpu: Vcpu) -> Steps[None]:
         """Tell the host of the whole space, by one call."""
@@ -285,7 +284,7 @@ class Vkernel(MapEntries, SoftwareMonitor):
         yield from self._remove(vcpu, self.cr3[vcpu.number], 0, self._end)
         self._stale = False
         self._spend(vcpu, self.costs.vkernel_call)
-        self._count("INVAL", cpu=vcpu.number)
+        self._count(vcpu, "INVAL")
 
     def release(self, vcpu: Vcpu, root: int, space: int) -> Steps[None]:
         """Give up the map of a space that is no more: vmspace_destroy."""
@@ -302,13 +301,13 @@ class Vkernel(MapEntries, SoftwareMonitor):
         yield vcpu.settle()
         self.host_tables.pool.put(frames)
         self._spend(vcpu, self.costs.vkernel_call)
-        self._count("VMSPACE", cpu=vcpu.number)
+        self._count(vcpu, "VMSPACE")
 
     def problems(self, frames: NDArray[Any]) -> Iterable[str]:
         """Yield what is wrong with the maps, entry by entry."""
         spaces = (process.space for process in self.kernel.processes.values())
         return problems_of_maps(
-            self, frames, {space.root for space in spaces if not (space.stale or space.unflushed or self.stale)}
+            self, frames, {space.root for space in spaces if not (space.stale or space.unflushed or self._stale)}
         )
 
     def register(self, ledger: Ledger) -> None:
@@ -355,26 +354,6 @@ class Vkernel(MapEntries, SoftwareMonitor):
         """Go to the guest's kernel and back: two loads of CR3, which flush unless PCIDs tell spaces apart."""
         vcpu.spaces.load(vcpu.spaces.space, keep=True)
         self._spend(vcpu, self.costs.vkernel_reflect)
-
-    def _spend(self, vcpu: Vcpu, cycles: int) -> None:
-        vcpu.owe("exit", cycles)
-        self._bills[vcpu.number] += cycles
-
-    def _count(self, reason: str, count: int = 1, *, cpu: int = 0) -> None:
-        """End exits of a kind."""
-        self.exits[reason] += count
-        self.exit_cycles[reason] += self._bills[cpu]
-        self._bills[cpu] = 0
-
-    def _hand_over(self, vcpu: Vcpu, reason: str, code: int) -> None:
-        if not code & CODE_PRESENT:
-            vcpu.first_touch["exit"] += self._bills[vcpu.number]
-        self._count(reason, cpu=vcpu.number)
-
-    @property
-    def unfinished_cycles(self) -> int:
-        """Cycles of exits that are not over."""
-        return sum(self._bills)
 
     def _running(self, root: int) -> list[int]:
         """Return the vCPUs that have the address space with this root loaded."""

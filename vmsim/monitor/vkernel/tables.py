@@ -91,7 +91,7 @@ def enter(memory, backing, walks, frames, cr3, root, gva, write, tables):
         UNBACKED with the guest frame.
     """
     walk = walks[0]
-    found = walk_tables(memory, backing, walk, cr3, gva, write)
+    found = walk_tables(memory, backing, walk, walk, cr3, gva, write)
     if found == LOST:
         return np.int64(Status.UNBACKED), walk.code
     if found == 0:
