@@ -183,16 +183,26 @@ class Host:
 CHURN = {"kind": "churn", "footprint": 24 << 12, "burst": 8 << 12, "rounds": 6}
 
 
-def small(mode: str, page: str = "4K", other: dict[str, Any] = CHURN, base: int | None = None, **keys: Any) -> Scenario:
+def small(
+    mode: str,
+    page: str = "4K",
+    other: dict[str, Any] = CHURN,
+    base: int | None = None,
+    vcpus: int = 1,
+    **keys: Any,
+) -> Scenario:
     """Return a host of two VMs in a mode: one touches pages at random, the other maps and unmaps, or does `other`.
 
-    Their regions are at `base`.
+    Their regions are at `base`, and their threads as many as their vCPUs.
     """
+    if vcpus > 1:
+        keys |= {"vcpus": vcpus}
+        other = other | {"threads": vcpus}
     pages = {"guest_page": page, "host_page": page} if page != "mixed" else {"host_page": "2M"}
     if mode == "vkernel":
         pages.pop("host_page", None)
     keys = {"mode": mode, "memory": "4MiB", **pages, **keys}
-    touch = {"kind": "uniform", "footprint": 64 << 12, "accesses": 700, "writes": 0.5}
+    touch = {"kind": "uniform", "footprint": 64 << 12, "accesses": 700, "writes": 0.5, "threads": vcpus}
     host = {"quantum": "20us", "cores": 2, "what_if": True, "memory": "32MiB"}
     there = {} if base is None else {"base": base}
     return scenario(vm("a", workload=touch | there, **keys), vm("b", **keys) | {"workload": other | there}, **host)
@@ -209,6 +219,25 @@ def test_the_guest_cannot_tell(mode: str, verb: str, kind: str) -> None:
     assert host.done > 5
     assert host.seen == calm.seen
     assert host.faults == calm.faults
+
+
+PAIRS = [("take", "table"), ("move", "data")]
+MORE = [(verb, kind) for verb in VERBS for kind in ("table", "data", "root") if (verb, kind) not in PAIRS]
+
+
+@pytest.mark.parametrize(
+    ("verb", "kind", "vcpus"),
+    [
+        *((*pair, 2 + number) for number, pair in enumerate(PAIRS)),
+        *(pytest.param(*pair, 2 + number % 3, marks=pytest.mark.slow) for number, pair in enumerate(MORE)),
+    ],
+)
+@pytest.mark.parametrize("mode", MODES)
+def test_nor_on_several_vcpus(mode: str, verb: str, kind: str, vcpus: int) -> None:
+    """Which frame each page gets depends on who is first; which pages there are in the end does not."""
+    calm, host = (Host(small(mode, vcpus=vcpus), how, kind, 40_009) for how in (None, verb))
+    assert host.done > 5
+    assert {name: {*seen} for name, seen in host.seen.items()} == {name: {*seen} for name, seen in calm.seen.items()}
 
 
 @pytest.mark.slow
@@ -242,6 +271,8 @@ OLD = {"base": 0x1000_0000}  # a 32-bit program's
     ("mode", "keys"),
     [
         ("shadow", {"dirty_log": LOG}),
+        ("shadow", {"dirty_log": LOG, "guest_levels": 2, "vcpus": 2, **OLD}),
+        ("vkernel", {"guest_levels": 2, "vcpus": 2, **OLD}),
         ("shadow", {"dirty_log": LOG, "shadow": {"preset": "plex86"}, "page": "mixed"}),
         ("shadow", {"dirty_log": LOG, "guest_levels": 2, **OLD}),
         ("shadow", {"guest_levels": 2, **OLD}),
@@ -257,6 +288,11 @@ OLD = {"base": 0x1000_0000}  # a 32-bit program's
 def test_nor_in_old_formats_and_under_logs(mode: str, keys: dict[str, Any], verb: str, kind: str) -> None:
     calm, host = (Host(small(mode, **keys), how, kind, 40_009) for how in (None, verb))
     assert host.done > 5
+    if keys.get("vcpus", 1) > 1:
+        assert {name: {*seen} for name, seen in host.seen.items()} == {
+            name: {*each} for name, each in calm.seen.items()
+        }
+        return
     assert host.seen == calm.seen
     assert host.faults == calm.faults
 

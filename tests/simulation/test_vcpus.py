@@ -35,7 +35,6 @@ MODES: list[dict[str, Any]] = [
     {"mode": "paired", "paired": {"guest": False}},
 ]
 IDS = [str(number) + "-" + str(keys["mode"]) for number, keys in enumerate(MODES)]
-EXAMPLES = 4
 PAGES = st.integers(0, 12)
 PIDS = st.sampled_from([1, 2, 3])
 STEPS = st.one_of(
@@ -73,18 +72,36 @@ LOCKED: list[list[tuple[Any, ...]]] = [
 ]
 
 
+DRAWN = {
+    "programs": st.lists(PROGRAM, min_size=2, max_size=4),
+    "cores": st.integers(1, 3),
+    "horizon": st.sampled_from(["200ns", "3us", "20us"]),
+    "pool": st.sampled_from([(1, 2, 1), (4, 64, 16)]),
+}
+
+
 @pytest.mark.parametrize("keys", MODES, ids=IDS)
 @example(programs=LOCKED, cores=2, horizon="200ns", pool=(1, 2, 1))
-@settings(max_examples=EXAMPLES)
-@given(
-    programs=st.lists(PROGRAM, min_size=2, max_size=4),
-    cores=st.integers(1, 3),
-    horizon=st.sampled_from(["200ns", "3us", "20us"]),
-    pool=st.sampled_from([(1, 2, 1), (4, 64, 16)]),
-)
+@settings(max_examples=3)
+@given(**DRAWN)
 def test_whatever_vcpus_do_to_one_memory_nothing_is_lost_and_no_tlb_is_wrong(
+    keys: dict[str, Any], **drawn: Any
+) -> None:
+    nothing_is_lost(keys, **drawn)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keys", MODES, ids=IDS)
+@settings(max_examples=40)
+@given(**DRAWN)
+def test_nor_in_many_more_programs(keys: dict[str, Any], **drawn: Any) -> None:
+    nothing_is_lost(keys, **drawn)
+
+
+def nothing_is_lost(
     keys: dict[str, Any], programs: list[Any], cores: int, horizon: str, pool: tuple[int, int, int]
 ) -> None:
+    """Run a VM of so many vCPUs beside one of two, with every invariant checked on the way."""
     base = BASE if keys.get("guest_levels", 4) > 3 else 0x1000_0000  # a 32-bit program's
     there = {"workload": {"base": base}}
     what = scenario(

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from tests.simulation.small import PAGE, READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
+from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, Threads, run, scenario, time_adds_up, touches, vm
 from vmsim.engine.simulation import Simulation
 from vmsim.frames.buddy import State
 
@@ -41,12 +41,25 @@ MODES: list[dict[str, Any]] = [
     {"mode": "shadow", "shadow": {"preset": "kvm"}},
     {"mode": "shadow", "shadow": {"preset": "kvm-2007"}},
     {"mode": "shadow", "shadow": {"preset": "plex86", "limit": 16}},
+    {"mode": "shadow", "guest_levels": 2},
+    {"mode": "shadow", "guest_levels": 3, "shadow": {"preset": "plex86", "fill": "eager"}},
+    {"mode": "shadow", "dirty_log": {"method": "write-protect", "every": "20us", "stop": "70us"}},
     {"mode": "agile", "agile": {"interval": "10us", "threshold": 2}},
     {"mode": "vkernel"},
+    {"mode": "vkernel", "guest_levels": 2},
+    {"mode": "vkernel", "guest_levels": 3},
     *({"mode": "paired", "paired": {"layout": layout, "guest": True}} for layout in LAYOUTS),
     *({"mode": "paired", "paired": {"layout": layout, "guest": False}} for layout in LAYOUTS),
     *({"mode": "paired", "paired": {"layout": layout, "guest": True, "guest_at": 2}} for layout in LAYOUTS),
 ]
+
+
+OLD = 0x1000_0000  # where a 32-bit program's addresses start
+
+
+def base_of(table: dict[str, Any]) -> int:
+    """Return where the addresses of a VM's program start."""
+    return OLD if table.get("guest_levels", 4) < 4 else BASE
 
 
 def conserved(simulation: Simulation) -> None:
@@ -98,7 +111,7 @@ class Hosts(RuleBasedStateMachine):
         if reclaim and pool[0] + pool[1] < 20:  # and what one access needs is to be had, whatever pools keep
             self.keys |= {"reclaim": reclaim, "memory": (frames + 500) * PAGE}
         self.tables: list[dict[str, Any]] = []
-        self.scripts: list[list[Any]] = []
+        self.scripts: list[list[list[Any]]] = []  # of each VM's threads
 
     @precondition(lambda self: len(self.tables) < 4)
     @rule(
@@ -107,19 +120,24 @@ class Hosts(RuleBasedStateMachine):
         memory=st.integers(16, 200),
         levels=st.tuples(st.sampled_from([4, 5]), st.sampled_from([4, 5])),
         start=st.integers(0, 300_000),
+        vcpus=st.sampled_from([1, 1, 2, 3, 4]),
     )
-    def add(self, keys: dict[str, Any], populate: str, memory: int, levels: tuple[int, int], start: int) -> None:
+    def add(
+        self, keys: dict[str, Any], populate: str, memory: int, levels: tuple[int, int], start: int, vcpus: int
+    ) -> None:
         paired = keys.get("paired", {})
         process = not paired.get("guest", True) or "guest_at" in paired
         if "reclaim" in self.keys and process:
             return  # of which no pages are taken
+        given = {"guest_levels": levels[0]} | keys
         table = vm(
             f"vm{len(self.tables)}",
             populate=populate,
             memory=memory * PAGE,
-            guest_levels=levels[0],
             start=f"{start} cycles",
-            **keys,
+            vcpus=vcpus,
+            workload={"base": base_of(given)},
+            **given,
         )
         if keys["mode"] in ("ept", "npt"):
             table["host_levels"] = levels[1]
@@ -128,7 +146,7 @@ class Hosts(RuleBasedStateMachine):
         if "host_page" in keys:  # of which it must have one
             table["memory"] = (512 + memory) * PAGE
         self.tables.append(table)
-        self.scripts.append([("touch", 0, READ), *touches(range(2))])
+        self.scripts.append([[("touch", 0, READ), *touches(range(2))] for _ in range(vcpus)])
 
     @precondition(lambda self: self.tables)
     @rule(
@@ -169,7 +187,7 @@ class Hosts(RuleBasedStateMachine):
     def fork(self, which: int, writes: list[int], reads: list[int]) -> None:
         if "guest_at" in self.tables[which % len(self.tables)].get("paired", {}):
             return  # a VM's process on Akaros has no children
-        child = 2 + len(self.script(which))
+        child = 2 + sum(map(len, self.scripts[which % len(self.scripts)]))
         steps = [("fork", child), ("switch", child), *touches(writes, WRITE), *touches(reads), ("exit", child)]
         self.script(which).extend([*steps, ("by", 1)])
 
@@ -179,12 +197,16 @@ class Hosts(RuleBasedStateMachine):
         self.script(which).append(("compute", cycles))
 
     def script(self, which: int) -> list[Any]:
-        return self.scripts[which % len(self.scripts)]
+        threads = self.scripts[which % len(self.scripts)]
+        return min(threads, key=len)  # each has its turn
 
     @precondition(lambda self: self.tables)
     @rule(chunk=st.sampled_from([1, 7, 1 << 16]), warmup=st.sampled_from(["0%", "30%", 5]))
     def go(self, chunk: int, warmup: str | int) -> None:
-        streams = [Script(steps, chunk=chunk) for steps in self.scripts]
+        streams = [
+            Threads([Script(steps, chunk=chunk, base=base_of(table)) for steps in threads])
+            for table, threads in zip(self.tables, self.scripts, strict=True)
+        ]
         if warmup == 5 and min(stream.accesses for stream in streams) <= 5:
             warmup = "0%"  # or nothing would be left
         if isinstance(warmup, int):  # something must be left to measure
@@ -199,7 +221,10 @@ class Hosts(RuleBasedStateMachine):
             if figures.finished:  # the warm-up ends with the run that its last access is in
                 left_out = stream.accesses - figures.counters["accesses"]
                 asked = what.warmup_accesses(stream.accesses)
-                assert left_out == asked or 0 < asked < left_out < asked + stream.longest
+                ahead = max(script.longest for script in stream.scripts)
+                if stream.threads > 1:  # each may be ahead of what is known of it
+                    ahead = stream.threads * (ahead + what.horizon)
+                assert left_out == asked or 0 < asked < left_out < asked + ahead
             else:
                 assert outcome.ending is not None
         if outcome.ending is None:
@@ -219,8 +244,8 @@ Hosts.TestCase.settings = settings(max_examples=50, stateful_step_count=12, dead
 TestHosts = Hosts.TestCase
 
 
-def long_script(random: Random, operations: int) -> list[Any]:
-    """Return so many operations of a process and its children, most of them accesses."""
+def long_script(random: Random, operations: int, pid: int = 2) -> list[Any]:
+    """Return so many operations of a process and its children, pids from `pid` on, most of them accesses."""
     steps: list[Any] = []
     for number in range(operations):
         what = random.random()
@@ -234,7 +259,7 @@ def long_script(random: Random, operations: int) -> list[Any]:
         elif what < 0.99:
             steps.append(("io", page, count, random.randrange(30_000)))
         else:
-            child = 2 + number
+            child = pid + number
             steps += [("fork", child), ("switch", child), *touches([page], WRITE), ("exit", child), ("by", 1)]
     return steps
 
@@ -247,13 +272,16 @@ def long_host(seed: int, operations: int) -> None:
     random = Random(seed)
     guests = [keys for keys in MODES if "guest_at" not in keys.get("paired", {})]
     guests = [keys for keys in guests if keys.get("paired", {}).get("guest", True)]
-    tables = []
+    tables, streams = [], []
     for number, keys in enumerate(random.sample(guests, 4)):
         memory = (512 if "host_page" in keys else 0) + random.randint(120, 300)
-        tables.append(vm(f"vm{number}", memory=memory * PAGE, populate=random.choice(("lazy", "eager")), **keys))
+        given = {"populate": random.choice(("lazy", "eager")), "vcpus": random.randint(1, 4), **keys}
+        base, vcpus = base_of(keys), given["vcpus"]
+        tables.append(vm(f"vm{number}", memory=memory * PAGE, workload={"base": base}, **given))
+        parts = [long_script(random, operations // vcpus, 2 + operations * each) for each in range(vcpus)]
+        streams.append(Threads([Script(part, chunk=4096, base=base) for part in parts]))
     host = {"cores": random.randint(1, 3), "quantum": "20us", "what_if": True, "memory": 4000 * PAGE}
     host |= {"pool": {"min": 2, "max": 16, "batch": 8}, "reclaim": random.choice(RECLAIM[1:])}
-    streams = [Script(long_script(random, operations), chunk=4096) for _ in tables]
     simulation, outcome = run(scenario(*tables, **host), streams, every=5_000_077, look=conserved, events=10**8)
     assert outcome.ending is None
     assert all(figures.finished for figures in outcome.vms)

@@ -96,8 +96,7 @@ class Shadow(LoggedShadow, Stock):
         self.registers = registers
         self.host_tables = host_tables
         self.backing = host_tables.backing
-        self.pool = host_tables.pool
-        self.owner = host_tables.owner
+        self.pool, self.owner = host_tables.pool, host_tables.owner
         self.cr3 = [0] * len(registers)  # the guest's, by vCPU
         self.latency = host_tables.latency
         state, self.pages, self.gfns = self.tables.states, self.tables.pages, self.tables.gfns
@@ -313,6 +312,7 @@ class Shadow(LoggedShadow, Stock):
         self._spend(vcpu, self._other)
         if self.spec.on_cr3 == "flush":
             drop_all(self.of[vcpu.number])
+            self._flush_tlbs(vcpu)
             keep = False
         self.cr3[vcpu.number] = root
         self.loading.add(vcpu.number)
