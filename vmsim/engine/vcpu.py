@@ -242,13 +242,7 @@ class Vcpu(VcpuTime):
         return min(limit, position + int(np.searchsorted(made, pauses[0][0] - self.crew.done)) + 1)
 
     def _access(
-        self,
-        runs: Runs,
-        chunk: Chunk,
-        cursor: int,
-        limit: int,
-        kernel: GuestKernel,
-        monitor: Monitor,
+        self, runs: Runs, chunk: Chunk, cursor: int, limit: int, kernel: GuestKernel, monitor: Monitor
     ) -> Steps[int]:
         """Make the accesses [cursor, limit) of a chunk, or as many as there are before a pause; return the next."""
         crew, env, counted = self.crew, self.env, cursor
