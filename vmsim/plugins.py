@@ -44,7 +44,10 @@ _BUILT_IN: Final[Mapping[str, Mapping[str, str]]] = {
         "disk": "vmsim.scenario.workload:Disk",
         "switcher": "vmsim.scenario.workload:Switcher",
     },
-    "daemons": {"reclaim": "vmsim.host.daemons.reclaim.table:RECLAIM"},
+    "daemons": {
+        "ksm": "vmsim.host.daemons.ksm.table:KSM",
+        "reclaim": "vmsim.host.daemons.reclaim.table:RECLAIM",
+    },
     "policies": {
         "random": "vmsim.host.policies.table:RANDOM",
         "clock": "vmsim.host.policies.table:CLOCK",

@@ -278,7 +278,7 @@ def test_the_checker_sees_what_must_not_be(mode: str, plant: Callable[[Any, int]
     def look(moment: Moment, simulation: Simulation, whose: Any) -> None:
         check_invariants(moment, simulation, whose)
         machine = simulation.vms[0]
-        if moment is not Moment.SLICE_ENDED or not machine.able or machine.monitor.stale:
+        if moment is not Moment.SLICE_ENDED or not machine.able or machine.monitor.stale(0):
             return
         number = next(iter(simulation.host.shared.of(0)), (-1, -1))
         if number[0] < 0:

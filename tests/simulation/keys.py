@@ -74,6 +74,17 @@ HOARD = {
     "watermarks": {"min": "64KiB", "low": "600KiB", "high": "700KiB"},
 }
 
+READS = {"kind": "uniform", "footprint": "256KiB", "accesses": 3000, "compute": 10_000, "writes": 0.01}
+LASTING = {"kind": "uniform", "footprint": "64KiB", "accesses": 200, "compute": 1_000_000_000, "writes": 0}
+KSMD = {"run": 1, "sleep_millisecs": 1, "pages_to_scan": 100}
+ADVISED = {"run": 1, "sleep_millisecs": 2000, "advisor_mode": "scan-time", "advisor_min_pages_to_scan": 1}
+SHARERS = (vm(workload=READS), vm(workload=READS), vm(workload=READS))
+
+
+def advised(**keys: Any) -> dict[str, Any]:
+    return world(vm(workload=LASTING), vm(workload=LASTING), quantum="1s", cores=2, ksm=ADVISED | keys)
+
+
 ROWS: Final[dict[str, Row]] = {
     "seed": Row(world(), 1, 2),
     "warmup": Row(world(), "0%", "50%"),
@@ -87,6 +98,17 @@ ROWS: Final[dict[str, Row]] = {
     "host.reclaim.rate": Row(world(), 0, 100_000),
     "host.reclaim.batch": Row(world(reclaim={"rate": 100_000}), 1, 4),
     "host.reclaim.policy": Row(world(reclaim={"rate": 100_000}), "random", "clock"),
+    "host.ksm.run": Row(world(), 0, 1),
+    "host.ksm.pages_to_scan": Row(world(*SHARERS, ksm=KSMD), 10, 100),
+    "host.ksm.sleep_millisecs": Row(world(*SHARERS, ksm=KSMD), 1, 2),
+    "host.ksm.max_page_sharing": Row(world(*SHARERS, ksm=KSMD), 2, 256),
+    "host.ksm.use_zero_pages": Row(world(*SHARERS, ksm=KSMD), False, True),
+    "host.ksm.smart_scan": Row(world(*SHARERS, ksm=KSMD), True, False),
+    "host.ksm.advisor_mode": Row(world(*SHARERS, ksm={"run": 1, "sleep_millisecs": 1}), "none", "scan-time"),
+    "host.ksm.advisor_max_cpu": Row(advised(advisor_target_scan_time=1), 11, 70),
+    "host.ksm.advisor_target_scan_time": Row(advised(), 1, 200),
+    "host.ksm.advisor_min_pages_to_scan": Row(advised(), 1, 5),
+    "host.ksm.advisor_max_pages_to_scan": Row(advised(), 2, 30_000),
     "host.what_if": Row(world(vm("npt"), cpu="skylake-x"), False, True),
     "host.pool.min": Row(world(), 1, 30),
     "host.pool.max": Row(world(), 8, 64),
@@ -114,6 +136,9 @@ ROWS: Final[dict[str, Row]] = {
     "vm.pool.min": Row(world(), 1, 30),
     "vm.pool.max": Row(world(), 8, 64),
     "vm.pool.batch": Row(world(), 1, 16),
+    "vm.content.image": Row(world(*SHARERS, ksm=KSMD), "", "x"),
+    "vm.content.image_share": Row(world(vm(workload=READS, content={"image": "x"}), ksm=KSMD), 0.0, 1.0),
+    "vm.content.volatile": Row(world(*SHARERS, ksm=KSMD | {"smart_scan": False}), 0.0, 1.0),
     "vm.dirty_log.method": Row(world(), "none", "write-protect"),
     "vm.dirty_log.every": Row(world(vm(dirty_log=LOG)), "20us", "50us"),
     "vm.dirty_log.stop": Row(world(vm(dirty_log=LOG)), "0s", "50us"),

@@ -22,6 +22,11 @@ RECLAIM: list[dict[str, Any]] = [
     {"rate": 100_000, "batch": 5},
     {"rate": 50_000, "policy": "clock"},
 ]
+KSM: list[dict[str, Any]] = [
+    {},
+    {"run": 1, "sleep_millisecs": 0, "pages_to_scan": 40},
+    {"run": 1, "sleep_millisecs": 0, "max_page_sharing": 2, "smart_scan": False},
+]
 PAGES = 60  # that a script reaches
 MODES: list[dict[str, Any]] = [
     {"mode": "native"},
@@ -86,6 +91,7 @@ class Hosts(RuleBasedStateMachine):
         low=st.integers(1, 60),
         fragmentation=st.sampled_from([0, 0, 0.6, 1]),
         reclaim=st.sampled_from(RECLAIM),
+        ksm=st.sampled_from(KSM),
     )
     def host(
         self,
@@ -96,6 +102,7 @@ class Hosts(RuleBasedStateMachine):
         low: int,
         fragmentation: float,
         reclaim: dict[str, Any],
+        ksm: dict[str, Any],
     ) -> None:
         marks = {"min": low * PAGE, "low": (low + 5) * PAGE, "high": (low + 20) * PAGE}
         self.keys: dict[str, Any] = {
@@ -110,6 +117,8 @@ class Hosts(RuleBasedStateMachine):
             self.keys["fragmentation"] = fragmentation
         if reclaim and pool[0] + pool[1] < 20:  # and what one access needs is to be had, whatever pools keep
             self.keys |= {"reclaim": reclaim, "memory": (frames + 500) * PAGE}
+        if ksm:
+            self.keys["ksm"] = ksm
         self.tables: list[dict[str, Any]] = []
         self.scripts: list[list[list[Any]]] = []  # of each VM's threads
 
@@ -138,6 +147,7 @@ class Hosts(RuleBasedStateMachine):
             vcpus=vcpus,
             workload={"base": base_of(given)},
             **given,
+            **({"content": {"image": "x", "image_share": 0.7}} if "ksm" in self.keys else {}),
         )
         if keys["mode"] in ("ept", "npt"):
             table["host_levels"] = levels[1]
@@ -276,17 +286,20 @@ def long_host(seed: int, operations: int) -> None:
     for number, keys in enumerate(random.sample(guests, 4)):
         memory = (512 if "host_page" in keys else 0) + random.randint(120, 300)
         given = {"populate": random.choice(("lazy", "eager")), "vcpus": random.randint(1, 4), **keys}
+        given |= {"content": {"image": "x", "image_share": 0.7}}
         base, vcpus = base_of(keys), given["vcpus"]
         tables.append(vm(f"vm{number}", memory=memory * PAGE, workload={"base": base}, **given))
         parts = [long_script(random, operations // vcpus, 2 + operations * each) for each in range(vcpus)]
         streams.append(Threads([Script(part, chunk=4096, base=base) for part in parts]))
     host = {"cores": random.randint(1, 3), "quantum": "20us", "what_if": True, "memory": 4000 * PAGE}
     host |= {"pool": {"min": 2, "max": 16, "batch": 8}, "reclaim": random.choice(RECLAIM[1:])}
+    host |= {"ksm": random.choice(KSM[1:])}
     simulation, outcome = run(scenario(*tables, **host), streams, every=5_000_077, look=conserved, events=10**8)
     assert outcome.ending is None
     assert all(figures.finished for figures in outcome.vms)
     assert time_adds_up(outcome)
     assert sum(each.pages.taken for each in simulation.vms if each.pages) > 0
+    assert sum(each.pages.merged for each in simulation.vms if each.pages) > 0
     assert simulation.host.free == simulation.host.size - sum(simulation.host.count(-1).values())
 
 

@@ -254,6 +254,11 @@ class Monitor(Protocol):
         """Host frames that are its own tables, or at hand for it, and that no entry of `memory_root`'s tables maps."""
         ...
 
+    @property
+    def late_flags(self) -> bool:
+        """Whether dirty flags come to the guest's own entries only when they are asked for."""
+        ...
+
     def stale(self, cpu: int) -> bool:
         """Whether the guest has taken away what a vCPU's TLB may still hold, and has not invalidated it yet."""
         ...

@@ -23,6 +23,7 @@ from vmsim.guest.mmu import HardwareMmu
 from vmsim.guest.process import LINUX_PCIDS
 from vmsim.host.bare import BareFrames
 from vmsim.host.guest_memory import GuestMemory
+from vmsim.host.identity import PageIdentity
 from vmsim.host.io import HostIo
 from vmsim.host.native_memory import NativeMemory
 from vmsim.host.pool import PagePool
@@ -116,6 +117,16 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         cpus=spec.vcpus,
     )
     monitor.attach(kernel)
+    if held := slot or pages:
+        held.identity = PageIdentity(
+            memory,
+            mmu.backing,
+            frames.frames,
+            levels=spec.guest_levels,
+            owner=spec.index,
+            content=spec.content,
+            late=lambda: monitor.late_flags,
+        )
     if slot:
         slot.holds_table = lambda gfn: bool(kernel.frames.frames["state"][gfn] == State.TABLE)
     elif pages:

@@ -163,7 +163,10 @@ class Simulation:
         """Start the daemons that the scenario asks for."""
         for name in self.scenario.daemons:
             build = plugins.resolve(host_daemons()[name].build)
-            self.env.process(build(self._daemon_parts(name, name)).run(self))
+            daemon = build(self._daemon_parts(name, name))
+            if register := getattr(daemon, "register", None):
+                register(self.vms)
+            self.env.process(daemon.run(self))
 
     def _daemon_parts(self, name: str, daemon: str) -> DaemonParts:
         """Return what a daemon, or a policy of one, is made of."""
@@ -173,7 +176,7 @@ class Simulation:
         def policy(name: str) -> Any:
             return plugins.resolve(policies()[name].build)(self._daemon_parts(name, daemon))
 
-        return DaemonParts(scenario.host.part(name), scenario.cpu.frequency, seed, policy)
+        return DaemonParts(scenario.host.part(name), scenario.cpu.frequency, seed, policy, scenario.cpu.cost)
 
     def observe(self, what: Moment, vm: VirtualMachine | None = None) -> None:
         """Have everybody look who wants to."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import NO_FLUSH, Flush, SecondMmu, Vcpu
 from vmsim.frames.buddy import State, use
+from vmsim.host.identity import PageIdentity
 from vmsim.host.memory import HostMemory
 from vmsim.machine.formats import FRAME, PAGE_SHIFT, PRESENT
 from vmsim.tables.backing import (
@@ -65,6 +66,8 @@ class GuestMemory:
         Pages that the host took, and that came back.
     merged, broken : int
         Pages that came to lie in a shared frame, and that were copied out of one because they were written to.
+    identity : PageIdentity
+        What its pages hold.
     forget : callable
         Has the VM's processors forget a flush, those of a vCPU that has left the guest for it without being told;
         returns the cycles that this takes.
@@ -73,6 +76,7 @@ class GuestMemory:
     """
 
     second: SecondMmu
+    identity: PageIdentity
     forget: Callable[[Flush, Vcpu | None], int]
     holds_table: Callable[[int], bool]
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from vmsim.contracts import NO_FLUSH, Flush, Vcpu
 from vmsim.frames.buddy import State, owned
 from vmsim.host.bare import BareFrames
+from vmsim.host.identity import PageIdentity
 from vmsim.machine.formats import ACCESSED, FRAME, LARGE, PAGE_SHIFT, PRESENT, WRITE
 from vmsim.machine.memory import read_entry, width_of, write_entry
 from vmsim.tables.ranges import lead_elsewhere
@@ -60,12 +61,15 @@ class NativeMemory:
         How many entries of the program map each frame; given once its kernel is there.
     roots : callable
         Returns the roots (hpas) of all its processes.
+    identity : PageIdentity
+        What its pages hold.
     forget : callable
         As of `GuestMemory`.
     """
 
     sharing: Counts
     roots: Callable[[], list[int]]
+    identity: PageIdentity
     forget: Callable[[Flush, Vcpu | None], int]
 
     def __init__(self, frames: BareFrames, words: Words, *, levels: int) -> None:
@@ -103,6 +107,10 @@ class NativeMemory:
         """Return the frames that are such pages, int64[n], ascending."""
         mine = owned(self.frames.zone, self.frames.frames, self.frames.owner)
         return mine[[self.holds(number) for number in mine.tolist()]]
+
+    def frame_of(self, number: int) -> int:
+        """Return the frame: it is the number."""
+        return number
 
     def pinned(self, number: int) -> bool:
         """Whether a device works on a page."""

@@ -49,11 +49,18 @@ class ReverseMap:
     ----------
     most : int
         The most pages that a frame has had.
+    pages : int
+        Pages that lie in shared frames.
+    zero : int or None
+        The frame of zeros, which stays a shared one while nobody shares it.
     """
 
     def __init__(self) -> None:
         self._users: dict[int, list[Use]] = {}
+        self._labels: dict[int, int] = {}
+        self.zero: int | None = None
         self.most = 0
+        self.pages = 0
 
     def __contains__(self, pfn: int) -> bool:
         return pfn in self._users
@@ -79,25 +86,46 @@ class ReverseMap:
         """Note one more page."""
         users = self._users.setdefault(pfn, [])
         users.append((memory, number))
+        self.pages += 1
         self.most = max(self.most, len(users))
 
     def remove(self, pfn: int, memory: Sharer, number: int) -> bool:
         """Note one page fewer; return whether it was the last, and the frame is nobody's."""
-        users = self._users[pfn]
-        users.remove((memory, number))
-        if not users:
-            del self._users[pfn]
-        return not users
+        self._users[pfn].remove((memory, number))
+        self.pages -= 1
+        return self._drop_if_empty(pfn)
 
     def remove_owner(self, pfn: int, owner: int) -> bool:
         """Note that no page of an owner's lies in a frame any more; return whether none does at all."""
-        left = [use for use in self._users[pfn] if use[0].owner != owner]
-        if left:
-            self._users[pfn] = left
-        else:
-            del self._users[pfn]
-        return not left
+        before = self._users[pfn]
+        self._users[pfn] = [use for use in before if use[0].owner != owner]
+        self.pages -= len(before) - len(self._users[pfn])
+        return self._drop_if_empty(pfn)
 
     def rename(self, old: int, new: int) -> None:
         """Note that what lay in one frame lies in another."""
         self._users[new] = self._users.pop(old)
+        if old in self._labels:
+            self._labels[new] = self._labels.pop(old)
+        if old == self.zero:
+            self.zero = new
+
+    def label(self, pfn: int) -> int | None:
+        """Return what was said that a frame holds, None where nothing was, or it is not shared any more."""
+        return self._labels.get(pfn)
+
+    def set_label(self, pfn: int, label: int) -> None:
+        """Say what a frame holds."""
+        self._labels[pfn] = label
+
+    def add_zero(self, pfn: int) -> None:
+        """Make a frame that of zeros."""
+        self.zero = pfn
+        self._users[pfn] = []
+
+    def _drop_if_empty(self, pfn: int) -> bool:
+        if self._users[pfn] or pfn == self.zero:
+            return False
+        del self._users[pfn]
+        self._labels.pop(pfn, None)
+        return True

@@ -181,6 +181,11 @@ class BaseMonitor(ABC):
         """No frames that `memory_root`'s tables do not map."""
         return 0
 
+    @property
+    def late_flags(self) -> bool:
+        """No: the hardware sets the flags of the guest's own entries."""
+        return False
+
     def stale(self, cpu: int) -> bool:
         """No: the hardware walks the guest's own tables."""
         return False

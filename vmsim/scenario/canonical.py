@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from vmsim import plugins
 from vmsim.base.units import Duration
+from vmsim.scenario.content import Content
 from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.daemons import host_daemons, policies
 from vmsim.scenario.modes import paging_modes
@@ -18,7 +19,19 @@ from vmsim.scenario.workload import TURN, Workload
 __all__ = ["canonical"]
 
 _APART: Final = frozenset(
-    {"index", "group", "bare", "becomes_guest", "own", "dirty_log", "kernel_accesses", "nx_split", "vcpus", "pv_flush"}
+    {
+        "index",
+        "group",
+        "bare",
+        "becomes_guest",
+        "own",
+        "content",
+        "dirty_log",
+        "kernel_accesses",
+        "nx_split",
+        "vcpus",
+        "pv_flush",
+    }
 )
 """What of a `Vm` is no cause of results, follows from the rest, or means something in some modes only."""
 
@@ -64,6 +77,7 @@ def canonical(
     of_host |= _daemons(host, daemons)
     of_vms = [
         {name: getattr(vm, name) for name in Vm.__slots__ if name not in _APART}
+        | ({"content": vm.content.model_dump()} if vm.content != Content() and "ksm" in daemons else {})
         | ({"dirty_log": vm.dirty_log} if vm.dirty_log.method != "none" else {})
         | ({"kernel_accesses": vm.kernel_accesses} if vm.kernel_accesses != "free" else {})
         | ({"nx_split": vm.nx_split} if vm.nx_split else {})

@@ -36,6 +36,7 @@ class _Rule(NamedTuple):
 _RULES: Final = (
     _Rule(("nx_recovery_period",), ("nx_split",), off=False),
     _Rule(("nx_recovery_ratio",), ("nx_split",), off=False),
+    _Rule(("content", "image_share"), ("content", "image"), off=""),
     _Rule(("dirty_log", "every"), ("dirty_log", "method"), off="none"),
     _Rule(("dirty_log", "stop"), ("dirty_log", "method"), off="none"),
     _Rule(("dirty_log", "split"), ("dirty_log", "method"), off="none"),
@@ -95,6 +96,8 @@ def _changed(group: VmKeys) -> Iterator[tuple[str, ...]]:
     for key in type(group.dirty_log).model_fields:
         if key != "method" and getattr(group.dirty_log, key) != getattr(fields["dirty_log"].default, key):
             yield "dirty_log", key
+    if group.content.image_share != 1:
+        yield "content", "image_share"
     for key in ("kernel_accesses", "fill_chunk", "nx_recovery_period", "nx_recovery_ratio"):
         if getattr(group, key) != fields[key].default:
             yield (key,)

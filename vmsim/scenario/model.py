@@ -246,6 +246,7 @@ class Scenario(Document):
             pv_flush=group.pv_flush,
             start=group.start.cycles(self.cpu.frequency),
             pool=group.pool.over(self.host.pool) if group.pool else self.host.pool,
+            content=group.content,
             dirty_log=group.dirty_log.spec(self.cpu.frequency),
             nx_split=self._nx_split_of(group),
             own=mode.settings(group, self.cpu),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from vmsim.base.units import PAGE, PAGE_ORDER, PageSize
+from vmsim.scenario.content import Content
 from vmsim.scenario.dirty_log import DirtyLogSpec
 from vmsim.scenario.keys import Pool
 from vmsim.scenario.modes import PagingMode, mode_named
@@ -54,6 +55,8 @@ class Vm:
         Mappings that the monitor brings in at a fault.
     kernel_accesses : str
         Whether the hardware translates what its kernel loads and stores.
+    content : Content
+        What its pages hold.
     dirty_log : DirtyLogSpec
         How it is learnt which pages are written to.
     nx_split : NxSplitSpec or None
@@ -84,6 +87,7 @@ class Vm:
     pv_flush: bool
     start: int
     pool: Pool
+    content: Content
     dirty_log: DirtyLogSpec
     nx_split: NxSplitSpec | None
     own: Any

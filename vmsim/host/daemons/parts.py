@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from vmsim.scenario.cpu import Cost
+
 __all__ = ["DaemonParts"]
 
 
@@ -21,9 +23,12 @@ class DaemonParts(NamedTuple):
         Of whatever it draws: another for each daemon, and that of its daemon for a policy.
     policy : callable
         Returns a policy by its name.
+    costs : Cost
+        What the host's work takes.
     """
 
     table: Any
     frequency: int
     seed: int
     policy: Callable[[str], Any]
+    costs: Cost

@@ -30,6 +30,11 @@ class ShadowEntries:
     pages: NDArray[Any]
     gfns: NDArray[Any]
 
+    @property
+    def late_flags(self) -> bool:
+        """Whether the shadow's entries have flags that the guest's do not have yet."""
+        return bool(self.state["sync"][0])
+
     def zap(self, first: int, count: int) -> Flush:
         """Clear what maps the frames, and drop the shadows of those that are tables. The host does it, and pays."""
         self.host_tables.zap(first, count)
