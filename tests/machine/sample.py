@@ -36,7 +36,7 @@ from vmsim.machine.layout import make_cores, make_llc, make_vm
 from vmsim.machine.memory import clear_frame, find_entry, physical_memory
 from vmsim.monitor.paired.mirror import store_mirrored
 from vmsim.monitor.shadow.mode import SHADOW_PRESETS, ShadowSpec
-from vmsim.tables import copies, dirty, listing
+from vmsim.tables import copies, dirty, listing, ranges
 from vmsim.tables import edit as tables
 from vmsim.tables.backing import IDENTITY, break_up, fill_backing, host_address, make_backing, set_backing
 
@@ -171,7 +171,7 @@ def logs() -> list[Any]:
     found += [dirty.store_at(there, registers, 7 << 12), registers["pml_log"][0, 511]]
     found += [dirty.gather(*shape, 512, form.dirty, written), dirty.clean(*shape, written, form.dirty), *written]
     found += [dirty.mend(*shape, 512, 0, 0, 2)]
-    dirty.permit_one(*shape, 0)
+    found += [ranges.lead_elsewhere(*shape, 519, 600), dirty.permit_one(*shape, 0) is None]
     found += [dirty.collapse(there, frames, *shape[1:], 512, 2, np.zeros(1, np.int64)), *there[1024:1032]]
     there[: 1024 << 9] = 0
     return [int(value) for value in found]

@@ -135,13 +135,17 @@ def test_nothing_differs(modes: list[str], every: int, seed: int) -> None:
     assert traced(what, serve=True, every=every)[0] == traced(what, serve=False, every=every)[0]
 
 
-@pytest.mark.parametrize("mode", ["native", "ept", "shadow", "agile", "vkernel"])
+@pytest.mark.parametrize("mode", ["native", "ept", "npt on 2M pages", "shadow", "agile", "vkernel", "logged ept"])
 @pytest.mark.parametrize("vms", [1, 4])
 def test_compiled_code_handles_faults_that_wait_for_nothing(mode: str, vms: int) -> None:
     """However many VMs fault at once. Or the test above compares two runs of the same code."""
-    workload = {"footprint": 900 * PAGE, "accesses": 900}
-    tables = [vm(f"vm{number}", mode=mode, memory="8MiB", workload=workload) for number in range(vms)]
-    what = scenario(*tables, pool={"min": 4, "max": 999, "batch": 999}, cores=vms, memory="32MiB")
+    keys: dict[str, Any] = {
+        "npt on 2M pages": {"mode": "npt", "host_page": "2M"},  # for each of which the host is asked
+        "logged ept": {"mode": "ept", "populate": "eager", "dirty_log": {"method": "write-protect", "every": "1ms"}},
+    }.get(mode, {"mode": mode})
+    workload = {"footprint": 900 * PAGE, "accesses": 900, "writes": 1.0}
+    tables = [vm(f"vm{number}", memory="8MiB", workload=workload, **keys) for number in range(vms)]
+    what = scenario(*tables, pool={"min": 4, "max": 999, "batch": 999}, cores=vms, memory="64MiB", what_if=True)
     (seen, few), (likewise, many) = (traced(what, serve=serve, every=0) for serve in (True, False))
     assert seen == likewise
     assert few < 20 * vms < 900 * vms <= many
