@@ -55,8 +55,9 @@ class Clock(simpy.Environment):
         """Run until nothing is left but timers of the background, or as SimPy does `until` a time or an event."""
         if until is not None:
             return super().run(until)
-        while not self.idle:
-            self.step()
+        queue, background, step = self._queue, self._background, self.step
+        while len(queue) != len(background):  # not idle
+            step()
         return None
 
     def turn(self, over: simpy.Event) -> None:
