@@ -1,4 +1,4 @@
-"""Shadow exits: how many a second of wall time, and how many where SimPy handles each."""
+"""Shadow exits: how many a second of processor time, and how many where SimPy handles each."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class Vcpu(VcpuTime):
     def settle(self) -> simpy.Event:
         """Return an event that pays what is owed."""
         owed, self.owed = self.owed, 0
-        return self.env.timeout(owed)
+        return self.env.after(owed)
 
     def wait(self, event: simpy.Event, cause: str) -> Steps[Any]:
         """Give up the core until `event`, which others run on meanwhile; return its value.

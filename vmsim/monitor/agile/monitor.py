@@ -23,7 +23,7 @@ from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.agile.check import table_on_way
 from vmsim.monitor.agile.commit import AgileMode
 from vmsim.monitor.agile.mode import AgileSpec
-from vmsim.monitor.shadow.commit import OWN
+from vmsim.monitor.shadow.commit import OWN, ShadowMode
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.monitor import Shadow
 from vmsim.monitor.shadow.nested import go_back, scan
@@ -86,6 +86,7 @@ class Agile(Shadow):
         self.only_clean = spec.back == "clean"
         self.interval = interval
         self._over = False
+        self._agile: dict[int, tuple[ShadowMode, AgileMode]] = {}  # as of the last run, by vCPU
         self._roots = [OrderedDict[int, None]() for _ in self.of]  # whose pointers each has, the latest last
         self._room_for_roots = spec.root_cache
 
@@ -104,8 +105,12 @@ class Agile(Shadow):
 
     def fast(self, vcpu: Vcpu) -> AgileMode | None:  # type: ignore[override]
         """Return its state as compiled code handles exits with it."""
-        mode = super().fast(vcpu)
-        return AgileMode(*mode, vcpu.registers["cr3"]) if mode else None
+        mode, known = super().fast(vcpu), self._agile.get(vcpu.number)
+        if mode is None or (known and known[0] is mode):
+            return known[1] if mode and known else None
+        made = AgileMode(*mode, vcpu.registers["cr3"])
+        self._agile[vcpu.number] = mode, made
+        return made
 
     def collect(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
         """Count the exits that compiled code has handled; pointers that the hardware has go with what it flushes."""

@@ -24,6 +24,7 @@ from vmsim.monitor.features.protect_log import ProtectLog
 from vmsim.monitor.shadow.check import problems_of
 from vmsim.monitor.shadow.commit import ShadowMode
 from vmsim.monitor.shadow.fill import Status, fill
+from vmsim.monitor.shadow.guards import is_directory
 from vmsim.monitor.shadow.logged import LoggedShadow
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.prices import SPILL
@@ -114,6 +115,7 @@ class Shadow(LoggedShadow, Stock):
         self.log = ProtectLog(self, log, spaces.flush_all, self.tables.dirty) if log else None
         self.known = self.compiled and spec.fill == "lazy"
         self._compiled_prices["most"] = MOST
+        self._modes, self._walked = dict[int, ShadowMode](), -1  # as of the last run
 
     def install(self, root: int) -> None:
         """Make frame `root` the empty root of the host's tables."""
@@ -148,10 +150,15 @@ class Shadow(LoggedShadow, Stock):
         """Return its state as compiled code handles page faults with it."""
         if not self.compiled:
             return None
-        self._compiled_prices["cr3"] = self.cr3[vcpu.number]
+        cpu, nested = vcpu.number, self.host_tables.nested
+        mode = self._modes.get(cpu)
+        if mode is None or mode.nested is not nested:
+            mode = self._modes[cpu] = ShadowMode(self.of[cpu], nested, self._compiled_prices)
+        if self._walked != self.cr3[cpu]:
+            self._compiled_prices["cr3"] = self._walked = self.cr3[cpu]
         if len(self.of) > 1:
             self._compiled_prices["kick"] = vcpu.kick_cycles()
-        return ShadowMode(self.of[vcpu.number], self.host_tables.nested, self._compiled_prices)
+        return mode
 
     def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
         """Handle a page fault of the hardware, or what compiled code has left over of one."""
@@ -204,7 +211,8 @@ class Shadow(LoggedShadow, Stock):
                 yield from self.deliver(vcpu, gva, int(value))
                 return False
             if status == _GUARDED:
-                self._make_access(vcpu, write=code & 2 != 0, times=times, directory=self._is_directory(int(value)))
+                directory = is_directory(self.pages, self.gfns, int(value)) > 0
+                self._make_access(vcpu, write=code & 2 != 0, times=times, directory=directory)
                 return True
             if status == _UNBACKED:
                 yield from self._back(vcpu, int(value))
@@ -213,7 +221,8 @@ class Shadow(LoggedShadow, Stock):
             elif status == _ROOTLESS:
                 return False  # to be asked again when it has one
             else:
-                raise _too_few(self.spec.limit)
+                few = f"vm.shadow.limit: {self.spec.limit} shadow pages do not suffice"
+                raise InputError(f"{few} for one walk of the guest's tables.")
             status = NONE
         yield from self.unstock(vcpu)
         self.latency.add(vcpu.now - start)
@@ -246,7 +255,7 @@ class Shadow(LoggedShadow, Stock):
         guarded = self.is_guarded(gfn)
         if not guarded or not write:
             return guarded and self.loads_trap
-        return not self.state["unsync"][0] or self._is_directory(gfn)
+        return not self.state["unsync"][0] or is_directory(self.pages, self.gfns, gfn) > 0
 
     def io_exit(self, vcpu: Vcpu) -> None:
         """Leave the guest because it has told a device to work."""
@@ -388,13 +397,3 @@ class Shadow(LoggedShadow, Stock):
         self._spend(vcpu, self.costs.violation_walk)
         cycles = yield from self.host_tables.back(vcpu, gfn << PAGE_SHIFT, code)
         self._spend(vcpu, cycles)
-
-    def _is_directory(self, gfn: int) -> bool:
-        page = int(self.gfns["tables"][gfn])
-        while page and self.pages["level"][page - 1] == 1:
-            page = int(self.pages["next"][page - 1])
-        return page > 0
-
-
-def _too_few(limit: int) -> InputError:
-    return InputError(f"vm.shadow.limit: {limit} shadow pages do not suffice for one walk of the guest's tables.")
