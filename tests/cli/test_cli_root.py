@@ -71,6 +71,13 @@ def test_a_wrong_option_is_exit_code_2_without_a_traceback(vmsim) -> None:
     assert "--json" in said.err
 
 
+@pytest.mark.parametrize("option", ["--json", "--set"])
+def test_an_option_before_the_command_is_told_where_it_goes(vmsim, option: str) -> None:
+    said = vmsim(option, "run", "x.toml")
+    assert said.status == 2
+    assert f"vmsim run … {option}" in (json.loads(said.err)["error"]["message"] if option == "--json" else said.err)
+
+
 @pytest.mark.parametrize("word", ["list", "completion", "RUNN", "X"])
 def test_a_hint_is_given_only_where_a_command_is_near(vmsim, word: str) -> None:
     said = vmsim(word)

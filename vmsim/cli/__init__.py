@@ -48,6 +48,18 @@ class _PassedError(BaseException):
 class _Verbs(click.Group):
     """A group whose commands are modules of this package."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            verb = next((word for word in given if word in VERBS), "COMMAND")
+            raise click.UsageError(
+                f"No such option before the command: {error.option_name}. Options of a command come after it: "
+                f"vmsim {verb} … {error.option_name}.",
+                ctx,
+            ) from error
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
 

@@ -109,5 +109,5 @@ def _print(result: Result) -> None:
     milliseconds = number(float(seconds(facts.end, facts.frequency) * 1000))
     say(
         f"{milliseconds} ms simulated in {facts.wall_seconds:.2f} s: "
-        f"{result.accesses_per_second / 1e6:.1f} M accesses/s."
+        f"{number(int(float(f'{result.accesses_per_second:.2g}')))} accesses a second."
     )

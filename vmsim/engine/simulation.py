@@ -295,6 +295,11 @@ def _check_guest_at(spec: Vm, stream: Stream) -> None:
         return
     at, made = spec.own.guest_at, stream.accesses
     if not 0 < share_of(at, made) < made:
+        if made == 1:
+            raise InputError(
+                f"VM {spec.name}: paired.guest_at = {at!r}, and its workload makes one access: it cannot become a VM "
+                f"between two. Expected a workload of 2 accesses or more, or no guest_at."
+            )
         raise InputError(
             f"VM {spec.name}: paired.guest_at = {at!r} is no moment between the first and the last of the {made} "
             f"accesses of its workload, so it would never become a VM while it runs. Expected 1 to {made - 1}, or a "
