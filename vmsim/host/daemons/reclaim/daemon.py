@@ -22,12 +22,15 @@ class Reclaimer:
         Cycles between two rounds, and pages taken in each; those that a device works on are left alone.
     victims : Victims
         Says which.
+    each : int
+        Cycles that the daemon, which is one thread, needs for a page: it takes no more than it can.
     """
 
-    def __init__(self, period: int, batch: int, victims: Victims) -> None:
+    def __init__(self, period: int, batch: int, victims: Victims, *, each: int) -> None:
         self.period = period
         self.batch = batch
         self.victims = victims
+        self.each = each
 
     def run(self, host: DaemonHost) -> Steps[None]:
         """Take pages from now on.
@@ -39,12 +42,18 @@ class Reclaimer:
         while True:
             yield host.env.background(max(1, self.period - spent), frees=True)
             flushes: dict[LiveVm, Flush] = {}
+            taken = 0
             for _ in range(self.batch):
                 able = [vm for vm in host.vms if vm.pages and vm.able]
-                if able and (victim := self.victims.choose(able)):
+                if not able:
+                    break
+                if victim := self.victims.choose(able):
                     vm, number = victim
                     flushes[vm] = flushes.get(vm, NO_FLUSH) + vm.pages.take(number, 1)
-            spent = sum(vm.forget(flush) for vm, flush in flushes.items())
+                    taken += 1
+                elif not any(len(vm.pages.present()) for vm in able if vm.pages):
+                    break
+            spent = taken * self.each + sum(vm.forget(flush) for vm, flush in flushes.items())
             if spent:
                 yield host.env.background(spent, frees=True)
 
@@ -52,5 +61,6 @@ class Reclaimer:
 def build(parts: DaemonParts) -> Reclaimer:
     """Return the reclaimer that a scenario asks for."""
     table: Reclaim = parts.table
-    period = max(1, parts.frequency * table.batch // table.rate)
-    return Reclaimer(period, table.batch, parts.policy(table.policy))
+    each = parts.costs.reclaim_page
+    period = max(1, each, parts.frequency * table.batch // table.rate)
+    return Reclaimer(period, table.batch, parts.policy(table.policy), each=each)
