@@ -138,6 +138,7 @@ ROWS: Final[dict[str, Row]] = {
     "vm.pool.batch": Row(world(), 1, 16),
     "vm.content.image": Row(world(*SHARERS, ksm=KSMD), "", "x"),
     "vm.content.image_share": Row(world(vm(workload=READS, content={"image": "x"}), ksm=KSMD), 0.0, 1.0),
+    "vm.content.unique_share": Row(world(*SHARERS, ksm=KSMD), 0.0, 0.8),
     "vm.content.volatile": Row(world(*SHARERS, ksm=KSMD | {"smart_scan": False}), 0.0, 1.0),
     "vm.dirty_log.method": Row(world(), "none", "write-protect"),
     "vm.dirty_log.every": Row(world(vm(dirty_log=LOG)), "20us", "50us"),

@@ -43,6 +43,7 @@ CONTENT = np.dtype(
         [
             ("image", "i8"),
             ("image_share", "i8"),  # of 2**32
+            ("unique_share", "i8"),
             ("volatile", "i8"),
             ("levels", "i8"),  # of the tables that map programs' pages
             ("owner", "i8"),
@@ -79,7 +80,10 @@ def _page_number(frames, levels, place):  # type: ignore[no-untyped-def]
 @routine
 def _first_identity(content, number):  # type: ignore[no-untyped-def]
     """Return what a program's page holds before it is written to."""
-    if content.image == 0 or mixed(number ^ content.image) & (_WHOLE - 1) >= content.image_share:
+    drawn = mixed(number ^ content.image) & (_WHOLE - 1)
+    if drawn < content.unique_share:
+        return np.int64(OWN)
+    if content.image == 0 or drawn - content.unique_share >= content.image_share:
         return np.int64(ZERO)
     return 1 + mixed(mixed(number) ^ content.image) % _IDENTITY
 
@@ -167,6 +171,7 @@ class PageIdentity:
         digest = sha256(content.image.encode()).digest()
         self.record["image"] = int.from_bytes(digest[:7], "little") if content.image else 0
         self.record["image_share"] = round(content.image_share * _WHOLE)
+        self.record["unique_share"] = round(content.unique_share * _WHOLE)
         self.record["volatile"] = round(content.volatile * _WHOLE)
         self.record["levels"] = levels
         self.record["owner"] = owner

@@ -25,7 +25,10 @@ class Content(Model):
         "image hold the same. Left out: zeros.",
     )
     image_share: _Share = Field(
-        default=1.0, description="Share of a program's pages that are the image's; the others hold zeros."
+        default=1.0, description="Share of a program's pages that are the image's; others hold zeros."
+    )
+    unique_share: _Share = Field(
+        default=0.0, description="Share of a program's pages that hold what no other has, from the start."
     )
     volatile: _Share = Field(
         default=0.0, description="Share of written pages that hold something else each time the host looks."
