@@ -221,6 +221,8 @@ def test_a_cpu_file_inherits_a_preset(tmp_path: Path) -> None:
         ('[memory]\ncycles = {value = -3, source = "x", confidence = "guess"}', 4, "found -3, expected at least 0"),
         ('[memory]\ncycle = {value = 3, source = "x", confidence = "guess"}', 4, "Did you mean 'cycles'?"),
         ('[tlb.l1]\n"2M" = {shared = "1G", source = "x", confidence = "guess"}', 4, "tlb.l1.2M"),
+        ('[tlb.l1]\n"2M" = {shared = {a = 1}, source = "x", confidence = "guess"}', 4, "expected a page size of this"),
+        ('[tlb.l1]\n"2M" = {shared = ["4K"], source = "x", confidence = "guess"}', 4, "expected a page size of this"),
         (
             '[tlb.l2]\n"4K" = {entries = 384, ways = 4, source = "x", confidence = "guess"}',
             4,

@@ -111,7 +111,7 @@ class TlbLevel(Model):
         for page, array in level.items():
             if not isinstance(array, Mapping) or "shared" not in array:
                 continue
-            home = level.get(array["shared"])
+            home = level.get(array["shared"]) if isinstance(array["shared"], str) else None
             if not isinstance(home, Mapping) or "shared" in home or array["shared"] == page:
                 text = f"found {array['shared']!r}, expected a page size of this level with an array of its own"
                 raise_problems([Problem((page, "shared"), text)])
