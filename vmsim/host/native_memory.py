@@ -97,16 +97,22 @@ class NativeMemory:
 
     def holds(self, number: int) -> bool:
         """Whether a frame is a page of the program that may be taken."""
-        frame = self.frames.frames[number]
-        if frame["owner"] != self.frames.owner or frame["state"] != State.GUEST or frame["rmap"] <= 0:
-            return False
-        entry = int(read_entry(self.words, int(frame["rmap"]), self.width))
-        return bool(entry & PRESENT) and not entry & LARGE and (entry & FRAME) >> PAGE_SHIFT == number
+        return bool(self._which(np.array([number]))[0])
 
     def present(self) -> Words:
         """Return the frames that are such pages, int64[n], ascending."""
         mine = owned(self.frames.zone, self.frames.frames, self.frames.owner)
-        return mine[[self.holds(number) for number in mine.tolist()]]
+        return mine[self._which(mine)]
+
+    def _which(self, numbers: Words) -> NDArray[np.bool_]:
+        """Return which frames are pages of the program that one small entry maps, bool[n]."""
+        records = self.frames.frames
+        places = records["rmap"][numbers]
+        mine = (records["owner"][numbers] == self.frames.owner) & (records["state"][numbers] == State.GUEST)
+        entries = read_entry(self.words, np.maximum(places, 0), self.width)
+        small = (entries & (PRESENT | LARGE)) == PRESENT
+        found: NDArray[np.bool_] = mine & (places > 0) & small & ((entries & FRAME) >> PAGE_SHIFT == numbers)
+        return found
 
     def frame_of(self, number: int) -> int:
         """Return the frame: it is the number."""
