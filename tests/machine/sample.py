@@ -214,6 +214,20 @@ def served() -> list[Any]:
     return [digest(simulation.run()), simulation.env.cycle]
 
 
+def merged() -> list[Any]:
+    """Have equal pages of two VMs and a program share frames, and look at what they hold."""
+    work = {"kind": "uniform", "footprint": 16 << 12, "accesses": 60, "compute": 20_000, "writes": 0.1}
+    content = {"image": "x", "image_share": 0.6, "unique_share": 0.2, "volatile": 0.5}
+    modes = (("a", "ept"), ("b", "native"), ("c", "ept"))
+    tables = [vm(name, content=content, mode=mode) | {"workload": work} for name, mode in modes]
+    ksm = {"run": 1, "sleep_millisecs": 0, "pages_to_scan": 500}
+    hardware = Hardware(make_cores(PREFIX, 3), make_llc(PREFIX), physical_memory(4096))
+    simulation = Simulation(scenario(*tables, ksm=ksm, cores=3, what_if=True), hardware=hardware)
+    outcome = simulation.run()
+    counts = [sorted(each.figures.named("ksm").items()) for each in outcome.vms]
+    return [digest(outcome), counts, simulation.env.cycle]
+
+
 def agile() -> list[Any]:
     """Have tables change sides, walk through them, and write over one."""
     world = AgileWorld(frames=64, size=512)
@@ -272,7 +286,7 @@ def kernels() -> dict[str, Any]:
 
 
 def main() -> None:
-    parts = [runs] if "--walks" in sys.argv else [runs, edits, logs, shadows, served, agile, vkernels]
+    parts = [runs] if "--walks" in sys.argv else [runs, edits, logs, shadows, served, merged, agile, vkernels]
     made = [part() for part in parts]
     results = json.dumps(made, sort_keys=True, default=int)
     out: dict[str, Any] = {"way": WAY, "results": hashlib.sha256(results.encode()).hexdigest(), "length": len(results)}

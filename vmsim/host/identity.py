@@ -35,6 +35,7 @@ UNKNOWN = -3  # nobody can look now: the table that maps the page is elsewhere
 
 _WHOLE = 1 << 32
 _IDENTITY = (1 << 61) - 1
+_WRITTEN = 1 << 60  # tells what is drawn for written pages from what is drawn for others
 
 # Whose pages are told apart, and how.
 CONTENT = np.dtype(
@@ -110,7 +111,7 @@ def _identity(memory, backing, frames, content, number):  # type: ignore[no-unty
     if page < 0:
         return np.int64(OWN)
     if entry & DIRTY:
-        return np.int64(CHANGED) if mixed(~page) & (_WHOLE - 1) < content.volatile else np.int64(OWN)
+        return np.int64(CHANGED) if mixed(page ^ _WRITTEN) & (_WHOLE - 1) < content.volatile else np.int64(OWN)
     return _first_identity(content, page)
 
 
