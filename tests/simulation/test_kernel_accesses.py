@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
+from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, Threads, run, scenario, time_adds_up, touches, vm
 from tests.simulation.sums import check
 from vmsim.base.errors import InputError
 from vmsim.contracts import Moment
@@ -138,6 +138,17 @@ def test_every_mode_translates_its_kernel_and_gives_all_back(case: dict[str, Any
 
 
 @pytest.mark.parametrize("mode", ["ept", "npt", "shadow", "agile"])
+@pytest.mark.parametrize("mode", ["ept", "agile"])
+def test_tables_that_the_host_has_taken_come_back_before_the_kernel_reads_them(mode: str) -> None:
+    """Each step maps a page, and meanwhile the host takes pages, tables among them; it once asked for them for ever."""
+    steps: list[Any] = [step for page in range(40) for step in (("touch", 512 * page, WRITE), ("compute", 40_000))]
+    table = vm(mode=mode, kernel_accesses="direct-map", vcpus=2, memory="8MiB")
+    what = scenario(table, cores=2, what_if=True, reclaim={"rate": 200_000})
+    simulation, outcome = run(what, [Threads([Script(steps), Script(steps[::-1])])], every=90_000)
+    assert outcome.ending is None
+    assert simulation.vms[0].pages.taken > 40
+
+
 def test_a_program_may_not_use_the_kernels_translations(mode: str) -> None:
     """Of what the TLB has by the map a program reads one address: that is a page fault, which ends it."""
     kept: set[int] = set()

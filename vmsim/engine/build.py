@@ -103,7 +103,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         hardware = HardwareMmu(memory, width, monitor)
         direct_map = make_direct_map(host.hardware, spec, registers, monitor, hardware)
         mmu = direct_map or monitor.guest_mmu(hardware)
-        frames = GuestFrames(spec.pages, direct_map or monitor, owner=spec.index)
+        frames = GuestFrames(spec.pages, direct_map or monitor, owner=spec.index, host=monitor)
     kernel = GuestKernel(
         memory,
         mmu,

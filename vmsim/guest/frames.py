@@ -16,13 +16,26 @@ _HIGH = 6 * READY_BATCH  # frames kept ready at most (their high mark)
 
 
 class GuestFrames:
-    """The frames of a VM and the allocator of its kernel."""
+    """The frames of a VM and the allocator of its kernel.
+
+    Parameters
+    ----------
+    size : int
+        How many.
+    backer : Backer
+        Told of those that are allocated.
+    owner : int
+        The VM's number.
+    host : Backer, optional
+        Who backs those that software is about to touch, where `backer` leaves that to its first access.
+    """
 
     batch = READY_BATCH
 
-    def __init__(self, size: int, backer: Backer, *, owner: int) -> None:
+    def __init__(self, size: int, backer: Backer, *, owner: int, host: Backer | None = None) -> None:
         self.zone, self.frames = make_zone(size)
         self.backer = backer
+        self.host = host or backer
         self.owner = owner
         self.ready = Stack()  # taken from the allocator, not yet handed out
 
@@ -60,7 +73,7 @@ class GuestFrames:
 
     def ensure(self, vcpu: Vcpu, gfns: NDArray[np.int64]) -> Steps[bool]:
         """Have the host back frames that software is about to touch; return whether any was not."""
-        return (yield from ensure(vcpu, self.backer, gfns))
+        return (yield from ensure(vcpu, self.host, gfns))
 
     def has_block(self, order: int) -> bool:
         """Whether a block of 2**order frames is free."""
