@@ -119,6 +119,8 @@ def nothing_is_lost(
     ]
     simulation, outcome = run(what, streams, every=700_000 if "host_page" in keys else 7000)  # to clear 2M takes long
     assert outcome.ending is None
+    for each in outcome.vms:  # what shootdowns and kicks took among them
+        assert sum(cycles for _, cycles in each.exits.values()) == each.cycles.get("exit", 0)
     assert [each.counters["accesses"] for each in outcome.vms] == [each.accesses for each in streams]
     for each in simulation.vms:
         lived = [int(part["counters"][Count.ACCESSES]) for part in each.registers]

@@ -63,6 +63,13 @@ class Vcpu(Protocol):
         """Have the VM's other vCPUs leave the guest, for their processors to forget; return the cycles it takes."""
         ...
 
+    def kick(self, vcpus: Sequence[Any], paid: Callable[[Any, int], None]) -> int:
+        """Have those vCPUs of the VM that run leave the guest, for the host; return the cycles it takes.
+
+        `paid` is told of each and what its exit took.
+        """
+        ...
+
     def owe(self, cause: str, cycles: int) -> None:
         """Use cycles, to be paid in simulated time before anything shared is touched."""
 

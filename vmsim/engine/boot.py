@@ -66,6 +66,10 @@ class BootVcpu:
 
     kick_others = kick_cycles
 
+    def kick(self, vcpus: Sequence[Any], paid: Callable[[Any, int], None]) -> int:
+        """Return 0: no vCPU runs yet."""
+        return 0
+
     def settle(self) -> simpy.Event:
         """Return an event that nobody has to wait for."""
         return self.env.event()

@@ -118,7 +118,7 @@ class Simulation:
             _check_guest_at(spec, stream)
             self.vms.append(build_vm(parts, spec, stream, progress))
             if (vm := self.vms[-1]).slot:
-                self.compaction.add(vm.slot, vm.drop)
+                self.compaction.add(vm.slot, vm.forget)
             if progress:
                 progress(spec.name, 0, stream.accesses)
         self.env.process(reclaimer(self.env, self.host, [vm.pool for vm in self.vms if vm.pool]))
@@ -197,7 +197,7 @@ class Simulation:
         if not share:
             return None
         cache = fragment(self.host, self.hardware.memory, share, seed=seed)
-        self.compaction.add(cache, lambda _: None)
+        self.compaction.add(cache, lambda _: 0)
         return cache
 
     def _streams(self) -> list[Stream]:

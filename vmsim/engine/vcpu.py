@@ -118,7 +118,7 @@ class Vcpu(VcpuTime):
 
         What it was interrupted for while it did not run is done first: who asked may hold what it is to wait for.
         """
-        yield from self._serve()
+        yield from self.serve()
         yield self.settle()
         self.leave()
         value = yield from self._until(event, cause)
@@ -168,6 +168,10 @@ class Vcpu(VcpuTime):
     def kick_others(self) -> int:
         """Have the VM's other vCPUs leave the guest, for their processors to forget; return the cycles it takes."""
         return self.shootdown.kick(self.crew.others(self))
+
+    def kick(self, vcpus: Sequence[Vcpu], paid: Callable[[Any, int], None]) -> int:
+        """Have the host kick vCPUs of the VM; return the cycles it takes. `paid` counts the exit of each."""
+        return self.shootdown.kick(vcpus, paid)
 
     def spin(self, event: simpy.Event, cause: str) -> Steps[None]:
         """Wait for an event in a loop, which gives up the core only at the end of a slice; take interrupts meanwhile.
@@ -302,9 +306,9 @@ class Vcpu(VcpuTime):
         """
         if self.crew.stopped:
             raise Stopped
-        yield from self._serve()
+        yield from self.serve()
 
-    def _serve(self) -> Steps[None]:
+    def serve(self) -> Steps[None]:
         """Do what interrupts ask for, one after the other, unless that is under way."""
         if self._serving:
             return

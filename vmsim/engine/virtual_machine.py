@@ -101,8 +101,7 @@ class VirtualMachine:
         register_vcpus(self.ledger, vcpus)
         for register in (kernel.register, monitor.register, *([pool.register] if pool else [])):
             register(self.ledger)
-        if len(vcpus) > 1 or parts.scenario.daemons:
-            shootdown.register(self.ledger)
+        shootdown.register(self.ledger, whole=len(vcpus) > 1 or bool(parts.scenario.daemons))
         self._register()
         if pages:
             pages.forget = self.forget
@@ -194,6 +193,7 @@ class VirtualMachine:
         yield vcpu.settle()  # what others do to it until then is before its end
         if last:
             self.monitor.finish(vcpu)
+            yield from vcpu.serve()
             yield vcpu.settle()
             self.finish = self.parts.env.cycle
             self.memory = self.parts.host.count(self.spec.index)

@@ -12,12 +12,14 @@ The host itself interrupts the processors that run a VM's vCPUs, which leave the
 find out when they are entered (virt/kvm/kvm_main.c, `kvm_make_all_cpus_request`).
 
 Who runs has made its accesses up to the simulated moment, and forgets before the next. So what is paid for its answer
-is known at once, in closed form; only who does not run is waited for. That two senders ask one processor at once
-saves no interrupt here, though it may in a real kernel.
+is known at once, in closed form; only who does not run is waited for. A processor to which an
+interrupt is on its way is sent no second one: it finds all work when it takes the first (kernel/smp.c, a
+call_single_queue that is not empty; one bit a vector in the IRR, SDM vol. 3A §12.8.4). The sender waits all the same.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import partial
@@ -25,16 +27,20 @@ from typing import Any, Protocol
 
 import simpy
 
+from vmsim.base.clock import Clock
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Steps
 from vmsim.scenario.cpu import Cpu
 
-__all__ = ["SHOOTDOWN", "Processor", "Shootdown", "Whereabouts", "Work"]
+__all__ = ["SHOOTDOWN", "Paid", "Processor", "Shootdown", "Whereabouts", "Work"]
 
 SHOOTDOWN = "shootdown"  # the cause of the time that is used for it
+_GUEST, _HOST = "guest", "host"  # who sends an interrupt
 BROADCAST_FROM = 4  # CPUs of a process from which Linux uses INVLPGB for it (arch/x86/mm/tlb.c, consider_global_asid)
 
 Work = Callable[[Any], Steps[None]]
+Paid = Callable[[Any, int], None]
+"""Told of a vCPU that has left the guest for a kick, and what that took."""
 
 
 class Whereabouts(Enum):
@@ -48,7 +54,12 @@ class Whereabouts(Enum):
 class Processor(Protocol):
     """A vCPU, as far as shootdowns know it."""
 
-    env: simpy.Environment
+    env: Clock
+
+    @property
+    def now(self) -> int:
+        """The cycle it has reached."""
+        ...
 
     @property
     def whereabouts(self) -> Whereabouts:
@@ -65,6 +76,9 @@ class Processor(Protocol):
 
     def owe(self, cause: str, cycles: int) -> None:
         """Use cycles."""
+
+    def impose(self, cycles: int) -> None:
+        """Use cycles for an exit that another makes it take."""
 
     def spin(self, event: simpy.Event, cause: str) -> Steps[None]:
         """Wait for an event on the core."""
@@ -100,12 +114,19 @@ class Shootdown:
     ----------
     counts : dict
         `requests` of a kernel, `interrupts` that it sent, vCPUs that were `idle`, `deferred` to (`pv_flush`) or waited
-        for (`stalled`), `broadcasts` in place of interrupts; `kicks` of running vCPUs by the host.
+        for (`stalled`), `broadcasts` in place of interrupts; `kicks` of running vCPUs by the host; of both, those that
+        were `merged` with one that was on its way.
+    exits, exit_cycles : Counter
+        By reason: `IPI` to send an interrupt, `INTERRUPT` to take one, `KICK` where the host has sent it.
     """
 
     def __init__(self, cpu: Cpu, *, bare: bool, pv_flush: bool = False) -> None:
         cost = cpu.cost
-        self.counts = dict.fromkeys(("requests", "interrupts", "idle", "deferred", "stalled", "broadcasts", "kicks"), 0)
+        names = ("requests", "interrupts", "idle", "deferred", "stalled", "broadcasts", "kicks", "merged")
+        self.counts = dict.fromkeys(names, 0)
+        self.exits: Counter[str] = Counter()
+        self.exit_cycles: Counter[str] = Counter()
+        self._coming: dict[tuple[Any, str], int] = {}  # when a processor was sent what it has still to take, by whom
         self._costs = cost
         self._exit = cost.vm_exit + cost.violation_resume
         self._sending_exits = not bare and cpu.interrupts != "virtual"
@@ -114,9 +135,12 @@ class Shootdown:
         self._broadcasts = bare and cpu.invlpgb
         self._pv_flush = pv_flush and not bare
 
-    def register(self, ledger: Ledger) -> None:
-        """Say what it counts."""
-        ledger.counters("shootdowns", lambda: self.counts)
+    def register(self, ledger: Ledger, *, whole: bool) -> None:
+        """Say what it counts; of a VM that has none of its own (not `whole`) the exits alone."""
+        if whole:
+            ledger.counters("shootdowns", lambda: self.counts)
+        ledger.counters("exits", lambda: self.exits)
+        ledger.counters("exit_cycles", lambda: self.exit_cycles)
 
     def request(self, sender: Any, targets: Sequence[Any], work: Work, *, pages: int = 1) -> Steps[None]:
         """Have other CPUs of the same kernel do work before they make another access, and wait until they have.
@@ -141,7 +165,7 @@ class Shootdown:
             for target in targets:
                 target.interrupt(work)
             return
-        sent, exits = 0, 0
+        asked, sent, exits = 0, 0, 0
         answers = _Answers(sender.env.event())
         for target in targets:
             where = target.whereabouts
@@ -152,23 +176,33 @@ class Shootdown:
                 self.counts["deferred"] += 1
                 target.interrupt(work)
             else:
-                sent += 1
-                exits += self._sending_exits or (where is Whereabouts.WAITS and not self._bare)
                 waits = where is Whereabouts.WAITS
                 answers.due += waits
-                target.interrupt(partial(self._answer, work=work, pages=pages, answers=answers if waits else None))
-        if sent:
+                asked += 1
+                first = self._send(target, _GUEST, sender.now, waits=waits)
+                sent += first
+                exits += first and (self._sending_exits or (waits and not self._bare))
+                answer = partial(self._answer, work=work, pages=pages, answers=answers if waits else None, first=first)
+                target.interrupt(answer)
+        if asked:
             self.counts["interrupts"] += sent
             self.counts["stalled"] += answers.due
-            self._leave(sender, exits)
+            self._leave(sender, exits, "IPI")
             sender.owe(SHOOTDOWN, sent * self._costs.ipi_send + self._costs.ipi_latency + self._handling(pages))
         if answers.due:
             yield from sender.spin(answers.complete, SHOOTDOWN)
 
-    def kick(self, vcpus: Sequence[Any]) -> int:
-        """Have all vCPUs of the VM leave the guest, as the host does to make them forget.
+    def kick(self, vcpus: Sequence[Any], paid: Paid | None = None) -> int:
+        """Have those vCPUs that run leave the guest, as the host does to make them forget.
 
         What they forget is dropped by whoever asks. Those that do not run find out when they are entered.
+
+        Parameters
+        ----------
+        vcpus : sequence of Processor
+            Of the VM.
+        paid : callable, optional
+            Counts the exit of each; None: it is a `KICK`.
 
         Returns
         -------
@@ -176,46 +210,74 @@ class Shootdown:
             Cycles that the host's processor takes until the last has left.
         """
         running = self._running(vcpus)
-        self.counts["kicks"] += len(running)
+        cycles = self._until_out(running)
         for vcpu in running:
-            vcpu.interrupt(self._kicked)
-        return self._until_out(len(running))
+            if self._send(vcpu, _HOST, vcpu.env.cycle):
+                self.counts["kicks"] += 1
+                vcpu.interrupt(partial(self._kicked, paid=paid))
+        return cycles
 
     def kick_cycles(self, vcpus: Sequence[Any]) -> int:
         """Return what `kick` would take now."""
-        return self._until_out(len(self._running(vcpus)))
+        return self._until_out(self._running(vcpus))
 
     def _running(self, vcpus: Sequence[Any]) -> list[Any]:
         return [vcpu for vcpu in vcpus if vcpu.whereabouts is Whereabouts.RUNS]
 
-    def _until_out(self, running: int) -> int:
-        """Return the cycles until so many vCPUs have left the guest."""
+    def _until_out(self, running: Sequence[Any]) -> int:
+        """Return the cycles until these vCPUs have left the guest."""
         if not running:
             return 0
         answer = self._handling(1) + (0 if self._bare else self._costs.vm_exit)
-        return running * self._costs.ipi_send + self._costs.ipi_latency + answer
+        sent = sum(self._is_first(vcpu, _HOST, vcpu.env.cycle) for vcpu in running)
+        return sent * self._costs.ipi_send + self._costs.ipi_latency + answer
+
+    def _send(self, target: Any, whose: str, now: int, *, waits: bool = False) -> bool:
+        """Have a processor find work; return whether that takes an interrupt, since none is on its way."""
+        first = self._is_first(target, whose, now, waits=waits)
+        if first:
+            self._coming[target, whose] = now
+        self.counts["merged"] += not first
+        return first
+
+    def _is_first(self, target: Any, whose: str, now: int, *, waits: bool = False) -> bool:
+        """Whether no interrupt is on its way to a processor: to one that runs it takes `ipi_latency`."""
+        sent = self._coming.get((target, whose))
+        return sent is None or not (waits or abs(now - sent) < self._costs.ipi_latency)
 
     def _handling(self, pages: int) -> int:
         return self._costs.ipi_handle + pages * self._costs.invlpg
 
-    def _answer(self, vcpu: Any, *, work: Work, pages: int, answers: _Answers | None) -> Steps[None]:
-        """Take the interrupt: do the work, and tell the sender."""
-        if self._receiving_exits:
-            self._leave(vcpu, 1 if answers else 2)  # who was not running is given it when it is entered
-        vcpu.owe(SHOOTDOWN, self._handling(pages))
+    def _answer(self, vcpu: Any, *, work: Work, pages: int, answers: _Answers | None, first: bool) -> Steps[None]:
+        """Take the interrupt, if this is the first work that it is for: do the work, and tell the sender."""
+        self._coming.pop((vcpu, _GUEST), None)
+        if first and self._receiving_exits:
+            self._leave(vcpu, 1 if answers else 2, "INTERRUPT")  # who was not running is given it when it is entered
+        vcpu.owe(SHOOTDOWN, self._handling(pages) if first else pages * self._costs.invlpg)
         yield from work(vcpu)
         if answers:
             answers.add()
 
-    def _kicked(self, vcpu: Any) -> Steps[None]:
+    def _kicked(self, vcpu: Any, *, paid: Paid | None) -> Steps[None]:
         """Leave the guest, or the program, for the host's interrupt, and come back."""
-        if not self._bare:
-            self._leave(vcpu, 1)
-        vcpu.owe("guest_fault" if self._bare else "exit", self._handling(1))  # of a program: its kernel's work
+        self._coming.pop((vcpu, _HOST), None)
+        if self._bare:
+            vcpu.owe("guest_fault", self._handling(1))  # of a program: its kernel's work
+        else:
+            cycles = self._exit + self._handling(1)
+            vcpu.spaces.exited()
+            vcpu.impose(cycles)
+            (paid or self._count)(vcpu, cycles)
         return
         yield
 
-    def _leave(self, vcpu: Any, exits: int) -> None:
+    def _count(self, vcpu: Any, cycles: int) -> None:
+        self.exits["KICK"] += 1
+        self.exit_cycles["KICK"] += cycles
+
+    def _leave(self, vcpu: Any, exits: int, reason: str) -> None:
         if exits:
             vcpu.spaces.exited()
             vcpu.owe("exit", exits * self._exit)
+            self.exits[reason] += exits
+            self.exit_cycles[reason] += exits * self._exit

@@ -23,7 +23,7 @@ __all__ = ["Compaction"]
 _CHUNK = 4096  # frames that are looked at in one go
 _NOWHERE = -1
 
-Forget = Callable[[Flush], None]
+Forget = Callable[[Flush], int]
 Words = NDArray[np.int64]
 
 
@@ -40,10 +40,11 @@ class Compaction:
     Attributes
     ----------
     memories : dict
-        By owner, the memory whose pages may be moved, and who has its processors forget a flush.
+        By owner, the memory whose pages may be moved, and who has its processors forget a flush, and says how many
+        cycles that takes whoever moves.
     done : dict
-        By who asked, the steps that it took: `scan`, `copy`, `store`, `shootdown`; and `compactions` that made a block,
-        and pages `moved`.
+        By who asked, the steps that it took: `scan`, `copy`, `store`; cycles of `shootdown`; and `compactions` that
+        made a block, and pages `moved`.
     """
 
     def __init__(self, host: HostMemory, observe: Observe = lambda *_: None) -> None:
@@ -133,8 +134,7 @@ class Compaction:
         (place,) = memory.find(np.array([old])).tolist()
         flush = memory.move(place, new)
         if flush != NO_FLUSH:
-            forget(flush)
-            work["shootdown"] += 1
+            work["shootdown"] += forget(flush)
         work["copy"] += 1
         work["store"] += 1 if flush == NO_FLUSH else 2  # where the host notes it, and the entry that led there
         work["moved"] += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -143,19 +143,17 @@ class Feature:
         self.tdp.exits[reason] += 1
         self._pay(vcpu, reason, self.costs.vm_exit + cycles + self.costs.violation_resume)
 
-    def _kick(self, vcpus: Iterable[Vcpu], reason: str) -> bool:
-        """Have every vCPU that runs leave the guest, and come back; return whether any does.
+    def _kick(self, vcpus: Sequence[Vcpu], reason: str) -> int:
+        """Have every vCPU that runs leave the guest, and come back; return the cycles until all have left.
 
         Others forget what they are to forget when they next enter (virt/kvm/kvm_main.c, kvm_make_all_cpus_request).
         """
-        running = [vcpu for vcpu in vcpus if vcpu.running]
-        for vcpu in running:
-            self.tdp.exited(vcpu)
+
+        def paid(vcpu: Vcpu, cycles: int) -> None:
             self.tdp.exits[reason] += 1
-            cycles = self.costs.vm_exit + self.costs.violation_resume
             self.tdp.exit_cycles[reason] += cycles
-            vcpu.impose(cycles)
-        return bool(running)
+
+        return vcpus[0].kick(vcpus, paid)
 
     def _pay(self, vcpu: Vcpu, reason: str, cycles: int) -> None:
         vcpu.owe("exit", cycles)

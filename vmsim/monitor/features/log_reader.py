@@ -80,6 +80,7 @@ class LogReader(Feature, ABC):
             due = start + self.spec.every
             if self.spec.stop and start - self._started >= self.spec.stop:
                 self.end()
+                self._kick(vm.vcpus, READ)
                 return
             if due < start + busy:
                 yield clock.background(busy)
@@ -110,11 +111,11 @@ class LogReader(Feature, ABC):
         self.ever |= self.dirty
         self.dirty[:] = False
         self._flush()
-        kicked = self._kick(vcpus, READ)
+        wait = self._kick(vcpus, READ)
         self._rounds.append(DirtyRound(now, pages, host, late))
         self._pages += pages
         self._host_cycles += host
-        return host + (self.costs.vm_exit if kicked else 0)
+        return host + wait
 
     def finish(self, vcpu: Vcpu) -> None:
         """Read the log a last time: the VM's workload is over."""

@@ -9,7 +9,7 @@ is a fetch, the small page that it wants alone, and others beside it as they are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -114,7 +114,7 @@ class NxSplit(Feature):
                 return
             self.recover(vm.vcpus)
 
-    def recover(self, vcpus: Iterable[Vcpu]) -> None:
+    def recover(self, vcpus: Sequence[Vcpu]) -> None:
         """Recover some of the pages that were split. The host does it on a core of its own.
 
         A vCPU that runs pays an exit, for its processor has to forget the translations.

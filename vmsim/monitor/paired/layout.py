@@ -107,7 +107,11 @@ def figures(cpu: Cpu) -> dict[str, Figure]:
         "zero": (cost.zero_page, "[cost] zero_page: each page of a new table", "derived"),
         "scan": (cost.entry_edit, "[cost] entry_edit: compaction looks at one page frame's state", "guess"),
         "copy": (cost.copy_page, "[cost] copy_page: compaction moves one page", "derived"),
-        "shootdown": (cost.message, "[cost] message: other cores told to forget a page moved", "guess"),
+        "shootdown": (
+            1,
+            "[cost] ipi_send, ipi_latency, ...: until those that run the page's VM have left the guest",
+            "derived",
+        ),
     }
     return {name: Figure(f"paired.{name}", value, source, sure) for name, (value, source, sure) in known.items()}
 
