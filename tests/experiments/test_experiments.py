@@ -26,6 +26,7 @@ NAMES = [
     "lazy-eager",
     "paired",
     "pool",
+    "shootdown",
     "software-tlb",
     "tags",
     "traps",
