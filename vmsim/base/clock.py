@@ -11,6 +11,8 @@ from simpy.events import NORMAL
 
 __all__ = ["Clock"]
 
+_NEVER = 1 << 62
+
 
 class _Timer(simpy.Event):
     """What `simpy.Timeout` is, in half the time: a vCPU waits for one after every few faults."""
@@ -36,6 +38,11 @@ class Clock(simpy.Environment):
         self._freeing: set[simpy.Event] = set()
 
     cycle: int = property(attrgetter("_now"))  # type: ignore[assignment]  # the current one; SimPy's, no call in between
+
+    @property
+    def next(self) -> int:
+        """The cycle at which anything happens next; far away if nothing is to happen."""
+        return self._queue[0][0] if self._queue else _NEVER  # type: ignore[return-value]
 
     @property
     def idle(self) -> bool:

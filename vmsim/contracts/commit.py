@@ -7,6 +7,8 @@ through with what is asked, and changes nothing where it cannot. A `Monitor` doe
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 import numpy as np
 
 from vmsim.contracts.steps import NONE
@@ -17,13 +19,22 @@ __all__ = [
     "FORGET_SPACE",
     "FORGET_UNTAGGED",
     "LATENCIES",
+    "OPERATION",
+    "ROOM",
+    "SPILL",
+    "Call",
     "clear_bill",
     "close",
     "commit_fault",
+    "enter_kernel",
+    "finish",
+    "flushes",
     "handle",
+    "invalidate",
     "load",
     "log",
     "make_bill",
+    "operate",
     "reserve_fault",
     "spare",
     "spend",
@@ -32,9 +43,38 @@ __all__ = [
 ]
 
 LATENCIES = 128  # that differ, and are kept until they are collected
+SPILL = -2  # the status where no fault is left over, but something that the monitor's process is to give back or do
+ROOM = 2048  # entries that one operation loads, or stores
 FORGET_SPACE = 1  # what the processor keeps of the space that runs: a reload of CR3
 FORGET_UNTAGGED = 2  # and of all that has no tag: an exit of a VM without one, and the entry after it
 REASONS = 8  # that a monitor's exits can have
+
+
+class Call(IntEnum):
+    """What a program asks its kernel for, as far as compiled code does it."""
+
+    OTHER = 0
+    COMPUTE = 1  # nothing: it computes
+    MAP = 2
+    UNMAP = 3
+    PROTECT = 4
+    DISCARD = 5
+
+
+# What a stream has between two accesses.
+OPERATION = np.dtype(
+    (
+        np.record,
+        [
+            ("position", "i8"),  # of the run before which it happens
+            ("call", "i8"),
+            ("pid", "i8"),
+            ("first", "i8"),  # gvas: [first, limit)
+            ("limit", "i8"),
+            ("argument", "i8"),  # protection bits; cycles
+        ],
+    )
+)
 
 # What a vCPU's exits and page faults took that compiled code has handled, until that is collected.
 BILL = np.dtype(
@@ -46,13 +86,20 @@ BILL = np.dtype(
             ("status", "i8"),  # what is left of a fault that was begun, in the monitor's own terms; NONE: nothing
             ("value", "i8"),
             ("stop", "i8"),  # 1: to be collected before the guest goes on
+            ("quiet", "i8"),  # cycles since the run began before which nobody else does anything
+            ("unsettled", "i8"),  # 1: what is asked for concerns others, and they have not come as far yet
             ("each", "i8"),  # FORGET_UNTAGGED: with each exit; 0: not
             ("forget", "i8"),  # FORGET_SPACE, FORGET_UNTAGGED: what the processor forgets before the guest goes on
+            ("calling", "i8"),  # 1: in a system call, whose exits are on the way to no page
             ("pending", "i8"),  # 1: there is something to collect: from here on
             ("flush", "i8"),  # 1: all that the processor keeps of the VM's spaces is to be forgotten then
             ("forgot", "i8"),  # 1: it has forgotten the space
             ("faults", "i8"),  # of the guest's kernel
             ("guest", "i8"),  # cycles of those
+            ("kernel", "i8"),  # cycles of the guest's kernel in system calls
+            ("compute", "i8"),  # cycles that programs compute
+            ("flushes", "i8"),  # of the kernel's after it has changed entries
+            ("given", "i8"),  # frames that went back to who the kernel has them from
             ("first", "i8"),  # cycles of exits on the way to a page that the guest maps for the first time
             ("exits", "i8", (REASONS,)),
             ("cycles", "i8", (REASONS,)),
@@ -89,7 +136,7 @@ def spend(bill, cycles):
 def close(bill, reason, first):
     """End an exit; `first` says whether it was on the way to a page's first touch."""
     bill.cycles[reason] += bill.spent
-    bill.first += bill.spent if first else 0
+    bill.first += bill.spent if first and not bill.calling else 0
     bill.spent = 0
     bill.forget |= bill.each
 
@@ -161,3 +208,47 @@ def load(mode, bill, places, values):
 @overloaded
 def store(mode, bill, places, values):
     """Have the guest's kernel store entries, int64[n] gpas and values, where stores trap."""
+
+
+@overloaded
+def operate(guest, mode, words, units, asid, operation):
+    """Carry out an operation of a program, as far as nobody has to wait.
+
+    Parameters
+    ----------
+    guest, mode : NamedTuple
+        As of `handle`.
+    words, units : int64[1, :], int64[:, 6]
+        The core's, as of `machine.flush`.
+    asid : int64[1]
+        The register.
+    operation : OPERATION
+        What is asked for.
+
+    Returns
+    -------
+    bool
+        Whether it is done. Else nothing is, and it is the kernel's process that does it.
+    """
+    return False
+
+
+@overloaded
+def enter_kernel(mode, bill):
+    """Pay for a system call on its way to the guest's kernel and back."""
+
+
+@overloaded
+def flushes(mode):
+    """Return whether the guest's kernel can reload CR3 with what it holds and nobody but the processor is told."""
+    return True
+
+
+@overloaded
+def invalidate(mode, bill, first, last):
+    """Pay for INVLPGs of the pages of [first, last], gvas, and do what the monitor does; the TLBs are the caller's."""
+
+
+@overloaded
+def finish(mode, bill):
+    """End an operation: have the monitor's process do what compiled code cannot, by the bill's status."""

@@ -53,6 +53,14 @@ class Frames(Protocol):
     def give_tables(self, gfns: Words) -> None:
         """Take back frames that were tables."""
 
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for frames that are given back, so that compiled code may not give them."""
+        ...
+
+    def gave(self, count: int) -> None:
+        """Note that compiled code has given so many frames back to who they were from."""
+
     def recount(self) -> None:
         """Count what was allocated before the clock started.
 

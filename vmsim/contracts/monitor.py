@@ -33,6 +33,11 @@ class Kernel(Protocol):
         ...
 
     @property
+    def alone(self) -> bool:
+        """Whether it has one CPU, so that none waits for another."""
+        ...
+
+    @property
     def processes(self) -> Mapping[int, Any]:
         """By pid."""
         ...
@@ -45,16 +50,15 @@ class Kernel(Protocol):
         """Handle a page fault with its error code."""
         ...
 
-    def fast(self, cpu: int, gva: int, bill: NDArray[Any]) -> tuple[Any, ...]:
-        """Return its state as compiled code handles page faults of a CPU with it (contracts/commit.py), a NamedTuple.
+    def fast(self, cpu: int, bill: NDArray[Any]) -> tuple[Any, ...]:
+        """Return its state as compiled code works for a CPU with it (contracts/commit.py), a NamedTuple.
 
-        It holds until the kernel has done something, and says what may be mapped at `gva` and around. What is done is
-        put on the vCPU's `bill`, BILL[1].
+        It holds until the kernel has done something. What is done is put on the vCPU's `bill`, BILL[1].
         """
         ...
 
     def collect(self, vcpu: Any, bill: NDArray[Any]) -> None:
-        """Count the page faults that compiled code has handled, and their cycles."""
+        """Count the page faults and system calls that compiled code has handled, and their cycles."""
 
 
 class Handler(Protocol):

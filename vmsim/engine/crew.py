@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import simpy
 
 from vmsim.base.clock import Clock
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Steps
+from vmsim.workloads import Chunk
 
 __all__ = ["Crew", "Pause", "Stopped", "register_vcpus"]
 
@@ -54,6 +56,20 @@ class Crew:
         self.stopped = False
         self.vcpus: Sequence[Any] = ()
         self._waiting: list[simpy.Event] = []
+
+    def pause_at(self, chunk: Chunk, position: int, turn: int) -> int:
+        """Return the run to stop before: where the next pause is due, or else the chunk's end.
+
+        As long as there are pauses to come, it is looked for before the next operation alone.
+        """
+        pauses, events = self.pauses, chunk.events
+        if not pauses:
+            return len(chunk.address)
+        while turn < len(events) and events[turn].position == position:
+            turn += 1
+        limit = events[turn].position if turn < len(events) else len(chunk.address)
+        made = np.cumsum(chunk.count[position:limit], dtype=np.int64)
+        return min(limit, position + int(np.searchsorted(made, pauses[0][0] - self.done)) + 1)
 
     @property
     def due(self) -> bool:

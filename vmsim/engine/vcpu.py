@@ -15,6 +15,7 @@ from vmsim.base.errors import InputError
 from vmsim.contracts import NEVER, NONE, Exit, Monitor, Resume, Steps
 from vmsim.engine.crew import Crew, Stopped
 from vmsim.engine.hardware import Hardware
+from vmsim.engine.loop import OPERATION_DUE, SETTLEMENT_DUE
 from vmsim.engine.runs import Runs
 from vmsim.engine.vcpu_time import IDLE_WAITS, MEMORY_WAITS, VcpuTime
 from vmsim.guest.kernel import GuestKernel
@@ -208,50 +209,42 @@ class Vcpu(VcpuTime):
     def replay(self, kernel: GuestKernel, monitor: Monitor) -> Steps[None]:
         """Make every access of its part of the stream, and the operations between them; pause with the others.
 
-        Parameters
-        ----------
-        kernel : GuestKernel
-            Who makes the operations.
-        monitor : Monitor
-            Who handles exits, page faults among them.
+        The `kernel` makes the operations, and the `monitor` handles exits, page faults among them.
 
         Raises
         ------
         Stopped
-            The VM has ended on another vCPU.
+            The VM has ended.
         """
         crew = self.crew
         runs = self.runs = Runs(self.hardware, self, kernel, monitor)
         for chunk in self.stream.chunks(self.number) if self.number < self.stream.threads else ():
             runs.begin(chunk)
-            position = 0
-            for event in (*chunk.events, None):
-                limit = event.position if event else len(chunk.address)
-                while position < limit:
-                    stop = self._pause_at(chunk, position, limit)
-                    position = yield from self._access(runs, chunk, position, stop, kernel, monitor)
+            position, turn, events = 0, 0, chunk.events
+            while position < len(chunk.address) or turn < len(events):
+                due = turn < len(events) and events[turn].position == position
+                if position < len(chunk.address) and not (due and not runs.makes(events[turn])):
+                    stop = crew.pause_at(chunk, position, turn)
+                    position, turn = yield from self._access(runs, chunk, position, turn, stop, monitor)
                     while crew.due:
                         yield from crew.pauses.pop(0)[1](self)
-                if event:
-                    yield from self._operate(event, kernel, monitor)
+                if turn < len(events) and events[turn].position == position:
+                    yield from self._operate(events[turn], kernel, monitor)
+                    turn += 1
             crew.progress(crew.done)
         yield from self._take_interrupts()
 
-    def _pause_at(self, chunk: Chunk, position: int, limit: int) -> int:
-        """Return the run to stop before: `limit`, or where the next pause is due."""
-        pauses = self.crew.pauses
-        if not pauses:
-            return limit
-        made = np.cumsum(chunk.count[position:limit], dtype=np.int64)
-        return min(limit, position + int(np.searchsorted(made, pauses[0][0] - self.crew.done)) + 1)
-
     def _access(
-        self, runs: Runs, chunk: Chunk, cursor: int, limit: int, kernel: GuestKernel, monitor: Monitor
-    ) -> Steps[int]:
-        """Make the accesses [cursor, limit) of a chunk, or as many as there are before a pause; return the next."""
+        self, runs: Runs, chunk: Chunk, cursor: int, turn: int, limit: int, monitor: Monitor
+    ) -> Steps[tuple[int, int]]:
+        """Make the accesses [cursor, limit) of a chunk, or as many as there are before a pause.
+
+        The operations between them, from number `turn` on, are carried out up to the first that the kernel's process
+        has to make. Returns the next access and the next operation.
+        """
         crew, env, counted = self.crew, self.env, cursor
         shares = crew.threads > 1
-        runs.expect(int(chunk.address[cursor]))
+        runs.expect()
         ready = False  # the next access has what it needs, or had when this vCPU last looked
         while cursor < limit:
             if self.interrupts or crew.stopped:
@@ -274,8 +267,8 @@ class Vcpu(VcpuTime):
             if monitor.reloads and not monitor.may_enter(self):
                 yield from monitor.reload(self)
                 continue
-            ended = runs(self._core, cursor, stop, budget)
-            reason, cursor, cycles, gva, gpa, code, status, value, spent, ready, _ = ended
+            ended = runs(self._core, cursor, turn, stop, budget, max(env.next - env.cycle - owed, owed == 0))
+            reason, cursor, cycles, gva, gpa, code, status, value, spent, ready, turn, _ = ended
             self.owed += cycles
             if reason > _BUDGET or status != NONE:
                 times, write = int(chunk.count[cursor]), bool(chunk.kind[cursor] == _WRITE)
@@ -283,10 +276,14 @@ class Vcpu(VcpuTime):
                 if (yield from monitor.handle(self, exit)) is Resume.MADE:
                     self._count_made(times, write)
                     cursor += 1
-                runs.expect(gva)
+                runs.expect()
                 ready = True
             if cursor > first:
                 self._imposed = False
+            if reason == OPERATION_DUE:
+                break
+            if reason == SETTLEMENT_DUE:
+                yield self.settle()
             if shares and crew.pauses:
                 crew.done += int(chunk.count[counted:cursor].sum())
                 counted = cursor
@@ -294,7 +291,7 @@ class Vcpu(VcpuTime):
                     break
         runs.collect()
         crew.done += int(chunk.count[counted:cursor].sum())
-        return cursor
+        return cursor, turn
 
     def _take_interrupts(self) -> Steps[None]:
         """Do what was asked for by interrupts.
@@ -363,7 +360,7 @@ class Vcpu(VcpuTime):
             return
         monitor.system_call(self, op.name.lower(), pid)
         self._check_time()
-        if self.owed:
+        if self.runs and self.runs.settles(op):
             yield self.settle()
         kernel.editing += 1
         match op:

@@ -78,7 +78,7 @@ class MemoryCalls(ABC):
         with (yield from self._changing(vcpu, pid)) as space:
             if space:
                 new = _whole(end)
-                before, space.heap = space.heap or new, new
+                before, space.regions.heap = space.regions.heap or new, new
                 if new < before:
                     yield from self._remove(vcpu, space, new, before - new)
                 space.regions.declare(before, new, READ | WRITABLE)

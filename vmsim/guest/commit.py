@@ -1,7 +1,8 @@
 """A page fault of the guest's that waits for nobody, compiled: a cleared page is mapped, in tables made if need be.
 
 `GuestKernel.page_fault` says what a fault is and costs. Here is the same for the plain case alone: a small page where
-nothing is mapped, frames that the allocator has, and no frame that the host has taken.
+nothing is mapped, frames that the allocator has, and no frame that the host has taken. System calls are in
+operations.py.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ class Guest(NamedTuple):
     demands: np.ndarray  # DEMAND[1], the vCPU's
     ready: np.ndarray  # int64[:], frames that stand ready for it (`Stack.words`, with room for a few more)
     bills: np.ndarray  # BILL[1], the vCPU's
+    regions: np.ndarray  # int64[:, 3], of the address space that runs (`Regions.rows`)
+    more: np.ndarray  # int32[frames], as of `Sharing.counts`; empty: no frame is shared
+    columns: np.ndarray  # int64[5, :], scratch for entries
 
 
 @routine
@@ -59,7 +63,7 @@ def _reserve(guest, mode, gva, code):
     """Take a page, and tables where they need not be linked by stores that trap."""
     demand = guest.demands[0]
     zones, ready = guest.zones, guest.ready
-    if not permits(demand, gva, code):
+    if not permits(demand, guest.regions, gva, code):
         return _NO
     backing = guest.backing
     missing = missing_tables(guest.memory, demand.root, demand.levels, _LEAF, backing, gva & -(1 << PAGE_SHIFT))

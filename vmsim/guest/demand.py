@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmsim.frames.buddy import State, allocate_many
-from vmsim.jit import leaf, routine
-from vmsim.machine.formats import CODE_PRESENT, CODE_WRITE
+from vmsim.frames.buddy import State, allocate_many, free
+from vmsim.guest.region_rows import FILE, NO_REGION, around
+from vmsim.guest.region_rows import WRITE as WRITABLE
+from vmsim.jit import kernel, leaf, routine
+from vmsim.machine.formats import ACCESSED, CODE_PRESENT, CODE_WRITE, PRESENT, USER, WRITE
 
-__all__ = ["DEMAND", "READY_BATCH", "get_ready", "permits"]
+__all__ = ["DEMAND", "PAGE_BITS", "READY_BATCH", "READY_HIGH", "READ_ONLY", "get_ready", "give_back", "permits"]
 
 READY_BATCH = 64  # frames that a kernel takes from its buddy allocator at a time (Linux's per-cpu page lists)
+READY_HIGH = 6 * READY_BATCH  # frames kept ready at most (their high mark)
+PAGE_BITS = PRESENT | WRITE | USER | ACCESSED
+READ_ONLY = PRESENT | USER | ACCESSED
 
 # What a guest's kernel maps at a page fault of one vCPU, at which price.
 DEMAND = np.dtype(
@@ -19,6 +24,9 @@ DEMAND = np.dtype(
         [
             ("root", "i8"),  # of the address space that runs
             ("levels", "i8"),
+            ("pid", "i8"),
+            ("open", "i8"),  # 1: compiled code may map pages; 0: another is changing the space
+            ("operates", "i8"),  # 1: and carry out system calls
             ("first", "i8"),  # the gvas for which `page` holds: [first, last)
             ("last", "i8"),
             ("page", "i8"),  # bits of an entry; 0: nothing is mapped here
@@ -30,6 +38,8 @@ DEMAND = np.dtype(
             ("batch", "i8"),  # frames that are taken from the allocator when none stands ready; 0: another gives them
             ("fault", "i8"),  # cycles of a fault, the page cleared included
             ("each_table", "i8"),
+            ("each_page", "i8"),  # cycles of a page that is unmapped
+            ("each_edit", "i8"),  # and of an entry that is changed
             ("place", "i8", (8,)),  # of the entries on the way to a page, the root's first
             ("value", "i8", (8,)),
         ],
@@ -46,8 +56,43 @@ def get_ready(zones, frames, ready, owner):
         ready[at], ready[1 + READY_BATCH - at] = ready[1 + READY_BATCH - at], ready[at]
 
 
+@kernel
+def give_back(zones, frames, ready, pages):
+    """Have single frames stand ready; what is too much goes to the allocator, the oldest first (Linux free_pcp)."""
+    level = ready[0]
+    over = level + len(pages) - READY_HIGH
+    gone = over + READY_BATCH if over > 0 else np.int64(0)
+    old = min(gone, level)
+    for at in range(1, 1 + old):
+        free(zones, frames, ready[at], np.int64(0))
+    for at in range(1, 1 + level - old):
+        ready[at] = ready[at + old]
+    level -= old
+    for at in range(len(pages)):
+        if at < gone - old:
+            free(zones, frames, pages[at], np.int64(0))
+        else:
+            level += 1
+            ready[level] = pages[at]
+    ready[0] = level
+
+
+@routine
+def _look(demand, regions, gva):
+    """Find out what may be mapped at a gva and around."""
+    start, end, rights = around(regions, gva)
+    demand.first, demand.last = start, end
+    demand.writable = rights == NO_REGION or rights & WRITABLE != 0
+    demand.page = PAGE_BITS if demand.writable else READ_ONLY if rights else 0
+    if rights != NO_REGION and rights & FILE:  # there is more to do at a fault in a file
+        demand.page = 0
+
+
 @leaf
-def permits(demand, gva, code):
+def permits(demand, regions, gva, code):
     """Return whether a fault is for a page that is not there and may be mapped as asked."""
-    inside = demand.page != 0 and demand.first <= gva < demand.last
-    return inside and code & CODE_PRESENT == 0 and (code & CODE_WRITE == 0 or demand.writable != 0)
+    if demand.open == 0 or code & CODE_PRESENT:
+        return False
+    if not demand.first <= gva < demand.last:
+        _look(demand, regions, gva)
+    return demand.page != 0 and (code & CODE_WRITE == 0 or demand.writable != 0)

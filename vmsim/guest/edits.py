@@ -13,7 +13,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from vmsim.contracts import Frames, KernelHalf, Mmu, Steps, Stop, Vcpu, VmStopped, Words
-from vmsim.guest.lists import PAGE_OF, ROOM, TABLE_BITS, Entries, EntryLists, Places
+from vmsim.contracts.commit import ROOM
+from vmsim.guest.lists import PAGE_OF, TABLE_BITS, Entries, EntryLists, Places
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, reach
 from vmsim.machine.memory import entry_at, width_of
 from vmsim.scenario.cpu import Cost

@@ -78,6 +78,12 @@ class Cpus:
         """Make all CPUs forget a space."""
         yield from self._shoot_down(vcpu, space, None)
 
+    def flushed(self, cpu: int, space: Space, times: int) -> None:
+        """Note that compiled code has flushed so many times on the one CPU that there is."""
+        space.generation += times
+        space.applied = space.generation
+        self._pcids[cpu].saw(space, space.generation)
+
     def split(self, vcpu: Vcpu, root: int, first: int, last: int, order: int) -> Steps[None]:
         """Make all CPUs forget a large page that smaller ones map now, of the space with this root."""
         yield from self.mmu.invalidate(vcpu, first, last, order=order)

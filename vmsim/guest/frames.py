@@ -8,11 +8,9 @@ from numpy.typing import NDArray
 from vmsim.contracts import Backer, Steps, Stop, Vcpu, VmStopped, ensure
 from vmsim.frames.buddy import NO_FRAME, State, allocate, allocate_many, free_many, make_zone, use
 from vmsim.frames.stack import Stack
-from vmsim.guest.demand import READY_BATCH
+from vmsim.guest.demand import READY_BATCH, give_back
 
 __all__ = ["GuestFrames"]
-
-_HIGH = 6 * READY_BATCH  # frames kept ready at most (their high mark)
 
 
 class GuestFrames:
@@ -31,6 +29,7 @@ class GuestFrames:
     """
 
     batch = READY_BATCH
+    wanted = False  # they are the kernel's own
 
     def __init__(self, size: int, backer: Backer, *, owner: int, host: Backer | None = None) -> None:
         self.zone, self.frames = make_zone(size)
@@ -89,13 +88,14 @@ class GuestFrames:
         if order:
             free_many(self.zone, self.frames, order, gfns)
             return
-        self.ready.put(gfns)
-        if len(self.ready) > _HIGH:
-            free_many(self.zone, self.frames, 0, self.ready.drop(len(self.ready) - _HIGH + READY_BATCH))
+        give_back(self.zone, self.frames, self.ready.words, gfns)
 
     def give_tables(self, gfns: NDArray[np.int64]) -> None:
         """Take back frames that were tables."""
         free_many(self.zone, self.frames, 0, gfns)
+
+    def gave(self, count: int) -> None:
+        """Note nothing: the allocator has counted."""
 
     def recount(self) -> None:
         """Count nothing: the allocator has counted."""

@@ -14,31 +14,22 @@ from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Frames, Mmu, Steps, Stop, Vcpu, VmStopped
+from vmsim.contracts.commit import ROOM
 from vmsim.frames.buddy import NO_FRAME
 from vmsim.guest.commit import Guest
-from vmsim.guest.demand import DEMAND
+from vmsim.guest.demand import DEMAND, PAGE_BITS, READ_ONLY
 from vmsim.guest.direct_map import DirectMap
 from vmsim.guest.edits import Entry, PageTables
 from vmsim.guest.flushes import Cpus
 from vmsim.guest.lists import TABLE_BITS
+from vmsim.guest.operations import COLUMNS
 from vmsim.guest.placing import Placing
 from vmsim.guest.process import Process
 from vmsim.guest.regions import FILE, SHARED
 from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.sharing import Sharing
 from vmsim.guest.spaces import AddressSpaces, Ranges, Space
-from vmsim.machine.formats import (
-    ACCESSED,
-    CODE_PRESENT,
-    CODE_RESERVED,
-    CODE_WRITE,
-    DIRTY,
-    LARGE_ORDERS,
-    PAGE_SHIFT,
-    PRESENT,
-    USER,
-    WRITE,
-)
+from vmsim.machine.formats import CODE_PRESENT, CODE_RESERVED, CODE_WRITE, DIRTY, LARGE_ORDERS, PAGE_SHIFT, WRITE
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.edit import BLOCKED, missing_tables, populate
 
@@ -47,8 +38,7 @@ __all__ = ["INIT", "GuestKernel"]
 
 INIT = 1  # the process that a VM starts with
 NO_ROOT = -1
-PAGE_BITS = PRESENT | WRITE | USER | ACCESSED
-_READ_ONLY = PRESENT | USER | ACCESSED
+_EXPECTED = ("root", "pid", "open", "operates", "first", "last")
 
 
 class GuestKernel(Placing):
@@ -126,6 +116,8 @@ class GuestKernel(Placing):
         self._levels = levels
         self._fault_cycles = costs.fault_delivery + costs.guest_fault
         self._known = page_order == 0 and mmu.known
+        self._operates = cpus == 1 and ranges is None and kernel_half is None
+        self._columns = np.empty((COLUMNS, ROOM), np.int64)
         self._demand = np.zeros(cpus, DEMAND)
         self._demand["levels"] = levels
         self._demand["table"] = TABLE_BITS
@@ -135,7 +127,9 @@ class GuestKernel(Placing):
         self._demand["batch"] = frames.batch
         self._demand["fault"] = self._fault_cycles + costs.zero_page
         self._demand["each_table"] = self.tables.table_cycles
-        self._expected: list[tuple[int, ...]] = [()] * cpus
+        self._demand["each_page"] = costs.table_page
+        self._demand["each_edit"] = costs.entry_edit
+        self._expected: list[tuple[Any, ...]] = [()] * cpus
 
     @property
     def root(self) -> int:
@@ -150,6 +144,11 @@ class GuestKernel(Placing):
     def root_of(self, cpu: int) -> int:
         """Return the gpa of the root table of the process that a CPU runs; negative before the guest has booted."""
         return self.current[cpu].space.root
+
+    @property
+    def alone(self) -> bool:
+        """Whether it has one CPU, so that none waits for another."""
+        return len(self.current) == 1
 
     def boot(self, vcpu: Vcpu) -> Steps[None]:
         """Make the first process; the tables below its root come with the faults."""
@@ -224,41 +223,44 @@ class GuestKernel(Placing):
         self.editing -= 1
 
     def _expect_nothing(self, cpu: int) -> None:
-        self._demand["page"][cpu] = 0
+        self._demand["open"][cpu] = self._demand["operates"][cpu] = 0
         self._expected[cpu] = ()
 
-    def fast(self, cpu: int, gva: int, bill: NDArray[Any]) -> Guest:
-        """Return its state as compiled code handles page faults of a CPU with it.
+    def fast(self, cpu: int, bill: NDArray[Any]) -> Guest:
+        """Return its state as compiled code works for a CPU with it.
 
-        What may be mapped at `gva` and around is in it; nothing, while another changes the space. What is done is put
-        on the vCPU's `bill`, BILL[1].
+        That does nothing while another changes the space. What is done is put on the vCPU's `bill`, BILL[1].
         """
+        process = self.current[cpu]
+        space, regions, frames, demand = process.space, process.space.regions, self.frames, self._demand[cpu : cpu + 1]
         if self._known:
-            space = self.current[cpu].space
-            start, end, rights = space.regions.around(gva)
-            writable = rights is None or rights & WRITABLE != 0
-            bits = PAGE_BITS if writable else _READ_ONLY if rights else 0
-            if rights is not None and rights & FILE:
-                bits = 0
-            if space.lock.writing or space.entries.writing:
-                bits = 0
-            expected = space.root, start, end, bits, int(writable)
+            is_open = not (space.lock.writing or space.entries.writing)
+            operates = is_open and self._operates and not frames.wanted
+            expected = regions, regions.edits, space.root, process.pid, is_open, operates
             if expected != self._expected[cpu]:
                 self._expected[cpu] = expected
-                for name, value in zip(("root", "first", "last", "page", "writable"), expected, strict=True):
-                    self._demand[name][cpu] = value
-        frames, demand = self.frames, self._demand[cpu : cpu + 1]
-        return Guest(self.memory, self.tables.backing, frames.zone, frames.frames, demand, frames.ready.words, bill)
+                for name, value in zip(_EXPECTED, (*expected[2:], 0, 0), strict=True):
+                    demand[name] = value
+        allocator = frames.zone, frames.frames, demand, frames.ready.words
+        return Guest(self.memory, self.tables.backing, *allocator, bill, regions.rows, self.sharing.more, self._columns)
 
     def register(self, ledger: Ledger) -> None:
         """Say what it counts."""
         ledger.counters("guest", lambda: {"faults": self.faults, "copies": self.copies, "strays": self.strays})
 
     def collect(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
-        """Count the page faults that compiled code has handled, and their cycles."""
-        self.faults += int(bill["faults"][0])
-        with vcpu.first():
-            vcpu.owe("guest_fault", int(bill["guest"][0]))
+        """Count what compiled code has done: page faults and system calls, and their cycles."""
+        done = bill[0]
+        if faults := int(done["faults"]):
+            self.faults += faults
+            with vcpu.first():
+                vcpu.owe("guest_fault", int(done["guest"]))
+        vcpu.owe("guest_fault", int(done["kernel"]))
+        vcpu.owe("compute", int(done["compute"]))
+        if flushes := int(done["flushes"]):
+            self.cpus.flushed(vcpu.number, self.current[vcpu.number].space, flushes)
+        if given := int(done["given"]):
+            self.frames.gave(given)
 
     def populate(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> int:
         """Map regions of the first process before the clock starts, in the order given; guest memory must be backed.
@@ -318,8 +320,8 @@ class GuestKernel(Placing):
         if not (allowed if write else rights is None or rights):
             self.strays += 1
         if rights is not None and rights & FILE and not write:  # written to, it is copied, or noted as dirty
-            return _READ_ONLY
-        return (PAGE_BITS if allowed or write else _READ_ONLY) | (DIRTY if write else 0)
+            return READ_ONLY
+        return (PAGE_BITS if allowed or write else READ_ONLY) | (DIRTY if write else 0)
 
     def _permit(self, vcpu: Vcpu, space: Space, gva: int, bits: int) -> Steps[None]:
         """Mend the entry that denied an access: copy the page if it is shared and was to be written."""

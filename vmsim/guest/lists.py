@@ -18,14 +18,13 @@ from vmsim.tables.backing import UNBACKED
 from vmsim.tables.copies import place_pages, share_pages
 from vmsim.tables.listing import list_tables, scan_entries, take_pages
 
-__all__ = ["PAGE_OF", "ROOM", "TABLE_BITS", "Entries", "EntryLists", "Places"]
+__all__ = ["PAGE_OF", "TABLE_BITS", "Entries", "EntryLists", "Places"]
 
 Places: TypeAlias = set[int]
 
 TABLE_BITS = PRESENT | WRITE | USER | ACCESSED
 # The page's address in an entry, by its level; of one for 4M the bits that are not 2M's are 0.
 PAGE_OF = np.array([FRAME] + [FRAME & -(1 << (3 + 9 * level)) for level in (1, 2, 3)])
-ROOM = 2048  # entries looked at in one go
 _NO_TABLES = np.empty(0, np.int64)
 
 

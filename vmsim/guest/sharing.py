@@ -13,6 +13,9 @@ from vmsim.tables.copies import drop_frames
 __all__ = ["Sharing"]
 
 
+_NONE = np.empty(0, np.int32)
+
+
 class Sharing:
     """How many entries map each 4 KiB frame besides the first, as Linux's page map counts.
 
@@ -36,6 +39,11 @@ class Sharing:
     def used(self) -> bool:
         """Whether anything has ever been shared."""
         return self._more is not None
+
+    @property
+    def more(self) -> NDArray[np.int32]:
+        """As of `counts`, but empty where nothing has ever been shared."""
+        return _NONE if self._more is None else self._more
 
     def entries(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return how many entries map each frame that at least one does, int64[n]."""

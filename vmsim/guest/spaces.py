@@ -13,6 +13,7 @@ from vmsim.contracts import Frames, Steps, Vcpu
 from vmsim.guest.edits import PageTables
 from vmsim.guest.lists import Entries
 from vmsim.guest.locks import Lock
+from vmsim.guest.operations import FLUSH_CEILING
 from vmsim.guest.regions import SHARED, Regions
 from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.sharing import Sharing
@@ -24,8 +25,6 @@ __all__ = ["AddressSpaces", "Ranges", "Space"]
 
 Columns = tuple[NDArray[np.int64], ...]  # as of `Entries`
 
-_FLUSH_CEILING = 33  # INVLPGs above which Linux flushes all instead (tlb_single_page_flush_ceiling)
-
 
 @dataclass(eq=False, slots=True)
 class Space:
@@ -36,9 +35,7 @@ class Space:
     root : int
         gpa of the root table.
     regions : Regions
-        What has been declared; what is touched outside is mapped readable and writable.
-    heap : int
-        Where the heap ends (the break); 0 until it is first set.
+        What has been declared, the heap among it; what is touched outside is mapped readable and writable.
     generation, applied : int
         How often entries were changed that a CPU may have cached (tlb_gen); up to where some CPU has flushed.
     users : int
@@ -53,7 +50,6 @@ class Space:
 
     root: int
     regions: Regions = field(default_factory=Regions)
-    heap: int = 0
     generation: int = 0
     applied: int = 0
     unflushed: Literal["", "pages", "rights"] = ""
@@ -202,7 +198,7 @@ class AddressSpaces:
         The child's entries are not accessed but as dirty as the parent's (Linux copy_present_pte). Those of shared
         mappings stay as they are, and the child has none of them (mm/memory.c, vma_needs_copy).
         """
-        child = Space((yield from self.tables.new_root(vcpu)), space.regions.copy(), space.heap)
+        child = Space((yield from self.tables.new_root(vcpu)), space.regions.copy())
         vcpu.owe("guest_fault", self.costs.table_page + self.costs.zero_page)
         shared = [region for region in space.regions if region[2] & SHARED]
         protected, address, known, space.unflushed = False, 0, set[int](), "rights"
@@ -290,7 +286,7 @@ class AddressSpaces:
         limit = int(end.starts[-1]) + self.tables.span(int(end.levels[-1]))
         smallest = min(int(entries.levels.min()) for entries in changed) if self.large else 1
         order = self.tables.width * (smallest - 1)
-        if limit - first >> PAGE_SHIFT + order > _FLUSH_CEILING:
+        if limit - first >> PAGE_SHIFT + order > FLUSH_CEILING:
             yield from self.flushes.flush(vcpu, space)
         else:
             yield from self.flushes.invalidate(vcpu, space, first, limit - 1, order)

@@ -125,6 +125,16 @@ class BareFrames:
         self.held -= len(pfns)
         self.host.give(pfns, 0)
 
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for frames of the host."""
+        return self.host.starving
+
+    def gave(self, count: int) -> None:
+        """Note that compiled code has given frames back."""
+        self.held -= count
+        self.host.returned(count)
+
     def charge(self, frames: int) -> None:
         """Count frames that come from elsewhere, or with a negative number went back there.
 

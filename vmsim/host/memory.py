@@ -138,20 +138,22 @@ class HostMemory:
     def give(self, pfns: Pages, order: int = 0) -> None:
         """Take back blocks of 2**order frames."""
         free_many(self.zone, self.frames, order, pfns)
-        self.freed += len(pfns) << order
+        self.returned(len(pfns) << order)
+
+    def returned(self, count: int) -> None:
+        """Note that so many frames are free again; who waits gets them."""
+        self.freed += count
         self._serve()
 
     def give_block(self, pfn: int, order: int) -> None:
         """Take back one block."""
         free(self.zone, self.frames, pfn, order)
-        self.freed += 1 << order
-        self._serve()
+        self.returned(1 << order)
 
     def give_all(self, owner: int) -> int:
         """Take back everything a VM has; return how many frames."""
         count = int(free_owned(self.zone, self.frames, owner))
-        self.freed += count
-        self._serve()
+        self.returned(count)
         return count
 
     def pin(self, pfns: Pages) -> None:

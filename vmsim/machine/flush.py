@@ -26,6 +26,7 @@ __all__ = [
     "forget",
     "forget_asids",
     "forget_faulting",
+    "forget_pages",
     "forget_space",
     "invalidate",
     "invalidate_page",
@@ -137,7 +138,7 @@ def forget_space(words, units, asid):
 
 
 @kernel
-def _invalidate(words, units, asid, first, last):
+def forget_pages(words, units, asid, first, last):
     """Empty every TLB way that translates an address in [first, last] of `asid`, and the asid's page walk caches."""
     for core in range(words.shape[0]):
         for unit in range(units.shape[0]):
@@ -184,7 +185,7 @@ class Flusher:
 
     def invalidate(self, core: int, asid: int, first: int, last: int) -> None:
         """Forget on a core the translations of all addresses in [first, last]: an INVLPG for each page there."""
-        _invalidate(self._words[core : core + 1], self._units, asid, first, last)
+        forget_pages(self._words[core : core + 1], self._units, asid, first, last)
 
 
 def forget(cores: np.ndarray, gone: np.ndarray, kinds: int) -> None:
@@ -211,7 +212,7 @@ def flush_asid(cores: np.ndarray, asid: int) -> None:
 
 def invalidate(cores: np.ndarray, asid: int, first: int, last: int) -> None:
     """Forget the translations of all addresses in [first, last]: an INVLPG for each page there, on the cores given."""
-    _invalidate(words_of_cores(cores), places_of(cores[:1]), asid >> ASID_SHIFT, first, last)
+    forget_pages(words_of_cores(cores), places_of(cores[:1]), asid >> ASID_SHIFT, first, last)
 
 
 def invalidate_page(cores: np.ndarray, asid: int, gva: int, order: int) -> None:

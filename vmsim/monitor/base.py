@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,17 +120,20 @@ class BaseMonitor(ABC):
 
     def collect(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
         """Count the exits that compiled code has handled, their cycles, and how long faults took."""
-        counts, cycles, first = bill["exits"][0].tolist(), bill["cycles"][0].tolist(), int(bill["first"][0])
-        for reason, count, spent in zip(self.reasons, counts, cycles, strict=False):
-            if count:
-                self.exits[reason] += count
-                self.exit_cycles[reason] += spent
-        vcpu.owe("exit", sum(cycles) - first)
-        with vcpu.first():
-            vcpu.owe("exit", first)
-        for latency, times in zip(bill["latency"][0].tolist(), bill["times"][0].tolist(), strict=True):
-            if times:
-                self.latency.add(latency, times)
+        counts, cycles = bill["exits"][0].tolist(), bill["cycles"][0].tolist()
+        if any(counts):
+            for reason, count, spent in zip(self.reasons, counts, cycles, strict=False):
+                if count:
+                    self.exits[reason] += count
+                    self.exit_cycles[reason] += spent
+            first = int(bill["first"][0])
+            vcpu.owe("exit", sum(cycles) - first)
+            with vcpu.first():
+                vcpu.owe("exit", first)
+        if bill["logged"][0]:
+            for latency, times in zip(bill["latency"][0].tolist(), bill["times"][0].tolist(), strict=True):
+                if times:
+                    self.latency.add(latency, times)
 
     @property
     def workers(self) -> Sequence[Worker]:
@@ -152,10 +155,10 @@ class BaseMonitor(ABC):
 
         An exit that was under way when the run ended is none yet, and its cycles have a reason of their own.
         """
-        ledger.counters("exits", lambda: self.exits | ({UNFINISHED: 0} if self.unfinished_cycles else {}))
+        ledger.counters("exits", lambda: _by_name(self.exits, self.unfinished_cycles and {UNFINISHED: 0}))
         ledger.counters(
             "exit_cycles",
-            lambda: self.exit_cycles | ({UNFINISHED: self.unfinished_cycles} if self.unfinished_cycles else {}),
+            lambda: _by_name(self.exit_cycles, self.unfinished_cycles and {UNFINISHED: self.unfinished_cycles}),
         )
         ledger.histogram("fault_latency", self.latency)
 
@@ -205,6 +208,11 @@ class BaseMonitor(ABC):
     def table_on_way(self, table: int, level: int, wanted: int, gva: int) -> int:
         """Return the hpa of a table of the guest's own, which the hardware walks and finds by its gpa."""
         return table_on_way(self.memory, self.memory_root, table, level, wanted, gva)
+
+
+def _by_name(counts: Mapping[str, int], more: Mapping[str, int] | int) -> dict[str, int]:
+    """Return counts, and more if there are any, in the order of their names, whoever has counted first."""
+    return dict(sorted({**counts, **(more or {})}.items()))  # type: ignore[dict-item]
 
 
 def table_on_way(

@@ -6,13 +6,28 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vmsim.contracts.commit import close, commit_fault, handle, log, reserve_fault, spare, spend, store, touch
+from vmsim.contracts.commit import (
+    SPILL,
+    close,
+    commit_fault,
+    finish,
+    flushes,
+    handle,
+    invalidate,
+    load,
+    log,
+    reserve_fault,
+    spare,
+    spend,
+    store,
+    touch,
+)
 from vmsim.jit import leaf, routine
 from vmsim.machine.formats import CODE_SHADOW, PAGE_SHIFT, SWITCH
 from vmsim.machine.vcpu import Reason
-from vmsim.monitor.shadow.commit import shadow_fault, shadow_store, shadow_touch, spill
+from vmsim.monitor.shadow.commit import shadow_fault, shadow_load, shadow_store, shadow_touch, spill, told
 from vmsim.monitor.shadow.fill import Status
-from vmsim.monitor.shadow.prices import SPILL, Exit
+from vmsim.monitor.shadow.prices import Exit
 from vmsim.monitor.shadow.records import ShadowTables
 from vmsim.monitor.shadow.tables import end_exit
 from vmsim.monitor.tdp.commit import NestedMode, back_frame, can_back
@@ -55,6 +70,14 @@ def _astray(mode):
     return (nested != 0) != (mode.cr3[0] & SWITCH != 0)
 
 
+@routine
+def _finish(mode, bill):
+    """Have the monitor's process point CR3 anew, or give back frames, where that is to be done."""
+    if spill(mode) or _astray(mode):
+        bill.status, bill.value = SPILL, bill.calling
+        bill.stop = 1
+
+
 @handle.register(AgileMode)
 @routine
 def _handle(mode, guest, reason, gva, gpa, code):
@@ -72,9 +95,7 @@ def _handle(mode, guest, reason, gva, gpa, code):
         if missing < 0:
             return False
         commit_fault(guest, mode, gva, code, missing)
-    if spill(mode) or _astray(mode):
-        bill.status = SPILL
-        bill.stop = 1
+    _finish(mode, bill)
     return True
 
 
@@ -93,4 +114,19 @@ def _store(mode, bill, places, values):
     end_exit(mode.tables.states[0], mode.tables.cpus[0])
 
 
+@flushes.register(AgileMode)
+@leaf
+def _flushes(mode):
+    return False
+
+
+@invalidate.register(AgileMode)
+@leaf
+def _invalidate(mode, bill, first, last):
+    """Let INVLPGs be: they do not exit, for the shadow is in step with every store that trapped."""
+    told(mode.tables)
+
+
 touch.register(AgileMode, shadow_touch)
+load.register(AgileMode, shadow_load)
+finish.register(AgileMode, _finish)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import NONE, Exit, Flush, LiveVm, Resume, Steps, Vcpu, Words, Worker
+from vmsim.contracts.commit import SPILL
 from vmsim.machine.formats import CODE_SHADOW, PAGE_SHIFT, SWITCH
 from vmsim.machine.vcpu import Reason
 from vmsim.machine.vm_spaces import VmSpaces
@@ -27,7 +29,6 @@ from vmsim.monitor.shadow.commit import OWN, ShadowMode
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.monitor import Shadow
 from vmsim.monitor.shadow.nested import go_back, scan
-from vmsim.monitor.shadow.prices import SPILL
 from vmsim.monitor.shadow.records import SPARE
 from vmsim.monitor.shadow.roots import load_root
 from vmsim.monitor.tdp.monitor import Tdp
@@ -94,7 +95,7 @@ class Agile(Shadow):
         """Handle a page fault, or a violation of a walk that has switched."""
         if exit.status == SPILL:
             yield from self.unstock(vcpu)
-            with vcpu.first():  # of what the guest's kernel has stored to map a page
+            with nullcontext() if exit.value else vcpu.first():  # of what its kernel has stored to map a page
                 yield from self._follow(vcpu)
             self._close(vcpu, "PT_WRITE")
             return Resume.RETRY

@@ -104,6 +104,15 @@ class PairedFrames:
         """Frames taken from the allocator and not yet handed out."""
         return self.inner.ready
 
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for frames of the host."""
+        return self.inner.wanted
+
+    def gave(self, count: int) -> None:
+        """Note that compiled code has given frames back."""
+        self.inner.gave(count)
+
     def allocate(self, vcpu: Any, order: int) -> Steps[int]:
         """Return the first of 2**order frames."""
         return (yield from self.inner.allocate(vcpu, order))

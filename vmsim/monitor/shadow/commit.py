@@ -11,20 +11,48 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vmsim.contracts.commit import close, commit_fault, handle, log, reserve_fault, spare, spend, store, touch
+from vmsim.contracts.commit import (
+    SPILL,
+    close,
+    commit_fault,
+    finish,
+    flushes,
+    handle,
+    invalidate,
+    log,
+    reserve_fault,
+    spare,
+    spend,
+    store,
+    touch,
+)
 from vmsim.contracts.commit import load as load_entries
 from vmsim.jit import leaf, routine
-from vmsim.machine.formats import CODE_WRITE
+from vmsim.machine.formats import CODE_WRITE, PAGE_SHIFT
 from vmsim.monitor.shadow.fill import Status, fill
-from vmsim.monitor.shadow.prices import SPILL, Exit
+from vmsim.monitor.shadow.guards import reads_of
+from vmsim.monitor.shadow.prices import Exit
 from vmsim.monitor.shadow.records import SPARE, ShadowTables
 from vmsim.monitor.shadow.tables import end_exit
+from vmsim.monitor.shadow.traps import invalidated
 from vmsim.monitor.shadow.traps import load as load_hidden
 from vmsim.monitor.shadow.traps import store as store_hidden
 from vmsim.monitor.tdp.commit import NestedMode, back_frame, can_back, suffices
 from vmsim.tables.backing import lacks
 
-__all__ = ["OTHERS", "OWN", "ShadowMode", "end", "shadow_fault", "shadow_store", "shadow_touch", "spill", "work"]
+__all__ = [
+    "OTHERS",
+    "OWN",
+    "ShadowMode",
+    "end",
+    "shadow_fault",
+    "shadow_load",
+    "shadow_store",
+    "shadow_touch",
+    "spill",
+    "told",
+    "work",
+]
 
 OWN, OTHERS = np.int64(1), np.int64(2)  # whose TLBs are to be flushed: the vCPU's, those of the VM's others
 
@@ -73,7 +101,7 @@ def _trap(mode, bill, reason, count, reads):
         cycles = count * prices.debug
         bill.exits[Exit.DEBUG] += count
         bill.cycles[Exit.DEBUG] += cycles
-        bill.first += cycles
+        bill.first += 0 if bill.calling else cycles
         bill.now += cycles
 
 
@@ -116,7 +144,7 @@ def shadow_touch(mode, bill, gfn):
 
 
 @routine
-def _load(mode, bill, places, values):
+def shadow_load(mode, bill, places, values):
     """Load entries; those of tables hidden from loads trap."""
     state, prices = mode.tables.states[0], mode.prices[0]
     trapped = load_hidden(mode.tables, places, values, prices.trapped)
@@ -129,14 +157,16 @@ def _load(mode, bill, places, values):
 @routine
 def shadow_store(mode, bill, places, values):
     """Store entries of tables that the host backs; those of hidden tables trap."""
-    state, prices = mode.tables.states[0], mode.prices[0]
+    prices = mode.prices[0]
     _, _, emulated, left = store_hidden(mode.tables, places, values, np.int64(0), prices.trapped)
+    trapped = prices.trapped
     if emulated:
-        _trap(mode, bill, Exit.PT_WRITE, emulated, state.reads)
+        _trap(mode, bill, Exit.PT_WRITE, emulated, reads_of(mode.tables.states, trapped[:emulated]))
     if left:
+        reads = reads_of(mode.tables.states, trapped[len(trapped) - left :])
         prices.walks += left
         bill.exits[Exit.PT_WRITE] += left
-        spend(bill, left * prices.left + state.reads * prices.each_read)
+        spend(bill, left * prices.left + reads * prices.each_read)
     if emulated or left:
         work(mode, bill)
         end(bill, mode.tables, Exit.PT_WRITE)
@@ -183,6 +213,13 @@ def spill(mode):
     return mode.tables.cpus[0].stock > mode.prices[0].most
 
 
+@leaf
+def _finish(mode, bill):
+    if spill(mode):
+        bill.status = SPILL
+        bill.stop = 1
+
+
 @handle.register(ShadowMode)
 @routine
 def _handle(mode, guest, reason, gva, gpa, code):
@@ -192,9 +229,7 @@ def _handle(mode, guest, reason, gva, gpa, code):
     if status != Status.DONE:
         bill.status, bill.value = status, value
         return False
-    if spill(mode):
-        bill.status = SPILL
-        bill.stop = 1
+    _finish(mode, bill)
     return True
 
 
@@ -204,6 +239,33 @@ def _spare(mode, gfn, count):
     return can_back(mode.nested, gfn, count) and mode.tables.gfns[gfn].tables == 0
 
 
+@leaf
+def told(tables):
+    """Note that the vCPU's TLB has nothing any more that the guest has taken away."""
+    tables.cpus[0].stale = 0
+    tables.cpus[0].seen = tables.states[0].unseen
+
+
+@flushes.register(ShadowMode)
+@leaf
+def _flushes(mode):
+    return False
+
+
+@invalidate.register(ShadowMode)
+@routine
+def _invalidate(mode, bill, first, last):
+    """Bring what INVLPGs name into step: each is an exit."""
+    times = (last >> PAGE_SHIFT) - (first >> PAGE_SHIFT) + 1
+    spend(bill, times * mode.prices[0].other)
+    invalidated(mode.tables, first, last)
+    told(mode.tables)
+    work(mode, bill)
+    bill.exits[Exit.INVLPG] += times
+    end(bill, mode.tables, Exit.INVLPG)
+
+
 touch.register(ShadowMode, shadow_touch)
-load_entries.register(ShadowMode, _load)
+finish.register(ShadowMode, _finish)
+load_entries.register(ShadowMode, shadow_load)
 store.register(ShadowMode, shadow_store)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.errors import InputError
 from vmsim.contracts import NONE, Exit, Resume, Steps, Vcpu, Words, ensure
+from vmsim.contracts.commit import SPILL
 from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import CODE_PRESENT, CODE_WRITE, PAGE_SHIFT
 from vmsim.machine.memory import clear_frame
@@ -27,7 +28,6 @@ from vmsim.monitor.shadow.fill import Status, fill
 from vmsim.monitor.shadow.guards import is_directory
 from vmsim.monitor.shadow.logged import LoggedShadow
 from vmsim.monitor.shadow.mode import ShadowSpec
-from vmsim.monitor.shadow.prices import SPILL
 from vmsim.monitor.shadow.records import SPARE, Hide, make_shadow
 from vmsim.monitor.shadow.roots import drop_all, load_root
 from vmsim.monitor.shadow.stock import MOST, Stock

@@ -6,7 +6,9 @@ from enum import IntEnum
 
 import numpy as np
 
-__all__ = ["PRICES", "SPILL", "Exit"]
+from vmsim.contracts.commit import ROOM
+
+__all__ = ["PRICES", "Exit"]
 
 
 class Exit(IntEnum):
@@ -18,9 +20,8 @@ class Exit(IntEnum):
     PT_READ = 3
     PT_WRITE = 4
     DEBUG = 5
+    INVLPG = 6
 
-
-SPILL = -2  # the status where no fault is left over, but frames in stock are
 
 # What the exits of a monitor cost.
 PRICES = np.dtype(
@@ -42,7 +43,7 @@ PRICES = np.dtype(
             ("others", "i8"),  # 1: the VM has more vCPUs than this
             ("kick", "i8"),  # cycles of interrupting those of them that run
             ("walks", "i8"),  # of the monitor's through the guest's tables, not yet collected
-            ("trapped", "i8", (8,)),  # scratch
+            ("trapped", "i8", (ROOM,)),  # scratch
         ],
     )
 )

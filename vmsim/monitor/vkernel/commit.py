@@ -1,4 +1,4 @@
-"""Page faults of a vkernel's guest that wait for nobody, compiled."""
+"""Page faults and system calls of a vkernel's guest that wait for nobody, compiled."""
 
 from __future__ import annotations
 
@@ -7,12 +7,27 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vmsim.contracts.commit import close, commit_fault, handle, log, reserve_fault, spare, spend, touch
+from vmsim.contracts.commit import (
+    SPILL,
+    close,
+    commit_fault,
+    enter_kernel,
+    finish,
+    flushes,
+    handle,
+    invalidate,
+    log,
+    reserve_fault,
+    spare,
+    spend,
+    touch,
+)
 from vmsim.jit import leaf, routine
-from vmsim.machine.formats import CODE_WRITE
+from vmsim.machine.formats import CODE_WRITE, PAGE_SHIFT
+from vmsim.machine.memory import width_of
 from vmsim.monitor.shadow.fill import Status
 from vmsim.monitor.tdp.commit import NestedMode, back_frame, can_back, suffices
-from vmsim.monitor.vkernel.tables import enter
+from vmsim.monitor.vkernel.tables import calls_for, enter, remove
 from vmsim.tables.backing import lacks
 
 __all__ = ["PRICES", "Exit", "VkernelMode"]
@@ -24,6 +39,8 @@ class Exit(IntEnum):
     HOST_FAULT = 0
     REFLECT = 1
     VPAGE_FILL = 2
+    SYSCALL = 3
+    INVAL = 4
 
 
 # What faults cost, and what was done at those that are not yet collected.
@@ -36,12 +53,16 @@ PRICES = np.dtype(
             ("entered", "i8"),
             ("each_table", "i8"),
             ("reflect", "i8"),
+            ("call", "i8"),  # of a system call of the guest's kernel
+            ("remove", "i8"),  # and for each page that it has taken out of the map
             ("flushes", "i8"),  # FORGET_SPACE: a reflection, two loads of CR3, has the processor forget it; 0: not
             ("cr3", "i8"),  # gpa of the guest's root table
             ("root", "i8"),  # hpa of the map's
             ("filled", "i8"),
             ("walked", "i8"),
             ("made", "i8"),
+            ("zapped", "i8"),
+            ("freed", "i8"),  # tables that are none any more, and not yet the pool's
         ],
     )
 )
@@ -53,6 +74,8 @@ class VkernelMode(NamedTuple):
     nested: NestedMode  # gpa to hpa
     walks: np.ndarray  # WALK[1]
     prices: np.ndarray  # PRICES[1]
+    path: np.ndarray  # int64[6], scratch
+    freed: np.ndarray  # int64[TABLE_ROOM], tables that are none any more
 
 
 @routine
@@ -137,3 +160,43 @@ def _handle(mode, guest, reason, gva, gpa, code):
 @leaf
 def _spare(mode, gfn, count):
     return can_back(mode.nested, gfn, count)
+
+
+@enter_kernel.register(VkernelMode)
+@leaf
+def _enter_kernel(mode, bill):
+    """Hand a system call of the guest's process to the guest's kernel."""
+    spend(bill, mode.prices[0].reflect)
+    bill.forget |= mode.prices[0].flushes
+    bill.exits[Exit.SYSCALL] += 1
+    close(bill, Exit.SYSCALL, False)
+
+
+@flushes.register(VkernelMode)
+@leaf
+def _flushes(mode):
+    return False
+
+
+@invalidate.register(VkernelMode)
+@routine
+def _invalidate(mode, bill, first, last):
+    """Take pages out of the map, by a call for each, or for each 2 MiB."""
+    prices, nested, levels = mode.prices[0], mode.nested, mode.walks[0].levels
+    freed = mode.freed[prices.freed :]
+    _, pages, tables = remove(nested.memory, nested.frames, prices.root, levels, first, last, mode.path, freed)
+    prices.zapped += pages
+    prices.freed += tables
+    calls = calls_for(first >> PAGE_SHIFT, (last >> PAGE_SHIFT) + 1, np.int64(1) << width_of(levels))
+    spend(bill, pages * prices.remove + calls * prices.call)
+    bill.exits[Exit.INVAL] += calls
+    close(bill, Exit.INVAL, False)
+
+
+@finish.register(VkernelMode)
+@leaf
+def _finish(mode, bill):
+    """Have the host put tables of the map that have become empty into the pool."""
+    if mode.prices[0].freed:
+        bill.status = SPILL
+        bill.stop = 1

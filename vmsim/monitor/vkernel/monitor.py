@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import NONE, Exit, Resume, Steps, Vcpu, Words, ensure
-from vmsim.contracts.commit import FORGET_SPACE
+from vmsim.contracts.commit import FORGET_SPACE, SPILL
 from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import CODE_WRITE, FRAME, PAGE_SHIFT, PRESENT, reach
 from vmsim.machine.memory import clear_frame, width_of
@@ -31,7 +31,7 @@ from vmsim.monitor.vkernel.check import problems_of_maps
 from vmsim.monitor.vkernel.commit import PRICES, VkernelMode
 from vmsim.monitor.vkernel.commit import Exit as Outside
 from vmsim.monitor.vkernel.second import MapEntries
-from vmsim.monitor.vkernel.tables import TABLE_ROOM, enter, make_walk, remove
+from vmsim.monitor.vkernel.tables import TABLE_ROOM, calls_for, enter, make_walk, remove
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.backing import host_address, next_lacking
 from vmsim.tables.edit import load_entries, store_entries
@@ -100,9 +100,13 @@ class Vkernel(MapEntries, SoftwareMonitor):
         self._prices["fault"] = costs.vkernel_fault
         self._prices["walk"] = costs.vkernel_walk_level
         self._prices["reflect"] = costs.vkernel_reflect
+        self._prices["call"] = costs.vkernel_call
+        self._prices["remove"] = costs.vkernel_remove
         self._prices["entered"] = self._entered
         self._prices["each_table"] = self._each_table
         self.compiled = host_tables.compiled
+        self._mode: VkernelMode | None = None  # as compiled code had it last
+        self._told: tuple[int, ...] = ()  # and what it was told
         self._stale = False
         self._bills = [0] * len(registers)
 
@@ -146,21 +150,29 @@ class Vkernel(MapEntries, SoftwareMonitor):
         cr3 = self.cr3[vcpu.number]
         if not self.compiled or self.ready or cr3 not in self.maps:
             return None
-        self._prices["flushes"] = 0 if vcpu.spaces.apart else FORGET_SPACE
-        self._prices["cr3"], self._prices["root"] = cr3, self.maps[cr3]
-        return VkernelMode(self.host_tables.nested, self._walk, self._prices)
+        nested = self.host_tables.nested
+        told = 0 if vcpu.spaces.apart else FORGET_SPACE, cr3, self.maps[cr3]
+        if told != self._told:
+            self._told = told
+            self._prices["flushes"], self._prices["cr3"], self._prices["root"] = told
+        if self._mode is None or self._mode.nested is not nested:
+            self._mode = VkernelMode(nested, self._walk, self._prices, *self._scratch)
+        return self._mode
 
     def collect(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
         """Count the faults that compiled code has handled, and what was done to the maps."""
         super().collect(vcpu, bill)
-        for name in ("filled", "walked", "made"):
+        for name in ("filled", "walked", "made", "zapped"):
             self.work[name] += int(self._prices[name][0])
             self._prices[name] = 0
-        if bill["forgot"][0]:
-            vcpu.spaces.forgot()
 
     def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
-        """Handle a page fault of the hardware."""
+        """Handle a page fault of the hardware, or put away what compiled code has freed."""
+        if exit.status == SPILL:
+            frames = self._scratch[1][: int(self._prices["freed"][0])].tolist()
+            self._prices["freed"] = 0
+            yield from self._put_away(vcpu, frames)
+            return Resume.RETRY
         yield from self.page_fault(vcpu, exit.gva, exit.code, exit.times)
         return Resume.RETRY
 
@@ -273,7 +285,7 @@ class Vkernel(MapEntries, SoftwareMonitor):
             self.spaces[number].invalidate(first, last)
         yield from self._remove(vcpu, self.cr3[vcpu.number], first, last)
         self._stale = False
-        calls = _calls(first >> PAGE_SHIFT, (last >> PAGE_SHIFT) + 1, 1 << self._width)
+        calls = calls_for(first >> PAGE_SHIFT, (last >> PAGE_SHIFT) + 1, 1 << self._width)
         self._spend(vcpu, calls * self.costs.vkernel_call)
         self._count(vcpu, "INVAL", calls)
 
@@ -334,9 +346,13 @@ class Vkernel(MapEntries, SoftwareMonitor):
             self._spend(vcpu, int(pages) * self.costs.vkernel_remove)
             frames += freed[:tables].tolist()
         if frames:
-            self.work["dropped"] += len(frames)
-            yield vcpu.settle()
-            self.host_tables.pool.put(frames)
+            yield from self._put_away(vcpu, frames)
+
+    def _put_away(self, vcpu: Vcpu, frames: list[int]) -> Steps[None]:
+        """Give tables of a map that are none any more to the pool."""
+        self.work["dropped"] += len(frames)
+        yield vcpu.settle()
+        self.host_tables.pool.put(frames)
 
     def _take(self, vcpu: Vcpu, count: int) -> Steps[list[int]]:
         """Return frames for tables of a map; the vCPU is suspended while the pool has too few."""
@@ -358,9 +374,3 @@ class Vkernel(MapEntries, SoftwareMonitor):
     def _running(self, root: int) -> list[int]:
         """Return the vCPUs that have the address space with this root loaded."""
         return [number for number, each in enumerate(self.cr3) if each == root]
-
-
-def _calls(page: int, limit: int, entries: int) -> int:
-    """Return by how many calls DragonFly's pmap tells of pages: pmap_inval_pte of a page, pmap_inval_pde of a table."""
-    whole = max(0, limit // entries - -(-page // entries))
-    return limit - page - whole * (entries - 1)

@@ -25,7 +25,7 @@ from vmsim.machine.memory import clear_frame, entry_at, read_entry, width_of, wr
 from vmsim.monitor.shadow.fill import LOST, Status, walk_tables
 from vmsim.tables.backing import host_address, locate_page
 
-__all__ = ["TABLE_ROOM", "change_pages", "enter", "make_walk", "remove"]
+__all__ = ["TABLE_ROOM", "calls_for", "change_pages", "enter", "make_walk", "remove"]
 
 TABLE_ROOM = 512  # tables that one call of `remove` can free
 
@@ -209,6 +209,13 @@ def remove(memory, frames, root, levels, first, last, path, freed):
             level += 1
             write_entry(memory, path[level], np.int64(0), width)
     return address, pages, tables
+
+
+@leaf
+def calls_for(page, limit, entries):
+    """Return by how many calls DragonFly's pmap tells of pages: pmap_inval_pte of a page, pmap_inval_pde of a table."""
+    whole = max(0, limit // entries - -(-page // entries))
+    return limit - page - whole * (entries - 1)
 
 
 @leaf
