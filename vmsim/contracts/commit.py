@@ -36,6 +36,7 @@ __all__ = [
     "make_bill",
     "operate",
     "reserve_fault",
+    "reserve_range",
     "spare",
     "spend",
     "store",
@@ -241,6 +242,12 @@ def enter_kernel(mode, bill):
 @overloaded
 def flushes(mode):
     """Return whether the guest's kernel can reload CR3 with what it holds and nobody but the processor is told."""
+    return True
+
+
+@overloaded
+def reserve_range(mode, first, limit):
+    """Return whether the pages of [first, limit), gvas, can be taken out of all tables, and nobody waits for it."""
     return True
 
 

@@ -113,6 +113,9 @@ def run_until_exit(target, processor, accesses, guest, mode, cursor, turn, limit
         if turn < len(operations) and operations[turn].position < limit:
             stop = operations[turn].position
         if stop == cursor:
+            if bill.now >= budget:
+                reason = np.int64(Reason.BUDGET)
+                break
             if not _operate(processor, operations[turn], guest, mode, budget - bill.now):
                 reason = np.int64(SETTLEMENT_DUE if bill.unsettled else OPERATION_DUE)
                 break

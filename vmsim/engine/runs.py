@@ -82,17 +82,20 @@ class Runs:
             self._guest = self.kernel.fast(self.vcpu.number, self._bill)
 
     def makes(self, event: Event) -> bool:
-        """Whether compiled code carries out such operations, as long as nobody has to wait."""
-        return self.monitor.compiled and event.op in _CALLS
+        """Whether compiled code carries out such operations, as long as nobody has to wait.
+
+        Where none does, they are left to the process at the same moment.
+        """
+        return event.op in _CALLS
 
     def settles(self, op: Op) -> bool:
         """Whether an operation is to be made only when the others have come as far in time: it may concern them.
 
         A kernel with one CPU and frames of its own changes address spaces alone; frames of the host's that it frees
-        are another's to have, if anything else happens before.
+        are another's to have.
         """
         vcpu, kernel = self.vcpu, self.kernel
-        if op in _CALLS and kernel.alone and (kernel.frames.batch or vcpu.env.next > vcpu.now):
+        if op in _CALLS and kernel.alone and kernel.frames.batch:
             return False
         return vcpu.owed > 0
 
@@ -119,6 +122,9 @@ class Runs:
         ended: Ended = run(self._target, processor, self._accesses, self._guest, mode, *where)
         if ended[-1]:
             self._pending = True
+            if self._bill["forgot"][0]:  # the other cores are to be told before anybody else does anything
+                self._bill["forgot"] = 0
+                self.vcpu.spaces.forgot()
             if ended[0] > _BUDGET or ended[6] != NONE or ended[-1] > 1 or self.kernel.frames.wanted:
                 self.collect()
         return ended
@@ -158,8 +164,6 @@ class Runs:
         if self._pending:
             self._pending = False
             owed, bill = self.vcpu.owed, self._bill
-            if bill["forgot"][0]:
-                self.vcpu.spaces.forgot()
             self.kernel.collect(self.vcpu, bill)
             self.monitor.collect(self.vcpu, bill)
             clear_bill(bill)

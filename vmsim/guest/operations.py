@@ -9,7 +9,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmsim.contracts.commit import ROOM, Call, enter_kernel, finish, flushes, invalidate, load, operate, store
+from vmsim.contracts.commit import (
+    ROOM,
+    Call,
+    enter_kernel,
+    finish,
+    flushes,
+    invalidate,
+    load,
+    operate,
+    reserve_range,
+    store,
+)
 from vmsim.frames.buddy import free
 from vmsim.guest.commit import Guest
 from vmsim.guest.demand import give_back
@@ -31,7 +42,7 @@ FLUSH_CEILING = 33  # INVLPGs above which Linux flushes all instead (tlb_single_
 _STARTS, _SIZES, _PLACES, _VALUES, _NEW = range(COLUMNS)
 
 
-@leaf
+@routine
 def _is_done_here(guest, mode, operation):
     """Return whether an operation is of a kind, and of a size, that is done here, by a kernel that may do it."""
     demand = guest.demands[0]
@@ -44,7 +55,9 @@ def _is_done_here(guest, mode, operation):
         if end < operation.limit or (rights != NO_REGION and rights & KINDS):
             return False
     pages = (operation.limit - operation.first) >> PAGE_SHIFT
-    return pages <= ROOM >> 1 and (pages <= FLUSH_CEILING or flushes(mode))
+    if pages > ROOM >> 1 or (pages > FLUSH_CEILING and not flushes(mode)):
+        return False
+    return pages <= 0 or reserve_range(mode, operation.first, operation.limit)
 
 
 @routine

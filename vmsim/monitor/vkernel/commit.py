@@ -8,16 +8,15 @@ from typing import NamedTuple
 import numpy as np
 
 from vmsim.contracts.commit import (
-    SPILL,
     close,
     commit_fault,
     enter_kernel,
-    finish,
     flushes,
     handle,
     invalidate,
     log,
     reserve_fault,
+    reserve_range,
     spare,
     spend,
     touch,
@@ -27,7 +26,7 @@ from vmsim.machine.formats import CODE_WRITE, PAGE_SHIFT
 from vmsim.machine.memory import width_of
 from vmsim.monitor.shadow.fill import Status
 from vmsim.monitor.tdp.commit import NestedMode, back_frame, can_back, suffices
-from vmsim.monitor.vkernel.tables import calls_for, enter, remove
+from vmsim.monitor.vkernel.tables import calls_for, empties, enter, remove
 from vmsim.tables.backing import lacks
 
 __all__ = ["PRICES", "Exit", "VkernelMode"]
@@ -62,7 +61,6 @@ PRICES = np.dtype(
             ("walked", "i8"),
             ("made", "i8"),
             ("zapped", "i8"),
-            ("freed", "i8"),  # tables that are none any more, and not yet the pool's
         ],
     )
 )
@@ -75,7 +73,7 @@ class VkernelMode(NamedTuple):
     walks: np.ndarray  # WALK[1]
     prices: np.ndarray  # PRICES[1]
     path: np.ndarray  # int64[6], scratch
-    freed: np.ndarray  # int64[TABLE_ROOM], tables that are none any more
+    freed: np.ndarray  # int64[TABLE_ROOM], scratch
 
 
 @routine
@@ -183,20 +181,16 @@ def _flushes(mode):
 def _invalidate(mode, bill, first, last):
     """Take pages out of the map, by a call for each, or for each 2 MiB."""
     prices, nested, levels = mode.prices[0], mode.nested, mode.walks[0].levels
-    freed = mode.freed[prices.freed :]
-    _, pages, tables = remove(nested.memory, nested.frames, prices.root, levels, first, last, mode.path, freed)
+    _, pages, _ = remove(nested.memory, nested.frames, prices.root, levels, first, last, mode.path, mode.freed)
     prices.zapped += pages
-    prices.freed += tables
     calls = calls_for(first >> PAGE_SHIFT, (last >> PAGE_SHIFT) + 1, np.int64(1) << width_of(levels))
     spend(bill, pages * prices.remove + calls * prices.call)
     bill.exits[Exit.INVAL] += calls
     close(bill, Exit.INVAL, False)
 
 
-@finish.register(VkernelMode)
-@leaf
-def _finish(mode, bill):
-    """Have the host put tables of the map that have become empty into the pool."""
-    if mode.prices[0].freed:
-        bill.status = SPILL
-        bill.stop = 1
+@reserve_range.register(VkernelMode)
+@routine
+def _reserve_range(mode, first, limit):
+    """Leave it to the host's process to take tables out of the map that become empty: they go to the pool."""
+    return not empties(mode.nested.memory, mode.prices[0].root, mode.walks[0].levels, first, limit - 1)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import NONE, Exit, Resume, Steps, Vcpu, Words, ensure
-from vmsim.contracts.commit import FORGET_SPACE, SPILL
+from vmsim.contracts.commit import FORGET_SPACE
 from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import CODE_WRITE, FRAME, PAGE_SHIFT, PRESENT, reach
 from vmsim.machine.memory import clear_frame, width_of
@@ -167,12 +167,7 @@ class Vkernel(MapEntries, SoftwareMonitor):
             self._prices[name] = 0
 
     def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
-        """Handle a page fault of the hardware, or put away what compiled code has freed."""
-        if exit.status == SPILL:
-            frames = self._scratch[1][: int(self._prices["freed"][0])].tolist()
-            self._prices["freed"] = 0
-            yield from self._put_away(vcpu, frames)
-            return Resume.RETRY
+        """Handle a page fault of the hardware."""
         yield from self.page_fault(vcpu, exit.gva, exit.code, exit.times)
         return Resume.RETRY
 

@@ -25,7 +25,7 @@ from vmsim.machine.memory import clear_frame, entry_at, read_entry, width_of, wr
 from vmsim.monitor.shadow.fill import LOST, Status, walk_tables
 from vmsim.tables.backing import host_address, locate_page
 
-__all__ = ["TABLE_ROOM", "calls_for", "change_pages", "enter", "make_walk", "remove"]
+__all__ = ["TABLE_ROOM", "calls_for", "change_pages", "empties", "enter", "make_walk", "remove"]
 
 TABLE_ROOM = 512  # tables that one call of `remove` can free
 
@@ -209,6 +209,30 @@ def remove(memory, frames, root, levels, first, last, path, freed):
             level += 1
             write_entry(memory, path[level], np.int64(0), width)
     return address, pages, tables
+
+
+@routine
+def empties(memory, root, levels, first, last):
+    """Return whether `remove` would free a table: one of the lowest level that maps nothing but pages of its range."""
+    width = width_of(levels)
+    span = np.int64(1) << (PAGE_SHIFT + width)  # of such a table
+    start = first & -span
+    while start <= last:
+        level = levels
+        table = root
+        while level > 1 and table:
+            table = read_entry(memory, entry_at(table, start, level, width), width) & FRAME
+            level -= 1
+        alone = table != 0
+        address = start
+        while alone and address < start + span:
+            inside = first <= address <= last
+            alone = inside or read_entry(memory, entry_at(table, address, np.int64(1), width), width) == 0
+            address += 1 << PAGE_SHIFT
+        if alone:
+            return True
+        start += span
+    return False
 
 
 @leaf
