@@ -220,10 +220,12 @@ def empties(memory, root, levels, first, last):
     while start <= last:
         level = levels
         table = root
-        while level > 1 and table:
-            table = read_entry(memory, entry_at(table, start, level, width), width) & FRAME
+        alone = True  # whether there is a table here, with no other pages
+        while level > 1 and alone:
+            entry = read_entry(memory, entry_at(table, start, level, width), width)
+            alone = entry != 0
+            table = entry & FRAME
             level -= 1
-        alone = table != 0
         address = start
         while alone and address < start + span:
             inside = first <= address <= last
