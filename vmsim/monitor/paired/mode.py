@@ -100,6 +100,13 @@ class _Paired(PagingMode):
         if self.bare(vm) and vm.populate == "eager":
             text = f"{self.bare_name(vm)} is not populated before the start; leave populate out"
             yield Problem(("populate",), text)
+        if vm.table(Paired).guest_at is not None and vm.vcpus > 1:
+            text = (
+                f"found {vm.vcpus}, but a process that becomes a VM while it runs (paired.guest_at) does so on one core: "
+                "on Akaros its other cores stay the process's own, beside those of the guest, and that is not "
+                "simulated. Expected 1"
+            )
+            yield Problem(("vcpus",), text)
 
     def problems_on(self, vm: VmKeys, cpu: Cpu, *, pages_1g: bool) -> Iterator[Problem]:
         yield from super().problems_on(vm, cpu, pages_1g=pages_1g)
