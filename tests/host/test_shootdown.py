@@ -38,6 +38,10 @@ class Fake:
         self.cycles: Counter[str] = Counter()
         self.work: list[Any] = []
 
+    @property
+    def now(self) -> int:
+        return int(self.env.now)
+
     def exited(self) -> None:
         self.left += 1
 
