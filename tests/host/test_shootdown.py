@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import simpy
 
+from vmsim.base.clock import Clock
 from vmsim.host.shootdown import BROADCAST_FROM, SHOOTDOWN, Shootdown, Whereabouts
 from vmsim.scenario import Cpu
 from vmsim.scenario.cpu_files import load_cpu
@@ -48,6 +49,9 @@ class Fake:
     def owe(self, cause: str, cycles: int) -> None:
         self.cycles[cause] += cycles
 
+    def impose(self, cycles: int) -> None:
+        self.owe("exit", cycles)
+
     def interrupt(self, work: Any) -> None:
         self.work.append(work)
 
@@ -70,7 +74,7 @@ def flushed(vcpu: Fake) -> Any:
 
 def run(shootdown: Shootdown, *where: Whereabouts, pages: int = 1, later: int = 5000) -> tuple[Fake, list[Fake]]:
     """Ask vCPUs; those that do not run go on so many cycles later."""
-    env = simpy.Environment()
+    env = Clock()
     sender, targets = Fake(env), [Fake(env, each) for each in where]
 
     def ask() -> Any:
@@ -154,7 +158,7 @@ def test_no_guest_has_the_broadcast() -> None:
 
 
 def test_a_host_kicks_those_that_run_out_of_the_guest() -> None:
-    env = simpy.Environment()
+    env = Clock()
     shootdown = Shootdown(cpu(), bare=False)
     vcpus = [Fake(env, where) for where in (RUNS, WAITS, RUNS, IDLES)]
     assert shootdown.kick(vcpus) == 2 * SEND + LATENCY + 1000 + HANDLE + INVLPG

@@ -102,8 +102,8 @@ class _Paired(PagingMode):
             yield Problem(("populate",), text)
         if vm.table(Paired).guest_at is not None and vm.vcpus > 1:
             text = (
-                f"found {vm.vcpus}, but a process that becomes a VM while it runs (paired.guest_at) does so on one core: "
-                "on Akaros its other cores stay the process's own, beside those of the guest, and that is not "
+                f"found {vm.vcpus}, but a process that becomes a VM while it runs (paired.guest_at) does so on one "
+                "core: on Akaros its other cores stay the process's own, beside those of the guest, and that is not "
                 "simulated. Expected 1"
             )
             yield Problem(("vcpus",), text)

@@ -176,7 +176,7 @@ class Account(SoftwareMonitor):
 
     def _make_access(self, vcpu: Vcpu, *, write: bool, times: int, directory: bool) -> None:
         """Make a program's accesses to a page that is a hidden table, one exit each."""
-        self._by_programs[directory] += times
+        self._by_programs[int(directory)] += times
         reason = "PT_WRITE" if write else "PT_READ"
         walk = int(self.state["reads"][0]) * self._each_read
         self._spend(vcpu, (times - 1) * (self._fault + walk))
