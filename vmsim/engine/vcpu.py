@@ -232,6 +232,8 @@ class Vcpu(VcpuTime):
                     yield from self._operate(events[turn], kernel, monitor)
                     turn += 1
             crew.progress(crew.done)
+        runs.collect()
+        self.runs = None  # and with it the last chunk
         yield from self._take_interrupts()
 
     def _access(
