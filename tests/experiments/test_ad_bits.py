@@ -60,8 +60,10 @@ def test_write_protection_costs_an_exit_for_each_page_found(
 def test_the_flags_save_nearly_all_of_that(table: pd.DataFrame) -> None:
     protected = of(table, "ept", False, "write-protect")["slower"]
     for log in LOGGED:
-        assert (of(table, "ept", True, log)["slower"] < protected / 5).all()
-        assert (of(table, "ept", True, log)["slower"] < 0.06).all()
+        slower = of(table, "ept", True, log)["slower"]
+        assert (slower[0.001:] < protected[0.001:] / 5).all()
+        assert (slower[0.001:] >= slower[0.0003] * 0.99).all()  # what is left where little is written: each reading
+        assert (slower < 0.06).all()
     assert protected[1] == pytest.approx(36, abs=1)
     assert protected.is_monotonic_increasing
 
@@ -84,8 +86,9 @@ def test_with_the_flags_each_reading_finds_the_tables_of_a_guest_that_only_reads
     """One table for each 2 MiB, and one at each level above."""
     here = table[(table["stores"] == 0) & (table["paging"] == paging) & (table["ad"] == ad) & (table["log"] == log)]
     assert len(here) == 5
-    for size, found in zip(here["footprint"], here["found"], strict=True):
-        assert found == (size // (2 * MIB) + 3 if ad else 0)
+    for size, found, readings in zip(here["footprint"], here["found"], here["readings"], strict=True):
+        tables = size // (2 * MIB) + 3 if ad else 0
+        assert round(found * readings, 6) in (readings * tables, (readings - 1) * tables)  # the last may come at once
 
 
 def test_the_counts_are_what_the_log_says(figure: SimpleNamespace, table: pd.DataFrame) -> None:

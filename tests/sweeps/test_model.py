@@ -14,7 +14,13 @@ from vmsim.record.tables import rows
 from vmsim.scenario import Scenario
 from vmsim.sweeps.points import MODEL
 
-FINGERPRINTS = {1: "69f466a98900bbdd", 2: "69f466a98900bbdd", 3: "69f466a98900bbdd", 4: "69f466a98900bbdd"}
+FINGERPRINTS = {
+    1: "69f466a98900bbdd",
+    2: "69f466a98900bbdd",
+    3: "69f466a98900bbdd",
+    4: "69f466a98900bbdd",
+    5: "69f466a98900bbdd",
+}
 COLUMNS = ("vm", "accesses", "l1_tlb_misses", "l2_tlb_misses", "walk_refs", "guest_faults", "exits", "total_cycles")
 SCENARIO = """
 seed = 7
