@@ -26,7 +26,13 @@ from vmsim.sweeps.experiment import Experiment
 
 EXPERIMENT: Final = Experiment(Path(__file__).parent, width=WIDE, height=2.6, columns=2, sharey="row")
 ROUNDS: Final = 320  # of scenario.toml
-COLOURS: Final = {"native": "#999999", "ept": PALETTE[0], "shadow": PALETTE[1], "vkernel": PALETTE[2]}
+# paging: label, colour, marker
+LINES: Final = {
+    "native": ("native", "#999999", "o"),
+    "ept": ("EPT", PALETTE[0], "s"),
+    "shadow": ("shadow", PALETTE[1], "^"),
+    "vkernel": ("vkernel", PALETTE[2], "D"),
+}
 
 
 def data() -> pd.DataFrame:
@@ -42,9 +48,9 @@ def data() -> pd.DataFrame:
 def draw(table: pd.DataFrame, axes: Sequence[Axes]) -> None:
     """Draw a panel for each distance between unmaps, and a line for each mode."""
     for ax, (work, here) in zip(axes, table.groupby("work"), strict=True):
-        for paging, colour in COLOURS.items():
+        for paging, (label, colour, marker) in LINES.items():
             line = here[here["paging"] == paging].sort_values("vcpus")
-            ax.plot(line["vcpus"], line["cost"] / 1000, color=colour, marker="o", markersize=3, label=paging)
+            ax.plot(line["vcpus"], line["cost"] / 1000, color=colour, marker=marker, markersize=3, label=label)
         ax.set_xscale("log", base=2)
         ax.set_yscale("symlog", linthresh=1)
         ax.set_yticks([0, 1, 10, 100, 1000], ["0", "1", "10", "100", "1,000"])

@@ -37,7 +37,7 @@ def test_no_wait_for_a_pool_moves_by_a_cycle(figure: SimpleNamespace, table: pd.
 @pytest.mark.parametrize("panel", ["caches", "pool", "reclaim", "shootdowns"])
 def test_half_the_default_moves_no_time_by_1_percent(figure: SimpleNamespace, table: pd.DataFrame, panel: str) -> None:
     errors = table[table["panel"] == panel].pivot(index=["paging", "replicate"], columns="horizon", values="error")
-    assert (errors[figure.DEFAULT] - errors[figure.DEFAULT / 2]).abs().max() < 0.007
+    assert (errors[figure.DEFAULT] - errors[figure.DEFAULT / 2]).abs().max() < 0.01
 
 
 @pytest.mark.parametrize(("panel", "most"), [("reclaim", 0.3), ("shootdowns", 1.3)])

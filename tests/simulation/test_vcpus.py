@@ -126,3 +126,15 @@ def nothing_is_lost(
         lived = [int(part["counters"][Count.ACCESSES]) for part in each.registers]
         assert lived == [script.accesses for script in each.stream.scripts]
     assert digest(run(what, streams, check=None)[1]) == digest(run(what, streams)[1])
+
+
+@pytest.mark.parametrize("mode", ["native", "ept", "npt", "shadow", "agile", "vkernel"])
+@pytest.mark.parametrize("last", range(3))
+def test_a_vm_ends_when_the_last_of_its_vcpus_has_lived_its_time(mode: str, last: int) -> None:
+    """A vCPU that runs ahead of the clock comes to the end of its part at once, and lives on for what it owes."""
+    cpu = "zen2" if mode == "npt" else "skylake-x"
+    what = scenario(vm("a", mode=mode, vcpus=3, memory="8MiB", populate="eager"), memory="32MiB", cores=3, cpu=cpu)
+    long, short = [("touch", 0, READ), ("touch", 0, READ, 40_000)], [("touch", 1, READ)]
+    _, outcome = run(what, [threads(*[long if number == last else short for number in range(3)])])
+    alone = outcome.vms[0].cycles["compute"] - 2  # a cycle for each access
+    assert outcome.vms[0].finish - outcome.vms[0].start >= alone > 9000

@@ -174,7 +174,7 @@ class VirtualMachine:
         yield from self._run(vcpu)
 
     def _run(self, vcpu: Vcpu) -> Steps[None]:
-        """Run a vCPU's part of the workload; the last to end gives everything back."""
+        """Run a vCPU's part of the workload; the last to have lived its time gives everything back."""
         try:
             if not self.crew.stopped:
                 yield from self.kernel.start(vcpu)
@@ -186,11 +186,11 @@ class VirtualMachine:
         except Stopped:
             pass  # the vCPU that has ended it says why
         self.kernel.stop(vcpu)
-        self._running -= 1
-        last = self._running == 0
-        if not last:
+        if self._running > 1:
             vcpu.spaces.flush_all()  # nobody tells it of changes any more
         yield vcpu.settle()  # what others do to it until then is before its end
+        self._running -= 1
+        last = self._running == 0
         if last:
             self.monitor.finish(vcpu)
             yield from vcpu.serve()

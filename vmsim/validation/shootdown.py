@@ -12,6 +12,7 @@ scale says how well the rest of the row is met.
 from __future__ import annotations
 
 import csv
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -50,7 +51,7 @@ def measured() -> dict[tuple[str, int, str], float]:
 
 
 @dataclass
-class _Loops:
+class _Loops(ABC):
     """Threads that go round a loop; `passed` is called as each round of thread 0 begins, and at its end."""
 
     threads: int
@@ -81,8 +82,9 @@ class _Loops:
         """Return nothing: it is no workload of a scenario."""
         return ""
 
+    @abstractmethod
     def _made(self, thread: int) -> Iterator[Chunk]:
-        raise NotImplementedError
+        """Make a thread's rounds."""
 
 
 class Discarding(_Loops):

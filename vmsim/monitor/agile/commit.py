@@ -25,7 +25,15 @@ from vmsim.contracts.commit import (
 from vmsim.jit import leaf, routine
 from vmsim.machine.formats import CODE_SHADOW, PAGE_SHIFT, SWITCH
 from vmsim.machine.vcpu import Reason
-from vmsim.monitor.shadow.commit import shadow_fault, shadow_load, shadow_store, shadow_touch, spill, told
+from vmsim.monitor.shadow.commit import (
+    shadow_fault,
+    shadow_flushes,
+    shadow_load,
+    shadow_store,
+    shadow_touch,
+    spill,
+    told,
+)
 from vmsim.monitor.shadow.fill import Status
 from vmsim.monitor.shadow.prices import Exit
 from vmsim.monitor.shadow.records import ShadowTables
@@ -114,12 +122,6 @@ def _store(mode, bill, places, values):
     end_exit(mode.tables.states[0], mode.tables.cpus[0])
 
 
-@flushes.register(AgileMode)
-@leaf
-def _flushes(mode):
-    return False
-
-
 @invalidate.register(AgileMode)
 @leaf
 def _invalidate(mode, bill, first, last):
@@ -127,6 +129,7 @@ def _invalidate(mode, bill, first, last):
     told(mode.tables)
 
 
+flushes.register(AgileMode, shadow_flushes)
 touch.register(AgileMode, shadow_touch)
 load.register(AgileMode, shadow_load)
 finish.register(AgileMode, _finish)

@@ -46,6 +46,7 @@ __all__ = [
     "ShadowMode",
     "end",
     "shadow_fault",
+    "shadow_flushes",
     "shadow_load",
     "shadow_store",
     "shadow_touch",
@@ -248,7 +249,8 @@ def told(tables):
 
 @flushes.register(ShadowMode)
 @leaf
-def _flushes(mode):
+def shadow_flushes(mode):
+    """Return whether a flush of all is done here: it has the monitor drop roots."""
     return False
 
 
