@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vmsim.analysis.miss_ratio import mrc
     from vmsim.api import compare, run
     from vmsim.base.errors import InputError
     from vmsim.lookups import cpus, explain, load
@@ -40,6 +41,7 @@ __all__ = [
     "cpus",
     "explain",
     "load",
+    "mrc",
     "run",
     "sweep",
     "validate",
@@ -54,6 +56,7 @@ _HOMES = {
     "cpus": "vmsim.lookups",
     "explain": "vmsim.lookups",
     "load": "vmsim.lookups",
+    "mrc": "vmsim.analysis.miss_ratio",
     "run": "vmsim.api",
     "sweep": "vmsim.sweeps.api",
     "validate": "vmsim.validation.studies",

@@ -28,6 +28,7 @@ VERBS: Final = {
     "messages": "Print what monitors and the host of a run said to each other.",
     "dump": "Write the page tables of a run, as they were when each VM ended.",
     "explain": "Show every memory reference of one page walk, cold and warm.",
+    "mrc": "Say what share of accesses would miss in a memory of any size.",
     "trace": "Record, convert and look at traces of real programs.",
     "cpus": "List the CPU presets, or every figure of one with its source.",
     "schema": "Print the JSON Schema of scenario files, or of sweep files.",

@@ -21,6 +21,7 @@ from vmsim.engine.endings import ending_of
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.parts import HostParts
 from vmsim.engine.resident import check_memory
+from vmsim.engine.streams import check_reach, seed_of, streams_of
 from vmsim.engine.virtual_machine import VirtualMachine
 from vmsim.host.daemons.compaction import Compaction
 from vmsim.host.daemons.parts import DaemonParts
@@ -35,11 +36,10 @@ from vmsim.record.messages import MessageLog
 from vmsim.record.outcome import Ending, Outcome, transfer_log
 from vmsim.scenario import Scenario
 from vmsim.scenario.daemons import host_daemons, policies
-from vmsim.scenario.levels import PROGRAMS_END, name_of
 from vmsim.scenario.share import share_of
 from vmsim.scenario.types import MAX_VMS
 from vmsim.scenario.vm import Vm
-from vmsim.workloads import Stream, open_stream
+from vmsim.workloads import Stream
 
 __all__ = ["Simulation"]
 
@@ -112,8 +112,8 @@ class Simulation:
             self.served_cycles,
         )
         self.vms = []
-        for spec, stream in zip(scenario.vms, streams or self._streams(), strict=True):
-            _check_reach(spec, stream)
+        for spec, stream in zip(scenario.vms, streams or streams_of(scenario), strict=True):
+            check_reach(spec, stream)
             _check_warmup(scenario, spec, stream)
             _check_guest_at(spec, stream)
             self.vms.append(build_vm(parts, spec, stream, progress))
@@ -171,7 +171,7 @@ class Simulation:
     def _daemon_parts(self, name: str, daemon: str) -> DaemonParts:
         """Return what a daemon, or a policy of one, is made of."""
         scenario = self.scenario
-        seed = _seed(scenario.seed, MAX_VMS + 1 + crc32(daemon.encode()))
+        seed = seed_of(scenario.seed, MAX_VMS + 1 + crc32(daemon.encode()))
 
         def policy(name: str) -> Any:
             return plugins.resolve(policies()[name].build)(self._daemon_parts(name, daemon))
@@ -193,27 +193,12 @@ class Simulation:
 
     def _page_cache(self) -> PageCache | None:
         """Return what fragments the host's memory, if anything does."""
-        share, seed = self.scenario.host.fragmentation, _seed(self.scenario.seed, MAX_VMS)
+        share, seed = self.scenario.host.fragmentation, seed_of(self.scenario.seed, MAX_VMS)
         if not share:
             return None
         cache = fragment(self.host, self.hardware.memory, share, seed=seed)
         self.compaction.add(cache, lambda _: 0)
         return cache
-
-    def _streams(self) -> list[Stream]:
-        scenario = self.scenario
-        return [
-            open_stream(
-                vm.workload,
-                folder=scenario.folder,
-                memory=vm.memory,
-                seed=_seed(scenario.seed, vm.index),
-                lines=scenario.host.data_caches,
-                end=_user_end(vm),
-                cpus=vm.vcpus,
-            )
-            for vm in scenario.vms
-        ]
 
     def _populate(self) -> Ending | None:
         for vm in self.vms:
@@ -255,30 +240,6 @@ class Simulation:
         return Ending(self.env.cycle, vm.spec.name, f"{asked.frames} pages", message)
 
 
-def _user_end(spec: Vm) -> int:
-    """Return the first address that is not user space in a guest."""
-    return PROGRAMS_END if spec.guest_levels < 4 else 1 << (9 * spec.guest_levels + 11)
-
-
-def _check_reach(spec: Vm, stream: Stream) -> None:
-    """Refuse addresses that a guest's page tables do not reach."""
-    starts, lengths = stream.footprint()
-    if not len(starts):
-        return
-    end = _user_end(spec)
-    first, last = int(starts.min()), int((starts + lengths).max()) - 1
-    if last >= end or first < (0 if spec.guest_levels < 4 else -end):
-        wrong = (last & -(1 << PAGE_SHIFT) if last >= end else first) & ((1 << 64) - 1)
-        guest = f"a guest of {spec.guest_levels} levels ({name_of(spec.guest_levels)})"
-        if spec.guest_levels < 4:
-            text = (
-                f"{guest} gives its programs the first 3GiB. Expected a trace of a 32-bit program, or guest_levels = 4."
-            )
-        else:
-            text = f"in {guest} that is no canonical address. Expected guest_levels = 5."
-        raise InputError(f"VM {spec.name}: its workload touches the address {wrong:#_x}, and {text}")
-
-
 def _check_warmup(scenario: Scenario, spec: Vm, stream: Stream) -> None:
     """Refuse a warm-up after which nothing is left to measure."""
     made = stream.accesses
@@ -305,8 +266,3 @@ def _check_guest_at(spec: Vm, stream: Stream) -> None:
             f"accesses of its workload, so it would never become a VM while it runs. Expected 1 to {made - 1}, or a "
             f'share such as "50%".'
         )
-
-
-def _seed(seed: int, index: int) -> int:
-    """Return an independent seed for the workload of VM `index`; for the host's memory, that of MAX_VMS."""
-    return int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0])
