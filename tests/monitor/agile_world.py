@@ -37,8 +37,8 @@ class AgileWorld(World):
             self.memory, self.registers, host_tables, spec=self.agile, interval=interval, limit=spec.limit, **rest
         )
 
-    def violation(self, gpa: int) -> None:
-        self.drive(self.shadow.violation(self.vcpu, gpa))
+    def violation(self, gpa: int, code: int) -> None:
+        self.drive(self.shadow.violation(self.vcpu, gpa, code))
 
     def tick(self) -> None:
         """Let an interval end."""
@@ -107,6 +107,8 @@ class AgileWorld(World):
                     yield here, level, entry & ADDRESS, rights & entry
                 else:
                     assert self.table_of(here, level - 1) not in nested
+                    if level == 3 == self.walked:
+                        entry |= RW | US  # a PDPTE of PAE has no rights
                     yield from below(entry & ADDRESS, level - 1, here, rights & entry)
 
         cr3 = int(self.registers["cr3"][0])
@@ -118,5 +120,8 @@ class AgileWorld(World):
         """Return the frame of the guest's table of `level` on the way to a gva."""
         table = self.root
         for at in range(self.bare.levels, level, -1):
-            table = self.bare.words.get(table + 8 * index(gva, at), 0) & ADDRESS
+            entry = self.bare.words.get(table + 8 * index(gva, at), 0)
+            if at == 3 == self.bare.levels:
+                entry = self.bare.pdptes[gva >> 30]
+            table = entry & ADDRESS
         return table >> PAGE_SHIFT

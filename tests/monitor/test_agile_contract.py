@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.monitor.agile_world import ENDS, AgileWorld
 from tests.monitor.world import OWNER
-from tests.oracle.bits import PS, RW, US, A, D, P, span
+from tests.oracle.bits import PS, RW, US, A, D, P, reach, span
 from vmsim.contracts import VmStopped
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import FRAME
@@ -24,6 +24,8 @@ CASES: list[dict[str, Any]] = [
     {"threshold": 2, "back": "clean", "levels": 5, "host_order": 9, "chunk": 512, "limit": 16, "root_cache": 1},
     {"threshold": 2, "back": "all", "levels": 4, "host_order": 9, "chunk": 3, "limit": 1024, "root_cache": 2},
     {"threshold": 3, "back": "clean", "levels": 4, "host_order": 0, "chunk": 1, "limit": 16, "root_cache": 2},
+    {"threshold": 2, "back": "clean", "levels": 3, "host_order": 0, "chunk": 1, "limit": 1024, "root_cache": 0},
+    {"threshold": 1, "back": "all", "levels": 3, "host_order": 9, "chunk": 3, "limit": 16, "root_cache": 1},
 ]
 # Two frames for tables of each level, from the roots down; each may be pointed to from wherever its level allows.
 # What a guest's entries hold is what an operating system could write: hardware that walks them itself checks no more.
@@ -59,22 +61,30 @@ def entry_for(world: AgileWorld, depth: int, choice: int, bits: int, large: bool
         return DATA[choice] << 12 | bits
     if level == 2 and large:
         return LARGE[choice % 3] << 12 | PS | bits
-    return table(world, depth + 1, choice & 1) | bits
+    return table(world, depth + 1, choice & 1) | (bits & P if level == 3 == world.bare.levels else bits)
 
 
 def gva_of(indices: tuple[int, ...], levels: int) -> int:
-    return sum(number * span(level) for number, level in zip(indices, range(1, levels + 1), strict=False))
+    parts = zip(indices, range(1, levels + 1), strict=False)
+    return sum(number * span(level) for number, level in parts) % reach(levels)
 
 
-def start(case: dict[str, Any]) -> AgileWorld:
+def start(case: dict[str, Any], **rest: Any) -> AgileWorld:
     """Return a world with two address spaces that share their lower tables: three pages, and a large one."""
     spec = AgileSpec(threshold=case["threshold"], back=case["back"], root_cache=case["root_cache"])
     world = AgileWorld(
-        spec, limit=case["limit"], levels=case["levels"], host_order=case["host_order"], chunk=case["chunk"], pcid=True
+        spec,
+        limit=case["limit"],
+        levels=case["levels"],
+        host_order=case["host_order"],
+        chunk=case["chunk"],
+        pcid=True,
+        **rest,
     )
     for which in (0, 1):
         chain = [table(world, 0, which), *(table(world, depth, 0) for depth in range(1, case["levels"]))]
-        world.store(*((above, below | P | RW | US) for above, below in pairwise(chain)))
+        rights = [P if case["levels"] == 3 else P | RW | US, *[P | RW | US] * 4]  # PAE's PDPTEs have none but P
+        world.store(*((above, below | bits) for (above, below), bits in zip(pairwise(chain), rights, strict=False)))
     bottom, above = table(world, 9, 0), table(world, case["levels"] - 2, 0)
     world.store(*((bottom + 8 * n, DATA[n] << 12 | P | RW | US) for n in range(3)))
     world.store((above + 8, 1024 << 12 | PS | P | RW | US))
@@ -82,34 +92,39 @@ def start(case: dict[str, Any]) -> AgileWorld:
     return world
 
 
-def play(world: AgileWorld, program: list[Any]) -> None:
-    for step, *what in program:
-        if step == "access":
-            world.access(gva_of(what[0], world.bare.levels), what[1])
-            continue
-        if step == "load":
-            world.load(*(table(world, depth, which) + 8 * at for depth, which, at in what[0]))
-        elif step == "edit":
-            world.store(
-                *(
-                    (table(world, depth, which) + 8 * at, entry_for(world, depth, choice, bits, large))
-                    for depth, which, at, choice, bits, large in what[0]
-                )
+def play_step(world: AgileWorld, each: tuple[Any, ...]) -> None:
+    step, *what = each
+    if step == "access":
+        world.access(gva_of(what[0], world.bare.levels), what[1])
+        return
+    if step == "load":
+        world.load(*(table(world, depth, which) + 8 * at for depth, which, at in what[0]))
+    elif step == "edit":
+        world.store(
+            *(
+                (table(world, depth, which) + 8 * at, entry_for(world, depth, choice, bits, large))
+                for depth, which, at, choice, bits, large in what[0]
             )
-            world.flush() if what[1] else world.invalidate(0, ENDS)
-        elif step == "root":
-            world.load_root(table(world, 0, what[0]), keep=False)
-        elif step == "hammer":  # until the table goes over, and a walk leads to it
-            world.store(*[(table(world, *what[:2]) + 8 * 300, 0)] * 3)
-            world.access(gva_of(what[2], world.bare.levels))
-        elif step == "tick":
-            for _ in range(what[0]):
-                world.tick()
-        else:
-            world.clear(table(world, max(1, what[0]), what[1]) >> 12)
-            world.flush()
-        world.audit()
-        world.conserved()
+        )
+        world.flush() if what[1] else world.invalidate(0, ENDS)
+    elif step == "root":
+        world.load_root(table(world, 0, what[0]), keep=False)
+    elif step == "hammer":  # until the table goes over, and a walk leads to it
+        world.store(*[(table(world, *what[:2]) + 8 * 300, 0)] * 3)
+        world.access(gva_of(what[2], world.bare.levels))
+    elif step == "tick":
+        for _ in range(what[0]):
+            world.tick()
+    else:
+        world.clear(table(world, max(1, what[0]), what[1]) >> 12)
+        world.flush()
+    world.audit()
+    world.conserved()
+
+
+def play(world: AgileWorld, program: list[Any]) -> None:
+    for each in program:
+        play_step(world, each)
     world.load(*(table(world, depth, which) + 8 * at for depth in range(5) for which in (0, 1) for at in INDICES))
     world.audit()
     world.conserved()

@@ -88,6 +88,9 @@ class Ledger:
     def kick(self, vcpus: Any, paid: Any) -> int:
         return 0  # none runs
 
+    def kick_others(self) -> int:
+        return 0  # there are none
+
     def wait(self, event: Any, cause: str) -> Generator[Any, Any, Any]:
         raise AssertionError("the pool is never empty here")
 
@@ -203,7 +206,7 @@ class World:
         """Return the monitor under test."""
         return Shadow(self.memory, self.registers, host_tables, spec=spec, **rest)
 
-    def violation(self, gpa: int) -> None:
+    def violation(self, gpa: int, code: int) -> None:
         """Handle a fault of the second dimension, which a shadow has not."""
         raise AssertionError(hex(gpa))
 
@@ -270,7 +273,7 @@ class World:
                 self.cores, 0, self.llc, self.registers, self.memory, *stream, 0, 1, 1 << 40
             )
             if reason == Reason.VIOLATION:
-                self.violation(gpa)
+                self.violation(gpa, bits)
                 continue
             if reason != Reason.GUEST_FAULT:
                 break

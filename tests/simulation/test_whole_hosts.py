@@ -52,6 +52,12 @@ MODES: list[dict[str, Any]] = [
     {"mode": "shadow", "guest_levels": 3, "shadow": {"preset": "plex86", "fill": "eager"}},
     {"mode": "shadow", "dirty_log": {"method": "write-protect", "every": "20us", "stop": "70us"}},
     {"mode": "agile", "agile": {"interval": "10us", "threshold": 2}},
+    {"mode": "agile", "guest_levels": 3, "agile": {"interval": "10us", "threshold": 1}},
+    {
+        "mode": "agile",
+        "agile": {"interval": "10us", "threshold": 2},
+        "dirty_log": {"method": "write-protect", "every": "20us", "stop": "70us"},
+    },
     {"mode": "vkernel"},
     {"mode": "vkernel", "guest_levels": 2},
     {"mode": "vkernel", "guest_levels": 3},

@@ -336,8 +336,8 @@ def guest_walk(core, llc, vm, memory, gva, access):
             if entry & PRESENT == 0 or entry & PDPTE_RESERVED:
                 return _guest_fault(vm, entry, write, False, entry & PDPTE_RESERVED != 0)
             level = np.int64(2)  # a literal is a type of its own, and all that it is passed to compiled once more
-            table = gpa = entry & FRAME
-            if nested:
+            table = gpa = entry & (FRAME | switch)
+            if nested and switch == 0:
                 table = _host(core, llc, vm, memory, gpa, vm.table_writes, level)
                 if table < 0:
                     return table

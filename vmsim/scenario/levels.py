@@ -50,7 +50,9 @@ def level_problems(
     if guest_levels not in mode.guest_levels:
         having = listed(name for name, each in paging_modes().items() if guest_levels in each.guest_levels)
         text = f"mode {mode.name} has no guests of {guest_levels} levels ({what}), only {having} have"
-        yield Problem(("guest_levels",), f"{text}; expected 4 or 5")
+        if why := mode.unrun.get(guest_levels):
+            text = f"mode {mode.name} has no guests of {guest_levels} levels ({what}): {why}. Modes {having} have"
+        yield Problem(("guest_levels",), f"{text}; expected {_choices(mode.guest_levels)}")
     yield from _page_problem("guest", guest_levels, guest_page)
     if guest_levels == 2:
         narrow = bare or mode.own_format
@@ -73,6 +75,11 @@ def level_problems(
         yield from _reach_problem(("memory",), "host_levels", memory, host_levels)
     if host_levels == 2:
         yield from _reach_problem(("host", "memory"), "host_levels", host_memory)
+
+
+def _choices(levels: tuple[int, ...]) -> str:
+    *first, last = map(str, levels)
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _page_problem(which: str, levels: int, page: PageSize) -> Iterator[Problem]:

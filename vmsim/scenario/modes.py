@@ -72,6 +72,8 @@ class PagingMode:
         What stands for a guest's tables has their format, so that under 32-bit paging it reaches 4 GiB of the host.
     features : frozenset of str
         Of "dirty_log" and "nx_split", what goes with it.
+    unrun : mapping of int to str
+        Why guests of how many levels cannot run in it; the others it simply has not.
     unlogged : str
         Why nobody keeps a dirty log in it.
     tagged : bool
@@ -111,6 +113,7 @@ class PagingMode:
     host_levels: ClassVar[tuple[int, ...]] = (4, 5)
     own_format: ClassVar[bool] = False
     features: ClassVar[frozenset[str]] = frozenset()
+    unrun: ClassVar[Mapping[int, str]] = {}
     unlogged: ClassVar[str] = ""
     tagged: ClassVar[bool] = True
     pcid: ClassVar[bool] = True

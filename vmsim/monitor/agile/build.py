@@ -27,4 +27,5 @@ def build(parts: VmParts) -> Agile:
         costs=parts.cpu.cost,
         spaces=parts.spaces,
         levels=parts.spec.guest_levels,
+        log=parts.spec.dirty_log if parts.spec.dirty_log.method != "none" else None,
     )

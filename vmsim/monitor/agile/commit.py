@@ -36,6 +36,7 @@ from vmsim.monitor.shadow.commit import (
 )
 from vmsim.monitor.shadow.fill import Status
 from vmsim.monitor.shadow.prices import Exit
+from vmsim.monitor.shadow.quadrants import root_frame, under_pae
 from vmsim.monitor.shadow.records import ShadowTables
 from vmsim.monitor.shadow.tables import end_exit
 from vmsim.monitor.tdp.commit import NestedMode, back_frame, can_back
@@ -52,6 +53,7 @@ class AgileMode(NamedTuple):
     nested: NestedMode
     prices: np.ndarray  # PRICES[1]
     cr3: np.ndarray  # int64[1], the register
+    pdptes: np.ndarray  # int64[4], those registers
 
 
 @routine
@@ -71,9 +73,22 @@ def _violation(mode, bill, gfn):
     return True
 
 
+@routine
+def _pointer_astray(mode):
+    """Return whether a table that a PDPTE leads to has changed sides."""
+    state, cpu = mode.tables.states[0], mode.tables.cpus[0]
+    for number in range(4):
+        table = root_frame(state, cpu, mode.prices[0].cr3 >> PAGE_SHIFT, np.int64(number))
+        if table >= 0 and (mode.tables.gfns[table].nested != 0) != (mode.pdptes[number] & SWITCH != 0):
+            return True
+    return False
+
+
 @leaf
 def _astray(mode):
     """Return whether the root has changed sides, and CR3 is to be pointed anew."""
+    if under_pae(mode.tables.states[0]):
+        return _pointer_astray(mode)
     nested = mode.tables.gfns[mode.prices[0].cr3 >> PAGE_SHIFT].nested
     return (nested != 0) != (mode.cr3[0] & SWITCH != 0)
 

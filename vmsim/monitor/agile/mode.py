@@ -8,10 +8,10 @@ from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 from pydantic import Field, Strict
 
 from vmsim.base.units import Duration, parse_duration
-from vmsim.monitor.shadow.mode import GFN_BYTES, SHADOW_PAGE_BYTES, ShadowTable
+from vmsim.monitor.shadow.mode import GFN_BYTES, SHADOW_PAGE_BYTES, LoggedByProtection, ShadowTable
 from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.keys import VmKeys
-from vmsim.scenario.modes import ModeTable, PagingMode
+from vmsim.scenario.modes import ModeTable
 from vmsim.scenario.types import DurationField, Entries
 
 __all__ = ["AGILE", "AgileSpec", "Moving"]
@@ -54,10 +54,18 @@ class Moving(NamedTuple):
     limit: int
 
 
-class _Agile(PagingMode):
+class _Agile(LoggedByProtection):
     name = "agile"
     label = "agile"
     needs = ("ept", "npt")
+    guest_levels = (3, 4, 5)
+    unrun: ClassVar = {
+        2: "the shadows of such guests have PAE's format, as KVM's have (Documentation/virt/kvm/x86/mmu.rst, "
+        "role.has_4_byte_gpte), and a walk goes through entries of one format, whichever side they are of: that which "
+        "CR4.PAE says (Intel SDM vol. 3A §5.1.1)"
+    }
+    features = frozenset({"dirty_log"})
+    unmarked = "a walk that ends in the shadow sets none there"
     tables: ClassVar = {"agile": AgileSpec}
     reads = (("shadow", "limit"),)
     apart = "tag"

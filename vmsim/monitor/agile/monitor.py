@@ -17,27 +17,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
-from vmsim.contracts import NONE, Exit, Flush, LiveVm, Resume, Steps, Vcpu, Words, Worker
+from vmsim.contracts import NONE, Exit, LiveVm, Resume, Steps, Vcpu, Words, Worker, ensure
 from vmsim.contracts.commit import SPILL
-from vmsim.machine.formats import CODE_SHADOW, PAGE_SHIFT, SWITCH
+from vmsim.machine.formats import CODE_PRESENT, CODE_SHADOW, CODE_WRITE, PAGE_SHIFT, SWITCH
 from vmsim.machine.vcpu import Reason
 from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.agile.check import table_on_way
 from vmsim.monitor.agile.commit import AgileMode
+from vmsim.monitor.agile.log import AgileLog
 from vmsim.monitor.agile.mode import AgileSpec
+from vmsim.monitor.agile.second import AgileEntries
 from vmsim.monitor.shadow.commit import OWN, ShadowMode
 from vmsim.monitor.shadow.mode import ShadowSpec
-from vmsim.monitor.shadow.monitor import Shadow
-from vmsim.monitor.shadow.nested import go_back, scan
+from vmsim.monitor.shadow.nested import go_back, scan, unlink_nested
 from vmsim.monitor.shadow.records import SPARE
 from vmsim.monitor.shadow.roots import load_root
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
+from vmsim.scenario.dirty_log import DirtyLogSpec
 
 __all__ = ["Agile"]
 
 
-class Agile(Shadow):
+class Agile(AgileEntries):
     """The tables of one VM under agile paging, and the exits that keep them; the guest's `Mmu`.
 
     Parameters
@@ -50,9 +52,13 @@ class Agile(Shadow):
         Cycles after which tables go back.
     limit : int
         Shadow pages kept.
+    log : DirtyLogSpec, optional
+        How it is learnt which pages are written to; None: it is not.
 
     The others are those of `Shadow`.
     """
+
+    log: AgileLog | None
 
     def __init__(
         self,
@@ -67,6 +73,7 @@ class Agile(Shadow):
         costs: Cost,
         spaces: VmSpaces,
         levels: int,
+        log: DirtyLogSpec | None = None,
     ) -> None:
         shadowing = ShadowSpec(trap="emulate", limit=limit, write_flood=0)
         super().__init__(
@@ -79,8 +86,9 @@ class Agile(Shadow):
             costs=costs,
             spaces=spaces,
             levels=levels,
+            log=log,
         )
-        self.reloads = len(registers) > 1
+        self.reloads = len(registers) > 1 or self._pae  # four pointers may need more frames than are at hand
         self.reasons = (*self.reasons, host_tables.reason)
         registers["switch"] = SWITCH
         self.state["threshold"] = self.threshold = spec.threshold
@@ -109,7 +117,7 @@ class Agile(Shadow):
         mode, known = super().fast(vcpu), self._agile.get(vcpu.number)
         if mode is None or (known and known[0] is mode):
             return known[1] if mode and known else None
-        made = AgileMode(*mode, vcpu.registers["cr3"])
+        made = AgileMode(*mode, vcpu.registers["cr3"], vcpu.registers["pdpte"][0])
         self._agile[vcpu.number] = mode, made
         return made
 
@@ -130,7 +138,11 @@ class Agile(Shadow):
         return False
 
     def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[None]:
-        """Handle an EPT violation or NPF of a walk that has switched: back `gpa` and resume."""
+        """Handle an EPT violation or NPF of a walk that has switched: back `gpa` and resume, or note it in the log."""
+        if self.log and code & CODE_PRESENT:
+            exit = Exit(int(Reason.VIOLATION), 0, gpa, code, write=code & CODE_WRITE != 0)
+            if (yield from self.log.nested.handle(vcpu, exit)) is not None:
+                return
         start = vcpu.now
         vcpu.spaces.exited()
         with vcpu.first():
@@ -167,6 +179,7 @@ class Agile(Shadow):
             self._spend(vcpu, self._other)
         self.cr3[vcpu.number] = root
         self.loading.add(vcpu.number)
+        yield from self._load_pointers(vcpu, root)
         yield from self._point_to_root(vcpu)
         vcpu.spaces.load(root >> PAGE_SHIFT, keep=keep)
         self.loading.discard(vcpu.number)
@@ -198,12 +211,23 @@ class Agile(Shadow):
 
     @property
     def workers(self) -> Sequence[Worker]:
-        """Itself: it ends the intervals."""
-        return (self,)
+        """Itself, who ends the intervals, and the log, which is read now and then."""
+        return (self, *super().workers)
 
     def finish(self, vcpu: Vcpu) -> None:
         """End no more intervals: the VM's workload is over."""
         self._over = True
+        super().finish(vcpu)
+
+    def make_log(self, spec: DirtyLogSpec) -> AgileLog:
+        """Return the log of what the VM writes to."""
+
+        def flush() -> None:
+            self._forget_pointers()
+            self.spaces.flush_all()
+            self.spaces.flush_nested()
+
+        return AgileLog(self, spec, flush, self.tables.dirty)
 
     def run(self, vm: LiveVm) -> Steps[None]:
         """End each interval, from the start of the clock on; tables go back to the shadow."""
@@ -240,55 +264,16 @@ class Agile(Shadow):
         vcpu.impose(cycles)
 
     def _has_frame_for_root(self) -> bool:
-        """Whether there is a frame at hand for the shadow of the root; where there is none, the pool is asked."""
-        if not int(self._stocked[0]):
-            self._put(0, self.pool.take(1))
-        return int(self._stocked[0]) > 0
-
-    def _follow_roots(self) -> None:
-        """Point CR3s to the shadow of their root, where that is no nested table any more; or see `reload`."""
-        for number, root in enumerate(self.cr3):
-            switched, gfn = int(self.registers["cr3"][number]) & SWITCH, root >> PAGE_SHIFT
-            if switched and not self.gfns["nested"][gfn] and (hpa := int(load_root(self.of[number], gfn, 1))) >= 0:
-                self.registers["cr3"][number] = hpa
-
-    def _forget_pointers(self) -> None:
-        """Forget which pointers the hardware has."""
-        for roots in self._roots:
-            roots.clear()
-
-    def zap(self, first: int, count: int) -> Flush:
-        """Clear what maps the frames; nested tables among them go back to the shadow, the root in CR3 at once."""
-        nested = bool(self.gfns["nested"][first : first + count].any())
-        flush = super().zap(first, count)
-        if nested:
-            self._forget_pointers()
-            self._follow_roots()
-        return Flush(nested=True, linear=flush.linear or nested)
-
-    def protect(self, first: int, count: int) -> Flush:
-        """Take the right to write from what maps the frames, in the shadow and in the nested tables.
-
-        An entry that switches to a table gives rights to all below, and none to the table, which the processor stores
-        flags to: such tables go back to the shadow.
-        """
-        flush = Flush(nested=True)
-        for gfn in np.flatnonzero(self.gfns["nested"][first : first + count]).tolist():
-            flush += self.zap(first + gfn, 1)
-        return flush + super().protect(first, count)
-
-    def age(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
-        """Return which frames were accessed, by the A flags of the shadow's entries and of the nested tables'."""
-        return super().age(first, count, clear=clear) | self.host_tables.age(first, count, clear=clear)
-
-    def dirty(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
-        """Return which frames were written to, by the D flags of both."""
-        return super().dirty(first, count, clear=clear) | self.host_tables.dirty(first, count, clear=clear)
+        """Whether there is a frame at hand for the shadow of each root; where there is none, the pool is asked."""
+        if int(self._stocked[0]) < self._most_roots:
+            self._put(0, self.pool.take(self._most_roots - int(self._stocked[0])))
+        return int(self._stocked[0]) >= self._most_roots
 
     def rehearse(self) -> None:
         """Compile, or load from the cache, the kernels that a short run does not need."""
         super().rehearse()
         go_back(self.of[0], 0, 0)
+        unlink_nested(self.of[0], 0, 0)
         scan(self.of[0], False)
 
     def table_on_way(self, table: int, level: int, wanted: int, gva: int) -> int:
@@ -323,11 +308,6 @@ class Agile(Shadow):
         yield from self._follow(vcpu)
         self._close(vcpu, "PT_WRITE")
 
-    def _points_to_root(self, cpu: int) -> bool:
-        root, switched = int(self.cpus["roots"][cpu, 0]), bool(int(self.registers["cr3"][cpu]) & SWITCH)
-        nested = bool(self.gfns["nested"][self.cr3[cpu] >> PAGE_SHIFT])
-        return nested == switched and (root < 0 or not self.pages["invalid"][root])
-
     def _follow(self, vcpu: Vcpu) -> Steps[None]:
         """Point CR3 anew where the current root has changed sides."""
         if not self._points_to_root(vcpu.number):
@@ -335,11 +315,14 @@ class Agile(Shadow):
             self._work(vcpu)
 
     def _point_to_root(self, vcpu: Vcpu) -> Steps[None]:
-        """Set CR3: to the root's shadow, or to the guest's own table and SWITCH."""
+        """Set CR3, or the PDPTEs: to the root's shadow, or to the guest's own table and SWITCH."""
         gfn = self.cr3[vcpu.number] >> PAGE_SHIFT
         while (
             hpa := int(load_root(self.of[vcpu.number], gfn, SPARE))
         ) < 0:  # while it waits, the root may change sides
             self._flush_tlbs(vcpu)
-            yield from self._restock(vcpu) if hpa == -1 else self._back(vcpu, gfn)
-        vcpu.registers["cr3"] = hpa
+            if hpa == -1:
+                yield from self._restock(vcpu)
+            for each, *_ in self._roots_of(vcpu.number) if hpa == -2 else ():
+                yield from ensure(vcpu, self, np.array([each]))
+        self._point(vcpu.number, hpa)

@@ -55,13 +55,17 @@ class DirtyLog(LogReader):
         What is logged how.
     flush : callable
         Makes the processors forget nested translations.
+    dirty : bool[pages], optional
+        By gfn: written to, where others note what was written to besides; they read it, too.
     """
 
     tdp: Nested
 
-    def __init__(self, tdp: Nested, spec: DirtyLogSpec, flush: Callable[[], None]) -> None:
+    def __init__(
+        self, tdp: Nested, spec: DirtyLogSpec, flush: Callable[[], None], dirty: NDArray[np.bool_] | None = None
+    ) -> None:
         compiled = tdp.compiled
-        super().__init__(tdp, spec, flush, np.zeros(tdp.pages, bool), _LOG_FULL)
+        super().__init__(tdp, spec, flush, np.zeros(tdp.pages, bool) if dirty is None else dirty, _LOG_FULL)
         self.tdp = tdp
         self._large = self.tdp.page_order
         self._gone = WRITE if spec.method == "write-protect" else self.tdp.form.dirty

@@ -110,6 +110,7 @@ class LogReader(Feature, ABC):
         host += pages * self.costs.log_page
         self.ever |= self.dirty
         self.dirty[:] = False
+        self._begin_round()
         self._flush()
         wait = self._kick(vcpus, READ)
         self._rounds.append(DirtyRound(now, pages, host, late))
@@ -129,16 +130,16 @@ class LogReader(Feature, ABC):
 
     def register(self, ledger: Ledger) -> None:
         """Say what it counts besides the exits."""
-        ledger.counters(
-            "dirty_log",
-            lambda: {
-                "readings": self._rounds.noted,
-                "pages": self._pages,
-                "host_cycles": self._host_cycles,
-                "splits": self.splits,
-                "collapses": self.collapses,
-            },
-        )
+        ledger.counters("dirty_log", self._figures)
+
+    def _figures(self) -> dict[str, int]:
+        splits, collapses = self.pieces()
+        found = {"readings": self._rounds.noted, "pages": self._pages, "host_cycles": self._host_cycles}
+        return found | {"splits": splits, "collapses": collapses}
+
+    def pieces(self) -> tuple[int, int]:
+        """Return how many large pages were split, and how many came back whole."""
+        return self.splits, self.collapses
 
     @abstractmethod
     def _clean(self) -> int:
@@ -147,6 +148,9 @@ class LogReader(Feature, ABC):
     def _look(self) -> int:
         """Look for pages that nobody has noted; return the host's cycles."""
         return 0
+
+    def _begin_round(self) -> None:
+        """Note what is taken for written to until the next reading, for nothing tells of it."""
 
     def _drain(self, registers: NDArray[Any]) -> int:
         """Take in what a vCPU's processor has noted; return the cycles of an exit that does."""

@@ -28,9 +28,12 @@ __all__ = ["ProtectLog", "Protected"]
 class Protected(Monitored, Protocol):
     """A monitor that protects guest frames, and knows how to treat faults while they are logged."""
 
-    def protect(self, first: int, count: int) -> Flush:
-        """Take the right to write from what maps the frames."""
+    def protect_logged(self, first: int, count: int) -> Flush:
+        """Have the next write to each of the frames be noticed."""
         ...
+
+    def note_unprotected(self) -> None:
+        """Note in the log the frames that may be written to without anybody noticing."""
 
     def log_writes(self, *, on: bool) -> int:
         """Begin or end to let only pages of the log be written to; return the large pages that come back whole."""
@@ -60,7 +63,8 @@ class ProtectLog(LogReader):
         self._started = vcpu.now
         self.monitor.log_writes(on=True)
         self.dirty[:] = False
-        self.monitor.protect(0, len(self.dirty))
+        self.monitor.protect_logged(0, len(self.dirty))
+        self._begin_round()
         self._flush()
         return
         yield
@@ -75,5 +79,8 @@ class ProtectLog(LogReader):
         gfns = np.flatnonzero(self.dirty)
         for run in np.split(gfns, np.flatnonzero(np.diff(gfns) != 1) + 1):
             if len(run):
-                self.monitor.protect(int(run[0]), len(run))
+                self.monitor.protect_logged(int(run[0]), len(run))
         return len(gfns)
+
+    def _begin_round(self) -> None:
+        self.monitor.note_unprotected()

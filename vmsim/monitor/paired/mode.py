@@ -70,7 +70,10 @@ class _Paired(PagingMode):
     needs = ("ept", "npt")
     tables: ClassVar = {"paired": Paired}
     ignores = frozenset({"kernel_accesses"})
-    unlogged = "Akaros's kernel keeps no log of what a process writes to"
+    unlogged = (
+        "Akaros's kernel looks for modified pages to write them to their files, and for nothing else "
+        "(kern/src/pagemap.c, pm_writeback_pages)"
+    )
     build = "vmsim.monitor.paired.build:build"
 
     def bare(self, vm: VmKeys) -> bool:

@@ -302,6 +302,8 @@ def fill(shadow, cr3, gva, write):
         if level > found and gfns[first].nested:
             table = locate(backing, first << PAGE_SHIFT)[0]
             link_nested(shadow, state, node, entry, first, table)
+            if state.logging:  # the hardware sets flags in it, and nothing can be protected against that
+                shadow.dirty[first] = True
             reap(shadow, state)
             return _DONE, np.int64(0)
         page = child_of(shadow, state, node, entry, level - 1, origin, first)

@@ -47,6 +47,7 @@ class LoggedShadow(ShadowEntries, Account):
         new = np.unique(gfns[gfns < len(dirty)])
         new = new[~dirty[new]]
         dirty[new] = True
+        self.permit_logged(new)
         plain = new[np.array([not self.is_guarded(gfn) for gfn in new.tolist()], np.bool_)]  # others exit anyway
         if len(plain):
             vcpu.spaces.exited()
@@ -55,6 +56,9 @@ class LoggedShadow(ShadowEntries, Account):
             self._spend(vcpu, len(plain) * (self._fault + int(prices[Work.FILLED])) + walk)
             self._by_kernel[1] += len(plain)
             self._count(vcpu, "WRITE_PROTECT", len(plain))
+
+    def permit_logged(self, gfns: Words) -> None:
+        """Let frames be written to that have come to be in the log; entries of the shadow are filled again for that."""
 
     def is_guarded(self, gfn: int) -> bool:
         """Return whether a frame is shadowed as a table that is in step."""

@@ -20,6 +20,7 @@ __all__ = [
     "SHADOW",
     "SHADOW_PAGE_BYTES",
     "SHADOW_PRESETS",
+    "LoggedByProtection",
     "ShadowSpec",
     "ShadowTable",
     "Shadowing",
@@ -153,12 +154,37 @@ class Shadowing(NamedTuple):
     entries: int
 
 
-class _Shadow(PagingMode):
+class LoggedByProtection(PagingMode):
+    """A mode whose dirty log is kept by write protection, in a shadow at least.
+
+    Attributes
+    ----------
+    unmarked : str
+        Where its walks set no dirty flags of the host's.
+    """
+
+    unmarked: ClassVar[str]
+
+    def log_problems(self, vm: VmKeys) -> Iterator[Problem]:
+        """Yield why no dirty log can be kept as its table says."""
+        yield from super().log_problems(vm)
+        why = {
+            "pml": "the page-modification log notes pages whose dirty flag a walk of EPT sets (SDM vol. 3C §30.3.6), "
+            f"and in mode {self.name} {self.unmarked}",
+            "ad-scan": "dirty flags in a shadow are the guest's, to be brought to its own entries (shadow.ad), and KVM "
+            "looks for none: it protects (arch/x86/kvm/mmu/mmu.c, kvm_mmu_slot_remove_write_access)",
+        }.get(vm.dirty_log.method)
+        if why:
+            yield Problem(("dirty_log", "method"), f'{why}; expected "write-protect"')
+
+
+class _Shadow(LoggedByProtection):
     name = "shadow"
     label = "shadow"
     tables: ClassVar = {"shadow": ShadowTable, "software_tlb": SoftwareTlb}
     guest_levels = (2, 3, 4, 5)
     features = frozenset({"dirty_log"})
+    unmarked = "no walk of a page that is logged sets one"
     automatic = True
     apart = "tag"
     build = "vmsim.monitor.shadow.build:build"
@@ -184,14 +210,6 @@ class _Shadow(PagingMode):
 
     def log_problems(self, vm: VmKeys) -> Iterator[Problem]:
         yield from super().log_problems(vm)
-        why = {
-            "pml": "the page-modification log notes pages whose dirty flag a walk of EPT sets (SDM vol. 3C §30.3.6), "
-            f"and in mode {self.name} no walk of a page that is logged sets one",
-            "ad-scan": "dirty flags in a shadow are the guest's, to be brought to its own entries (shadow.ad), and KVM "
-            "looks for none: it protects (arch/x86/kvm/mmu/mmu.c, kvm_mmu_slot_remove_write_access)",
-        }.get(vm.dirty_log.method)
-        if why:
-            yield Problem(("dirty_log", "method"), f'{why}; expected "write-protect"')
         if vm.dirty_log.method != "none" and vm.dirty_log.split == "eager":
             text = "KVM splits large pages eagerly in nested tables alone (mmu.c, kvm_mmu_slot_try_split_huge_pages)"
             yield Problem(("dirty_log", "split"), f'{text}; expected "lazy"')

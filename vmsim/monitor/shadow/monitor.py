@@ -112,10 +112,14 @@ class Shadow(LoggedShadow, Stock):
         self._pae = levels < 4
         self.compiled = entries == 0 and host_tables.compiled
         self.loads_trap = spec.hide != "write-protect"
-        self.log = ProtectLog(self, log, spaces.flush_all, self.tables.dirty) if log else None
+        self.log = self.make_log(log) if log else None
         self.known = self.compiled and spec.fill == "lazy"
         self._compiled_prices["most"] = MOST
         self._modes, self._walked = dict[int, ShadowMode](), -1  # as of the last run
+
+    def make_log(self, spec: DirtyLogSpec) -> ProtectLog:
+        """Return the log of what the VM writes to."""
+        return ProtectLog(self, spec, self.spaces.flush_all, self.tables.dirty)
 
     def install(self, root: int) -> None:
         """Make frame `root` the empty root of the host's tables."""
@@ -375,16 +379,24 @@ class Shadow(LoggedShadow, Stock):
 
     def _load(self, vcpu: Vcpu, root: int) -> Steps[None]:
         """Set CR3, and PDPTEs with it, to the shadow of a root."""
+        yield from self._load_pointers(vcpu, root)
+        while (hpa := int(load_root(self.of[vcpu.number], root >> PAGE_SHIFT, SPARE))) < 0:
+            self._flush_tlbs(vcpu)
+            yield from self._restock(vcpu)
+        self._point(vcpu.number, hpa)
+
+    def _load_pointers(self, vcpu: Vcpu, root: int) -> Steps[None]:
+        """Read a PAE guest's PDPTEs, as its load of CR3 has the processor do."""
         if self.state["levels"][0] == 3:
             places = root + 8 * np.arange(4)
             yield from ensure(vcpu, self, places[:1] >> PAGE_SHIFT)
             load_entries(self.memory, self.backing, places, self.cpus["pdpte"][vcpu.number], 9)
-        while (hpa := int(load_root(self.of[vcpu.number], root >> PAGE_SHIFT, SPARE))) < 0:
-            self._flush_tlbs(vcpu)
-            yield from self._restock(vcpu)
-        vcpu.registers["cr3"] = hpa
+
+    def _point(self, cpu: int, hpa: int) -> None:
+        """Have a vCPU's CR3 hold what `load_root` has said, and its registers the PDPTEs there."""
+        self.registers["cr3"][cpu] = hpa
         if self._pae:
-            vcpu.registers["pdpte"] = self.memory[hpa >> 3 : (hpa >> 3) + 4]
+            self.registers["pdpte"][cpu] = self.memory[hpa >> 3 : (hpa >> 3) + 4]
 
     def _translate(self, vcpu: Vcpu, gpa: int = -1) -> Steps[None]:
         """Translate an entry that has just appeared at `gpa`, or (-1) the whole address space, and all below."""

@@ -17,7 +17,7 @@ from vmsim.monitor.shadow.records import NO_PAGE
 from vmsim.monitor.shadow.tables import attach, drop_page, less, place_of, reap, retire_page, set_root, zap_entry
 from vmsim.tables.backing import locate
 
-__all__ = ["count_store", "go_back", "go_back_one", "link_nested", "scan", "unseen_store"]
+__all__ = ["count_store", "go_back", "go_back_one", "link_nested", "scan", "unlink_nested", "unseen_store"]
 
 
 @leaf
@@ -100,19 +100,33 @@ def link_nested(shadow, state, node, entry, gfn, hpa):
 
 
 @routine
-def go_back_one(shadow, state, gfn):
-    """Take a table back from nested walks: it is to be shadowed when it is next walked through."""
+def _unlink(shadow, state, gfn):
+    """Clear the entries that switch to a table."""
     memory, pages, links, gfns = shadow.memory, shadow.pages, shadow.links, shadow.gfns
-    gfns[gfn].nested = 0
-    gfns[gfn].writes = 0
-    state.to_shadow += 1
-    state.flush = 1
     node = np.int64(gfns[gfn].leaves)
     while node:
         after = np.int64(links[node - 1].next)
         if read_word(memory, place_of(pages, node - 1)) & SWITCH:
             zap_entry(shadow, state, node - 1)
         node = after
+
+
+@routine
+def go_back_one(shadow, state, gfn):
+    """Take a table back from nested walks: it is to be shadowed when it is next walked through."""
+    shadow.gfns[gfn].nested = 0
+    shadow.gfns[gfn].writes = 0
+    state.to_shadow += 1
+    state.flush = 1
+    _unlink(shadow, state, gfn)
+
+
+@kernel
+def unlink_nested(shadow, first, count):
+    """Clear the entries that switch to any of the guest frames [first, first + count), which stay nested tables."""
+    for gfn in range(first, first + count):
+        if shadow.gfns[gfn].nested:
+            _unlink(shadow, shadow.states[0], np.int64(gfn))
 
 
 @kernel

@@ -21,7 +21,7 @@ def load_root(shadow, gfn, least):
 
     Under PAE that is the vCPU's page of PDPTEs, and a shadow page for each is found or made. Of a table that is walked
     nested it is the table's own, with SWITCH. -1 says that a page is to be made, and the stock has less than `least`;
-    -2 that the host does not back the table.
+    -2 that the host does not back the table, or one of them.
     """
     state = shadow.states[0]
     pages, gfns = shadow.pages, shadow.gfns
@@ -30,6 +30,8 @@ def load_root(shadow, gfn, least):
         return _load_pae_root(shadow, state, gfn, least)
     if gfns[gfn].nested:
         set_root(shadow, state, 0, np.int64(NO_PAGE))
+        if state.logging:  # as of `fill`
+            shadow.dirty[gfn] = True
         hpa = host_address(shadow.backing, gfn << PAGE_SHIFT)
         return np.int64(-2) if hpa == UNBACKED else hpa | SWITCH
     page = find_page(pages, gfns, gfn, state.top, np.int64(0))
@@ -50,7 +52,12 @@ def _load_pae_root(shadow, state, gfn, least):
     for number in range(4):
         table = root_frame(state, cpu, gfn, np.int64(number))
         quadrant = np.int64(number if narrow else 0)
-        if table >= 0 and not gfns[table].nested and find_page(pages, gfns, table, state.top, quadrant) == NO_PAGE:
+        if table < 0:
+            continue
+        if gfns[table].nested:
+            if host_address(backing, table << PAGE_SHIFT) == UNBACKED:
+                return np.int64(-2)
+        elif find_page(pages, gfns, table, state.top, quadrant) == NO_PAGE:
             missing = True
     if missing and cpu.stock < least:
         return np.int64(-1)
@@ -62,6 +69,8 @@ def _load_pae_root(shadow, state, gfn, least):
         table = root_frame(state, cpu, gfn, np.int64(number))
         entry = np.int64(0)
         if table >= 0 and gfns[table].nested:
+            if state.logging:
+                shadow.dirty[table] = True
             entry = host_address(backing, table << PAGE_SHIFT) | PRESENT | SWITCH
         elif table >= 0:
             quadrant = np.int64(number if narrow else 0)

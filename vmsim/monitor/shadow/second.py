@@ -60,6 +60,13 @@ class ShadowEntries:
         self.host_tables.protect(first, count)
         return Flush(linear=bool(self._change(first, count, WRITE, WRITE).any()))
 
+    def protect_logged(self, first: int, count: int) -> Flush:
+        """Have the next write to each of the frames be noticed."""
+        return self.protect(first, count)
+
+    def note_unprotected(self) -> None:
+        """Note nothing: every write can be noticed."""
+
     def recover(self) -> int:
         """Have large pages that were split for a dirty log come back large; return how many there were."""
         with self.by_host():

@@ -25,7 +25,10 @@ class _Vkernel(PagingMode):
     spaces = 1 << 12  # for which the host needs no tags
     guest_levels = (2, 3, 4, 5)
     own_format = True
-    unlogged = "DragonFly's kernel keeps no log of what a process writes to, a vkernel's memory among it"
+    unlogged = (
+        "DragonFly's kernel makes a modified page clean where it writes it to its file, and nowhere else "
+        "(sys/vm/vm_object.c, vm_object_page_clean), so that nobody can ask what a vkernel has written to since"
+    )
     build = "vmsim.monitor.vkernel.build:build"
     rehearsal: ClassVar = {}
 
