@@ -30,10 +30,10 @@ def test_a_vcpu_goes_back_to_the_core_it_ran_on_if_that_is_idle() -> None:
 def test_the_longest_waiting_gets_the_core() -> None:
     scheduler = Scheduler(Clock(), 1)
     assert scheduler.request(0) == 0
-    assert not scheduler.contended
+    assert not scheduler.passes_on(0)
     waiting = [scheduler.request(vcpu) for vcpu in (1, 2)]
     assert all(isinstance(event, simpy.Event) and not event.triggered for event in waiting)
-    assert scheduler.contended
+    assert scheduler.passes_on(0)
     scheduler.release(0, 0)
     assert [event.triggered for event in waiting if isinstance(event, simpy.Event)] == [True, False]
     assert scheduler.last == [0]
@@ -63,7 +63,7 @@ def test_no_core_runs_two_and_none_idles_while_somebody_waits(cores: int, turns:
                 running[vcpu] = got
         assert len(set(running.values())) == len(running) <= cores
         assert not any(event.triggered for _, event in waiting)
-        assert scheduler.contended == bool(waiting)
+        assert all(scheduler.passes_on(each) == bool(waiting) for each in running)
 
 
 def round_robin(accesses: list[int], cost: int, first: int, quantum: int) -> list[int]:

@@ -93,6 +93,9 @@ ROWS: Final[dict[str, Row]] = {
     "host.memory": Row(world(vm(workload=SEQUENTIAL)), "32MiB", "2MiB"),
     "host.quantum": Row(world(vm(), vm()), "1ms", "10us"),
     "host.horizon": Row(world(vm(), vm(), cores=2), "20us", "1us"),
+    "host.scheduler": Row(
+        world(vm(workload=DISK), vm(workload={**UNIFORM, "compute": 50_000})), "round-robin", "credit"
+    ),
     "host.data_caches": Row(world(), False, True),
     "host.fragmentation": Row(world(vm("paired")), 0.0, 1.0),
     "host.reclaim.rate": Row(world(), 0, 100_000),
@@ -163,6 +166,8 @@ ROWS: Final[dict[str, Row]] = {
     "vm.agile.back": Row(world(vm("agile", CHURN, agile={"interval": "10us"})), "clean", "all"),
     "vm.agile.root_cache": Row(world(vm("agile", SWITCHER)), 0, 4),
     "vm.software_tlb.entries": Row(world(vm("shadow", CHURN, shadow=PLEX86)), 0, 64),
+    "vm.cpu_weight": Row(world(vm(), vm(), quantum="10us", scheduler="fair"), 100, 900, "vm.a0.cpu_weight"),
+    "vm.cpu_cap": Row(world(vm(workload={**UNIFORM, "compute": 1_000_000}), scheduler="credit"), 0, 20),
     "vm.pv_flush": Row(
         world(vm(workload={**CHURN, "rounds": 60, "burst": "16KiB", "threads": 2}, vcpus=2), quantum="10us"),
         False,

@@ -28,6 +28,7 @@ from vmsim.host.daemons.parts import DaemonParts
 from vmsim.host.fragmentation import PageCache, fragment
 from vmsim.host.memory import HostMemory
 from vmsim.host.pool import reclaimer
+from vmsim.host.run_queues import run_queue
 from vmsim.host.scheduler import Scheduler
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.tags import Tags
@@ -94,7 +95,7 @@ class Simulation:
         self.compaction = Compaction(self.host, self.observe)
         self.paired = self._paired()
         self.page_cache = self._page_cache()
-        self.scheduler = Scheduler(self.env, scenario.host.cores)
+        self.scheduler = Scheduler(self.env, scenario.host.cores, run_queue(scenario))
         self.transfers = transfer_log()
         self.messages = MessageLog()
         parts = HostParts(

@@ -97,7 +97,6 @@ class Vcpu(VcpuTime):
         self.runs: Runs | None = None  # from its first access on
         self._serving = False  # does what it was interrupted for
         self._core = -1
-        self._slice_end = 0
 
     @property
     def running(self) -> bool:
@@ -126,16 +125,16 @@ class Vcpu(VcpuTime):
         yield from self.enter()
         return value
 
-    def enter(self) -> Steps[None]:
-        """Get a core for a time slice."""
-        core = self.scheduler.request(self.index)
+    def enter(self, *, woken: bool = True) -> Steps[None]:
+        """Get a core for a time slice: it slept until now, or its last slice is over."""
+        core = self.scheduler.request(self.index, woken=woken)
         if isinstance(core, simpy.Event):
             core = yield from self._until(core, "pcpu_wait")
         self._core = core
         self.spaces.enter(core)
         if self.scheduler.last[core] not in (self.index, -1):
             self.owe("switch", self.switch_cycles)
-        self._slice_end = self.now + self.quantum  # after the switch: a slice is the vCPU's own time
+        self.scheduler.slice_end[core] = self.now + self.quantum  # after the switch: a slice is the vCPU's own time
 
     def _until(self, event: simpy.Event, cause: str) -> Steps[Any]:
         self.since = cause, self.env.cycle
@@ -185,14 +184,14 @@ class Vcpu(VcpuTime):
         yield self.settle()
         while not event.triggered:
             yield from self._take_interrupts()
-            left = self._slice_end - self.env.cycle
+            left = self.scheduler.slice_end[self._core] - self.env.cycle
             if left <= 0:
                 yield from self._next_slice()
                 continue
             if self.owed:
                 yield self.settle()
                 continue
-            timer = self.env.timeout(left)
+            timer = self.env.timeout(min(left, self.horizon) if self.scheduler.queue.preempts else left)
             self.since = cause, self.env.cycle
             yield event | timer
             self.cycles = self.time_by_cause()
@@ -244,7 +243,7 @@ class Vcpu(VcpuTime):
         The operations between them, from number `turn` on, are carried out up to the first that the kernel's process
         has to make. Returns the next access and the next operation.
         """
-        crew, env, counted = self.crew, self.env, cursor
+        crew, env, counted, ends = self.crew, self.env, cursor, self.scheduler.slice_end
         shares = crew.threads > 1
         runs.expect()
         ready = False  # the next access has what it needs, or had when this vCPU last looked
@@ -253,7 +252,7 @@ class Vcpu(VcpuTime):
                 yield from self._take_interrupts()
             at_once = ready and self._imposed  # or others may undo it again and again
             owed = self.owed
-            budget, ahead = self._slice_end - env.cycle - owed, self.horizon - owed
+            budget, ahead = ends[self._core] - env.cycle - owed, self.horizon - owed
             if budget <= 0 and not at_once:
                 runs.collect()
                 yield from self._next_slice()
@@ -330,12 +329,12 @@ class Vcpu(VcpuTime):
         """Settle, and let a waiting vCPU have the core."""
         yield self.settle()
         self.slice_ended()
-        if self.scheduler.contended:
+        if self.scheduler.passes_on(self.index):
             self.leave()
-            yield from self.enter()
+            yield from self.enter(woken=False)
         else:
             self.spaces.exited()  # the timer's interrupt is the host's
-            self._slice_end = self.env.cycle + self.quantum
+            self.scheduler.slice_end[self._core] = self.env.cycle + self.quantum
 
     def _check_time(self) -> None:
         """Refuse to go on where cycles no longer fit their counters."""

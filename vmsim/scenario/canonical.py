@@ -31,6 +31,8 @@ _APART: Final = frozenset(
         "nx_split",
         "vcpus",
         "pv_flush",
+        "cpu_weight",
+        "cpu_cap",
     }
 )
 """What of a `Vm` is no cause of results, follows from the rest, or means something in some modes only."""
@@ -74,6 +76,9 @@ def canonical(
     }
     if host.fragmentation:
         of_host["fragmentation"] = host.fragmentation
+    scheduled = host.scheduler != "round-robin"
+    if scheduled:
+        of_host["scheduler"] = host.scheduler
     of_host |= _daemons(host, daemons)
     of_vms = [
         {name: getattr(vm, name) for name in Vm.__slots__ if name not in _APART}
@@ -83,6 +88,7 @@ def canonical(
         | ({"nx_split": vm.nx_split} if vm.nx_split else {})
         | ({"vcpus": vm.vcpus} if vm.vcpus > 1 else {})
         | ({"pv_flush": True} if vm.pv_flush else {})
+        | ({"cpu_weight": vm.cpu_weight, "cpu_cap": vm.cpu_cap} if scheduled else {})
         | {"pool": dict(vm.pool), "workload": _of_workload(vm.workload)}
         | vm.paging.canonical(vm.own)
         | _by(vm)

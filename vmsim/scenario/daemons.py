@@ -26,6 +26,7 @@ RESERVED: Final = frozenset(
         "memory",
         "quantum",
         "horizon",
+        "scheduler",
         "data_caches",
         "fragmentation",
         "what_if",

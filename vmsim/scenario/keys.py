@@ -14,7 +14,10 @@ from vmsim.scenario.problems import Problem, raise_problems
 from vmsim.scenario.types import MAX_VCPUS, DurationField, Flag, Model, Pages, PageSizeField, Size, SomePages, Vms
 from vmsim.scenario.workload import Workload
 
-__all__ = ["Pool", "PoolOverride", "VmKeys"]
+__all__ = ["WEIGHT", "Pool", "PoolOverride", "VmKeys"]
+
+WEIGHT: Final = 256
+"""Of a VM that says nothing of it: Xen's CSCHED_DEFAULT_WEIGHT."""
 
 _NAME: Final = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$"
 _Table = TypeVar("_Table", bound=Model)
@@ -61,6 +64,12 @@ class VmKeys(Model):
     )
     vcpus: Annotated[int, Strict(), Field(ge=1, le=MAX_VCPUS)] = Field(
         default=1, description="Its processors: the threads of its workload run on them."
+    )
+    cpu_weight: Annotated[int, Strict(), Field(ge=1, le=10_000)] | None = Field(
+        default=None, description="Its share of contended pCPUs, beside those of the other VMs. Default: 256."
+    )
+    cpu_cap: Annotated[int, Strict(), Field(ge=0, le=100 * MAX_VCPUS)] = Field(
+        default=0, description="The most pCPU time that it gets, in percent of one; 0: no limit (credit only)."
     )
     pv_flush: Flag = Field(
         default=False,

@@ -23,7 +23,7 @@ from vmsim.scenario.cpu_needs import cpu_problems
 from vmsim.scenario.cpuid import features
 from vmsim.scenario.daemons import host_daemons, policies
 from vmsim.scenario.document import Document
-from vmsim.scenario.keys import VmKeys
+from vmsim.scenario.keys import WEIGHT, VmKeys
 from vmsim.scenario.modes import PagingMode, mode_named
 from vmsim.scenario.names import Mode
 from vmsim.scenario.nx_split import NxSplitSpec
@@ -243,6 +243,8 @@ class Scenario(Document):
             kernel_accesses=group.kernel_accesses,
             fill_chunk=group.fill_chunk,
             vcpus=group.vcpus,
+            cpu_weight=group.cpu_weight or WEIGHT,
+            cpu_cap=group.cpu_cap,
             pv_flush=group.pv_flush,
             start=group.start.cycles(self.cpu.frequency),
             pool=group.pool.over(self.host.pool) if group.pool else self.host.pool,
@@ -349,6 +351,12 @@ class Scenario(Document):
                 if pool.min > pool.max:
                     text = f"pool.min > pool.max ({pool.min} > {pool.max}, with what host.pool says)"
                     yield Problem((*here, "pool"), text)
+            if group.cpu_weight is not None and self.host.scheduler == "round-robin":
+                text = 'host.scheduler = "round-robin" gives all vCPUs the same. Expected "fair" or "credit".'
+                yield Problem((*here, "cpu_weight"), text)
+            if group.cpu_cap and self.host.scheduler != "credit":
+                text = f'host.scheduler = "{self.host.scheduler}" has no caps. Expected "credit".'
+                yield Problem((*here, "cpu_cap"), text)
             mode = self._mode_of(group)
             times = {
                 **mode.times(group),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Final, Union
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, create_model, model_validator
 
@@ -102,6 +102,10 @@ class _Host(Model):
         default=parse_duration("1ms"),
         description="Time slice of a pCPU.",
         json_schema_extra={"default": "1ms"},
+    )
+    scheduler: Literal["round-robin", "fair", "credit"] = Field(
+        default="round-robin",
+        description="Which vCPU has the next pCPU. fair: by weight, as Linux's CFS. credit: Xen's.",
     )
     horizon: DurationField = Field(
         default=parse_duration("20us"),

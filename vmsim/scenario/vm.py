@@ -45,6 +45,10 @@ class Vm:
         Its kernel (in mode vkernel the host's) keeps address spaces apart in the TLB by PCID.
     vcpus : int
         Its processors.
+    cpu_weight : int
+        Its share of contended pCPUs, beside those of the other VMs.
+    cpu_cap : int
+        The most pCPU time that it gets, in percent of one; 0: no limit.
     pv_flush : bool
         Its kernel does not wait for those that do not run to flush.
     start : int
@@ -84,6 +88,8 @@ class Vm:
     kernel_accesses: Literal["free", "direct-map"]
     fill_chunk: int
     vcpus: int
+    cpu_weight: int
+    cpu_cap: int
     pv_flush: bool
     start: int
     pool: Pool
