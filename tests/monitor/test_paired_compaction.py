@@ -139,6 +139,47 @@ def test_no_failure_where_a_block_is_free() -> None:
     assert not host.flushes
 
 
+def waited_for(host: Host) -> tuple[int, int]:
+    """Have owner 1 wait for a table until the host has memory again, and return its frames."""
+    marks, most = host.host.marks, host.host.free
+    host.host.marks = Marks(most, most, most)
+    steps = host.shared.wait(lambda event, _: (yield event), 1, "contiguous", guest=True, work=host.space.work)
+    event = next(steps)
+    assert not event.triggered
+    assert not host.host.failures  # of memory there is too little, whatever its shape
+    host.host.marks = marks
+    host.host.returned(0)
+    host.host.env.run()
+    with pytest.raises(StopIteration) as end:
+        next(steps)
+    pair: tuple[int, int] = end.value.value
+    return pair
+
+
+def test_who_has_waited_for_memory_takes_a_free_block_before_pages_are_moved() -> None:
+    """Linux mm/page_alloc.c, __alloc_pages_slowpath: the free lists are looked at again before direct compaction.
+
+    Half of the pages are free in blocks, and every second one of the others, which are given out first.
+    """
+    host = Host(lambda pages: [*range(pages // 2), *range(pages // 2, pages, 2)])
+    free = host.host.free
+    first, second = waited_for(host)
+    assert (first % 2, second) == (0, first + 1)
+    assert host.host.free == free - 2
+    assert not host.host.failures
+    assert not any(host.shared.compacted(1).values())
+    host.check()
+
+
+def test_who_has_waited_for_single_frames_has_failed_once_for_a_block_that_is_made() -> None:
+    host = Host(every_second)
+    first, second = waited_for(host)
+    assert (first % 2, second) == (0, first + 1)
+    done = host.shared.compacted(1)
+    assert (host.host.failures[1, 1], done["compactions"], done["pages_moved"]) == (1, 1, 1)
+    host.check()
+
+
 @pytest.mark.parametrize("layout", ["pointer", "separate"])
 def test_other_layouts_take_any_two_frames(layout: str) -> None:
     host = Host(every_second, layout=layout)

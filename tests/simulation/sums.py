@@ -31,6 +31,8 @@ def check(what: Scenario, outcome: Outcome) -> None:
         assert sum(cycles[cause] for cause in TRANSLATION) == summary["translation_cycles"]
         assert sum(cycles[cause] for cause in MANAGEMENT) == summary["management_cycles"]
         assert all(value >= 0 for value in cycles.values())
+        assert summary["compactions"] <= summary["order_1_failures"], "a block was made where one was to be had"
+        assert summary["compactions"] <= summary["pages_moved"] <= 2 * summary["compactions"]
         exits(of, cycles, summary)
         waits(of, cycles, done=each.finished)
         walks(what, of, cycles, summary)

@@ -92,9 +92,12 @@ class HostMemory:
         self._watch()
         return pfns[:got]
 
-    def take_block(self, owner: int, order: int, state: State) -> int:
-        """Return the first frame of a free block of 2**order above the min watermark, or NO_FRAME."""
-        if self.free - (1 << order) < self.marks.min:
+    def take_block(self, owner: int, order: int, state: State, *, held: int = 0) -> int:
+        """Return the first frame of a free block of 2**order above the min watermark, or NO_FRAME.
+
+        `held` frames are the owner's already and will be given back for the block.
+        """
+        if self.free + held - (1 << order) < self.marks.min:
             return NO_FRAME
         pfn = int(allocate(self.zone, self.frames, order, int(state), owner))
         if pfn == NO_FRAME:

@@ -44,7 +44,7 @@ class Compaction:
         cycles that takes whoever moves.
     done : dict
         By who asked, the steps that it took: `scan`, `copy`, `store`; cycles of `shootdown`; and `compactions` that
-        made a block, and pages `moved`.
+        made a block by moving pages, and pages `moved`.
     """
 
     def __init__(self, host: HostMemory, observe: Observe = lambda *_: None) -> None:
@@ -78,7 +78,7 @@ class Compaction:
         self.observe(Moment.MOVED, None)
         done = self.done.setdefault(owner, Counter())
         done.update(work - before)
-        done["compactions"] += first is not None
+        done["compactions"] += first is not None and work["moved"] > before["moved"]
         return first
 
     def _from_spare(self, spare: list[int], work: Counter[str]) -> int | None:

@@ -201,6 +201,8 @@ class PairedHost:
         """Return what `take` does; while there is no memory, wait for it and keep what comes.
 
         For a block of two frames, pages that no device pins any more are as good as new frames: they can be moved.
+        Whenever something has come, a free block is looked for before pages are moved (Linux mm/page_alloc.c,
+        __alloc_pages_slowpath: get_page_from_freelist before direct compaction).
         """
         if pair := self.take(owner, layout, guest=guest, work=work):
             return pair
@@ -217,7 +219,7 @@ class PairedHost:
                 continue
             if layout != "contiguous":
                 return self._made(layout, _halves(kept, count), work)
-            first = self.compaction.pair(owner, kept, work)
+            first = self._for_held(owner, kept, work)
             if first is not None:
                 if asked:
                     self.host.withdraw(asked)
@@ -285,6 +287,11 @@ class PairedHost:
         made = self.compaction.pair(owner, spare, work) if len(spare) == 2 else None
         self.host.give(np.array(spare, np.int64))
         return made
+
+    def _for_held(self, owner: int, held: list[int], work: Counter[str]) -> int | None:
+        """Return the first of two contiguous frames for at least two that are held: a free block, or one made."""
+        first = self.host.take_block(owner, 1, State.TABLE, held=len(held))
+        return self.compaction.pair(owner, held, work) if first == NO_FRAME else first
 
 
 def _halves(frames: list[int], count: int) -> Pair:
