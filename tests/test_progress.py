@@ -99,6 +99,8 @@ def test_the_speed_is_that_since_the_clock_began(monkeypatch: pytest.MonkeyPatch
     now = 105.0
     tally.show("", 240, 1000)
     assert (tally.share, tally.rate, tally.left) == ("24%", "4.0 points/s", "3 min left")  # 760 / 4 = 190 s
+    tally.show("", 1000, 1000)
+    assert (tally.share, tally.left) == ("100%", "")  # no second is left
     tally.show("", 0, 10)  # another sweep
     assert (tally.rate, tally.left) == ("", "")
 

@@ -228,3 +228,17 @@ def test_a_printed_walk_shows_what_is_no_reference(vmsim) -> None:
     out = vmsim("explain", "--mode", "npt").out
     assert "24 references, 8,170 cycles" in out
     assert "5 nested TLB look-ups" in out
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"), [("EPTT", "Did you mean 'ept'?"), ("hdd", "expected 'native', 'ept', 'npt' or 'agile'\n")]
+)
+def test_a_word_that_is_no_choice_is_answered_with_the_nearest(word: str, hint: str, vmsim) -> None:
+    said = vmsim("explain", "--mode", word)
+    assert said.status == 2
+    assert f"found '{word}', expected 'native', 'ept', 'npt' or 'agile'" in said.err
+    assert hint in said.err
+
+
+def test_choices_are_taken_in_upper_case_too(vmsim) -> None:
+    assert vmsim("explain", "--mode", "EPT", "--guest-page", "2m").out == vmsim("explain", "--guest-page", "2M").out

@@ -90,6 +90,48 @@ def test_sigterm_removes_what_is_half_written(program: Path, tmp_path: Path) -> 
     assert os.listdir(folder) == []
 
 
+def left(code: str, folder: Path) -> tuple[int, str]:
+    """Run what stands in the place of a command, and return its exit code and what it says."""
+    code = (
+        "import os, signal, sys, time\nfrom pathlib import Path\nfrom vmsim.cli import root, main\n"
+        f"from vmsim.base.files import replacing\n{code}root.main = work\nmain()\n"
+    )
+    folder.mkdir()
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(("name", "status", "word"), [("SIGTERM", 143, "terminated"), ("SIGINT", 130, "interrupted")])
+def test_a_signal_that_comes_twice_is_one(name: str, status: int, word: str, tmp_path: Path) -> None:
+    """timeout(1) sends SIGTERM to its child and then to the group; a second one came while files were removed."""
+    code = (
+        "def work(*_, **__):\n"
+        "    with replacing(Path('out')) as temporary:\n"
+        "        temporary.write_text('half')\n"
+        "        try:\n"
+        f"            os.kill(os.getpid(), signal.{name})\n"
+        "        finally:\n"
+        f"            os.kill(os.getpid(), signal.{name})\n"
+    )
+    assert left(code, tmp_path / "empty") == (status, f"{word}\n")
+    assert os.listdir(tmp_path / "empty") == []
+
+
+@pytest.mark.parametrize(("name", "status", "word"), [("SIGTERM", 143, "terminated"), ("SIGINT", 130, "interrupted")])
+def test_a_signal_is_not_lost_where_an_object_is_removed(name: str, status: int, word: str, tmp_path: Path) -> None:
+    code = (
+        "class Removed:\n"
+        "    def __del__(self):\n"
+        f"        os.kill(os.getpid(), signal.{name})\n"
+        "        time.sleep(0.01)\n"
+        "def work(*_, **__):\n"
+        "    Removed()\n"
+        "    time.sleep(20)\n"
+        "    sys.exit(5)\n"
+    )
+    assert left(code, tmp_path / "empty") == (status, f"{word}\n")
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&-"])
 def test_closed_streams_are_no_error(program: Path, closed: str, tmp_path: Path) -> None:
     command = f"{program} schema {closed}"

@@ -59,6 +59,7 @@ class TestTables:
             (b"index,addr\n7,0x1000\n8,0x2000\n", [(0x1000, 0, 1), (0x2000, 0, 1)]),
             (b"Address , RW\n 0x1000 , r \n", [(0x1000, 0, 1)]),
             (b"address,is_write\n4096,True\n4096,False\n", [(4096, 1, 1), (4096, 0, 1)]),
+            (b"address,write\n4096,true\n4096,false\n", [(4096, 1, 1), (4096, 0, 1)]),
             (b"address,kind,count\n0x1000,st,3\n", [(0x1000, 1, 3)]),
             (b"address,size,count\n0x1ffc,8,3\n", [(0x1000, 0, 3), (0x2000, 0, 3)]),
             (b"0x80000000000000,W\n0xff80000000000000,R\n", [(1 << 55, 1, 1), (-(1 << 55), 0, 1)]),

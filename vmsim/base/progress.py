@@ -203,7 +203,8 @@ class Tally:
         """The time left as text; where the whole is not known, the time since the beginning."""
         if not self.total:
             return in_words(time.perf_counter() - self._made)
-        return f"{in_words((self.total - self.done) / self.speed)} left" if self.speed else ""
+        left = self.total - self.done
+        return f"{in_words(left / self.speed)} left" if self.speed and left else ""
 
     @property
     def html(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import signal
 import sys
 import textwrap
 import warnings
@@ -14,7 +15,7 @@ import click
 
 from vmsim.base.errors import InputError, nearest
 from vmsim.base.files import printable
-from vmsim.cli.leaving import Terminated, in_order, was_interrupted
+from vmsim.cli.leaving import Terminated, deaf, in_order, was_interrupted
 
 __all__ = ["main", "root"]
 
@@ -119,18 +120,15 @@ def _status(arguments: list[str] | None) -> int:
         sys.stdout.flush()
     except InputError as error:
         if was_interrupted():
-            return 130
+            return _left(error)
         return _complain(str(error), error.to_json(), as_json=as_json)
     except click.ClickException as error:
         if as_json:
             return _complain(error.format_message(), {"kind": "usage"}, as_json=True)
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt) as error:
-        return _interrupted(error)
-    except Terminated:
-        click.echo("terminated", err=True)
-        return 143
+    except (click.Abort, KeyboardInterrupt, Terminated) as error:
+        return _left(error)
     except BrokenPipeError:  # `vmsim … | head`: nobody reads on, which is no error
         sys.stdout = None  # else the interpreter flushes it at exit and complains
         return 0
@@ -148,7 +146,7 @@ def _status(arguments: list[str] | None) -> int:
         return _failed(error, as_json)
     except Exception as error:
         if was_interrupted():  # a library made something else of it while it was imported
-            return _interrupted(error)
+            return _left(error)
         raise
     return status if isinstance(status, int) else 0
 
@@ -165,11 +163,13 @@ def _warn(
     click.echo(f"vmsim: warning: {message}", err=True)
 
 
-def _interrupted(error: BaseException) -> int:
-    """Say that Ctrl-C was pressed, and what is kept."""
+def _left(error: BaseException) -> int:
+    """Say that a signal ends this, and what is kept."""
+    number = deaf()
+    what = "terminated" if number == signal.SIGTERM else "interrupted"
     told = str(error) if isinstance(error, KeyboardInterrupt) else ""
-    click.echo(f"interrupted: {told}" if told else "interrupted", err=True)
-    return 130
+    click.echo(f"{what}: {told}" if told else what, err=True)
+    return 128 + number
 
 
 def _failed(error: OSError, as_json: bool) -> int:

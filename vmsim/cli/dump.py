@@ -6,14 +6,12 @@ from pathlib import Path
 
 import click
 
-from vmsim.base.errors import InputError
-
 _FOLDER = click.Path(path_type=Path)
 
 
 @click.command()
 @click.argument("run", type=_FOLDER)
-@click.option("--tables", is_flag=True, help="Page tables, in the text form that DMT and SagePTE read.")
+@click.option("--tables", is_flag=True, help="Page tables, in the text form that DMT and SagePTE read: the default.")
 @click.option("--out", type=_FOLDER, metavar="DIR", help="Folder to write to.  [default: RUN.tables]")
 @click.option("--force", is_flag=True, help="Replace an earlier dump.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -28,8 +26,6 @@ def command(run: Path, tables: bool, out: Path | None, force: bool, as_json: boo
     from vmsim.observe.dump import dump_tables
     from vmsim.record.result import Result
 
-    if not tables:
-        raise InputError("vmsim dump: nothing was asked for; expected --tables.")
     out = out or run.with_name(f"{run.name}.tables")
     result = Result.load(run)
     with progress_bar("simulating") as show:

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from vmsim.base.errors import InputError
+from vmsim.cli.choice import Choice
 
 if TYPE_CHECKING:
     from vmsim.base.units import PageSize
     from vmsim.observe.anatomy import Walk, WalkMode
 
 _LEVELS = click.IntRange(2, 5)
-_PAGE = click.Choice(["4K", "2M", "4M", "1G"])
+_PAGE = Choice(["4K", "2M", "4M", "1G"])
 _CPUS: Final = {"native": "skylake-x", "ept": "skylake-x", "npt": "zen4", "agile": "skylake-x"}
 
 
 @click.command()
-@click.option("--mode", type=click.Choice([*_CPUS]), default="ept", show_default=True)
+@click.option("--mode", type=Choice([*_CPUS]), default="ept", show_default=True)
 @click.option(
     "--guest-levels", type=_LEVELS, default=4, show_default=True, help="Levels of its tables; 3: PAE, 2: 32-bit."
 )

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["Terminated", "in_order", "was_interrupted"]
+__all__ = ["Terminated", "deaf", "in_order", "was_interrupted"]
 
-_noted: list[int] = []
+_SAME: Final = 1.0  # seconds in which a second signal is the first once more: timeout(1) sends two, people press twice
+_AGAIN: Final = 0.05  # seconds until a signal is tried again whose exception got lost
+
+_noted: list[tuple[int, float]] = []  # the signals that have come, and when
 
 
 class Terminated(BaseException):
@@ -19,8 +23,15 @@ class Terminated(BaseException):
 
 
 def was_interrupted() -> bool:
-    """Whether Ctrl-C was pressed, whatever became of the KeyboardInterrupt within what was being imported."""
+    """Whether a signal has come, whatever became of its exception within what was being imported."""
     return bool(_noted)
+
+
+def deaf() -> int:
+    """Have signals do nothing from now on, and return the first that came; Ctrl-C's if none did."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    return _noted[0][0] if _noted else int(signal.SIGINT)
 
 
 @contextmanager
@@ -31,18 +42,32 @@ def in_order() -> Iterator[None]:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
     with suppress(AttributeError, ValueError, OSError):  # a stream in its place that has no such setting
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names of files need not be text
-    signal.signal(signal.SIGINT, _note)
-    signal.signal(signal.SIGTERM, _terminate)
+    sys.unraisablehook = _lost
+    signal.signal(signal.SIGINT, _leave)
+    signal.signal(signal.SIGTERM, _leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done but for the interpreter's own end
+        deaf()  # all is done but for the interpreter's own end
 
 
-def _note(number: int, frame: Any) -> None:
-    _noted.append(number)
-    raise KeyboardInterrupt
+def _leave(number: int, frame: Any) -> None:
+    now = time.monotonic()
+    if _noted and now - _noted[-1][1] < _SAME:
+        return
+    _noted.append((number, now))
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
-def _terminate(number: int, frame: Any) -> None:
-    raise Terminated
+def _lost(what: Any) -> None:
+    """Take an exception that nobody can catch, raised where an object was removed.
+
+    If a signal's is lost so, the signal comes again. What else goes wrong on the way out, with objects half made, is
+    of no interest.
+    """
+    if not _noted:
+        sys.__unraisablehook__(what)
+    elif isinstance(what.exc_value, Terminated | KeyboardInterrupt):
+        number, _ = _noted.pop()
+        signal.signal(signal.SIGALRM, lambda *_: _leave(number, None))
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN)

@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
+from vmsim.cli.choice import Choice
+
 
 @click.command()
-@click.argument("what", type=click.Choice(["scenario", "sweep"]), default="scenario")
+@click.argument("what", type=Choice(["scenario", "sweep"]), default="scenario")
 @click.option("--json", "as_json", is_flag=True, help="Plain text even on a terminal.")
 def command(what: str, as_json: bool) -> None:
     """Print the JSON Schema of scenario files, or of sweep files, for editors that complete and check TOML."""

@@ -72,7 +72,7 @@ def command(
     if not as_json:
         from vmsim.cli.screen import say
 
-        skipped = f" {summary.skipped:,} skipped, whose scenario cannot be." if summary.skipped else ""
+        skipped = f" {summary.skipped:,} skipped, whose scenarios cannot be." if summary.skipped else ""
         failed = f" {summary.failed:,} failed: vmsim results ls --failures {out}." if summary.failed else ""
         say(
             f"{summary.points:,} points: {summary.recorded:,} were there, {summary.done:,} done in "
@@ -98,7 +98,8 @@ def _dry_run(sweep: Sweep, out: Path, jobs: int | None, as_json: bool) -> int:
             say(f"… and {len(plan) - _SHOWN:,} more\n")
     say(f"{plan.total:,} points, {plan.total - len(plan):,} of them recorded in {out}, {len(plan):,} to run.")
     if plan.skipped:
-        click.echo(f"{plan.skipped:,} points are skipped: their scenario cannot be.")
+        skipped = "1 point is skipped: its" if plan.skipped == 1 else f"{plan.skipped:,} points are skipped: their"
+        say(f"{skipped} scenario cannot be.")
     if guess:
         processes = "1 process" if guess.jobs == 1 else f"{guess.jobs} processes"
         say(f"About {guess.told} with {processes} ({guess.source}).")

@@ -14,11 +14,12 @@ from vmsim.base.files import printable, refuse_overwrite
 from vmsim.base.formats import TRACE_FORMATS
 from vmsim.base.progress import progress_bar
 from vmsim.base.units import parse_size
+from vmsim.cli.choice import Choice
 
 _FILE = click.Path(path_type=Path)
 _GRANULE = click.option(
     "--granule",
-    type=click.Choice(["4096", "64"]),
+    type=Choice(["4096", "64"]),
     default="4096",
     show_default=True,
     help="Bytes of a block: pages for TLBs, or cache lines (larger files).",
@@ -27,7 +28,7 @@ _FETCH = click.option("--fetch", is_flag=True, help="Keep instruction fetches as
 _FORMAT = click.option(
     "--format",
     "form",
-    type=click.Choice(["auto", *TRACE_FORMATS]),
+    type=Choice(["auto", *TRACE_FORMATS]),
     default="auto",
     show_default=True,
     help="Format of the file that is read; auto recognises it.",

@@ -60,8 +60,8 @@ class HostFrames(Protocol):
         """Return up to `count` frames at once."""
         ...
 
-    def take_block(self, owner: int, order: int, state: State) -> int:
-        """Return 2**order frames, or NO_FRAME."""
+    def take_block(self, owner: int, order: int, state: State, *, held: int = 0) -> int:
+        """Return 2**order frames, or NO_FRAME; `held` frames are going to be given back for them."""
         ...
 
     def give_block(self, pfn: int, order: int) -> None:

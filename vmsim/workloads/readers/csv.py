@@ -36,6 +36,7 @@ _PLAIN = re.compile(_NUMBER)
 _BLOCK = 1 << 22  # bytes of text at a time
 _LONGEST = 1 << 20  # bytes of a line
 _WIDEST = 4096  # columns
+_SEPARATORS = {b";": "semicolons", b"\t": "tabs", b"|": "bars"}  # of tables that are no comma-separated text
 
 
 def sniff(head: bytes) -> bool:
@@ -144,12 +145,17 @@ def _header(block: bytes, line: int, name: str, notes: Notes) -> tuple[list[str]
             break
         line, block = line + 1, rest
     where = f"{name}: line {line}"
+    if b"\r" in first.rstrip(b"\r"):
+        raise InputError(f"{where}: a carriage return within a line: expected lines that end with a line feed.")
     try:
         cells = _cells(first)
     except csv.Error as error:
         raise InputError(f"{where}: {shown(first)}: not a row of comma-separated cells: {error}.") from error
     if len(cells) > _WIDEST:
         raise InputError(f"{where}: {len(cells)} columns: expected at most {_WIDEST}.")
+    other = next((what for mark, what in _SEPARATORS.items() if mark in first and len(cells) == 1), None)
+    if other:
+        raise InputError(f"{where}: {shown(first)}: the cells are separated by {other}: expected commas.")
     if not cells or not _PLAIN.fullmatch(cells[0]):
         return cells, columns_of(cells, where, notes), line + 1, rest
     if len(cells) > 1 and cells[1][:2].lower() == "0x" and cells[0][:2].lower() != "0x":

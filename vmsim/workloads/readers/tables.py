@@ -19,7 +19,7 @@ __all__ = ["NAMES", "columns_of", "runs_of"]
 
 NAMES = {
     "address": ("address", "addr", "va", "vaddr", "gva", "virtual_address", "virtual address"),
-    "kind": ("kind", "type", "op", "access", "rw", "is_write"),
+    "kind": ("kind", "type", "op", "access", "rw", "write", "is_write", "iswrite", "is write"),
     "size": ("size", "bytes", "length", "len", "width"),
     "count": ("count", "accesses", "repeat"),
     "thread": ("thread", "tid", "thread_id", "thread id"),
