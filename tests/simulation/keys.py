@@ -134,6 +134,7 @@ ROWS: Final[dict[str, Row]] = {
     "vm.paired.guest": Row(world(vm("paired")), True, False),
     "vm.paired.guest_at": Row(world(vm("paired")), "30%", "60%"),
     "vm.start": Row(world(), "0s", "10us"),
+    "vm.stop": Row(world(), "1ms", "20us"),
     "vm.kernel_accesses": Row(world(), "free", "direct-map"),
     "vm.fill_chunk": Row(world(), 1, 8),
     "vm.pool.min": Row(world(), 1, 30),

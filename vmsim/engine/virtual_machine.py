@@ -7,6 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from vmsim.base.clock import Clock
+from vmsim.base.errors import InputError
 from vmsim.base.ledger import Ledger, Reading
 from vmsim.base.units import PAGE_ORDER
 from vmsim.contracts import Flush, Frames, Moment, Monitor, Steps, Stop, VmStopped
@@ -93,6 +94,7 @@ class VirtualMachine:
         self.start = 0  # until it does
         self.finish: int | None = None
         self.gone = False
+        self.stopped = False  # by its owner, before its workload's end
         self.ending: Ending | None = None
         self.memory: dict[str, int] = {}
         self.ledger = Ledger()
@@ -148,6 +150,8 @@ class VirtualMachine:
         parts, env, boots = self.parts, self.parts.env, self.vcpu
         yield env.timeout(self.spec.start)
         self.start = env.cycle
+        if self.spec.stop is not None:
+            env.process(self._stop(self.spec.stop))
         yield from boots.enter()
         try:
             if self.spec.populate == "lazy":
@@ -167,6 +171,13 @@ class VirtualMachine:
         others = [env.process(self._bring_up(vcpu)) for vcpu in self.vcpus[1:]]
         yield from self._run(boots)
         yield from others
+
+    def _stop(self, when: int) -> Steps[None]:
+        """Have the VM end before its next accesses from a time on."""
+        yield self.parts.env.background(when - self.parts.env.cycle)
+        if self.finish is None and not self.crew.stopped:
+            self.stopped = True
+            self.crew.stop()
 
     def _bring_up(self, vcpu: Vcpu) -> Steps[None]:
         """Have another vCPU take part."""
@@ -233,6 +244,12 @@ class VirtualMachine:
     def outcome(self) -> VmOutcome:
         """Return the figures of the VM, its warm-up subtracted."""
         figures = self.ledger.read()
+        if self.stopped and not self._warm and self.parts.scenario.warmup_accesses(self.stream.accesses):
+            raise InputError(
+                f"VM {self.spec.name}: stop comes before its warm-up ({self.parts.scenario.warmup}) has ended: nothing "
+                "of it was measured. Stop it later, or choose a shorter warmup.",
+                key=f"vm.{self.spec.group}.stop",
+            )
         start, first = self._warm or (self.start, None)
         readings = first.named("dirty_log").get("readings", 0) if first else 0
         rounds = self.monitor.rounds
@@ -244,7 +261,7 @@ class VirtualMachine:
             workload=self.stream.name,
             start=start,
             finish=self._now,
-            finished=self.finish is not None and self.ending is None,
+            finished=self.finish is not None and self.ending is None and not self.stopped,
             figures=figures - first if first else figures,
             memory=self.memory or self.parts.host.count(self.spec.index),
             dirty=[*rounds.since(readings)],

@@ -32,6 +32,7 @@ _APART: Final = frozenset(
         "vcpus",
         "pv_flush",
         "cpu_weight",
+        "stop",
         "cpu_cap",
     }
 )
@@ -88,6 +89,7 @@ def canonical(
         | ({"nx_split": vm.nx_split} if vm.nx_split else {})
         | ({"vcpus": vm.vcpus} if vm.vcpus > 1 else {})
         | ({"pv_flush": True} if vm.pv_flush else {})
+        | ({"stop": vm.stop} if vm.stop is not None else {})
         | ({"cpu_weight": vm.cpu_weight, "cpu_cap": vm.cpu_cap} if scheduled else {})
         | {"pool": dict(vm.pool), "workload": _of_workload(vm.workload)}
         | vm.paging.canonical(vm.own)

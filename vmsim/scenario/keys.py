@@ -97,6 +97,9 @@ class VmKeys(Model):
     start: DurationField = Field(
         default=parse_duration("0s"), description="When the VM starts.", json_schema_extra={"default": "0s"}
     )
+    stop: DurationField | None = Field(
+        default=None, description="When the VM is stopped, as by its owner; default: at the end of its workload."
+    )
     fill_chunk: Annotated[int, Strict(), Field(ge=1, le=512)] = Field(
         default=1, description="Mappings that the monitor brings in at a fault, 1 to 512."
     )

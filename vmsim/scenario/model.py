@@ -247,6 +247,7 @@ class Scenario(Document):
             cpu_cap=group.cpu_cap,
             pv_flush=group.pv_flush,
             start=group.start.cycles(self.cpu.frequency),
+            stop=group.stop.cycles(self.cpu.frequency) if group.stop else None,
             pool=group.pool.over(self.host.pool) if group.pool else self.host.pool,
             content=group.content,
             dirty_log=group.dirty_log.spec(self.cpu.frequency),
@@ -351,6 +352,8 @@ class Scenario(Document):
                 if pool.min > pool.max:
                     text = f"pool.min > pool.max ({pool.min} > {pool.max}, with what host.pool says)"
                     yield Problem((*here, "pool"), text)
+            if group.stop and group.stop.cycles(self.cpu.frequency) <= group.start.cycles(self.cpu.frequency):
+                yield Problem((*here, "stop"), f"{group.stop} is not after the start ({group.start})")
             if group.cpu_weight is not None and self.host.scheduler == "round-robin":
                 text = 'host.scheduler = "round-robin" gives all vCPUs the same. Expected "fair" or "credit".'
                 yield Problem((*here, "cpu_weight"), text)

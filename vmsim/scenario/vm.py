@@ -53,6 +53,8 @@ class Vm:
         Its kernel does not wait for those that do not run to flush.
     start : int
         Cycle at which it starts.
+    stop : int or None
+        Cycle at which it is stopped; None: at the end of its workload.
     pool : Pool
         The page pool of its monitor.
     fill_chunk : int
@@ -92,6 +94,7 @@ class Vm:
     cpu_cap: int
     pv_flush: bool
     start: int
+    stop: int | None
     pool: Pool
     content: Content
     dirty_log: DirtyLogSpec
