@@ -155,10 +155,18 @@ class Hosts(RuleBasedStateMachine):
         memory=st.integers(16, 200),
         levels=st.tuples(st.sampled_from([4, 5]), st.sampled_from([4, 5])),
         start=st.integers(0, 300_000),
+        lives=st.sampled_from([None, None, None, 1, 50_000, 400_000]),
         vcpus=st.sampled_from([1, 1, 2, 3, 4]),
     )
     def add(
-        self, keys: dict[str, Any], populate: str, memory: int, levels: tuple[int, int], start: int, vcpus: int
+        self,
+        keys: dict[str, Any],
+        populate: str,
+        memory: int,
+        levels: tuple[int, int],
+        start: int,
+        lives: int | None,
+        vcpus: int,
     ) -> None:
         paired = keys.get("paired", {})
         process = not paired.get("guest", True) or "guest_at" in paired
@@ -175,6 +183,8 @@ class Hosts(RuleBasedStateMachine):
             **given,
             **({"content": {"image": "x", "image_share": 0.7}} if "ksm" in self.keys else {}),
         )
+        if lives:
+            table["stop"] = f"{start + lives} cycles"
         if "guest_at" in paired:
             table["vcpus"] = vcpus = 1  # refused on more
         if keys["mode"] in ("ept", "npt"):
@@ -247,6 +257,8 @@ class Hosts(RuleBasedStateMachine):
         ]
         if warmup == 5 and min(stream.accesses for stream in streams) <= 5:
             warmup = "0%"  # or nothing would be left
+        if any("stop" in table for table in self.tables):  # perhaps before the warm-up's end
+            warmup = "0%"
         if isinstance(warmup, int):  # something must be left to measure
             warmup = max(0, min(warmup, *(stream.accesses - 1 for stream in streams)))
         what = scenario(*self.tables, warmup=warmup, **self.keys)
@@ -254,7 +266,7 @@ class Hosts(RuleBasedStateMachine):
         simulation, outcome = run(what, streams, every=41_777, look=conserved)
         conserved(simulation)
         assert times_add_up(outcome, what)
-        for figures, stream in zip(outcome.vms, streams, strict=True):
+        for figures, stream, table in zip(outcome.vms, streams, self.tables, strict=True):
             assert figures.finish >= figures.start
             if figures.finished:  # the warm-up ends with the run that its last access is in
                 left_out = stream.accesses - figures.counters["accesses"]
@@ -264,9 +276,8 @@ class Hosts(RuleBasedStateMachine):
                     ahead = stream.threads * (ahead + what.horizon)
                 assert left_out == asked or 0 < asked < left_out < asked + ahead
             else:
-                assert outcome.ending is not None
+                assert outcome.ending is not None or "stop" in table
         if outcome.ending is None:
-            assert all(figures.finished for figures in outcome.vms)
             assert simulation.host.free == free
             assert not simulation.host.pins.any()
         else:
