@@ -78,6 +78,15 @@ READS = {"kind": "uniform", "footprint": "256KiB", "accesses": 3000, "compute": 
 LASTING = {"kind": "uniform", "footprint": "64KiB", "accesses": 200, "compute": 1_000_000_000, "writes": 0}
 KSMD = {"run": 1, "sleep_millisecs": 1, "pages_to_scan": 100}
 ADVISED = {"run": 1, "sleep_millisecs": 2000, "advisor_mode": "scan-time", "advisor_min_pages_to_scan": 1}
+BUSY = {"kind": "uniform", "footprint": "256KiB", "accesses": 4000, "compute": 1000, "writes": 0.5}
+REPORTING = {"reporting": True, "reporting_order": 1, "reporting_delay": "100us"}
+
+
+def ballooned(**keys: Any) -> dict[str, Any]:
+    """Return a VM that is asked for 1 MiB while its program runs for a millisecond or so."""
+    return vm(workload=BUSY, populate="eager", balloon={"size": "1MiB"} | keys)
+
+
 SHARERS = (vm(workload=READS), vm(workload=READS), vm(workload=READS))
 
 
@@ -144,6 +153,21 @@ ROWS: Final[dict[str, Row]] = {
     "vm.content.image_share": Row(world(vm(workload=READS, content={"image": "x"}), ksm=KSMD), 0.0, 1.0),
     "vm.content.unique_share": Row(world(*SHARERS, ksm=KSMD), 0.0, 0.8),
     "vm.content.volatile": Row(world(*SHARERS, ksm=KSMD | {"smart_scan": False}), 0.0, 1.0),
+    "vm.balloon.size": Row(world(vm(workload=BUSY)), 0, "1MiB"),
+    "vm.balloon.schedule": Row(world(vm(workload=BUSY)), [], [["100us", "1MiB"]]),
+    "vm.balloon.page": Row(world(vm(workload=BUSY, memory="16MiB", balloon={"size": "4MiB"})), "4K", "2M"),
+    "vm.balloon.message": Row(world(ballooned()), 8, 256),
+    "vm.balloon.retry": Row(
+        world(vm(workload=BUSY, memory="16MiB", balloon={"size": "15MiB", "page": "2M"})), "1us", "1s"
+    ),
+    "vm.balloon.deflate_on_oom": Row(
+        world(vm(workload={**BUSY, "footprint": "1MiB"}, balloon={"size": "4000KiB", "message": 1024})), False, True
+    ),
+    "vm.balloon.driver": Row(world(ballooned()), True, False),
+    "vm.balloon.statistics": Row(world(vm(workload=BUSY)), "0s", "100us"),
+    "vm.balloon.reporting": Row(world(vm(workload=BUSY)), False, True),
+    "vm.balloon.reporting_order": Row(world(vm(workload=BUSY, populate="eager", balloon=REPORTING)), 0, 2),
+    "vm.balloon.reporting_delay": Row(world(vm(workload=BUSY, populate="eager", balloon=REPORTING)), "50us", "300us"),
     "vm.dirty_log.method": Row(world(), "none", "write-protect"),
     "vm.dirty_log.every": Row(world(vm(dirty_log=LOG)), "20us", "50us"),
     "vm.dirty_log.stop": Row(world(vm(dirty_log=LOG)), "0s", "50us"),
@@ -244,6 +268,9 @@ _PAID: Final[dict[str, dict[str, Any]]] = {
     "pin_page": world(vm(workload=DISK)),
     **dict.fromkeys(("ipi_send", "ipi_latency", "ipi_handle", "invlpg"), _SMP),
     "invlpgb": world(vm("native", TOGETHER, vcpus=4), cores=4, cpu_override={"invlpgb": True}),
+    **dict.fromkeys(("balloon_page", "balloon_message", "balloon_entry"), world(ballooned())),
+    **dict.fromkeys(("discard_call", "discard_page"), world(ballooned())),
+    "balloon_release": world(ballooned(message=8, schedule=[["200us", 0]])),
     "log_page": world(vm(dirty_log=LOG)),
     "log_scan": world(vm(dirty_log=LOG | {"method": "ad-scan"})),
     "log_entry": world(vm(dirty_log=LOG | {"method": "pml"}), cpu="cascade-lake"),

@@ -29,6 +29,15 @@ KSM: list[dict[str, Any]] = [
     {"run": 1, "sleep_millisecs": 0, "pages_to_scan": 40},
     {"run": 1, "sleep_millisecs": 0, "max_page_sharing": 2, "smart_scan": False},
 ]
+BALLOONS: list[dict[str, Any]] = [
+    {},
+    {"size": 8 * PAGE, "message": 3},
+    {"size": 6 * PAGE, "message": 2, "deflate_on_oom": True, "schedule": [["30us", 0], ["80us", 10 * PAGE]]},
+    {"size": 4 * PAGE, "driver": False},
+    {"reporting": True, "reporting_order": 0, "reporting_delay": "40us", "statistics": "50us"},
+    {"reporting": True, "reporting_order": 1, "reporting_delay": "20us", "size": 5 * PAGE, "retry": "20us"},
+]
+QUICK = {"balloon_message": 20_000}  # of scripts that last for less than Linux's messages
 PAGES = 60  # that a script reaches
 MODES: list[dict[str, Any]] = [
     {"mode": "native"},
@@ -138,6 +147,7 @@ class Hosts(RuleBasedStateMachine):
             "watermarks": marks,
             "pool": {"min": min(pool[:2]), "max": max(pool[:2]), "batch": pool[2]},
             "what_if": True,
+            "cpu_override": {"cost": QUICK},
         }
         if frames > 2 * (low + 60):
             self.keys["fragmentation"] = fragmentation
@@ -157,6 +167,7 @@ class Hosts(RuleBasedStateMachine):
         start=st.integers(0, 300_000),
         lives=st.sampled_from([None, None, None, 1, 50_000, 400_000]),
         vcpus=st.sampled_from([1, 1, 2, 3, 4]),
+        balloon=st.sampled_from(BALLOONS),
     )
     def add(
         self,
@@ -167,6 +178,7 @@ class Hosts(RuleBasedStateMachine):
         start: int,
         lives: int | None,
         vcpus: int,
+        balloon: dict[str, Any],
     ) -> None:
         paired = keys.get("paired", {})
         process = not paired.get("guest", True) or "guest_at" in paired
@@ -187,6 +199,8 @@ class Hosts(RuleBasedStateMachine):
             table["stop"] = f"{start + lives} cycles"
         if "guest_at" in paired:
             table["vcpus"] = vcpus = 1  # refused on more
+        if balloon and keys["mode"] != "native" and not process:
+            table["balloon"] = balloon
         if keys["mode"] in ("ept", "npt"):
             table["host_levels"] = levels[1]
         if not paired.get("guest", True) or "guest_at" in paired:
@@ -326,13 +340,15 @@ def long_host(seed: int, operations: int) -> None:
         memory = (512 if "host_page" in keys else 0) + random.randint(120, 300)
         given = {"populate": random.choice(("lazy", "eager")), "vcpus": random.randint(1, 4), **keys}
         given |= {"content": {"image": "x", "image_share": 0.7}}
+        if keys["mode"] != "native" and (balloon := random.choice(BALLOONS)):
+            given["balloon"] = balloon
         base, vcpus = base_of(keys), given["vcpus"]
         tables.append(vm(f"vm{number}", memory=memory * PAGE, workload={"base": base}, **given))
         parts = [long_script(random, operations // vcpus, 2 + operations * each) for each in range(vcpus)]
         streams.append(Threads([Script(part, chunk=4096, base=base) for part in parts]))
     host = {"cores": random.randint(1, 3), "quantum": "20us", "what_if": True, "memory": 4000 * PAGE}
     host |= {"pool": {"min": 2, "max": 16, "batch": 8}, "reclaim": random.choice(RECLAIM[1:])}
-    host |= {"ksm": random.choice(KSM[1:])}
+    host |= {"ksm": random.choice(KSM[1:]), "cpu_override": {"cost": QUICK}}
     simulation, outcome = run(scenario(*tables, **host), streams, every=5_000_077, look=conserved, events=10**8)
     assert outcome.ending is None
     assert all(figures.finished for figures in outcome.vms)

@@ -5,6 +5,7 @@ Each Protocol stands here once. A class that keeps one need not name it.
 
 from __future__ import annotations
 
+from vmsim.contracts.balloon import BalloonDevice, Statistics
 from vmsim.contracts.host import Daemon, DaemonHost, Victims
 from vmsim.contracts.memory import Backer, Frames, Host, KernelHalf, Pool, ensure
 from vmsim.contracts.monitor import Handler, Kernel, LiveVm, Monitor, Worker
@@ -17,6 +18,7 @@ __all__ = [
     "NONE",
     "NO_FLUSH",
     "Backer",
+    "BalloonDevice",
     "Daemon",
     "DaemonHost",
     "Exit",
@@ -38,6 +40,7 @@ __all__ = [
     "Resume",
     "SecondMmu",
     "Spaces",
+    "Statistics",
     "Steps",
     "Stop",
     "Vcpu",

@@ -17,6 +17,7 @@ from vmsim.engine.vcpu import Vcpu
 from vmsim.engine.vcpu_time import WAITS_FOR_OTHERS
 from vmsim.engine.virtual_machine import VirtualMachine
 from vmsim.frames.buddy import State
+from vmsim.guest.balloon import BALLOON
 from vmsim.guest.frames import GuestFrames
 from vmsim.guest.kernel import GuestKernel
 from vmsim.guest.mmu import HardwareMmu
@@ -160,7 +161,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
             horizon=host.scenario.horizon,
             switch_cycles=cpu.cost.context_switch,
             device=device,
-            causes=WAITS_FOR_OTHERS if spec.vcpus > 1 else (),
+            causes=(WAITS_FOR_OTHERS if spec.vcpus > 1 else ()) + ((BALLOON,) if spec.balloon else ()),
         )
         for number in range(spec.vcpus)
     ]

@@ -65,6 +65,6 @@ class HostParts:
     serve: bool
     served_cycles: NDArray[np.int64]
 
-    def log(self, what: str, vm: str, pages: int) -> None:
-        """Note that pages changed hands outside any pool."""
-        self.transfers.append(Transfer(self.env.cycle, vm, what, pages, 0, self.host.free))
+    def log(self, what: str, vm: str, pages: int, *, level: int = 0) -> None:
+        """Note that pages changed hands outside any pool; `level` is what a balloon has afterwards."""
+        self.transfers.append(Transfer(self.env.cycle, vm, what, pages, level, self.host.free))

@@ -15,9 +15,10 @@ from vmsim.base.errors import InputError
 from vmsim.contracts import NEVER, NONE, Exit, Monitor, Resume, Steps
 from vmsim.engine.crew import Crew, Stopped
 from vmsim.engine.hardware import Hardware
+from vmsim.engine.idle import IdleVcpu
 from vmsim.engine.loop import OPERATION_DUE, SETTLEMENT_DUE
 from vmsim.engine.runs import Runs
-from vmsim.engine.vcpu_time import IDLE_WAITS, MEMORY_WAITS, VcpuTime
+from vmsim.engine.vcpu_time import IDLE_WAITS
 from vmsim.guest.kernel import GuestKernel
 from vmsim.host.scheduler import Scheduler
 from vmsim.host.shootdown import Shootdown, Whereabouts
@@ -34,7 +35,7 @@ _END_OF_TIME = NEVER >> 1  # cycles: far beyond any workload, and no sum of a fe
 _BUDGET = int(Reason.BUDGET)
 
 
-class Vcpu(VcpuTime):
+class Vcpu(IdleVcpu):
     """One virtual processor, its workload and where its time goes.
 
     A vCPU runs ahead of the simulated clock by what it owes: cycles used since it last settled. It settles before it
@@ -121,7 +122,8 @@ class Vcpu(VcpuTime):
         yield from self.serve()
         yield self.settle()
         self.leave()
-        value = yield from self._until(event, cause)
+        wait = self.idle if self.wakes and cause in IDLE_WAITS else self.until
+        value = yield from wait(event, cause)
         yield from self.enter()
         return value
 
@@ -129,22 +131,12 @@ class Vcpu(VcpuTime):
         """Get a core for a time slice: it slept until now, or its last slice is over."""
         core = self.scheduler.request(self.index, woken=woken)
         if isinstance(core, simpy.Event):
-            core = yield from self._until(core, "pcpu_wait")
+            core = yield from self.until(core, "pcpu_wait")
         self._core = core
         self.spaces.enter(core)
         if self.scheduler.last[core] not in (self.index, -1):
             self.owe("switch", self.switch_cycles)
         self.scheduler.slice_end[core] = self.now + self.quantum  # after the switch: a slice is the vCPU's own time
-
-    def _until(self, event: simpy.Event, cause: str) -> Steps[Any]:
-        self.since = cause, self.env.cycle
-        value = yield event
-        if self.touching and cause in MEMORY_WAITS:
-            self.first_touch[cause] += self.env.cycle - self.since[1]
-        self.cycles = self.time_by_cause()
-        self.since = None
-        self.waits[cause] += 1
-        return value
 
     def interrupt(self, work: Callable[[Vcpu], Steps[None]]) -> None:
         """Have it do work of its kernel's before it makes another access: what an IPI asks for."""

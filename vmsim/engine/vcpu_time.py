@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
+
+import simpy
 
 from vmsim.base.clock import Clock
+from vmsim.contracts import Steps
 from vmsim.guest.locks import LOCK_WAIT
 from vmsim.host.shootdown import SHOOTDOWN
 
@@ -66,6 +70,17 @@ class VcpuTime:
         self.owed += cycles
         self.cycles["exit"] += cycles
         self._imposed = True
+
+    def until(self, event: simpy.Event, cause: str) -> Steps[Any]:
+        """Wait for an event; return its value. The time has the cause given."""
+        self.since = cause, self.env.cycle
+        value = yield event
+        if self.touching and cause in MEMORY_WAITS:
+            self.first_touch[cause] += self.env.cycle - self.since[1]
+        self.cycles = self.time_by_cause()
+        self.since = None
+        self.waits[cause] += 1
+        return value
 
     @contextmanager
     def first(self) -> Iterator[None]:

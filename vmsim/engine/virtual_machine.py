@@ -11,6 +11,7 @@ from vmsim.base.errors import InputError
 from vmsim.base.ledger import Ledger, Reading
 from vmsim.base.units import PAGE_ORDER
 from vmsim.contracts import Flush, Frames, Moment, Monitor, Steps, Stop, VmStopped
+from vmsim.engine.balloon import Ballooned
 from vmsim.engine.boot import BootVcpu
 from vmsim.engine.crew import Crew, Stopped, register_vcpus
 from vmsim.engine.endings import ending_of
@@ -103,10 +104,13 @@ class VirtualMachine:
         register_vcpus(self.ledger, vcpus)
         for register in (kernel.register, monitor.register, *([pool.register] if pool else [])):
             register(self.ledger)
-        shootdown.register(self.ledger, whole=len(vcpus) > 1 or bool(parts.scenario.daemons))
+        shootdown.register(self.ledger, whole=len(vcpus) > 1 or bool(parts.scenario.daemons or spec.balloon))
         self._register()
         if pages:
             pages.forget = self.forget
+        self.balloon = Ballooned(self, spec.balloon) if spec.balloon else None
+        if self.balloon:
+            self.balloon.register(self.ledger)
 
     @property
     def vcpu(self) -> Vcpu:
@@ -160,6 +164,8 @@ class VirtualMachine:
             yield from self.monitor.begin(boots)
             for worker in self.monitor.workers:
                 env.process(worker.run(self))
+            if self.balloon:
+                self.balloon.begin()
         except VmStopped as stop:
             self.ending = ending_of(self, stop)
             self.crew.stop()
@@ -202,12 +208,14 @@ class VirtualMachine:
         yield vcpu.settle()  # what others do to it until then is before its end
         self._running -= 1
         last = self._running == 0
+        if self.balloon:
+            self.balloon.retire(vcpu)
         if last:
             self.monitor.finish(vcpu)
             yield from vcpu.serve()
             yield vcpu.settle()
             self.finish = self.parts.env.cycle
-            self.memory = self.parts.host.count(self.spec.index)
+            self.memory = self._frames()
             self.parts.observe(Moment.VM_FINISHED, self)
         vcpu.leave()
         if last:
@@ -231,15 +239,16 @@ class VirtualMachine:
         elif flush.linear:
             self.spaces.flush_all()
 
-    def forget(self, flush: Flush, by: Any = None) -> int:
+    def forget(self, flush: Flush, by: Any = None, *, times: int = 1) -> int:
         """Have its processors forget what a flush says; return the cycles that this takes the host's processor.
 
-        A vCPU `by` whose exit it is done for has left the guest already, and forgets before it goes on.
+        A vCPU `by` whose exit it is done for has left the guest already, and forgets before it goes on. A flush that
+        stands for several, made one after the other, makes those that run leave the guest so many `times`.
         """
         self.drop(flush)
         if not (flush.nested or flush.linear):
             return 0
-        return self.shootdown.kick([vcpu for vcpu in self.vcpus if vcpu is not by])
+        return self.shootdown.kick([vcpu for vcpu in self.vcpus if vcpu is not by], times=times)
 
     def outcome(self) -> VmOutcome:
         """Return the figures of the VM, its warm-up subtracted."""
@@ -263,10 +272,14 @@ class VirtualMachine:
             finish=self._now,
             finished=self.finish is not None and self.ending is None and not self.stopped,
             figures=figures - first if first else figures,
-            memory=self.memory or self.parts.host.count(self.spec.index),
+            memory=self.memory or self._frames(),
             dirty=[*rounds.since(readings)],
             dirty_log=rounds.extent,
         )
+
+    def _frames(self) -> dict[str, int]:
+        """Return how many frames it has now by their use, and of its own pages those in a balloon."""
+        return self.parts.host.count(self.spec.index) | (self.balloon.frames if self.balloon else {})
 
     @property
     def _now(self) -> int:

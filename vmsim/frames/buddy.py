@@ -23,11 +23,13 @@ from vmsim.machine.memory import zeroed
 
 __all__ = [
     "FRAME_RECORD",
+    "LARGEST_REPORTED",
     "MAX_ORDER",
     "MOVABLE",
     "NO_FRAME",
     "OWNERS",
     "PAGEBLOCK",
+    "REPORTED",
     "UNMOVABLE",
     "ZONE",
     "State",
@@ -37,15 +39,23 @@ __all__ = [
     "free",
     "free_many",
     "free_owned",
+    "give_to",
     "hand_over",
     "make_zone",
     "owned",
+    "push",
+    "take_from",
+    "unlink",
     "use",
 ]
 
 MAX_ORDER = 18  # 1 GiB; Linux stops at 4 MiB (MAX_PAGE_ORDER 10) and needs boot-time hugetlb for 1 GiB pages
 NO_FRAME = -1
 PAGEBLOCK = 9  # order of the blocks that have one mobility (pageblock_order on x86)
+LARGEST_REPORTED = (
+    10  # order of the largest blocks of Linux's allocator (MAX_PAGE_ORDER), by which free ones are reported
+)
+REPORTED = 1  # the owner of the first frame of such a block, or a smaller one, that is free and was reported
 OWNERS = 4096  # the kernel, -1, and VMs from 0 on
 
 MOVABLE = 0
@@ -71,7 +81,7 @@ FRAME_RECORD = np.dtype(
             ("block", "i1"),  # 1 + the order of the free block that starts here; 0: none does
             ("state", "i1"),
             ("mobility", "i1"),  # of the pageblock; free blocks are listed by that of their first frame
-            ("owner", "i2"),  # number of the VM; -1: the kernel; of a free frame without meaning
+            ("owner", "i2"),  # number of the VM; -1: the kernel; of a free frame 0, or REPORTED
             ("rmap", "i8"),  # address of the entry that maps the frame (hpa; in a guest gpa); 0: none
         ],
     )
@@ -82,6 +92,7 @@ ZONE = np.dtype(
         np.record,
         [
             ("heads", "i8", (2, MAX_ORDER + 1)),  # of the free lists, by mobility and order
+            ("tails", "i8", (2, MAX_ORDER + 1)),  # their last blocks; without meaning where a list is empty
             ("free", "i8"),
             ("frames", "i8"),
             ("owned", "i4", (OWNERS,)),  # 1 + the first frame of each owner's list, by 1 + the owner; 0: it is empty
@@ -99,7 +110,8 @@ def make_zone(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @leaf
-def _push(zone, frames, pfn, order):
+def push(zone, frames, pfn, order):
+    """List a free block as the first of its size."""
     mobility = frames[pfn].mobility
     head = zone.heads[mobility, order]
     frames[pfn].next = head
@@ -107,11 +119,14 @@ def _push(zone, frames, pfn, order):
     frames[pfn].block = order + 1
     if head != NO_FRAME:
         frames[head].prev = pfn
+    else:
+        zone.tails[mobility, order] = pfn
     zone.heads[mobility, order] = pfn
 
 
 @leaf
-def _unlink(zone, frames, pfn, order):
+def unlink(zone, frames, pfn, order):
+    """Take a free block off its list."""
     after = frames[pfn].next
     before = frames[pfn].prev
     if before == NO_FRAME:
@@ -120,11 +135,15 @@ def _unlink(zone, frames, pfn, order):
         frames[before].next = after
     if after != NO_FRAME:
         frames[after].prev = before
+    else:
+        zone.tails[frames[pfn].mobility, order] = before
     frames[pfn].block = 0
+    if order < LARGEST_REPORTED:
+        frames[pfn].owner = 0  # what was said of the block holds no more
 
 
 @leaf
-def _give_to(zone, frames, pfn, owner):
+def give_to(zone, frames, pfn, owner):
     """Put a frame into the list of its new owner."""
     head = zone.owned[owner + 1] - 1
     frames[pfn].next = head
@@ -136,7 +155,7 @@ def _give_to(zone, frames, pfn, owner):
 
 
 @leaf
-def _take_from(zone, frames, pfn):
+def take_from(zone, frames, pfn):
     """Take a frame out of the list of its owner."""
     after = frames[pfn].next
     before = frames[pfn].prev
@@ -163,7 +182,7 @@ def _initialise(zones, frames):
         while order < MAX_ORDER and end & ((2 << order) - 1) == 0:
             order += 1
         end -= 1 << order
-        _push(zone, frames, end, order)
+        push(zone, frames, end, order)
 
 
 @leaf
@@ -171,7 +190,7 @@ def _split(zone, frames, pfn, found, order):
     """List the upper halves of a block until its lower part has the order wanted."""
     while found > order:
         found -= 1
-        _push(zone, frames, pfn + (1 << found), found)
+        push(zone, frames, pfn + (1 << found), found)
 
 
 @leaf
@@ -184,7 +203,7 @@ def _steal(zone, frames, order, mobility):
     if found < order:
         return NO_FRAME
     pfn = zone.heads[other, found]
-    _unlink(zone, frames, pfn, found)
+    unlink(zone, frames, pfn, found)
     keep = max(order, min(found, PAGEBLOCK))
     _split(zone, frames, pfn, found, keep)
     if keep >= PAGEBLOCK:
@@ -203,7 +222,7 @@ def _find(zone, frames, order, mobility):
     if found > MAX_ORDER:
         return _steal(zone, frames, order, mobility)
     pfn = zone.heads[mobility, found]
-    _unlink(zone, frames, pfn, found)
+    unlink(zone, frames, pfn, found)
     _split(zone, frames, pfn, found, order)
     return pfn
 
@@ -216,16 +235,16 @@ def _list_free(zone, frames, pfn, order):
         buddy = pfn ^ (1 << order)
         if buddy + (1 << order) > zone.frames or frames[buddy].block != order + 1:
             break
-        _unlink(zone, frames, buddy, order)
+        unlink(zone, frames, buddy, order)
         pfn = min(pfn, buddy)
         order += 1
-    _push(zone, frames, pfn, order)
+    push(zone, frames, pfn, order)
 
 
 @leaf
 def _free(zone, frames, pfn, order):
     for each in range(pfn, pfn + (1 << order)):
-        _take_from(zone, frames, each)
+        take_from(zone, frames, each)
         frames[each].state = State.FREE
         frames[each].owner = 0
         frames[each].rmap = 0
@@ -241,6 +260,7 @@ def _allocate(zone, frames, order, state, owner):
         other = _find(zone, frames, order, mobility)
         if other != NO_FRAME:
             zone.free -= 1 << order
+            frames[pfn].owner = 0
             _list_free(zone, frames, pfn, order)
             pfn = other
     if pfn == NO_FRAME:
@@ -248,7 +268,7 @@ def _allocate(zone, frames, order, state, owner):
     zone.free -= 1 << order
     for each in range(pfn, pfn + (1 << order)):
         frames[each].state = state
-        _give_to(zone, frames, each, owner)
+        give_to(zone, frames, each, owner)
     return pfn
 
 
@@ -293,8 +313,8 @@ def use(frames, pfns, state):
 def hand_over(zones, frames, pfns, owner, state):
     """Give the frames `pfns` (int64[:]), none of them free, to another owner for another use."""
     for number in range(len(pfns)):
-        _take_from(zones[0], frames, pfns[number])
-        _give_to(zones[0], frames, pfns[number], owner)
+        take_from(zones[0], frames, pfns[number])
+        give_to(zones[0], frames, pfns[number], owner)
         frames[pfns[number]].state = state
 
 

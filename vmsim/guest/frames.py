@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,6 +39,7 @@ class GuestFrames:
         self.host = host or backer
         self.owner = owner
         self.ready = Stack()  # taken from the allocator, not yet handed out
+        self.spare: Callable[[Vcpu], Steps[bool]] | None = None  # frees some when none is left; whether it could
 
     def allocate_table(self, vcpu: Vcpu) -> Steps[int]:
         """Return a frame for a page table, from the pageblocks that tables are kept in.
@@ -46,13 +49,8 @@ class GuestFrames:
         VmStopped
             No frame is left.
         """
-        gfn = int(allocate(self.zone, self.frames, 0, int(State.TABLE), self.owner))
-        if gfn == NO_FRAME and self.ready:  # as Linux drains its per-cpu lists before it gives up
-            oldest = self.ready.drop(1)
-            use(self.frames, oldest, int(State.TABLE))
-            gfn = int(oldest[0])
-        if gfn == NO_FRAME:
-            raise VmStopped(Stop.OUT_OF_MEMORY)
+        while (gfn := self._table()) == NO_FRAME:
+            yield from self._find_some(vcpu)
         yield from self.backer.touch(vcpu, gfn, 0)
         return gfn
 
@@ -64,9 +62,8 @@ class GuestFrames:
         VmStopped
             No free block of that order is left.
         """
-        gfn = self._one() if order == 0 else int(self._block(order))
-        if gfn == NO_FRAME:
-            raise VmStopped(Stop.OUT_OF_MEMORY)
+        while (gfn := self._one() if order == 0 else self._block(order)) == NO_FRAME:
+            yield from self._find_some(vcpu)
         yield from self.backer.touch(vcpu, gfn, order)
         return gfn
 
@@ -99,6 +96,51 @@ class GuestFrames:
 
     def recount(self) -> None:
         """Count nothing: the allocator has counted."""
+
+    @property
+    def free(self) -> int:
+        """Frames that nobody uses."""
+        return int(self.zone["free"][0]) + len(self.ready)
+
+    def reserve(self, most: int, order: int) -> NDArray[np.int64]:
+        """Take up to `most` blocks of 2**order frames for the kernel's own use, int64[n]; nobody touches them.
+
+        Nobody who has pages is asked for some (__GFP_NORETRY, __GFP_NOMEMALLOC), and no page is cleared.
+        """
+        pages = np.empty(most, np.int64)
+        if order:
+            return pages[: allocate_many(self.zone, self.frames, order, int(State.HOST), self.owner, pages)]
+        got = 0
+        while got < most and (page := self._one()) != NO_FRAME:
+            pages[got] = page
+            got += 1
+        use(self.frames, pages[:got], int(State.HOST))
+        return pages[:got]
+
+    def release(self, pages: NDArray[np.int64], order: int) -> None:
+        """Take back what was reserved."""
+        if order == 0:
+            use(self.frames, pages, int(State.GUEST))
+        self.give(pages, order)
+
+    def _find_some(self, vcpu: Vcpu) -> Steps[None]:
+        """Have some frames freed where there is none left.
+
+        Raises
+        ------
+        VmStopped
+            There are none.
+        """
+        if self.spare is None or not (yield from self.spare(vcpu)):
+            raise VmStopped(Stop.OUT_OF_MEMORY)
+
+    def _table(self) -> int:
+        gfn = int(allocate(self.zone, self.frames, 0, int(State.TABLE), self.owner))
+        if gfn == NO_FRAME and self.ready:  # as Linux drains its per-cpu lists before it gives up
+            oldest = self.ready.drop(1)
+            use(self.frames, oldest, int(State.TABLE))
+            gfn = int(oldest[0])
+        return gfn
 
     def _one(self) -> int:
         if not self.ready:

@@ -14,6 +14,7 @@ from vmsim.host.identity import PageIdentity
 from vmsim.host.memory import HostMemory
 from vmsim.machine.formats import FRAME, PAGE_SHIFT, PRESENT
 from vmsim.tables.backing import (
+    BALLOONED,
     SHARED,
     SMALL_PAGE,
     SWAPPED,
@@ -190,6 +191,34 @@ class GuestMemory:
         self.host.frames["rmap"][pfns] = 0
         self.host.give(pfns)
         return flush
+
+    def discard(self, first: int, count: int, to: int = 0) -> Flush:
+        """Discard what `count` guest frames from `first` on hold, wherever that is (madvise, MADV_DONTNEED).
+
+        Linux unmaps them, and frees their frames and their places in swap (mm/madvise.c, madvise_dontneed_single_vma).
+        Pages that a device works on stay.
+
+        Parameters
+        ----------
+        to : int
+            What their words say from now on: 0 (never backed), or BALLOONED.
+
+        Returns
+        -------
+        Flush
+            As of `take`.
+        """
+        flush = self.take(first, count, to)
+        words = self.backing[first : first + count]
+        for gfn in (first + np.flatnonzero(words & SWAPPED)).tolist():
+            self.contents.pop(gfn, None)
+        words[words & (PRESENT | SHARED) == 0] = to
+        return flush
+
+    def allow(self, first: int, count: int) -> None:
+        """Let the guest use frames again that were in its balloon: each gets a page when it is next used."""
+        words = self.backing[first : first + count]
+        words[words == BALLOONED] = 0
 
     def move(self, gfn: int, pfn: int) -> Flush:
         """Move a page to the host frame `pfn`: contents, entries, reverse map.

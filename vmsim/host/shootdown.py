@@ -192,7 +192,17 @@ class Shootdown:
         if answers.due:
             yield from sender.spin(answers.complete, SHOOTDOWN)
 
-    def kick(self, vcpus: Sequence[Any], paid: Paid | None = None) -> int:
+    def notify(self, vcpu: Any, reason: str) -> None:
+        """Have a vCPU tell a device that there is work for it: an exit, or in a vkernel a system call."""
+        self._leave(vcpu, 1, reason, self._costs.vkernel_call if self._bare else self._exit)
+
+    def deliver(self, vcpu: Any, cause: str) -> None:
+        """Have a vCPU take a device's interrupt, with its handler; no work of a driver's is in it."""
+        if self._receiving_exits:
+            self._leave(vcpu, 2, "INTERRUPT")
+        vcpu.owe(cause, self._costs.ipi_handle)
+
+    def kick(self, vcpus: Sequence[Any], paid: Paid | None = None, *, times: int = 1) -> int:
         """Have those vCPUs that run leave the guest, as the host does to make them forget.
 
         What they forget is dropped by whoever asks. Those that do not run find out when they are entered.
@@ -203,6 +213,8 @@ class Shootdown:
             Of the VM.
         paid : callable, optional
             Counts the exit of each; None: it is a `KICK`.
+        times : int, optional
+            How often, one after the other.
 
         Returns
         -------
@@ -211,10 +223,13 @@ class Shootdown:
         """
         running = self._running(vcpus)
         cycles = self._until_out(running)
+        if times > 1 and running:  # each but the first is sent to a vCPU that is in the guest again
+            cycles += (times - 1) * (len(running) * self._costs.ipi_send + self._answering)
         for vcpu in running:
-            if self._send(vcpu, _HOST, vcpu.env.cycle):
-                self.counts["kicks"] += 1
-                vcpu.interrupt(partial(self._kicked, paid=paid))
+            sent = times - 1 + self._send(vcpu, _HOST, vcpu.env.cycle)
+            if sent:
+                self.counts["kicks"] += sent
+                vcpu.interrupt(partial(self._kicked, paid=paid, times=sent))
         return cycles
 
     def kick_cycles(self, vcpus: Sequence[Any]) -> int:
@@ -228,9 +243,13 @@ class Shootdown:
         """Return the cycles until these vCPUs have left the guest."""
         if not running:
             return 0
-        answer = self._handling(1) + (0 if self._bare else self._costs.vm_exit)
         sent = sum(self._is_first(vcpu, _HOST, vcpu.env.cycle) for vcpu in running)
-        return sent * self._costs.ipi_send + self._costs.ipi_latency + answer
+        return sent * self._costs.ipi_send + self._answering
+
+    @property
+    def _answering(self) -> int:
+        """Cycles from a kick's sending until its vCPU has left the guest, and forgotten."""
+        return self._costs.ipi_latency + self._handling(1) + (0 if self._bare else self._costs.vm_exit)
 
     def _send(self, target: Any, whose: str, now: int, *, waits: bool = False) -> bool:
         """Have a processor find work; return whether that takes an interrupt, since none is on its way."""
@@ -258,16 +277,17 @@ class Shootdown:
         if answers:
             answers.add()
 
-    def _kicked(self, vcpu: Any, *, paid: Paid | None) -> Steps[None]:
+    def _kicked(self, vcpu: Any, *, paid: Paid | None, times: int = 1) -> Steps[None]:
         """Leave the guest, or the program, for the host's interrupt, and come back."""
         self._coming.pop((vcpu, _HOST), None)
         if self._bare:
-            vcpu.owe("guest_fault", self._handling(1))  # of a program: its kernel's work
+            vcpu.owe("guest_fault", times * self._handling(1))  # of a program: its kernel's work
         else:
             cycles = self._exit + self._handling(1)
             vcpu.spaces.exited()
-            vcpu.impose(cycles)
-            (paid or self._count)(vcpu, cycles)
+            vcpu.impose(times * cycles)
+            for _ in range(times):
+                (paid or self._count)(vcpu, cycles)
         return
         yield
 
@@ -275,9 +295,10 @@ class Shootdown:
         self.exits["KICK"] += 1
         self.exit_cycles["KICK"] += cycles
 
-    def _leave(self, vcpu: Any, exits: int, reason: str) -> None:
+    def _leave(self, vcpu: Any, exits: int, reason: str, each: int | None = None) -> None:
         if exits:
+            cycles = exits * (self._exit if each is None else each)
             vcpu.spaces.exited()
-            vcpu.owe("exit", exits * self._exit)
+            vcpu.owe("exit", cycles)
             self.exits[reason] += exits
-            self.exit_cycles[reason] += exits * self._exit
+            self.exit_cycles[reason] += cycles

@@ -140,7 +140,7 @@ COLUMNS: Final[Mapping[str, Mapping[str, Column]]] = MappingProxyType(
             "time_cycles": _count("cycle", "when, from the start of the simulation"),
             "time_us": _TIME,
             "vm": _text("whose pool"),
-            "event": _text("`grant`, `spare` or `return`"),
+            "event": _text("`grant`, `spare`, `return`; of a balloon `inflate`, `deflate`, `report`"),
             "pages": _count("4 KiB pages", "how many pages changed hands"),
             "level": _count("4 KiB pages", "in the pool afterwards, without those that a suspended vCPU took at once"),
             "host_free": _count("4 KiB frames", "free in the host afterwards"),

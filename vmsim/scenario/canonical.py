@@ -26,6 +26,7 @@ _APART: Final = frozenset(
         "becomes_guest",
         "own",
         "content",
+        "balloon",
         "dirty_log",
         "kernel_accesses",
         "nx_split",
@@ -40,6 +41,8 @@ _APART: Final = frozenset(
 
 _OF_SHOOTDOWNS: Final = ("ipi_", "invlpg", "interrupts", "invlpgb")
 """Figures of a CPU, and what the names of its costs begin with, that matter where processors interrupt others."""
+_OF_BALLOONS: Final = ("balloon_", "discard_")
+"""What the names of the costs begin with that only VMs with a balloon have."""
 
 
 def canonical(
@@ -61,7 +64,9 @@ def canonical(
     figures = cpu.canonical()
     used = {vm.paging.costs for vm in vms}
     unused = tuple(mode.costs for mode in paging_modes().values() if mode.costs and mode.costs not in used)
-    if not daemons and all(vm.vcpus == 1 for vm in vms):
+    if not (ballooned := any(vm.balloon for vm in vms)):
+        unused += _OF_BALLOONS
+    if not daemons and not ballooned and all(vm.vcpus == 1 for vm in vms):
         unused += _OF_SHOOTDOWNS  # nobody interrupts anybody
         figures = {name: value for name, value in figures.items() if name not in _OF_SHOOTDOWNS}
     figures["cost"] = {name: cost for name, cost in figures["cost"].items() if not name.startswith(unused)}
@@ -84,6 +89,7 @@ def canonical(
     of_vms = [
         {name: getattr(vm, name) for name in Vm.__slots__ if name not in _APART}
         | ({"content": vm.content.model_dump()} if vm.content != Content() and "ksm" in daemons else {})
+        | ({"balloon": vm.balloon} if vm.balloon else {})
         | ({"dirty_log": vm.dirty_log} if vm.dirty_log.method != "none" else {})
         | ({"kernel_accesses": vm.kernel_accesses} if vm.kernel_accesses != "free" else {})
         | ({"nx_split": vm.nx_split} if vm.nx_split else {})

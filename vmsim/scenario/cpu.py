@@ -279,6 +279,14 @@ class Cost(Model):
     ipi_handle: Cycles = Field(description="Handler of the interrupt: entry, the work, its end, the sender told.")
     invlpg: Cycles = Field(description="Forgetting one page, or one address space, in such a handler.")
     invlpgb: Cycles = Field(description="A broadcast invalidation, until all processors have made it.")
+    balloon_page: Cycles = Field(description="A guest kernel takes a page for its balloon.")
+    balloon_message: Cycles = Field(
+        description="A message of a balloon's driver: the way to the host's device and back, pages apart."
+    )
+    balloon_entry: Cycles = Field(description="Host: find the memory behind one entry of such a message.")
+    balloon_release: Cycles = Field(description="A guest kernel frees a page of its balloon, with the host's advice.")
+    discard_call: Cycles = Field(description="Host: one call that discards memory (madvise), pages apart.")
+    discard_page: Cycles = Field(description="Host: each page that it unmaps and frees in one.")
 
     @property
     def violation(self) -> int:

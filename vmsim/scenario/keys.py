@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from pydantic import Field, Strict, model_validator
 
 from vmsim.base.units import parse_duration
+from vmsim.scenario.balloon import Balloon
 from vmsim.scenario.content import Content
 from vmsim.scenario.dirty_log import DirtyLog
 from vmsim.scenario.names import WantedMode
@@ -110,6 +111,7 @@ class VmKeys(Model):
     )
     pool: PoolOverride | None = Field(default=None, description="What differs from host.pool.")
     content: Content = Field(default=Content(), description=Content.about)
+    balloon: Balloon = Field(default=Balloon(), description=Balloon.about)
     dirty_log: DirtyLog = Field(default=DirtyLog(), description="How the host learns which pages are written to.")
     nx_split: Flag = Field(
         default=False, description="Large host pages are not executable, and split where code is fetched (mode ept)."

@@ -250,6 +250,7 @@ class Scenario(Document):
             stop=group.stop.cycles(self.cpu.frequency) if group.stop else None,
             pool=group.pool.over(self.host.pool) if group.pool else self.host.pool,
             content=group.content,
+            balloon=group.balloon.spec(self.cpu.frequency),
             dirty_log=group.dirty_log.spec(self.cpu.frequency),
             nx_split=self._nx_split_of(group),
             own=mode.settings(group, self.cpu),

@@ -187,6 +187,11 @@ class _VmGroup(VmKeys):
             yield from self.kernel_problems(mode)
         if not self.dirty_log.every.amount:
             yield Problem(("dirty_log", "every"), "no time between two readings; expected more than 0")
+        for problem in self.balloon.problems(self.memory):
+            yield problem._replace(path=("balloon", *problem.path))
+        if self.balloon.given and self.bare:
+            what = mode_named(self.mode).bare_name(self)
+            yield Problem(("balloon",), f"no kernel of a guest is there to give memory back: {what}; leave it out")
         yield from idle_problems(self)
         if isinstance(self.workload, Generator):
             yield from self._region_problems(self.workload)

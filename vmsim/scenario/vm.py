@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from vmsim.base.units import PAGE, PAGE_ORDER, PageSize
+from vmsim.scenario.balloon import BalloonSpec
 from vmsim.scenario.content import Content
 from vmsim.scenario.dirty_log import DirtyLogSpec
 from vmsim.scenario.keys import Pool
@@ -63,6 +64,8 @@ class Vm:
         Whether the hardware translates what its kernel loads and stores.
     content : Content
         What its pages hold.
+    balloon : BalloonSpec or None
+        What its host asks it to give back; None: it has no such device.
     dirty_log : DirtyLogSpec
         How it is learnt which pages are written to.
     nx_split : NxSplitSpec or None
@@ -97,6 +100,7 @@ class Vm:
     stop: int | None
     pool: Pool
     content: Content
+    balloon: BalloonSpec | None
     dirty_log: DirtyLogSpec
     nx_split: NxSplitSpec | None
     own: Any

@@ -26,6 +26,7 @@ __all__ = [
     "SWAPPED",
     "UNBACKED",
     "break_up",
+    "count_leaves",
     "elsewhere",
     "fill_backing",
     "host_address",
@@ -109,6 +110,23 @@ def next_lacking(backing, gfn, limit):
     while gfn < limit and backing[gfn] & PRESENT:
         gfn += 1
     return gfn
+
+
+@kernel
+def count_leaves(backing, first, count):
+    """Return how many pages the host has for guest frames [first, first + count), a large one counted once."""
+    small, large, huge = 0, 0, 0
+    for gfn in range(first, min(first + count, len(backing))):
+        word = backing[gfn]
+        if word & (PRESENT | SHARED):
+            level = (word >> _LEVEL_SHIFT) & 7
+            if level == 1:
+                small += 1
+            elif level == 2:
+                large += 1
+            else:
+                huge += 1
+    return small + (large + 511) // 512 + (huge + (1 << 18) - 1) // (1 << 18)
 
 
 @leaf

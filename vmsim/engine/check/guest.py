@@ -152,6 +152,6 @@ def check_guest(vm: VirtualMachine, memory: Column, fail: Callable[[str], None])
         fail(f"sharing: a frame of {name} is mapped more or less often than its kernel counts")
     if not vm.spec.bare:
         used = int((states != State.FREE).sum())
-        known = len(tables) + len(frames) + len(vm.frames.ready)
+        known = len(tables) + len(frames) + len(vm.frames.ready) + (vm.balloon.held if vm.balloon else 0)
         if used != known:
             fail(f"sharing: {used - known} frames of the kernel of {name} are neither mapped nor free")

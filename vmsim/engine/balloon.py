@@ -1,0 +1,118 @@
+"""A VM's balloon put together: its host's device, its kernel's driver, and where the driver's work is done."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from vmsim.base.ledger import Ledger
+from vmsim.contracts import Steps, Vcpu
+from vmsim.frames.buddy import State
+from vmsim.guest.balloon import BALLOON, BalloonDriver
+from vmsim.guest.reporting import FreePageReporting
+from vmsim.guest.workqueue import Workqueue
+from vmsim.host.balloon import Balloon
+from vmsim.machine.formats import PRESENT
+from vmsim.scenario.balloon import BalloonSpec
+from vmsim.tables.backing import SHARED
+
+__all__ = ["Ballooned"]
+
+_EXIT = "BALLOON"  # the reason of the exits by which the driver tells of its messages
+
+
+class Ballooned:
+    """The balloon of a VM.
+
+    Parameters
+    ----------
+    vm : VirtualMachine
+        Whose memory it is.
+    spec : BalloonSpec
+        What it is told.
+
+    Attributes
+    ----------
+    device : Balloon
+        The host's side.
+    driver : BalloonDriver or None
+        The guest's; None: it has none.
+    reporting : FreePageReporting or None
+        The guest's reporting of free pages.
+    """
+
+    def __init__(self, vm: Any, spec: BalloonSpec) -> None:
+        self.vm = vm
+        self.env, costs = vm.parts.env, vm.parts.scenario.cpu.cost
+        self.spec = spec
+        self.device = Balloon(
+            self.env,
+            spec,
+            costs,
+            memory=vm.slot,
+            forget=vm.forget,
+            horizon=vm.parts.scenario.horizon,
+            log=lambda what, pages: vm.parts.log(what, vm.spec.name, pages, level=self.device.actual),
+        )
+        for vcpu in vm.vcpus:
+            vcpu.wakes = True
+        shootdown = vm.shootdown
+        self.queue = Workqueue(vm.vcpus, partial(shootdown.deliver, cause=BALLOON))
+        parts = {"frames": vm.frames, "device": self.device, "queue": self.queue}
+        notify = partial(shootdown.notify, reason=_EXIT)
+        self.driver = BalloonDriver(self.env, spec, costs, **parts, notify=notify) if spec.driver else None
+        self.reporting = None
+        if spec.reporting:
+            self.reporting = FreePageReporting(self.env, spec.reporting, costs, **parts, notify=notify)
+
+    def begin(self) -> None:
+        """Begin: the guest has booted."""
+        processes = [self.device.run()]
+        if self.driver:
+            processes.append(self.driver.run())
+            if self.spec.statistics:
+                processes.append(self._ask(self.driver))
+        if self.reporting:
+            processes.append(self.reporting.run())
+        for each in processes:
+            self.env.process(each)
+
+    def retire(self, vcpu: Vcpu) -> None:
+        """Note that a vCPU has ended; with the last one the VM has."""
+        self.queue.retire(vcpu)
+        if not self.queue.alive:
+            self.device.stop()
+
+    @property
+    def held(self) -> int:
+        """Frames of the guest that are in its balloon, or on the way there or back, or are being reported."""
+        return (self.driver.held if self.driver else 0) + (self.reporting.held if self.reporting else 0)
+
+    @property
+    def frames(self) -> dict[str, int]:
+        """Frames by kind: what is in the balloon, what was to be, and those of the host behind free pages."""
+        backing = self.vm.slot.backing
+        states = self.vm.frames.frames["state"].copy()
+        states[self.vm.frames.ready.held()] = State.FREE
+        behind = (states == State.FREE) & (backing & (PRESENT | SHARED) != 0)
+        return {
+            "balloon": self.driver.size if self.driver else 0,
+            "balloon_target": self.device.target,
+            "free_backed": int(np.count_nonzero(behind)),
+        }
+
+    def register(self, ledger: Ledger) -> None:
+        """Say what it counts."""
+        ledger.counters("balloon", lambda: self.device.counts)
+        for name, part in (("balloon_driver", self.driver), ("reporting", self.reporting)):
+            if part:
+                ledger.counters(name, partial(getattr, part, "counts"))
+
+    def _ask(self, driver: BalloonDriver) -> Steps[None]:
+        """Ask for statistics again and again."""
+        while True:
+            yield self.env.background(self.spec.statistics)
+            self.device.counts["asked"] += 1
+            yield from driver.answer(self.vm.kernel.faults)

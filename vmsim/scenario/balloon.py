@@ -1,0 +1,197 @@
+"""The table ``[vm.balloon]``: memory that the host asks a VM's kernel to give back, by a virtio-balloon device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Annotated, ClassVar, Literal, NamedTuple
+
+from pydantic import BeforeValidator, Field, PlainSerializer, Strict, WithJsonSchema
+
+from vmsim.base.errors import InputError
+from vmsim.base.units import PAGE, PAGE_ORDER, Duration, format_size, parse_duration, parse_size
+from vmsim.scenario.problems import Problem
+from vmsim.scenario.types import DurationField, Flag, Model
+
+__all__ = ["Balloon", "BalloonSpec", "ReportingSpec"]
+
+LARGEST_REPORTED = 10
+"""Linux's MAX_PAGE_ORDER: no block of its allocator is larger (include/linux/mmzone.h)."""
+
+_OF_SIZES = ("page", "message", "retry", "deflate_on_oom", "driver")
+
+_Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    PlainSerializer(format_size, return_type=str),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^ *[0-9]+(\.[0-9]+)? *([KMGT]i?B|kB|B)? *$"},
+                {"type": "integer", "minimum": 0},
+            ],
+            "description": "Bytes, 0 for none: a size with its unit, or a whole number of bytes.",
+            "examples": ["512MiB"],
+        }
+    ),
+]
+
+
+def _steps(value: object) -> tuple[tuple[Duration, int], ...]:
+    """Return the rows of a schedule."""
+    if not isinstance(value, list | tuple):
+        raise InputError('expected rows of a time and a size, such as [["10ms", "1GiB"], ["1s", 0]]')
+    found: list[tuple[Duration, int]] = []
+    for row in value:
+        if not isinstance(row, list | tuple) or len(row) != 2:
+            raise InputError(f'found {row!r} in a schedule; expected a time and a size, such as ["10ms", "1GiB"]')
+        found.append((parse_duration(row[0]), parse_size(row[1])))
+    return tuple(found)
+
+
+def _written(steps: tuple[tuple[Duration, int], ...]) -> list[list[str]]:
+    return [[str(time), format_size(size)] for time, size in steps]
+
+
+_Schedule = Annotated[
+    tuple[tuple[Duration, int], ...],
+    BeforeValidator(_steps),
+    PlainSerializer(_written),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": ["string", "integer"]}},
+            "description": "Other sizes that the host asks for later: rows of the time since the VM's start, and size.",
+            "examples": [[["10ms", "1GiB"], ["1s", 0]]],
+            "default": [],
+        }
+    ),
+]
+
+
+class ReportingSpec(NamedTuple):
+    """What a guest's kernel is told of free page reporting; the delay in cycles."""
+
+    order: int
+    delay: int
+
+
+class BalloonSpec(NamedTuple):
+    """What a balloon is told, with nothing left to look up: times in cycles, sizes in pages of 4 KiB.
+
+    Attributes
+    ----------
+    steps : tuple of (int, int)
+        Times since the VM's start, ascending, and sizes asked for then.
+    order : int
+        Of its pages: 0 or 9.
+    statistics : int
+        Between two requests for statistics; 0: none.
+    reporting : ReportingSpec or None
+        Of free pages.
+    """
+
+    steps: tuple[tuple[int, int], ...]
+    order: int
+    message: int
+    retry: int
+    deflate_on_oom: bool
+    driver: bool
+    statistics: int
+    reporting: ReportingSpec | None
+
+
+class Balloon(Model):
+    """``[vm.balloon]``."""
+
+    about: ClassVar[str] = "Memory that the host asks the guest's kernel to give back (virtio-balloon)."
+
+    size: _Size = Field(default=0, description="Memory that is to be in the balloon, from the VM's start on.")
+    schedule: _Schedule = ()
+    page: Literal["4K", "2M"] = Field(default="4K", description="Pages that the balloon consists of.")
+    message: Annotated[int, Strict(), Field(ge=1, le=1 << 16)] = Field(
+        default=256, description="Pages of a message from the guest's driver to the host."
+    )
+    retry: DurationField = Field(
+        default=parse_duration("200ms"),
+        description="How long the driver waits when the guest has no free page for it.",
+        json_schema_extra={"default": "200ms"},
+    )
+    deflate_on_oom: Flag = Field(
+        default=False, description="A guest that has no page left takes 256 out of the balloon before it gives up."
+    )
+    driver: Flag = Field(default=True, description="The guest has a driver; without one it gives nothing back.")
+    statistics: DurationField = Field(
+        default=parse_duration("0s"),
+        description="How often the host asks the guest what memory it has free; 0s: never.",
+        json_schema_extra={"default": "0s"},
+    )
+    reporting: Flag = Field(
+        default=False, description="The guest tells the host of blocks that have become free, which takes their memory."
+    )
+    reporting_order: Annotated[int, Strict(), Field(ge=0, le=LARGEST_REPORTED)] = Field(
+        default=9, description="Smallest free blocks that are reported: 2**order pages of 4 KiB."
+    )
+    reporting_delay: DurationField = Field(
+        default=parse_duration("2s"),
+        description="How long after something was freed the guest begins to report.",
+        json_schema_extra={"default": "2s"},
+    )
+
+    @property
+    def asks(self) -> bool:
+        """Whether the host ever asks for memory."""
+        return self.size > 0 or any(size for _, size in self.schedule)
+
+    @property
+    def given(self) -> bool:
+        """Whether there is a device."""
+        return self.asks or self.reporting or self.statistics.amount > 0
+
+    def spec(self, frequency: int) -> BalloonSpec | None:
+        """Return what it says for a CPU of `frequency` hertz; None: there is no device."""
+        if not self.given:
+            return None
+        order = PAGE_ORDER[self.page]
+        steps = [(0, self.size), *((time.cycles(frequency), size) for time, size in self.schedule)]
+        return BalloonSpec(
+            steps=tuple((time, size // PAGE >> order << order) for time, size in steps),
+            order=order,
+            message=self.message,
+            retry=self.retry.cycles(frequency),
+            deflate_on_oom=self.deflate_on_oom,
+            driver=self.driver,
+            statistics=self.statistics.cycles(frequency),
+            reporting=ReportingSpec(self.reporting_order, max(1, self.reporting_delay.cycles(frequency)))
+            if self.reporting
+            else None,
+        )
+
+    def problems(self, memory: int) -> Iterator[Problem]:
+        """Yield what it cannot ask of a VM of so many bytes, and keys that would do nothing."""
+        fields = type(self).model_fields
+        given = [key for key, field in fields.items() if getattr(self, key) != field.default]
+        if not self.asks:
+            for key in _OF_SIZES:
+                if key in given:
+                    yield Problem((key,), "it has no effect without balloon.size or balloon.schedule; leave it out")
+        for key in ("reporting_order", "reporting_delay"):
+            if key in given and not self.reporting:
+                yield Problem((key,), "it has no effect with balloon.reporting = false; leave it out")
+        for key in ("reporting", "statistics", "page", "message", "retry", "deflate_on_oom"):
+            if key in given and self.asks and not self.driver:
+                yield Problem((key,), "it has no effect with balloon.driver = false; leave it out")
+        if not _ascending(self.schedule):
+            yield Problem(("schedule",), "its times are not in ascending order")
+        least = PAGE << PAGE_ORDER[self.page]
+        for key, size in (("size", self.size), *(("schedule", size) for _, size in self.schedule)):
+            if size >= memory:
+                text = f"{format_size(size)} of a VM of {format_size(memory)}: nothing would be left of it"
+                yield Problem((key,), text)
+            elif 0 < size < least:
+                yield Problem((key,), f"{format_size(size)} is less than one page of {self.page}")
+
+
+def _ascending(schedule: tuple[tuple[Duration, int], ...]) -> bool:
+    cycles = [time.cycles(10**9) for time, _ in schedule]
+    return all(one < other for one, other in pairwise(cycles))
