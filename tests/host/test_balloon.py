@@ -90,11 +90,22 @@ def time_adds_up_for(outcome: Outcome, vcpus: int) -> bool:
     return all(sum(each.cycles.values()) <= vcpus * (each.finish - each.start) for each in outcome.vms)
 
 
-def alone(populate: str, **keys: Any) -> tuple[Scenario, Simulation, Outcome]:
-    """Run a VM of one vCPU whose program waits for a device while its host asks for 64 pages."""
+def alone(populate: str, wait: int = 3_000_000, **keys: Any) -> tuple[Scenario, Simulation, Outcome]:
+    """Run a VM of one vCPU whose program waits for a device for so many ns while its host asks for 64 pages."""
     what = scenario(vm(populate=populate, balloon=balloon(size=64 * PAGE, **keys)), **HOST)
-    simulation, outcome = run(what, [Script([("touch", 0, WRITE), ("io", 0, 1, 3_000_000)])], every=1_000_003)
+    simulation, outcome = run(what, [Script([("touch", 0, WRITE), ("io", 0, 1, wait)])], every=1_000_003)
     return what, simulation, outcome
+
+
+def test_an_idle_vcpu_gives_and_takes_back_many_messages() -> None:
+    """Work that is asked for while it does other work is done before it idles again."""
+    what, _, outcome = alone("eager", message=4, schedule=[["8ms", 0]], wait=18_000_000)
+    cost = what.cpu.cost
+    assert messages(outcome) == [Message("inflate", 4)] * 16 + [Message("deflate", 4)] * 16
+    last = [each for each in outcome.transfers if each.what == "deflate"][-1]
+    start = what.cpu.frequency * 8 // 1000
+    each = cost.balloon_message + 4 * (cost.balloon_entry + cost.balloon_release)
+    assert 16 * each <= last.time - start + 4 * cost.balloon_release < 1.02 * 16 * each
 
 
 @pytest.mark.parametrize("populate", ["lazy", "eager"])
@@ -253,3 +264,16 @@ def test_what_a_balloon_cannot_be_asked_is_refused_with_the_reason(keys: dict[st
 def test_programs_without_a_guest_have_no_balloon(keys: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="no kernel of a guest"):
         Scenario.from_tables(scenario(vm()).model_dump(exclude_none=True) | {"vm": [vm(balloon=balloon(), **keys)]})
+
+
+def test_a_change_to_mode_native_takes_the_balloon_away() -> None:
+    assert not scenario(vm(balloon=balloon())).with_mode("native").vm[0].balloon.given
+
+
+def test_a_schedule_is_written_as_it_is_read() -> None:
+    sizes = balloon(schedule=[["3ms", 0], ["4500us", "1200KiB"]], page="4K", reporting=True, reporting_order=0)
+    what = scenario(vm(balloon=sizes))
+    assert Scenario.from_toml(what.to_toml()) == what
+    assert what.vms[0].balloon
+    frequency = what.cpu.frequency // 1_000_000
+    assert what.vms[0].balloon.steps == ((0, 256), (3000 * frequency, 0), (4500 * frequency, 300))

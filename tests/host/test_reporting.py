@@ -129,7 +129,7 @@ def test_what_a_guest_frees_is_the_hosts_a_delay_later_in_every_mode(mode: str) 
     cost, delay = what.cpu.cost, what.cpu.frequency * 300 // 1_000_000
     least = cost.balloon_message + first.pages * cost.discard_page
     assert delay < first.time - least < delay * 17 // 16 + 4_000 * first.pages  # calls and kicks, 4,000 cycles at most
-    assert counts["reports"] == -(-counts["blocks"] // CAPACITY)
+    assert -(-counts["blocks"] // CAPACITY) <= counts["reports"] <= counts["passes"]
     assert simulation.host.free == simulation.host.size - sum(simulation.host.count(-1).values())
 
 

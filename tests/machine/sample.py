@@ -27,7 +27,7 @@ from tests.simulation.small import digest, scenario, vm
 from vmsim.contracts import SecondMmu
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.simulation import Simulation
-from vmsim.frames import buddy
+from vmsim.frames import buddy, reported
 from vmsim.jit import WAY, jitted_sources
 from vmsim.machine import vcpu
 from vmsim.machine.flush import flush_asid, invalidate_page
@@ -38,7 +38,7 @@ from vmsim.monitor.paired.mirror import store_mirrored
 from vmsim.monitor.shadow.mode import SHADOW_PRESETS, ShadowSpec
 from vmsim.tables import copies, dirty, listing, ranges
 from vmsim.tables import edit as tables
-from vmsim.tables.backing import IDENTITY, break_up, fill_backing, host_address, make_backing, set_backing
+from vmsim.tables.backing import IDENTITY, break_up, count_leaves, fill_backing, host_address, make_backing, set_backing
 
 PACKAGE = Path(vmsim.__file__).parent
 
@@ -107,6 +107,7 @@ def edits() -> list[Any]:
     fill_backing(there, backing, root, 4)
     set_backing(backing, 1 << 9, 1 << 9, 9)
     break_up(backing, 3 << 8)
+    found.append(count_leaves(backing, 0, len(backing)))
     found += [*backing[510:514].tolist()]
     found += [host_address(backing, gpa) for gpa in (0x1F_D123, 0x1000, 0x5000)]
     lists = [np.zeros(600, np.int64) for _ in range(4)]
@@ -126,6 +127,12 @@ def edits() -> list[Any]:
     found += [*lists[1][:3].tolist(), *there[lists[0][:3] >> 3].tolist()]
     buddy.free(zone, frames, some[12], 0)
     buddy.free_many(zone, frames, 0, some[13:15])
+    firsts, orders = np.zeros(4, np.int64), np.full(4, 3)
+    for mobility in range(2):
+        count = reported.isolate(zone, frames, 3, mobility, 1, 10, firsts)
+        found += [count, *firsts[:count].tolist(), reported.any_unreported(zone, frames, 3, np.zeros(1, np.int64))]
+        reported.put_back(zone, frames, firsts[:count], orders[:count])
+    found += [reported.count_listed(zone, frames, 0), *zone[0].tails.ravel().tolist(), *frames["owner"].tolist()]
     found += [buddy.free_owned(zone, frames, 1), zone[0].free, *frames["block"].tolist(), *zone[0].owned[:4].tolist()]
     there[: 1024 << 9] = 0
     return [int(value) for value in found]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import simpy
@@ -20,12 +21,15 @@ class IdleVcpu(VcpuTime, ABC):
 
     Attributes
     ----------
+    interrupts : deque
+        Work that was asked for and is not done yet.
     wakes : bool
         Its kernel may have work for it while its program waits.
     """
 
     def __init__(self, env: Clock, causes: Sequence[str] = ()) -> None:
         super().__init__(env, causes)
+        self.interrupts: deque[Callable[[Any], Steps[None]]] = deque()
         self.wakes = False
         self._alarm: simpy.Event | None = None
 
@@ -48,12 +52,13 @@ class IdleVcpu(VcpuTime, ABC):
     def idle(self, event: simpy.Event, cause: str) -> Steps[Any]:
         """Wait for an event that only its program waits for, off the core; return its value."""
         while True:
-            self._alarm = self.env.event()
-            yield from self.until(event | self._alarm, cause)
-            if event.triggered:
-                self._alarm = None
-                return event.value
-            self.waits[cause] -= 1
+            if not self.interrupts:  # none came while it did what others had asked for
+                self._alarm = self.env.event()
+                yield from self.until(event | self._alarm, cause)
+                if event.triggered:
+                    self._alarm = None
+                    return event.value
+                self.waits[cause] -= 1
             yield from self.enter()
             yield from self.serve()
             yield self.settle()

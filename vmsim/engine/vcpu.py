@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -94,7 +93,6 @@ class Vcpu(IdleVcpu):
         self.switch_cycles = switch_cycles
         self.device = device  # has one work on guest frames for so many nanoseconds
         self.slice_ended: Callable[[], None] = lambda: None
-        self.interrupts: deque[Callable[[Vcpu], Steps[None]]] = deque()  # work that was asked for and is not done yet
         self.runs: Runs | None = None  # from its first access on
         self._serving = False  # does what it was interrupted for
         self._core = -1

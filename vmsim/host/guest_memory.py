@@ -208,8 +208,8 @@ class GuestMemory:
         Flush
             As of `take`.
         """
-        flush = self.take(first, count, to)
         words = self.backing[first : first + count]
+        flush = self.take(first, count, to) if words.any() else NO_FLUSH
         for gfn in (first + np.flatnonzero(words & SWAPPED)).tolist():
             self.contents.pop(gfn, None)
         words[words & (PRESENT | SHARED) == 0] = to

@@ -158,7 +158,7 @@ class Balloon(Model):
             steps=tuple((time, size // PAGE >> order << order) for time, size in steps),
             order=order,
             message=self.message,
-            retry=self.retry.cycles(frequency),
+            retry=max(1, self.retry.cycles(frequency)),
             deflate_on_oom=self.deflate_on_oom,
             driver=self.driver,
             statistics=self.statistics.cycles(frequency),

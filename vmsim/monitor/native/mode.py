@@ -17,7 +17,7 @@ class _Native(PagingMode):
     needs = ("native",)
     hardware = True
     ignores = frozenset({"fill_chunk", "kernel_accesses", "pool"})
-    refuses = ("host_page", "host_levels", "tags")
+    refuses = ("host_page", "host_levels", "tags", "balloon")
     guest_levels = (2, 3, 4, 5)
     unlogged = "no monitor stands between a program and its memory"
 
