@@ -105,3 +105,32 @@ def test_the_counts_are_what_the_log_says(figure: SimpleNamespace, table: pd.Dat
         row = of(table, paging, ad, log).loc[0.03]
         assert (len(dirty), dirty["pages"].mean()) == (row["readings"], row["found"]), number
         assert dirty["host_cycles"].sum() / dirty["pages"].sum() == row["host"], number
+
+
+@pytest.fixture(scope="module")
+def taken(figure: SimpleNamespace) -> pd.DataFrame:
+    rows: pd.DataFrame = figure.reclaimed()
+    return rows.set_index(["paging", "ad", "policy", "rate"]).sort_index()
+
+
+def test_to_look_for_idle_pages_without_the_flag_costs_an_exit_for_each_that_is_used_again(
+    figure: SimpleNamespace, taken: pd.DataFrame
+) -> None:
+    """KVM's mark_spte_for_access_track unmaps; with A the only violations are of pages that were taken."""
+    without, flags, blind = (
+        taken.loc[key] for key in (("ept", False, "clock"), ("ept", True, "clock"), ("ept", True, "random"))
+    )
+    assert (without["slower"] > 10 * flags["slower"]).all()
+    assert 1.1 < without["slower"].loc[1_000] < 1.3
+    assert 3.5 < without["slower"].loc[30_000] < 3.9
+    assert flags["slower"].loc[1_000] == pytest.approx(0.008, abs=0.001)
+    assert flags["slower"].loc[30_000] == pytest.approx(0.19, abs=0.01)
+    assert (flags["slower"] / blind["slower"]).between(0.95, 1.05).all()
+    more = without - flags  # each is a violation that finds the page where it was, and notes the entry: violation_rmap
+    assert (more["exit_cycles"] / more["exits"]).to_numpy() == pytest.approx(EXITS["ept"] + 400, rel=5e-3)
+
+
+def test_npt_always_has_the_flags(taken: pd.DataFrame) -> None:
+    assert (taken.loc["npt", True, "clock"]["slower"] < 0.4).all()
+    ratio = taken.loc["npt", True, "clock"]["slower"] / taken.loc["npt", True, "random"]["slower"]
+    assert ratio.between(0.95, 1.05).all()
