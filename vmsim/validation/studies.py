@@ -19,9 +19,12 @@ __all__ = ["DRAWN", "PARTS", "STUDIES", "known_misses", "validate"]
 STUDIES: Final = {
     "adams-agesen": "single operations and forkwait under a shadow monitor (Adams & Agesen, ASPLOS 2006)",
     "agile": "page walks of eight programs, nested and shadow (Agile Paging, ISCA 2016)",
+    "balloon-steps": "a balloon filled page by page, by the size of a message (Wang & Li, 2017)",
     "bhargava": "two-dimensional walks and their caching (Bhargava et al., ASPLOS 2008)",
     "gups": "GUPS in a 64 GB guest (vMitosis, ASPLOS 2021)",
+    "hyperalloc": "18 GiB taken by a balloon, given back and touched again (HyperAlloc, EuroSys 2025)",
     "instlat": "what translation adds to a load, by footprint (InstLatx64)",
+    "reporting": "huge pages faulted in and freed under free page reporting (Duyck, 2020)",
     "shootdown": "a page discarded by one of several threads (Amit 2019), and tlb_flush2 (van Riel 2024)",
 }
 # Of these, a module of vmsim.analysis with the study's name has a function picture(curves, path).

@@ -1,0 +1,80 @@
+"""Taking, giving back and touching again 18 GiB of a VM of 20 GiB (HyperAlloc, EuroSys 2025, section 5.3).
+
+The rows of virtio-balloon with pages of 4 KiB. Two costs are fitted on two of them: what is left of a page that is
+taken, without the steps of balloon_steps17.csv, is unmapping and freeing one that was touched (`discard_page`), and of
+one given back freeing it in the guest (`balloon_release`). The first touch after that is predicted: the difference of
+the rows "install" and "second alloc", which is the violation with all that the host does for it. A VM that had touched
+nothing, and a balloon of large pages, are shown.
+
+A 64th of the VM is simulated; each page takes the same.
+"""
+
+from __future__ import annotations
+
+import csv
+from importlib.resources import files
+from typing import Any, Final
+
+from vmsim.scenario import load_cpu
+from vmsim.validation.ballooning import Inflation, inflate
+from vmsim.validation.report import Claim, Report
+
+__all__ = ["measured", "predict", "runs"]
+
+_CPU: Final = "cascade-lake"
+_SCALE: Final = 64
+_MEMORY: Final = (20 << 30) // _SCALE
+_TAKEN: Final = (18 << 30) // _SCALE
+_BAND: Final = 0.25
+_ROWS: Final = {"reclaim": "take", "return": "give back", "install": "install", "second": "second"}
+
+
+def measured() -> dict[str, float]:
+    """Return the published ns of each page of 4 KiB, of the balloon's rows."""
+    text = files("vmsim.validation").joinpath("data/hyperalloc25_inflate.csv").read_text()
+    rows = [row for row in csv.DictReader(text.splitlines()) if row["mechanism"] == "virtio-balloon 4K"]
+    return {
+        name: float(row["ns_per_4k"]) for row in rows for key, name in _ROWS.items() if row["operation"].startswith(key)
+    }
+
+
+def runs() -> dict[str, Inflation]:
+    """Return what a balloon took of a VM that had touched all, that had touched nothing, and by pages of 2 MiB."""
+    touched, back = _TAKEN // 4096 * 19 // 20, "600ms"
+    whole: dict[str, Any] = {"memory": _MEMORY, "size": _TAKEN, "wait": 1_500_000_000}
+    return {
+        "touched": inflate(_CPU, populate="eager", back=back, touched=touched, **whole),
+        "untouched": inflate(_CPU, back=back, **whole),
+        "2M": inflate(_CPU, populate="eager", back=back, page="2M", **whole),
+        "2M on 2M": inflate(_CPU, populate="eager", back=back, page="2M", host_page="2M", **whole),
+    }
+
+
+def predict() -> Report:
+    """Predict the rows of virtio-balloon with pages of 4 KiB."""
+    table, cpu, made = measured(), load_cpu(_CPU), runs()
+    pages = _TAKEN // 4096
+
+    def each(cycles: float) -> float:
+        return cycles * 1e9 / cpu.frequency
+
+    touched = made["touched"]
+    cost = cpu.cost
+    return Report(
+        title="18 GiB taken from a VM of 20 GiB by its balloon, given back, and touched again: ns a page of 4 KiB",
+        source="HyperAlloc, EuroSys 2025: github.com/luhsra/hyperalloc-bench, inflate; Xeon Gold 6252",
+        fitted={
+            "discard_page on the row of taking": f"{cost.discard_page} cycles",
+            "balloon_release on the row of giving back": f"{cost.balloon_release} cycles",
+        },
+        claims=(
+            Claim("take a page that was touched", each(touched.taking / pages), table["take"], _BAND),
+            Claim("give it back", each(touched.giving / pages), table["give back"], _BAND),
+            Claim("violation of its first touch", each(touched.violation), table["install"] - table["second"], _BAND),
+            Claim("take a page that was not touched", each(made["untouched"].taking / pages), None, None),
+            Claim("take by pages of 2 MiB, host of 4 KiB", each(made["2M"].taking / pages), None, None),
+            Claim("take by pages of 2 MiB, host of 2 MiB", each(made["2M on 2M"].taking / pages), None, None),
+            Claim("give back by pages of 2 MiB", each(made["2M on 2M"].giving / pages), None, None),
+        ),
+        details={"simulated": f"a {_SCALE}th of it, on {cpu.name}", "virtio-mem": "is not simulated"},
+    )
