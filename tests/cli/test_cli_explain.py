@@ -106,11 +106,11 @@ def test_a_walk_of_the_published_length_needs_no_word(row: tuple[int, int, int, 
         (("--mode", "ept", "--host-levels", 3), "mode ept has no nested tables of 3 levels"),
         (("--mode", "npt", "--host-levels", 3), "expected 3 of both"),
         (("--mode", "npt", "--guest-levels", 3, "--guest-page", "1G"), "expected 4K or 2M"),
-        (("--mode", "agile", "--guest-levels", 3), "mode agile has no guests of 3 levels (PAE)"),
+        (("--mode", "agile", "--guest-levels", 3, "--switch", 4), "levels 1 to 2. Expected one of them, 0 for none"),
         (("--guest-levels", 2, "--guest-page", "2M"), "guest page: 32-bit paging"),
         (("--guest-levels", 2, "--guest-page", "1G"), "expected 4K or 4M"),
         (("--guest-page", "4M"), "expected 4K, 2M or 1G"),
-        (("--mode", "agile", "--guest-levels", 2), "expected 4 or 5"),
+        (("--mode", "agile", "--guest-levels", 2), "expected 3, 4 or 5"),
         (("--mode", "ept", "--guest-levels", 2, "--host-levels", 2), "only npt has"),
         (("--mode", "npt", "--guest-levels", 3, "--host-levels", 2), "expected 2 of both"),
     ],
@@ -214,6 +214,16 @@ def test_the_rows_of_a_walk_add_up_to_its_cycles(cpu: str, shape: tuple, vmsim) 
         assert sum(row["cycles"] for row in (*walk["references"], *walk["extras"])) == walk["cycles"]
         looks = {row["kind"]: row["count"] for row in walk["extras"]}
         assert walk["ntlb_hits"] <= looks.get("nested TLB look-up", walk["ntlb_hits"])
+
+
+@pytest.mark.parametrize(("switch", "references"), [(0, 2), (1, 6), (2, 10), (3, 14)])
+def test_an_agile_walk_of_a_pae_guest_has_two_levels(switch: int, references: int, vmsim) -> None:
+    """Two entries of the shadow or the guest, and four nested ones for each that lies past the switch, by hand.
+
+    Its PDPTEs are in registers, so that nested paging proper takes (2 + 1)(4 + 1) - 1 references.
+    """
+    told = json.loads(vmsim("explain", "--json", "--mode", "agile", "--guest-levels", 3, "--switch", switch).out)
+    assert (told["cold"]["count"], told["without_walk_caches"]) == (references, references)
 
 
 @pytest.mark.parametrize("switch", range(6))

@@ -162,6 +162,7 @@ def explain(
     switch : int, optional
         In agile mode, how many of the guest's levels are walked nested, the levels above being the shadow's: 0 (all
         is shadow) to `guest_levels`, or one more, which is nested paging proper: the root's own gpa is walked for too.
+        A PAE guest has two levels then, for its third is in registers.
 
     Returns
     -------
@@ -175,11 +176,12 @@ def explain(
     bare = mode == "native"
     for problem in level_problems(mode_named(mode), guest_levels, host_levels, guest_page, host_page, bare=bare):
         raise InputError(f"{' '.join(map(str, problem.path)).replace('_', ' ')}: {problem.text}.")
-    if mode == "agile" and not (switch == 0 or PAGE_ORDER[guest_page] // 9 < switch <= guest_levels + 1):
+    walked = _walked(mode, guest_levels)
+    if mode == "agile" and not (switch == 0 or PAGE_ORDER[guest_page] // 9 < switch <= walked + 1):
         lowest = PAGE_ORDER[guest_page] // 9 + 1
         raise InputError(
             f"switch: found {switch}; the guest's tables for a page of {guest_page} have levels {lowest} to "
-            f"{guest_levels}. Expected one of them, 0 for none, or {guest_levels + 1} to walk for the root as well."
+            f"{walked}. Expected one of them, 0 for none, or {walked + 1} to walk for the root as well."
         )
     machine = _Machine(cpu, guest_levels)
     memory: _Memory = _Memory(machine)
@@ -192,15 +194,16 @@ def explain(
     machine.vm["levels"], machine.vm["cr3"] = guest_levels, root
     leaf = page | _RIGHTS | DIRTY | large_bit(order)
     map_leaf(machine.memory, (root, guest_levels, order // 9 + 1), gva, leaf, _RIGHTS, memory.new_page, memory.hpa)
-    if guest_levels == 3 and mode != "npt":
-        machine.vm["levels"] = 2
-        machine.vm["pdpte"] = [machine.memory[memory.hpa(root) // 8 + number] for number in range(4)]
-    lowest = guest_levels + 1
-    if mode == "agile" and switch <= guest_levels:
+    lowest, top = guest_levels + 1, memory.hpa(root)
+    if mode == "agile" and switch <= walked:
         lowest = switch + 1
         machine.vm["switch"] = SWITCH
         data = memory.hpa(page | gva & ((PAGE << order) - 1))
-        machine.vm["cr3"] = _shadow(machine, memory, gva, data, min(order, PAGE_ORDER[host_page]), switch)
+        top = _shadow(machine, memory, gva, data, min(order, PAGE_ORDER[host_page]), switch)
+        machine.vm["cr3"] = top
+    if guest_levels == 3 and mode != "npt":
+        machine.vm["levels"] = 2
+        machine.vm["pdpte"] = [machine.memory[top // 8 + number] for number in range(4)]
     cold = machine.walk(gva, lowest)
     machine.empty_tlbs()
     return cold, machine.walk(gva, lowest)
@@ -218,12 +221,18 @@ def references_of(
     if mode == "native":
         return guest - (guest_levels == 3)
     nested = host_levels - PAGE_ORDER[host_page] // (10 if host_levels == TWO_LEVEL else 9)
-    if mode == "agile" and switch == 0:
-        return guest_levels - min(PAGE_ORDER[guest_page], PAGE_ORDER[host_page]) // 9
-    if mode == "agile" and switch <= guest_levels:
-        return guest + (guest - guest_levels + switch) * nested
     guest -= guest_levels == 3 and mode != "npt"  # PDPTEs in registers
+    walked = _walked(mode, guest_levels)
+    if mode == "agile" and switch == 0:
+        return walked - min(PAGE_ORDER[guest_page], PAGE_ORDER[host_page]) // 9
+    if mode == "agile" and switch <= walked:
+        return guest + (guest - walked + switch) * nested
     return (guest + 1) * (nested + 1) - 1
+
+
+def _walked(mode: WalkMode, guest_levels: int) -> int:
+    """Return how many levels an agile walk can switch at: all but the third of a PAE guest, which is in registers."""
+    return guest_levels - (mode == "agile" and guest_levels == 3)
 
 
 class _Machine:
@@ -358,5 +367,6 @@ def _shadow(machine: _Machine, memory: _Memory, gva: int, data: int, order: int,
     below = memory.hpa(table) | SWITCH
     if switch == levels:
         return below
-    map_leaf(machine.memory, (root, levels, switch + 1), gva, below | _RIGHTS, _RIGHTS, machine.take, int)
+    rights = PRESENT if switch + 1 == levels == 3 else _RIGHTS  # a PDPTE has none
+    map_leaf(machine.memory, (root, levels, switch + 1), gva, below | rights, _RIGHTS, machine.take, int)
     return root
