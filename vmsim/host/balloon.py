@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import simpy
@@ -179,12 +180,14 @@ class Balloon:
         for part in self._parts(orders):
             spent, mapped, flush = 0, 0, NO_FLUSH
             before = self.memory.taken
-            for first, order in zip(firsts[part].tolist(), orders[part].tolist(), strict=True):
-                pages = count_leaves(self.memory.backing, first, 1 << order)
-                spent += costs.balloon_entry + costs.discard_call + pages * costs.discard_page
-                gone = self.memory.discard(first, 1 << order, to)
-                mapped += gone != NO_FLUSH
-                flush += gone
+            for first, sizes in _runs(firsts[part], 1 << orders[part]):
+                starts = [first, *(first + np.cumsum(sizes)[:-1]).tolist()]
+                pages = [int(count_leaves(self.memory.backing, *block)) for block in zip(starts, sizes, strict=True)]
+                spent += len(sizes) * (costs.balloon_entry + costs.discard_call) + sum(pages) * costs.discard_page
+                gone = self.memory.discard(first, sum(sizes), to)
+                if gone != NO_FLUSH:  # each block's call has the processors forget by itself
+                    mapped += sum(each > 0 for each in pages)
+                    flush += gone
             freed = self.memory.taken - before
             total += freed
             self.counts["blocks"] += len(orders[part])
@@ -202,6 +205,11 @@ class Balloon:
         for start in range(0, len(orders), most):
             yield slice(start, start + most)
 
-    def outcome(self) -> dict[str, Any]:
-        """Return what it counts, for figures."""
-        return {**self.counts}
+
+def _runs(firsts: Words, sizes: Words) -> Iterator[tuple[int, list[int]]]:
+    """Yield runs of blocks that lie one behind the other: the first frame, and the size of each block."""
+    order = np.argsort(firsts)
+    firsts, sizes = firsts[order], sizes[order]
+    ends = np.flatnonzero(firsts[1:] != (firsts + sizes)[:-1]) + 1
+    for start, stop in pairwise([0, *ends.tolist(), len(firsts)]):
+        yield int(firsts[start]), sizes[start:stop].tolist()
