@@ -88,13 +88,15 @@ def times_add_up(outcome: Outcome, what: Scenario) -> bool:
     """Whether a VM's cycles by cause are its time, to the cycle; of several vCPUs each may live a part of it.
 
     Both are 0 where the warm-up ends with the run that the last access is in. One vCPU ends it, and what the others did
-    by then is known when they settle, a horizon later at most.
+    by then is known when they settle, a horizon later at most, also where it is the VM's last moment.
     """
     late = 0 if what.warmup in (0, "0%") else what.horizon
     total = [(sum(each.cycles.values()), each.finish - each.start) for each in outcome.vms]
     counts = [spec.vcpus for spec in what.vms]
     return all(
-        used == time if count == 1 else used <= count * (time + late) and (used > 0) == (time > 0)
+        used == time
+        if count == 1
+        else used <= count * (time + late) and (used > 0 or not time) and (time > 0 or late > 0 or not used)
         for (used, time), count in zip(total, counts, strict=True)
     )
 
