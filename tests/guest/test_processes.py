@@ -43,7 +43,7 @@ STEPS = st.one_of(
 PROGRAMS = st.lists(STEPS, max_size=40).map(lambda steps: [("touch", 0, WRITE), *steps, ("touch", 1, READ)])
 
 
-def finished(steps: list[Any], look: Callable[[Simulation], None], **keys: Any) -> Any:
+def finished(steps: list[Any], look: Callable[[Simulation], None], zeros: bool = False, **keys: Any) -> Any:
     """Run a program, every invariant checked, and look at the host when it has come to its end."""
     looked = []
 
@@ -53,7 +53,8 @@ def finished(steps: list[Any], look: Callable[[Simulation], None], **keys: Any) 
             look(simulation)
             looked.append(moment)
 
-    _, outcome = run(scenario(vm(**{"memory": "8MiB", **keys}), memory="64MiB"), [Script(steps)], check=check)
+    what = scenario(vm(**{"memory": "8MiB", **keys}), memory="64MiB")
+    _, outcome = run(what, [Script(steps, from_start=zeros)], check=check)
     assert outcome.ending is None
     assert len(looked) == 1
     return outcome.vms[0]
@@ -97,9 +98,9 @@ MODES = ["native", "ept", "shadow", "vkernel"]
 @pytest.mark.parametrize("pcid", [True, False])
 @pytest.mark.parametrize("mode", MODES)
 @settings(max_examples=40)
-@given(steps=PROGRAMS)
-def test_entries_are_what_the_account_of_pages_says(mode: str, pcid: bool, steps: list[Any]) -> None:
-    guest = Guest().run(steps)
+@given(steps=PROGRAMS, zeros=st.booleans())
+def test_entries_are_what_the_account_of_pages_says(mode: str, pcid: bool, steps: list[Any], zeros: bool) -> None:
+    guest = Guest(zeros=zeros).run(steps)
 
     def look(simulation: Simulation) -> None:
         kernel = simulation.vms[0].kernel
@@ -117,15 +118,15 @@ def test_entries_are_what_the_account_of_pages_says(mode: str, pcid: bool, steps
                     )
         contents_agree(simulation, guest)
 
-    assert finished(steps, look, mode=mode, pcid=pcid).guest_faults == guest.faults
+    assert finished(steps, look, zeros, mode=mode, pcid=pcid).guest_faults == guest.faults
 
 
 @pytest.mark.parametrize("mode", MODES)
 @settings(max_examples=25)
-@given(steps=PROGRAMS)
-def test_large_pages_hold_what_small_ones_would(mode: str, steps: list[Any]) -> None:
+@given(steps=PROGRAMS, zeros=st.booleans())
+def test_large_pages_hold_what_small_ones_would(mode: str, steps: list[Any], zeros: bool) -> None:
     """What is touched is there, whatever larger page it lies in; and no one writes to what another sees."""
-    guest = Guest().run(steps)
+    guest = Guest(zeros=zeros).run(steps)
 
     def look(simulation: Simulation) -> None:
         kernel = simulation.vms[0].kernel
@@ -133,7 +134,7 @@ def test_large_pages_hold_what_small_ones_would(mode: str, steps: list[Any]) -> 
             root = kernel.processes[pid].space.root
             assert all(leaf(simulation, root, BASE + number * PAGE)[0] for number in space.pages)
 
-    finished(steps, look, mode=mode, guest_page="2M")
+    finished(steps, look, zeros, mode=mode, guest_page="2M")
 
 
 @pytest.mark.parametrize("page", ["4K", "2M"])

@@ -28,10 +28,14 @@ class Space:
     heap: int = 0
 
 
-class Guest:
-    """Demand paging, copy-on-write and the system calls, page by page."""
+ZEROS = -1  # the content of the page of zeros
 
-    def __init__(self) -> None:
+
+class Guest:
+    """Demand paging, copy-on-write and the system calls, page by page; with `zeros`, reads map the page of zeros."""
+
+    def __init__(self, *, zeros: bool = False) -> None:
+        self.zeros = zeros
         self.spaces = {1: Space()}
         self.parents = {1: 0}
         self.current = 1
@@ -55,7 +59,8 @@ class Guest:
 
     def sharers(self, page: Page) -> int:
         spaces = {id(space): space for space in self.spaces.values()}  # one may be several processes'
-        return sum(other.content == page.content for space in spaces.values() for other in space.pages.values())
+        users = [other for space in spaces.values() for other in space.pages.values() if other.content == page.content]
+        return len(users) + (page.content == ZEROS)  # that is the kernel's as well
 
     def touch(self, number: int, write: bool) -> None:
         space = self.spaces[self.current]
@@ -63,7 +68,9 @@ class Guest:
         page = space.pages.get(number)
         if page is None:
             self.faults += 1
-            page = space.pages[number] = Page(next(self.contents), bool(rights & WRITE) or write)
+            zeros = self.zeros and not write
+            content = ZEROS if zeros else next(self.contents)
+            page = space.pages[number] = Page(content, (bool(rights & WRITE) or write) and not zeros)
         elif not page.present or (write and not page.writable):
             self.faults += 1
             page.present = True
@@ -101,8 +108,15 @@ class Guest:
     def io(self, pid: int, first: int, pages: int) -> None:
         """A device gets at pages: those that the running process lacks are made as if it had written to them."""
         for number in range(first, first + pages):
-            if pid == self.current and number not in self.spaces[pid].pages:
+            if pid == self.current and (number not in self.spaces[pid].pages or self.breaks(number)):
                 self.touch(number, True)
+
+    def breaks(self, number: int) -> bool:
+        """Whether a page of the current process is there and may be written to once it has been replaced."""
+        space = self.spaces[self.current]
+        page = space.pages.get(number)
+        allowed = space.rights.get(number, READ | WRITE) & WRITE
+        return bool(page and allowed and page.present and not page.writable)
 
     def move(self, pid: int, first: int, pages: int, to: int) -> None:
         """Mremap: pages and protections go along, but what is the same place or overlaps is not asked for."""
@@ -111,9 +125,10 @@ class Guest:
             return
         self.unmap(pid, to, pages)
         for number in range(first, first + pages):
-            for what in (space.pages, space.rights):
-                if number in what:
-                    what[number - first + to] = what.pop(number)
+            if number in space.pages:
+                space.pages[number - first + to] = space.pages.pop(number)
+            if number in space.rights:
+                space.rights[number - first + to] = space.rights.pop(number)
 
     def discard(self, pid: int, first: int, pages: int, lazily: int = 0) -> None:
         """Madvise: the pages go and the region stays; lazily, they only lose their flags, unless they are shared."""
@@ -130,7 +145,7 @@ class Guest:
         space = self.spaces[pid]
         for number in range(first, first + pages):
             rights = space.rights.get(number, 0)
-            if pid == self.current and rights and number not in space.pages:
+            if pid == self.current and rights and (number not in space.pages or self.breaks(number)):
                 self.touch(number, bool(rights & WRITE))
 
     def share(self, pid: int, child: int) -> None:

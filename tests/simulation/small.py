@@ -64,6 +64,7 @@ class Script:
     pid: int = 1  # whose the operations are: changed by a switch
     base: int = BASE
     threads: int = 1
+    from_start: bool = False
 
     @property
     def accesses(self) -> int:

@@ -116,6 +116,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         ranges=ranges,
         kernel_half=direct_map,
         cpus=spec.vcpus,
+        zero_page=getattr(stream, "from_start", False),
     )
     monitor.attach(kernel)
     if held := slot or pages:

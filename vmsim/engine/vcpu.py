@@ -375,6 +375,8 @@ class Vcpu(IdleVcpu):
                 yield from kernel.move(self, pid, address, length, argument)
             case Op.DISCARD:
                 yield from kernel.discard(self, pid, address, length, argument != 0)
+            case Op.ADVISE:
+                yield from kernel.advise(self, pid, address, length, argument)
             case Op.POPULATE:
                 yield from kernel.fault_in(self, pid, address, length)
             case Op.SWITCH:

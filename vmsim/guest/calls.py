@@ -6,13 +6,14 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 
 from vmsim.contracts import Steps, Vcpu
-from vmsim.guest.edits import PageTables
+from vmsim.guest.edits import Entry, PageTables
 from vmsim.guest.process import Process
+from vmsim.guest.region_rows import NOT_FORKED, RIGHTS_OF, WIPED, of_mapping
 from vmsim.guest.regions import KINDS, READ
 from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.sharing import Sharing
 from vmsim.guest.spaces import AddressSpaces, Space
-from vmsim.machine.formats import CODE_PRESENT, CODE_WRITE, PAGE_SHIFT
+from vmsim.machine.formats import CODE_PRESENT, CODE_WRITE, PAGE_SHIFT, PRESENT, WRITE
 
 __all__ = ["MemoryCalls"]
 
@@ -54,7 +55,7 @@ class MemoryCalls(ABC):
         with (yield from self._changing(vcpu, pid)) as space:
             if space:
                 yield from self.spaces.unmap(vcpu, space, address, address + length)
-                space.regions.declare(address, address + length, rights)
+                space.regions.declare(address, address + length, int(of_mapping(rights, address)))
 
     def unmap(self, vcpu: Vcpu, pid: int, address: int, length: int) -> Steps[None]:
         """Munmap: unmap a range and free its pages."""
@@ -69,8 +70,8 @@ class MemoryCalls(ABC):
                 before = space.regions.within(address, address + length)
                 space.regions.declare(address, address + length, rights)
                 for first, last, old in before:
-                    if rights and old & KINDS:
-                        space.regions.declare(first, last, rights | old & KINDS)
+                    if rights and old & ~RIGHTS_OF:
+                        space.regions.declare(first, last, rights | old & ~RIGHTS_OF)
                 yield from self.spaces.protect(vcpu, space, address, address + length, rights)
 
     def set_break(self, vcpu: Vcpu, pid: int, end: int) -> Steps[None]:
@@ -106,6 +107,20 @@ class MemoryCalls(ABC):
                 drop = self.spaces.release_lazily if lazily else self.spaces.unmap
                 yield from drop(vcpu, space, address, address + length)
 
+    def advise(self, vcpu: Vcpu, pid: int, address: int, length: int, advice: int) -> Steps[None]:
+        """Madvise: say what a fork does with a range (10 DONTFORK, 11 DOFORK, 18 WIPEONFORK, 19 KEEPONFORK).
+
+        Only private memory of no file can be wiped (mm/madvise.c, madvise_vma_behavior: EINVAL).
+        """
+        mark, given = {10: (NOT_FORKED, True), 11: (NOT_FORKED, False), 18: (WIPED, True), 19: (WIPED, False)}.get(
+            advice, (0, False)
+        )
+        with (yield from self._changing(vcpu, pid)) as space:
+            parts = space.regions.within(address, address + length) if space and mark else []
+            for first, last, rights in parts:
+                if space and rights and not (given and mark == WIPED and rights & KINDS):
+                    space.regions.declare(first, last, rights | mark if given else rights & ~mark)
+
     def fault_in(self, vcpu: Vcpu, pid: int, address: int, length: int) -> Steps[None]:
         """Map the pages that the regions of a range lack (MAP_POPULATE, mlock), for writing where that is allowed.
 
@@ -117,7 +132,8 @@ class MemoryCalls(ABC):
             return
         for first, last, rights in process.space.regions.within(address, address + length):
             if rights:
-                yield from self._fault_in(vcpu, first, last, CODE_WRITE if rights & WRITABLE else 0, delivered=False)
+                code = CODE_WRITE if rights & WRITABLE and rights & KINDS != KINDS else 0
+                yield from self._fault_in(vcpu, first, last, code, delivered=False)
 
     def bring_in(self, vcpu: Vcpu, pid: int, address: int, length: int) -> Steps[None]:
         """Map what is not mapped of a buffer, for a device to write to, as if the process that runs had touched it."""
@@ -129,12 +145,18 @@ class MemoryCalls(ABC):
         yield from self.spaces.unmap(vcpu, space, address, address + length)
         space.regions.remove(address, address + length)
 
+    def _breaks(self, vcpu: Vcpu, gva: int, entry: Entry) -> bool:
+        """Whether a page that is there is replaced before somebody writes to it: a shared one, or that of zeros."""
+        rights = self.current[vcpu.number].space.regions.at(gva)
+        may_be = rights is None or rights & WRITABLE != 0
+        return (may_be and entry.value & (PRESENT | WRITE) == PRESENT) or self.sharing.foreign(entry.first)
+
     def _fault_in(self, vcpu: Vcpu, first: int, limit: int, code: int, *, delivered: bool) -> Steps[None]:
         while first < limit:
             entry = yield from self.tables.find(vcpu, self.root_of(vcpu.number), first)
             if entry.value == 0:
                 yield from self.page_fault(vcpu, first, code, delivered=delivered)
-            elif code & CODE_WRITE and self.sharing.foreign(entry.first):
+            elif code & CODE_WRITE and self._breaks(vcpu, first, entry):
                 yield from self.page_fault(vcpu, first, code | CODE_PRESENT, delivered=delivered)
             size = self.tables.span(entry.level if entry.value else 1)
             first = first // size * size + size

@@ -1,8 +1,8 @@
-"""A page fault of the guest's that waits for nobody, compiled: a cleared page is mapped, in tables made if need be.
+"""A page fault of the guest's that waits for nobody, compiled: a cleared page is mapped, or the page of zeros.
 
 `GuestKernel.page_fault` says what a fault is and costs. Here is the same for the plain case alone: a small page where
-nothing is mapped, frames that the allocator has, and no frame that the host has taken. System calls are in
-operations.py.
+nothing is mapped, in tables made if need be, frames that the allocator has, and no frame that the host has taken.
+System calls are in operations.py.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 
 from vmsim.contracts.commit import commit_fault, load, reserve_fault, spare, store, touch
 from vmsim.frames.buddy import State, allocate, free
-from vmsim.guest.demand import get_ready, permits
-from vmsim.jit import routine
+from vmsim.guest.demand import READ_ONLY, get_ready, permits, reads_zeros
+from vmsim.jit import leaf, routine
 from vmsim.machine.formats import CODE_WRITE, DIRTY, FRAME, PAGE_SHIFT
 from vmsim.machine.memory import entry_at, read_entry, width_of
 from vmsim.tables.backing import elsewhere, host_address
@@ -43,11 +43,14 @@ class Guest(NamedTuple):
 
 
 @routine
-def _take_tables(guest, count):
-    """Take frames for tables, and lay them above the page that is to be taken first; return whether that could be."""
+def _take_tables(guest, count, page):
+    """Take frames for tables, and lay them above the page that would be taken first; return whether that could be.
+
+    `page` is to be mapped: the host must not have taken it, nor them.
+    """
     owner, backing, ready, zones, frames = guest.demands[0].owner, guest.backing, guest.ready, guest.zones, guest.frames
     level = ready[0]
-    taken = elsewhere(backing, ready[level])
+    taken = elsewhere(backing, page)
     for number in range(count):
         ready[level + 1 + number] = allocate(zones, frames, _ORDER, np.int64(State.TABLE), owner)
         taken = taken or elsewhere(backing, ready[level + 1 + number])
@@ -75,7 +78,8 @@ def _reserve(guest, mode, gva, code):
         if demand.batch == 0:
             return _NO
         get_ready(zones, guest.frames, ready, demand.owner)
-    if not spare(mode, ready[ready[0]], 1 + missing) or not _take_tables(guest, missing):
+    page = demand.zeros if reads_zeros(demand, code) else ready[ready[0]]
+    if not spare(mode, page, 1 + missing) or not _take_tables(guest, missing, page):
         return _NO
     return np.int64(missing)
 
@@ -92,21 +96,31 @@ def _note_places(guest, gva):
         table = read_entry(guest.memory, host_address(guest.backing, place), width) & FRAME
 
 
+@leaf
+def _count(guest, page, zeros):
+    """Note one more entry for the page of zeros, which has no one entry."""
+    if zeros:
+        guest.more[page] += 1
+        guest.frames[page].rmap = 0
+
+
 @commit_fault.register(Guest)
 @routine
 def _commit(guest, mode, gva, code, missing):
-    """Map a cleared page."""
+    """Map a cleared page, or the page of zeros."""
     demand, bill, ready = guest.demands[0], guest.bills[0], guest.ready
     gva &= -(1 << PAGE_SHIFT)
-    cycles = demand.fault + missing * demand.each_table
+    zeros = reads_zeros(demand, code)
+    cycles = demand.fault + (0 if zeros else demand.clear) + missing * demand.each_table
     bill.faults += 1
     bill.guest += cycles
     bill.now += cycles
     level = ready[0]
-    ready[0] = level - 1
-    page = ready[level]
-    bits = demand.page | (DIRTY if code & CODE_WRITE else 0)
-    touch(mode, bill, page)
+    page = demand.zeros if zeros else ready[level]
+    bits = np.int64(READ_ONLY) if zeros else demand.page | (DIRTY if code & CODE_WRITE else 0)
+    if not zeros:
+        ready[0] = level - 1
+        touch(mode, bill, page)
     if demand.traps:
         _note_places(guest, gva)
         last = demand.levels - 1
@@ -117,9 +131,12 @@ def _commit(guest, mode, gva, code, missing):
         guest.frames[page].rmap = place[0]
         value[0] = page << PAGE_SHIFT | bits
         store(mode, bill, place, value)
+        _count(guest, page, zeros)
         return
     for number in range(missing):
         touch(mode, bill, ready[level + 1 + number])
-    pages, tables = ready[level : level + 1], ready[level + 1 : level + 1 + missing]
+    tables = ready[level + 1 : level + 1 + missing]
+    demand.value[0] = page
     where = demand.root, demand.levels, _LEAF, guest.backing, gva
-    map_pages(guest.memory, guest.frames, *where, pages, tables, demand.table, bits)
+    map_pages(guest.memory, guest.frames, *where, demand.value[:1], tables, demand.table, bits)
+    _count(guest, page, zeros)

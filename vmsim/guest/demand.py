@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmsim.frames.buddy import State, allocate_many, free
-from vmsim.guest.region_rows import FILE, NO_REGION, around
+from vmsim.frames.buddy import NO_FRAME, State, allocate_many, free
+from vmsim.guest.region_rows import FILE, KINDS, NO_REGION, around
 from vmsim.guest.region_rows import WRITE as WRITABLE
 from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import ACCESSED, CODE_PRESENT, CODE_WRITE, PRESENT, USER, WRITE
 
-__all__ = ["DEMAND", "PAGE_BITS", "READY_BATCH", "READY_HIGH", "READ_ONLY", "get_ready", "give_back", "permits"]
+__all__ = [
+    "DEMAND",
+    "PAGE_BITS",
+    "READY_BATCH",
+    "READY_HIGH",
+    "READ_ONLY",
+    "get_ready",
+    "give_back",
+    "permits",
+    "reads_zeros",
+]
 
 READY_BATCH = 64  # frames that a kernel takes from its buddy allocator at a time (Linux's per-cpu page lists)
 READY_HIGH = 6 * READY_BATCH  # frames kept ready at most (their high mark)
@@ -36,7 +46,10 @@ DEMAND = np.dtype(
             ("traps", "i8"),  # 1: stores of entries can trap
             ("loads", "i8"),  # 1: loads too
             ("batch", "i8"),  # frames that are taken from the allocator when none stands ready; 0: another gives them
-            ("fault", "i8"),  # cycles of a fault, the page cleared included
+            ("zeros", "i8"),  # the page of zeros, which reads map; NO_FRAME: there is none
+            ("zeroed", "i8"),  # 1: a page that is not there reads as zeros here
+            ("fault", "i8"),  # cycles of a fault
+            ("clear", "i8"),  # and of a page that is cleared
             ("each_table", "i8"),
             ("each_page", "i8"),  # cycles of a page that is unmapped
             ("each_edit", "i8"),  # and of an entry that is changed
@@ -84,8 +97,15 @@ def _look(demand, regions, gva):
     demand.first, demand.last = start, end
     demand.writable = rights == NO_REGION or rights & WRITABLE != 0
     demand.page = PAGE_BITS if demand.writable else READ_ONLY if rights else 0
+    demand.zeroed = rights == NO_REGION or rights & KINDS == 0
     if rights != NO_REGION and rights & FILE:  # there is more to do at a fault in a file
         demand.page = 0
+
+
+@leaf
+def reads_zeros(demand, code):
+    """Return whether a fault that is permitted maps the page of zeros."""
+    return code & CODE_WRITE == 0 and demand.zeros != NO_FRAME and demand.zeroed != 0
 
 
 @leaf

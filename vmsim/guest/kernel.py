@@ -19,17 +19,18 @@ from vmsim.frames.buddy import NO_FRAME
 from vmsim.guest.commit import Guest
 from vmsim.guest.demand import DEMAND, PAGE_BITS, READ_ONLY
 from vmsim.guest.direct_map import DirectMap
-from vmsim.guest.edits import Entry, PageTables
+from vmsim.guest.edits import PageTables
 from vmsim.guest.flushes import Cpus
+from vmsim.guest.granting import Granting
 from vmsim.guest.lists import TABLE_BITS
 from vmsim.guest.operations import COLUMNS
-from vmsim.guest.placing import Placing
 from vmsim.guest.process import Process
-from vmsim.guest.regions import FILE, SHARED
+from vmsim.guest.regions import FILE, KINDS, SHARED
 from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.sharing import Sharing
 from vmsim.guest.spaces import AddressSpaces, Ranges, Space
-from vmsim.machine.formats import CODE_PRESENT, CODE_RESERVED, CODE_WRITE, DIRTY, LARGE_ORDERS, PAGE_SHIFT, WRITE
+from vmsim.guest.zeros import ZeroPages
+from vmsim.machine.formats import CODE_PRESENT, CODE_RESERVED, CODE_WRITE, DIRTY, LARGE_ORDERS, PAGE_SHIFT
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.edit import BLOCKED, missing_tables, populate
 
@@ -41,7 +42,7 @@ NO_ROOT = -1
 _EXPECTED = ("root", "pid", "open", "operates", "first", "last")
 
 
-class GuestKernel(Placing):
+class GuestKernel(Granting):
     """Page faults, system calls and context switches of one guest.
 
     Parameters
@@ -66,6 +67,9 @@ class GuestKernel(Placing):
         CPUs of the guest.
     ranges : Ranges, optional
         Who edits whole ranges, where the kernel keeps a second table of each address space.
+    zero_page : bool, optional
+        Whether reads of anonymous memory that nothing was written to map the page of zeros. If not, the first access
+        to a page stands for the write by which its program has filled it.
 
     Attributes
     ----------
@@ -89,6 +93,7 @@ class GuestKernel(Placing):
         pcids: int = 0,
         ranges: Ranges | None = None,
         cpus: int = 1,
+        zero_page: bool = False,
     ) -> None:
         self.memory = memory
         self.mmu = mmu
@@ -103,6 +108,7 @@ class GuestKernel(Placing):
         self.spaces = AddressSpaces(
             self.tables, frames, self.sharing, costs, flushes=self.cpus, large=page_order > 0, ranges=ranges
         )
+        self.zeros = ZeroPages(frames, mmu, self.sharing, costs, used=zero_page)
         self.processes: dict[int, Process] = {}
         self.current = [Process(INIT, 0, Space(NO_ROOT))] * cpus
         self.dying = set()
@@ -125,7 +131,9 @@ class GuestKernel(Placing):
         self._demand["traps"] = mmu.traps
         self._demand["loads"] = mmu.loads_trap
         self._demand["batch"] = frames.batch
-        self._demand["fault"] = self._fault_cycles + costs.zero_page
+        self._demand["fault"] = self._fault_cycles
+        self._demand["clear"] = costs.zero_page
+        self._demand["zeros"] = NO_FRAME
         self._demand["each_table"] = self.tables.table_cycles
         self._demand["each_page"] = costs.table_page
         self._demand["each_edit"] = costs.entry_edit
@@ -153,6 +161,8 @@ class GuestKernel(Placing):
     def boot(self, vcpu: Vcpu) -> Steps[None]:
         """Make the first process; the tables below its root come with the faults."""
         space = Space((yield from self.tables.new_root(vcpu)))
+        yield from self.zeros.boot(vcpu)
+        self._demand["zeros"] = self.zeros.small
         self.processes[INIT] = Process(INIT, 0, space)
         self.current = [self.processes[INIT]] * len(self.current)
         yield from self.cpus.load(vcpu, space, first=True)
@@ -204,7 +214,12 @@ class GuestKernel(Placing):
         bits = self._bits(space, gva, write) if len(space.regions) else plain
         kind = space.regions.at(gva) or 0
         if not code & CODE_PRESENT:
-            order = self._order_at(space, gva) if self.page_order and not kind & FILE else 0
+            zeros = self.zeros.used and not write and not kind & KINDS
+            order = self._order_at(space, gva, zeros) if self.page_order and not kind & FILE else 0
+            if zeros and self.zeros.serves(order):
+                if not (yield from self._put_zeros(vcpu, space, gva, order, bits)):
+                    yield from self._mend_there(vcpu, space, gva, bits)
+                return
             page = yield from self.frames.allocate(vcpu, order)
             while page == NO_FRAME:  # the last large block went to another VM meanwhile
                 order = self._order_at(space, gva) if order > 9 else 0
@@ -218,9 +233,7 @@ class GuestKernel(Placing):
                 yield from self._around(vcpu, space, gva, bits)
             if mapped:
                 return
-        self.editing += 1
-        yield from self._permit(vcpu, space, gva, bits)
-        self.editing -= 1
+        yield from self._mend_there(vcpu, space, gva, bits)
 
     def _expect_nothing(self, cpu: int) -> None:
         self._demand["open"][cpu] = self._demand["operates"][cpu] = 0
@@ -323,69 +336,14 @@ class GuestKernel(Placing):
             return READ_ONLY
         return (PAGE_BITS if allowed or write else READ_ONLY) | (DIRTY if write else 0)
 
-    def _permit(self, vcpu: Vcpu, space: Space, gva: int, bits: int) -> Steps[None]:
-        """Mend the entry that denied an access: copy the page if it is shared and was to be written."""
-        page = NO_FRAME
-        while True:
-            with (yield from self._entries(vcpu, space)):
-                entry = yield from self._permit_now(vcpu, space, gva, bits)
-                if entry is None:
-                    if page != NO_FRAME:  # another CPU has been faster
-                        self.frames.give(np.array([page]), 0)
-                    return
-                if page != NO_FRAME:
-                    yield from self._copy(vcpu, space, gva, entry, page, bits)
-                    return
-            page = yield from self.frames.allocate(vcpu, 0)
-            vcpu.owe("guest_fault", self.costs.copy_page)
-            self.copies += 1
-            if self.mmu.traps:
-                yield from self.mmu.clear(vcpu, page << PAGE_SHIFT, 0, table=False)
-            if len(self.current) == 1:  # else others may have changed the entry: it is found again (pte_same)
-                yield from self._copy(vcpu, space, gva, entry, page, bits)
-                return
-
-    def _permit_now(self, vcpu: Vcpu, space: Space, gva: int, bits: int) -> Steps[Entry | None]:
-        """Mend an entry that needs no copy, its space's entries locked; return one whose page is to be copied."""
-        entry = yield from self.tables.find(vcpu, space.root, gva)
-        if entry.value == 0:
-            return None
-        write = bits & DIRTY != 0
-        alone = self.sharing.one_alone(entry.first, self.tables.width * (entry.level - 1))
-        if write and entry.level > 1 and not alone:
-            yield from self.tables.split(vcpu, space.root, gva, 1)
-            entry = yield from self.tables.find(vcpu, space.root, gva)
-            alone = self.sharing.one_alone(entry.first, 0)
-        if write and not alone:
-            return entry
-        if write:
-            kind = space.regions.at(gva) or 0
-            if kind & (FILE | SHARED) == FILE and not entry.value & DIRTY:  # the page cache's
-                vcpu.owe("guest_fault", self.costs.copy_page)
-                self.copies += 1
-            self.frames.frames["rmap"][entry.first] = entry.place
-        yield from self.tables.set(vcpu, entry.place, entry.value | (bits if write else bits & ~WRITE))
-        return None
-
-    def _copy(self, vcpu: Vcpu, space: Space, gva: int, entry: Entry, page: int, bits: int) -> Steps[None]:
-        """Give a space a page of its own in the place of a shared one (mm/memory.c, wp_page_copy)."""
-        space.unflushed = "pages"
-        yield from self.tables.set(vcpu, entry.place, 0)
-        first = gva & -(1 << PAGE_SHIFT)
-        yield from self.cpus.invalidate(vcpu, space, first, first + (1 << PAGE_SHIFT) - 1, 0)
-        space.unflushed = ""
-        if self.sharing.leave(entry.first):
-            self.frames.give(np.array([entry.first]), 0)
-        self.frames.frames["rmap"][page] = entry.place
-        yield from self.tables.set(vcpu, entry.place, page << PAGE_SHIFT | bits)
-
-    def _order_at(self, space: Space, gva: int) -> int:
+    def _order_at(self, space: Space, gva: int, zeros: bool = False) -> int:
         """Return the order of the page to map at `gva`: the largest that there is a block and room for."""
         for order in LARGE_ORDERS[self.page_order]:
             missing = missing_tables(self.memory, space.root, self._levels, order // 9 + 1, self.tables.backing, gva)
             size = 1 << (PAGE_SHIFT + order)
             start = gva & -size
             fits = missing != BLOCKED and space.regions.alike(start, start + size)
-            if fits and self.frames.has_block(order):  # asked last: a host notes what it could not give
+            there = zeros and self.zeros.ready(order)
+            if fits and (there or self.frames.has_block(order)):  # asked last: a host notes what it could not give
                 return order
         return 0

@@ -24,7 +24,7 @@ from vmsim.contracts.commit import (
 from vmsim.frames.buddy import free
 from vmsim.guest.commit import Guest
 from vmsim.guest.demand import give_back
-from vmsim.guest.region_rows import KINDS, NO_REGION, around, declare, remove, room_for
+from vmsim.guest.region_rows import NO_REGION, RIGHTS_OF, around, declare, of_mapping, remove, room_for
 from vmsim.guest.region_rows import WRITE as WRITABLE
 from vmsim.jit import leaf, routine
 from vmsim.machine.flush import forget_pages, forget_space
@@ -52,7 +52,7 @@ def _is_done_here(guest, mode, operation):
         return False
     if operation.call == Call.PROTECT:
         _, end, rights = around(guest.regions, operation.first)
-        if end < operation.limit or (rights != NO_REGION and rights & KINDS):
+        if end < operation.limit or (rights != NO_REGION and rights & ~RIGHTS_OF):
             return False
     pages = (operation.limit - operation.first) >> PAGE_SHIFT
     if pages > ROOM >> 1 or (pages > FLUSH_CEILING and not flushes(mode)):
@@ -185,7 +185,9 @@ def _operate(guest, mode, words, units, asid, operation):
     bill.now += cycles
     if call != Call.PROTECT:
         _free(guest, count)
-    if call == Call.MAP or call == Call.PROTECT:
+    if call == Call.MAP:
+        declare(guest.regions, operation.first, operation.limit, of_mapping(operation.argument, operation.first))
+    elif call == Call.PROTECT:
         declare(guest.regions, operation.first, operation.limit, operation.argument)
     elif call == Call.UNMAP:
         remove(guest.regions, operation.first, operation.limit)

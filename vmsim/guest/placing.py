@@ -8,7 +8,8 @@ from vmsim.contracts import Frames, Mmu, Steps, Vcpu
 from vmsim.guest.process_calls import ProcessCalls
 from vmsim.guest.regions import around_in_file
 from vmsim.guest.spaces import Space
-from vmsim.machine.formats import PAGE_SHIFT
+from vmsim.guest.zeros import ZeroPages
+from vmsim.machine.formats import PAGE_SHIFT, WRITE
 
 __all__ = ["Placing"]
 
@@ -20,6 +21,7 @@ class Placing(ProcessCalls):
 
     mmu: Mmu
     frames: Frames
+    zeros: ZeroPages
 
     def _put(self, vcpu: Vcpu, space: Space, gva: int, order: int, page: int, bits: int) -> Steps[bool]:
         """Map a page; if another is there already, give it back and return False."""
@@ -34,9 +36,18 @@ class Placing(ProcessCalls):
             self.frames.give(np.array([page]), order)
         return mapped
 
+    def _put_zeros(self, vcpu: Vcpu, space: Space, gva: int, order: int, bits: int) -> Steps[bool]:
+        """Map a page of zeros to be read; return False if something is mapped already (mm/memory.c, pte_none)."""
+        frame, order = yield from self.zeros.take(vcpu, order)
+        with (yield from self._entries(vcpu, space)):
+            mapped = yield from self.tables.map(vcpu, space.root, gva, order // 9 + 1, frame, bits & ~WRITE)
+            if mapped:
+                self.sharing.add(np.array([frame]), order)
+        return mapped
+
     def _around(self, vcpu: Vcpu, space: Space, gva: int, bits: int) -> Steps[None]:
         """Map what a file has around a page that was read, while there is memory."""
-        for page in around_in_file(space.regions, gva):
+        for page in around_in_file(space.regions, gva, self.tables.span(2)):
             if self.frames.zone["free"][0] < _FEW:
                 return
             if (yield from self.tables.find(vcpu, space.root, page)).value == 0:

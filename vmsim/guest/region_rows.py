@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from vmsim.jit import kernel, leaf, routine
+from vmsim.machine.formats import PAGE_SHIFT
 
 __all__ = [
     "COUNT",
@@ -15,12 +16,16 @@ __all__ = [
     "FILE",
     "HEAP",
     "KINDS",
+    "NOT_FORKED",
     "NO_REGION",
+    "RIGHTS_OF",
     "SHARED",
     "START",
+    "WIPED",
     "WRITE",
     "around",
     "declare",
+    "of_mapping",
     "remove",
     "room_for",
 ]
@@ -29,6 +34,9 @@ ADDRESSES = 1 << 57  # end of what five levels translate
 WRITE = 2  # of the protection bits
 SHARED, FILE = 8, 16  # and of what kind a mapping is, which mprotect leaves as it is; else private, of no file
 KINDS = SHARED | FILE
+NOT_FORKED, WIPED = 32, 64  # what a fork does not copy: a child has no such mapping, or an empty one
+RIGHTS_OF = 7  # the protection bits; what is above them mprotect leaves as it is
+_MADE = 8  # the first bit of where a mapping of a file was made, in pages
 NO_REGION = -1  # the protection of what lies outside every region
 START, END, RIGHTS = range(3)  # columns
 COUNT, HEAP = range(2)  # of row 0
@@ -110,6 +118,15 @@ def _replace(regions, first, last, start, end, rights):
         row += 1
     if right_rights != NO_REGION:
         _set(regions, row, end, right, right_rights)
+
+
+@leaf
+def of_mapping(rights, start):
+    """Return the protection of a mapping that is made at `start`.
+
+    That of a file has where it was made in it: so it never becomes one region with another file's beside it.
+    """
+    return rights | (start >> PAGE_SHIFT) << _MADE if rights & FILE else rights
 
 
 @kernel

@@ -14,8 +14,10 @@ from vmsim.guest.region_rows import (
     HEAP,
     KINDS,
     NO_REGION,
+    NOT_FORKED,
     SHARED,
     START,
+    WIPED,
     WRITE,
     around,
     declare,
@@ -23,7 +25,7 @@ from vmsim.guest.region_rows import (
     room_for,
 )
 
-__all__ = ["EXECUTE", "FILE", "KINDS", "READ", "SHARED", "WRITE", "Regions", "around_in_file"]
+__all__ = ["EXECUTE", "FILE", "KINDS", "NOT_FORKED", "READ", "SHARED", "WIPED", "WRITE", "Regions", "around_in_file"]
 
 READ, EXECUTE = 1, 4  # protection bits, as of mmap's events; WRITE is the third
 _AROUND = 1 << 16  # bytes of a file that a fault maps at most (Linux mm/memory.c, fault_around_bytes)
@@ -86,7 +88,8 @@ class Regions:
     def alike(self, start: int, end: int) -> bool:
         """Whether all of [start, end) is of a kind and may be touched and written alike, as outside every region."""
         parts = self.within(start, end)
-        rights = {(rights != 0, rights & (WRITE | KINDS)) for _, _, rights in parts}
+        alike = WRITE | KINDS | NOT_FORKED | WIPED
+        rights = {(rights != 0, rights & alike) for _, _, rights in parts}
         if sum(last - first for first, last, _ in parts) < end - start:
             rights.add((True, WRITE))
         return len(rights) == 1
@@ -115,12 +118,19 @@ class Regions:
             self.rows = np.concatenate([self.rows, np.zeros_like(self.rows)])
 
 
-def around_in_file(regions: Regions, gva: int) -> list[int]:
-    """Return the other pages of a file that a read of the one at `gva` maps: those of its aligned 64 KiB, and region.
+def around_in_file(regions: Regions, gva: int, table: int) -> list[int]:
+    """Return the other pages of a file that a read of the one at `gva` maps: 64 KiB of its region, and of its table.
 
-    All of a file is taken to be in the page cache (Linux mm/memory.c, do_fault_around).
+    They begin where memory's aligned 64 KiB do, or where the region does if that is later. All of a file is taken to
+    be in the page cache (Linux mm/memory.c, do_fault_around, of 6.4 and later; filemap_map_pages).
+
+    Parameters
+    ----------
+    table : int
+        Bytes that a page table translates.
     """
     start, end, _ = regions.around(gva)
-    first = gva & -_AROUND
+    first = max(start, gva & -_AROUND)
     page = gva & -_PAGE
-    return [at for at in range(max(start, first), min(end, first + _AROUND), _PAGE) if at != page]
+    last = min(first + _AROUND, end, (gva & -table) + table)
+    return [at for at in range(max(first, gva & -table), last, _PAGE) if at != page]

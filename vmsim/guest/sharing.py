@@ -67,7 +67,7 @@ class Sharing:
     def add(self, firsts: NDArray[np.int64], order: int) -> None:
         """Note one more entry for each of the pages of 2**order frames."""
         parts = _parts(firsts, order)
-        self.counts()[parts] += 1
+        np.add.at(self.counts(), parts, 1)  # the page of zeros can be among them several times
         self._frames["rmap"][parts] = 0
 
     def one_alone(self, first: int, order: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from vmsim.guest.edits import PageTables
 from vmsim.guest.lists import Entries
 from vmsim.guest.locks import Lock
 from vmsim.guest.operations import FLUSH_CEILING
-from vmsim.guest.regions import SHARED, Regions
+from vmsim.guest.regions import FILE, NOT_FORKED, SHARED, WIPED, Regions
 from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.sharing import Sharing
 from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, PAGE_SHIFT, PRESENT, WRITE
@@ -173,19 +174,22 @@ class AddressSpaces:
         """Give the pages of [first, limit) that are mapped the protection `rights`.
 
         A page becomes writable at once where no other space maps it, else when it is copied. A page without any right
-        keeps its frame in an entry that is not present (Linux _PAGE_PROTNONE).
+        keeps its frame in an entry that is not present (Linux _PAGE_PROTNONE). One of a file's that was only read is
+        still to be copied, or noted as dirty, when it is written to (mm/mprotect.c, can_change_pte_writable).
         """
+        files = [(start, end) for start, end, kind in space.regions.within(first, limit) if kind & FILE]
         if self.large:
             yield from self._split_edges(vcpu, space, first, limit)
+        new = partial(self._with, rights=rights, files=files)
         lost, address, space.unflushed = list[Entries](), first, "rights"
         while address < limit:
             if self.ranges:
                 where = space.root, first, limit
-                seen = Entries(*self.ranges.protect(vcpu, *where, lambda seen: self._with(Entries(*seen), rights)))
-                address, values = limit, self._with(seen, rights)
+                seen = Entries(*self.ranges.protect(vcpu, *where, lambda seen: new(Entries(*seen))))
+                address, values = limit, new(seen)
             else:
                 address, seen = yield from self.tables.scan(vcpu, space.root, first, address, limit, every=True)
-                values = self._with(seen, rights)
+                values = new(seen)
                 yield from self.tables.write(vcpu, seen, values)
             vcpu.owe("guest_fault", self.costs.entry_edit * len(values))
             lost.append(seen.of(seen.values & ~values & (PRESENT | WRITE) != 0))
@@ -196,15 +200,19 @@ class AddressSpaces:
         """Return a copy that shares every page; neither can write to one before it has been copied.
 
         The child's entries are not accessed but as dirty as the parent's (Linux copy_present_pte). Those of shared
-        mappings stay as they are, and the child has none of them (mm/memory.c, vma_needs_copy).
+        mappings stay as they are, and the child has none of them (mm/memory.c, vma_needs_copy), nor of what madvise
+        keeps from children (kernel/fork.c, dup_mmap: VM_DONTCOPY, VM_WIPEONFORK).
         """
         child = Space((yield from self.tables.new_root(vcpu)), space.regions.copy())
         vcpu.owe("guest_fault", self.costs.table_page + self.costs.zero_page)
-        shared = [region for region in space.regions if region[2] & SHARED]
+        kept = [region for region in space.regions if region[2] & (SHARED | NOT_FORKED | WIPED)]
+        for first, last, kind in kept:
+            if kind & NOT_FORKED:
+                child.regions.remove(first, last)
         protected, address, known, space.unflushed = False, 0, set[int](), "rights"
         while address < self.end:
             address, seen = yield from self.tables.scan(vcpu, space.root, 0, address, self.end, every=False)
-            for first, last, _ in shared:
+            for first, last, _ in kept:
                 seen = seen.of((seen.starts < first) | (seen.starts >= last))
             protected = (yield from self._share(vcpu, seen)) or protected
             vcpu.owe("guest_fault", self.costs.entry_edit * len(seen.places))
@@ -234,13 +242,15 @@ class AddressSpaces:
             yield from self.mmu.release(vcpu, space.root, number)
         self.frames.give_tables(np.array([space.root >> PAGE_SHIFT]))
 
-    def _with(self, seen: Entries, rights: int) -> NDArray[np.int64]:
-        """Return entries with other rights, int64[n]."""
+    def _with(self, seen: Entries, rights: int, files: list[tuple[int, int]]) -> NDArray[np.int64]:
+        """Return entries with other rights, int64[n]; of those of files only the dirty ones become writable."""
         values: NDArray[np.int64] = seen.values & ~(PRESENT | WRITE) | (PRESENT if rights else 0)
         if rights & WRITABLE:
             for level in (1, 2, 3):
                 pages = seen.levels == level
                 values[pages] |= WRITE * self.sharing.alone(seen.firsts[pages], self.tables.width * (level - 1))
+        for start, end in files:
+            values[(seen.starts >= start) & (seen.starts < end) & (values & DIRTY == 0)] &= ~WRITE
         return values
 
     def _share(self, vcpu: Vcpu, seen: Entries) -> Steps[bool]:

@@ -50,6 +50,7 @@ RULES: dict[Op, Rule] = {
     Op.DISCARD: Rule(whole=True, argument=(0, 1)),
     Op.POPULATE: Rule(whole=True),
     Op.SHARE: Rule(argument=(1, _PIDS)),
+    Op.ADVISE: Rule(whole=True, argument=(10, 19)),
     Op.THREAD: Rule(argument=(0, MOST_THREADS - 1)),
 }
 

@@ -71,6 +71,7 @@ class Op(IntEnum):
     SHARE = 13
     THREAD = 14
     BARRIER = 15
+    ADVISE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ class Event:
     | MOVE | start of the pages (mremap) | bytes | where they go; what is mapped there is unmapped first |
     | DISCARD | start (madvise) | bytes | 0: the pages are freed; 1: they may be, when memory is short (MADV_FREE) |
     | POPULATE | start | bytes | 0; the pages that are not mapped are, without a fault of the processor |
+    | ADVISE | start (madvise) | bytes | what children get: 10 nothing, 11 as usual, 18 zeros, 19 what is there |
     | SHARE | 0 | 0 | the pid of a child that uses the same address space (vfork) until its EXEC or EXIT |
     | THREAD | 0 | 0 | the number of a thread of `pid`, from 0, which runs from here on |
     | BARRIER | 0 | 0 | 0; every thread of the stream comes here before any goes on |
@@ -162,7 +164,9 @@ class Stream(Protocol):
     many of these events as the others.
 
     One whose footprint is never all mapped at once may have a method ``most_at_once() -> int``: the most bytes that
-    are.
+    are. One that shows a program from its start, all its writes included, may have an attribute ``from_start = True``:
+    what it reads without having written to it is zero, and guests map the page of zeros. Else the first access to a
+    page stands for the write by which the program filled it before.
     """
 
     @property

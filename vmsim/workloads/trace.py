@@ -22,6 +22,7 @@ from vmsim.workloads.vmtrace import Vmtrace
 __all__ = ["BUNDLED", "TraceStream", "bundled", "find"]
 
 _NOTHING = np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.uint8)
+_MAPPINGS = frozenset(("map", "brk"))
 BUNDLED = Path(__file__).parent / "traces"
 
 
@@ -101,6 +102,9 @@ class TraceStream:
         The file's name without its suffixes.
     granule : int
         Bytes of a block: 4096, or 64 where a .vmtrace was recorded so or `lines` is wanted.
+    from_start : bool
+        Whether it shows a program from its start: it tells of mappings (mmap, brk), as recordings do that vmsim makes.
+        Others can begin anywhere, and tell nothing of what was written before.
     """
 
     def __init__(
@@ -123,6 +127,7 @@ class TraceStream:
         self._form = readers.detect(path) if form == "auto" else form
         self._vmtrace: Vmtrace | None = None
         self._switches = False
+        self.from_start = False
         self._recorded = 1  # threads
         self._cpus = cpus
         if self._form == "vmtrace":
@@ -137,6 +142,7 @@ class TraceStream:
                 )
             self._accesses, self._regions = int(self._vmtrace.totals["accesses"]), self._vmtrace.regions
             self._switches = "switch" in self._vmtrace.totals["events"]
+            self.from_start = not _MAPPINGS.isdisjoint(self._vmtrace.totals["events"])
             self._recorded = self._vmtrace.totals.get("threads", 1)
         else:
             self._by_pages = True
@@ -200,6 +206,7 @@ class TraceStream:
             self._by_pages = self._by_pages and not (chunk.address % PAGE).any()
             for event in chunk.events:
                 self._switches = self._switches or event.op == Op.SWITCH
+                self.from_start = self.from_start or event.op.name.lower() in _MAPPINGS
                 if event.op == Op.THREAD:
                     self._recorded = max(self._recorded, event.argument + 1)
             yield chunk

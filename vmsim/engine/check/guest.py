@@ -148,10 +148,12 @@ def check_guest(vm: VirtualMachine, memory: Column, fail: Callable[[str], None])
         fail(f"sharing: a frame that {name} maps is not in the state its entry implies")
     if vm.finish is None or vm.ending:  # an operation may be under way, or was when memory ran out
         return
-    if (entries != kernel_.sharing.entries(frames)).any():
+    zeros = np.array(kernel_.zeros.frames, np.int64)  # which the kernel itself counts as the first to map
+    if (entries != kernel_.sharing.entries(frames) - np.isin(frames, zeros)).any():
         fail(f"sharing: a frame of {name} is mapped more or less often than its kernel counts")
     if not vm.spec.bare:
         used = int((states != State.FREE).sum())
-        known = len(tables) + len(frames) + len(vm.frames.ready) + (vm.balloon.held if vm.balloon else 0)
+        held = vm.balloon.held if vm.balloon else 0
+        known = len(tables) + len(np.union1d(frames, zeros)) + len(vm.frames.ready) + held
         if used != known:
             fail(f"sharing: {used - known} frames of the kernel of {name} are neither mapped nor free")

@@ -125,7 +125,8 @@ class _Checker:
             if wrong.any():
                 bad = int(targets[wrong][0])
                 self.fail(f"isolation: the reverse map of frame {bad} does not name the entry that maps it")
-            pages = count_distinct(of_pages)
+            own = vm.kernel.zeros.frames if vm.spec.bare else []  # which need not be mapped
+            pages = count_distinct(np.concatenate((of_pages, np.array(own, np.int64))))
             if vm.slot:  # a page that the host has for a VM need not be mapped; one that is mapped it must have
                 backed = (vm.slot.backing[vm.slot.present()] & FRAME) >> PAGE_SHIFT
                 if count_distinct(backed) != len(backed) or not np.isin(of_pages, backed).all():
