@@ -53,6 +53,13 @@ CASES = {
     # a fork takes the right to write away, and each page faults once; vfork, posix_spawn and threads share
     "fork": (FORK.format(56, "clone ( 1200011, 0x0, 0x0, 0x4000650, 0x0 )   clone(fork):") + AGAIN, 128),
     "fork by number": (FORK.format(57, "fork ( )   fork:") + AGAIN, 128),
+    # what madvise keeps from children is not shared with them, and its pages do not fault again
+    "DONTFORK": (call(28, "madvise ( 0x10000000, 131072, 10 )") + FORKED + AGAIN, 64 + 32),
+    "DONTFORK taken back": (
+        call(28, "madvise ( 0x10000000, 131072, 10 )") + call(28, "madvise ( 0x10000000, 65536, 11 )") + FORKED + AGAIN,
+        64 + 48,
+    ),
+    "WIPEONFORK": (call(28, "madvise ( 0x10000000, 131072, 18 )") + FORKED + AGAIN, 64 + 32),
     "vfork": (FORK.format(58, "fork ( )   fork:") + AGAIN, 64),
     "posix_spawn": (FORK.format(56, "clone ( 4111, 0x4808ff0, 0x0, 0x0, 0x0 )   clone(fork):") + AGAIN, 64),
     "clone with CLONE_VM alone": (
@@ -169,9 +176,58 @@ CASES = {
         SHARED + stores(HALF, 0x2000_0000) + call(28, "madvise ( 0x20000000, 65536, 9 )") + stores(HALF, 0x2000_0000),
         64 + 32 + 16,
     ),
-    # a read of a file maps its aligned 64 KiB, a write one page; one that was read is copied when it is written
+    # what the kernel reads and writes in system calls faults like what the program does
+    "a buffer that read fills": (
+        MAPPED.replace("0x10000000", "0x20000000")
+        + "SYSCALL[7,1](0) sys_read ( 3, 0x20000ffc, 65536 ) --> [async] ... \n"
+        "SYSCALL[7,1](0) ... [async] --> Success(0x2005) \n" + stores(range(4), 0x2000_0000),
+        64 + 4,
+    ),
+    "a read of nothing": (
+        "SYSCALL[7,1](0) sys_read ( 3, 0x20000ffc, 65536 )[sync] --> Success(0x0) \n",
+        64,
+    ),
+    "a buffer that write reads": (
+        MAPPED.replace("0x10000000", "0x20000000")
+        + "SYSCALL[7,1](1) sys_write ( 1, 0x20000000, 8192 )[sync] --> Success(0x2000) \n"
+        + stores(range(2), 0x2000_0000),
+        64 + 2 + 2,
+    ),
+    "a path": (
+        PRIVATE_FILE.format(0x2000_0000)
+        + "SYSCALL[7,1](21) sys_access ( 0x20000ff8(/etc/ld-2.36.so.preload), 4 )[sync] --> Failure(0x2) \n",
+        64 + 1,
+    ),
+    # memory that was never written to reads as zeros, and faults again when it is
+    "zeros, read": (MAPPED.replace("0x10000000", "0x20000000") + loads(HALF, 0x2000_0000), 64 + 32),
+    "zeros, read and written": (
+        MAPPED.replace("0x10000000", "0x20000000") + 2 * (loads(HALF, 0x2000_0000) + stores(HALF, 0x2000_0000)),
+        64 + 32 + 32,
+    ),
+    # 12 files of a page each, side by side: one fault each (mm/memory.c maps nothing beyond a mapping)
+    "files side by side": (
+        "".join(PRIVATE_FILE.replace("131072", "100").format(0x2000_0000 + 4096 * at) for at in range(12))
+        + loads(range(12), 0x2000_0000),
+        64 + 12,
+    ),
+    # a mapping that begins at the 12th page of its 64 KiB: 16 pages come from there (do_fault_around, from_pte + nr)
+    "a file of 16 pages, read from within 64 KiB": (
+        PRIVATE_FILE.replace("131072", "65536").format(0x2000_C000) + loads(range(16), 0x2000_C000),
+        64 + 1,
+    ),
+    "a file, read, and allowed to be written": (
+        PRIVATE_FILE.replace("131072, 3", "131072, 1").format(0x2000_0000)
+        + loads(range(4), 0x2000_0000)
+        + call(10, "mprotect ( 0x20000000, 131072, 3 )")
+        + stores(range(4), 0x2000_0000),
+        64 + 1 + 4,
+    ),
+    # a read of a file maps 64 KiB, a write one page; one that was read is copied when it is written
     "a file, read": (PRIVATE_FILE.format(0x2000_0000) + loads(HALF, 0x2000_0000), 64 + 2),
-    "a file, read from within 64 KiB": (PRIVATE_FILE.format(0x2000_8000) + loads(HALF, 0x2000_8000), 64 + 3),
+    "a file of 32 pages, read from within 64 KiB": (
+        PRIVATE_FILE.format(0x2000_8000) + loads(HALF, 0x2000_8000),
+        64 + 3,
+    ),
     "a file, written": (PRIVATE_FILE.format(0x2000_0000) + stores(HALF, 0x2000_0000), 64 + 32),
     "a file, read and written": (
         PRIVATE_FILE.format(0x2000_0000) + loads(HALF, 0x2000_0000) + stores(HALF, 0x2000_0000),

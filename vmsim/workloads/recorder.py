@@ -19,15 +19,16 @@ from typing import Any, BinaryIO, cast
 from vmsim.base.errors import InputError
 from vmsim.base.files import replacing
 from vmsim.base.progress import Progress
-from vmsim.workloads.images import mapped_images
+from vmsim.workloads.images import Start, started
 from vmsim.workloads.readers import lackey
 from vmsim.workloads.runs import check_granule, cut
-from vmsim.workloads.stream import PAGE, Event
+from vmsim.workloads.stream import PAGE
 from vmsim.workloads.vmtrace import VmtraceWriter
 
 __all__ = ["Recording", "record"]
 
 _PIPE = 1 << 20  # bytes that wait between valgrind and us; the usual 64 KiB make both wait
+_FEW = 1 << 12  # at first, so that the program has done next to nothing when its mappings are asked for
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def _run(
 ) -> tuple[int | None, bool]:
     """Run the program to its end, the limit or an interrupt; return its status and whether it was interrupted."""
     reading, writing = os.pipe()
-    _widen(writing)
+    _make_wide(writing, _FEW)
     process = subprocess.Popen(
         [
             valgrind,
@@ -153,8 +154,9 @@ def _run(
         with os.fdopen(reading, "rb", buffering=0) as pipe:
             text = _Watched(pipe, process.pid)
             source = cast(BinaryIO, text)
-            for chunk in lackey.parse(source, "valgrind's trace", granule=granule, fetch=fetch, complete=False):
-                chunk, text.images = chunk._replace(events=(*text.images, *chunk.events)), ()
+            fetches: lackey.Fetch = "all" if fetch else "first"
+            for chunk in lackey.parse(source, "valgrind's trace", granule=granule, fetch=fetches, complete=False):
+                chunk, text.start = text.start.before(chunk, granule), Start()
                 room = None if limit is None else limit - writer.summary.accesses
                 total = int(chunk.count.sum())
                 writer.add(chunk if room is None or total <= room else cut(chunk, room))
@@ -173,22 +175,23 @@ class _Watched:
     """A pipe from valgrind; with the first that comes, what the program has mapped before it starts is asked for."""
 
     def __init__(self, pipe: RawIOBase, process: int) -> None:
-        self.images: tuple[Event, ...] = ()
+        self.start = Start()
         self._pipe = pipe
         self._process: int | None = process
 
     def read(self, size: int) -> bytes:
         data = self._pipe.read(size) or b""
         if self._process is not None:
-            self.images = mapped_images(self._process)
-            if self.images:
+            self.start = started(self._process)
+            if self.start.events:
                 self._process = None
+                _make_wide(self._pipe.fileno(), _PIPE)
         return data
 
 
-def _widen(pipe: int) -> None:
+def _make_wide(pipe: int, size: int) -> None:
     import fcntl
 
     if hasattr(fcntl, "F_SETPIPE_SZ"):  # Linux
         with suppress(OSError):  # above the user's limit: the usual size works too
-            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, size)

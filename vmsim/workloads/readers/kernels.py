@@ -5,20 +5,33 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.jit import kernel
+from vmsim.jit import kernel, leaf
 from vmsim.workloads.readers.strings import accessed, fetched, first_byte
 from vmsim.workloads.stream import Addresses, Counts, Kinds
 
-__all__ = ["BROKEN", "DONE", "FULL", "OTHER", "lackey"]
+__all__ = ["BROKEN", "DONE", "FETCHED", "FULL", "NO_PAGE", "OTHER", "lackey"]
 
 DONE, FULL, OTHER, BROKEN = 0, 1, 2, 3
 _LARGEST = 4096  # bytes of one access; lackey's own limit is 512
+_FIRST = 1  # the first fetch of each page is kept; 0: none is, 2: all are
+FETCHED = 1 << 12  # pages of which is remembered that they were; of two in one place the later
+NO_PAGE = -(1 << 62)
+
+
+@leaf
+def _had(pages: Addresses, page: int) -> bool:
+    """Note that a page is fetched from; return whether that was noted."""
+    place = page & (FETCHED - 1)
+    had: bool = pages[place] == page
+    pages[place] = page
+    return had
 
 
 @kernel
 def lackey(
     text: NDArray[np.uint8],
-    fetch: bool,
+    fetch: np.int64,
+    pages: Addresses,
     mask: np.int64,
     state: NDArray[np.int64],
     strings: NDArray[np.int64],
@@ -28,6 +41,7 @@ def lackey(
 ) -> int:
     """Read access lines until the text ends (DONE), the room ends (FULL), or a line is none (OTHER) or bad (BROKEN).
 
+    `fetch` says which instruction fetches are kept, and `pages` (int64[FETCHED]) which pages have had one.
     state[0] is the position of the first line not yet read, state[1] the accesses found, state[2] the lines read,
     state[3] the fetches left out and state[4] the lines that became accesses; `strings` is that of the module of this
     name. An access over the end of a block is one access to each of the blocks. The text must end with a newline; a
@@ -78,7 +92,7 @@ def lackey(
             code = BROKEN
             break
         at += 1
-        if (what != 2 or fetch) and found + 1 + size // -mask + 1 > room:
+        if (what != 2 or fetch != 0) and found + 1 + size // -mask + 1 > room:
             at = start
             code = FULL
             break
@@ -87,7 +101,7 @@ def lackey(
         if what == 2:
             if not fetched(strings, value):
                 continue
-            if not fetch:
+            if fetch == 0 or (fetch == _FIRST and _had(pages, value >> 12)):
                 fetches += 1
                 continue
         elif what == 3:

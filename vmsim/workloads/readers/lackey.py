@@ -11,22 +11,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal, TypeAlias
 
 import numpy as np
 
 from vmsim.base.errors import InputError
 from vmsim.base.files import printable
 from vmsim.workloads.opening import first_lines, opened, shown
+from vmsim.workloads.readers.buffers import accesses
 from vmsim.workloads.readers.notes import Notes
 from vmsim.workloads.readers.syscalls import PASSED, Calls
 from vmsim.workloads.runs import RunBuilder
 from vmsim.workloads.stream import PAGE, Chunk
 
-__all__ = ["ENDINGS", "parse", "read", "sniff"]
+__all__ = ["ENDINGS", "Fetch", "parse", "read", "sniff"]
 
 ENDINGS = (".lackey",)  # of files' names
 
+Fetch: TypeAlias = Literal["none", "first", "all"]
 _BLOCK = 1 << 20
 _ACCESS = re.compile(rb"I  [0-9a-f]+,\d+|[ ][LSM] [0-9a-f]+,\d+")
 
@@ -41,7 +43,7 @@ def sniff(head: bytes) -> bool:
 def read(path: Path, *, granule: int = PAGE, fetch: bool = False, notes: Notes | None = None) -> Iterator[Chunk]:
     """Read a file of lackey's text; see `parse`."""
     with opened(path, text=True) as file:
-        yield from parse(file, printable(path), granule=granule, fetch=fetch, notes=notes)
+        yield from parse(file, printable(path), granule=granule, fetch="all" if fetch else "none", notes=notes)
 
 
 def parse(
@@ -49,14 +51,15 @@ def parse(
     name: str,
     *,
     granule: int = PAGE,
-    fetch: bool = False,
+    fetch: Fetch = "none",
     complete: bool = True,
     notes: Notes | None = None,
 ) -> Iterator[Chunk]:
     """Read lackey's text from a file or pipe.
 
     The last line of a file need not have an end. With `complete = False` such a line is left out: it is that of a
-    program that was stopped.
+    program that was stopped. Of the instruction fetches all are kept, none, or the first of each page, and of each
+    page again that was mapped anew: those that can fault.
 
     Raises
     ------
@@ -72,6 +75,8 @@ def parse(
     kind = np.empty(_BLOCK, np.uint8)
     state = np.zeros(5, np.int64)  # position in the text, accesses found, lines read, fetches left out, with a size
     instruction = np.zeros(strings.PLACES, np.int64)
+    fetched = np.full(kernels.FETCHED, kernels.NO_PAGE, np.int64)
+    wanted = np.int64(("none", "first", "all").index(fetch))
     tail = b""
     ended = False
     while not ended:
@@ -93,9 +98,9 @@ def parse(
         code = kernels.FULL
         while code != kernels.DONE:
             state[1] = 0
-            code = kernels.lackey(view, fetch, np.int64(-granule), state, instruction, address, count, kind)
+            code = kernels.lackey(view, wanted, fetched, np.int64(-granule), state, instruction, address, count, kind)
             found, at = int(state[1]), int(state[0])
-            yield from builder.add(address[:found], count[:found], kind[:found])
+            yield from builder.add(*calls.seen(address[:found], count[:found], kind[:found]))
             if code in (kernels.OTHER, kernels.BROKEN):
                 end = text.index(b"\n", at)
                 line = text[at:end].removesuffix(b"\r")
@@ -106,6 +111,13 @@ def parse(
                         "to 4096."
                     )
                 used = calls.line(line, where)
+                for low, high in calls.changed:
+                    fetched[(fetched >= low >> 12) & (fetched < high >> 12)] = kernels.NO_PAGE
+                calls.changed.clear()
+                for buffer in calls.touched:
+                    for part in accesses(buffer):
+                        yield from builder.add(*part)
+                calls.touched.clear()
                 # two processes that share a log can glue an access to the end of a system call's line
                 state[0] = at + used if used < len(line) else end + 1
                 state[2] += used == len(line)

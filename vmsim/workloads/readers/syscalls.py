@@ -1,4 +1,4 @@
-"""Lines of system calls in valgrind's traces (`--trace-syscalls=yes`), and the events that they are.
+"""Lines of system calls in valgrind's traces (`--trace-syscalls=yes`), and the events and accesses that they are.
 
 A line is ``SYSCALL[PROCESS,THREAD](NUMBER) sys_NAME ( ARGUMENTS ) --> [how] Success(0xRESULT)``; where the call waits,
 its result comes on a line of its own, ``SYSCALL[PROCESS,THREAD](NUMBER) ... [async] --> Success(0xRESULT)``. Which
@@ -11,8 +11,9 @@ import re
 
 from vmsim.base.errors import InputError
 from vmsim.workloads.opening import shown
+from vmsim.workloads.readers.buffers import Buffer, buffers, strings_of, without_strings
 from vmsim.workloads.runs import RunBuilder
-from vmsim.workloads.stream import PAGE, USER_END, WIDEST_END, Op
+from vmsim.workloads.stream import PAGE, USER_END, WIDEST_END, Addresses, Counts, Kinds, Op
 
 __all__ = ["PASSED", "Calls"]
 
@@ -31,19 +32,35 @@ _MAP_POPULATE, _MAP_LOCKED = 0x8000, 0x2000
 _MREMAP_DONTUNMAP = 4
 _MADV_FREED = (4, 9, 24)  # DONTNEED, REMOVE, DONTNEED_LOCKED
 _MADV_FREE = 8
+_MADV_FORK = (10, 11, 18, 19)  # DONTFORK, DOFORK, WIPEONFORK, KEEPONFORK
 _MADV_POPULATE = (22, 23)  # READ, WRITE
 _MLOCK_ONFAULT = 1
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 _CLONE_VM = 0x100
 _VFORK, _CLONE3 = b"58", b"435"
 _READ_WRITE = 3
+_NO_FILE = -1
 _SHARED, _FILE = 8, 16  # as of `stream.Event`
 
 
-class Calls:
-    """Turns the lines of system calls into events.
+_OPENS = frozenset(("openat", "open"))
+_OF_VALGRIND = b"/vgpreload_"  # files that valgrind has every program load
 
-    A call belongs to a thread, what it does to memory to the process that all its threads share.
+
+class Calls:
+    """Turns the lines of system calls into events, and into the kernel's accesses to the program's memory.
+
+    A call belongs to a thread, what it does to memory to the process that all its threads share. The library that
+    valgrind preloads is left out, as it is no part of the program.
+
+    Attributes
+    ----------
+    touched : list of Buffer
+        What the kernel has read and written since the list was emptied.
+    changed : list of (int, int)
+        Where mappings have changed since this list was emptied: [start, end).
+    hidden : list of (int, int)
+        Where valgrind's library is: [start, end).
     """
 
     def __init__(self, builder: RunBuilder) -> None:
@@ -54,6 +71,11 @@ class Calls:
         self._segments: dict[int, int] = {}  # bytes of each segment of shared memory (System V)
         self._attached: dict[tuple[int, int], int] = {}  # and where a process has one
         self._locked: set[int] = set()  # processes whose later mappings are populated (mlockall)
+        self._opening: set[tuple[int, int]] = set()  # pids and threads that open valgrind's library
+        self._library = _NO_FILE  # the file descriptor of that
+        self.touched: list[Buffer] = []
+        self.changed: list[tuple[int, int]] = []
+        self.hidden: list[tuple[int, int]] = []
 
     def line(self, line: bytes, where: str) -> int:
         """Take a line that is not an access; return how much of it was used: less than all if an access follows."""
@@ -74,15 +96,19 @@ class Calls:
         rest = len(glued[1]) if glued else 0
         if call_name:
             arguments = text[: result.start()] if result else text
+            arguments, paths = without_strings(arguments), strings_of(arguments)
             numbers = [_number(word) for word in _NUMBER.findall(arguments.split(b"-->")[0])]
             self._waiting[pid, thread] = call_name, numbers
+            self.touched += paths
+            if call_name in _OPENS:
+                (self._opening.add if _OF_VALGRIND in text else self._opening.discard)((pid, thread))
             if child := _CHILD.search(arguments):
                 op = Op.SHARE if _shares(number, arguments) else Op.FORK
                 self._builder.event(op, pid, argument=self._child(int(child[1])))
         if result and (pid, thread) in self._waiting:
             call_name, numbers = self._waiting.pop((pid, thread))
             if result[1] == b"Success":
-                self._succeeded(pid, call_name, numbers, int(result[2], 16), where)
+                self._succeeded(pid, thread, call_name, numbers, int(result[2], 16), where)
         return len(line) - rest
 
     def finish(self) -> None:
@@ -91,10 +117,34 @@ class Calls:
             if call_name == "execve":
                 self._builder.event(Op.EXEC, pid)
 
+    def seen(self, address: Addresses, count: Counts, kind: Kinds) -> tuple[Addresses, Counts, Kinds]:
+        """Return those accesses that are the program's: not in the library that valgrind preloads."""
+        for start, end in self.hidden:
+            if (other := (address < start) | (address >= end)).all():
+                continue
+            address, count, kind = address[other], count[other], kind[other]
+        return address, count, kind
+
     def _child(self, process: int) -> int:
         return self._pids.setdefault(process, len(self._pids) + 1)
 
-    def _succeeded(self, pid: int, name: str, numbers: list[int], result: int, where: str) -> None:
+    def _is_valgrinds(self, pid: int, thread: int, name: str, numbers: list[int], result: int) -> bool:
+        """Note what is done with the library that valgrind preloads; return whether that is all there is to it."""
+        if name in _OPENS and (pid, thread) in self._opening:
+            self._library = result
+        elif name == "close" and numbers[:1] == [self._library]:
+            self._library = _NO_FILE
+        elif name == "mmap" and numbers[4:5] == [self._library]:
+            self.hidden.append((result, result + _whole(numbers[1])))
+        else:
+            place = result if name == "mmap" else numbers[0] if name in ("mprotect", "munmap") and numbers else 0
+            return any(start <= place < end for start, end in self.hidden)
+        return True
+
+    def _succeeded(self, pid: int, thread: int, name: str, numbers: list[int], result: int, where: str) -> None:
+        if self._is_valgrinds(pid, thread, name, numbers, result):
+            return
+        self.touched += buffers(name, numbers, result)
         match name, numbers:
             case (("mmap" | "mmap2"), [_, length, protection, flags, *_]):
                 self._region(Op.MAP, pid, result, length, where, _kind(protection, flags))
@@ -141,6 +191,8 @@ class Calls:
     def _advised(self, pid: int, address: int, length: int, advice: int, where: str) -> None:
         if advice in _MADV_FREED or advice == _MADV_FREE:
             self._region(Op.DISCARD, pid, address, length, where, int(advice == _MADV_FREE))
+        elif advice in _MADV_FORK:
+            self._region(Op.ADVISE, pid, address, length, where, advice)
         elif advice in _MADV_POPULATE:
             self._region(Op.POPULATE, pid, address, length, where)
 
@@ -172,6 +224,7 @@ class Calls:
                 "2**56."
             )
         self._builder.event(op, pid, address, whole, argument)
+        self.changed += [(place, place + whole) for place in places]
 
 
 def _shares(number: bytes, arguments: bytes) -> bool:
