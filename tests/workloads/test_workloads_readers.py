@@ -270,20 +270,22 @@ class TestLackey:
             (1, Op.MAP, 1, 0x4835000, 8192, 3),
             (2, Op.PROTECT, 1, 0x4835000, 4096, 1),
             (2, Op.BRK, 1, 0x4056000, 0, 0),
-            (2, Op.MOVE, 1, 0x4835000, 8192, 0x5000000),
-            (2, Op.MAP, 1, 0x5002000, 8192, 3),
-            (2, Op.UNMAP, 1, 0x5001000, 12288, 0),
-            (2, Op.UNMAP, 1, 0x5000000, 4096, 0),
-            (3, Op.FORK, 1, 0, 0, 2),
-            (4, Op.EXIT, 1, 0, 0, 3),
+            (16, Op.MOVE, 1, 0x4835000, 8192, 0x5000000),
+            (16, Op.MAP, 1, 0x5002000, 8192, 3),
+            (16, Op.UNMAP, 1, 0x5001000, 12288, 0),
+            (16, Op.UNMAP, 1, 0x5000000, 4096, 0),
+            (17, Op.FORK, 1, 0, 0, 2),
+            (19, Op.EXIT, 1, 0, 0, 3),
         ]
-        # the event between them keeps two reads of one page apart
-        assert found(path) == [(0x1000, 0, 1), (0x1000, 0, 1), (0x2000, 0, 1), (0x1000, 1, 1)]
+        # the event between them keeps two reads of one page apart; read writes 14 lines, 8 and 6 of two pages
+        before, filled = [(0x1000, 0, 1), (0x1000, 0, 1)], [(0x1F_FEFF_E000, 1, 8), (0x1F_FEFF_F000, 1, 6)]
+        path_read = (0x10A000, 0, 1)  # by execve
+        assert found(path) == [*before, *filled, (0x2000, 0, 1), (0x1000, 1, 1), path_read]
 
     def test_an_execve_without_return_is_the_end(self, folder: Path):
         path = folder / "exec"
         path.write_bytes(b" L 1000,8\nSYSCALL[7,1](59) sys_execve ( 0x10a00a(/bin/true), 0x1f, 0x1f )\n")
-        assert [(at, event.op) for at, event in events(path, "lackey")] == [(1, Op.EXEC)]
+        assert [(at, event.op) for at, event in events(path, "lackey")] == [(2, Op.EXEC)]  # after its path
 
     def test_where_blocks_end_does_not_matter(self, folder: Path):
         path = folder / "long"

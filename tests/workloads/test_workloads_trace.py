@@ -211,7 +211,7 @@ class TestRecord:
         told = json.loads(result.stdout)
         assert told["exit_status"] == 3
         assert told["accesses"] > 10_000
-        assert told["fetches"] == 0
+        assert 0 < told["fetches"] < told["accesses"] / 50  # the first of each page of code
         assert told["events"]["exit"] == 1
         assert {"map", "brk", "protect"} <= set(told["events"])
         trace = Vmtrace.open(out)
