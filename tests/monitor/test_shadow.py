@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import product
 from typing import Any
 
 import pytest
 
 from tests.monitor.world import World, figures_of
 from tests.oracle.bits import PS, RW, US, A, D, P
-from tests.simulation.small import PAGE, READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
+from tests.simulation.small import PAGE, scenario, vm
 from vmsim.engine.run import simulate
-from vmsim.frames.buddy import State
 from vmsim.monitor.shadow.mode import SHADOW_PRESETS, ShadowSpec
 
 RIGHTS = P | RW | US
@@ -310,63 +308,6 @@ def test_the_software_tlb_remembers_walks_until_cr3_is_loaded() -> None:
     with_tlb.access(0)
     with_tlb.load(entry(0))
     assert tlb.hits == 7
-
-
-WHOLE = [
-    pytest.param(*case, marks=[pytest.mark.slow] if case[1:] == ("eager", "lazy", ("2M", "4K")) else [])
-    for case in product(
-        ["kvm", "kvm-2007", "plex86"],
-        ["lazy", "eager"],
-        ["lazy", "eager"],
-        [("4K", "4K"), ("2M", "4K"), ("2M", "2M")],
-    )
-]
-
-
-@pytest.mark.parametrize(("preset", "fill", "populate", "pages"), WHOLE)
-def test_a_whole_vm_runs_and_gives_everything_back(
-    preset: str, fill: str, populate: str, pages: tuple[str, str]
-) -> None:
-    """Invariants are checked at every boundary; two VMs share the core and the pool's host."""
-    keys = {"guest_page": pages[0], "host_page": pages[1], "memory": "16MiB", "populate": populate}
-    shadow = {"preset": preset, "fill": fill}
-    both = scenario(
-        *(vm(name, mode="shadow", shadow=shadow, **keys) for name in ("a", "b")), memory="64MiB", quantum="20us"
-    )
-    steps = [
-        *touches(range(40), WRITE),
-        ("unmap", 3, 5),
-        *touches(range(40)),
-        ("touch", 600, WRITE),
-        ("touch", 1, READ),
-    ]
-    simulation, outcome = run(both, [Script(steps), Script(steps[::-1])], every=40_000)
-    assert outcome.ending is None
-    assert time_adds_up(outcome)
-    for each in outcome.vms:
-        assert each.finished
-        assert each.counters["accesses"] == 82
-        assert each.counters["nested_walks"] == 0
-        assert sum(cycles for _, cycles in each.exits.values()) == each.cycles["exit"]
-    assert simulation.host.free == simulation.host.size
-    assert (simulation.host.frames["state"] == State.FREE).all()
-
-
-def test_what_is_owed_before_the_clock_starts_is_forgiven() -> None:
-    _, outcome = run(scenario(vm(mode="shadow", populate="eager")), [Script(touches(range(4)))])
-    assert {reason: count for reason, (count, _) in outcome.vms[0].exits.items()} == {"SHADOW_FILL": 4}
-
-
-@pytest.mark.parametrize("mode", ["ept", "npt"])
-@pytest.mark.parametrize(("chunk", "exits"), [(1, 64 + 4), (4, 16 + 2), (64, 1 + 1)])
-def test_a_violation_brings_in_a_chunk_too(mode: str, chunk: int, exits: int) -> None:
-    """64 frames of data in a row, aligned, and 4 of tables from frame 1 on: those lie in two chunks of 4."""
-    what = scenario(vm(mode=mode, fill_chunk=chunk), pool={"min": 200, "max": 400, "batch": 256})
-    _, outcome = run(what, [Script(touches(range(64)))])
-    ((count, cycles),) = outcome.vms[0].exits.values()
-    assert outcome.vms[0].finished
-    assert cycles == outcome.vms[0].cycles["exit"]
-    assert count == exits
 
 
 def test_page_faults_are_told_apart_by_where_the_address_leads_and_by_privilege() -> None:

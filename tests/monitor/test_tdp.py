@@ -91,3 +91,15 @@ def test_the_reverse_map_names_every_nested_entry_once() -> None:
 
     (places, frames), _ = look_at_end(look, vm(), touches(range(50)))
     assert places == frames  # the root's is 0: nothing maps it
+
+
+@pytest.mark.parametrize("mode", ["ept", "npt"])
+@pytest.mark.parametrize(("chunk", "exits"), [(1, 64 + 4), (4, 16 + 2), (64, 1 + 1)])
+def test_a_violation_brings_in_a_chunk_too(mode: str, chunk: int, exits: int) -> None:
+    """64 frames of data in a row, aligned, and 4 of tables from frame 1 on: those lie in two chunks of 4."""
+    what = scenario(vm(mode=mode, fill_chunk=chunk), pool={"min": 200, "max": 400, "batch": 256})
+    _, outcome = run(what, [Script(touches(range(64)))])
+    ((count, cycles),) = outcome.vms[0].exits.values()
+    assert outcome.vms[0].finished
+    assert cycles == outcome.vms[0].cycles["exit"]
+    assert count == exits

@@ -8,7 +8,6 @@ figure 1 and §4 (order of the references, nested TLB); Gandhi et al., ISCA 2016
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
 
 from tests.oracle.bits import (
     ADDRESS,
@@ -32,66 +31,10 @@ from tests.oracle.bits import (
 )
 from tests.oracle.core import Core
 from tests.oracle.tables import Words, load, place_of, store, translate, within
+from tests.oracle.translation import AgainError, PageFaultError, Table, Translation, ViolationError, suffices
 
 GUEST, NESTED = 0, 1
 RSVD = 1 << 3  # of a page fault's error code
-
-
-class Translation(NamedTuple):
-    """Where a 4 KiB page lies, what may be done to it, whether its dirty flags are set, and the size cached.
-
-    `user` is whether a program may fetch from it: every access is one's, so of a guest's page only EPT can forbid it.
-    """
-
-    hpa: int
-    write: bool
-    user: bool
-    dirty: bool
-    size: int
-
-
-class Table(NamedTuple):
-    """A table on the way.
-
-    Its hpa, the rights gathered above it, whether an agile walk switched before it, whether the host lets nobody write
-    to it.
-    """
-
-    hpa: int
-    rights: int
-    switched: bool = False
-    sealed: bool = False
-
-
-class PageFaultError(Exception):
-    """The guest's own tables do not allow the access."""
-
-    reason = "GUEST_FAULT"
-
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
-        self.gpa = -1
-
-
-class ViolationError(Exception):
-    """The nested tables do not allow the access to `gpa`."""
-
-    reason = "VIOLATION"
-
-    def __init__(self, gpa: int, code: int) -> None:
-        super().__init__(gpa, code)
-        self.gpa = gpa
-        self.code = code
-
-
-class AgainError(Exception):
-    """A flag is to be set in a table whose gpa the paging-structure caches do not tell: walk without them."""
-
-
-def suffices(found: Translation, kind: int) -> bool:
-    """Whether a translation that is cached does for an access."""
-    return found.write and found.dirty if kind == WRITE else found.user if kind == FETCH else True
 
 
 class Vcpu:

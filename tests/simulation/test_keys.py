@@ -1,6 +1,6 @@
 """Does every key of a scenario and of a CPU change some table, in a small scenario in which it should?
 
-The keys are those of the schema: one that has no row in `tests.simulation.keys` fails here.
+The keys are those of the schema: one that has no row in `tests.simulation.keys` or `cpu_keys` fails here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Final
 import pytest
 from pydantic import BaseModel
 
-from tests.simulation.keys import COMPILED, CPU_ROWS, ROWS, TOLD, effect
+from tests.simulation.cpu_keys import COMPILED, CPU_ROWS, TOLD
+from tests.simulation.keys import ROWS, effect
 from vmsim.scenario import Cpu, Scenario
 from vmsim.scenario.problems import _tables
 
@@ -72,7 +73,7 @@ def test_a_geometry_with_pages_of_1g_has_an_effect(key: str) -> None:
 @pytest.mark.slow
 def test_every_figure_of_a_cpu_has_an_effect() -> None:
     """In one process without compilation, which would take a minute for each geometry."""
-    command = [sys.executable, "-m", "tests.simulation.keys", *INTERPRETED]
+    command = [sys.executable, "-m", "tests.simulation.cpu_keys", *INTERPRETED]
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     told = json.loads(done.stdout)

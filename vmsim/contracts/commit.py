@@ -82,7 +82,8 @@ BILL = np.dtype(
     (
         np.record,
         [
-            ("now", "i8"),  # cycles since the run began, the guest's own accesses included
+            ("begun", "i8"),  # cycle of simulated time at which the run began, where the VM has several vCPUs
+            ("now", "i8"),  # cycles since then, the guest's own accesses included
             ("spent", "i8"),  # of them in the exit under way
             ("status", "i8"),  # what is left of a fault that was begun, in the monitor's own terms; NONE: nothing
             ("value", "i8"),

@@ -70,6 +70,7 @@ class Runs:
         self._hardware = hardware
         self._bill = make_bill()
         self._pending = False
+        self._shares = not kernel.alone
         self._events: tuple[Event, ...] = ()
         self._target = prepare(hardware.cores, hardware.llc, vcpu.registers, hardware.memory)
         self._processors: dict[int, Processor] = {}  # those that it has run on
@@ -117,6 +118,8 @@ class Runs:
         if processor.kinds:
             self._bill["each"] = FORGET_UNTAGGED
             processor = processor._replace(untagged=self.vcpu.spaces.untagged()[0])  # there may be new spaces
+        if self._shares:
+            self._bill["begun"] = self.vcpu.now
         run = self._run or self._resolve(processor, mode)
         where = cursor, turn, limit, budget, quiet
         ended: Ended = run(self._target, processor, self._accesses, self._guest, mode, *where)

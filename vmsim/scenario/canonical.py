@@ -35,6 +35,7 @@ _APART: Final = frozenset(
         "cpu_weight",
         "stop",
         "cpu_cap",
+        "tdp_mmu",
     }
 )
 """What of a `Vm` is no cause of results, follows from the rest, or means something in some modes only."""
@@ -97,6 +98,7 @@ def canonical(
         | ({"pv_flush": True} if vm.pv_flush else {})
         | ({"stop": vm.stop} if vm.stop is not None else {})
         | ({"cpu_weight": vm.cpu_weight, "cpu_cap": vm.cpu_cap} if scheduled else {})
+        | ({} if vm.tdp_mmu else {"tdp_mmu": False})
         | {"pool": dict(vm.pool), "workload": _of_workload(vm.workload)}
         | vm.paging.canonical(vm.own)
         | _by(vm)

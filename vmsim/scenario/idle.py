@@ -29,13 +29,14 @@ class _Rule(NamedTuple):
         found = get(self.beside)
         if found is not None and found != self.off:
             return None
-        shown = "false" if self.off is False else f'"{self.off}"'
+        shown = f'"{self.off}"' if isinstance(self.off, str) else str(self.off).lower()
         return f"it has no effect with {'.'.join(self.beside)} = {shown}"
 
 
 _RULES: Final = (
     _Rule(("nx_recovery_period",), ("nx_split",), off=False),
     _Rule(("nx_recovery_ratio",), ("nx_split",), off=False),
+    _Rule(("tdp_mmu",), ("vcpus",), off=1),
     _Rule(("content", "image_share"), ("content", "image"), off=""),
     _Rule(("dirty_log", "every"), ("dirty_log", "method"), off="none"),
     _Rule(("dirty_log", "stop"), ("dirty_log", "method"), off="none"),
@@ -98,7 +99,7 @@ def _changed(group: VmKeys) -> Iterator[tuple[str, ...]]:
             yield "dirty_log", key
     if group.content.image_share != 1:
         yield "content", "image_share"
-    for key in ("kernel_accesses", "fill_chunk", "nx_recovery_period", "nx_recovery_ratio"):
+    for key in ("kernel_accesses", "tdp_mmu", "fill_chunk", "nx_recovery_period", "nx_recovery_ratio"):
         if getattr(group, key) != fields[key].default:
             yield (key,)
 

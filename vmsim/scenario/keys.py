@@ -76,6 +76,9 @@ class VmKeys(Model):
         default=False,
         description="Its kernel does not wait for vCPUs that do not run to flush: they do when they are entered.",
     )
+    tdp_mmu: Flag = Field(
+        default=True, description="Faults of its vCPUs do not wait for each other's, as with the TDP MMU of KVM."
+    )
     guest_page: PageSizeField = Field(default="4K", description="Page size that the guest kernel maps with.")
     host_page: PageSizeField = Field(default="4K", description="Page size that the monitor backs guest memory with.")
     populate: Literal["lazy", "eager"] = Field(

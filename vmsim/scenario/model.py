@@ -246,6 +246,7 @@ class Scenario(Document):
             cpu_weight=group.cpu_weight or WEIGHT,
             cpu_cap=group.cpu_cap,
             pv_flush=group.pv_flush,
+            tdp_mmu=group.tdp_mmu,
             start=group.start.cycles(self.cpu.frequency),
             stop=group.stop.cycles(self.cpu.frequency) if group.stop else None,
             pool=group.pool.over(self.host.pool) if group.pool else self.host.pool,

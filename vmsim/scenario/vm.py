@@ -52,6 +52,8 @@ class Vm:
         The most pCPU time that it gets, in percent of one; 0: no limit.
     pv_flush : bool
         Its kernel does not wait for those that do not run to flush.
+    tdp_mmu : bool
+        Its faults under EPT and NPT take the lock of the nested tables to read.
     start : int
         Cycle at which it starts.
     stop : int or None
@@ -96,6 +98,7 @@ class Vm:
     cpu_weight: int
     cpu_cap: int
     pv_flush: bool
+    tdp_mmu: bool
     start: int
     stop: int | None
     pool: Pool

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vmsim.machine.formats import EPT, NPT
 from vmsim.monitor.agile.mode import Moving
 from vmsim.monitor.agile.monitor import Agile
+from vmsim.monitor.mmu_lock import MmuLock
 from vmsim.monitor.parts import VmParts
 from vmsim.monitor.tdp.build import nested
 
@@ -19,7 +20,7 @@ def build(parts: VmParts) -> Agile:
     return Agile(
         parts.memory,
         parts.registers,
-        nested(parts, parts.registers, form, reason),
+        nested(parts, parts.registers, form, reason, MmuLock(parts.spec.vcpus)),
         spec=own.spec,
         interval=own.interval,
         limit=own.limit,

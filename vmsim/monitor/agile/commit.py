@@ -39,7 +39,7 @@ from vmsim.monitor.shadow.prices import Exit
 from vmsim.monitor.shadow.quadrants import root_frame, under_pae
 from vmsim.monitor.shadow.records import ShadowTables
 from vmsim.monitor.shadow.tables import end_exit
-from vmsim.monitor.tdp.commit import NestedMode, back_frame, can_back
+from vmsim.monitor.tdp.commit import NestedMode, back_frame, can_back, lock_wait
 
 __all__ = ["AgileMode"]
 
@@ -64,7 +64,8 @@ def _violation(mode, bill, gfn):
         return False
     prices, state, cpu = mode.prices[0], mode.tables.states[0], mode.tables.cpus[0]
     start = bill.now
-    spend(bill, prices.other + prices.host_walk + cycles)
+    spend(bill, prices.other + prices.host_walk)
+    spend(bill, cycles + lock_wait(mode.nested, bill.begun + bill.now, cycles))
     bill.exits[VIOLATION] += 1
     close(bill, VIOLATION, True)
     end_exit(state, cpu)

@@ -149,7 +149,9 @@ class Agile(AgileEntries):
             self._spend(vcpu, self._other)
             self._count(vcpu, self.host_tables.reason)
             self.host_tables.expect_own(gpa)
-            yield from self._back(vcpu, gpa >> PAGE_SHIFT, code)
+            self._spend(vcpu, self.costs.violation_walk)
+            cycles = yield from self.host_tables.back(vcpu, gpa, code)
+            self._spend(vcpu, cycles + self.host_tables.lock_wait(vcpu, cycles))
         self._close(vcpu, self.host_tables.reason)
         self.latency.add(vcpu.now - start)
 

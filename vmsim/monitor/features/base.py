@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Exit, Host, LiveVm, MemorySlot, Mmu, Pool, Resume, Steps, Vcpu, Words
 from vmsim.machine.formats import NestedFormat
+from vmsim.monitor.mmu_lock import MmuLock
 from vmsim.record.log import Log
 from vmsim.record.outcome import DirtyRound
 from vmsim.scenario.cpu import Cost
@@ -23,6 +24,7 @@ class Monitored(Protocol):
 
     compiled: bool
     costs: Cost
+    lock: MmuLock
     exits: Any
     exit_cycles: Any
     latency: Any

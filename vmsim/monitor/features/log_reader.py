@@ -108,11 +108,12 @@ class LogReader(Feature, ABC):
         host = self._look()
         pages = self._clean()
         host += pages * self.costs.log_page
+        wait = self.tdp.lock.hold(now, host)
         self.ever |= self.dirty
         self.dirty[:] = False
         self._begin_round()
         self._flush()
-        wait = self._kick(vcpus, READ)
+        wait += self._kick(vcpus, READ)
         self._rounds.append(DirtyRound(now, pages, host, late))
         self._pages += pages
         self._host_cycles += host

@@ -69,7 +69,7 @@ class _Paired(PagingMode):
     label = "paired"
     needs = ("ept", "npt")
     tables: ClassVar = {"paired": Paired}
-    ignores = frozenset({"kernel_accesses"})
+    ignores = frozenset({"kernel_accesses", "tdp_mmu"})
     unlogged = (
         "Akaros's kernel looks for modified pages to write them to their files, and for nothing else "
         "(kern/src/pagemap.c, pm_writeback_pages)"

@@ -13,6 +13,7 @@ from vmsim.base.ledger import Ledger
 from vmsim.contracts import Vcpu, Words
 from vmsim.machine.memory import width_of
 from vmsim.machine.vm_spaces import VmSpaces
+from vmsim.monitor.mmu_lock import MmuLock
 from vmsim.monitor.shadow.commit import OTHERS, OWN
 from vmsim.monitor.shadow.guards import reads_of
 from vmsim.monitor.shadow.mode import ShadowSpec
@@ -41,6 +42,7 @@ class Account(SoftwareMonitor):
         Of the software TLB.
     """
 
+    lock: MmuLock
     reasons: tuple[str, ...] = tuple(reason.name for reason in Exit)
 
     def __init__(self, tables: ShadowTables, *, spec: ShadowSpec, costs: Cost, spaces: VmSpaces, entries: int) -> None:
@@ -104,6 +106,7 @@ class Account(SoftwareMonitor):
     def register(self, ledger: Ledger) -> None:
         """Say what it counts: the kernels' work, page faults by pager, and what the software TLB does."""
         super().register(ledger)
+        self.lock.register(ledger)
         ledger.counters("shadow", lambda: {work.name.lower(): int(self.state["work"][0, work]) for work in Work})
         ledger.counters("pagers", self._pagers)
         ledger.counters("software_tlb", lambda: total(self.software_tlbs))
@@ -190,7 +193,11 @@ class Account(SoftwareMonitor):
 
     def _work(self, vcpu: Vcpu) -> None:
         """Pay for what the kernels did, and flush what they took from under the TLBs."""
-        if cycles := int(self._due[vcpu.number]):
+        cycles = int(self._due[vcpu.number])
+        if self.lock:
+            kicks = vcpu.kick_cycles() if self._flush[0] or self._remote[0] else 0
+            cycles += self.lock.hold(vcpu.now, cycles + kicks)
+        if cycles:
             self._due[vcpu.number] = 0
             self._spend(vcpu, cycles)
         self._flush_tlbs(vcpu)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vmsim.machine.formats import EPT
 from vmsim.machine.layout import make_vm
+from vmsim.monitor.mmu_lock import MmuLock
 from vmsim.monitor.parts import VmParts
 from vmsim.monitor.shadow.mode import Shadowing
 from vmsim.monitor.shadow.monitor import Shadow
@@ -18,7 +19,7 @@ def build(parts: VmParts) -> Shadow:
     return Shadow(
         parts.memory,
         parts.registers,
-        nested(parts, make_vm(), EPT(ad_bits=parts.cpu.ept_ad), "EPT_VIOLATION"),
+        nested(parts, make_vm(), EPT(ad_bits=parts.cpu.ept_ad), "EPT_VIOLATION", MmuLock(parts.spec.vcpus)),
         spec=own.spec,
         chunk=parts.spec.fill_chunk,
         entries=own.entries,

@@ -29,6 +29,7 @@ from vmsim.contracts.commit import (
 from vmsim.contracts.commit import load as load_entries
 from vmsim.jit import leaf, routine
 from vmsim.machine.formats import CODE_WRITE, PAGE_SHIFT
+from vmsim.monitor.mmu_lock import hold_lock
 from vmsim.monitor.shadow.fill import Status, fill
 from vmsim.monitor.shadow.guards import reads_of
 from vmsim.monitor.shadow.prices import Exit
@@ -77,18 +78,21 @@ def end(bill, tables, reason):
 def work(mode, bill):
     """Pay for what the kernels did; a flush that they ask for is made when this is over, but before the guest runs.
 
-    Other vCPUs are interrupted for it, once.
+    Other vCPUs are interrupted for it, once. All that is done with the MMU's lock held.
     """
     state, cpu, prices = mode.tables.states[0], mode.tables.cpus[0], mode.prices[0]
-    spend(bill, cpu.due)
+    held = cpu.due
     cpu.due = 0
     flush = (OWN if state.flush else 0) | (OTHERS if prices.others and (state.flush or state.remote) else 0)
     state.flush = state.remote = 0
     if flush:
         if flush & OTHERS and bill.flush & OTHERS == 0:
-            spend(bill, prices.kick)
+            held += prices.kick
         bill.flush |= flush
         bill.stop = 1
+    if len(mode.nested.lock):
+        held += hold_lock(mode.nested.lock[0], bill.begun + bill.now, held)
+    spend(bill, held)
 
 
 @leaf

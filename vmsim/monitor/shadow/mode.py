@@ -164,6 +164,7 @@ class LoggedByProtection(PagingMode):
     """
 
     unmarked: ClassVar[str]
+    ignores = frozenset({"tdp_mmu"})  # a shadow's faults take KVM's lock to write
 
     def log_problems(self, vm: VmKeys) -> Iterator[Problem]:
         """Yield why no dirty log can be kept as its table says."""

@@ -97,7 +97,7 @@ class Shadow(LoggedShadow, Stock):
         self.registers = registers
         self.host_tables = host_tables
         self.backing = host_tables.backing
-        self.pool, self.owner = host_tables.pool, host_tables.owner
+        self.pool, self.owner, self.lock = host_tables.pool, host_tables.owner, host_tables.lock
         self.cr3 = [0] * len(registers)  # the guest's, by vCPU
         self.latency = host_tables.latency
         state, self.pages, self.gfns = self.tables.states, self.tables.pages, self.tables.gfns

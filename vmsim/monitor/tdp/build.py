@@ -10,6 +10,7 @@ from vmsim.contracts import Vcpu
 from vmsim.machine.formats import EPT, NPT
 from vmsim.monitor.features.dirty_log import DirtyLog
 from vmsim.monitor.features.nx_split import NxSplit
+from vmsim.monitor.mmu_lock import MmuLock
 from vmsim.monitor.parts import VmParts
 from vmsim.monitor.tdp.monitor import Tdp
 
@@ -19,12 +20,16 @@ __all__ = ["ept", "leave_untagged", "nested", "npt"]
 def ept(parts: VmParts) -> Tdp:
     """Return the monitor of a VM under EPT; with dirty logging, flags come where the method needs them."""
     ad_bits = parts.cpu.ept_ad or parts.spec.dirty_log.method in ("ad-scan", "pml")
-    return _with_features(parts, nested(parts, parts.registers, EPT(ad_bits=ad_bits), "EPT_VIOLATION"))
+    return _with_features(parts, nested(parts, parts.registers, EPT(ad_bits=ad_bits), "EPT_VIOLATION", _lock(parts)))
 
 
 def npt(parts: VmParts) -> Tdp:
     """Return the monitor of a VM under NPT."""
-    return _with_features(parts, nested(parts, parts.registers, NPT, "NPF"))
+    return _with_features(parts, nested(parts, parts.registers, NPT, "NPF", _lock(parts)))
+
+
+def _lock(parts: VmParts) -> MmuLock:
+    return MmuLock(parts.spec.vcpus, shared=parts.spec.tdp_mmu)
 
 
 def _with_features(parts: VmParts, tables: Tdp) -> Tdp:
@@ -42,7 +47,7 @@ def leave_untagged(vcpu: Vcpu) -> None:
     vcpu.spaces.exited()
 
 
-def nested(parts: VmParts, registers: NDArray[Any], form: Any, reason: str) -> Tdp:
+def nested(parts: VmParts, registers: NDArray[Any], form: Any, reason: str, lock: MmuLock | None = None) -> Tdp:
     """Return what keeps a VM's nested tables.
 
     Parameters
@@ -54,6 +59,8 @@ def nested(parts: VmParts, registers: NDArray[Any], form: Any, reason: str) -> T
         Their format (`vmsim.machine.formats`).
     reason : str
         What its exits are called.
+    lock : MmuLock, optional
+        That of what its vCPUs share.
     """
     spec = parts.spec
     return Tdp(
@@ -70,4 +77,5 @@ def nested(parts: VmParts, registers: NDArray[Any], form: Any, reason: str) -> T
         chunk=spec.fill_chunk,
         reason=reason,
         exited=leave_untagged if spec.tags == "none" else None,
+        lock=lock,
     )

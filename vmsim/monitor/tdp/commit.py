@@ -12,6 +12,7 @@ from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import CODE_FETCH, CODE_PRESENT, ENTRIES, PAGE_SHIFT, WRITE
 from vmsim.machine.memory import find_entry, read_word, write_word
 from vmsim.machine.vcpu import Reason
+from vmsim.monitor.mmu_lock import hold_lock, pass_lock
 from vmsim.tables.backing import lacks, set_backing, shared
 from vmsim.tables.edit import map_page, map_pages, missing_tables
 
@@ -23,6 +24,7 @@ __all__ = [
     "back_frames",
     "can_back",
     "chunk_of",
+    "lock_wait",
     "make_nested",
     "map_frames",
     "suffices",
@@ -50,6 +52,8 @@ NESTED = np.dtype(
             ("order", "i8"),  # of the pages that the host is asked for: with large ones nothing is backed here
             ("logging", "i8"),  # 1: a page that becomes writable is in the dirty log
             ("protected", "i8"),  # cycles of an exit that makes it so
+            ("finding", "i8"),  # cycles of backing a frame in which the MMU's lock is not held
+            ("reads", "i8"),  # 1: faults take that lock to read
             ("least", "i8"),  # pages that must be left in the pool; NEVER: nothing is backed here
         ],
     )
@@ -66,6 +70,7 @@ class NestedMode(NamedTuple):
     pool: np.ndarray  # int64[:], the monitor's pool (`Stack.words`)
     page: np.ndarray  # int64[1], scratch
     dirty: np.ndarray  # bool[frames], the dirty log: written to since it was read last; empty: there is none here
+    lock: np.ndarray  # LOCK[1], of what the VM's vCPUs share; empty: nobody waits for it
 
 
 def make_nested(**fields: int) -> np.ndarray:
@@ -196,6 +201,17 @@ def back_frame(mode, gfn):
     return nested.mapping * (1 + wanted) + made * nested.each_table
 
 
+@leaf
+def lock_wait(mode, at, cycles):
+    """Return how long a fault waits for the MMU's lock, which from `at` on backs a frame in so many cycles."""
+    nested = mode.nested[0]
+    if len(mode.lock) == 0:
+        return np.int64(0)
+    if nested.reads:
+        return pass_lock(mode.lock[0], at + nested.finding)
+    return hold_lock(mode.lock[0], at + nested.finding, cycles - nested.finding)
+
+
 @routine
 def _violation(mode, bill, gfn):
     """Handle a violation; return whether that could be done."""
@@ -204,6 +220,7 @@ def _violation(mode, bill, gfn):
         return False
     nested = mode.nested[0]
     start = bill.now
+    cycles += lock_wait(mode, bill.begun + start + nested.before, cycles)
     spend(bill, nested.before + cycles + nested.resume)
     bill.exits[VIOLATION] += 1
     close(bill, VIOLATION, True)

@@ -12,6 +12,7 @@ from vmsim.base.ledger import Ledger
 from vmsim.contracts import Mmu, Steps, Vcpu, Worker
 from vmsim.monitor.base import BaseMonitor
 from vmsim.monitor.features.base import Feature
+from vmsim.monitor.mmu_lock import MmuLock
 from vmsim.monitor.tdp.commit import NestedMode
 from vmsim.record.log import Log
 from vmsim.record.outcome import DirtyRound
@@ -23,6 +24,7 @@ class Featured(BaseMonitor):
     """A monitor with features, in the order in which they were added."""
 
     features: list[Feature]
+    lock: MmuLock
     _nested: NDArray[Any]
     _mode: NestedMode
 
@@ -77,5 +79,6 @@ class Featured(BaseMonitor):
     def register(self, ledger: Ledger) -> None:
         """Say what it counts, and what its features do."""
         super().register(ledger)
+        self.lock.register(ledger)
         for feature in self.features:
             feature.register(ledger)

@@ -22,6 +22,7 @@ from vmsim.machine.layout import set_nested
 from vmsim.machine.memory import clear_frame
 from vmsim.machine.vcpu import Reason
 from vmsim.monitor.features.base import Feature
+from vmsim.monitor.mmu_lock import MmuLock
 from vmsim.monitor.tdp.commit import NestedMode, back_around, back_frames, chunk_of, make_nested, map_frames
 from vmsim.monitor.tdp.featured import Featured
 from vmsim.monitor.tdp.second import NestedEntries
@@ -43,6 +44,8 @@ class Tdp(NestedEntries, Featured):
     ----------
     slot : MemorySlot
         The host's truth of the VM's memory.
+    lock : MmuLock, optional
+        That of its entries; None: nobody waits for another.
     exited : callable, optional
         Called with the vCPU at each VM exit, the entry after it included, where that makes the processor forget
         translations: a VM without a tag (SDM vol. 3C §30.4.3.1, APM vol. 2 §15.16).
@@ -66,7 +69,9 @@ class Tdp(NestedEntries, Featured):
         chunk: int = 1,
         reason: str = "EPT_VIOLATION",
         exited: Callable[[Vcpu], None] | None = None,
+        lock: MmuLock | None = None,
     ) -> None:
+        self.lock = lock or MmuLock()
         self.memory = memory
         self.host = host
         self.pool = pool
@@ -106,10 +111,12 @@ class Tdp(NestedEntries, Featured):
             resume=self._resume,
             chunk=chunk,
             order=page_order,
+            finding=costs.violation_pool,
+            reads=self.lock.shared,
         )
         self._floor = NEVER
         arrays = memory, self.backing, host.frames, self._nested, _NO_TABLES, np.empty(1, np.int64)
-        self._mode = NestedMode(*arrays, np.empty(0, np.bool_))
+        self._mode = NestedMode(*arrays, np.empty(0, np.bool_), self.lock.words)
         set_nested(registers, form, levels)
 
     @property
@@ -175,6 +182,8 @@ class Tdp(NestedEntries, Featured):
         limit = gfn + (1 << order)
         while gfn < limit:
             if mode := self.fast(vcpu):
+                if self.lock:
+                    self._bill["begun"] = vcpu.now
                 gfn = back_frames(mode, self._bill, max(vcpu.left, 1), gfn, limit)
                 if self._bill["logged"][0]:
                     self.collect(vcpu, self._bill)
@@ -228,11 +237,17 @@ class Tdp(NestedEntries, Featured):
             if gpa >= self._end:
                 self.exits[reason] += 1  # the VM's last
                 self.expect_own(gpa)
-            cycles = (yield from self.back(vcpu, gpa, code)) + self._resume
+            cycles = yield from self.back(vcpu, gpa, code)
+            cycles += self.lock_wait(vcpu, cycles) + self._resume
             vcpu.owe("exit", cycles)
         self.exit_cycles[reason] += cycles
         self.exits[reason] += 1
         self.latency.add(vcpu.now - start)
+
+    def lock_wait(self, vcpu: Vcpu, cycles: int) -> int:
+        """Return how long a fault waits for the MMU's lock, which backs a frame in so many cycles from now on."""
+        finding = self.costs.violation_pool
+        return self.lock.fault(vcpu.now + finding, max(cycles - finding, 0))
 
     def expect_own(self, gpa: int) -> None:
         """Refuse to back what is no memory of the VM's.

@@ -16,7 +16,7 @@ __all__ = ["VKERNEL"]
 class _Vkernel(PagingMode):
     name = "vkernel"
     label = "vkernel"
-    ignores = frozenset({"kernel_accesses"})
+    ignores = frozenset({"kernel_accesses", "tdp_mmu"})
     refuses = ("tags",)
     tagged = False
     pcid = False

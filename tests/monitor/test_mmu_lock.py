@@ -1,0 +1,120 @@
+"""Do vCPUs of one VM wait for each other where KVM's do, as long as the lock is held, and nowhere else?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.simulation.small import scenario, vm
+from vmsim.engine.simulation import Simulation
+from vmsim.monitor.mmu_lock import MmuLock
+from vmsim.record.outcome import Outcome
+from vmsim.record.tables import rows
+from vmsim.scenario.cpu_files import load_cpu
+
+COSTS = load_cpu("yardstick").cost
+HOLD = COSTS.violation_entry + COSTS.violation_rmap  # of a fault that makes no table
+PAGES = 512
+
+
+def test_who_comes_later_waits_and_who_fits_in_a_gap_does_not() -> None:
+    lock = MmuLock(2)
+    assert lock.hold(100, 50) == 0
+    assert lock.hold(120, 30) == 30  # until 150, and has it until 180
+    assert lock.hold(0, 100) == 0  # a vCPU that is behind: just before the others
+    assert lock.hold(40, 1) == 140
+    assert lock.hold(500, 0) == 0  # nothing is changed, nothing is taken
+
+
+def test_who_reads_waits_for_writers_alone() -> None:
+    lock = MmuLock(2, shared=True)
+    assert [lock.fault(7, 40), lock.fault(8, 40)] == [0, 0]
+    assert lock.hold(10, 90) == 0
+    assert [lock.fault(at, 40) for at in (9, 10, 60, 99, 100)] == [0, 90, 40, 1, 0]
+
+
+def test_of_one_vcpu_nobody_waits() -> None:
+    lock = MmuLock(1)
+    assert [lock.hold(0, 50), lock.hold(0, 50), lock.fault(10, 10)] == [0, 0, 0]
+    assert not lock
+
+
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(1, 20)), max_size=200))
+def test_no_two_have_it_at_once_and_none_waits_longer_than_the_first_gap(asked: list[tuple[int, int]]) -> None:
+    """By a twin that marks cycle for cycle when it is held."""
+    lock, held = MmuLock(2), [False] * 6000
+    for at, cycles in asked:
+        first = next(begin for begin in range(at, 6000) if not any(held[begin : begin + cycles]))
+        assert lock.hold(at, cycles) == first - at
+        held[first : first + cycles] = [True] * cycles
+
+
+def test_old_times_are_forgotten_where_there_are_very_many() -> None:
+    lock = MmuLock(2)
+    assert [lock.hold(100 * number, 10) for number in range(400)] == [0] * 400
+    assert lock.hold(39_905, 10) == 5
+    assert lock.hold(5, 10) == 0  # would have been 5
+
+
+def faults(mode: str, vcpus: int, **keys: Any) -> tuple[Simulation, Outcome]:
+    """Have so many vCPUs touch pages of their own, one access each, on a core each."""
+    work = {"kind": "sequential", "footprint": PAGES << 12, "accesses": PAGES, "stride": "4KiB", "threads": vcpus}
+    pool = {"min": 400, "max": 4000, "batch": 1000}
+    cpus = {"cores": vcpus, "memory": "64MiB", "pool": pool}
+    simulation = Simulation(scenario(vm(mode=mode, memory="16MiB", vcpus=vcpus, workload=work, **keys), **cpus))
+    return simulation, simulation.run()
+
+
+def waits(outcome: Outcome) -> dict[str, int]:
+    return outcome.vms[0].figures.named("mmu_lock")
+
+
+@pytest.mark.parametrize("mode", ["ept", "npt"])
+def test_faults_of_the_tdp_mmu_do_not_wait_and_those_of_the_older_one_do(mode: str) -> None:
+    """What is waited is what exits take longer; the lock lets no more faults through than it can."""
+    new, old = faults(mode, 8)[1], faults(mode, 8, tdp_mmu=False)[1]
+    assert waits(new) == {"waits": 0, "cycles": 0}
+    assert waits(old)["waits"] > 100
+    reason = "NPF" if mode == "npt" else "EPT_VIOLATION"
+    (count, cycles), (same, before) = (each.vms[0].exits[reason] for each in (old, new))
+    assert count == same
+    assert cycles - before == waits(old)["cycles"]
+    assert old.vms[0].finish - old.vms[0].start > count * HOLD
+
+
+@pytest.mark.parametrize("mode", ["shadow", "agile"])
+def test_faults_of_a_shadow_wait(mode: str) -> None:
+    """They hold it for the least part of their time: an exit and a walk of the guest's tables come before."""
+    _, outcome = faults(mode, 8, **({"agile": {"threshold": 10_000}} if mode == "agile" else {}))
+    assert waits(outcome)["waits"] > 4
+    fills = outcome.vms[0].exits["SHADOW_FILL"][0]
+    assert outcome.vms[0].finish - outcome.vms[0].start > fills * HOLD
+
+
+@pytest.mark.parametrize("mode", ["native", "vkernel", "paired"])
+def test_other_kernels_have_no_such_lock(mode: str) -> None:
+    assert not waits(faults(mode, 4)[1])
+
+
+@pytest.mark.parametrize("mode", ["ept", "shadow"])
+def test_with_one_vcpu_nothing_is_counted(mode: str) -> None:
+    assert not waits(faults(mode, 1)[1])
+
+
+def test_who_reads_a_dirty_log_has_it_as_long_as_that_takes() -> None:
+    log = {"method": "write-protect", "every": "20us"}
+    simulation, outcome = faults("ept", 2, dirty_log=log)
+    readings = [each["host_cycles"] for each in rows("dirty", outcome) if each["host_cycles"]]
+    held = simulation.vms[0].monitor.lock.words[0]  # type: ignore[attr-defined]
+    assert (held["end"] - held["start"])[: held["count"]].tolist() == readings
+    assert len(readings) > 5
+
+
+def test_tdp_mmu_is_refused_where_it_does_nothing() -> None:
+    with pytest.raises(ValueError, match="no effect with vcpus = 1"):
+        scenario(vm(tdp_mmu=False))
+    with pytest.raises(ValueError, match="no effect in mode shadow, only in ept and npt"):
+        scenario(vm(mode="shadow", vcpus=2, tdp_mmu=False))
