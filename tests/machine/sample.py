@@ -28,6 +28,8 @@ from vmsim.contracts import SecondMmu
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.simulation import Simulation
 from vmsim.frames import buddy, reported
+from vmsim.guest.demand import give_back
+from vmsim.guest.regions import Regions
 from vmsim.jit import WAY, jitted_sources
 from vmsim.machine import vcpu
 from vmsim.machine.flush import flush_asid, invalidate_page
@@ -163,6 +165,22 @@ def copied(there: Any, zone: Any, frames: Any, root: int) -> list[Any]:
     return [*found, copies.drop_frames(more, gone), int(more.sum()), tables.translate(there, child, 4, 0x1F_D123)]
 
 
+def kernel_side() -> list[Any]:
+    """Declare and take away parts of an address space, and have frames stand ready until some go back."""
+    space = Regions()
+    space.declare(0x1000, 0x9000, 3)
+    space.declare(0x4000, 0x5000, 1)
+    space.remove(0x7000, 0x8000)
+    found = [*space, *(space.around(address) for address in (0, 0x4800, 0x7800))]
+    zone, frames = buddy.make_zone(1024)
+    ready, pages = np.zeros(1024, np.int64), np.zeros(40, np.int64)
+    for _ in range(12):
+        buddy.allocate_many(zone, frames, 0, buddy.State.GUEST, 1, pages)
+        give_back(zone, frames, ready, pages)
+        found.append((int(ready[0]), int(zone[0].free)))
+    return found
+
+
 def logs() -> list[Any]:
     """Protect, write, split, gather, clean, permit and put together again the pages of a VM that is logged."""
     there, form, registers = memory(), EPT(ad_bits=True), make_vm()
@@ -248,6 +266,7 @@ def agile() -> list[Any]:
     world.tick()
     world.store((11 << 12, 41 << 12 | 7))
     world.tick()
+    world.shadow.protect_logged(8, 4)
     out += [sorted(world.nested.items()), world.access(0), *world.leaves()]
     world.clear(11)
     world.flush()
@@ -293,7 +312,9 @@ def kernels() -> dict[str, Any]:
 
 
 def main() -> None:
-    parts = [runs] if "--walks" in sys.argv else [runs, edits, logs, shadows, served, merged, agile, vkernels]
+    parts = (
+        [runs] if "--walks" in sys.argv else [runs, edits, kernel_side, logs, shadows, served, merged, agile, vkernels]
+    )
     made = [part() for part in parts]
     results = json.dumps(made, sort_keys=True, default=int)
     out: dict[str, Any] = {"way": WAY, "results": hashlib.sha256(results.encode()).hexdigest(), "length": len(results)}

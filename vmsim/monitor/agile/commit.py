@@ -8,17 +8,14 @@ import numpy as np
 
 from vmsim.contracts.commit import (
     SPILL,
-    close,
     commit_fault,
     finish,
     flushes,
     handle,
     invalidate,
     load,
-    log,
     reserve_fault,
     spare,
-    spend,
     store,
     touch,
 )
@@ -39,7 +36,7 @@ from vmsim.monitor.shadow.prices import Exit
 from vmsim.monitor.shadow.quadrants import root_frame, under_pae
 from vmsim.monitor.shadow.records import ShadowTables
 from vmsim.monitor.shadow.tables import end_exit
-from vmsim.monitor.tdp.commit import NestedMode, back_frame, can_back, lock_wait
+from vmsim.monitor.tdp.commit import NestedMode, can_back, fault_in
 
 __all__ = ["AgileMode"]
 
@@ -59,18 +56,11 @@ class AgileMode(NamedTuple):
 @routine
 def _violation(mode, bill, gfn):
     """Handle a violation of a walk that has switched; return whether that could be done."""
-    cycles = back_frame(mode.nested, gfn)
-    if cycles < 0:
-        return False
     prices, state, cpu = mode.prices[0], mode.tables.states[0], mode.tables.cpus[0]
-    start = bill.now
-    spend(bill, prices.other + prices.host_walk)
-    spend(bill, cycles + lock_wait(mode.nested, bill.begun + bill.now, cycles))
-    bill.exits[VIOLATION] += 1
-    close(bill, VIOLATION, True)
+    if not fault_in(mode.nested, bill, gfn, prices.other + prices.host_walk, np.int64(0), VIOLATION, True):
+        return False
     end_exit(state, cpu)
     end_exit(state, cpu)
-    log(bill, start)
     return True
 
 

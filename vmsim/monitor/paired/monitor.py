@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import Flush, MemorySlot, Pool, Steps, Stop, Vcpu, VmStopped
 from vmsim.frames.buddy import NO_FRAME, State
-from vmsim.machine.formats import CODE_WRITE, ENTRIES, NPT, PAGE_SHIFT, WRITE, NestedFormat
+from vmsim.machine.formats import ENTRIES, NPT, PAGE_SHIFT, WRITE, NestedFormat
 from vmsim.machine.memory import find_entry
 from vmsim.monitor.paired.check import Pair as Roots
 from vmsim.monitor.paired.check import problems_of_pairs, tables_in
 from vmsim.monitor.paired.layout import Pair, PairedHost, price
 from vmsim.monitor.paired.mode import Layout
 from vmsim.monitor.paired.space import UVPT_SLOT, PairedSpace, beyond, limit_of
+from vmsim.monitor.tdp.backing import Held
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
-from vmsim.tables.backing import page_of, shared_frame
 from vmsim.tables.edit import MAPPED
 
 __all__ = ["Paired"]
@@ -157,23 +157,11 @@ class Paired(Tdp):
     def back(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[int]:
         """Map the page of `gpa`, and those that stand with it in a chunk; return the cycles of what was done."""
         yield vcpu.settle()
-        gfn, new, fresh, tables, broken = gpa >> PAGE_SHIFT, NO_FRAME, 0, list[Pair](), 0
+        gfn, tables, held = gpa >> PAGE_SHIFT, list[Pair](), Held()
         before = self.space.work.copy()
         while True:
-            stable = shared_frame(self.backing, gfn)
-            if stable is not None and code & CODE_WRITE:
-                if new != NO_FRAME:
-                    broken, new = broken + self.unshare(vcpu, gfn, new, fresh), NO_FRAME
-                else:
-                    new, fresh = (yield from self.take(vcpu, 1))[0], 0
-                continue
-            own = page_of(self.backing, gfn, 0) if stable is None else (stable, 0)
-            if own is None and new == NO_FRAME:
-                new, fresh = self._large_page(gpa) if self.page_order else (NO_FRAME, 0)
-                if new == NO_FRAME:
-                    new = (yield from self.take(vcpu, 1))[0]
-                continue
-            page, order = own or (new, fresh)
+            own, stable = yield from self.find_page(vcpu, gpa, code, held, 0)
+            page, order = own or (held.page, held.order)
             address, level = gpa & -(1 << (PAGE_SHIFT + order)), order // 9 + 1
             missing = self.space.missing(address, level)
             if missing <= len(tables):
@@ -185,14 +173,14 @@ class Paired(Tdp):
             self.slot.arrived(address >> PAGE_SHIFT, page, order)
         elif stable is None and own and missing == MAPPED:  # but not to be written to
             self.permit(gpa)
-        if new != NO_FRAME and (own or missing < 0):  # it came back while this vCPU waited
-            self._return(new, fresh)
+        if own or missing < 0:  # it came back while this vCPU waited
+            self.give_back(held)
         for pair in tables:
             self.shared.give(self.space.layout, pair)
         cycles = self.mapping_cycles(0, order) - (self.costs.violation_pool if own else 0)
         if self.chunk > 1 and order == 0:
             cycles += self._mapping * self._around(gfn)
-        return cycles + self._beyond(before) + broken
+        return cycles + self._beyond(before) + held.broken
 
     def zap(self, first: int, count: int) -> Flush:
         """Clear the entries that map the frames, in both tables."""

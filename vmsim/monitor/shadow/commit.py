@@ -38,7 +38,7 @@ from vmsim.monitor.shadow.tables import end_exit
 from vmsim.monitor.shadow.traps import invalidated
 from vmsim.monitor.shadow.traps import load as load_hidden
 from vmsim.monitor.shadow.traps import store as store_hidden
-from vmsim.monitor.tdp.commit import NestedMode, back_frame, can_back, suffices
+from vmsim.monitor.tdp.commit import NestedMode, back_frame, can_back, fault_in, suffices
 from vmsim.tables.backing import lacks
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "work",
 ]
 
+_HOST_FAULT = np.int64(Exit.HOST_FAULT)
 OWN, OTHERS = np.int64(1), np.int64(2)  # whose TLBs are to be flushed: the vCPU's, those of the VM's others
 
 
@@ -138,14 +139,10 @@ def _restock(mode, bill):
 @routine
 def shadow_touch(mode, bill, gfn):
     """Write to a guest frame: if it has no host frame, that is an exit."""
-    if not lacks(mode.nested.backing, gfn):
-        return
-    start = bill.now
-    spend(bill, mode.prices[0].fault)
-    _back(mode, bill, gfn)
-    bill.exits[Exit.HOST_FAULT] += 1
-    end(bill, mode.tables, Exit.HOST_FAULT)
-    log(bill, start)
+    if lacks(mode.nested.backing, gfn):
+        prices = mode.prices[0]
+        fault_in(mode.nested, bill, gfn, prices.fault + prices.host_walk, np.int64(0), _HOST_FAULT, False)
+        end_exit(mode.tables.states[0], mode.tables.cpus[0])
 
 
 @routine

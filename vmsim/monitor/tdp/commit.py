@@ -24,7 +24,7 @@ __all__ = [
     "back_frames",
     "can_back",
     "chunk_of",
-    "lock_wait",
+    "fault_in",
     "make_nested",
     "map_frames",
     "suffices",
@@ -213,19 +213,39 @@ def lock_wait(mode, at, cycles):
 
 
 @routine
-def _violation(mode, bill, gfn):
-    """Handle a violation; return whether that could be done."""
+def fault_in(mode, bill, gfn, before, after, reason, locks):
+    """Back a frame by an exit, of so many cycles until the host is asked and after it has answered.
+
+    Parameters
+    ----------
+    reason : int
+        The exit's, among the monitor's.
+    locks : bool
+        Whether the entry is one that the VM's vCPUs share.
+
+    Returns
+    -------
+    bool
+        Whether that could be done, and nobody had to wait for the pool.
+    """
     cycles = back_frame(mode, gfn)
     if cycles < 0:
         return False
-    nested = mode.nested[0]
     start = bill.now
-    cycles += lock_wait(mode, bill.begun + start + nested.before, cycles)
-    spend(bill, nested.before + cycles + nested.resume)
-    bill.exits[VIOLATION] += 1
-    close(bill, VIOLATION, True)
+    if locks:
+        cycles += lock_wait(mode, bill.begun + start + before, cycles)
+    spend(bill, before + cycles + after)
+    bill.exits[reason] += 1
+    close(bill, reason, True)
     log(bill, start)
     return True
+
+
+@leaf
+def _violation(mode, bill, gfn):
+    """Handle a violation; return whether that could be done."""
+    nested = mode.nested[0]
+    return fault_in(mode, bill, gfn, nested.before, nested.resume, VIOLATION, True)
 
 
 @routine

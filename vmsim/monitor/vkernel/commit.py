@@ -25,7 +25,7 @@ from vmsim.jit import leaf, routine
 from vmsim.machine.formats import CODE_WRITE, PAGE_SHIFT
 from vmsim.machine.memory import width_of
 from vmsim.monitor.shadow.fill import Status
-from vmsim.monitor.tdp.commit import NestedMode, back_frame, can_back, suffices
+from vmsim.monitor.tdp.commit import NestedMode, back_frame, can_back, fault_in, suffices
 from vmsim.monitor.vkernel.tables import calls_for, empties, enter, remove
 from vmsim.tables.backing import lacks
 
@@ -41,6 +41,8 @@ class Exit(IntEnum):
     SYSCALL = 3
     INVAL = 4
 
+
+_HOST_FAULT = np.int64(Exit.HOST_FAULT)
 
 # What faults cost, and what was done at those that are not yet collected.
 PRICES = np.dtype(
@@ -90,14 +92,8 @@ def _back(mode, bill, gfn):
 @routine
 def _touch(mode, bill, gfn):
     """Write to a guest frame: if it has no host frame, that is a fault of the kernel's process."""
-    if not lacks(mode.nested.backing, gfn):
-        return
-    start = bill.now
-    spend(bill, mode.prices[0].fault)
-    _back(mode, bill, gfn)
-    bill.exits[Exit.HOST_FAULT] += 1
-    close(bill, Exit.HOST_FAULT, True)
-    log(bill, start)
+    if lacks(mode.nested.backing, gfn):
+        fault_in(mode.nested, bill, gfn, mode.prices[0].fault, np.int64(0), _HOST_FAULT, False)
 
 
 @leaf
