@@ -15,6 +15,7 @@ from vmsim.monitor.shadow.records import ShadowTables, Work
 from vmsim.monitor.shadow.second import ShadowEntries
 from vmsim.record.log import Log
 from vmsim.record.outcome import DirtyRound
+from vmsim.scenario.dirty_log import DirtyLogSpec
 
 __all__ = ["LoggedShadow"]
 
@@ -30,6 +31,10 @@ class LoggedShadow(ShadowEntries, Account):
 
     log: ProtectLog | None
     tables: ShadowTables
+
+    def make_log(self, spec: DirtyLogSpec) -> ProtectLog:
+        """Return the log of what the VM writes to."""
+        return ProtectLog(self, spec, self.spaces.flush_all, self.tables.dirty)
 
     def log_writes(self, *, on: bool) -> int:
         """Begin or end to let only pages of the log be written to; return the large pages that come back whole."""

@@ -21,7 +21,6 @@ from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import CODE_PRESENT, CODE_WRITE, PAGE_SHIFT
 from vmsim.machine.memory import clear_frame
 from vmsim.machine.vm_spaces import VmSpaces
-from vmsim.monitor.features.protect_log import ProtectLog
 from vmsim.monitor.shadow.check import problems_of
 from vmsim.monitor.shadow.commit import ShadowMode
 from vmsim.monitor.shadow.fill import Status, fill
@@ -29,8 +28,9 @@ from vmsim.monitor.shadow.guards import is_directory
 from vmsim.monitor.shadow.logged import LoggedShadow
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.records import SPARE, Hide, make_shadow
-from vmsim.monitor.shadow.roots import drop_all, load_root
-from vmsim.monitor.shadow.stock import MOST, Stock
+from vmsim.monitor.shadow.root_loads import RootLoads
+from vmsim.monitor.shadow.roots import drop_all
+from vmsim.monitor.shadow.stock import MOST
 from vmsim.monitor.shadow.sweep import sweep, sweep_all
 from vmsim.monitor.shadow.tables import drop_tables
 from vmsim.monitor.shadow.traps import invalidated, load, resync, store
@@ -38,7 +38,6 @@ from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
 from vmsim.scenario.dirty_log import DirtyLogSpec
 from vmsim.tables.backing import host_address, next_lacking
-from vmsim.tables.edit import load_entries
 
 __all__ = ["Shadow"]
 
@@ -47,7 +46,7 @@ _DONE, _NEED, _UNBACKED, _FAULT = int(Status.DONE), int(Status.NEED), int(Status
 _GUARDED, _APPEARED, _ROOTLESS = int(Status.GUARDED), int(Status.APPEARED), int(Status.ROOTLESS)
 
 
-class Shadow(LoggedShadow, Stock):
+class Shadow(LoggedShadow, RootLoads):
     """The shadow tables of one VM, and the exits that keep them; the guest's `Mmu`.
 
     Parameters
@@ -116,10 +115,6 @@ class Shadow(LoggedShadow, Stock):
         self.known = self.compiled and spec.fill == "lazy"
         self._compiled_prices["most"] = MOST
         self._modes, self._walked = dict[int, ShadowMode](), -1  # as of the last run
-
-    def make_log(self, spec: DirtyLogSpec) -> ProtectLog:
-        """Return the log of what the VM writes to."""
-        return ProtectLog(self, spec, self.spaces.flush_all, self.tables.dirty)
 
     def install(self, root: int) -> None:
         """Make frame `root` the empty root of the host's tables."""
@@ -376,27 +371,6 @@ class Shadow(LoggedShadow, Stock):
     def problems(self, frames: NDArray[Any]) -> Iterable[str]:
         """Yield what is wrong with the shadow, entry by entry."""
         return problems_of(self, frames)
-
-    def _load(self, vcpu: Vcpu, root: int) -> Steps[None]:
-        """Set CR3, and PDPTEs with it, to the shadow of a root."""
-        yield from self._load_pointers(vcpu, root)
-        while (hpa := int(load_root(self.of[vcpu.number], root >> PAGE_SHIFT, SPARE))) < 0:
-            self._flush_tlbs(vcpu)
-            yield from self._restock(vcpu)
-        self._point(vcpu.number, hpa)
-
-    def _load_pointers(self, vcpu: Vcpu, root: int) -> Steps[None]:
-        """Read a PAE guest's PDPTEs, as its load of CR3 has the processor do."""
-        if self.state["levels"][0] == 3:
-            places = root + 8 * np.arange(4)
-            yield from ensure(vcpu, self, places[:1] >> PAGE_SHIFT)
-            load_entries(self.memory, self.backing, places, self.cpus["pdpte"][vcpu.number], 9)
-
-    def _point(self, cpu: int, hpa: int) -> None:
-        """Have a vCPU's CR3 hold what `load_root` has said, and its registers the PDPTEs there."""
-        self.registers["cr3"][cpu] = hpa
-        if self._pae:
-            self.registers["pdpte"][cpu] = self.memory[hpa >> 3 : (hpa >> 3) + 4]
 
     def _translate(self, vcpu: Vcpu, gpa: int = -1) -> Steps[None]:
         """Translate an entry that has just appeared at `gpa`, or (-1) the whole address space, and all below."""
