@@ -51,8 +51,8 @@ def test_what_one_vcpu_has_unmapped_the_other_forgets_by_one_kick(shadow: dict[s
 
 def test_who_waits_at_a_barrier_is_not_kicked() -> None:
     idle = [("touch", 20, READ), ("barrier",), ("barrier",)]
-    first = [("touch", 0, WRITE), ("barrier",), ("unmap", 0, 1), ("barrier",)]
-    assert kicks(two(first, idle)[1]) == kicks(two([first[0], *first[1:2], ("barrier",)], idle)[1])
+    first = [("touch", 0, WRITE), ("barrier",), ("touch", 0, READ, 10_000)]  # until the other waits again
+    assert kicks(two([*first, ("unmap", 0, 1), ("barrier",)], idle)[1]) == kicks(two([*first, ("barrier",)], idle)[1])
 
 
 def test_two_vcpus_of_one_process_have_one_root_and_two_processes_have_two() -> None:
