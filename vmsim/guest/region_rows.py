@@ -99,7 +99,9 @@ def _replace(regions, first, last, start, end, rights):
             start, left_rights = left, np.int64(NO_REGION)
         if right_rights == rights:
             end, right_rights = right, np.int64(NO_REGION)
-    made = (left_rights != NO_REGION) + (rights != NO_REGION) + (right_rights != NO_REGION)
+    made = np.int64(0)  # numpy's own truths add up to one
+    for each in (left_rights, rights, right_rights):
+        made += each != NO_REGION
     count = regions[0, COUNT]
     more = made - (last - first)
     if more > 0:
