@@ -51,6 +51,13 @@ _BUILT_IN: Final[Mapping[str, Mapping[str, str]]] = {
     "policies": {
         "random": "vmsim.host.policies.table:RANDOM",
         "clock": "vmsim.host.policies.table:CLOCK",
+        "batch": "vmsim.host.policies.table:BATCH",
+        "proportional": "vmsim.host.policies.table:PROPORTIONAL",
+        "predictive": "vmsim.host.policies.table:PREDICTIVE",
+        "largest": "vmsim.host.policies.table:LARGEST",
+        "fair": "vmsim.host.policies.table:FAIR",
+        "neediest": "vmsim.host.policies.table:NEEDIEST",
+        "shares": "vmsim.host.policies.table:SHARES",
     },
     "cpus": {"vmsim": "vmsim.scenario.cpus"},
 }

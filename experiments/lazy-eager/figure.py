@@ -4,10 +4,12 @@ Where a load of CR3 drops the shadow, as in plex86, eager fill pays for an entry
 process, lazy fill for an exit and an entry of each that is used. Eager wins from where the share used is as large as
 an entry's part of a lazy fault. Where the shadow is kept, as KVM does, there is nothing to choose.
 
-How large that is nobody has measured: it is a quotient of costs that are guesses but for one (page_fault_exit). As they
-are guessed, it is less than a third; if each may be half or twice as much, it is anything from a tenth to over a half
-(the band in the figure). What holds throughout is the form: what eager fill takes does not depend on what is used, what
-lazy fill takes is in proportion to it, and so they cross.
+How large that is nobody has measured: it is a quotient of costs of which two are measured or worked out from
+measurements (page_fault_exit, violation_resume), and the others are guesses. As they are guessed, it is a quarter; if
+each may be half or twice as much, it is anything from an eighth to nearly a half (the band in the figure).
+
+What holds throughout is the form: what eager fill takes does not depend on what is used, what lazy fill takes is in
+proportion to it, and so they cross.
 
     python experiments/lazy-eager/figure.py
 """

@@ -10,7 +10,7 @@ from vmsim.engine.run import simulate
 from vmsim.record.result import Result
 
 MIB = 1 << 20
-EXITS = {"ept": 518 + 800 + 400 + 1000, "npt": 1360 + 800 + 400 + 1000}  # vm_exit, violation_walk, _entry, _resume
+EXITS = {"ept": 518 + 800 + 400 + 1132, "npt": 1360 + 800 + 400 + 1132}  # vm_exit, violation_walk, _entry, _resume
 LOGGED = ["ad-scan", "pml"]
 
 

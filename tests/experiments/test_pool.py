@@ -10,7 +10,7 @@ from vmsim.scenario.cpu_files import load_cpu
 
 CPU = load_cpu("skylake-x")
 COST = CPU.cost
-PAGE = COST.grant_page + COST.zero_page  # what a refill takes longer for one page more
+PAGE = COST.grant_page + COST.host_zero  # what a refill takes longer for one page more
 LINE = CPU.memory.cycles - CPU.cache.l1.cycles  # what a walk takes longer for eight entries that no cache has
 RARE = 1024  # the maximum that lets every refill in whole
 
@@ -33,7 +33,7 @@ def alone(p99: pd.Series) -> int:
 
 def refill(batch: int) -> int:
     """Return the cycles from the call to the pages, as the model's costs have it."""
-    return COST.message + COST.grant_fixed + batch * (COST.grant_page + COST.zero_page)
+    return COST.message + COST.grant_fixed + batch * (COST.grant_page + COST.host_zero)
 
 
 def granted(maximum: int, minimum: int, batch: int) -> int:

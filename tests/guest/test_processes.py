@@ -172,7 +172,7 @@ def test_what_a_fork_costs_is_in_the_table_of_costs() -> None:
     costs = scenario(vm()).cpu.cost
     without, with_fork = (finished(each, lambda _: None, mode="native").cycles for each in (base, steps))
     fault = costs.fault_delivery + costs.guest_fault
-    expected = costs.fork + 4 * (costs.table_page + costs.zero_page) + 3 * costs.entry_edit + fault + costs.copy_page
+    expected = costs.fork + 4 * (costs.table_page + costs.zero_page) + 3 * costs.fork_page + fault + costs.copy_page
     assert with_fork["guest_fault"] - without["guest_fault"] == expected
 
 

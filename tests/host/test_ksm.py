@@ -117,7 +117,8 @@ def test_pages_of_one_image_share_frames_in_every_mode_until_they_are_written_to
 @pytest.mark.parametrize("mode", MODES)
 def test_whatever_programs_do_goes_on_while_pages_are_merged(mode: str) -> None:
     tables = [vm(name, mode=mode, content={"image": "x", "image_share": 0.5}) for name in "abc"]
-    what = scenario(*tables, memory="64MiB", cores=2, what_if=True)
+    fast = {"cost": {"host_zero": 512}}  # so that a short run is scanned often enough
+    what = scenario(*tables, memory="64MiB", cores=2, what_if=True, cpu_override=fast)
     steps = [*touches(range(60, 110)), *STEPS * 3, *touches(range(60, 80), WRITE), *STEPS * 3, *touches(range(60, 110))]
     streams = [Script(steps)] * 3
     quiet, calm = run(what, streams)

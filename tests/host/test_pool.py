@@ -4,31 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 import pytest
 import simpy
 
+from vmsim import plugins
 from vmsim.base.clock import Clock
 from vmsim.frames.buddy import State
+from vmsim.host.daemons.parts import DaemonParts
 from vmsim.host.memory import HostMemory
 from vmsim.host.pool import PagePool, reclaimer
 from vmsim.record.messages import Kind, MessageLog
 from vmsim.record.outcome import Transfer
 from vmsim.scenario import Marks
 from vmsim.scenario.cpu_files import load_cpu
+from vmsim.scenario.daemons import policies
 from vmsim.scenario.keys import Pool
 
 MESSAGE, GRANT_FIXED, GRANT_PAGE, RECLAIM_FIXED, RECLAIM_PAGE = (
-    1000,
-    2000,
-    712,
-    2000,
-    200,
+    2435,
+    1650,
+    295 + 1438,
+    1650,
+    295,
 )  # a granted page is cleared
 
 MARKS = Marks(16, 20, 24)
+
+
+def policy(name: str) -> Any:
+    """Return a policy with its keys as they are by default, on the yardstick."""
+    found, cpu = policies()[name], load_cpu("yardstick")
+    table = found.table() if found.table else None
+    return plugins.resolve(found.build)(DaemonParts(table, cpu.frequency, 1, policy, cpu.cost))
 
 
 def grant(pages: int) -> int:
@@ -46,6 +57,9 @@ class Site:
     frames: int = 4096
     marks: Marks = MARKS
     specs: tuple[tuple[int, int, int], ...] = ((4, 64, 16),)  # (min, max, batch) of each pool
+    refill: str = "batch"
+    spares: str = "largest"
+    shares: tuple[int, ...] = ()  # of each pool, 1000 where it is not said
     transfers: list[Transfer] = field(default_factory=list)
     got: list[tuple[int, int, int]] = field(default_factory=list)  # (time, owner, pages)
 
@@ -64,10 +78,13 @@ class Site:
                 name=f"vm{owner}",
                 log=self.transfers.append,
                 messages=self.messages,
+                refills=policy(self.refill),
             )
             for owner, (low, high, batch) in enumerate(self.specs)
         ]
-        self.env.process(reclaimer(self.env, self.host, self.pools))
+        for pool, shares in zip_longest(self.pools, self.shares, fillvalue=1000):
+            pool.shares = shares  # type: ignore[union-attr]
+        self.env.process(reclaimer(self.env, self.host, self.pools, policy(self.spares)))
 
     def taker(self, owner: int, *counts: int, at: int = 0) -> Generator[simpy.Event, Any, None]:
         """Take pages as a monitor does, one request after the other."""
@@ -197,7 +214,7 @@ def test_a_large_page_is_asked_for_and_granted_by_messages() -> None:
     assert pfn % 512 == 0
     assert site.said() == [
         (0, 0, "NEED_LARGE", 512, MESSAGE),
-        (MESSAGE, 0, "GRANT_LARGE", 512, GRANT_FIXED + 512 * (GRANT_PAGE - 200)),  # cleared, but one piece to hand over
+        (MESSAGE, 0, "GRANT_LARGE", 512, GRANT_FIXED + 512 * (GRANT_PAGE - 295)),  # cleared, but one piece to hand over
     ]
     assert [site.pools[0].take_block(18), len(site.messages)] == [-1, 2]  # there is none, and nobody says anything
 

@@ -21,7 +21,7 @@ Work = list[tuple[str, int]]
 
 def test_the_twin_has_the_costs_of_the_preset() -> None:
     cost = load_cpu("yardstick").cost
-    assert (cost.message, cost.grant_fixed, cost.grant_page + cost.zero_page) == (MESSAGE, GRANT_FIXED, GRANT_PAGE)
+    assert (cost.message, cost.grant_fixed, cost.grant_page + cost.host_zero) == (MESSAGE, GRANT_FIXED, GRANT_PAGE)
     assert (cost.reclaim_fixed, cost.reclaim_page) == (RECLAIM_FIXED, RECLAIM_PAGE)
 
 
@@ -81,19 +81,26 @@ def twin_monitor(twin: TwinHost, owner: int, work: Work, got: list[Any], left: l
         twin.give(held[owner])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.tuples(pools, st.lists(works, min_size=1, max_size=2)), min_size=1, max_size=4),
     st.integers(60, 900),
     st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(0, 60)),
+    st.sampled_from(["batch", "proportional", "predictive"]),
+    st.sampled_from(["largest", "fair", "neediest", "shares"]),
 )
 def test_messages_grants_spares_and_levels_are_the_twins(
-    vms: list[tuple[tuple[int, int, int], list[Work]]], frames: int, steps: tuple[int, int, int]
+    vms: list[tuple[tuple[int, int, int], list[Work]]],
+    frames: int,
+    steps: tuple[int, int, int],
+    refill: str,
+    spares: str,
 ) -> None:
+    shares = (1, 3, 2, 5)
     marks = steps[0], steps[0] + steps[1], steps[0] + steps[1] + steps[2]
     specs = [spec for spec, _ in vms]
-    site = Site(frames, Marks(*marks), tuple(specs))
-    twin = TwinHost(frames, marks, specs)
+    site = Site(frames, Marks(*marks), tuple(specs), refill=refill, spares=spares, shares=shares[: len(specs)])
+    twin = TwinHost(frames, marks, specs, refill, spares, shares)
     got: tuple[list[Any], list[Any]] = ([], [])
     left = [len(threads) for _, threads in vms], [len(threads) for _, threads in vms]
     held = [0] * len(vms)

@@ -15,6 +15,7 @@ from tests.oracle import tables
 from tests.oracle.bits import ADDRESS, PS, RW, US, P, span
 from tests.oracle.shadow import BareGuest
 from vmsim.base import ledger
+from vmsim.contracts import PagePrices
 from vmsim.frames.buddy import NO_FRAME, State, allocate, allocate_many, free, make_zone
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.machine.formats import EPT, PAGE_SHIFT
@@ -111,6 +112,7 @@ class Pool:
     """A pool that is as large as the host."""
 
     floor = 0
+    prices = PagePrices(page=295, copied=295, table=0, large=(2435 + 1650, 1438))  # of a pool, on the yardstick
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -119,6 +121,9 @@ class Pool:
     @property
     def level(self) -> int:
         return len(self.pages) + int(self.host.zone["free"][0])
+
+    def reach(self, count: int) -> int:
+        return min(count, self.level)
 
     def take(self, count: int) -> list[int]:
         while len(self.pages) < count:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import count
+from math import ceil
 from typing import Any
 
-MESSAGE, GRANT_FIXED, GRANT_PAGE, RECLAIM_FIXED, RECLAIM_PAGE = 1000, 2000, 712, 2000, 200
+MESSAGE, GRANT_FIXED, GRANT_PAGE, RECLAIM_FIXED, RECLAIM_PAGE = 2435, 1650, 1733, 1650, 295
 
 Steps = Generator[Any, Any, Any]
 
@@ -70,6 +72,11 @@ class TwinPool:
     called: Signal = field(default_factory=Signal)
     waiting: deque[tuple[int, Signal]] = field(default_factory=deque)
     closed: bool = False
+    refill: str = "batch"
+    shares: int = 1000
+    used: int = 0  # taken by the monitor, less what it put back
+    noted: tuple[int, int] = (0, 0)  # the time of the last refill, and what was used by then
+    speed: tuple[int, int] = (0, 0)  # pages, in 1024ths, and cycles: what is remembered of how fast they are used
 
     @property
     def wanted(self) -> int:
@@ -77,19 +84,56 @@ class TwinPool:
 
     @property
     def needy(self) -> bool:
-        return self.level < self.least or bool(self.waiting)
+        return self.level < self.low or bool(self.waiting)
+
+    @property
+    def ahead(self) -> int:
+        """Twice the n of n = r (M + F + n P), with r pages used in a cycle; without end it is the maximum."""
+        if not self.speed[0]:
+            return 0
+        rate = Fraction(self.speed[0], 1024 * self.speed[1])
+        if rate * GRANT_PAGE >= 1:
+            return self.most
+        return min(self.most, ceil(2 * rate * (MESSAGE + GRANT_FIXED) / (1 - rate * GRANT_PAGE)))
+
+    @property
+    def low(self) -> int:
+        return max(self.least, self.ahead if self.refill == "predictive" else 0)
+
+    def next_refill(self, now: int) -> int:
+        if self.refill == "proportional":
+            return max(1, ceil(Fraction(self.most + self.wanted - self.level, 2)))
+        if self.refill == "batch":
+            return self.batch
+        if now > self.noted[0]:
+            used, time = self.used - self.noted[1], now - self.noted[0]
+            self.speed = max(0, self.speed[0] // 2 + 1024 * used), self.speed[1] // 2 + time
+            self.noted = now, self.used
+        return max(1, self.ahead, self.low - self.level) if self.speed[0] else self.batch
 
 
 class TwinHost:
     """A host of so many free pages, its pools, what they said, and what moved."""
 
-    def __init__(self, free: int, marks: tuple[int, int, int], pools: list[tuple[int, int, int]]) -> None:
+    def __init__(
+        self,
+        free: int,
+        marks: tuple[int, int, int],
+        pools: list[tuple[int, int, int]],
+        refill: str = "batch",
+        spares: str = "largest",
+        shares: Sequence[int] = (),
+    ) -> None:
         self.time = Time()
         self.free = free
         self.min, self.low, self.high = marks
-        self.queue: deque[tuple[int, Signal]] = deque()
+        self.queue: list[tuple[int, Signal, TwinPool]] = []
+        self.spares = spares
         self.short = Signal()
-        self.pools = [TwinPool(owner, *spec) for owner, spec in enumerate(pools)]
+        self.pools = [TwinPool(owner, *spec, refill=refill) for owner, spec in enumerate(pools)]
+        for pool, weight in zip(self.pools, shares, strict=False):
+            pool.shares = weight
+        self.had = [0] * len(pools)  # frames that each was given when it asked
         self.said: list[tuple[int, int, str, int, int]] = []
         self.moved: list[tuple[int, int, str, int, int, int]] = []
         for pool in self.pools:
@@ -102,23 +146,40 @@ class TwinHost:
         self.free += pages
         self._serve()
 
-    def _ask(self, pages: int) -> Signal:
+    def _ask(self, pages: int, pool: TwinPool) -> Signal:
         signal = Signal()
-        self.queue.append((pages, signal))
+        self.queue.append((pages, signal, pool))
         self._serve()
         return signal
 
     def _serve(self) -> None:
         while self.queue:
-            pages, signal = self.queue[0]
-            got = max(0, min(pages, self.free - self.min))
-            self.free -= got
-            if self.free < self.low or got == 0:
+            if self.free <= self.min:
                 self._want()
-            if got == 0:
                 return
-            self.queue.popleft()
+            turn = self._whose_turn()
+            pages, signal, pool = self.queue.pop(turn)
+            got = min(pages, self.free - self.min)
+            self.free -= got
+            if self.free < self.low:
+                self._want()
+            self.had[pool.owner] += got
             self.time.send(signal, got)
+
+    def _weight(self, pool: TwinPool) -> int:
+        return pool.shares if self.spares == "shares" else 1
+
+    def _whose_turn(self) -> int:
+        """Who asked first, who lacks most, or who had least for its weight; of equals who asked, or stands, first."""
+        pools = [pool for _, _, pool in self.queue]
+        if self.spares == "neediest":
+            lacks = [pool.wanted + max(0, pool.least - pool.level) for pool in pools]
+            return lacks.index(max(lacks))
+        if self.spares in ("fair", "shares"):
+            most = max(self._weight(pool) for pool in self.pools)
+            has = [(self.had[pool.owner] * most // self._weight(pool), pool.owner) for pool in pools]
+            return has.index(min(has))
+        return 0
 
     def _want(self) -> None:
         if not self.short.sent:
@@ -130,7 +191,8 @@ class TwinHost:
         """Take pages; return None if they were there, else what to wait for."""
         if not pool.waiting and pool.level >= pages:
             pool.level -= pages
-            if pool.level < pool.least and not pool.called.sent:
+            pool.used += pages
+            if pool.level < pool.low and not pool.called.sent:
                 self._call(pool)
             return None
         signal = Signal()
@@ -138,11 +200,13 @@ class TwinHost:
         self._call(pool)
         return signal
 
-    def put(self, pool: TwinPool, pages: int) -> None:
+    def put(self, pool: TwinPool, pages: int, *, granted: bool = False) -> None:
         pool.level += pages
+        pool.used -= 0 if granted else pages
         while pool.waiting and pool.waiting[0][0] <= pool.level:
             first, signal = pool.waiting.popleft()
             pool.level -= first
+            pool.used += first
             self.time.send(signal)
         over = pool.level - pool.most - pool.wanted
         if over > 0:
@@ -166,7 +230,8 @@ class TwinHost:
             yield pool.called
             yield MESSAGE
             while pool.needy and not pool.closed:
-                got = yield self._ask(min(pool.batch, pool.most + pool.wanted - pool.level))
+                refill = pool.next_refill(self.time.now)
+                got = yield self._ask(min(refill, pool.most + pool.wanted - pool.level), pool)
                 room = pool.most + pool.wanted - pool.level if pool.needy and not pool.closed else 0
                 if got > room:
                     self.give(got - room)
@@ -179,7 +244,7 @@ class TwinHost:
                 if pool.closed:
                     self.give(got)
                     return
-                self.put(pool, got)
+                self.put(pool, got, granted=True)
                 self._move(pool, "grant", got)
             pool.called = Signal()
 
@@ -187,8 +252,8 @@ class TwinHost:
         while True:
             yield self.short
             self.short = Signal()
-            for pool in sorted(self.pools, key=lambda each: (each.least - each.level, each.owner)):
-                spare = pool.level - max(pool.least, pool.wanted)
+            for pool, rest in self._givers():
+                spare = pool.level - max(pool.least, pool.wanted, rest)
                 if spare > 0:
                     pool.level -= spare
                     self._say(pool, "RECLAIM", spare, RECLAIM_FIXED)
@@ -197,13 +262,31 @@ class TwinHost:
                 if self.free >= self.high and not self.queue:
                     break
 
+    def _givers(self) -> list[tuple[TwinPool, int]]:
+        """Who gives, in turn, and what each is left with at least, besides what it must keep."""
+        if self.spares in ("largest", "neediest"):
+            return [(pool, 0) for pool in sorted(self.pools, key=lambda each: (each.least - each.level, each.owner))]
+        missing = self.high - self.free + sum(pages for pages, _, _ in self.queue)
+        keep = {pool.owner: max(pool.least, pool.wanted) for pool in self.pools}
+        able = [pool for pool in self.pools if pool.level > keep[pool.owner]]
+        missing = min(missing, sum(pool.level - keep[pool.owner] for pool in able))
+        if missing <= 0:
+            return []
+        most = max(self._weight(pool) for pool in able)
+        top = max(ceil(Fraction(pool.level * most, self._weight(pool))) for pool in able)
+        for line in range(top, -1, -1):  # it sinks: what who has most weight keeps
+            rest = [max(keep[pool.owner], line * self._weight(pool) // most) for pool in able]
+            if sum(max(0, pool.level - each) for pool, each in zip(able, rest, strict=True)) >= missing:
+                return [*zip(able, rest, strict=True)]
+        raise AssertionError("they have as much as is missing")
+
     def _bring(self, pool: TwinPool, what: str, pages: int) -> Steps:
         yield RECLAIM_FIXED + pages * RECLAIM_PAGE
         self.give(pages)
         self._move(pool, what, pages)
 
     def _call(self, pool: TwinPool) -> None:
-        self._say(pool, "NEED_PAGES", pool.wanted + max(0, pool.least - pool.level), MESSAGE)
+        self._say(pool, "NEED_PAGES", pool.wanted + max(0, pool.low - pool.level), MESSAGE)
         if not pool.called.sent:
             self.time.send(pool.called)
 

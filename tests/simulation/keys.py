@@ -120,6 +120,11 @@ ROWS: Final[dict[str, Row]] = {
     "host.ksm.advisor_min_pages_to_scan": Row(advised(), 1, 5),
     "host.ksm.advisor_max_pages_to_scan": Row(advised(), 2, 30_000),
     "host.what_if": Row(world(vm("npt"), cpu="skylake-x"), False, True),
+    "host.pool.supply": Row(world(pool={}), "grant", "fault"),
+    "host.pool.refill": Row(world(), "batch", "predictive"),
+    "host.proportional.percent": Row(world(pool={"min": 4, "max": 64, "refill": "proportional"}), 10, 90),
+    "host.predictive.percent": Row(world(pool={"min": 4, "max": 64, "batch": 16, "refill": "predictive"}), 100, 1000),
+    "host.spares": Row(world(*HOARDERS, **HOARD), "largest", "fair"),
     "host.pool.min": Row(world(), 1, 30),
     "host.pool.max": Row(world(), 8, 64),
     "host.pool.batch": Row(world(), 1, 16),
@@ -144,6 +149,9 @@ ROWS: Final[dict[str, Row]] = {
     "vm.stop": Row(world(), "1ms", "20us"),
     "vm.kernel_accesses": Row(world(), "free", "direct-map"),
     "vm.fill_chunk": Row(world(), 1, 8),
+    "vm.pool.supply": Row(world(pool={}), "grant", "fault"),
+    "vm.shares": Row(world(*HOARDERS, spares="shares", **HOARD), 1000, 1, "vm.a0.shares"),
+    "vm.pool.refill": Row(world(), "batch", "predictive"),
     "vm.pool.min": Row(world(), 1, 30),
     "vm.pool.max": Row(world(), 8, 64),
     "vm.pool.batch": Row(world(), 1, 16),
@@ -249,7 +257,8 @@ TOGETHER = {**CHURN, "rounds": 16, "burst": "16KiB", "threads": 4}
 SMP = world(vm(workload=TOGETHER, vcpus=4), cores=4)
 _PAID: Final[dict[str, dict[str, Any]]] = {
     **dict.fromkeys(
-        ("vm_exit", "guest_fault", "zero_page", "table_page", "grant_fixed", "grant_page", "message"), world()
+        ("vm_exit", "guest_fault", "zero_page", "table_page", "grant_fixed", "grant_page", "host_zero", "message"),
+        world(),
     ),
     **dict.fromkeys(
         (f"violation_{part}" for part in ("walk", "pool", "entry", "rmap", "resume")),
@@ -257,7 +266,9 @@ _PAID: Final[dict[str, dict[str, Any]]] = {
     ),
     "fault_delivery": world(),
     "ad_assist": world(vm("native", {**UNIFORM, "writes": 0.5})),
-    "entry_edit": world(vm(workload=FORKS)),
+    "entry_edit": world(vm(workload=COMPILE, nx_split=True, **WIDE)),
+    "fork_page": world(vm(workload=FORKS)),
+    "unmap_page": world(vm(workload=CHURN)),
     "copy_page": world(vm(workload=FORKS)),
     "fork": world(vm(workload=FORKS)),
     "exit": world(vm(workload=FORKS)),
@@ -275,6 +286,8 @@ _PAID: Final[dict[str, dict[str, Any]]] = {
     "log_entry": world(vm(dirty_log=LOG | {"method": "pml"}), cpu="cascade-lake"),
     "reclaim_fixed": world(*HUNGRY, **PRESSURE),
     "reclaim_page": world(*HUNGRY, **PRESSURE),
+    "host_fault": world(pool={"supply": "fault"}),
+    "host_zap": world(reclaim={"rate": 1_000_000}),
     **dict.fromkeys(("page_fault_exit", "vm_entry", "inject", "decode"), world(vm("shadow", CHURN, shadow=OLD))),
     **dict.fromkeys(("emulate", "guest_walk_level"), world(vm("shadow", CHURN, shadow=OLD))),
     **dict.fromkeys(("step_trap_flag", "ad_sync", "map_unmap"), world(vm("shadow", CHURN, shadow=PLEX86))),

@@ -15,7 +15,7 @@ from vmsim.record.messages import Kind
 from vmsim.workloads import Kind as Access
 
 FETCH = int(Access.FETCH)
-REFILL = 1000 + 2000 + 16 * 712
+REFILL = 2435 + 1650 + 16 * (295 + 1438)
 SWITCH = 3000
 TIGHT = {"min": "32KiB", "low": "40KiB", "high": "48KiB"}  # 8, 10, 12 frames
 

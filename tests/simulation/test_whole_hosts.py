@@ -109,7 +109,7 @@ def conserved(simulation: Simulation) -> None:
     hosts_own = int(((host.frames["owner"] == -1) & (host.frames["state"] != State.FREE)).sum())
     assert host.free + owned + hosts_own == host.size == states.sum()
     for each in simulation.vms:
-        if each.pool:
+        if each.pool and each.pool.spec.supply == "grant":
             assert each.pool.level <= each.pool.spec.max + each.pool.wanted
     assert states[State.FREE] == host.free
 
@@ -123,6 +123,7 @@ class Hosts(RuleBasedStateMachine):
         quantum=st.sampled_from(["3us", "20us", "1ms"]),
         scheduler=st.sampled_from(["round-robin", "fair", "credit"]),
         pool=st.tuples(st.integers(0, 20), st.integers(1, 40), st.integers(1, 40)),
+        supply=st.sampled_from(["grant", "grant", "fault"]),
         low=st.integers(1, 60),
         fragmentation=st.sampled_from([0, 0, 0.6, 1]),
         reclaim=st.sampled_from(RECLAIM),
@@ -135,6 +136,7 @@ class Hosts(RuleBasedStateMachine):
         quantum: str,
         scheduler: str,
         pool: tuple[int, int, int],
+        supply: str,
         low: int,
         fragmentation: float,
         reclaim: dict[str, Any],
@@ -147,7 +149,9 @@ class Hosts(RuleBasedStateMachine):
             "quantum": quantum,
             "scheduler": scheduler,
             "watermarks": marks,
-            "pool": {"min": min(pool[:2]), "max": max(pool[:2]), "batch": pool[2]},
+            "pool": {"min": min(pool[:2]), "max": max(pool[:2]), "batch": pool[2]}
+            if supply == "grant"
+            else {"supply": supply},
             "what_if": True,
             "cpu_override": {"cost": QUICK},
         }
@@ -349,7 +353,10 @@ def long_host(seed: int, operations: int) -> None:
         parts = [long_script(random, operations // vcpus, 2 + operations * each) for each in range(vcpus)]
         streams.append(Threads([Script(part, chunk=4096, base=base) for part in parts]))
     host = {"cores": random.randint(1, 3), "quantum": "20us", "what_if": True, "memory": 4000 * PAGE}
-    host |= {"pool": {"min": 2, "max": 16, "batch": 8}, "reclaim": random.choice(RECLAIM[1:])}
+    host |= {
+        "pool": random.choice(({"min": 2, "max": 16, "batch": 8}, {"supply": "fault"})),
+        "reclaim": random.choice(RECLAIM[1:]),
+    }
     host |= {"ksm": random.choice(KSM[1:]), "cpu_override": {"cost": QUICK}}
     simulation, outcome = run(scenario(*tables, **host), streams, every=5_000_077, look=conserved, events=10**8)
     assert outcome.ending is None

@@ -6,8 +6,17 @@ Each Protocol stands here once. A class that keeps one need not name it.
 from __future__ import annotations
 
 from vmsim.contracts.balloon import BalloonDevice, Statistics
-from vmsim.contracts.host import Daemon, DaemonHost, Victims
-from vmsim.contracts.memory import Backer, Frames, Host, KernelHalf, Pool, ensure
+from vmsim.contracts.host import (
+    Daemon,
+    DaemonHost,
+    FrameRequest,
+    Refills,
+    Reserve,
+    Spares,
+    SparesHost,
+    Victims,
+)
+from vmsim.contracts.memory import Backer, Frames, Host, KernelHalf, PagePrices, Pool, ensure
 from vmsim.contracts.monitor import Handler, Kernel, LiveVm, Monitor, Worker
 from vmsim.contracts.processor import Mmu, Spaces, Vcpu
 from vmsim.contracts.second import NO_FLUSH, Flush, Leaf, MemorySlot, SecondMmu
@@ -23,6 +32,7 @@ __all__ = [
     "DaemonHost",
     "Exit",
     "Flush",
+    "FrameRequest",
     "Frames",
     "Handler",
     "Host",
@@ -36,10 +46,15 @@ __all__ = [
     "Monitor",
     "Observe",
     "Observer",
+    "PagePrices",
     "Pool",
+    "Refills",
+    "Reserve",
     "Resume",
     "SecondMmu",
     "Spaces",
+    "Spares",
+    "SparesHost",
     "Statistics",
     "Steps",
     "Stop",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from vmsim.base.clock import Clock
 from vmsim.contracts.monitor import LiveVm
 from vmsim.contracts.steps import Steps
 
-__all__ = ["Daemon", "DaemonHost", "Victims"]
+__all__ = ["Daemon", "DaemonHost", "FrameRequest", "Refills", "Reserve", "Spares", "SparesHost", "Victims"]
 
 
 class DaemonHost(Protocol):
@@ -46,3 +46,121 @@ class Victims(Protocol):
     def choose(self, vms: Sequence[LiveVm]) -> tuple[LiveVm, int] | None:
         """Return one of the VMs (there is one at least), and the number of one of its pages; None: no page."""
         ...
+
+
+class PoolSizes(Protocol):
+    """What a scenario says of a pool, in pages of 4 KiB."""
+
+    @property
+    def min(self) -> int:
+        """Free pages under which it must be refilled."""
+        ...
+
+    @property
+    def max(self) -> int:
+        """Free pages that it may have."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """Pages of a refill."""
+        ...
+
+
+class Reserve(Protocol):
+    """A monitor's free pages, as the policies know them.
+
+    Attributes
+    ----------
+    owner, shares : int
+        The VM, and how much of what is shared out is its.
+    env : Clock
+        Simulated time.
+    least : int
+        Pages that are the monitor's to keep when its host is short.
+    """
+
+    owner: int
+    shares: int
+    env: Clock
+    least: int
+
+    @property
+    def spec(self) -> PoolSizes:
+        """What the scenario says of its pool."""
+        ...
+
+    @property
+    def level(self) -> int:
+        """Free pages."""
+        ...
+
+    @property
+    def wanted(self) -> int:
+        """Pages that suspended vCPUs wait for."""
+        ...
+
+    @property
+    def kept(self) -> int:
+        """Pages that it does not give: its least, and what is waited for."""
+        ...
+
+    @property
+    def room(self) -> int:
+        """Pages that it may still get."""
+        ...
+
+    @property
+    def taken(self) -> int:
+        """Pages that its monitor has taken out for good, so far."""
+        ...
+
+
+class Refills(Protocol):
+    """When the host refills one pool, and with how many pages."""
+
+    def low(self, pool: Reserve) -> int:
+        """Return the level under which the host is called, the pool's maximum at most."""
+        ...
+
+    def count(self, pool: Reserve) -> int:
+        """Return the pages of the next refill, 1 at least; no more are granted than there is room for."""
+        ...
+
+
+class FrameRequest(Protocol):
+    """Frames that somebody waits for."""
+
+    @property
+    def asker(self) -> int:
+        """The VM on whose behalf."""
+        ...
+
+    @property
+    def frames(self) -> int:
+        """How many, at most."""
+        ...
+
+
+class SparesHost(Protocol):
+    """The host, as a policy for spare pages knows it."""
+
+    @property
+    def missing(self) -> int:
+        """Frames that lack until its high watermark is reached and nobody waits."""
+        ...
+
+
+class Spares(Protocol):
+    """Who gives pages when the host is short, and who gets frames."""
+
+    def levels(self, host: SparesHost, reserves: Sequence[Reserve]) -> Iterator[tuple[Any, int]]:
+        """Yield who gives, in turn, and what each keeps; it is left when the host is short no more."""
+        ...
+
+    def first(self, waiting: Sequence[FrameRequest], reserves: Sequence[Reserve]) -> int:
+        """Return which of those who wait, in the order in which they asked, is next."""
+        ...
+
+    def served(self, request: FrameRequest, frames: int) -> None:
+        """Note that somebody got frames."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import simpy
@@ -15,7 +15,7 @@ from vmsim.contracts.steps import Steps, Words
 from vmsim.frames.stack import Stack
 from vmsim.machine.formats import PRESENT
 
-__all__ = ["Backer", "Frames", "Host", "KernelHalf", "Pool", "ensure"]
+__all__ = ["Backer", "Frames", "Host", "KernelHalf", "PagePrices", "Pool", "ensure"]
 
 
 class Frames(Protocol):
@@ -92,10 +92,37 @@ class Backer(Protocol):
         ...
 
 
+class PagePrices(NamedTuple):
+    """What a vCPU pays in its exit for a page, wherever its monitor has pages from.
+
+    Attributes
+    ----------
+    page : int
+        Cycles for a page that holds zeros.
+    copied : int
+        Cycles for one that is about to be written to all over, the copying apart.
+    table : int
+        Cycles to clear one that is to be a table, taking and making it apart.
+    large : tuple of int
+        Cycles for a large page that holds zeros: what does not depend on its size, and for each 4 KiB of it.
+    """
+
+    page: int
+    copied: int
+    table: int
+    large: tuple[int, int]
+
+    def of_order(self, order: int) -> int:
+        """Return the cycles for a page of 2**order pages of 4 KiB."""
+        fixed, each = self.large
+        return fixed + (each << order) if order else self.page
+
+
 class Pool(Protocol):
-    """The monitor's page pool."""
+    """Where a monitor has pages from: a pool that the host fills, or the host itself, page by page."""
 
     pages: Stack
+    prices: PagePrices
 
     @property
     def floor(self) -> int:
@@ -105,6 +132,10 @@ class Pool(Protocol):
     @property
     def level(self) -> int:
         """Free pages in it."""
+        ...
+
+    def reach(self, count: int) -> int:
+        """Return how many of `count` pages can be taken without waiting."""
         ...
 
     def take(self, count: int) -> list[int]:

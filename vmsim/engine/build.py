@@ -23,12 +23,14 @@ from vmsim.guest.kernel import GuestKernel
 from vmsim.guest.mmu import HardwareMmu
 from vmsim.guest.process import LINUX_PCIDS
 from vmsim.host.bare import BareFrames
+from vmsim.host.faulted import FaultedPages
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.identity import PageIdentity
 from vmsim.host.io import HostIo
 from vmsim.host.native_memory import NativeMemory
 from vmsim.host.pool import PagePool
 from vmsim.host.shootdown import Shootdown
+from vmsim.host.supply import Supply
 from vmsim.machine.layout import guest_width, make_vm
 from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.native.monitor import NativeMonitor
@@ -88,16 +90,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         else:
             pages = NativeMemory(bare, memory, levels=spec.guest_levels)
     else:
-        pool = PagePool(
-            host.env,
-            host.host,
-            spec.pool,
-            cpu.cost,
-            owner=spec.index,
-            name=spec.name,
-            log=host.transfers.append,
-            messages=host.messages,
-        )
+        pool = _supply(host, spec)
         slot = GuestMemory(host.host, memory, owner=spec.index, pages=spec.pages)
         parts = VmParts(spec, cpu, memory, registers, host.host, pool, spaces, slot, host.paired)
         slot.second = monitor = plugins.resolve(spec.paging.build)(parts)
@@ -184,6 +177,20 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         slot=slot,
         pages=slot or pages,
     )
+
+
+def _supply(host: HostParts, spec: Vm) -> Supply:
+    """Return where a monitor has its pages from."""
+    given = host.env, host.host, spec.pool, host.scenario.cpu.cost
+    whose: dict[str, Any] = {"owner": spec.index, "name": spec.name}
+    whose |= {"log": host.transfers.append, "messages": host.messages}
+    made: Supply
+    if spec.pool.supply == "grant":
+        made = PagePool(*given, **whose, refills=host.policy(spec.pool.refill, spec.name))
+    else:
+        made = FaultedPages(*given, **whose)
+    made.shares = spec.shares
+    return made
 
 
 def _paired_process(

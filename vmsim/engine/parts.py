@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +50,8 @@ class HostParts:
         Told of each moment.
     serve : bool
         Compiled code may handle what nobody has to wait for.
+    policy : callable
+        Returns a policy by its name, for whoever uses it.
     served_cycles : int64[5]
         What a reference costs by where it hits (`machine.caches.Served`).
     """
@@ -64,6 +68,7 @@ class HostParts:
     observe: Observe
     serve: bool
     served_cycles: NDArray[np.int64]
+    policy: Callable[[str, str], Any]
 
     def log(self, what: str, vm: str, pages: int, *, level: int = 0) -> None:
         """Note that pages changed hands outside any pool; `level` is what a balloon has afterwards."""

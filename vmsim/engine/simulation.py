@@ -111,6 +111,7 @@ class Simulation:
             self.observe,
             serve,
             self.served_cycles,
+            self._policy,
         )
         self.vms = []
         for spec, stream in zip(scenario.vms, streams or streams_of(scenario), strict=True):
@@ -122,7 +123,8 @@ class Simulation:
                 self.compaction.add(vm.slot, vm.forget)
             if progress:
                 progress(spec.name, 0, stream.accesses)
-        self.env.process(reclaimer(self.env, self.host, [vm.pool for vm in self.vms if vm.pool]))
+        spares = self._policy(scenario.host.spares, "spares")
+        self.env.process(reclaimer(self.env, self.host, [vm.pool for vm in self.vms if vm.pool], spares))
 
     def run(self) -> Outcome:
         """Run until every VM has ended, or none can go on."""
@@ -175,9 +177,13 @@ class Simulation:
         seed = seed_of(scenario.seed, MAX_VMS + 1 + crc32(daemon.encode()))
 
         def policy(name: str) -> Any:
-            return plugins.resolve(policies()[name].build)(self._daemon_parts(name, daemon))
+            return self._policy(name, daemon)
 
         return DaemonParts(scenario.host.part(name), scenario.cpu.frequency, seed, policy, scenario.cpu.cost)
+
+    def _policy(self, name: str, whose: str) -> Any:
+        """Return a policy by its name; what it draws depends on who uses it."""
+        return plugins.resolve(policies()[name].build)(self._daemon_parts(name, whose))
 
     def observe(self, what: Moment, vm: VirtualMachine | None = None) -> None:
         """Have everybody look who wants to."""

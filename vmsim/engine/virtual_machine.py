@@ -22,8 +22,8 @@ from vmsim.guest.kernel import GuestKernel
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.io import HostIo
 from vmsim.host.native_memory import NativeMemory
-from vmsim.host.pool import PagePool
 from vmsim.host.shootdown import Shootdown
+from vmsim.host.supply import Supply
 from vmsim.machine.caches import Served
 from vmsim.machine.layout import LEVELS, Count
 from vmsim.machine.vm_spaces import VmSpaces
@@ -65,7 +65,7 @@ class VirtualMachine:
         *,
         spaces: VmSpaces,
         io: HostIo,
-        pool: PagePool | None,
+        pool: Supply | None,
         monitor: Monitor,
         frames: Frames,
         kernel: GuestKernel,

@@ -135,7 +135,7 @@ class GuestKernel(Granting):
         self._demand["clear"] = costs.zero_page
         self._demand["zeros"] = NO_FRAME
         self._demand["each_table"] = self.tables.table_cycles
-        self._demand["each_page"] = costs.table_page
+        self._demand["each_page"] = costs.unmap_page
         self._demand["each_edit"] = costs.entry_edit
         self._expected: list[tuple[Any, ...]] = [()] * cpus
 

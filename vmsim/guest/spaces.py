@@ -127,7 +127,7 @@ class AddressSpaces:
         space.unflushed = ""
         if not gone:
             return
-        vcpu.owe("guest_fault", self.costs.table_page * sum(len(entries.places) for entries in gone))
+        vcpu.owe("guest_fault", self.costs.unmap_page * sum(len(entries.places) for entries in gone))
         self._free(gone)
 
     def release_lazily(self, vcpu: Vcpu, space: Space, first: int, limit: int) -> Steps[None]:
@@ -215,7 +215,7 @@ class AddressSpaces:
             for first, last, _ in kept:
                 seen = seen.of((seen.starts < first) | (seen.starts >= last))
             protected = (yield from self._share(vcpu, seen)) or protected
-            vcpu.owe("guest_fault", self.costs.entry_edit * len(seen.places))
+            vcpu.owe("guest_fault", self.costs.fork_page * len(seen.places))
             copies = seen._replace(values=seen.values & ~(WRITE | ACCESSED))
             yield from self.tables.place(vcpu, child.root, copies, known)
             if vcpu.left <= 0:
@@ -232,7 +232,8 @@ class AddressSpaces:
         tables = yield from self.tables.clear_tables(vcpu, space.root, self.end)
         yield from self.flushes.flush(vcpu, space)
         space.unflushed = ""
-        vcpu.owe("guest_fault", self.costs.table_page * (sum(len(entries.places) for entries in gone) + len(tables)))
+        pages = sum(len(entries.places) for entries in gone)
+        vcpu.owe("guest_fault", self.costs.unmap_page * pages + self.costs.table_page * len(tables))
         self._free(gone)
         self.frames.give_tables(tables)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -59,6 +60,10 @@ class HostMemory:
         Frames that have come back so far.
     pins : int32[frames]
         How many requests of devices pin each frame: a pinned frame must not be moved, taken or freed.
+    first : callable
+        Returns which of the requests that wait, in the order in which they were made, is next.
+    served : callable
+        Called with a request that is met, and how many frames it got.
     shared : ReverseMap
         Frames that several pages lie in. They are the host's own (HOST), in state GUEST, which no others are.
     """
@@ -74,6 +79,8 @@ class HostMemory:
         self.failures: Counter[tuple[int, int]] = Counter()
         self.freed = 0
         self._waiting: deque[Request] = deque()
+        self.first: Callable[[Sequence[Request]], int] = _who_asked_first
+        self.served: Callable[[Request, int], None] = _not_noted
 
     @property
     def free(self) -> int:
@@ -208,6 +215,11 @@ class HostMemory:
         self.shared.rename(old, new)
 
     @property
+    def missing(self) -> int:
+        """Frames that lack until the high watermark is reached and nobody waits."""
+        return self.marks.high - self.free + sum(each.frames for each in self._waiting)
+
+    @property
     def starving(self) -> bool:
         """Whether somebody waits for frames."""
         return bool(self._waiting)
@@ -224,12 +236,14 @@ class HostMemory:
 
     def _serve(self) -> None:
         while self._waiting:
-            first = self._waiting[0]
-            pfns = self.take(first.owner, first.frames, first.state, reserve=self.marks.min)
-            if not len(pfns):
+            if self.free <= self.marks.min:
                 self.call_reclaim()
                 return
-            self._waiting.popleft()
+            at = self.first(self._waiting)
+            first = self._waiting[at]
+            pfns = self.take(first.owner, first.frames, first.state, reserve=self.marks.min)
+            del self._waiting[at]
+            self.served(first, len(pfns))
             first.event.succeed(pfns)
 
     def _listed(self, order: int) -> int:
@@ -244,3 +258,11 @@ class HostMemory:
     def _watch(self) -> None:
         if self.free < self.marks.low:
             self.call_reclaim()
+
+
+def _who_asked_first(waiting: Sequence[Request]) -> int:
+    return 0
+
+
+def _not_noted(request: Request, frames: int) -> None:
+    """Note nothing."""

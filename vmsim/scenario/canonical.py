@@ -11,6 +11,7 @@ from vmsim.base.units import Duration
 from vmsim.scenario.content import Content
 from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.daemons import host_daemons, policies
+from vmsim.scenario.keys import Pool
 from vmsim.scenario.modes import paging_modes
 from vmsim.scenario.tables import Host
 from vmsim.scenario.vm import Marks, Vm
@@ -36,9 +37,13 @@ _APART: Final = frozenset(
         "stop",
         "cpu_cap",
         "tdp_mmu",
+        "shares",
     }
 )
 """What of a `Vm` is no cause of results, follows from the rest, or means something in some modes only."""
+
+_SPARES: Final = "largest"
+_REFILL: Final = "batch"
 
 _OF_SHOOTDOWNS: Final = ("ipi_", "invlpg", "interrupts", "invlpgb")
 """Figures of a CPU, and what the names of its costs begin with, that matter where processors interrupt others."""
@@ -86,7 +91,10 @@ def canonical(
     scheduled = host.scheduler != "round-robin"
     if scheduled:
         of_host["scheduler"] = host.scheduler
-    of_host |= _daemons(host, daemons)
+    if host.spares != _SPARES:
+        of_host["spares"] = host.spares
+    refills = {vm.pool.refill for vm in vms if vm.pooled}
+    of_host |= _daemons(host, daemons, sorted({host.spares, *refills} - {_SPARES, _REFILL}))
     of_vms = [
         {name: getattr(vm, name) for name in Vm.__slots__ if name not in _APART}
         | ({"content": vm.content.model_dump()} if vm.content != Content() and "ksm" in daemons else {})
@@ -99,7 +107,8 @@ def canonical(
         | ({"stop": vm.stop} if vm.stop is not None else {})
         | ({"cpu_weight": vm.cpu_weight, "cpu_cap": vm.cpu_cap} if scheduled else {})
         | ({} if vm.tdp_mmu else {"tdp_mmu": False})
-        | {"pool": dict(vm.pool), "workload": _of_workload(vm.workload)}
+        | ({"shares": vm.shares} if policies()[host.spares].weighs else {})
+        | {"pool": _of_pool(vm.pool), "workload": _of_workload(vm.workload)}
         | vm.paging.canonical(vm.own)
         | _by(vm)
         for vm in vms
@@ -114,8 +123,11 @@ def _of_workload(workload: Workload) -> dict[str, Any]:
     return {key: value for key, value in workload if usual.get(key) != value}
 
 
-def _daemons(host: Host, names: Sequence[str]) -> dict[str, Any]:
-    """Return what daemons that run are told, they and their policies, and which packages they come from."""
+def _daemons(host: Host, names: Sequence[str], choosing: Sequence[str]) -> dict[str, Any]:
+    """Return what daemons that run are told, they and their policies, and which packages they come from.
+
+    `choosing` are policies that choose for no daemon.
+    """
     found: dict[str, Any] = {}
     origins = []
     for name in names:
@@ -126,6 +138,10 @@ def _daemons(host: Host, names: Sequence[str]) -> dict[str, Any]:
             origins.append(plugins.origin("policies", policy))
             if own := policies()[policy].canonical(host.part(policy)):
                 found[policy] = own
+    for policy in choosing:
+        origins.append(plugins.origin("policies", policy))
+        if own := policies()[policy].canonical(host.part(policy)):
+            found[policy] = own
     packages = sorted({f"{each.package} {each.version}" for each in origins if each})
     return found | ({"packages": packages} if packages else {})
 
@@ -142,3 +158,11 @@ def _plain(value: object) -> str:
     if isinstance(value, Duration):
         return str(value)
     raise TypeError(f"{type(value).__name__} has no canonical text")
+
+
+def _of_pool(pool: Pool) -> dict[str, Any]:
+    """Return what matters of where a monitor's pages are from."""
+    if pool.supply == "fault":
+        return {"supply": pool.supply}
+    usual = {"supply": "grant", "refill": _REFILL}
+    return {key: value for key, value in dict(pool).items() if usual.get(key) != value}

@@ -232,10 +232,12 @@ class Cost(Model):
     vm_exit: Cycles = Field(description="An exit and the entry after it, hardware only.")
     fault_delivery: Cycles = Field(description="Delivering a page fault to a kernel and returning from it.")
     guest_fault: Cycles = Field(description="A guest kernel's handling of a demand-zero fault, zeroing apart.")
-    zero_page: Cycles = Field(description="Clearing 4 KiB.")
+    zero_page: Cycles = Field(description="A kernel clears 4 KiB that its caches have.")
     table_page: Cycles = Field(description="Allocating a page-table page, clearing it apart.")
     copy_page: Cycles = Field(description="Copying 4 KiB, as a write to a page shared by fork makes a kernel do.")
-    entry_edit: Cycles = Field(description="A kernel's loading and storing one entry in a scan (fork, mprotect).")
+    entry_edit: Cycles = Field(description="A kernel's loading and storing one entry in a scan (mprotect).")
+    fork_page: Cycles = Field(description="A kernel's fork: one page's entry copied, and the page counted once more.")
+    unmap_page: Cycles = Field(description="A kernel unmaps one page and frees it, the flush apart.")
     process_switch: Cycles = Field(description="A guest kernel goes from one process to another.")
     fork: Cycles = Field(description="A guest kernel's fork, page tables apart.")
     exec: Cycles = Field(description="A guest kernel's execve, page tables and the program's file apart.")
@@ -259,10 +261,13 @@ class Cost(Model):
     vkernel_call: Cycles = Field(description="Vkernel's host: a system call on an address space, pages apart.")
     vkernel_remove: Cycles = Field(description="Vkernel's host: take one page out of a map.")
     violation_walk: Cycles = Field(description="Monitor: find the faulting gfn's place, walk the nested tables.")
-    violation_pool: Cycles = Field(description="Monitor: take a page from the pool.")
+    violation_pool: Cycles = Field(description="Monitor: take a page from its list of free ones.")
     violation_entry: Cycles = Field(description="Monitor: write the nested entry.")
     violation_rmap: Cycles = Field(description="Monitor: add it to the reverse map.")
     violation_resume: Cycles = Field(description="Monitor: dispatch of the exit and the way back to the guest.")
+    host_fault: Cycles = Field(description="Host: a page that is not there, allocated and mapped; cleared apart.")
+    host_zero: Cycles = Field(description="Host: clear 4 KiB from memory before a VM gets it.")
+    host_zap: Cycles = Field(description="Host: take a page from a VM: its entries, the reverse map, and free it.")
     log_page: Cycles = Field(description="Host: clear a page's dirty flag, or protect the page, when the log is read.")
     log_scan: Cycles = Field(description="Host: look at one entry in search of dirty flags.")
     log_entry: Cycles = Field(description="Monitor: take one entry from the page-modification log.")
@@ -300,8 +305,8 @@ class Cost(Model):
         )
 
     def zero(self, order: int) -> int:
-        """Return the cycles of clearing a page of ``2**order`` pages of 4 KiB."""
-        return self.zero_page << order
+        """Return the cycles in which a host clears a page of ``2**order`` pages of 4 KiB."""
+        return self.host_zero << order
 
 
 class Cpu(Model):

@@ -11,11 +11,12 @@ from functools import cache
 from typing import Any, ClassVar, Final
 
 from vmsim import plugins
+from vmsim.base.errors import InputError
 from vmsim.scenario.keys import VmKeys
 from vmsim.scenario.problems import Problem
 from vmsim.scenario.types import Model
 
-__all__ = ["RESERVED", "HostDaemon", "HostTable", "Policy", "host_daemons", "policies"]
+__all__ = ["RESERVED", "HostDaemon", "HostTable", "Policy", "host_daemons", "policies", "policy_problem"]
 
 Groups = Sequence[VmKeys]
 RESERVED: Final = frozenset(
@@ -31,6 +32,7 @@ RESERVED: Final = frozenset(
         "fragmentation",
         "what_if",
         "pool",
+        "spares",
         "watermarks",
     }
 )
@@ -93,15 +95,22 @@ class HostDaemon(_Part):
 
 
 class Policy(_Part):
-    """How a daemon chooses. Subclass it to add a policy.
+    """How a daemon, or the host's side of page pools, chooses. Subclass it to add a policy.
 
     Attributes
     ----------
     chooses : str
-        What: "victims", pages to be taken from VMs.
+        What: "victims", pages to be taken from VMs; "refills", what is granted to a pool and when; "spares", which
+        pools give pages when the host is short, and who gets frames first.
+    ignores : tuple of str
+        Of policies that choose refills: keys of ``[host.pool]`` that they make no use of.
+    weighs : bool
+        Of policies that choose spares: whether they go by the VMs' shares.
     """
 
     chooses: ClassVar[str] = "victims"
+    ignores: ClassVar[tuple[str, ...]] = ()
+    weighs: ClassVar[bool] = False
 
 
 def _wrong(plugin: plugins.Plugin, part: Any) -> str | None:
@@ -131,6 +140,15 @@ plugins.add_check("policies", _wrong)
 def host_daemons() -> Mapping[str, HostDaemon]:
     """Return the registered daemons that can be used, by name: vmsim's own first."""
     return plugins.loaded("daemons")
+
+
+def policy_problem(name: str, wanted: str) -> str | None:
+    """Return why a name is none of a policy that chooses what is `wanted`, None if it is one."""
+    try:
+        chooses = plugins.load("policies", name).chooses
+    except InputError as error:
+        return str(error)
+    return None if chooses == wanted else f"{name!r} chooses {chooses}; expected one that chooses {wanted}"
 
 
 @cache

@@ -99,7 +99,7 @@ def _changed(group: VmKeys) -> Iterator[tuple[str, ...]]:
             yield "dirty_log", key
     if group.content.image_share != 1:
         yield "content", "image_share"
-    for key in ("kernel_accesses", "tdp_mmu", "fill_chunk", "nx_recovery_period", "nx_recovery_ratio"):
+    for key in ("kernel_accesses", "tdp_mmu", "fill_chunk", "shares", "nx_recovery_period", "nx_recovery_ratio"):
         if getattr(group, key) != fields[key].default:
             yield (key,)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import Field, Strict, model_validator
@@ -20,35 +21,64 @@ __all__ = ["WEIGHT", "Pool", "PoolOverride", "VmKeys"]
 WEIGHT: Final = 256
 """Of a VM that says nothing of it: Xen's CSCHED_DEFAULT_WEIGHT."""
 
+NO_POOL: Final = 'it has no effect with pool.supply = "fault", which has no pool; leave it out'
+
 _NAME: Final = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$"
 _Table = TypeVar("_Table", bound=Model)
 
 
-class Pool(Model):
-    """The page pool of a monitor, in pages of 4 KiB."""
+_OF_POOL: Final = ("min", "max", "batch", "refill")
 
+
+class Pool(Model):
+    """Where a monitor has its pages from, of 4 KiB."""
+
+    supply: Literal["grant", "fault"] = Field(
+        default="grant",
+        description="grant: the host fills a pool, batch by batch. fault: there is none, and the host allocates each "
+        "page in a page fault of its own, in the exit, as KVM's does.",
+    )
     min: Pages = Field(default=64, description="Free pages under which the host must refill the pool.")
     max: SomePages = Field(default=1024, description="Free pages over which the host may take the spare ones.")
     batch: SomePages = Field(default=256, description="Pages of one refill.")
+    refill: str = Field(
+        default="batch",
+        description="When the host refills the pool, and with how many pages. batch: always as many, under the "
+        "minimum. proportional: a part of what lacks of the maximum. predictive: ahead, by how fast pages are taken.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Pool:
         if self.min > self.max:
             text = f"pool.min > pool.max ({self.min} > {self.max}); a pool needs min ≤ max"
             raise_problems([Problem(("min",), text)])
+        if self.supply == "fault":
+            changed = [key for key in _OF_POOL if getattr(self, key) != type(self).model_fields[key].default]
+            raise_problems(Problem((key,), NO_POOL) for key in changed)
         return self
 
 
 class PoolOverride(Model):
     """What differs from ``[host.pool]`` for the monitor of one VM."""
 
+    supply: Literal["grant", "fault"] | None = None
     min: Pages | None = None
     max: SomePages | None = None
     batch: SomePages | None = None
+    refill: str | None = None
 
     def over(self, pool: Pool) -> Pool:
         """Return `pool` with what is given here in place of its own."""
         return pool.model_copy(update=self.model_dump(exclude_none=True))
+
+    def problems_over(self, pool: Pool) -> Iterator[Problem]:
+        """Yield what is wrong with it in place of what `pool` says."""
+        merged = self.over(pool)
+        if merged.supply == "fault":
+            yield from (Problem((key,), NO_POOL) for key in _OF_POOL if getattr(self, key) is not None)
+        elif merged.min > merged.max:
+            text = f"pool.min > pool.max ({merged.min} > {merged.max}, with what host.pool says)"
+            yield Problem((), text)
 
 
 class VmKeys(Model):
@@ -113,6 +143,9 @@ class VmKeys(Model):
         "translated. direct-map: translated by the hardware, as a kernel does through its map of all memory.",
     )
     pool: PoolOverride | None = Field(default=None, description="What differs from host.pool.")
+    shares: Annotated[int, Strict(), Field(ge=1, le=1_000_000)] = Field(
+        default=1000, description="How much of what is shared out by shares is its, in proportion to other VMs'."
+    )
     content: Content = Field(default=Content(), description=Content.about)
     balloon: Balloon = Field(default=Balloon(), description=Balloon.about)
     dirty_log: DirtyLog = Field(default=DirtyLog(), description="How the host learns which pages are written to.")

@@ -21,12 +21,13 @@ from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.cpu_files import apply_override, cpu_names, load_cpu
 from vmsim.scenario.cpu_needs import cpu_problems
 from vmsim.scenario.cpuid import features
-from vmsim.scenario.daemons import host_daemons, policies
+from vmsim.scenario.daemons import host_daemons, policies, policy_problem
 from vmsim.scenario.document import Document
 from vmsim.scenario.keys import WEIGHT, VmKeys
 from vmsim.scenario.modes import PagingMode, mode_named
 from vmsim.scenario.names import Mode
 from vmsim.scenario.nx_split import NxSplitSpec
+from vmsim.scenario.pools import refill_problems, weighs
 from vmsim.scenario.problems import KeyPath, Problem, problems_of, raise_problems
 from vmsim.scenario.settings import apply_settings
 from vmsim.scenario.share import share_of
@@ -250,6 +251,7 @@ class Scenario(Document):
             start=group.start.cycles(self.cpu.frequency),
             stop=group.stop.cycles(self.cpu.frequency) if group.stop else None,
             pool=group.pool.over(self.host.pool) if group.pool else self.host.pool,
+            shares=group.shares,
             content=group.content,
             balloon=group.balloon.spec(self.cpu.frequency),
             dirty_log=group.dirty_log.spec(self.cpu.frequency),
@@ -323,10 +325,15 @@ class Scenario(Document):
         for name, part in (*host_daemons().items(), *policies().items()):
             for problem in part.problems(self.host.part(name), self.vm):
                 yield problem._replace(path=("host", name, *problem.path))
+        if wrong := policy_problem(self.host.spares, "spares"):
+            yield Problem(("host", "spares"), wrong)
+        for problem in refill_problems(self.host.pool):
+            yield problem._replace(path=("host", "pool", *problem.path))
         used = {each for name in self.daemons for each in host_daemons()[name].policies(self.host.part(name))}
+        used |= {self.host.spares, *(vm.pool.refill for vm in self.vms if vm.pooled)} if not wrong else set()
         for name in policies().keys() - used:
             if (table := self.host.part(name)) is not None and table.given:
-                yield Problem(("host", name), f"it has no effect: no daemon uses policy {name!r}")
+                yield Problem(("host", name), f"it has no effect: nothing uses policy {name!r}")
 
     def _name_problems(self) -> Iterator[Problem]:
         total = sum(group.count for group in self.vm)
@@ -350,10 +357,9 @@ class Scenario(Document):
         for number, group in enumerate(self.vm):
             here: KeyPath = ("vm", number)
             if group.pool is not None:
-                pool = group.pool.over(self.host.pool)
-                if pool.min > pool.max:
-                    text = f"pool.min > pool.max ({pool.min} > {pool.max}, with what host.pool says)"
-                    yield Problem((*here, "pool"), text)
+                merged = group.pool.over(self.host.pool)
+                for problem in (*group.pool.problems_over(self.host.pool), *refill_problems(merged, group.pool)):
+                    yield problem._replace(path=(*here, "pool", *problem.path))
             if group.stop and group.stop.cycles(self.cpu.frequency) <= group.start.cycles(self.cpu.frequency):
                 yield Problem((*here, "stop"), f"{group.stop} is not after the start ({group.start})")
             if group.cpu_weight is not None and self.host.scheduler == "round-robin":
@@ -362,6 +368,9 @@ class Scenario(Document):
             if group.cpu_cap and self.host.scheduler != "credit":
                 text = f'host.scheduler = "{self.host.scheduler}" has no caps. Expected "credit".'
                 yield Problem((*here, "cpu_cap"), text)
+            if group.shares != VmKeys.model_fields["shares"].default and not weighs(self.host.spares):
+                text = f'nothing goes by shares with host.spares = "{self.host.spares}"; leave it out'
+                yield Problem((*here, "shares"), text)
             mode = self._mode_of(group)
             times = {
                 **mode.times(group),

@@ -122,6 +122,12 @@ class _Host(Model):
         default=False, description="Allow paging modes, depths and pages of 1G that the CPU does not have."
     )
     pool: Pool = Field(default=Pool(), description="The page pool of every monitor.")
+    spares: str = Field(
+        default="largest",
+        description="Which pools give pages when the host is short, and who gets frames first. largest: who has most "
+        "to spare, who asked first. fair: down to a common level, who had least. neediest: as largest, who lacks most. "
+        "shares: as fair, by the shares of the VMs.",
+    )
     watermarks: Watermarks = Field(default=Watermarks(), description="Free memory at which reclaim starts and stops.")
 
     @model_validator(mode="before")
@@ -144,7 +150,7 @@ class _Host(Model):
             problems.append(Problem(("quantum",), "a zero time slice; it must be at least one cycle"))
         if not self.horizon.amount:
             problems.append(Problem(("horizon",), "a zero horizon; it must be at least one cycle"))
-        if self.pool.max * PAGE > self.memory:
+        if self.pool.supply == "grant" and self.pool.max * PAGE > self.memory:
             size = format_size(self.pool.max * PAGE)
             text = f"pool.max > host.memory ({size} > {format_size(self.memory)})"
             problems.append(Problem(("pool", "max"), text))

@@ -60,6 +60,8 @@ class Vm:
         Cycle at which it is stopped; None: at the end of its workload.
     pool : Pool
         The page pool of its monitor.
+    shares : int
+        How much of what is shared out by shares is its.
     fill_chunk : int
         Mappings that the monitor brings in at a fault.
     kernel_accesses : str
@@ -102,6 +104,7 @@ class Vm:
     start: int
     stop: int | None
     pool: Pool
+    shares: int
     content: Content
     balloon: BalloonSpec | None
     dirty_log: DirtyLogSpec
@@ -110,6 +113,11 @@ class Vm:
     bare: bool
     becomes_guest: bool
     workload: Workload
+
+    @property
+    def pooled(self) -> bool:
+        """Whether its monitor has a pool."""
+        return not self.bare and self.pool.supply == "grant"
 
     @property
     def paging(self) -> PagingMode:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from vmsim.scenario.daemons import Policy
+from pydantic import Field
 
-__all__ = ["CLOCK", "RANDOM"]
+from vmsim.scenario.daemons import HostTable, Policy
+
+__all__ = ["BATCH", "CLOCK", "FAIR", "LARGEST", "NEEDIEST", "PREDICTIVE", "PROPORTIONAL", "RANDOM", "SHARES"]
 
 
 class _Random(Policy):
@@ -19,5 +21,77 @@ class _Clock(Policy):
     build = "vmsim.host.policies.clock:build"
 
 
+class _Refill(Policy):
+    chooses = "refills"
+
+
+class _Batch(_Refill):
+    name = "batch"
+    build = "vmsim.host.policies.batch:build"
+
+
+class Proportional(HostTable):
+    """``[host.proportional]``."""
+
+    about = "How much a refill by policy proportional brings."
+
+    percent: int = Field(default=50, ge=1, le=100, description="Of the pages that a pool lacks of its maximum.")
+
+
+class _Proportional(_Refill):
+    name = "proportional"
+    table = Proportional
+    build = "vmsim.host.policies.proportional:build"
+    ignores = ("batch",)
+
+
+class Predictive(HostTable):
+    """``[host.predictive]``."""
+
+    about = "How far ahead refills by policy predictive look."
+
+    percent: int = Field(
+        default=200, ge=100, le=10_000, description="Of the pages that are taken while a refill is on its way."
+    )
+
+
+class _Predictive(_Refill):
+    name = "predictive"
+    table = Predictive
+    build = "vmsim.host.policies.predictive:build"
+
+
+class _Spares(Policy):
+    chooses = "spares"
+
+
+class _Largest(_Spares):
+    name = "largest"
+    build = "vmsim.host.policies.largest:build"
+
+
+class _Fair(_Spares):
+    name = "fair"
+    build = "vmsim.host.policies.fair:build"
+
+
+class _Neediest(_Spares):
+    name = "neediest"
+    build = "vmsim.host.policies.neediest:build"
+
+
+class _Shares(_Spares):
+    name = "shares"
+    build = "vmsim.host.policies.shares:build"
+    weighs = True
+
+
 RANDOM: Final = _Random()
 CLOCK: Final = _Clock()
+BATCH: Final = _Batch()
+PROPORTIONAL: Final = _Proportional()
+PREDICTIVE: Final = _Predictive()
+LARGEST: Final = _Largest()
+FAIR: Final = _Fair()
+NEEDIEST: Final = _Neediest()
+SHARES: Final = _Shares()

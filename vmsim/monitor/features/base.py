@@ -42,6 +42,8 @@ class Nested(Monitored, Protocol):
         Bits that entries of large pages do not have, and small ones do.
     withheld : int
         Bits that entries of small pages do not have as they are made of a large one.
+    each_table : int
+        Cycles for a page that becomes a table of its own.
     """
 
     memory: Words
@@ -49,6 +51,7 @@ class Nested(Monitored, Protocol):
     registers: NDArray[Any]
     host: Host
     pool: Pool
+    each_table: int
     slot: MemorySlot
     form: NestedFormat
     pages: int

@@ -187,7 +187,7 @@ class DirtyLog(LogReader):
         self.tdp.split(gpa, table)
         self.splits += 1
         self._flush()
-        return vcpu.kick_others() + self.costs.violation_pool + self.costs.table_page + ENTRIES * self.costs.entry_edit
+        return vcpu.kick_others() + self.tdp.each_table + ENTRIES * self.costs.entry_edit
 
     def _drain(self, registers: NDArray[Any]) -> int:
         """Empty the log of a vCPU's processor, as the monitor does at every exit; return the cycles."""

@@ -80,7 +80,7 @@ class NxSplit(Feature):
             tdp.split(gpa, table)
             if tdp.page_order:
                 self.blocks[region], self.tables[region] = block, table
-            edits += self.costs.table_page + ENTRIES * self.costs.entry_edit
+            edits = tdp.each_table + ENTRIES * self.costs.entry_edit
         self._exit(vcpu, _SPLIT, self.costs.violation_walk + edits)
         tdp.latency.add(vcpu.now - start)
         return Resume.RETRY

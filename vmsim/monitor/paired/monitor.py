@@ -177,7 +177,7 @@ class Paired(Tdp):
             self.give_back(held)
         for pair in tables:
             self.shared.give(self.space.layout, pair)
-        cycles = self.mapping_cycles(0, order) - (self.costs.violation_pool if own else 0)
+        cycles = self.mapping_cycles(0, order) - (self.pool.prices.page if own else 0)
         if self.chunk > 1 and order == 0:
             cycles += self._mapping * self._around(gfn)
         return cycles + self._beyond(before) + held.broken
@@ -219,7 +219,8 @@ class Paired(Tdp):
         table = gfn & ~(ENTRIES - 1)
         first = gfn - (gfn - table) % self.chunk
         last = min(first + self.chunk, table + ENTRIES, self.pages)
-        wanted = [each for each in range(first, last) if not self.backing[each]][: self.pool.level]
+        wanted = [each for each in range(first, last) if not self.backing[each]]
+        wanted = wanted[: self.pool.reach(len(wanted))]
         for each, page in zip(wanted, self.pool.take(len(wanted)) if wanted else [], strict=True):
             self.space.map(each << PAGE_SHIFT, 1, page, [])
             self.slot.arrived(each, page, 0)

@@ -40,12 +40,16 @@ class Account(SoftwareMonitor):
         How the monitor shadows.
     entries : int
         Of the software TLB.
+    made : int
+        Cycles of a shadow page made.
     """
 
     lock: MmuLock
     reasons: tuple[str, ...] = tuple(reason.name for reason in Exit)
 
-    def __init__(self, tables: ShadowTables, *, spec: ShadowSpec, costs: Cost, spaces: VmSpaces, entries: int) -> None:
+    def __init__(
+        self, tables: ShadowTables, *, spec: ShadowSpec, costs: Cost, spaces: VmSpaces, entries: int, made: int
+    ) -> None:
         self.state = state = tables.states
         self.cpus = tables.cpus
         self.of = [of_cpu(tables, number) for number in range(len(tables.cpus))]  # the tables of each vCPU
@@ -59,7 +63,7 @@ class Account(SoftwareMonitor):
         self._due = tables.cpus["due"]
         self._by_programs = [0, 0]  # accesses to tables of level 1, and to those above
         self._by_kernel = [0, 0]  # page faults of its own map that fill the shadow: at tables of level 1, at data
-        for work, cycles in self._prices().items():
+        for work, cycles in self._prices(made).items():
             state["prices"][0, work] = cycles
         self._trapped = np.empty(512, np.int64)
         self._bills = [0] * len(tables.cpus)
@@ -91,12 +95,12 @@ class Account(SoftwareMonitor):
         ):
             self._compiled_prices[name] = cycles
 
-    def _prices(self) -> dict[Work, int]:
+    def _prices(self, made: int) -> dict[Work, int]:
         """Return what each thing that the kernels count costs; clearing an entry is part of what made it necessary."""
         costs = self.costs
         return {
             Work.FILLED: costs.violation_entry + costs.violation_rmap,
-            Work.MADE: costs.table_page,
+            Work.MADE: made,
             Work.DROPPED: costs.shadow_drop,
             Work.FOLDED: costs.ad_sync,
             Work.CHECKED: costs.resync_entry,

@@ -91,7 +91,8 @@ class Shadow(LoggedShadow, RootLoads):
         self.tables = make_shadow(
             memory, host_tables.backing, frames, spec.limit, levels, cpus=len(registers), logged=log is not None
         )
-        super().__init__(self.tables, spec=spec, costs=costs, spaces=spaces, entries=entries)
+        made = costs.table_page + host_tables.pool.prices.table
+        super().__init__(self.tables, spec=spec, costs=costs, spaces=spaces, entries=entries, made=made)
         self.memory = memory
         self.registers = registers
         self.host_tables = host_tables

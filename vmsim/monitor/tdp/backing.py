@@ -43,7 +43,7 @@ class NestedBacking(NestedEntries, Featured):
     chunk: int
     compiled: bool
     _mapping: int
-    _each_table: int
+    each_table: int
     _floor: int
 
     def back(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[int]:
@@ -83,7 +83,7 @@ class NestedBacking(NestedEntries, Featured):
             feature.note(gfn)
         cycles = self._mapping if missing == 0 == order else self.mapping_cycles(missing, 0 if own else order)
         if own:  # it takes no page
-            cycles -= self.costs.violation_pool
+            cycles -= self.pool.prices.page
         if self.chunk > 1 and order == 0:
             cycles += self._mapping * self._around(gfn)
         return cycles + held.broken
@@ -131,7 +131,7 @@ class NestedBacking(NestedEntries, Featured):
         if order:
             self._return(page, order)
             return 0
-        return self.costs.violation_pool + self.costs.copy_page + self.slot.unshare(vcpu, gfn, page)
+        return self.pool.prices.copied + self.costs.copy_page + self.slot.unshare(vcpu, gfn, page)
 
     def split(self, gpa: int, table: int) -> None:
         """Map by a table of smaller pages, in frame `table`, what one large page maps around `gpa`."""
@@ -154,7 +154,8 @@ class NestedBacking(NestedEntries, Featured):
     def _around(self, gfn: int) -> int:
         """Back what else lies in the aligned chunk of `gfn`, as far as the pool has pages at hand; return how many."""
         first, last = chunk_of(self._nested[0], gfn)
-        wanted = first + np.flatnonzero(self.backing[first:last] == 0)[: self.pool.level]
+        wanted = first + np.flatnonzero(self.backing[first:last] == 0)
+        wanted = wanted[: self.pool.reach(len(wanted))]
         if len(wanted):
             back_around(self._mode, gfn, np.array(self.pool.take(len(wanted))))
             for feature in self.features:
@@ -164,12 +165,11 @@ class NestedBacking(NestedEntries, Featured):
 
     def mapping_cycles(self, tables: int, order: int) -> int:
         """Return the cycles from the pages taken to the entry written, where tables or a large page were made."""
-        costs = self.costs
         cycles = self._mapping
         if tables > 0:
-            cycles += tables * self._each_table
+            cycles += tables * self.each_table
         if order:
-            cycles += costs.message + costs.grant_fixed + costs.zero(order) - costs.violation_pool
+            cycles += self.pool.prices.of_order(order) - self.pool.prices.page
         return cycles
 
     def _return(self, page: int, order: int) -> None:

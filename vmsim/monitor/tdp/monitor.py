@@ -92,11 +92,11 @@ class Tdp(NestedBacking):
         self.latency = Histogram()
         self.registers = registers
         self._before = costs.vm_exit + costs.violation_walk
-        self._mapping = costs.violation_pool + costs.violation_entry + costs.violation_rmap
+        self._mapping = pool.prices.page + costs.violation_entry + costs.violation_rmap
         self._resume = costs.violation_resume
         self.exited = exited or _keep
         self.compiled = True
-        self._each_table = costs.violation_pool + costs.table_page
+        self.each_table = costs.violation_pool + costs.table_page + pool.prices.table
         self.reasons = (reason,)
         self._bill = make_bill()  # of what is backed outside a run
         self._nested = make_nested(
@@ -105,11 +105,11 @@ class Tdp(NestedBacking):
             table=form.table,
             before=self._before,
             mapping=self._mapping,
-            each_table=self._each_table,
+            each_table=self.each_table,
             resume=self._resume,
             chunk=chunk,
             order=page_order,
-            finding=costs.violation_pool,
+            finding=pool.prices.page,
             reads=self.lock.shared,
         )
         self._floor = NEVER
@@ -244,7 +244,7 @@ class Tdp(NestedBacking):
 
     def lock_wait(self, vcpu: Vcpu, cycles: int) -> int:
         """Return how long a fault waits for the MMU's lock, which backs a frame in so many cycles from now on."""
-        finding = self.costs.violation_pool
+        finding = self.pool.prices.page
         return self.lock.fault(vcpu.now + finding, max(cycles - finding, 0))
 
     def expect_own(self, gpa: int) -> None:

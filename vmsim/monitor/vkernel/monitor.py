@@ -95,7 +95,7 @@ class Vkernel(MapEntries, SoftwareMonitor):
         self._scratch = np.empty(6, np.int64), np.empty(TABLE_ROOM, np.int64)
         self._end = reach(levels) - 1
         self._entered = costs.violation_entry + costs.violation_rmap
-        self._each_table = costs.violation_pool + costs.table_page
+        self._each_table = host_tables.each_table
         self._prices = np.zeros(1, PRICES)
         self._prices["fault"] = costs.vkernel_fault
         self._prices["walk"] = costs.vkernel_walk_level
@@ -258,8 +258,7 @@ class Vkernel(MapEntries, SoftwareMonitor):
             self.memory[table >> 3 : (table >> 3) + len(below)] = [each | PRESENT for each in below]
             self.maps[root] = table
             self.work["made"] += len(frames)
-            each = self.costs.violation_pool + self.costs.table_page
-            self._spend(vcpu, _CREATE * self.costs.vkernel_call + len(frames) * each)
+            self._spend(vcpu, _CREATE * self.costs.vkernel_call + len(frames) * self._each_table)
             self._count(vcpu, "VMSPACE")
         elif not keep:
             for number in self._running(root):

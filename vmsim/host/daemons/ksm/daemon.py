@@ -158,7 +158,7 @@ class Ksmd:
         self.counts["skipped"] += int(done["skipped"])
         self._volatile += int(done["volatile"])
         ways = self.stable.depth + self.unstable.depth
-        cycles = scanned * costs.pin_page + (scanned - int(done["stable"])) * costs.zero_page
+        cycles = scanned * costs.pin_page + (scanned - int(done["stable"])) * costs.host_zero
         cycles += (unique + int(count)) * ways * costs.pin_page
         self.unstable.unique += unique
         for number, what in zip(numbers[:count].tolist(), identities[:count].tolist(), strict=True):

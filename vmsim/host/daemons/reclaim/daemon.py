@@ -61,6 +61,6 @@ class Reclaimer:
 def build(parts: DaemonParts) -> Reclaimer:
     """Return the reclaimer that a scenario asks for."""
     table: Reclaim = parts.table
-    each = parts.costs.reclaim_page
+    each = parts.costs.host_zap
     period = max(1, each, parts.frequency * table.batch // table.rate)
     return Reclaimer(period, table.batch, parts.policy(table.policy), each=each)

@@ -7,9 +7,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from vmsim import plugins
-from vmsim.base.errors import InputError
-from vmsim.scenario.daemons import HostDaemon, HostTable
+from vmsim.scenario.daemons import HostDaemon, HostTable, policy_problem
 from vmsim.scenario.keys import VmKeys
 from vmsim.scenario.modes import mode_named
 from vmsim.scenario.problems import Problem
@@ -44,13 +42,8 @@ class _Reclaim(HostDaemon):
         return (table.policy,)
 
     def problems(self, table: Reclaim, vms: Sequence[VmKeys]) -> Iterator[Problem]:
-        try:
-            chooses = plugins.load("policies", table.policy).chooses
-        except InputError as error:
-            yield Problem(("policy",), str(error))
-        else:
-            if chooses != "victims":
-                yield Problem(("policy",), f"{table.policy!r} chooses {chooses}; expected one that chooses victims")
+        if wrong := policy_problem(table.policy, "victims"):
+            yield Problem(("policy",), wrong)
         if not table.rate:
             for key in ("batch", "policy"):
                 if getattr(table, key) != Reclaim.model_fields[key].default:
