@@ -1,6 +1,7 @@
 """The registry: what there is of each kind of part, by name; each is imported when it is first used.
 
-A part is a paging mode, a kind of workload, a daemon of the host, a policy of one, or a folder of CPU files. vmsim's
+A part is a paging mode, a kind of workload, a daemon of the host, a policy of one, a swap device, or a folder of CPU
+files. vmsim's
 own stand in one table here, those of other packages in their metadata, as entry points
 (``[project.entry-points."vmsim.modes"]`` in a package's pyproject.toml; packaging.python.org, "Entry points
 specification"). Both are found in the same way and asked the same questions; docs/extending/ shows how to add one.
@@ -47,10 +48,12 @@ _BUILT_IN: Final[Mapping[str, Mapping[str, str]]] = {
     "daemons": {
         "ksm": "vmsim.host.daemons.ksm.table:KSM",
         "reclaim": "vmsim.host.daemons.reclaim.table:RECLAIM",
+        "swap": "vmsim.host.daemons.swap.table:SWAP",
     },
     "policies": {
         "random": "vmsim.host.policies.table:RANDOM",
         "clock": "vmsim.host.policies.table:CLOCK",
+        "two-list": "vmsim.host.policies.table:TWO_LIST",
         "batch": "vmsim.host.policies.table:BATCH",
         "proportional": "vmsim.host.policies.table:PROPORTIONAL",
         "predictive": "vmsim.host.policies.table:PREDICTIVE",
@@ -59,6 +62,12 @@ _BUILT_IN: Final[Mapping[str, Mapping[str, str]]] = {
         "neediest": "vmsim.host.policies.table:NEEDIEST",
         "shares": "vmsim.host.policies.table:SHARES",
     },
+    "swap_devices": {
+        "hdd": "vmsim.host.swap.devices.hdd:HDD",
+        "sata": "vmsim.host.swap.devices.sata:SATA",
+        "nvme": "vmsim.host.swap.devices.nvme:NVME",
+        "zram": "vmsim.host.swap.devices.zram:ZRAM",
+    },
     "cpus": {"vmsim": "vmsim.scenario.cpus"},
 }
 GROUPS: Final = {
@@ -66,6 +75,7 @@ GROUPS: Final = {
     "workloads": "kind of workload",
     "daemons": "daemon",
     "policies": "policy",
+    "swap_devices": "swap device",
     "cpus": "folder of CPU files",
 }
 """What a part of each group is called; the entry points of a group are in ``vmsim.<group>``."""

@@ -221,6 +221,35 @@ def test_the_guest_cannot_tell(mode: str, verb: str, kind: str) -> None:
     assert host.faults == calm.faults
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_nor_where_its_page_tables_go_to_a_swap_device(mode: str) -> None:
+    calm = Host(small(mode), None, "table", 0)
+    host = Host(small(mode).replace(**{"host.swap": {"device": "nvme"}}), "take", "table", 40_009)
+    assert host.done > 5
+    assert host.seen == calm.seen
+    assert host.faults == calm.faults
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_many_pages_are_looked_at_as_each_of_them_is(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(slot: GuestMemory, gfn: int) -> Flush:
+        gfns, second = slot.present(), slot.second
+        each = [bool(second.age(number, 1, clear=False)[0]) for number in gfns.tolist()]
+        assert second.age_each(gfns, clear=False).tolist() == each
+        there = {leaf.gfn for leaf in second.leaves()}
+        mapped = second.mapped(0, slot.numbers)
+        assert {*np.flatnonzero(mapped).tolist()} >= there & {*gfns.tolist()}
+        seen.extend(each)
+        assert second.age_each(gfns, clear=True).tolist() == each
+        assert not second.age_each(gfns, clear=False).any()
+        return Flush(nested=True, linear=True)
+
+    seen: list[bool] = []
+    monkeypatch.setitem(VERBS, "look", look)
+    assert Host(small(mode), "look", "data", 40_009).done > 5
+    assert {*seen} == {True, False}
+
+
 PAIRS = [("take", "table"), ("move", "data")]
 MORE = [(verb, kind) for verb in VERBS for kind in ("table", "data", "root") if (verb, kind) not in PAIRS]
 

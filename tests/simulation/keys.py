@@ -92,6 +92,32 @@ def advised(**keys: Any) -> dict[str, Any]:
     return world(vm(workload=LASTING), vm(workload=LASTING), quantum="1s", cores=2, ksm=ADVISED | keys)
 
 
+CROWD = {"kind": "uniform", "footprint": "1MiB", "accesses": 1200, "writes": 0.5}
+SHORT = {"memory": "1500KiB", "cores": 2, "pool": {"min": 4, "max": 16, "batch": 8}}
+
+
+def short(*vms: dict[str, Any], **keys: Any) -> dict[str, Any]:
+    """Return two VMs on a host that has too little memory for them, and a swap device."""
+    return world(*(vms or (vm(workload=CROWD), vm(workload=CROWD))), **SHORT, swap={"device": "nvme"} | keys)
+
+
+def _swap_rows() -> dict[str, Row]:
+    return {
+        "device": Row(short(), "nvme", "sata"),
+        "size": Row(short(), "512KiB", "8MiB"),
+        "policy": Row(short(), "two-list", "random"),
+        "page_cluster": Row(short(), 0, 4),
+        "read": Row(short(), "", "exponential 1ms"),
+        "write": Row(short(), "", "exponential 1ms"),
+        "channels": Row(short(device="hdd"), 0, 4),
+        "write_channels": Row(short(), 0, 1),
+        "ratio": Row(short(device="zram"), 1.0, 8.0),
+        "read_errors": Row(short(), 0.0, 0.5),
+        "write_errors": Row(short(), 0.0, 0.5),
+        "oom": Row(short(size="128KiB"), "largest", "none"),
+    }
+
+
 ROWS: Final[dict[str, Row]] = {
     "seed": Row(world(), 1, 2),
     "warmup": Row(world(), "0%", "50%"),
@@ -108,6 +134,7 @@ ROWS: Final[dict[str, Row]] = {
     "host.reclaim.rate": Row(world(), 0, 100_000),
     "host.reclaim.batch": Row(world(reclaim={"rate": 100_000}), 1, 4),
     "host.reclaim.policy": Row(world(reclaim={"rate": 100_000}), "random", "clock"),
+    **{f"host.swap.{key}": row for key, row in _swap_rows().items()},
     "host.ksm.run": Row(world(), 0, 1),
     "host.ksm.pages_to_scan": Row(world(*SHARERS, ksm=KSMD), 10, 100),
     "host.ksm.sleep_millisecs": Row(world(*SHARERS, ksm=KSMD), 1, 2),
@@ -276,6 +303,7 @@ _PAID: Final[dict[str, dict[str, Any]]] = {
     "process_switch": world(vm(workload=SWITCHER)),
     "context_switch": world(vm(), vm(), quantum="10us"),
     "pin_page": world(vm(workload=DISK)),
+    **dict.fromkeys(("age_page", "swap_page"), short()),
     **dict.fromkeys(("ipi_send", "ipi_latency", "ipi_handle", "invlpg"), SMP),
     "invlpgb": world(vm("native", TOGETHER, vcpus=4), cores=4, cpu_override={"invlpgb": True}),
     **dict.fromkeys(("balloon_page", "balloon_message", "balloon_entry"), world(ballooned())),

@@ -38,6 +38,14 @@ BALLOONS: list[dict[str, Any]] = [
     {"reporting": True, "reporting_order": 1, "reporting_delay": "20us", "size": 5 * PAGE, "retry": "20us"},
 ]
 QUICK = {"balloon_message": 20_000}  # of scripts that last for less than Linux's messages
+SWAP: list[dict[str, Any]] = [
+    {},
+    {},
+    {"device": "nvme"},
+    {"device": "zram", "size": "2MiB", "ratio": 3.0},
+    {"device": "sata", "policy": "clock", "write_errors": 0.1},
+    {"device": "nvme", "size": "64KiB", "read_errors": 0.01},
+]
 PAGES = 60  # that a script reaches
 MODES: list[dict[str, Any]] = [
     {"mode": "native"},
@@ -128,6 +136,7 @@ class Hosts(RuleBasedStateMachine):
         fragmentation=st.sampled_from([0, 0, 0.6, 1]),
         reclaim=st.sampled_from(RECLAIM),
         ksm=st.sampled_from(KSM),
+        swap=st.sampled_from(SWAP),
     )
     def host(
         self,
@@ -141,6 +150,7 @@ class Hosts(RuleBasedStateMachine):
         fragmentation: float,
         reclaim: dict[str, Any],
         ksm: dict[str, Any],
+        swap: dict[str, Any],
     ) -> None:
         marks = {"min": low * PAGE, "low": (low + 5) * PAGE, "high": (low + 20) * PAGE}
         self.keys: dict[str, Any] = {
@@ -161,6 +171,8 @@ class Hosts(RuleBasedStateMachine):
             self.keys |= {"reclaim": reclaim, "memory": (frames + 500) * PAGE}
         if ksm:
             self.keys["ksm"] = ksm
+        if swap:
+            self.keys["swap"] = swap
         self.tables: list[dict[str, Any]] = []
         self.scripts: list[list[list[Any]]] = []  # of each VM's threads
 

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from vmsim.base.clock import Clock
 from vmsim.contracts.monitor import LiveVm
-from vmsim.contracts.steps import Steps
+from vmsim.contracts.steps import Steps, Words
 
-__all__ = ["Daemon", "DaemonHost", "FrameRequest", "Refills", "Reserve", "Spares", "SparesHost", "Victims"]
+__all__ = [
+    "Daemon",
+    "DaemonHost",
+    "Found",
+    "FrameRequest",
+    "PageLists",
+    "Refills",
+    "Reserve",
+    "Spares",
+    "SparesHost",
+    "Victims",
+]
 
 
 class DaemonHost(Protocol):
@@ -164,3 +175,65 @@ class Spares(Protocol):
 
     def served(self, request: FrameRequest, frames: int) -> None:
         """Note that somebody got frames."""
+
+
+class Found(NamedTuple):
+    """What a look at a VM's pages has found.
+
+    Attributes
+    ----------
+    numbers : int64[n]
+        Pages to be taken, which are on no list any more.
+    looked : int
+        Pages that were looked at.
+    young : int
+        Pages of which it was found that they had been accessed, and forgotten.
+    """
+
+    numbers: Words
+    looked: int
+    young: int
+
+
+class PageLists(Protocol):
+    """In which order a host that is short of memory takes pages; it is told of those that come back.
+
+    Attributes
+    ----------
+    counts : dict
+        What it has done, and found.
+    """
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What it has done, and found."""
+        ...
+
+    def attach(self, vms: Sequence[LiveVm]) -> None:
+        """Learn whose pages there are, before any is looked at."""
+
+    def begin(self) -> None:
+        """Begin a reclaim."""
+
+    def end(self) -> None:
+        """End it."""
+
+    def scan(self, vm: LiveVm, priority: int, goal: int) -> Found:
+        """Look at one page in 2**priority of a VM's; return those to be taken, about `goal` at most."""
+        ...
+
+    def age(self, vm: LiveVm) -> Found:
+        """Do what is due now and then, whether pages are taken or not."""
+        ...
+
+    def keep(self, vm: LiveVm, number: int, *, active: bool) -> None:
+        """Put a page that could not be taken on a list again: as one that is in use, or as it was."""
+
+    def evicted(self, slot: int) -> None:
+        """Learn that a page has gone to a slot."""
+
+    def returned(self, memory: Any, number: int, slot: int) -> None:
+        """Learn that it came back, as a page of this number."""
+
+    def released(self, slot: int) -> None:
+        """Learn that a slot is free."""

@@ -95,9 +95,25 @@ class LiveVm(Protocol):
         """Whether its pages may be taken: it has booted, and not ended."""
         ...
 
-    def forget(self, flush: Flush, by: Vcpu | None = None) -> int:
-        """Have its processors forget what a flush says; return the cycles that this takes the host's processor."""
+    def forget(self, flush: Flush, by: Vcpu | None = None, *, times: int = 1) -> int:
+        """Have its processors forget what a flush says; return the cycles that this takes the host's processor.
+
+        `times` says in how many pieces, one after the other: the vCPUs leave the guest for each.
+        """
         ...
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended, and nobody has said that it is to."""
+        ...
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has ended, and given everything back."""
+        ...
+
+    def kill(self) -> None:
+        """Have it end, because the host has run out of memory."""
 
 
 class Worker(Protocol):

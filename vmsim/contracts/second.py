@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts.processor import Vcpu
-from vmsim.contracts.steps import Words
+from vmsim.contracts.steps import Steps, Words
 
 __all__ = ["NO_FLUSH", "Flush", "Leaf", "MemorySlot", "SecondMmu"]
 
@@ -55,6 +55,14 @@ class SecondMmu(Protocol):
         """Return which frames were accessed since their flags were last cleared, bool[count]; `clear` them."""
         ...
 
+    def age_each(self, numbers: Words, *, clear: bool) -> NDArray[np.bool_]:
+        """Return which of some frames, int64[n], were accessed, bool[n], as `age` does."""
+        ...
+
+    def mapped(self, first: int, count: int) -> NDArray[np.bool_]:
+        """Return which frames an entry maps, bool[count]."""
+        ...
+
     def dirty(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
         """Return which frames were written to since their flags were last cleared, bool[count]; `clear` them."""
         ...
@@ -71,6 +79,14 @@ class MemorySlot(Protocol):
 
     def arrived(self, gfn: int, pfn: int, order: int) -> None:
         """Note that 2**order guest frames lie in host frames from now on, and bring back what they held."""
+
+    def away(self, gfn: int) -> bool:
+        """Whether a page is on the swap device: it is to be brought back before its frame is backed."""
+        ...
+
+    def bring(self, vcpu: Vcpu, gfn: int, *, write: bool) -> Steps[int]:
+        """Bring it back, to be written to or not; return the cycles of the host's work, waits apart."""
+        ...
 
     def unshare(self, vcpu: Vcpu, gfn: int, pfn: int) -> int:
         """Give a guest frame that is shared a page of its own; return the cycles until other processors know of it."""

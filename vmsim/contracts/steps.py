@@ -92,6 +92,8 @@ class Stop(Enum):
     NOT_BACKED = auto()  # the host has too little memory for it before the clock starts
     BEYOND_MEMORY = auto()  # its page tables lead to a gpa where it has neither memory nor a device
     RESERVED_BIT = auto()  # an entry of its page tables has a bit that must be 0
+    SWAP_READ = auto()  # a page that the host had swapped out cannot be read
+    KILLED = auto()  # the host has run out of memory, and ends it
     KERNEL_HALF = auto()  # a program has reached for an address that is its kernel's
 
 

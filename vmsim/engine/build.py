@@ -31,6 +31,7 @@ from vmsim.host.native_memory import NativeMemory
 from vmsim.host.pool import PagePool
 from vmsim.host.shootdown import Shootdown
 from vmsim.host.supply import Supply
+from vmsim.host.swap.swap import SWAP_WAIT
 from vmsim.machine.layout import guest_width, make_vm
 from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.native.monitor import NativeMonitor
@@ -123,9 +124,12 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
             late=lambda: monitor.late_flags,
         )
     if slot:
+        slot.logged = spec.dirty_log.method != "none"
         slot.holds_table = lambda gfn: bool(kernel.frames.frames["state"][gfn] == State.TABLE)
     elif pages:
         pages.sharing = kernel.sharing
+        pages.spaces = lambda: {id(each.space): each.space for each in kernel.processes.values()}.values()
+        pages.hold_back, pages.told = kernel.hold_back, kernel.swap_to
         pages.roots = lambda: [each.space.root for each in kernel.processes.values() if each.space.root >= 0]
     if not host.serve or spec.kernel_accesses != "free":
         monitor.compiled = False
@@ -139,6 +143,8 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
     told = (lambda done: progress(spec.name, done, stream.accesses)) if progress else lambda _: None
     crew = Crew(host.env, min(stream.threads, spec.vcpus), told)
     shootdown = Shootdown(cpu, bare=spec.bare or spec.mode == "vkernel", pv_flush=spec.pv_flush)
+    causes: tuple[str, ...] = WAITS_FOR_OTHERS if spec.vcpus > 1 else ()
+    causes += ((BALLOON,) if spec.balloon else ()) + ((SWAP_WAIT,) if "swap" in host.scenario.daemons else ())
     vcpus = [
         Vcpu(
             host.env,
@@ -155,7 +161,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
             horizon=host.scenario.horizon,
             switch_cycles=cpu.cost.context_switch,
             device=device,
-            causes=(WAITS_FOR_OTHERS if spec.vcpus > 1 else ()) + ((BALLOON,) if spec.balloon else ()),
+            causes=causes,
         )
         for number in range(spec.vcpus)
     ]

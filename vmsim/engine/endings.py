@@ -37,6 +37,18 @@ def ending_of(vm: _Machine, stop: VmStopped) -> Ending:
             f"VM {name} ran out of its own memory ({size}) {made}: its kernel asked for a page of {page} and had none. "
             f"Give it more memory, or a smaller workload."
         )
+    elif stop.what is Stop.KILLED:
+        asked = "the host's memory"
+        message = (
+            f"The host has ended VM {name} ({size}) {made}: its memory and its swap device are full, and it chooses "
+            f"whom to end by host.swap.oom. Give it more memory, a larger swap device, or fewer VMs."
+        )
+    elif stop.what is Stop.SWAP_READ:
+        asked = "a page on the swap device"
+        message = (
+            f"VM {name} ended {made}: a page of it that the host had swapped out could not be read from the device "
+            f"(host.swap.read_errors)."
+        )
     else:
         asked, why = f"a guest-physical address, {stop.address:#x}", "its page tables lead there"
         if stop.what is Stop.RESERVED_BIT:

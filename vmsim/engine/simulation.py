@@ -179,7 +179,9 @@ class Simulation:
         def policy(name: str) -> Any:
             return self._policy(name, daemon)
 
-        return DaemonParts(scenario.host.part(name), scenario.cpu.frequency, seed, policy, scenario.cpu.cost)
+        return DaemonParts(
+            scenario.host.part(name), scenario.cpu.frequency, seed, policy, scenario.cpu.cost, scenario.folder
+        )
 
     def _policy(self, name: str, whose: str) -> Any:
         """Return a policy by its name; what it draws depends on who uses it."""

@@ -239,6 +239,16 @@ class VirtualMachine:
         elif flush.linear:
             self.spaces.flush_all()
 
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended, and nobody has said that it is to."""
+        return self.finish is None and not self.crew.stopped
+
+    def kill(self) -> None:
+        """Have it end, because the host has run out of memory."""
+        self.ending = ending_of(self, VmStopped(Stop.KILLED))
+        self.crew.stop()
+
     def forget(self, flush: Flush, by: Any = None, *, times: int = 1) -> int:
         """Have its processors forget what a flush says; return the cycles that this takes the host's processor.
 

@@ -214,6 +214,9 @@ class GuestKernel(Granting):
         bits = self._bits(space, gva, write) if len(space.regions) else plain
         kind = space.regions.at(gva) or 0
         if not code & CODE_PRESENT:
+            if self.spaces.swapped and gva >> PAGE_SHIFT in space.away:
+                yield from self._swap_in(vcpu, space, gva, bits, write=write)
+                return
             zeros = self.zeros.used and not write and not kind & KINDS
             order = self._order_at(space, gva, zeros) if self.page_order and not kind & FILE else 0
             if zeros and self.zeros.serves(order):
@@ -247,7 +250,7 @@ class GuestKernel(Granting):
         process = self.current[cpu]
         space, regions, frames, demand = process.space, process.space.regions, self.frames, self._demand[cpu : cpu + 1]
         if self._known:
-            is_open = not (space.lock.writing or space.entries.writing)
+            is_open = not (space.lock.writing or space.entries.writing or space.away)
             operates = is_open and self._operates and not frames.wanted
             expected = regions, regions.edits, space.root, process.pid, is_open, operates
             if expected != self._expected[cpu]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from vmsim.contracts import Frames, Mmu, Steps, Vcpu
+from vmsim.frames.buddy import NO_FRAME
 from vmsim.guest.process_calls import ProcessCalls
 from vmsim.guest.regions import around_in_file
-from vmsim.guest.spaces import Space
+from vmsim.guest.spaces import Space, Swapped
 from vmsim.guest.zeros import ZeroPages
 from vmsim.machine.formats import PAGE_SHIFT, WRITE
 
@@ -22,6 +23,29 @@ class Placing(ProcessCalls):
     mmu: Mmu
     frames: Frames
     zeros: ZeroPages
+    _operates: bool  # compiled code carries out system calls
+
+    def swap_to(self, swapped: Swapped) -> None:
+        """Learn that pages of its processes may be swapped out: what they ask for concerns those too."""
+        self.spaces.swapped = swapped
+        self._operates = False
+        self.hold_back()
+
+    def hold_back(self) -> None:
+        """Have compiled code do nothing until it has been told anew what it may."""
+        for cpu in range(len(self.current)):
+            self._expect_nothing(cpu)
+
+    def _swap_in(self, vcpu: Vcpu, space: Space, gva: int, bits: int, *, write: bool) -> Steps[None]:
+        """Have the host bring a page back, and map it; nothing is mapped if it has come back already.
+
+        Whoever wants to change the regions waits until it is read; Linux lets go of the mmap_lock meanwhile
+        (mm/memory.c, do_swap_page and folio_lock_or_retry).
+        """
+        assert self.spaces.swapped
+        page = yield from self.spaces.swapped.bring(vcpu, space, gva >> PAGE_SHIFT, write=write)
+        if page != NO_FRAME:
+            yield from self._put(vcpu, space, gva, 0, page, bits)
 
     def _put(self, vcpu: Vcpu, space: Space, gva: int, order: int, page: int, bits: int) -> Steps[bool]:
         """Map a page; if another is there already, give it back and return False."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,8 @@ class Space:
         Page faults and what frees single pages read, what changes regions writes (mmap_lock).
     entries : Lock
         Whoever changes entries under a lock for reading writes (the page-table locks, taken as one).
+    away : dict
+        Of a program on the host itself, by number, the pages that are swapped out, and their slots.
     """
 
     root: int
@@ -57,6 +59,7 @@ class Space:
     users: int = 1
     lock: Lock = field(default_factory=Lock)
     entries: Lock = field(default_factory=Lock)
+    away: dict[int, int] = field(default_factory=dict)
 
     @property
     def stale(self) -> bool:
@@ -79,6 +82,23 @@ class Ranges(Protocol):
     ) -> Columns:
         """Give the entries that map pages of [first, limit) the values that `new` returns for them."""
         ...
+
+
+class Swapped(Protocol):
+    """Who knows which pages of the address spaces of a program on the host itself are swapped out."""
+
+    def bring(self, vcpu: Vcpu, space: Any, number: int, *, write: bool) -> Steps[int]:
+        """Bring a page of a space back; return its frame, or NO_FRAME: it came back while this vCPU waited."""
+        ...
+
+    def drop(self, space: Any, first: int, limit: int) -> None:
+        """Forget the pages of [first, limit), gvas, that are away: they are unmapped."""
+
+    def move(self, space: Any, first: int, limit: int, to: int) -> None:
+        """Move the pages of [first, limit), gvas, that are away to `to`."""
+
+    def copy(self, space: Any, child: Any, left_out: Iterable[tuple[int, int]]) -> None:
+        """Have a child's space have the pages that are away too, but for some ranges of gvas."""
 
 
 class Flushes(Protocol):
@@ -116,9 +136,12 @@ class AddressSpaces:
         self.costs = costs
         self.large = large  # whether the kernel maps large pages at all
         self.end = tables.end
+        self.swapped: Swapped | None = None
 
     def unmap(self, vcpu: Vcpu, space: Space, first: int, limit: int) -> Steps[None]:
         """Unmap [first, limit) and free its pages."""
+        if self.swapped:
+            self.swapped.drop(space, first, limit)
         if self.large:
             yield from self._split_edges(vcpu, space, first, limit)
         space.unflushed = "pages"
@@ -138,6 +161,8 @@ class AddressSpaces:
         """
         if self.large:
             yield from self._split_edges(vcpu, space, first, limit)
+        if self.swapped:
+            self.swapped.drop(space, first, limit)
         changed, address, space.unflushed = list[Entries](), first, "rights"
         while address < limit:
             address, seen = yield from self.tables.scan(vcpu, space.root, first, address, limit, every=True)
@@ -160,6 +185,8 @@ class AddressSpaces:
         if self.large:
             yield from self._split_edges(vcpu, space, first, limit)
             yield from self._split_unaligned(vcpu, space, first, limit, to)
+        if self.swapped:
+            self.swapped.move(space, first, limit, to)
         moved, address, space.unflushed = list[Entries](), first, "pages"
         while address < limit:
             address, seen = yield from self.tables.clear(vcpu, space.root, first, address, limit, every=True)
@@ -223,10 +250,14 @@ class AddressSpaces:
         if protected:
             yield from self.flushes.flush(vcpu, space)
         space.unflushed = ""
+        if self.swapped:
+            self.swapped.copy(space, child, [(first, last) for first, last, _ in kept])
         return child
 
     def destroy(self, vcpu: Vcpu, space: Space) -> Steps[None]:
         """Clear all entries of a space and free its pages and tables, but for the root."""
+        if self.swapped:
+            self.swapped.drop(space, 0, self.end)
         space.unflushed = "pages"
         gone = yield from self._clear(vcpu, space, 0, self.end, every=False)
         tables = yield from self.tables.clear_tables(vcpu, space.root, self.end)

@@ -45,6 +45,7 @@ class BareFrames:
         self.zone = host.zone
         self.frames = host.frames
         self.ready = Stack()  # taken from the allocator, not yet handed out
+        self.freed: Callable[[NDArray[np.int64]], None] = lambda pfns: None  # told of pages whose frames go back
         self.left: Callable[[int], None] = _nobody  # told of a shared frame that no entry of the program leads to
 
     def allocate(self, vcpu: Any, order: int) -> Steps[int]:
@@ -118,6 +119,8 @@ class BareFrames:
                 self.left(pfn)
             pfns = pfns[~stable]
         self.held -= len(pfns) << order
+        if order == 0:
+            self.freed(pfns)
         self.host.give(pfns, order)
 
     def give_tables(self, pfns: NDArray[np.int64]) -> None:

@@ -96,6 +96,14 @@ class _NoEntries:
         """Find nothing written to."""
         return np.zeros(count, bool)
 
+    def age_each(self, numbers: Words, *, clear: bool) -> NDArray[np.bool_]:
+        """Tell of no access."""
+        return np.zeros(len(numbers), np.bool_)
+
+    def mapped(self, first: int, count: int) -> NDArray[np.bool_]:
+        """Map nothing."""
+        return np.zeros(count, np.bool_)
+
     def leaves(self) -> Iterator[Leaf]:
         """Yield nothing."""
         return iter(())

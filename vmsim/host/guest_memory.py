@@ -12,6 +12,8 @@ from vmsim.contracts import NO_FLUSH, Flush, SecondMmu, Vcpu
 from vmsim.frames.buddy import State, use
 from vmsim.host.identity import PageIdentity
 from vmsim.host.memory import HostMemory
+from vmsim.host.swap.memory import SwappableMemory
+from vmsim.host.swap.pages import SwappedPages
 from vmsim.machine.formats import FRAME, PAGE_SHIFT, PRESENT
 from vmsim.tables.backing import (
     BALLOONED,
@@ -34,7 +36,7 @@ Words = NDArray[np.int64]
 _ZEROS = np.zeros(1 << 9, np.int64)
 
 
-class GuestMemory:
+class GuestMemory(SwappableMemory):
     """The truth of gfn to pfn of one VM, and the one place that takes pages from it, moves them and brings them back.
 
     Linux has it in the page tables of the process that runs the VM, and tells KVM of each change before it is made
@@ -69,6 +71,10 @@ class GuestMemory:
         Pages that came to lie in a shared frame, and that were copied out of one because they were written to.
     identity : PageIdentity
         What its pages hold.
+    swapped : SwappedPages or None
+        Its pages on the host's swap device; None: there is none, and a page that was taken comes back for nothing.
+    logged : bool
+        A dirty log clears the dirty flags of its entries.
     forget : callable
         Has the VM's processors forget a flush, those of a vCPU that has left the guest for it without being told;
         returns the cycles that this takes.
@@ -76,6 +82,7 @@ class GuestMemory:
         Whether the guest uses a frame as a page table: its words mean something. Those of other pages do not.
     """
 
+    flushes_each = True  # the processors are told of each page that is unmapped or found accessed (KVM)
     second: SecondMmu
     identity: PageIdentity
     forget: Callable[[Flush, Vcpu | None], int]
@@ -90,6 +97,8 @@ class GuestMemory:
         self.held: Counter[int] = Counter()
         self.taken = self.returned = 0
         self.merged = self.broken = 0
+        self.swapped: SwappedPages | None = None
+        self.logged = False
         self.forget = lambda flush, vcpu: 0
         self.holds_table = lambda gfn: True
 
@@ -117,6 +126,10 @@ class GuestMemory:
         """Whether a guest frame has a host frame of its own."""
         return bool(self.backing[number] & PRESENT)
 
+    def holds_each(self, numbers: Words) -> NDArray[np.bool_]:
+        """Return which of some guest frames, int64[n], have a host frame of their own, bool[n]."""
+        return np.asarray(self.backing[numbers] & PRESENT != 0)
+
     def frame_of(self, gfn: int) -> int:
         """Return the host frame of a guest frame that has one."""
         return int(self.backing[gfn] & FRAME) >> PAGE_SHIFT
@@ -129,12 +142,14 @@ class GuestMemory:
         """Return what a guest frame holds, wherever that is now, int64[512]."""
         if self.backing[gfn] & (PRESENT | SHARED):
             return self._page(self.frame_of(gfn))
+        if self.swapped and (words := self.swapped.words(gfn)) is not None:
+            return words
         return self.contents.get(gfn, _ZEROS)
 
     @property
     def elsewhere(self) -> bool:
         """Whether tables of the guest may lie where `host_address` does not find them."""
-        return bool(self.contents) or bool(len(self.host.shared))
+        return bool(self.contents) or bool(len(self.host.shared)) or bool(self.swapped and self.swapped.away)
 
     def arrived(self, gfn: int, pfn: int, order: int) -> None:
         """Note that 2**order guest frames lie in host frames from now on, and bring back what they held."""
@@ -163,7 +178,9 @@ class GuestMemory:
             To be made before anybody uses the frames again. They are the host's, and free.
         """
         flush = NO_FLUSH
-        for gfn in (first + np.flatnonzero(self.backing[first : first + count] & SHARED)).tolist():
+        swapped = self.swapped if to == SWAPPED else None
+        shared = self.backing[first : first + count] & SHARED if swapped is None else _ZEROS[:0]
+        for gfn in (first + np.flatnonzero(shared)).tolist():
             flush += self.second.zap(gfn, 1)
             held = self.page(gfn)
             if to == SWAPPED and held.any():
@@ -171,8 +188,17 @@ class GuestMemory:
             self._leave(gfn)
             self.backing[gfn] = to
             self.taken += 1
-        gfns = first + np.flatnonzero(self.backing[first : first + count] & PRESENT)
+        if self.swapped and not swapped:
+            self._leave_swap(first, count, to)
+        return flush + self.take_each(first + np.flatnonzero(self.backing[first : first + count] & PRESENT), to)
+
+    def take_each(self, gfns: Words, to: int = SWAPPED) -> Flush:
+        """Take pages that have a host frame of their own, int64[n] ascending, as `take` does."""
+        flush = NO_FLUSH
+        swapped = self.swapped if to == SWAPPED else None
         gfns = gfns[[not self.pinned(gfn) for gfn in gfns.tolist()]]
+        if swapped:
+            gfns = swapped.admit(gfns)
         for start, size in _runs(gfns):
             break_up(self.backing, start)
             break_up(self.backing, start + size - 1)
@@ -183,11 +209,14 @@ class GuestMemory:
         for gfn, pfn in zip(gfns.tolist(), pfns.tolist(), strict=True):
             held = self._page(pfn)
             if held.any():
-                if to == SWAPPED:
+                if to == SWAPPED and not swapped:
                     self.contents[gfn] = held.copy()
                 held[:] = 0
         self.backing[gfns] = to
         self.taken += len(gfns)
+        if swapped:
+            swapped.write(gfns, pfns)
+            return flush
         self.host.frames["rmap"][pfns] = 0
         self.host.give(pfns)
         return flush
@@ -231,6 +260,8 @@ class GuestMemory:
             self.host.move_shared(self.words, stable, pfn)
             return NO_FLUSH
         break_up(self.backing, gfn)
+        if self.swapped:
+            self.swapped.changes(gfn)
         flush = self.second.zap(gfn, 1)
         old, frames = self.frame_of(gfn), self.host.frames
         source, target = self._page(old), self._page(pfn)
@@ -278,6 +309,8 @@ class GuestMemory:
         if pfn != old and self.holds_table(gfn) and (self._page(old) != self._page(pfn)).any():
             raise ValueError(f"guest frame {gfn} does not hold what frame {pfn} does")
         break_up(self.backing, gfn)
+        if self.swapped:
+            self.swapped.forget(gfn)
         flush = self.second.zap(gfn, 1)
         if pfn == old:
             self.host.make_shared(pfn)
@@ -315,6 +348,8 @@ class GuestMemory:
         for gfn in self.shared().tolist():
             self._leave(gfn)
             self.backing[gfn] = 0
+        if self.swapped:
+            self.swapped.close()
 
     def leave_frame(self, number: int) -> Flush:
         """Clear what maps a shared page that is about to lie elsewhere."""

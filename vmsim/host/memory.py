@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import simpy
@@ -27,7 +27,7 @@ from vmsim.frames.buddy import (
 from vmsim.host.rmap import ReverseMap
 from vmsim.scenario import Marks
 
-__all__ = ["HOST", "HostMemory", "Request"]
+__all__ = ["HOST", "HostMemory", "Request", "Shrinker"]
 
 HOST = -1  # owner of frames that belong to no VM
 
@@ -42,6 +42,16 @@ class Request(NamedTuple):
     frames: int
     state: State
     event: simpy.Event
+
+
+class Shrinker(Protocol):
+    """Who takes pages from VMs when memory is short."""
+
+    def wake(self) -> None:
+        """Learn that memory is short, and no pool has any to spare."""
+
+    def starving(self) -> None:
+        """Learn that somebody waits for memory."""
 
 
 class HostMemory:
@@ -60,6 +70,10 @@ class HostMemory:
         Frames that have come back so far.
     pins : int32[frames]
         How many requests of devices pin each frame: a pinned frame must not be moved, taken or freed.
+    shrinker : Shrinker or None
+        Who takes pages from VMs; None: nobody does.
+    dying : set of int
+        VMs that are to end because memory has run out: what they wait for comes from the reserve.
     first : callable
         Returns which of the requests that wait, in the order in which they were made, is next.
     served : callable
@@ -78,6 +92,8 @@ class HostMemory:
         self.unpinned = env.event()
         self.failures: Counter[tuple[int, int]] = Counter()
         self.freed = 0
+        self.shrinker: Shrinker | None = None
+        self.dying: set[int] = set()
         self._waiting: deque[Request] = deque()
         self.first: Callable[[Sequence[Request]], int] = _who_asked_first
         self.served: Callable[[Request, int], None] = _not_noted
@@ -234,14 +250,29 @@ class HostMemory:
         if not self.low.triggered:
             self.low.succeed()
 
+    def let_die(self, owner: int) -> None:
+        """Have a VM that is to end take what it waits for from the reserve (ALLOC_OOM)."""
+        self.dying.add(owner)
+        self._serve()
+
+    def waits(self, owner: int) -> bool:
+        """Return whether anybody waits for memory on a VM's behalf."""
+        return any(request.asker == owner for request in self._waiting)
+
     def _serve(self) -> None:
         while self._waiting:
-            if self.free <= self.marks.min:
+            dying = next((at for at, each in enumerate(self._waiting) if each.asker in self.dying), None)
+            if self.free <= (self.marks.min if dying is None else 0):
                 self.call_reclaim()
+                if self.shrinker:
+                    self.shrinker.starving()
                 return
-            at = self.first(self._waiting)
+            at = self.first(self._waiting) if dying is None else dying
             first = self._waiting[at]
-            pfns = self.take(first.owner, first.frames, first.state, reserve=self.marks.min)
+            if dying is None:
+                pfns = self.take(first.owner, first.frames, first.state, reserve=self.marks.min)
+            else:  # who ends gets no more from the reserve than it must
+                pfns = self.take(first.owner, 1, first.state)
             del self._waiting[at]
             self.served(first, len(pfns))
             first.event.succeed(pfns)

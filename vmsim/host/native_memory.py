@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,11 @@ from vmsim.contracts import NO_FLUSH, Flush, Vcpu
 from vmsim.frames.buddy import State, owned
 from vmsim.host.bare import BareFrames
 from vmsim.host.identity import PageIdentity
-from vmsim.machine.formats import ACCESSED, FRAME, LARGE, PAGE_SHIFT, PRESENT, WRITE
+from vmsim.host.swap.native_pages import SwappedSpaces
+from vmsim.host.swap.swap import Swap
+from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, WRITE
 from vmsim.machine.memory import read_entry, width_of, write_entry
-from vmsim.tables.ranges import lead_elsewhere
+from vmsim.tables.ranges import age_pages, lead_elsewhere
 
 __all__ = ["NativeMemory"]
 
@@ -61,14 +63,24 @@ class NativeMemory:
         How many entries of the program map each frame; given once its kernel is there.
     roots : callable
         Returns the roots (hpas) of all its processes.
+    spaces, hold_back : callable
+        As of `SwappedSpaces`.
+    told : callable
+        Tells the program's kernel that there is a swap device.
+    swapped : SwappedSpaces or None
+        Its pages on the host's swap device; None: there is none.
     identity : PageIdentity
         What its pages hold.
     forget : callable
         As of `GuestMemory`.
     """
 
+    flushes_each = False  # a batch's entries are flushed together, and accessed flags need no flush
     sharing: Counts
     roots: Callable[[], list[int]]
+    spaces: Callable[[], Iterable[Any]]
+    hold_back: Callable[[], None]
+    told: Callable[[SwappedSpaces], None]
     identity: PageIdentity
     forget: Callable[[Flush, Vcpu | None], int]
 
@@ -82,6 +94,8 @@ class NativeMemory:
         self.second = self
         self.taken = self.returned = 0
         self.merged = 0
+        self.swapped: SwappedSpaces | None = None
+        self.records = frames.frames
         self.forget = lambda flush, vcpu: 0
         frames.left = self._left
 
@@ -94,6 +108,35 @@ class NativeMemory:
     def numbers(self) -> int:
         """How many numbers its pages have: the host's frames."""
         return len(self.frames.frames)
+
+    def swap_to(self, swap: Swap) -> None:
+        """Have pages that are taken go to a swap device from now on."""
+        self.swapped = SwappedSpaces(swap, self, self.spaces, self.hold_back)
+        self.frames.freed = self.swapped.freed
+        self.told(self.swapped)
+
+    @property
+    def away_count(self) -> int:
+        """Pages on the swap device."""
+        return self.swapped.count if self.swapped else 0
+
+    def whole(self, numbers: Words) -> Words:
+        """Return the numbers, ascending: each is a page of its own."""
+        return np.sort(numbers)
+
+    def holds_each(self, numbers: Words) -> NDArray[np.bool_]:
+        """Return which frames are pages of the program that may be taken, bool[n]."""
+        return self._which(numbers)
+
+    def place_of(self, pfn: int) -> tuple[int, int]:
+        """Return where the page in a frame is mapped: the root of the space (hpa), and the page's number there."""
+        place, number = int(self.records["rmap"][pfn]), 0
+        size = 4 if self.width == 10 else 8
+        for level in range(self.levels):
+            number |= ((place & 0xFFF) // size) << (self.width * level)
+            if level + 1 < self.levels:
+                place = int(self.records["rmap"][place >> PAGE_SHIFT])
+        return place & -(1 << PAGE_SHIFT), number
 
     def holds(self, number: int) -> bool:
         """Whether a frame is a page of the program that may be taken."""
@@ -124,15 +167,27 @@ class NativeMemory:
 
     def take(self, first: int, count: int) -> Flush:
         """Take those of `count` frames from `first` on that are such pages; they are the host's, and free."""
-        pfns = [pfn for pfn in range(first, first + count) if self.holds(pfn) and not self.pinned(pfn)]
-        if not pfns:
+        return self.take_each(np.array([pfn for pfn in range(first, first + count) if self.holds(pfn)], np.int64))
+
+    def take_each(self, pfns: Words) -> Flush:
+        """Take pages of the program, int64[n], but for those that a device works on.
+
+        They go to the swap device if there is one; those for which that has no slot stay.
+        """
+        pfns = pfns[self.host.pins[pfns] == 0]
+        if self.swapped:
+            pfns = self.swapped.take(pfns)
+        if not len(pfns):
             return NO_FLUSH
-        records = self.frames.frames
-        for pfn in pfns:
-            write_entry(self.words, int(records["rmap"][pfn]), np.int64(0), self.width)
-            records["rmap"][pfn] = 0
+        for pfn in pfns.tolist():
+            write_entry(self.words, int(self.records["rmap"][pfn]), np.int64(0), self.width)
+        self.records["rmap"][pfns] = 0
         self.taken += len(pfns)
-        self.frames.give(np.array(pfns), 0)
+        if self.swapped:
+            self.frames.held -= len(pfns)
+            self.swapped.write()
+        else:
+            self.frames.give(pfns, 0)
         return Flush(linear=True)
 
     def share(self, number: int, pfn: int) -> Flush:
@@ -148,6 +203,8 @@ class NativeMemory:
             raise ValueError(f"frame {number} cannot come to share frame {pfn}")
         if self.pinned(number):
             return NO_FLUSH
+        if self.swapped:
+            self.swapped.freed(np.array([number]))
         place = int(self.frames.frames["rmap"][number])
         entry = int(read_entry(self.words, place, self.width))
         write_entry(self.words, place, np.int64(entry & ~FRAME & ~WRITE | pfn << PAGE_SHIFT), self.width)
@@ -167,6 +224,8 @@ class NativeMemory:
         """Leave all shared frames: the program is no more."""
         for pfn in {pfn for pfn, _ in self.host.shared.of(self.owner)}:
             self._left(pfn)
+        if self.swapped:
+            self.swapped.close()
 
     def forget_all(self, flush: Flush) -> None:
         """Have the processors forget what a flush says."""
@@ -193,12 +252,13 @@ class NativeMemory:
 
     def age(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
         """Return which frames were accessed, by the A flags of their entries; `clear` them."""
-        found = np.zeros(count, np.bool_)
-        for at in range(count):
-            if self.holds(first + at):
-                place = int(self.frames.frames["rmap"][first + at])
-                entry = int(read_entry(self.words, place, self.width))
-                found[at] = entry & ACCESSED != 0
-                if clear:
-                    write_entry(self.words, place, np.int64(entry & ~ACCESSED), self.width)
+        found, numbers = np.zeros(count, np.bool_), np.arange(first, first + count)
+        mine = self._which(numbers)
+        found[mine] = self.age_each(numbers[mine], clear=clear)
+        return found
+
+    def age_each(self, numbers: Words, *, clear: bool) -> NDArray[np.bool_]:
+        """Do the same to some frames, int64[n], all of them pages of the program."""
+        found = np.zeros(len(numbers), np.bool_)
+        age_pages(self.words, self.records, numbers, self.width, clear, found)
         return found

@@ -199,3 +199,5 @@ def reclaimer(env: Clock, host: HostMemory, pools: Sequence[Supply], spares: Spa
             yield from pool.surrender(max(level, pool.kept), Kind.SPARE, asked=True)
             if host.free >= host.marks.high and not host.starving:
                 break
+        if host.shrinker and (host.free < host.marks.high or host.starving):
+            host.shrinker.wake()

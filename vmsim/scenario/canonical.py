@@ -97,7 +97,7 @@ def canonical(
     of_host |= _daemons(host, daemons, sorted({host.spares, *refills} - {_SPARES, _REFILL}))
     of_vms = [
         {name: getattr(vm, name) for name in Vm.__slots__ if name not in _APART}
-        | ({"content": vm.content.model_dump()} if vm.content != Content() and "ksm" in daemons else {})
+        | ({"content": vm.content.model_dump()} if vm.content != Content() and {"ksm", "swap"} & {*daemons} else {})
         | ({"balloon": vm.balloon} if vm.balloon else {})
         | ({"dirty_log": vm.dirty_log} if vm.dirty_log.method != "none" else {})
         | ({"kernel_accesses": vm.kernel_accesses} if vm.kernel_accesses != "free" else {})

@@ -275,6 +275,8 @@ class Cost(Model):
     grant_page: Cycles = Field(description="Host: each page of a grant.")
     reclaim_fixed: Cycles = Field(description="Host: one taking of spare pages from a pool.")
     reclaim_page: Cycles = Field(description="Host: each page taken.")
+    age_page: Cycles = Field(description="Host: look at one page in search of accesses, and move it in its list.")
+    swap_page: Cycles = Field(description="Host: the slot, the swap cache and the request of one page, out or in.")
     pin_page: Cycles = Field(description="Host: pin a page for a device, or unpin it.")
     message: Cycles = Field(description="A message between monitor and host.")
     context_switch: Cycles = Field(description="A pCPU goes from one vCPU to another.")

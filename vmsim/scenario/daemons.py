@@ -89,6 +89,10 @@ class HostDaemon(_Part):
         """Return whether a scenario with this table has it run: one that says anything of it does."""
         return bool(table.given)
 
+    def files(self, table: Any) -> tuple[str, ...]:
+        """Return the paths of the files that it then reads, relative to the scenario's folder."""
+        return ()
+
     def policies(self, table: Any) -> tuple[str, ...]:
         """Return the names of the policies that it then uses."""
         return ()
@@ -100,8 +104,9 @@ class Policy(_Part):
     Attributes
     ----------
     chooses : str
-        What: "victims", pages to be taken from VMs; "refills", what is granted to a pool and when; "spares", which
-        pools give pages when the host is short, and who gets frames first.
+        What: "victims", pages to be taken from VMs one by one; "lists", the order in which a host that is short of
+        memory takes them; "refills", what is granted to a pool and when; "spares", which pools give pages when the host
+        is short, and who gets frames first.
     ignores : tuple of str
         Of policies that choose refills: keys of ``[host.pool]`` that they make no use of.
     weighs : bool

@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from vmsim.jit import kernel, routine
-from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT
+from vmsim.machine.formats import ACCESSED, FRAME, LARGE, PAGE_SHIFT
 from vmsim.machine.memory import entry_at, read_entry, width_of, write_entry
 
-__all__ = ["change_range", "lead_elsewhere"]
+__all__ = ["age_pages", "change_each", "change_range", "lead_elsewhere"]
 
 
 @routine
@@ -76,6 +76,50 @@ def change_range(memory, frames, root, levels, first, count, mark, gone, found):
             if entry & ~gone == 0:
                 frames[(entry & FRAME) >> PAGE_SHIFT & ~(size - 1)].rmap = 0
         gfn = start + size
+
+
+@kernel
+def change_each(memory, root, levels, gfns, mark, gone, found):
+    """Look at the entry that maps each of some guest frames; take bits from those that have a flag.
+
+    Parameters are as of `change_range`, which takes ranges; `gone` leaves the entry in place.
+
+    Parameters
+    ----------
+    gfns : int64[n]
+        Guest frames.
+    found : bool[n]
+        Set where the entry that maps the frame has the flag.
+    """
+    width = width_of(levels)
+    for number in range(len(gfns)):
+        address = gfns[number] << PAGE_SHIFT
+        level = levels
+        table = root
+        while True:
+            place = entry_at(table, address, level, width)
+            entry = read_entry(memory, place, width)
+            if level == 1 or entry == 0 or entry & LARGE:
+                break
+            table = entry & FRAME
+            level -= 1
+        found[number] = entry & mark != 0
+        if entry & mark and gone:
+            write_entry(memory, place, entry & ~gone, width)
+
+
+@kernel
+def age_pages(memory, frames, numbers, width, clear, found):
+    """Look for the A flags of the entries that the reverse map names of some frames, int64[n]; take them if asked to.
+
+    `found` (bool[n]) says which had one.
+    """
+    for number in range(len(numbers)):
+        place = np.int64(frames[numbers[number]].rmap)
+        entry = read_entry(memory, place, width)
+        found[number] = entry & ACCESSED != 0
+        if clear and entry & ACCESSED:
+            write_entry(memory, place, entry & ~ACCESSED, width)
 
 
 @kernel

@@ -24,6 +24,7 @@ STUDIES: Final = {
     "gups": "GUPS in a 64 GB guest (vMitosis, ASPLOS 2021)",
     "hyperalloc": "18 GiB taken by a balloon, given back and touched again (HyperAlloc, EuroSys 2025)",
     "instlat": "what translation adds to a load, by footprint (InstLatx64)",
+    "linux-watermarks": "watermarks of free memory (Linux mm/page_alloc.c)",
     "reporting": "huge pages faulted in and freed under free page reporting (Duyck, 2020)",
     "shootdown": "a page discarded by one of several threads (Amit 2019), and tlb_flush2 (van Riel 2024)",
 }

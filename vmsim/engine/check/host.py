@@ -15,6 +15,7 @@ from vmsim.contracts import Moment
 from vmsim.engine.check.contents import contents_problems, pin_problems, remember
 from vmsim.engine.check.guest import check_guest, count_distinct, gather_all, kept_address
 from vmsim.engine.check.rights import guest_address, nested_rights, walked_rights
+from vmsim.engine.check.swap import swap_problems
 from vmsim.engine.simulation import Simulation
 from vmsim.engine.virtual_machine import VirtualMachine
 from vmsim.frames.buddy import MAX_ORDER, NO_FRAME, State, owned
@@ -183,6 +184,11 @@ class _Checker:
         for wrong in contents_problems(self.simulation):
             self.fail(wrong)
 
+    def swap(self) -> None:
+        """What is swapped out is where it is said to be."""
+        for wrong in swap_problems(self.simulation):
+            self.fail(wrong)
+
     def pins(self) -> None:
         """What a device works on stays where it is."""
         for wrong in pin_problems(self.simulation):
@@ -336,6 +342,7 @@ def check_host(simulation: Simulation, where: str) -> None:
     checker.guests()
     checker.ownership()
     checker.sharing()
+    checker.swap()
 
 
 def check_invariants(what: Moment, host: Simulation, vm: VirtualMachine | None) -> None:

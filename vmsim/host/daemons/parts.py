@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from vmsim.scenario.cpu import Cost
@@ -25,6 +26,8 @@ class DaemonParts(NamedTuple):
         Returns a policy by its name.
     costs : Cost
         What the host's work takes.
+    folder : Path
+        The scenario's, which paths of files are relative to.
     """
 
     table: Any
@@ -32,3 +35,4 @@ class DaemonParts(NamedTuple):
     seed: int
     policy: Callable[[str], Any]
     costs: Cost
+    folder: Path = Path()

@@ -8,7 +8,18 @@ from pydantic import Field
 
 from vmsim.scenario.daemons import HostTable, Policy
 
-__all__ = ["BATCH", "CLOCK", "FAIR", "LARGEST", "NEEDIEST", "PREDICTIVE", "PROPORTIONAL", "RANDOM", "SHARES"]
+__all__ = [
+    "BATCH",
+    "CLOCK",
+    "FAIR",
+    "LARGEST",
+    "NEEDIEST",
+    "PREDICTIVE",
+    "PROPORTIONAL",
+    "RANDOM",
+    "SHARES",
+    "TWO_LIST",
+]
 
 
 class _Random(Policy):
@@ -86,6 +97,13 @@ class _Shares(_Spares):
     weighs = True
 
 
+class _TwoList(Policy):
+    name = "two-list"
+    build = "vmsim.host.policies.two_list:build"
+    chooses = "lists"
+
+
+TWO_LIST: Final = _TwoList()
 RANDOM: Final = _Random()
 CLOCK: Final = _Clock()
 BATCH: Final = _Batch()

@@ -52,6 +52,14 @@ class AgileEntries(Shadow):
         """Return which frames were accessed, by the A flags of the shadow's entries and of the nested tables'."""
         return super().age(first, count, clear=clear) | self.host_tables.age(first, count, clear=clear)
 
+    def age_each(self, numbers: Words, *, clear: bool) -> NDArray[np.bool_]:
+        """Return which of some frames, int64[n], were accessed, bool[n], as `age` does."""
+        return super().age_each(numbers, clear=clear) | self.host_tables.age_each(numbers, clear=clear)
+
+    def mapped(self, first: int, count: int) -> NDArray[np.bool_]:
+        """Return which frames an entry of either maps, bool[count]."""
+        return super().mapped(first, count) | self.host_tables.mapped(first, count)
+
     def dirty(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
         """Return which frames were written to, by the D flags of both."""
         return super().dirty(first, count, clear=clear) | self.host_tables.dirty(first, count, clear=clear)

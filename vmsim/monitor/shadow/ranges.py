@@ -16,7 +16,7 @@ from vmsim.monitor.shadow.nested import go_back_one
 from vmsim.monitor.shadow.tables import drop_page, fold_entry, place_of, reap, zap_entry
 from vmsim.tables.backing import locate
 
-__all__ = ["change_frames", "recover", "zap_frames"]
+__all__ = ["change_each_frame", "change_frames", "recover", "zap_frames"]
 
 
 @leaf
@@ -74,6 +74,26 @@ def zap_frames(shadow, first, count):
     return zapped
 
 
+@routine
+def _change_frame(shadow, state, gfn, mark, gone):
+    """Look at the entries that map a frame; take bits from those that have a flag; return how many have."""
+    memory, pages, links = shadow.memory, shadow.pages, shadow.links
+    marked = np.int64(0)
+    for level in range(1, 4):
+        base = gfn & ~((np.int64(1) << (9 * (level - 1))) - 1)
+        node = np.int64(shadow.gfns[base].leaves)
+        while node:
+            place = place_of(pages, node - 1)
+            entry = read_word(memory, place)
+            if entry & mark and _maps(shadow, node - 1, level, level == 1 and base == gfn):
+                marked += 1
+                if state.sync and gone & (ACCESSED | DIRTY):
+                    fold_entry(shadow, state, node - 1)
+                write_word(memory, place, entry & ~gone)
+            node = np.int64(links[node - 1].next)
+    return marked
+
+
 @kernel
 def change_frames(shadow, first, count, mark, gone, found):
     """Look at the entries that map the frames; take bits from those that have the flag `mark`.
@@ -81,24 +101,21 @@ def change_frames(shadow, first, count, mark, gone, found):
     The guest's own entries get A and D first where the shadow's stand for them and are to go. `found` (bool[count]) is
     set where an entry has the flag; returns how many do.
     """
-    memory, pages, links = shadow.memory, shadow.pages, shadow.links
-    state = shadow.states[0]
     marked = np.int64(0)
     for gfn in range(first, first + count):
-        for level in range(1, 4):
-            base = np.int64(gfn) & ~((np.int64(1) << (9 * (level - 1))) - 1)
-            node = np.int64(shadow.gfns[base].leaves)
-            while node:
-                place = place_of(pages, node - 1)
-                entry = read_word(memory, place)
-                if entry & mark and _maps(shadow, node - 1, level, level == 1 and base == gfn):
-                    marked += 1
-                    found[gfn - first] = True
-                    if state.sync and gone & (ACCESSED | DIRTY):
-                        fold_entry(shadow, state, node - 1)
-                    write_word(memory, place, entry & ~gone)
-                node = np.int64(links[node - 1].next)
+        entries = _change_frame(shadow, shadow.states[0], np.int64(gfn), mark, gone)
+        if entries:
+            marked += entries
+            found[gfn - first] = True
     return marked
+
+
+@kernel
+def change_each_frame(shadow, gfns, mark, gone, found):
+    """Do as `change_frames` to some frames, int64[n]; `found` is bool[n]."""
+    for number in range(len(gfns)):
+        if _change_frame(shadow, shadow.states[0], gfns[number], mark, gone):
+            found[number] = True
 
 
 @kernel

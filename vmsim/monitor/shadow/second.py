@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import Flush, Leaf, Words
 from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, PAGE_SHIFT, SWITCH, WRITE
-from vmsim.monitor.shadow.ranges import change_frames, recover, zap_frames
+from vmsim.monitor.shadow.ranges import change_each_frame, change_frames, recover, zap_frames
 from vmsim.monitor.shadow.records import ShadowTables
 from vmsim.monitor.tdp.monitor import Tdp
 
@@ -75,6 +75,16 @@ class ShadowEntries:
     def age(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
         """Return which frames were accessed, by the A flags of the shadow's entries."""
         return self._change(first, count, ACCESSED, ACCESSED if clear else 0)
+
+    def age_each(self, numbers: Words, *, clear: bool) -> NDArray[np.bool_]:
+        """Return which of some frames, int64[n], were accessed, bool[n], as `age` does."""
+        found = np.zeros(len(numbers), np.bool_)
+        change_each_frame(self.of[0], numbers, ACCESSED, ACCESSED if clear else 0, found)
+        return found
+
+    def mapped(self, first: int, count: int) -> NDArray[np.bool_]:
+        """Return which frames an entry maps, bool[count]."""
+        return self._change(first, count, -1, 0)
 
     def dirty(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
         """Return which frames were written to, by the D flags of the shadow's entries."""

@@ -51,12 +51,15 @@ class NestedBacking(NestedEntries, Featured):
 
         A shared page is mapped to be read, or where the code says that it is written to, copied (`unshare`).
         """
+        gfn, held = gpa >> PAGE_SHIFT, Held()
+        if self.slot.away(gfn):
+            held.broken += yield from self.slot.bring(vcpu, gfn, write=code & CODE_WRITE != 0)
         for feature in self.features:
             if (cycles := (yield from feature.back(vcpu, gpa, code))) is not None:
-                return cycles
+                return held.broken + cycles
         if self.page_order or self.calls_host(self.chunk):
             yield vcpu.settle()
-        gfn, tables, held, most = gpa >> PAGE_SHIFT, list[int](), Held(), self.page_order
+        tables, most = list[int](), self.page_order
         while True:
             own, stable = yield from self.find_page(vcpu, gpa, code, held, most)
             page, order = own or (held.page, held.order)
@@ -101,10 +104,13 @@ class NestedBacking(NestedEntries, Featured):
             Frame and order of the page that the host has, None where it is to be `held.page`; and the frame that it
             shares with others.
         """
-        gfn = gpa >> PAGE_SHIFT
+        gfn, write = gpa >> PAGE_SHIFT, code & CODE_WRITE != 0
         while True:
+            if self.slot.away(gfn):
+                held.broken += yield from self.slot.bring(vcpu, gfn, write=write)
+                continue
             stable = shared_frame(self.backing, gfn)
-            if stable is not None and code & CODE_WRITE:
+            if stable is not None and write:
                 if held.page != NO_FRAME:
                     held.broken += self.unshare(vcpu, gfn, held.page, held.order)
                     held.page = NO_FRAME

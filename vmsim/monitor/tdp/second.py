@@ -12,7 +12,7 @@ from vmsim.machine.formats import FRAME, PAGE_SHIFT, PRESENT, WRITE, NestedForma
 from vmsim.machine.memory import find_entry, read_entry, width_of
 from vmsim.tables.backing import SHARED
 from vmsim.tables.dirty import permit_one
-from vmsim.tables.ranges import change_range
+from vmsim.tables.ranges import change_each, change_range
 
 __all__ = ["NestedEntries"]
 
@@ -50,6 +50,19 @@ class NestedEntries:
         if clear and not mark:
             self.zap(first, count)
         return found
+
+    def age_each(self, numbers: Words, *, clear: bool) -> NDArray[np.bool_]:
+        """Return which of some frames, int64[n], were accessed, bool[n], as `age` does."""
+        mark, found = self.form.accessed, np.zeros(len(numbers), np.bool_)
+        change_each(self.memory, self.root, self.levels, numbers, mark or -1, mark if clear else 0, found)
+        if clear and not mark:
+            for gfn in numbers[found].tolist():
+                self.zap(gfn, 1)
+        return found
+
+    def mapped(self, first: int, count: int) -> NDArray[np.bool_]:
+        """Return which frames an entry maps, bool[count]."""
+        return self._change(first, count, -1, 0)
 
     def dirty(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
         """Return which frames were written to, by the D flags; without them, which may be, and to clear protects."""

@@ -40,6 +40,14 @@ class MapEntries:
         """Return which frames were accessed, by the A flags of the maps' entries."""
         return self._change(first, count, ACCESSED, ACCESSED if clear else 0)
 
+    def age_each(self, numbers: Words, *, clear: bool) -> NDArray[np.bool_]:
+        """Return which of some frames, int64[n], were accessed, bool[n], as `age` does."""
+        return self._change_each(numbers, ACCESSED, ACCESSED if clear else 0)
+
+    def mapped(self, first: int, count: int) -> NDArray[np.bool_]:
+        """Return which frames an entry maps, bool[count]."""
+        return self._change(first, count, PRESENT, 0)
+
     def dirty(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
         """Return which frames were written to, by the D flags of the maps' entries."""
         return self._change(first, count, DIRTY, DIRTY if clear else 0)
@@ -54,9 +62,13 @@ class MapEntries:
 
     def _change(self, first: int, count: int, mark: int, gone: int) -> NDArray[np.bool_]:
         """Take bits from the entries that map frames and have a flag; return which frames had such, bool[count]."""
-        found = np.zeros(count, np.bool_)
-        there = np.flatnonzero(self.backing[first : first + count] & (PRESENT | SHARED))
-        pfns = (self.backing[first + there] & FRAME) >> PAGE_SHIFT
+        return self._change_each(np.arange(first, first + count), mark, gone)
+
+    def _change_each(self, gfns: Words, mark: int, gone: int) -> NDArray[np.bool_]:
+        """Do the same to some frames, int64[n]; return bool[n]."""
+        found = np.zeros(len(gfns), np.bool_)
+        there = np.flatnonzero(self.backing[gfns] & (PRESENT | SHARED))
+        pfns = (self.backing[gfns[there]] & FRAME) >> PAGE_SHIFT
         order = np.argsort(pfns)
         for root in self.maps.values():
             seen = np.zeros(len(pfns), np.bool_)

@@ -1,0 +1,187 @@
+"""Do pages wait for a swap device as long as queueing theory says, and is it what its data sheet describes?"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from vmsim import plugins
+from vmsim.base.errors import InputError
+from vmsim.host.swap.area import NO_SLOT, Holding, SwapArea
+from vmsim.host.swap.device import BlockDevice
+from vmsim.host.swap.queue import DeviceQueue
+from vmsim.host.swap.readahead import Window, window_size
+from vmsim.host.swap.service import drawer, read_histogram
+from vmsim.scenario.service import parse_service
+
+MEAN = 100_000  # cycles of a request
+REQUESTS = 200_000
+
+
+def waits(channels: int, load: float, service: str) -> float:
+    """Return how long requests of a Poisson stream wait on average, in times of a request's mean."""
+    random, queue = Random(1), DeviceQueue(channels)
+    draw = drawer(parse_service(f"{service} 100us"), Random(2), 10**9, Path())
+    now = 0.0
+    for _ in range(REQUESTS):
+        now += random.expovariate(load * channels / MEAN)
+        queue.submit(round(now), draw())
+    assert queue.served / queue.requests == pytest.approx(MEAN, rel=0.01)
+    return queue.waited / queue.requests / MEAN
+
+
+def erlang_c(channels: int, load: float) -> float:
+    offered = load * channels
+    below = sum(offered**n / math.factorial(n) for n in range(channels))
+    full = offered**channels / math.factorial(channels) / (1 - load)
+    return full / (below + full)
+
+
+@pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
+def test_one_channel_with_exponential_times_is_m_m_1(load: float) -> None:
+    """W = rho / (1 - rho) times the mean (L. Kleinrock, Queueing Systems vol. 1, 3.2)."""
+    assert waits(1, load, "exponential") == pytest.approx(load / (1 - load), rel=0.05)
+
+
+@pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
+def test_one_channel_with_constant_times_is_m_d_1(load: float) -> None:
+    """W = rho / (2 (1 - rho)): Pollaczek and Khinchine."""
+    assert waits(1, load, "constant") == pytest.approx(load / (2 * (1 - load)), rel=0.05)
+
+
+@pytest.mark.parametrize("channels", [2, 8])
+def test_several_channels_with_exponential_times_are_m_m_c(channels: int) -> None:
+    """W = C / (c (1 - rho)) times the mean, C by Erlang's formula."""
+    load = 0.6
+    assert waits(channels, load, "exponential") == pytest.approx(
+        erlang_c(channels, load) / (channels * (1 - load)), rel=0.05
+    )
+
+
+def test_requests_are_served_in_their_order_by_hand() -> None:
+    queue = DeviceQueue(2)
+    assert [queue.submit(now, 10) for now in (0, 1, 2, 30)] == [10, 11, 20, 40]
+    assert queue.waited == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "mean"),
+    [
+        ("constant 5us", 5000),
+        ("exponential 5us", 5000),
+        ("uniform 2us 10us", 6000),
+        ("lognormal 5us 0.5", 5000),
+    ],
+)
+def test_what_is_drawn_has_the_mean_that_was_asked_for(text: str, mean: float) -> None:
+    draw = drawer(parse_service(text), Random(3), 10**9, Path())
+    assert sum(draw() for _ in range(50_000)) / 50_000 == pytest.approx(mean, rel=0.02)
+
+
+def test_a_histogram_file_is_drawn_from(tmp_path: Path) -> None:
+    path = tmp_path / "disk.csv"
+    path.write_text("from_us,to_us,count\n10,10,3\n100,200,1\n")
+    assert read_histogram(path) == [(10, 10, 3), (100, 200, 1)]
+    draw = drawer(parse_service("file disk.csv"), Random(4), 10**9, tmp_path)
+    drawn = [draw() for _ in range(20_000)]
+    assert sum(each == 10_000 for each in drawn) / len(drawn) == pytest.approx(0.75, abs=0.02)
+    assert all(each == 10_000 or 100_000 <= each <= 200_000 for each in drawn)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("from_us,to_us,count\n5,3,1\n", "line 2"),
+        ("from_us,to_us,count\n1,2,x\n", "line 2"),
+        ("a,b\n1,2\n", "from_us, to_us, count"),
+        ("from_us,to_us,count\n", "empty"),
+    ],
+)
+def test_what_is_no_histogram_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "disk.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=said):
+        read_histogram(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "gamma 1us", "constant", "uniform 2us 1us", "constant 5cycles", "lognormal 1us x", 3]
+)
+def test_what_is_no_distribution_is_refused(text: object) -> None:
+    with pytest.raises(InputError, match=r"xpected|less than|no standard"):
+        parse_service(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "reads", "writes", "alone_read", "alone_write"),
+    [("nvme", 600_000, 550_000, 19_000, 60_000), ("sata", 98_000, 90_000, 10_000, 40_000)],
+)
+def test_a_device_does_what_its_data_sheet_says(
+    name: str, reads: int, writes: int, alone_read: int, alone_write: int
+) -> None:
+    """Requests of 4 KiB a second, one by one and with 32 on their way."""
+    device = BlockDevice(plugins.load("swap_devices", name), seed=1, frequency=10**9, folder=Path())
+    for call, alone, many in ((device.read, alone_read, reads), (device.write, alone_write, writes)):
+        now = device.reads.submit(0, 0)
+        start = now = 10**12 if call == device.write else 0
+        for slot in range(100):
+            now, _ = call(now, slot)
+        assert 100 * 10**9 / (now - start) == pytest.approx(alone, rel=0.01)
+        base = now + 10**9
+        on_way = [base] * 32
+        for slot in range(3200):
+            at = min(range(32), key=on_way.__getitem__)
+            on_way[at], _ = call(on_way[at], slot)
+        assert 3200 * 10**9 / (max(on_way) - base) == pytest.approx(many, rel=0.12)
+
+
+def test_a_disk_seeks_and_turns_unless_a_page_follows() -> None:
+    """7.4 ms of seeking and 4.17 of turning on average; the page behind takes 20 us."""
+    device = BlockDevice(plugins.load("swap_devices", "hdd"), seed=1, frequency=10**9, folder=Path())
+    now, far = 0, []
+    for number in range(2000):
+        done, _ = device.read(now, 10 * number)
+        far.append(done - now)
+        now = done
+    assert sum(far) / len(far) == pytest.approx(7.4e6 + 8.333e6 / 2, rel=0.02)
+    done, _ = device.read(now, 10 * 1999 + 1)
+    assert done - now == 20_000
+
+
+def test_errors_come_as_often_as_they_are_asked_for() -> None:
+    spec = plugins.load("swap_devices", "nvme")
+    device = BlockDevice(spec, seed=1, frequency=10**9, folder=Path(), read_errors=0.1, write_errors=0.3)
+    good = [device.read(0, 0)[1] for _ in range(20_000)], [device.write(0, 0)[1] for _ in range(20_000)]
+    assert sum(good[0]) / 20_000 == pytest.approx(0.9, abs=0.01)
+    assert sum(good[1]) / 20_000 == pytest.approx(0.7, abs=0.015)
+
+
+def test_slots_are_given_side_by_side_and_come_back() -> None:
+    area = SwapArea(4)
+    page = Holding(None, 0, None, 0)
+    assert [area.allocate(page) for _ in range(5)] == [0, 1, 2, 3, NO_SLOT]
+    assert area.free_one(1)
+    area.share(2)
+    assert not area.free_one(2)
+    assert area.allocate(page) == 1
+    assert area.free_one(2)
+    assert (area.used, area.most, area.allocate(page)) == (3, 4, 2)
+
+
+def test_windows_of_readahead_by_hand() -> None:
+    """mm/swap_state.c, __swapin_nr_pages: one page without hits or a neighbour, else a power of two."""
+    assert window_size(previous=100, number=5, hits=0, most=8, before=0) == 1
+    assert window_size(previous=4, number=5, hits=0, most=8, before=0) == 2
+    assert window_size(previous=100, number=5, hits=1, most=8, before=0) == 4
+    assert window_size(previous=100, number=5, hits=3, most=8, before=0) == 8
+    assert window_size(previous=100, number=5, hits=9, most=8, before=0) == 8
+    assert window_size(previous=100, number=5, hits=0, most=8, before=8) == 4
+    window = Window()
+    assert window.around(50, 8) == range(47, 55)  # as if four had been wanted: 8 pages, 3 of them before
+    window.hits = 8
+    assert window.around(51, 8) == range(51, 59)  # forwards
+    window.hits = 8
+    assert window.around(50, 8) == range(43, 51)  # backwards

@@ -1,0 +1,220 @@
+"""Does a host that has too little memory for its VMs run on with a swap device, in every mode, and lose nothing?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.simulation.small import PAGE, READ, WRITE, Script, digest, run, scenario, time_adds_up, touches, vm
+from vmsim.contracts import VmStopped
+from vmsim.engine.check.host import BrokenInvariant
+from vmsim.engine.simulation import Simulation
+from vmsim.frames.buddy import State
+from vmsim.record.outcome import Outcome
+
+MODES = ("native", "ept", "npt", "shadow", "agile", "paired", "vkernel")
+PAGES = 300  # that each program touches
+FRAMES = 460  # of the host, for two of them
+MARKS = {"min": 16 * PAGE, "low": 24 * PAGE, "high": 32 * PAGE}
+ROUNDS = 3
+
+
+def steps(rounds: int = ROUNDS, kind: int = WRITE) -> list[Any]:
+    return [step for _ in range(rounds) for step in (*touches(range(PAGES), kind), ("compute", 300_000))]
+
+
+def crowd(mode: str, *, vcpus: int = 1, frames: int = FRAMES, swap: dict[str, Any] | None = None, **keys: Any) -> Any:
+    """Return a host for two VMs in a mode, a few hundred frames short."""
+    tables = [vm(name, mode=mode, memory="4MiB", vcpus=vcpus, **keys) for name in "ab"]
+    given: dict[str, Any] = {"swap": {"device": "nvme"} | (swap or {})}
+    pool = {"min": 2, "max": 8, "batch": 4}
+    host = {"memory": frames * PAGE, "cores": 2 * vcpus, "pool": pool, "watermarks": MARKS, "what_if": True}
+    return scenario(*tables, **host, **given)
+
+
+def out(outcome: Outcome, name: str) -> dict[str, int]:
+    """Return the sum of a component's counters over the VMs."""
+    each = [vm.figures.named(name) for vm in outcome.vms]
+    return {figure: sum(counts[figure] for counts in each) for figure in each[0]}
+
+
+@pytest.mark.parametrize(
+    ("mode", "vcpus"), [*((mode, 1) for mode in MODES), *((mode, 2) for mode in ("native", "ept", "shadow"))]
+)
+def test_what_does_not_fit_is_swapped_and_every_program_ends(mode: str, vcpus: int) -> None:
+    what = crowd(mode, vcpus=vcpus)
+    script = Script(steps())
+    simulation, outcome = run(what, [script, script], every=3_000_017)
+    assert outcome.ending is None
+    assert all(each.finished and each.counters["accesses"] == ROUNDS * PAGES for each in outcome.vms)
+    counts = out(outcome, "swap")
+    assert counts["swapped_out"] >= counts["swapped_in"] > 2 * PAGES - FRAMES
+    assert counts["swapped_in"] == counts["major"] + counts["minor"]
+    waited = [each.cycles["swap_wait"] for each in outcome.vms]
+    assert sum(waited) >= counts["major"] * 1000
+    if vcpus == 1:
+        assert time_adds_up(outcome)
+    host = simulation.host
+    kernels = int((host.frames["owner"] == -1).sum()) if mode == "paired" else 0
+    assert mode == "paired" or (host.frames["state"] == State.FREE).all()
+    assert kernels < 20
+    swap = simulation.vms[0].pages.swapped.swap  # type: ignore[union-attr]
+    assert (swap.area.used, swap.writing, len(swap.cache)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("mode", ["native", "ept"])
+def test_without_a_swap_device_the_same_host_is_out_of_memory(mode: str) -> None:
+    _, outcome = run(crowd(mode, swap={"device": "none"}), [Script(steps())] * 2)
+    assert outcome.ending is not None
+    assert "out of memory" in outcome.ending.message
+
+
+@pytest.mark.parametrize(
+    ("device", "policy"),
+    [("hdd", "two-list"), ("sata", "clock"), ("sata", "random"), ("nvme", "two-list"), ("zram", "two-list")],
+)
+def test_every_device_takes_what_every_policy_chooses(device: str, policy: str) -> None:
+    what = crowd("ept", swap={"device": device, "policy": policy})
+    simulation, outcome = run(what, [Script(steps(2))] * 2, every=2_000_000_003 if device == "hdd" else 7_000_003)
+    assert outcome.ending is None
+    assert out(outcome, "swap")["swapped_in"] > 100
+    assert (simulation.host.frames["state"] == State.FREE).all()
+    assert (out(outcome, "swap")["major"] == 0) == (device == "zram")
+
+
+@pytest.mark.parametrize("mode", ["native"])
+def test_a_page_that_was_only_read_since_it_came_back_is_not_written_again(mode: str) -> None:
+    """Written once, and read ever after: what goes out again is on the device already."""
+    script = Script([*touches(range(PAGES), WRITE), *steps(4, READ)])
+    _, outcome = run(crowd(mode).replace(**{"host.cpu": "skylake-x"}), [script, script])  # whose EPT has dirty flags
+    counts, device = out(outcome, "swap"), outcome.vms[0].figures.named("swap_device")
+    assert counts["clean"] > 100
+    assert device["writes"] == counts["swapped_out"] - counts["clean"]
+
+
+@pytest.mark.parametrize("mode", ["native", "ept"])
+def test_a_page_that_is_written_again_goes_to_the_device_again(mode: str) -> None:
+    _, outcome = run(crowd(mode), [Script(steps(4))] * 2)
+    assert out(outcome, "swap")["clean"] == 0
+
+
+@pytest.mark.parametrize("mode", ["native", "ept", "shadow"])
+def test_forks_unmaps_and_moves_find_what_is_swapped_out(mode: str) -> None:
+    """A child reads what its parent has on the device; what is unmapped there leaves it."""
+    script = [
+        *touches(range(PAGES), WRITE),
+        ("fork", 2),
+        ("switch", 2),
+        *touches(range(0, PAGES, 3), READ),
+        *touches(range(1, PAGES, 3), WRITE),
+        ("unmap", 0, 50),
+        ("exit", 2),
+        ("by", 1),
+        ("move", 100, 40, 400),
+        ("discard", 200, 50),
+        ("unmap", 0, 60),
+        *touches(range(60, 100), READ),
+        *touches(range(400, 440), WRITE),
+        *touches(range(150, PAGES), READ),
+    ]
+    simulation, outcome = run(crowd(mode, frames=520), [Script(script)] * 2, every=1_000_003)
+    assert outcome.ending is None
+    assert out(outcome, "swap")["swapped_in"] > 50
+    assert (simulation.host.frames["state"] == State.FREE).all()
+    assert simulation.vms[0].pages.swapped.swap.area.used == 0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("mode", ["native", "ept"])
+@pytest.mark.parametrize(("oom", "ended"), [("largest", 1), ("asker", 1), ("none", 2)])
+def test_where_the_device_is_full_too_a_vm_is_ended(mode: str, oom: str, ended: int) -> None:
+    """Of two, and the other one runs on; or nobody is, and both are suspended for good."""
+    what = crowd(mode, swap={"size": 32 * PAGE, "oom": oom})
+    simulation, outcome = run(what, [Script(steps())] * 2, every=5_000_003)
+    assert outcome.ending is not None
+    assert sum(not each.finished for each in outcome.vms) == ended
+    if ended == 1:
+        assert "host.swap.oom" in outcome.ending.message
+        assert outcome.vms[0].figures.named("kswapd")["killed"] == 1
+        assert (simulation.host.frames["state"] == State.FREE).all()
+    else:
+        assert "out of memory" in outcome.ending.message
+
+
+@pytest.mark.parametrize("mode", ["native", "ept", "vkernel"])
+def test_a_page_that_cannot_be_read_ends_its_vm_alone(mode: str) -> None:
+    what = crowd(mode, swap={"read_errors": 0.03})
+    simulation, outcome = run(what, [Script(steps(5))] * 2, every=5_000_003)
+    assert outcome.ending is not None
+    assert "could not be read" in outcome.ending.message
+    swap = simulation.vms[0].pages.swapped.swap  # type: ignore[union-attr]
+    assert (swap.area.used, swap.writing, len(swap.cache)) == (0, 0, 0)
+    assert mode == "paired" or (simulation.host.frames["state"] == State.FREE).all()
+
+
+@pytest.mark.parametrize("mode", ["native", "ept"])
+def test_a_page_that_cannot_be_written_stays_and_is_written_later(mode: str) -> None:
+    what = crowd(mode, swap={"write_errors": 0.2})
+    simulation, outcome = run(what, [Script(steps())] * 2, every=5_000_003)
+    assert outcome.ending is None
+    device = outcome.vms[0].figures.named("swap_device")
+    assert device["failed_writes"] > 20
+    assert (simulation.host.frames["state"] == State.FREE).all()
+
+
+@pytest.mark.parametrize("mode", ["native", "ept"])
+def test_a_vm_that_ends_while_the_device_works_on_its_pages_leaks_nothing(mode: str) -> None:
+    """The disk is slow, and the short program is over long before what was taken from it is written."""
+    what = crowd(mode, swap={"write": "constant 500ms"})
+    simulation, outcome = run(what, [Script(steps(1)), Script(steps(1))])
+    assert outcome.ending is None
+    assert outcome.end > max(each.finish for each in outcome.vms) + 10**8
+    assert (simulation.host.frames["state"] == State.FREE).all()
+
+
+def test_one_seed_is_one_result() -> None:
+    what = crowd("ept", swap={"device": "sata", "read": "exponential 100us", "policy": "random"})
+    assert digest(run(what, [Script(steps(2))] * 2)[1]) == digest(run(what, [Script(steps(2))] * 2)[1])
+
+
+def test_pages_that_follow_one_another_are_read_ahead() -> None:
+    one, many = (
+        run(crowd("ept", swap={"page_cluster": cluster}), [Script(steps())] * 2)[1].vms[0].figures.named("swap")
+        for cluster in (0, 3)
+    )
+    assert one["read_ahead"] == 0
+    assert many["read_ahead_hits"] > 20
+    assert many["major"] < one["major"]
+
+
+def test_a_page_table_comes_back_as_it_was() -> None:
+    """Every page is taken between two rounds, the guest's tables among them, and is where the guest left it."""
+    what = crowd("ept", frames=3000)
+    script = Script([*steps(1), ("compute", 8_000_000), *steps(1)])
+    simulation = Simulation(what, streams=[script] * 2)
+    before: dict[int, Any] = {}
+
+    def take_all() -> Any:
+        yield simulation.env.timeout(4_000_000)
+        for machine in simulation.vms:
+            slot: Any = machine.slot
+            gfns = slot.present()
+            before[machine.spec.index] = {gfn: slot.page(gfn).copy() for gfn in gfns.tolist()}
+            machine.forget(slot.take_each(gfns))
+            for gfn, words in before[machine.spec.index].items():
+                assert (slot.page(gfn) == words).all()
+
+    simulation.env.process(take_all())
+    outcome = simulation.run()
+    assert outcome.ending is None
+    assert all(any(words.any() for words in pages.values()) for pages in before.values())
+    assert out(outcome, "swap")["swapped_in"] > PAGES
+
+
+def test_a_slot_that_holds_another_page_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vmsim.host.swap.area import SwapArea
+
+    real = SwapArea.holding
+    monkeypatch.setattr(SwapArea, "holding", lambda self, slot: real(self, slot)._replace(number=-1))
+    with pytest.raises((BrokenInvariant, VmStopped), match="swap: slot"):
+        run(crowd("ept"), [Script(steps())] * 2, every=2_000_003)

@@ -1,0 +1,1 @@
+"""Reclaim by a host that is short of memory: kswapd, direct reclaim, and the killer where nothing helps."""

@@ -1,0 +1,288 @@
+"""kswapd and direct reclaim (Linux mm/vmscan.c), and the killer (mm/oom_kill.c).
+
+kswapd is woken when free memory is below the low watermark and the monitors' pools have given what they can spare. It
+looks at one page in 2**12 of every VM's, then at one in 2**11 and so on, until as much is free, or on its way to the
+device, as the high watermark says (balance_pgdat). Who asks for memory while free memory is at the min watermark is
+suspended, and pages are taken on its behalf, 32 at a time (do_try_to_free_pages). When that has failed sixteen times a
+VM is ended. Each look at all VMs is one event, after which the time passes that it takes: kswapd has a core of its own.
+
+A VM's processors leave the guest for each of its pages that is unmapped, and for each that was found accessed: KVM
+flushes at once (virt/kvm/kvm_main.c, kvm_handle_hva_range). Those of a program on the host itself are told once a batch
+(mm/rmap.c, try_to_unmap_flush), and of accessed flags not at all (arch/x86/mm/pgtable.c, ptep_clear_flush_young).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from vmsim.base.units import PAGE
+from vmsim.contracts import NO_FLUSH, DaemonHost, Flush, Found, LiveVm, PageLists, Steps
+from vmsim.host.daemons.parts import DaemonParts
+from vmsim.host.daemons.swap.one_by_one import OneByOne
+from vmsim.host.daemons.swap.table import HostSwap
+from vmsim.host.memory import HostMemory
+from vmsim.host.swap.compressed import CompressedMemory
+from vmsim.host.swap.device import BlockDevice
+from vmsim.host.swap.swap import Swap
+
+__all__ = ["Kswapd", "build"]
+
+PRIORITY = 12  # one page in 2**12 is looked at first (DEF_PRIORITY)
+CLUSTER = 32  # pages that direct reclaim is content with (SWAP_CLUSTER_MAX)
+RETRIES = 16  # reclaims in vain before a VM is ended, or kswapd gives up (MAX_RECLAIM_RETRIES)
+_PAUSE = 1000  # of a second: how long who has reclaimed in vain waits (VMSCAN_THROTTLE_NOPROGRESS: a jiffy)
+
+
+class Kswapd:
+    """Takes pages from VMs while the host is short of memory.
+
+    Parameters
+    ----------
+    parts : DaemonParts
+        What the scenario says.
+    lists : PageLists
+        Which pages.
+
+    Attributes
+    ----------
+    swap : Swap
+        Where they go; from `register` on.
+    counts : Counter
+        Pages looked at (`scanned`) and taken (`stolen`) by kswapd, and the same by those who ask for memory
+        (`direct_`); how often each began (`wakes`, `stalls`); `cycles` that kswapd has used; VMs that were `killed`.
+    """
+
+    swap: Swap
+
+    def __init__(self, parts: DaemonParts, lists: PageLists) -> None:
+        self.table: HostSwap = parts.table
+        self.parts = parts
+        self.costs = parts.costs
+        self.lists = lists
+        self.counts: Counter[str] = Counter(
+            dict.fromkeys(("scanned", "stolen", "direct_scanned", "direct_stolen", "wakes", "stalls"), 0)
+        )
+        self.counts.update({"cycles": 0, "killed": 0})
+        self.vms: list[LiveVm] = []
+        self.host: HostMemory
+        self._called: simpy.Event
+        self._direct: simpy.Process | None = None
+        self._failures = 0
+        self._next = 0  # VM that direct reclaim begins with
+        self._pause = max(1, parts.frequency // _PAUSE)
+
+    def register(self, vms: Sequence[Any]) -> None:
+        """Have pages that are taken go to the device from now on, and count."""
+        self.vms = [vm for vm in vms if vm.pages]
+        if not self.vms:
+            return
+        self.host = host = self.vms[0].pages.host
+        self._called = host.env.event()
+        spec = self.table.spec()
+        common: dict[str, Any] = {
+            "seed": self.parts.seed,
+            "frequency": self.parts.frequency,
+            "folder": self.parts.folder,
+        }
+        device: BlockDevice | CompressedMemory
+        if spec.compresses:
+            device = CompressedMemory(spec, host, **common)
+        else:
+            failing = self.table.read_errors, self.table.write_errors
+            device = BlockDevice(spec, read_errors=failing[0], write_errors=failing[1], **common)
+        size = self.table.size // PAGE or host.size
+        self.swap = Swap(host, size, device, self.table.page_cluster, self.costs)
+        self.swap.lists = self.lists
+        host.shrinker = self
+        for vm in vms:
+            if vm.pages:
+                vm.pages.swap_to(self.swap)
+                owner = vm.pages.owner
+                vm.ledger.counters("swap", lambda owner=owner: self.swap.figures(owner))
+                vm.ledger.histogram("swap_latency", self.swap.latency[owner])
+            vm.ledger.counters("swap_device", lambda: self.swap.host_figures())
+            vm.ledger.counters("kswapd", lambda: self.counts)
+            vm.ledger.counters("page_lists", lambda: self.lists.counts)
+        self.lists.attach(self.vms)
+
+    def run(self, host: DaemonHost) -> Steps[None]:
+        """Take pages whenever memory is short, from now on."""
+        if not self.vms:
+            return
+        while True:
+            yield self._called
+            self.counts["wakes"] += 1
+            yield from self._balance()
+            self._called = self.host.env.event()
+
+    def wake(self) -> None:
+        """Learn that memory is short."""
+        if self._failures < RETRIES and not self._called.triggered:
+            self._called.succeed()
+
+    def starving(self) -> None:
+        """Learn that somebody waits for memory."""
+        if self._direct is None:
+            self._direct = self.host.env.process(self._reclaim_directly())
+
+    # ---- kswapd
+
+    @property
+    def _lacking(self) -> bool:
+        return self.host.free + self.swap.writing < self.host.marks.high
+
+    def _balance(self) -> Steps[None]:
+        """Take pages until enough is free, or it is of no use (balance_pgdat, kswapd_try_to_sleep)."""
+        goal = max(self.host.marks.high, CLUSTER)
+        while self._lacking and self._failures < RETRIES:
+            priority, total = PRIORITY, 0
+            while priority >= 1 and self._lacking:
+                aged = sum(self._age(vm) for vm in self._able)
+                stolen, scanned, spent = self._shrink(priority, goal, self._able)
+                total += stolen
+                self.counts["scanned"] += scanned
+                self.counts["stolen"] += stolen
+                self.counts["cycles"] += spent + aged
+                yield self.host.env.background(max(1, spent + aged), frees=True)
+                if scanned < goal or not stolen:
+                    priority -= 1
+            self._failures = 0 if total else self._failures + 1
+
+    @property
+    def _able(self) -> list[LiveVm]:
+        return [vm for vm in self.vms if vm.able]
+
+    def _age(self, vm: LiveVm) -> int:
+        return self._looked(vm, self.lists.age(vm))
+
+    # ---- for those who ask
+
+    def _reclaim_directly(self) -> Steps[None]:
+        """Take pages while somebody waits for memory."""
+        env, vain = self.host.env, 0
+        self.counts["stalls"] += 1
+        while self.host.starving:
+            stolen = spent = 0
+            for priority in range(PRIORITY, -1, -1):
+                some, scanned, cycles = self._shrink(priority, CLUSTER, self._in_turn, enough=CLUSTER)
+                stolen, spent = stolen + some, spent + cycles
+                self.counts["direct_scanned"] += scanned
+                if stolen >= CLUSTER:
+                    break
+            self.counts["direct_stolen"] += stolen
+            yield env.after(max(1, spent))
+            if not self.host.starving:
+                break
+            if stolen:
+                self._failures = 0
+            if self.swap.writing:  # frames are on their way, unless they cannot be written
+                yield self.swap.progress
+                vain = 0
+                continue
+            vain = 0 if stolen else vain + 1
+            if vain:
+                yield env.after(self._pause)
+            if vain >= RETRIES and self.host.starving:
+                victim = self._victim()
+                if victim is None:
+                    break
+                yield from self._kill(victim)
+                vain = 0
+        self._direct = None
+
+    @property
+    def _in_turn(self) -> list[LiveVm]:
+        able = self._able
+        at = self._next % len(able) if able else 0
+        return able[at:] + able[:at]
+
+    def _victim(self) -> LiveVm | None:
+        """Return the VM that is to end: by the pages that it has, on the device too (oom_badness)."""
+        alive = [vm for vm in self.vms if vm.alive and vm.pages.owner not in self.host.dying]
+        if not alive or self.table.oom == "none":
+            return None
+        if self.table.oom == "asker":
+            asker = self.host.first_request.asker
+            return next((vm for vm in alive if vm.pages.owner == asker), alive[0])
+        return max(alive, key=self._badness)
+
+    def _badness(self, vm: LiveVm) -> int:
+        return sum(self.host.count(vm.pages.owner).values()) + int(vm.pages.away_count)
+
+    def _kill(self, vm: LiveVm) -> Steps[None]:
+        """End a VM, which may use the reserve for it, and wait until it has given everything back.
+
+        If it waits for memory that not even the reserve has, others are ended too.
+        """
+        self.counts["killed"] += 1
+        owner = vm.pages.owner
+        vm.kill()
+        self.host.let_die(owner)
+        stuck = 0
+        while not vm.gone and stuck < RETRIES:
+            yield self.host.env.after(self._pause)
+            stuck += self.host.waits(owner)
+
+    # ---- for both
+
+    def _shrink(
+        self, priority: int, goal: int, vms: Sequence[LiveVm], *, enough: int = 1 << 62
+    ) -> tuple[int, int, int]:
+        """Look at every VM (shrink_node); return the pages taken and looked at, and the cycles of it.
+
+        Parameters
+        ----------
+        goal : int
+            Pages that are wanted of each VM.
+        enough : int
+            Pages of all together after which no other VM is looked at.
+        """
+        stolen = self.swap.shrink_cache(goal)
+        scanned, spent = stolen, 0
+        self.lists.begin()
+        for number, vm in enumerate(vms):
+            if stolen >= enough:
+                self._next += number
+                break
+            found = self.lists.scan(vm, priority, goal)
+            scanned += found.looked
+            spent += self._looked(vm, found)
+            if len(found.numbers):
+                count, cycles = self._take(vm, found.numbers)
+                stolen, spent = stolen + count, spent + cycles
+        self.lists.end()
+        return stolen, scanned, spent
+
+    def _looked(self, vm: LiveVm, found: Found) -> int:
+        """Return the cycles of a look at pages, and have a VM's processors forget those that were accessed."""
+        cycles = found.looked * self.costs.age_page
+        if found.young and vm.pages.flushes_each:
+            cycles += vm.forget(Flush(nested=True, linear=True), times=found.young)
+        return cycles
+
+    def _take(self, vm: LiveVm, numbers: NDArray[np.int64]) -> tuple[int, int]:
+        """Take pages; return how many could be taken, and the cycles of it."""
+        pages = vm.pages
+        wanted = pages.whole(numbers)
+        flush = pages.take_each(wanted)
+        left = wanted[pages.holds_each(wanted)]
+        for number in left.tolist():
+            self.lists.keep(vm, number, active=not pages.pinned(number))
+        count = len(wanted) - len(left)
+        cycles = count * self.costs.reclaim_page + self.swap.collect()
+        if flush != NO_FLUSH:
+            cycles += vm.forget(flush, times=count if pages.flushes_each else 1)
+        return count, cycles
+
+
+def build(parts: DaemonParts) -> Kswapd:
+    """Return the daemon that a scenario asks for."""
+    policy = parts.policy(parts.table.policy)
+    lists: PageLists = policy if hasattr(policy, "scan") else OneByOne(policy)
+    return Kswapd(parts, lists)

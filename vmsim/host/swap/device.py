@@ -1,0 +1,104 @@
+"""A swap device at work: when a page that is read or written is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+from vmsim.host.swap.queue import DeviceQueue
+from vmsim.host.swap.service import drawer
+from vmsim.host.swap.spec import SwapDevice
+from vmsim.scenario.service import parse_service
+
+__all__ = ["BlockDevice"]
+
+
+class BlockDevice:
+    """A disk or an SSD: two queues, or one where reads and writes wait for the same.
+
+    Parameters
+    ----------
+    spec : SwapDevice
+        What it is.
+    seed : int
+        Of the times that are drawn, and of errors.
+    frequency : int
+        Cycles in a second.
+    folder : Path
+        Which paths of files are relative to.
+    read_errors, write_errors : float
+        How likely it is that a page cannot be read, or written.
+
+    Attributes
+    ----------
+    reads, writes : DeviceQueue
+        Its queues; the same one where they are not apart.
+    failed_reads, failed_writes : int
+        Pages that could not be read, or written.
+    """
+
+    def __init__(
+        self,
+        spec: SwapDevice,
+        *,
+        seed: int,
+        frequency: int,
+        folder: Path,
+        read_errors: float = 0.0,
+        write_errors: float = 0.0,
+    ) -> None:
+        self.random = Random(seed)
+        self.reads = DeviceQueue(spec.channels)
+        self.writes = DeviceQueue(spec.write_channels) if spec.write_channels else self.reads
+        self._read = drawer(parse_service(spec.read), self.random, frequency, folder)
+        self._write = drawer(parse_service(spec.write), self.random, frequency, folder)
+        self._errors = read_errors, write_errors
+        self._rotation = spec.rotation * frequency / 1e9
+        self._following = round(spec.following * frequency / 1e9)
+        self._last = -2  # the slot before which nothing has to turn or move
+        self.failed_reads = self.failed_writes = 0
+        self.count_reads = self.count_writes = 0
+
+    @property
+    def turns(self) -> bool:
+        """Whether something turns, so that slots that follow one another are read at once."""
+        return self._rotation > 0
+
+    def read(self, now: int, slot: int) -> tuple[int, bool]:
+        """Read a page; return the cycle at which that is over, and whether it could be read."""
+        self.count_reads += 1
+        done = self.reads.submit(now, self._cycles(slot, self._read))
+        failed = self._fails(self._errors[0])
+        self.failed_reads += failed
+        return done, not failed
+
+    def write(self, now: int, slot: int) -> tuple[int, bool]:
+        """Write a page; return the cycle at which that is over, and whether it could be written."""
+        self.count_writes += 1
+        done = self.writes.submit(now, self._cycles(slot, self._write))
+        failed = self._fails(self._errors[1])
+        self.failed_writes += failed
+        return done, not failed
+
+    def _cycles(self, slot: int, draw: Callable[[], int]) -> int:
+        if not self._rotation:
+            return draw()
+        follows = slot == self._last + 1
+        self._last = slot
+        return self._following if follows else draw() + int(self.random.random() * self._rotation)
+
+    def _fails(self, likely: float) -> bool:
+        return likely > 0 and self.random.random() < likely
+
+    def counts(self) -> dict[str, int]:
+        """Return what it has done; cycles that pages waited for a channel, and took in one."""
+        queues = (self.reads,) if self.writes is self.reads else (self.reads, self.writes)
+        return {
+            "reads": self.count_reads,
+            "writes": self.count_writes,
+            "failed_reads": self.failed_reads,
+            "failed_writes": self.failed_writes,
+            "waited": sum(queue.waited for queue in queues),
+            "served": sum(queue.served for queue in queues),
+        }

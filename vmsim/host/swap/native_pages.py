@@ -1,0 +1,162 @@
+"""The pages of a program on the host itself that are swapped out, and those that came back and have a slot still.
+
+Linux keeps the slot in the entry of the page (include/linux/swapops.h). Here the entry is absent, and the address space
+has the slot by the page's number: whoever unmaps, moves or copies a range of it does so to the slots too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmsim.contracts import Steps, Vcpu
+from vmsim.frames.buddy import NO_FRAME
+from vmsim.host.swap.area import NO_SLOT, Holding
+from vmsim.host.swap.cache import Around
+from vmsim.host.swap.swap import Swap
+from vmsim.machine.formats import DIRTY, PAGE_SHIFT
+from vmsim.machine.memory import read_entry
+
+__all__ = ["SwappedSpaces"]
+
+Words = NDArray[np.int64]
+
+
+class _Space(Protocol):
+    """An address space of the program."""
+
+    root: int
+    away: dict[int, int]
+
+
+class SwappedSpaces:
+    """Which page of which address space is in which slot.
+
+    Parameters
+    ----------
+    swap : Swap
+        The host's.
+    memory : NativeMemory
+        The program's.
+    spaces : callable
+        Returns its address spaces.
+    hold_back : callable
+        Has compiled code map nothing until it has been found out what is away.
+
+    Attributes
+    ----------
+    copies : dict
+        By frame, the slots that hold what pages do that came back, unless they have been written to since.
+    """
+
+    def __init__(
+        self,
+        swap: Swap,
+        memory: Any,
+        spaces: Callable[[], Iterable[_Space]],
+        hold_back: Callable[[], None],
+    ) -> None:
+        self.swap = swap
+        self.memory = memory
+        self.spaces = spaces
+        self.hold_back = hold_back
+        self.copies: dict[int, int] = {}
+        swap.register(memory.owner)
+
+    @property
+    def count(self) -> int:
+        """Pages that are away, in all address spaces."""
+        return sum(len(space.away) for space in self.spaces())
+
+    def take(self, pfns: Words) -> Words:
+        """Find a slot for the page in each of some frames, and say where it is; return those that have one."""
+        by_root = {space.root: space for space in self.spaces()}
+        found = []
+        for pfn in pfns.tolist():
+            root, number = self.memory.place_of(pfn)
+            space = by_root.get(root)
+            if space is None:
+                continue
+            identity = self.memory.identity.of(pfn)
+            slot, clean = self.copies.pop(pfn, NO_SLOT), False
+            if slot != NO_SLOT:
+                entry = read_entry(self.memory.words, int(self.memory.records["rmap"][pfn]), self.memory.width)
+                clean = not entry & DIRTY and self.swap.area.holding(slot).identity == identity
+            if not clean:
+                slot = self.swap.admit(Holding(self.memory, pfn, None, identity), slot=slot)
+            if slot == NO_SLOT:
+                continue
+            space.away[number] = slot
+            found.append((pfn, slot, clean))
+        self._taken = found
+        self.hold_back()
+        return np.array([pfn for pfn, _, _ in found], np.int64)
+
+    def write(self) -> None:
+        """Write the pages for which `take` has found a slot, and whose entries have been cleared."""
+        for pfn, slot, clean in self._taken:
+            self.swap.write(slot, pfn, clean=clean)
+
+    def bring(self, vcpu: Vcpu, space: _Space, number: int, *, write: bool) -> Steps[int]:
+        """Bring a page of a space back; return its frame, or NO_FRAME: it came back while this vCPU waited."""
+        away = space.away
+        around = Around(space, number, away.get)
+        back = yield from self.swap.bring(vcpu, self.memory, lambda: away.get(number), around, write=write)
+        if back is None:
+            return NO_FRAME
+        vcpu.owe("guest_fault", back.cycles)
+        slot = away.pop(number)
+        self.memory.frames.charge(1)
+        self.memory.returned += 1
+        self.swap.lists.returned(self.memory, back.pfn, slot)
+        if back.slot == NO_SLOT:
+            self.swap.release(slot)
+        else:
+            self.copies[back.pfn] = slot
+        return back.pfn
+
+    def drop(self, space: _Space, first: int, limit: int) -> None:
+        """Forget the pages of [first, limit), gvas, that are away: they are unmapped."""
+        for number in _within(space, first, limit):
+            self.swap.release(space.away.pop(number))
+
+    def move(self, space: _Space, first: int, limit: int, to: int) -> None:
+        """Move the pages of [first, limit), gvas, that are away to `to`."""
+        moved = {number: space.away.pop(number) for number in _within(space, first, limit)}
+        for number, slot in moved.items():
+            space.away[number + (to - first >> PAGE_SHIFT)] = slot
+
+    def copy(self, space: _Space, child: _Space, left_out: Iterable[tuple[int, int]]) -> None:
+        """Have a child's space have the pages that are away too, but for some ranges of gvas (swap_duplicate)."""
+        skipped = {number for first, limit in left_out for number in _within(space, first, limit)}
+        for number, slot in space.away.items():
+            if number not in skipped:
+                self.swap.area.share(slot)
+                child.away[number] = slot
+
+    def freed(self, pfns: Words) -> None:
+        """Forget the copies of pages whose frames are free."""
+        for pfn in pfns.tolist() if self.copies else ():
+            if pfn in self.copies:
+                self.swap.release(self.copies.pop(pfn))
+
+    def close(self) -> None:
+        """Forget everything: the program is no more."""
+        for space in self.spaces():
+            for slot in space.away.values():
+                self.swap.release(slot)
+            space.away.clear()
+        for slot in self.copies.values():
+            self.swap.release(slot)
+        self.copies.clear()
+
+
+def _within(space: _Space, first: int, limit: int) -> list[int]:
+    """Return the pages of [first, limit), gvas, that are away."""
+    if not space.away:
+        return []
+    low, high = first >> PAGE_SHIFT, limit - 1 >> PAGE_SHIFT
+    return [number for number in space.away if low <= number <= high]
