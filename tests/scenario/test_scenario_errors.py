@@ -84,7 +84,7 @@ BAD = [
         'mode = "ept"',
         'mode = "agile"\nguest_levels = 2',
         "vm.0.guest_levels",
-        "only native, ept, npt, shadow and vkernel have",
+        "Modes native, ept, npt, shadow and vkernel have",
     ),
     (
         'mode = "ept"',
