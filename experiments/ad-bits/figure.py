@@ -2,9 +2,9 @@
 
 Without a log and a host that looks for idle pages they change nothing: a monitor makes entries accessed and dirty, as
 KVM does, so that no walk has to set a flag. With one, the flags spare the guest an exit for each page that it writes to
-between two readings, 2,718 cycles on EPT here; to set D takes part of a walk, none where the page is walked for by a
-write, and to note the page by PML some 24 cycles more. Read every millisecond, a VM that only writes takes 37 times as
-long under write protection, and 5 % longer with PML. Where little is written what is left is the flush of each reading.
+between two readings, 2,850 cycles on EPT here; to set D takes part of a walk, none where the page is walked for by a
+write, and to note the page by PML some 24 cycles more. Read every millisecond, a VM that only writes takes 38 times as
+long under write protection, and 6 % longer with PML. Where little is written what is left is the flush of each reading.
 KVM does not use the flags of NPT for its logs, and write-protects there. Who scans for them looks at every entry,
 written to or not: little for 16 MiB, but it grows with the memory. The flags cost something where little is written: a
 walk of the guest's tables then counts as a write (SDM vol. 3C §30.3.3.2), so that each reading finds all tables that
@@ -13,10 +13,10 @@ were walked; so does NPT.
 A host that reclaims pages, and wants those that were not accessed (the clock), reads A and clears it. Without the flag
 it unmaps what it looks at, and the next access exits, as in KVM: with only 1,000 pages taken in a second a VM whose
 accesses follow Zipf's law takes more than twice as long, and with 30,000 nearly five times. With the flags it takes 1 %
-and 19 % longer, on EPT, as where pages are taken at random: nearly all of that is the pages that come back and the
+and 20 % longer, on EPT, as where pages are taken at random: nearly all of that is the pages that come back and the
 interrupts.
 
-The host's cycles for an entry are guesses of the presets, and of the 2,718 only the exit itself, 518, was measured.
+The host's cycles for an entry are guesses of the presets, and of the 2,850 only the exit itself, 518, was measured.
 
     python experiments/ad-bits/figure.py
 """

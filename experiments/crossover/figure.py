@@ -3,7 +3,8 @@
 A miss costs more under EPT, an edit under shadow paging. It takes from five hundred to two thousand misses to pay for a
 page mapped and unmapped: the more pages are accessed, the more of the tables' entries leave the caches, and the fewer.
 A page that is mapped is missed twice, by the access that faults and by the one made again, so that nothing lies to the
-left of two misses a page. Four real programs lie near that edge: most of what they miss is new to them, and EPT wins.
+left of two misses a page but programs that write to pages that they have read as zeros, and that are mapped twice. Four
+real programs lie near that edge: most of what they miss is new to them, and EPT wins.
 Shadow paging needs programs that miss in memory that they keep.
 
 How much it wins by depends on what else a program waits for. The map has every access to data take the same time: where

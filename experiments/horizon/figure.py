@@ -4,7 +4,7 @@ Within `host.horizon` a vCPU does not see what others do meanwhile: to the cache
 the host takes from it, to translations that another vCPU has it forget. A shorter horizon is more exact, and takes
 longer to simulate. Where VMs share the last-level cache nothing moves by more than 0.1 %, and waits for a pool do not
 move by a cycle: who asks the host settles first. Where the host takes 50,000 pages a second from four VMs, time moves
-by 0.3 % at most up to the default of 20 us, and by more at a millisecond; under shadow paging single takes weigh more,
+by 0.2 % at most up to the default of 20 us, and by more at a millisecond; under shadow paging single takes weigh more,
 for with a table a part of the shadow is made anew. Four threads that interrupt one another at each munmap differ by
 0.8 % under EPT between 1 and 20 us, and natively by 1.0 % (1.3 % at most), and not from 50 us on: each shootdown ends
 a run. Half of the default is within 0.7 % of it everywhere.

@@ -64,7 +64,7 @@ def test_the_flags_save_nearly_all_of_that(table: pd.DataFrame) -> None:
         assert (slower[0.001:] < protected[0.001:] / 5).all()
         assert (slower[0.001:] >= slower[0.0003] * 0.99).all()  # what is left where little is written: each reading
         assert (slower < 0.06).all()
-    assert protected[1] == pytest.approx(36, abs=1)
+    assert protected[1] == pytest.approx(37.4, abs=1)
     assert protected.is_monotonic_increasing
 
 

@@ -36,8 +36,10 @@ def test_the_axes_are_what_was_asked_for(grid: pd.DataFrame) -> None:
         assert row["misses"].is_monotonic_increasing
 
 
-def test_a_page_mapped_is_missed_twice_at_least(table: pd.DataFrame) -> None:
-    assert (table["misses"] >= 1.99 * table["edits"]).all()
+def test_a_page_mapped_is_missed_twice_at_least(grid: pd.DataFrame, programs: pd.DataFrame) -> None:
+    """But where a program writes to a page that it has read as zeros: it is mapped twice, and the TLB has it still."""
+    assert (grid["misses"] >= 1.99 * grid["edits"]).all()
+    assert (programs["misses"] >= 1.6 * programs["edits"]).all()
 
 
 def test_more_edits_speak_for_ept_and_more_misses_for_shadow_paging(grid: pd.DataFrame) -> None:
@@ -90,7 +92,7 @@ def test_what_is_guessed_moves_the_line_by_up_to_twice(figure: SimpleNamespace, 
 def test_real_programs_lie_near_the_edge_and_ept_wins(programs: pd.DataFrame) -> None:
     assert {*programs.index} == {"cc1", "python", "sort", "sqlite"}
     assert (programs["misses"] / programs["edits"] < 8).all()
-    assert programs["ratio"].between(1.15, 1.35).all()
+    assert programs["ratio"].between(1.2, 1.45).all()
     assert (programs["more"] > 0).all()
 
 

@@ -40,11 +40,11 @@ def test_half_the_default_moves_no_time_by_1_percent(figure: SimpleNamespace, ta
     assert (errors[figure.DEFAULT] - errors[figure.DEFAULT / 2]).abs().max() < 0.01
 
 
-@pytest.mark.parametrize(("panel", "most"), [("reclaim", 0.3), ("shootdowns", 1.3)])
+@pytest.mark.parametrize(("panel", "most"), [("reclaim", 0.2), ("shootdowns", 1.3)])
 def test_up_to_the_default_errors_are_small(
     figure: SimpleNamespace, table: pd.DataFrame, panel: str, most: float
 ) -> None:
-    assert 0.2 < worst(table, panel, figure.DEFAULT) < most + 0.05
+    assert 0.15 < worst(table, panel, figure.DEFAULT) < most + 0.05
 
 
 def test_pages_taken_are_noticed_late_where_the_horizon_is_long(table: pd.DataFrame) -> None:

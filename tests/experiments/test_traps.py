@@ -45,11 +45,12 @@ def test_a_step_takes_two_exits_where_emulation_takes_one(table: pd.DataFrame) -
     assert forkwait[STEP] == pytest.approx(2 * forkwait[EMULATE], rel=0.01)
 
 
-def test_programs_that_edit_pay_several_times_their_run_and_real_ones_hardly_more_than_twice(
+def test_programs_that_edit_pay_several_times_their_run_and_real_ones_up_to_two_and_a_half(
     time: pd.DataFrame,
 ) -> None:
     assert (time.loc[EDITING, [STEP, EMULATE, UNSYNC]] > 2).all(axis=None)
-    assert (time.loc[REAL, [STEP, EMULATE, LIMIT, UNSYNC]] < 2.1).all(axis=None)
+    assert (time.loc[REAL, [STEP, EMULATE, LIMIT, UNSYNC]] < 2.5).all(axis=None)
+    assert (time.loc[REAL, UNSYNC] < 1.75).all()
 
 
 def test_none_comes_near_ept(time: pd.DataFrame) -> None:

@@ -49,6 +49,8 @@ _OF_SHOOTDOWNS: Final = ("ipi_", "invlpg", "interrupts", "invlpgb")
 """Figures of a CPU, and what the names of its costs begin with, that matter where processors interrupt others."""
 _OF_BALLOONS: Final = ("balloon_", "discard_")
 """What the names of the costs begin with that only VMs with a balloon have."""
+_OF_SWAP: Final = ("age_page", "swap_page")
+"""The costs that only a host with a swap device has."""
 
 
 def canonical(
@@ -72,6 +74,8 @@ def canonical(
     unused = tuple(mode.costs for mode in paging_modes().values() if mode.costs and mode.costs not in used)
     if not (ballooned := any(vm.balloon for vm in vms)):
         unused += _OF_BALLOONS
+    if "swap" not in daemons:
+        unused += _OF_SWAP
     if not daemons and not ballooned and all(vm.vcpus == 1 for vm in vms):
         unused += _OF_SHOOTDOWNS  # nobody interrupts anybody
         figures = {name: value for name, value in figures.items() if name not in _OF_SHOOTDOWNS}
