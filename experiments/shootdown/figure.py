@@ -60,7 +60,7 @@ def draw(table: pd.DataFrame, axes: Sequence[Axes]) -> None:
         ax.set_title(f"{work:,} accesses between unmaps", loc="left")
         ax.grid(axis="y")
     axes[0].set_ylabel("shootdowns (1,000 cycles a round)")
-    axes[1].legend(loc="center right")
+    axes[1].legend(loc="lower right", bbox_to_anchor=(1.0, 0.1))
 
 
 if __name__ == "__main__":
