@@ -99,7 +99,7 @@ def test_all_is_what_the_cpu_has_unless_the_scenario_asks_what_if(file: Path) ->
     )
     assert modes_of(scenario.replace(**{"host.what_if": True})) == mode_names()
     pae = scenario.replace(**{"vm.guest_levels": 3, "vm.workload.base": 1 << 30})
-    assert modes_of(pae) == ("native", "ept", "shadow", "vkernel")
+    assert modes_of(pae) == ("native", "ept", "shadow", "agile", "vkernel")
 
 
 def test_the_screen_shows_what_each_mode_is_made_of(vmsim, file: Path) -> None:

@@ -194,8 +194,8 @@ def test_what_is_unmapped_elsewhere_is_not_found_in_the_tlb_on_return() -> None:
 
 
 def test_an_operation_of_every_kind_is_tried() -> None:
-    """Or the programs above would not be any program."""
-    assert {op.name.lower() for op in Op} - {"compute", "thread", "barrier"} == {
+    """Or the programs above would not be any program. What is advised of pages is tried in test_workloads_syscalls."""
+    assert {op.name.lower() for op in Op} - {"compute", "thread", "barrier", "advise"} == {
         "map",
         "unmap",
         "protect",

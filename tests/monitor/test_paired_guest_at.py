@@ -48,5 +48,5 @@ def test_it_does_so_on_one_core(tmp_path: Path) -> None:
     """The other vCPUs would stay in the process's own tables, and fault there for ever."""
     (tmp_path / "t.csv").write_text("address\n65536\n69632\n")
     (tmp_path / "s.toml").write_text(SCENARIO.format(at=1) + "vcpus = 2\n")
-    with pytest.raises(InputError, match=r"vm\.\S*vcpus: found 2, but a process that becomes a VM.* Expected 1"):
+    with pytest.raises(InputError, match=r"vm\.0\.vcpus \(a\): found 2, but a process that becomes a VM.* Expected 1"):
         run(tmp_path / "s.toml")

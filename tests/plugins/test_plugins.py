@@ -273,7 +273,7 @@ def test_a_daemon_and_a_policy_from_outside_work_with_every_invariant_checked(
         ("host.trim.page=4", "Did you mean 'pages'?"),
         ("host.trim.pages=1025", "VM a has fewer pages in all"),
         ("host.trum.pages=4", "'trim'"),
-        ("host.highest.skip=4", "no daemon uses policy 'highest'"),
+        ("host.highest.skip=4", "nothing uses policy 'highest'"),
         ("host.reclaim={rate = 1, policy = 'higest'}", "'highest'"),
     ],
 )

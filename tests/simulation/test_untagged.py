@@ -127,7 +127,7 @@ def test_what_ends_before_the_clock_starts_has_used_no_cycles() -> None:
 
 def test_an_exit_takes_longer_than_a_recovery_of_large_pages_and_the_vm_goes_on() -> None:
     """Code fetched from a page that was split, and recovered before the fetch was made again (KVM: nx_huge_pages)."""
-    table = vm(host_page="2M", memory="8MiB", nx_split=True, nx_recovery_period="10 cycles", nx_recovery_ratio=1)
+    table = vm(host_page="2M", memory="8MiB", nx_split=True, nx_recovery_period="100 cycles", nx_recovery_ratio=1)
     what = scenario(table, memory="64MiB", what_if=True)
     _, outcome = run(what, [Script([("touch", page, 2) for page in (0, 1, 2, 0, 1)])])
     assert outcome.vms[0].finished
