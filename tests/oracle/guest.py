@@ -25,6 +25,7 @@ class Page:
 class Space:
     pages: dict[int, Page] = field(default_factory=dict)
     rights: dict[int, int] = field(default_factory=dict)  # of the pages that lie in a region
+    advice: dict[int, set[int]] = field(default_factory=dict)  # of those, what madvise keeps from children
     heap: int = 0
 
 
@@ -89,11 +90,14 @@ class Guest:
         for number in range(first, first + pages):
             self.spaces[pid].pages.pop(number, None)
             self.spaces[pid].rights.pop(number, None)
+            self.spaces[pid].advice.pop(number, None)
 
     def protect(self, pid: int, first: int, pages: int, rights: int) -> None:
         space = self.spaces[pid]
         for number in range(first, first + pages):
             space.rights[number] = rights
+            if not rights:  # Linux keeps the advice; the simulator forgets it with the kind of the mapping
+                space.advice.pop(number, None)
             if page := space.pages.get(number):
                 page.present = rights != 0
                 page.writable = bool(rights & WRITE) and (page.writable or self.sharers(page) == 1)
@@ -129,6 +133,8 @@ class Guest:
                 space.pages[number - first + to] = space.pages.pop(number)
             if number in space.rights:
                 space.rights[number - first + to] = space.rights.pop(number)
+            if number in space.advice:
+                space.advice[number - first + to] = space.advice.pop(number)
 
     def discard(self, pid: int, first: int, pages: int, lazily: int = 0) -> None:
         """Madvise: the pages go and the region stays; lazily, they only lose their flags, unless they are shared."""
@@ -139,6 +145,14 @@ class Guest:
                 space.pages.pop(number, None)
             elif page and page.present and self.sharers(page) == 1:
                 page.accessed = page.dirty = False
+
+    def advise(self, pid: int, first: int, pages: int, advice: int) -> None:
+        """Madvise: 10 keeps a region from children, 18 gives them zeros in its place; 11 and 19 undo that."""
+        space = self.spaces[pid]
+        for number in range(first, first + pages):
+            if space.rights.get(number):
+                marks = space.advice.setdefault(number, set())
+                (marks.add if advice in (10, 18) else marks.discard)({11: 10, 19: 18}.get(advice, advice))
 
     def populate(self, pid: int, first: int, pages: int) -> None:
         """Mlock: what a region has and is not mapped is made, for writing where that is allowed."""
@@ -156,8 +170,12 @@ class Guest:
         if child in self.spaces:
             return
         space = self.spaces[pid]
-        copy = Space(rights=dict(space.rights), heap=space.heap)
+        kept = {number for number, marks in space.advice.items() if 10 in marks}
+        copy = Space(rights={n: r for n, r in space.rights.items() if n not in kept}, heap=space.heap)
+        copy.advice = {n: set(marks) for n, marks in space.advice.items() if n not in kept}
         for number, page in space.pages.items():
+            if space.advice.get(number):
+                continue
             page.writable = False
             copy.pages[number] = Page(page.content, False, False, page.dirty, page.present)
         self.spaces[child], self.parents[child] = copy, pid

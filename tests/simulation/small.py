@@ -49,8 +49,9 @@ def scenario(*vms: dict[str, Any], warmup: str | int = "0%", seed: int = 1, **ho
 # ("touch", page, kind[, times]), ("map", page, pages[, rights]), ("unmap", page, pages),
 # ("protect", page, pages, rights), ("brk", page), ("fork", child), ("switch", pid), ("exit", pid), ("exec", pid),
 # ("io", page, pages[, nanoseconds]: a device works on them for a microsecond, or so long),
-# ("move", page, pages, to), ("discard", page, pages[, lazily]), ("populate", page, pages), ("share", child),
-# ("by", the pid whose operations follow, though another may run), ("compute", cycles), ("barrier",)
+# ("move", page, pages, to), ("discard", page, pages[, lazily]), ("advise", page, pages, as of madvise),
+# ("populate", page, pages), ("share", child), ("by", the pid whose operations follow, though another may run),
+# ("compute", cycles), ("barrier",)
 Step = tuple[Any, ...]
 
 
@@ -97,7 +98,7 @@ class Script:
                 rights = step[3] if len(step) > 3 else 3 if step[0] == "map" else 0
                 region = self.base + step[1] * PAGE, step[2] * PAGE
                 events.append(Event(len(runs), Op[step[0].upper()], self.pid, *region, rights))
-            elif step[0] in ("move", "discard", "populate"):
+            elif step[0] in ("move", "discard", "populate", "advise"):
                 region = self.base + step[1] * PAGE, step[2] * PAGE
                 more = step[3] if len(step) > 3 else 0
                 argument = self.base + more * PAGE if step[0] == "move" else more

@@ -171,8 +171,8 @@ class Hosts(RuleBasedStateMachine):
             self.keys |= {"reclaim": reclaim, "memory": (frames + 500) * PAGE}
         if ksm:
             self.keys["ksm"] = ksm
-        if swap:  # a disk returns pages more slowly than the reclaimer takes them, and no walk would end
-            self.keys["swap"] = {"device": "zram"} if "reclaim" in self.keys else swap
+        if swap:
+            self.keys["swap"] = swap
         self.tables: list[dict[str, Any]] = []
         self.scripts: list[list[list[Any]]] = []  # of each VM's threads
 

@@ -75,6 +75,8 @@ class Swap:
         read ahead, and how many of these were wanted.
     latency : dict
         By owner, how many swap-ins took how many cycles.
+    awaited : Counter
+        By owner, the vCPUs that wait for a page to be read.
     writing : int
         Frames that are free when the device has written them.
     progress : Event
@@ -97,6 +99,7 @@ class Swap:
         self.cache: dict[int, CachedPage] = {}
         self.counts: dict[int, Counter[str]] = {}
         self.latency: dict[int, Histogram] = {}
+        self.awaited: Counter[int] = Counter()
         self.windows: dict[Any, Window] = {}
         self.writing = self.spent = 0
         self.progress = self.env.event()
@@ -236,7 +239,11 @@ class Swap:
                     self._read(page)
                     cycles += self._read_ahead(slot, memory, around)
             if page.ready is not None:
-                yield from vcpu.wait(page.ready, SWAP_WAIT)
+                self.awaited[memory.owner] += 1
+                try:
+                    yield from vcpu.wait(page.ready, SWAP_WAIT)
+                finally:
+                    self.awaited[memory.owner] -= 1
                 waited = True
                 continue
             if page.failed:

@@ -2,6 +2,9 @@
 
 Which pages a policy says (vmsim/host/policies/). It is a yardstick for what taking a page costs, and a test that any
 page can be taken at any time; it is no model of kswapd, which looks at how much is free.
+
+It takes none from a VM as long as a vCPU of it waits for a page that a disk reads: at a high rate the next page that an
+access needs would be gone before the last has come, and no access would ever be made.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ class Reclaimer:
             flushes: dict[LiveVm, Flush] = {}
             taken = 0
             for _ in range(self.batch):
-                able = [vm for vm in host.vms if vm.pages and vm.able]
+                able = [vm for vm in host.vms if vm.pages and vm.able and not vm.pages.awaited]
                 if not able:
                     break
                 if victim := self.victims.choose(able):
