@@ -26,6 +26,7 @@ NAMES = [
     "lazy-eager",
     "paired",
     "pool",
+    "reclaimed-page",
     "shootdown",
     "software-tlb",
     "tags",

@@ -126,11 +126,6 @@ class GuestMemory(SwappableMemory):
         """Whether a guest frame has a host frame of its own."""
         return bool(self.backing[number] & PRESENT)
 
-    @property
-    def awaited(self) -> bool:
-        """Whether a vCPU waits for one of its pages that the swap device reads."""
-        return self.swapped is not None and self.swapped.swap.awaited[self.owner] > 0
-
     def holds_each(self, numbers: Words) -> NDArray[np.bool_]:
         """Return which of some guest frames, int64[n], have a host frame of their own, bool[n]."""
         return np.asarray(self.backing[numbers] & PRESENT != 0)

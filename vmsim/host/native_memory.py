@@ -124,11 +124,6 @@ class NativeMemory:
         """Return the numbers, ascending: each is a page of its own."""
         return np.sort(numbers)
 
-    @property
-    def awaited(self) -> bool:
-        """Whether a vCPU waits for one of its pages that the swap device reads."""
-        return self.swapped is not None and self.swapped.swap.awaited[self.owner] > 0
-
     def holds_each(self, numbers: Words) -> NDArray[np.bool_]:
         """Return which frames are pages of the program that may be taken, bool[n]."""
         return self._which(numbers)

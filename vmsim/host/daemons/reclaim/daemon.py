@@ -9,6 +9,8 @@ access needs would be gone before the last has come, and no access would ever be
 
 from __future__ import annotations
 
+from typing import Any
+
 from vmsim.contracts import NO_FLUSH, DaemonHost, Flush, LiveVm, Steps, Victims
 from vmsim.host.daemons.parts import DaemonParts
 from vmsim.host.daemons.reclaim.table import Reclaim
@@ -47,7 +49,7 @@ class Reclaimer:
             flushes: dict[LiveVm, Flush] = {}
             taken = 0
             for _ in range(self.batch):
-                able = [vm for vm in host.vms if vm.pages and vm.able and not vm.pages.awaited]
+                able = [vm for vm in host.vms if vm.pages and vm.able and not _awaits(vm.pages)]
                 if not able:
                     break
                 if victim := self.victims.choose(able):
@@ -59,6 +61,12 @@ class Reclaimer:
             spent = taken * self.each + sum(vm.forget(flush) for vm, flush in flushes.items())
             if spent:
                 yield host.env.background(spent, frees=True)
+
+
+def _awaits(memory: Any) -> bool:
+    """Return whether a vCPU waits for one of these pages to be read from the swap device."""
+    swapped = memory.swapped
+    return swapped is not None and swapped.swap.awaited[memory.owner] > 0
 
 
 def build(parts: DaemonParts) -> Reclaimer:
