@@ -44,10 +44,8 @@ def test_no_program_runs_faster_in_a_vm(table: pd.DataFrame) -> None:
     assert (table["slowdown"] > 0).all()
     cheap = ("skylake-x", "cc1")
     assert (table["translation"].drop(cheap) > 0.1).all()
-    # Four programs share two cores. Natively cc1 moves once in the half that is measured, from core 1 to core 0, which
-    # has none of its translations; under EPT it stays. Those 600 misses of the L2 TLB, whose entries come from the LLC,
-    # are more than all that it pays for nested walks (below).
-    assert -0.03 < table.loc[cheap, "translation"] < 0.1
+    # Alone it pays 0.06 % (below). Four programs share two cores, and need not be on the same ones in both runs.
+    assert table.loc[cheap, "translation"] == pytest.approx(0.06, abs=0.03)
 
 
 def test_alone_cc1_walks_as_natively_and_pays_for_its_nested_walks_besides() -> None:
@@ -65,7 +63,9 @@ def test_most_of_what_small_programs_pay_is_first_touches(table: pd.DataFrame) -
     small = table.loc[(slice(None), TRACES), :]
     assert (small["slowdown"] < 10).all()
     share = small["first_touch"] / small["slowdown"]
-    assert (share.drop("sqlite", level="workload") > 0.65).all()  # sort on zen4, else over 0.85
+    mixed = share.drop("sqlite", level="workload")
+    assert (mixed.drop(("zen4", "sort")) > 0.85).all()
+    assert mixed["zen4", "sort"] > 0.65
     assert share.xs("sqlite", level="workload").between(0.35, 0.8).all()  # which pays least of all, under 1.5 %
 
 
