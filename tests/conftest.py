@@ -1,13 +1,18 @@
-"""Shared by all tests: where numba keeps compiled kernels, and how hard hypothesis tries."""
+"""Shared by all tests: numba's cache, how hard hypothesis tries, and Ctrl-C as it is on a terminal."""
 
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parent.parent
+# A job of a shell without job control (`make test &`, some build servers) ignores Ctrl-C, and so do its children:
+# the programs that tests interrupt must not inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Kept from run to run; its key covers every jitted source, so it cannot be stale. Subprocesses inherit it.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".pytest_cache" / "numba"))
 
