@@ -244,7 +244,7 @@ def merged() -> list[Any]:
     work = {"kind": "uniform", "footprint": 16 << 12, "accesses": 60, "compute": 20_000, "writes": 0.1}
     content = {"image": "x", "image_share": 0.6, "unique_share": 0.2, "volatile": 0.5}
     modes = (("a", "ept"), ("b", "native"), ("c", "ept"))
-    tables = [vm(name, content=content, mode=mode) | {"workload": work} for name, mode in modes]
+    tables = [vm(name, content=content, mode=mode, memory="512KiB") | {"workload": work} for name, mode in modes]
     ksm = {"run": 1, "sleep_millisecs": 0, "pages_to_scan": 500}
     hardware = Hardware(make_cores(PREFIX, 3), make_llc(PREFIX), physical_memory(4096))
     simulation = Simulation(scenario(*tables, ksm=ksm, cores=3, what_if=True), hardware=hardware)

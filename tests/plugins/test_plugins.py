@@ -69,12 +69,32 @@ def python(code: str, *folders: Path, cwd: Path) -> Any:
     return json.loads(done.stdout)
 
 
-def command(*words: str, folders: tuple[Path, ...], cwd: Path) -> tuple[int, str, str]:
+Said = tuple[int, str, str]
+
+COMMANDS = """
+import contextlib, io, json
+from vmsim.cli import main
+told = []
+for words in {}:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(words)
+        except SystemExit as leaving:
+            told.append([leaving.code, out.getvalue(), err.getvalue()])
+print(json.dumps(told))
+"""
+
+
+def commands(*lines: list[str], folders: tuple[Path, ...], cwd: Path) -> list[Said]:
+    """Run ``vmsim`` in a new process, once for each command line; return the statuses and what it wrote."""
+    return [(status, out, err) for status, out, err in python(COMMANDS.format(lines), *folders, cwd=cwd)]
+
+
+def command(*words: str, folders: tuple[Path, ...], cwd: Path) -> Said:
     """Run ``vmsim`` in a new process; return its status and what it wrote."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*folders, REPOSITORY)))}
-    call = f"import sys; from vmsim.cli import main; sys.argv[:] = {['vmsim', *words]!r}; main()"
-    done = forked(call, cwd, environment)
-    return done.returncode, done.stdout, done.stderr
+    [said] = commands([*words], folders=folders, cwd=cwd)
+    return said
 
 
 @pytest.fixture(scope="module")
@@ -153,29 +173,36 @@ def test_results_depend_on_the_package_and_its_version(ran: Any) -> None:
     assert ran["packages"] == [["vmsim-prefault 1.0"], None, ["vmsim-prefault 1.0"]]
 
 
-@pytest.mark.parametrize(
-    ("wrong", "right"),
-    [
-        ('mode = "prefualt"', "'prefault'"),
-        ('mode = "prefault"\nagile = { threshold = 3 }', "it has no effect in mode prefault, only in agile"),
-        ('mode = "prefault"\nprefault.page = 4', "Did you mean 'pages'?"),
-        ('mode = "prefault"\nprefault.pages = 0', "expected at least 1"),
-        ('mode = "prefault"\nfill_chunk = 4', "it has no effect in mode prefault"),
-        ('mode = "ept"\nprefault.pages = 4', "it has no effect in mode ept, only in prefault"),
-        ('mode = "prefault"\nprefault.pages = 512', "a window is larger than the VM's memory"),
-        ('mode = "prefault"\nguest_page = "4K"\nnx_split = true', "mode prefault has none"),
-    ],
-)
-def test_what_is_wrong_is_said_as_of_vmsims_own_modes(
-    site: tuple[Path, Path], tmp_path: Path, wrong: str, right: str
-) -> None:
-    path = tmp_path / "scenario.toml"
-    path.write_text(
-        '[host]\ncpu = "slow-exits"\n[[vm]]\nname = "a"\nmemory = "1MiB"\n'
-        + wrong
-        + '\nworkload = { kind = "bounce", footprint = "64KiB", rounds = 2 }\n'
-    )
-    status, _, said = command("run", str(path), folders=site, cwd=tmp_path)
+WRONG = [
+    ('mode = "prefualt"', "'prefault'"),
+    ('mode = "prefault"\nagile = { threshold = 3 }', "it has no effect in mode prefault, only in agile"),
+    ('mode = "prefault"\nprefault.page = 4', "Did you mean 'pages'?"),
+    ('mode = "prefault"\nprefault.pages = 0', "expected at least 1"),
+    ('mode = "prefault"\nfill_chunk = 4', "it has no effect in mode prefault"),
+    ('mode = "ept"\nprefault.pages = 4', "it has no effect in mode ept, only in prefault"),
+    ('mode = "prefault"\nprefault.pages = 512', "a window is larger than the VM's memory"),
+    ('mode = "prefault"\nguest_page = "4K"\nnx_split = true', "mode prefault has none"),
+]
+
+
+@pytest.fixture(scope="module")
+def refused(site: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Said]:
+    """Return what is said of each wrong table of a VM."""
+    folder, names = tmp_path_factory.mktemp("wrong"), list[str]()
+    for number, (wrong, _) in enumerate(WRONG):
+        names.append(f"{number}.toml")
+        (folder / names[-1]).write_text(
+            '[host]\ncpu = "slow-exits"\n[[vm]]\nname = "a"\nmemory = "1MiB"\n'
+            + wrong
+            + '\nworkload = { kind = "bounce", footprint = "64KiB", rounds = 2 }\n'
+        )
+    said = commands(*(["run", name] for name in names), folders=site, cwd=folder)
+    return dict(zip((wrong for wrong, _ in WRONG), said, strict=True))
+
+
+@pytest.mark.parametrize(("wrong", "right"), WRONG)
+def test_what_is_wrong_is_said_as_of_vmsims_own_modes(refused: dict[str, Said], wrong: str, right: str) -> None:
+    status, _, said = refused[wrong]
     assert status == 2
     assert right in said
     assert "Traceback" not in said
@@ -184,23 +211,25 @@ def test_what_is_wrong_is_said_as_of_vmsims_own_modes(
 def test_an_unknown_workload_cpu_and_mode_have_the_nearest_registered_choice(
     site: tuple[Path, Path], tmp_path: Path, file: Path
 ) -> None:
-    for setting, near in (("vm.c.workload.kind=bounse", "bounce"), ("host.cpu=slow-exit", "slow-exits")):
-        status, _, said = command("run", str(file), "--set", setting, folders=site, cwd=tmp_path)
+    kind, cpu, mode = commands(
+        ["run", str(file), "--set", "vm.c.workload.kind=bounse"],
+        ["run", str(file), "--set", "host.cpu=slow-exit"],
+        ["compare", str(file), "--modes", "ept,prefalt"],
+        folders=site,
+        cwd=tmp_path,
+    )
+    for (status, _, said), near in ((kind, "bounce"), (cpu, "slow-exits"), (mode, "prefault")):
         assert status == 2
         assert f"'{near}'" in said
-    status, _, said = command("compare", str(file), "--modes", "ept,prefalt", folders=site, cwd=tmp_path)
-    assert status == 2
-    assert "'prefault'" in said
 
 
 def test_the_schema_and_the_list_of_cpus_have_what_is_registered(site: tuple[Path, Path], tmp_path: Path) -> None:
-    _, said, _ = command("schema", "--json", folders=site, cwd=tmp_path)
+    (_, said, _), (_, cpus, _) = commands(["schema", "--json"], ["cpus", "--json"], folders=site, cwd=tmp_path)
     group = json.loads(said)["$defs"]["VmGroup"]["properties"]
     assert "prefault" in group["mode"]["enum"]
     assert group["prefault"]["description"] == "What mode prefault maps at a violation."
     assert "bounce" in said
-    _, said, _ = command("cpus", "--json", folders=site, cwd=tmp_path)
-    assert "slow-exits" in {cpu["name"] for cpu in json.loads(said)["cpus"]}
+    assert "slow-exits" in {cpu["name"] for cpu in json.loads(cpus)["cpus"]}
 
 
 BROKEN = [
@@ -211,18 +240,27 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("target", "why"), BROKEN)
-def test_a_broken_package_is_named_by_who_asks_for_it_alone(tmp_path: Path, file: Path, target: str, why: str) -> None:
-    folder = installed(tmp_path / "site", "vmsim-torn", f"[vmsim.modes]\ntorn = {target}\n", "0.3")
-    folders = (installed(folder, "vmsim-prefault", ENTRY_POINTS), HERE)
-    status, _, said = command("run", str(file), "--set", "vm.a.mode=torn", folders=folders, cwd=tmp_path)
+@pytest.fixture(scope="module")
+def torn(tmp_path_factory: pytest.TempPathFactory) -> list[Said]:
+    """Return what is said of each broken mode, of a package beside one that is whole; and at last the list of CPUs."""
+    folder = tmp_path_factory.mktemp("torn")
+    (folder / "scenario.toml").write_text(SCENARIO)
+    modes = "\n".join(f"torn{number} = {target}" for number, (target, _) in enumerate(BROKEN))
+    site = installed(folder / "site", "vmsim-torn", f"[vmsim.modes]\n{modes}\n", "0.3")
+    folders = (installed(site, "vmsim-prefault", ENTRY_POINTS), HERE)
+    lines = [["run", "scenario.toml", "--set", f"vm.a.mode=torn{number}"] for number in range(len(BROKEN))]
+    return commands(*lines, ["cpus", "--json"], folders=folders, cwd=folder)
+
+
+@pytest.mark.parametrize("number", range(len(BROKEN)))
+def test_a_broken_package_is_named_by_who_asks_for_it_alone(torn: list[Said], number: int) -> None:
+    status, _, said = torn[number]
     assert status == 2
-    assert "paging mode 'torn' of package vmsim-torn 0.3" in said
-    assert why in said
+    assert f"paging mode 'torn{number}' of package vmsim-torn 0.3" in said
+    assert BROKEN[number][1] in said
     assert "Mend or uninstall vmsim-torn." in said
     assert "Traceback" not in said
-    status, said, _ = command("cpus", "--json", folders=folders, cwd=tmp_path)
-    assert status == 0
+    assert torn[-1][0] == 0
 
 
 TRIMMED = """
@@ -267,33 +305,31 @@ def test_a_daemon_and_a_policy_from_outside_work_with_every_invariant_checked(
     assert chosen["canonical"]["reclaim"]["policy"] == "highest"
 
 
-@pytest.mark.parametrize(
-    ("setting", "said"),
-    [
-        ("host.trim.page=4", "Did you mean 'pages'?"),
-        ("host.trim.pages=1025", "VM a has fewer pages in all"),
-        ("host.trum.pages=4", "'trim'"),
-        ("host.highest.skip=4", "nothing uses policy 'highest'"),
-        ("host.reclaim={rate = 1, policy = 'higest'}", "'highest'"),
-    ],
-)
-def test_what_is_wrong_is_said_as_of_vmsims_own_daemons(
-    site: tuple[Path, Path], tmp_path: Path, file: Path, setting: str, said: str
-) -> None:
-    status, _, words = command("run", str(file), "--set", setting, folders=site, cwd=tmp_path)
-    assert status == 2
-    assert said in words
-    assert "Traceback" not in words
+UNFIT = [
+    ("host.trim.page=4", "Did you mean 'pages'?"),
+    ("host.trim.pages=1025", "VM a has fewer pages in all"),
+    ("host.trum.pages=4", "'trim'"),
+    ("host.highest.skip=4", "nothing uses policy 'highest'"),
+    ("host.reclaim={rate = 1, policy = 'higest'}", "'highest'"),
+]
 
 
-@pytest.mark.parametrize(
-    ("target", "why"),
-    [
-        ("nowhere.trim:TRIM", "ModuleNotFoundError"),
-        ("prefault.trim:HIGHEST", "expected an instance of a subclass of vmsim.scenario.daemons.HostDaemon"),
-        ("prefault.trim:TRIM", "it calls itself 'trim'"),
-    ],
-)
+def test_what_is_wrong_is_said_as_of_vmsims_own_daemons(site: tuple[Path, Path], tmp_path: Path, file: Path) -> None:
+    lines = (["run", str(file), "--set", setting] for setting, _ in UNFIT)
+    for (status, _, words), (_, said) in zip(commands(*lines, folders=site, cwd=tmp_path), UNFIT, strict=True):
+        assert status == 2
+        assert said in words
+        assert "Traceback" not in words
+
+
+BROKEN_DAEMONS = [
+    ("nowhere.trim:TRIM", "ModuleNotFoundError"),
+    ("prefault.trim:HIGHEST", "expected an instance of a subclass of vmsim.scenario.daemons.HostDaemon"),
+    ("prefault.trim:TRIM", "it calls itself 'trim'"),
+]
+
+
+@pytest.mark.parametrize(("target", "why"), BROKEN_DAEMONS)
 def test_a_broken_daemon_is_named_with_its_package(tmp_path: Path, file: Path, target: str, why: str) -> None:
     folder = installed(tmp_path / "site", "vmsim-torn", f"[vmsim.daemons]\ntorn = {target}\n", "0.3")
     folders = (installed(folder, "vmsim-prefault", ENTRY_POINTS), HERE)

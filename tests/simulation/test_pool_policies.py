@@ -43,11 +43,11 @@ def test_in_every_mode_a_neighbour_gets_what_others_have_to_spare(name: str, spa
     """a and c have large pools and touch little; b touches more than there is besides."""
     small = {"memory": "1MiB", **GUESTS[name]}
     three = [vm("a", **small), vm("c", **small), vm("b", start="10ms", **small)]
-    idle: list[Any] = [*touches(range(3), WRITE), ("compute", 200_000_000)]
+    idle: list[Any] = [*touches(range(3), WRITE), ("compute", 30_000_000)]
     what = scenario(
         *three, pool={"min": 4, "max": 100, "batch": 90}, spares=spares, cores=3, memory=400 * PAGE, watermarks=MARKS
     )
-    _, outcome = run(what, [Script(idle), Script(idle), Script(touches(range(200), WRITE))], every=500_000)
+    _, outcome = run(what, [Script(idle), Script(idle), Script(touches(range(200), WRITE))], every=1_000_000)
     assert outcome.ending is None
     assert time_adds_up(outcome)
     assert {each.vm for each in outcome.transfers if each.what == "spare"} & {"a", "c"}

@@ -20,6 +20,7 @@ from vmsim.workloads import Chunk, Event, Op
 __all__ = ["Ended", "Runs"]
 
 _BUDGET = int(Reason.BUDGET)
+_PLAIN: Final = ("C", "A", "W")  # of other arrays, such as decoded ones, the loop would be compiled once more
 _CALLS: Final = {
     Op.COMPUTE: Call.COMPUTE,
     Op.MAP: Call.MAP,
@@ -103,7 +104,8 @@ class Runs:
     def begin(self, chunk: Chunk) -> None:
         """Make the accesses of a chunk from now on."""
         self._events = chunk.events
-        self._accesses = Accesses(chunk.address, chunk.count, chunk.kind, _operations(chunk.events))
+        address, count, kind = (np.require(each, None, _PLAIN) for each in (chunk.address, chunk.count, chunk.kind))
+        self._accesses = Accesses(address, count, kind, _operations(chunk.events))
 
     def __call__(self, core: int, cursor: int, turn: int, limit: int, budget: int, quiet: int) -> Ended:
         """Make the accesses [cursor, limit) of the chunk on a core, until one needs software or the budget is used.

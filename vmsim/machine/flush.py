@@ -61,12 +61,9 @@ _KEPT, _FIRST, _SETS, _WAYS, _FOLD, _SIZES = range(6)
 def places_of(core: np.ndarray) -> np.ndarray:
     """Return where the units of a core, record[1], are in its words, int64[units, 6]."""
     units = core["units"][0]
-    rows = np.zeros((len(_UNITS), 6), np.int64)
-    for row, (name, kept) in zip(rows, _UNITS.items(), strict=True):
-        number = Keyed[name.upper()]
-        sizes = sum(1 << size for size in range(3) if number in units["home"][:, size])
-        row[:] = kept, *units["place"][number], sizes
-    return rows
+    home, numbers = units["home"], np.array([Keyed[name.upper()] for name in _UNITS])
+    sizes = (numbers[:, None, None] == home).any(axis=1) @ np.array([1, 2, 4])
+    return np.column_stack((np.array([*_UNITS.values()]), units["place"][numbers], sizes))
 
 
 def words_of_cores(cores: np.ndarray) -> np.ndarray:

@@ -6,27 +6,25 @@ checks: tables are enumerated entry by entry, what the hardware caches is compar
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import Moment
+from vmsim.engine.check.coherence import check_coherence
 from vmsim.engine.check.contents import contents_problems, pin_problems, remember
-from vmsim.engine.check.guest import check_guest, count_distinct, gather_all, kept_address
-from vmsim.engine.check.rights import guest_address, nested_rights, walked_rights
+from vmsim.engine.check.guest import check_guest, count_distinct, gather_all
 from vmsim.engine.check.swap import swap_problems
 from vmsim.engine.simulation import Simulation
 from vmsim.engine.virtual_machine import VirtualMachine
-from vmsim.frames.buddy import MAX_ORDER, NO_FRAME, State, owned
+from vmsim.frames.buddy import NO_FRAME, State, owned
 from vmsim.host.memory import HOST
 from vmsim.jit import kernel
-from vmsim.machine.formats import DIRTY, FRAME, PAGE_SHIFT, USER, WRITE
+from vmsim.machine.formats import FRAME, PAGE_SHIFT, WRITE
 from vmsim.machine.memory import width_of
-from vmsim.machine.tlb import ASID_SHIFT
-from vmsim.monitor.base import table_on_way
-from vmsim.tables.backing import IDENTITY, UNBACKED
-from vmsim.tables.edit import translate
+from vmsim.tables.backing import IDENTITY
 
 __all__ = ["BrokenInvariant", "check_host", "check_invariants"]
 
@@ -39,19 +37,27 @@ _WORDS = {
     Moment.MOVED: "a compaction that has moved pages",
 }
 
-Holder = tuple[VirtualMachine, int]  # and the vCPU
-Holders = dict[int, Holder | None]
-
 
 class BrokenInvariant(AssertionError):  # noqa: N818  (it reads as what it is)
     """Something that must always hold does not; the message says what, where and when."""
 
 
 @kernel
-def _resolve(memory, root, levels, nested_root, nested_levels, gva):  # type: ignore[no-untyped-def]
-    """Return the hpa of `gva` by plain look-ups, host(guest(gva)), or UNBACKED."""
-    gpa = guest_address(memory, root, levels, nested_root, nested_levels, gva)
-    return UNBACKED if gpa == UNBACKED else translate(memory, nested_root, nested_levels, gpa)
+def _wrongly_listed(zones, frames, listed):  # type: ignore[no-untyped-def]
+    """Return a block that a free list holds wrongly, and its order, or NO_FRAME; mark the frames of the others."""
+    heads = zones[0].heads
+    for mobility in range(heads.shape[0]):
+        for order in range(heads.shape[1]):
+            block = heads[mobility, order]
+            while block != NO_FRAME:
+                if block & ((1 << order) - 1):
+                    return block, order
+                for frame in range(block, block + (1 << order)):
+                    if listed[frame] or frames[frame].state != State.FREE:
+                        return block, order
+                    listed[frame] = True
+                block = np.int64(frames[block].next)
+    return np.int64(NO_FRAME), 0
 
 
 class _Checker:
@@ -72,14 +78,9 @@ class _Checker:
         if int(free.sum()) != int(zone["free"]):
             self.fail(f"conservation: {int(free.sum())} frames are marked free, the allocator counts {zone['free']}")
         listed = np.zeros(len(frames), bool)
-        for mobility, order in np.ndindex(2, MAX_ORDER + 1):
-            block = int(zone["heads"][mobility, order])
-            while block != NO_FRAME:
-                part = slice(block, block + (1 << order))
-                if block % (1 << order) or listed[part].any() or not free[part].all():
-                    self.fail(f"conservation: the free list of order {order} holds frame {block} wrongly")
-                listed[part] = True
-                block = int(frames["next"][block])
+        block, order = _wrongly_listed(self.host.zone, frames, listed)
+        if block != NO_FRAME:
+            self.fail(f"conservation: the free list of order {order} holds frame {block} wrongly")
         if not np.array_equal(listed, free):
             self.fail(f"conservation: {int((free & ~listed).sum())} free frames are on no free list")
         for wrong in self.simulation.page_cache.problems() if self.simulation.page_cache else ():
@@ -87,8 +88,7 @@ class _Checker:
         for vm in self.simulation.vms:
             if vm.pool and vm.pool.pages:
                 pages = vm.pool.pages.held()
-                held = frames[pages]
-                wrong = (held["state"] != State.POOL) | (held["owner"] != vm.spec.index)
+                wrong = (frames["state"][pages] != State.POOL) | (frames["owner"][pages] != vm.spec.index)
                 if wrong.any() or count_distinct(pages) != len(pages):
                     self.fail(f"conservation: the pool of {vm.spec.name} holds pages that are not its own")
 
@@ -99,7 +99,7 @@ class _Checker:
         """
         frames, stable = self.host.frames, np.array(sorted(self.host.shared), np.int64)
         reached_frames: dict[int, int] = {}
-        for vm in self._living():
+        for vm in self.living:
             roots, levels = self._host_roots(vm)
             entries = gather_all(self.memory, roots, levels, IDENTITY, vm.monitor.host_slot)
             if len(stable):
@@ -110,16 +110,16 @@ class _Checker:
             of_tables = targets[levels_below > 0]
             of_pages = self._frames_of_pages(targets, width_of(levels) * -levels_below)
             for reached, state in ((of_tables, State.TABLE), (of_pages, State.GUEST)):
-                foreign = frames[reached]["owner"] != vm.spec.index
+                foreign = frames["owner"][reached] != vm.spec.index
                 if foreign.any():
                     self.fail(
                         f"isolation: {vm.spec.name} reaches frame {int(reached[foreign][0])}, which is not its own"
                     )
-                wrong = frames[reached]["state"] != state
+                wrong = frames["state"][reached] != state
                 if wrong.any():
                     bad = int(reached[wrong][0])
                     self.fail(f"isolation: frame {bad} of {vm.spec.name} is not in the state its entry implies")
-            noted = frames[targets]["rmap"]
+            noted = frames["rmap"][targets]
             wrong = noted != places
             if vm.spec.bare and vm.kernel.sharing.used:
                 wrong &= noted != 0  # shared pages have no one entry
@@ -134,7 +134,7 @@ class _Checker:
                     self.fail(f"isolation: {vm.spec.name} reaches a frame in which its host has no page of it")
                 pages = len(backed)
             reached_frames[vm.spec.index] = len(of_tables) + pages + len(roots)
-        for vm in self._living():
+        for vm in self.living:
             if vm.finish is not None:  # nothing is on its way any more
                 held = int(((frames["owner"] == vm.spec.index) & (frames["state"] != State.FREE)).sum())
                 known = reached_frames[vm.spec.index]
@@ -159,7 +159,7 @@ class _Checker:
         marked = np.flatnonzero((frames["owner"] == HOST) & (frames["state"] == State.GUEST))
         if marked.tolist() != sorted(shared):
             self.fail(f"sharing: {len(marked)} frames are marked as shared, the host knows of {len(shared)}")
-        for vm in self._living():
+        for vm in self.living:
             if not vm.slot:
                 continue
             noted = sorted((gfn, pfn) for pfn, gfn in shared.of(vm.spec.index))
@@ -196,7 +196,7 @@ class _Checker:
 
     def modes(self) -> None:
         """What each paging mode has of its own is as it must be: shadows, maps, pairs of tables."""
-        for vm in self._living():
+        for vm in self.living:
             for wrong in vm.monitor.problems(self.host.frames):
                 self.fail(f"{wrong}, in {vm.spec.name}")
 
@@ -208,81 +208,8 @@ class _Checker:
         ]
         return np.concatenate(parts)
 
-    def coherence(self) -> None:
-        """What TLBs, nested TLBs and walk caches give is what the tables give: host(guest(gva))."""
-        living = {vm.spec.index: vm for vm in self._living()}
-        by_gpa: Holders = {spaces.nested + 1: (vm, 0) for vm in living.values() for spaces in vm.spaces}
-        for number, core in enumerate(self.simulation.hardware.cores):
-            by_gva = self._holders(number, living)
-            for unit in ("l1_tlb0", "l1_tlb1", "l1_tlb2", "l2_tlb0", "l2_tlb1", "l2_tlb2"):
-                for vm, cpu, tag, value in self._held(core[unit], by_gva, unit):
-                    size = tag & 3
-                    gva = tag >> 2 << (PAGE_SHIFT + 9 * size)
-                    within = (1 << (PAGE_SHIFT + 9 * size)) - 1
-                    loaded = vm.kernel.cpus.loaded[cpu]
-                    unflushed = loaded.unflushed if loaded else ""  # what it may keep until it is told
-                    if unflushed != "pages" and self._resolve(vm, cpu, gva) != value & FRAME & ~within:
-                        self.fail(f"coherence: {unit} gives {vm.spec.name} another frame for gva {gva:#x}")
-                    if not unflushed:
-                        self._allowed(vm, value, self._walked(vm, cpu, gva), f"{unit}, of gva {gva:#x}")
-            for vm, _, tag, value in self._held(core["ntlb"], by_gpa, "ntlb"):
-                if translate(self.memory, *vm.monitor.memory_root, tag << PAGE_SHIFT) != value & FRAME:
-                    self.fail(f"coherence: the nested TLB gives {vm.spec.name} another frame for gfn {tag:#x}")
-                self._allowed(vm, value, self._nested(vm, tag << PAGE_SHIFT), f"the nested TLB, of gfn {tag:#x}")
-            for level, name in enumerate(("pde", "pdpte", "pml4e", "pml5e"), start=1):  # of the table that it points to
-                for vm, cpu, tag, value in self._held(core[name], by_gva, name):
-                    cr3, levels = int(vm.registers["cr3"][cpu]), vm.spec.walked_levels
-                    start = tag << PAGE_SHIFT + width_of(levels) * level
-                    if vm.monitor.table_on_way(cr3, levels, level, start) != value & FRAME:
-                        self.fail(f"coherence: {name} gives {vm.spec.name} another table for {start:#x}")
-                nested = f"nested_{name}"
-                for vm, _, tag, value in self._held(core[nested], by_gpa, nested):
-                    root, levels = vm.monitor.memory_root
-                    start = tag << PAGE_SHIFT + width_of(levels) * level
-                    if table_on_way(self.memory, (0, 0), root, levels, level, start) != value & FRAME:
-                        self.fail(f"coherence: {nested} gives {vm.spec.name} another table for {start:#x}")
-
-    def _walked(self, vm: VirtualMachine, cpu: int, gva: int) -> int:
-        """Return the rights that all tables give a gva which the hardware walks for a vCPU now."""
-        now = vm.registers[cpu]
-        nested = int(now["nested_root"]), int(now["nested_levels"]), int(now["nested_dirty"])
-        root, switch = int(now["cr3"]), int(now["switch"])
-        return int(walked_rights(self.memory, root, vm.spec.walked_levels, switch, *nested, gva))
-
-    def _nested(self, vm: VirtualMachine, gpa: int) -> int:
-        """Return the rights that the nested tables give a gpa."""
-        now = vm.registers[0]
-        root, levels, dirty = int(now["nested_root"]), int(now["nested_levels"]), int(now["nested_dirty"])
-        return int(nested_rights(self.memory, root, levels, dirty, gpa))
-
-    def _allowed(self, vm: VirtualMachine, value: int, given: int, where: str) -> None:
-        """See that a kept translation gives no right that the tables have taken away, dirty flags among them.
-
-        A translation that is kept as writable and dirty lets writes through that no walk sees: what tells of writes
-        (a protected entry, a cleared flag) must be flushed before it can (SDM vol. 3A §5.10.4.2, vol. 3C §30.3.5 and
-        §30.4.3.1). That holds of the guest's entries, the host's, and those that a monitor keeps in their place.
-        """
-        more = value & (WRITE | USER | DIRTY) & ~given
-        if more:
-            names = ((WRITE, "writable"), (USER, "a user's, or executable,"), (DIRTY, "dirty"))
-            said = ", ".join(name for bit, name in names if more & bit)
-            self.fail(f"coherence: {where}, is {said} for {vm.spec.name}, which the tables do not say")
-
-    def _holders(self, core: int, living: dict[int, VirtualMachine]) -> Holders:
-        """Return by asid who could hit entries of a gva on a core; None: nobody, or a space whose tables are not up."""
-        tags = self.simulation.tags
-        holders: Holders = dict.fromkeys(range(1, tags.given + 1))
-        vcpus = {vcpu.index: (vm, vcpu) for vm in living.values() for vcpu in vm.vcpus}
-        for asid, (index, space) in tags.holders(core).items():
-            vm, vcpu = vcpus.get(index, (None, None))
-            if vm is None or vcpu is None or vm.monitor.stale(vcpu.number) or vcpu.interrupts:
-                continue
-            spaces = vcpu.spaces
-            if space == spaces.space or (spaces.kernel and (index, space) == spaces.of_kernel()):
-                holders[asid] = vm, vcpu.number
-        return holders
-
-    def _living(self) -> list[VirtualMachine]:
+    @cached_property
+    def living(self) -> list[VirtualMachine]:
         """Return the VMs that have tables now."""
         return [vm for vm in self.simulation.vms if vm.kernel.root >= 0 and not vm.gone]
 
@@ -295,34 +222,8 @@ class _Checker:
 
     def guests(self) -> None:
         """A guest's processes share pages only to read, and its kernel loses no frame."""
-        for vm in self._living():
+        for vm in self.living:
             check_guest(vm, self.memory, self.fail)
-
-    def _resolve(self, vm: VirtualMachine, cpu: int, gva: int) -> int:
-        there = int(
-            _resolve(self.memory, vm.monitor.walked_root(cpu), vm.spec.guest_levels, *vm.monitor.memory_root, gva)
-        )
-        if there != UNBACKED or not vm.slot:
-            return there
-        root = vm.kernel.root_of(cpu)
-        gpa = kept_address(vm.slot, root, vm.spec.guest_levels, gva)  # tables may be unmapped, or elsewhere
-        if gpa == UNBACKED or not vm.monitor.nested_rights:  # what no hardware walks need not be mapped
-            return vm.slot.address_of(gpa)
-        return int(translate(self.memory, *vm.monitor.memory_root, gpa))
-
-    def _held(self, sets: Any, holders: Holders, unit: str) -> list[tuple[VirtualMachine, int, int, int]]:
-        """Return (vm, vCPU, tag without asid, value) of what a unit holds and somebody could hit."""
-        tags, values = sets["tag"].ravel(), sets["value"].ravel()
-        full = tags >= 0
-        held = []
-        for tag, value in zip(tags[full].tolist(), values[full].tolist(), strict=True):
-            asid = tag >> ASID_SHIFT
-            if asid not in holders:
-                self.fail(f"coherence: {unit} still holds entries of address space {asid}, which is gone")
-            holder = holders[asid]
-            if holder:
-                held.append((*holder, tag & ((1 << ASID_SHIFT) - 1), value))
-        return held
 
 
 def check_host(simulation: Simulation, where: str) -> None:
@@ -338,7 +239,7 @@ def check_host(simulation: Simulation, where: str) -> None:
     checker.conservation()
     checker.isolation()
     checker.modes()
-    checker.coherence()
+    check_coherence(simulation, checker.living, checker.fail)
     checker.guests()
     checker.ownership()
     checker.sharing()

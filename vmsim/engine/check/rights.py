@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from vmsim.jit import kernel
+from vmsim.jit import kernel, routine
 from vmsim.machine.formats import DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.memory import entry_at, read_entry, width_of
 from vmsim.tables.backing import UNBACKED
 from vmsim.tables.edit import translate
 
-__all__ = ["guest_address", "nested_rights", "walked_rights"]
+__all__ = ["resolve_each", "rights_of_each", "translate_each", "walk_each"]
 
 
-@kernel
-def guest_address(memory, root, levels, nested_root, nested_levels, gva):  # type: ignore[no-untyped-def]
+@routine
+def _guest_address(memory, root, levels, nested_root, nested_levels, gva):  # type: ignore[no-untyped-def]
     """Return the gpa of `gva` by plain look-ups, or UNBACKED."""
     level = levels
     table = root
@@ -31,8 +31,8 @@ def guest_address(memory, root, levels, nested_root, nested_levels, gva):  # typ
         level -= 1
 
 
-@kernel
-def nested_rights(memory, root, levels, dirty, gpa):  # type: ignore[no-untyped-def]
+@routine
+def _nested_rights(memory, root, levels, dirty, gpa):  # type: ignore[no-untyped-def]
     """Return WRITE, USER (in an EPT: execute) and DIRTY as the tables give them to a page at `gpa`; 0: it has none.
 
     `dirty` is the flag that the format has for it; 0: it has none, and pages are as dirty as can be.
@@ -52,8 +52,8 @@ def nested_rights(memory, root, levels, dirty, gpa):  # type: ignore[no-untyped-
     return 0
 
 
-@kernel
-def walked_rights(memory, root, levels, switch, nested_root, nested_levels, nested_dirty, gva):  # type: ignore[no-untyped-def]
+@routine
+def _walked_rights(memory, root, levels, switch, nested_tables, gva):  # type: ignore[no-untyped-def]
     """Return WRITE, USER and DIRTY as all tables that the hardware walks for `gva` give them; 0: they give none.
 
     Parameters
@@ -65,8 +65,8 @@ def walked_rights(memory, root, levels, switch, nested_root, nested_levels, nest
     switch : int
         The bit of an entry, or of CR3, from which on a walk under agile paging goes through the guest's own tables;
         0: the walk is all nested, or, with no nested levels, all by hpas.
-    nested_root, nested_levels, nested_dirty : int
-        Of the nested tables; their dirty flag as of `nested_rights`.
+    nested_tables : tuple of int
+        Root, levels and dirty flag of the nested tables; the flag as of `rights_of_each`.
     gva : int
         The address.
 
@@ -76,6 +76,7 @@ def walked_rights(memory, root, levels, switch, nested_root, nested_levels, nest
         A right is given that the entry of each level has, and D that the guest's page has and the host's.
     """
     width = width_of(levels)
+    nested_root, nested_levels, nested_dirty = nested_tables
     level, rights = levels, WRITE | USER
     nested = nested_levels > 0 and (switch == 0 or root & switch != 0)
     found = nested_levels == 0 or switch != 0  # the table is named by its hpa, as it is by an entry with SWITCH
@@ -102,9 +103,42 @@ def walked_rights(memory, root, levels, switch, nested_root, nested_levels, nest
     dirty = entry & DIRTY
     if nested:
         offset = (1 << (PAGE_SHIFT - width + width * level)) - 1
-        given = nested_rights(
+        given = _nested_rights(
             memory, nested_root, nested_levels, nested_dirty, (entry & FRAME & ~offset) | gva & offset
         )
         rights &= given
         dirty &= given
     return rights | dirty
+
+
+@kernel
+def resolve_each(memory, root, levels, nested_root, nested_levels, gvas, found):  # type: ignore[no-untyped-def]
+    """Set `found` (int64[n]) to the hpas of `gvas` (int64[n]) by plain look-ups, host(guest(gva)), or UNBACKED."""
+    for number in range(len(gvas)):
+        gpa = _guest_address(memory, root, levels, nested_root, nested_levels, gvas[number])
+        found[number] = UNBACKED if gpa == UNBACKED else translate(memory, nested_root, nested_levels, gpa)
+
+
+@kernel
+def translate_each(memory, root, levels, gpas, found):  # type: ignore[no-untyped-def]
+    """Set `found` (int64[n]) to what `gpas` (int64[n]) are translated to, or UNBACKED."""
+    for number in range(len(gpas)):
+        found[number] = translate(memory, root, levels, gpas[number])
+
+
+@kernel
+def rights_of_each(memory, root, levels, dirty, gpas, given):  # type: ignore[no-untyped-def]
+    """Set `given` (int64[n]) to WRITE, USER (in an EPT: execute) and DIRTY as tables give them to `gpas` (int64[n]).
+
+    `dirty` is the flag that the format has for it; 0: it has none, and pages are as dirty as can be.
+    """
+    for number in range(len(gpas)):
+        given[number] = _nested_rights(memory, root, levels, dirty, gpas[number])
+
+
+@kernel
+def walk_each(memory, root, levels, switch, nested_root, nested_levels, nested_dirty, gvas, given):  # type: ignore[no-untyped-def]
+    """Set `given` (int64[n]) to the rights that all tables give which the hardware walks for `gvas` (int64[n])."""
+    nested = nested_root, nested_levels, nested_dirty
+    for number in range(len(gvas)):
+        given[number] = _walked_rights(memory, root, levels, switch, nested, gvas[number])
