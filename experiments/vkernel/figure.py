@@ -29,7 +29,7 @@ from matplotlib.axes import Axes
 from vmsim.analysis.figures import translation_cycles
 from vmsim.analysis.style import WIDE
 from vmsim.cli.experiment import make
-from vmsim.record.tables import MANAGEMENT, TRANSLATION
+from vmsim.record.causes import MANAGEMENT, TRANSLATION
 from vmsim.sweeps.experiment import Experiment
 
 EXPERIMENT: Final = Experiment(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from random import Random
 
@@ -10,6 +11,7 @@ import pytest
 
 from vmsim import plugins
 from vmsim.base.errors import InputError
+from vmsim.base.units import MAX_SECONDS
 from vmsim.host.swap.area import NO_SLOT, Holding, SwapArea
 from vmsim.host.swap.device import BlockDevice
 from vmsim.host.swap.queue import DeviceQueue
@@ -94,8 +96,12 @@ def test_a_histogram_file_is_drawn_from(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("from_us,to_us,count\n5,3,1\n", "line 2"),
-        ("from_us,to_us,count\n1,2,x\n", "line 2"),
+        ("from_us,to_us,count\n5,3,1\n", "disk.csv:2: "),
+        ("from_us,to_us,count\n1,2,x\n", "disk.csv:2: "),
+        ("from_us,to_us,count\n1,2\n", "disk.csv:2: "),
+        ("from_us,to_us,count\n1,1e300,1\n", "1,000,000 s"),
+        ("from_us,to_us,count\n1,2,1e308\n1,2,1e308\n", "empty|sum"),
+        ('from_us,to_us,count\n1,2,"3\n', "no CSV|no bin"),
         ("a,b\n1,2\n", "from_us, to_us, count"),
         ("from_us,to_us,count\n", "empty"),
     ],
@@ -107,11 +113,51 @@ def test_what_is_no_histogram_is_refused(text: str, said: str, tmp_path: Path) -
         read_histogram(path)
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "missing", "long", "latin"])
+def test_a_histogram_that_is_no_ordinary_file_of_text_is_refused(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "disk.csv"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "folder":
+            path.mkdir()
+        case "long":
+            path = tmp_path / ("x" * 300)
+        case "latin":
+            path.write_bytes(b"from_us,to_us,count\n\xff,2,1\n")
+    with pytest.raises(InputError, match=path.name[:8]):
+        read_histogram(path)
+
+
+def test_the_path_of_a_histogram_may_have_blanks() -> None:
+    assert parse_service(" file  my disk.csv ").path == "my disk.csv"
+    assert parse_service("file my disk.csv").text == "file my disk.csv"
+
+
+@pytest.mark.parametrize("text", ["lognormal 1000000s 1", "exponential 1000000s"])
+def test_no_time_that_is_drawn_is_longer_than_the_longest(text: str) -> None:
+    draw = drawer(parse_service(text), Random(1), 10**11, Path())
+    assert max(draw() for _ in range(1000)) == MAX_SECONDS * 10**11
+
+
 @pytest.mark.parametrize(
-    "text", ["", "gamma 1us", "constant", "uniform 2us 1us", "constant 5cycles", "lognormal 1us x", 3]
+    "text",
+    [
+        "",
+        "constant 5us\n",
+        "constant\t5us",
+        "gamma 1us",
+        "constant",
+        "uniform 2us 1us",
+        "constant 5cycles",
+        "lognormal 1us x",
+        3,
+    ],
 )
 def test_what_is_no_distribution_is_refused(text: object) -> None:
-    with pytest.raises(InputError, match=r"xpected|less than|no standard"):
+    with pytest.raises(InputError, match=r"xpected|less than|no standard|no duration|not a duration"):
         parse_service(text)
 
 

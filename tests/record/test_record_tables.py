@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vmsim.record.causes import CAUSES, MANAGEMENT, TRANSLATION
 from vmsim.record.columns import COLUMNS
 from vmsim.record.messages import MessageLog
 from vmsim.record.outcome import transfer_log
 from vmsim.record.result import Result
-from vmsim.record.tables import CAUSES, MANAGEMENT, TABLES, TRANSLATION, percentile
+from vmsim.record.tables import TABLES, percentile
 
 STABLE = [
     "vm",

@@ -258,6 +258,16 @@ def test_a_saved_scenario_finds_its_traces_from_the_new_folder(sample: str, tmp_
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["b.toml"]
 
 
+def test_a_saved_scenario_finds_the_histograms_of_its_swap_device(sample: str, tmp_path: Path) -> None:
+    (tmp_path / "my disk.csv").write_text("from_us,to_us,count\n1,2,3\n")
+    (tmp_path / "other").mkdir()
+    scenario = Scenario.from_toml(sample, folder=tmp_path)
+    swap = {"host.swap.device": "sata", "host.swap.read": "file my disk.csv", "host.swap.write": "constant 1us"}
+    scenario.replace(**swap).save(tmp_path / "other" / "b.toml")
+    moved = Scenario.load(tmp_path / "other" / "b.toml").host.part("swap")
+    assert (moved.read, moved.write) == ("file ../my disk.csv", "constant 1us")
+
+
 def test_saving_beside_the_traces_changes_no_path(sample: str, tmp_path: Path) -> None:
     (tmp_path / "web.vmtrace").touch()
     scenario = Scenario.from_toml(sample, folder=tmp_path)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.sweeps.fake import BASE, sweep
+from vmsim.base.errors import InputError
 from vmsim.scenario import Scenario
 from vmsim.sweeps import Sweep, points
 from vmsim.sweeps.points import identity_of
@@ -107,3 +108,16 @@ def test_every_workload_has_a_length_to_sort_and_cut_by() -> None:
     for kind in kinds:
         assert kind.lasts in kind.model_fields
         assert {*kind.touches} <= {*kind.model_fields}
+
+
+def test_the_contents_of_a_device_s_histogram_are_part_of_it(tmp_path: Path) -> None:
+    swap = '[host.swap]\ndevice = "nvme"\nread = "file disk.csv"\n'
+    found = set()
+    for times in ("1,2", "1,3", "1,2"):
+        (tmp_path / "disk.csv").write_text(f"from_us,to_us,count\n{times},1\n")
+        scenario = Scenario.from_toml(SCENARIO + swap, folder=tmp_path)
+        found.add(identity_of(scenario))
+    assert len(found) == 2
+    (tmp_path / "disk.csv").unlink()
+    with pytest.raises(InputError, match=r"disk\.csv: no such file"):
+        identity_of(Scenario.from_toml(SCENARIO + swap, folder=tmp_path))

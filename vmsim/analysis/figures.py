@@ -16,7 +16,7 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from vmsim.analysis.bars import Part, stacked_bars
-from vmsim.record.html import COLOURS, LABELS
+from vmsim.record.causes import CAUSES, MANAGEMENT, TRANSLATION
 
 __all__ = [
     "STACK",
@@ -29,16 +29,13 @@ __all__ = [
 ]
 
 STACK: Final = {
-    "l2_tlb": ("l2_tlb",),
-    "walk_guest": ("walk_guest",),
-    "walk_nested": ("walk_nested",),
-    "guest_fault": ("guest_fault",),
-    "exit": ("exit",),
-    "pool_wait": ("pool_wait", "host_wait"),
+    name: (name, "host_wait") if name == "pool_wait" else (name,)
+    for name in (*TRANSLATION, *MANAGEMENT)
+    if name != "host_wait"
 }
 """The parts of a bar of `translation_cycles`, from the bottom up, and the causes that each adds up."""
 
-_LABELS: Final = LABELS | {"pool_wait": "wait for memory"}
+_LABELS: Final = {name: cause.label for name, cause in CAUSES.items()} | {"pool_wait": "wait for memory"}
 _INK: Final = 0.55
 _KINDS: Final = {
     "guest": ("guest memory", "#d9d9d9"),
@@ -68,7 +65,7 @@ def translation_cycles(table: pd.DataFrame, ax: Axes, *, legend: bool = True, by
     """
     workloads, modes = (dict.fromkeys(table[key]) for key in (by, "mode"))
     values = table.pivot_table(index=[by, "mode"], columns="cause", values="per_access", aggfunc="sum")
-    parts = [Part(_LABELS[part], COLOURS[part], causes) for part, causes in STACK.items()]
+    parts = [Part(_LABELS[part], CAUSES[part].colour, causes) for part, causes in STACK.items()]
     stacked_bars(values.reindex(list(workloads), level=0), parts, modes, ax)
     ax.set_ylabel("cycles per access")
     if legend and ax.containers:

@@ -41,13 +41,13 @@ def draw(table: pd.DataFrame, ax: Axes) -> None:
     ax.set_title(str(table["cpu"].iloc[0]))
 
 
-def picture(curves: Iterable[Mapping[str, Any]], path: Path) -> None:
+def picture(curves: Iterable[Mapping[str, Any]], path: Path, *, force: bool = True) -> None:
     """Draw a panel for each CPU and write them to a file.
 
     Raises
     ------
     InputError
-        A suffix other than .png, .pdf and .svg, or the file cannot be written.
+        A suffix other than .png, .pdf and .svg, the file is there and `force` is false, or it cannot be written.
     """
     table = pd.DataFrame(list(curves))
     cpus = list(dict.fromkeys(table["cpu"]))
@@ -58,4 +58,4 @@ def picture(curves: Iterable[Mapping[str, Any]], path: Path) -> None:
         axes[-1, 0].set_xlabel("footprint (MiB)")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         made.legend(handles, labels, ncols=3, loc="outside upper center")
-        save(made, path)
+        save(made, path, force=force)

@@ -168,6 +168,8 @@ def miss_ratios(
     name = name or stream.name
     reuse = Reuse(rate, PARTS if rate < 1 else 0)
     reuse.add(_told(stream, name, progress))
+    if not reuse.accesses:
+        raise InputError(f"{name}: there are no accesses, so nothing misses.")
     if not reuse.sample.accesses:
         raise InputError(f"{name}: a sample of {rate:g} of its pages holds none of them: choose a larger one.")
     return _curve(name, reuse)

@@ -17,8 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
 
-from vmsim.base.errors import InputError
-from vmsim.base.files import replacing
+from vmsim.base.files import refuse_figure, replacing
 
 __all__ = ["COLUMN", "PALETTE", "RC", "WIDE", "figure", "save"]
 
@@ -64,7 +63,7 @@ RC: Final[Any] = {
     "svg.hashsalt": "vmsim",
 }
 
-_NO_DATES: Final[dict[str, dict[str, None]]] = {
+_NO_DATES: Final[dict[str, dict[str, None]]] = {  # of each of FIGURE_FORMATS
     ".png": {"Software": None},
     ".pdf": {"Creator": None, "Producer": None, "CreationDate": None},
     ".svg": {"Creator": None, "Date": None},
@@ -107,7 +106,6 @@ def save(fig: Figure, *paths: Path, force: bool = True) -> None:
         A suffix other than .png, .pdf and .svg, or the folder is missing or read-only, or the disk is full.
     """
     for path in paths:
-        if path.suffix not in _NO_DATES:
-            raise InputError(f"{path}: expected a name that ends in {', '.join(_NO_DATES)}.")
+        refuse_figure(path, force=force)
         with replacing(path, force=force) as temporary, mpl.rc_context(RC):
             fig.savefig(temporary, format=path.suffix[1:], metadata=_NO_DATES[path.suffix])

@@ -12,9 +12,19 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 from vmsim.base.errors import InputError
+from vmsim.base.formats import FIGURE_FORMATS
 from vmsim.base.temporary import beside, held, leftovers
 
-__all__ = ["open_regular", "printable", "read_bytes", "read_text", "refuse_overwrite", "replacing", "sha256"]
+__all__ = [
+    "open_regular",
+    "printable",
+    "read_bytes",
+    "read_text",
+    "refuse_figure",
+    "refuse_overwrite",
+    "replacing",
+    "sha256",
+]
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -204,6 +214,19 @@ def refuse_overwrite(path: Path, *, force: bool) -> None:
         raise InputError(f"{printable(path)}: this is {found}; expected the name of a file to write.")
     if not force:
         raise InputError(f"{printable(path)}: this file exists. Give --force to replace it, or choose another name.")
+
+
+def refuse_figure(path: Path, *, force: bool) -> None:
+    """Refuse to draw to `path`, as `refuse_overwrite` does, or for a suffix that is of no format; before long work.
+
+    Raises
+    ------
+    InputError
+        See there; or the name ends in something else than `FIGURE_FORMATS`.
+    """
+    if path.suffix not in FIGURE_FORMATS:
+        raise InputError(f"{printable(path)}: expected a name that ends in {', '.join(FIGURE_FORMATS)}.")
+    refuse_overwrite(path, force=force)
 
 
 @contextmanager

@@ -1,13 +1,15 @@
-"""The formats of traces by name, once: scenarios, the command line and the readers take them from here.
+"""The formats of traces and of figures by name, once: scenarios, the command line and the readers take them from here.
 
-Each has a reader in the module of its name in `vmsim.workloads.readers`, whose import takes longer than that of this.
+A format of traces has a reader in the module of its name in `vmsim.workloads.readers`, which takes longer to import.
 """
 
 from __future__ import annotations
 
 from typing import Literal, TypeAlias, get_args
 
-__all__ = ["TRACE_FORMATS", "TraceFormat"]
+__all__ = ["FIGURE_FORMATS", "TRACE_FORMATS", "TraceFormat"]
+
+FIGURE_FORMATS = (".png", ".pdf", ".svg")
 
 TraceFormat: TypeAlias = Literal[
     "vmtrace",

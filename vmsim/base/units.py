@@ -38,6 +38,7 @@ __all__ = [
     "parse_page_size",
     "parse_size",
     "seconds",
+    "shown",
 ]
 
 PAGE_SHIFT: Final = 12
@@ -93,10 +94,10 @@ def parse_size(text: object) -> int:
     if size is None:
         amount = _scaled(text, _BINARY | _DECIMAL)
         if amount is None or amount.denominator != 1:
-            raise InputError(f"{_shown(text)} is not a size; {_SIZE_HELP}")
+            raise InputError(f"{shown(text)} is not a size; {_SIZE_HELP}")
         size = amount.numerator
     if size > MAX_SIZE:
-        raise InputError(f"{_shown(text)} is more than the largest size, {format_size(MAX_SIZE)}")
+        raise InputError(f"{shown(text)} is more than the largest size, {format_size(MAX_SIZE)}")
     return size
 
 
@@ -117,7 +118,7 @@ def parse_page_size(text: object) -> PageSize:
     for name, size in PAGE_BYTES.items():
         if text == name or (not isinstance(text, bool) and text in (size, format_size(size))):
             return name
-    raise InputError(f"{_shown(text)} is not a page size; {_PAGE_HELP}")
+    raise InputError(f"{shown(text)} is not a page size; {_PAGE_HELP}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +170,13 @@ def parse_duration(text: object) -> Duration:
     cycles = _scaled(text, {"cycles": 1, "cycle": 1})
     if cycles is not None and cycles.denominator == 1:
         if cycles > MAX_CYCLES:
-            raise InputError(f"{_shown(text)} is more than the longest duration, {MAX_CYCLES}cycles")
+            raise InputError(f"{shown(text)} is more than the longest duration, {MAX_CYCLES}cycles")
         return Duration(cycles, "cycles") if cycles else Duration(Fraction(0))
     amount = _scaled(text, _SECONDS | {"µs": _SECONDS["us"]})
     if amount is None:
-        raise InputError(f"{_shown(text)} is not a duration; {_DURATION_HELP}")
+        raise InputError(f"{shown(text)} is not a duration; {_DURATION_HELP}")
     if amount > MAX_SECONDS:
-        raise InputError(f"{_shown(text)} is more than the longest duration, {MAX_SECONDS}s")
+        raise InputError(f"{shown(text)} is more than the longest duration, {MAX_SECONDS}s")
     return Duration(amount)
 
 
@@ -192,9 +193,9 @@ def parse_frequency(text: object) -> int:
         amount = _scaled(text, _HERTZ)
         hertz = amount.numerator if amount is not None and amount.denominator == 1 else 0
     if not hertz:
-        raise InputError(f"{_shown(text)} is not a frequency; {_FREQUENCY_HELP}")
+        raise InputError(f"{shown(text)} is not a frequency; {_FREQUENCY_HELP}")
     if hertz > MAX_FREQUENCY:
-        raise InputError(f"{_shown(text)} is more than the highest frequency, {format_frequency(MAX_FREQUENCY)}")
+        raise InputError(f"{shown(text)} is more than the highest frequency, {format_frequency(MAX_FREQUENCY)}")
     return hertz
 
 
@@ -222,7 +223,7 @@ def parse_address(text: object) -> int:
         digits = text.strip(" ")
         address = int(digits, 0) if digits.lower().startswith("0x") else int(digits)
     if address is None or not 0 <= address < 1 << 64:
-        raise InputError(f"{_shown(text)} is not an address; {_ADDRESS_HELP}")
+        raise InputError(f"{shown(text)} is not an address; {_ADDRESS_HELP}")
     return address
 
 
@@ -276,7 +277,7 @@ def format_decimal(value: Fraction) -> str:
     return f"{whole[:-digits]}.{whole[-digits:]}"
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """Return a value as a message shows it: cut where it is long."""
     if isinstance(value, str):
         return repr(value) if len(value) <= 60 else f"{value[:57]!r}..."

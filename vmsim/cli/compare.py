@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from vmsim.base.files import printable
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -67,7 +69,7 @@ def command(
     else:
         _print(comparison)
         if out:
-            say(f"All tables and the figures are in {out}.")
+            say(f"All tables and the figures are in {printable(out)}.")
     if comparison.ending:
         print_ending(comparison.ending)
         return STOPPED
@@ -89,7 +91,7 @@ def _parts(comparison: Comparison) -> dict[str, tuple[pd.DataFrame, str, str, st
 def _print(comparison: Comparison) -> None:
     from vmsim.analysis.tables import side_by_side, slowdown, total_by_mode
     from vmsim.cli.screen import hundredths, print_frame, rows_of, say
-    from vmsim.record.html import LABELS
+    from vmsim.record.causes import cause_of
     from vmsim.record.sentences import first_touches
 
     summary = comparison.summary
@@ -116,7 +118,9 @@ def _print(comparison: Comparison) -> None:
         print_frame(title, table.replace({_BY: called}), headings=headings, best="row")
     for name, (table, title, what, value) in _parts(comparison).items():
         wide = side_by_side(table, what, value, by=_BY).replace({_BY: called})
-        wide[what] = [(LABELS | _KINDS).get(part, part) for part in wide[what]]
+        wide[what] = [_KINDS.get(part, part) if name == "memory" else part for part in wide[what]]
+        if name == "cycles":
+            wide[what] = [cause_of(part).label for part in wide[what]]
         modes = list(wide.columns[2:])
         if name == "cycles":
             wide[modes] = wide[modes].map(hundredths)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from vmsim.base.files import printable
+
 _FOLDER = click.Path(path_type=Path)
 
 
@@ -34,4 +36,4 @@ def command(run: Path, tables: bool, out: Path | None, force: bool, as_json: boo
         print_json({"folder": str(out), "records": records})
         return
     print_table("Page tables", {"file": "left", "records": "right"}, records.items())
-    say(f"They are in {out}.")
+    say(f"They are in {printable(out)}.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from vmsim.base.errors import InputError, nearest
+from vmsim.base.files import printable, refuse_figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +42,8 @@ def command(
     """
     from vmsim.record.result import Result
 
+    if figure:
+        refuse_figure(figure, force=force)
     result = Result.load(run)
     table = _chosen(result, vms, start, end)
     if figure:
@@ -53,7 +56,7 @@ def command(
     else:
         _print(table, result.facts)
         if figure:
-            click.echo(f"The sequence is in {figure}.")
+            click.echo(f"The sequence is in {printable(figure)}.")
 
 
 def _chosen(result: Result, vms: tuple[str, ...], start: str | None, end: str | None) -> pd.DataFrame:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vmsim.base.files import printable, refuse_figure
+
 if TYPE_CHECKING:
     from vmsim.analysis.miss_ratio import MissRatios
 
@@ -38,10 +40,8 @@ def command(
     directory. Exact under LRU by pages of 4 KiB (Mattson), in one pass, or from a sample of the pages with its error
     (SHARDS). A page that is given back leaves its frame free; the first access to a page always misses.
     """
-    from vmsim.base.files import refuse_overwrite
-
     if figure:
-        refuse_overwrite(figure, force=force)
+        refuse_figure(figure, force=force)
     from vmsim.analysis.miss_ratio import mrc
 
     curves = mrc(source, vms=vms, rate=sample, pages=pages, progress=True)
@@ -54,7 +54,7 @@ def command(
         return
     _print(curves)
     if figure:
-        click.echo(f"The curve is in {figure}." if len(curves) == 1 else f"The curves are in {figure}.")
+        click.echo(f"The curve{' is' if len(curves) == 1 else 's are'} in {printable(figure)}.")
 
 
 def _draw(curves: list[MissRatios], path: Path, *, force: bool) -> None:

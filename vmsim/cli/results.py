@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from vmsim.base.files import printable
+
 _FOLDER = click.Path(path_type=Path)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -31,7 +33,7 @@ def list_(folders: tuple[Path, ...], show_failures: bool, as_json: bool) -> None
             print_json([{"folder": str(folder), **row} for folder, row in failed])
         else:
             for folder, row in failed:
-                click.echo(f"{folder}: {row['point']}\n{row['failure']}")
+                click.echo(f"{printable(folder)}: {row['point']}\n{row['failure']}")
         return
     found = {str(folder): contents(folder) for folder in folders}
     if as_json:
@@ -62,7 +64,7 @@ def merge(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
     if as_json:
         print_json({"folder": str(out), **made._asdict()})
     else:
-        click.echo(f"{made.points:,} points, {made.rows:,} rows are in {out}.")
+        click.echo(f"{made.points:,} points, {made.rows:,} rows are in {printable(out)}.")
 
 
 @command.command()
@@ -80,7 +82,7 @@ def export(folder: Path, file: Path, force: bool, no_formulas: bool, as_json: bo
     if as_json:
         print_json({"file": str(file), "rows": rows})
     else:
-        click.echo(f"{rows:,} rows are in {file}.")
+        click.echo(f"{rows:,} rows are in {printable(file)}.")
 
 
 @command.command()
@@ -102,5 +104,5 @@ def verify(folder: Path, repair: bool, no_lock: bool, as_json: bool) -> int:
     if as_json:
         print_json({"folder": str(folder), "repaired": done, "problems": problems})
     else:
-        click.echo("\n".join([*done, *problems, *([] if problems else [f"{folder}: whole."])]))
+        click.echo("\n".join([*done, *problems, *([] if problems else [f"{printable(folder)}: whole."])]))
     return 1 if problems else 0

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from vmsim.base.files import printable
+
 if TYPE_CHECKING:
     from vmsim.record.result import Result
 
@@ -59,7 +61,7 @@ def command(file: Path, settings: tuple[str, ...], out: Path | None, force: bool
     else:
         _print(result)
         if out:
-            say(f"All tables are in {out}.")
+            say(f"All tables are in {printable(out)}.")
     if result.ending:
         print_ending(result.ending)
         return STOPPED
@@ -81,7 +83,7 @@ def _json(result: Result) -> dict[str, Any]:
 def _print(result: Result) -> None:
     from vmsim.base.units import seconds
     from vmsim.cli.screen import Side, hundredths, number, print_table, say
-    from vmsim.record.html import LABELS
+    from vmsim.record.causes import cause_of, in_order
     from vmsim.record.sentences import first_touches
 
     for vm, choice in result.scenario.choices.items():
@@ -93,8 +95,8 @@ def _print(result: Result) -> None:
 
     vms = [vm["vm"] for vm in summary]
     spent = {(row["cause"], row["vm"]): row["per_access"] for row in result.rows("cycles")}
-    causes = {LABELS[cause]: [spent.get((cause, vm), 0.0) for vm in vms] for cause in LABELS}
-    causes = {label: values for label, values in causes.items() if any(values)}
+    there = in_order(cause for (cause, _), cycles in spent.items() if cycles)
+    causes = {cause_of(cause).label: [spent.get((cause, vm), 0.0) for vm in vms] for cause in there}
     causes["total"] = [vm["cycles_per_access"] for vm in summary]
     columns = {"cause": "left", **dict.fromkeys(vms, _RIGHT)}
     print_table("Cycles per access", columns, [[label, *map(hundredths, each)] for label, each in causes.items()])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vmsim.base.errors import InputError
+from vmsim.base.files import refuse_figure
 from vmsim.validation.studies import DRAWN, PARTS, STUDIES, validate
 
 if TYPE_CHECKING:
@@ -18,10 +19,18 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("studies", nargs=-1, metavar="[STUDY]...")
 @click.option("--list", "listed", is_flag=True, help="List the studies, and what is known to miss.")
-@click.option("--figure", metavar="FILE", help=f"Draw it as .png, .pdf or .svg ({', '.join(DRAWN)}).")
+@click.option(
+    "--figure",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help=f"Draw it as .png, .pdf or .svg ({', '.join(DRAWN)}).",
+)
+@click.option("--force", is_flag=True, help="Replace the figure's FILE if it is there.")
 @click.option("--only", metavar="NAMES", help=f"Some parts of one study, with commas between them: {', '.join(PARTS)}.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(studies: tuple[str, ...], listed: bool, figure: str | None, only: str | None, as_json: bool) -> int:
+def command(
+    studies: tuple[str, ...], listed: bool, figure: Path | None, force: bool, only: str | None, as_json: bool
+) -> int:
     """Predict published measurements, and say how far off.
 
     All studies are run unless some are named; --list says which there are. Exit code 1 says that a measurement lies
@@ -33,10 +42,12 @@ def command(studies: tuple[str, ...], listed: bool, figure: str | None, only: st
     if figure and (len(studies) != 1 or (studies[0] in STUDIES and studies[0] not in DRAWN)):
         which = f"the study {studies[0]} has none" if len(studies) == 1 else "name one study"
         raise InputError(f"--figure: {which}; {', '.join(DRAWN)} has a figure.")
+    if figure:
+        refuse_figure(figure, force=force)
     parts = [name.strip() for name in only.split(",")] if only else None
     reports = validate(studies or None, only=parts, progress=True)
     if figure:
-        import_module(f"vmsim.analysis.{studies[0]}").picture(reports[studies[0]].curves, Path(figure))
+        import_module(f"vmsim.analysis.{studies[0]}").picture(reports[studies[0]].curves, figure, force=force)
     if as_json:
         from vmsim.cli.screen import print_json
 

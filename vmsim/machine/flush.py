@@ -1,7 +1,7 @@
 """Invalidations: each removes what its manual says and no more.
 
 INVLPG and INVPCID/INVVPID of one address: Intel SDM vol. 3A §5.10.4.1, vol. 3C §30.4.3; AMD APM vol. 2 §5.5.2, §15.16.
-What is kept of a gva (linear and combined mappings) has the asid of its address space; what is kept of a gpa
+Entries tagged by gva (linear and combined mappings) carry the asid of the address space; those tagged by gpa
 (guest-physical mappings: nested page walk caches, nested TLB) that of the nested tables (EP4TA).
 """
 

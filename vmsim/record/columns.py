@@ -77,7 +77,10 @@ _SUMMARY: Final = {
     ),
     "fault_p99_cycles": _cycles("99th percentile of the same (nearest rank)"),
     "translation_cycles": _cycles("address translation in hardware: causes `l2_tlb`, `walk_guest`, `walk_nested`"),
-    "management_cycles": _cycles("memory management: causes `guest_fault`, `exit`, `pool_wait`, `host_wait`"),
+    "management_cycles": _cycles(
+        "memory management: causes `guest_fault`, `exit`, `pool_wait`, `host_wait`, `swap_wait`, `balloon`, "
+        "`shootdown`, `lock_wait`"
+    ),
     "first_touch_cycles": _cycles("the part of `management_cycles` that first touches took"),
     "total_cycles": _cycles("all causes, from start to finish"),
     "cycles_per_access": Column("float64", "cycles/access", "`total_cycles / accesses`"),
@@ -176,7 +179,7 @@ COLUMNS: Final[Mapping[str, Mapping[str, Column]]] = MappingProxyType(
         },
         "waits": {
             "vm": _VM,
-            "cause": _text("`pool_wait`, `host_wait`, `pcpu_wait` or `io_wait`"),
+            "cause": _text("`pool_wait`, `host_wait`, `pcpu_wait`, `io_wait`, or another that the VM may have"),
             "count": _count("waits", "how many"),
             "cycles": _cycles("how long in total"),
         },

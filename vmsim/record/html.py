@@ -6,46 +6,13 @@ from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING, Final
 
+from vmsim.record.causes import cause_of, in_order
 from vmsim.record.outcome import Ending
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLOURS", "LABELS", "page"]
-
-LABELS: Final = {
-    "compute": "compute",
-    "data": "data",
-    "l2_tlb": "L2 TLB look-up",
-    "walk_guest": "guest-dimension walk",
-    "walk_nested": "nested-dimension walk",
-    "guest_fault": "guest fault",
-    "exit": "VM exit",
-    "pool_wait": "wait for pool",
-    "host_wait": "wait for host",
-    "switch": "vCPU switch",
-    "io_wait": "wait for I/O",
-    "pcpu_wait": "wait for pCPU",
-}
-"""What a cause of cycles is called where people read it."""
-
-# Okabe and Ito, "Color Universal Design" (2008): eight colours that colour-blind readers can tell apart, and greys
-# for what is neither translation nor memory management.
-COLOURS: Final = {
-    "compute": "#c8c8c8",
-    "data": "#909090",
-    "l2_tlb": "#F0E442",
-    "walk_guest": "#56B4E9",
-    "walk_nested": "#0072B2",
-    "guest_fault": "#E69F00",
-    "exit": "#D55E00",
-    "pool_wait": "#CC79A7",
-    "host_wait": "#009E73",
-    "switch": "#606060",
-    "io_wait": "#b0b0b0",
-    "pcpu_wait": "#e4e4e4",
-}
-"""A colour for each cause of cycles, the same in every figure."""
+__all__ = ["page"]
 
 _COLUMNS: Final = {
     "vm": "VM",
@@ -102,7 +69,8 @@ def _bars(summary: pd.DataFrame, cycles: pd.DataFrame) -> Iterator[str]:
     """Yield an SVG with a bar for each VM, its cycles per access split by cause."""
     keys = ["vm", "mode"] if "mode" in cycles else ["vm"]
     longest = max([float(value) for value in summary["cycles_per_access"]], default=0.0)
-    causes = [cause for cause in LABELS if cycles.loc[cycles["cause"] == cause, "per_access"].sum() > 0]
+    there = cycles.loc[cycles["per_access"] > 0, "cause"]
+    causes = [(name, cause_of(name)) for name in in_order(there)]
     if not longest or not causes:
         return
     names = [" ".join(row) for row in summary[keys].itertuples(index=False)]
@@ -117,18 +85,18 @@ def _bars(summary: pd.DataFrame, cycles: pd.DataFrame) -> Iterator[str]:
         yield f'<text x="0" y="{y + 14}" fill="currentColor">{escape(name)}</text>'
         x = float(left)
         mine = cycles[(cycles[keys] == list(row)).all(axis=1)].set_index("cause")["per_access"]
-        for cause in causes:
-            share = float(mine.get(cause, 0.0))
+        for key, cause in causes:
+            share = float(mine.get(key, 0.0))
             length = share / longest * _WIDTH
-            title = f"<title>{LABELS[cause]}: {share:.3f}</title>"
+            title = f"<title>{escape(cause.label)}: {share:.3f}</title>"
             yield (
-                f'<rect x="{x:.1f}" y="{y}" width="{length:.1f}" height="{_ROW - 5}" fill="{COLOURS[cause]}">'
+                f'<rect x="{x:.1f}" y="{y}" width="{length:.1f}" height="{_ROW - 5}" fill="{cause.colour}">'
                 f"{title}</rect>"
             )
             x += length
         yield f'<text x="{x + 6:.1f}" y="{y + 14}" fill="currentColor">{float(mine.sum()):.2f}</text>'
-    for number, cause in enumerate(causes):
+    for number, (_, cause) in enumerate(causes):
         x, y = number % 4 * 165, 22 + len(names) * _ROW + number // 4 * 18 + 6
-        yield f'<rect x="{x}" y="{y}" width="11" height="11" fill="{COLOURS[cause]}"/>'
-        yield f'<text x="{x + 16}" y="{y + 10}" fill="currentColor">{LABELS[cause]}</text>'
+        yield f'<rect x="{x}" y="{y}" width="11" height="11" fill="{cause.colour}"/>'
+        yield f'<text x="{x + 16}" y="{y + 10}" fill="currentColor">{escape(cause.label)}</text>'
     yield "</svg>"

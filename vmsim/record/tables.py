@@ -8,23 +8,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from vmsim.record.causes import MANAGEMENT, TRANSLATION, in_order
 from vmsim.record.columns import COLUMNS, attributes
 from vmsim.record.outcome import Outcome, VmOutcome
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CAUSES", "MANAGEMENT", "SERVED", "TABLES", "TRANSLATION", "build", "percentile", "rows"]
+__all__ = ["SERVED", "TABLES", "build", "percentile", "rows"]
 
 SERVED: Final = ("L1", "L2", "LLC", "DRAM", "PWC")
 """Where a reference was served, in the order of `machine.caches.Served`."""
-
-TRANSLATION: Final = ("l2_tlb", "walk_guest", "walk_nested")
-"""Causes that are the hardware's address translation."""
-MANAGEMENT: Final = ("guest_fault", "exit", "pool_wait", "host_wait")
-"""Causes that are memory management in software, waiting for memory included."""
-CAUSES: Final = ("compute", "data", *TRANSLATION, *MANAGEMENT, "switch", "io_wait", "pcpu_wait")
-"""Everything that a vCPU's time is spent on; the cycles of a VM sum to its total."""
 
 _PYTHON: Final = {"str": str, "int64": int, "float64": float, "bool": bool}
 _DIMENSIONS: Final = ("guest", "nested")
@@ -239,8 +233,7 @@ def _causes(outcome: Outcome) -> Rows:
         (vm.name, cause, cycles[cause], first.get(cause, 0), _per_access(vm, cycles[cause]))
         for vm in outcome.vms
         for cycles, first in ((vm.cycles, vm.first_touch),)
-        for cause in (*CAUSES, *sorted(cycles.keys() - set(CAUSES)))
-        if cause in cycles
+        for cause in in_order(cycles)
     ]
 
 

@@ -89,9 +89,13 @@ class HostDaemon(_Part):
         """Return whether a scenario with this table has it run: one that says anything of it does."""
         return bool(table.given)
 
-    def files(self, table: Any) -> tuple[str, ...]:
-        """Return the paths of the files that it then reads, relative to the scenario's folder."""
-        return ()
+    def files(self, table: Any) -> dict[str, str]:
+        """Return the files that it then reads, by key of its table, as paths relative to the scenario's folder."""
+        return {}
+
+    def naming(self, key: str, path: str) -> str:
+        """Return the value with which a key names a file: the path alone, unless a subclass says otherwise."""
+        return path
 
     def policies(self, table: Any) -> tuple[str, ...]:
         """Return the names of the policies that it then uses."""

@@ -1,8 +1,7 @@
-"""`Scenario`: everything that a simulation is told, and nothing else."""
+"""`Scenario`: the complete input of a simulation."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from math import isqrt
@@ -18,13 +17,14 @@ from vmsim.scenario import toml
 from vmsim.scenario.canonical import canonical
 from vmsim.scenario.choice import Choice, choose
 from vmsim.scenario.cpu import Cpu
-from vmsim.scenario.cpu_files import apply_override, cpu_names, load_cpu
+from vmsim.scenario.cpu_files import apply_override, load_cpu
 from vmsim.scenario.cpu_needs import cpu_problems
 from vmsim.scenario.cpuid import features
 from vmsim.scenario.daemons import host_daemons, policies, policy_problem
 from vmsim.scenario.document import Document
 from vmsim.scenario.keys import WEIGHT, VmKeys
 from vmsim.scenario.modes import PagingMode, mode_named
+from vmsim.scenario.moved import moved_paths
 from vmsim.scenario.names import Mode
 from vmsim.scenario.nx_split import NxSplitSpec
 from vmsim.scenario.pools import refill_problems, weighs
@@ -121,7 +121,7 @@ class Scenario(Document):
         from vmsim.base.files import replacing
 
         path = Path(path)
-        moved = self.replace(**dict(self._moved_paths(path.parent)))
+        moved = self.replace(**dict(moved_paths(self.host, self.vm, self.daemons, self.folder, path.parent)))
         with replacing(path) as temporary:
             temporary.write_text(moved.to_toml(), encoding="utf-8")
 
@@ -275,19 +275,6 @@ class Scenario(Document):
         if (group.bare and not mode.becomes_guest(group)) or not mode.tagged:
             return None
         return group.tags or ("asid" if self.cpu.vendor == "amd" else "vpid")
-
-    def _moved_paths(self, folder: Path) -> Iterator[tuple[str, str]]:
-        """Yield the keys of relative paths that lead to a file, with the path from another folder."""
-        paths = {"host.cpu": self.host.cpu} if self.host.cpu not in cpu_names() else {}
-        paths |= {
-            f"vm.{number}.workload.{key}": path
-            for number, group in enumerate(self.vm)
-            for key, path in group.workload.files().items()
-        }
-        for key, text in paths.items():
-            target = self.folder / text
-            if not Path(text).is_absolute() and target.is_file():
-                yield key, Path(os.path.relpath(target, folder)).as_posix()
 
     @model_validator(mode="after")
     def _check(self) -> Self:

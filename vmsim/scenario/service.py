@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, NamedTuple
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 from vmsim.base.errors import InputError, nearest
-from vmsim.base.units import parse_duration
+from vmsim.base.units import parse_duration, shown
 
 __all__ = ["FORMS", "Service", "ServiceField", "parse_service"]
 
@@ -68,23 +68,24 @@ def parse_service(value: object) -> Service:
     """
     if isinstance(value, Service):
         return value
-    words = value.split() if isinstance(value, str) else []
+    words = [word for word in value.split(" ") if word] if isinstance(value, str) else []
     forms = ", ".join(repr(form) for form in FORMS.values())
     if not words:
-        raise InputError(f"{value!r} is no distribution of times; expected {forms}")
+        raise InputError(f"{shown(value)} is no distribution of times; expected {forms}")
     kind = words[0]
     if kind not in FORMS:
-        raise InputError(f"{kind!r} is no kind of distribution; {nearest(kind, FORMS)} Expected {forms}")
+        raise InputError(f"{shown(kind)} is no kind of distribution; {nearest(kind, FORMS)} Expected {forms}")
+    if kind == "file" and len(words) > 1:  # a path may have blanks in it
+        path = str(value).strip(" ").removeprefix(kind).strip(" ")
+        return Service(kind, path=path, text=f"{kind} {path}")
     if len(words) != len(FORMS[kind].split()):
-        raise InputError(f"{value!r}: expected {FORMS[kind]!r}")
+        raise InputError(f"{shown(value)}: expected {FORMS[kind]!r}")
     text = " ".join(words)
-    if kind == "file":
-        return Service(kind, path=words[1], text=text)
     first = _nanoseconds(words[1])
     if kind == "uniform":
         second = _nanoseconds(words[2])
         if second < first:
-            raise InputError(f"{value!r}: the greatest time is less than the least")
+            raise InputError(f"{shown(value)}: the greatest time is less than the least")
         return Service(kind, first, second, text=text)
     if kind == "lognormal":
         try:
@@ -92,7 +93,8 @@ def parse_service(value: object) -> Service:
         except ValueError:
             sigma = math.nan
         if not 0 <= sigma <= 10:
-            raise InputError(f"{words[2]!r} is no standard deviation of a logarithm; expected a number from 0 to 10")
+            text = "is no standard deviation of a logarithm; expected a number from 0 to 10"
+            raise InputError(f"{shown(words[2])} {text}")
         return Service(kind, first, sigma, text=text)
     return Service(kind, first, text=text)
 
@@ -100,7 +102,7 @@ def parse_service(value: object) -> Service:
 def _nanoseconds(text: str) -> float:
     duration = parse_duration(text)
     if duration.unit == "cycles":
-        raise InputError(f"{text!r}: a device knows no cycles; expected a time such as 80us")
+        raise InputError(f"{shown(text)}: a device knows no cycles; expected a time such as 80us")
     return float(duration.cycles(_NANOSECONDS))
 
 

@@ -115,8 +115,8 @@ class _Host(Model):
     data_caches: Flag = Field(default=False, description="Data accesses go through the caches, as page walks do.")
     fragmentation: Fraction01 = Field(
         default=0.0,
-        description="Share of the free memory that is in single pages when the VMs start, 0 to 1: of no use for blocks "
-        "of two pages and more. The host's page cache has the pages in between.",
+        description="Share of the free memory that is in single pages when the VMs start, 0 to 1, and so unusable for "
+        "larger blocks. The host's page cache has the pages in between.",
     )
     what_if: Flag = Field(
         default=False, description="Allow paging modes, depths and pages of 1G that the CPU does not have."

@@ -56,7 +56,7 @@ class Stand(NamedTuple):
 class Slurm(Document):
     """A cluster file: what to ask SLURM for.
 
-    It has no key for shell commands: a file from someone else must not bring its own. Modules to load and the like
+    It cannot contain shell commands, so that a file from someone else is safe. Modules to load and the like
     are set once for all in the user's own ``~/.config/dask/jobqueue.yaml`` (``job-script-prologue``).
     """
 

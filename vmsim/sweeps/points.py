@@ -18,6 +18,7 @@ import numpy as np
 from vmsim.base.errors import InputError
 from vmsim.base.files import sha256
 from vmsim.base.units import PAGE
+from vmsim.engine.inputs import files_of
 from vmsim.scenario import Scenario, Workload, toml
 from vmsim.scenario.settings import apply_settings
 from vmsim.sweeps.expressions import Value, plain
@@ -39,7 +40,7 @@ __all__ = [
     "scenario_of",
 ]
 
-MODEL: Final = 6
+MODEL: Final = 7
 """Version of the model. Whoever changes what any scenario's tables say adds 1, and recorded points are run anew."""
 
 _TRIED: Final = 8  # other values of an axis, to learn whether it matters
@@ -188,7 +189,7 @@ def identity_of(scenario: Scenario) -> str:
     InputError
         A trace does not exist.
     """
-    return hashlib.sha256(_head(_traces(scenario, {})) + scenario.canonical().encode()).hexdigest()
+    return hashlib.sha256(_head(_files(scenario, {})) + scenario.canonical().encode()).hexdigest()
 
 
 def points(sweep: Spec) -> Iterator[Point]:
@@ -226,12 +227,12 @@ def candidates(sweep: Spec, space: Space | None = None) -> Iterator[tuple[Candid
                 continue
             raise _refused(values, error, _condition(sweep, space, number, data, folder)) from None
         try:
-            traces = _traces(scenario, digests)
+            files = _files(scenario, digests)
         except InputError as error:
             raise _refused(values, error) from None
         never = idle if never is None else never & idle
         cost = float(sum(accesses_of(vm.workload, folder, digests) for vm in scenario.vms))
-        head = _head(traces)
+        head = _head(files)
         before, inside, after = scenario.canonical().partition(_INSIDE.format(scenario.seed))
         assert inside, "the canonical text has no seed before its VMs"
         begun = hashlib.sha256(head + before.encode())
@@ -267,16 +268,14 @@ def _seeds(sweep: Spec, scenario: Scenario, begun: Any, rest: bytes) -> Iterator
             yield int(state[0]) >> 1
 
 
-def _head(traces: Mapping[str, str]) -> bytes:
-    facts = {"model": MODEL, "traces": traces}
+def _head(files: Mapping[str, str]) -> bytes:
+    facts = {"model": MODEL, "traces": files}
     return json.dumps(facts, sort_keys=True, separators=(",", ":")).encode() + b"\n"
 
 
-def _traces(scenario: Scenario, digests: dict[Path, tuple[str, int]]) -> dict[str, str]:
-    """Return the SHA-256 of each trace by the path that the scenario gives."""
-    groups = [group for group in scenario.vm if group.count]
-    paths = sorted({path for group in groups for path in group.workload.files().values()})
-    return {path: _file(find(path, scenario.folder), digests)[0] for path in paths}
+def _files(scenario: Scenario, digests: dict[Path, tuple[str, int]]) -> dict[str, str]:
+    """Return the SHA-256 of each file that the scenario reads, by the path that it gives, but the CPU's."""
+    return {path: _file(place, digests)[0] for path, place in files_of(scenario).items()}
 
 
 def _file(path: Path, digests: dict[Path, tuple[str, int]]) -> tuple[str, int]:

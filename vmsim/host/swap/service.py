@@ -11,6 +11,8 @@ from pathlib import Path
 from random import Random
 
 from vmsim.base.errors import InputError
+from vmsim.base.files import printable, read_text
+from vmsim.base.units import MAX_SECONDS, shown
 from vmsim.scenario.service import Service
 
 __all__ = ["Draw", "drawer", "read_histogram"]
@@ -20,7 +22,7 @@ _COLUMNS = ("from_us", "to_us", "count")
 
 
 def drawer(service: Service, random: Random, frequency: int, folder: Path) -> Draw:
-    """Return what gives a time, in cycles, each time that it is called.
+    """Return what gives a time, in cycles, each time that it is called; none is longer than `MAX_SECONDS`.
 
     Parameters
     ----------
@@ -39,18 +41,19 @@ def drawer(service: Service, random: Random, frequency: int, folder: Path) -> Dr
         The file cannot be read, or is no histogram.
     """
     scale = frequency / 1e9
+    longest = MAX_SECONDS * frequency
     first, second = service.first, service.second
     match service.kind:
         case "constant":
             cycles = round(first * scale)
             return lambda: cycles
         case "exponential":
-            return lambda: round(random.expovariate(1.0) * first * scale)
+            return lambda: round(min(longest, random.expovariate(1.0) * first * scale))
         case "uniform":
             return lambda: round(random.uniform(first, second) * scale)
         case "lognormal":
             middle = math.log(first) - second * second / 2 if first else -math.inf
-            return lambda: round(random.lognormvariate(middle, second) * scale) if first else 0
+            return lambda: round(min(longest, random.lognormvariate(middle, second) * scale)) if first else 0
     bins = read_histogram(folder / service.path)
     edges = [*accumulate(count for _, _, count in bins)]
 
@@ -69,21 +72,24 @@ def read_histogram(path: Path) -> list[tuple[float, float, float]]:
     InputError
         It cannot be read, or is no histogram; the message says where.
     """
+    name = printable(path)
     expected = f"Expected a CSV with the columns {', '.join(_COLUMNS)}"
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: no histogram of a device's times can be read: {error}. {expected}.") from None
+    lines = csv.DictReader(read_text(path, "histogram of a device's times").splitlines(), restval="", strict=True)
     bins = []
-    for line, row in enumerate(rows, start=2):
-        try:
-            low, high, count = (float(row[name]) for name in _COLUMNS)
-        except (KeyError, TypeError, ValueError):
-            raise InputError(f"{path}, line {line}: no bin of a histogram: {dict(row)}. {expected}.") from None
-        if not (0 <= low <= high < math.inf and 0 <= count < math.inf):
-            raise InputError(f"{path}, line {line}: {low:g} to {high:g} us, {count:g} times is no bin of a histogram.")
-        bins.append((low, high, count))
-    if not sum(count for _, _, count in bins):
-        raise InputError(f"{path}: the histogram is empty. {expected}.")
+    try:
+        for row in lines:
+            cells = [row.get(column, "") for column in _COLUMNS]
+            where = f"{name}:{lines.line_num}"
+            try:
+                low, high, count = map(float, cells)
+            except ValueError:
+                raise InputError(f"{where}: {shown(','.join(cells))} is no bin of a histogram. {expected}.") from None
+            if not (0 <= low <= high <= MAX_SECONDS * 10**6 and 0 <= count < math.inf):
+                text = f"{low:g} to {high:g} us, {count:g} times is no bin of a histogram"
+                raise InputError(f"{where}: {text}. Expected times of 0 to {MAX_SECONDS:,} s, in ascending order.")
+            bins.append((low, high, count))
+    except csv.Error as error:
+        raise InputError(f"{name}:{lines.line_num}: no CSV: {error}. {expected}.") from None
+    if not 0 < sum(count for _, _, count in bins) < math.inf:
+        raise InputError(f"{name}: the histogram is empty. {expected}.")
     return bins

@@ -93,9 +93,12 @@ class _Swap(HostDaemon):
     def policies(self, table: HostSwap) -> tuple[str, ...]:
         return (table.policy,)
 
-    def files(self, table: HostSwap) -> tuple[str, ...]:
-        services = [parse_service(text) for text in (table.read, table.write) if text]
-        return tuple(each.path for each in services if each.path)
+    def files(self, table: HostSwap) -> dict[str, str]:
+        services = {key: parse_service(text) for key in ("read", "write") if (text := getattr(table, key))}
+        return {key: each.path for key, each in services.items() if each.path}
+
+    def naming(self, key: str, path: str) -> str:
+        return f"file {path}"
 
     def problems(self, table: HostSwap, vms: Sequence[VmKeys]) -> Iterator[Problem]:
         if table.device == _NONE:
@@ -124,7 +127,8 @@ class _Swap(HostDaemon):
                 yield Problem((key,), f"it has no effect on {what}")
 
     def canonical(self, table: HostSwap) -> dict[str, Any]:
-        return table.model_dump()
+        package = plugins.origin("swap_devices", table.device)
+        return table.model_dump() | ({"package": f"{package.package} {package.version}"} if package else {})
 
 
 SWAP: Final = _Swap()
