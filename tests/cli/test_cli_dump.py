@@ -134,10 +134,12 @@ def test_translations_are_those_of_the_machine(dumped: tuple[Scenario, Path, dic
                     right = oracle.translate(words, *own, gva)
                     assert gpa == (right and right[0])
                 else:
-                    right = oracle.translate_guest(words, *own, *nested, gva)
+                    right = oracle.translate_guest(words, *own, *nested, gva, machine.monitor.backing)
                     assert gpa == (right and right[0])
                     hpa = translate(host, gpa) if gpa is not None else None
-                    there = oracle.translate(words, *nested, gpa) if gpa is not None else None
+                    there = (
+                        gpa if gpa is None else oracle.translate_nested(words, *nested, gpa, machine.monitor.backing)
+                    )
                     assert hpa == (there and there[0])
                 found += gpa is not None
             assert found >= 256

@@ -106,8 +106,8 @@ def edits() -> list[Any]:
         ),
     ]
     backing = make_backing(1 << 18)
-    fill_backing(there, backing, root, 4)
-    set_backing(backing, 1 << 9, 1 << 9, 9)
+    fill_backing(there, backing, frames, root, 4)
+    set_backing(backing, frames, 1 << 9, 1 << 9, 9)
     break_up(backing, 3 << 8)
     found.append(count_leaves(backing, 0, len(backing)))
     found += [*backing[510:514].tolist()]

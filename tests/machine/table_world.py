@@ -58,7 +58,7 @@ class Space:
             tables = buddy_take(self.host_zone, self.host, 16)
             map_pages(memory(), self.host, root, 4, 1, IDENTITY, 0, pfns, tables, FORMAT.table, FORMAT.page)
             self.backing = make_backing(GUEST_FRAMES)
-            fill_backing(memory(), self.backing, root, 4)
+            fill_backing(memory(), self.backing, self.host, root, 4)
             self.zone, self.frames = buddy.make_zone(GUEST_FRAMES)
             self.root = int(buddy.allocate(self.zone, self.frames, 0, State.TABLE, 0)) << 12
             clear_frame(memory(), self.host_of(self.root))

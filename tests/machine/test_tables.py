@@ -196,7 +196,7 @@ def test_tables_of_two_levels_are_those_that_the_plain_reader_reads(nested, span
             there.zone, there.frames = buddy.make_zone(1 << 11)
             there.take(1)  # the root
             backing = make_backing(1 << 11)
-            fill_backing(memory(), backing, *host)
+            fill_backing(memory(), backing, there.host, *host)
             clear_frame(memory(), int(host_address(backing, 0)))
         for first in large:
             gfn = random.randrange(900) << 10  # data has no contents, and need not exist

@@ -10,7 +10,8 @@ import numpy as np
 from tests.monitor.world import Words, World
 from tests.oracle import tables
 from tests.oracle.bits import ADDRESS, PS, RW, SWITCH, US, P, index, span
-from vmsim.machine.formats import PAGE_SHIFT
+from vmsim.host.guest_memory import GuestMemory
+from vmsim.machine.formats import EPT, PAGE_SHIFT
 from vmsim.monitor.agile.mode import AgileSpec
 from vmsim.monitor.agile.monitor import Agile
 from vmsim.monitor.shadow.mode import ShadowSpec
@@ -28,17 +29,33 @@ class AgileWorld(World):
         self.agile = spec or AgileSpec()
         super().__init__(ShadowSpec(trap="emulate", limit=limit, write_flood=0), **rest)
 
-    def nested_registers(self) -> np.ndarray:
-        return self.registers
+    def host_pages(self, slot: GuestMemory, **rest: Any) -> Tdp:
+        given: Any = self.memory, self.registers, self.host, self.pool, EPT(ad_bits=False), slot
+        return Tdp(*given, levels=4, **rest)
 
-    def monitor(self, host_tables: Tdp, spec: ShadowSpec, *, entries: int, **rest: Any) -> Agile:
+    def monitor(self, host_pages: Any, spec: ShadowSpec, *, entries: int, **rest: Any) -> Agile:
         interval = self.agile.interval.cycles(1_000_000_000)
         return Agile(
-            self.memory, self.registers, host_tables, spec=self.agile, interval=interval, limit=spec.limit, **rest
+            self.memory, self.registers, host_pages, spec=self.agile, interval=interval, limit=spec.limit, **rest
         )
 
     def violation(self, gpa: int, code: int) -> None:
         self.drive(self.shadow.violation(self.vcpu, gpa, code))
+
+    def hpa(self, gpa: int) -> int | None:
+        """Return where the nested tables lead."""
+        found = tables.translate(Words(self.memory), self.shadow.host_pages.root, 4, gpa)
+        return found and found[0]
+
+    def nested_tables(self) -> int:
+        """Return how many nested tables there are."""
+
+        def count(table: int, level: int) -> int:
+            entries = self.memory[table >> 3 : (table >> 3) + 512]
+            below = [int(e) for e in entries[entries != 0].tolist() if level > 1 and not e & PS]
+            return 1 + sum(count(entry & ADDRESS, level - 1) for entry in below)
+
+        return count(self.shadow.host_pages.root, 4)
 
     def tick(self) -> None:
         """Let an interval end."""
@@ -62,13 +79,13 @@ class AgileWorld(World):
         """Return where a gva lies by the twin's tables and the host's."""
         found = self.bare.walk(self.root, gva, False, mark=False)
         assert not isinstance(found, int)
-        host = tables.translate(Words(self.memory), self.shadow.host_tables.root, 4, found[0])
+        host = self.hpa(found[0])
         assert host is not None
-        return host[0]
+        return host
 
     def translate(self, gva: int) -> int | None:
         """Return where the walk that the paper describes leads, read from memory word by word (§III)."""
-        words, host = Words(self.memory), self.shadow.host_tables.root
+        words, host = Words(self.memory), self.shadow.host_pages.root
         table = int(self.registers["cr3"][0])
         for level in range(self.bare.levels, 0, -1):
             entry = words.get((table & ADDRESS) + 8 * index(gva, level))
@@ -100,7 +117,7 @@ class AgileWorld(World):
                 if entry & SWITCH:
                     gfn = self.table_of(here, level - 1)
                     assert gfn in nested
-                    place = tables.translate(words, self.shadow.host_tables.root, 4, gfn << PAGE_SHIFT)
+                    place = tables.translate(words, self.shadow.host_pages.root, 4, gfn << PAGE_SHIFT)
                     assert place is not None
                     assert entry & ADDRESS == place[0]
                 elif level == 1 or entry & PS:

@@ -60,7 +60,7 @@ def test_the_log_misses_nothing(case: dict[str, Any], program: list[Any]) -> Non
         written = world.bare.written  # type: ignore[attr-defined]
         logged = set(np.flatnonzero(log.dirty).tolist())
         assert written <= logged <= written | seen
-        for leaf in world.shadow.host_tables.leaves():
+        for leaf in world.shadow.host_pages.leaves():
             assert not leaf.writable or set(small(leaf)) <= logged
         for gva, level, _, rights in world.leaves():
             found_at = world.bare.walk(world.root, gva, False, mark=False)
@@ -114,7 +114,7 @@ def test_large_nested_pages_are_split_while_they_are_logged() -> None:
     assert log.pieces()[0] >= 1
     log.end()
     assert log.pieces()[1] >= 1
-    assert all(leaf.writable for leaf in world.shadow.host_tables.leaves())
+    assert all(leaf.writable for leaf in world.shadow.host_pages.leaves())
     world.audit()
     world.conserved()
 

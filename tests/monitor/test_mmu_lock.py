@@ -36,6 +36,15 @@ def test_who_reads_waits_for_writers_alone() -> None:
     assert [lock.fault(at, 40) for at in (9, 10, 60, 99, 100)] == [0, 90, 40, 1, 0]
 
 
+def test_the_host_has_it_page_by_page() -> None:
+    """Three pages from 100 on, 10 cycles each and 5 apart: until 110, 125 and 140; then one that waits for the last."""
+    lock = MmuLock(2, shared=True)
+    assert lock.hold_each(100, 10, 3, apart=5) == 0
+    assert [lock.fault(at, 40) for at in (99, 104, 112, 118, 139, 140)] == [0, 6, 0, 7, 1, 0]
+    assert lock.hold_each(136, 10, 2, apart=0) == 4  # at 140 and, with nobody there, at 150
+    assert MmuLock(1).hold_each(0, 10, 3, apart=5) == 0
+
+
 def test_of_one_vcpu_nobody_waits() -> None:
     lock = MmuLock(1)
     assert [lock.hold(0, 50), lock.hold(0, 50), lock.fault(10, 10)] == [0, 0, 0]
@@ -111,6 +120,17 @@ def test_who_reads_a_dirty_log_has_it_as_long_as_that_takes() -> None:
     held = simulation.vms[0].monitor.lock.words[0]  # type: ignore[attr-defined]
     assert (held["end"] - held["start"])[: held["count"]].tolist() == readings
     assert len(readings) > 5
+
+
+def test_faults_wait_for_a_host_that_takes_pages() -> None:
+    """Faults of the TDP MMU wait for no other fault; a take holds the lock until two vCPUs have left the guest."""
+    work = {"kind": "uniform", "footprint": "2MiB", "accesses": 4000, "threads": 2}
+    host = {"cores": 2, "memory": "32MiB", "reclaim": {"rate": 200_000}}
+    table = vm(mode="ept", memory="8MiB", vcpus=2, workload=work)
+    outcome = Simulation(scenario(table, **host)).run()
+    assert waits(outcome)["waits"] > 10
+    assert waits(outcome)["cycles"] / waits(outcome)["waits"] > HOLD
+    assert not waits(Simulation(scenario(table, cores=2, memory="32MiB")).run())["waits"]
 
 
 def test_tdp_mmu_is_refused_where_it_does_nothing() -> None:

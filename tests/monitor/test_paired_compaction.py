@@ -18,7 +18,7 @@ from vmsim.host.daemons.compaction import Compaction
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.memory import HostMemory
 from vmsim.machine.formats import EPT
-from vmsim.machine.memory import physical_memory
+from vmsim.machine.memory import find_entry, physical_memory
 from vmsim.monitor.paired.check import difference
 from vmsim.monitor.paired.layout import PairedHost
 from vmsim.monitor.paired.space import PairedSpace
@@ -99,7 +99,8 @@ class Host:
         assert difference(self.memory, space.kpt, space.ept, 4, space.limit) is None
         mapped = np.flatnonzero((frames["owner"] == 0) & (frames["state"] == State.GUEST))
         assert len(mapped) == len(self.pages)
-        assert (self.memory[frames["rmap"][mapped] >> 3] >> 12 & (1 << 40) - 1 == mapped).all()
+        places = [find_entry(self.memory, space.ept, 4, 1, gfn - 1 << 12)[0] for gfn in frames["rmap"][mapped].tolist()]
+        assert (self.memory[np.array(places) >> 3] >> 12 & (1 << 40) - 1 == mapped).all()
         assert int(np.count_nonzero(frames["state"] == State.FREE)) == self.host.free
 
 

@@ -12,6 +12,7 @@ from vmsim.contracts import Moment
 from vmsim.engine.simulation import Simulation
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import EPT, NPT
+from vmsim.machine.memory import find_entry
 from vmsim.monitor.tdp.monitor import Tdp
 
 
@@ -74,20 +75,30 @@ def test_entries_have_the_bits_of_their_format(mode: str, form: Any) -> None:
     def look(simulation: Simulation) -> set[int]:
         frames = simulation.host.frames
         mapped = (frames["owner"] == 0) & (frames["state"] == State.GUEST)
-        return {int(word) & 0xFFF for word in simulation.hardware.memory[frames["rmap"][mapped] >> 3]}
+        return {word & 0xFFF for word in entries_of(simulation, frames["rmap"][mapped] - 1)}
 
     bits, _ = look_at_end(look, vm(mode=mode), touches(range(20)))
     assert bits == {form.page}
 
 
-def test_the_reverse_map_names_every_nested_entry_once() -> None:
+def entries_of(simulation: Simulation, gfns: np.ndarray) -> list[int]:
+    """Return the nested entries that map guest frames of the first VM."""
+    memory, nested = simulation.hardware.memory, simulation.vms[0].monitor.memory_root
+    return [int(memory[int(find_entry(memory, *nested, 1, gfn << 12)[0]) >> 3]) for gfn in gfns.tolist()]
+
+
+def test_the_reverse_map_names_every_guest_frame_and_every_entry_of_a_table_once() -> None:
     def look(simulation: Simulation) -> tuple[int, int]:
         frames = simulation.host.frames
-        mine = (frames["owner"] == 0) & np.isin(frames["state"], (State.GUEST, State.TABLE))
-        places = frames["rmap"][mine]
-        words = simulation.hardware.memory[places[places > 0] >> 3]
-        assert sorted(words >> 12 & (1 << 40) - 1) == sorted(np.flatnonzero(mine & (frames["rmap"] > 0)))
-        return len(set(places.tolist())), int(np.count_nonzero(mine))
+        pages, tables = (
+            np.flatnonzero((frames["owner"] == 0) & (frames["state"] == state)) for state in (State.GUEST, State.TABLE)
+        )
+        assert [word >> 12 & (1 << 40) - 1 for word in entries_of(simulation, frames["rmap"][pages] - 1)] == [*pages]
+        linked = tables[frames["rmap"][tables] > 0]
+        words = simulation.hardware.memory[frames["rmap"][linked] >> 3]
+        assert [*(words >> 12 & (1 << 40) - 1)] == [*linked]
+        named = {*frames["rmap"][pages].tolist(), *(-frames["rmap"][tables]).tolist()}
+        return len(named), len(pages) + len(tables)
 
     (places, frames), _ = look_at_end(look, vm(), touches(range(50)))
     assert places == frames  # the root's is 0: nothing maps it

@@ -13,13 +13,12 @@ from tests.oracle.bits import ADDRESS, RW, A, D
 from tests.oracle.shadow import BareGuest
 from vmsim.frames.buddy import State
 from vmsim.host.guest_memory import GuestMemory
-from vmsim.machine.formats import NPT
 from vmsim.machine.layout import make_cores, make_llc, make_vm
 from vmsim.machine.memory import physical_memory
 from vmsim.machine.tags import Tags
 from vmsim.machine.vcpu import Reason, run
 from vmsim.machine.vm_spaces import VmSpaces
-from vmsim.monitor.tdp.monitor import Tdp
+from vmsim.monitor.backing.pages import HostPages
 from vmsim.monitor.vkernel.check import problems_of_maps
 from vmsim.monitor.vkernel.monitor import Vkernel
 from vmsim.scenario.cpu_files import load_cpu
@@ -51,27 +50,16 @@ class World:
             self.registers, OWNER, tags=None, apart="pcid" if pcid else None
         )
         costs = load_cpu("yardstick").cost
-        host_tables = Tdp(
-            self.memory,
-            make_vm(),
-            self.host,
-            self.pool,  # type: ignore[arg-type]
-            NPT,
-            GuestMemory(self.host, self.memory, owner=OWNER, pages=frames),  # type: ignore[arg-type]
-            owner=OWNER,
-            levels=4,
-            page_order=host_order,
-            costs=costs,
-        )
+        slot = GuestMemory(self.host, self.memory, owner=OWNER, pages=frames)  # type: ignore[arg-type]
+        given: Any = self.memory, self.host, self.pool, slot
+        host_pages = HostPages(*given, owner=OWNER, page_order=host_order, costs=costs)
         rest = {"costs": costs, "spaces": VmSpaces([spaces]), "levels": levels}
-        self.vkernel = Vkernel(self.memory, self.registers, host_tables, **rest)  # type: ignore[arg-type]
+        self.vkernel = Vkernel(self.memory, self.registers, host_pages, **rest)  # type: ignore[arg-type]
         self.vkernel.deliver = self._deliver  # type: ignore[assignment]
         self.vcpu, self.bare = Ledger(self.registers, spaces), BareGuest(frames, levels)
         self.delivered: int | None = None
-        first, *rest = self.pool.take(1 + self.vkernel.first_frames)
-        self.vkernel.install(first)
-        self.vkernel.provide(rest)
-        self.vkernel.populate()
+        self.vkernel.provide(self.pool.take(self.vkernel.first_frames))
+        host_pages.populate()
         spaces.enter(0)
         self.roots = [*roots]
         self.edited = dict.fromkeys(roots, False)  # since it was loaded last
@@ -135,6 +123,11 @@ class World:
         assert self.delivered == (bare if isinstance(bare, int) else None), (self.delivered, bare)
         return self.delivered
 
+    def hpa(self, gpa: int) -> int | None:
+        """Return where the host says that a gpa lies."""
+        word = int(self.vkernel.backing[gpa >> 12])
+        return word & ADDRESS | gpa & 0xFFF if word & 1 else None
+
     def audit(self) -> int:
         """Every map gives guest∘host where its space is in step, and reaches this VM alone; return how much it maps."""
         words = {8 * int(at): int(self.memory[at]) for at in np.flatnonzero(self.memory)}
@@ -163,12 +156,11 @@ class World:
                 assert not isinstance(found, int), (hex(gva), found)
                 assert found[1] & A
                 assert found[1] & D or not entry & RW
-                assert tables.translate(words, *self.vkernel.memory_root, found[0]) is not None
-                assert tables.translate(words, *self.vkernel.memory_root, found[0])[0] == entry & ADDRESS  # type: ignore[index]
+                assert self.hpa(found[0]) == entry & ADDRESS
         assert used == self.vkernel.frames_held - len(self.vkernel.ready)
         for gpa, value in self.bare.words.items():  # entries, flags and all, are what bare hardware leaves
-            hpa = tables.translate(words, *self.vkernel.memory_root, gpa)
-            held = tables.load(words, hpa[0], self.bare.levels) if hpa else None
+            hpa = self.hpa(gpa)
+            held = tables.load(words, hpa, self.bare.levels) if hpa is not None else None
             assert value in (0, held), hex(gpa)
         in_step = [root << 12 for root, edited in self.edited.items() if not edited]
         assert list(problems_of_maps(self.vkernel, frames, in_step)) == []

@@ -11,22 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from tests.oracle import tables
 from tests.oracle.bits import ADDRESS, PS, RW, US, P, span
 from tests.oracle.shadow import BareGuest
 from vmsim.base import ledger
 from vmsim.contracts import PagePrices
 from vmsim.frames.buddy import NO_FRAME, State, allocate, allocate_many, free, make_zone
 from vmsim.host.guest_memory import GuestMemory
-from vmsim.machine.formats import EPT, PAGE_SHIFT
+from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.layout import Geometry, Unit, make_cores, make_llc, make_vm
 from vmsim.machine.memory import physical_memory
 from vmsim.machine.tags import Spaces, Tags
 from vmsim.machine.vcpu import Reason, run
 from vmsim.machine.vm_spaces import VmSpaces
+from vmsim.monitor.backing.pages import HostPages
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.monitor import Shadow
-from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu_files import load_cpu
 from vmsim.scenario.dirty_log import DirtyLogSpec
 
@@ -169,31 +168,19 @@ class World:
         )
         self.vcpu = Ledger(self.registers, spaces)
         costs = load_cpu("yardstick").cost
-        host_tables = Tdp(
-            self.memory,
-            self.nested_registers(),
-            self.host,
-            self.pool,  # type: ignore[arg-type]
-            EPT(ad_bits=False),
-            GuestMemory(self.host, self.memory, owner=OWNER, pages=frames),  # type: ignore[arg-type]
-            owner=OWNER,
-            levels=4,
-            page_order=host_order,
-            costs=costs,
-            chunk=chunk,
-        )
+        slot = GuestMemory(self.host, self.memory, owner=OWNER, pages=frames)  # type: ignore[arg-type]
+        host_pages = self.host_pages(slot, owner=OWNER, page_order=host_order, costs=costs, chunk=chunk)
         each = VmSpaces([spaces])
         rest = {"chunk": chunk, "entries": entries, "costs": costs, "spaces": each, "levels": levels}
-        self.shadow = self.monitor(host_tables, spec, **rest, **({"log": log} if log else {}))
+        self.shadow = self.monitor(host_pages, spec, **rest, **({"log": log} if log else {}))
         self.spec = spec
         self.bare = BareGuest(frames, levels)
         self.delivered: int | None = None
         self.shadow.deliver = self._deliver  # type: ignore[assignment]
-        first, *rest = self.pool.take(1 + Shadow.first_frames)
-        self.shadow.install(first)
-        self.shadow.provide(rest)
+        self.drive(self.shadow.create(self.vcpu))  # type: ignore[arg-type]
+        self.shadow.provide(self.pool.take(Shadow.first_frames))
         if backed:
-            self.shadow.populate()
+            self.shadow.host_pages.populate()
         spaces.enter(0)
         self.root = 0
 
@@ -203,13 +190,18 @@ class World:
         registers["levels"] = 2 if self.walked == 3 else levels  # PDPTEs are kept in registers
         return registers
 
-    def nested_registers(self) -> np.ndarray:
-        """Return the registers that say where the nested tables are: of no hardware."""
-        return make_vm()
+    def host_pages(self, slot: GuestMemory, **rest: Any) -> HostPages:
+        """Return where guest memory comes from."""
+        return HostPages(self.memory, self.host, self.pool, slot, **rest)  # type: ignore[arg-type]
 
-    def monitor(self, host_tables: Tdp, spec: ShadowSpec, **rest: Any) -> Shadow:
+    def monitor(self, host_pages: HostPages, spec: ShadowSpec, **rest: Any) -> Shadow:
         """Return the monitor under test."""
-        return Shadow(self.memory, self.registers, host_tables, spec=spec, **rest)
+        return Shadow(self.memory, self.registers, host_pages, spec=spec, **rest)
+
+    def hpa(self, gpa: int) -> int | None:
+        """Return where the host says that a gpa lies."""
+        word = int(self.shadow.backing[gpa >> PAGE_SHIFT])
+        return word & ADDRESS | gpa & 0xFFF if word & P else None
 
     def violation(self, gpa: int, code: int) -> None:
         """Handle a fault of the second dimension, which a shadow has not."""
@@ -315,7 +307,6 @@ class World:
     def audit(self) -> int:
         """The shadow is guest∘host wherever it is present, and gives no more rights; return how much it maps."""
         count = 0
-        words = Words(self.memory)
         frames = self.host.frames
         for gva, level, hpa, rights in self.leaves():
             count += 1
@@ -324,9 +315,7 @@ class World:
                 assert not isinstance(found, int) or not rights & US, (hex(gva), found)
                 if isinstance(found, int):
                     continue
-                host = tables.translate(words, self.shadow.host_tables.root, 4, found[0])
-                assert host is not None
-                assert host[0] == hpa + offset
+                assert self.hpa(found[0]) == hpa + offset
                 if rights & RW:
                     assert not isinstance(self.bare.walk(self.root, gva + offset, True, mark=False), int)
                     held = set(self.guarded_frames())
@@ -342,7 +331,7 @@ class World:
             yield int(page["gfn"])
 
     def conserved(self) -> None:
-        """Every frame of the VM is a table of the host's, guest memory, a shadow page, in stock or in the pool."""
+        """Every frame of the VM is a nested table, guest memory, a shadow page, in stock or in the pool."""
         shadow, frames = self.shadow, self.host.frames
         pages = shadow.pages[shadow.pages["level"] > 0]
         used = (pages["hpa"] >> PAGE_SHIFT).tolist()
@@ -354,8 +343,7 @@ class World:
         assert (frames["state"][stock + self.pool.pages] == State.POOL).all()
         mine = Counter(frames["state"][(frames["owner"] == OWNER) & (frames["state"] != State.FREE)].tolist())
         assert mine[State.POOL] == len(stock) + len(self.pool.pages)
-        host = self.count_host_tables()
-        assert mine[State.TABLE] == len(used) + host + (pointers >= 0)
+        assert mine[State.TABLE] == len(used) + self.nested_tables() + (pointers >= 0)
         assert (pointers >= 0) == (self.walked == 3)
         assert pointers not in used + stock + self.pool.pages
         # The links: every entry is in the list of what it points to, once.
@@ -373,13 +361,9 @@ class World:
                 node = int(shadow.tables.links["next"][node - 1])
         assert sorted(linked) == sorted(present)
 
-    def count_host_tables(self) -> int:
-        def count(table: int, level: int) -> int:
-            entries = self.memory[table >> 3 : (table >> 3) + 512]
-            below = [int(e) for e in entries[entries != 0].tolist() if level > 1 and not e & PS]
-            return 1 + sum(count(entry & ADDRESS, level - 1) for entry in below)
-
-        return count(self.shadow.host_tables.root, 4)
+    def nested_tables(self) -> int:
+        """Return how many tables lead from gpas to hpas: none does."""
+        return 0
 
 
 def all_pairs(choices: dict[str, list[Any]], allowed: Any) -> list[dict[str, Any]]:

@@ -96,8 +96,6 @@ class Guest:
         space = self.spaces[pid]
         for number in range(first, first + pages):
             space.rights[number] = rights
-            if not rights:  # Linux keeps the advice; the simulator forgets it with the kind of the mapping
-                space.advice.pop(number, None)
             if page := space.pages.get(number):
                 page.present = rights != 0
                 page.writable = bool(rights & WRITE) and (page.writable or self.sharers(page) == 1)
@@ -150,7 +148,7 @@ class Guest:
         """Madvise: 10 keeps a region from children, 18 gives them zeros in its place; 11 and 19 undo that."""
         space = self.spaces[pid]
         for number in range(first, first + pages):
-            if space.rights.get(number):
+            if number in space.rights:
                 marks = space.advice.setdefault(number, set())
                 (marks.add if advice in (10, 18) else marks.discard)({11: 10, 19: 18}.get(advice, advice))
 

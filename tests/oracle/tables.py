@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tests.oracle.bits import ADDRESS, PS, P, index, span, width
 
@@ -58,13 +58,33 @@ def within(entry: int, levels: int, level: int, address: int) -> int:
     return (entry & ADDRESS) // size * size + address % size
 
 
-def translate_guest(
-    words: Words, root: int, levels: int, nested_root: int, nested_levels: int, gva: int
+Kept = Sequence[int]
+"""Where a host has each guest frame, in words of its own: bit 0 or 3 where it has one, and the level in bits 4 to 6."""
+
+
+def translate_nested(
+    words: Words, root: int, levels: int, gpa: int, kept: Kept | None = None
 ) -> tuple[int, int] | None:
-    """Return (gpa, level of the guest's leaf) by the guest's own tables, each reached through the nested ones."""
+    """Return (hpa, level) of a gpa by nested tables, or, where there are none (no levels), as the host says."""
+    if levels or kept is None:
+        return translate(words, root, levels, gpa)
+    word = int(kept[gpa >> 12]) if gpa >> 12 < len(kept) else 0
+    return (word & ADDRESS | gpa & 0xFFF, word >> 4 & 7) if word & 0b1001 else None
+
+
+def translate_guest(
+    words: Words,
+    root: int,
+    levels: int,
+    nested_root: int,
+    nested_levels: int,
+    gva: int,
+    kept: Kept | None = None,
+) -> tuple[int, int] | None:
+    """Return (gpa, level of the guest's leaf) by the guest's own tables, each reached as `translate_nested` says."""
     table = root
     for level in range(levels, 0, -1):
-        place = translate(words, nested_root, nested_levels, place_of(table, levels, level, gva))
+        place = translate_nested(words, nested_root, nested_levels, place_of(table, levels, level, gva), kept)
         if place is None:
             return None
         entry = load(words, place[0], levels)

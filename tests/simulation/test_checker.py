@@ -16,6 +16,7 @@ from vmsim.frames.buddy import NO_FRAME, UNMOVABLE, State
 from vmsim.host.daemons.compaction import Compaction
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.memory import HostMemory
+from vmsim.machine.memory import find_entry
 from vmsim.monitor.paired.monitor import Paired
 from vmsim.tables.edit import translate
 
@@ -35,8 +36,9 @@ def state(simulation: Simulation, owner: int, wanted: State) -> np.ndarray:
 
 def entries(simulation: Simulation, owner: int) -> np.ndarray:
     """Return the words of memory that map pages of a VM (its reverse map knows them)."""
-    words: np.ndarray = simulation.host.frames["rmap"][state(simulation, owner, State.GUEST)] >> 3
-    return words
+    gfns = simulation.host.frames["rmap"][state(simulation, owner, State.GUEST)] - 1
+    memory, nested = simulation.hardware.memory, simulation.vms[owner].monitor.memory_root
+    return np.array([find_entry(memory, *nested, 1, gfn << 12)[0] >> 3 for gfn in gfns.tolist()])
 
 
 def double_list_a_free_frame(simulation: Simulation) -> None:

@@ -198,10 +198,11 @@ def resolve(simulation: Simulation, machine: VirtualMachine, gva: int) -> tuple[
         return found and (*found, 0)
     nested = machine.monitor.memory_root
     root = getattr(machine.monitor, "cr3", [int(registers.cr3)])[0]  # the guest's, where a monitor hides it
-    guest = oracle.translate_guest(words, root, int(registers.levels), *nested, gva)
+    kept = machine.monitor.backing
+    guest = oracle.translate_guest(words, root, int(registers.levels), *nested, gva, kept)
     if guest is None:
         return None
-    host = oracle.translate(words, *nested, guest[0])
+    host = oracle.translate_nested(words, *nested, guest[0], kept)
     return host and (host[0], guest[1], host[1])
 
 

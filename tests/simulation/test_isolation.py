@@ -29,7 +29,7 @@ from vmsim.monitor.agile.monitor import Agile
 from vmsim.monitor.features.dirty_log import DirtyLog
 from vmsim.monitor.features.nx_split import NxSplit
 from vmsim.record.outcome import Ending
-from vmsim.tables.edit import translate
+from vmsim.tables.edit import find_address
 from vmsim.tables.listing import walk_entries
 from vmsim.workloads import Kind
 
@@ -125,7 +125,7 @@ class Prisoner:
             if isinstance(worker, DirtyLog):
                 worker.read([self.vm.vcpu], self.simulation.env.cycle)
             elif isinstance(worker, NxSplit):
-                worker.recover([self.vm.vcpu])
+                worker.recover([self.vm.vcpu], 0)
             elif isinstance(worker, Agile):
                 worker.end_interval(self.vm.vcpu)
         for log in logs:
@@ -136,8 +136,8 @@ class Prisoner:
 
     def contents(self) -> np.ndarray:
         """Return the words of the VM's memory, a row for each frame."""
-        memory, root = self.hardware.memory, self.vm.memory_root
-        frames = [translate(memory, *root, gfn << 12) >> 12 for gfn in range(PAGES)]
+        memory = self.hardware.memory
+        frames = [find_address(memory, *self.vm.memory_map, gfn << 12) >> 12 for gfn in range(PAGES)]
         return memory.reshape(-1, 512)[frames]
 
     def access(self, gva: int, write: bool) -> bool:

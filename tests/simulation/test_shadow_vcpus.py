@@ -96,7 +96,7 @@ def test_a_root_that_is_walked_nested_is_so_for_every_vcpu() -> None:
 
 def test_the_checker_counts_roots() -> None:
     def look(monitor: Any) -> None:
-        frames = monitor.host_tables.host.frames
+        frames = monitor.host_pages.host.frames
         assert not [*problems_of(monitor, frames)]
         monitor.pages["roots"][int(monitor.cpus["roots"][0, 0])] += 1
         assert "root of more or fewer vCPUs" in next(iter(problems_of(monitor, frames)))

@@ -214,6 +214,16 @@ class Monitor(Protocol):
         """
         ...
 
+    def held_by_host(self, at: int, cycles: int, times: int, apart: int) -> int:
+        """Have the host change its entries from a cycle on: so many times, for so many cycles each and as many apart.
+
+        Returns
+        -------
+        int
+            Cycles that the host waits until nobody else changes them.
+        """
+        ...
+
     def system_call(self, vcpu: Any, name: str, pid: int) -> None:
         """Pay for what a system call of a process costs beside the kernel's own work; `name` is as of `Op`."""
 
@@ -261,7 +271,10 @@ class Monitor(Protocol):
 
     @property
     def memory_root(self) -> tuple[int, int]:
-        """Root (hpa) and levels of the tables from gpa to hpa, for --check and dumps; (0, 0) if there are none."""
+        """Root (hpa) and levels of the tables from gpa to hpa, for --check and dumps; (0, 0) if there are none.
+
+        Then what is in `backing` is all there is.
+        """
         ...
 
     @property

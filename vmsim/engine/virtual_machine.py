@@ -10,7 +10,7 @@ from vmsim.base.clock import Clock
 from vmsim.base.errors import InputError
 from vmsim.base.ledger import Ledger, Reading
 from vmsim.base.units import PAGE_ORDER
-from vmsim.contracts import Flush, Frames, Moment, Monitor, Steps, Stop, VmStopped
+from vmsim.contracts import Flush, Frames, Moment, Monitor, Steps, Stop, VmStopped, Words
 from vmsim.engine.balloon import Ballooned
 from vmsim.engine.boot import BootVcpu
 from vmsim.engine.crew import Crew, Stopped, register_vcpus
@@ -29,6 +29,7 @@ from vmsim.machine.layout import LEVELS, Count
 from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.record.outcome import Ending, VmOutcome
 from vmsim.scenario import Vm
+from vmsim.tables.backing import IDENTITY
 from vmsim.workloads import Stream
 
 __all__ = ["VirtualMachine"]
@@ -145,9 +146,9 @@ class VirtualMachine:
             self.parts.host.failures[self.spec.index, self.spec.guest_order] += wanting
 
     @property
-    def memory_root(self) -> tuple[int, int]:
-        """Root (hpa) and levels of the tables that say where its kernel's memory lies; (0, 0) if that is the host's."""
-        return (0, 0) if self.spec.bare else self.monitor.memory_root
+    def memory_map(self) -> tuple[int, int, Words]:
+        """Where its kernel's memory lies, as `tables.edit.find_address` is told: root and levels, and the backing."""
+        return (0, 0, IDENTITY) if self.spec.bare else (*self.monitor.memory_root, self.monitor.backing)
 
     def live(self) -> Steps[None]:
         """Start, run the workload, and give everything back."""
@@ -258,7 +259,10 @@ class VirtualMachine:
         self.drop(flush)
         if not (flush.nested or flush.linear):
             return 0
-        return self.shootdown.kick([vcpu for vcpu in self.vcpus if vcpu is not by], times=times)
+        costs, begun = self.parts.scenario.cpu.cost, by.now if by else self.env.cycle
+        cycles = self.shootdown.kick([vcpu for vcpu in self.vcpus if vcpu is not by], times=times)
+        held = cycles // max(times, 1) + costs.violation_entry
+        return cycles + self.monitor.held_by_host(begun, held, times, costs.host_zap)
 
     def outcome(self) -> VmOutcome:
         """Return the figures of the VM, its warm-up subtracted."""

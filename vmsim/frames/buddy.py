@@ -82,7 +82,9 @@ FRAME_RECORD = np.dtype(
             ("state", "i1"),
             ("mobility", "i1"),  # of the pageblock; free blocks are listed by that of their first frame
             ("owner", "i2"),  # number of the VM; -1: the kernel; of a free frame 0, or REPORTED
-            ("rmap", "i8"),  # address of the entry that maps the frame (hpa; in a guest gpa); 0: none
+            # Of a page of a VM's memory 1 + its guest frame; of others the address of the entry that maps the frame
+            # (hpa; in a guest gpa). 0: none.
+            ("rmap", "i8"),
         ],
     )
 )

@@ -70,7 +70,7 @@ class MemoryCalls(ABC):
                 before = space.regions.within(address, address + length)
                 space.regions.declare(address, address + length, rights)
                 for first, last, old in before:
-                    if rights and old & ~RIGHTS_OF:
+                    if old & ~RIGHTS_OF:
                         space.regions.declare(first, last, rights | old & ~RIGHTS_OF)
                 yield from self.spaces.protect(vcpu, space, address, address + length, rights)
 
@@ -118,7 +118,7 @@ class MemoryCalls(ABC):
         with (yield from self._changing(vcpu, pid)) as space:
             parts = space.regions.within(address, address + length) if space and mark else []
             for first, last, rights in parts:
-                if space and rights and not (given and mark == WIPED and rights & KINDS):
+                if space and not (given and mark == WIPED and rights & KINDS):
                     space.regions.declare(first, last, rights | mark if given else rights & ~mark)
 
     def fault_in(self, vcpu: Vcpu, pid: int, address: int, length: int) -> Steps[None]:
@@ -131,7 +131,7 @@ class MemoryCalls(ABC):
         if pid != process.pid:
             return
         for first, last, rights in process.space.regions.within(address, address + length):
-            if rights:
+            if rights & RIGHTS_OF:
                 code = CODE_WRITE if rights & WRITABLE and rights & KINDS != KINDS else 0
                 yield from self._fault_in(vcpu, first, last, code, delivered=False)
 

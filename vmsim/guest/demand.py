@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vmsim.frames.buddy import NO_FRAME, State, allocate_many, free
-from vmsim.guest.region_rows import FILE, KINDS, NO_REGION, around
+from vmsim.guest.region_rows import FILE, KINDS, NO_REGION, RIGHTS_OF, around
 from vmsim.guest.region_rows import WRITE as WRITABLE
 from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import ACCESSED, CODE_PRESENT, CODE_WRITE, PRESENT, USER, WRITE
@@ -96,7 +96,7 @@ def _look(demand, regions, gva):
     start, end, rights = around(regions, gva)
     demand.first, demand.last = start, end
     demand.writable = rights == NO_REGION or rights & WRITABLE != 0
-    demand.page = PAGE_BITS if demand.writable else READ_ONLY if rights else 0
+    demand.page = PAGE_BITS if demand.writable else READ_ONLY if rights & RIGHTS_OF else 0
     demand.zeroed = rights == NO_REGION or rights & KINDS == 0
     if rights != NO_REGION and rights & FILE:  # there is more to do at a fault in a file
         demand.page = 0

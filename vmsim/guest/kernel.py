@@ -25,6 +25,7 @@ from vmsim.guest.granting import Granting
 from vmsim.guest.lists import TABLE_BITS
 from vmsim.guest.operations import COLUMNS
 from vmsim.guest.process import Process
+from vmsim.guest.region_rows import RIGHTS_OF
 from vmsim.guest.regions import FILE, KINDS, SHARED
 from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.sharing import Sharing
@@ -333,7 +334,7 @@ class GuestKernel(Granting):
         """Return the bits of an entry that lets a page be read, or written, and what else its region allows."""
         rights = space.regions.at(gva)
         allowed = rights is None or rights & WRITABLE != 0
-        if not (allowed if write else rights is None or rights):
+        if not (allowed if write else rights is None or rights & RIGHTS_OF):
             self.strays += 1
         if rights is not None and rights & FILE and not write:  # written to, it is copied, or noted as dirty
             return READ_ONLY

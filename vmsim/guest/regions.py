@@ -15,6 +15,7 @@ from vmsim.guest.region_rows import (
     KINDS,
     NO_REGION,
     NOT_FORKED,
+    RIGHTS_OF,
     SHARED,
     START,
     WIPED,
@@ -89,7 +90,7 @@ class Regions:
         """Whether all of [start, end) is of a kind and may be touched and written alike, as outside every region."""
         parts = self.within(start, end)
         alike = WRITE | KINDS | NOT_FORKED | WIPED
-        rights = {(rights != 0, rights & alike) for _, _, rights in parts}
+        rights = {(rights & RIGHTS_OF != 0, rights & alike) for _, _, rights in parts}
         if sum(last - first for first, last, _ in parts) < end - start:
             rights.add((True, WRITE))
         return len(rights) == 1

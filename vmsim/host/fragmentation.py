@@ -48,12 +48,11 @@ class PageCache(GuestMemory):
         self.memory = memory
         self.second = _NoEntries()
         for place, pfn in enumerate(pages.tolist()):
-            set_backing(self.backing, place, pfn, 0)
+            set_backing(self.backing, host.frames, place, pfn, 0)
         words = (index[:, None] * ENTRIES + np.arange(ENTRIES)).ravel()
         memory[words] = 0
         self._words = words[: len(pages)]
         memory[self._words] = pages << PAGE_SHIFT | PRESENT
-        host.frames["rmap"][pages] = self._words << 3
 
     @property
     def pages(self) -> Words:
@@ -65,14 +64,14 @@ class PageCache(GuestMemory):
         flush = super().move(gfn, pfn)
         word = int(self._words[gfn])
         self.memory[word] = pfn << PAGE_SHIFT | PRESENT
-        self.host.frames["rmap"][pfn] = word << 3
         return flush
 
     def problems(self) -> Iterator[str]:
         """Yield in what the index, the frames and the reverse map differ."""
         pages = self.pages
         frames = self.host.frames[pages]
-        wrong = (frames["owner"] != HOST) | (frames["state"] != State.HOST) | (frames["rmap"] != self._words << 3)
+        places = 1 + np.arange(len(pages))
+        wrong = (frames["owner"] != HOST) | (frames["state"] != State.HOST) | (frames["rmap"] != places)
         for page in pages[wrong].tolist():
             yield f"the page cache has frame {page}, which is not its own or has another place in the reverse map"
 

@@ -158,7 +158,7 @@ class GuestMemory(SwappableMemory):
                 self.returned += 1
             if (held := self.contents.pop(each, None)) is not None:
                 self._page(pfn + each - gfn)[:] = held
-        set_backing(self.backing, gfn, pfn, order)
+        set_backing(self.backing, self.host.frames, gfn, pfn, order)
 
     def take(self, first: int, count: int, to: int = SWAPPED) -> Flush:
         """Take the pages of `count` guest frames from `first` on, but for those that a device works on.
@@ -272,7 +272,7 @@ class GuestMemory(SwappableMemory):
         self.host.hand_over(np.array([pfn]), self.owner, State(int(frames["state"][old])))
         self.host.hand_over(np.array([old]), whose, state)
         frames["rmap"][old] = frames["rmap"][pfn] = 0
-        set_backing(self.backing, gfn, pfn, 0)
+        set_backing(self.backing, self.host.frames, gfn, pfn, 0)
         return flush
 
     def share(self, gfn: int, pfn: int) -> Flush:
@@ -333,7 +333,7 @@ class GuestMemory(SwappableMemory):
         flush = self.second.zap(gfn, 1)
         self._page(pfn)[:] = self._page(stable)
         use(self.host.frames, np.array([pfn]), int(State.GUEST))
-        set_backing(self.backing, gfn, pfn, 0)
+        set_backing(self.backing, self.host.frames, gfn, pfn, 0)
         self._leave(gfn, stable)
         self.broken += 1
         return self.forget(flush, vcpu)
@@ -376,13 +376,12 @@ class GuestMemory(SwappableMemory):
 
         -1 stands for what is no page of this memory, lies in a large page, or must stay where it is for a device.
         """
-        found = np.full(len(pfns), -1)
-        wanted = {int(pfn): at for at, pfn in enumerate(pfns.tolist())}
-        small = (self.backing & ~FRAME) == SMALL_PAGE
-        near = small & (self.backing >> PAGE_SHIFT >= min(wanted)) & (self.backing >> PAGE_SHIFT <= max(wanted))
-        for gfn in np.flatnonzero(near).tolist():
-            at = wanted.get(self.frame_of(gfn))
-            if at is not None and not self.pinned(gfn):
+        records, found = self.host.frames[pfns], np.full(len(pfns), -1)
+        mine = np.flatnonzero((records["owner"] == self.owner) & (records["rmap"] > 0))
+        gfns = np.minimum(records["rmap"][mine], len(self.backing)) - 1  # of a table it is something else
+        small = self.backing[gfns] == (pfns[mine] << PAGE_SHIFT | SMALL_PAGE)
+        for at, gfn in zip(mine[small].tolist(), gfns[small].tolist(), strict=True):
+            if not self.pinned(gfn):
                 found[at] = gfn
         return found
 

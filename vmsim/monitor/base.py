@@ -18,6 +18,7 @@ from vmsim.contracts import Exit, Kernel, Mmu, Resume, Steps, Vcpu, Words, Worke
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import FRAME
 from vmsim.machine.memory import entry_at, read_entry, width_of
+from vmsim.monitor.mmu_lock import MmuLock
 from vmsim.record.log import Log
 from vmsim.record.outcome import DirtyRound, round_log
 from vmsim.tables.backing import IDENTITY, UNBACKED
@@ -52,6 +53,7 @@ class BaseMonitor(ABC):
 
     memory: Words
     backing: Words = IDENTITY
+    lock = MmuLock()  # that nobody waits for
     kernel: Kernel
     deliver: Callable[[Any, int, int], Steps[None]]
     exits: Counter[str]
@@ -103,6 +105,10 @@ class BaseMonitor(ABC):
     def pauses(self, accesses: int) -> list[tuple[int, Callable[[Any], Steps[None]]]]:
         """Return nothing: no access of a workload is a moment of its own."""
         return []
+
+    def held_by_host(self, at: int, cycles: int, times: int, apart: int) -> int:
+        """Have the host change its entries, with the lock held; return how long it waits for that."""
+        return self.lock.hold_each(at, cycles, times, apart=apart)
 
     def system_call(self, vcpu: Vcpu, name: str, pid: int) -> None:
         """Pay nothing: a system call does not leave the guest."""

@@ -5,6 +5,10 @@ that the TDP MMU handles takes it to read, and does not wait for others of its k
 `kvm_tdp_mmu_page_fault`); one of the older MMU, and of every shadow, takes it to write (`direct_page_fault`,
 paging_tmpl.h, `FNAME(page_fault)`), as do emulated stores, INVLPG, loads of CR3 and whoever reads a dirty log
 (`kvm_mmu_track_write`, `kvm_mmu_invalidate_addr`, `kvm_mmu_load`, virt/kvm/kvm_main.c, `kvm_get_dirty_log_protect`).
+So does the host, each time that it takes, moves or shares pages: entries are cleared, and the vCPUs that run leave the
+guest, before it is released (virt/kvm/kvm_main.c, `kvm_mmu_notifier_invalidate_range_start`, whose
+`__kvm_handle_hva_range` flushes under the lock); and where large pages that cannot be executed are recovered
+(mmu.c, `kvm_recover_nx_huge_pages`).
 It is held while entries are written, not while the guest's tables are walked or a page is found
 (`kvm_faultin_pfn`); the faults of pages that are only protected against writes need none (`fast_page_fault`).
 
@@ -26,6 +30,7 @@ from vmsim.jit import routine
 __all__ = ["NO_LOCK", "MmuLock", "hold_lock", "pass_lock"]
 
 _ROOM = 256  # intervals that are kept: of one horizon, and more
+_IN_A_ROW = 64  # that one batch of the host's adds: of what comes later nothing is foreseen
 
 LOCK = np.dtype(
     (
@@ -138,6 +143,15 @@ class MmuLock:
     def hold(self, at: int, cycles: int) -> int:
         """Hold it for so many cycles from `at` on; return the wait until it is free."""
         return int(hold_lock(self.words[0], at, cycles)) if self else 0
+
+    def hold_each(self, at: int, cycles: int, times: int, *, apart: int) -> int:
+        """Hold it so many times, for so many cycles each and as many `apart`; return all waits until it was free."""
+        waits = 0
+        for _ in range(min(times, _IN_A_ROW) if self else 0):
+            wait = self.hold(at, cycles)
+            waits += wait
+            at += wait + cycles + apart
+        return waits
 
     def fault(self, at: int, cycles: int) -> int:
         """Have it for a fault, as its kind does; return the wait."""

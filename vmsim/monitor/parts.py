@@ -8,10 +8,12 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import Host, MemorySlot, Pool, Words
 from vmsim.machine.vm_spaces import VmSpaces
+from vmsim.monitor.backing.pages import HostPages
+from vmsim.monitor.mmu_lock import MmuLock
 from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.vm import Vm
 
-__all__ = ["VmParts"]
+__all__ = ["VmParts", "host_pages"]
 
 
 class VmParts(NamedTuple):
@@ -48,3 +50,19 @@ class VmParts(NamedTuple):
     spaces: VmSpaces
     slot: MemorySlot
     shared: Any = None
+
+
+def host_pages(parts: VmParts, lock: MmuLock | None = None) -> HostPages:
+    """Return the pages of a VM whose monitor has no tables from gpas to hpas; `lock` is that of its MMU."""
+    spec = parts.spec
+    return HostPages(
+        parts.memory,
+        parts.host,
+        parts.pool,
+        parts.slot,
+        owner=spec.index,
+        page_order=spec.host_order,
+        costs=parts.cpu.cost,
+        chunk=spec.fill_chunk,
+        lock=lock,
+    )

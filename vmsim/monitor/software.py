@@ -8,8 +8,8 @@ from collections.abc import Callable
 from vmsim.contracts import Mmu, Steps, Vcpu, Words
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import CODE_PRESENT
+from vmsim.monitor.backing.pages import HostPages
 from vmsim.monitor.base import BaseMonitor, table_on_way
-from vmsim.monitor.tdp.monitor import Tdp
 
 __all__ = ["SoftwareMonitor"]
 
@@ -19,11 +19,11 @@ class SoftwareMonitor(BaseMonitor, ABC):
 
     Attributes
     ----------
-    host_tables : Tdp
-        gpa to hpa: tables that the hardware does not walk for the guest's accesses, unless the mode says so.
+    host_pages : HostPages
+        Where the pages of guest memory come from.
     """
 
-    host_tables: Tdp
+    host_pages: HostPages
     backing: Words
     _bills: list[int]  # cycles of the exit under way, by vCPU
 
@@ -33,30 +33,16 @@ class SoftwareMonitor(BaseMonitor, ABC):
 
     def prepare(self, take: Callable[[int, State], list[int]]) -> None:
         """Back all guest memory before the clock starts, and take what it needs at hand."""
-        self.install(take(1, State.TABLE)[0])
-        self.populate()
+        self.host_pages.prepare(take)
         self.provide(take(self.first_frames, State.POOL))
-
-    def populate(self) -> None:
-        """Back all guest memory before the clock starts."""
-        self.host_tables.populate()
-
-    @abstractmethod
-    def install(self, root: int) -> None:
-        """Make frame `root` the empty root of the host's tables."""
 
     @abstractmethod
     def provide(self, frames: list[int]) -> None:
         """Take `first_frames` of the host's frames, before the clock starts."""
 
-    @abstractmethod
     def create(self, vcpu: Vcpu) -> Steps[None]:
         """Take from the pool what no guest can start without."""
-
-    @property
-    def memory_root(self) -> tuple[int, int]:
-        """Root and levels of the host's tables, by which --check finds guest memory."""
-        return self.host_tables.root, self.host_tables.levels
+        yield from self.host_pages.create(vcpu)
 
     @property
     def unfinished_cycles(self) -> int:
@@ -65,7 +51,7 @@ class SoftwareMonitor(BaseMonitor, ABC):
 
     def frames_of(self, gfns: Words) -> Words:
         """Return the host's frames that hold guest frames, int64[n]; each must be backed."""
-        return self.host_tables.frames_of(gfns)
+        return self.host_pages.frames_of(gfns)
 
     def forget(self) -> None:
         """Forget the exits so far: they were made before the clock started."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vmsim.base.errors import InputError
-from vmsim.observe.table_text import table_records, table_text
+from vmsim.observe.table_text import backing_records, table_records, table_text
 from vmsim.record.folder import check_folder, replacing_folder, write_manifest
 
 if TYPE_CHECKING:
@@ -81,13 +81,15 @@ def dump_tables(run: Result, out: Path, *, force: bool = False, progress: Progre
 
 def tables_of(simulation: Simulation, vm: VirtualMachine) -> Iterator[tuple[str, list[str]]]:
     """Yield the name of each file of a VM and its records."""
-    memory, nested = simulation.hardware.memory, vm.memory_root
+    memory, nested = simulation.hardware.memory, vm.memory_map
     for pid, process in sorted(vm.kernel.processes.items()):
         records = table_records(memory, process.space.root, vm.spec.guest_levels, nested=nested)
         yield f"{vm.spec.name}.{pid}.guest.txt", list(records)
-    nested, last = vm.monitor.memory_root, vm.monitor.host_slot
-    if nested[1]:
-        yield f"{vm.spec.name}.host.txt", list(table_records(memory, *nested, present=_NESTED_PRESENT, last=last))
+    (root, levels), last = vm.monitor.memory_root, vm.monitor.host_slot
+    if levels:
+        yield f"{vm.spec.name}.host.txt", list(table_records(memory, root, levels, present=_NESTED_PRESENT, last=last))
+    elif vm.slot:
+        yield f"{vm.spec.name}.host.txt", list(backing_records(vm.slot.backing))
 
 
 def _expect_same(now: Mapping[str, str], then: Mapping[str, str]) -> None:

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, TWO_LEVEL
 from vmsim.machine.memory import width_of
-from vmsim.tables.backing import UNBACKED
-from vmsim.tables.edit import translate
+from vmsim.tables.backing import IDENTITY, SHARED, UNBACKED
+from vmsim.tables.edit import find_address
 
-__all__ = ["table_records", "table_text"]
+__all__ = ["backing_records", "table_records", "table_text"]
 
 
 def table_records(
@@ -28,7 +28,7 @@ def table_records(
     root: int,
     levels: int,
     *,
-    nested: tuple[int, int] = (0, 0),
+    nested: tuple[int, int, NDArray[np.int64]] = (0, 0, IDENTITY),
     present: int = PRESENT,
     last: int | None = None,
 ) -> Iterator[str]:
@@ -40,8 +40,8 @@ def table_records(
         Host-physical memory.
     root, levels : int
         Address of the root table, and how many levels there are.
-    nested : tuple of int, optional
-        Root and levels of the nested tables through which these are reached; the frames are then the guest's.
+    nested : tuple, optional
+        How these are reached, as `vmsim.tables.edit.find_address` is told; the frames are then the guest's.
     present : int, optional
         An entry is present when any of these bits is set.
     last : int, optional
@@ -51,7 +51,7 @@ def table_records(
     words = memory.view(np.uint32) if levels == TWO_LEVEL else memory
 
     def below(table: int, level: int, start: int, above: str) -> Iterator[str]:
-        place = int(translate(memory, *nested, table))
+        place = int(find_address(memory, *nested, table))
         if place == UNBACKED:
             return
         entries = words[place // words.itemsize :][: 1 << width][: last if level == levels else None]
@@ -70,6 +70,18 @@ def table_records(
         return "".join(f"{frame >> width * below << width * below:x}," for below in range(level - 1, 0, -1))
 
     return below(root, levels, 0, "")
+
+
+def backing_records(backing: NDArray[np.int64]) -> Iterator[str]:
+    """Yield a record for each guest frame that the host has a frame for, by what the host says: no table is on the way.
+
+    Parameters
+    ----------
+    backing : int64[frames]
+        Where guest memory lies (tables/backing.py).
+    """
+    for gfn in np.flatnonzero(backing & (PRESENT | SHARED)).tolist():
+        yield f"{gfn << PAGE_SHIFT:x},{(int(backing[gfn]) & FRAME) >> PAGE_SHIFT:x}"
 
 
 def table_text(records: list[str]) -> str:

@@ -60,6 +60,12 @@ def level_problems(
             yield from _reach_problem(key, "guest_levels", size)
     if bare:
         return
+    if not mode.host_levels:
+        yield from _page_problem("host", 4, host_page)
+        if host_levels != 4:
+            text = f"mode {mode.name} has no nested tables: nothing is between a guest's frames and the host's"
+            yield Problem(("host_levels",), f"{text}; leave host_levels out")
+        return
     yield from _page_problem("host", host_levels, host_page)
     if host_levels > 3:
         return

@@ -67,7 +67,7 @@ class PagingMode:
     refuses : tuple of str
         Keys that `problems` refuses in it; they go back to their defaults when the mode is chosen.
     guest_levels, host_levels : tuple of int
-        Depths of guests' and of nested tables that it can have.
+        Depths of guests' and of nested tables that it can have; none: it has no nested tables.
     own_format : bool
         What stands for a guest's tables has their format, so that under 32-bit paging it reaches 4 GiB of the host.
     features : frozenset of str

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from vmsim.frames.buddy import NO_FRAME, State, allocate
 from vmsim.jit import kernel, leaf
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT
 from vmsim.machine.memory import entry_at, read_entry, width_of, zeroed
@@ -36,6 +37,7 @@ __all__ = [
     "make_backing",
     "next_lacking",
     "page_of",
+    "populate_backing",
     "set_backing",
     "share_backing",
     "shared",
@@ -136,11 +138,27 @@ def elsewhere(backing, gfn):
 
 
 @kernel
-def set_backing(backing, gfn, pfn, order):
-    """Note that the 2**order guest frames from `gfn` on lie at the host frames from `pfn` on, mapped by one entry."""
+def set_backing(backing, frames, gfn, pfn, order):
+    """Note that the 2**order guest frames from `gfn` on lie at the host frames from `pfn` on, mapped by one entry.
+
+    The records of the host's frames say so too: they are its reverse map.
+    """
     level = order // 9 + 1
     for number in range(min(1 << order, len(backing) - gfn)):
         backing[gfn + number] = (pfn + number) << PAGE_SHIFT | level << _LEVEL_SHIFT | PRESENT
+        frames[pfn + number].rmap = gfn + number + 1
+
+
+@kernel
+def populate_backing(zones, frames, owner, backing, gfn, limit, order):
+    """Have the guest frames [gfn, limit) lie in newly allocated pages of 2**order frames; return where it stopped."""
+    while gfn < limit:
+        pfn = allocate(zones, frames, np.int64(order), np.int64(State.GUEST), owner)
+        if pfn == NO_FRAME:
+            break
+        set_backing(backing, frames, gfn, pfn, order)
+        gfn += 1 << order
+    return gfn
 
 
 def share_backing(backing: np.ndarray, gfn: int, pfn: int) -> None:
@@ -183,7 +201,7 @@ def break_up(backing, gfn):
 
 
 @kernel
-def fill_backing(memory, backing, root, levels):
+def fill_backing(memory, backing, frames, root, levels):
     """Note all that nested tables map."""
     width = width_of(levels)
     gfn = 0
@@ -198,5 +216,5 @@ def fill_backing(memory, backing, root, levels):
             level -= 1
         order = width * (level - 1)
         if entry:
-            set_backing(backing, gfn, (entry & FRAME) >> PAGE_SHIFT & -(1 << order), order)
+            set_backing(backing, frames, gfn, (entry & FRAME) >> PAGE_SHIFT & -(1 << order), order)
         gfn += 1 << order

@@ -177,7 +177,6 @@ def split(memory, frames, root, levels, address, table, table_bits, gone):
         place = (table << PAGE_SHIFT) + 8 * index
         write_word(memory, place, pfn << PAGE_SHIFT | low)
         frames[pfn].state = State.GUEST
-        frames[pfn].rmap = place
     write_word(memory, hpa, table << PAGE_SHIFT | table_bits)
     frames[table].state = State.TABLE
     frames[table].rmap = hpa
@@ -212,9 +211,6 @@ def collapse(memory, frames, root, levels, pages, level, freed):
                     break
                 flags |= each & ~FRAME
             if whole:
-                for index in range(ENTRIES):
-                    frames[first + index * step].rmap = 0
-                frames[first].rmap = hpa
                 write_word(memory, hpa, first << PAGE_SHIFT | flags | LARGE)
                 frames[table >> PAGE_SHIFT].rmap = 0
                 freed[count] = table >> PAGE_SHIFT

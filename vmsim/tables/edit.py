@@ -13,12 +13,13 @@ from vmsim.frames.buddy import NO_FRAME, State, allocate, free_many
 from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, TWO_LEVEL
 from vmsim.machine.memory import clear_frame, entry_at, read_entry, width_of, write_entry
-from vmsim.tables.backing import UNBACKED, host_address
+from vmsim.tables.backing import UNBACKED, host_address, locate_page
 
 __all__ = [
     "BLOCKED",
     "MAPPED",
     "NOWHERE",
+    "find_address",
     "load_entries",
     "map_page",
     "map_pages",
@@ -62,6 +63,17 @@ def _translate(memory, root, levels, address, width):
         table = entry & FRAME
         level -= 1
     return address
+
+
+@kernel
+def find_address(memory, root, levels, backing, gpa):
+    """Return the hpa of `gpa` by nested tables, where there are none by what the host says of it, or UNBACKED."""
+    if levels:
+        return translate(memory, root, levels, gpa)
+    if len(backing) == 0:
+        return gpa
+    hpa, backed, _ = locate_page(backing, gpa)
+    return hpa if backed else np.int64(UNBACKED)
 
 
 @leaf

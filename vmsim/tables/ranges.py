@@ -38,13 +38,13 @@ def _next_leaf(memory, root, levels, gfn, limit):
 
 
 @kernel
-def change_range(memory, frames, root, levels, first, count, mark, gone, found):
+def change_range(memory, root, levels, first, count, mark, gone, found):
     """Look at the entries that map any of `count` guest frames from `first` on; take bits from those that have a flag.
 
     Parameters
     ----------
-    memory, frames : int64[:], FRAME_RECORD[:]
-        Host-physical memory and the host's frames, whose reverse map is kept.
+    memory : int64[:]
+        Host-physical memory.
     root, levels : int
         Of the nested tables.
     first, count : int
@@ -73,8 +73,6 @@ def change_range(memory, frames, root, levels, first, count, mark, gone, found):
             for each in range(max(start, first), min(start + size, limit)):
                 found[each - first] = True
             write_entry(memory, place, entry & ~gone, width)
-            if entry & ~gone == 0:
-                frames[(entry & FRAME) >> PAGE_SHIFT & ~(size - 1)].rmap = 0
         gfn = start + size
 
 

@@ -19,7 +19,7 @@ from vmsim.frames.buddy import State
 from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT
 from vmsim.machine.memory import width_of
 from vmsim.tables.backing import IDENTITY, UNBACKED
-from vmsim.tables.edit import translate
+from vmsim.tables.edit import find_address
 
 __all__ = ["contents_problems", "pin_problems", "remember"]
 
@@ -66,9 +66,8 @@ def pin_problems(simulation: Simulation) -> Iterator[str]:
     for vm in simulation.vms:
         for pin in vm.io.pins:
             np.add.at(counted, pin.pfns, 1)
-            root, levels = vm.memory_root
             for gfn, pfn in zip(pin.gfns.tolist(), pin.pfns.tolist(), strict=True):
-                now = int(translate(simulation.hardware.memory, root, levels, gfn << PAGE_SHIFT))
+                now = int(find_address(simulation.hardware.memory, *vm.memory_map, gfn << PAGE_SHIFT))
                 if vm.slot and now == UNBACKED:
                     now = vm.slot.address_of(gfn << PAGE_SHIFT)
                 if now not in (UNBACKED, pfn << PAGE_SHIFT):  # for a while nothing may map a page that stays in place

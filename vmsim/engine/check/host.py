@@ -95,20 +95,24 @@ class _Checker:
     def isolation(self) -> None:
         """A VM's tables reach its own frames only, each from the one entry that its reverse map names.
 
-        A shared frame is reached by those that share it, and only to be read.
+        A shared frame is reached by those that share it, and only to be read. Where a VM has no tables of gpas, what
+        the host says of them stands for what they would map; what a processor walks is looked at in `modes`.
         """
         frames, stable = self.host.frames, np.array(sorted(self.host.shared), np.int64)
         reached_frames: dict[int, int] = {}
         for vm in self.living:
             roots, levels = self._host_roots(vm)
-            entries = gather_all(self.memory, roots, levels, IDENTITY, vm.monitor.host_slot)
+            entries = np.empty((4, 0), np.int64)
+            if levels:
+                entries = gather_all(self.memory, roots, levels, IDENTITY, vm.monitor.host_slot)
             if len(stable):
                 entries = self._without_shared(vm, entries, stable)
             places, _, targets, levels_below = entries
             if (levels_below < (-1 if levels == 3 else -2)).any():  # an EPT misconfiguration, a reserved bit in NPT
                 self.fail(f"isolation: an entry of {vm.spec.name} maps a page of a size that there is not")
             of_tables = targets[levels_below > 0]
-            of_pages = self._frames_of_pages(targets, width_of(levels) * -levels_below)
+            backed = (vm.slot.backing[vm.slot.present()] & FRAME) >> PAGE_SHIFT if vm.slot else targets[:0]
+            of_pages = self._frames_of_pages(targets, width_of(levels) * -levels_below) if levels else backed
             for reached, state in ((of_tables, State.TABLE), (of_pages, State.GUEST)):
                 foreign = frames["owner"][reached] != vm.spec.index
                 if foreign.any():
@@ -119,17 +123,21 @@ class _Checker:
                 if wrong.any():
                     bad = int(reached[wrong][0])
                     self.fail(f"isolation: frame {bad} of {vm.spec.name} is not in the state its entry implies")
-            noted = frames["rmap"][targets]
-            wrong = noted != places
+            noted, named = frames["rmap"][targets], places
+            if vm.slot:  # a page is found by its guest frame
+                gfns = self._guest_frames(entries, roots, levels)
+                named = np.where(levels_below > 0, places, gfns + 1)
+                if (frames["rmap"][backed] != vm.slot.present() + 1).any():
+                    self.fail(f"isolation: the reverse map does not name the guest frame of a page of {vm.spec.name}")
+            wrong = noted != named
             if vm.spec.bare and vm.kernel.sharing.used:
                 wrong &= noted != 0  # shared pages have no one entry
             if wrong.any():
-                bad = int(targets[wrong][0])
-                self.fail(f"isolation: the reverse map of frame {bad} does not name the entry that maps it")
+                bad, what = int(targets[wrong][0]), "guest frame" if vm.slot else "entry"
+                self.fail(f"isolation: the reverse map of frame {bad} does not name the {what} that maps it")
             own = vm.kernel.zeros.frames if vm.spec.bare else []  # which need not be mapped
             pages = count_distinct(np.concatenate((of_pages, np.array(own, np.int64))))
             if vm.slot:  # a page that the host has for a VM need not be mapped; one that is mapped it must have
-                backed = (vm.slot.backing[vm.slot.present()] & FRAME) >> PAGE_SHIFT
                 if count_distinct(backed) != len(backed) or not np.isin(of_pages, backed).all():
                     self.fail(f"isolation: {vm.spec.name} reaches a frame in which its host has no page of it")
                 pages = len(backed)
@@ -142,6 +150,19 @@ class _Checker:
                 known += vm.monitor.frames_held
                 if held != known and not (vm.ending and vm.spec.bare):  # its kernel was at work when memory ran out
                     self.fail(f"conservation: {held - known} frames of {vm.spec.name} are neither mapped nor free")
+
+    def _guest_frames(self, entries: NDArray[np.int64], roots: list[int], levels: int) -> NDArray[np.int64]:
+        """Return the first guest frame that each entry of nested tables, as `gather` lists them, has a say in."""
+        places, _, targets, below = entries
+        width, level = int(width_of(levels)), np.where(below > 0, below + 1, 1 - below)
+        tables = np.sort(np.concatenate((np.array(roots, np.int64) >> PAGE_SHIFT, targets[below > 0])))
+        first, found = np.zeros(len(tables), np.int64), np.zeros(len(places), np.int64)
+        table, index = np.searchsorted(tables, places >> PAGE_SHIFT), (places & 0xFFF) >> PAGE_SHIFT - width
+        for at in range(levels, 0, -1):
+            here = level == at
+            found[here] = first[table[here]] + (index[here] << width * (at - 1))
+            first[np.searchsorted(tables, targets[here & (below > 0)])] = found[here & (below > 0)]
+        return found
 
     def _without_shared(self, vm: VirtualMachine, entries: NDArray[np.int64], stable: NDArray[np.int64]) -> Any:
         """Return the entries that lead to no shared frame, those that do having been looked at."""
@@ -217,7 +238,7 @@ class _Checker:
         """Return the roots of the tables by which a VM reaches host memory, and their levels."""
         if not vm.spec.bare:
             root, levels = vm.monitor.memory_root
-            return [root], levels
+            return [root] if levels else [], levels
         return vm.kernel.roots, vm.spec.guest_levels
 
     def guests(self) -> None:

@@ -6,19 +6,19 @@ from vmsim.jit import kernel, routine
 from vmsim.machine.formats import DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.memory import entry_at, read_entry, width_of
 from vmsim.tables.backing import UNBACKED
-from vmsim.tables.edit import translate
+from vmsim.tables.edit import find_address, translate
 
 __all__ = ["resolve_each", "rights_of_each", "translate_each", "walk_each"]
 
 
 @routine
-def _guest_address(memory, root, levels, nested_root, nested_levels, gva):  # type: ignore[no-untyped-def]
+def _guest_address(memory, root, levels, nested_root, nested_levels, backing, gva):  # type: ignore[no-untyped-def]
     """Return the gpa of `gva` by plain look-ups, or UNBACKED."""
     level = levels
     table = root
     width = width_of(levels)
     while True:
-        hpa = translate(memory, nested_root, nested_levels, entry_at(table, gva, level, width))
+        hpa = find_address(memory, nested_root, nested_levels, backing, entry_at(table, gva, level, width))
         if hpa == UNBACKED:
             return UNBACKED
         entry = read_entry(memory, hpa, width)
@@ -112,11 +112,11 @@ def _walked_rights(memory, root, levels, switch, nested_tables, gva):  # type: i
 
 
 @kernel
-def resolve_each(memory, root, levels, nested_root, nested_levels, gvas, found):  # type: ignore[no-untyped-def]
+def resolve_each(memory, root, levels, nested_root, nested_levels, backing, gvas, found):  # type: ignore[no-untyped-def]
     """Set `found` (int64[n]) to the hpas of `gvas` (int64[n]) by plain look-ups, host(guest(gva)), or UNBACKED."""
     for number in range(len(gvas)):
-        gpa = _guest_address(memory, root, levels, nested_root, nested_levels, gvas[number])
-        found[number] = UNBACKED if gpa == UNBACKED else translate(memory, nested_root, nested_levels, gpa)
+        gpa = _guest_address(memory, root, levels, nested_root, nested_levels, backing, gvas[number])
+        found[number] = UNBACKED if gpa == UNBACKED else find_address(memory, nested_root, nested_levels, backing, gpa)
 
 
 @kernel

@@ -91,7 +91,7 @@ class SwappedPages:
         if back is None:
             return 0
         slot = away.pop(gfn)
-        set_backing(self.memory.backing, gfn, back.pfn, 0)
+        set_backing(self.memory.backing, self.memory.host.frames, gfn, back.pfn, 0)
         self.memory.returned += 1
         self.swap.lists.returned(self.memory, gfn, slot)
         if back.slot == NO_SLOT:

@@ -22,6 +22,7 @@ from vmsim.contracts.commit import (
 from vmsim.jit import leaf, routine
 from vmsim.machine.formats import CODE_SHADOW, PAGE_SHIFT, SWITCH
 from vmsim.machine.vcpu import Reason
+from vmsim.monitor.backing.commit import NestedMode, can_back, fault_in
 from vmsim.monitor.shadow.commit import (
     shadow_fault,
     shadow_flushes,
@@ -36,7 +37,6 @@ from vmsim.monitor.shadow.prices import Exit
 from vmsim.monitor.shadow.quadrants import root_frame, under_pae
 from vmsim.monitor.shadow.records import ShadowTables
 from vmsim.monitor.shadow.tables import end_exit
-from vmsim.monitor.tdp.commit import NestedMode, can_back, fault_in
 
 __all__ = ["AgileMode"]
 

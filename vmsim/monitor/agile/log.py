@@ -20,7 +20,7 @@ __all__ = ["AgileLog"]
 class Switching(Protected, Protocol):
     """A monitor whose walks may switch from a shadow to nested tables."""
 
-    host_tables: Tdp
+    host_pages: Tdp
 
 
 class AgileLog(ProtectLog):
@@ -43,7 +43,7 @@ class AgileLog(ProtectLog):
         self, monitor: Switching, spec: DirtyLogSpec, flush: Callable[[], None], dirty: NDArray[np.bool_]
     ) -> None:
         super().__init__(monitor, spec, flush, dirty)
-        tables = monitor.host_tables
+        tables = monitor.host_pages
         tables.exits, tables.exit_cycles = monitor.exits, monitor.exit_cycles
         self.nested = DirtyLog(tables, spec, flush, dirty)
         tables.add(self.nested)

@@ -45,7 +45,9 @@ class Agile(AgileEntries):
     Parameters
     ----------
     registers : record[n]
-        The register files of its vCPUs, which `host_tables` has told where the nested tables are.
+        The register files of its vCPUs, which `nested` has told where its tables are.
+    nested : Tdp
+        The nested tables.
     spec : AgileSpec
         When tables change sides.
     interval : int
@@ -64,7 +66,7 @@ class Agile(AgileEntries):
         self,
         memory: Words,
         registers: NDArray[Any],
-        host_tables: Tdp,
+        nested: Tdp,
         *,
         spec: AgileSpec,
         interval: int,
@@ -79,7 +81,7 @@ class Agile(AgileEntries):
         super().__init__(
             memory,
             registers,
-            host_tables,
+            nested,
             spec=shadowing,
             chunk=chunk,
             entries=0,
@@ -89,7 +91,8 @@ class Agile(AgileEntries):
             log=log,
         )
         self.reloads = len(registers) > 1 or self._pae  # four pointers may need more frames than are at hand
-        self.reasons = (*self.reasons, host_tables.reason)
+        self.host_pages = nested
+        self.reasons = (*self.reasons, nested.reason)
         registers["switch"] = SWITCH
         self.state["threshold"] = self.threshold = spec.threshold
         self.only_clean = spec.back == "clean"
@@ -147,12 +150,12 @@ class Agile(AgileEntries):
         vcpu.spaces.exited()
         with vcpu.first():
             self._spend(vcpu, self._other)
-            self._count(vcpu, self.host_tables.reason)
-            self.host_tables.expect_own(gpa)
+            self._count(vcpu, self.host_pages.reason)
+            self.host_pages.expect_own(gpa)
             self._spend(vcpu, self.costs.violation_walk)
-            cycles = yield from self.host_tables.back(vcpu, gpa, code)
-            self._spend(vcpu, cycles + self.host_tables.lock_wait(vcpu, cycles))
-        self._close(vcpu, self.host_tables.reason)
+            cycles = yield from self.host_pages.back(vcpu, gpa, code)
+            self._spend(vcpu, cycles + self.host_pages.lock_wait(vcpu, cycles))
+        self._close(vcpu, self.host_pages.reason)
         self.latency.add(vcpu.now - start)
 
     def write(self, vcpu: Vcpu, places: Words, values: Words) -> Steps[None]:

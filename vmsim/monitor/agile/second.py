@@ -14,6 +14,7 @@ from vmsim.monitor.shadow.monitor import Shadow
 from vmsim.monitor.shadow.nested import unlink_nested
 from vmsim.monitor.shadow.quadrants import root_frame
 from vmsim.monitor.shadow.roots import load_root
+from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.tables.backing import shared_frame
 from vmsim.tables.dirty import NO_LARGE, large_page
 
@@ -26,11 +27,13 @@ class AgileEntries(Shadow):
     A table that is walked nested has no shadow; what leads to it holds its own host address and SWITCH.
     """
 
+    host_pages: Tdp
     _roots: list[OrderedDict[int, None]]  # whose pointers the hardware has, by vCPU
 
     def zap(self, first: int, count: int) -> Flush:
         """Clear what maps the frames; nested tables among them go back to the shadow, the root in CR3 at once."""
         nested = bool(self.gfns["nested"][first : first + count].any())
+        self.host_pages.zap(first, count)
         flush = super().zap(first, count)
         if nested:
             self._forget_pointers()
@@ -46,23 +49,24 @@ class AgileEntries(Shadow):
         flush = Flush(nested=True)
         for gfn in np.flatnonzero(self.gfns["nested"][first : first + count]).tolist():
             flush += self.zap(first + gfn, 1)
+        self.host_pages.protect(first, count)
         return flush + super().protect(first, count)
 
     def age(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
         """Return which frames were accessed, by the A flags of the shadow's entries and of the nested tables'."""
-        return super().age(first, count, clear=clear) | self.host_tables.age(first, count, clear=clear)
+        return super().age(first, count, clear=clear) | self.host_pages.age(first, count, clear=clear)
 
     def age_each(self, numbers: Words, *, clear: bool) -> NDArray[np.bool_]:
         """Return which of some frames, int64[n], were accessed, bool[n], as `age` does."""
-        return super().age_each(numbers, clear=clear) | self.host_tables.age_each(numbers, clear=clear)
+        return super().age_each(numbers, clear=clear) | self.host_pages.age_each(numbers, clear=clear)
 
     def mapped(self, first: int, count: int) -> NDArray[np.bool_]:
         """Return which frames an entry of either maps, bool[count]."""
-        return super().mapped(first, count) | self.host_tables.mapped(first, count)
+        return super().mapped(first, count) | self.host_pages.mapped(first, count)
 
     def dirty(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
         """Return which frames were written to, by the D flags of both."""
-        return super().dirty(first, count, clear=clear) | self.host_tables.dirty(first, count, clear=clear)
+        return super().dirty(first, count, clear=clear) | self.host_pages.dirty(first, count, clear=clear)
 
     def protect_logged(self, first: int, count: int) -> Flush:
         """Have the next write to each of the frames be noticed, that of a flag to a table past a switch among them.
@@ -72,6 +76,7 @@ class AgileEntries(Shadow):
         """
         with self.by_host():
             unlink_nested(self.of[0], first, count)
+        self.host_pages.protect(first, count)
         return Flush(nested=True, linear=True) + super().protect(first, count)
 
     def note_unprotected(self) -> None:
@@ -87,7 +92,12 @@ class AgileEntries(Shadow):
         for gpa in (gfns << PAGE_SHIFT).tolist():
             own = shared_frame(self.backing, gpa >> PAGE_SHIFT) is None
             if own and int(large_page(memory, root, levels, gpa, gpa + 1)) == NO_LARGE:
-                self.host_tables.permit(gpa)
+                self.host_pages.permit(gpa)
+
+    @property
+    def memory_root(self) -> tuple[int, int]:
+        """Root and levels of the nested tables."""
+        return self.host_pages.memory_root
 
     @property
     def _most_roots(self) -> int:

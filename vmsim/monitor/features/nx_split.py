@@ -104,6 +104,7 @@ class NxSplit(Feature):
             rest = np.array([page]), np.array(made), tdp.form.table, bits
             map_pages(tdp.memory, tdp.host.frames, *place, *rest)
             self.tables[region] = self._table_of(region)
+        tdp.host.frames["rmap"][page] = (gpa >> PAGE_SHIFT) - (0 if level == 1 else (gpa >> PAGE_SHIFT) % ENTRIES) + 1
         return tdp.mapping_cycles(missing, 0)
 
     def run(self, vm: LiveVm) -> Steps[None]:
@@ -112,9 +113,9 @@ class NxSplit(Feature):
             yield vm.env.background(self.spec.period)
             if self.over:
                 return
-            self.recover(vm.vcpus)
+            self.recover(vm.vcpus, vm.env.cycle)
 
-    def recover(self, vcpus: Sequence[Vcpu]) -> None:
+    def recover(self, vcpus: Sequence[Vcpu], now: int) -> None:
         """Recover some of the pages that were split. The host does it on a core of its own.
 
         A vCPU that runs pays an exit, for its processor has to forget the translations.
@@ -126,7 +127,8 @@ class NxSplit(Feature):
             self._clear(region)
         if count:
             self._flush()
-            self._kick(vcpus, _RECOVERY)
+            cycles = count * self.costs.violation_entry + self._kick(vcpus, _RECOVERY)
+            self.tdp.lock.hold(now, cycles)
 
     def unmaps(self, gfn: int) -> bool:
         """Whether nothing maps a guest frame since its small page was recovered."""
@@ -149,13 +151,12 @@ class NxSplit(Feature):
 
     def _clear(self, region: int) -> None:
         """Take away the table of a region; what touches it next finds the host's page whole."""
-        table, block = self.tables.pop(region), self.blocks[region]
+        table = self.tables.pop(region)
         tdp = self.tdp
         place, _ = find_entry(*self._tables, 2, region << _REGION)
         write_word(tdp.memory, place, 0)
         frames = tdp.host.frames
         frames["rmap"][table] = 0
-        frames["rmap"][block : block + ENTRIES] = 0
         use(frames, np.array([table]), int(State.POOL))
         tdp.pool.put([table])
 

@@ -19,12 +19,12 @@ from vmsim.contracts import Flush, MemorySlot, Pool, Steps, Stop, Vcpu, VmStoppe
 from vmsim.frames.buddy import NO_FRAME, State
 from vmsim.machine.formats import ENTRIES, NPT, PAGE_SHIFT, WRITE, NestedFormat
 from vmsim.machine.memory import find_entry
+from vmsim.monitor.backing.pages import Held
 from vmsim.monitor.paired.check import Pair as Roots
 from vmsim.monitor.paired.check import problems_of_pairs, tables_in
 from vmsim.monitor.paired.layout import Pair, PairedHost, price
 from vmsim.monitor.paired.mode import Layout
 from vmsim.monitor.paired.space import UVPT_SLOT, PairedSpace, beyond, limit_of
-from vmsim.monitor.tdp.backing import Held
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.edit import MAPPED

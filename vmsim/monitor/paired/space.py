@@ -217,7 +217,8 @@ class PairedSpace:
             place = ept
         frames = pages >> PAGE_SHIFT
         use(self.frames, frames, int(State.GUEST))
-        self.frames["rmap"][frames] = place + 8 * np.arange(count) if write else 0
+        numbers = (address >> PAGE_SHIFT) + 1 + (np.arange(count) << 9 * (level - 1))  # of the pages of a VM's memory
+        self.frames["rmap"][frames] = (place + 8 * np.arange(count) if self.whole else numbers) if write else 0
         self.work["store"] += count * (2 if ept else 1)
         self.work["updates"] += count
 
@@ -231,7 +232,8 @@ class PairedSpace:
     def unmap(self, first: int, limit: int) -> Pages:
         """Unmap the pages that lie wholly in [first, limit); return their entries as `pages` does. Tables stay."""
         gone = self.protect(first, limit, lambda pages: np.zeros_like(pages.values))
-        self.frames["rmap"][gone.frames] = 0
+        if self.whole:
+            self.frames["rmap"][gone.frames] = 0
         return gone
 
     def protect(self, first: int, limit: int, new: Callable[[Pages], Words]) -> Pages:
@@ -373,9 +375,6 @@ class PairedSpace:
             entries[index] = below << PAGE_SHIFT | self.form.table
             self.frames["rmap"][below] = (frame << PAGE_SHIFT) + 8 * index
         self.memory[frame << 9 : (frame + 1) << 9] = entries
-        pages = np.flatnonzero(leaf & (values != 0))
-        if not self.whole:
-            self.frames["rmap"][(values[pages] & FRAME) >> PAGE_SHIFT] = (frame << PAGE_SHIFT) + 8 * pages
         self.work.update(load=ENTRIES, store=int(np.count_nonzero(entries)), table=1, zero=1)
         return frame
 

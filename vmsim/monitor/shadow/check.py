@@ -36,11 +36,6 @@ class Shadow(Protocol):
     loading: set[int]
 
     @property
-    def memory_root(self) -> tuple[int, int]:
-        """Root and levels of the tables that give hpas of gpas."""
-        ...
-
-    @property
     def frames_held(self) -> int:
         """Host frames that are shadow pages, or at hand to become some."""
         ...

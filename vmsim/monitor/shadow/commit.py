@@ -29,6 +29,7 @@ from vmsim.contracts.commit import (
 from vmsim.contracts.commit import load as load_entries
 from vmsim.jit import leaf, routine
 from vmsim.machine.formats import CODE_WRITE, PAGE_SHIFT
+from vmsim.monitor.backing.commit import NestedMode, back_frame, can_back, fault_in, suffices
 from vmsim.monitor.mmu_lock import hold_lock
 from vmsim.monitor.shadow.fill import Status, fill
 from vmsim.monitor.shadow.guards import reads_of
@@ -38,7 +39,6 @@ from vmsim.monitor.shadow.tables import end_exit
 from vmsim.monitor.shadow.traps import invalidated
 from vmsim.monitor.shadow.traps import load as load_hidden
 from vmsim.monitor.shadow.traps import store as store_hidden
-from vmsim.monitor.tdp.commit import NestedMode, back_frame, can_back, fault_in, suffices
 from vmsim.tables.backing import lacks
 
 __all__ = [
@@ -64,7 +64,7 @@ class ShadowMode(NamedTuple):
     """The shadow of one VM."""
 
     tables: ShadowTables
-    nested: NestedMode  # gpa to hpa
+    nested: NestedMode  # the pages of its memory
     prices: np.ndarray  # PRICES[1]
 
 
@@ -141,7 +141,7 @@ def shadow_touch(mode, bill, gfn):
     """Write to a guest frame: if it has no host frame, that is an exit."""
     if lacks(mode.nested.backing, gfn):
         prices = mode.prices[0]
-        fault_in(mode.nested, bill, gfn, prices.fault + prices.host_walk, np.int64(0), _HOST_FAULT, False)
+        fault_in(mode.nested, bill, gfn, prices.fault + prices.host_walk, prices.kernels_entry, _HOST_FAULT, False)
         end_exit(mode.tables.states[0], mode.tables.cpus[0])
 
 

@@ -183,7 +183,9 @@ class _Shadow(LoggedByProtection):
     name = "shadow"
     label = "shadow"
     tables: ClassVar = {"shadow": ShadowTable, "software_tlb": SoftwareTlb}
+    refuses = ("host_levels",)
     guest_levels = (2, 3, 4, 5)
+    host_levels = ()
     features = frozenset({"dirty_log"})
     unmarked = "no walk of a page that is logged sets one"
     automatic = True

@@ -21,20 +21,20 @@ from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import CODE_PRESENT, CODE_WRITE, PAGE_SHIFT
 from vmsim.machine.memory import clear_frame
 from vmsim.machine.vm_spaces import VmSpaces
+from vmsim.monitor.backing.pages import HostPages
 from vmsim.monitor.shadow.check import problems_of
 from vmsim.monitor.shadow.commit import ShadowMode
 from vmsim.monitor.shadow.fill import Status, fill
 from vmsim.monitor.shadow.guards import is_directory
 from vmsim.monitor.shadow.logged import LoggedShadow
 from vmsim.monitor.shadow.mode import ShadowSpec
-from vmsim.monitor.shadow.records import SPARE, Hide, make_shadow
+from vmsim.monitor.shadow.records import SPARE, Hide, Work, make_shadow
 from vmsim.monitor.shadow.root_loads import RootLoads
 from vmsim.monitor.shadow.roots import drop_all
 from vmsim.monitor.shadow.stock import MOST
 from vmsim.monitor.shadow.sweep import sweep, sweep_all
 from vmsim.monitor.shadow.tables import drop_tables
 from vmsim.monitor.shadow.traps import invalidated, load, resync, store
-from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
 from vmsim.scenario.dirty_log import DirtyLogSpec
 from vmsim.tables.backing import host_address, next_lacking
@@ -53,8 +53,8 @@ class Shadow(LoggedShadow, RootLoads):
     ----------
     registers : record[n]
         The register files of its vCPUs; their cr3 is set here, to a shadow root.
-    host_tables : Tdp
-        gpa to hpa: tables that the hardware does not walk here.
+    host_pages : HostPages
+        Where the pages of guest memory come from.
     spec : ShadowSpec
         How it shadows.
     chunk : int
@@ -77,7 +77,7 @@ class Shadow(LoggedShadow, RootLoads):
         self,
         memory: Words,
         registers: NDArray[Any],
-        host_tables: Tdp,
+        host_pages: HostPages,
         *,
         spec: ShadowSpec,
         chunk: int,
@@ -87,19 +87,24 @@ class Shadow(LoggedShadow, RootLoads):
         levels: int,
         log: DirtyLogSpec | None = None,
     ) -> None:
-        frames = host_tables.host.frames
         self.tables = make_shadow(
-            memory, host_tables.backing, frames, spec.limit, levels, cpus=len(registers), logged=log is not None
+            memory,
+            host_pages.backing,
+            host_pages.host.frames,
+            spec.limit,
+            levels,
+            cpus=len(registers),
+            logged=log is not None,
         )
-        made = costs.table_page + host_tables.pool.prices.table
+        made = costs.table_page + host_pages.pool.prices.table
         super().__init__(self.tables, spec=spec, costs=costs, spaces=spaces, entries=entries, made=made)
         self.memory = memory
         self.registers = registers
-        self.host_tables = host_tables
-        self.backing = host_tables.backing
-        self.pool, self.owner, self.lock = host_tables.pool, host_tables.owner, host_tables.lock
+        self.host_pages = host_pages
+        self.backing = host_pages.backing
+        self.pool, self.owner, self.lock = host_pages.pool, host_pages.owner, host_pages.lock
         self.cr3 = [0] * len(registers)  # the guest's, by vCPU
-        self.latency = host_tables.latency
+        self.latency = host_pages.latency
         state, self.pages, self.gfns = self.tables.states, self.tables.pages, self.tables.gfns
         state["largest"] = registers["largest"][0]
         state["hide"] = _HIDE[spec.hide]
@@ -110,25 +115,19 @@ class Shadow(LoggedShadow, RootLoads):
         state["chunk"] = chunk
         self._stocked = self.cpus["stock"]
         self._pae = levels < 4
-        self.compiled = entries == 0 and host_tables.compiled
+        self.compiled = entries == 0 and host_pages.compiled
         self.loads_trap = spec.hide != "write-protect"
         self.log = self.make_log(log) if log else None
         self.known = self.compiled and spec.fill == "lazy"
-        self._compiled_prices["most"] = MOST
+        # Of what maps a page for the guest's kernel, which is the first to write to it: unless a nested entry does.
+        self._kernels_entry = 0 if host_pages.levels else int(state["prices"][0, Work.FILLED])
+        self._compiled_prices["most"], self._compiled_prices["kernels_entry"] = MOST, self._kernels_entry
         self._modes, self._walked = dict[int, ShadowMode](), -1  # as of the last run
-
-    def install(self, root: int) -> None:
-        """Make frame `root` the empty root of the host's tables."""
-        self.host_tables.install(root)
 
     def provide(self, frames: list[int]) -> None:
         """Take the first of the host's frames for shadow pages, before the clock starts."""
-        use(self.host_tables.host.frames, np.array(frames), int(State.POOL))
+        use(self.host_pages.host.frames, np.array(frames), int(State.POOL))
         self._put(0, frames)
-
-    def create(self, vcpu: Vcpu) -> Steps[None]:
-        """Take from the pool what no guest can start without."""
-        yield from self.host_tables.create(vcpu)
 
     def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Steps[None]:
         """Write to 2**order guest frames: each that has no host frame exits once and gets one."""
@@ -139,6 +138,7 @@ class Shadow(LoggedShadow, RootLoads):
             with vcpu.first():
                 self._spend(vcpu, self._fault)
                 yield from self._back(vcpu, gfn)
+                self._spend(vcpu, self._kernels_entry)
             self._count(vcpu, "HOST_FAULT")
             self.note_writes(gfn, 1)
             self.latency.add(vcpu.now - start)
@@ -150,7 +150,7 @@ class Shadow(LoggedShadow, RootLoads):
         """Return its state as compiled code handles page faults with it."""
         if not self.compiled:
             return None
-        cpu, nested = vcpu.number, self.host_tables.nested
+        cpu, nested = vcpu.number, self.host_pages.nested
         mode = self._modes.get(cpu)
         if mode is None or mode.nested is not nested:
             mode = self._modes[cpu] = ShadowMode(self.of[cpu], nested, self._compiled_prices)
@@ -313,7 +313,7 @@ class Shadow(LoggedShadow, RootLoads):
             yield from self.unstock(vcpu)
         if table:
             yield from ensure(vcpu, self, np.array([gfn]))
-            clear_frame(self.memory, host_address(self.host_tables.backing, gpa))
+            clear_frame(self.memory, host_address(self.backing, gpa))
 
     def load_root(self, vcpu: Vcpu, root: int, space: int, *, keep: bool) -> Steps[None]:
         """MOV to CR3: find or make the shadow of the new root; with on_cr3 = flush all shadows go first."""
@@ -382,5 +382,5 @@ class Shadow(LoggedShadow, RootLoads):
     def _back(self, vcpu: Vcpu, gfn: int, code: int = CODE_WRITE) -> Steps[None]:
         """Have the host back a guest frame, to be written to unless the error code says otherwise."""
         self._spend(vcpu, self.costs.violation_walk)
-        cycles = yield from self.host_tables.back(vcpu, gfn << PAGE_SHIFT, code)
+        cycles = yield from self.host_pages.back(vcpu, gfn << PAGE_SHIFT, code)
         self._spend(vcpu, cycles)

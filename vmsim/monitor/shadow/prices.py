@@ -32,7 +32,8 @@ PRICES = np.dtype(
             ("other", "i8"),  # and of one for another reason
             ("inject", "i8"),
             ("each_read", "i8"),  # of each entry of the guest's tables that the monitor's walk reads
-            ("host_walk", "i8"),  # and of the host's
+            ("host_walk", "i8"),  # of finding the host's page of a guest frame
+            ("kernels_entry", "i8"),  # of the entry that maps it for the guest's kernel, which writes to it first
             ("restock", "i8"),
             ("emulated", "i8"),  # of an access to a hidden table
             ("stepped", "i8"),  # 1: with a second exit

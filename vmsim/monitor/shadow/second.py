@@ -13,7 +13,6 @@ from vmsim.contracts import Flush, Leaf, Words
 from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, PAGE_SHIFT, SWITCH, WRITE
 from vmsim.monitor.shadow.ranges import change_each_frame, change_frames, recover, zap_frames
 from vmsim.monitor.shadow.records import ShadowTables
-from vmsim.monitor.tdp.monitor import Tdp
 
 __all__ = ["ShadowEntries"]
 
@@ -22,7 +21,6 @@ class ShadowEntries:
     """The shadow's entries, found by the frames that they map."""
 
     memory: Words
-    host_tables: Tdp
     tables: ShadowTables
     of: list[ShadowTables]
     state: NDArray[Any]
@@ -37,7 +35,6 @@ class ShadowEntries:
 
     def zap(self, first: int, count: int) -> Flush:
         """Clear what maps the frames, and drop the shadows of those that are tables. The host does it, and pays."""
-        self.host_tables.zap(first, count)
         with self.by_host():
             zapped = zap_frames(self.of[0], first, count)
         return Flush(linear=bool(zapped > 0))
@@ -57,7 +54,6 @@ class ShadowEntries:
 
     def protect(self, first: int, count: int) -> Flush:
         """Take the right to write from what maps the frames."""
-        self.host_tables.protect(first, count)
         return Flush(linear=bool(self._change(first, count, WRITE, WRITE).any()))
 
     def protect_logged(self, first: int, count: int) -> Flush:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from vmsim.contracts import Pool, Steps, Vcpu, Words
 from vmsim.monitor.shadow.account import Account
 from vmsim.monitor.shadow.records import SPARE
-from vmsim.monitor.tdp.monitor import Tdp
 
 __all__ = ["MOST", "Stock"]
 
@@ -18,7 +17,6 @@ MOST = 4 * SPARE  # frames at hand above which the rest go back to the pool
 class Stock(Account):
     """The frames at hand of the vCPUs of one VM, and what it costs to take them."""
 
-    host_tables: Tdp
     pool: Pool
     _stocked: Words  # int64[vCPUs], how many each has
 
@@ -32,7 +30,7 @@ class Stock(Account):
         count = 2 * SPARE - int(self._stocked[vcpu.number])
         if count <= 0:
             return
-        pages = yield from self.host_tables.take(vcpu, count)
+        pages = yield from self.host_pages.take(vcpu, count)
         self._put(vcpu.number, pages)
         self._spend(vcpu, self.costs.violation_pool)
 

@@ -1,210 +1,38 @@
-"""How a nested monitor backs a guest frame, where somebody may have to be waited for."""
+"""What a monitor with nested tables does besides, where it backs a guest frame: an entry maps the page."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
-
-from vmsim.contracts import NEVER, MemorySlot, Pool, Steps, Vcpu
-from vmsim.frames.buddy import NO_FRAME
-from vmsim.machine.formats import CODE_WRITE, ENTRIES, LARGE_ORDERS, PAGE_SHIFT, WRITE
-from vmsim.monitor.tdp.commit import NestedMode, back_around, chunk_of, map_frames
+from vmsim.machine.formats import ENTRIES, WRITE, NestedFormat
+from vmsim.monitor.backing.pages import HostPages
+from vmsim.monitor.features.base import Feature
 from vmsim.monitor.tdp.featured import Featured
 from vmsim.monitor.tdp.second import NestedEntries
-from vmsim.scenario.cpu import Cost
-from vmsim.tables.backing import IDENTITY, page_of, shared_frame
+from vmsim.tables.backing import IDENTITY
 from vmsim.tables.dirty import split
-from vmsim.tables.edit import BLOCKED, MAPPED, missing_tables
+from vmsim.tables.edit import missing_tables
 
-__all__ = ["Held", "NestedBacking"]
-
-
-@dataclass
-class Held:
-    """What a fault has while it waits: a page, or NO_FRAME, its order; and the cycles of copies that it has made."""
-
-    page: int = NO_FRAME
-    order: int = 0
-    broken: int = 0
+__all__ = ["NestedBacking"]
 
 
-class NestedBacking(NestedEntries, Featured):
-    """Where the pages come from that nested entries map, and how they come there."""
+class NestedBacking(NestedEntries, HostPages, Featured):
+    """Pages of a VM that nested entries map."""
 
-    pool: Pool
-    slot: MemorySlot
-    costs: Cost
-    owner: int
-    pages: int
-    page_order: int
+    features: list[Feature]
+    form: NestedFormat
+    root: int
+    levels: int
     denied: int
     withheld: int
-    chunk: int
-    compiled: bool
-    _mapping: int
-    each_table: int
-    _floor: int
 
-    def back(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[int]:
-        """Map the page of `gpa`, and those that stand with it in a chunk; return the cycles of what was done.
+    def entry_bits(self, order: int, *, only_read: bool) -> int:
+        """Return what an entry of its own for a page of 2**order frames has besides the address."""
+        return self.form.page & ~self.denied if order else self.form.page & (~WRITE if only_read else -1)
 
-        A shared page is mapped to be read, or where the code says that it is written to, copied (`unshare`).
-        """
-        gfn, held = gpa >> PAGE_SHIFT, Held()
-        if self.slot.away(gfn):
-            held.broken += yield from self.slot.bring(vcpu, gfn, write=code & CODE_WRITE != 0)
-        for feature in self.features:
-            if (cycles := (yield from feature.back(vcpu, gpa, code))) is not None:
-                return held.broken + cycles
-        if self.page_order or self.calls_host(self.chunk):
-            yield vcpu.settle()
-        tables, most = list[int](), self.page_order
-        while True:
-            own, stable = yield from self.find_page(vcpu, gpa, code, held, most)
-            page, order = own or (held.page, held.order)
-            bits = self.form.page & ~self.denied if order else self.form.page & (-1 if stable is None else ~WRITE)
-            missing = int(map_frames(self._mode, gfn, order // 9 + 1, page, np.array(tables, np.int64), bits))
-            if missing == BLOCKED and own:  # a table of smaller pages stands there
-                most = 0
-                continue
-            if missing > len(tables):
-                tables += yield from self.take(vcpu, missing - len(tables))
-                continue
-            break
-        if own is None and missing >= 0:
-            self.slot.arrived(gfn & -(1 << order), page, order)
-        elif stable is not None:
-            self.host.frames["rmap"][stable] = 0  # it has several entries
-        elif own and missing == MAPPED:  # but not to be written to
-            self.permit(gpa)
-        if own:  # it came back while this vCPU waited
-            self.give_back(held)
-        if len(tables) > missing >= 0:
-            self.pool.put(tables[missing:])
-        for feature in self.features:
-            feature.note(gfn)
-        cycles = self._mapping if missing == 0 == order else self.mapping_cycles(missing, 0 if own else order)
-        if own:  # it takes no page
-            cycles -= self.pool.prices.page
-        if self.chunk > 1 and order == 0:
-            cycles += self._mapping * self._around(gfn)
-        return cycles + held.broken
-
-    def find_page(
-        self, vcpu: Vcpu, gpa: int, code: int, held: Held, most: int
-    ) -> Steps[tuple[tuple[int, int] | None, int | None]]:
-        """Find the page that `gpa` lies in, of 2**`most` frames at most, or take one; copy one that is shared first.
-
-        Nothing has waited since it last looked.
-
-        Returns
-        -------
-        (own, stable) : tuple
-            Frame and order of the page that the host has, None where it is to be `held.page`; and the frame that it
-            shares with others.
-        """
-        gfn, write = gpa >> PAGE_SHIFT, code & CODE_WRITE != 0
-        while True:
-            if self.slot.away(gfn):
-                held.broken += yield from self.slot.bring(vcpu, gfn, write=write)
-                continue
-            stable = shared_frame(self.backing, gfn)
-            if stable is not None and write:
-                if held.page != NO_FRAME:
-                    held.broken += self.unshare(vcpu, gfn, held.page, held.order)
-                    held.page = NO_FRAME
-                else:
-                    held.page, held.order = (yield from self.take(vcpu, 1))[0], 0
-                continue
-            own = page_of(self.backing, gfn, most) if stable is None else (stable, 0)
-            if own is not None or held.page != NO_FRAME:
-                return own, stable
-            held.page, held.order = self._large_page(gpa) if self.page_order else (NO_FRAME, 0)
-            if held.page == NO_FRAME:
-                held.page = (self.pool.take(1) or (yield from self.take(vcpu, 1)))[0]  # nearly always the first
-
-    def give_back(self, held: Held) -> None:
-        """Give a page back that was not needed."""
-        if held.page != NO_FRAME:
-            self._return(held.page, held.order)
-
-    def unshare(self, vcpu: Vcpu, gfn: int, page: int, order: int = 0) -> int:
-        """Give a guest frame that is shared the page `page`, if that is a small one; return the cycles of it.
-
-        Linux copies it whoever else still shares it (mm/memory.c, do_wp_page and wp_can_reuse_anon_folio).
-        """
-        if order:
-            self._return(page, order)
-            return 0
-        return self.pool.prices.copied + self.costs.copy_page + self.slot.unshare(vcpu, gfn, page)
+    def has_room(self, gpa: int, order: int) -> bool:
+        """Return whether its tables could map a page of 2**order frames around `gpa`."""
+        return int(missing_tables(self.memory, self.root, self.levels, order // 9 + 1, IDENTITY, gpa)) >= 0
 
     def split(self, gpa: int, table: int) -> None:
         """Map by a table of smaller pages, in frame `table`, what one large page maps around `gpa`."""
         split(self.memory, self.host.frames, self.root, self.levels, gpa, table, self.form.table, self.withheld)
         self.memory[table * ENTRIES : (table + 1) * ENTRIES] |= self.denied
-
-    def take(self, vcpu: Vcpu, count: int) -> Steps[list[int]]:
-        """Take pages from the pool; where it has too few, the vCPU is suspended until the host has refilled it."""
-        if self.calls_host(count):
-            yield vcpu.settle()
-        taken = self.pool.take(count)
-        if not taken:
-            taken = yield from vcpu.wait(self.pool.request(count), "pool_wait")
-        return taken
-
-    def calls_host(self, count: int) -> bool:
-        """Whether the host has to be called when so many pages are taken. Else the pool is the VM's own."""
-        return self.pool.level - count < self.pool.floor
-
-    def _around(self, gfn: int) -> int:
-        """Back what else lies in the aligned chunk of `gfn`, as far as the pool has pages at hand; return how many."""
-        first, last = chunk_of(self._nested[0], gfn)
-        wanted = first + np.flatnonzero(self.backing[first:last] == 0)
-        wanted = wanted[: self.pool.reach(len(wanted))]
-        if len(wanted):
-            back_around(self._mode, gfn, np.array(self.pool.take(len(wanted))))
-            for feature in self.features:
-                for each in wanted.tolist():
-                    feature.note(each)
-        return len(wanted)
-
-    def mapping_cycles(self, tables: int, order: int) -> int:
-        """Return the cycles from the pages taken to the entry written, where tables or a large page were made."""
-        cycles = self._mapping
-        if tables > 0:
-            cycles += tables * self.each_table
-        if order:
-            cycles += self.pool.prices.of_order(order) - self.pool.prices.page
-        return cycles
-
-    def _return(self, page: int, order: int) -> None:
-        """Give an unused page back to where it came from."""
-        if order:
-            self.host.give_block(page, order)
-        else:
-            self.pool.put([page])
-
-    def _large_page(self, gpa: int) -> tuple[int, int]:
-        """Return (pfn, order) of a large page for `gpa`, or (NO_FRAME, 0) where none fits or none is free."""
-        for order in LARGE_ORDERS[self.page_order]:
-            size = 1 << order
-            gfn = (gpa >> PAGE_SHIFT) & ~(size - 1)
-            if gfn + size > self.pages or self.backing[gfn : gfn + size].any():
-                continue
-            if missing_tables(self.memory, self.root, self.levels, order // 9 + 1, IDENTITY, gpa) < 0:
-                continue
-            pfn = self.pool.take_block(order)
-            if pfn != NO_FRAME:
-                return pfn, order
-        return NO_FRAME, 0
-
-    @property
-    def nested(self) -> NestedMode:
-        """Its tables as compiled code fills them, and the pool that it takes pages from."""
-        floor, words = self.pool.floor if self.compiled else NEVER, self.pool.pages.words
-        if floor != self._floor:
-            self._nested["least"] = self._floor = floor
-        if words is not self._mode.pool:
-            self._mode = self._mode._replace(pool=words)
-        return self._mode

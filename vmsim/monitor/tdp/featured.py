@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Mmu, Steps, Vcpu, Worker
+from vmsim.monitor.backing.commit import NestedMode
 from vmsim.monitor.base import BaseMonitor
 from vmsim.monitor.features.base import Feature
 from vmsim.monitor.mmu_lock import MmuLock
-from vmsim.monitor.tdp.commit import NestedMode
 from vmsim.record.log import Log
 from vmsim.record.outcome import DirtyRound
 

@@ -6,32 +6,29 @@ pool (the vCPU is suspended while there are none), write the entry, note it in t
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.base.histogram import Histogram
-from vmsim.contracts import NEVER, Exit, Host, MemorySlot, Pool, Resume, Steps, Stop, Vcpu, VmStopped
+from vmsim.contracts import Exit, Host, MemorySlot, Pool, Resume, Steps, Stop, Vcpu, VmStopped
 from vmsim.contracts.commit import clear_bill, make_bill
 from vmsim.frames.buddy import State, use
-from vmsim.machine.formats import CODE_WRITE, FRAME, PAGE_SHIFT, PRESENT, NestedFormat
+from vmsim.machine.formats import CODE_WRITE, PAGE_SHIFT, PRESENT, NestedFormat
 from vmsim.machine.layout import set_nested
 from vmsim.machine.memory import clear_frame
 from vmsim.machine.vcpu import Reason
-from vmsim.monitor.features.base import Feature
+from vmsim.monitor.backing.commit import NestedMode
 from vmsim.monitor.mmu_lock import MmuLock
 from vmsim.monitor.tdp.backing import NestedBacking
-from vmsim.monitor.tdp.commit import NestedMode, back_frames, make_nested
+from vmsim.monitor.tdp.commit import back_frames
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.backing import IDENTITY, fill_backing
 from vmsim.tables.edit import populate
 
 __all__ = ["Tdp"]
 
-_NO_TABLES = np.empty(0, np.int64)
 _GUEST_FAULT, _VIOLATION = int(Reason.GUEST_FAULT), int(Reason.VIOLATION)
 
 
@@ -69,52 +66,39 @@ class Tdp(NestedBacking):
         exited: Callable[[Vcpu], None] | None = None,
         lock: MmuLock | None = None,
     ) -> None:
-        self.lock = lock or MmuLock()
-        self.memory = memory
-        self.host = host
-        self.pool = pool
+        super().__init__(
+            memory,
+            host,
+            pool,
+            slot,
+            owner=owner,
+            page_order=page_order,
+            costs=costs,
+            chunk=chunk,
+            lock=lock,
+            entry=costs.violation_entry + costs.violation_rmap,
+        )
         self.form = form
-        self.owner = owner
-        self.slot = slot
-        self.backing = slot.backing
-        self.pages = pages = len(slot.backing)
-        self._end = pages << PAGE_SHIFT
+        self._end = self.pages << PAGE_SHIFT
         self.levels = levels
-        self.page_order = page_order
         self.denied = self.withheld = 0
-        self.features: list[Feature] = []
-        self.costs = costs
-        self.chunk = chunk
+        self.features = []
         self.reason = reason
-        self.root = 0
-        self.exits: Counter[str] = Counter({reason: 0})
-        self.exit_cycles: Counter[str] = Counter({reason: 0})
-        self.latency = Histogram()
+        self.exits[reason] = self.exit_cycles[reason] = 0
         self.registers = registers
         self._before = costs.vm_exit + costs.violation_walk
-        self._mapping = pool.prices.page + costs.violation_entry + costs.violation_rmap
         self._resume = costs.violation_resume
         self.exited = exited or _keep
-        self.compiled = True
-        self.each_table = costs.violation_pool + costs.table_page + pool.prices.table
         self.reasons = (reason,)
         self._bill = make_bill()  # of what is backed outside a run
-        self._nested = make_nested(
-            frames=pages,
-            page=form.page,
-            table=form.table,
-            before=self._before,
-            mapping=self._mapping,
-            each_table=self.each_table,
-            resume=self._resume,
-            chunk=chunk,
-            order=page_order,
-            finding=pool.prices.page,
-            reads=self.lock.shared,
-        )
-        self._floor = NEVER
-        arrays = memory, self.backing, host.frames, self._nested, _NO_TABLES, np.empty(1, np.int64)
-        self._mode = NestedMode(*arrays, np.empty(0, np.bool_), self.lock.words)
+        for name, value in (
+            ("page", form.page),
+            ("table", form.table),
+            ("before", self._before),
+            ("resume", self._resume),
+            ("most", levels),
+        ):
+            self._nested[name] = value
         set_nested(registers, form, levels)
 
     @property
@@ -171,7 +155,7 @@ class Tdp(NestedBacking):
                 )
                 if order and reached < whole:  # no block of that order is left for any of the others
                     self.host.failures[self.owner, order] += (whole - reached) >> (PAGE_SHIFT + order)
-        fill_backing(self.memory, self.backing, self.root, self.levels)
+        fill_backing(self.memory, self.backing, self.host.frames, self.root, self.levels)
         if reached < end:
             raise VmStopped(Stop.NOT_BACKED)
 
@@ -202,10 +186,6 @@ class Tdp(NestedBacking):
     def backed(self, gfn: int) -> bool:
         """Whether a guest frame has a host frame of its own, and an entry that maps it."""
         return bool(self.backing[gfn] & PRESENT) and not any(feature.unmaps(gfn) for feature in self.features)
-
-    def frames_of(self, gfns: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the host's frames that hold guest frames, int64[n]; each must be backed."""
-        return np.asarray((self.backing[gfns] & FRAME) >> PAGE_SHIFT)
 
     def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
         """Handle a violation, by the first feature whose it is; a page fault is the guest kernel's, and no exit."""
@@ -241,23 +221,6 @@ class Tdp(NestedBacking):
         self.exit_cycles[reason] += cycles
         self.exits[reason] += 1
         self.latency.add(vcpu.now - start)
-
-    def lock_wait(self, vcpu: Vcpu, cycles: int) -> int:
-        """Return how long a fault waits for the MMU's lock, which backs a frame in so many cycles from now on."""
-        finding = self.pool.prices.page
-        return self.lock.fault(vcpu.now + finding, max(cycles - finding, 0))
-
-    def expect_own(self, gpa: int) -> None:
-        """Refuse to back what is no memory of the VM's.
-
-        Raises
-        ------
-        VmStopped
-            `gpa` is beyond it. KVM takes it for a device's and leaves it to the process that runs the VM
-            (KVM_EXIT_MMIO); there are no devices here, so the VM cannot go on.
-        """
-        if gpa >= self._end:
-            raise VmStopped(Stop.BEYOND_MEMORY, who="the monitor", address=gpa)
 
     def io_exit(self, vcpu: Vcpu) -> None:
         """Leave the guest because it has told a device to work (SDM vol. 3C, exit reason 30)."""

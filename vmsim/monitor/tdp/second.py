@@ -84,5 +84,5 @@ class NestedEntries:
     def _change(self, first: int, count: int, mark: int, gone: int) -> NDArray[np.bool_]:
         """Take bits from the entries that map frames and have a flag; return which frames had such, bool[count]."""
         found = np.zeros(count, np.bool_)
-        change_range(self.memory, self.host.frames, self.root, self.levels, first, count, mark, gone, found)
+        change_range(self.memory, self.root, self.levels, first, count, mark, gone, found)
         return found

@@ -12,6 +12,7 @@ from vmsim.contracts import Words
 from vmsim.frames.buddy import State
 from vmsim.machine.formats import DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.memory import entry_at, read_entry, width_of
+from vmsim.monitor.vkernel.entries import MapTables, nodes_of
 from vmsim.tables.backing import UNBACKED, host_address, locate_page, shared_frames
 
 __all__ = ["problems_of_maps"]
@@ -28,11 +29,7 @@ class Vkernel(Protocol):
     owner: int
     ready: list[int]
     backing: NDArray[np.int64]
-
-    @property
-    def memory_root(self) -> tuple[int, int]:
-        """Root and levels of the tables that give hpas of gpas."""
-        ...
+    entries: MapTables
 
     @property
     def frames_held(self) -> int:
@@ -52,6 +49,7 @@ def problems_of_maps(vkernel: Vkernel, frames: NDArray[Any], roots: Collection[i
     roots : collection of int
         gpas of the guest's root tables whose maps must be in step.
     """
+    pages = 0
     tables, width, shared = 0, int(width_of(vkernel.levels)), shared_frames(vkernel.backing)
     for guest, root in vkernel.maps.items():
         tables += 1
@@ -65,6 +63,7 @@ def problems_of_maps(vkernel: Vkernel, frames: NDArray[Any], roots: Collection[i
             elif reached["owner"] != vkernel.owner or reached["state"] != state:
                 yield f"isolation: a vkernel's map reaches frame {(entry & FRAME) >> PAGE_SHIFT}, which is not its own"
             tables += level > 1
+            pages += level == 1
             if level == 1 and guest in roots:
                 hpa, rights = _guest(vkernel, guest, gva)
                 if hpa == ELSEWHERE:
@@ -73,6 +72,9 @@ def problems_of_maps(vkernel: Vkernel, frames: NDArray[Any], roots: Collection[i
                     yield f"composition: a vkernel's map does not give what guest and host give for gva {gva:#x}"
                 elif entry & ~rights & (PRESENT | USER | WRITE) or (entry & WRITE and not rights & DIRTY):
                     yield f"coherence: a vkernel's map gives rights for gva {gva:#x} that the guest's tables do not"
+    listed = [each for gfn in np.flatnonzero(vkernel.entries.heads).tolist() for each in _listed(vkernel, gfn)]
+    if len({place for place, _ in listed}) != pages or not all(right for _, right in listed):
+        yield "coherence: the lists of a vkernel's entries by guest frame are not those of its maps"
     if tables + len(vkernel.ready) != vkernel.frames_held:
         yield f"conservation: {tables} tables are in a vkernel's maps, which holds {vkernel.frames_held} frames"
 
@@ -85,6 +87,13 @@ def _entries(memory: NDArray[np.int64], table: int, level: int, gva: int, width:
         yield here, level, entry
         if level > 1:
             yield from _entries(memory, entry & FRAME, level - 1, here, width)
+
+
+def _listed(vkernel: Vkernel, gfn: int) -> Iterator[tuple[int, bool]]:
+    """Yield the place of each entry that is said to map a guest frame, and whether it does."""
+    frame = (int(vkernel.backing[gfn]) & FRAME) >> PAGE_SHIFT
+    for place, leads_to in nodes_of(vkernel.entries, gfn):
+        yield place, leads_to == frame
 
 
 def _guest(vkernel: Vkernel, table: int, gva: int) -> tuple[int, int]:

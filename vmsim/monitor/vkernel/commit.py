@@ -24,8 +24,9 @@ from vmsim.contracts.commit import (
 from vmsim.jit import leaf, routine
 from vmsim.machine.formats import CODE_WRITE, PAGE_SHIFT
 from vmsim.machine.memory import width_of
+from vmsim.monitor.backing.commit import NestedMode, back_frame, can_back, fault_in, suffices
 from vmsim.monitor.shadow.fill import Status
-from vmsim.monitor.tdp.commit import NestedMode, back_frame, can_back, fault_in, suffices
+from vmsim.monitor.vkernel.entries import MapTables, has_room
 from vmsim.monitor.vkernel.tables import calls_for, empties, enter, remove
 from vmsim.tables.backing import lacks
 
@@ -71,8 +72,8 @@ PRICES = np.dtype(
 class VkernelMode(NamedTuple):
     """The maps of one vkernel."""
 
-    nested: NestedMode  # gpa to hpa
-    walks: np.ndarray  # WALK[1]
+    nested: NestedMode  # the pages of its memory
+    maps: MapTables
     prices: np.ndarray  # PRICES[1]
     path: np.ndarray  # int64[6], scratch
     freed: np.ndarray  # int64[TABLE_ROOM], scratch
@@ -93,7 +94,8 @@ def _back(mode, bill, gfn):
 def _touch(mode, bill, gfn):
     """Write to a guest frame: if it has no host frame, that is a fault of the kernel's process."""
     if lacks(mode.nested.backing, gfn):
-        fault_in(mode.nested, bill, gfn, mode.prices[0].fault, np.int64(0), _HOST_FAULT, False)
+        prices = mode.prices[0]
+        fault_in(mode.nested, bill, gfn, prices.fault, prices.entered, _HOST_FAULT, False)
 
 
 @leaf
@@ -108,8 +110,8 @@ def _undo(bill):
 @routine
 def _handle(mode, guest, reason, gva, gpa, code):
     """Enter the page in the map, or hand the fault to the guest's kernel."""
-    bill, prices, walk, nested = guest.bills[0], mode.prices[0], mode.walks[0], mode.nested
-    if not suffices(nested, 1, walk.levels):
+    bill, prices, walk, nested = guest.bills[0], mode.prices[0], mode.maps.walks[0], mode.nested
+    if not suffices(nested, 1, walk.levels) or not has_room(mode.maps):
         return False
     start = bill.now
     spend(bill, prices.fault)
@@ -117,10 +119,7 @@ def _handle(mode, guest, reason, gva, gpa, code):
     used = np.int64(0)
     while True:
         tables = pool[1 + pool[0] - used : 1 + pool[0]]
-        status, value = enter(
-            nested.memory, nested.backing, mode.walks, nested.frames,
-            prices.cr3, prices.root, gva, code & CODE_WRITE != 0, tables,
-        )  # fmt: skip
+        status, value = enter(mode.maps, prices.cr3, prices.root, gva, code & CODE_WRITE != 0, tables)
         if status == Status.NEED:
             used = value
         elif status != Status.UNBACKED:
@@ -176,8 +175,8 @@ def _flushes(mode):
 @routine
 def _invalidate(mode, bill, first, last):
     """Take pages out of the map, by a call for each, or for each 2 MiB."""
-    prices, nested, levels = mode.prices[0], mode.nested, mode.walks[0].levels
-    _, pages, _ = remove(nested.memory, nested.frames, prices.root, levels, first, last, mode.path, mode.freed)
+    prices, levels = mode.prices[0], mode.maps.walks[0].levels
+    _, pages, _ = remove(mode.maps, prices.root, first, last, mode.path, mode.freed)
     prices.zapped += pages
     calls = calls_for(first >> PAGE_SHIFT, (last >> PAGE_SHIFT) + 1, np.int64(1) << width_of(levels))
     spend(bill, pages * prices.remove + calls * prices.call)
@@ -189,4 +188,4 @@ def _invalidate(mode, bill, first, last):
 @routine
 def _reserve_range(mode, first, limit):
     """Leave it to the host's process to take tables out of the map that become empty: they go to the pool."""
-    return not empties(mode.nested.memory, mode.prices[0].root, mode.walks[0].levels, first, limit - 1)
+    return not empties(mode.nested.memory, mode.prices[0].root, mode.maps.walks[0].levels, first, limit - 1)

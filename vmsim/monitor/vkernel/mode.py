@@ -17,13 +17,14 @@ class _Vkernel(PagingMode):
     name = "vkernel"
     label = "vkernel"
     ignores = frozenset({"kernel_accesses", "tdp_mmu"})
-    refuses = ("tags",)
+    refuses = ("tags", "host_levels")
     tagged = False
     pcid = False
     costs = "vkernel_"
     automatic = True
     spaces = 1 << 12  # for which the host needs no tags
     guest_levels = (2, 3, 4, 5)
+    host_levels = ()
     own_format = True
     unlogged = (
         "DragonFly's kernel makes a modified page clean where it writes it to its file, and nowhere else "

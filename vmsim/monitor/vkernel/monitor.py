@@ -24,12 +24,13 @@ from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import CODE_WRITE, FRAME, PAGE_SHIFT, PRESENT, reach
 from vmsim.machine.memory import clear_frame, width_of
 from vmsim.machine.vm_spaces import VmSpaces
+from vmsim.monitor.backing.pages import HostPages
 from vmsim.monitor.shadow.fill import Status
 from vmsim.monitor.software import SoftwareMonitor
-from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.monitor.vkernel.check import problems_of_maps
 from vmsim.monitor.vkernel.commit import PRICES, VkernelMode
 from vmsim.monitor.vkernel.commit import Exit as Outside
+from vmsim.monitor.vkernel.entries import make_maps, more_room
 from vmsim.monitor.vkernel.second import MapEntries
 from vmsim.monitor.vkernel.tables import TABLE_ROOM, calls_for, enter, make_walk, remove
 from vmsim.scenario.cpu import Cost
@@ -40,7 +41,7 @@ __all__ = ["Vkernel"]
 
 
 _CREATE = 4  # system calls that make a space: vmspace_create, vmspace_mmap, and vmspace_mcontrol twice
-_DONE, _NEED, _UNBACKED = int(Status.DONE), int(Status.NEED), int(Status.UNBACKED)
+_DONE, _NEED, _UNBACKED, _LIMIT = int(Status.DONE), int(Status.NEED), int(Status.UNBACKED), int(Status.LIMIT)
 _NO_TABLES = np.empty(0, np.int64)
 
 
@@ -53,9 +54,8 @@ class Vkernel(MapEntries, SoftwareMonitor):
         Host-physical memory.
     registers : record[1]
         The VM's register file; its cr3 is set here, to the root of a map.
-    host_tables : Tdp
-        gpa to hpa: the map of the vkernel's own process, in which its guest's memory is one file. The hardware that
-        runs the guest's processes does not walk it.
+    host_pages : HostPages
+        Where the pages of the guest's memory come from, which is a file of the vkernel's process.
     costs : Cost
         Cycles of the host's work.
     spaces : VmSpaces
@@ -70,32 +70,39 @@ class Vkernel(MapEntries, SoftwareMonitor):
     reasons = tuple(reason.name for reason in Outside)
 
     def __init__(
-        self, memory: Words, registers: NDArray[Any], host_tables: Tdp, *, costs: Cost, spaces: VmSpaces, levels: int
+        self,
+        memory: Words,
+        registers: NDArray[Any],
+        host_pages: HostPages,
+        *,
+        costs: Cost,
+        spaces: VmSpaces,
+        levels: int,
     ) -> None:
         self.memory = memory
         self.registers = registers
-        self.host_tables = host_tables
-        self.backing = host_tables.backing
+        self.host_pages = host_pages
+        self.backing = host_pages.backing
         self.costs = costs
         self.spaces = spaces
-        self.owner = host_tables.owner
+        self.owner = host_pages.owner
         self.levels = levels
         self._width = int(width_of(levels))
         self.first_frames = 5 if levels == 3 else 1  # a root, and PAE's four tables below it
         self.exits = Counter()
         self.exit_cycles = Counter()
-        self.latency = host_tables.latency
+        self.latency = host_pages.latency
         self.maps: dict[int, int] = {}  # gpa of the guest's root table: hpa of the map's
         self.work: Counter[str] = Counter(dict.fromkeys(("filled", "walked", "zapped", "made", "dropped"), 0))
         self.cr3 = [0] * len(registers)  # the guest's, by vCPU
-        self._walk = make_walk(host_tables.pages, self.levels, int(registers["largest"][0]))
-        self._frames = host_tables.host.frames
-        self._world = memory, host_tables.backing, self._walk, self._frames
+        self._walk = make_walk(host_pages.pages, self.levels, int(registers["largest"][0]))
+        self._frames = host_pages.host.frames
+        self.entries = make_maps(memory, host_pages.backing, self._walk, self._frames)
         self.ready: list[int] = []
         self._scratch = np.empty(6, np.int64), np.empty(TABLE_ROOM, np.int64)
         self._end = reach(levels) - 1
         self._entered = costs.violation_entry + costs.violation_rmap
-        self._each_table = host_tables.each_table
+        self._each_table = host_pages.each_table
         self._prices = np.zeros(1, PRICES)
         self._prices["fault"] = costs.vkernel_fault
         self._prices["walk"] = costs.vkernel_walk_level
@@ -104,7 +111,7 @@ class Vkernel(MapEntries, SoftwareMonitor):
         self._prices["remove"] = costs.vkernel_remove
         self._prices["entered"] = self._entered
         self._prices["each_table"] = self._each_table
-        self.compiled = host_tables.compiled
+        self.compiled = host_pages.compiled
         self._mode: VkernelMode | None = None  # as compiled code had it last
         self._told: tuple[int, ...] = ()  # and what it was told
         self._stale = False
@@ -120,18 +127,10 @@ class Vkernel(MapEntries, SoftwareMonitor):
         """Whether the guest's kernel has taken away what it has not told of yet, or goes to another space just now."""
         return self._stale
 
-    def install(self, root: int) -> None:
-        """Make frame `root` the empty root of the host's tables."""
-        self.host_tables.install(root)
-
     def provide(self, frames: list[int]) -> None:
         """Take the frame of the first map's root."""
         use(self._frames, np.array(frames), int(State.POOL))
         self.ready = frames
-
-    def create(self, vcpu: Vcpu) -> Steps[None]:
-        """Take from the pool what no guest can start without."""
-        yield from self.host_tables.create(vcpu)
 
     def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Steps[None]:
         """Write to 2**order guest frames: each that has no host frame faults once and gets one."""
@@ -141,6 +140,7 @@ class Vkernel(MapEntries, SoftwareMonitor):
             with vcpu.first():
                 self._spend(vcpu, self.costs.vkernel_fault)
                 yield from self._back(vcpu, gfn)
+                self._spend(vcpu, self._entered)  # in the map of the vkernel's own process
             self._count(vcpu, "HOST_FAULT")
             self.latency.add(vcpu.now - start)
             gfn += 1
@@ -150,13 +150,13 @@ class Vkernel(MapEntries, SoftwareMonitor):
         cr3 = self.cr3[vcpu.number]
         if not self.compiled or self.ready or cr3 not in self.maps:
             return None
-        nested = self.host_tables.nested
+        nested = self.host_pages.nested
         told = 0 if vcpu.spaces.apart else FORGET_SPACE, cr3, self.maps[cr3]
         if told != self._told:
             self._told = told
             self._prices["flushes"], self._prices["cr3"], self._prices["root"] = told
-        if self._mode is None or self._mode.nested is not nested:
-            self._mode = VkernelMode(nested, self._walk, self._prices, *self._scratch)
+        if self._mode is None or self._mode.nested is not nested or self._mode.maps is not self.entries:
+            self._mode = VkernelMode(nested, self.entries, self._prices, *self._scratch)
         return self._mode
 
     def collect(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
@@ -182,10 +182,12 @@ class Vkernel(MapEntries, SoftwareMonitor):
             root = self.maps.get(self.cr3[vcpu.number])
             if root is None:  # it has ended on another vCPU, and this one is about to be told
                 if len(tables):
-                    self.host_tables.pool.put(tables.tolist())
+                    self.host_pages.pool.put(tables.tolist())
                 return False
-            status, value = enter(*self._world, self.cr3[vcpu.number], root, gva, code & CODE_WRITE != 0, tables)
-            if status == _NEED:  # and more than before, if another vCPU has removed some meanwhile
+            status, value = enter(self.entries, self.cr3[vcpu.number], root, gva, code & CODE_WRITE != 0, tables)
+            if status == _LIMIT:
+                self.entries = more_room(self.entries)
+            elif status == _NEED:  # and more than before, if another vCPU has removed some meanwhile
                 more = yield from self._take(vcpu, int(value) - len(tables))
                 tables = np.append(tables, more)
             elif status == _UNBACKED:
@@ -194,7 +196,7 @@ class Vkernel(MapEntries, SoftwareMonitor):
                 break
         used = int(value) if status == _DONE else 0
         if used < len(tables):  # another vCPU has been faster
-            self.host_tables.pool.put(tables[used:].tolist())
+            self.host_pages.pool.put(tables[used:].tolist())
         walked = int(self._walk["reads"][0])
         self.work["walked"] += walked
         self._spend(vcpu, walked * self.costs.vkernel_walk_level)
@@ -248,7 +250,7 @@ class Vkernel(MapEntries, SoftwareMonitor):
         self._stale = True
         frames = [] if root in self.maps else (yield from self._take(vcpu, self.first_frames))
         if root in self.maps and frames:  # another vCPU has been faster
-            self.host_tables.pool.put(frames)
+            self.host_pages.pool.put(frames)
         if root not in self.maps:
             use(self._frames, np.array(frames), int(State.TABLE))
             self._frames["rmap"][frames] = 0
@@ -305,7 +307,7 @@ class Vkernel(MapEntries, SoftwareMonitor):
         self.work["dropped"] += len(frames)
         self._frames["state"][frames] = State.POOL
         yield vcpu.settle()
-        self.host_tables.pool.put(frames)
+        self.host_pages.pool.put(frames)
         self._spend(vcpu, self.costs.vkernel_call)
         self._count(vcpu, "VMSPACE")
 
@@ -326,16 +328,14 @@ class Vkernel(MapEntries, SoftwareMonitor):
         nothing = np.empty(0, np.int64)
         load_entries(self.memory, self.backing, nothing, nothing, self._width)
         store_entries(self.memory, self.backing, nothing, nothing, self._width)
-        remove(self.memory, self._frames, 0, self.levels, 0, -1, *self._scratch)
+        remove(self.entries, 0, 0, -1, *self._scratch)
 
     def _remove(self, vcpu: Vcpu, root: int, first: int, last: int) -> Steps[None]:
         """Take pages out of a map, and give its empty tables back to the pool."""
         path, freed = self._scratch
         frames: list[int] = []
         while first <= last:
-            first, pages, tables = remove(
-                self.memory, self._frames, self.maps[root], self.levels, first, last, path, freed
-            )
+            first, pages, tables = remove(self.entries, self.maps[root], first, last, path, freed)
             self.work["zapped"] += int(pages)
             self._spend(vcpu, int(pages) * self.costs.vkernel_remove)
             frames += freed[:tables].tolist()
@@ -346,18 +346,18 @@ class Vkernel(MapEntries, SoftwareMonitor):
         """Give tables of a map that are none any more to the pool."""
         self.work["dropped"] += len(frames)
         yield vcpu.settle()
-        self.host_tables.pool.put(frames)
+        self.host_pages.pool.put(frames)
 
     def _take(self, vcpu: Vcpu, count: int) -> Steps[list[int]]:
         """Return frames for tables of a map; the vCPU is suspended while the pool has too few."""
         if self.ready:
             taken, self.ready = self.ready[:count], []
             return taken
-        return (yield from self.host_tables.take(vcpu, count))
+        return (yield from self.host_pages.take(vcpu, count))
 
     def _back(self, vcpu: Vcpu, gfn: int) -> Steps[None]:
         """Have the host back a guest frame."""
-        cycles = yield from self.host_tables.back(vcpu, gfn << PAGE_SHIFT, CODE_WRITE)
+        cycles = yield from self.host_pages.back(vcpu, gfn << PAGE_SHIFT, CODE_WRITE)
         self._spend(vcpu, cycles)
 
     def _reflect(self, vcpu: Vcpu) -> None:

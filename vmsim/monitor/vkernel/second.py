@@ -9,9 +9,7 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import Flush, Leaf, Words
 from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, PAGE_SHIFT, PRESENT, WRITE
-from vmsim.monitor.tdp.monitor import Tdp
-from vmsim.monitor.vkernel.tables import change_pages
-from vmsim.tables.backing import SHARED
+from vmsim.monitor.vkernel.entries import MapTables, change_entries
 
 __all__ = ["MapEntries"]
 
@@ -19,21 +17,15 @@ __all__ = ["MapEntries"]
 class MapEntries:
     """Entries of the maps of one vkernel."""
 
-    memory: Words
     backing: Words
-    host_tables: Tdp
-    levels: int
-    maps: dict[int, int]  # gpa of the guest's root table: hpa of the map's
+    entries: MapTables
 
     def zap(self, first: int, count: int) -> Flush:
         """Clear what maps the frames, in every map. The host does it, and pays."""
-        flush = Flush(linear=bool(self._change(first, count, PRESENT, -1).any()))
-        self.host_tables.zap(first, count)
-        return flush
+        return Flush(linear=bool(self._change(first, count, PRESENT, -1).any()))
 
     def protect(self, first: int, count: int) -> Flush:
         """Take the right to write from what maps the frames."""
-        self.host_tables.protect(first, count)
         return Flush(linear=bool(self._change(first, count, WRITE, WRITE).any()))
 
     def age(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
@@ -54,11 +46,9 @@ class MapEntries:
 
     def leaves(self) -> Iterator[Leaf]:
         """Yield the entries of all maps that lead to guest memory."""
-        for gfn in np.flatnonzero(self.backing & (PRESENT | SHARED)).tolist():
-            for mark, writable in ((WRITE, True), (PRESENT, False)):
-                if self._change(gfn, 1, mark, 0).any():
-                    yield Leaf(gfn, int(self.backing[gfn] & FRAME) >> PAGE_SHIFT, 0, writable)
-                    break
+        for gfn in np.flatnonzero(self.entries.heads).tolist():
+            writable = bool(self._change(gfn, 1, WRITE, 0).any())
+            yield Leaf(gfn, int(self.backing[gfn] & FRAME) >> PAGE_SHIFT, 0, writable)
 
     def _change(self, first: int, count: int, mark: int, gone: int) -> NDArray[np.bool_]:
         """Take bits from the entries that map frames and have a flag; return which frames had such, bool[count]."""
@@ -67,11 +57,5 @@ class MapEntries:
     def _change_each(self, gfns: Words, mark: int, gone: int) -> NDArray[np.bool_]:
         """Do the same to some frames, int64[n]; return bool[n]."""
         found = np.zeros(len(gfns), np.bool_)
-        there = np.flatnonzero(self.backing[gfns] & (PRESENT | SHARED))
-        pfns = (self.backing[gfns[there]] & FRAME) >> PAGE_SHIFT
-        order = np.argsort(pfns)
-        for root in self.maps.values():
-            seen = np.zeros(len(pfns), np.bool_)
-            change_pages(self.memory, root, self.levels, pfns[order], mark, gone, seen)
-            found[there[order][seen]] = True
+        change_entries(self.entries, gfns, mark, gone, found)
         return found

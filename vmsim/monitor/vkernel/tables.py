@@ -23,9 +23,10 @@ from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import ACCESSED, DIRTY, ENTRIES, FRAME, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.memory import clear_frame, entry_at, read_entry, width_of, write_entry
 from vmsim.monitor.shadow.fill import LOST, Status, walk_tables
+from vmsim.monitor.vkernel.entries import add_table, attach, detach, drop_table, has_room, node_of
 from vmsim.tables.backing import host_address, locate_page
 
-__all__ = ["TABLE_ROOM", "calls_for", "change_pages", "empties", "enter", "make_walk", "remove"]
+__all__ = ["TABLE_ROOM", "calls_for", "empties", "enter", "make_walk", "remove"]
 
 TABLE_ROOM = 512  # tables that one call of `remove` can free
 
@@ -63,7 +64,7 @@ def make_walk(frames: int, levels: int, largest: int) -> np.ndarray:
 
 
 @kernel
-def enter(memory, backing, walks, frames, cr3, root, gva, write, tables):
+def enter(maps, cr3, root, gva, write, tables):
     """Handle a page fault of the hardware: walk the guest's tables, and enter the page in the host's map.
 
     The walk sets the accessed flag of each entry, and the dirty flag of the page's on a write. Until that is set the
@@ -71,12 +72,8 @@ def enter(memory, backing, walks, frames, cr3, root, gva, write, tables):
 
     Parameters
     ----------
-    memory, backing : int64[:]
-        Host-physical memory, and where the guest's lies in it.
-    walks : WALK[1]
-        From `make_walk`.
-    frames : FRAME_RECORD[:]
-        The host's.
+    maps : MapTables
+        The maps.
     cr3, root : int
         gpa of the guest's root table; hpa of the map's.
     gva, write : int, bool
@@ -88,9 +85,11 @@ def enter(memory, backing, walks, frames, cr3, root, gva, write, tables):
     -------
     (status, value) : tuple of int
         DONE with the tables used; NEED with how many there must be (nothing is done yet); FAULT with the error code;
-        UNBACKED with the guest frame.
+        UNBACKED with the guest frame; LIMIT, and nothing is done, where there is no number for a table.
     """
-    walk = walks[0]
+    if not has_room(maps):
+        return np.int64(Status.LIMIT), np.int64(0)
+    memory, backing, frames, walk = maps.memory, maps.backing, maps.frames, maps.walks[0]
     found = walk_tables(memory, backing, walk, walk, cr3, gva, write)
     if found == LOST:
         return np.int64(Status.UNBACKED), walk.code
@@ -116,6 +115,8 @@ def enter(memory, backing, walks, frames, cr3, root, gva, write, tables):
             clear_frame(memory, pfn << PAGE_SHIFT)
             frames[pfn].state = State.TABLE
             frames[pfn].rmap = 0
+            if level == 2:
+                add_table(maps, pfn)
             entry = pfn << PAGE_SHIFT | PRESENT | WRITE | USER | ACCESSED
             write_entry(memory, place, entry, width)
         table = entry & FRAME
@@ -134,6 +135,12 @@ def enter(memory, backing, walks, frames, cr3, root, gva, write, tables):
     old = read_entry(memory, place, width)
     if old and (old ^ hpa) & FRAME == 0:  # another vCPU has been faster, and may have written
         bits |= old & DIRTY
+    node = node_of(maps, place, width)
+    if old and maps.links[node].gfn != gpa >> PAGE_SHIFT:
+        detach(maps, node)
+        old = np.int64(0)
+    if old == 0:
+        attach(maps, node, gpa >> PAGE_SHIFT)
     write_entry(memory, place, (hpa & FRAME) | bits, width)
     return np.int64(Status.DONE), used
 
@@ -148,17 +155,15 @@ def _empty(memory, table):
 
 
 @kernel
-def remove(memory, frames, root, levels, first, last, path, freed):
+def remove(maps, root, first, last, path, freed):
     """Take the pages of [first, last] out of a map, and free the tables that become empty.
 
     The root stays, and under PAE the four tables below it.
 
     Parameters
     ----------
-    memory, frames, root
+    maps, root
         As of `enter`.
-    levels : int
-        Of the map.
     first, last : int
         gvas.
     path : int64[6]
@@ -171,6 +176,7 @@ def remove(memory, frames, root, levels, first, last, path, freed):
     (address, pages, tables) : tuple of int
         Where it stopped for want of room (above `last` if it did not); pages and tables removed.
     """
+    memory, frames, levels = maps.memory, maps.frames, maps.walks[0].levels
     width = width_of(levels)
     top = 2 if levels == 3 else levels  # of what stays
     address = first & ~((1 << PAGE_SHIFT) - 1)
@@ -194,6 +200,7 @@ def remove(memory, frames, root, levels, first, last, path, freed):
         while True:
             if read_entry(memory, place, width):
                 write_entry(memory, place, np.int64(0), width)
+                detach(maps, node_of(maps, place, width))
                 pages += 1
             place += 1 << (PAGE_SHIFT - width)
             address += span
@@ -205,6 +212,8 @@ def remove(memory, frames, root, levels, first, last, path, freed):
                 break
             freed[tables] = table >> PAGE_SHIFT
             frames[table >> PAGE_SHIFT].state = State.POOL
+            if level == 1:
+                drop_table(maps, table >> PAGE_SHIFT)
             tables += 1
             level += 1
             write_entry(memory, path[level], np.int64(0), width)
@@ -242,64 +251,3 @@ def calls_for(page, limit, entries):
     """Return by how many calls DragonFly's pmap tells of pages: pmap_inval_pte of a page, pmap_inval_pde of a table."""
     whole = max(0, limit // entries - -(-page // entries))
     return limit - page - whole * (entries - 1)
-
-
-@leaf
-def _index(pfns, pfn):
-    """Return where a frame stands in `pfns`, ascending, or -1."""
-    low = 0
-    high = len(pfns)
-    while low < high:
-        middle = (low + high) >> 1
-        if pfns[middle] < pfn:
-            low = middle + 1
-        else:
-            high = middle
-    return low if low < len(pfns) and pfns[low] == pfn else -1
-
-
-@kernel
-def change_pages(memory, root, levels, pfns, mark, gone, found):
-    """Look for entries of a map that lead to some host frames; note which have a flag, and take bits from them.
-
-    The host goes through all of the map, where DragonFly has a list of the entries of each page (its pv_entry).
-
-    Parameters
-    ----------
-    memory, root, levels
-        As of `remove`.
-    pfns : int64[n]
-        Frames, ascending.
-    mark, gone : int
-        The flag, and the bits to take; -1: the whole entry.
-    found : bool[n]
-        Set where an entry of the frame has the flag.
-
-    Returns
-    -------
-    int
-        Entries that had it.
-    """
-    marked = 0
-    width = width_of(levels)
-    address = 0
-    end = np.int64(1) << (32 if levels <= 3 else PAGE_SHIFT + 9 * levels)
-    while address < end:
-        level = levels
-        table = root
-        while True:
-            place = entry_at(table, address, level, width)
-            entry = read_entry(memory, place, width)
-            if entry == 0 or level == 1:
-                break
-            table = entry & FRAME
-            level -= 1
-        if level == 1 and entry:
-            at = _index(pfns, (entry & FRAME) >> PAGE_SHIFT)
-            if at >= 0 and entry & mark:
-                marked += 1
-                found[at] = True
-                write_entry(memory, place, entry & ~gone, width)
-        span = np.int64(1) << (PAGE_SHIFT + width * (level - 1))
-        address = (address & ~(span - 1)) + span
-    return marked
