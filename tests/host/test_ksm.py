@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.test_second_mmu import mappings
+from tests.contract.hosts import mappings
 from tests.oracle.ksm import VOLATILE, ZEROS, Item, Ksm
 from tests.simulation.small import BASE, PAGE, WRITE, Script, run, scenario, time_adds_up, touches, vm
 from tests.simulation.test_native_reclaim import STEPS

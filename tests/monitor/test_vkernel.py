@@ -15,6 +15,7 @@ from tests.oracle.bits import ADDRESS, PS, RW, US, P, span
 from tests.oracle.shadow import FAULT_P, FAULT_RSVD
 from tests.simulation.small import READ, WRITE, Script, run, scenario, touches, vm
 from vmsim.base.errors import InputError
+from vmsim.monitor.vkernel.check import problems_of_maps
 from vmsim.scenario import Scenario
 
 steps = st.one_of(
@@ -72,6 +73,24 @@ def test_maps_are_not_empty(levels: int) -> None:
     world.load_root(1)
     assert world.access(0) is None
     assert world.audit() == 5
+
+
+def test_the_host_finds_the_entries_of_a_page_in_every_map() -> None:
+    """Four pages in one map and one of them in another: to zap that one leaves three; a list that is lost is found."""
+    world = start()
+    for gva in (0, 1 << 12, 2 << 12, large(4)):
+        world.access(gva)
+    world.load_root(1)
+    world.access(0)
+    seen = [world.vkernel.mapped(gfn, 1)[0] for gfn in (*DATA[:3], 1024, 1025)]
+    assert seen == [True, True, True, True, False]
+    assert [leaf.gfn for leaf in world.vkernel.leaves()] == sorted([*DATA[:3], 1024])
+    assert world.audit() == 5
+    assert world.vkernel.zap(DATA[0], 1).linear
+    assert not world.vkernel.zap(DATA[0], 1).linear
+    assert world.audit() == 3
+    world.vkernel.entries.heads[DATA[1]] = 0
+    assert "the lists of a vkernel's entries" in next(iter(problems_of_maps(world.vkernel, world.host.frames, [])))
 
 
 @pytest.mark.parametrize("gfn", [FRAMES, FRAMES + 1, 1 << 30, (1 << 40) - 1])

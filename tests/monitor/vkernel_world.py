@@ -20,6 +20,7 @@ from vmsim.machine.vcpu import Reason, run
 from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.backing.pages import HostPages
 from vmsim.monitor.vkernel.check import problems_of_maps
+from vmsim.monitor.vkernel.entries import make_maps
 from vmsim.monitor.vkernel.monitor import Vkernel
 from vmsim.scenario.cpu_files import load_cpu
 
@@ -55,6 +56,7 @@ class World:
         host_pages = HostPages(*given, owner=OWNER, page_order=host_order, costs=costs)
         rest = {"costs": costs, "spaces": VmSpaces([spaces]), "levels": levels}
         self.vkernel = Vkernel(self.memory, self.registers, host_pages, **rest)  # type: ignore[arg-type]
+        self.vkernel.entries = make_maps(*self.vkernel.entries[:4], room=1)  # more is made as it is needed
         self.vkernel.deliver = self._deliver  # type: ignore[assignment]
         self.vcpu, self.bare = Ledger(self.registers, spaces), BareGuest(frames, levels)
         self.delivered: int | None = None

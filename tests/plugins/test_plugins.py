@@ -357,7 +357,7 @@ def test_without_the_package_there_is_no_such_mode(tmp_path: Path, file: Path) -
 
 CONTRACT = """
 import json
-from tests.contract.test_second_mmu import VERBS, Host, small
+from tests.contract.hosts import VERBS, Host, small
 calm = Host(small("prefault"), None, "data", 0)
 told = {}
 for verb in VERBS:

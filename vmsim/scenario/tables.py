@@ -218,7 +218,11 @@ class _VmGroup(VmKeys):
             host_memory=host_memory,
         )
         if self.host_levels == 2 and self.dirty_log.method != "none":
-            text = "no dirty log is kept of nested tables of 2 levels; expected host_levels of 3 to 5"
+            text = (
+                "no dirty log is kept of nested tables of 2 levels: KVM's MMU has none itself, so that on a host in "
+                "32-bit paging it does without NPT (arch/x86/kvm/svm/svm.c, svm_hardware_setup); expected host_levels "
+                "of 3 to 5"
+            )
             yield Problem(("dirty_log", "method"), text)
 
     def nx_problems(self, mode: PagingMode) -> Iterator[Problem]:

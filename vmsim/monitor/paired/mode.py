@@ -72,7 +72,7 @@ class _Paired(PagingMode):
     ignores = frozenset({"kernel_accesses", "tdp_mmu"})
     unlogged = (
         "Akaros's kernel looks for modified pages to write them to their files, and for nothing else "
-        "(kern/src/pagemap.c, pm_writeback_pages)"
+        "(kern/src/pagemap.c, pm_writeback_pages; kern/src/mm.c, where pages are unmapped)"
     )
     build = "vmsim.monitor.paired.build:build"
 

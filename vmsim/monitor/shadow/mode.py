@@ -200,6 +200,14 @@ class _Shadow(LoggedByProtection):
             )
             yield Problem(("kernel_accesses",), f"{text}; expected shadow.hide of write-protect or present-bit")
 
+    def refusal(self, feature: str) -> str | None:
+        if feature == "nx_split":
+            return (
+                "mode shadow has none: KVM keeps large pages of a shadow from execution by bit 63 of their entries "
+                "(arch/x86/kvm/mmu/spte.c, make_spte), which page tables do not have here; expected mode ept"
+            )
+        return super().refusal(feature)
+
     def suits(self, has: Features | None, cpu: str, listed: tuple[str, ...]) -> str | None:
         if has is None:
             return f"the file of {cpu} lists neither npt nor ept (it gives no CPUID registers)"
