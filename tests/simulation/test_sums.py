@@ -133,6 +133,8 @@ def machines(draw: Any, number: int, modes: list[str]) -> Table:
         table["fill_chunk"] = one(1, 1, 8)
         if one(True, False, False):
             table["pool"] = {"min": 0, "max": one(1, 8, 64), "batch": one(1, 32)}
+        elif one(True, False, False, False):
+            table["pool"] = one({"supply": "fault"}, {"refill": "proportional"}, {"refill": "predictive"})
     if mode in ("ept", "npt"):
         method = one("none", "none", "write-protect", "ad-scan", "pml" if mode == "ept" else "ad-scan")
         if method != "none":
@@ -163,6 +165,16 @@ def machines(draw: Any, number: int, modes: list[str]) -> Table:
     sizes = sum(table["workload"].get(key, 0) for key in ("footprint", "text", "parent"))
     needed = max(sizes, 2 << 20 if large else 16 * PAGE)
     table["memory"] = needed + one(0, 4, 40, 1000, 2000) * PAGE  # often too little, with page tables and copies
+    if mode != "paired" and table.get("kernel_accesses") != "direct-map" and one(True, False, False):
+        table["vcpus"] = 2
+        if table["workload"]["kind"] in ("uniform", "zipf") and table["workload"]["accesses"] > 1:
+            table["workload"]["threads"] = 2
+    if not bare and one(True, False, False):
+        size = one(1, 20, 300) * PAGE
+        table["balloon"] = {"message": one(1, 256), "retry": "30us", "deflate_on_oom": one(True, False)}
+        table["balloon"]["schedule"] = [[f"{one(1, 200)}us", min(size, table["memory"] - PAGE)]]
+    if one(True, False, False, False):
+        table["stop"] = f"{one(50, 100, 1000)}us"
     return {"name": f"vm{number}", **table}
 
 
@@ -179,6 +191,8 @@ def hosts(draw: Any, modes: list[str]) -> Scenario:
         memory=draw(st.sampled_from(["12MiB", "64MiB"])),
         cores=draw(st.integers(1, 2)),
         quantum=draw(st.sampled_from(["5us", "1ms"])),
+        swap=draw(st.sampled_from([{}, {}, {"device": "nvme"}, {"device": "zram", "size": "1MiB"}])),
+        scheduler=draw(st.sampled_from(["round-robin", "round-robin", "fair", "credit"])),
         fragmentation=draw(st.sampled_from([0, 0, 0.97, 1.0])),
         warmup=draw(st.sampled_from(["0%", "0%", "30%"])),
         seed=draw(st.integers(0, 9)),
