@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Final
@@ -11,6 +12,9 @@ __all__ = ["InputError", "closest", "nearest"]
 _CUTOFF: Final = 0.6
 _LONGEST: Final = 80  # characters of a word that is looked up: difflib takes the square of them
 _LISTED: Final = 40
+_VERY_LONG: Final = re.compile(r"\S{300,}")  # longer than any path that `files.printable` gives
+_SHOWN: Final = 60  # characters of such a word
+_MOST: Final = 16_000  # characters of a message
 
 
 class InputError(ValueError):
@@ -45,11 +49,12 @@ class InputError(ValueError):
         nearest: str | None = None,
         problems: Sequence[Mapping[str, Any]] = (),
     ) -> None:
+        text = _brief(text)
         super().__init__(text)
         self.file = file
         self.line = line
         self.key = key
-        self.message = text if message is None else message
+        self.message = text if message is None else _brief(message)
         self.nearest = nearest
         self.problems = tuple(problems)
 
@@ -64,6 +69,12 @@ class InputError(ValueError):
             "nearest": self.nearest,
         }
         return fields | ({"problems": [*self.problems]} if self.problems else {})
+
+
+def _brief(text: str) -> str:
+    """Return a paragraph that a person can read: what somebody's file had in it may be as long as the file."""
+    text = _VERY_LONG.sub(lambda word: f"{word[0][:_SHOWN]}…{word[0][-1]}", text)
+    return text if len(text) <= _MOST else f"{text[: _MOST // 2]} … {text[-_MOST // 2 :]}"
 
 
 def closest(word: str, valid: Iterable[str]) -> str | None:
