@@ -7,7 +7,8 @@ import tracemalloc
 
 import pytest
 
-from tests.simulation.small import PAGE, scenario
+from tests.simulation.small import PAGE, scenario, vm
+from vmsim.base.errors import InputError
 from vmsim.engine.simulation import Simulation
 from vmsim.record import log
 from vmsim.record.tables import rows
@@ -76,3 +77,11 @@ def test_a_log_thinned_out_loses_no_sum(monkeypatch: pytest.MonkeyPatch) -> None
     assert log_of["readings"] == len(whole.vms[0].dirty)
     assert log_of["pages"] == sum(each.pages for each in whole.vms[0].dirty)
     assert log_of["host_cycles"] == sum(each.cycles for each in whole.vms[0].dirty)
+
+
+def test_a_sum_that_cannot_be_counted_is_refused() -> None:
+    """As of waits for a device, of which each is far shorter than 2**63 cycles."""
+    simulation = Simulation(scenario(vm()))
+    simulation.vms[0].ledger.counters("device", lambda: {"waited": 1 << 63})
+    with pytest.raises(InputError, match=r"more than 2\*\*63 - 1 cycles"):
+        simulation.run()

@@ -127,7 +127,23 @@ class Simulation:
         self.env.process(reclaimer(self.env, self.host, [vm.pool for vm in self.vms if vm.pool], spares))
 
     def run(self) -> Outcome:
-        """Run until every VM has ended, or none can go on."""
+        """Run until every VM has ended, or none can go on.
+
+        Raises
+        ------
+        InputError
+            Something goes on for longer than can be counted.
+        """
+        try:
+            return self._run_to_the_end()
+        except OverflowError as error:
+            spent = self.env.cycle / self.scenario.cpu.frequency
+            raise InputError(
+                f"the simulation has reached {spent:,.0f} s (cycle {self.env.cycle:,}), and times or their sums are "
+                "more than 2**63 - 1 cycles, the most that can be counted. Expected shorter times, or fewer of them."
+            ) from error
+
+    def _run_to_the_end(self) -> Outcome:
         ending = self._populate()
         started = time.perf_counter()
         if ending is None:

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 from vmsim.base.errors import InputError, nearest
 from vmsim.base.units import parse_duration, shown
 
-__all__ = ["FORMS", "Service", "ServiceField", "parse_service"]
+__all__ = ["FORMS", "LONGEST", "Service", "ServiceField", "parse_service"]
 
 FORMS: Final = {
     "constant": "constant TIME",
@@ -21,6 +21,8 @@ FORMS: Final = {
 }
 """By kind, how it is written."""
 
+LONGEST: Final = parse_duration("1000s")
+"""The longest time that a page may take a device: sums of very many stay below 2**63 cycles."""
 _NANOSECONDS = 10**9
 
 
@@ -103,6 +105,8 @@ def _nanoseconds(text: str) -> float:
     duration = parse_duration(text)
     if duration.unit == "cycles":
         raise InputError(f"{shown(text)}: a device knows no cycles; expected a time such as 80us")
+    if duration.amount > LONGEST.amount:
+        raise InputError(f"{shown(text)} is more than the longest time that a page may take a device, {LONGEST}")
     return float(duration.cycles(_NANOSECONDS))
 
 

@@ -12,8 +12,8 @@ from random import Random
 
 from vmsim.base.errors import InputError
 from vmsim.base.files import printable, read_text
-from vmsim.base.units import MAX_SECONDS, shown
-from vmsim.scenario.service import Service
+from vmsim.base.units import shown
+from vmsim.scenario.service import LONGEST, Service
 
 __all__ = ["Draw", "drawer", "read_histogram"]
 
@@ -22,7 +22,7 @@ _COLUMNS = ("from_us", "to_us", "count")
 
 
 def drawer(service: Service, random: Random, frequency: int, folder: Path) -> Draw:
-    """Return what gives a time, in cycles, each time that it is called; none is longer than `MAX_SECONDS`.
+    """Return what gives a time, in cycles, each time that it is called; none is longer than `LONGEST`.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def drawer(service: Service, random: Random, frequency: int, folder: Path) -> Dr
         The file cannot be read, or is no histogram.
     """
     scale = frequency / 1e9
-    longest = MAX_SECONDS * frequency
+    longest = LONGEST.cycles(frequency)
     first, second = service.first, service.second
     match service.kind:
         case "constant":
@@ -84,9 +84,9 @@ def read_histogram(path: Path) -> list[tuple[float, float, float]]:
                 low, high, count = map(float, cells)
             except ValueError:
                 raise InputError(f"{where}: {shown(','.join(cells))} is no bin of a histogram. {expected}.") from None
-            if not (0 <= low <= high <= MAX_SECONDS * 10**6 and 0 <= count < math.inf):
+            if not (0 <= low <= high <= LONGEST.cycles(10**6) and 0 <= count < math.inf):
                 text = f"{low:g} to {high:g} us, {count:g} times is no bin of a histogram"
-                raise InputError(f"{where}: {text}. Expected times of 0 to {MAX_SECONDS:,} s, in ascending order.")
+                raise InputError(f"{where}: {text}. Expected times of 0 to {LONGEST}, in ascending order.")
             bins.append((low, high, count))
     except csv.Error as error:
         raise InputError(f"{name}:{lines.line_num}: no CSV: {error}. {expected}.") from None
