@@ -54,6 +54,7 @@ _BUILT_IN: Final[Mapping[str, Mapping[str, str]]] = {
         "random": "vmsim.host.policies.table:RANDOM",
         "clock": "vmsim.host.policies.table:CLOCK",
         "two-list": "vmsim.host.policies.table:TWO_LIST",
+        "mglru": "vmsim.host.policies.table:MGLRU",
         "batch": "vmsim.host.policies.table:BATCH",
         "proportional": "vmsim.host.policies.table:PROPORTIONAL",
         "predictive": "vmsim.host.policies.table:PREDICTIVE",

@@ -109,7 +109,7 @@ def test_the_lists_are_those_of_a_plain_reading(seed: int) -> None:
             for page in wanted:
                 memory.there[page] = memory.accessed[page] = False
                 slots[slot] = owner, page
-                policy.evicted(slot)
+                policy.evicted(memory, np.array([page]), np.array([slot]))
                 twin.evict(slot)
                 slot += 1
         for each in memories:
@@ -136,13 +136,12 @@ def test_a_page_that_comes_back_soon_is_active_at_once() -> None:
     lists = policy.pages[0].lists
     assert found.numbers.tolist() == []  # the 24 others went at the first look
     assert (int(lists.counts[INACTIVE]), int(lists.counts[ACTIVE])) == (32, 8)  # a batch was moved: inactive was short
-    policy.evicted(7)
-    policy.evicted(8)
+    policy.evicted(memory, np.array([1, 2]), np.array([7, 8]))
     memory.there[60] = True
     policy.returned(memory, 60, 7)  # at a distance of 1
     assert order(lists, ACTIVE)[0] == 60
     for slot in range(9, 20):
-        policy.evicted(slot)
+        policy.evicted(memory, np.array([3]), np.array([slot]))
     memory.there[61] = True
     policy.returned(memory, 61, 8)  # at a distance of 12, and 9 are active
     assert order(lists, INACTIVE)[0] == 61

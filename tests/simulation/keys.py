@@ -182,6 +182,8 @@ ROWS: Final[dict[str, Row]] = {
     "vm.pool.min": Row(world(), 1, 30),
     "vm.pool.max": Row(world(), 8, 64),
     "vm.pool.batch": Row(world(), 1, 16),
+    "vm.memory_high": Row(world(vm(workload=CROWD), swap={"device": "nvme"}), "4MiB", "256KiB"),
+    "vm.memory_max": Row(world(vm(workload=CROWD), swap={"device": "nvme"}), "4MiB", "256KiB"),
     "vm.content.image": Row(world(*SHARERS, ksm=KSMD), "", "x"),
     "vm.content.image_share": Row(world(vm(workload=READS, content={"image": "x"}), ksm=KSMD), 0.0, 1.0),
     "vm.content.unique_share": Row(world(*SHARERS, ksm=KSMD), 0.0, 0.8),

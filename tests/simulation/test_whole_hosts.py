@@ -42,6 +42,7 @@ SWAP: list[dict[str, Any]] = [
     {},
     {},
     {"device": "nvme"},
+    {"device": "nvme", "policy": "mglru"},
     {"device": "zram", "size": "2MiB", "ratio": 3.0},
     {"device": "sata", "policy": "clock", "write_errors": 0.1},
     {"device": "nvme", "size": "64KiB", "read_errors": 0.01},

@@ -188,11 +188,15 @@ class Found(NamedTuple):
         Pages that were looked at.
     young : int
         Pages of which it was found that they had been accessed, and forgotten.
+    walked, walk_young : int
+        The same of entries that were looked at table by table.
     """
 
     numbers: Words
     looked: int
     young: int
+    walked: int = 0
+    walk_young: int = 0
 
 
 class PageLists(Protocol):
@@ -202,6 +206,9 @@ class PageLists(Protocol):
     ----------
     counts : dict
         What it has done, and found.
+    rotates : bool
+        Whether a reclaim goes from VM to VM until enough is taken, and the next begins behind the last; else every VM
+        gives something. A policy that says nothing of it does not.
     """
 
     @property
@@ -229,8 +236,8 @@ class PageLists(Protocol):
     def keep(self, vm: LiveVm, number: int, *, active: bool) -> None:
         """Put a page that could not be taken on a list again: as one that is in use, or as it was."""
 
-    def evicted(self, slot: int) -> None:
-        """Learn that a page has gone to a slot."""
+    def evicted(self, memory: Any, numbers: Words, slots: Words) -> None:
+        """Learn that pages of a memory have gone to slots: their numbers, and where, int64[n]."""
 
     def returned(self, memory: Any, number: int, slot: int) -> None:
         """Learn that it came back, as a page of this number."""

@@ -47,6 +47,10 @@ class SecondMmu(Protocol):
         """Clear what maps `count` guest frames from `first` on, so that every next access finds nothing."""
         ...
 
+    def zap_each(self, gfns: Words) -> Flush:
+        """Do the same to some frames, int64[n] ascending."""
+        ...
+
     def protect(self, first: int, count: int) -> Flush:
         """Take the right to write from what maps the frames."""
         ...
@@ -87,6 +91,13 @@ class MemorySlot(Protocol):
     def bring(self, vcpu: Vcpu, gfn: int, *, write: bool) -> Steps[int]:
         """Bring it back, to be written to or not; return the cycles of the host's work, waits apart."""
         ...
+
+    def clean(self, gfn: int) -> bool:
+        """Whether the swap device has what a page holds: it may be read, and `soil` comes before a write."""
+        ...
+
+    def soil(self, gfn: int) -> None:
+        """Let a clean page be written to: the device has it no more."""
 
     def unshare(self, vcpu: Vcpu, gfn: int, pfn: int) -> int:
         """Give a guest frame that is shared a page of its own; return the cycles until other processors know of it."""

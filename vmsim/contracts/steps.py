@@ -94,6 +94,7 @@ class Stop(Enum):
     RESERVED_BIT = auto()  # an entry of its page tables has a bit that must be 0
     SWAP_READ = auto()  # a page that the host had swapped out cannot be read
     KILLED = auto()  # the host has run out of memory, and ends it
+    LIMIT = auto()  # it needs more than its host lets it have, and has nothing that could be taken for it
     KERNEL_HALF = auto()  # a program has reached for an address that is its kernel's
 
 

@@ -27,6 +27,7 @@ from vmsim.host.faulted import FaultedPages
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.identity import PageIdentity
 from vmsim.host.io import HostIo
+from vmsim.host.limits import LIMIT_WAIT, MemoryLimit
 from vmsim.host.native_memory import NativeMemory
 from vmsim.host.pool import PagePool
 from vmsim.host.shootdown import Shootdown
@@ -99,6 +100,21 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         direct_map = make_direct_map(host.hardware, spec, registers, monitor, hardware)
         mmu = direct_map or monitor.guest_mmu(hardware)
         frames = GuestFrames(spec.pages, direct_map or monitor, owner=spec.index, host=monitor)
+    limit = None
+    if spec.memory_high or spec.memory_max:
+        limit = MemoryLimit(
+            host.env,
+            host.host,
+            owner=spec.index,
+            high=spec.memory_high,
+            most=spec.memory_max,
+            frequency=cpu.frequency,
+        )
+        host.host.limits[spec.index] = limit
+        if pool:
+            pool.limit = limit
+        elif isinstance(frames, BareFrames):
+            frames.rules = limit
     kernel = GuestKernel(
         memory,
         mmu,
@@ -145,6 +161,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
     shootdown = Shootdown(cpu, bare=spec.bare or spec.mode == "vkernel", pv_flush=spec.pv_flush)
     causes: tuple[str, ...] = WAITS_FOR_OTHERS if spec.vcpus > 1 else ()
     causes += ((BALLOON,) if spec.balloon else ()) + ((SWAP_WAIT,) if "swap" in host.scenario.daemons else ())
+    causes += (LIMIT_WAIT,) if limit else ()
     vcpus = [
         Vcpu(
             host.env,
@@ -182,6 +199,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         shootdown=shootdown,
         slot=slot,
         pages=slot or pages,
+        limit=limit,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from vmsim.base.units import format_size
+from vmsim.base.units import PAGE, format_size
 from vmsim.contracts import Stop, VmStopped
 from vmsim.machine.layout import Count
 from vmsim.record.outcome import Ending
@@ -42,6 +42,12 @@ def ending_of(vm: _Machine, stop: VmStopped) -> Ending:
         message = (
             f"The host has ended VM {name} ({size}) {made}: its memory and its swap device are full, and it chooses "
             f"whom to end by host.swap.oom. Give it more memory, a larger swap device, or fewer VMs."
+        )
+    elif stop.what is Stop.LIMIT:
+        asked, most = "a page beyond its limit", format_size(vm.spec.memory_max * PAGE)
+        message = (
+            f"VM {name} ({size}) was ended {made}: it needs more than its host lets it have (vm.memory_max = {most}), "
+            f"and nothing of it could be taken. Raise the limit, or give the host a swap device (host.swap)."
         )
     elif stop.what is Stop.SWAP_READ:
         asked = "a page on the swap device"

@@ -21,6 +21,7 @@ from vmsim.frames.buddy import State
 from vmsim.guest.kernel import GuestKernel
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.io import HostIo
+from vmsim.host.limits import MemoryLimit
 from vmsim.host.native_memory import NativeMemory
 from vmsim.host.shootdown import Shootdown
 from vmsim.host.supply import Supply
@@ -55,6 +56,8 @@ class VirtualMachine:
         Where its memory lies; None if that is the host's own.
     pages : GuestMemory, NativeMemory or None
         What the host can take from it.
+    limit : MemoryLimit, optional
+        What the host lets it have.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class VirtualMachine:
         shootdown: Shootdown,
         slot: GuestMemory | None,
         pages: GuestMemory | NativeMemory | None,
+        limit: MemoryLimit | None = None,
     ) -> None:
         self.parts = parts
         self.spec = spec
@@ -105,6 +109,9 @@ class VirtualMachine:
         register_vcpus(self.ledger, vcpus)
         for register in (kernel.register, monitor.register, *([pool.register] if pool else [])):
             register(self.ledger)
+        if limit:
+            limit.end = lambda: self.kill(Stop.LIMIT)
+            self.ledger.counters("memory_limit", lambda: limit.counts)
         shootdown.register(self.ledger, whole=len(vcpus) > 1 or bool(parts.scenario.daemons or spec.balloon))
         self._register()
         if pages:
@@ -245,9 +252,9 @@ class VirtualMachine:
         """Whether it has not ended, and nobody has said that it is to."""
         return self.finish is None and not self.crew.stopped
 
-    def kill(self) -> None:
-        """Have it end, because the host has run out of memory."""
-        self.ending = ending_of(self, VmStopped(Stop.KILLED))
+    def kill(self, why: Stop = Stop.KILLED) -> None:
+        """Have it end, because the host has run out of memory, or it has reached its limit."""
+        self.ending = ending_of(self, VmStopped(why))
         self.crew.stop()
 
     def forget(self, flush: Flush, by: Any = None, *, times: int = 1) -> int:

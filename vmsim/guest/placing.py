@@ -10,7 +10,7 @@ from vmsim.guest.process_calls import ProcessCalls
 from vmsim.guest.regions import around_in_file
 from vmsim.guest.spaces import Space, Swapped
 from vmsim.guest.zeros import ZeroPages
-from vmsim.machine.formats import PAGE_SHIFT, WRITE
+from vmsim.machine.formats import DIRTY, PAGE_SHIFT, WRITE
 
 __all__ = ["Placing"]
 
@@ -43,9 +43,9 @@ class Placing(ProcessCalls):
         (mm/memory.c, do_swap_page and folio_lock_or_retry).
         """
         assert self.spaces.swapped
-        page = yield from self.spaces.swapped.bring(vcpu, space, gva >> PAGE_SHIFT, write=write)
+        page, dirty = yield from self.spaces.swapped.bring(vcpu, space, gva >> PAGE_SHIFT, write=write)
         if page != NO_FRAME:
-            yield from self._put(vcpu, space, gva, 0, page, bits)
+            yield from self._put(vcpu, space, gva, 0, page, bits | (DIRTY if dirty else 0))
 
     def _put(self, vcpu: Vcpu, space: Space, gva: int, order: int, page: int, bits: int) -> Steps[bool]:
         """Map a page; if another is there already, give it back and return False."""

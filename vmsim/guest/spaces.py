@@ -87,8 +87,8 @@ class Ranges(Protocol):
 class Swapped(Protocol):
     """Who knows which pages of the address spaces of a program on the host itself are swapped out."""
 
-    def bring(self, vcpu: Vcpu, space: Any, number: int, *, write: bool) -> Steps[int]:
-        """Bring a page of a space back; return its frame, or NO_FRAME: it came back while this vCPU waited."""
+    def bring(self, vcpu: Vcpu, space: Any, number: int, *, write: bool) -> Steps[tuple[int, bool]]:
+        """Bring a page of a space back; return its frame, or NO_FRAME: it came back meanwhile; and if it is dirty."""
         ...
 
     def drop(self, space: Any, first: int, limit: int) -> None:

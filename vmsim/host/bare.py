@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from vmsim.contracts import Steps, Stop, VmStopped
 from vmsim.frames.buddy import NO_FRAME, State, owned, use
 from vmsim.frames.stack import Stack
+from vmsim.host.limits import LIMIT_WAIT, MemoryLimit
 from vmsim.host.memory import HostMemory
 
 __all__ = ["BareFrames"]
@@ -33,6 +34,11 @@ class BareFrames:
         Whose they are to be.
     limit : int
         Frames that it may have at once.
+
+    Attributes
+    ----------
+    rules : MemoryLimit or None
+        At which pages of it are taken so that it can have others.
     """
 
     batch = 0  # each is the host's to give
@@ -41,6 +47,7 @@ class BareFrames:
         self.host = host
         self.owner = owner
         self.limit = limit
+        self.rules: MemoryLimit | None = None
         self.held = 0  # of the limit
         self.zone = host.zone
         self.frames = host.frames
@@ -59,7 +66,7 @@ class BareFrames:
         if order:
             if vcpu.owed:
                 yield vcpu.settle()
-            if not self._room(1 << order):
+            if not self._room(1 << order) or (self.rules and self.rules.allows(1 << order) < 1 << order):
                 return NO_FRAME
             pfn = self.host.take_block(self.owner, order, State.GUEST)
             self.held += (pfn != NO_FRAME) << order
@@ -70,6 +77,7 @@ class BareFrames:
             count = min(_BATCH, self.limit - self.held)
             if count < 1:
                 raise VmStopped(Stop.OUT_OF_MEMORY)
+            count = yield from self._admitted(vcpu, count)
             pfns = self.host.take(self.owner, count, State.GUEST, reserve=self.host.marks.min)
             if not len(pfns):
                 pfns = yield from vcpu.wait(
@@ -97,6 +105,8 @@ class BareFrames:
         room = self._room(1)
         if not room and not self.ready:
             raise VmStopped(Stop.OUT_OF_MEMORY)
+        if room:
+            yield from self._admitted(vcpu, 1)
         pfns = self.host.take(self.owner, int(room), State.TABLE, reserve=self.host.marks.min)
         self.held += len(pfns)
         if not len(pfns) and self.ready:  # as Linux drains its per-cpu lists before it gives up
@@ -165,6 +175,15 @@ class BareFrames:
         """
         self.held = len(owned(self.zone, self.frames, self.owner))
         self.charge(0)
+
+    def _admitted(self, vcpu: Any, count: int) -> Steps[int]:
+        """Return how many of so many frames it may have by its rules, for which the vCPU may have to wait."""
+        if self.rules is None:
+            return count
+        allowed = self.rules.allows(count)
+        if not allowed:
+            allowed = yield from vcpu.wait(self.host.env.process(self.rules.admit(count)), LIMIT_WAIT)
+        return min(allowed, count)
 
     def _room(self, frames: int) -> bool:
         return self.held + frames <= self.limit

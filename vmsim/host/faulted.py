@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import NEVER, PagePrices, Steps
-from vmsim.frames.buddy import State
+from vmsim.frames.buddy import NO_FRAME, State
+from vmsim.host.limits import BATCH
 from vmsim.host.memory import HOST
 from vmsim.host.supply import Supply
 from vmsim.record.messages import Kind
@@ -64,7 +65,7 @@ class FaultedPages(Supply):
 
     def take_block(self, order: int) -> int:
         """Return the first frame of a large page of 2**order frames, or NO_FRAME."""
-        return self.host.take_block(self.owner, order, State.GUEST)
+        return self.host.take_block(self.owner, order, State.GUEST) if self.may_take(1 << order) else NO_FRAME
 
     def put(self, pages: Sequence[int] | NDArray[np.int64]) -> None:
         """Add pages; suspended vCPUs get theirs first, and the host what is more than two batches."""
@@ -90,6 +91,8 @@ class FaultedPages(Supply):
         """Have `count` pages at hand if the host has them."""
         if len(self.pages) < count:
             wanted = max(_BATCH, count - len(self.pages))
+            if self.limit:
+                wanted = self.limit.allows(wanted)
             pfns = self.host.take(self.owner, wanted, State.POOL, reserve=self.host.marks.min)
             self.pages.put(pfns[::-1])
 
@@ -106,6 +109,8 @@ class FaultedPages(Supply):
         """Bring pages as the host has them until nobody waits."""
         while self._waiting and not self.closed:
             missing = max(1, self.wanted - len(self.pages))
+            if self.limit:
+                missing = yield from self.limit.admit(max(missing, BATCH))
             granted = yield self.host.request(HOST, missing, State.HOST, asker=self.owner)
             if self.closed:
                 self.host.give(granted)

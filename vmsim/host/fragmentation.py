@@ -83,6 +83,10 @@ class _NoEntries:
         """Clear nothing."""
         return NO_FLUSH
 
+    def zap_each(self, gfns: Words) -> Flush:
+        """Do nothing."""
+        return NO_FLUSH
+
     def protect(self, first: int, count: int) -> Flush:
         """Protect nothing."""
         return NO_FLUSH

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,16 @@ from vmsim.host.swap.pages import SwappedPages
 from vmsim.machine.formats import FRAME, PAGE_SHIFT, PRESENT
 from vmsim.tables.backing import (
     BALLOONED,
+    CLEAN,
+    CLEAN_PAGE,
+    OWNED,
     SHARED,
     SMALL_PAGE,
     SWAPPED,
     UNBACKED,
     break_up,
+    break_up_each,
+    clean_backing,
     make_backing,
     page_of,
     set_backing,
@@ -104,11 +109,11 @@ class GuestMemory(SwappableMemory):
 
     def present(self) -> Words:
         """Return the guest frames that have a host frame of their own, int64[n], ascending."""
-        return np.flatnonzero(self.backing & PRESENT)
+        return np.flatnonzero(self.backing & OWNED)
 
     def shared(self) -> Words:
         """Return the guest frames that lie in a shared frame, int64[n], ascending."""
-        return np.flatnonzero(self.backing & SHARED)
+        return np.flatnonzero(self.backing & (SHARED | CLEAN) == SHARED)
 
     def address_of(self, gpa: int) -> int:
         """Return the hpa behind a gpa, wherever its page lies, or UNBACKED."""
@@ -124,11 +129,11 @@ class GuestMemory(SwappableMemory):
 
     def holds(self, number: int) -> bool:
         """Whether a guest frame has a host frame of its own."""
-        return bool(self.backing[number] & PRESENT)
+        return bool(self.backing[number] & OWNED)
 
     def holds_each(self, numbers: Words) -> NDArray[np.bool_]:
         """Return which of some guest frames, int64[n], have a host frame of their own, bool[n]."""
-        return np.asarray(self.backing[numbers] & PRESENT != 0)
+        return np.asarray(self.backing[numbers] & OWNED != 0)
 
     def frame_of(self, gfn: int) -> int:
         """Return the host frame of a guest frame that has one."""
@@ -179,7 +184,8 @@ class GuestMemory(SwappableMemory):
         """
         flush = NO_FLUSH
         swapped = self.swapped if to == SWAPPED else None
-        shared = self.backing[first : first + count] & SHARED if swapped is None else _ZEROS[:0]
+        words = self.backing[first : first + count]
+        shared = words & (SHARED | CLEAN) == SHARED if swapped is None else _ZEROS[:0]
         for gfn in (first + np.flatnonzero(shared)).tolist():
             flush += self.second.zap(gfn, 1)
             held = self.page(gfn)
@@ -190,28 +196,26 @@ class GuestMemory(SwappableMemory):
             self.taken += 1
         if self.swapped and not swapped:
             self._leave_swap(first, count, to)
-        return flush + self.take_each(first + np.flatnonzero(self.backing[first : first + count] & PRESENT), to)
+        return flush + self.take_each(first + np.flatnonzero(words & OWNED), to)
 
     def take_each(self, gfns: Words, to: int = SWAPPED) -> Flush:
         """Take pages that have a host frame of their own, int64[n] ascending, as `take` does."""
         flush = NO_FLUSH
         swapped = self.swapped if to == SWAPPED else None
-        gfns = gfns[[not self.pinned(gfn) for gfn in gfns.tolist()]]
+        pfns = (self.backing[gfns] & FRAME) >> PAGE_SHIFT
+        free = self.host.pins[pfns] == 0
+        if self.held:
+            free &= np.array([self.held[gfn] <= 0 for gfn in gfns.tolist()], np.bool_)
+        gfns = gfns[free]
         if swapped:
             gfns = swapped.admit(gfns)
-        for start, size in _runs(gfns):
-            break_up(self.backing, start)
-            break_up(self.backing, start + size - 1)
-            flush += self.second.zap(start, size)
         if not len(gfns):
             return flush
+        break_up_each(self.backing, gfns)
+        flush += self.second.zap_each(gfns)
         pfns = (self.backing[gfns] & FRAME) >> PAGE_SHIFT
-        for gfn, pfn in zip(gfns.tolist(), pfns.tolist(), strict=True):
-            held = self._page(pfn)
-            if held.any():
-                if to == SWAPPED and not swapped:
-                    self.contents[gfn] = held.copy()
-                held[:] = 0
+        if not swapped:
+            self._clear(gfns, pfns, keep=to == SWAPPED)
         self.backing[gfns] = to
         self.taken += len(gfns)
         if swapped:
@@ -256,12 +260,11 @@ class GuestMemory(SwappableMemory):
         made. Linux: mm/migrate.c, `migrate_folio_unmap` and `_move`. All pages that lie in a shared frame move, and
         their VMs have forgotten the old one by then.
         """
-        if (stable := shared_frame(self.backing, gfn)) is not None:
+        clean = self.clean(gfn)
+        if not clean and (stable := shared_frame(self.backing, gfn)) is not None:
             self.host.move_shared(self.words, stable, pfn)
             return NO_FLUSH
         break_up(self.backing, gfn)
-        if self.swapped:
-            self.swapped.changes(gfn)
         flush = self.second.zap(gfn, 1)
         old, frames = self.frame_of(gfn), self.host.frames
         source, target = self._page(old), self._page(pfn)
@@ -273,6 +276,8 @@ class GuestMemory(SwappableMemory):
         self.host.hand_over(np.array([old]), whose, state)
         frames["rmap"][old] = frames["rmap"][pfn] = 0
         set_backing(self.backing, self.host.frames, gfn, pfn, 0)
+        if clean:
+            clean_backing(self.backing, gfn, clean=True)
         return flush
 
     def share(self, gfn: int, pfn: int) -> Flush:
@@ -300,6 +305,8 @@ class GuestMemory(SwappableMemory):
         ValueError
             The guest frame has no frame of its own, `pfn` is not shared, or it is a page table and the words differ.
         """
+        if self.swapped and self.clean(gfn):
+            self.swapped.forget(gfn)
         own, shared = page_of(self.backing, gfn, 0), self.host.shared
         if own is None or (pfn not in shared and pfn != own[0]):
             raise ValueError(f"guest frame {gfn} cannot come to share frame {pfn}")
@@ -309,8 +316,6 @@ class GuestMemory(SwappableMemory):
         if pfn != old and self.holds_table(gfn) and (self._page(old) != self._page(pfn)).any():
             raise ValueError(f"guest frame {gfn} does not hold what frame {pfn} does")
         break_up(self.backing, gfn)
-        if self.swapped:
-            self.swapped.forget(gfn)
         flush = self.second.zap(gfn, 1)
         if pfn == old:
             self.host.make_shared(pfn)
@@ -339,8 +344,8 @@ class GuestMemory(SwappableMemory):
         return self.forget(flush, vcpu)
 
     def protect_shared(self) -> None:
-        """Take the right to write from all that maps pages which are shared."""
-        for gfn in self.shared().tolist():
+        """Take the right to write from all that maps pages which are shared, or clean."""
+        for gfn in np.flatnonzero(self.backing & SHARED).tolist():
             self.second.protect(gfn, 1)
 
     def close(self) -> None:
@@ -379,7 +384,8 @@ class GuestMemory(SwappableMemory):
         records, found = self.host.frames[pfns], np.full(len(pfns), -1)
         mine = np.flatnonzero((records["owner"] == self.owner) & (records["rmap"] > 0))
         gfns = np.minimum(records["rmap"][mine], len(self.backing)) - 1  # of a table it is something else
-        small = self.backing[gfns] == (pfns[mine] << PAGE_SHIFT | SMALL_PAGE)
+        here = self.backing[gfns] ^ pfns[mine] << PAGE_SHIFT
+        small = (here == SMALL_PAGE) | (here == CLEAN_PAGE)
         for at, gfn in zip(mine[small].tolist(), gfns[small].tolist(), strict=True):
             if not self.pinned(gfn):
                 found[at] = gfn
@@ -387,10 +393,3 @@ class GuestMemory(SwappableMemory):
 
     def _page(self, pfn: int) -> Words:
         return self.words[pfn << 9 : (pfn + 1) << 9]
-
-
-def _runs(gfns: Words) -> Iterator[tuple[int, int]]:
-    """Yield the first and the length of each run of consecutive numbers."""
-    for run in np.split(gfns, np.flatnonzero(np.diff(gfns) != 1) + 1):
-        if len(run):
-            yield int(run[0]), len(run)

@@ -24,7 +24,7 @@ from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT
 from vmsim.machine.memory import read_entry, width_of
 from vmsim.scenario.content import Content
-from vmsim.tables.backing import UNBACKED, host_address
+from vmsim.tables.backing import locate_page
 
 __all__ = ["CHANGED", "CONTENT", "OWN", "UNKNOWN", "ZERO", "PageIdentity", "identify", "mixed"]
 
@@ -101,9 +101,11 @@ def _identity(memory, backing, frames, content, number):  # type: ignore[no-unty
     place = np.int64(frame.rmap)
     if place <= 0:
         return np.int64(OWN)
-    hpa = host_address(backing, place)
-    if hpa == UNBACKED:
-        return np.int64(UNKNOWN)
+    hpa = place
+    if len(backing):
+        hpa, backed, _ = locate_page(backing, place)
+        if backed == 0:
+            return np.int64(UNKNOWN)
     entry = read_entry(memory, hpa, width_of(content.levels))
     if entry & PRESENT == 0 or entry & LARGE or (entry & FRAME) >> PAGE_SHIFT != number:
         return np.int64(OWN)
@@ -131,6 +133,13 @@ def identify(memory, backing, frames, contents, number):  # type: ignore[no-unty
         The frame.
     """
     return _identity(memory, backing, frames, contents[0], number)
+
+
+@kernel
+def identify_each(memory, backing, frames, contents, numbers, found):  # type: ignore[no-untyped-def]
+    """Do the same to some pages, `numbers`, int64[n], and fill `found`, int64[n]."""
+    for at in range(len(numbers)):
+        found[at] = _identity(memory, backing, frames, contents[0], numbers[at])
 
 
 class PageIdentity:
@@ -180,3 +189,9 @@ class PageIdentity:
     def of(self, number: int) -> int:
         """Return the identity of what one page holds."""
         return int(identify(self.memory, self.backing, self.frames, self.record, number))
+
+    def of_each(self, numbers: Words) -> Words:
+        """Return the identities of what some pages hold, int64[n]."""
+        found = np.empty(len(numbers), np.int64)
+        identify_each(self.memory, self.backing, self.frames, self.record, numbers, found)
+        return found

@@ -106,8 +106,6 @@ class HostIo:
         self.host.pin(pin.pfns)
         if self.slot:
             self.slot.held.subtract(gfns.tolist())
-            if self.slot.swapped:
-                self.slot.swapped.wrote(gfns)
         self.pins.append(pin)
         self.most = max(self.most, self.pinned)
         yield self.env.timeout(cycles)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import simpy
@@ -53,6 +53,10 @@ class Shrinker(Protocol):
     def starving(self) -> None:
         """Learn that somebody waits for memory."""
 
+    def shrink(self, owner: int, goal: int) -> tuple[int, int]:
+        """Take about `goal` pages from one VM; return how many, and the cycles of it; -1: not just now."""
+        ...
+
 
 class HostMemory:
     """Frames of the host, who owns each, and who waits for one.
@@ -74,6 +78,8 @@ class HostMemory:
         Who takes pages from VMs; None: nobody does.
     dying : set of int
         VMs that are to end because memory has run out: what they wait for comes from the reserve.
+    limits : dict
+        What VMs may have that are limited, by owner (`host.limits.MemoryLimit`).
     first : callable
         Returns which of the requests that wait, in the order in which they were made, is next.
     served : callable
@@ -94,6 +100,7 @@ class HostMemory:
         self.freed = 0
         self.shrinker: Shrinker | None = None
         self.dying: set[int] = set()
+        self.limits: dict[int, Any] = {}
         self._waiting: deque[Request] = deque()
         self.first: Callable[[Sequence[Request]], int] = _who_asked_first
         self.served: Callable[[Request, int], None] = _not_noted

@@ -16,6 +16,7 @@ from vmsim.host.swap.native_pages import SwappedSpaces
 from vmsim.host.swap.swap import Swap
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, WRITE
 from vmsim.machine.memory import read_entry, width_of, write_entry
+from vmsim.tables.pages import clear_entries
 from vmsim.tables.ranges import age_pages, lead_elsewhere
 
 __all__ = ["NativeMemory"]
@@ -128,15 +129,38 @@ class NativeMemory:
         """Return which frames are pages of the program that may be taken, bool[n]."""
         return self._which(numbers)
 
-    def place_of(self, pfn: int) -> tuple[int, int]:
-        """Return where the page in a frame is mapped: the root of the space (hpa), and the page's number there."""
-        place, number = int(self.records["rmap"][pfn]), 0
+    def places_of(self, pfns: Words) -> tuple[Words, Words]:
+        """Return where the pages in some frames are mapped: roots of spaces (hpas), and the pages' numbers there."""
+        places, numbers = self.records["rmap"][pfns].astype(np.int64), np.zeros(len(pfns), np.int64)
         size = 4 if self.width == 10 else 8
         for level in range(self.levels):
-            number |= ((place & 0xFFF) // size) << (self.width * level)
+            numbers |= ((places & 0xFFF) // size) << (self.width * level)
             if level + 1 < self.levels:
-                place = int(self.records["rmap"][place >> PAGE_SHIFT])
-        return place & -(1 << PAGE_SHIFT), number
+                places = self.records["rmap"][places >> PAGE_SHIFT].astype(np.int64)
+        return places & -(1 << PAGE_SHIFT), numbers
+
+    @property
+    def tables(self) -> int:
+        """How many numbers tables have: they are frames."""
+        return self.numbers
+
+    def tables_of(self, numbers: Words) -> Words:
+        """Return the frame of the table that maps each of some pages, int64[n]."""
+        return np.asarray(self.records["rmap"][numbers], np.int64) >> PAGE_SHIFT
+
+    def entries_of(self, tables: Words, mapping: Words) -> Words:
+        """Return how many entries of some tables a walk looks at: those of mapped regions, which map pages."""
+        return mapping
+
+    def around(self, number: int, count: int) -> Words:
+        """Return pages around one, by the entries of its table (mm/vmscan.c, lru_gen_look_around)."""
+        place = int(self.records["rmap"][number])
+        size = 4 if self.width == 10 else 8
+        table, index = place & -(1 << PAGE_SHIFT), (place & 0xFFF) // size
+        first = min(max(index - count // 2, 0), (1 << self.width) - count)
+        entries = read_entry(self.words, table + size * np.arange(first, first + count), self.width)
+        found = (entries & FRAME) >> PAGE_SHIFT
+        return np.asarray(found[entries & PRESENT != 0])
 
     def holds(self, number: int) -> bool:
         """Whether a frame is a page of the program that may be taken."""
@@ -179,8 +203,7 @@ class NativeMemory:
             pfns = self.swapped.take(pfns)
         if not len(pfns):
             return NO_FLUSH
-        for pfn in pfns.tolist():
-            write_entry(self.words, int(self.records["rmap"][pfn]), np.int64(0), self.width)
+        clear_entries(self.words, self.records["rmap"][pfns].astype(np.int64), self.width)
         self.records["rmap"][pfns] = 0
         self.taken += len(pfns)
         if self.swapped:
@@ -201,7 +224,7 @@ class NativeMemory:
         shared = self.host.shared
         if not self.holds(number) or (pfn not in shared and pfn != number):
             raise ValueError(f"frame {number} cannot come to share frame {pfn}")
-        if self.pinned(number):
+        if self.pinned(number) or (self.swapped and self.swapped.holds_other(number)):
             return NO_FLUSH
         if self.swapped:
             self.swapped.freed(np.array([number]))

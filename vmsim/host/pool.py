@@ -77,7 +77,7 @@ class PagePool(Supply):
 
         Nobody waits: the host answers at once, for `message`, `grant_fixed` and what clearing the page takes.
         """
-        pfn = self.host.take_block(self.owner, order, State.GUEST)
+        pfn = self.host.take_block(self.owner, order, State.GUEST) if self.may_take(1 << order) else NO_FRAME
         if pfn != NO_FRAME:
             costs, pages = self.costs, 1 << order
             self._send(Kind.NEED_LARGE, pages, costs.message)
@@ -139,6 +139,8 @@ class PagePool(Supply):
             yield self.env.timeout(self.costs.message)
             while self._needy and not self.closed:
                 count = min(self.refills.count(self), self.room)
+                if self.limit:
+                    count = yield from self.limit.admit(count)
                 granted = yield self.host.request(HOST, count, State.HOST, asker=self.owner)
                 granted = self._keep(granted)
                 if not len(granted):

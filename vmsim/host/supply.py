@@ -14,6 +14,7 @@ from vmsim.base.clock import Clock
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import PagePrices, Steps
 from vmsim.frames.stack import Stack
+from vmsim.host.limits import MemoryLimit
 from vmsim.host.memory import HostMemory
 from vmsim.record.messages import Kind, MessageLog
 from vmsim.record.outcome import Transfer
@@ -34,6 +35,8 @@ class Supply(ABC):
         Free pages that are the monitor's to keep when its host is short.
     shares : int
         Of the VM, where policies go by them.
+    limit : MemoryLimit or None
+        What the VM may have.
     """
 
     prices: PagePrices
@@ -63,6 +66,7 @@ class Supply(ABC):
         self.pages = Stack()
         self.closed = False
         self.shares = 0
+        self.limit: MemoryLimit | None = None
         self._brought = 0  # pages that the host gave, less those that it took
         self._moved: Counter[Kind] = Counter()  # transfers, and pages of all, by kind
         self._moved_pages: Counter[Kind] = Counter()
@@ -100,6 +104,10 @@ class Supply(ABC):
     @abstractmethod
     def take(self, count: int) -> list[int]:
         """Return `count` pages if they are to be had and nobody waits, else none."""
+
+    def may_take(self, count: int) -> bool:
+        """Whether the VM may have so many pages more, and nothing is to be done for it."""
+        return self.limit is None or self.limit.allows(count) >= count
 
     @abstractmethod
     def take_block(self, order: int) -> int:

@@ -38,6 +38,8 @@ _APART: Final = frozenset(
         "cpu_cap",
         "tdp_mmu",
         "shares",
+        "memory_high",
+        "memory_max",
     }
 )
 """What of a `Vm` is no cause of results, follows from the rest, or means something in some modes only."""
@@ -103,6 +105,8 @@ def canonical(
         {name: getattr(vm, name) for name in Vm.__slots__ if name not in _APART}
         | ({"content": vm.content.model_dump()} if vm.content != Content() and {"ksm", "swap"} & {*daemons} else {})
         | ({"balloon": vm.balloon} if vm.balloon else {})
+        | ({"memory_high": vm.memory_high} if vm.memory_high else {})
+        | ({"memory_max": vm.memory_max} if vm.memory_max else {})
         | ({"dirty_log": vm.dirty_log} if vm.dirty_log.method != "none" else {})
         | ({"kernel_accesses": vm.kernel_accesses} if vm.kernel_accesses != "free" else {})
         | ({"nx_split": vm.nx_split} if vm.nx_split else {})

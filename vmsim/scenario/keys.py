@@ -146,6 +146,16 @@ class VmKeys(Model):
     shares: Annotated[int, Strict(), Field(ge=1, le=1_000_000)] = Field(
         default=1000, description="How much of what is shared out by shares is its, in proportion to other VMs'."
     )
+    memory_high: Size | None = Field(
+        default=None,
+        description="What the host lets it have before its vCPUs are slowed down: pages are taken from it first, and "
+        "where that does not help whoever asks for more sleeps (memory.high of a cgroup). Default: no limit.",
+    )
+    memory_max: Size | None = Field(
+        default=None,
+        description="What the host lets it have: pages are taken from it before it gets others, and if there are none "
+        "to take it is ended (memory.max). Default: no limit.",
+    )
     content: Content = Field(default=Content(), description=Content.about)
     balloon: Balloon = Field(default=Balloon(), description=Balloon.about)
     dirty_log: DirtyLog = Field(default=DirtyLog(), description="How the host learns which pages are written to.")

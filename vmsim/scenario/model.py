@@ -23,6 +23,7 @@ from vmsim.scenario.cpuid import features
 from vmsim.scenario.daemons import host_daemons, policies, policy_problem
 from vmsim.scenario.document import Document
 from vmsim.scenario.keys import WEIGHT, VmKeys
+from vmsim.scenario.limits import limit_problems
 from vmsim.scenario.modes import PagingMode, mode_named
 from vmsim.scenario.moved import moved_paths
 from vmsim.scenario.names import Mode
@@ -252,6 +253,7 @@ class Scenario(Document):
             stop=group.stop.cycles(self.cpu.frequency) if group.stop else None,
             pool=group.pool.over(self.host.pool) if group.pool else self.host.pool,
             shares=group.shares,
+            **{key: (getattr(group, key) or 0) // PAGE for key in ("memory_high", "memory_max")},
             content=group.content,
             balloon=group.balloon.spec(self.cpu.frequency),
             dirty_log=group.dirty_log.spec(self.cpu.frequency),
@@ -359,6 +361,7 @@ class Scenario(Document):
                 text = f'nothing goes by shares with host.spares = "{self.host.spares}"; leave it out'
                 yield Problem((*here, "shares"), text)
             mode = self._mode_of(group)
+            yield from (problem._replace(path=(*here, *problem.path)) for problem in limit_problems(group, mode))
             times = {
                 **mode.times(group),
                 ("dirty_log", "every"): group.dirty_log.every,

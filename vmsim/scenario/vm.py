@@ -66,6 +66,8 @@ class Vm:
         Mappings that the monitor brings in at a fault.
     kernel_accesses : str
         Whether the hardware translates what its kernel loads and stores.
+    memory_high, memory_max : int
+        Pages above which its host slows it down, and that it cannot have more than; 0: no limit.
     content : Content
         What its pages hold.
     balloon : BalloonSpec or None
@@ -105,6 +107,8 @@ class Vm:
     stop: int | None
     pool: Pool
     shares: int
+    memory_high: int
+    memory_max: int
     content: Content
     balloon: BalloonSpec | None
     dirty_log: DirtyLogSpec

@@ -5,9 +5,10 @@ and the level at which the host maps it: 1, 2 or 3 for a page of 4K, 2M or 1G (K
 tables of its process, virt/kvm/kvm_main.c, `hva_to_pfn`, which also finds the size of the mapping). A frame that the
 host has taken away says where its contents are: SWAPPED, or nowhere, BALLOONED. A SHARED one has the address of a frame
 that others read too; it is not PRESENT, so that whoever is about to write to it asks the host for a page of its own
-first. What tables map is another matter: an entry can be absent while its page is PRESENT, and the next violation
-writes it again. Memory of programs that run on the host itself is not looked up: their array is empty, and every
-address is the host's own.
+first. A CLEAN one is SHARED besides, but its frame is its own: the swap device has the same, until it is written to.
+What tables map is another matter: an entry can be absent while its page is PRESENT, and the next violation writes it
+again. Memory of programs that run on the host itself is not looked up: their array is empty, and every address is the
+host's own.
 """
 
 from __future__ import annotations
@@ -21,12 +22,17 @@ from vmsim.machine.memory import entry_at, read_entry, width_of, zeroed
 
 __all__ = [
     "BALLOONED",
+    "CLEAN",
+    "CLEAN_PAGE",
     "IDENTITY",
+    "OWNED",
     "SHARED",
     "SMALL_PAGE",
     "SWAPPED",
     "UNBACKED",
     "break_up",
+    "break_up_each",
+    "clean_backing",
     "count_leaves",
     "elsewhere",
     "fill_backing",
@@ -50,8 +56,11 @@ UNBACKED = -1
 SWAPPED = 1 << 1
 BALLOONED = 1 << 2
 SHARED = 1 << 3
+CLEAN = 1 << 7  # besides SHARED
+OWNED = PRESENT | CLEAN  # one of them: it has a frame of its own
 _LEVEL_SHIFT = 4
 SMALL_PAGE = PRESENT | 1 << _LEVEL_SHIFT  # the word of a page of 4K, but for its frame
+CLEAN_PAGE = SHARED | CLEAN | 1 << _LEVEL_SHIFT  # the same of one that the swap device has too
 _OFFSET = (1 << PAGE_SHIFT) - 1
 
 
@@ -86,7 +95,7 @@ def locate(backing, gpa):
 
 @leaf
 def shared(backing, gfn):
-    """Return whether a guest frame lies in a frame that others read too."""
+    """Return whether a guest frame may only be read: others read its frame too, or the swap device has the same."""
     return backing[gfn] & SHARED != 0
 
 
@@ -166,14 +175,19 @@ def share_backing(backing: np.ndarray, gfn: int, pfn: int) -> None:
     backing[gfn] = pfn << PAGE_SHIFT | 1 << _LEVEL_SHIFT | SHARED
 
 
+def clean_backing(backing: np.ndarray, gfn: int, *, clean: bool) -> None:
+    """Note that the swap device has what a guest frame's own, small page holds, or has it no more."""
+    backing[gfn] = backing[gfn] & FRAME | (CLEAN_PAGE if clean else SMALL_PAGE)
+
+
 def shared_frame(backing: np.ndarray, gfn: int) -> int | None:
-    """Return the frame that a guest frame shares, or None."""
+    """Return the frame of a guest frame that may only be read, for it is shared or clean; or None."""
     word = int(backing[gfn])
     return (word & FRAME) >> PAGE_SHIFT if word & SHARED else None
 
 
 def shared_frames(backing: np.ndarray) -> set[int]:
-    """Return the frames that some guest frames share with others."""
+    """Return the frames that the guest may only read."""
     words = backing[backing & SHARED != 0]
     return set(((words & FRAME) >> PAGE_SHIFT).tolist())
 
@@ -198,6 +212,13 @@ def break_up(backing, gfn):
     for each in range(first, min(first + size, len(backing))):
         if backing[each] & PRESENT:
             backing[each] = (backing[each] & FRAME) | 1 << _LEVEL_SHIFT | PRESENT
+
+
+@kernel
+def break_up_each(backing, gfns):
+    """Do the same to the large pages of some guest frames, int64[n]."""
+    for at in range(len(gfns)):
+        break_up(backing, gfns[at])
 
 
 @kernel

@@ -24,7 +24,7 @@ from vmsim.host.memory import HOST
 from vmsim.jit import kernel
 from vmsim.machine.formats import FRAME, PAGE_SHIFT, WRITE
 from vmsim.machine.memory import width_of
-from vmsim.tables.backing import IDENTITY
+from vmsim.tables.backing import CLEAN, IDENTITY
 
 __all__ = ["BrokenInvariant", "check_host", "check_invariants"]
 
@@ -107,7 +107,11 @@ class _Checker:
                 entries = gather_all(self.memory, roots, levels, IDENTITY, vm.monitor.host_slot)
             if len(stable):
                 entries = self._without_shared(vm, entries, stable)
-            places, _, targets, levels_below = entries
+            places, values, targets, levels_below = entries
+            if vm.slot and len(clean := np.flatnonzero(vm.slot.backing & CLEAN)):
+                written = np.isin(targets, (vm.slot.backing[clean] & FRAME) >> PAGE_SHIFT) & (values & WRITE != 0)
+                if written[levels_below <= 0].any():
+                    self.fail(f"isolation: {vm.spec.name} may write to a page that its host takes for clean")
             if (levels_below < (-1 if levels == 3 else -2)).any():  # an EPT misconfiguration, a reserved bit in NPT
                 self.fail(f"isolation: an entry of {vm.spec.name} maps a page of a size that there is not")
             of_tables = targets[levels_below > 0]

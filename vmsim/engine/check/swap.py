@@ -12,7 +12,7 @@ from vmsim.frames.buddy import State
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.memory import HOST
 from vmsim.host.native_memory import NativeMemory
-from vmsim.tables.backing import SWAPPED
+from vmsim.tables.backing import CLEAN, SWAPPED
 
 __all__ = ["swap_problems"]
 
@@ -31,6 +31,8 @@ def swap_problems(simulation: Simulation) -> Iterator[str]:
             away = memory.swapped.away
             if not vm.gone and np.flatnonzero(memory.backing & SWAPPED).tolist() != sorted(away):
                 yield f"swap: the pages of {name} that are swapped out are not those that have a slot"
+            if not vm.gone and np.flatnonzero(memory.backing & CLEAN).tolist() != sorted(memory.swapped.copies):
+                yield f"swap: the clean pages of {name} are not those that have a slot"
             for gfn, slot in away.items():
                 holding = swap.area.holding(slot) if slot in swap.area else None
                 if holding is None or holding.memory is not memory or holding.number != gfn:

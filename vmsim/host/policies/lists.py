@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vmsim.jit import kernel, leaf, routine
-from vmsim.machine.formats import PRESENT
+from vmsim.tables.backing import OWNED
 
 __all__ = [
     "ACTIVE",
@@ -107,7 +107,7 @@ def arrive(lists, backing):  # type: ignore[no-untyped-def]
     """
     for number in range(len(backing)):
         word = backing[number]
-        if word & PRESENT and lists.flags[number] & _LISTED == 0:
+        if word & OWNED and lists.flags[number] & _LISTED == 0:
             level = (word >> _LEVEL) & 7
             if level < 2 or number & ((1 << (9 * (level - 1))) - 1) == 0:
                 _link(lists, number, INACTIVE)

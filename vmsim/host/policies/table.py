@@ -13,6 +13,7 @@ __all__ = [
     "CLOCK",
     "FAIR",
     "LARGEST",
+    "MGLRU",
     "NEEDIEST",
     "PREDICTIVE",
     "PROPORTIONAL",
@@ -103,7 +104,14 @@ class _TwoList(Policy):
     chooses = "lists"
 
 
+class _Mglru(Policy):
+    name = "mglru"
+    build = "vmsim.host.policies.mglru:build"
+    chooses = "lists"
+
+
 TWO_LIST: Final = _TwoList()
+MGLRU: Final = _Mglru()
 RANDOM: Final = _Random()
 CLOCK: Final = _Clock()
 BATCH: Final = _Batch()

@@ -161,10 +161,10 @@ class TwoList:
         """Put a page that could not be taken on a list again."""
         put(self.pages[vm.pages.owner].lists, number, ACTIVE if active else INACTIVE)
 
-    def evicted(self, slot: int) -> None:
-        """Note when a page was taken (workingset_eviction)."""
-        self.taken += 1
-        self._shadows[slot] = self.taken
+    def evicted(self, memory: Any, numbers: Words, slots: Words) -> None:
+        """Note when pages were taken (workingset_eviction)."""
+        first, self.taken = self.taken, self.taken + len(slots)
+        self._shadows.update(zip(slots.tolist(), range(first + 1, self.taken + 1), strict=True))
 
     def returned(self, memory: Any, number: int, slot: int) -> None:
         """Put a page that came back on the list where it belongs (workingset_refault)."""

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vmsim.jit import kernel
 
 __all__ = ["NO_SLOT", "Holding", "SwapArea"]
 
 NO_SLOT = -1
 
 Words = NDArray[np.int64]
+
+
+@kernel
+def allocate_slots(users, slot, found):  # type: ignore[no-untyped-def]
+    """Fill `found`, int64[n], with the next free slots from `slot` on, each with one user; return the one after."""
+    for at in range(len(found)):
+        while slot == len(users) or users[slot]:
+            slot = 0 if slot >= len(users) else slot + 1
+        users[slot] = 1
+        found[at] = slot
+        slot += 1
+    return slot
 
 
 class Holding(NamedTuple):
@@ -68,23 +83,14 @@ class SwapArea:
         """Slots that hold nothing."""
         return self.size - self.used
 
-    def allocate(self, holding: Holding) -> int:
-        """Return a slot for a page, with one user, or NO_SLOT."""
-        if self.used == self.size:
-            return NO_SLOT
-        slot = self._next
-        if slot >= self.size or self._users[slot]:
-            later = self._users[slot:] == 0
-            if later.any():
-                slot += int(later.argmax())
-            else:
-                slot = int((self._users == 0).argmax())
-        self._next = slot + 1
-        self._users[slot] = 1
-        self._held[slot] = holding
-        self.used += 1
+    def allocate(self, holdings: Sequence[Holding]) -> Words:
+        """Return slots for pages, with one user each, int64[n]; fewer, those of the first, if there are not enough."""
+        slots = np.empty(min(len(holdings), self.size - self.used), np.int64)
+        self._next = int(allocate_slots(self._users, self._next, slots))
+        self._held.update(zip(slots.tolist(), holdings, strict=False))
+        self.used += len(slots)
         self.most = max(self.most, self.used)
-        return slot
+        return slots
 
     def refill(self, slot: int, holding: Holding) -> None:
         """Note that a slot holds something else, for the same users."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,8 +11,9 @@ from vmsim.contracts import Steps, Vcpu
 from vmsim.frames.buddy import MAX_ORDER
 from vmsim.host.swap.pages import SwappedPages
 from vmsim.host.swap.swap import Swap
-from vmsim.machine.formats import FRAME
-from vmsim.tables.backing import SMALL_PAGE, SWAPPED, page_of
+from vmsim.machine.formats import ENTRIES, FRAME
+from vmsim.tables.backing import CLEAN, CLEAN_PAGE, SMALL_PAGE, SWAPPED, page_of
+from vmsim.tables.pages import clear_pages, find_words
 
 __all__ = ["SwappableMemory"]
 
@@ -21,7 +24,10 @@ class SwappableMemory:
     """The part of a `GuestMemory` that knows of swap, whose attributes these are."""
 
     backing: Words
+    words: Words
+    contents: dict[int, Words]
     swapped: SwappedPages | None
+    holds_table: Callable[[int], bool]
 
     def swap_to(self, swap: Swap) -> None:
         """Have pages that are taken go to a swap device from now on."""
@@ -34,7 +40,8 @@ class SwappableMemory:
     def bring(self, vcpu: Vcpu, gfn: int, *, write: bool) -> Steps[int]:
         """Bring a page back from the swap device, to be written to or not; return the cycles of the host's work.
 
-        The vCPU waits until it is there, in a frame of the VM's that nothing maps yet.
+        The vCPU waits until it is there, in a frame of the VM's that nothing maps yet. A table is written to by whoever
+        walks it: it sets flags.
 
         Raises
         ------
@@ -42,7 +49,34 @@ class SwappableMemory:
             It cannot be read.
         """
         assert self.swapped
-        return (yield from self.swapped.bring(vcpu, gfn, write=write))
+        return (yield from self.swapped.bring(vcpu, gfn, write=write or self.holds_table(gfn)))
+
+    def clean(self, gfn: int) -> bool:
+        """Whether the swap device has what a page holds, so that nobody may write to it unasked."""
+        return bool(self.backing[gfn] & CLEAN)
+
+    def soil(self, gfn: int) -> None:
+        """Let a clean page be written to: its slot is given up (mm/memory.c, wp_page_reuse)."""
+        assert self.swapped
+        self.swapped.forget(gfn)
+
+    @property
+    def tables(self) -> int:
+        """How many numbers tables of a process have that map its memory: those of 512 entries."""
+        return (len(self.backing) + ENTRIES - 1) // ENTRIES
+
+    def tables_of(self, numbers: Words) -> Words:
+        """Return the number of the table that maps each of some pages, int64[n]."""
+        return numbers // ENTRIES
+
+    def entries_of(self, tables: Words, mapping: Words) -> Words:
+        """Return how many entries some tables have, int64[n], of which so many, `mapping`, map pages."""
+        return np.minimum(len(self.backing) - tables * ENTRIES, ENTRIES)
+
+    def around(self, number: int, count: int) -> Words:
+        """Return `count` pages around one, fewer at the ends of its table (mm/vmscan.c, lru_gen_look_around)."""
+        table = number - number % ENTRIES
+        return _around(number, count, table, min(table + ENTRIES, len(self.backing)))
 
     @property
     def away_count(self) -> int:
@@ -51,7 +85,8 @@ class SwappableMemory:
 
     def whole(self, numbers: Words) -> Words:
         """Return all guest frames of the pages that some frames are the first of, int64[n] ascending."""
-        if (self.backing[numbers] & ~FRAME == SMALL_PAGE).all():
+        kinds = self.backing[numbers] & ~FRAME
+        if ((kinds == SMALL_PAGE) | (kinds == CLEAN_PAGE)).all():
             return np.sort(numbers)
         orders = [page_of(self.backing, gfn, MAX_ORDER) for gfn in numbers.tolist()]
         return np.unique(
@@ -62,6 +97,15 @@ class SwappableMemory:
             ]
         )
 
+    def _clear(self, gfns: Words, pfns: Words, *, keep: bool) -> None:
+        """Write zeros over pages that are about to go; note what they held if that is to be kept."""
+        held = np.empty(len(pfns), np.bool_)
+        find_words(self.words, pfns, held)
+        if keep:
+            for gfn, pfn in zip(gfns[held].tolist(), pfns[held].tolist(), strict=True):
+                self.contents[gfn] = self.words[pfn << 9 : (pfn + 1) << 9].copy()
+        clear_pages(self.words, pfns[held])
+
     def _leave_swap(self, first: int, count: int, to: int) -> None:
         """Forget what the swap device has of frames that lose their contents."""
         assert self.swapped
@@ -69,3 +113,15 @@ class SwappableMemory:
             self.swapped.forget(gfn)
             if self.backing[gfn] & SWAPPED:
                 self.backing[gfn] = to
+
+
+def _around(number: int, count: int, first: int, limit: int) -> Words:
+    """Return `count` numbers around one, all of [first, limit) if that has no more."""
+    if limit - first > count:
+        if number - first < count // 2:
+            limit = first + count
+        elif limit - number < count // 2:
+            first = limit - count
+        else:
+            first, limit = number - count // 2, number + count // 2
+    return np.arange(first, limit)

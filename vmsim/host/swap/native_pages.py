@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import Steps, Vcpu
 from vmsim.frames.buddy import NO_FRAME
-from vmsim.host.swap.area import NO_SLOT, Holding
+from vmsim.host.identity import ZERO
+from vmsim.host.swap.area import NO_SLOT
 from vmsim.host.swap.cache import Around
 from vmsim.host.swap.swap import Swap
 from vmsim.machine.formats import DIRTY, PAGE_SHIFT
@@ -74,41 +75,54 @@ class SwappedSpaces:
     def take(self, pfns: Words) -> Words:
         """Find a slot for the page in each of some frames, and say where it is; return those that have one."""
         by_root = {space.root: space for space in self.spaces()}
-        found = []
-        for pfn in pfns.tolist():
-            root, number = self.memory.place_of(pfn)
-            space = by_root.get(root)
-            if space is None:
-                continue
-            identity = self.memory.identity.of(pfn)
-            slot, clean = self.copies.pop(pfn, NO_SLOT), False
+        roots, numbers = self.memory.places_of(pfns)
+        known = np.array([root in by_root for root in roots.tolist()], np.bool_)
+        pfns, roots, numbers = pfns[known], roots[known], numbers[known]
+        identities = self.memory.identity.of_each(pfns)
+        slots, clean = self._give_up_copies(pfns)
+        new = np.flatnonzero(~clean)
+        slots[new] = self.swap.admit_each(self.memory, pfns[new], identities[new], None, slots[new])
+        there = slots != NO_SLOT
+        for root, number, slot in zip(
+            roots[there].tolist(), numbers[there].tolist(), slots[there].tolist(), strict=True
+        ):
+            by_root[root].away[number] = slot
+        self._taken = pfns[there], slots[there], clean[there]
+        self.hold_back()
+        return np.asarray(pfns[there])
+
+    def _give_up_copies(self, pfns: Words) -> tuple[Words, NDArray[np.bool_]]:
+        """Forget the slots of pages that are about to be taken; return those, and which need no write."""
+        slots, clean = np.full(len(pfns), NO_SLOT), np.zeros(len(pfns), np.bool_)
+        for at, pfn in enumerate(pfns.tolist()) if self.copies else ():
+            slot = self.copies.pop(pfn, NO_SLOT)
             if slot != NO_SLOT:
                 entry = read_entry(self.memory.words, int(self.memory.records["rmap"][pfn]), self.memory.width)
-                clean = not entry & DIRTY and self.swap.area.holding(slot).identity == identity
-            if not clean:
-                slot = self.swap.admit(Holding(self.memory, pfn, None, identity), slot=slot)
-            if slot == NO_SLOT:
-                continue
-            space.away[number] = slot
-            found.append((pfn, slot, clean))
-        self._taken = found
-        self.hold_back()
-        return np.array([pfn for pfn, _, _ in found], np.int64)
+                slots[at], clean[at] = slot, not entry & DIRTY and slot not in self.swap.unwritten
+        return slots, clean
 
     def write(self) -> None:
         """Write the pages for which `take` has found a slot, and whose entries have been cleared."""
-        for pfn, slot, clean in self._taken:
-            self.swap.write(slot, pfn, clean=clean)
+        pfns, slots, clean = self._taken
+        self.swap.write(self.memory, pfns, slots, pfns, clean=clean)
 
-    def bring(self, vcpu: Vcpu, space: _Space, number: int, *, write: bool) -> Steps[int]:
-        """Bring a page of a space back; return its frame, or NO_FRAME: it came back while this vCPU waited."""
+    def bring(self, vcpu: Vcpu, space: _Space, number: int, *, write: bool) -> Steps[tuple[int, bool]]:
+        """Bring a page of a space back, for a vCPU that is about to write to it or not.
+
+        Returns
+        -------
+        (frame, dirty) : tuple
+            Where it is; NO_FRAME: it came back while this vCPU waited. And whether it was written to once, and no slot
+            has that any more.
+        """
         away = space.away
         around = Around(space, number, away.get)
         back = yield from self.swap.bring(vcpu, self.memory, lambda: away.get(number), around, write=write)
         if back is None:
-            return NO_FRAME
+            return NO_FRAME, False
         vcpu.owe("guest_fault", back.cycles)
         slot = away.pop(number)
+        written = self.swap.area.holding(slot).identity < ZERO
         self.memory.frames.charge(1)
         self.memory.returned += 1
         self.swap.lists.returned(self.memory, back.pfn, slot)
@@ -116,7 +130,12 @@ class SwappedSpaces:
             self.swap.release(slot)
         else:
             self.copies[back.pfn] = slot
-        return back.pfn
+        return back.pfn, written and back.slot == NO_SLOT
+
+    def holds_other(self, pfn: int) -> bool:
+        """Whether a frame's page holds something else than its entry says, which has lost its dirty flag on the way."""
+        slot = self.copies.get(pfn)
+        return slot is not None and self.swap.area.holding(slot).identity != self.memory.identity.of(pfn)
 
     def drop(self, space: _Space, first: int, limit: int) -> None:
         """Forget the pages of [first, limit), gvas, that are away: they are unmapped."""

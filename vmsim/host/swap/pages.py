@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import Steps, Vcpu
-from vmsim.host.swap.area import NO_SLOT, Holding
+from vmsim.host.swap.area import NO_SLOT
 from vmsim.host.swap.cache import Around
 from vmsim.host.swap.swap import Swap
-from vmsim.tables.backing import set_backing
+from vmsim.machine.formats import FRAME, PAGE_SHIFT
+from vmsim.tables.backing import CLEAN, clean_backing, set_backing
+from vmsim.tables.pages import clear_pages, find_words
 
 __all__ = ["SwappedPages"]
 
@@ -33,7 +35,7 @@ class SwappedPages:
     away : dict
         By gfn, the slots of pages that are swapped out.
     copies : dict
-        By gfn, the slots that hold what pages do that came back, unless they have been written to since.
+        By gfn, the slots that hold what clean pages do: those that came back to be read, until they are written to.
     """
 
     def __init__(self, swap: Swap, memory: Any) -> None:
@@ -41,47 +43,51 @@ class SwappedPages:
         self.memory = memory
         self.away: dict[int, int] = {}
         self.copies: dict[int, int] = {}
-        self._clean: set[int] = set()  # of those that are being taken
+        self._clean = np.zeros(0, np.bool_)  # which of those that are being taken need no write
         swap.register(memory.owner)
 
     def admit(self, gfns: Words) -> Words:
-        """Find a slot for each of some pages that are about to be taken; return those that have one."""
-        found, self._clean = [], set()
-        for gfn in gfns.tolist():
-            words = self.memory.page(gfn)
-            copy = self.copies.get(gfn, NO_SLOT)
-            clean = copy != NO_SLOT and not self.written(gfn)
-            self.copies.pop(gfn, None)
-            if clean:
-                self._clean.add(gfn)
-                self.away[gfn] = copy
-                found.append(gfn)
-                continue
-            held = words.copy() if words.any() else None
-            holding = Holding(self.memory, gfn, held, self.memory.identity.of(gfn))
-            slot = self.swap.admit(holding, slot=copy)
-            if slot == NO_SLOT:
-                continue
-            self.away[gfn] = slot
-            found.append(gfn)
-        return np.array(found, np.int64)
+        """Find a slot for each of some pages that are about to be taken; return those that have one.
 
-    def written(self, gfn: int) -> bool:
-        """Whether a page may have been written to since it came back.
-
-        Where nothing maps it nobody knows, nor where its dirty flag is a log's to clear. A guest's kernel that uses a
-        frame for something else writes to it too.
+        What they hold is on its way there, and zeros are in their frames.
         """
         memory = self.memory
-        if memory.logged or memory.holds_table(gfn) or not memory.second.mapped(gfn, 1)[0]:
-            return True
-        held = self.swap.area.holding(self.copies[gfn])
-        return bool(memory.second.dirty(gfn, 1, clear=False)[0]) or memory.identity.of(gfn) != held.identity
+        pfns = (memory.backing[gfns] & FRAME) >> PAGE_SHIFT
+        clean, old = self._give_up_copies(gfns)
+        held = np.empty(len(gfns), np.bool_)
+        find_words(memory.words, pfns, held)
+        words = {at: memory.words[pfns[at] << 9 : (pfns[at] + 1) << 9].copy() for at in np.flatnonzero(held).tolist()}
+        wanted = np.flatnonzero(~clean)
+        slots = old.copy()
+        slots[wanted] = self.swap.admit_each(
+            memory,
+            gfns[wanted],
+            memory.identity.of_each(gfns[wanted]),
+            [words.get(at) for at in wanted.tolist()] if words else None,
+            old[wanted],
+        )
+        there = slots != NO_SLOT
+        clear_pages(memory.words, pfns[there & held])
+        gfns = gfns[there]
+        self.away.update(zip(gfns.tolist(), slots[there].tolist(), strict=True))
+        self._clean = clean[there]
+        return gfns
+
+    def _give_up_copies(self, gfns: Words) -> tuple[NDArray[np.bool_], Words]:
+        """Forget the slots of pages that are about to be taken; return which need no write, and their slots."""
+        clean, slots = np.zeros(len(gfns), np.bool_), np.full(len(gfns), NO_SLOT)
+        backing, copies = self.memory.backing, self.copies
+        for at in np.flatnonzero(backing[gfns] & CLEAN).tolist():
+            gfn = int(gfns[at])
+            slots[at] = copies.pop(gfn)
+            clean_backing(backing, gfn, clean=False)
+            clean[at] = slots[at] not in self.swap.unwritten
+        return clean, slots
 
     def write(self, gfns: Words, pfns: Words) -> None:
         """Write pages that were admitted, and have been taken from their frames."""
-        for gfn, pfn in zip(gfns.tolist(), pfns.tolist(), strict=True):
-            self.swap.write(self.away[gfn], pfn, clean=gfn in self._clean)
+        slots = np.array([self.away[gfn] for gfn in gfns.tolist()], np.int64)
+        self.swap.write(self.memory, gfns, slots, pfns, clean=self._clean)
 
     def bring(self, vcpu: Vcpu, gfn: int, *, write: bool) -> Steps[int]:
         """Bring a page back, if it is away still; return the cycles of the host's work."""
@@ -98,6 +104,7 @@ class SwappedPages:
             self.swap.release(slot)
         else:
             self.copies[gfn] = slot
+            clean_backing(self.memory.backing, gfn, clean=True)
         return back.cycles
 
     def words(self, gfn: int) -> Words | None:
@@ -106,21 +113,12 @@ class SwappedPages:
         return None if slot is None else self.swap.area.holding(slot).words
 
     def forget(self, gfn: int) -> None:
-        """Forget what a slot holds of a page, whether that is away or came back."""
+        """Forget what a slot holds of a page, whether that is away or came back, and may be written to then."""
+        if self.memory.backing[gfn] & CLEAN:
+            clean_backing(self.memory.backing, gfn, clean=False)
         for slots in (self.away, self.copies):
             if (slot := slots.pop(gfn, None)) is not None:
                 self.swap.release(slot)
-
-    def changes(self, gfn: int) -> None:
-        """Forget the copy of a page whose entries are about to go, if it was written to."""
-        if gfn in self.copies and self.written(gfn):
-            self.swap.release(self.copies.pop(gfn))
-
-    def wrote(self, gfns: Words) -> None:
-        """Forget the copies of pages that a device is about to write to."""
-        for gfn in gfns.tolist():
-            if gfn in self.copies:
-                self.swap.release(self.copies.pop(gfn))
 
     def close(self) -> None:
         """Forget everything: the VM is no more."""

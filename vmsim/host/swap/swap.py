@@ -12,7 +12,9 @@ A page that cannot be written stays in the cache, and is written again the next 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -21,33 +23,22 @@ from numpy.typing import NDArray
 from vmsim.base.histogram import Histogram
 from vmsim.contracts import PageLists, Steps, Stop, VmStopped
 from vmsim.frames.buddy import State
+from vmsim.host.limits import LIMIT_WAIT
 from vmsim.host.memory import HOST, HostMemory
 from vmsim.host.swap.area import NO_SLOT, Holding, SwapArea
 from vmsim.host.swap.cache import Around, Back, CachedPage
 from vmsim.host.swap.compressed import CompressedMemory
 from vmsim.host.swap.device import BlockDevice
+from vmsim.host.swap.no_lists import NoLists
 from vmsim.host.swap.readahead import MAX_ORDER, Window
 from vmsim.scenario.cpu import Cost
 
-__all__ = ["SWAP_WAIT", "NoLists", "Swap"]
+__all__ = ["SWAP_WAIT", "Swap"]
 
 SWAP_WAIT = "swap_wait"  # the cause of the time that a vCPU waits for a page to be read
 
 Words = NDArray[np.int64]
 _COUNTED = ("swapped_out", "clean", "swapped_in", "major", "minor", "read_ahead", "read_ahead_hits")
-
-
-class NoLists:
-    """Nobody keeps pages in an order, or wants to know what becomes of them."""
-
-    def evicted(self, slot: int) -> None:
-        """Learn nothing."""
-
-    def returned(self, memory: Any, number: int, slot: int) -> None:
-        """Learn nothing."""
-
-    def released(self, slot: int) -> None:
-        """Learn nothing."""
 
 
 class Swap:
@@ -79,6 +70,8 @@ class Swap:
         By owner, the vCPUs that wait for a page to be read.
     writing : int
         Frames that are free when the device has written them.
+    unwritten : set of int
+        Slots that the device has not what their pages hold: a write has failed, and there was none since.
     progress : Event
         Triggered the next time that the device is done with a frame.
     spent : int
@@ -101,6 +94,7 @@ class Swap:
         self.latency: dict[int, Histogram] = {}
         self.awaited: Counter[int] = Counter()
         self.windows: dict[Any, Window] = {}
+        self.unwritten: set[int] = set()
         self.writing = self.spent = 0
         self.progress = self.env.event()
 
@@ -111,71 +105,107 @@ class Swap:
 
     # ---- out
 
-    def admit(self, holding: Holding, *, slot: int = NO_SLOT) -> int:
-        """Return a slot for a page that is to be taken, or NO_SLOT: there is none; what it holds is on its way there.
+    def admit_each(
+        self, memory: Any, numbers: Words, identities: Words, words: Sequence[Words | None] | None, old: Words
+    ) -> Words:
+        """Return slots for pages that are to be taken, int64[n]; NO_SLOT: there is none.
 
         Parameters
         ----------
-        holding : Holding
-            The page.
-        slot : int, optional
-            That it has from before, and that holds something else.
+        memory : GuestMemory or NativeMemory
+            Whose pages.
+        numbers, identities : int64[n]
+            Which, and what they hold.
+        words : sequence, optional
+            The same of those that do not hold zeros.
+        old : int64[n]
+            Slots that they have from before, and that hold something else; NO_SLOT: none.
         """
-        if slot != NO_SLOT and self.area.users(slot) > 1:
-            self.release(slot)
-            slot = NO_SLOT
-        if slot != NO_SLOT:
-            self.area.refill(slot, holding)
-        else:
-            slot = self.area.allocate(holding)
-        if slot != NO_SLOT and isinstance(self.device, CompressedMemory):
-            cycles = self.device.store(slot, holding)
-            if cycles is None:
+        area, slots = self.area, old.copy()
+        every = words or [None] * len(numbers)
+        holdings = [*map(Holding, repeat(memory), numbers.tolist(), every, identities.tolist())]
+        for at in np.flatnonzero(old != NO_SLOT).tolist():
+            slot = int(old[at])
+            if area.users(slot) > 1:
                 self.release(slot)
-                return NO_SLOT
-            self.spent += cycles
-        if slot != NO_SLOT:
-            self.spent += self.costs.swap_page
-        return slot
+                slots[at] = NO_SLOT
+            else:
+                area.refill(slot, holdings[at])
+        new = np.flatnonzero(slots == NO_SLOT)
+        found = area.allocate([holdings[at] for at in new.tolist()] if len(new) < len(slots) else holdings)
+        slots[new[: len(found)]] = found
+        if isinstance(self.device, CompressedMemory):
+            for at in np.flatnonzero(slots != NO_SLOT).tolist():
+                cycles = self.device.store(int(slots[at]), holdings[at])
+                if cycles is None:
+                    self.release(int(slots[at]))
+                    slots[at] = NO_SLOT
+                else:
+                    self.spent += cycles
+        self.spent += self.costs.swap_page * int(np.count_nonzero(slots != NO_SLOT))
+        return slots
 
-    def write(self, slot: int, pfn: int, *, clean: bool = False) -> None:
-        """Write the page in a frame that was a VM's; the frame is free when that is done. A `clean` one needs no write.
+    def write(self, memory: Any, numbers: Words, slots: Words, pfns: Words, *, clean: NDArray[np.bool_]) -> None:
+        """Write the pages in frames that were a VM's; a frame is free when that is done. `clean` ones need no write.
 
-        Its words are 0 already; the slot holds what they were.
+        Their words are 0 already; the slots hold what they were.
+
+        Parameters
+        ----------
+        numbers, slots, pfns : int64[n]
+            Numbers of the pages in their memory, where they go, and where they lie.
+        clean : bool[n]
+            Which the device has.
         """
-        counts = self.counts[self.area.holding(slot).memory.owner]
-        counts["swapped_out"] += 1
-        counts["clean"] += clean
-        self.lists.evicted(slot)
-        self.host.frames["rmap"][pfn] = 0
-        if clean or isinstance(self.device, CompressedMemory):
-            self.host.give(np.array([pfn]))
+        counts = self.counts[memory.owner]
+        counts["swapped_out"] += len(pfns)
+        counts["clean"] += int(np.count_nonzero(clean))
+        self.lists.evicted(memory, numbers, slots)
+        self.host.frames["rmap"][pfns] = 0
+        at_once = np.ones(len(pfns), np.bool_) if isinstance(self.device, CompressedMemory) else clean
+        if at_once.any():
+            self.host.give(pfns[at_once])
+        if at_once.all():
             return
-        self.host.hand_over(np.array([pfn]), HOST, State.HOST)
-        page = self.cache[slot] = CachedPage(slot, pfn)
-        self._submit(page)
+        slots, pfns = slots[~at_once], pfns[~at_once]
+        self.host.hand_over(pfns, HOST, State.HOST)
+        pages = [*map(CachedPage, slots.tolist(), pfns.tolist())]
+        self.cache.update(zip(slots.tolist(), pages, strict=True))
+        self._submit(pages)
 
-    def _submit(self, page: CachedPage) -> None:
+    def _submit(self, pages: Sequence[CachedPage]) -> None:
+        """Have the device write pages; those that it is done with in the same cycle are one event."""
         assert isinstance(self.device, BlockDevice)
-        page.writing, page.unwritten = True, False
-        self.writing += 1
-        now = self.env.cycle
-        done, good = self.device.write(now, page.slot)
-        self._at(done - now, lambda: self._written(page, good=good))
+        now, write = self.env.cycle, self.device.write
+        together: dict[int, list[tuple[CachedPage, bool]]] = {}
+        for page in pages:
+            page.writing, page.unwritten = True, False
+            done, good = write(now, page.slot)
+            together.setdefault(done, []).append((page, good))
+        self.unwritten.difference_update(page.slot for page in pages)
+        self.writing += len(pages)
+        for done, written in together.items():
+            self._at(done - now, partial(self._written, written))
 
     def _at(self, delay: int, call: Callable[[], None]) -> None:
         timer = self.env.after(delay)
         assert timer.callbacks is not None
         timer.callbacks.append(lambda _: call())
 
-    def _written(self, page: CachedPage, *, good: bool) -> None:
-        page.writing, page.unwritten = False, not good
-        self.writing -= 1
-        cached = self.cache.get(page.slot) is page
-        if page.gone or (good and cached):
-            if cached:
-                del self.cache[page.slot]
-            self.host.give(np.array([page.pfn]))
+    def _written(self, pages: Sequence[tuple[CachedPage, bool]]) -> None:
+        self.writing -= len(pages)
+        freed = []
+        for page, good in pages:
+            page.writing, page.unwritten = False, not good
+            if not good and not page.gone:
+                self.unwritten.add(page.slot)
+            cached = self.cache.get(page.slot) is page
+            if page.gone or (good and cached):
+                if cached:
+                    del self.cache[page.slot]
+                freed.append(page.pfn)
+        if freed:
+            self.host.give(np.array(freed))
         self._tell()
 
     def _tell(self) -> None:
@@ -185,11 +215,13 @@ class Swap:
     def shrink_cache(self, count: int) -> int:
         """Free up to `count` frames of pages that the device has as well; return how many. Write those it has not."""
         freed: list[int] = []
+        if not count or len(self.cache) == self.writing:  # the usual case
+            return 0
         for slot, page in [*self.cache.items()]:
             if len(freed) == count:
                 break
             if page.unwritten and not page.writing:
-                self._submit(page)
+                self._submit([page])
             elif not page.busy:
                 del self.cache[slot]
                 freed.append(page.pfn)
@@ -260,6 +292,9 @@ class Swap:
     def _frame(self, vcpu: Any, owner: int) -> Steps[int]:
         """Return a frame of the host's; the vCPU waits while it has none."""
         yield vcpu.settle()
+        limit = self.host.limits.get(owner)
+        if limit and not limit.allows(1):
+            yield from vcpu.wait(self.env.process(limit.admit(1)), LIMIT_WAIT)
         pfns = self.host.take(HOST, 1, State.HOST, reserve=self.host.marks.min)
         if not len(pfns):
             pfns = yield from vcpu.wait(self.host.request(HOST, 1, State.HOST, asker=owner), "host_wait")
@@ -328,6 +363,7 @@ class Swap:
         if isinstance(self.device, CompressedMemory):
             self.device.drop(slot)
         self.lists.released(slot)
+        self.unwritten.discard(slot)
         page = self.cache.pop(slot, None)
         if page is None:
             return

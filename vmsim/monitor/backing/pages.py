@@ -147,7 +147,8 @@ class HostPages:
     def back(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[int]:
         """Map the page of `gpa`, and those that stand with it in a chunk; return the cycles of what was done.
 
-        A shared page is mapped to be read, or where the code says that it is written to, copied (`unshare`).
+        A shared page is mapped to be read, or where the code says that it is written to, copied (`unshare`). So is a
+        clean one, whose slot on the swap device is given up when it is written to (mm/memory.c, do_swap_page).
         """
         gfn, held = gpa >> PAGE_SHIFT, Held()
         if self.slot.away(gfn):
@@ -173,7 +174,8 @@ class HostPages:
         if own is None and missing >= 0:
             self.slot.arrived(gfn & -(1 << order), page, order)
         elif stable is not None:
-            self.host.frames["rmap"][stable] = 0  # it has several entries
+            if not self.slot.clean(gfn):
+                self.host.frames["rmap"][stable] = 0  # it has several entries
         elif own and missing == MAPPED:  # but not to be written to
             self.permit(gpa)
         if own:  # it came back while this vCPU waited
@@ -210,14 +212,17 @@ class HostPages:
         Returns
         -------
         (own, stable) : tuple
-            Frame and order of the page that the host has, None where it is to be `held.page`; and the frame that it
-            shares with others.
+            Frame and order of the page that the host has, None where it is to be `held.page`; and the frame that may
+            only be read, for others share it or the swap device has the same.
         """
         gfn, write = gpa >> PAGE_SHIFT, code & CODE_WRITE != 0
         while True:
             if self.slot.away(gfn):
                 held.broken += yield from self.slot.bring(vcpu, gfn, write=write)
                 continue
+            if write and self.slot.clean(gfn):
+                self.slot.soil(gfn)
+                held.broken += self.pool.prices.copied
             stable = shared_frame(self.backing, gfn)
             if stable is not None and write:
                 if held.page != NO_FRAME:

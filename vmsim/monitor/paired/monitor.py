@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.contracts import Flush, MemorySlot, Pool, Steps, Stop, Vcpu, VmStopped
+from vmsim.contracts import Flush, MemorySlot, Pool, Steps, Stop, Vcpu, VmStopped, Words
 from vmsim.frames.buddy import NO_FRAME, State
 from vmsim.machine.formats import ENTRIES, NPT, PAGE_SHIFT, WRITE, NestedFormat
 from vmsim.machine.memory import find_entry
@@ -25,6 +25,7 @@ from vmsim.monitor.paired.check import problems_of_pairs, tables_in
 from vmsim.monitor.paired.layout import Pair, PairedHost, price
 from vmsim.monitor.paired.mode import Layout
 from vmsim.monitor.paired.space import UVPT_SLOT, PairedSpace, beyond, limit_of
+from vmsim.monitor.runs import zap_runs
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.edit import MAPPED
@@ -186,6 +187,10 @@ class Paired(Tdp):
         """Clear the entries that map the frames, in both tables."""
         with self._unpaid():
             return Flush(nested=len(self.space.unmap(*self._whole(first, count)).values) > 0)
+
+    def zap_each(self, gfns: Words) -> Flush:
+        """Do the same to some frames, int64[n] ascending."""
+        return zap_runs(self, gfns)
 
     def protect(self, first: int, count: int) -> Flush:
         """Take the right to write from the entries that map the frames, in both tables."""

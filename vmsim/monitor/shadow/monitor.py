@@ -37,7 +37,7 @@ from vmsim.monitor.shadow.tables import drop_tables
 from vmsim.monitor.shadow.traps import invalidated, load, resync, store
 from vmsim.scenario.cpu import Cost
 from vmsim.scenario.dirty_log import DirtyLogSpec
-from vmsim.tables.backing import host_address, next_lacking
+from vmsim.tables.backing import SHARED, host_address, next_lacking
 
 __all__ = ["Shadow"]
 
@@ -215,7 +215,7 @@ class Shadow(LoggedShadow, RootLoads):
                 self._make_access(vcpu, write=code & 2 != 0, times=times, directory=directory)
                 return True
             if status == _UNBACKED:
-                yield from self._back(vcpu, int(value))
+                yield from self._back(vcpu, int(value), code)
             elif status == _NEED:
                 yield from self._restock(vcpu)
             elif status == _ROOTLESS:
@@ -380,7 +380,12 @@ class Shadow(LoggedShadow, RootLoads):
             yield from self._restock(vcpu)
 
     def _back(self, vcpu: Vcpu, gfn: int, code: int = CODE_WRITE) -> Steps[None]:
-        """Have the host back a guest frame, to be written to unless the error code says otherwise."""
+        """Have the host back a guest frame, to be written to unless the error code says otherwise.
+
+        One that may be read already is wanted for more.
+        """
         self._spend(vcpu, self.costs.violation_walk)
+        if self.backing[gfn] & SHARED:
+            code |= CODE_WRITE
         cycles = yield from self.host_pages.back(vcpu, gfn << PAGE_SHIFT, code)
         self._spend(vcpu, cycles)

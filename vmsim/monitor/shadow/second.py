@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import Flush, Leaf, Words
 from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, PAGE_SHIFT, SWITCH, WRITE
+from vmsim.monitor.runs import ByRuns
 from vmsim.monitor.shadow.ranges import change_each_frame, change_frames, recover, zap_frames
 from vmsim.monitor.shadow.records import ShadowTables
 
 __all__ = ["ShadowEntries"]
 
 
-class ShadowEntries:
+class ShadowEntries(ByRuns):
     """The shadow's entries, found by the frames that they map."""
 
     memory: Words

@@ -12,6 +12,7 @@ from vmsim.machine.formats import FRAME, PAGE_SHIFT, PRESENT, WRITE, NestedForma
 from vmsim.machine.memory import find_entry, read_entry, width_of
 from vmsim.tables.backing import SHARED
 from vmsim.tables.dirty import permit_one
+from vmsim.tables.pages import zap_each
 from vmsim.tables.ranges import change_each, change_range
 
 __all__ = ["NestedEntries"]
@@ -31,6 +32,10 @@ class NestedEntries:
         """Clear the entries that map the frames; combined mappings of them go too (SDM vol. 3C §30.4.3.1, INVEPT)."""
         return Flush(nested=bool(self._change(first, count, -1, -1).any()))
 
+    def zap_each(self, gfns: Words) -> Flush:
+        """Do the same to some frames, int64[n]."""
+        return Flush(nested=zap_each(self.memory, self.root, self.levels, gfns) > 0)
+
     def protect(self, first: int, count: int) -> Flush:
         """Take the right to write from the entries that map the frames."""
         return Flush(nested=bool(self._change(first, count, WRITE, WRITE).any()))
@@ -38,6 +43,11 @@ class NestedEntries:
     def permit(self, gpa: int) -> None:
         """Give back the right to write that `protect` has taken."""
         permit_one(self.memory, self.root, self.levels, gpa)
+
+    @property
+    def accessed_flags(self) -> bool:
+        """Whether entries say what was accessed, so that nothing need be unmapped to find out."""
+        return self.form.accessed != 0
 
     def age(self, first: int, count: int, *, clear: bool) -> NDArray[np.bool_]:
         """Return which frames were accessed, by the A flags.
@@ -56,8 +66,7 @@ class NestedEntries:
         mark, found = self.form.accessed, np.zeros(len(numbers), np.bool_)
         change_each(self.memory, self.root, self.levels, numbers, mark or -1, mark if clear else 0, found)
         if clear and not mark:
-            for gfn in numbers[found].tolist():
-                self.zap(gfn, 1)
+            self.zap_each(numbers[found])
         return found
 
     def mapped(self, first: int, count: int) -> NDArray[np.bool_]:

@@ -34,7 +34,7 @@ from vmsim.monitor.vkernel.entries import make_maps, more_room
 from vmsim.monitor.vkernel.second import MapEntries
 from vmsim.monitor.vkernel.tables import TABLE_ROOM, calls_for, enter, make_walk, remove
 from vmsim.scenario.cpu import Cost
-from vmsim.tables.backing import host_address, next_lacking
+from vmsim.tables.backing import SHARED, host_address, next_lacking
 from vmsim.tables.edit import load_entries, store_entries
 
 __all__ = ["Vkernel"]
@@ -191,7 +191,7 @@ class Vkernel(MapEntries, SoftwareMonitor):
                 more = yield from self._take(vcpu, int(value) - len(tables))
                 tables = np.append(tables, more)
             elif status == _UNBACKED:
-                yield from self._back(vcpu, int(value))
+                yield from self._back(vcpu, int(value), code)
             else:
                 break
         used = int(value) if status == _DONE else 0
@@ -355,9 +355,14 @@ class Vkernel(MapEntries, SoftwareMonitor):
             return taken
         return (yield from self.host_pages.take(vcpu, count))
 
-    def _back(self, vcpu: Vcpu, gfn: int) -> Steps[None]:
-        """Have the host back a guest frame."""
-        cycles = yield from self.host_pages.back(vcpu, gfn << PAGE_SHIFT, CODE_WRITE)
+    def _back(self, vcpu: Vcpu, gfn: int, code: int = CODE_WRITE) -> Steps[None]:
+        """Have the host back a guest frame, to be written to unless the error code says otherwise.
+
+        One that may be read already is wanted for more.
+        """
+        if self.backing[gfn] & SHARED:
+            code |= CODE_WRITE
+        cycles = yield from self.host_pages.back(vcpu, gfn << PAGE_SHIFT, code)
         self._spend(vcpu, cycles)
 
     def _reflect(self, vcpu: Vcpu) -> None:

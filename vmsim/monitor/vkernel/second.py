@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import Flush, Leaf, Words
 from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, PAGE_SHIFT, PRESENT, WRITE
+from vmsim.monitor.runs import ByRuns
 from vmsim.monitor.vkernel.entries import MapTables, change_entries
 
 __all__ = ["MapEntries"]
 
 
-class MapEntries:
+class MapEntries(ByRuns):
     """Entries of the maps of one vkernel."""
 
     backing: Words

@@ -9,7 +9,7 @@ from vmsim.host.identity import CHANGED, OWN, identify
 from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT
 from vmsim.machine.memory import read_entry, width_of
-from vmsim.tables.backing import SHARED
+from vmsim.tables.backing import OWNED, SHARED
 
 __all__ = ["ITEM", "PASS", "make_pass", "scan_pages", "skip_age"]
 
@@ -79,7 +79,7 @@ def _has_page(memory, backing, frames, contents, number):
     """Return 1 where a number has a page of its own that may be shared, 2 where it is shared, else 0."""
     if len(backing):
         word = backing[number]
-        return np.int64(1) if word & PRESENT else np.int64(2) if word & SHARED else np.int64(0)
+        return np.int64(1) if word & OWNED else np.int64(2) if word & SHARED else np.int64(0)
     frame = frames[number]
     if frame.state != State.GUEST or frame.owner != contents[0].owner or frame.rmap <= 0:
         return np.int64(0)

@@ -35,6 +35,7 @@ __all__ = ["Kswapd", "build"]
 
 PRIORITY = 12  # one page in 2**12 is looked at first (DEF_PRIORITY)
 CLUSTER = 32  # pages that direct reclaim is content with (SWAP_CLUSTER_MAX)
+NO_END = 1 << 62  # no number of pages is enough
 RETRIES = 16  # reclaims in vain before a VM is ended, or kswapd gives up (MAX_RECLAIM_RETRIES)
 _PAUSE = 1000  # of a second: how long who has reclaimed in vain waits (VMSCAN_THROTTLE_NOPROGRESS: a jiffy)
 
@@ -131,6 +132,21 @@ class Kswapd:
         if self._direct is None:
             self._direct = self.host.env.process(self._reclaim_directly())
 
+    def shrink(self, owner: int, goal: int) -> tuple[int, int]:
+        """Take about `goal` pages from one VM (try_to_free_mem_cgroup_pages); -1: it cannot give any just now."""
+        vm = next((vm for vm in self.vms if vm.pages.owner == owner), None)
+        if vm is None or not vm.able:
+            return -1, 0
+        stolen = spent = 0
+        for priority in range(PRIORITY, -1, -1):
+            some, scanned, cycles = self._shrink(priority, goal, [vm], of_cache=0)
+            stolen, spent = stolen + some, spent + cycles
+            self.counts["direct_scanned"] += scanned
+            if stolen >= goal:
+                break
+        self.counts["direct_stolen"] += stolen
+        return stolen, spent
+
     # ---- kswapd
 
     @property
@@ -144,7 +160,8 @@ class Kswapd:
             priority, total = PRIORITY, 0
             while priority >= 1 and self._lacking:
                 aged = sum(self._age(vm) for vm in self._able)
-                stolen, scanned, spent = self._shrink(priority, goal, self._able)
+                vms, enough = (self._in_turn, goal) if self._rotates else (self._able, NO_END)
+                stolen, scanned, spent = self._shrink(priority, goal, vms, enough=enough)
                 total += stolen
                 self.counts["scanned"] += scanned
                 self.counts["stolen"] += stolen
@@ -197,6 +214,10 @@ class Kswapd:
         self._direct = None
 
     @property
+    def _rotates(self) -> bool:
+        return getattr(self.lists, "rotates", False)
+
+    @property
     def _in_turn(self) -> list[LiveVm]:
         able = self._able
         at = self._next % len(able) if able else 0
@@ -232,7 +253,13 @@ class Kswapd:
     # ---- for both
 
     def _shrink(
-        self, priority: int, goal: int, vms: Sequence[LiveVm], *, enough: int = 1 << 62
+        self,
+        priority: int,
+        goal: int,
+        vms: Sequence[LiveVm],
+        *,
+        enough: int = NO_END,
+        of_cache: int | None = None,
     ) -> tuple[int, int, int]:
         """Look at every VM (shrink_node); return the pages taken and looked at, and the cycles of it.
 
@@ -242,8 +269,10 @@ class Kswapd:
             Pages that are wanted of each VM.
         enough : int
             Pages of all together after which no other VM is looked at.
+        of_cache : int, optional
+            Pages that are wanted of the swap cache; as many, unless it is said.
         """
-        stolen = self.swap.shrink_cache(goal)
+        stolen = self.swap.shrink_cache(goal if of_cache is None else of_cache)
         scanned, spent = stolen, 0
         self.lists.begin()
         for number, vm in enumerate(vms):
@@ -261,9 +290,10 @@ class Kswapd:
 
     def _looked(self, vm: LiveVm, found: Found) -> int:
         """Return the cycles of a look at pages, and have a VM's processors forget those that were accessed."""
-        cycles = found.looked * self.costs.age_page
-        if found.young and vm.pages.flushes_each:
-            cycles += vm.forget(Flush(nested=True, linear=True), times=found.young)
+        cycles = found.looked * self.costs.age_page + found.walked * self.costs.log_scan
+        cycles += found.walk_young * self.costs.log_page
+        if vm.pages.flushes_each and (times := found.young + (found.walk_young > 0)):
+            cycles += vm.forget(Flush(nested=True, linear=True), times=times)
         return cycles
 
     def _take(self, vm: LiveVm, numbers: NDArray[np.int64]) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vmsim.contracts import Found, LiveVm, Victims
 
@@ -56,7 +57,7 @@ class OneByOne:
     def keep(self, vm: LiveVm, number: int, *, active: bool) -> None:
         """Do nothing: it is on no list."""
 
-    def evicted(self, slot: int) -> None:
+    def evicted(self, memory: Any, numbers: NDArray[np.int64], slots: NDArray[np.int64]) -> None:
         """Learn nothing."""
 
     def returned(self, memory: Any, number: int, slot: int) -> None:

@@ -49,7 +49,8 @@ class HostSwap(HostTable):
     size: _Size = Field(default=0, description="Of the device; 0: as much as the host has memory.")
     policy: str = Field(
         default=_TWO_LIST,
-        description="Which pages are taken. two-list: Linux's active and inactive lists. clock, random: as of reclaim.",
+        description="Which pages are taken. two-list: Linux's active and inactive lists. mglru: its generations. "
+        "clock, random: as of reclaim.",
     )
     page_cluster: Annotated[int, Strict(), Field(ge=0, le=10)] = Field(
         default=3, description="2**page_cluster pages are read at a time at most (vm.page-cluster)."
