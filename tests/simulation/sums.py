@@ -13,7 +13,7 @@ from vmsim.scenario import Scenario
 __all__ = ["check"]
 
 WAITS = ("pool_wait", "host_wait", "pcpu_wait", "io_wait")
-MORE = ("swap_wait", "lock_wait", "barrier_wait", "shootdown", "balloon")  # of VMs that may have them
+MORE = ("swap_wait", "limit_wait", "lock_wait", "barrier_wait", "shootdown", "balloon")  # of VMs that may have them
 WORK = ("shootdown", "balloon")  # of these, what takes time without a wait too
 # Exits that a fault of the hardware or a store of the guest's kernel makes: each is in the table of latencies once.
 FAULTS = ("EPT_VIOLATION", "NPF", "WRITE_PROTECT", "NX_SPLIT", "HOST_FAULT", "SHADOW_FILL", "VPAGE_FILL")

@@ -21,7 +21,7 @@ from vmsim.host.memory import HostMemory
 
 __all__ = ["BATCH", "LIMIT_WAIT", "MemoryLimit", "high_delay"]
 
-LIMIT_WAIT: Final = "limit_wait"  # the cause of the time that a vCPU waits for it
+LIMIT_WAIT: Final = "limit_wait"  # the cause of the time that a vCPU waits for it (record/causes.py)
 BATCH: Final = 64  # pages that are charged at a time (MEMCG_CHARGE_BATCH)
 _CLUSTER: Final = 32  # pages that are taken at least (SWAP_CLUSTER_MAX)
 _RETRIES: Final = 16  # MAX_RECLAIM_RETRIES

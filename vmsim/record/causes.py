@@ -42,6 +42,7 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
         "pool_wait": Cause("wait for pool", "#CC79A7", "management"),
         "host_wait": Cause("wait for host", "#009E73", "management"),
         "swap_wait": Cause("wait for swap", "#7B3294", "management"),
+        "limit_wait": Cause("wait for limit", "#5E3C99", "management"),
         "balloon": Cause("balloon", "#8C510A", "management"),
         "shootdown": Cause("TLB shootdown", "#B2182B", "management"),
         "lock_wait": Cause("wait for lock", "#F4A6B8", "management"),

@@ -78,8 +78,8 @@ _SUMMARY: Final = {
     "fault_p99_cycles": _cycles("99th percentile of the same (nearest rank)"),
     "translation_cycles": _cycles("address translation in hardware: causes `l2_tlb`, `walk_guest`, `walk_nested`"),
     "management_cycles": _cycles(
-        "memory management: causes `guest_fault`, `exit`, `pool_wait`, `host_wait`, `swap_wait`, `balloon`, "
-        "`shootdown`, `lock_wait`"
+        "memory management: causes `guest_fault`, `exit`, `pool_wait`, `host_wait`, `swap_wait`, `limit_wait`, "
+        "`balloon`, `shootdown`, `lock_wait`"
     ),
     "first_touch_cycles": _cycles("the part of `management_cycles` that first touches took"),
     "total_cycles": _cycles("all causes, from start to finish"),
