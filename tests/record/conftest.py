@@ -8,7 +8,7 @@ from vmsim.base.histogram import Histogram
 from vmsim.base.ledger import Ledger, Reading
 from vmsim.record.log import Log
 from vmsim.record.messages import Kind, MessageLog
-from vmsim.record.outcome import DirtyRound, Ending, Outcome, Transfer, VmOutcome, transfer_log
+from vmsim.record.outcome import DirtyRound, Ending, Outcome, Sample, Transfer, VmOutcome, sample_log, transfer_log
 from vmsim.record.result import Result
 from vmsim.scenario import Scenario
 
@@ -112,6 +112,13 @@ def moved(*transfers: Transfer) -> Log[Transfer]:
     return log
 
 
+def sampled() -> dict[str, Log[Sample]]:
+    logs = {name: sample_log() for name in ("", "a")}
+    for log in logs.values():
+        log.append(Sample(3_300, 900, 10, 5, 0, 70, 30, 4, 64, 4744, 700, 600))
+    return logs
+
+
 def said() -> MessageLog:
     log = MessageLog()
     log.add(3_300, 0, Kind.GRANT, 256, 2_000)
@@ -132,6 +139,7 @@ def make_outcome() -> Callable[..., Outcome]:
                 Transfer(3_300, "a", "grant", 256, 320, 4744),
             ),
             "messages": said(),
+            "samples": sampled(),
             "frequency": 3_300_000_000,
             "latency": (4, 14, 75, 279, 0),
             "end": 9000,

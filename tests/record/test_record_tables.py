@@ -128,7 +128,7 @@ def test_speed_is_simulated_accesses_in_a_second_of_wall_time(result: Result) ->
 
 @pytest.mark.parametrize("name", TABLES)
 def test_dtypes_do_not_depend_on_there_being_rows(name: str, result: Result, make_outcome) -> None:
-    empty = Result(result.scenario, make_outcome(vms=[], transfers=transfer_log(), messages=MessageLog()))
+    empty = Result(result.scenario, make_outcome(vms=[], transfers=transfer_log(), messages=MessageLog(), samples={}))
     assert empty.table(name).dtypes.to_dict() == result.table(name).dtypes.to_dict()
     assert len(empty.table(name)) == 0
 

@@ -39,6 +39,7 @@ BAD = [
     ('quantum = "1ms"', 'quantum = "0.01ns"', "host.quantum", "less than one cycle"),
     ('quantum = "1ms"', 'horizon = "0s"', "host.horizon", "zero horizon"),
     ('quantum = "1ms"', 'horizon = "0.01ns"', "host.horizon", "less than one cycle"),
+    ('quantum = "1ms"', 'samples = "0.01ns"', "host.samples", "less than one cycle"),
     ('quantum = "1ms"', "quantum = 5", "host.quantum", '5 is not a duration; write for example "50us"'),
     ('quantum = "1ms"', 'watermarks = {min="2GiB", low="1GiB"}', "host.watermarks", "min ≤ low ≤ high"),
     ('quantum = "1ms"', 'watermarks.min="15GiB"', "host.watermarks", "high ≥ host.memory"),

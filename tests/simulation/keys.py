@@ -126,6 +126,7 @@ ROWS: Final[dict[str, Row]] = {
     "host.memory": Row(world(vm(workload=SEQUENTIAL)), "32MiB", "2MiB"),
     "host.quantum": Row(world(vm(), vm()), "1ms", "10us"),
     "host.horizon": Row(world(vm(), vm(), cores=2), "20us", "1us"),
+    "host.samples": Row(world(), "0s", "10us"),
     "host.scheduler": Row(
         world(vm(workload=DISK), vm(workload={**UNIFORM, "compute": 50_000})), "round-robin", "credit"
     ),

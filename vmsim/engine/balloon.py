@@ -5,18 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Steps, Vcpu
-from vmsim.frames.buddy import State
+from vmsim.engine.samples import count_free_resident
 from vmsim.guest.balloon import BALLOON, BalloonDriver
 from vmsim.guest.reporting import FreePageReporting
 from vmsim.guest.workqueue import Workqueue
 from vmsim.host.balloon import Balloon
-from vmsim.machine.formats import PRESENT
 from vmsim.scenario.balloon import BalloonSpec
-from vmsim.tables.backing import SHARED
 
 __all__ = ["Ballooned"]
 
@@ -93,14 +89,10 @@ class Ballooned:
     @property
     def frames(self) -> dict[str, int]:
         """Frames by kind: what is in the balloon, what was to be, and those of the host behind free pages."""
-        backing = self.vm.slot.backing
-        states = self.vm.frames.frames["state"].copy()
-        states[self.vm.frames.ready.held()] = State.FREE
-        behind = (states == State.FREE) & (backing & (PRESENT | SHARED) != 0)
         return {
             "balloon": self.driver.size if self.driver else 0,
             "balloon_target": self.device.target,
-            "free_backed": int(np.count_nonzero(behind)),
+            "free_backed": count_free_resident(self.vm.frames, self.vm.slot.backing),
         }
 
     def register(self, ledger: Ledger) -> None:

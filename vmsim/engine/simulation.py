@@ -21,6 +21,7 @@ from vmsim.engine.endings import ending_of
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.parts import HostParts
 from vmsim.engine.resident import check_memory
+from vmsim.engine.samples import Samples
 from vmsim.engine.streams import check_reach, seed_of, streams_of
 from vmsim.engine.virtual_machine import VirtualMachine
 from vmsim.host.daemons.compaction import Compaction
@@ -126,6 +127,9 @@ class Simulation:
         spares = self._policy(scenario.host.spares, "spares")
         self.env.process(reclaimer(self.env, self.host, [vm.pool for vm in self.vms if vm.pool], spares))
 
+        every = scenario.host.samples.cycles(cpu.frequency)
+        self.samples = Samples(self.env, self.host, self.vms, every) if every else None
+
     def run(self) -> Outcome:
         """Run until every VM has ended, or none can go on.
 
@@ -160,6 +164,7 @@ class Simulation:
             end=self.env.cycle,
             wall_seconds=time.perf_counter() - started,
             ending=ending,
+            samples=self.samples.logs if self.samples else {},
         )
 
     def _run(self, processes: Sequence[simpy.Process]) -> bool:

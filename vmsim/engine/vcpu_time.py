@@ -12,7 +12,9 @@ import simpy
 from vmsim.base.clock import Clock
 from vmsim.contracts import Steps
 from vmsim.guest.locks import LOCK_WAIT
+from vmsim.host.pressure import Pressure
 from vmsim.host.shootdown import SHOOTDOWN
+from vmsim.host.swap.swap import SWAP_WAIT
 
 __all__ = [
     "CAUSES",
@@ -28,6 +30,7 @@ WAITS = ("pool_wait", "host_wait", "pcpu_wait", "io_wait")
 MEMORY_WAITS = ("pool_wait", "host_wait")
 MANAGEMENT = ("guest_fault", "exit", *MEMORY_WAITS)
 CAUSES = ("compute", "guest_fault", "exit", "switch", *WAITS)
+STALLS = (*MEMORY_WAITS, SWAP_WAIT)  # that Linux counts as pressure on memory
 IDLE_WAITS = ("io_wait", LOCK_WAIT, "barrier_wait")  # in which a guest's CPU has nothing to do
 WAITS_FOR_OTHERS = (LOCK_WAIT, "barrier_wait", SHOOTDOWN)  # for other vCPUs of the VM, where there are any
 
@@ -51,6 +54,7 @@ class VcpuTime:
         self.touching = False  # whether what it does now is for a first touch
         self.since: tuple[str, int] | None = None  # what it waits for now, and from when
         self.owed = 0  # cycles used and not yet paid in simulated time
+        self.pressure: Pressure | None = None  # that its waits are part of, where somebody wants to know it
         self._imposed = False  # others have made it exit since it last made an access
 
     @property
@@ -74,7 +78,13 @@ class VcpuTime:
     def until(self, event: simpy.Event, cause: str) -> Steps[Any]:
         """Wait for an event; return its value. The time has the cause given."""
         self.since = cause, self.env.cycle
+        stalled = cause in STALLS
+        pressure = self.pressure if stalled or cause in IDLE_WAITS else None
+        if pressure:
+            pressure.leave(stalled=stalled)
         value = yield event
+        if pressure:
+            pressure.enter(stalled=stalled)
         if self.touching and cause in MEMORY_WAITS:
             self.first_touch[cause] += self.env.cycle - self.since[1]
         self.cycles = self.time_by_cause()

@@ -23,6 +23,7 @@ from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.io import HostIo
 from vmsim.host.limits import MemoryLimit
 from vmsim.host.native_memory import NativeMemory
+from vmsim.host.pressure import Pressure
 from vmsim.host.shootdown import Shootdown
 from vmsim.host.supply import Supply
 from vmsim.machine.caches import Served
@@ -103,6 +104,7 @@ class VirtualMachine:
         self.stopped = False  # by its owner, before its workload's end
         self.ending: Ending | None = None
         self.memory: dict[str, int] = {}
+        self.pressure: Pressure | None = None
         self.ledger = Ledger()
         self._warm: tuple[int, Reading] | None = None  # when the warm-up ended, and what had been counted by then
         self._running = len(vcpus)
@@ -164,6 +166,7 @@ class VirtualMachine:
         self.start = env.cycle
         if self.spec.stop is not None:
             env.process(self._stop(self.spec.stop))
+        self._count_in(boots)
         yield from boots.enter()
         try:
             if self.spec.populate == "lazy":
@@ -195,8 +198,15 @@ class VirtualMachine:
 
     def _bring_up(self, vcpu: Vcpu) -> Steps[None]:
         """Have another vCPU take part."""
+        self._count_in(vcpu)
         yield from vcpu.enter()
         yield from self._run(vcpu)
+
+    def _count_in(self, vcpu: Vcpu) -> None:
+        """Have the waits of a vCPU count as pressure on memory, where that is wanted."""
+        if self.pressure:
+            vcpu.pressure = self.pressure
+            self.pressure.enter()
 
     def _run(self, vcpu: Vcpu) -> Steps[None]:
         """Run a vCPU's part of the workload; the last to have lived its time gives everything back."""
@@ -226,6 +236,8 @@ class VirtualMachine:
             self.memory = self._frames()
             self.parts.observe(Moment.VM_FINISHED, self)
         vcpu.leave()
+        if self.pressure:
+            self.pressure.leave()
         if last:
             yield from self._give_back()
             self.parts.observe(Moment.VM_GONE, self)

@@ -8,6 +8,7 @@ record says whose it is.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -81,6 +82,10 @@ class ReverseMap:
             for memory, number in users:
                 if memory.owner == owner:
                     yield pfn, number
+
+    def by_owner(self) -> Counter[int]:
+        """Return how many pages of each owner lie in shared frames."""
+        return Counter(memory.owner for users in self._users.values() for memory, _ in users)
 
     def add(self, pfn: int, memory: Sharer, number: int) -> None:
         """Note one more page."""

@@ -34,6 +34,8 @@ class Tables(ABC):
         Pages that changed hands between the host and monitors' pools.
     messages : DataFrame
         What monitors and the host said to each other.
+    memory : DataFrame
+        The memory of each VM and of the host, sampled (`host.samples`).
     shadow : DataFrame
         What a monitor did to tables of its own.
     pagers : DataFrame
@@ -57,6 +59,7 @@ class Tables(ABC):
     data: pd.DataFrame
     pool: pd.DataFrame
     messages: pd.DataFrame
+    memory: pd.DataFrame
     shadow: pd.DataFrame
     pagers: pd.DataFrame
     dirty: pd.DataFrame

@@ -29,7 +29,7 @@ from vmsim.scenario import Scenario
 
 __all__ = ["FORMAT", "provenance", "read_run", "read_table", "write_run"]
 
-FORMAT: Final = "vmsim run 2"
+FORMAT: Final = "vmsim run 3"
 
 _PACKAGES: Final = ("vmsim", "numba", "llvmlite", "numpy", "pandas", "pyarrow", "pydantic", "simpy", "zstandard")
 

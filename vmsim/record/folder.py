@@ -298,6 +298,7 @@ _FIGURE: Final = r"(translation|comparison)\.(png|pdf)"
 _WRITTEN: Final = {
     "vmsim run 1": re.compile(_RUN),
     "vmsim run 2": re.compile(_RUN),
+    "vmsim run 3": re.compile(_RUN),
     "vmsim comparison 1": re.compile(rf"([a-z][a-z0-9_-]*/)?{_RUN}|{_FIGURE}"),
     "vmsim tables 1": re.compile(r"manifest\.json|[^/]+\.([0-9]+\.guest|host)\.txt"),
 }

@@ -13,7 +13,17 @@ from vmsim.base.ledger import Reading, Row
 from vmsim.record.log import NOTHING, Extent, Log
 from vmsim.record.messages import MessageLog
 
-__all__ = ["DirtyRound", "Ending", "Outcome", "Transfer", "VmOutcome", "round_log", "transfer_log"]
+__all__ = [
+    "DirtyRound",
+    "Ending",
+    "Outcome",
+    "Sample",
+    "Transfer",
+    "VmOutcome",
+    "round_log",
+    "sample_log",
+    "transfer_log",
+]
 
 
 @dataclass(slots=True)
@@ -129,6 +139,23 @@ class Transfer(NamedTuple):
     host_free: int
 
 
+class Sample(NamedTuple):
+    """The memory of a VM, or of the whole host, as it was at some time: pages and frames of 4 KiB."""
+
+    time: int
+    resident: int
+    shared: int
+    swapped: int
+    balloon: int
+    guest_free: int
+    free_resident: int
+    tables: int
+    pool: int
+    host_free: int
+    some: int  # cycles since the sample before
+    full: int
+
+
 class DirtyRound(NamedTuple):
     """One reading of a VM's dirty log.
 
@@ -166,6 +193,11 @@ def round_log(limit: int | None = None) -> Log[DirtyRound]:
     return Log(DirtyRound, len(DirtyRound._fields), limit=limit)
 
 
+def sample_log(limit: int | None = None) -> Log[Sample]:
+    """Return a log of samples without any."""
+    return Log(Sample, len(Sample._fields), limit=limit)
+
+
 def transfer_log(limit: int | None = None) -> Log[Transfer]:
     """Return a log of transfers without any."""
     return Log(Transfer, len(Transfer._fields), names=(1, 2), limit=limit)
@@ -183,6 +215,7 @@ class Outcome:
     wall_seconds: float  # of the simulation proper: no loading, no compiling
     ending: Ending | None = None
     messages: MessageLog = field(default_factory=MessageLog)
+    samples: dict[str, Log[Sample]] = field(default_factory=dict)  # by VM; the host's have no name
 
     def rows(self) -> Iterator[tuple[str, Row]]:
         """Yield every figure with the name of its VM; none of the host's."""
@@ -190,6 +223,9 @@ class Outcome:
             if log.noted:
                 for figure, value in log.extent._asdict().items():
                     yield "", Row(name, figure, value)
+        for name, samples in self.samples.items():
+            for figure, value in samples.extent._asdict().items():
+                yield name, Row("memory", figure, value)
         for vm in self.vms:
             for row in vm.rows():
                 yield vm.name, row

@@ -198,6 +198,17 @@ def _messages(outcome: Outcome) -> Rows:
     ]
 
 
+def _memory(outcome: Outcome) -> Rows:
+    return sorted(
+        (
+            (each.time, each.time * 10**6 / outcome.frequency, name, *each[1:])
+            for name, samples in outcome.samples.items()
+            for each in samples
+        ),
+        key=lambda row: row[0],
+    )
+
+
 def _shadow(outcome: Outcome) -> Rows:
     return [(vm.name, event, count) for vm in outcome.vms for event, count in vm.figures.named("shadow").items()]
 
@@ -259,6 +270,7 @@ _ROWS: Final[Mapping[str, Callable[[Outcome], Rows]]] = {
     "data": _data,
     "pool": _pool,
     "messages": _messages,
+    "memory": _memory,
     "shadow": _shadow,
     "pagers": _pagers,
     "dirty": _dirty,

@@ -92,6 +92,8 @@ def canonical(
         "what_if": host.what_if,
         "watermarks": watermarks,
     }
+    if host.samples.amount:
+        of_host["samples"] = host.samples.cycles(cpu.frequency)
     if host.fragmentation:
         of_host["fragmentation"] = host.fragmentation
     scheduled = host.scheduler != "round-robin"

@@ -27,6 +27,7 @@ RESERVED: Final = frozenset(
         "memory",
         "quantum",
         "horizon",
+        "samples",
         "scheduler",
         "data_caches",
         "fragmentation",

@@ -296,9 +296,9 @@ class Scenario(Document):
             yield Problem(("host", "cpu"), str(error))
 
     def _host_problems(self) -> Iterator[Problem]:
-        for key, cycles in (("quantum", self.quantum), ("horizon", self.horizon)):
-            if cycles < 1:
-                text = f"{getattr(self.host, key)} is less than one cycle of {self.cpu.name}"
+        for key in ("quantum", "horizon", *(["samples"] if self.host.samples.amount else ())):
+            if (time := getattr(self.host, key)).cycles(self.cpu.frequency) < 1:
+                text = f"{time} is less than one cycle of {self.cpu.name}"
                 yield Problem(("host", key), text)
         marks, pages = self.watermarks, self.host.memory // PAGE
         if not marks.min <= marks.low <= marks.high:

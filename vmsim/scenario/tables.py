@@ -112,6 +112,11 @@ class _Host(Model):
         description="How far a vCPU may run ahead of what others do to it.",
         json_schema_extra={"default": "20us"},
     )
+    samples: DurationField = Field(
+        default=parse_duration("0s"),
+        description="How often the memory of the host and of each VM is noted, for the table memory. 0s: never.",
+        json_schema_extra={"default": "0s"},
+    )
     data_caches: Flag = Field(default=False, description="Data accesses go through the caches, as page walks do.")
     fragmentation: Fraction01 = Field(
         default=0.0,

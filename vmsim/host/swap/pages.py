@@ -46,6 +46,11 @@ class SwappedPages:
         self._clean = np.zeros(0, np.bool_)  # which of those that are being taken need no write
         swap.register(memory.owner)
 
+    @property
+    def count(self) -> int:
+        """Pages that are away."""
+        return len(self.away)
+
     def admit(self, gfns: Words) -> Words:
         """Find a slot for each of some pages that are about to be taken; return those that have one.
 
