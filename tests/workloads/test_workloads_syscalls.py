@@ -259,6 +259,26 @@ def test_the_mode_changes_nothing_of_it(mode: str, tmp_path: Path) -> None:
     assert run(tmp_path / "t.toml").summary["guest_faults"].tolist() == [64 + 64 + 32 + 64 + 2 + 32]
 
 
+@pytest.mark.parametrize("mode", ["ept", "shadow", "agile", "vkernel"])
+def test_what_a_file_has_around_a_page_is_mapped_and_touched_by_nobody(mode: str, tmp_path: Path) -> None:
+    """Linux sets entries that lead to the page cache (mm/filemap.c, filemap_map_pages): no page of it is read.
+
+    So of the 16 pages that one fault maps, the host backs the one that the program reads, or the four.
+    """
+    frames = []
+    for pages in (range(1), range(4)):
+        (tmp_path / "t.lackey").write_text(
+            MAPPED + stores(ALL) + PRIVATE_FILE.format(0x2000_0000) + loads(pages, 0x2000_0000)
+        )
+        (tmp_path / "t.toml").write_text(SCENARIO.format(mode=mode, path="t.lackey"))
+        summary = run(tmp_path / "t.toml").summary
+        assert summary["guest_faults"].tolist() == [64 + 1]
+        frames.append(int(summary["guest_frames"].iloc[0]))
+    assert frames[1] - frames[0] == 3
+    (tmp_path / "t.lackey").write_text(MAPPED + stores(ALL))
+    assert frames[0] - int(run(tmp_path / "t.toml").summary["guest_frames"].iloc[0]) == 1 + 1  # the page, and a table
+
+
 def test_a_vmtrace_carries_them(tmp_path: Path) -> None:
     from vmsim.workloads.export import export
 

@@ -35,6 +35,10 @@ class Frames(Protocol):
         """Return the first of 2**order frames, ready to be written, or NO_FRAME if there is no such large block."""
         ...
 
+    def allocate_cached(self, vcpu: Vcpu) -> Steps[int]:
+        """Return a frame of the page cache: what it holds is there already, and the kernel does not touch it."""
+        ...
+
     def allocate_table(self, vcpu: Vcpu) -> Steps[int]:
         """Return a frame for a page table, ready to be written."""
         ...

@@ -67,6 +67,20 @@ class GuestFrames:
         yield from self.backer.touch(vcpu, gfn, order)
         return gfn
 
+    def allocate_cached(self, vcpu: Vcpu) -> Steps[int]:
+        """Return a frame of the page cache: what it holds is there already, and the kernel does not touch it.
+
+        The host backs it when a program does.
+
+        Raises
+        ------
+        VmStopped
+            No frame is left.
+        """
+        while (gfn := self._one()) == NO_FRAME:
+            yield from self._find_some(vcpu)
+        return gfn
+
     def ensure(self, vcpu: Vcpu, gfns: NDArray[np.int64]) -> Steps[bool]:
         """Have the host back frames that software is about to touch; return whether any was not."""
         return (yield from ensure(vcpu, self.host, gfns))

@@ -224,18 +224,22 @@ class GuestKernel(Granting):
                 if not (yield from self._put_zeros(vcpu, space, gva, order, bits)):
                     yield from self._mend_there(vcpu, space, gva, bits)
                 return
+            if kind & FILE and not write:
+                page = yield from self.frames.allocate_cached(vcpu)
+                if (yield from self._put(vcpu, space, gva, 0, page, bits, cached=True)):
+                    yield from self._around(vcpu, space, gva, bits)
+                    return
+                yield from self._mend_there(vcpu, space, gva, bits)
+                return
             page = yield from self.frames.allocate(vcpu, order)
             while page == NO_FRAME:  # the last large block went to another VM meanwhile
                 order = self._order_at(space, gva) if order > 9 else 0
                 page = yield from self.frames.allocate(vcpu, order)
             if not kind & FILE:
                 vcpu.owe("guest_fault", self.costs.zero_page << order)
-            elif write and not kind & SHARED:
+            elif not kind & SHARED:
                 vcpu.owe("guest_fault", self.costs.copy_page)
-            mapped = yield from self._put(vcpu, space, gva, order, page, bits)
-            if mapped and kind & FILE and not write:
-                yield from self._around(vcpu, space, gva, bits)
-            if mapped:
+            if (yield from self._put(vcpu, space, gva, order, page, bits)):
                 return
         yield from self._mend_there(vcpu, space, gva, bits)
 

@@ -47,9 +47,11 @@ class Placing(ProcessCalls):
         if page != NO_FRAME:
             yield from self._put(vcpu, space, gva, 0, page, bits | (DIRTY if dirty else 0))
 
-    def _put(self, vcpu: Vcpu, space: Space, gva: int, order: int, page: int, bits: int) -> Steps[bool]:
-        """Map a page; if another is there already, give it back and return False."""
-        if self.mmu.traps:
+    def _put(
+        self, vcpu: Vcpu, space: Space, gva: int, order: int, page: int, bits: int, *, cached: bool = False
+    ) -> Steps[bool]:
+        """Map a page, of the page cache or just cleared; if another is there already, give it back and return False."""
+        if self.mmu.traps and not cached:
             yield from self.mmu.clear(vcpu, page << PAGE_SHIFT, order, table=False)
         where = space.root, gva, order // 9 + 1, page, bits
         if not space.entries.writing and self.tables.map_at_once(*where):
@@ -75,6 +77,6 @@ class Placing(ProcessCalls):
             if self.frames.zone["free"][0] < _FEW:
                 return
             if (yield from self.tables.find(vcpu, space.root, page)).value == 0:
-                frame = yield from self.frames.allocate(vcpu, 0)
+                frame = yield from self.frames.allocate_cached(vcpu)
                 vcpu.owe("guest_fault", self.costs.entry_edit)
-                yield from self._put(vcpu, space, page, 0, frame, bits)
+                yield from self._put(vcpu, space, page, 0, frame, bits, cached=True)

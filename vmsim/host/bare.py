@@ -92,6 +92,10 @@ class BareFrames:
         return False
         yield
 
+    def allocate_cached(self, vcpu: Any) -> Steps[int]:
+        """Return a frame of the page cache, as `allocate` does."""
+        return (yield from self.allocate(vcpu, 0))
+
     def allocate_table(self, vcpu: Any) -> Steps[int]:
         """Return a frame for a page table; wait while the host is below its min watermark.
 

@@ -121,6 +121,10 @@ class PairedFrames:
         """Find every frame there: they are the host's own."""
         return (yield from self.inner.ensure(vcpu, gfns))
 
+    def allocate_cached(self, vcpu: Any) -> Steps[int]:
+        """Return a frame of the page cache, as `allocate` does."""
+        return (yield from self.allocate(vcpu, 0))
+
     def allocate_table(self, vcpu: Any) -> Steps[int]:
         """Return the frame of the KPT half of a new table; wait while the host has no memory for both."""
         if vcpu.owed:
