@@ -44,19 +44,30 @@ def test_no_program_runs_faster_in_a_vm(table: pd.DataFrame) -> None:
     assert (table["slowdown"] > 0).all()
     cheap = ("skylake-x", "cc1")
     assert (table["translation"].drop(cheap) > 0.1).all()
-    # Alone it pays 0.06 % (below). Four programs share two cores, and need not be on the same ones in both runs.
-    assert table.loc[cheap, "translation"] == pytest.approx(0.06, abs=0.03)
+    # Alone it pays 0.08 % (below). Four programs share two cores, and need not be on the same ones in both runs.
+    assert table.loc[cheap, "translation"] == pytest.approx(0.08, abs=0.03)
 
 
 def test_alone_cc1_walks_as_natively_and_pays_for_its_nested_walks_besides() -> None:
-    """With a core to itself: the same misses and the same walks of the guest's tables, to the cycle."""
+    """With a core to itself: the same misses and walks, but for pages of its file that are first accessed in a VM.
+
+    The guest's kernel has mapped these and not touched them: the access violates, and when it is made again it misses
+    once more. All other pages were backed when the kernel cleared them.
+    """
     base = Scenario.load(BASE).replace(warmup="50%")
     alone = {"host.cores": 1, **{f"vm.{name}.count": 0 for name in ("database", "interpreter", "sorting")}}
-    native, nested = (simulate(base.replace(**alone, **{"vm.mode": mode})).vms[0].cycles for mode in ("native", "ept"))
-    assert {key: native[key] for key in TRANSLATION} == {key: nested[key] for key in TRANSLATION}
-    assert native["walk_nested"] == 0
-    own = sum(native.values()) - native["pcpu_wait"]
-    assert 100 * nested["walk_nested"] / own == pytest.approx(0.06, abs=0.005)
+    native, nested = (simulate(base.replace(**alone, **{"vm.mode": mode})).vms[0] for mode in ("native", "ept"))
+    more = {key: nested.counters[key] - native.counters[key] for key in ("l1_tlb_misses", "l2_tlb_misses", "walks")}
+    again = more["walks"]
+    assert set(more.values()) == {again}
+    assert 0 < again < nested.exits["EPT_VIOLATION"][0] / 4
+    assert nested.cycles["l2_tlb"] - native.cycles["l2_tlb"] == 9 * again  # cycles of a look-up
+    assert native.cycles["walk_nested"] == 0
+    own = sum(native.cycles.values()) - native.cycles["pcpu_wait"]
+    assert 100 * (
+        sum(nested.cycles[key] for key in (*TRANSLATION, "walk_nested"))
+        - sum(native.cycles[key] for key in TRANSLATION)
+    ) / own == pytest.approx(0.08, abs=0.005)
 
 
 def test_most_of_what_small_programs_pay_is_first_touches(table: pd.DataFrame) -> None:
