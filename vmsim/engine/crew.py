@@ -45,6 +45,8 @@ class Crew:
         They, by number.
     stopped : bool
         One of them has ended the VM.
+    cut_short : bool
+        One of them was in the middle of an operation or a fault then, waiting.
     """
 
     def __init__(self, env: Clock, threads: int, progress: Callable[[int], None] = lambda _: None) -> None:
@@ -53,7 +55,7 @@ class Crew:
         self.progress = progress
         self.done = 0
         self.pauses: list[Pause] = []
-        self.stopped = False
+        self.stopped = self.cut_short = False
         self.vcpus: Sequence[Any] = ()
         self._waiting: list[simpy.Event] = []
 

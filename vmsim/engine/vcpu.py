@@ -223,7 +223,7 @@ class Vcpu(IdleVcpu):
             crew.progress(crew.done)
         runs.collect()
         self.runs = None  # and with it the last chunk
-        yield from self._take_interrupts()
+        yield from self._take_interrupts(between=True)
 
     def _access(
         self, runs: Runs, chunk: Chunk, cursor: int, turn: int, limit: int, monitor: Monitor
@@ -239,7 +239,7 @@ class Vcpu(IdleVcpu):
         ready = False  # the next access has what it needs, or had when this vCPU last looked
         while cursor < limit:
             if self.interrupts or crew.stopped:
-                yield from self._take_interrupts()
+                yield from self._take_interrupts(between=True)
             at_once = ready and self._imposed  # or others may undo it again and again
             owed = self.owed
             budget, ahead = ends[self._core] - env.cycle - owed, self.horizon - owed
@@ -284,8 +284,8 @@ class Vcpu(IdleVcpu):
         crew.done += int(chunk.count[counted:cursor].sum())
         return cursor, turn
 
-    def _take_interrupts(self) -> Steps[None]:
-        """Do what was asked for by interrupts.
+    def _take_interrupts(self, *, between: bool = False) -> Steps[None]:
+        """Do what was asked for by interrupts; `between` two accesses, or at work for one of them.
 
         Raises
         ------
@@ -293,6 +293,7 @@ class Vcpu(IdleVcpu):
             The VM has ended.
         """
         if self.crew.stopped:
+            self.crew.cut_short |= not between
             raise Stopped
         yield from self.serve()
 
@@ -340,7 +341,7 @@ class Vcpu(IdleVcpu):
             self.owe("compute", argument)
             self._check_time()
             return
-        yield from self._take_interrupts()
+        yield from self._take_interrupts(between=True)
         if op == Op.BARRIER:
             if others := self.crew.arrive():
                 yield from self.wait(others, "barrier_wait")

@@ -146,7 +146,7 @@ def check_guest(vm: VirtualMachine, memory: Column, fail: Callable[[str], None])
     states = kernel_.frames.frames["state"]
     if (states[tables] != State.TABLE).any() or (states[frames] != State.GUEST).any():
         fail(f"sharing: a frame that {name} maps is not in the state its entry implies")
-    if vm.finish is None or vm.ending:  # an operation may be under way, or was when memory ran out
+    if vm.finish is None or vm.ending or vm.crew.cut_short:  # an operation may be under way, or was when it ended
         return
     zeros = np.array(kernel_.zeros.frames, np.int64)  # which the kernel itself counts as the first to map
     if (entries != kernel_.sharing.entries(frames) - np.isin(frames, zeros)).any():

@@ -152,7 +152,8 @@ class _Checker:
                 known = reached_frames[vm.spec.index]
                 known += len(vm.pool.pages) if vm.pool else len(vm.frames.ready)
                 known += vm.monitor.frames_held
-                if held != known and not (vm.ending and vm.spec.bare):  # its kernel was at work when memory ran out
+                at_work = vm.ending or vm.crew.cut_short  # its kernel was, when memory ran out or the VM was stopped
+                if held != known and not (at_work and vm.spec.bare):
                     self.fail(f"conservation: {held - known} frames of {vm.spec.name} are neither mapped nor free")
 
     def _guest_frames(self, entries: NDArray[np.int64], roots: list[int], levels: int) -> NDArray[np.int64]:
