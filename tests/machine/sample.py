@@ -189,13 +189,13 @@ def logs() -> list[Any]:
     registers["nested_root"], registers["nested_levels"], registers["nested_dirty"] = *shape[1:], form.dirty
     there[1 << 9] = 2 << 12 | form.table
     tables.map_page(there, frames, *shape[1:], 2, IDENTITY, 0, 512, form.page)
-    found = [dirty.mend(*shape, 512, form.dirty, 2, 0), dirty.large_page(*shape, 0, 1 << 21)]
+    found = [dirty.update_leaves(*shape, 512, form.dirty, 2, 0), dirty.large_page(*shape, 0, 1 << 21)]
     dirty.split(there, frames, *shape[1:], 0, 3, form.table, form.dirty)
     registers["pml"], registers["pml_index"] = 1, 511
     written = np.zeros(512, bool)
     found += [dirty.store_at(there, registers, 7 << 12), registers["pml_log"][0, 511]]
     found += [dirty.gather(*shape, 512, form.dirty, written), dirty.clean(*shape, written, form.dirty), *written]
-    found += [dirty.mend(*shape, 512, 0, 0, 2)]
+    found += [dirty.update_leaves(*shape, 512, 0, 0, 2)]
     found += [ranges.lead_elsewhere(*shape, 519, 600), dirty.permit_one(*shape, 0) is None]
     found += [dirty.collapse(there, frames, *shape[1:], 512, 2, np.zeros(1, np.int64)), *there[1024:1032]]
     there[: 1024 << 9] = 0

@@ -268,7 +268,7 @@ class Vcpu:
         return entry & ADDRESS, self._table(core, entry & ADDRESS, writes_tables, 2)
 
     def _reserved(self, entry: int, level: int) -> bool:
-        """Whether a present entry maps a page of a size that there is not, or one that is not aligned."""
+        """Whether a present entry maps a page size that does not exist, or a page that is not aligned."""
         if level == 1 or not entry & PS:
             return False
         if level > 3 or (level == 3 and not self.pages_1g):

@@ -185,7 +185,7 @@ PLANTS: list[tuple[Plant, str]] = [
     (map_a_foreign_frame, "isolation: a reaches frame .*, which is not its own"),
     (let_two_vms_share_a_frame, "isolation: b reaches frame .*, which is not its own"),
     (own_a_large_page_in_part, "isolation: c reaches frame .*, which is not its own"),
-    (map_a_page_of_no_size, "isolation: an entry of a maps a page of a size that there is not"),
+    (map_a_page_of_no_size, "isolation: an entry of a maps a page size that does not exist"),
     (map_a_page_twice, "isolation: the reverse map"),
     (name_the_wrong_entry, "isolation: the reverse map"),
     (call_a_page_a_table, "isolation: frame .* of a is not in the state"),

@@ -260,7 +260,7 @@ def end_of(mode: str, level: int, spoil: Spoil, *, flush: bool = True, page: int
     assert outcome.ending.vm == "mad"
     assert (mad.finished, sane.finished) == (False, True)
     assert mad.counters["accesses"] == page
-    assert f"VM mad reached for memory that it has not after {page} of 91" in outcome.ending.message
+    assert f"VM mad accessed memory that it does not have after {page} of 91" in outcome.ending.message
     check_sums(what, outcome)
     frames = simulation.host.frames
     assert (frames["owner"][frames["state"] != State.FREE] == -1).all()

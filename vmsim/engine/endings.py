@@ -63,7 +63,7 @@ def ending_of(vm: _Machine, stop: VmStopped) -> Ending:
             asked, why = f"a virtual address, {stop.address:#x}", "it is in the kernel's half"
         ended = "the monitor has stopped it" if stop.who == "the monitor" else f"{stop.who} has stopped"
         message = (
-            f"VM {name} reached for memory that it has not {made}: {asked}, where it has {size} from 0 on and no "
+            f"VM {name} accessed memory that it does not have {made}: {asked}, where it has {size} from 0 on and no "
             f"devices; {why}, and {ended}."
         )
     return Ending(vm.now, name, asked, message)

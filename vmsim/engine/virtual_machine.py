@@ -325,7 +325,7 @@ class VirtualMachine:
         counters = registers["counters"]
         ledger.counters("processor", lambda: {each.name.lower(): int(counters[:, each].sum()) for each in _COUNTED})
         ledger.counters("cycles", self._cycles)
-        ledger.counters("host", self._wanting)
+        ledger.counters("host", self._failed_blocks)
         if (pages := self.pages) and self.parts.scenario.daemons:
             ledger.counters("guest_memory", lambda: {"taken": pages.taken, "returned": pages.returned})
         if paired := self.parts.paired:
@@ -368,7 +368,7 @@ class VirtualMachine:
         return
         yield
 
-    def _wanting(self) -> dict[str, int]:
+    def _failed_blocks(self) -> dict[str, int]:
         """Return how often the host had memory, but not in one piece."""
         index, failures = self.spec.index, self.parts.host.failures
         return {

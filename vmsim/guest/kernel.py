@@ -206,10 +206,10 @@ class GuestKernel(Granting):
                 yield from space.lock.acquire(vcpu, write=False)
             with space.lock:
                 if space is self.current[vcpu.number].space:  # no exec by another thread while this one waited
-                    yield from self._mend(vcpu, space, gva, code)
+                    yield from self._resolve(vcpu, space, gva, code)
                     return
 
-    def _mend(self, vcpu: Vcpu, space: Space, gva: int, code: int) -> Steps[None]:
+    def _resolve(self, vcpu: Vcpu, space: Space, gva: int, code: int) -> Steps[None]:
         write = code & CODE_WRITE != 0
         plain = PAGE_BITS | DIRTY if write else PAGE_BITS
         bits = self._bits(space, gva, write) if len(space.regions) else plain

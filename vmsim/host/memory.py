@@ -69,7 +69,7 @@ class HostMemory:
     unpinned : Event
         Triggered the next time that pages are pinned no more.
     failures : Counter
-        Blocks that were wanting though there was memory enough, by the owner they were for and their order.
+        Failed allocations of blocks although enough frames were free (external fragmentation), by owner and order.
     freed : int
         Frames that have come back so far.
     pins : int32[frames]

@@ -11,10 +11,10 @@ from vmsim.machine.formats import CODE_PRESENT
 from vmsim.monitor.backing.pages import HostPages
 from vmsim.monitor.base import BaseMonitor, table_on_way
 
-__all__ = ["SoftwareMonitor"]
+__all__ = ["TableKeeper"]
 
 
-class SoftwareMonitor(BaseMonitor, ABC):
+class TableKeeper(BaseMonitor, ABC):
     """A monitor that gets every page fault first, and keeps tables from gva to hpa; the guest's `Mmu` as well.
 
     Attributes

@@ -73,7 +73,7 @@ class PagingMode:
     features : frozenset of str
         Of "dirty_log" and "nx_split", what goes with it.
     unrun : mapping of int to str
-        Why guests of how many levels cannot run in it; the others it simply has not.
+        Why guests of some depths cannot run in it, by their levels; of other depths there is nothing to say.
     unlogged : str
         Why nobody keeps a dirty log in it.
     tagged : bool

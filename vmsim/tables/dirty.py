@@ -21,10 +21,10 @@ __all__ = [
     "collapse",
     "gather",
     "large_page",
-    "mend",
     "permit_one",
     "split",
     "store_at",
+    "update_leaves",
 ]
 
 PML_ENTRIES = 512  # of the page-modification log (SDM vol. 3C §30.3.6)
@@ -48,8 +48,8 @@ def _beyond(address, level):
 
 
 @kernel
-def mend(memory, root, levels, pages, small, large, given):
-    """Change every entry that maps a page: take the bits `small` from those of 4 KiB, `large` from others; add `given`.
+def update_leaves(memory, root, levels, pages, clear_small, clear_large, set_bits):
+    """Clear bits in every entry that maps a page, `clear_small` in those of 4 KiB, `clear_large` in others; set some.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def mend(memory, root, levels, pages, small, large, given):
         entry = read_word(memory, hpa)
         if entry:
             seen += 1
-            write_word(memory, hpa, entry & ~(small if level == 1 else large) | given)
+            write_word(memory, hpa, entry & ~(clear_small if level == 1 else clear_large) | set_bits)
         address = _beyond(address, level)
     return seen
 

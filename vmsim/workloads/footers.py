@@ -46,7 +46,7 @@ def checked_header(about: dict[str, Any], granules: Sequence[int], where: str) -
     Raises
     ------
     InputError
-        One has not.
+        A key has another type.
     """
     granule = about.get("granule")
     if type(granule) is not int or granule not in granules:

@@ -113,7 +113,7 @@ class _Checker:
                 if written[levels_below <= 0].any():
                     self.fail(f"isolation: {vm.spec.name} may write to a page that its host takes for clean")
             if (levels_below < (-1 if levels == 3 else -2)).any():  # an EPT misconfiguration, a reserved bit in NPT
-                self.fail(f"isolation: an entry of {vm.spec.name} maps a page of a size that there is not")
+                self.fail(f"isolation: an entry of {vm.spec.name} maps a page size that does not exist")
             of_tables = targets[levels_below > 0]
             backed = (vm.slot.backing[vm.slot.present()] & FRAME) >> PAGE_SHIFT if vm.slot else targets[:0]
             of_pages = self._frames_of_pages(targets, width_of(levels) * -levels_below) if levels else backed

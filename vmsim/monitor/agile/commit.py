@@ -40,7 +40,7 @@ from vmsim.monitor.shadow.tables import end_exit
 
 __all__ = ["AgileMode"]
 
-VIOLATION = np.int64(len(Exit))  # the reason that a shadow has not, the last of the monitor's
+VIOLATION = np.int64(len(Exit))  # the last of the monitor's reasons, which a shadow does not have
 
 
 class AgileMode(NamedTuple):

@@ -32,9 +32,9 @@ from vmsim.tables.dirty import (
     collapse,
     gather,
     large_page,
-    mend,
     permit_one,
     store_at,
+    update_leaves,
 )
 
 __all__ = ["DirtyLog", "LoggedMmu"]
@@ -68,7 +68,7 @@ class DirtyLog(LogReader):
         super().__init__(tdp, spec, flush, np.zeros(tdp.pages, bool) if dirty is None else dirty, _LOG_FULL)
         self.tdp = tdp
         self._large = self.tdp.page_order
-        self._gone = WRITE if spec.method == "write-protect" else self.tdp.form.dirty
+        self._cleared = WRITE if spec.method == "write-protect" else self.tdp.form.dirty
         tdp.compiled = compiled and not self._large and spec.method != "pml"  # whose log each exit empties
         costs = self.costs
         each = costs.vm_exit + costs.violation_walk + costs.violation_entry + costs.violation_resume
@@ -83,13 +83,13 @@ class DirtyLog(LogReader):
         self.logging = True
         self.tdp.log_writes(on=True)
         self.tdp.page_order = 0
-        self.tdp.withheld = self._gone
+        self.tdp.withheld = self._cleared
         self._started = vcpu.now
         if self.spec.split == "eager":
             end, address = self.tdp.pages << PAGE_SHIFT, 0
             while (address := int(large_page(*self._tables, address, end))) != NO_LARGE:
                 self._pay(vcpu, READ, (yield from self._split(vcpu, address)))
-        mend(*self._tables, self.tdp.pages, self._gone, WRITE, 0)
+        update_leaves(*self._tables, self.tdp.pages, self._cleared, WRITE, 0)
         if self.spec.method == "pml":
             self.tdp.registers["pml"] = 1
             self.tdp.registers["pml_index"] = PML_ENTRIES - 1
@@ -132,7 +132,7 @@ class DirtyLog(LogReader):
         self.tdp.registers["pml"] = 0
         self.tdp.page_order = self._large
         self.tdp.withheld = 0
-        mend(*self._tables, self.tdp.pages, 0, 0, WRITE)
+        update_leaves(*self._tables, self.tdp.pages, 0, 0, WRITE)
         self.tdp.slot.protect_shared()
         (memory, root, levels), frames = self._tables, self.tdp.host.frames
         for level in range(2, self.tdp.page_order // 9 + 2):
@@ -142,7 +142,7 @@ class DirtyLog(LogReader):
             self.tdp.pool.put(freed[:count].tolist())
             self.collapses += count
         if self.tdp.denied:
-            mend(*self._tables, self.tdp.pages, 0, self.tdp.denied, 0)
+            update_leaves(*self._tables, self.tdp.pages, 0, self.tdp.denied, 0)
         self._flush()
 
     def note(self, gfn: int) -> None:
@@ -166,7 +166,7 @@ class DirtyLog(LogReader):
         return int(seen) * self.costs.log_scan
 
     def _clean(self) -> int:
-        return int(clean(*self._tables, self.dirty, self._gone))
+        return int(clean(*self._tables, self.dirty, self._cleared))
 
     def _unprotect(self, vcpu: Vcpu, gpa: int) -> Steps[int]:
         """Let a page be written to, and split what is too large to tell of it; return the cycles."""

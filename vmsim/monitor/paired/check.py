@@ -41,7 +41,7 @@ def frames_of_tables(memory: Words, root: int, levels: int, limit: int) -> list[
 
 
 def difference(memory: Words, kpt: int, ept: int, levels: int, limit: int, *, nested: str = "EPT") -> str | None:
-    """Return what the first mapping below `limit` is that one table has and the other has not, or None.
+    """Return the first mapping below `limit` that only one of the tables has, or None.
 
     Compared are the address, the frame, the size of the page and whether it may be written. `nested` is the format of
     the second table: EPT or NPT.

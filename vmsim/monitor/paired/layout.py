@@ -39,7 +39,7 @@ __all__ = [
 PAGE_BYTES: Final = 1 << PAGE_SHIFT
 POINTER_BYTES: Final = 8
 NO_EPT: Final = 0
-"""Frame of an EPT half that there is not (frame 0 is never one: the allocator gives it to a table last of all)."""
+"""Stands for no EPT half. Frame 0 is never one: the allocator gives it to a table last of all."""
 
 _KERNEL = -1  # owner of what belongs to no process
 

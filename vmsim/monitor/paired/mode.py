@@ -122,7 +122,7 @@ class _Paired(PagingMode):
             )
             yield Problem(("paired", "layout"), text)
         if paired.guest_at is not None and not pages_1g:
-            text = f"the guest's tables map addresses to themselves by pages of 1G, which {cpu.name} has not"
+            text = f"the guest's tables map addresses to themselves by pages of 1G, which {cpu.name} does not have"
             yield Problem(("paired", "guest_at"), f"{text}; {anyway}")
 
 

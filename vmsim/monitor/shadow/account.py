@@ -20,7 +20,7 @@ from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.prices import PRICES, Exit
 from vmsim.monitor.shadow.records import ShadowTables, Work, of_cpu
 from vmsim.monitor.shadow.software_tlb import SoftwareTlb, total
-from vmsim.monitor.software import SoftwareMonitor
+from vmsim.monitor.software import TableKeeper
 from vmsim.scenario.cpu import Cost
 
 __all__ = ["Account"]
@@ -29,7 +29,7 @@ __all__ = ["Account"]
 _DATA = ("SHADOW_FILL", "WRITE_PROTECT", "TRUE_FAULT")
 
 
-class Account(SoftwareMonitor):
+class Account(TableKeeper):
     """The exits of a shadow monitor so far, and what the one under way has cost.
 
     Parameters
@@ -177,7 +177,7 @@ class Account(SoftwareMonitor):
         self.state["trapped"][0] += tables * each + left, directories * each
 
     def _stores_until_free(self) -> int:
-        """Return how many stores to a table trap until it has no shadow any more."""
+        """Return how many stores to a table trap before its shadow is dropped."""
         entries = 1 << int(width_of(int(self.state["levels"][0])))
         return min(entries, int(self.state["flood"][0]) or entries)
 

@@ -103,7 +103,7 @@ def _detach(pages, links, gfns, node):
 
 @leaf
 def reserved(state, entry, level):
-    """Return whether a present guest entry has a bit that must be 0, or points to memory that the guest has not.
+    """Return whether a present guest entry has a bit that must be 0, or points beyond the guest's memory.
 
     PS where there are no pages of that size, address bits inside a large page (SDM vol. 3A §5.5.4); an address beyond
     the guest's memory is taken to be beyond its MAXPHYADDR.

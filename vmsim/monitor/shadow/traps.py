@@ -50,7 +50,7 @@ def store(shadow, places, values, start, trapped):
     Parameters
     ----------
     places, values : int64[:]
-        gpas of entries, and what is stored there. Stores to memory that the guest has not are lost.
+        gpas of entries, and what is stored there. Stores beyond the guest's memory are lost.
     start : int
         The first store to make.
     trapped : int64[:]
@@ -147,8 +147,8 @@ def _fold_below(shadow, state, page):
 def load(shadow, places, values, trapped):
     """Make the guest's loads of the entries at `places` (int64[:], gpas) into `values` (int64[:]).
 
-    Memory that the guest has not reads as ones, what the host does not back as zeros. `trapped` (int64[:], as long) is
-    filled with the guest frames of the loads that trapped.
+    What is beyond the guest's memory reads as ones, what the host does not back as zeros. `trapped` (int64[:], as long)
+    is filled with the guest frames of the loads that trapped.
 
     Returns
     -------

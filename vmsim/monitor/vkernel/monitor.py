@@ -26,7 +26,7 @@ from vmsim.machine.memory import clear_frame, width_of
 from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.backing.pages import HostPages
 from vmsim.monitor.shadow.fill import Status
-from vmsim.monitor.software import SoftwareMonitor
+from vmsim.monitor.software import TableKeeper
 from vmsim.monitor.vkernel.check import problems_of_maps
 from vmsim.monitor.vkernel.commit import PRICES, VkernelMode
 from vmsim.monitor.vkernel.commit import Exit as Outside
@@ -45,7 +45,7 @@ _DONE, _NEED, _UNBACKED, _LIMIT = int(Status.DONE), int(Status.NEED), int(Status
 _NO_TABLES = np.empty(0, np.int64)
 
 
-class Vkernel(MapEntries, SoftwareMonitor):
+class Vkernel(MapEntries, TableKeeper):
     """The host's side of one vkernel, and its guest's `Mmu`.
 
     Parameters

@@ -174,7 +174,7 @@ def remove(maps, root, first, last, path, freed):
     Returns
     -------
     (address, pages, tables) : tuple of int
-        Where it stopped for want of room (above `last` if it did not); pages and tables removed.
+        Where it stopped because `freed` was full (above `last` if it did not); pages and tables removed.
     """
     memory, frames, levels = maps.memory, maps.frames, maps.walks[0].levels
     width = width_of(levels)
