@@ -124,8 +124,9 @@ def _check_pages(memory: Column, vm: VirtualMachine, cpu: int, held: _Held, fail
     gvas = held.tag >> 2 << PAGE_SHIFT + 9 * size
     if unflushed != "pages":
         hpas = held.value & FRAME & -(1 << PAGE_SHIFT + 9 * size)
-        levels, found = vm.spec.guest_levels, np.empty_like(gvas)
-        resolve_each(memory, vm.monitor.walked_root(cpu), levels, *vm.memory_map, gvas, found)
+        levels, monitor, found = vm.spec.guest_levels, vm.monitor, np.empty_like(gvas)
+        where = monitor.walked_root(cpu), levels, *monitor.memory_root, monitor.backing
+        resolve_each(memory, *where, gvas, found)
         for at in np.flatnonzero(found != hpas).tolist():
             gva = int(gvas[at])
             if int(found[at]) != UNBACKED or _kept(memory, vm, cpu, gva) != hpas[at]:
