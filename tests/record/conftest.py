@@ -8,7 +8,7 @@ from vmsim.base.histogram import Histogram
 from vmsim.base.ledger import Ledger, Reading
 from vmsim.record.log import Log
 from vmsim.record.messages import Kind, MessageLog
-from vmsim.record.outcome import DirtyRound, Ending, Outcome, Sample, Transfer, VmOutcome, sample_log, transfer_log
+from vmsim.record.outcome import DirtyRound, Ending, Outcome, Sample, SampleLog, Transfer, VmOutcome, transfer_log
 from vmsim.record.result import Result
 from vmsim.scenario import Scenario
 
@@ -112,8 +112,8 @@ def moved(*transfers: Transfer) -> Log[Transfer]:
     return log
 
 
-def sampled() -> dict[str, Log[Sample]]:
-    logs = {name: sample_log() for name in ("", "a")}
+def sampled() -> dict[str, SampleLog]:
+    logs = {name: SampleLog() for name in ("", "a")}
     for log in logs.values():
         log.append(Sample(3_300, 900, 10, 5, 0, 70, 30, 4, 64, 4744, 700, 600))
     return logs

@@ -57,6 +57,16 @@ def test_rows_are_at_multiples_of_the_time_asked_for() -> None:
     assert memory(outcome, "vm")[-1]["time_cycles"] <= outcome.vms[0].finish
 
 
+def test_means_are_of_all_rows() -> None:
+    _, outcome = run(scenario(vm(), samples="1us"))
+    noted = {
+        row["figure"]: row["value"] for row in rows("figures", outcome) if row["component"] == "memory" and row["vm"]
+    }
+    mine = memory(outcome, "vm")
+    assert noted["noted"] == len(mine) > 10
+    assert noted["mean_resident"] == sum(row["resident"] for row in mine) // len(mine) > 0
+
+
 @pytest.mark.parametrize("mode", GUESTS)
 def test_pages_that_a_guest_frees_stay_resident_and_are_the_gap(mode: str) -> None:
     """By hand: 100 pages written and unmapped; then 10,000 cycles in which samples are taken."""

@@ -14,8 +14,8 @@ from vmsim.guest.frames import GuestFrames
 from vmsim.host.memory import HOST, HostMemory
 from vmsim.host.pressure import Pressure
 from vmsim.machine.formats import PRESENT
-from vmsim.record.log import LIMIT, Log
-from vmsim.record.outcome import Sample, sample_log
+from vmsim.record.log import LIMIT
+from vmsim.record.outcome import Sample, SampleLog
 from vmsim.tables.backing import SHARED
 
 __all__ = ["Samples", "count_free_resident"]
@@ -39,7 +39,7 @@ class Samples:
 
     Attributes
     ----------
-    logs : dict of str to Log
+    logs : dict of str to SampleLog
         What was noted of the host, under an empty name, and of each VM.
     """
 
@@ -47,7 +47,7 @@ class Samples:
         self.host = host
         self.vms = vms
         limit = max(_LEAST, LIMIT // (len(vms) + 1))
-        self.logs: dict[str, Log[Sample]] = {name: sample_log(limit) for name in ("", *(vm.spec.name for vm in vms))}
+        self.logs = {name: SampleLog(limit) for name in ("", *(vm.spec.name for vm in vms))}
         self._pressure = Pressure(env)
         self._before: dict[str, tuple[int, int]] = {}
         for vm in vms:
@@ -56,29 +56,20 @@ class Samples:
 
     def _note(self, now: int) -> None:
         shared = self.host.shared.by_owner()
-        rows = [
-            (vm, self._of(vm, now, shared[vm.spec.index])) for vm in self.vms if vm.kernel.root >= 0 and not vm.gone
-        ]
-        for vm, row in rows:
-            self.logs[vm.spec.name].append(row)
-        frames = self.host.count(HOST)
+        alive = [vm for vm in self.vms if vm.kernel.root >= 0 and not vm.gone]
+        rows = {vm.spec.name: self._of(vm, now, shared[vm.spec.index]) for vm in alive}
+        sums = {name: sum(getattr(row, name) for row in rows.values()) for name in Sample._fields}
         some, full = self._since_then("", self._pressure, now)
-        own = sum(row.resident - row.shared for _, row in rows) + len(self.host.shared)
-        totals = {name: sum(getattr(row, name) for _, row in rows) for name in ("swapped", "balloon", "guest_free")}
-        self.logs[""].append(
-            Sample(
-                now,
-                own,
-                self.host.shared.pages,
-                **totals,
-                free_resident=sum(row.free_resident for _, row in rows),
-                tables=frames["table"] + sum(row.tables for _, row in rows),
-                pool=sum(row.pool for _, row in rows),
-                host_free=self.host.free,
-                some=some,
-                full=full,
-            )
+        whole = Sample(**sums)._replace(
+            time=now,
+            resident=sums["resident"] - sums["shared"] + len(self.host.shared),
+            tables=sums["tables"] + self.host.count(HOST)["table"],
+            host_free=self.host.free,
+            some=some,
+            full=full,
         )
+        for name, row in {"": whole, **rows}.items():
+            self.logs[name].append(row)
 
     def _of(self, vm: Any, now: int, shared: int) -> Sample:
         """Return what a VM has."""

@@ -18,10 +18,10 @@ __all__ = [
     "Ending",
     "Outcome",
     "Sample",
+    "SampleLog",
     "Transfer",
     "VmOutcome",
     "round_log",
-    "sample_log",
     "transfer_log",
 ]
 
@@ -156,6 +156,25 @@ class Sample(NamedTuple):
     full: int
 
 
+class SampleLog(Log[Sample]):
+    """Samples as a `Log` has them, and their means, to which those count too that it has left out."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        super().__init__(Sample, len(Sample._fields), limit=limit)
+        self._sums = [0] * len(Sample._fields)
+
+    def append(self, row: Sample) -> None:
+        """Note a sample."""
+        super().append(row)
+        self._sums = [total + value for total, value in zip(self._sums, row, strict=True)]
+
+    def figures(self) -> Iterator[tuple[str, int]]:
+        """Yield how much of it is there, and the mean of each of its columns but the time, rounded down."""
+        yield from self.extent._asdict().items()
+        for name, total in zip(Sample._fields[1:], self._sums[1:], strict=True):
+            yield f"mean_{name}", total // max(1, self.noted)
+
+
 class DirtyRound(NamedTuple):
     """One reading of a VM's dirty log.
 
@@ -193,11 +212,6 @@ def round_log(limit: int | None = None) -> Log[DirtyRound]:
     return Log(DirtyRound, len(DirtyRound._fields), limit=limit)
 
 
-def sample_log(limit: int | None = None) -> Log[Sample]:
-    """Return a log of samples without any."""
-    return Log(Sample, len(Sample._fields), limit=limit)
-
-
 def transfer_log(limit: int | None = None) -> Log[Transfer]:
     """Return a log of transfers without any."""
     return Log(Transfer, len(Transfer._fields), names=(1, 2), limit=limit)
@@ -215,7 +229,7 @@ class Outcome:
     wall_seconds: float  # of the simulation proper: no loading, no compiling
     ending: Ending | None = None
     messages: MessageLog = field(default_factory=MessageLog)
-    samples: dict[str, Log[Sample]] = field(default_factory=dict)  # by VM; the host's have no name
+    samples: dict[str, SampleLog] = field(default_factory=dict)  # by VM; the host's have no name
 
     def rows(self) -> Iterator[tuple[str, Row]]:
         """Yield every figure with the name of its VM; none of the host's."""
@@ -224,7 +238,7 @@ class Outcome:
                 for figure, value in log.extent._asdict().items():
                     yield "", Row(name, figure, value)
         for name, samples in self.samples.items():
-            for figure, value in samples.extent._asdict().items():
+            for figure, value in samples.figures():
                 yield name, Row("memory", figure, value)
         for vm in self.vms:
             for row in vm.rows():
