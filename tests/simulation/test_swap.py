@@ -274,3 +274,12 @@ def test_a_slot_that_holds_another_page_is_found(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(SwapArea, "holding", lambda self, slot: real(self, slot)._replace(number=-1))
     with pytest.raises((BrokenInvariant, VmStopped), match="swap: slot"):
         run(crowd("ept"), [Script(steps())] * 2, every=2_000_003)
+
+
+@pytest.mark.parametrize(("oom", "said"), [("largest", "The host has ended VM"), ("none", "out of memory")])
+def test_a_device_that_takes_nothing_ends_a_vm_and_not_in_waiting(oom: str, said: str) -> None:
+    script = Script(steps())
+    _, outcome = run(crowd("ept", swap={"write_errors": 1.0, "oom": oom}), [script, script], check=None)
+    assert outcome.ending is not None
+    assert said in outcome.ending.message
+    assert sum(each.finished for each in outcome.vms) == (1 if oom == "largest" else 0)

@@ -72,6 +72,8 @@ class Swap:
         Frames that are free when the device has written them.
     unwritten : set of int
         Slots that the device has not what their pages hold: a write has failed, and there was none since.
+    failing : int
+        Writes that have failed since the last one that has not.
     progress : Event
         Triggered the next time that the device is done with a frame.
     spent : int
@@ -95,7 +97,7 @@ class Swap:
         self.awaited: Counter[int] = Counter()
         self.windows: dict[Any, Window] = {}
         self.unwritten: set[int] = set()
-        self.writing = self.spent = 0
+        self.writing = self.spent = self.failing = 0
         self.progress = self.env.event()
 
     def register(self, owner: int) -> None:
@@ -197,6 +199,7 @@ class Swap:
         freed = []
         for page, good in pages:
             page.writing, page.unwritten = False, not good
+            self.failing = 0 if good else self.failing + 1
             if not good and not page.gone:
                 self.unwritten.add(page.slot)
             cached = self.cache.get(page.slot) is page

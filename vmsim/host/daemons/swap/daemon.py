@@ -37,6 +37,7 @@ PRIORITY = 12  # one page in 2**12 is looked at first (DEF_PRIORITY)
 CLUSTER = 32  # pages that direct reclaim is content with (SWAP_CLUSTER_MAX)
 NO_END = 1 << 62  # no number of pages is enough
 RETRIES = 16  # reclaims in vain before a VM is ended, or kswapd gives up (MAX_RECLAIM_RETRIES)
+FAILURES = RETRIES * CLUSTER  # writes in a row that fail, after which waiting for others is in vain
 _PAUSE = 1000  # of a second: how long who has reclaimed in vain waits (VMSCAN_THROTTLE_NOPROGRESS: a jiffy)
 
 
@@ -201,8 +202,14 @@ class Kswapd:
             if self.swap.writing:  # frames are on their way, unless they cannot be written
                 yield self.swap.progress
                 vain = 0
-                continue
-            vain = 0 if stolen else vain + 1
+                if self.swap.failing < FAILURES:
+                    continue
+                vain = RETRIES  # the device takes nothing any more
+                self.swap.failing = 0
+            elif stolen:
+                vain = 0
+            else:
+                vain += 1
             if vain:
                 yield env.after(self._pause)
             if vain >= RETRIES and self.host.starving:
