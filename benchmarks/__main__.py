@@ -8,7 +8,7 @@ from functools import partial
 
 import click
 
-from benchmarks import memory, operations, scale, shadow, speed, startup, storms, ways
+from benchmarks import memory, operations, pressure, scale, shadow, speed, startup, storms, ways
 from benchmarks.table import Row, as_json, show
 
 FULL: dict[str, Callable[[], Iterator[Row]]] = {
@@ -18,6 +18,7 @@ FULL: dict[str, Callable[[], Iterator[Row]]] = {
     "shadow": shadow.measure,
     "operations": operations.measure,
     "scale": scale.measure,
+    "pressure": pressure.measure,
     "startup": startup.measure,
     "memory": memory.measure,
 }
@@ -28,6 +29,7 @@ QUICK: dict[str, Callable[[], Iterator[Row]]] = {
     "shadow": partial(shadow.measure, pages=30_000),
     "operations": partial(operations.measure, rounds=400, forks=4),
     "scale": partial(scale.measure, vms=50),
+    "pressure": partial(pressure.measure, vms=8, pages=4096),
     "startup": partial(startup.measure, compiling=False),
     "memory": partial(memory.measure, accesses=50_000_000),
 }

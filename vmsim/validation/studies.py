@@ -25,6 +25,7 @@ STUDIES: Final = {
     "hyperalloc": "18 GiB taken by a balloon, given back and touched again (HyperAlloc, EuroSys 2025)",
     "instlat": "what translation adds to a load, by footprint (InstLatx64)",
     "linux-watermarks": "watermarks of free memory (Linux mm/page_alloc.c)",
+    "mglru": "programs that do not fit, with Linux's generations and with its two lists (Zhao, 2022)",
     "reporting": "huge pages faulted in and freed under free page reporting (Duyck, 2020)",
     "shootdown": "a page discarded by one of several threads (Amit 2019), and tlb_flush2 (van Riel 2024)",
 }
