@@ -20,6 +20,7 @@ demo: $(READY) ## Run programs native and in VMs: prints tables, writes results/
 TESTS := $(BIN)/pytest --numprocesses auto --dist worksteal
 
 test: $(READY) ## Run all tests but those that take long
+	$(BIN)/python -m tests.warm
 	$(TESTS) -m "not slow"
 
 slow: $(READY) ## Run the tests that take long

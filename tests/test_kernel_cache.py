@@ -112,7 +112,7 @@ def test_a_damaged_file_is_made_again(warm: Path, suffix: str, damage: str) -> N
         python(PROBE, warm, NUMBA_CACHE_DIR=str(warm))
     else:
         assert told == ""
-    assert python(PROBE, warm, NUMBA_CACHE_DIR=str(warm))[0] == [ANSWER, "1"]
+    assert kernel_cache.kept(path) is not None
 
 
 def test_no_pickle_is_loaded_that_is_not_what_was_written(tmp_path: Path) -> None:

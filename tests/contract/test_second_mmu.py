@@ -146,7 +146,7 @@ DISK = {"kind": "disk", "footprint": 64 << 12, "block": 8 << 12, "reads": 20, "d
 @pytest.mark.parametrize("mode", MODES)
 def test_nor_do_its_devices(mode: str, verb: str) -> None:
     """Buffers are backed when a request is made, and stay where they are until it is done."""
-    calm, host = undisturbed(small(mode, other=DISK)), Host(small(mode, other=DISK), verb, "data", 9_001)
+    calm, host = undisturbed(small(mode, other=DISK)), Host(small(mode, other=DISK), verb, "data", 27_001)
     assert host.done > 20
     assert host.seen == calm.seen
     assert host.most == calm.most

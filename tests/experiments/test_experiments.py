@@ -79,15 +79,15 @@ def test_the_table_is_that_of_the_sweep_and_the_figure_that_of_the_table(name: s
         ("footprint", 1, 50),
         ("horizon", 7, 60),
         ("fill-chunk", 3, 29),
-        ("ksm", 1, 8),
+        ("ksm", 8, 20),
         ("traps", 5, 6),
         ("lazy-eager", 3, 28),
         ("cr3", 2, 19),
         ("tags", 1, 23),
         ("software-tlb", 4, 9),
-        ("crossover", 9, 37),
+        ("crossover", 72, 48),
         ("pool", 5, 60),
-        ("paired", 23, 60),
+        ("paired", 22, 60),
     ],
 )
 def test_points_simulated_again_give_the_rows_that_the_table_has(name: str, first: int, step: int) -> None:

@@ -23,6 +23,7 @@ class TrappingMmu(HardwareMmu):
 
     traps = True
     loads_trap = True
+    unseen = False
     known = False
 
     def __init__(self, *arguments: Any) -> None:

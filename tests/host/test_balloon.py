@@ -70,7 +70,7 @@ def test_the_balloon_follows_its_target_in_every_mode_and_programs_cannot_tell(m
     quiet, calm = run(scenario(table, **HOST), streams)
     sizes = balloon(schedule=[["3ms", 0], ["4500us", 300 * PAGE]])
     what = scenario(table | {"balloon": sizes}, **HOST)
-    simulation, outcome = run(what, streams, every=300_007, look=ballooned, events=10**6)
+    simulation, outcome = run(what, streams, every=600_011, look=ballooned, events=10**6)
     assert outcome.ending is None
     assert time_adds_up_for(outcome, 2)
     twin = Driver(PAGES, 64)
@@ -236,7 +236,7 @@ def test_two_vms_trade_memory_by_their_balloons() -> None:
     giver = vm("giver", populate="eager", memory="4MiB", balloon=balloon(size="3MiB"))
     taker = vm("taker", memory="4MiB", start="100us")
     streams = [Script(long(4000, 20)), Script([*touches(range(600), WRITE), *touches(range(600), READ)])]
-    simulation, outcome = run(scenario(giver, taker, **host), streams, every=300_007, look=ballooned, events=10**6)
+    simulation, outcome = run(scenario(giver, taker, **host), streams, every=600_011, look=ballooned, events=10**6)
     assert outcome.ending is None
     assert all(each.finished for each in outcome.vms)
     assert simulation.host.free == simulation.host.size

@@ -123,7 +123,7 @@ def test_whatever_programs_do_goes_on_while_pages_are_merged(mode: str) -> None:
     streams = [Script(steps)] * 3
     quiet, calm = run(what, streams)
     ksm = {"run": 1, "pages_to_scan": 300, "sleep_millisecs": 0, "smart_scan": False, "use_zero_pages": True}
-    simulation, outcome = run(what.replace(**{"host.ksm": ksm}), streams, every=100_003)
+    simulation, outcome = run(what.replace(**{"host.ksm": ksm}), streams, every=300_007)
     assert outcome.ending is None
     for before, after in zip(calm.vms, outcome.vms, strict=True):
         assert after.counters["accesses"] == before.counters["accesses"]

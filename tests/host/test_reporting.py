@@ -119,7 +119,7 @@ def test_what_a_guest_frees_is_the_hosts_a_delay_later_in_every_mode(mode: str) 
     streams = [Threads([Script(long(9000)), Script(long(9000))])]
     _, calm = run(scenario(table, **HOST), streams)
     what = scenario(table | {"balloon": reporting()}, **HOST)
-    simulation, outcome = run(what, streams, every=300_007, look=reported_frames, events=10**6)
+    simulation, outcome = run(what, streams, every=600_011, look=reported_frames, events=10**6)
     assert outcome.ending is None
     assert outcome.vms[0].counters["accesses"] == calm.vms[0].counters["accesses"]
     memory, counts = outcome.vms[0].memory, figures(outcome, "reporting")

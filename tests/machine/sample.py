@@ -116,7 +116,7 @@ def edits() -> list[Any]:
     found += [*listing.scan_entries(there, root, 4, IDENTITY, 0, 0, 0x20_0000, False, *lists), *lists[1][:30].tolist()]
     found += [listing.walk_entries(there, root, 4, 1, IDENTITY, 0x1000, *lists[:2]), *lists[1][:5].tolist()]
     found += [listing.list_tables(there, root, 4, IDENTITY, 1 << 48, *lists[:2]), *lists[1][:5].tolist()]
-    found += copied(there, zone, frames, root)
+    found += copied(there, zone, frames, root, some)
     short = int(buddy.allocate(zone, frames, 0, buddy.State.TABLE, 1)) << 12
     clear_frame(there, short)
     tables.map_pages(there, frames, short, 2, 1, IDENTITY, 0x3F_D000, some[:6], links[3:5], form.table, form.page)
@@ -140,7 +140,7 @@ def edits() -> list[Any]:
     return [int(value) for value in found]
 
 
-def copied(there: Any, zone: Any, frames: Any, root: int) -> list[Any]:
+def copied(there: Any, zone: Any, frames: Any, root: int, some: Any) -> list[Any]:
     """List the entries of some pages, share these with another space, and take them from the first."""
     columns, more = np.zeros((4, 1100), np.int64), np.zeros(len(frames), np.int32)
     child = int(buddy.allocate(zone, frames, 0, buddy.State.TABLE, 1)) << 12
@@ -162,7 +162,9 @@ def copied(there: Any, zone: Any, frames: Any, root: int) -> list[Any]:
         store_mirrored(there, frames, *stored, form.page, form.accessed, form.dirty, links),
         there[halves[1] << 9],
     ]
-    return [*found, copies.drop_frames(more, gone), int(more.sum()), tables.translate(there, child, 4, 0x1F_D123)]
+    found += [copies.drop_frames(more, gone), int(more.sum()), tables.translate(there, child, 4, 0x1F_D123)]
+    copies.share_frames(more, frames, some[:2] & -4, 2)
+    return [*found, int(more.sum())]
 
 
 def kernel_side() -> list[Any]:

@@ -37,7 +37,7 @@ def test_a_whole_vm_runs_and_gives_everything_back(
         ("touch", 600, WRITE),
         ("touch", 1, READ),
     ]
-    simulation, outcome = run(both, [Script(steps), Script(steps[::-1])], every=40_000)
+    simulation, outcome = run(both, [Script(steps), Script(steps[::-1])], every=160_001)
     assert outcome.ending is None
     assert time_adds_up(outcome)
     for each in outcome.vms:

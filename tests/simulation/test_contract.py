@@ -314,7 +314,7 @@ UNMAPPING = [
 
 def unmap_run(case: Case, steps: list[Any]) -> tuple[Simulation, Any]:
     what = case.scenario()
-    return run(what.replace(**{"vm.memory": "64MiB", "host.memory": "96MiB"}), [Script(steps)], every=50_000)
+    return run(what.replace(**{"vm.memory": "64MiB", "host.memory": "96MiB"}), [Script(steps)], every=150_001)
 
 
 @pytest.mark.parametrize("case", UNMAPPING, ids=str)
@@ -386,7 +386,7 @@ def test_one_vms_unmap_leaves_the_others_translations(mode: str) -> None:
 
 def test_a_vm_that_ends_leaves_the_others_as_they_were() -> None:
     """One of each mode on one host, each with more pages than the one before."""
-    what = scenario(*(vm(f"a-{name}", **keys) for name, keys in ALL.items()), cores=2, quantum="10us", memory="64MiB")
+    what = scenario(*(vm(f"a-{name}", **keys) for name, keys in ALL.items()), cores=2, quantum="40us", memory="64MiB")
     streams = [Script(touches(range(10 * n))) for n in range(1, len(ALL) + 1)]
     free = Simulation(what, streams=streams).host.free
     simulation, outcome = run(what, streams, every=300_000)

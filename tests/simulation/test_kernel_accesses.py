@@ -121,7 +121,7 @@ def test_every_mode_translates_its_kernel_and_gives_all_back(case: dict[str, Any
     for how in ("free", "direct-map"):
         tables = [vm(name, memory="8MiB", kernel_accesses=how, **case) for name in ("a", "b")]
         what = scenario(*tables, memory="32MiB", cores=cores, quantum="20us", what_if=True)
-        simulation, outcome = run(what, [Script(STEPS), Script(STEPS)], every=50_000)
+        simulation, outcome = run(what, [Script(STEPS), Script(STEPS)], every=200_003)
         assert outcome.ending is None
         assert time_adds_up(outcome)
         check(what, outcome)

@@ -46,7 +46,7 @@ def test_what_a_program_does_goes_on_and_costs_page_faults(levels: int, policy: 
     what = scenario(table, **host)
     steps = Script(STEPS * 8, base=base)
     _, calm = run(what, [steps])
-    simulation, taken = run(what.replace(**{"host.reclaim": RECLAIM | {"policy": policy}}), [steps], every=20_011)
+    simulation, taken = run(what.replace(**{"host.reclaim": RECLAIM | {"policy": policy}}), [steps], every=60_013)
     (before,), (after,) = calm.vms, taken.vms
     count = after.figures.named("guest_memory")["taken"]
     assert count > 100
@@ -78,7 +78,7 @@ def test_programs_that_need_more_than_the_host_has_go_on_where_pages_are_taken()
 def test_an_entry_that_still_leads_to_a_page_that_was_taken_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vmsim.host.native_memory.write_entry", lambda *_: None)
     with pytest.raises(BrokenInvariant, match="isolation"):
-        run(scenario(program(), memory="16MiB", reclaim=RECLAIM), [Script(STEPS * 8)], every=20_011)
+        run(scenario(program(), memory="16MiB", reclaim=RECLAIM), [Script(STEPS * 8)], every=60_013)
 
 
 def test_a_page_is_one_that_one_small_entry_maps() -> None:

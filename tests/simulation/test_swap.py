@@ -45,7 +45,7 @@ def out(outcome: Outcome, name: str) -> dict[str, int]:
 def test_what_does_not_fit_is_swapped_and_every_program_ends(mode: str, vcpus: int) -> None:
     what = crowd(mode, vcpus=vcpus)
     script = Script(steps())
-    simulation, outcome = run(what, [script, script], every=3_000_017)
+    simulation, outcome = run(what, [script, script], every=9_000_011)
     assert outcome.ending is None
     assert all(each.finished and each.counters["accesses"] == ROUNDS * PAGES for each in outcome.vms)
     counts = out(outcome, "swap")

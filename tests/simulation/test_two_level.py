@@ -146,7 +146,7 @@ def test_guests_of_all_formats_share_a_core() -> None:
         a_vm("vkernel", None, 3, "i"),
     ]
     late = [{**guest, "name": f"late-{guest['name']}", "start": "400us"} for guest in guests[::-1]]
-    what = scenario(*guests, *late, memory="32MiB", what_if=True, quantum="5us")
+    what = scenario(*guests, *late, memory="32MiB", what_if=True, quantum="20us")
     simulation, outcome = run(what, [Script(FAMILY, base=BASE) for _ in range(18)], every=500_000)
     assert len({each.guest_faults for each in outcome.vms}) == 1
     assert all(each.finished for each in outcome.vms)

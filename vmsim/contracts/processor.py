@@ -141,6 +141,8 @@ class Mmu(Protocol):
         out `read` and `clear`, and edit tables by compiled code that does what `write` would do.
     loads_trap : bool
         Whether a load can. Where none can, the kernel may leave out `read`.
+    unseen : bool
+        Whether loads and stores of tables that no processor has walked yet are plain instructions, where others trap.
     known : bool
         Whether compiled code knows what a store of an entry costs and brings about (engine/serve.py).
     broadcasts : bool
@@ -149,6 +151,7 @@ class Mmu(Protocol):
 
     traps: bool
     loads_trap: bool
+    unseen: bool
     known: bool
     broadcasts: bool
 

@@ -50,6 +50,7 @@ class DirectMap:
     """
 
     traps = loads_trap = True
+    unseen = False
     known = False
 
     def __init__(

@@ -167,12 +167,15 @@ class EntryLists(ABC):
             self.mmu.took()
         return bool(protected)
 
-    def place(self, vcpu: Vcpu, root: int, entries: Entries, known: Places) -> Steps[None]:
-        """Write entries to a space that lacks them, table by table; `known` is as of `table`."""
+    def place(self, vcpu: Vcpu, root: int, entries: Entries, known: Places, *, fresh: bool = False) -> Steps[None]:
+        """Write entries to a space that lacks them, table by table; `known` is as of `table`.
+
+        `fresh` says that no processor has ever walked the space's tables.
+        """
         count = len(entries.places)
         if not count:
             return
-        if self.mmu.traps:
+        if self.mmu.traps and not (fresh and self.mmu.unseen):
             yield from self._place_each(vcpu, root, entries, known)
             return
         columns, tables = np.array(entries), _NO_TABLES
@@ -185,9 +188,13 @@ class EntryLists(ABC):
                 self.frames.give_tables(tables[needed:])
                 return
             else:
-                frame = yield from self.frames.allocate_table(vcpu)
-                vcpu.owe("guest_fault", self.table_cycles)
-                tables = np.append(tables, frame)
+                made = tables.tolist()
+                while len(made) < needed:
+                    made.append((yield from self.frames.allocate_table(vcpu)))
+                    vcpu.owe("guest_fault", self.table_cycles)
+                    if self.mmu.traps:
+                        yield from self.mmu.clear(vcpu, made[-1] << PAGE_SHIFT, 0, table=True)
+                tables = np.array(made)
 
     def _place_each(self, vcpu: Vcpu, root: int, entries: Entries, known: Places) -> Steps[None]:
         home = entries.starts >> (PAGE_SHIFT + self.width * entries.levels)  # the table that an entry belongs to

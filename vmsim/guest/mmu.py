@@ -38,6 +38,7 @@ class HardwareMmu:
 
     traps = False
     loads_trap = False
+    unseen = True
     known = True
     broadcasts = False
 

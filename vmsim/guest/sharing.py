@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.machine.memory import zeroed
-from vmsim.tables.copies import drop_frames
+from vmsim.tables.copies import drop_frames, share_frames
 
 __all__ = ["Sharing"]
 
@@ -66,9 +66,7 @@ class Sharing:
 
     def add(self, firsts: NDArray[np.int64], order: int) -> None:
         """Note one more entry for each of the pages of 2**order frames."""
-        parts = _parts(firsts, order)
-        np.add.at(self.counts(), parts, 1)  # the page of zeros can be among them several times
-        self._frames["rmap"][parts] = 0
+        share_frames(self.counts(), self._frames, firsts, order)
 
     def one_alone(self, first: int, order: int) -> bool:
         """Return whether every part of one page of 2**order frames is mapped once only, and the kernel's own."""

@@ -244,7 +244,7 @@ class AddressSpaces:
             protected = (yield from self._share(vcpu, seen)) or protected
             vcpu.owe("guest_fault", self.costs.fork_page * len(seen.places))
             copies = seen._replace(values=seen.values & ~(WRITE | ACCESSED))
-            yield from self.tables.place(vcpu, child.root, copies, known)
+            yield from self.tables.place(vcpu, child.root, copies, known, fresh=True)
             if vcpu.left <= 0:
                 yield vcpu.settle()
         if protected:

@@ -12,7 +12,7 @@ from vmsim.machine.formats import FRAME, PAGE_SHIFT, WRITE
 from vmsim.machine.memory import clear_frame, entry_at, read_entry, width_of, write_entry
 from vmsim.tables.backing import UNBACKED, host_address
 
-__all__ = ["drop_frames", "place_pages", "share_pages"]
+__all__ = ["drop_frames", "place_pages", "share_frames", "share_pages"]
 
 
 @leaf
@@ -61,6 +61,15 @@ def share_pages(memory, backing, frames, more, sizes, places, values, levels):
             more[frame] += 1
             frames[frame].rmap = 0
     return protected
+
+
+@kernel
+def share_frames(more, frames, firsts, order):
+    """Note one entry more for each frame of pages of 2**order frames (`firsts`, int64[n]), the others as before."""
+    for number in range(len(firsts)):
+        for frame in range(firsts[number], firsts[number] + (1 << order)):
+            more[frame] += 1
+            frames[frame].rmap = 0
 
 
 @leaf

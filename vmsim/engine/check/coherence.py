@@ -136,8 +136,8 @@ def _check_pages(memory: Column, vm: VirtualMachine, cpu: int, held: _Held, fail
         nested = int(now["nested_root"]), int(now["nested_levels"]), int(now["nested_dirty"])
         walk_each(memory, int(now["cr3"]), vm.spec.walked_levels, int(now["switch"]), *nested, gvas, given)
         for at, said in _too_much(held.value, given):
-            where = f"{_PAGES[held.unit[at]]}, of gva {int(gvas[at]):#x}"
-            fail(f"coherence: {where}, is {said} for {vm.spec.name}, which the tables do not say")
+            which = f"{_PAGES[held.unit[at]]}, of gva {int(gvas[at]):#x}"
+            fail(f"coherence: {which}, is {said} for {vm.spec.name}, which the tables do not say")
 
 
 def _check_nested(memory: Column, vm: VirtualMachine, held: _Held, fail: Fail) -> None:

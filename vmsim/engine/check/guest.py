@@ -117,6 +117,21 @@ def kept_address(slot: GuestMemory, root: int, levels: int, gva: int) -> int:
     raise AssertionError("no level is below 1")
 
 
+def _mapped(values: Column, targets: Column, below: Column, width: int) -> tuple[Column, Column, Column]:
+    """Return the frames that entries map, how many map each, and those that several do of which one may write."""
+    pages, writable = [], []
+    for size in sorted({0, *(-below[below <= 0]).tolist()}):
+        which, frames = below == -size, 1 << width * size
+        pages.append((targets[which][:, None] + np.arange(frames)).ravel())
+        writable.append(np.repeat(values[which] & WRITE != 0, frames))
+    every = np.concatenate(pages)
+    if count_distinct(every) == len(every):  # as nearly always
+        return every, np.ones_like(every), every[:0]
+    found, where, entries = np.unique(every, return_inverse=True, return_counts=True)
+    writers = np.bincount(where, np.concatenate(writable), len(found))
+    return found, entries, found[(entries > 1) & (writers > 0)]
+
+
 def check_guest(vm: VirtualMachine, memory: Column, fail: Callable[[str], None]) -> None:
     """Check a guest's processes: a table is one process's, a shared page nobody's to write, and no frame is lost."""
     kernel_, name = vm.kernel, vm.spec.name
@@ -133,16 +148,10 @@ def check_guest(vm: VirtualMachine, memory: Column, fail: Callable[[str], None])
     tables = np.concatenate((targets[below > 0], np.array(roots) >> PAGE_SHIFT, np.array(kernel_.own_tables, np.int64)))
     if count_distinct(tables) < len(tables):
         fail(f"sharing: two entries of {name} point to one table")
-    pages, writable = [], []
-    for size in sorted({0, *(-below[below <= 0]).tolist()}):
-        which, frames = below == -size, 1 << kernel_.tables.width * size
-        pages.append((targets[which][:, None] + np.arange(frames)).ravel())
-        writable.append(np.repeat(values[which] & WRITE != 0, frames))
-    frames, where, entries = np.unique(np.concatenate(pages), return_inverse=True, return_counts=True)
-    writers = np.bincount(where, np.concatenate(writable), len(frames))
-    bad = (entries > 1) & (writers > 0)
-    if bad.any():
-        fail(f"sharing: frame {int(frames[bad][0])} of {name} is mapped {int(entries[bad][0])} times, and writable")
+    frames, entries, shared_writable = _mapped(values, targets, below, kernel_.tables.width)
+    if len(shared_writable):
+        frame = int(shared_writable[0])
+        fail(f"sharing: frame {frame} of {name} is mapped {int(entries[frames == frame][0])} times, and writable")
     states = kernel_.frames.frames["state"]
     if (states[tables] != State.TABLE).any() or (states[frames] != State.GUEST).any():
         fail(f"sharing: a frame that {name} maps is not in the state its entry implies")

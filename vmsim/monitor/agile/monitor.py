@@ -61,6 +61,7 @@ class Agile(AgileEntries):
     """
 
     log: AgileLog | None
+    unseen = False  # it counts what the guest stores to any frame, as the nested tables' D flags tell it
 
     def __init__(
         self,

@@ -215,6 +215,7 @@ class LoggedMmu:
 
     traps = True
     loads_trap = False
+    unseen = False
     known = False
     broadcasts = False
 

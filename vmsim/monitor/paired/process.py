@@ -185,6 +185,7 @@ class PairedMmu:
 
     traps = True  # every load and store of an entry comes through here
     loads_trap = True
+    unseen = False
     known = False
     broadcasts = False
 

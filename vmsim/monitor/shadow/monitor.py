@@ -124,6 +124,11 @@ class Shadow(LoggedShadow, RootLoads):
         self._compiled_prices["most"], self._compiled_prices["kernels_entry"] = MOST, self._kernels_entry
         self._modes, self._walked = dict[int, ShadowMode](), -1  # as of the last run
 
+    @property
+    def unseen(self) -> bool:
+        """Whether stores to tables that have no shadow yet concern nobody: there is no log of them."""
+        return not self.state["logging"][0]
+
     def provide(self, frames: list[int]) -> None:
         """Take the first of the host's frames for shadow pages, before the clock starts."""
         use(self.host_pages.host.frames, np.array(frames), int(State.POOL))

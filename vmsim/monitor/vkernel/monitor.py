@@ -65,6 +65,7 @@ class Vkernel(MapEntries, TableKeeper):
     """
 
     traps = loads_trap = False
+    unseen = True
     broadcasts = True
     known = True
     reasons = tuple(reason.name for reason in Outside)
