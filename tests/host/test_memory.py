@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import tracemalloc
 from fractions import Fraction
 from importlib.resources import files
 from typing import Any
@@ -20,6 +21,7 @@ from vmsim.base.clock import Clock
 from vmsim.frames.buddy import MAX_ORDER, NO_FRAME, State
 from vmsim.host.memory import HOST, HostMemory
 from vmsim.scenario import Marks
+from vmsim.tables.words import places_of
 
 with (files("vmsim.validation") / "data" / "linux_watermarks.csv").open(encoding="utf-8") as lines:
     RULES = list(csv.DictReader(lines))
@@ -240,3 +242,17 @@ class HostMachine(RuleBasedStateMachine):
 
 HostMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
 TestHostMachine = HostMachine.TestCase
+
+
+def test_looking_through_a_long_array_copies_none_of_it() -> None:
+    """8 bytes a page would be 2 GiB for a VM of 1 TiB that has used next to nothing of it."""
+    words = np.zeros(5 << 20, np.int64)
+    words[[3, 1 << 20, (5 << 20) - 1]] = 5, 1, 4
+    tracemalloc.start()
+    try:
+        assert places_of(words, 4).tolist() == [3, (5 << 20) - 1]
+        assert places_of(words, 5, 4).tolist() == [(5 << 20) - 1]
+        assert tracemalloc.get_traced_memory()[1] < words.nbytes / 2
+    finally:
+        tracemalloc.stop()
+    assert places_of(words[:0], 4).tolist() == []

@@ -33,6 +33,7 @@ from vmsim.tables.backing import (
     share_backing,
     shared_frame,
 )
+from vmsim.tables.words import places_of
 
 __all__ = ["GuestMemory"]
 
@@ -109,11 +110,11 @@ class GuestMemory(SwappableMemory):
 
     def present(self) -> Words:
         """Return the guest frames that have a host frame of their own, int64[n], ascending."""
-        return np.flatnonzero(self.backing & OWNED)
+        return places_of(self.backing, OWNED)
 
     def shared(self) -> Words:
         """Return the guest frames that lie in a shared frame, int64[n], ascending."""
-        return np.flatnonzero(self.backing & (SHARED | CLEAN) == SHARED)
+        return places_of(self.backing, SHARED | CLEAN, SHARED)
 
     def address_of(self, gpa: int) -> int:
         """Return the hpa behind a gpa, wherever its page lies, or UNBACKED."""
@@ -345,7 +346,7 @@ class GuestMemory(SwappableMemory):
 
     def protect_shared(self) -> None:
         """Take the right to write from all that maps pages which are shared, or clean."""
-        for gfn in np.flatnonzero(self.backing & SHARED).tolist():
+        for gfn in places_of(self.backing, SHARED).tolist():
             self.second.protect(gfn, 1)
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from vmsim.tables.backing import SHARED
 from vmsim.tables.dirty import permit_one
 from vmsim.tables.pages import zap_each
 from vmsim.tables.ranges import change_each, change_range
+from vmsim.tables.words import places_of
 
 __all__ = ["NestedEntries"]
 
@@ -84,7 +85,7 @@ class NestedEntries:
     def leaves(self) -> Iterator[Leaf]:
         """Yield the entries that map pages."""
         width = width_of(self.levels)
-        for gfn in np.flatnonzero(self.backing & (PRESENT | SHARED)).tolist():
+        for gfn in places_of(self.backing, PRESENT | SHARED).tolist():
             place, level = find_entry(self.memory, self.root, self.levels, 1, gfn << PAGE_SHIFT)
             entry, order = int(read_entry(self.memory, place, width)), width * (int(level) - 1)
             if entry and gfn % (1 << order) == 0:
