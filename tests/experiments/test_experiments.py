@@ -29,6 +29,7 @@ NAMES = [
     "reclaimed-page",
     "shootdown",
     "software-tlb",
+    "swap-reclaim",
     "tags",
     "traps",
     "vkernel",
