@@ -32,6 +32,7 @@ VERBS: Final = {
     "mrc": "Say what share of accesses would miss in a memory of any size.",
     "trace": "Record, convert and look at traces of real programs.",
     "cpus": "List the CPU presets, or every figure of one with its source.",
+    "policies": "List the policies of a host's memory, and where each can be asked for.",
     "schema": "Print the JSON Schema of scenario files, or of sweep files.",
     "validate": "Predict published measurements, and say how far off.",
     "warm": "Compile the kernels ahead of the first run.",

@@ -112,6 +112,8 @@ class Policy(_Part):
         What: "victims", pages to be taken from VMs one by one; "lists", the order in which a host that is short of
         memory takes them; "refills", what is granted to a pool and when; "spares", which pools give pages when the host
         is short, and who gets frames first.
+    about : str
+        What it does, in a sentence: `vmsim policies` prints it.
     ignores : tuple of str
         Of policies that choose refills: keys of ``[host.pool]`` that they make no use of.
     weighs : bool
@@ -119,6 +121,7 @@ class Policy(_Part):
     """
 
     chooses: ClassVar[str] = "victims"
+    about: ClassVar[str] = ""
     ignores: ClassVar[tuple[str, ...]] = ()
     weighs: ClassVar[bool] = False
 

@@ -25,11 +25,13 @@ __all__ = [
 
 class _Random(Policy):
     name = "random"
+    about = "Each page of a VM, and at a place, that are drawn."
     build = "vmsim.host.policies.random:build"
 
 
 class _Clock(Policy):
     name = "clock"
+    about = "The next page that was not accessed since it was last looked at."
     build = "vmsim.host.policies.clock:build"
 
 
@@ -39,6 +41,7 @@ class _Refill(Policy):
 
 class _Batch(_Refill):
     name = "batch"
+    about = "Always as many pages."
     build = "vmsim.host.policies.batch:build"
 
 
@@ -52,6 +55,7 @@ class Proportional(HostTable):
 
 class _Proportional(_Refill):
     name = "proportional"
+    about = "A part of what the pool lacks of its maximum."
     table = Proportional
     build = "vmsim.host.policies.proportional:build"
     ignores = ("batch",)
@@ -69,6 +73,7 @@ class Predictive(HostTable):
 
 class _Predictive(_Refill):
     name = "predictive"
+    about = "Ahead of what is taken while a refill is on its way."
     table = Predictive
     build = "vmsim.host.policies.predictive:build"
 
@@ -79,33 +84,39 @@ class _Spares(Policy):
 
 class _Largest(_Spares):
     name = "largest"
+    about = "Pools with most to spare give first; who asked first gets first."
     build = "vmsim.host.policies.largest:build"
 
 
 class _Fair(_Spares):
     name = "fair"
+    about = "Pools give down to a common level; who had least gets first."
     build = "vmsim.host.policies.fair:build"
 
 
 class _Neediest(_Spares):
     name = "neediest"
+    about = "As largest, but who lacks most gets first."
     build = "vmsim.host.policies.neediest:build"
 
 
 class _Shares(_Spares):
     name = "shares"
+    about = "As fair, by the shares of the VMs."
     build = "vmsim.host.policies.shares:build"
     weighs = True
 
 
 class _TwoList(Policy):
     name = "two-list"
+    about = "Linux's active and inactive lists, with refault distances."
     build = "vmsim.host.policies.two_list:build"
     chooses = "lists"
 
 
 class _Mglru(Policy):
     name = "mglru"
+    about = "Linux's multi-generational LRU."
     build = "vmsim.host.policies.mglru:build"
     chooses = "lists"
 
