@@ -67,6 +67,9 @@ class Host:
         self.space.work.update(work)
         return Flush(nested=len(gone.values) > 0)
 
+    def zap_each(self, gfns: np.ndarray) -> Flush:
+        return sum((self.zap(gfn, 1) for gfn in gfns.tolist()), Flush())
+
     def flush(self, flush: Flush) -> int:
         assert flush.nested
         self.flushes += 1

@@ -218,7 +218,10 @@ class PairedSpace:
         frames = pages >> PAGE_SHIFT
         use(self.frames, frames, int(State.GUEST))
         numbers = (address >> PAGE_SHIFT) + 1 + (np.arange(count) << 9 * (level - 1))  # of the pages of a VM's memory
-        self.frames["rmap"][frames] = (place + 8 * np.arange(count) if self.whole else numbers) if write else 0
+        if self.whole:
+            self.frames["rmap"][frames] = place + 8 * np.arange(count) if write else 0
+        else:  # 0 of a frame that several pages lie in, which is the host's; a clean page of its own keeps its place
+            self.frames["rmap"][frames] = np.where(self.frames["owner"][frames] == self.owner, numbers, 0)
         self.work["store"] += count * (2 if ept else 1)
         self.work["updates"] += count
 
