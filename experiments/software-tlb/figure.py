@@ -2,8 +2,8 @@
 
 Eight entries are as good as five hundred: from one load of CR3, which empties it, to the next the guest's kernel edits
 few tables. The programs differ by how often they load CR3 and touch what is new, from a quarter of the look-ups to nine
-in ten: a fork's scan reads each entry once, and those of one table lie in one page. It saves no more than a twentieth
-of the monitor's cycles, for a walk is the smallest part of an exit.
+in ten: a fork's scan reads each entry once, and those of one table lie in one page; so do those that a fault in a file
+looks at. It saves no more than a twentieth of the monitor's cycles, for a walk is the smallest part of an exit.
 
     python experiments/software-tlb/figure.py
 """

@@ -46,7 +46,7 @@ def draw(table: pd.DataFrame, axes: Sequence[Axes]) -> None:
     for ax, column, label in zip(
         axes,
         ("per_thousand", "microseconds"),
-        ("pages that come back in 1,000 accesses", "an access, us"),
+        ("pages that come back in 1,000 accesses", "µs an access"),
         strict=True,
     ):
         for number, (policy, colour) in enumerate(zip(POLICIES, PALETTE, strict=False)):

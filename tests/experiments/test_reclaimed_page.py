@@ -35,21 +35,32 @@ def test_in_each_mode_thousands_of_pages_go_and_come_back(table: pd.DataFrame, f
 
 
 def test_what_comes_back_costs_an_exit_and_its_work(table: pd.DataFrame) -> None:
-    """By hand. A page that was swapped out comes from the host itself, past the pool: no violation_pool."""
+    """By hand. A page that was swapped out comes from the host itself, past the pool: no violation_pool.
+
+    Half of the accesses are reads. A page that comes back by one is mapped to be read, and most of those pages are
+    written to before they are taken again: a second violation, which finds the page.
+    """
     exit_cycles = COST.vm_exit + COST.violation_walk + COST.violation_entry + COST.violation_rmap
     for vcpus in (1, 4):
         there = table.loc[vcpus]["return"]
         for paging in WALKED:
-            assert there[paging] == pytest.approx(exit_cycles + COST.violation_resume + COST.swap_page, rel=0.02)
+            back = exit_cycles + COST.violation_resume + COST.swap_page
+            written = COST.vm_exit + COST.violation_walk + COST.violation_pool + COST.violation_entry
+            written += COST.violation_resume
+            assert back + 0.25 * written < there[paging] < back + 0.5 * written
         assert there["native"] == pytest.approx(COST.fault_delivery + COST.guest_fault + COST.swap_page, rel=0.02)
-        assert (there[["shadow", "agile"]] > 2 * there["ept"]).all()
+        assert (there[["shadow", "agile"]] > 1.7 * there["ept"]).all()
 
 
-def test_with_one_vcpu_kicks_are_few_and_with_four_they_are_most(table: pd.DataFrame, total: pd.Series) -> None:
+def test_with_one_vcpu_kicks_are_few_and_with_four_they_and_the_host_are_most(
+    table: pd.DataFrame, total: pd.Series
+) -> None:
     share = table["kicks"] / total
     assert (share.loc[1] < 0.25).all()
-    assert (share.loc[4, WALKED] > 0.5).all()
-    assert ((table["host"] / total).loc[4, WALKED].between(0.3, 0.4)).all()  # waiting for them
+    assert (share.loc[4, WALKED] > 0.4).all()
+    host = table["host"] / total
+    assert (host.loc[4, WALKED] > 0.3).all()  # waiting for them, mmu_lock held
+    assert ((share + host).loc[4, WALKED] > 0.85).all()
 
 
 def test_a_vm_pays_four_times_as_much_with_four_vcpus_and_a_program_hardly_more(total: pd.Series) -> None:

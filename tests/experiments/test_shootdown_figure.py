@@ -50,12 +50,17 @@ def test_in_a_vm_whose_cpu_posts_interrupts_each_that_is_sent_is_an_exit(table: 
 
 
 def test_under_a_shadow_every_page_that_a_cpu_invalidates_is_an_exit(table: pd.DataFrame) -> None:
-    """An exit to send, 16 to invalidate, and for most a kick: of each CPU that is asked, by an interrupt of its own."""
+    """An exit to send, 16 to invalidate, and for most a kick: of each CPU that is asked, by an interrupt of its own.
+
+    A CPU that is asked again before it has answered is two requests behind, and flushes all at once instead of page by
+    page (Linux arch/x86/mm/tlb.c, flush_tlb_func, mm_tlb_gen): up to one in five here.
+    """
     shadow = table.loc["shadow"].xs(16, level="vcpus")
     alone = table.loc["shadow"].xs(1, level="vcpus")
     asked = shadow["interrupts"] + shadow["merged"]
     added = (shadow["exits"] - alone["exits"] - shadow["interrupts"] - shadow["kicks"]) / asked
-    assert (added > PAGES - 4).all()
+    assert (shadow["merged"] < asked / 5).all()
+    assert (added > PAGES / 2).all()
     assert (added < PAGES + 1).all()
     assert (shadow["kicks"] > 0.5 * asked).all()
     assert (shadow["cost"] > 5 * table.loc["ept"].xs(16, level="vcpus")["cost"]).all()

@@ -30,13 +30,14 @@ def test_more_entries_never_hit_less(hits: pd.DataFrame) -> None:
 
 def test_eight_entries_are_as_good_as_five_hundred(hits: pd.DataFrame) -> None:
     assert (hits.loc[8] > 0.96 * hits.loc[512]).all()
-    assert (hits.loc[4] < 0.8 * hits.loc[512])[["cc1", "churn", "compile", "switcher"]].all()
+    assert (hits.loc[4] < 0.8 * hits.loc[512])[["churn", "compile", "switcher"]].all()
+    assert hits.loc[4, "cc1"] < 0.9 * hits.loc[512, "cc1"]
 
 
 def test_programs_differ_from_a_quarter_to_nine_in_ten(hits: pd.DataFrame) -> None:
     best = hits.loc[512].sort_values()
     assert best.index[0] == "switcher"
-    assert best.index[-1] == "forkwait"
+    assert {*best.index[-2:]} == {"cc1", "forkwait"}  # a fault of cc1 in a file looks at up to 16 entries of one table
     assert 0.2 < best.iloc[0] < 0.3
     assert best.iloc[-1] > 0.88  # 67 entries read in a fork, each once, lie in 13 tables of parent and child
 
