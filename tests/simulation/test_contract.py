@@ -90,9 +90,9 @@ class Case:
         return 1 + tables if host == 9 else 1
 
     def scenario(self) -> Any:
-        keys: dict[str, Any] = (
-            {"host_page": self.host_page, "host_levels": self.host_levels} if self.mode != "native" else {}
-        )
+        keys: dict[str, Any] = {"host_page": self.host_page} if self.mode != "native" else {}
+        if self.mode not in ("native", "shadow", "vkernel"):  # which have no nested tables
+            keys["host_levels"] = self.host_levels
         keys |= {"guest_page": self.guest_page, "guest_levels": self.guest_levels, "populate": self.populate}
         size = PAGE << ORDER[self.guest_page]
         workload = {"footprint": self.pages * size, "stride": size, "accesses": self.pages, "base": self.base}
@@ -142,7 +142,7 @@ class ShadowCase(Case):
 
 
 SHADOWED = [
-    ShadowCase(**vars(case) | {"mode": "shadow"}, preset=preset)
+    ShadowCase(**vars(case) | {"mode": "shadow", "host_levels": 4}, preset=preset)
     for case, preset in zip(
         [case for case in CASES if case.mode != "native"], cycle(("kvm", "plex86", "kvm-2007")), strict=False
     )
@@ -173,9 +173,9 @@ class VkernelCase(Case):
 
 VKERNELS = [
     VkernelCase("vkernel"),
-    VkernelCase("vkernel", "4K", "2M", "eager", 5, 4),
-    VkernelCase("vkernel", "2M", "4K", "eager", 4, 5),
-    VkernelCase("vkernel", "2M", "2M", "lazy", 4, 4),
+    VkernelCase("vkernel", "4K", "2M", "eager", 5),
+    VkernelCase("vkernel", "2M", "4K", "eager", 4),
+    VkernelCase("vkernel", "2M", "2M", "lazy", 4),
 ]
 
 

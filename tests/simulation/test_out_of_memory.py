@@ -159,18 +159,19 @@ def test_a_guest_may_run_out_of_memory_in_a_fork_and_is_whole_but_for_that(mode:
     assert time_adds_up(outcome)
 
 
-@pytest.mark.parametrize("mode", ["ept", "shadow", "agile", "vkernel"])
-def test_daemons_that_cannot_help_do_not_keep_a_stuck_vm_alive(mode: str) -> None:
+@pytest.mark.parametrize(("mode", "turns"), [("ept", 1), ("agile", 1), ("shadow", 2), ("vkernel", 2)])
+def test_daemons_that_cannot_help_do_not_keep_a_stuck_vm_alive(mode: str, turns: int) -> None:
     """Not even the root of its nested tables is to be had, and a VM that has not booted has nothing to take.
 
-    The reclaimer has looked once more, in vain; an audit goes on for as long as anything happens.
+    Where there are no nested tables, the one frame that is free is its own root's, which the reclaimer takes first.
+    Then it has looked once more, in vain; an audit goes on for as long as anything happens.
     """
     what = tight(vm("stuck", mode=mode, memory="1MiB"), reclaim={"rate": 100_000})
     what = what.replace(**{"host.watermarks": {"min": "396KiB", "low": "396KiB", "high": "396KiB"}})
     _, outcome = run(what, [Script(touches(range(9)))], every=3_000)
     assert outcome.ending is not None
     assert "Suspended for good: stuck" in outcome.ending.message
-    assert outcome.end == what.cpu.frequency // 100_000
+    assert outcome.end == turns * what.cpu.frequency // 100_000
 
 
 @pytest.mark.parametrize(
