@@ -80,7 +80,7 @@ def change_range(memory, root, levels, first, count, mark, gone, found):
 def change_each(memory, root, levels, gfns, mark, gone, found):
     """Look at the entry that maps each of some guest frames; take bits from those that have a flag.
 
-    Parameters are as of `change_range`, which takes ranges; `gone` leaves the entry in place.
+    Other parameters are as of `change_range`, which takes a range.
 
     Parameters
     ----------
@@ -91,16 +91,8 @@ def change_each(memory, root, levels, gfns, mark, gone, found):
     """
     width = width_of(levels)
     for number in range(len(gfns)):
-        address = gfns[number] << PAGE_SHIFT
-        level = levels
-        table = root
-        while True:
-            place = entry_at(table, address, level, width)
-            entry = read_entry(memory, place, width)
-            if level == 1 or entry == 0 or entry & LARGE:
-                break
-            table = entry & FRAME
-            level -= 1
+        _, size, place = _next_leaf(memory, root, levels, gfns[number], gfns[number] + 1)
+        entry = read_entry(memory, place, width) if size else np.int64(0)
         found[number] = entry & mark != 0
         if entry & mark and gone:
             write_entry(memory, place, entry & ~gone, width)

@@ -12,7 +12,6 @@ from vmsim.machine.formats import FRAME, PAGE_SHIFT, PRESENT, WRITE, NestedForma
 from vmsim.machine.memory import find_entry, read_entry, width_of
 from vmsim.tables.backing import SHARED
 from vmsim.tables.dirty import permit_one
-from vmsim.tables.pages import zap_each
 from vmsim.tables.ranges import change_each, change_range
 from vmsim.tables.words import places_of
 
@@ -35,7 +34,7 @@ class NestedEntries:
 
     def zap_each(self, gfns: Words) -> Flush:
         """Do the same to some frames, int64[n]."""
-        return Flush(nested=zap_each(self.memory, self.root, self.levels, gfns) > 0)
+        return Flush(nested=bool(self._change_each(gfns, -1, -1).any()))
 
     def protect(self, first: int, count: int) -> Flush:
         """Take the right to write from the entries that map the frames."""
@@ -64,8 +63,8 @@ class NestedEntries:
 
     def age_each(self, numbers: Words, *, clear: bool) -> NDArray[np.bool_]:
         """Return which of some frames, int64[n], were accessed, bool[n], as `age` does."""
-        mark, found = self.form.accessed, np.zeros(len(numbers), np.bool_)
-        change_each(self.memory, self.root, self.levels, numbers, mark or -1, mark if clear else 0, found)
+        mark = self.form.accessed
+        found = self._change_each(numbers, mark or -1, mark if clear else 0)
         if clear and not mark:
             self.zap_each(numbers[found])
         return found
@@ -90,6 +89,11 @@ class NestedEntries:
             entry, order = int(read_entry(self.memory, place, width)), width * (int(level) - 1)
             if entry and gfn % (1 << order) == 0:
                 yield Leaf(gfn, (entry & FRAME) >> PAGE_SHIFT & -(1 << order), order, bool(entry & WRITE))
+
+    def _change_each(self, gfns: Words, mark: int, gone: int) -> NDArray[np.bool_]:
+        found = np.zeros(len(gfns), np.bool_)
+        change_each(self.memory, self.root, self.levels, gfns, mark, gone, found)
+        return found
 
     def _change(self, first: int, count: int, mark: int, gone: int) -> NDArray[np.bool_]:
         """Take bits from the entries that map frames and have a flag; return which frames had such, bool[count]."""
