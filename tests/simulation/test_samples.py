@@ -8,6 +8,7 @@ import pytest
 
 from tests.simulation.small import WRITE, Script, run, scenario, touches, vm
 from vmsim.base.clock import Clock
+from vmsim.engine.vcpu_time import VcpuTime
 from vmsim.host.pressure import Pressure
 from vmsim.record.outcome import Outcome
 from vmsim.record.tables import TABLES, rows
@@ -142,6 +143,18 @@ def test_stalls_are_counted_as_by_psi() -> None:
     assert vms[0].read(now) == (18, 18)  # alone in its VM
     assert vms[1].read(now) == (5, 5)
     assert host.read(now) == (18, 8)
+
+
+@pytest.mark.parametrize(("cause", "told"), [("limit_wait", (7, 7)), ("swap_wait", (7, 7)), ("io_wait", (0, 0))])
+def test_waits_for_memory_are_pressure_and_others_are_none(cause: str, told: tuple[int, int]) -> None:
+    """A limit's too: Linux mm/memcontrol.c, __mem_cgroup_handle_over_high, sleeps within psi_memstall_enter."""
+    clock = Clock()
+    vcpu, pressure = VcpuTime(clock, (cause,)), Pressure(clock)
+    pressure.enter()
+    vcpu.pressure = pressure
+    clock.process(vcpu.until(clock.timeout(7), cause))
+    clock.run()
+    assert pressure.read(clock.cycle) == told
 
 
 def test_a_vm_whose_pool_is_slow_is_under_pressure_and_its_host_as_long() -> None:
