@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numba import njit
+from numba import njit, types
 
 import vmsim
 from tests.machine.geometries import ENTRY
+from vmsim.jit.sources import generics, implementations, sources_of
 from vmsim.machine.layout import VM, make_cores, make_llc
 
 ROOT = Path(__file__).parents[2]
@@ -148,6 +149,10 @@ def test_editing_a_helper_in_another_file_recompiles_its_cached_callers(tmp_path
     assert after[0] == str(7 << 12)
     assert after[1] != before[1]
     assert after[2:] == []
+    other = package / "machine" / "tlb.py"  # which `translate` has no use for
+    other.write_text(other.read_text() + "\nOTHER = 1\n")
+    assert probe() == [after[0], other_digest := probe()[1], "1"]
+    assert other_digest != after[1]
 
 
 def records():
@@ -170,3 +175,38 @@ def test_the_digest_covers_every_file_that_defines_kernels():
     compiled = {path for path in root.rglob("*.py") if "@kernel" in path.read_text() or "@leaf" in path.read_text()}
     assert compiled
     assert compiled <= {*jitted_sources()}
+
+
+def called_by(function, found):
+    """Add the files of the functions that a function names, but for those that are chosen by type, and so on."""
+    for name in function.__code__.co_names:
+        value = function.__globals__.get(name)
+        value = getattr(value, "py_func", value)
+        if callable(value) and hasattr(value, "__code__") and value not in found and not hasattr(value, "registry"):
+            found.add(value)
+            called_by(value, found)
+    return {Path(each.__code__.co_filename) for each in found}
+
+
+def test_a_kept_kernel_depends_on_the_files_of_all_that_it_calls():
+    from tests.machine.sample import kernels
+
+    files = 0
+    for kernel in kernels().values():
+        own = Path(kernel.py_func.__code__.co_filename)
+        called = called_by(kernel.py_func, set())
+        assert called <= {*sources_of(own)}
+        files += len(called - {own})
+    assert files > 100
+
+
+def test_a_kernel_kept_for_a_paging_mode_depends_on_what_the_mode_does():
+    import vmsim.monitor.shadow.commit
+    import vmsim.monitor.vkernel.commit  # noqa: F401
+
+    kinds = {kind for generic in generics for kind in generic.registry if kind is not object}
+    assert len(kinds) > 2
+    others = implementations((types.int64, types.float64))
+    for kind in kinds:
+        record = types.NamedTuple((types.int64,) * len(kind._fields), kind)
+        assert implementations((types.int64, types.Tuple((types.int64, record)))) != others

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.jit.silicon import Silicon
-from vmsim.jit.sources import jitted_sources, source_digest
+from vmsim.jit.sources import generics, jitted_sources, source_digest
 from vmsim.jit.way import select
 
 __all__ = [
@@ -72,6 +72,7 @@ def overloaded(function: Function) -> Any:
     too.
     """
     made = singledispatch(function)
+    generics.append(made)
     _way.overload(made)
     return made
 

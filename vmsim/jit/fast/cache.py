@@ -16,6 +16,7 @@ import vmsim.jit.clean_numba  # noqa: F401  (before numba)
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, _CacheLocator
 
 from vmsim.jit.kernel_cache import discard, folder_of, keep, kept
+from vmsim.jit.sources import implementations, stamp_of
 
 __all__ = ["KernelCache"]
 
@@ -26,17 +27,19 @@ class KernelCache(FunctionCache):
     Parameters
     ----------
     function : callable
-    stamp : callable
-        Returns what all kept kernels depend on; those of another stamp are not used.
+        What is kept of it for other sources than those of today is not used (`vmsim.jit.sources`).
     """
 
-    def __init__(self, function: Callable[..., Any], stamp: Callable[[], str]) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         self._name = repr(function)
         self._py_func = function
-        self._impl = _Impl(function, stamp)
+        self._impl = _Impl(function)
         self._cache_path = self._impl.locator.get_cache_path()
-        self._cache_file: _Files = _Files(self._cache_path, self._impl.filename_base, stamp())
+        self._cache_file: _Files = _Files(self._cache_path, self._impl.filename_base, stamp_of(function))
         self.enable()
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        return *super()._index_key(sig, codegen), implementations(sig)
 
     def _load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
@@ -48,10 +51,10 @@ class KernelCache(FunctionCache):
 
 
 class _Locator(_CacheLocator):
-    def __init__(self, function: Callable[..., Any], stamp: Callable[[], str]) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
         self._py_file = function.__code__.co_filename
         self._lineno = function.__code__.co_firstlineno
-        self._stamp = stamp
 
     def ensure_cache_path(self) -> None:
         """Do nothing: `keep` makes the folder."""
@@ -60,17 +63,17 @@ class _Locator(_CacheLocator):
         return str(folder_of(self._py_file) or "")
 
     def get_source_stamp(self) -> str:
-        return self._stamp()
+        return stamp_of(self._function)
 
     def get_disambiguator(self) -> str:
         return str(self._lineno)
 
 
 class _Impl(CompileResultCacheImpl):
-    def __init__(self, function: Callable[..., Any], stamp: Callable[[], str]) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         # not numba's own: it takes locators by names from settings
         self._lineno = function.__code__.co_firstlineno
-        self._locator = _Locator(function, stamp)
+        self._locator = _Locator(function)
         module = os.path.splitext(os.path.basename(function.__code__.co_filename))[0]
         name = f"{module}.{function.__qualname__}"
         self._filename_base = self.get_filename_base(name, getattr(sys, "abiflags", ""))
@@ -88,8 +91,14 @@ class _Files(IndexDataCacheFile):
         discard(self._index)
 
     def save(self, key: Any, data: Any) -> None:
-        if self._keeping:
-            super().save(key, data)
+        if not self._keeping:
+            return
+        kept = self._load_index()
+        old = [other for other in kept if other != key and other[:-1] == key[:-1]]
+        if old:  # of implementations that are no more: its file is written again
+            kept[key] = kept.pop(old[0])
+            self._save_index(kept)
+        super().save(key, data)
 
     def _load_index(self) -> dict[Any, str]:
         data = kept(self._index) if self._keeping else None

@@ -19,7 +19,6 @@ from numba.np import linalg
 from vmsim.jit.fast.cache import KernelCache
 from vmsim.jit.fast.kinds import kind_of, shape_of
 from vmsim.jit.fast.libraries import Part, Whole
-from vmsim.jit.sources import stamp
 
 __all__ = ["kernel", "leaf", "overload", "resolved", "routine"]
 
@@ -42,7 +41,7 @@ _NO_ENTRY: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": Tru
 def kernel(function: Kernel) -> Kernel:
     """Compile `function` on first call; keep the result on disk."""
     compiled = cast(Any, njit)(**_OPTIONS, no_cfunc_wrapper=True, pipeline_class=_WholeCompiler)(function)
-    compiled._cache = KernelCache(function, stamp)
+    compiled._cache = KernelCache(function)
     return cast(Kernel, compiled)
 
 

@@ -22,7 +22,7 @@ from numba.core.registry import cpu_target
 
 from vmsim.jit.fast.libraries import Whole
 from vmsim.jit.kernel_cache import discard, folder_of, keep, kept
-from vmsim.jit.sources import stamp
+from vmsim.jit.sources import implementations, stamp_of
 
 __all__ = ["FIGURES", "specialise"]
 
@@ -52,7 +52,8 @@ def specialise(function: Callable[..., Any], arguments: tuple[Any, ...], figures
 
 def _machine_code(function: Any, arguments: tuple[Any, ...], figures: tuple[int, ...]) -> tuple[Any, int]:
     codegen = cpu_target.target_context.codegen()
-    stem = f"{function.__name__}-{_digest(stamp())}-{_digest(codegen.magic_tuple(), arguments)}"
+    sources = f"{function.__name__}-{_digest(stamp_of(function.py_func))}"
+    stem = f"{sources}-{_digest(codegen.magic_tuple(), arguments, implementations(arguments))}"
     name = f"{stem}-{_digest(figures)}"
     folder = folder_of(function.py_func.__code__.co_filename)
     library = _loaded(codegen, folder / f"{name}.nbc") if folder else None
@@ -96,7 +97,7 @@ def _template(function: Any, arguments: tuple[Any, ...], folder: Path | None, st
     module.get_function(made.fndesc.llvm_func_name).name = _ENTRY
     if folder:
         for path in folder.glob(f"{function.__name__}-*"):
-            if not path.name.startswith(f"{function.__name__}-{_digest(stamp())}"):
+            if not path.name.startswith(f"{function.__name__}-{_digest(stamp_of(function.py_func))}-"):
                 discard(path)  # of sources that are no more
         keep(folder / f"{stem}.bc", module.as_bitcode())
     return module
