@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vmsim.alone import slowdown
     from vmsim.analysis.miss_ratio import mrc
     from vmsim.api import compare, run
     from vmsim.base.errors import InputError
@@ -43,6 +44,7 @@ __all__ = [
     "load",
     "mrc",
     "run",
+    "slowdown",
     "sweep",
     "validate",
 ]
@@ -58,6 +60,7 @@ _HOMES = {
     "load": "vmsim.lookups",
     "mrc": "vmsim.analysis.miss_ratio",
     "run": "vmsim.api",
+    "slowdown": "vmsim.alone",
     "sweep": "vmsim.sweeps.api",
     "validate": "vmsim.validation.studies",
 }

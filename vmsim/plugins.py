@@ -47,6 +47,7 @@ _BUILT_IN: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "daemons": {
         "ksm": "vmsim.host.daemons.ksm.table:KSM",
+        "overcommit": "vmsim.host.daemons.overcommit.table:OVERCOMMIT",
         "reclaim": "vmsim.host.daemons.reclaim.table:RECLAIM",
         "swap": "vmsim.host.daemons.swap.table:SWAP",
     },
@@ -62,6 +63,10 @@ _BUILT_IN: Final[Mapping[str, Mapping[str, str]]] = {
         "fair": "vmsim.host.policies.table:FAIR",
         "neediest": "vmsim.host.policies.table:NEEDIEST",
         "shares": "vmsim.host.policies.table:SHARES",
+        "esx": "vmsim.host.policies.esx_table:ESX",
+        "mom": "vmsim.host.policies.table:MOM",
+        "prorata": "vmsim.host.policies.table:PRORATA",
+        "none": "vmsim.host.policies.table:NONE",
     },
     "swap_devices": {
         "hdd": "vmsim.host.swap.devices.hdd:HDD",

@@ -122,3 +122,18 @@ def test_a_full_disk_is_told_and_leaves_nothing(
     assert said.status == 2
     assert "No space left on device" in said.err
     assert [path.name for path in tmp_path.iterdir()] == ["scenario.toml"]
+
+
+def test_alone_says_how_much_slower_each_vm_is_with_the_others(vmsim, file: Path) -> None:
+    """Two equal VMs share one core: each takes about twice its time, and that is fair."""
+    said = vmsim("run", file, "--alone", "--json")
+    told = json.loads(said.out)
+    assert [row["vm"] for row in told["slowdown"]] == ["db-0", "db-1"]
+    for row, vm in zip(told["slowdown"], told["vms"], strict=True):
+        assert row["together_cycles_per_access"] == (vm["finish_cycle"] - vm["start_cycle"]) / vm["accesses"]
+        assert 1.7 < row["slowdown"] < 2.3
+    assert 0.95 < told["fairness"]["least_over_most"] <= told["fairness"]["jain"] <= 1
+    screen = vmsim("run", file, "--alone").out
+    assert "slowdown" in screen
+    assert "Jain's index" in screen
+    assert "slowdown" not in vmsim("run", file).out

@@ -118,7 +118,57 @@ def _swap_rows() -> dict[str, Row]:
     }
 
 
+def overcommitted(policy: str, *vms: dict[str, Any], swap: bool = False, **keys: Any) -> dict[str, Any]:
+    """Return an idle and a busy VM that have been promised more than their host has, and a policy for it."""
+    balloon = {
+        "max": "1500KiB",
+        "statistics": "50us" if policy == "mom" else "0s",
+        "message": 16,
+        "deflate_on_oom": True,
+    }
+    table = {"policy": policy, "every": "50us"}
+    given = {"memory": "4400KiB", "cores": 2, "pool": {"min": 4, "max": 16, "batch": 8}, "overcommit": table}
+    given |= {policy: keys} if keys else {}
+    given |= {"swap": {"device": "nvme"}} if swap else {}
+    slow = {**BUSY, "footprint": "640KiB", "accesses": 400, "compute": 10_000}
+    works = ({**BUSY, "footprint": "1MiB"}, slow)
+    both = [vm(workload=work, balloon=dict(balloon), memory="2MiB", populate="eager") for work in works]
+    return world(*(vms or both), **given, cpu_override={"cost": {"balloon_message": 20_000}})
+
+
+SAMPLED = {"sample_period": "100us", "sample_pages": 64, "high": 50.0, "soft": 45.0}
+
+
+def _overcommit_rows() -> dict[str, Row]:
+    def esx(swap: bool = True, **keys: Any) -> dict[str, Any]:
+        return overcommitted("esx", swap=swap, **{**SAMPLED, **keys})
+
+    mom = overcommitted("mom")
+    return {
+        "host.overcommit.policy": Row(overcommitted("prorata"), "prorata", "esx"),
+        "host.overcommit.every": Row(overcommitted("prorata", free=30.0), "50us", "300us"),
+        "host.prorata.free": Row(overcommitted("prorata"), 5.0, 40.0),
+        "host.mom.pressure": Row(mom, 0.2, 0.9),
+        "host.mom.critical": Row(overcommitted("mom", pressure=0.95, max_change=1.0), 0.05, 0.95),
+        "host.mom.guest_free": Row(overcommitted("mom", pressure=0.95, max_change=1.0), 0.2, 0.6),
+        "host.mom.max_change": Row(overcommitted("mom", pressure=0.95), 0.05, 0.5),
+        "host.mom.min_change": Row(overcommitted("mom", pressure=0.95), 0.0025, 1.0),
+        "host.mom.samples": Row(overcommitted("mom", pressure=0.95), 1, 10),
+        "host.esx.high": Row(esx(), 50.0, 80.0),
+        "host.esx.soft": Row(esx(), 45.0, 2.0),
+        "host.esx.hard": Row(esx(), 2.0, 40.0),
+        "host.esx.low": Row(esx(hard=45.0), 1.0, 45.0),
+        "host.esx.margin": Row(esx(high=46.0), 10.0, 0.0),
+        "host.esx.idle_tax": Row(esx(), 75.0, 0.0),
+        "host.esx.sample_pages": Row(esx(), 64, 8),
+        "host.esx.sample_period": Row(esx(), "100us", "300us"),
+        "host.esx.sample_slow": Row(esx(sample_fast=0.1), 0.1, 1.0),
+        "host.esx.sample_fast": Row(esx(), 0.5, 1.0),
+    }
+
+
 ROWS: Final[dict[str, Row]] = {
+    **_overcommit_rows(),
     "seed": Row(world(), 1, 2),
     "warmup": Row(world(), "0%", "50%"),
     "host.cpu": Row(world(), "yardstick", "skylake-x"),
@@ -191,6 +241,7 @@ ROWS: Final[dict[str, Row]] = {
     "vm.content.volatile": Row(world(*SHARERS, ksm=KSMD | {"smart_scan": False}), 0.0, 1.0),
     "vm.balloon.size": Row(world(vm(workload=BUSY)), 0, "1MiB"),
     "vm.balloon.schedule": Row(world(vm(workload=BUSY)), [], [["100us", "1MiB"]]),
+    "vm.balloon.max": Row(overcommitted("prorata", free=60.0), "512KiB", "1500KiB"),
     "vm.balloon.page": Row(world(vm(workload=BUSY, memory="16MiB", balloon={"size": "4MiB"})), "4K", "2M"),
     "vm.balloon.message": Row(world(ballooned()), 8, 256),
     "vm.balloon.retry": Row(

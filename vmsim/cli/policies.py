@@ -13,6 +13,7 @@ KEYS: Final = {
     "refills": ("host.pool.refill", "vm.pool.refill"),
     "victims": ("host.reclaim.policy", "host.swap.policy"),
     "lists": ("host.swap.policy",),
+    "allotments": ("host.overcommit.policy",),
 }
 """The keys of scenarios that name a policy, by what it chooses."""
 

@@ -11,6 +11,7 @@ from vmsim.base.files import printable
 
 if TYPE_CHECKING:
     from vmsim.record.result import Result
+    from vmsim.scenario import Scenario
 
 STOPPED: Final = 3
 """Exit code where the simulated machine ran out of memory, or a VM reached beyond its own."""
@@ -36,9 +37,20 @@ _SUMMARY: Final = {
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key: host.pool.min=128.")
 @click.option("--out", type=_FILE, metavar="DIR", help="Write a run directory with all tables.")
 @click.option("--force", is_flag=True, help="Replace the results of an earlier run in DIR.")
+@click.option(
+    "--alone", is_flag=True, help="Simulate each VM alone too, and say how much slower it is with the others."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--check", is_flag=True, help="Check the host's invariants at every boundary (slow).")
-def command(file: Path, settings: tuple[str, ...], out: Path | None, force: bool, as_json: bool, check: bool) -> int:
+def command(
+    file: Path,
+    settings: tuple[str, ...],
+    out: Path | None,
+    force: bool,
+    alone: bool,
+    as_json: bool,
+    check: bool,
+) -> int:
     """Simulate a scenario.
 
     FILE is a scenario in TOML. Exit code 3 says that the simulated machine ran out of memory, or that a VM reached
@@ -56,10 +68,13 @@ def command(file: Path, settings: tuple[str, ...], out: Path | None, force: bool
     result = run(scenario, check=check, progress=True)
     if out:
         result.save(out, force=force)
+    slower = _slower(scenario, result, check=check) if alone else None
     if as_json:
-        print_json(_json(result))
+        print_json(_json(result) | (slower or {}))
     else:
         _print(result)
+        if slower:
+            _print_slower(**slower)
         if out:
             say(f"All tables are in {printable(out)}.")
     if result.ending:
@@ -78,6 +93,27 @@ def _json(result: Result) -> dict[str, Any]:
             vm: {"mode": choice.mode, "reason": choice.reason} for vm, choice in result.scenario.choices.items()
         },
     }
+
+
+def _slower(scenario: Scenario, result: Result, *, check: bool) -> dict[str, Any]:
+    """Return how much slower each VM is than alone, and how fair that is."""
+    from vmsim.alone import fairness, slowdowns
+
+    rows = list(slowdowns(scenario, result, check=check, progress=True))
+    return {"slowdown": rows, "fairness": fairness(rows)}
+
+
+def _print_slower(slowdown: list[dict[str, Any]], fairness: dict[str, float]) -> None:
+    from vmsim.cli.screen import Side, hundredths, print_table, say
+
+    columns: dict[str, Side] = {"VM": "left", "together": _RIGHT, "alone": _RIGHT, "slowdown": _RIGHT}
+    names = ("together_cycles_per_access", "alone_cycles_per_access", "slowdown")
+    rows = [[row["vm"], *(hundredths(row[name]) for name in names)] for row in slowdown]
+    print_table("Cycles per access from start to end, waits for a pCPU included", columns, rows)
+    say(
+        f"Fairness of what is left of each VM's speed: Jain's index {fairness['jain']:.3f}, the least over the most "
+        f"{fairness['least_over_most']:.3f}."
+    )
 
 
 def _print(result: Result) -> None:

@@ -14,9 +14,12 @@ __all__ = [
     "DaemonHost",
     "Found",
     "FrameRequest",
+    "MemoryGovernor",
     "PageLists",
     "Refills",
     "Reserve",
+    "SharedHost",
+    "SharingVm",
     "Spares",
     "SparesHost",
     "Victims",
@@ -32,10 +35,13 @@ class DaemonHost(Protocol):
         Simulated time.
     host : HostMemory
         Who has which frame.
+    daemons : dict
+        The daemons that run, by name.
     """
 
     env: Clock
     host: Any
+    daemons: dict[str, Any]
 
     @property
     def vms(self) -> Sequence[LiveVm]:
@@ -244,3 +250,119 @@ class PageLists(Protocol):
 
     def released(self, slot: int) -> None:
         """Learn that a slot is free."""
+
+
+class SharingVm(Protocol):
+    """A VM, as a policy knows it that says how much of the host's memory each has; in pages of 4 KiB.
+
+    Attributes
+    ----------
+    owner, shares : int
+        The VM, and how much of what is shared out is its.
+    size : int
+        All memory that its guest has, what is in its balloon included.
+    most : int
+        The most that may be in its balloon; 0: it has none that the policy may use.
+    counts : Counter
+        What the policy has done to it, for its figures.
+    """
+
+    owner: int
+    shares: int
+    size: int
+    most: int
+    counts: Any
+
+    @property
+    def memory(self) -> Any:
+        """Where its pages lie, and the verbs of its paging mode: a `GuestMemory`."""
+        ...
+
+    @property
+    def running(self) -> bool:
+        """Whether its pages may be taken: it has booted, and not ended."""
+        ...
+
+    @property
+    def resident(self) -> int:
+        """Pages that lie in the host's memory."""
+        ...
+
+    @property
+    def away(self) -> int:
+        """Pages that are on the host's swap device."""
+        ...
+
+    @property
+    def target(self) -> int:
+        """Pages that are to be in its balloon."""
+        ...
+
+    @property
+    def balloon(self) -> int:
+        """Pages that are in it."""
+        ...
+
+    @property
+    def statistics(self) -> Any:
+        """What its guest has last said of its memory, a `Statistics`; None: nothing yet."""
+        ...
+
+    def forget(self, flush: Any, *, times: int) -> int:
+        """Have its processors forget; return the cycles that this takes."""
+        ...
+
+    def ask(self, pages: int) -> None:
+        """Ask for so many pages to be in its balloon, `most` at most."""
+
+    def swap(self, pages: int) -> tuple[int, int]:
+        """Take about so many pages to the swap device; return how many, and the cycles of it."""
+        ...
+
+    @property
+    def blocked(self) -> bool:
+        """Whether its vCPUs are kept from running."""
+        ...
+
+    def block(self) -> None:
+        """Keep its vCPUs from running."""
+
+    def unblock(self) -> None:
+        """Let them run."""
+
+
+class SharedHost(Protocol):
+    """The host, as such a policy knows it; in pages of 4 KiB."""
+
+    @property
+    def now(self) -> int:
+        """The cycle."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """All memory."""
+        ...
+
+    @property
+    def free(self) -> int:
+        """Memory that nobody has."""
+        ...
+
+    @property
+    def swaps(self) -> bool:
+        """Whether pages can be taken to a swap device."""
+        ...
+
+    @property
+    def merger(self) -> Any:
+        """The daemon that has equal pages share a frame, ksmd; None: there is none."""
+        ...
+
+
+class MemoryGovernor(Protocol):
+    """How much of the host's memory each VM has."""
+
+    def turn(self, host: SharedHost, vms: Sequence[SharingVm]) -> int:
+        """Look at the host, ask VMs for memory or give them some; return the cycles that this took."""
+        ...

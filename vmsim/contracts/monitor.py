@@ -76,9 +76,18 @@ class LiveVm(Protocol):
     ----------
     pages : GuestMemory, NativeMemory or None
         What the host can take from it: pages by guest frame, or of a program on the host itself by frame; None: none.
+    spec : Vm
+        What the scenario says of it.
+    balloon : object
+        Its balloon, whose `device` is the host's side; None: it has none.
+    ledger : Ledger
+        Where what is done to it is counted.
     """
 
     pages: Any
+    spec: Any
+    balloon: Any
+    ledger: Any
 
     @property
     def env(self) -> Clock:

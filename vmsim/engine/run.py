@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from vmsim.base.progress import Progress
 from vmsim.engine.resident import check_memory
 from vmsim.engine.simulation import Simulation
 from vmsim.engine.warm import warm_for
 from vmsim.record.outcome import Outcome
 from vmsim.scenario import Scenario
+from vmsim.workloads import Stream
 
 __all__ = ["simulate"]
 
 
-def simulate(scenario: Scenario, *, check: bool = False, progress: Progress | None = None) -> Outcome:
+def simulate(
+    scenario: Scenario,
+    *,
+    check: bool = False,
+    progress: Progress | None = None,
+    streams: Sequence[Stream] | None = None,
+) -> Outcome:
     """Run a scenario.
 
     Parameters
@@ -23,6 +32,8 @@ def simulate(scenario: Scenario, *, check: bool = False, progress: Progress | No
         Check the invariants at every moment that can be observed, which is slow.
     progress : callable, optional
         Called now and then with a VM's name, the accesses it has made and all it will make.
+    streams : sequence of Stream, optional
+        The VMs' workloads in order, in place of those the scenario names.
 
     Returns
     -------
@@ -39,7 +50,7 @@ def simulate(scenario: Scenario, *, check: bool = False, progress: Progress | No
     check_memory(scenario)
     warm_for(scenario)
     if not check:
-        return Simulation(scenario, progress=progress).run()
+        return Simulation(scenario, progress=progress, streams=streams).run()
     from vmsim.engine.check.host import check_invariants
 
-    return Simulation(scenario, observers=[check_invariants], progress=progress).run()
+    return Simulation(scenario, observers=[check_invariants], progress=progress, streams=streams).run()

@@ -115,6 +115,7 @@ class Simulation:
             self._policy,
         )
         self.vms = []
+        self.daemons: dict[str, Any] = {}
         for spec, stream in zip(scenario.vms, streams or streams_of(scenario), strict=True):
             check_reach(spec, stream)
             _check_warmup(scenario, spec, stream)
@@ -187,7 +188,7 @@ class Simulation:
         """Start the daemons that the scenario asks for."""
         for name in self.scenario.daemons:
             build = plugins.resolve(host_daemons()[name].build)
-            daemon = build(self._daemon_parts(name, name))
+            daemon = self.daemons[name] = build(self._daemon_parts(name, name))
             if register := getattr(daemon, "register", None):
                 register(self.vms)
             self.env.process(daemon.run(self))

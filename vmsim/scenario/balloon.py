@@ -89,6 +89,8 @@ class BalloonSpec(NamedTuple):
         Between two requests for statistics; 0: none.
     reporting : ReportingSpec or None
         Of free pages.
+    most : int
+        The most that a policy of the host may ask for; 0: none does.
     """
 
     steps: tuple[tuple[int, int], ...]
@@ -99,6 +101,7 @@ class BalloonSpec(NamedTuple):
     driver: bool
     statistics: int
     reporting: ReportingSpec | None
+    most: int = 0
 
 
 class Balloon(Model):
@@ -108,6 +111,9 @@ class Balloon(Model):
 
     size: _Size = Field(default=0, description="Memory that is to be in the balloon, from the VM's start on.")
     schedule: _Schedule = ()
+    max: _Size = Field(
+        default=0, description="The most that the host's policy (host.overcommit.policy) may ask for; 0: nothing."
+    )
     page: Literal["4K", "2M"] = Field(default="4K", description="Pages that the balloon consists of.")
     message: Annotated[int, Strict(), Field(ge=1, le=1 << 16)] = Field(
         default=256, description="Pages of a message from the guest's driver to the host."
@@ -141,7 +147,7 @@ class Balloon(Model):
     @property
     def asks(self) -> bool:
         """Whether the host ever asks for memory."""
-        return self.size > 0 or any(size for _, size in self.schedule)
+        return self.size > 0 or self.max > 0 or any(size for _, size in self.schedule)
 
     @property
     def given(self) -> bool:
@@ -165,6 +171,7 @@ class Balloon(Model):
             reporting=ReportingSpec(self.reporting_order, max(1, self.reporting_delay.cycles(frequency)))
             if self.reporting
             else None,
+            most=self.max // PAGE >> order << order,
         )
 
     def problems(self, memory: int) -> Iterator[Problem]:
@@ -174,17 +181,21 @@ class Balloon(Model):
         if not self.asks:
             for key in _OF_SIZES:
                 if key in given:
-                    yield Problem((key,), "it has no effect without balloon.size or balloon.schedule; leave it out")
+                    text = "it has no effect without balloon.size, balloon.schedule or balloon.max; leave it out"
+                    yield Problem((key,), text)
         for key in ("reporting_order", "reporting_delay"):
             if key in given and not self.reporting:
                 yield Problem((key,), "it has no effect with balloon.reporting = false; leave it out")
         for key in ("reporting", "statistics", "page", "message", "retry", "deflate_on_oom"):
             if key in given and self.asks and not self.driver:
                 yield Problem((key,), "it has no effect with balloon.driver = false; leave it out")
+        for key in ("size", "schedule"):
+            if key in given and self.max:
+                yield Problem((key,), "the host's policy sets the size (balloon.max); leave one of the two out")
         if not _ascending(self.schedule):
             yield Problem(("schedule",), "its times are not in ascending order")
         least = PAGE << PAGE_ORDER[self.page]
-        for key, size in (("size", self.size), *(("schedule", size) for _, size in self.schedule)):
+        for key, size in (("size", self.size), ("max", self.max), *(("schedule", size) for _, size in self.schedule)):
             if size >= memory:
                 text = f"{format_size(size)} of a VM of {format_size(memory)}: nothing would be left of it"
                 yield Problem((key,), text)

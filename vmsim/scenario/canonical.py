@@ -8,11 +8,13 @@ from typing import Any, Final
 
 from vmsim import plugins
 from vmsim.base.units import Duration
+from vmsim.scenario.balloon import BalloonSpec
 from vmsim.scenario.content import Content
 from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.daemons import host_daemons, policies
 from vmsim.scenario.keys import Pool
 from vmsim.scenario.modes import paging_modes
+from vmsim.scenario.pools import weighs
 from vmsim.scenario.tables import Host
 from vmsim.scenario.vm import Marks, Vm
 from vmsim.scenario.workload import TURN, Workload
@@ -101,12 +103,15 @@ def canonical(
         of_host["scheduler"] = host.scheduler
     if host.spares != _SPARES:
         of_host["spares"] = host.spares
+    weighed = weighs(
+        {host.spares, *(each for name in daemons for each in host_daemons()[name].policies(host.part(name)))}
+    )
     refills = {vm.pool.refill for vm in vms if vm.pooled}
     of_host |= _daemons(host, daemons, sorted({host.spares, *refills} - {_SPARES, _REFILL}))
     of_vms = [
         {name: getattr(vm, name) for name in Vm.__slots__ if name not in _APART}
         | ({"content": vm.content.model_dump()} if vm.content != Content() and {"ksm", "swap"} & {*daemons} else {})
-        | ({"balloon": vm.balloon} if vm.balloon else {})
+        | ({"balloon": _of_balloon(vm.balloon)} if vm.balloon else {})
         | ({"memory_high": vm.memory_high} if vm.memory_high else {})
         | ({"memory_max": vm.memory_max} if vm.memory_max else {})
         | ({"dirty_log": vm.dirty_log} if vm.dirty_log.method != "none" else {})
@@ -117,7 +122,7 @@ def canonical(
         | ({"stop": vm.stop} if vm.stop is not None else {})
         | ({"cpu_weight": vm.cpu_weight, "cpu_cap": vm.cpu_cap} if scheduled else {})
         | ({} if vm.tdp_mmu else {"tdp_mmu": False})
-        | ({"shares": vm.shares} if policies()[host.spares].weighs else {})
+        | ({"shares": vm.shares} if weighed else {})
         | {"pool": _of_pool(vm.pool), "workload": _of_workload(vm.workload)}
         | vm.paging.canonical(vm.own)
         | _by(vm)
@@ -125,6 +130,11 @@ def canonical(
     ]
     tables = {"seed": seed, "warmup": warmup, "host": of_host, "vms": of_vms}
     return json.dumps(tables, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=_plain)
+
+
+def _of_balloon(spec: BalloonSpec) -> tuple[Any, ...]:
+    """Return what matters of a balloon; how large a policy may make it only where it may."""
+    return tuple(spec) if spec.most else tuple(spec)[:-1]
 
 
 def _of_workload(workload: Workload) -> dict[str, Any]:

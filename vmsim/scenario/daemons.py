@@ -111,19 +111,24 @@ class Policy(_Part):
     chooses : str
         What: "victims", pages to be taken from VMs one by one; "lists", the order in which a host that is short of
         memory takes them; "refills", what is granted to a pool and when; "spares", which pools give pages when the host
-        is short, and who gets frames first.
+        is short, and who gets frames first; "allotments", how much of the host's memory each VM has.
     about : str
         What it does, in a sentence: `vmsim policies` prints it.
     ignores : tuple of str
         Of policies that choose refills: keys of ``[host.pool]`` that they make no use of.
     weighs : bool
-        Of policies that choose spares: whether they go by the VMs' shares.
+        Of policies that choose spares or allotments: whether they go by the VMs' shares.
+    asks, takes : bool
+        Of policies that choose allotments: whether guests must tell them of their memory (`vm.balloon.statistics`), and
+        whether they take pages to the swap device as well, so that VMs need no balloon.
     """
 
     chooses: ClassVar[str] = "victims"
     about: ClassVar[str] = ""
     ignores: ClassVar[tuple[str, ...]] = ()
     weighs: ClassVar[bool] = False
+    asks: ClassVar[bool] = False
+    takes: ClassVar[bool] = False
 
 
 def _wrong(plugin: plugins.Plugin, part: Any) -> str | None:

@@ -185,6 +185,12 @@ class Scenario(Document):
         """Names of the daemons that the host runs."""
         return tuple(name for name, each in host_daemons().items() if each.runs(self.host.part(name)))
 
+    @property
+    def _choosing(self) -> set[str]:
+        """Names of the policies of daemons that run, and of the one for spare pages."""
+        of_daemons = {each for name in self.daemons for each in host_daemons()[name].policies(self.host.part(name))}
+        return of_daemons | {self.host.spares}
+
     def warmup_accesses(self, accesses: int) -> int:
         """Return how many of a VM's first accesses, of `accesses` in all, are left out of the figures."""
         return share_of(self.warmup, accesses)
@@ -318,8 +324,7 @@ class Scenario(Document):
             yield Problem(("host", "spares"), wrong)
         for problem in refill_problems(self.host.pool):
             yield problem._replace(path=("host", "pool", *problem.path))
-        used = {each for name in self.daemons for each in host_daemons()[name].policies(self.host.part(name))}
-        used |= {self.host.spares, *(vm.pool.refill for vm in self.vms if vm.pooled)} if not wrong else set()
+        used = self._choosing | ({vm.pool.refill for vm in self.vms if vm.pooled} if not wrong else set())
         for name in policies().keys() - used:
             if (table := self.host.part(name)) is not None and table.given:
                 yield Problem(("host", name), f"it has no effect: nothing uses policy {name!r}")
@@ -357,7 +362,7 @@ class Scenario(Document):
             if group.cpu_cap and self.host.scheduler != "credit":
                 text = f'host.scheduler = "{self.host.scheduler}" has no caps. Expected "credit".'
                 yield Problem((*here, "cpu_cap"), text)
-            if group.shares != VmKeys.model_fields["shares"].default and not weighs(self.host.spares):
+            if group.shares != VmKeys.model_fields["shares"].default and not weighs(self._choosing):
                 text = f'nothing goes by shares with host.spares = "{self.host.spares}"; leave it out'
                 yield Problem((*here, "shares"), text)
             mode = self._mode_of(group)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from vmsim.base.errors import InputError
 from vmsim.scenario.daemons import policies, policy_problem
 from vmsim.scenario.keys import Pool, PoolOverride
 from vmsim.scenario.problems import Problem
@@ -33,9 +32,6 @@ def refill_problems(pool: Pool, given: PoolOverride | None = None) -> Iterator[P
             yield Problem((key,), f'it has no effect with pool.refill = "{pool.refill}"; leave it out')
 
 
-def weighs(name: str) -> bool:
-    """Return whether a policy for spare pages goes by the shares of VMs."""
-    try:
-        return policies()[name].weighs
-    except (KeyError, InputError):
-        return False
+def weighs(names: Iterable[str]) -> bool:
+    """Return whether one of some policies goes by the shares of VMs."""
+    return any(name in policies() and policies()[name].weighs for name in names)

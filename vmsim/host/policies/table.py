@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from pydantic import Field
 
 from vmsim.scenario.daemons import HostTable, Policy
+from vmsim.scenario.keys import VmKeys
+from vmsim.scenario.problems import Problem
+from vmsim.scenario.types import Fraction01
 
 __all__ = [
     "BATCH",
@@ -14,9 +18,12 @@ __all__ = [
     "FAIR",
     "LARGEST",
     "MGLRU",
+    "MOM",
     "NEEDIEST",
+    "NONE",
     "PREDICTIVE",
     "PROPORTIONAL",
+    "PRORATA",
     "RANDOM",
     "SHARES",
     "TWO_LIST",
@@ -121,6 +128,56 @@ class _Mglru(Policy):
     chooses = "lists"
 
 
+class _Allotments(Policy):
+    chooses = "allotments"
+
+
+class _None(_Allotments):
+    name = "none"
+    about = "Nobody is asked for anything."
+    build = "vmsim.host.policies.none:build"
+
+
+class Prorata(HostTable):
+    """``[host.prorata]``."""
+
+    about = "What policy prorata keeps free."
+
+    free: float = Field(default=5.0, ge=0, lt=100, description="Percent of the host's memory.")
+
+
+class _Prorata(_Allotments):
+    name = "prorata"
+    about = "All VMs have the same part of their memory."
+    table = Prorata
+    build = "vmsim.host.policies.prorata:build"
+
+
+class Mom(HostTable):
+    """``[host.mom]``."""
+
+    about = "The rules of policy mom: shares of the host's memory, or of a guest's, from 0 to 1."
+
+    pressure: Fraction01 = Field(default=0.20, description="Free memory of the host below which guests shrink.")
+    critical: Fraction01 = Field(default=0.05, description="At or below it they shrink until they have to swap.")
+    guest_free: Fraction01 = Field(default=0.20, description="What a guest is to have free where there is no pressure.")
+    max_change: Fraction01 = Field(default=0.05, description="The most that a guest's memory changes at a time.")
+    min_change: Fraction01 = Field(default=0.0025, description="The least.")
+    samples: int = Field(default=10, ge=1, le=1000, description="Looks whose mean is what counts.")
+
+
+class _Mom(_Allotments):
+    name = "mom"
+    about = "The rules of oVirt's Memory Overcommitment Manager, for balloons and for ksmd."
+    table = Mom
+    build = "vmsim.host.policies.mom:build"
+    asks = True
+
+    def problems(self, table: Mom, vms: Sequence[VmKeys]) -> Iterator[Problem]:
+        if table.critical > table.pressure:
+            yield Problem(("critical",), f"it is more than mom.pressure ({table.critical} > {table.pressure})")
+
+
 TWO_LIST: Final = _TwoList()
 MGLRU: Final = _Mglru()
 RANDOM: Final = _Random()
@@ -132,3 +189,6 @@ LARGEST: Final = _Largest()
 FAIR: Final = _Fair()
 NEEDIEST: Final = _Neediest()
 SHARES: Final = _Shares()
+NONE: Final = _None()
+PRORATA: Final = _Prorata()
+MOM: Final = _Mom()

@@ -61,6 +61,10 @@ class Ksmd:
 
     Attributes
     ----------
+    scan_pages, sleep_millisecs : int
+        Pages of a batch where no advisor says how many, and the time between two; a policy may change them.
+    merges : bool
+        Whether it works; a policy may stop it.
     counts : Counter
         `full_scans`; pages `scanned`, `skipped` and `merged`; `cycles` that it has used; `saved`, the most frames that
         were saved at once, and `sharing`, the pages that shared frames then.
@@ -72,6 +76,9 @@ class Ksmd:
         self.frequency = frequency
         self.counts: Counter[str] = Counter(dict.fromkeys(("full_scans", "scanned", "merged", "cycles", "saved"), 0))
         self.counts.update(dict.fromkeys(("skipped", "volatile", "unshared", "sharing", "chains", "dups"), 0))
+        self.scan_pages = table.pages_to_scan
+        self.sleep_millisecs = table.sleep_millisecs
+        self.merges = True
         self.unstable = Unstable()
         self.slots: dict[int, _Slot] = {}
         self.advisor: ScanTimeAdvisor | None = None
@@ -89,7 +96,7 @@ class Ksmd:
     @property
     def pages_to_scan(self) -> int:
         """Pages of a batch."""
-        return self.advisor.pages if self.advisor else self.table.pages_to_scan
+        return self.advisor.pages if self.advisor else self.scan_pages
 
     def register(self, vms: Any) -> None:
         """Have each VM count what ksmd did to it, and what it did in all."""
@@ -102,12 +109,14 @@ class Ksmd:
     def run(self, host: DaemonHost) -> Steps[None]:
         """Look at pages from now on."""
         self.stable = Stable(host.host.shared, self.table.max_page_sharing)
-        sleep = self.table.sleep_millisecs * self.frequency // 1000
         spent = self.costs.context_switch
         while True:
+            sleep = self.sleep_millisecs * self.frequency // 1000
             yield host.env.background(sleep + spent, frees=True)
-            spent = self.batch(host)
-            self.counts["cycles"] += spent
+            spent = 0
+            if self.merges:
+                spent = self.batch(host)
+                self.counts["cycles"] += spent
 
     def batch(self, host: DaemonHost) -> int:
         """Look at the next pages; return the cycles that this takes."""
