@@ -43,6 +43,7 @@ _BUILT_IN: Final[Mapping[str, Mapping[str, str]]] = {
         "forkwait": "vmsim.scenario.workload:ForkWait",
         "compile": "vmsim.scenario.workload:Compile",
         "disk": "vmsim.scenario.workload:Disk",
+        "files": "vmsim.scenario.workload:Files",
         "switcher": "vmsim.scenario.workload:Switcher",
     },
     "daemons": {

@@ -47,6 +47,7 @@ COMPILE = {
     **{"work": 20, "writes": 0.5},
 }
 DISK = {"kind": "disk", "footprint": "64KiB", "reads": 4, "block": "16KiB", "work": 20, "writes": 0.5}
+FILES = {"kind": "files", "footprint": "64KiB", "data": "1MiB", "operations": 40, "block": "16KiB", "work": 20}
 SWITCHER = {"kind": "switcher", "footprint": "64KiB", "accesses": 600, "writes": 0.5, "spaces": 4, "every": 40}
 MANY = {**SWITCHER, "spaces": 8, "accesses": 1200}
 SEQUENTIAL = {"kind": "sequential", "footprint": "2MiB", "accesses": 512, "stride": "4KiB", "writes": 1}
@@ -83,6 +84,11 @@ REPORTING = {"reporting": True, "reporting_order": 1, "reporting_delay": "100us"
 def ballooned(**keys: Any) -> dict[str, Any]:
     """Return a VM that is asked for 1 MiB while its program runs for a millisecond or so."""
     return vm(workload=BUSY, populate="eager", balloon={"size": "1MiB"} | keys)
+
+
+def filed(workload: dict[str, Any] | None = None, **keys: Any) -> dict[str, Any]:
+    """Return a VM whose program reads or writes a file."""
+    return vm(workload=FILES | (workload or {}), files={"disk": "nvme"} | keys)
 
 
 SHARERS = (vm(workload=READS), vm(workload=READS), vm(workload=READS))
@@ -255,6 +261,12 @@ ROWS: Final[dict[str, Row]] = {
     "vm.balloon.reporting": Row(world(vm(workload=BUSY)), False, True),
     "vm.balloon.reporting_order": Row(world(vm(workload=BUSY, populate="eager", balloon=REPORTING)), 0, 2),
     "vm.balloon.reporting_delay": Row(world(vm(workload=BUSY, populate="eager", balloon=REPORTING)), "50us", "300us"),
+    "vm.files.disk": Row(world(filed()), "nvme", "sata"),
+    "vm.files.read_ahead": Row(world(filed()), 0, 32),
+    "vm.files.dirty_background": Row(world(filed({"written": 1.0})), 0, 20),
+    "vm.files.dirty": Row(world(filed({"written": 1.0}, dirty_background=0)), 0, 20),
+    "vm.files.dirty_expire": Row(world(filed({"written": 0.5}, writeback_every="100us")), "50us", "30s"),
+    "vm.files.writeback_every": Row(world(filed({"written": 0.5}, dirty_expire="10us")), "50us", "5s"),
     "vm.dirty_log.method": Row(world(), "none", "write-protect"),
     "vm.dirty_log.every": Row(world(vm(dirty_log=LOG)), "20us", "50us"),
     "vm.dirty_log.stop": Row(world(vm(dirty_log=LOG)), "0s", "50us"),
@@ -323,6 +335,11 @@ ROWS |= {
     "vm.workload.reads": Row(world(vm(workload=DISK)), 4, 5),
     "vm.workload.block": Row(world(vm(workload=DISK)), "16KiB", "32KiB"),
     "vm.workload.device": Row(world(vm(workload=DISK)), "100us", "200us"),
+    "vm.workload.data": Row(world(filed({"order": "random"})), "1MiB", "2MiB"),
+    "vm.workload.operations": Row(world(filed()), 40, 41),
+    "vm.workload.written": Row(world(filed()), 0.0, 0.5),
+    "vm.workload.synced": Row(world(filed({"written": 1.0})), 0, 3),
+    "vm.workload.drop": Row(world(filed()), False, True),
     "vm.workload.spaces": Row(world(vm(workload=SWITCHER)), 2, 3),
     "vm.workload.every": Row(world(vm(workload=SWITCHER)), 40, 50),
 }
@@ -357,6 +374,7 @@ _PAID: Final[dict[str, dict[str, Any]]] = {
     "process_switch": world(vm(workload=SWITCHER)),
     "context_switch": world(vm(), vm(), quantum="10us"),
     "pin_page": world(vm(workload=DISK)),
+    **dict.fromkeys(("file_call", "file_page"), world(filed())),
     **dict.fromkeys(("age_page", "swap_page"), short()),
     **dict.fromkeys(("ipi_send", "ipi_latency", "ipi_handle", "invlpg"), SMP),
     "invlpgb": world(vm("native", TOGETHER, vcpus=4), cores=4, cpu_override={"invlpgb": True}),

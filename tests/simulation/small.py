@@ -51,7 +51,8 @@ def scenario(*vms: dict[str, Any], warmup: str | int = "0%", seed: int = 1, **ho
 # ("io", page, pages[, nanoseconds]: a device works on them for a microsecond, or so long),
 # ("move", page, pages, to), ("discard", page, pages[, lazily]), ("advise", page, pages, as of madvise),
 # ("populate", page, pages), ("share", child), ("by", the pid whose operations follow, though another may run),
-# ("compute", cycles), ("barrier",)
+# ("compute", cycles), ("barrier",),
+# ("open_file", file, 0, bytes), ("read_file", "write_file" or "drop_file", file, offset, bytes), ("sync_file", file)
 Step = tuple[Any, ...]
 
 
@@ -106,6 +107,9 @@ class Script:
             elif step[0] == "io":
                 region = self.base + step[1] * PAGE, step[2] * PAGE
                 events.append(Event(len(runs), Op.IO, self.pid, *region, step[3] if len(step) > 3 else 1000))
+            elif step[0].endswith("_file"):
+                offset, size = step[2:] if len(step) > 2 else (0, 0)
+                events.append(Event(len(runs), Op[step[0].upper()], self.pid, offset, size, step[1]))
             elif step[0] == "by":
                 self.pid = step[1]
             elif step[0] == "brk":

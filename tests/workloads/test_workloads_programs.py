@@ -174,6 +174,7 @@ memory = "64MiB"
 name = "vm"
 memory = "16MiB"
 mode = "{mode}"
+files = {{ disk = "nvme" }}
 workload = {{ {workload} }}
 """
 KINDS = {
@@ -181,6 +182,7 @@ KINDS = {
     "forkwait": 'kind = "forkwait", forks = 20',
     "compile": 'kind = "compile", footprint = "64KiB", processes = 5, text = "64KiB", work = 100',
     "disk": 'kind = "disk", footprint = "256KiB", reads = 20, block = "16KiB", work = 50, writes = 0.5',
+    "files": 'kind = "files", footprint = "64KiB", data = "512KiB", operations = 60, written = 0.3, work = 20',
     "switcher": 'kind = "switcher", footprint = "64KiB", accesses = 2000, spaces = 4, every = 100, writes = 0.5',
 }
 

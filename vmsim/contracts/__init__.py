@@ -6,6 +6,7 @@ Each Protocol stands here once. A class that keeps one need not name it.
 from __future__ import annotations
 
 from vmsim.contracts.balloon import BalloonDevice, Statistics
+from vmsim.contracts.disk import Disk, PageObserver
 from vmsim.contracts.host import (
     Daemon,
     DaemonHost,
@@ -35,6 +36,7 @@ __all__ = [
     "BalloonDevice",
     "Daemon",
     "DaemonHost",
+    "Disk",
     "Exit",
     "Flush",
     "Found",
@@ -54,6 +56,7 @@ __all__ = [
     "Observe",
     "Observer",
     "PageLists",
+    "PageObserver",
     "PagePrices",
     "Pool",
     "Refills",

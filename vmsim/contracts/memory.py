@@ -47,6 +47,16 @@ class Frames(Protocol):
         """Whether 2**order frames could be had."""
         ...
 
+    @property
+    def free(self) -> int:
+        """Frames that nobody uses."""
+        ...
+
+    @property
+    def short(self) -> bool:
+        """Whether nobody should take a frame who could do without."""
+        ...
+
     def ensure(self, vcpu: Vcpu, gfns: Words) -> Steps[bool]:
         """Have the host back frames (int64[n]) that software is about to touch; return whether any was not."""
         ...

@@ -21,6 +21,7 @@ from vmsim.guest.balloon import BALLOON
 from vmsim.guest.frames import GuestFrames
 from vmsim.guest.kernel import GuestKernel
 from vmsim.guest.mmu import HardwareMmu
+from vmsim.guest.page_cache import FILES
 from vmsim.guest.process import LINUX_PCIDS
 from vmsim.host.bare import BareFrames
 from vmsim.host.faulted import FaultedPages
@@ -151,9 +152,8 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         monitor.compiled = False
     io = HostIo(host.env, host.host, cpu.cost, host.messages, owner=spec.index, slot=slot)
 
-    def device(gfns: NDArray[Any], nanoseconds: int) -> simpy.Event:
+    def start(gfns: NDArray[Any], cycles: int) -> simpy.Event:
         """Have a device work; a VM's pages are pinned by its host, on its monitor's behalf."""
-        cycles = nanoseconds * cpu.frequency // 10**9
         return io.start(gfns, cycles, find=monitor.frames_of) if monitor.pins_pages else host.env.timeout(cycles)
 
     told = (lambda done: progress(spec.name, done, stream.accesses)) if progress else lambda _: None
@@ -162,6 +162,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
     causes: tuple[str, ...] = WAITS_FOR_OTHERS if spec.vcpus > 1 else ()
     causes += ((BALLOON,) if spec.balloon else ()) + ((SWAP_WAIT,) if "swap" in host.scenario.daemons else ())
     causes += (LIMIT_WAIT,) if limit else ()
+    causes += (FILES,) if spec.files else ()
     vcpus = [
         Vcpu(
             host.env,
@@ -177,7 +178,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
             quantum=host.scenario.quantum,
             horizon=host.scenario.horizon,
             switch_cycles=cpu.cost.context_switch,
-            device=device,
+            device=lambda gfns, nanoseconds: start(gfns, nanoseconds * cpu.frequency // 10**9),
             causes=causes,
         )
         for number in range(spec.vcpus)
@@ -200,6 +201,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         slot=slot,
         pages=slot or pages,
         limit=limit,
+        start=start,
     )
 
 

@@ -13,6 +13,7 @@ from vmsim.base.clock import Clock
 from vmsim.base.errors import InputError
 from vmsim.contracts import NEVER, NONE, Exit, Monitor, Resume, Steps
 from vmsim.engine.crew import Crew, Stopped
+from vmsim.engine.files import FILE_OPERATIONS, operate_on_file
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.idle import IdleVcpu
 from vmsim.engine.loop import OPERATION_DUE, SETTLEMENT_DUE
@@ -354,6 +355,9 @@ class Vcpu(IdleVcpu):
         self._check_time()
         if self.runs and self.runs.settles(op):
             yield self.settle()
+        if op in FILE_OPERATIONS:
+            yield from operate_on_file(self, kernel.files, event, self.stream.name)
+            return
         kernel.editing += 1
         match op:
             case Op.MAP:

@@ -15,6 +15,7 @@ from vmsim.engine.balloon import Ballooned
 from vmsim.engine.boot import BootVcpu
 from vmsim.engine.crew import Crew, Stopped, register_vcpus
 from vmsim.engine.endings import ending_of
+from vmsim.engine.files import Files, Start
 from vmsim.engine.parts import HostParts
 from vmsim.engine.vcpu import Vcpu
 from vmsim.frames.buddy import State
@@ -59,6 +60,8 @@ class VirtualMachine:
         What the host can take from it.
     limit : MemoryLimit, optional
         What the host lets it have.
+    start : callable, optional
+        Has a device work on its pages (`vmsim.engine.guest_disk.GuestDisk`).
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class VirtualMachine:
         slot: GuestMemory | None,
         pages: GuestMemory | NativeMemory | None,
         limit: MemoryLimit | None = None,
+        start: Start | None = None,
     ) -> None:
         self.parts = parts
         self.spec = spec
@@ -119,8 +123,11 @@ class VirtualMachine:
         if pages:
             pages.forget = self.forget
         self.balloon = Ballooned(self, spec.balloon) if spec.balloon else None
-        if self.balloon:
-            self.balloon.register(self.ledger)
+        self.files = Files(self, spec.files, start) if spec.files and start else None
+        kernel.files = self.files.cache if self.files else None
+        self.drivers: list[Ballooned | Files] = [each for each in (self.balloon, self.files) if each]
+        for driver in self.drivers:
+            driver.register(self.ledger)
 
     @property
     def vcpu(self) -> Vcpu:
@@ -175,8 +182,8 @@ class VirtualMachine:
             yield from self.monitor.begin(boots)
             for worker in self.monitor.workers:
                 env.process(worker.run(self))
-            if self.balloon:
-                self.balloon.begin()
+            for driver in self.drivers:
+                driver.begin()
         except VmStopped as stop:
             self.ending = ending_of(self, stop)
             self.crew.stop()
@@ -226,8 +233,8 @@ class VirtualMachine:
         yield vcpu.settle()  # what others do to it until then is before its end
         self._running -= 1
         last = self._running == 0
-        if self.balloon:
-            self.balloon.retire(vcpu)
+        for driver in self.drivers:
+            driver.retire(vcpu)
         if last:
             self.monitor.finish(vcpu)
             yield from vcpu.serve()
@@ -378,6 +385,8 @@ class VirtualMachine:
 
     def _give_back(self) -> Steps[None]:
         """Return all memory to the host; forget what the cores keep of the VM."""
+        if self.files:
+            yield from self.files.rest()
         self.spaces.close()
         self.gone = True
         if self.pool:

@@ -116,6 +116,11 @@ class GuestFrames:
         """Frames that nobody uses."""
         return int(self.zone["free"][0]) + len(self.ready)
 
+    @property
+    def short(self) -> bool:
+        """Whether none is left."""
+        return self.free == 0
+
     def reserve(self, most: int, order: int) -> NDArray[np.int64]:
         """Take up to `most` blocks of 2**order frames for the kernel's own use, int64[n]; nobody touches them.
 

@@ -24,6 +24,7 @@ from vmsim.guest.flushes import Cpus
 from vmsim.guest.granting import Granting
 from vmsim.guest.lists import TABLE_BITS
 from vmsim.guest.operations import COLUMNS
+from vmsim.guest.page_cache import PageCache
 from vmsim.guest.process import Process
 from vmsim.guest.region_rows import RIGHTS_OF
 from vmsim.guest.regions import FILE, KINDS, SHARED
@@ -79,6 +80,8 @@ class GuestKernel(Granting):
         tell of everything that gives a program its rights), which are mended as if they had.
     processes : dict
         By pid.
+    files : PageCache or None
+        Of the files that programs read and write; None: there is no disk.
     """
 
     def __init__(
@@ -111,6 +114,7 @@ class GuestKernel(Granting):
         )
         self.zeros = ZeroPages(frames, mmu, self.sharing, costs, used=zero_page)
         self.processes: dict[int, Process] = {}
+        self.files: PageCache | None = None
         self.current = [Process(INIT, 0, Space(NO_ROOT))] * cpus
         self.dying = set()
         self._idle = set()

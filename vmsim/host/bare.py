@@ -125,6 +125,16 @@ class BareFrames:
         """Whether a block of 2**order frames is free above the min watermark; the host notes if none is."""
         return order == 0 or (self._room(1 << order) and self.host.has_block(self.owner, order))
 
+    @property
+    def free(self) -> int:
+        """Frames that it may still have, and those that stand ready."""
+        return min(self.limit - self.held, self.host.free) + len(self.ready)
+
+    @property
+    def short(self) -> bool:
+        """Whether its limit is reached, or the host is at its min watermark."""
+        return not self.ready and (self.held >= self.limit or self.host.free <= self.host.marks.min)
+
     def give(self, pfns: NDArray[np.int64], order: int) -> None:
         """Take back blocks of 2**order frames, which are the host's at once; a shared frame others may have still."""
         if order == 0 and len(self.host.shared):

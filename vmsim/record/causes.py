@@ -44,6 +44,7 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
         "swap_wait": Cause("wait for swap", "#7B3294", "management"),
         "limit_wait": Cause("wait for limit", "#5E3C99", "management"),
         "balloon": Cause("balloon", "#8C510A", "management"),
+        "files": Cause("files", "#A6761D"),
         "shootdown": Cause("TLB shootdown", "#B2182B", "management"),
         "lock_wait": Cause("wait for lock", "#F4A6B8", "management"),
         "switch": Cause("vCPU switch", "#606060"),

@@ -31,6 +31,7 @@ _APART: Final = frozenset(
         "content",
         "balloon",
         "dirty_log",
+        "files",
         "kernel_accesses",
         "nx_split",
         "vcpus",
@@ -53,6 +54,8 @@ _OF_SHOOTDOWNS: Final = ("ipi_", "invlpg", "interrupts", "invlpgb")
 """Figures of a CPU, and what the names of its costs begin with, that matter where processors interrupt others."""
 _OF_BALLOONS: Final = ("balloon_", "discard_")
 """What the names of the costs begin with that only VMs with a balloon have."""
+_OF_FILES: Final = ("file_",)
+"""The same of VMs with a disk."""
 _OF_SWAP: Final = ("age_page", "swap_page")
 """The costs that only a host with a swap device has."""
 
@@ -78,6 +81,8 @@ def canonical(
     unused = tuple(mode.costs for mode in paging_modes().values() if mode.costs and mode.costs not in used)
     if not (ballooned := any(vm.balloon for vm in vms)):
         unused += _OF_BALLOONS
+    if not any(vm.files for vm in vms):
+        unused += _OF_FILES
     if "swap" not in daemons:
         unused += _OF_SWAP
     if not daemons and not ballooned and all(vm.vcpus == 1 for vm in vms):
@@ -112,6 +117,7 @@ def canonical(
         {name: getattr(vm, name) for name in Vm.__slots__ if name not in _APART}
         | ({"content": vm.content.model_dump()} if vm.content != Content() and {"ksm", "swap"} & {*daemons} else {})
         | ({"balloon": _of_balloon(vm.balloon)} if vm.balloon else {})
+        | ({"files": vm.files} if vm.files else {})
         | ({"memory_high": vm.memory_high} if vm.memory_high else {})
         | ({"memory_max": vm.memory_max} if vm.memory_max else {})
         | ({"dirty_log": vm.dirty_log} if vm.dirty_log.method != "none" else {})

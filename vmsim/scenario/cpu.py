@@ -277,6 +277,8 @@ class Cost(Model):
     reclaim_page: Cycles = Field(description="Host: each page taken.")
     age_page: Cycles = Field(description="Host: look at one page in search of accesses, and move it in its list.")
     swap_page: Cycles = Field(description="Host: the slot, the swap cache and the request of one page, out or in.")
+    file_call: Cycles = Field(description="A kernel's system call on a file, pages apart.")
+    file_page: Cycles = Field(description="A kernel finds one page in its page cache, or puts it there.")
     pin_page: Cycles = Field(description="Host: pin a page for a device, or unpin it.")
     message: Cycles = Field(description="A message between monitor and host.")
     context_switch: Cycles = Field(description="A pCPU goes from one vCPU to another.")

@@ -262,6 +262,7 @@ class Scenario(Document):
             **{key: (getattr(group, key) or 0) // PAGE for key in ("memory_high", "memory_max")},
             content=group.content,
             balloon=group.balloon.spec(self.cpu.frequency),
+            files=group.files.spec(self.cpu.frequency),
             dirty_log=group.dirty_log.spec(self.cpu.frequency),
             nx_split=self._nx_split_of(group),
             own=mode.settings(group, self.cpu),

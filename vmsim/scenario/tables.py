@@ -200,6 +200,8 @@ class _VmGroup(VmKeys):
             yield Problem(("dirty_log", "every"), "no time between two readings; expected more than 0")
         for problem in self.balloon.problems(self.memory):
             yield problem._replace(path=("balloon", *problem.path))
+        for problem in self.files.problems(self.workload.kind):
+            yield problem._replace(path=("files", *problem.path))
         if self.balloon.given and self.bare:
             what = mode_named(self.mode).bare_name(self)
             yield Problem(("balloon",), f"no kernel of a guest is there to give memory back: {what}; leave it out")

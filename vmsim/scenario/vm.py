@@ -9,6 +9,7 @@ from vmsim.base.units import PAGE, PAGE_ORDER, PageSize
 from vmsim.scenario.balloon import BalloonSpec
 from vmsim.scenario.content import Content
 from vmsim.scenario.dirty_log import DirtyLogSpec
+from vmsim.scenario.files import FilesSpec
 from vmsim.scenario.keys import Pool
 from vmsim.scenario.modes import PagingMode, mode_named
 from vmsim.scenario.names import Mode
@@ -72,6 +73,8 @@ class Vm:
         What its pages hold.
     balloon : BalloonSpec or None
         What its host asks it to give back; None: it has no such device.
+    files : FilesSpec or None
+        Its disk and its kernel's page cache; None: its programs read and write no files.
     dirty_log : DirtyLogSpec
         How it is learnt which pages are written to.
     nx_split : NxSplitSpec or None
@@ -111,6 +114,7 @@ class Vm:
     memory_max: int
     content: Content
     balloon: BalloonSpec | None
+    files: FilesSpec | None
     dirty_log: DirtyLogSpec
     nx_split: NxSplitSpec | None
     own: Any

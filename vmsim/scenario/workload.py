@@ -34,6 +34,7 @@ __all__ = [
     "Chase",
     "Churn",
     "Compile",
+    "Files",
     "ForkWait",
     "Generator",
     "Gups",
@@ -325,6 +326,46 @@ class Disk(Generator):
         yield from super().problems()
         if self.device.unit == "cycles":
             yield Problem(("device",), f'found {self.device}, expected a time of its own, not of the CPU: "100us"')
+
+
+class Files(Generator):
+    """A program that reads and writes a file by system calls, block by block, and works on what it has read."""
+
+    stream = "vmsim.workloads.kinds:read_files"
+    lasts = "operations"
+    one_thread = ""
+    parts = ("block",)
+    touches = ("block",)
+    one_region = True
+
+    kind: Literal["files"]
+    data: Size = Field(description="Size of the file; it need not fit the VM's memory.")
+    operations: Rounds = Field(description="Blocks read or written in all.")
+    block: Size = Field(default=16 << 10, description="Size of a block; the first of the region are the buffers.")
+    order: Literal["sequential", "random"] = Field(
+        default="sequential", description="sequential: one block after the other, from the start again. random: any."
+    )
+    exponent: float = Field(
+        default=0.0, ge=0, le=8, strict=True, description="random: as of zipf; 0: each block is equally likely."
+    )
+    written: Fraction01 = Field(default=0.0, description="Share of the operations that write a block.")
+    synced: Work = Field(
+        default=0, description="Operations after each of which the program waits for the disk; 0: never."
+    )
+    drop: Flag = Field(default=False, description="The program says that it wants a block no more when it is done.")
+    work: Work = Field(default=0, description="Accesses to any word of the region after each operation.")
+    writes: Fraction01 = Field(default=0.0, description="Share of those that write.")
+
+    within_footprint = ("block",)
+    whole_pages = ("block", "footprint", "data")
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with keys that are each valid alone."""
+        yield from super().problems()
+        if self.block > self.data:
+            yield Problem(("block",), f"block > data ({format_size(self.block)} > {format_size(self.data)})")
+        if self.exponent and self.order != "random":
+            yield Problem(("exponent",), 'it has no effect with order = "sequential"; leave it out')
 
 
 class Switcher(_Accesses):

@@ -20,7 +20,8 @@ __all__ = ["apart", "together"]
 
 _INIT = 1  # the process that a stream starts in
 _OF_THE_TRACE = frozenset((Op.THREAD, Op.BARRIER))  # events that no CPU sees
-_UNORDERED = frozenset((Op.COMPUTE, Op.IO))  # operations that change no address space
+_OF_FILES = (Op.OPEN_FILE, Op.READ_FILE, Op.WRITE_FILE, Op.DROP_FILE, Op.SYNC_FILE)
+_UNORDERED = frozenset((Op.COMPUTE, Op.IO, *_OF_FILES))  # operations that change no address space
 
 
 def together(chunks: Iterable[Chunk]) -> Iterator[Chunk]:

@@ -12,6 +12,8 @@ LONGEST_COMPUTE = 1 << 60  # cycles
 MOST_THREADS = 1 << 12
 _LONGEST_IO = 10**16  # nanoseconds: 116 days
 _LARGEST_BUFFER = 1 << 36  # bytes
+_LARGEST_FILE = 1 << 40
+_FILES = (0, (1 << 20) - 1)
 _PIDS = (1 << 32) - 1
 _ANY = (-(1 << 63), (1 << 63) - 1)
 
@@ -52,6 +54,11 @@ RULES: dict[Op, Rule] = {
     Op.SHARE: Rule(argument=(1, _PIDS)),
     Op.ADVISE: Rule(whole=True, argument=(10, 19)),
     Op.THREAD: Rule(argument=(0, MOST_THREADS - 1)),
+    Op.OPEN_FILE: Rule(length=_LARGEST_FILE, argument=_FILES),
+    Op.READ_FILE: Rule(length=_LARGEST_BUFFER, argument=_FILES),
+    Op.WRITE_FILE: Rule(length=_LARGEST_BUFFER, argument=_FILES),
+    Op.DROP_FILE: Rule(length=_LARGEST_FILE, argument=_FILES),
+    Op.SYNC_FILE: Rule(argument=_FILES),
 }
 
 

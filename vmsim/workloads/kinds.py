@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vmsim.workloads import generators, programs
+from vmsim.workloads import files, generators, programs
 from vmsim.workloads.stream import Place, Stream
 from vmsim.workloads.trace import TraceStream, find
 
@@ -66,6 +66,13 @@ def disk(spec: Any, place: Place) -> Stream:
     """Make a process that reads blocks from a device."""
     keys = {"burst": spec.block, "device": spec.device.cycles(10**9), "work": spec.work}
     return programs.Disk(**_written(spec, place), **keys, runs=spec.reads)
+
+
+def read_files(spec: Any, place: Place) -> Stream:
+    """Make a program that reads and writes a file."""
+    keys = {"data": spec.data, "burst": spec.block, "exponent": float(spec.exponent), "order": spec.order}
+    keys |= {"written": float(spec.written), "synced": spec.synced, "drop": spec.drop, "work": spec.work}
+    return files.Files(**_written(spec, place), **keys, runs=spec.operations)
 
 
 def switcher(spec: Any, place: Place) -> Stream:

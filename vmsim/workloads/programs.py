@@ -16,7 +16,7 @@ import numpy as np
 from vmsim.workloads.generators import Generator, random_source, raw_words
 from vmsim.workloads.stream import PAGE, USER_END, Addresses, Chunk, Event, Kind, Kinds, Op, Regions
 
-__all__ = ["Churn", "Compile", "Disk", "ForkWait", "Program", "Switcher"]
+__all__ = ["Churn", "Compile", "Disk", "ForkWait", "Program", "Step", "Switcher", "touch"]
 
 _READ, _WRITE, _EXECUTE = 1, 2, 4  # protection bits
 _INIT = 1  # the process that a stream starts in
@@ -87,7 +87,7 @@ class Program(Generator):
                 self._refuse(key, value, "whole pages of 4096 bytes")
 
 
-def _touch(start: int, size: int, kind: Kind = Kind.WRITE) -> Step:
+def touch(start: int, size: int, kind: Kind = Kind.WRITE) -> Step:
     """Return one access to each page of a range, in order."""
     offsets, kinds = _each_page(size, kind)
     return start + offsets, kinds
@@ -171,7 +171,7 @@ class Churn(Program):
             live.append(block)
             start = self.base + block * self.burst
             yield Op.MAP, _INIT, start, self.burst, _READ | _WRITE
-            yield _touch(start, self.burst)
+            yield touch(start, self.burst)
             for _, runs in self._sizes(self.work if turn >= 0 else 0):
                 offset = self._scattered(address, runs, 0, len(live) * self.burst)
                 starts = np.array(live, np.int64)[offset // self.burst] * self.burst + self.base
@@ -212,8 +212,8 @@ class ForkWait(Program):
         return (self.size + self.runs * (self.child + self.parent)) // PAGE
 
     def _steps(self, thread: int) -> Iterator[Step]:
-        yield _touch(self.base, self.size)
-        child, parent = _touch(self.base, self.child), _touch(self.base, self.parent)
+        yield touch(self.base, self.size)
+        child, parent = touch(self.base, self.child), touch(self.base, self.parent)
         for _ in range(self.runs):
             yield Op.FORK, _INIT, 0, 0, 2
             yield Op.SWITCH, 2, 0, 0, 0
@@ -259,16 +259,16 @@ class Compile(Program):
         address, write = random_source(self.seed, _ADDRESS), random_source(self.seed, _WRITE_OR_READ)
         text = self.base + self.size
         if self.parent:
-            yield _touch(self.base, self.parent)
+            yield touch(self.base, self.parent)
         for _ in range(self.runs):
             yield Op.FORK, _INIT, 0, 0, 2
             yield Op.SWITCH, 2, 0, 0, 0
-            yield _touch(self.base, min(2 * PAGE, self.parent))
+            yield touch(self.base, min(2 * PAGE, self.parent))
             yield Op.EXEC, 2, 0, 0, 0
             yield Op.MAP, 2, text, self.text, _READ | _EXECUTE
             yield Op.MAP, 2, self.base, self.size, _READ | _WRITE
-            yield _touch(text, self.text, Kind.FETCH)
-            yield _touch(self.base, self.size)
+            yield touch(text, self.text, Kind.FETCH)
+            yield touch(self.base, self.size)
             for _, runs in self._sizes(self.work):
                 yield self._scattered(address, runs, self.base, self.size), self._kinds(write, runs)
             yield Op.EXIT, 2, 0, 0, 0
@@ -309,7 +309,7 @@ class Disk(Program):
         for _ in range(self._part(self.runs, thread)):
             start = self.base + blocks[int(raw_words(choice, 1)[0]) * len(blocks) >> 64] * self.burst
             yield Op.IO, _INIT, start, self.burst, self.device
-            yield _touch(start, self.burst, Kind.READ)
+            yield touch(start, self.burst, Kind.READ)
             for _, runs in self._sizes(self.work):
                 yield self._scattered(address, runs, start, self.burst), self._kinds(write, runs)
 

@@ -72,6 +72,11 @@ class Op(IntEnum):
     THREAD = 14
     BARRIER = 15
     ADVISE = 16
+    OPEN_FILE = 17
+    READ_FILE = 18
+    WRITE_FILE = 19
+    DROP_FILE = 20
+    SYNC_FILE = 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,11 @@ class Event:
     | DISCARD | start (madvise) | bytes | 0: the pages are freed; 1: they may be, when memory is short (MADV_FREE) |
     | POPULATE | start | bytes | 0; the pages that are not mapped are, without a fault of the processor |
     | ADVISE | start (madvise) | bytes | what children get: 10 nothing, 11 as usual, 18 zeros, 19 what is there |
+    | OPEN_FILE | 0 | bytes that the file has | its number |
+    | READ_FILE | offset in the file | bytes | its number |
+    | WRITE_FILE | offset in the file | bytes | its number |
+    | DROP_FILE | offset in the file (posix_fadvise) | bytes: they are wanted no more; 0: to its end | its number |
+    | SYNC_FILE | 0 | 0 | number of a file whose written pages go to the disk first (fsync) |
     | SHARE | 0 | 0 | the pid of a child that uses the same address space (vfork) until its EXEC or EXIT |
     | THREAD | 0 | 0 | the number of a thread of `pid`, from 0, which runs from here on |
     | BARRIER | 0 | 0 | 0; every thread of the stream comes here before any goes on |

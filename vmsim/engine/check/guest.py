@@ -162,7 +162,7 @@ def check_guest(vm: VirtualMachine, memory: Column, fail: Callable[[str], None])
         fail(f"sharing: a frame of {name} is mapped more or less often than its kernel counts")
     if not vm.spec.bare:
         used = int((states != State.FREE).sum())
-        held = vm.balloon.held if vm.balloon else 0
+        held = sum(driver.held for driver in vm.drivers)
         known = len(tables) + len(np.union1d(frames, zeros)) + len(vm.frames.ready) + held
         if used != known:
             fail(f"sharing: {used - known} frames of the kernel of {name} are neither mapped nor free")

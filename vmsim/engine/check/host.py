@@ -154,6 +154,8 @@ class _Checker:
                 known = reached_frames[vm.spec.index]
                 known += len(vm.pool.pages) if vm.pool else len(vm.frames.ready)
                 known += vm.monitor.frames_held
+                if vm.spec.bare and vm.files:
+                    known += vm.files.held
                 at_work = vm.ending or vm.crew.cut_short  # its kernel was, when memory ran out or the VM was stopped
                 if held != known and not (at_work and vm.spec.bare):
                     self.fail(f"conservation: {held - known} frames of {vm.spec.name} are neither mapped nor free")
@@ -217,6 +219,15 @@ class _Checker:
         for wrong in swap_problems(self.simulation):
             self.fail(wrong)
 
+    def files(self) -> None:
+        """What was last written to each page of a file is in the page cache or on the disk, each page in one frame."""
+        for vm in self.living:
+            if cache := vm.kernel.files:
+                for wrong in cache.lost():
+                    self.fail(f"contents: {wrong} of {vm.spec.name}")
+                if len(cache.owners) != len(cache.pages):
+                    self.fail(f"sharing: a frame of {vm.spec.name} holds two pages of files")
+
     def pins(self) -> None:
         """What a device works on stays where it is."""
         for wrong in pin_problems(self.simulation):
@@ -275,6 +286,7 @@ def check_host(simulation: Simulation, where: str) -> None:
     checker.ownership()
     checker.sharing()
     checker.swap()
+    checker.files()
 
 
 def check_invariants(what: Moment, host: Simulation, vm: VirtualMachine | None) -> None:

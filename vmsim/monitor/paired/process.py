@@ -149,6 +149,16 @@ class PairedFrames:
         """Whether 2**order frames could be had."""
         return self.inner.has_block(order)
 
+    @property
+    def free(self) -> int:
+        """Frames that nobody uses."""
+        return self.inner.free
+
+    @property
+    def short(self) -> bool:
+        """Whether nobody should take a frame who could do without."""
+        return self.inner.short
+
     def give(self, pfns: Words, order: int) -> None:
         """Take back blocks of 2**order frames."""
         self.inner.give(pfns, order)
