@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vmsim.alone import slowdown
     from vmsim.analysis.miss_ratio import mrc
     from vmsim.api import compare, run
+    from vmsim.arrivals import arrivals
     from vmsim.base.errors import InputError
     from vmsim.lookups import cpus, explain, load
     from vmsim.record.comparison import Comparison
@@ -38,6 +39,7 @@ __all__ = [
     "Result",
     "Scenario",
     "__version__",
+    "arrivals",
     "compare",
     "cpus",
     "explain",
@@ -54,6 +56,7 @@ _HOMES = {
     "InputError": "vmsim.base.errors",
     "Result": "vmsim.record.result",
     "Scenario": "vmsim.scenario",
+    "arrivals": "vmsim.arrivals.convert",
     "compare": "vmsim.api",
     "cpus": "vmsim.lookups",
     "explain": "vmsim.lookups",

@@ -31,6 +31,7 @@ VERBS: Final = {
     "explain": "Show every memory reference of one page walk, cold and warm.",
     "mrc": "Say what share of accesses would miss in a memory of any size.",
     "trace": "Record, convert and look at traces of real programs.",
+    "arrivals": "Make a scenario of VMs that come, change their size and go.",
     "cpus": "List the CPU presets, or every figure of one with its source.",
     "policies": "List the policies of a host's memory, and where each can be asked for.",
     "schema": "Print the JSON Schema of scenario files, or of sweep files.",
