@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from vmsim.alone import slowdown
     from vmsim.analysis.miss_ratio import mrc
     from vmsim.api import compare, run
-    from vmsim.arrivals import arrivals
     from vmsim.base.errors import InputError
+    from vmsim.lifetimes import arrivals
     from vmsim.lookups import cpus, explain, load
     from vmsim.record.comparison import Comparison
     from vmsim.record.result import Result
@@ -56,7 +56,7 @@ _HOMES = {
     "InputError": "vmsim.base.errors",
     "Result": "vmsim.record.result",
     "Scenario": "vmsim.scenario",
-    "arrivals": "vmsim.arrivals.convert",
+    "arrivals": "vmsim.lifetimes.convert",
     "compare": "vmsim.api",
     "cpus": "vmsim.lookups",
     "explain": "vmsim.lookups",

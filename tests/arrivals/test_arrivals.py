@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import vmsim
-from vmsim.arrivals import arrivals
 from vmsim.base.errors import InputError
+from vmsim.lifetimes import arrivals
 from vmsim.scenario import Scenario
 
 GIB = 1 << 30

@@ -36,7 +36,7 @@ def command(
     TABLE is a CSV of events (time, vm, event, size), or one of the traces of Azure, Google or Alibaba. SCENARIO has the
     host, and one [[vm]] that all VMs are made like.
     """
-    from vmsim.arrivals import arrivals
+    from vmsim.lifetimes import arrivals
 
     refuse_overwrite(out, force=force)
     made = arrivals(table, scenario, form=form, **options)

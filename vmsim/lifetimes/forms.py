@@ -13,10 +13,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-from vmsim.arrivals.events import KINDS, Event
 from vmsim.base.errors import InputError, nearest
 from vmsim.base.files import printable
 from vmsim.base.units import parse_duration, parse_size, shown
+from vmsim.lifetimes.events import KINDS, Event
 from vmsim.workloads.opening import opened
 
 __all__ = ["FORMS", "Form", "Row", "read_events"]

@@ -8,11 +8,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
-from vmsim.arrivals.events import Life, lives_of
-from vmsim.arrivals.forms import FORMS, read_events
 from vmsim.base.errors import InputError
 from vmsim.base.files import printable
 from vmsim.base.units import PAGE, format_size, parse_duration, parse_size
+from vmsim.lifetimes.events import Life, lives_of
+from vmsim.lifetimes.forms import FORMS, read_events
 from vmsim.scenario import Scenario
 from vmsim.scenario.share import parse_share, share_of
 from vmsim.scenario.types import MAX_VMS

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from vmsim.arrivals.convert import arrivals
+from vmsim.lifetimes.convert import arrivals
 
 __all__ = ["arrivals"]
