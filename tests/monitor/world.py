@@ -16,6 +16,7 @@ from tests.oracle.shadow import BareGuest
 from vmsim.base import ledger
 from vmsim.contracts import PagePrices
 from vmsim.frames.buddy import NO_FRAME, State, allocate, allocate_many, free, make_zone
+from vmsim.frames.stack import Stack
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.layout import Geometry, Unit, make_cores, make_llc, make_vm
@@ -115,7 +116,7 @@ class Pool:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.pages: list[int] = []
+        self.pages = Stack()
 
     @property
     def level(self) -> int:
@@ -129,14 +130,14 @@ class Pool:
             pfn = np.empty(1, np.int64)
             assert allocate_many(self.host.zone, self.host.frames, 0, int(State.POOL), OWNER, pfn) == 1
             assert pfn[0] != NO_FRAME
-            self.pages.append(int(pfn[0]))
+            self.pages.put([int(pfn[0])])
         return [self.pages.pop() for _ in range(count)]
 
     def take_block(self, order: int) -> int:
         return self.host.take_block(OWNER, order, State.GUEST)
 
     def put(self, pages: list[int]) -> None:
-        self.pages.extend(pages)
+        self.pages.put(pages)
 
 
 class World:
@@ -338,14 +339,15 @@ class World:
         pointers = int(shadow.cpus["pae_root"][0]) >> PAGE_SHIFT
         stock = shadow.of[0].stock[: int(shadow.cpus["stock"][0])].tolist()
         assert len(used) == int(shadow.state["used"][0]) <= self.spec.limit
-        assert len(set(used + stock + self.pool.pages)) == len(used) + len(stock) + len(self.pool.pages)
+        pooled = self.pool.pages.held().tolist()
+        assert len(set(used + stock + pooled)) == len(used) + len(stock) + len(pooled)
         assert (frames["state"][used] == State.TABLE).all()
-        assert (frames["state"][stock + self.pool.pages] == State.POOL).all()
+        assert (frames["state"][stock + pooled] == State.POOL).all()
         mine = Counter(frames["state"][(frames["owner"] == OWNER) & (frames["state"] != State.FREE)].tolist())
-        assert mine[State.POOL] == len(stock) + len(self.pool.pages)
+        assert mine[State.POOL] == len(stock) + len(pooled)
         assert mine[State.TABLE] == len(used) + self.nested_tables() + (pointers >= 0)
         assert (pointers >= 0) == (self.walked == 3)
-        assert pointers not in used + stock + self.pool.pages
+        assert pointers not in used + stock + pooled
         # The links: every entry is in the list of what it points to, once.
         present = {
             page << 9 | int(at)

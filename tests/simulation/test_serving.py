@@ -63,6 +63,9 @@ def tables_of(random: Random, modes: list[str]) -> list[dict[str, Any]]:
             table["dirty_log"] = random.choice([{}, {}, {}, {"method": "write-protect", "every": "200us"}])
         if mode == "shadow":
             table["shadow"] = random.choice(SHADOWS)
+            table["software_tlb"] = random.choice([{}, {"entries": 7}])
+        if mode in ("shadow", "agile"):
+            table["dirty_log"] = random.choice([{}, {}, {"method": "write-protect", "every": "200us"}])
         if mode in ("shadow", "vkernel"):  # they have no nested tables
             del table["host_levels"]
         tables.append(table)
@@ -136,14 +139,19 @@ def test_nothing_differs(modes: list[str], every: int, seed: int) -> None:
     assert traced(what, serve=True, every=every)[0] == traced(what, serve=False, every=every)[0]
 
 
-@pytest.mark.parametrize("mode", ["native", "ept", "npt on 2M pages", "shadow", "agile", "vkernel", "logged ept"])
+LOGGED = {"populate": "eager", "dirty_log": {"method": "write-protect", "every": "1ms"}}
+SERVED: dict[str, dict[str, Any]] = {
+    "npt on 2M pages": {"mode": "npt", "host_page": "2M"},  # for each of which the host is asked
+    "software tlb": {"mode": "shadow", "shadow": {"preset": "plex86"}, "software_tlb": {"entries": 16}},
+    **{f"logged {mode}": {"mode": mode, **LOGGED} for mode in ("ept", "shadow", "agile")},
+}
+
+
+@pytest.mark.parametrize("mode", ["native", "ept", "shadow", "agile", "vkernel", *SERVED])
 @pytest.mark.parametrize("vms", [1, 4])
 def test_compiled_code_handles_faults_that_wait_for_nothing(mode: str, vms: int) -> None:
     """However many VMs fault at once. Or the test above compares two runs of the same code."""
-    keys: dict[str, Any] = {
-        "npt on 2M pages": {"mode": "npt", "host_page": "2M"},  # for each of which the host is asked
-        "logged ept": {"mode": "ept", "populate": "eager", "dirty_log": {"method": "write-protect", "every": "1ms"}},
-    }.get(mode, {"mode": mode})
+    keys = SERVED.get(mode, {"mode": mode})
     workload = {"footprint": 900 * PAGE, "accesses": 900, "writes": 1.0}
     tables = [vm(f"vm{number}", memory="8MiB", workload=workload, **keys) for number in range(vms)]
     what = scenario(*tables, pool={"min": 4, "max": 999, "batch": 999}, cores=vms, memory="64MiB", what_if=True)

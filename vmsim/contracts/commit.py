@@ -48,7 +48,7 @@ SPILL = -2  # the status where no fault is left over, but something that the mon
 ROOM = 2048  # entries that one operation loads, or stores
 FORGET_SPACE = 1  # what the processor keeps of the space that runs: a reload of CR3
 FORGET_UNTAGGED = 2  # and of all that has no tag: an exit of a VM without one, and the entry after it
-REASONS = 8  # that a monitor's exits can have
+REASONS = 10  # that a monitor's exits can have
 
 
 class Call(IntEnum):
@@ -115,9 +115,9 @@ BILL = np.dtype(
 _COLLECTED = BILL.fields["pending"][1] >> 3  # the first word that is
 
 
-def make_bill() -> np.ndarray:
-    """Return a bill with nothing on it, shape (1,)."""
-    bill = np.zeros(1, BILL)
+def make_bill(count: int = 1) -> np.ndarray:
+    """Return bills with nothing on them, BILL[count]."""
+    bill = np.zeros(count, BILL)
     bill["status"] = NONE
     return bill
 
@@ -141,6 +141,7 @@ def close(bill, reason, first):
     bill.first += bill.spent if first and not bill.calling else 0
     bill.spent = 0
     bill.forget |= bill.each
+    bill.pending = 1
 
 
 @leaf

@@ -126,16 +126,21 @@ class BaseMonitor(ABC):
 
     def collect(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
         """Count the exits that compiled code has handled, their cycles, and how long faults took."""
+        if cycles := int(bill["cycles"][0].sum()):
+            first = int(bill["first"][0])
+            vcpu.owe("exit", cycles - first)
+            with vcpu.first():
+                vcpu.owe("exit", first)
+        self.count(vcpu, bill)
+
+    def count(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
+        """Count what is on a bill, whose cycles the vCPU owes already."""
         counts, cycles = bill["exits"][0].tolist(), bill["cycles"][0].tolist()
         if any(counts):
             for reason, count, spent in zip(self.reasons, counts, cycles, strict=False):
                 if count:
                     self.exits[reason] += count
                     self.exit_cycles[reason] += spent
-            first = int(bill["first"][0])
-            vcpu.owe("exit", sum(cycles) - first)
-            with vcpu.first():
-                vcpu.owe("exit", first)
         if bill["logged"][0]:
             for latency, times in zip(bill["latency"][0].tolist(), bill["times"][0].tolist(), strict=True):
                 if times:

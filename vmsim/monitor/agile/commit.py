@@ -20,22 +20,16 @@ from vmsim.contracts.commit import (
     touch,
 )
 from vmsim.jit import leaf, routine
-from vmsim.machine.formats import CODE_SHADOW, PAGE_SHIFT, SWITCH
+from vmsim.machine.formats import CODE_PRESENT, CODE_SHADOW, PAGE_SHIFT, SWITCH
 from vmsim.machine.vcpu import Reason
-from vmsim.monitor.backing.commit import NestedMode, can_back, fault_in
-from vmsim.monitor.shadow.commit import (
-    shadow_fault,
-    shadow_flushes,
-    shadow_load,
-    shadow_store,
-    shadow_touch,
-    spill,
-    told,
-)
+from vmsim.monitor.backing.commit import NestedMode, can_back, fault_in, permit_write
+from vmsim.monitor.shadow.accesses import shadow_load, shadow_store
+from vmsim.monitor.shadow.commit import shadow_fault, shadow_flushes, shadow_touch, spill
 from vmsim.monitor.shadow.fill import Status
 from vmsim.monitor.shadow.prices import Exit
 from vmsim.monitor.shadow.quadrants import root_frame, under_pae
 from vmsim.monitor.shadow.records import ShadowTables
+from vmsim.monitor.shadow.state import told
 from vmsim.monitor.shadow.tables import end_exit
 
 __all__ = ["AgileMode"]
@@ -44,11 +38,13 @@ VIOLATION = np.int64(len(Exit))  # the last of the monitor's reasons, which a sh
 
 
 class AgileMode(NamedTuple):
-    """The shadow of one VM, and the nested tables behind the guest's own; the first three as of `ShadowMode`."""
+    """The shadow of one VM, and the nested tables behind the guest's own; the first as of `ShadowMode`."""
 
     tables: ShadowTables
     nested: NestedMode
     prices: np.ndarray  # PRICES[1]
+    tlb: np.ndarray
+    found: np.ndarray
     cr3: np.ndarray  # int64[1], the register
     pdptes: np.ndarray  # int64[4], those registers
 
@@ -98,6 +94,8 @@ def _handle(mode, guest, reason, gva, gpa, code):
     """Handle a violation, or a page fault: one past the switch is the guest kernel's at once, without an exit."""
     bill = guest.bills[0]
     if reason == Reason.VIOLATION:
+        if code & CODE_PRESENT:
+            return permit_write(mode.nested, bill, gpa >> PAGE_SHIFT, np.int64(Exit.WRITE_PROTECT))
         return _violation(mode, bill, gpa >> PAGE_SHIFT)
     if code & CODE_SHADOW:
         status, value = shadow_fault(mode, guest, gva, code & ~CODE_SHADOW)

@@ -27,11 +27,11 @@ from vmsim.monitor.agile.commit import AgileMode
 from vmsim.monitor.agile.log import AgileLog
 from vmsim.monitor.agile.mode import AgileSpec
 from vmsim.monitor.agile.second import AgileEntries
-from vmsim.monitor.shadow.commit import OWN, ShadowMode
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.nested import go_back, scan, unlink_nested
 from vmsim.monitor.shadow.records import SPARE
 from vmsim.monitor.shadow.roots import load_root
+from vmsim.monitor.shadow.state import OWN, ShadowMode
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
 from vmsim.scenario.dirty_log import DirtyLogSpec
@@ -125,11 +125,11 @@ class Agile(AgileEntries):
         self._agile[vcpu.number] = mode, made
         return made
 
-    def collect(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
-        """Count the exits that compiled code has handled; pointers that the hardware has go with what it flushes."""
+    def count(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
+        """Count what is on a bill; pointers that the hardware has go with what it flushes."""
         if int(bill["flush"][0]) & OWN:
             self._forget_pointers()
-        super().collect(vcpu, bill)
+        super().count(vcpu, bill)
 
     def page_fault(
         self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0, spent: int = 0

@@ -15,8 +15,6 @@ from vmsim.monitor.shadow.nested import unlink_nested
 from vmsim.monitor.shadow.quadrants import root_frame
 from vmsim.monitor.shadow.roots import load_root
 from vmsim.monitor.tdp.monitor import Tdp
-from vmsim.tables.backing import shared_frame
-from vmsim.tables.dirty import NO_LARGE, large_page
 
 __all__ = ["AgileEntries"]
 
@@ -85,14 +83,6 @@ class AgileEntries(Shadow):
             for gfn, pointer, _ in self._roots_of(number):
                 if pointer & SWITCH:
                     self.tables.dirty[gfn] = True
-
-    def permit_logged(self, gfns: Words) -> None:
-        """Let frames be written to that have come to be in the log, where small nested pages map them."""
-        memory, (root, levels) = self.memory, self.memory_root
-        for gpa in (gfns << PAGE_SHIFT).tolist():
-            own = shared_frame(self.backing, gpa >> PAGE_SHIFT) is None
-            if own and int(large_page(memory, root, levels, gpa, gpa + 1)) == NO_LARGE:
-                self.host_pages.permit(gpa)
 
     @property
     def memory_root(self) -> tuple[int, int]:

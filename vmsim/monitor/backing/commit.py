@@ -10,12 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from vmsim.contracts import NEVER
-from vmsim.contracts.commit import close, log, spend
+from vmsim.contracts.commit import LATENCIES, close, log, spend
 from vmsim.frames.buddy import State
 from vmsim.jit import kernel, leaf, routine
-from vmsim.machine.formats import ENTRIES, PAGE_SHIFT
+from vmsim.machine.formats import ENTRIES, PAGE_SHIFT, WRITE
+from vmsim.machine.memory import find_entry, read_word, write_word
 from vmsim.monitor.mmu_lock import hold_lock, pass_lock
-from vmsim.tables.backing import lacks, set_backing
+from vmsim.tables.backing import lacks, set_backing, shared
 from vmsim.tables.edit import map_page, map_pages, missing_tables
 
 __all__ = [
@@ -29,7 +30,10 @@ __all__ = [
     "make_nested",
     "map_frames",
     "note",
+    "permit_write",
     "suffices",
+    "touch_frame",
+    "touch_frames",
 ]
 
 _LEAF = np.int64(1)  # the level that maps small pages; a literal is a type of its own, and compiled for once more
@@ -45,10 +49,12 @@ NESTED = np.dtype(
             ("frames", "i8"),  # the guest's: those above do not exist
             ("page", "i8"),  # bits of an entry that maps a page
             ("table", "i8"),  # and of one that points to a table
-            ("before", "i8"),  # cycles of a violation until it asks the pool
+            ("before", "i8"),  # cycles of an exit at a frame that the kernel writes to, until it asks the pool
             ("mapping", "i8"),  # until the entry is written
             ("each_table", "i8"),  # and for each table made
             ("resume", "i8"),  # from then on
+            ("reason", "i8"),  # of that exit, among the monitor's
+            ("locks", "i8"),  # 1: its entry is one that the VM's vCPUs share
             ("chunk", "i8"),  # frames that are backed together, aligned to as many
             ("order", "i8"),  # of the pages that the host is asked for: with large ones nothing is backed here
             ("logging", "i8"),  # 1: a page that becomes writable is in the dirty log
@@ -246,3 +252,64 @@ def fault_in(mode, bill, gfn, before, after, reason, locks):
     close(bill, reason, True)
     log(bill, start)
     return True
+
+
+@routine
+def permit_write(mode, bill, gfn, reason):
+    """Let a page be written to whose nested entry is protected for the dirty log, by an exit; return whether it was.
+
+    `reason` is the exit's, among the monitor's.
+    """
+    nested, memory = mode.nested[0], mode.memory
+    if nested.logging == 0 or nested.protected == 0:
+        return False
+    place, level = find_entry(memory, nested.root, nested.levels, _LEAF, gfn << PAGE_SHIFT)
+    entry = read_word(memory, place)
+    if level > 1 or entry == 0 or shared(mode.backing, gfn):
+        return False
+    start = bill.now
+    write_word(memory, place, entry | WRITE)
+    note(mode, gfn)
+    spend(bill, nested.protected)
+    bill.exits[reason] += 1
+    close(bill, reason, False)
+    log(bill, start)
+    return True
+
+
+@routine
+def touch_frame(mode, bill, gfn):
+    """Write to a guest frame, as its kernel does: if it has no host frame, that is an exit; return whether it has one.
+
+    In every mode this is how the kernel's own writes come to be backed.
+    """
+    nested = mode.nested[0]
+    if not lacks(mode.backing, gfn):
+        return True
+    return fault_in(mode, bill, gfn, nested.before, nested.resume, nested.reason, nested.locks != 0)
+
+
+@kernel
+def touch_frames(mode, bills, budget, gfn, limit):
+    """Touch the guest frames [gfn, limit), as far as nothing has to wait.
+
+    Parameters
+    ----------
+    mode : NestedMode
+        The monitor's.
+    bills : BILL[1]
+        What is to be paid for it.
+    budget : int
+        Cycles after which no further exit is begun.
+
+    Returns
+    -------
+    int
+        The first frame not dealt with.
+    """
+    bill = bills[0]
+    while gfn < limit and bill.now < budget and bill.logged < LATENCIES:
+        if not touch_frame(mode, bill, gfn):
+            break
+        gfn += 1
+    return gfn

@@ -114,6 +114,14 @@ class HostPages:
         arrays = memory, self.backing, host.frames, self._nested, _NO_TABLES, np.empty(1, np.int64)
         self._mode = NestedMode(*arrays, np.empty(0, np.bool_), self.lock.words)
 
+    def price_touches(self, *, before: int, after: int, reason: int) -> None:
+        """Say what an exit costs at a frame that the guest's kernel writes to, until a page is asked for and since.
+
+        `reason` is its number among the monitor's. The entry is no other vCPU's to wait for.
+        """
+        for name, value in (("before", before), ("resume", after), ("reason", reason), ("locks", 0)):
+            self._nested[name] = value
+
     def prepare(self, take: Callable[[int, State], list[int]]) -> None:
         """Back all guest memory before the clock starts."""
         self.populate()

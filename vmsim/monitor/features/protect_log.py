@@ -54,8 +54,10 @@ class ProtectLog(LogReader):
     def __init__(
         self, monitor: Protected, spec: DirtyLogSpec, flush: Callable[[], None], dirty: NDArray[np.bool_]
     ) -> None:
+        compiled = monitor.compiled
         super().__init__(monitor, spec, flush, dirty)
         self.monitor = monitor
+        monitor.compiled = compiled  # which notes what is written to as well
 
     def begin(self, vcpu: Vcpu) -> Steps[None]:
         """Start logging: nothing may be written to unnoticed."""

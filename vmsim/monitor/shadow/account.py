@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
 from typing import Any
 
@@ -14,12 +15,11 @@ from vmsim.contracts import Vcpu, Words
 from vmsim.machine.memory import width_of
 from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.mmu_lock import MmuLock
-from vmsim.monitor.shadow.commit import OTHERS, OWN
-from vmsim.monitor.shadow.guards import reads_of
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.prices import PRICES, Exit
 from vmsim.monitor.shadow.records import ShadowTables, Work, of_cpu
 from vmsim.monitor.shadow.software_tlb import SoftwareTlb, total
+from vmsim.monitor.shadow.state import OTHERS, OWN, ShadowMode, pay_work
 from vmsim.monitor.software import TableKeeper
 from vmsim.scenario.cpu import Cost
 
@@ -61,25 +61,22 @@ class Account(TableKeeper):
         self._flush = state["flush"]
         self._remote = state["remote"]
         self._due = tables.cpus["due"]
-        self._by_programs = [0, 0]  # accesses to tables of level 1, and to those above
         self._by_kernel = [0, 0]  # page faults of its own map that fill the shadow: at tables of level 1, at data
         for work, cycles in self._prices(made).items():
             state["prices"][0, work] = cycles
         self._trapped = np.empty(512, np.int64)
-        self._bills = [0] * len(tables.cpus)
+        self.start_bills(len(tables.cpus))
         self.loading: set[int] = set()  # vCPUs that go to another address space just now
         far = costs.map_unmap if spec.hide == "present-bit" else 0
         self._each_read = costs.guest_walk_level + far
         self.software_tlbs = [SoftwareTlb(entries, hit_cycles=costs.software_tlb_hit) for _ in self.of]
+        self._finding = costs.violation_walk
         self._fault = costs.page_fault_exit + costs.vm_entry + costs.violation_resume
         self._other = costs.vm_exit + costs.violation_resume
         step = {"trap-flag": costs.step_trap_flag, "debug-register": costs.step_debug_register}[spec.step]
-        self._stepped = spec.trap == "single-step"
-        self._emulated = self._fault + far + (costs.map_unmap if self._stepped else costs.decode + costs.emulate)
-        self._left = self._fault + costs.violation_entry
-        self._debug = self._fault + step
+        stepped = spec.trap == "single-step"
         self.latency = Histogram()
-        self._compiled_prices = np.zeros(1, PRICES)
+        self.prices = np.zeros(1, PRICES)
         for name, cycles in (
             ("fault", self._fault),
             ("other", self._other),
@@ -87,13 +84,13 @@ class Account(TableKeeper):
             ("each_read", self._each_read),
             ("host_walk", costs.violation_walk),
             ("restock", costs.violation_pool),
-            ("emulated", self._emulated),
-            ("stepped", self._stepped),
-            ("debug", self._debug),
-            ("left", self._left),
+            ("emulated", self._fault + far + (costs.map_unmap if stepped else costs.decode + costs.emulate)),
+            ("stepped", stepped),
+            ("debug", self._fault + step),
+            ("left", self._fault + costs.violation_entry),
             ("others", len(self.of) > 1),
         ):
-            self._compiled_prices[name] = cycles
+            self.prices[name] = cycles
 
     def _prices(self, made: int) -> dict[Work, int]:
         """Return what each thing that the kernels count costs; clearing an entry is part of what made it necessary."""
@@ -121,13 +118,16 @@ class Account(TableKeeper):
         In plex86 both pick the pager that handles the fault. The guest's kernel runs at CPL 0, its programs at 3.
         """
         table, directory = self.state["trapped"][0].tolist()
+        by_table, by_directory = self.prices["programs"][0].tolist()
+        by_table_0, by_data_0 = self._by_kernel
+        by_data_0 += int(self.prices["noted"][0])
         return {
             "directory_0": directory,
-            "directory_3": self._by_programs[1],
-            "table_0": table + self._by_kernel[0],
-            "table_3": self._by_programs[0],
-            "data_0": self.exits["HOST_FAULT"] + self._by_kernel[1],
-            "data_3": sum(self.exits[reason] for reason in _DATA) - sum(self._by_kernel),
+            "directory_3": by_directory,
+            "table_0": table + by_table_0,
+            "table_3": by_table,
+            "data_0": self.exits["HOST_FAULT"] + by_data_0,
+            "data_3": sum(self.exits[reason] for reason in _DATA) - by_table_0 - by_data_0,
         }
 
     def _room(self, count: int) -> Words:
@@ -136,75 +136,23 @@ class Account(TableKeeper):
             self._trapped = np.empty(count, np.int64)
         return self._trapped
 
-    def _trap(self, vcpu: Vcpu, reason: str, gfns: Words) -> None:
-        """Pay for accesses to hidden tables that were emulated or stepped; an exit each, with a second for a step."""
-        vcpu.spaces.exited()
-        count = len(gfns)
-        self._spend(vcpu, count * self._emulated + self._find(vcpu, gfns))
-        self.exits[reason] += count
-        if self._stepped:
-            self.exits["DEBUG"] += count
-            self.exit_cycles["DEBUG"] += count * self._debug
-            vcpu.owe("exit", count * self._debug)
-
-    def _leave(self, vcpu: Vcpu, gfns: Words) -> None:
-        """Pay for stores after which their tables are left to the guest, an exit each."""
-        vcpu.spaces.exited()
-        self.exits["PT_WRITE"] += len(gfns)
-        self._spend(vcpu, len(gfns) * self._left + self._find(vcpu, gfns))
-
-    def _find(self, vcpu: Vcpu, gfns: Words) -> int:
-        """Return what the walks to tables cost, in the map that the guest's kernel has of all its memory."""
-        tlb = self.software_tlbs[vcpu.number]
-        if not tlb.entries:
-            tlb.misses += len(gfns)
-            return int(reads_of(self.state, gfns)) * self._each_read
-        cycles = 0
-        for at, gfn in enumerate(gfns.tolist()):  # that map is one more address space's worth of pages
-            cycles += tlb.cycles(-1 - gfn, int(reads_of(self.state, gfns[at : at + 1])) * self._each_read)
-        return cycles
-
-    def _overwrite(self, vcpu: Vcpu, gfn: int, tables: int, directories: int, left: int) -> None:
-        """Pay for stores all over tables that the monitor still guards, until it guards them no more.
-
-        The tables are those of level 1, the directories those above; `left` are those that the first store leaves.
-        """
-        each = self._stores_until_free()
-        if tables or directories:
-            self._trap(vcpu, "PT_WRITE", np.full((tables + directories) * each, gfn))
-        if left:
-            self._leave(vcpu, np.full(left, gfn))
-        self.state["trapped"][0] += tables * each + left, directories * each
-
     def _stores_until_free(self) -> int:
         """Return how many stores to a table trap before its shadow is dropped."""
         entries = 1 << int(width_of(int(self.state["levels"][0])))
         return min(entries, int(self.state["flood"][0]) or entries)
 
-    def _make_access(self, vcpu: Vcpu, *, write: bool, times: int, directory: bool) -> None:
-        """Make a program's accesses to a page that is a hidden table, one exit each."""
-        self._by_programs[int(directory)] += times
-        reason = "PT_WRITE" if write else "PT_READ"
-        walk = int(self.state["reads"][0]) * self._each_read
-        self._spend(vcpu, (times - 1) * (self._fault + walk))
-        self._spend(vcpu, times * (self._emulated - self._fault))
-        self.exits[reason] += times
-        if self._stepped:
-            self.exits["DEBUG"] += times
-            self.exit_cycles["DEBUG"] += times * self._debug
-            vcpu.owe("exit", times * self._debug)
-        self._close(vcpu, reason)
+    @abstractmethod
+    def mode_of(self, vcpu: Vcpu) -> ShadowMode:
+        """Return its state as compiled code works with it for a vCPU."""
+
+    def _pay(self, vcpu: Vcpu, kernel: Any, *arguments: Any) -> Any:
+        """Call a commit kernel for a vCPU's exit; return what it says."""
+        return self.commit(vcpu, kernel, self.mode_of(vcpu), *arguments)
 
     def _work(self, vcpu: Vcpu) -> None:
         """Pay for what the kernels did, and flush what they took from under the TLBs."""
-        cycles = int(self._due[vcpu.number])
-        if self.lock:
-            kicks = vcpu.kick_cycles() if self._flush[0] or self._remote[0] else 0
-            cycles += self.lock.hold(vcpu.now, cycles + kicks)
-        if cycles:
-            self._due[vcpu.number] = 0
-            self._spend(vcpu, cycles)
-        self._flush_tlbs(vcpu)
+        if self._due[vcpu.number] or self._flush[0] or self._remote[0]:
+            self._pay(vcpu, pay_work)
 
     def _flush_tlbs(self, vcpu: Vcpu) -> None:
         """Flush what the kernels took from under the TLBs, before anybody waits.
@@ -236,11 +184,9 @@ class Account(TableKeeper):
         late = self.cpus["stale"][cpu] or self.cpus["seen"][cpu] != self.state["unseen"][0]
         return bool(late) or cpu in self.loading
 
-    def collect(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
-        """Count the exits that compiled code has handled, their cycles, and how long faults took."""
-        super().collect(vcpu, bill)
-        self.software_tlbs[vcpu.number].misses += int(self._compiled_prices["walks"][0])
-        self._compiled_prices["walks"] = 0
+    def count(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
+        """Count what is on a bill, and have TLBs flushed where it says so."""
+        super().count(vcpu, bill)
         if flush := int(bill["flush"][0]):
             if flush & OTHERS:
                 vcpu.kick_others()  # and has paid for it

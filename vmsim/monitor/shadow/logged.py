@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from vmsim.base.ledger import Ledger
-from vmsim.contracts import Steps, Vcpu, Words, Worker
+from vmsim.contracts import Steps, Vcpu, Worker
 from vmsim.monitor.features.protect_log import ProtectLog
 from vmsim.monitor.shadow.account import Account
-from vmsim.monitor.shadow.guards import reads_of
-from vmsim.monitor.shadow.records import ShadowTables, Work
+from vmsim.monitor.shadow.records import ShadowTables
 from vmsim.monitor.shadow.second import ShadowEntries
 from vmsim.record.log import Log
 from vmsim.record.outcome import DirtyRound
@@ -40,30 +37,6 @@ class LoggedShadow(ShadowEntries, Account):
         """Begin or end to let only pages of the log be written to; return the large pages that come back whole."""
         self.state["logging"] = on
         return 0 if on else self.recover()
-
-    def note_writes(self, first: int, count: int) -> None:
-        """Note that guest frames are written to by who needs no fault for it."""
-        if self.state["logging"][0]:
-            self.tables.dirty[first : first + count] = True
-
-    def store_noted(self, vcpu: Vcpu, gfns: Words) -> None:
-        """Note stores of the guest's kernel, whose map of all memory is not walked: what is protected exits."""
-        dirty = self.tables.dirty
-        new = np.unique(gfns[gfns < len(dirty)])
-        new = new[~dirty[new]]
-        dirty[new] = True
-        self.permit_logged(new)
-        plain = new[np.array([not self.is_guarded(gfn) for gfn in new.tolist()], np.bool_)]  # others exit anyway
-        if len(plain):
-            vcpu.spaces.exited()
-            prices = self.state["prices"][0]
-            walk = int(reads_of(self.state, plain)) * self._each_read
-            self._spend(vcpu, len(plain) * (self._fault + int(prices[Work.FILLED])) + walk)
-            self._by_kernel[1] += len(plain)
-            self._count(vcpu, "WRITE_PROTECT", len(plain))
-
-    def permit_logged(self, gfns: Words) -> None:
-        """Let frames be written to that have come to be in the log; entries of the shadow are filled again for that."""
 
     def is_guarded(self, gfn: int) -> bool:
         """Return whether a frame is shadowed as a table that is in step."""

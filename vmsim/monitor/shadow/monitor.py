@@ -16,28 +16,37 @@ from numpy.typing import NDArray
 
 from vmsim.base.errors import InputError
 from vmsim.contracts import NONE, Exit, Resume, Steps, Vcpu, Words, ensure
-from vmsim.contracts.commit import SPILL
+from vmsim.contracts.commit import SPILL, make_bill
 from vmsim.frames.buddy import State, use
-from vmsim.machine.formats import CODE_PRESENT, CODE_WRITE, PAGE_SHIFT
+from vmsim.machine.formats import CODE_WRITE, PAGE_SHIFT, PRESENT
 from vmsim.machine.memory import clear_frame
 from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.backing.pages import HostPages
+from vmsim.monitor.shadow.accesses import (
+    access_hidden,
+    invalidate_pages,
+    load_entries,
+    note_stores,
+    overwrite,
+    store_entries,
+)
 from vmsim.monitor.shadow.check import problems_of
-from vmsim.monitor.shadow.commit import ShadowMode
-from vmsim.monitor.shadow.fill import Status, fill
+from vmsim.monitor.shadow.commit import advance
+from vmsim.monitor.shadow.fill import Status
 from vmsim.monitor.shadow.guards import is_directory
 from vmsim.monitor.shadow.logged import LoggedShadow
 from vmsim.monitor.shadow.mode import ShadowSpec
+from vmsim.monitor.shadow.prices import Exit as ReasonOf
 from vmsim.monitor.shadow.records import SPARE, Hide, Work, make_shadow
 from vmsim.monitor.shadow.root_loads import RootLoads
 from vmsim.monitor.shadow.roots import drop_all
+from vmsim.monitor.shadow.state import ShadowMode
 from vmsim.monitor.shadow.stock import MOST
 from vmsim.monitor.shadow.sweep import sweep, sweep_all
-from vmsim.monitor.shadow.tables import drop_tables
-from vmsim.monitor.shadow.traps import invalidated, load, resync, store
+from vmsim.monitor.shadow.traps import resync
 from vmsim.scenario.cpu import Cost
 from vmsim.scenario.dirty_log import DirtyLogSpec
-from vmsim.tables.backing import SHARED, host_address, next_lacking
+from vmsim.tables.backing import host_address
 
 __all__ = ["Shadow"]
 
@@ -115,14 +124,15 @@ class Shadow(LoggedShadow, RootLoads):
         state["chunk"] = chunk
         self._stocked = self.cpus["stock"]
         self._pae = levels < 4
-        self.compiled = entries == 0 and host_pages.compiled
+        self.compiled = host_pages.compiled
         self.loads_trap = spec.hide != "write-protect"
         self.log = self.make_log(log) if log else None
         self.known = self.compiled and spec.fill == "lazy"
         # Of what maps a page for the guest's kernel, which is the first to write to it: unless a nested entry does.
-        self._kernels_entry = 0 if host_pages.levels else int(state["prices"][0, Work.FILLED])
-        self._compiled_prices["most"], self._compiled_prices["kernels_entry"] = MOST, self._kernels_entry
-        self._modes, self._walked = dict[int, ShadowMode](), -1  # as of the last run
+        entry = 0 if host_pages.levels else int(state["prices"][0, Work.FILLED])
+        self.price_touches(self._fault, entry, ReasonOf.HOST_FAULT)
+        self.prices["most"] = MOST
+        self._modes, self._walked = dict[int, ShadowMode](), -1  # as of the last exit
 
     @property
     def unseen(self) -> bool:
@@ -136,34 +146,30 @@ class Shadow(LoggedShadow, RootLoads):
 
     def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Steps[None]:
         """Write to 2**order guest frames: each that has no host frame exits once and gets one."""
-        limit = gfn + (1 << order)
-        while (gfn := int(next_lacking(self.backing, gfn, limit))) < limit:
-            start = vcpu.now
-            vcpu.spaces.exited()
-            with vcpu.first():
-                self._spend(vcpu, self._fault)
-                yield from self._back(vcpu, gfn)
-                self._spend(vcpu, self._kernels_entry)
-            self._count(vcpu, "HOST_FAULT")
-            self.note_writes(gfn, 1)
-            self.latency.add(vcpu.now - start)
-            gfn += 1
-            if gfn < limit and vcpu.left <= 0:
-                yield vcpu.settle()
+        lacking = self.backing[gfn : gfn + (1 << order)] & PRESENT == 0
+        yield from super().touch(vcpu, gfn, order)
+        if self.state["logging"][0]:
+            self.tables.dirty[gfn : gfn + (1 << order)] |= lacking
 
     def fast(self, vcpu: Vcpu) -> ShadowMode | None:
         """Return its state as compiled code handles page faults with it."""
-        if not self.compiled:
-            return None
+        return self.mode_of(vcpu) if self.compiled else None
+
+    def mode_of(self, vcpu: Vcpu) -> ShadowMode:
+        """Return its state as compiled code works with it for a vCPU."""
         cpu, nested = vcpu.number, self.host_pages.nested
         mode = self._modes.get(cpu)
         if mode is None or mode.nested is not nested:
-            mode = self._modes[cpu] = ShadowMode(self.of[cpu], nested, self._compiled_prices)
+            mode = self._modes[cpu] = self._make_mode(cpu)
         if self._walked != self.cr3[cpu]:
-            self._compiled_prices["cr3"] = self._walked = self.cr3[cpu]
+            self.prices["cr3"] = self._walked = self.cr3[cpu]
         if len(self.of) > 1:
-            self._compiled_prices["kick"] = vcpu.kick_cycles()
+            self.prices["kick"] = vcpu.kick_cycles()
         return mode
+
+    def _make_mode(self, cpu: int) -> ShadowMode:
+        tlb = self.software_tlbs[cpu]
+        return ShadowMode(self.of[cpu], self.host_pages.nested, self.prices, tlb.words, tlb.pages)
 
     def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
         """Handle a page fault of the hardware, or what compiled code has left over of one."""
@@ -195,29 +201,20 @@ class Shadow(LoggedShadow, RootLoads):
         start = vcpu.now
         vcpu.spaces.exited()
         self._spend(vcpu, spent)
-        cpu = self.cpus[vcpu.number]
-        cpu["protected"] = 0
-        walked = status != NONE
+        begun = status != NONE
         while True:
             if status == NONE:
-                status, value = fill(self.of[vcpu.number], self.cr3[vcpu.number], gva, code & 2 != 0)
-                if not walked:  # what a wait has made to be walked again is not paid for again
-                    walk = int(self.state["reads"][0]) * self._each_read
-                    self._spend(vcpu, self._fault + self.software_tlbs[vcpu.number].cycles(gva >> PAGE_SHIFT, walk))
-                    walked = True
-                self._work(vcpu)
+                status, value = self._pay(vcpu, advance, gva, code, begun)
+                begun = True
             if status == _DONE:
-                self._count(vcpu, "WRITE_PROTECT" if code & CODE_PRESENT and cpu["protected"] else "SHADOW_FILL")
                 break
             if status == _FAULT:
-                self.software_tlbs[vcpu.number].drop(gva >> PAGE_SHIFT, 1)
                 self._spend(vcpu, self.costs.inject)
                 self._hand_over(vcpu, "TRUE_FAULT", int(value))
                 yield from self.deliver(vcpu, gva, int(value))
                 return False
             if status == _GUARDED:
-                directory = is_directory(self.pages, self.gfns, int(value)) > 0
-                self._make_access(vcpu, write=code & 2 != 0, times=times, directory=directory)
+                self._pay(vcpu, access_hidden, int(value), code & CODE_WRITE != 0, times)
                 return True
             if status == _UNBACKED:
                 yield from self._back(vcpu, int(value), code)
@@ -272,48 +269,32 @@ class Shadow(LoggedShadow, RootLoads):
         """Load entries; those of tables hidden from loads trap, and have A and D brought up to date first."""
         yield from ensure(vcpu, self, places >> PAGE_SHIFT)
         values = np.empty(len(places), np.int64)
-        trapped = self._room(len(places))
-        count = load(self.of[vcpu.number], places, values, trapped)
-        if count:
-            self._trap(vcpu, "PT_READ", trapped[:count])
-            self._work(vcpu)
-            self._close(vcpu, "PT_READ")
+        self._pay(vcpu, load_entries, np.ascontiguousarray(places), values, self._room(len(places)))
         return values
 
     def write(self, vcpu: Vcpu, places: Words, values: Words) -> Steps[None]:
         """Store entries; those of hidden tables trap."""
-        if self.state["logging"][0]:
-            self.store_noted(vcpu, places >> PAGE_SHIFT)
-        start = 0
-        trapped = self._room(len(places))
+        stores = np.ascontiguousarray(places), np.ascontiguousarray(values, np.int64)
+        start, trapped = 0, self._room(len(places))
         while True:
-            status, start, emulated, left = store(self.of[vcpu.number], places, values, start, trapped)
-            if emulated:
-                self._trap(vcpu, "PT_WRITE", trapped[:emulated])
-            if left:
-                self._leave(vcpu, trapped[len(trapped) - left :])
+            status, start = self._pay(vcpu, store_entries, *stores, start, trapped)
             if status == _APPEARED:
                 yield from self._translate(vcpu, int(places[start - 1]))
-            if emulated or left:
                 self._work(vcpu)
                 self._close(vcpu, "PT_WRITE")
-            if status == _DONE:
-                break
-            if status == _UNBACKED:
+            elif status == _UNBACKED:
                 yield from self.touch(vcpu, int(places[start]) >> PAGE_SHIFT, 0)
+            else:
+                break
         yield from self.unstock(vcpu)
 
     def clear(self, vcpu: Vcpu, gpa: int, order: int, *, table: bool) -> Steps[None]:
         """Write over new frames; what was a table is none any more."""
         gfn = gpa >> PAGE_SHIFT
         if self.state["logging"][0]:
-            self.store_noted(vcpu, gfn + np.arange(1 << order))
+            self._pay(vcpu, note_stores, gpa + (np.arange(1 << order) << PAGE_SHIFT))
         if order or self.gfns["tables"][gfn]:
-            emulated, left, directories = map(int, drop_tables(self.of[vcpu.number], gfn, 1 << order))
-            if emulated or left:
-                self._overwrite(vcpu, gfn, emulated - directories, directories, left)
-                self._work(vcpu)
-                self._close(vcpu, "PT_WRITE")
+            self._pay(vcpu, overwrite, gfn, 1 << order, self._stores_until_free())
             self._flush_tlbs(vcpu)
             yield from self.unstock(vcpu)
         if table:
@@ -345,16 +326,9 @@ class Shadow(LoggedShadow, RootLoads):
 
     def invalidate(self, vcpu: Vcpu, first: int, last: int, *, order: int = 0) -> Steps[None]:
         """INVLPG for each page of a range: each is an exit; what is out of step there is brought into step."""
-        pages = (last >> PAGE_SHIFT) - (first >> PAGE_SHIFT) + 1
-        times = (last >> PAGE_SHIFT + order) - (first >> PAGE_SHIFT + order) + 1
-        vcpu.spaces.exited()
-        self._spend(vcpu, times * self._other)
-        invalidated(self.of[vcpu.number], first, last)
-        self.software_tlbs[vcpu.number].drop(first >> PAGE_SHIFT, pages)
         vcpu.spaces.invalidate(first, last)
         self._told(vcpu.number)
-        self._work(vcpu)
-        self._count(vcpu, "INVLPG", times)
+        self._pay(vcpu, invalidate_pages, first, last, order)
         return
         yield
 
@@ -369,10 +343,10 @@ class Shadow(LoggedShadow, RootLoads):
 
     def rehearse(self) -> None:
         """Compile, or load from the cache, the kernels that a run without unmapping does not need."""
-        nothing = np.empty(0, np.int64)
-        drop_tables(self.of[0], 0, 0)
-        load(self.of[0], nothing, nothing, nothing)
-        invalidated(self.of[0], 0, -1)
+        mode, bill, nothing = self._make_mode(0), make_bill(), np.empty(0, np.int64)
+        overwrite(mode, bill, 0, 0, 1)
+        load_entries(mode, bill, nothing, nothing, nothing)
+        invalidate_pages(mode, bill, 0, -1, 0)
 
     def problems(self, frames: NDArray[Any]) -> Iterable[str]:
         """Yield what is wrong with the shadow, entry by entry."""
@@ -383,14 +357,3 @@ class Shadow(LoggedShadow, RootLoads):
         while int(sweep(self.of[vcpu.number], gpa) if gpa >= 0 else sweep_all(self.of[vcpu.number])) == _NEED:
             self._work(vcpu)
             yield from self._restock(vcpu)
-
-    def _back(self, vcpu: Vcpu, gfn: int, code: int = CODE_WRITE) -> Steps[None]:
-        """Have the host back a guest frame, to be written to unless the error code says otherwise.
-
-        One that may be read already is wanted for more.
-        """
-        self._spend(vcpu, self.costs.violation_walk)
-        if self.backing[gfn] & SHARED:
-            code |= CODE_WRITE
-        cycles = yield from self.host_pages.back(vcpu, gfn << PAGE_SHIFT, code)
-        self._spend(vcpu, cycles)

@@ -21,6 +21,7 @@ class Exit(IntEnum):
     PT_WRITE = 4
     DEBUG = 5
     INVLPG = 6
+    WRITE_PROTECT = 7  # of pages that a dirty log is kept of
 
 
 # What the exits of a monitor cost.
@@ -33,7 +34,6 @@ PRICES = np.dtype(
             ("inject", "i8"),
             ("each_read", "i8"),  # of each entry of the guest's tables that the monitor's walk reads
             ("host_walk", "i8"),  # of finding the host's page of a guest frame
-            ("kernels_entry", "i8"),  # of the entry that maps it for the guest's kernel, which writes to it first
             ("restock", "i8"),
             ("emulated", "i8"),  # of an access to a hidden table
             ("stepped", "i8"),  # 1: with a second exit
@@ -43,7 +43,8 @@ PRICES = np.dtype(
             ("cr3", "i8"),  # gpa of the guest's root table
             ("others", "i8"),  # 1: the VM has more vCPUs than this
             ("kick", "i8"),  # cycles of interrupting those of them that run
-            ("walks", "i8"),  # of the monitor's through the guest's tables, not yet collected
+            ("programs", "i8", (2,)),  # accesses of programs to hidden tables of level 1, and to those above, so far
+            ("noted", "i8"),  # stores of the guest's kernel that exited for the dirty log, so far
             ("trapped", "i8", (ROOM,)),  # scratch
         ],
     )

@@ -2,10 +2,74 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
+from typing import Any
 
-__all__ = ["SoftwareTlb", "total"]
+import numpy as np
+from numpy.typing import NDArray
+
+from vmsim.jit import kernel, routine
+
+__all__ = ["SoftwareTlb", "drop_pages", "look_up", "total"]
+
+TLB = np.dtype(
+    (
+        np.record,
+        [
+            ("count", "i8"),  # pages that it holds
+            ("hit", "i8"),  # cycles of a look-up that hits
+            ("hits", "i8"),
+            ("misses", "i8"),
+            ("saved", "i8"),  # cycles of the walks that hits were spared, less those of the hits
+        ],
+    )
+)
+
+
+@routine
+def look_up(tlb: Any, pages: NDArray[np.int64], page: int, walk: int) -> int:
+    """Return what finding a page costs now: `walk` cycles if it is not there; from now on it is.
+
+    Parameters
+    ----------
+    tlb : TLB
+    pages : int64[entries]
+        What it holds, the page used last first.
+    """
+    at = np.int64(0)
+    while at < tlb.count and pages[at] != page:
+        at += 1
+    hit = at < tlb.count
+    if hit:
+        tlb.hits += 1
+        tlb.saved += walk - tlb.hit
+    else:
+        tlb.misses += 1
+        if len(pages) == 0:
+            return walk
+        tlb.count = min(tlb.count + 1, len(pages))
+        at = tlb.count - 1
+    while at > 0:
+        pages[at] = pages[at - 1]
+        at -= 1
+    pages[0] = page
+    return tlb.hit if hit else walk
+
+
+@routine
+def drop_pages(tlb: Any, pages: NDArray[np.int64], first: int, count: int) -> None:
+    """Forget `count` pages from `first` on."""
+    kept = np.int64(0)
+    for at in range(tlb.count):
+        if not first <= pages[at] < first + count:
+            pages[kept] = pages[at]
+            kept += 1
+    tlb.count = kept
+
+
+@kernel
+def _drop(tlbs: NDArray[Any], pages: NDArray[np.int64], first: int, count: int) -> None:
+    drop_pages(tlbs[0], pages, first, count)
 
 
 class SoftwareTlb:
@@ -20,40 +84,32 @@ class SoftwareTlb:
     """
 
     def __init__(self, entries: int, *, hit_cycles: int) -> None:
-        self.entries = entries
-        self.hits = 0
-        self.misses = 0
-        self.saved_cycles = 0
-        self._hit_cycles = hit_cycles
-        self._pages: OrderedDict[int, None] = OrderedDict()
+        self.words: NDArray[Any] = np.zeros(1, TLB)
+        self.words["hit"] = hit_cycles
+        self.pages = np.empty(entries, np.int64)
 
-    def cycles(self, page: int, walk_cycles: int) -> int:
-        """Return what finding a page costs now, the cycles of a walk if it is not there; from now on it is."""
-        if not self.entries:
-            self.misses += 1
-            return walk_cycles
-        if page in self._pages:
-            self._pages.move_to_end(page)
-            self.hits += 1
-            self.saved_cycles += walk_cycles - self._hit_cycles
-            return self._hit_cycles
-        self.misses += 1
-        self._pages[page] = None
-        if len(self._pages) > self.entries:
-            self._pages.popitem(last=False)
-        return walk_cycles
+    @property
+    def hits(self) -> int:
+        """Look-ups that found their page."""
+        return int(self.words["hits"][0])
+
+    @property
+    def saved_cycles(self) -> int:
+        """Cycles of the walks that hits were spared, less those of the hits."""
+        return int(self.words["saved"][0])
 
     def drop(self, page: int, count: int) -> None:
         """Forget `count` pages from `page` on."""
-        for each in [held for held in self._pages if page <= held < page + count]:
-            del self._pages[each]
+        if self.words["count"][0]:
+            _drop(self.words, self.pages, page, count)
 
     def flush(self) -> None:
         """Forget all: CR3 was loaded."""
-        self._pages.clear()
+        self.words["count"] = 0
 
 
 def total(tlbs: Iterable[SoftwareTlb]) -> dict[str, int]:
     """Return what all of them have counted."""
-    each = [*tlbs]
-    return {name: sum(getattr(tlb, name) for tlb in each) for name in ("hits", "misses", "saved_cycles")}
+    each = [tlb.words for tlb in tlbs]
+    names = {"hits": "hits", "misses": "misses", "saved_cycles": "saved"}
+    return {name: sum(int(words[field][0]) for words in each) for name, field in names.items()}

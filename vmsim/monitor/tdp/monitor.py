@@ -13,16 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import Exit, Host, MemorySlot, Pool, Resume, Steps, Stop, Vcpu, VmStopped
-from vmsim.contracts.commit import clear_bill, make_bill
+from vmsim.contracts.commit import make_bill
 from vmsim.frames.buddy import State, use
 from vmsim.machine.formats import CODE_WRITE, PAGE_SHIFT, PRESENT, NestedFormat
 from vmsim.machine.layout import set_nested
 from vmsim.machine.memory import clear_frame
 from vmsim.machine.vcpu import Reason
 from vmsim.monitor.backing.commit import NestedMode
+from vmsim.monitor.backing.touching import Touching
 from vmsim.monitor.mmu_lock import MmuLock
 from vmsim.monitor.tdp.backing import NestedBacking
-from vmsim.monitor.tdp.commit import back_frames
+from vmsim.monitor.tdp.commit import VIOLATION
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.backing import IDENTITY, fill_backing
 from vmsim.tables.edit import populate
@@ -32,7 +33,7 @@ __all__ = ["Tdp"]
 _GUEST_FAULT, _VIOLATION = int(Reason.GUEST_FAULT), int(Reason.VIOLATION)
 
 
-class Tdp(NestedBacking):
+class Tdp(NestedBacking, Touching):
     """Nested tables of one VM, and the exits that build them.
 
     Parameters
@@ -90,12 +91,14 @@ class Tdp(NestedBacking):
         self._resume = costs.violation_resume
         self.exited = exited or _keep
         self.reasons = (reason,)
-        self._bill = make_bill()  # of what is backed outside a run
+        self.bills = make_bill(len(registers))
         for name, value in (
             ("page", form.page),
             ("table", form.table),
             ("before", self._before),
             ("resume", self._resume),
+            ("reason", VIOLATION),
+            ("locks", 1),
             ("most", levels),
         ):
             self._nested[name] = value
@@ -159,29 +162,20 @@ class Tdp(NestedBacking):
         if reached < end:
             raise VmStopped(Stop.NOT_BACKED)
 
-    def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Steps[None]:
-        """Write to 2**order guest frames: each that has no host frame exits once and gets one."""
-        limit = gfn + (1 << order)
-        while gfn < limit:
-            if mode := self.fast(vcpu):
-                if self.lock:
-                    self._bill["begun"] = vcpu.now
-                gfn = back_frames(mode, self._bill, max(vcpu.left, 1), gfn, limit)
-                if self._bill["logged"][0]:
-                    self.collect(vcpu, self._bill)
-                    clear_bill(self._bill)
-                    self.exited(vcpu)
-                    if gfn < limit and vcpu.left <= 0:
-                        yield vcpu.settle()
-                        continue
-            if gfn < limit and not self.backed(gfn):
-                if self.features:
-                    yield from self.handle(vcpu, Exit(_VIOLATION, 0, gfn << PAGE_SHIFT, CODE_WRITE, write=True))
-                else:
-                    yield from self.violation(vcpu, gfn << PAGE_SHIFT, CODE_WRITE)
-                if gfn + 1 < limit and vcpu.left <= 0:
-                    yield vcpu.settle()
-            gfn += 1
+    @property
+    def memory_pages(self) -> NestedMode | None:
+        """The pages of guest memory as compiled code takes them."""
+        return self.nested if self.compiled else None
+
+    def touch_one(self, vcpu: Vcpu, gfn: int) -> Steps[None]:
+        """Handle the violation of one frame, by whichever feature or itself."""
+        yield from self.handle(vcpu, Exit(_VIOLATION, 0, gfn << PAGE_SHIFT, CODE_WRITE, write=True))
+
+    def lacking(self, gfn: int, limit: int) -> int:
+        """Return the first of the guest frames [gfn, limit) that a write finds nowhere, or `limit`."""
+        if not self.features:
+            return super().lacking(gfn, limit)
+        return next((each for each in range(gfn, limit) if not self.backed(each)), limit)
 
     def backed(self, gfn: int) -> bool:
         """Whether a guest frame has a host frame of its own, and an entry that maps it."""
@@ -232,7 +226,7 @@ class Tdp(NestedBacking):
 
     def fast(self, vcpu: Vcpu) -> NestedMode | None:
         """Return its state as compiled code handles violations with it."""
-        return self.nested if self.compiled else None
+        return self.memory_pages
 
 
 def _keep(vcpu: Vcpu) -> None:

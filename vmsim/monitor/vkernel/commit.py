@@ -21,16 +21,15 @@ from vmsim.contracts.commit import (
     spend,
     touch,
 )
-from vmsim.jit import leaf, routine
+from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import CODE_WRITE, PAGE_SHIFT
 from vmsim.machine.memory import width_of
-from vmsim.monitor.backing.commit import NestedMode, back_frame, can_back, fault_in, suffices
+from vmsim.monitor.backing.commit import NestedMode, back_frame, can_back, suffices, touch_frame
 from vmsim.monitor.shadow.fill import Status
-from vmsim.monitor.vkernel.entries import MapTables, has_room
+from vmsim.monitor.vkernel.entries import MapTables
 from vmsim.monitor.vkernel.tables import calls_for, empties, enter, remove
-from vmsim.tables.backing import lacks
 
-__all__ = ["PRICES", "Exit", "VkernelMode"]
+__all__ = ["PRICES", "Exit", "VkernelMode", "advance"]
 
 
 class Exit(IntEnum):
@@ -42,8 +41,6 @@ class Exit(IntEnum):
     SYSCALL = 3
     INVAL = 4
 
-
-_HOST_FAULT = np.int64(Exit.HOST_FAULT)
 
 # What faults cost, and what was done at those that are not yet collected.
 PRICES = np.dtype(
@@ -90,63 +87,75 @@ def _back(mode, bill, gfn):
 
 
 @touch.register(VkernelMode)
-@routine
+@leaf
 def _touch(mode, bill, gfn):
     """Write to a guest frame: if it has no host frame, that is a fault of the kernel's process."""
-    if lacks(mode.nested.backing, gfn):
-        prices = mode.prices[0]
-        fault_in(mode.nested, bill, gfn, prices.fault, prices.entered, _HOST_FAULT, False)
+    touch_frame(mode.nested, bill, gfn)
 
 
-@leaf
-def _undo(bill):
-    """Have spent nothing: the monitor's process begins anew, and finds the same."""
-    bill.now -= bill.spent
-    bill.spent = 0
-    return False
+@routine
+def _advance(mode, bill, gva, code, begun, tables):
+    """Take a page fault of the hardware as far as nobody waits; return (status, value).
+
+    The page is entered in the map, and guest frames are backed. New tables of the map are made of `tables`, frames that
+    were waited for, as many as `enter` has asked for; where there are none, of the pool. `begun` says that the fault
+    was begun, and what it costs by itself is paid. With DONE it is over.
+    """
+    prices, walk, pool = mode.prices[0], mode.maps.walks[0], mode.nested.pool
+    if not begun:
+        spend(bill, prices.fault)
+    used = np.int64(0)
+    while True:
+        given = tables if len(tables) else pool[1 + pool[0] - used : 1 + pool[0]]
+        status, value = enter(mode.maps, prices.cr3, prices.root, gva, code & CODE_WRITE != 0, given)
+        if status == Status.NEED:
+            if len(tables) or not suffices(mode.nested, 0, value):
+                return status, value
+            used = value
+        elif status != Status.UNBACKED:
+            break
+        elif not _back(mode, bill, value):
+            return status, value
+    if status == Status.DONE or status == Status.FAULT:
+        prices.walked += walk.reads
+        spend(bill, walk.reads * prices.walk)
+    if status == Status.DONE:
+        pool[0] -= 0 if len(tables) else value
+        prices.filled += 1
+        prices.made += value
+        spend(bill, prices.entered + value * prices.each_table)
+        bill.exits[Exit.VPAGE_FILL] += 1
+        close(bill, Exit.VPAGE_FILL, False)
+    return status, value
+
+
+@kernel
+def advance(mode, bills, gva, code, begun, tables):
+    """Take a page fault of the hardware as far as nobody waits; return what is left of it, (status, value)."""
+    return _advance(mode, bills[0], gva, code, begun, tables)
 
 
 @handle.register(VkernelMode)
 @routine
 def _handle(mode, guest, reason, gva, gpa, code):
     """Enter the page in the map, or hand the fault to the guest's kernel."""
-    bill, prices, walk, nested = guest.bills[0], mode.prices[0], mode.maps.walks[0], mode.nested
-    if not suffices(nested, 1, walk.levels) or not has_room(mode.maps):
-        return False
+    bill, prices = guest.bills[0], mode.prices[0]
     start = bill.now
-    spend(bill, prices.fault)
-    pool = nested.pool
-    used = np.int64(0)
-    while True:
-        tables = pool[1 + pool[0] - used : 1 + pool[0]]
-        status, value = enter(mode.maps, prices.cr3, prices.root, gva, code & CODE_WRITE != 0, tables)
-        if status == Status.NEED:
-            used = value
-        elif status != Status.UNBACKED:
-            break
-        elif not _back(mode, bill, value):
-            return _undo(bill)
-    spend(bill, walk.reads * prices.walk)
-    if status != Status.DONE:
-        missing = reserve_fault(guest, mode, gva, value)
-        if missing < 0:
-            return _undo(bill)
-        prices.walked += walk.reads
-        spend(bill, prices.reflect)
-        bill.forget |= prices.flushes
-        bill.exits[Exit.REFLECT] += 1
-        close(bill, Exit.REFLECT, True)
-        commit_fault(guest, mode, gva, value, missing)
+    status, value = _advance(mode, bill, gva, code, False, mode.freed[:0])
+    if status == Status.DONE:
+        log(bill, start)
         return True
-    pool[0] -= used
-    prices.walked += walk.reads
-    prices.filled += 1
-    prices.made += used
-    spend(bill, prices.entered + used * prices.each_table)
-    bill.exits[Exit.VPAGE_FILL] += 1
-    close(bill, Exit.VPAGE_FILL, False)
-    log(bill, start)
-    return True
+    if status == Status.FAULT:
+        missing = reserve_fault(guest, mode, gva, value)
+        if missing >= 0:
+            spend(bill, prices.reflect)
+            bill.forget |= prices.flushes
+            bill.exits[Exit.REFLECT] += 1
+            close(bill, Exit.REFLECT, True)
+            commit_fault(guest, mode, gva, value, missing)
+            return True
+    bill.status, bill.value = status, value
+    return False
 
 
 @spare.register(VkernelMode)

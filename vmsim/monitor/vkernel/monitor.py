@@ -21,27 +21,28 @@ from vmsim.base.ledger import Ledger
 from vmsim.contracts import NONE, Exit, Resume, Steps, Vcpu, Words, ensure
 from vmsim.contracts.commit import FORGET_SPACE
 from vmsim.frames.buddy import State, use
-from vmsim.machine.formats import CODE_WRITE, FRAME, PAGE_SHIFT, PRESENT, reach
+from vmsim.machine.formats import FRAME, PAGE_SHIFT, PRESENT, reach
 from vmsim.machine.memory import clear_frame, width_of
 from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.backing.pages import HostPages
 from vmsim.monitor.shadow.fill import Status
 from vmsim.monitor.software import TableKeeper
 from vmsim.monitor.vkernel.check import problems_of_maps
-from vmsim.monitor.vkernel.commit import PRICES, VkernelMode
+from vmsim.monitor.vkernel.commit import PRICES, VkernelMode, advance
 from vmsim.monitor.vkernel.commit import Exit as Outside
 from vmsim.monitor.vkernel.entries import make_maps, more_room
 from vmsim.monitor.vkernel.second import MapEntries
-from vmsim.monitor.vkernel.tables import TABLE_ROOM, calls_for, enter, make_walk, remove
+from vmsim.monitor.vkernel.tables import TABLE_ROOM, calls_for, make_walk, remove
 from vmsim.scenario.cpu import Cost
-from vmsim.tables.backing import SHARED, host_address, next_lacking
+from vmsim.tables.backing import host_address
 from vmsim.tables.edit import load_entries, store_entries
 
 __all__ = ["Vkernel"]
 
 
 _CREATE = 4  # system calls that make a space: vmspace_create, vmspace_mmap, and vmspace_mcontrol twice
-_DONE, _NEED, _UNBACKED, _LIMIT = int(Status.DONE), int(Status.NEED), int(Status.UNBACKED), int(Status.LIMIT)
+_DONE, _NEED, _UNBACKED = int(Status.DONE), int(Status.NEED), int(Status.UNBACKED)
+_FAULT, _LIMIT = int(Status.FAULT), int(Status.LIMIT)
 _NO_TABLES = np.empty(0, np.int64)
 
 
@@ -116,7 +117,8 @@ class Vkernel(MapEntries, TableKeeper):
         self._mode: VkernelMode | None = None  # as compiled code had it last
         self._told: tuple[int, ...] = ()  # and what it was told
         self._stale = False
-        self._bills = [0] * len(registers)
+        self.start_bills(len(registers))
+        self.price_touches(costs.vkernel_fault, self._entered, Outside.HOST_FAULT)  # the last is its own process's map
 
     @property
     def frames_held(self) -> int:
@@ -133,25 +135,15 @@ class Vkernel(MapEntries, TableKeeper):
         use(self._frames, np.array(frames), int(State.POOL))
         self.ready = frames
 
-    def touch(self, vcpu: Vcpu, gfn: int, order: int) -> Steps[None]:
-        """Write to 2**order guest frames: each that has no host frame faults once and gets one."""
-        limit = gfn + (1 << order)
-        while (gfn := int(next_lacking(self.backing, gfn, limit))) < limit:
-            start = vcpu.now
-            with vcpu.first():
-                self._spend(vcpu, self.costs.vkernel_fault)
-                yield from self._back(vcpu, gfn)
-                self._spend(vcpu, self._entered)  # in the map of the vkernel's own process
-            self._count(vcpu, "HOST_FAULT")
-            self.latency.add(vcpu.now - start)
-            gfn += 1
-
     def fast(self, vcpu: Vcpu) -> VkernelMode | None:
         """Return its state as compiled code handles page faults with it."""
-        cr3 = self.cr3[vcpu.number]
-        if not self.compiled or self.ready or cr3 not in self.maps:
+        if not self.compiled or self.ready or self.cr3[vcpu.number] not in self.maps:
             return None
-        nested = self.host_pages.nested
+        return self.mode_of(vcpu)
+
+    def mode_of(self, vcpu: Vcpu) -> VkernelMode:
+        """Return its state as compiled code works with it for a vCPU, whose map there is."""
+        cr3, nested = self.cr3[vcpu.number], self.host_pages.nested
         told = 0 if vcpu.spaces.apart else FORGET_SPACE, cr3, self.maps[cr3]
         if told != self._told:
             self._told = told
@@ -160,32 +152,35 @@ class Vkernel(MapEntries, TableKeeper):
             self._mode = VkernelMode(nested, self.entries, self._prices, *self._scratch)
         return self._mode
 
-    def collect(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
-        """Count the faults that compiled code has handled, and what was done to the maps."""
-        super().collect(vcpu, bill)
+    def count(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
+        """Count what is on a bill, and what was done to the maps."""
+        super().count(vcpu, bill)
         for name in ("filled", "walked", "made", "zapped"):
             self.work[name] += int(self._prices[name][0])
             self._prices[name] = 0
 
     def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:
         """Handle a page fault of the hardware."""
-        yield from self.page_fault(vcpu, exit.gva, exit.code, exit.times)
+        yield from self.page_fault(vcpu, exit.gva, exit.code, exit.times, exit.status, exit.value, exit.spent)
         return Resume.RETRY
 
     def page_fault(
-        self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0
+        self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0, spent: int = 0
     ) -> Steps[bool]:
-        """Handle a page fault of the hardware: enter the page in the map, or hand the fault to the guest's kernel."""
+        """Handle a page fault of the hardware: enter the page in the map, or hand the fault to the guest's kernel.
+
+        Parameters are as of `Shadow.page_fault`; it never makes the access itself.
+        """
         start = vcpu.now
-        self._spend(vcpu, self.costs.vkernel_fault)
-        tables, used = _NO_TABLES, 0
+        self._spend(vcpu, spent)
+        tables, begun = _NO_TABLES, status != NONE
         while True:
-            root = self.maps.get(self.cr3[vcpu.number])
-            if root is None:  # it has ended on another vCPU, and this one is about to be told
-                if len(tables):
-                    self.host_pages.pool.put(tables.tolist())
-                return False
-            status, value = enter(self.entries, self.cr3[vcpu.number], root, gva, code & CODE_WRITE != 0, tables)
+            if self.cr3[vcpu.number] not in self.maps:  # it has ended on another vCPU, and this one is about to be told
+                break
+            if status == NONE:
+                given = gva, code, begun, tables
+                status, value = self.commit(vcpu, advance, self.mode_of(vcpu), *given)
+                begun = True
             if status == _LIMIT:
                 self.entries = more_room(self.entries)
             elif status == _NEED:  # and more than before, if another vCPU has removed some meanwhile
@@ -195,22 +190,16 @@ class Vkernel(MapEntries, TableKeeper):
                 yield from self._back(vcpu, int(value), code)
             else:
                 break
+            status = NONE
         used = int(value) if status == _DONE else 0
         if used < len(tables):  # another vCPU has been faster
             self.host_pages.pool.put(tables[used:].tolist())
-        walked = int(self._walk["reads"][0])
-        self.work["walked"] += walked
-        self._spend(vcpu, walked * self.costs.vkernel_walk_level)
-        if status != _DONE:
+        if status == _DONE:
+            self.latency.add(vcpu.now - start)
+        elif status == _FAULT:
             self._reflect(vcpu)
             self._hand_over(vcpu, "REFLECT", int(value))
             yield from self.deliver(vcpu, gva, int(value))
-            return False
-        self.work["filled"] += 1
-        self.work["made"] += used
-        self._spend(vcpu, self._entered + used * self._each_table)
-        self._count(vcpu, "VPAGE_FILL")
-        self.latency.add(vcpu.now - start)
         return False
 
     def system_call(self, vcpu: Vcpu, name: str, pid: int) -> None:
@@ -355,16 +344,6 @@ class Vkernel(MapEntries, TableKeeper):
             taken, self.ready = self.ready[:count], []
             return taken
         return (yield from self.host_pages.take(vcpu, count))
-
-    def _back(self, vcpu: Vcpu, gfn: int, code: int = CODE_WRITE) -> Steps[None]:
-        """Have the host back a guest frame, to be written to unless the error code says otherwise.
-
-        One that may be read already is wanted for more.
-        """
-        if self.backing[gfn] & SHARED:
-            code |= CODE_WRITE
-        cycles = yield from self.host_pages.back(vcpu, gfn << PAGE_SHIFT, code)
-        self._spend(vcpu, cycles)
 
     def _reflect(self, vcpu: Vcpu) -> None:
         """Go to the guest's kernel and back: two loads of CR3, which flush unless PCIDs tell spaces apart."""
