@@ -26,6 +26,7 @@ VERBS: Final = {
     "sweep": "Simulate a scenario at many points of its parameters, in parallel.",
     "sensitivity": "Say which parameters matter: Morris or Sobol indices.",
     "results": "List, merge, export and verify the results of sweeps.",
+    "top": "Replay the memory of a run's host and VMs as a live table.",
     "messages": "Print what monitors and the host of a run said to each other.",
     "dump": "Write the page tables of a run, as they were when each VM ended.",
     "explain": "Show every memory reference of one page walk, cold and warm.",

@@ -28,8 +28,10 @@ __all__ = [
     "print_frame",
     "print_json",
     "print_table",
+    "rendered",
     "rows_of",
     "say",
+    "standard_output",
 ]
 
 
@@ -62,7 +64,7 @@ def print_table(
     """
     from rich.text import Text
 
-    out = console or _console()
+    out = console or standard_output()
     width = out.width if out.is_terminal else None
     grids = arrange(columns, rows, width)
     if width is None:
@@ -125,7 +127,7 @@ def say(text: str, *, console: Console | None = None) -> None:
     """Print a paragraph, wrapped at words on a terminal."""
     from rich.text import Text
 
-    out = console or _console()
+    out = console or standard_output()
     if out.is_terminal:
         out.print(Text(text))
     else:
@@ -145,7 +147,13 @@ def print_ending(ending: Ending) -> None:
         click.echo(f"vmsim: {ending.message}", err=True)
 
 
-def _console() -> Console:
+def rendered(columns: Mapping[str, Side], rows: Iterable[Sequence[object]], width: int) -> list[Table]:
+    """Return what `print_table` prints on a terminal of a width, for a screen that changes."""
+    return [_rich(grid, grid.widths(width)) for grid in arrange(columns, rows, width)]
+
+
+def standard_output() -> Console:
+    """Return standard output."""
     from rich.console import Console
 
     return Console(highlight=False)
