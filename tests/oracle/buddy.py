@@ -8,15 +8,15 @@ from __future__ import annotations
 
 
 class Buddy:
-    """`size` frames; free blocks are (first frame, order), aligned to 2**order frames, as large as they can be."""
+    """`size` frames from `first` on; free blocks are (frame, order), aligned to 2**order frames, as large as can be."""
 
-    def __init__(self, size: int, max_order: int, pageblock: int) -> None:
+    def __init__(self, size: int, max_order: int, pageblock: int, first: int = 0) -> None:
         self.max_order = max_order
         self.pageblock = pageblock
         self.free: set[tuple[int, int]] = set()
         self.unmovable: set[int] = set()  # numbers of pageblocks
         self.taken: dict[int, int] = {}  # first frame: order
-        for pfn in range(size):
+        for pfn in range(first, first + size):
             self._give(pfn, 0)
 
     def _give(self, pfn: int, order: int) -> None:

@@ -8,22 +8,46 @@ inside a block: the operating system gives no memory for the records of frames t
 
 Pages are grouped by mobility: page tables, which cannot be moved, are taken from pageblocks (2 MiB) set apart for
 them, so that they lie close together and do not scatter over memory that could become large pages.
+
+Memory of several NUMA nodes has a zone for each: its blocks are listed, split and merged within it. The first record
+of `zones` is then that of all together: it counts what is free, and has the owners' lists. From which node an owner's
+frames are to be says its policy (vmsim.frames.nodes), as that of a task in Linux (mm/mempolicy.c).
 """
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.frames.records import (
+    FRAME_RECORD,
+    INTERLEAVED,
+    LARGEST_REPORTED,
+    MAX_NODES,
+    MAX_ORDER,
+    MOVABLE,
+    NO_FRAME,
+    OWNERS,
+    PAGEBLOCK,
+    REPORTED,
+    UNMOVABLE,
+    ZONE,
+    State,
+    give_to,
+    push,
+    take_from,
+    unlink,
+)
 from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.memory import zeroed
 
 __all__ = [
     "FRAME_RECORD",
+    "INTERLEAVED",
     "LARGEST_REPORTED",
+    "MAX_NODES",
     "MAX_ORDER",
     "MOVABLE",
     "NO_FRAME",
@@ -34,6 +58,7 @@ __all__ = [
     "ZONE",
     "State",
     "allocate",
+    "allocate_for",
     "allocate_many",
     "count_states",
     "free",
@@ -41,6 +66,7 @@ __all__ = [
     "free_owned",
     "give_to",
     "hand_over",
+    "make_free",
     "make_zone",
     "owned",
     "push",
@@ -49,142 +75,58 @@ __all__ = [
     "use",
 ]
 
-MAX_ORDER = 18  # 1 GiB; Linux stops at 4 MiB (MAX_PAGE_ORDER 10) and needs boot-time hugetlb for 1 GiB pages
-NO_FRAME = -1
-PAGEBLOCK = 9  # order of the blocks that have one mobility (pageblock_order on x86)
-LARGEST_REPORTED = (
-    10  # order of the largest blocks of Linux's allocator (MAX_PAGE_ORDER), by which free ones are reported
-)
-REPORTED = 1  # the owner of the first frame of such a block, or a smaller one, that is free and was reported
-OWNERS = 4096  # the kernel, -1, and VMs from 0 on
-
-MOVABLE = 0
-UNMOVABLE = 1
-
-
-class State(IntEnum):
-    """What a frame is used for."""
-
-    FREE = 0
-    HOST = 1  # the kernel's own: taken from the allocator, not yet given a use
-    POOL = 2  # in a monitor's page pool
-    GUEST = 3  # a VM's memory (in a guest: a process's page)
-    TABLE = 4  # a page table
-
-
-FRAME_RECORD = np.dtype(
-    (
-        np.record,
-        [
-            ("next", "i4"),  # links of a list: of free blocks by their first frames, or of an owner's frames
-            ("prev", "i4"),
-            ("block", "i1"),  # 1 + the order of the free block that starts here; 0: none does
-            ("state", "i1"),
-            ("mobility", "i1"),  # of the pageblock; free blocks are listed by that of their first frame
-            ("owner", "i2"),  # number of the VM; -1: the kernel; of a free frame 0, or REPORTED
-            # Of a page of a VM's memory 1 + its guest frame; of others the address of the entry that maps the frame
-            # (hpa; in a guest gpa). 0: none.
-            ("rmap", "i8"),
-        ],
-    )
-)
-
-ZONE = np.dtype(
-    (
-        np.record,
-        [
-            ("heads", "i8", (2, MAX_ORDER + 1)),  # of the free lists, by mobility and order
-            ("tails", "i8", (2, MAX_ORDER + 1)),  # their last blocks; without meaning where a list is empty
-            ("free", "i8"),
-            ("frames", "i8"),
-            ("owned", "i4", (OWNERS,)),  # 1 + the first frame of each owner's list, by 1 + the owner; 0: it is empty
-        ],
-    )
-)
-
 
 def make_zone(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return a zone, shape (1,), and its `size` frames, shape (size,), all free."""
     zone = np.zeros(1, ZONE)
     frames = zeroed(size * FRAME_RECORD.itemsize).view(FRAME_RECORD)
-    _initialise(zone, frames)
+    make_free(zone, frames, np.array([size]))
     return zone, frames
 
 
-@leaf
-def push(zone, frames, pfn, order):
-    """List a free block as the first of its size."""
-    mobility = frames[pfn].mobility
-    head = zone.heads[mobility, order]
-    frames[pfn].next = head
-    frames[pfn].prev = NO_FRAME
-    frames[pfn].block = order + 1
-    if head != NO_FRAME:
-        frames[head].prev = pfn
-    else:
-        zone.tails[mobility, order] = pfn
-    zone.heads[mobility, order] = pfn
-
-
-@leaf
-def unlink(zone, frames, pfn, order):
-    """Take a free block off its list."""
-    after = frames[pfn].next
-    before = frames[pfn].prev
-    if before == NO_FRAME:
-        zone.heads[frames[pfn].mobility, order] = after
-    else:
-        frames[before].next = after
-    if after != NO_FRAME:
-        frames[after].prev = before
-    else:
-        zone.tails[frames[pfn].mobility, order] = before
-    frames[pfn].block = 0
-    if order < LARGEST_REPORTED:
-        frames[pfn].owner = 0  # what was said of the block holds no more
-
-
-@leaf
-def give_to(zone, frames, pfn, owner):
-    """Put a frame into the list of its new owner."""
-    head = zone.owned[owner + 1] - 1
-    frames[pfn].next = head
-    frames[pfn].prev = NO_FRAME
-    if head != NO_FRAME:
-        frames[head].prev = pfn
-    zone.owned[owner + 1] = pfn + 1
-    frames[pfn].owner = owner
-
-
-@leaf
-def take_from(zone, frames, pfn):
-    """Take a frame out of the list of its owner."""
-    after = frames[pfn].next
-    before = frames[pfn].prev
-    if before == NO_FRAME:
-        zone.owned[frames[pfn].owner + 1] = after + 1
-    else:
-        frames[before].next = after
-    if after != NO_FRAME:
-        frames[after].prev = before
-
-
 @kernel
-def _initialise(zones, frames):
-    zone = zones[0]
-    zone.frames = len(frames)
-    zone.free = len(frames)
-    for order in range(MAX_ORDER + 1):
-        zone.heads[MOVABLE, order] = NO_FRAME
-        zone.heads[UNMOVABLE, order] = NO_FRAME
-    # Highest blocks first, so that the lists hand out low addresses first.
-    end = len(frames)
-    while end:
-        order = 0
-        while order < MAX_ORDER and end & ((2 << order) - 1) == 0:
-            order += 1
-        end -= 1 << order
-        push(zone, frames, end, order)
+def make_free(zones, frames, ends):
+    """Make all frames free; `ends` (int64[nodes]) are the first frames after each node."""
+    for at in range(len(zones)):
+        for order in range(MAX_ORDER + 1):
+            zones[at].heads[MOVABLE, order] = NO_FRAME
+            zones[at].heads[UNMOVABLE, order] = NO_FRAME
+    first = 0
+    for node in range(len(ends)):
+        zone = zones[len(zones) - len(ends) + node]
+        zone.first = first
+        zone.frames = ends[node]
+        zone.free = ends[node] - first
+        # Highest blocks first, so that the lists hand out low addresses first.
+        end = ends[node]
+        while end > first:
+            order = 0
+            while order < MAX_ORDER and end & ((2 << order) - 1) == 0 and end - (2 << order) >= first:
+                order += 1
+            end -= 1 << order
+            push(zone, frames, end, order)
+        first = ends[node]
+    zones[0].frames = first
+    zones[0].free = first
+
+
+@leaf
+def _place(zones, pfn):
+    """Return which of the zones lists the blocks of a frame."""
+    at = 0
+    if len(zones) > 1:
+        at = 1
+        while pfn >= zones[at].frames:
+            at += 1
+    return at
+
+
+@leaf
+def _count_free(zones, at, count):
+    """Count frames of a zone that are free from now on, or with a negative number no more."""
+    zones[at].free += count
+    if at:
+        zones[0].free += count
 
 
 @leaf
@@ -230,12 +172,14 @@ def _find(zone, frames, order, mobility):
 
 
 @routine
-def _list_free(zone, frames, pfn, order):
-    """List a block as free, with the free buddies that it merges with."""
-    zone.free += 1 << order
+def _list_free(zones, frames, pfn, order):
+    """List a block as free, with the free buddies of its zone that it merges with."""
+    at = _place(zones, pfn)
+    zone = zones[at]
+    _count_free(zones, at, 1 << order)
     while order < MAX_ORDER:
         buddy = pfn ^ (1 << order)
-        if buddy + (1 << order) > zone.frames or frames[buddy].block != order + 1:
+        if buddy < zone.first or buddy + (1 << order) > zone.frames or frames[buddy].block != order + 1:
             break
         unlink(zone, frames, buddy, order)
         pfn = min(pfn, buddy)
@@ -244,47 +188,86 @@ def _list_free(zone, frames, pfn, order):
 
 
 @leaf
-def _free(zone, frames, pfn, order):
+def _free(zones, frames, pfn, order):
     for each in range(pfn, pfn + (1 << order)):
-        take_from(zone, frames, each)
+        take_from(zones[0], frames, each)
         frames[each].state = State.FREE
         frames[each].owner = 0
         frames[each].rmap = 0
-    _list_free(zone, frames, pfn, order)
+    _list_free(zones, frames, pfn, order)
 
 
 @routine
-def _allocate(zone, frames, order, state, owner):
+def _find_in(zones, at, frames, order, state):
+    """Take a free block off the lists of a zone, for a use; or return NO_FRAME."""
+    zone = zones[at]
     mobility = UNMOVABLE if state == State.TABLE else MOVABLE
     pfn = _find(zone, frames, order, mobility)
     if pfn == 0 and state == State.TABLE and order < PAGEBLOCK:
         # No table lies in frame 0, which Linux keeps to itself: where tables are named, 0 says that there is none.
         other = _find(zone, frames, order, mobility)
         if other != NO_FRAME:
-            zone.free -= 1 << order
+            _count_free(zones, at, -(1 << order))
             frames[pfn].owner = 0
-            _list_free(zone, frames, pfn, order)
+            _list_free(zones, frames, pfn, order)
             pfn = other
+    if pfn != NO_FRAME:
+        _count_free(zones, at, -(1 << order))
+    return pfn
+
+
+@routine
+def _find_by_policy(zones, frames, order, state, whose):
+    """Take a free block off the lists of the node that an owner's policy asks first, or of the nearest that has one."""
+    host = zones[0]
+    node = np.int64(host.policy[UNMOVABLE if state == State.TABLE else MOVABLE, whose + 1])
+    if node == INTERLEAVED:
+        node = host.turn
+        host.turn = (node + 1) % host.turns
+    pfn = np.int64(NO_FRAME)
+    for rank in range(len(zones) - 1):
+        pfn = _find_in(zones, 1 + np.int64(host.asked[node, rank]), frames, order, state)
+        if pfn != NO_FRAME:
+            break
+    return pfn
+
+
+@routine
+def _allocate(zones, frames, order, state, owner, whose):
+    if len(zones) == 1:
+        pfn = _find_in(zones, np.int64(0), frames, order, state)
+    else:
+        pfn = _find_by_policy(zones, frames, order, state, whose)
     if pfn == NO_FRAME:
         return NO_FRAME
-    zone.free -= 1 << order
     for each in range(pfn, pfn + (1 << order)):
         frames[each].state = state
-        give_to(zone, frames, each, owner)
+        give_to(zones[0], frames, each, owner)
     return pfn
 
 
 @kernel
 def allocate(zones, frames, order, state, owner):
     """Return the first pfn of a free block of 2**order frames, now `owner`'s, or NO_FRAME."""
-    return _allocate(zones[0], frames, order, state, owner)
+    return _allocate(zones, frames, order, state, owner, owner)
 
 
 @kernel
 def allocate_many(zones, frames, order, state, owner, pfns):
     """Fill `pfns` (int64[:]) with blocks of 2**order frames while there are any; return how many were got."""
     for number in range(len(pfns)):
-        pfn = _allocate(zones[0], frames, order, state, owner)
+        pfn = _allocate(zones, frames, order, state, owner, owner)
+        if pfn == NO_FRAME:
+            return number
+        pfns[number] = pfn
+    return len(pfns)
+
+
+@kernel
+def allocate_for(zones, frames, state, owner, whose, pfns):
+    """Do the same with single frames, from the nodes that the policy of another owner (`whose`) asks."""
+    for number in range(len(pfns)):
+        pfn = _allocate(zones, frames, np.int64(0), state, owner, whose)
         if pfn == NO_FRAME:
             return number
         pfns[number] = pfn
@@ -294,14 +277,14 @@ def allocate_many(zones, frames, order, state, owner, pfns):
 @kernel
 def free(zones, frames, pfn, order):
     """Give a block back; it merges with its free buddies."""
-    _free(zones[0], frames, pfn, order)
+    _free(zones, frames, pfn, order)
 
 
 @kernel
 def free_many(zones, frames, order, pfns):
     """Give back the blocks `pfns` (int64[:]) of 2**order frames each."""
     for number in range(len(pfns)):
-        _free(zones[0], frames, pfns[number], order)
+        _free(zones, frames, pfns[number], order)
 
 
 @kernel

@@ -16,7 +16,7 @@ from vmsim.frames.buddy import (
     NO_FRAME,
     State,
     allocate,
-    allocate_many,
+    allocate_for,
     count_states,
     free,
     free_many,
@@ -24,6 +24,7 @@ from vmsim.frames.buddy import (
     hand_over,
     make_zone,
 )
+from vmsim.frames.nodes import Nodes, make_nodes
 from vmsim.host.rmap import ReverseMap
 from vmsim.scenario import Marks
 
@@ -64,6 +65,14 @@ class HostMemory:
     Below the `min` watermark nothing is granted: who asks waits until frames come back. Below `low` the event
     `low` calls for reclaim, which ends at `high`.
 
+    Parameters
+    ----------
+    env : Clock
+    frames : int
+    marks : Marks
+    nodes : Nodes, optional
+        What its frames are divided into; without, they are one node's.
+
     Attributes
     ----------
     unpinned : Event
@@ -88,10 +97,10 @@ class HostMemory:
         Frames that several pages lie in. They are the host's own (HOST), in state GUEST, which no others are.
     """
 
-    def __init__(self, env: Clock, frames: int, marks: Marks) -> None:
+    def __init__(self, env: Clock, frames: int, marks: Marks, nodes: Nodes | None = None) -> None:
         self.env = env
         self.marks = marks
-        self.zone, self.frames = make_zone(frames)
+        self.zone, self.frames = make_nodes(*nodes) if nodes else make_zone(frames)
         self.pins = np.zeros(frames, np.int32)
         self.shared = ReverseMap()
         self.low = env.event()
@@ -115,10 +124,13 @@ class HostMemory:
         """All frames."""
         return len(self.frames)
 
-    def take(self, owner: int, count: int, state: State, *, reserve: int = 0) -> Pages:
-        """Return up to `count` frames at once, leaving at least `reserve` free; int64[n], 0 ≤ n ≤ count."""
+    def take(self, owner: int, count: int, state: State, *, reserve: int = 0, whose: int | None = None) -> Pages:
+        """Return up to `count` frames at once, leaving at least `reserve` free; int64[n], 0 ≤ n ≤ count.
+
+        They are from the nodes that the policy of `whose` VM says, without it the owner's.
+        """
         pfns = np.empty(max(0, min(count, self.free - reserve)), np.int64)
-        got = allocate_many(self.zone, self.frames, 0, int(state), owner, pfns)
+        got = allocate_for(self.zone, self.frames, int(state), owner, owner if whose is None else whose, pfns)
         self._watch()
         return pfns[:got]
 
@@ -139,7 +151,7 @@ class HostMemory:
         """Whether `take_block` would give one; if it would fail, that is a failure as there."""
         if self.free - (1 << order) < self.marks.min:
             return False
-        found = bool((self.zone["heads"][0][:, order:] != NO_FRAME).any())
+        found = bool((self.zone["heads"][:, :, order:] != NO_FRAME).any())
         self.failures[owner, order] += not found
         return found
 
@@ -277,9 +289,9 @@ class HostMemory:
             at = self.first(self._waiting) if dying is None else dying
             first = self._waiting[at]
             if dying is None:
-                pfns = self.take(first.owner, first.frames, first.state, reserve=self.marks.min)
+                pfns = self.take(first.owner, first.frames, first.state, reserve=self.marks.min, whose=first.asker)
             else:  # who ends gets no more from the reserve than it must
-                pfns = self.take(first.owner, 1, first.state)
+                pfns = self.take(first.owner, 1, first.state, whose=first.asker)
             del self._waiting[at]
             self.served(first, len(pfns))
             first.event.succeed(pfns)
@@ -287,7 +299,7 @@ class HostMemory:
     def _listed(self, order: int) -> int:
         """Return how many free blocks of 2**order frames there are."""
         count = 0
-        for block in self.zone["heads"][0][:, order].tolist():
+        for block in self.zone["heads"][:, :, order].ravel().tolist():
             while block != NO_FRAME:
                 count += 1
                 block = int(self.frames["next"][block])

@@ -45,18 +45,20 @@ class BrokenInvariant(AssertionError):  # noqa: N818  (it reads as what it is)
 @kernel
 def _wrongly_listed(zones, frames, listed):  # type: ignore[no-untyped-def]
     """Return a block that a free list holds wrongly, and its order, or NO_FRAME; mark the frames of the others."""
-    heads = zones[0].heads
-    for mobility in range(heads.shape[0]):
-        for order in range(heads.shape[1]):
-            block = heads[mobility, order]
-            while block != NO_FRAME:
-                if block & ((1 << order) - 1):
-                    return block, order
-                for frame in range(block, block + (1 << order)):
-                    if listed[frame] or frames[frame].state != State.FREE:
+    for at in range(len(zones)):
+        heads = zones[at].heads
+        for mobility in range(heads.shape[0]):
+            for order in range(heads.shape[1]):
+                block = heads[mobility, order]
+                while block != NO_FRAME:
+                    end = block + (1 << order)
+                    if block & ((1 << order) - 1) or block < zones[at].first or end > zones[at].frames:
                         return block, order
-                    listed[frame] = True
-                block = np.int64(frames[block].next)
+                    for frame in range(block, end):
+                        if listed[frame] or frames[frame].state != State.FREE:
+                            return block, order
+                        listed[frame] = True
+                    block = np.int64(frames[block].next)
     return np.int64(NO_FRAME), 0
 
 
@@ -77,6 +79,9 @@ class _Checker:
         free = frames["state"] == State.FREE
         if int(free.sum()) != int(zone["free"]):
             self.fail(f"conservation: {int(free.sum())} frames are marked free, the allocator counts {zone['free']}")
+        for node, count in enumerate(self._miscounted(free)):
+            if count:
+                self.fail(f"conservation: the allocator counts {count} frames of node {node} too many as free")
         listed = np.zeros(len(frames), bool)
         block, order = _wrongly_listed(self.host.zone, frames, listed)
         if block != NO_FRAME:
@@ -91,6 +96,11 @@ class _Checker:
                 wrong = (frames["state"][pages] != State.POOL) | (frames["owner"][pages] != vm.spec.index)
                 if wrong.any() or count_distinct(pages) != len(pages):
                     self.fail(f"conservation: the pool of {vm.spec.name} holds pages that are not its own")
+
+    def _miscounted(self, free: NDArray[np.bool_]) -> list[int]:
+        """Return by how much the allocator's count of the free frames of each node is wrong."""
+        zones = self.host.zone[1:]
+        return [int(zone["free"]) - int(free[zone["first"] : zone["frames"]].sum()) for zone in zones]
 
     def isolation(self) -> None:
         """A VM's tables reach its own frames only, each from the one entry that its reverse map names.

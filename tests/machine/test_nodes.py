@@ -1,0 +1,126 @@
+"""Does each node hand out its own frames, to whom its policy sends there, and the nearest others when it has none?"""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+
+from tests.oracle.buddy import Buddy
+from vmsim.frames.buddy import (
+    INTERLEAVED,
+    MAX_ORDER,
+    NO_FRAME,
+    PAGEBLOCK,
+    State,
+    allocate,
+    allocate_for,
+    allocate_many,
+    free,
+    free_owned,
+    owned,
+)
+from vmsim.frames.nodes import Nodes, count_free, make_nodes, node_of, set_policy
+
+ASKED = ((0, 1, 2), (1, 2, 0), (2, 0, 1))
+KERNEL = -1
+
+
+class NodesMachine(RuleBasedStateMachine):
+    """Blocks of three nodes, the last of which has no turn, are handed out and come back."""
+
+    blocks = Bundle("blocks")
+
+    @initialize(sizes=st.tuples(*[st.sampled_from([1, 37, 512, 1100])] * 3))
+    def start(self, sizes):
+        self.zones, self.frames = make_nodes(*Nodes(sizes, ASKED, 2))
+        firsts = np.cumsum([0, *sizes]).tolist()
+        self.twins = [Buddy(n, MAX_ORDER, PAGEBLOCK, first) for n, first in zip(sizes, firsts, strict=False)]
+        self.policy = dict.fromkeys((KERNEL, 1, 2), (0, 0))
+        self.owner: dict[int, int] = {}
+        self.turn = 0
+
+    @rule(owner=st.sampled_from([1, 2]), pages=st.integers(INTERLEAVED, 2), tables=st.integers(INTERLEAVED, 2))
+    def prefer(self, owner, pages, tables):
+        self.policy[owner] = pages, tables
+        set_policy(self.zones, owner, pages=pages, tables=tables)
+
+    def _node(self, whose, order, table):
+        """Return the node that is to give the next block, by asking one after the other; None: nobody can."""
+        first = self.policy[whose][table]
+        if first == INTERLEAVED:
+            first, self.turn = self.turn, (self.turn + 1) % 2
+        return next((node for node in ASKED[first] if self.twins[node].source(order, table)), None)
+
+    @rule(target=blocks, order=st.sampled_from([0, 0, 1, 5, 9]), owner=st.integers(1, 2), table=st.booleans())
+    def take(self, order, owner, table):
+        node = self._node(owner, order, table)
+        pfn = int(allocate(self.zones, self.frames, order, State.TABLE if table else State.GUEST, owner))
+        assert (pfn == NO_FRAME) == (node is None)
+        if node is not None:
+            self.twins[node].take(pfn, order, table)
+            self.owner[pfn] = owner
+        return pfn
+
+    @rule(count=st.integers(0, 9), whose=st.integers(1, 2), kernel=st.booleans())
+    def take_many(self, count, whose, kernel):
+        pfns = np.zeros(count, np.int64)
+        given = self.zones, self.frames
+        if kernel:  # as of a pool that is filled: the kernel's until it is handed over, and from the VM's node
+            got = allocate_for(*given, State.HOST, KERNEL, whose, pfns)
+        else:
+            got = allocate_many(*given, 0, State.GUEST, whose, pfns)
+        for pfn in pfns[:got].tolist():
+            self.twins[self._node(whose, 0, False)].take(pfn, 0, False)
+            self.owner[pfn] = KERNEL if kernel else whose
+        assert got == count or self._node(whose, 0, False) is None
+
+    @rule(pfn=consumes(blocks))
+    def give(self, pfn):
+        if pfn in self.owner:
+            del self.owner[pfn]
+            twin = self.twins[int(node_of(self.zones, np.array([pfn]))[0])]
+            free(self.zones, self.frames, pfn, twin.give(pfn))
+
+    @rule(owner=st.sampled_from([KERNEL, 1, 2]))
+    def destroy(self, owner):
+        pfns = [pfn for pfn, each in self.owner.items() if each == owner]
+        free_owned(self.zones, self.frames, owner)
+        for pfn in pfns:
+            next(twin for twin in self.twins if pfn in twin.taken).give(pfn)
+            del self.owner[pfn]
+
+    @invariant()
+    def every_node_lists_its_own_free_blocks(self):
+        if not hasattr(self, "zones"):
+            return
+        for twin, zone in zip(self.twins, self.zones[1:], strict=True):
+            found = set()
+            for (_, order), head in np.ndenumerate(zone.heads):
+                pfn = int(head)
+                while pfn != NO_FRAME:
+                    found.add((pfn, order))
+                    pfn = int(self.frames[pfn]["next"])
+            assert found == twin.free
+        counts = [sum(1 << order for _, order in twin.free) for twin in self.twins]
+        assert count_free(self.zones).tolist() == counts
+        assert int(self.zones[0].free) == sum(counts)
+        for owner in (KERNEL, 1, 2):
+            theirs = [pfn for twin in self.twins for pfn in twin.taken if self.owner[pfn] == owner]
+            blocks = [range(pfn, pfn + (1 << self._order(pfn))) for pfn in theirs]
+            assert owned(self.zones, self.frames, owner).tolist() == sorted(pfn for block in blocks for pfn in block)
+
+    def _order(self, pfn):
+        return next(twin.taken[pfn] for twin in self.twins if pfn in twin.taken)
+
+
+TestNodesMachine = NodesMachine.TestCase
+TestNodesMachine.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
+
+
+def test_a_block_does_not_reach_over_the_end_of_a_node():
+    zones, _ = make_nodes(*Nodes((3, 4), ((0, 1), (1, 0)), 2))
+    assert [int(zone.heads[0, 1]) for zone in zones[1:]] == [0, 4]
+    assert [int(zone.heads[0, 0]) for zone in zones[1:]] == [2, 3]
+    assert [int(zone.heads[0, 2]) for zone in zones[1:]] == [NO_FRAME, NO_FRAME]
