@@ -33,7 +33,8 @@ def scenario(vms: int, pages: int, *, pressed: bool, mode: str = "ept", policy: 
     """
     from vmsim.scenario import Scenario
 
-    wanted = vms * (pages + 1024)
+    memory = pages + pages // 32 + 1024  # of each: a balloon and the kernel's own besides
+    wanted = vms * memory
     frames = int(wanted / OVERCOMMIT) if pressed else int(wanted * 1.1) + 4096
     marks = {name: f"{max(frames // part, 16) * 4}KiB" for name, part in (("min", 400), ("low", 200), ("high", 100))}
     host: dict[str, Any] = {
@@ -49,7 +50,7 @@ def scenario(vms: int, pages: int, *, pressed: bool, mode: str = "ept", policy: 
     vm = {
         "name": "vm",
         "count": vms,
-        "memory": f"{(pages + 1024) * 4}KiB",
+        "memory": f"{memory * 4}KiB",
         "mode": mode,
         "balloon": {"size": f"{pages // 32 * 4}KiB"},
         "workload": {
@@ -83,6 +84,8 @@ def _each(spec: Scenario) -> tuple[float, str]:
     before = time.process_time()
     outcome = simulation.run()
     seconds = time.process_time() - before
+    if outcome.ending is not None:
+        raise RuntimeError(outcome.ending.message)
     faults = sum(vm.guest_faults + sum(count for count, _ in vm.exits.values()) for vm in outcome.vms)
     back = sum(vm.figures.named("swap")["swapped_in"] for vm in outcome.vms)
     out = sum(vm.figures.named("swap")["swapped_out"] for vm in outcome.vms)

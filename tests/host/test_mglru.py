@@ -82,7 +82,7 @@ def test_the_generations_are_those_of_a_plain_reading(seed: int) -> None:
                 page, shadow = shadows.pop(back)
                 memory.there[page] = True
                 memory.show()
-                policy.returned(memory, page, back)
+                policy.returned(memory, np.array([page]), np.array([back]))
                 recent += twin.refault(page, shadow)
         else:
             priority, goal = random.choice((0, 1, 2, 12)), random.choice((1, 64, 1000))
@@ -120,7 +120,7 @@ def test_a_page_that_came_back_too_soon_is_protected_once() -> None:
     memory.show()
     pages.renew()
     policy.evicted(memory, np.array([5]), np.array([9]))
-    policy.returned(memory, 5, 9)
+    policy.returned(memory, np.array([5]), np.array([9]))
     assert policy.recent == 1
     assert pages.lists.refs[5] == 4
     pages.due = 1 << 40

@@ -7,11 +7,12 @@ import os
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 
 from vmsim import plugins
 from vmsim.base.errors import InputError
-from vmsim.host.swap.area import Holding, SwapArea
+from vmsim.host.swap.area import SwapArea
 from vmsim.host.swap.device import BlockDevice
 from vmsim.host.swap.queue import DeviceQueue
 from vmsim.host.swap.readahead import Window, window_size
@@ -174,13 +175,13 @@ def test_a_device_does_what_its_data_sheet_says(
         now = device.reads.submit(0, 0)
         start = now = 10**12 if call == device.write else 0
         for slot in range(100):
-            now, _ = call(now, slot)
+            ((now, _),) = call(now, [slot])
         assert 100 * 10**9 / (now - start) == pytest.approx(alone, rel=0.01)
         base = now + 10**9
         on_way = [base] * 32
         for slot in range(3200):
             at = min(range(32), key=on_way.__getitem__)
-            on_way[at], _ = call(on_way[at], slot)
+            ((on_way[at], _),) = call(on_way[at], [slot])
         assert 3200 * 10**9 / (max(on_way) - base) == pytest.approx(many, rel=0.12)
 
 
@@ -189,33 +190,38 @@ def test_a_disk_seeks_and_turns_unless_a_page_follows() -> None:
     device = BlockDevice(plugins.load("swap_devices", "hdd"), seed=1, frequency=10**9, folder=Path())
     now, far = 0, []
     for number in range(2000):
-        done, _ = device.read(now, 10 * number)
+        ((done, _),) = device.read(now, [10 * number])
         far.append(done - now)
         now = done
     assert sum(far) / len(far) == pytest.approx(7.4e6 + 8.333e6 / 2, rel=0.02)
-    done, _ = device.read(now, 10 * 1999 + 1)
+    ((done, _),) = device.read(now, [10 * 1999 + 1])
     assert done - now == 20_000
 
 
 def test_errors_come_as_often_as_they_are_asked_for() -> None:
     spec = plugins.load("swap_devices", "nvme")
     device = BlockDevice(spec, seed=1, frequency=10**9, folder=Path(), read_errors=0.1, write_errors=0.3)
-    good = [device.read(0, 0)[1] for _ in range(20_000)], [device.write(0, 0)[1] for _ in range(20_000)]
+    good = [device.read(0, [0])[0][1] for _ in range(20_000)], [device.write(0, [0])[0][1] for _ in range(20_000)]
     assert sum(good[0]) / 20_000 == pytest.approx(0.9, abs=0.01)
     assert sum(good[1]) / 20_000 == pytest.approx(0.7, abs=0.015)
 
 
 def test_slots_are_given_side_by_side_and_come_back() -> None:
     area = SwapArea(4)
-    page = Holding(None, 0, None, 0)
-    assert area.allocate([page] * 3).tolist() == [0, 1, 2]
-    assert area.allocate([page] * 2).tolist() == [3]
+
+    def allocate(pages: int) -> list[int]:
+        zeros = np.zeros(pages, np.int64)
+        found: list[int] = area.allocate(None, zeros, zeros, None).tolist()
+        return found
+
+    assert allocate(3) == [0, 1, 2]
+    assert allocate(2) == [3]
     assert area.free_one(1)
     area.share(2)
     assert not area.free_one(2)
-    assert area.allocate([page]).tolist() == [1]
+    assert allocate(1) == [1]
     assert area.free_one(2)
-    assert (area.used, area.most, area.allocate([page]).tolist()) == (3, 4, [2])
+    assert (area.used, area.most, allocate(1)) == (3, 4, [2])
 
 
 def test_windows_of_readahead_by_hand() -> None:

@@ -92,7 +92,7 @@ def test_the_lists_are_those_of_a_plain_reading(seed: int) -> None:
             back = random.choice([*slots])
             whose, page = slots.pop(back)
             memories[whose].there[page] = True
-            policy.returned(memories[whose], page, back)
+            policy.returned(memories[whose], np.array([page]), np.array([back]))
             twin.refault(whose, page, back)
         else:
             priority, goal = random.choice((0, 1, 2, 3)), random.choice((1, 32, 1000))
@@ -138,12 +138,12 @@ def test_a_page_that_comes_back_soon_is_active_at_once() -> None:
     assert (int(lists.counts[INACTIVE]), int(lists.counts[ACTIVE])) == (32, 8)  # a batch was moved: inactive was short
     policy.evicted(memory, np.array([1, 2]), np.array([7, 8]))
     memory.there[60] = True
-    policy.returned(memory, 60, 7)  # at a distance of 1
+    policy.returned(memory, np.array([60]), np.array([7]))  # at a distance of 1
     assert order(lists, ACTIVE)[0] == 60
     for slot in range(9, 20):
         policy.evicted(memory, np.array([3]), np.array([slot]))
     memory.there[61] = True
-    policy.returned(memory, 61, 8)  # at a distance of 12, and 9 are active
+    policy.returned(memory, np.array([61]), np.array([8]))  # at a distance of 12, and 9 are active
     assert order(lists, INACTIVE)[0] == 61
     assert policy.counts["refaults_activated"] == 1
 

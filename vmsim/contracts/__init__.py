@@ -25,7 +25,7 @@ from vmsim.contracts.host import (
 from vmsim.contracts.memory import Backer, Frames, Host, KernelHalf, PagePrices, Pool, ensure
 from vmsim.contracts.monitor import Handler, Kernel, LiveVm, Monitor, Worker
 from vmsim.contracts.processor import Mmu, Spaces, Vcpu
-from vmsim.contracts.second import NO_FLUSH, Flush, Leaf, MemorySlot, SecondMmu
+from vmsim.contracts.second import NO_FLUSH, Flush, Leaf, MemorySlot, SecondMmu, SwapPlace
 from vmsim.contracts.steps import NEVER, NONE, Exit, Moment, Observe, Observer, Resume, Steps, Stop, VmStopped, Words
 
 __all__ = [
@@ -71,6 +71,7 @@ __all__ = [
     "Statistics",
     "Steps",
     "Stop",
+    "SwapPlace",
     "Vcpu",
     "Victims",
     "VmStopped",

@@ -245,8 +245,8 @@ class PageLists(Protocol):
     def evicted(self, memory: Any, numbers: Words, slots: Words) -> None:
         """Learn that pages of a memory have gone to slots: their numbers, and where, int64[n]."""
 
-    def returned(self, memory: Any, number: int, slot: int) -> None:
-        """Learn that it came back, as a page of this number."""
+    def returned(self, memory: Any, numbers: Words, slots: Words) -> None:
+        """Learn that pages came back, as pages of these numbers, one after the other, int64[n]."""
 
     def released(self, slot: int) -> None:
         """Learn that a slot is free."""

@@ -250,6 +250,9 @@ class Monitor(Protocol):
         """
         ...
 
+    def brought(self) -> None:
+        """Have the host note what a run of compiled code has brought back from its swap cache."""
+
     def collect(self, vcpu: Any, bill: NDArray[Any]) -> None:
         """Count the exits that compiled code has handled, BILL[1], and what is to be done before the guest goes on."""
 

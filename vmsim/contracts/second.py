@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -11,7 +12,17 @@ from numpy.typing import NDArray
 from vmsim.contracts.processor import Vcpu
 from vmsim.contracts.steps import Steps, Words
 
-__all__ = ["NO_FLUSH", "Flush", "Leaf", "MemorySlot", "SecondMmu"]
+__all__ = ["NO_FLUSH", "Flush", "Leaf", "MemorySlot", "SecondMmu", "SwapPlace"]
+
+
+class SwapPlace(IntEnum):
+    """Places in the words of a host's swap that compiled code brings pages back by, int64[:]."""
+
+    SIZE = 0  # slots
+    USED = 1  # of them
+    CYCLES = 2  # of the host's work for a page that comes back
+    BROUGHT = 3  # pages that a run has brought back, and nobody has noted yet
+    FIRST = 4  # their numbers, from here on
 
 
 class Flush(NamedTuple):
@@ -80,6 +91,7 @@ class MemorySlot(Protocol):
     """The host's truth of one VM's memory, as far as a paging mode needs it."""
 
     backing: Words  # int64[frames]: where each guest frame lies (tables/backing.py)
+    swap: Words  # int64[:], by `SwapPlace`: those of the host's swap; empty: it has none
 
     def arrived(self, gfn: int, pfn: int, order: int) -> None:
         """Note that 2**order guest frames lie in host frames from now on, and bring back what they held."""
@@ -91,6 +103,9 @@ class MemorySlot(Protocol):
     def bring(self, vcpu: Vcpu, gfn: int, *, write: bool) -> Steps[int]:
         """Bring it back, to be written to or not; return the cycles of the host's work, waits apart."""
         ...
+
+    def brought(self) -> None:
+        """Note what compiled code has brought back, before anybody else does anything."""
 
     def clean(self, gfn: int) -> bool:
         """Whether the swap device has what a page holds: it may be read, and `soil` comes before a write."""

@@ -76,14 +76,18 @@ class GuestDisk:
         return {"requests": self.requests, **self.device.counts()}
 
     def _submit(
-        self, vcpu: Any, serve: Callable[[int, int], tuple[int, bool]], blocks: Sequence[int], gfns: Words
+        self,
+        vcpu: Any,
+        serve: Callable[[int, Sequence[int]], list[tuple[int, bool]]],
+        blocks: Sequence[int],
+        gfns: Words,
     ) -> Steps[simpy.Event]:
         self.notify(vcpu)
         self.requests += 1
         self.busy += 1
         yield vcpu.settle()
         now = self.env.cycle
-        done = self.start(gfns, max(serve(now, block)[0] for block in blocks) - now)
+        done = self.start(gfns, max(cycle for cycle, _ in serve(now, blocks)) - now)
         assert done.callbacks is not None
         done.callbacks.append(lambda _: self._done(vcpu))
         return done

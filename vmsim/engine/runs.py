@@ -127,6 +127,7 @@ class Runs:
         ended: Ended = run(self._target, processor, self._accesses, self._guest, mode, *where)
         if ended[-1]:
             self._pending = True
+            self.monitor.brought()
             if self._bill["forgot"][0]:  # the other cores are to be told before anybody else does anything
                 self._bill["forgot"] = 0
                 self.vcpu.spaces.forgot()

@@ -155,7 +155,7 @@ class GuestMemory(SwappableMemory):
     @property
     def elsewhere(self) -> bool:
         """Whether tables of the guest may lie where `host_address` does not find them."""
-        return bool(self.contents) or bool(len(self.host.shared)) or bool(self.swapped and self.swapped.away)
+        return bool(self.contents) or bool(len(self.host.shared)) or bool(self.away_count)
 
     def arrived(self, gfn: int, pfn: int, order: int) -> None:
         """Note that 2**order guest frames lie in host frames from now on, and bring back what they held."""

@@ -116,6 +116,12 @@ class NativeMemory:
         self.frames.freed = self.swapped.freed
         self.told(self.swapped)
 
+    def cached(self, number: int, pfn: int) -> None:
+        """Learn nothing: its kernel asks for what is away."""
+
+    def uncached(self, number: int) -> None:
+        """Learn nothing."""
+
     @property
     def away_count(self) -> int:
         """Pages on the swap device."""

@@ -124,6 +124,9 @@ class BaseMonitor(ABC):
         """Return None: no compiled code handles its exits."""
         return None
 
+    def brought(self) -> None:
+        """Do nothing: no compiled code brings pages back."""
+
     def collect(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
         """Count the exits that compiled code has handled, their cycles, and how long faults took."""
         if cycles := int(bill["cycles"][0].sum()):

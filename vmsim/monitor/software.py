@@ -71,6 +71,10 @@ class TableKeeper(Touching, ABC):
         """Return the host's frames that hold guest frames, int64[n]; each must be backed."""
         return self.host_pages.frames_of(gfns)
 
+    def brought(self) -> None:
+        """Have the host note what compiled code has brought back."""
+        self.host_pages.brought()
+
     def forget(self) -> None:
         """Forget the exits so far: they were made before the clock started."""
         self.exits.clear()

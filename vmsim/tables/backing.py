@@ -6,6 +6,7 @@ tables of its process, virt/kvm/kvm_main.c, `hva_to_pfn`, which also finds the s
 host has taken away says where its contents are: SWAPPED, or nowhere, BALLOONED. A SHARED one has the address of a frame
 that others read too; it is not PRESENT, so that whoever is about to write to it asks the host for a page of its own
 first. A CLEAN one is SHARED besides, but its frame is its own: the swap device has the same, until it is written to.
+A SWAPPED one that is CACHED besides has the address of a frame of the host's: it is in the swap cache, and holds zeros.
 What tables map is another matter: an entry can be absent while its page is PRESENT, and the next violation writes it
 again. Memory of programs that run on the host itself is not looked up: their array is empty, and every address is the
 host's own.
@@ -22,6 +23,7 @@ from vmsim.machine.memory import entry_at, read_entry, width_of, zeroed
 
 __all__ = [
     "BALLOONED",
+    "CACHED",
     "CLEAN",
     "CLEAN_PAGE",
     "IDENTITY",
@@ -32,6 +34,7 @@ __all__ = [
     "UNBACKED",
     "break_up",
     "break_up_each",
+    "cached_word",
     "clean_backing",
     "count_leaves",
     "elsewhere",
@@ -57,6 +60,7 @@ SWAPPED = 1 << 1
 BALLOONED = 1 << 2
 SHARED = 1 << 3
 CLEAN = 1 << 7  # besides SHARED
+CACHED = 1 << 8  # besides SWAPPED
 OWNED = PRESENT | CLEAN  # one of them: it has a frame of its own
 _LEVEL_SHIFT = 4
 SMALL_PAGE = PRESENT | 1 << _LEVEL_SHIFT  # the word of a page of 4K, but for its frame
@@ -173,6 +177,11 @@ def populate_backing(zones, frames, owner, backing, gfn, limit, order):
 def share_backing(backing: np.ndarray, gfn: int, pfn: int) -> None:
     """Note that a guest frame lies in a frame that others read too."""
     backing[gfn] = pfn << PAGE_SHIFT | 1 << _LEVEL_SHIFT | SHARED
+
+
+def cached_word(pfn: int) -> int:
+    """Return the word of a page that is swapped out and lies in a frame of the swap cache too."""
+    return pfn << PAGE_SHIFT | CACHED | SWAPPED
 
 
 def clean_backing(backing: np.ndarray, gfn: int, *, clean: bool) -> None:

@@ -12,7 +12,7 @@ from vmsim.frames.buddy import State
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.memory import HOST
 from vmsim.host.native_memory import NativeMemory
-from vmsim.tables.backing import CLEAN, SWAPPED
+from vmsim.tables.backing import CACHED, CLEAN, SWAPPED, cached_word
 
 __all__ = ["swap_problems"]
 
@@ -26,35 +26,42 @@ def swap_problems(simulation: Simulation) -> Iterator[str]:
         if memory is None or memory.swapped is None:
             continue
         name, swap = vm.spec.name, memory.swapped.swap
-        references = [*memory.swapped.copies.values()]
+        references: list[int] = []
         if isinstance(memory, GuestMemory) and memory.swapped:
-            away = memory.swapped.away
-            if not vm.gone and np.flatnonzero(memory.backing & SWAPPED).tolist() != sorted(away):
-                yield f"swap: the pages of {name} that are swapped out are not those that have a slot"
-            if not vm.gone and np.flatnonzero(memory.backing & CLEAN).tolist() != sorted(memory.swapped.copies):
-                yield f"swap: the clean pages of {name} are not those that have a slot"
-            for gfn, slot in away.items():
+            slots = memory.swapped.slots
+            with_slot = np.flatnonzero(slots)
+            if not vm.gone and np.flatnonzero(memory.backing & (SWAPPED | CLEAN)).tolist() != with_slot.tolist():
+                yield f"swap: the pages of {name} that are swapped out or clean are not those that have a slot"
+            away = with_slot[memory.backing[with_slot] & SWAPPED != 0]
+            if len(away) != memory.swapped.count:
+                yield f"swap: {len(away)} pages of {name} are swapped out, {memory.swapped.count} are noted"
+            for gfn, slot in zip(away.tolist(), (slots[away] - 1).tolist(), strict=True):
                 holding = swap.area.holding(slot) if slot in swap.area else None
                 if holding is None or holding.memory is not memory or holding.number != gfn:
                     yield f"swap: slot {slot} does not hold page {gfn} of {name}, which is to be there"
-            references += away.values()
+                if memory.backing[gfn] & CACHED and (
+                    slot not in swap.cache or memory.backing[gfn] != cached_word(int(swap.cache.pfns[slot]))
+                ):
+                    yield f"swap: page {gfn} of {name} is not in the frame of the swap cache that is noted"
+            references += (slots[with_slot] - 1).tolist()
         elif isinstance(memory, NativeMemory):
+            references += memory.swapped.copies.values()
             for space in {id(each): each for each in memory.spaces()}.values():
                 references += space.away.values()
         users.update(references)
     if swap is None:
         return
-    slots = swap.area.slots()
-    for slot in sorted({*slots} | {*users}):
+    for slot in sorted({*swap.area.slots()} | {*users}):
         noted = swap.area.users(slot)
         if noted != users[slot]:
             yield f"swap: slot {slot} has {users[slot]} users, {noted} are noted"
     frames = simulation.host.frames
-    pfns = np.array([page.pfn for page in swap.cache.values()], np.int64)
+    cached = [*swap.cache]
+    pfns = swap.cache.pfns[cached]
     if len(pfns):
         wrong = (frames["owner"][pfns] != HOST) | (frames["state"][pfns] != State.HOST)
         if wrong.any() or len({*pfns.tolist()}) != len(pfns):
             yield f"swap: frame {int(pfns[wrong][0]) if wrong.any() else pfns[0]} of the swap cache is not its own"
-    for slot in swap.cache:
+    for slot in cached:
         if slot not in swap.area:
             yield f"swap: the swap cache has a page of slot {slot}, which is free"

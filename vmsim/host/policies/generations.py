@@ -29,6 +29,7 @@ __all__ = [
     "begin_generation",
     "drop_each",
     "insert",
+    "insert_each",
     "make_generations",
     "promote",
     "sort_out",
@@ -155,6 +156,14 @@ def insert(lists, number, place, refs):  # type: ignore[no-untyped-def]
     """Put a page at the head of a generation's ring, wherever it is, with so many references."""
     _insert(lists, number, place)
     lists.refs[number] = refs
+
+
+@kernel
+def insert_each(lists, numbers, place, refs):  # type: ignore[no-untyped-def]
+    """Do the same to some pages, int64[n], one after the other, each with references of its own, int64[n]."""
+    for at in range(len(numbers)):
+        _insert(lists, numbers[at], place)
+        lists.refs[numbers[at]] = refs[at]
 
 
 @kernel

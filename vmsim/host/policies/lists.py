@@ -20,8 +20,10 @@ __all__ = [
     "INACTIVE",
     "Count",
     "TwoLists",
+    "all_low",
     "arrive",
     "arrive_each",
+    "come_back",
     "drop_each",
     "is_low",
     "make_lists",
@@ -62,11 +64,11 @@ class TwoLists(NamedTuple):
     counts: np.ndarray  # int64[Count.SIZE]
 
 
-def make_lists(numbers: int) -> TwoLists:
-    """Return the empty lists of a memory whose pages have so many numbers."""
+def make_lists(numbers: int, counts: np.ndarray) -> TwoLists:
+    """Return the empty lists of a memory whose pages have so many numbers, with `counts`, int64[Count.SIZE], of 0."""
     ring = np.zeros(numbers + 2, np.int32)
     ring[numbers:] = numbers, numbers + 1
-    return TwoLists(ring, ring.copy(), np.zeros(numbers, np.uint8), np.zeros(Count.SIZE, np.int64))
+    return TwoLists(ring, ring.copy(), np.zeros(numbers, np.uint8), counts)
 
 
 @leaf
@@ -97,6 +99,55 @@ def put(lists, number, which):  # type: ignore[no-untyped-def]
     if lists.flags[number] & _LISTED:
         _unlink(lists, number)
     _link(lists, number, which)
+
+
+@leaf
+def _sum_of(every, which):  # type: ignore[no-untyped-def]
+    """Return how many pages are on the lists of a kind, of all memories."""
+    total = np.int64(0)
+    for each in range(len(every)):
+        total += every[each, which]
+    return total
+
+
+@kernel
+def come_back(lists, every, numbers, ages, now):  # type: ignore[no-untyped-def]
+    """Put pages that came back on the list where each belongs (workingset_refault), one after the other.
+
+    Parameters
+    ----------
+    lists : TwoLists
+        Of their memory.
+    every : int64[memories, Count.SIZE]
+        The counts of all lists.
+    numbers : int64[n]
+        The pages.
+    ages : int64[n]
+        How many pages had been taken, or become active by a refault, when each was.
+    now : int
+        And how many have by now.
+
+    Returns
+    -------
+    int
+        How many became active.
+    """
+    activated = np.int64(0)
+    for at in range(len(numbers)):
+        which = INACTIVE
+        if now + activated - ages[at] <= _sum_of(every, ACTIVE):
+            which = ACTIVE
+            activated += 1
+        if lists.flags[numbers[at]] & _LISTED:
+            _unlink(lists, numbers[at])
+        _link(lists, numbers[at], which)
+    return activated
+
+
+@kernel
+def all_low(every):  # type: ignore[no-untyped-def]
+    """Return whether the inactive lists are too short beside the active ones, those of all memories together."""
+    return _is_low(_sum_of(every, INACTIVE), _sum_of(every, ACTIVE))
 
 
 @kernel

@@ -37,6 +37,7 @@ from vmsim.host.policies.generations import (
     begin_generation,
     drop_each,
     insert,
+    insert_each,
     make_generations,
     promote,
     sort_out,
@@ -288,16 +289,18 @@ class Mglru:
             pages.evicted[tier_of(refs)] += 1
             self._shadows[slot] = _Shadow(memory.owner, seq, refs)
 
-    def returned(self, memory: Any, number: int, slot: int) -> None:
-        """Make a page that came back one of the youngest generation, and note whether it was soon (lru_gen_refault)."""
+    def returned(self, memory: Any, numbers: Words, slots: Words) -> None:
+        """Make pages that came back such of the youngest generation; note which came soon (lru_gen_refault)."""
         pages = self.pages[memory.owner]
-        self.refaults += 1
-        refs, shadow = 0, self._shadows.get(slot)
-        if shadow and (shadow.owner, shadow.seq) == (memory.owner, pages.oldest):
-            self.recent += 1
-            pages.refaulted[tier_of(shadow.refs)] += 1
-            refs = PROTECTED
-        insert(pages.lists, number, pages.youngest % MOST, refs)
+        self.refaults += len(numbers)
+        refs = np.zeros(len(numbers), np.int64)
+        for at, slot in enumerate(slots.tolist()):
+            shadow = self._shadows.get(slot)
+            if shadow and (shadow.owner, shadow.seq) == (memory.owner, pages.oldest):
+                self.recent += 1
+                pages.refaulted[tier_of(shadow.refs)] += 1
+                refs[at] = PROTECTED
+        insert_each(pages.lists, numbers, pages.youngest % MOST, refs)
 
     def released(self, slot: int) -> None:
         """Forget when the page in a slot was taken."""

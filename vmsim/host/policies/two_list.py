@@ -25,8 +25,10 @@ from vmsim.host.policies.lists import (
     INACTIVE,
     Count,
     TwoLists,
+    all_low,
     arrive,
     arrive_each,
+    come_back,
     drop_each,
     is_low,
     make_lists,
@@ -48,9 +50,9 @@ _EVERY = 16  # a VM's new pages are looked for after a look at one in so many of
 class _Pages:
     """The lists of one VM."""
 
-    def __init__(self, vm: LiveVm) -> None:
+    def __init__(self, vm: LiveVm, counts: Words) -> None:
         self.vm = vm
-        self.lists: TwoLists = make_lists(vm.pages.numbers)
+        self.lists: TwoLists = make_lists(vm.pages.numbers, counts)
         self.numbers = np.empty(vm.pages.numbers + BATCH, np.int64)  # scratch
         self.victims = np.empty(vm.pages.numbers + BATCH, np.int64)
         self.due = 0  # pages to look at before new ones are looked for
@@ -96,6 +98,7 @@ class TwoList:
 
     def __init__(self) -> None:
         self.pages: dict[int, _Pages] = {}
+        self._every: Words = np.zeros((0, Count.SIZE), np.int64)  # the counts of all lists
         self.taken = 0  # pages that were taken or became active by a refault: nonresident_age
         self.activated = 0
         self.refaults = 0
@@ -106,7 +109,7 @@ class TwoList:
     @property
     def counts(self) -> dict[str, int]:
         """What was done, and found."""
-        total = sum((each.lists.counts for each in self.pages.values()), np.zeros(Count.SIZE, np.int64))
+        total = self._every.sum(axis=0)
         return {
             "scanned": int(total[Count.SCANNED]),
             "activated": int(total[Count.ACTIVATED]),
@@ -118,8 +121,8 @@ class TwoList:
 
     def attach(self, vms: Sequence[LiveVm]) -> None:
         """Learn whose pages there are."""
-        for vm in vms:
-            self.pages[vm.pages.owner] = _Pages(vm)
+        self._every = np.zeros((len(vms), Count.SIZE), np.int64)
+        self.pages = {vm.pages.owner: _Pages(vm, counts) for vm, counts in zip(vms, self._every, strict=True)}
 
     def begin(self) -> None:
         """Find out whether active pages may become inactive (prepare_scan_control)."""
@@ -130,8 +133,7 @@ class TwoList:
         self._seen = self.activated
 
     def _low(self) -> bool:
-        inactive, active = (sum(each.size(which) for each in self.pages.values()) for which in (INACTIVE, ACTIVE))
-        return bool(is_low(inactive, active))
+        return bool(all_low(self._every))
 
     def scan(self, vm: LiveVm, priority: int, goal: int) -> Found:
         """Look at one page in 2**priority of a VM's; return those to be taken, about `goal` at most."""
@@ -166,17 +168,14 @@ class TwoList:
         first, self.taken = self.taken, self.taken + len(slots)
         self._shadows.update(zip(slots.tolist(), range(first + 1, self.taken + 1), strict=True))
 
-    def returned(self, memory: Any, number: int, slot: int) -> None:
-        """Put a page that came back on the list where it belongs (workingset_refault)."""
+    def returned(self, memory: Any, numbers: Words, slots: Words) -> None:
+        """Put pages that came back on the lists where they belong (workingset_refault)."""
+        ages = np.array([self._shadows.get(slot, -1 << 61) for slot in slots.tolist()], np.int64)
         lists = self.pages[memory.owner].lists
-        self.refaults += 1
-        distance = self.taken - self._shadows.get(slot, -1 << 62)
-        which = INACTIVE
-        if distance <= sum(each.size(ACTIVE) for each in self.pages.values()):
-            which = ACTIVE
-            self.taken += 1
-            self.activated += 1
-        put(lists, number, which)
+        active = int(come_back(lists, self._every, numbers, ages, self.taken))
+        self.refaults += len(numbers)
+        self.taken += active
+        self.activated += active
 
     def released(self, slot: int) -> None:
         """Forget when the page in a slot was taken."""

@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.contracts import SwapPlace
 from vmsim.jit import kernel
+from vmsim.machine.memory import zeroed
 
 __all__ = ["NO_SLOT", "Holding", "SwapArea"]
 
 NO_SLOT = -1
+ROOM = 1024  # pages that compiled code can bring back before that is noted
 
 Words = NDArray[np.int64]
 
@@ -59,46 +62,86 @@ class SwapArea:
     ----------
     size : int
         Slots.
+    cycles : int, optional
+        Of the host's work for a page that comes back.
 
     Attributes
     ----------
-    used : int
-        Slots that hold something.
     most : int
-        The most that have.
+        The most that have been used at once.
+    state : int64[SwapPlace.FIRST + ROOM]
+        What compiled code knows of it, by `SwapPlace`.
+    numbers, identities : int64[size]
+        Of the page that each slot holds, as of `Holding`.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, cycles: int = 0) -> None:
         self.size = size
-        self._users = np.zeros(size, np.int32)  # who refers to each: pages that are away, and pages that came back
-        self._held: dict[int, Holding] = {}
+        self.state = np.zeros(SwapPlace.FIRST + ROOM, np.int64)
+        self.state[SwapPlace.SIZE], self.state[SwapPlace.CYCLES] = size, cycles
+        self.numbers: Words = zeroed(8 * size).view(np.int64)
+        self.identities: Words = zeroed(8 * size).view(np.int64)
+        self._users = zeroed(4 * size).view(np.int32)  # who refers to each: pages that are away, and that came back
+        self._whose = zeroed(4 * size).view(np.int32)
+        self._memories: list[Any] = []
+        self._indices: dict[Any, int] = {}  # of them
+        self._words: dict[int, Words] = {}
         self._next = 0
-        self.used = self.most = 0
+        self.most = 0
 
     def __contains__(self, slot: int) -> bool:
-        return slot in self._held
+        return 0 <= slot < self.size and bool(self._users[slot])
+
+    @property
+    def used(self) -> int:
+        """Slots that hold something."""
+        return int(self.state[SwapPlace.USED])
 
     @property
     def free(self) -> int:
         """Slots that hold nothing."""
         return self.size - self.used
 
-    def allocate(self, holdings: Sequence[Holding]) -> Words:
-        """Return slots for pages, with one user each, int64[n]; fewer, those of the first, if there are not enough."""
-        slots = np.empty(min(len(holdings), self.size - self.used), np.int64)
+    def allocate(self, memory: Any, numbers: Words, identities: Words, words: Sequence[Words | None] | None) -> Words:
+        """Return slots for pages of a memory, int64[n], each with one user; fewer, the first, if there are not enough.
+
+        Parameters are as of `refill`.
+        """
+        slots = np.empty(min(len(numbers), self.free), np.int64)
         self._next = int(allocate_slots(self._users, self._next, slots))
-        self._held.update(zip(slots.tolist(), holdings, strict=False))
-        self.used += len(slots)
+        self.refill(slots, memory, numbers[: len(slots)], identities[: len(slots)], words)
+        self.state[SwapPlace.USED] += len(slots)
         self.most = max(self.most, self.used)
         return slots
 
-    def refill(self, slot: int, holding: Holding) -> None:
-        """Note that a slot holds something else, for the same users."""
-        self._held[slot] = holding
+    def refill(
+        self, slots: Words, memory: Any, numbers: Words, identities: Words, words: Sequence[Words | None] | None
+    ) -> None:
+        """Note that slots, int64[n], hold something else, for the same users.
+
+        Parameters
+        ----------
+        memory : GuestMemory or NativeMemory
+            Whose pages.
+        numbers, identities : int64[n]
+            Which, and what they hold.
+        words : sequence, optional
+            The same of those that do not hold zeros.
+        """
+        if memory not in self._indices:
+            self._indices[memory] = len(self._memories)
+            self._memories.append(memory)
+        self._whose[slots] = self._indices[memory]
+        self.numbers[slots], self.identities[slots] = numbers, identities
+        for at, slot in enumerate(slots.tolist()) if words or self._words else ():
+            self._words.pop(slot, None)
+            if words and (held := words[at]) is not None:
+                self._words[slot] = held
 
     def holding(self, slot: int) -> Holding:
         """Return what a slot holds."""
-        return self._held[slot]
+        memory = self._memories[self._whose[slot]]
+        return Holding(memory, int(self.numbers[slot]), self._words.get(slot), int(self.identities[slot]))
 
     def share(self, slot: int) -> None:
         """Note one more user."""
@@ -113,10 +156,11 @@ class SwapArea:
         self._users[slot] -= 1
         if self._users[slot]:
             return False
-        del self._held[slot]
-        self.used -= 1
+        self._words.pop(slot, None)
+        self.state[SwapPlace.USED] -= 1
         return True
 
     def slots(self) -> list[int]:
         """Return those that hold something, ascending."""
-        return sorted(self._held)
+        found: list[int] = np.flatnonzero(self._users).tolist()
+        return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
@@ -65,21 +65,26 @@ class BlockDevice:
         """Whether something turns, so that slots that follow one another are read at once."""
         return self._rotation > 0
 
-    def read(self, now: int, slot: int) -> tuple[int, bool]:
-        """Read a page; return the cycle at which that is over, and whether it could be read."""
-        self.count_reads += 1
-        done = self.reads.submit(now, self._cycles(slot, self._read))
-        failed = self._fails(self._errors[0])
-        self.failed_reads += failed
-        return done, not failed
+    def read(self, now: int, slots: Sequence[int]) -> list[tuple[int, bool]]:
+        """Read pages; return of each the cycle at which that is over, and whether it could be read."""
+        self.count_reads += len(slots)
+        done = self._submit(self.reads, now, slots, self._read, self._errors[0])
+        self.failed_reads += sum(not good for _, good in done) if self._errors[0] else 0
+        return done
 
-    def write(self, now: int, slot: int) -> tuple[int, bool]:
-        """Write a page; return the cycle at which that is over, and whether it could be written."""
-        self.count_writes += 1
-        done = self.writes.submit(now, self._cycles(slot, self._write))
-        failed = self._fails(self._errors[1])
-        self.failed_writes += failed
-        return done, not failed
+    def write(self, now: int, slots: Sequence[int]) -> list[tuple[int, bool]]:
+        """Write pages; return of each the cycle at which that is over, and whether it could be written."""
+        self.count_writes += len(slots)
+        done = self._submit(self.writes, now, slots, self._write, self._errors[1])
+        self.failed_writes += sum(not good for _, good in done) if self._errors[1] else 0
+        return done
+
+    def _submit(
+        self, queue: DeviceQueue, now: int, slots: Sequence[int], draw: Callable[[], int], likely: float
+    ) -> list[tuple[int, bool]]:
+        if not likely:
+            return [(queue.submit(now, self._cycles(slot, draw)), True) for slot in slots]
+        return [(queue.submit(now, self._cycles(slot, draw)), self.random.random() >= likely) for slot in slots]
 
     def _cycles(self, slot: int, draw: Callable[[], int]) -> int:
         if not self._rotation:
@@ -87,9 +92,6 @@ class BlockDevice:
         follows = slot == self._last + 1
         self._last = slot
         return self._following if follows else draw() + int(self.random.random() * self._rotation)
-
-    def _fails(self, likely: float) -> bool:
-        return likely > 0 and self.random.random() < likely
 
     def counts(self) -> dict[str, int]:
         """Return what it has done; cycles that pages waited for a channel, and took in one."""

@@ -12,7 +12,7 @@ from vmsim.frames.buddy import MAX_ORDER
 from vmsim.host.swap.pages import SwappedPages
 from vmsim.host.swap.swap import Swap
 from vmsim.machine.formats import ENTRIES, FRAME
-from vmsim.tables.backing import CLEAN, CLEAN_PAGE, SMALL_PAGE, SWAPPED, page_of
+from vmsim.tables.backing import CLEAN, CLEAN_PAGE, SMALL_PAGE, SWAPPED, cached_word, page_of
 from vmsim.tables.pages import clear_pages, find_words
 
 __all__ = ["SwappableMemory"]
@@ -27,15 +27,32 @@ class SwappableMemory:
     words: Words
     contents: dict[int, Words]
     swapped: SwappedPages | None
+    swap: Words = np.empty(0, np.int64)
     holds_table: Callable[[int], bool]
 
     def swap_to(self, swap: Swap) -> None:
         """Have pages that are taken go to a swap device from now on."""
         self.swapped = SwappedPages(swap, self)
+        self.swap = swap.area.state
 
     def away(self, gfn: int) -> bool:
         """Whether a page is on the swap device, so that it has to be brought back before its frame is backed."""
-        return self.swapped is not None and gfn in self.swapped.away
+        return self.swapped is not None and self.swapped.slot_of(gfn) is not None
+
+    def cached(self, gfn: int, pfn: int) -> None:
+        """Learn that a page that is away lies in a frame of the swap cache too, and holds zeros."""
+        if not self.holds_table(gfn):
+            self.backing[gfn] = cached_word(pfn)
+
+    def uncached(self, gfn: int) -> None:
+        """Learn that it does no more."""
+        if self.backing[gfn] & SWAPPED:
+            self.backing[gfn] = SWAPPED
+
+    def brought(self) -> None:
+        """Note what compiled code has brought back."""
+        if self.swapped:
+            self.swapped.brought()
 
     def bring(self, vcpu: Vcpu, gfn: int, *, write: bool) -> Steps[int]:
         """Bring a page back from the swap device, to be written to or not; return the cycles of the host's work.
@@ -81,7 +98,7 @@ class SwappableMemory:
     @property
     def away_count(self) -> int:
         """Pages on the swap device."""
-        return len(self.swapped.away) if self.swapped else 0
+        return self.swapped.count if self.swapped else 0
 
     def whole(self, numbers: Words) -> Words:
         """Return all guest frames of the pages that some frames are the first of, int64[n] ascending."""

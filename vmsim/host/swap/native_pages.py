@@ -125,7 +125,7 @@ class SwappedSpaces:
         written = self.swap.area.holding(slot).identity < ZERO
         self.memory.frames.charge(1)
         self.memory.returned += 1
-        self.swap.lists.returned(self.memory, back.pfn, slot)
+        self.swap.lists.returned(self.memory, np.array([back.pfn]), np.array([slot]))
         if back.slot == NO_SLOT:
             self.swap.release(slot)
         else:

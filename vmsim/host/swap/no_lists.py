@@ -18,7 +18,7 @@ class NoLists:
     def evicted(self, memory: Any, numbers: Words, slots: Words) -> None:
         """Learn nothing."""
 
-    def returned(self, memory: Any, number: int, slot: int) -> None:
+    def returned(self, memory: Any, numbers: Words, slots: Words) -> None:
         """Learn nothing."""
 
     def released(self, slot: int) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.contracts import Steps, Vcpu
+from vmsim.contracts import Steps, SwapPlace, Vcpu
 from vmsim.host.swap.area import NO_SLOT
 from vmsim.host.swap.cache import Around
 from vmsim.host.swap.swap import Swap
 from vmsim.machine.formats import FRAME, PAGE_SHIFT
-from vmsim.tables.backing import CLEAN, clean_backing, set_backing
+from vmsim.machine.memory import zeroed
+from vmsim.tables.backing import CLEAN, SWAPPED, clean_backing, set_backing
 from vmsim.tables.pages import clear_pages, find_words
 
 __all__ = ["SwappedPages"]
@@ -32,24 +33,25 @@ class SwappedPages:
 
     Attributes
     ----------
-    away : dict
-        By gfn, the slots of pages that are swapped out.
-    copies : dict
-        By gfn, the slots that hold what clean pages do: those that came back to be read, until they are written to.
+    slots : int64[frames]
+        1 more than the slot of each page that is swapped out, or came back to be read and has not been written to
+        since: the slot of such a clean page holds what it does. 0: it has none.
+    count : int
+        Pages that are away.
     """
 
     def __init__(self, swap: Swap, memory: Any) -> None:
         self.swap = swap
         self.memory = memory
-        self.away: dict[int, int] = {}
-        self.copies: dict[int, int] = {}
+        self.slots: Words = zeroed(8 * max(len(memory.backing), 1)).view(np.int64)
+        self.count = 0
         self._clean = np.zeros(0, np.bool_)  # which of those that are being taken need no write
         swap.register(memory.owner)
 
-    @property
-    def count(self) -> int:
-        """Pages that are away."""
-        return len(self.away)
+    def slot_of(self, gfn: int) -> int | None:
+        """Return the slot of a page that is away; None: it is not."""
+        away = 0 <= gfn < len(self.memory.backing) and self.memory.backing[gfn] & SWAPPED
+        return int(self.slots[gfn]) - 1 if away else None
 
     def admit(self, gfns: Words) -> Words:
         """Find a slot for each of some pages that are about to be taken; return those that have one.
@@ -74,58 +76,81 @@ class SwappedPages:
         there = slots != NO_SLOT
         clear_pages(memory.words, pfns[there & held])
         gfns = gfns[there]
-        self.away.update(zip(gfns.tolist(), slots[there].tolist(), strict=True))
+        self.slots[gfns] = slots[there] + 1
+        self.count += len(gfns)
         self._clean = clean[there]
         return gfns
 
     def _give_up_copies(self, gfns: Words) -> tuple[NDArray[np.bool_], Words]:
         """Forget the slots of pages that are about to be taken; return which need no write, and their slots."""
         clean, slots = np.zeros(len(gfns), np.bool_), np.full(len(gfns), NO_SLOT)
-        backing, copies = self.memory.backing, self.copies
+        backing = self.memory.backing
         for at in np.flatnonzero(backing[gfns] & CLEAN).tolist():
             gfn = int(gfns[at])
-            slots[at] = copies.pop(gfn)
+            slots[at] = self.slots[gfn] - 1
+            self.slots[gfn] = 0
             clean_backing(backing, gfn, clean=False)
             clean[at] = slots[at] not in self.swap.unwritten
         return clean, slots
 
     def write(self, gfns: Words, pfns: Words) -> None:
         """Write pages that were admitted, and have been taken from their frames."""
-        slots = np.array([self.away[gfn] for gfn in gfns.tolist()], np.int64)
-        self.swap.write(self.memory, gfns, slots, pfns, clean=self._clean)
+        self.swap.write(self.memory, gfns, self.slots[gfns] - 1, pfns, clean=self._clean)
 
     def bring(self, vcpu: Vcpu, gfn: int, *, write: bool) -> Steps[int]:
         """Bring a page back, if it is away still; return the cycles of the host's work."""
-        away = self.away
-        around = Around(self.memory, gfn, away.get)
-        back = yield from self.swap.bring(vcpu, self.memory, lambda: away.get(gfn), around, write=write)
+        memory, slot_of = self.memory, self.slot_of
+        around = Around(memory, gfn, slot_of)
+        back = yield from self.swap.bring(vcpu, memory, lambda: slot_of(gfn), around, write=write)
         if back is None:
             return 0
-        slot = away.pop(gfn)
-        set_backing(self.memory.backing, self.memory.host.frames, gfn, back.pfn, 0)
-        self.memory.returned += 1
-        self.swap.lists.returned(self.memory, gfn, slot)
+        slot, which = int(self.slots[gfn]) - 1, np.array([gfn])
+        set_backing(memory.backing, memory.host.frames, gfn, back.pfn, 0)
+        self.count -= 1
+        memory.returned += 1
+        self.swap.lists.returned(memory, which, self.slots[which] - 1)
         if back.slot == NO_SLOT:
+            self.slots[gfn] = 0
             self.swap.release(slot)
         else:
-            self.copies[gfn] = slot
-            clean_backing(self.memory.backing, gfn, clean=True)
+            clean_backing(memory.backing, gfn, clean=True)
         return back.cycles
+
+    def brought(self) -> None:
+        """Note what compiled code has brought back from the swap cache since this was last called."""
+        state, memory = self.swap.area.state, self.memory
+        count = int(state[SwapPlace.BROUGHT])
+        gfns = state[SwapPlace.FIRST : SwapPlace.FIRST + count].copy()
+        state[SwapPlace.BROUGHT] = 0
+        slots, words = self.slots[gfns] - 1, memory.backing[gfns]
+        self.swap.came_back(memory, slots, (words & FRAME) >> PAGE_SHIFT)
+        self.count -= count
+        memory.returned += count
+        self.swap.lists.returned(memory, gfns, slots)
+        gone = words & CLEAN == 0
+        state[SwapPlace.USED] += np.count_nonzero(gone)  # they are released here
+        self.slots[gfns[gone]] = 0
+        for slot in slots[gone].tolist():
+            self.swap.release(slot)
 
     def words(self, gfn: int) -> Words | None:
         """Return what a page that is away holds; None: zeros, or it is not away."""
-        slot = self.away.get(gfn)
+        slot = self.slot_of(gfn)
         return None if slot is None else self.swap.area.holding(slot).words
 
     def forget(self, gfn: int) -> None:
         """Forget what a slot holds of a page, whether that is away or came back, and may be written to then."""
+        slot = int(self.slots[gfn]) - 1
+        if slot == NO_SLOT:
+            return
         if self.memory.backing[gfn] & CLEAN:
             clean_backing(self.memory.backing, gfn, clean=False)
-        for slots in (self.away, self.copies):
-            if (slot := slots.pop(gfn, None)) is not None:
-                self.swap.release(slot)
+        else:
+            self.count -= 1
+        self.slots[gfn] = 0
+        self.swap.release(slot)
 
     def close(self) -> None:
         """Forget everything: the VM is no more."""
-        for gfn in [*self.away, *self.copies]:
+        for gfn in np.flatnonzero(self.slots).tolist():
             self.forget(gfn)

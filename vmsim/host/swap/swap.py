@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -25,12 +23,13 @@ from vmsim.contracts import PageLists, Steps, Stop, VmStopped
 from vmsim.frames.buddy import State
 from vmsim.host.limits import LIMIT_WAIT
 from vmsim.host.memory import HOST, HostMemory
-from vmsim.host.swap.area import NO_SLOT, Holding, SwapArea
-from vmsim.host.swap.cache import Around, Back, CachedPage
+from vmsim.host.swap.area import NO_SLOT, SwapArea
+from vmsim.host.swap.cache import AHEAD, FAILED, READING, UNWRITTEN, Around, Back
 from vmsim.host.swap.compressed import CompressedMemory
 from vmsim.host.swap.device import BlockDevice
 from vmsim.host.swap.no_lists import NoLists
 from vmsim.host.swap.readahead import MAX_ORDER, Window
+from vmsim.host.swap.traffic import DeviceTraffic
 from vmsim.scenario.cpu import Cost
 
 __all__ = ["SWAP_WAIT", "Swap"]
@@ -41,7 +40,7 @@ Words = NDArray[np.int64]
 _COUNTED = ("swapped_out", "clean", "swapped_in", "major", "minor", "read_ahead", "read_ahead_hits")
 
 
-class Swap:
+class Swap(DeviceTraffic):
     """A host's swap device, its slots and the swap cache.
 
     Parameters
@@ -59,8 +58,6 @@ class Swap:
 
     Attributes
     ----------
-    cache : dict
-        By slot, pages in the swap cache, those that came first before the others.
     counts : dict
         By owner, pages swapped out (of them `clean`, which needed no write), in, with (`major`) and without a wait,
         read ahead, and how many of these were wanted.
@@ -68,14 +65,6 @@ class Swap:
         By owner, how many swap-ins took how many cycles.
     awaited : Counter
         By owner, the vCPUs that wait for a page to be read.
-    writing : int
-        Frames that are free when the device has written them.
-    unwritten : set of int
-        Slots that the device has not what their pages hold: a write has failed, and there was none since.
-    failing : int
-        Writes that have failed since the last one that has not.
-    progress : Event
-        Triggered the next time that the device is done with a frame.
     spent : int
         Cycles of whoever swaps pages out, for compressing them, not yet collected.
     """
@@ -83,22 +72,16 @@ class Swap:
     def __init__(
         self, host: HostMemory, size: int, device: BlockDevice | CompressedMemory, page_cluster: int, costs: Cost
     ) -> None:
-        self.host = host
-        self.env = host.env
-        self.area = SwapArea(size)
-        self.device = device
+        super().__init__(host, SwapArea(size, costs.swap_page), device)
         self.costs = costs
         self.lists: PageLists | NoLists = NoLists()
         self.most = 1 << page_cluster
         self.turns = isinstance(device, BlockDevice) and device.turns
-        self.cache: dict[int, CachedPage] = {}
         self.counts: dict[int, Counter[str]] = {}
         self.latency: dict[int, Histogram] = {}
         self.awaited: Counter[int] = Counter()
         self.windows: dict[Any, Window] = {}
-        self.unwritten: set[int] = set()
-        self.writing = self.spent = self.failing = 0
-        self.progress = self.env.event()
+        self.spent = 0
 
     def register(self, owner: int) -> None:
         """Count for one more VM."""
@@ -124,27 +107,28 @@ class Swap:
             Slots that they have from before, and that hold something else; NO_SLOT: none.
         """
         area, slots = self.area, old.copy()
-        every = words or [None] * len(numbers)
-        holdings = [*map(Holding, repeat(memory), numbers.tolist(), every, identities.tolist())]
         for at in np.flatnonzero(old != NO_SLOT).tolist():
-            slot = int(old[at])
-            if area.users(slot) > 1:
-                self.release(slot)
+            if area.users(int(old[at])) > 1:
+                self.release(int(old[at]))
                 slots[at] = NO_SLOT
             else:
-                area.refill(slot, holdings[at])
+                held = words and words[at : at + 1]
+                area.refill(slots[at : at + 1], memory, numbers[at : at + 1], identities[at : at + 1], held)
         new = np.flatnonzero(slots == NO_SLOT)
-        found = area.allocate([holdings[at] for at in new.tolist()] if len(new) < len(slots) else holdings)
+        wanted = words and [words[at] for at in new.tolist()]
+        found = area.allocate(memory, numbers[new], identities[new], wanted)
         slots[new[: len(found)]] = found
+        there = slots != NO_SLOT
         if isinstance(self.device, CompressedMemory):
-            for at in np.flatnonzero(slots != NO_SLOT).tolist():
-                cycles = self.device.store(int(slots[at]), holdings[at])
+            for at in np.flatnonzero(there).tolist():
+                cycles = self.device.store(int(slots[at]), area.holding(int(slots[at])))
                 if cycles is None:
                     self.release(int(slots[at]))
                     slots[at] = NO_SLOT
                 else:
                     self.spent += cycles
-        self.spent += self.costs.swap_page * int(np.count_nonzero(slots != NO_SLOT))
+            there = slots != NO_SLOT
+        self.spent += self.costs.swap_page * int(np.count_nonzero(there))
         return slots
 
     def write(self, memory: Any, numbers: Words, slots: Words, pfns: Words, *, clean: NDArray[np.bool_]) -> None:
@@ -161,76 +145,18 @@ class Swap:
         """
         counts = self.counts[memory.owner]
         counts["swapped_out"] += len(pfns)
-        counts["clean"] += int(np.count_nonzero(clean))
+        cleans = int(np.count_nonzero(clean))
+        counts["clean"] += cleans
         self.lists.evicted(memory, numbers, slots)
         self.host.frames["rmap"][pfns] = 0
-        at_once = np.ones(len(pfns), np.bool_) if isinstance(self.device, CompressedMemory) else clean
-        if at_once.any():
-            self.host.give(pfns[at_once])
-        if at_once.all():
+        if isinstance(self.device, CompressedMemory) or cleans == len(pfns):
+            self.host.give(pfns)
             return
-        slots, pfns = slots[~at_once], pfns[~at_once]
+        if cleans:
+            self.host.give(pfns[clean])
+            slots, pfns = slots[~clean], pfns[~clean]
         self.host.hand_over(pfns, HOST, State.HOST)
-        pages = [*map(CachedPage, slots.tolist(), pfns.tolist())]
-        self.cache.update(zip(slots.tolist(), pages, strict=True))
-        self._submit(pages)
-
-    def _submit(self, pages: Sequence[CachedPage]) -> None:
-        """Have the device write pages; those that it is done with in the same cycle are one event."""
-        assert isinstance(self.device, BlockDevice)
-        now, write = self.env.cycle, self.device.write
-        together: dict[int, list[tuple[CachedPage, bool]]] = {}
-        for page in pages:
-            page.writing, page.unwritten = True, False
-            done, good = write(now, page.slot)
-            together.setdefault(done, []).append((page, good))
-        self.unwritten.difference_update(page.slot for page in pages)
-        self.writing += len(pages)
-        for done, written in together.items():
-            self._at(done - now, partial(self._written, written))
-
-    def _at(self, delay: int, call: Callable[[], None]) -> None:
-        timer = self.env.after(delay)
-        assert timer.callbacks is not None
-        timer.callbacks.append(lambda _: call())
-
-    def _written(self, pages: Sequence[tuple[CachedPage, bool]]) -> None:
-        self.writing -= len(pages)
-        freed = []
-        for page, good in pages:
-            page.writing, page.unwritten = False, not good
-            self.failing = 0 if good else self.failing + 1
-            if not good and not page.gone:
-                self.unwritten.add(page.slot)
-            cached = self.cache.get(page.slot) is page
-            if page.gone or (good and cached):
-                if cached:
-                    del self.cache[page.slot]
-                freed.append(page.pfn)
-        if freed:
-            self.host.give(np.array(freed))
-        self._tell()
-
-    def _tell(self) -> None:
-        done, self.progress = self.progress, self.env.event()
-        done.succeed()
-
-    def shrink_cache(self, count: int) -> int:
-        """Free up to `count` frames of pages that the device has as well; return how many. Write those it has not."""
-        freed: list[int] = []
-        if not count or len(self.cache) == self.writing:  # the usual case
-            return 0
-        for slot, page in [*self.cache.items()]:
-            if len(freed) == count:
-                break
-            if page.unwritten and not page.writing:
-                self._submit([page])
-            elif not page.busy:
-                del self.cache[slot]
-                freed.append(page.pfn)
-        if freed:
-            self.host.give(np.array(freed))
-        return len(freed)
+        self.submit_writes(slots, pfns)
 
     # ---- back
 
@@ -257,39 +183,38 @@ class Swap:
         VmStopped
             It cannot be read.
         """
-        start, waited = vcpu.now, False
+        start, waited, cache = vcpu.now, False, self.cache
         cycles = self.costs.swap_page
         counts = self.counts[memory.owner]
         while (slot := find()) is not None:
-            page = self.cache.get(slot)
-            if page is None:
+            if slot not in cache:
                 pfn = yield from self._frame(vcpu, memory.owner)
-                if find() != slot or slot in self.cache:
+                if find() != slot or slot in cache:
                     self.host.give(np.array([pfn]))
                     continue
-                page = self.cache[slot] = CachedPage(slot, pfn)
                 if isinstance(self.device, CompressedMemory):
+                    cache.add(np.array([slot]), np.array([pfn]), 0)
                     cycles += self.device.load(slot)
                 else:
-                    self._read(page)
-                    cycles += self._read_ahead(slot, memory, around)
-            if page.ready is not None:
+                    cycles += self._read(slot, pfn, memory, around)
+            flags = int(cache.flags[slot])
+            if flags & READING:
                 self.awaited[memory.owner] += 1
                 try:
-                    yield from vcpu.wait(page.ready, SWAP_WAIT)
+                    yield from vcpu.wait(self.ready(slot), SWAP_WAIT)
                 finally:
                     self.awaited[memory.owner] -= 1
                 waited = True
                 continue
-            if page.failed:
+            if flags & FAILED:
                 raise VmStopped(Stop.SWAP_READ, who="the host")
             counts["swapped_in"] += 1
             counts["major" if waited else "minor"] += 1
-            if page.ahead:
+            if flags & AHEAD:
                 counts["read_ahead_hits"] += 1
-                self._window(memory, around).hits += 1
+                self._window(memory, around.key).hits += 1
             self.latency[memory.owner].add(vcpu.now - start + cycles)
-            return self._hand_over(page, memory, cycles, write=write)
+            return self._hand_over(slot, memory, cycles, write=write)
         return None
 
     def _frame(self, vcpu: Any, owner: int) -> Steps[int]:
@@ -303,61 +228,56 @@ class Swap:
             pfns = yield from vcpu.wait(self.host.request(HOST, 1, State.HOST, asker=owner), "host_wait")
         return int(pfns[0])
 
-    def _read(self, page: CachedPage) -> None:
-        assert isinstance(self.device, BlockDevice)
-        page.ready = self.env.event()
-        now = self.env.cycle
-        done, good = self.device.read(now, page.slot)
-        self._at(done - now, lambda: self._was_read(page, good=good))
+    def _read(self, slot: int, pfn: int, memory: Any, around: Around) -> int:
+        """Have the device read a page, and others with it that nobody waits for yet; return the cycles of these."""
+        slots, pfns = np.array([slot]), np.array([pfn])
+        others = np.array([each for each in self._near(slot, memory, around) if each not in self.cache], np.int64)
+        stamps = self.cache.add(slots, pfns, READING)
+        if len(others):
+            ahead = self.host.take(HOST, len(others), State.HOST, reserve=self.host.marks.low)
+            others = others[: len(ahead)]
+            stamps = np.concatenate((stamps, self.cache.add(others, ahead, READING | AHEAD)))
+            slots, pfns = np.concatenate((slots, others)), np.concatenate((pfns, ahead))
+            self.counts[memory.owner]["read_ahead"] += len(others)
+        self.submit_reads(slots, pfns, stamps)
+        return len(others) * self.costs.swap_page
 
-    def _was_read(self, page: CachedPage, *, good: bool) -> None:
-        ready, page.ready = page.ready, None
-        page.failed = not good
-        if page.gone or (page.failed and page.ahead):
-            if not page.gone:
-                del self.cache[page.slot]
-            self.host.give(np.array([page.pfn]))
-        assert ready is not None
-        ready.succeed()
-        self._tell()
+    def _window(self, memory: Any, key: Any) -> Window:
+        return self.windows.setdefault(self if self.turns else key, Window())
 
-    def _window(self, memory: Any, around: Around) -> Window:
-        return self.windows.setdefault(self if self.turns else around.key, Window())
-
-    def _read_ahead(self, slot: int, memory: Any, around: Around) -> int:
-        """Read others with a page; return the cycles of it."""
-        window = self._window(memory, around)
+    def _near(self, slot: int, memory: Any, around: Around) -> list[int]:
+        """Return the slots of what is to be read with a page."""
+        window = self._window(memory, around.key)
         if self.turns:
-            slots = [each for each in window.aligned(slot, self.most) if each in self.area]
-        else:
-            most = min(self.most, 1 << MAX_ORDER)
-            found = [around.slot(number) for number in window.around(around.number, most) if number != around.number]
-            slots = [each for each in found if each is not None]
-        read = 0
-        for each in slots:
-            if each in self.cache or each == slot:
-                continue
-            pfns = self.host.take(HOST, 1, State.HOST, reserve=self.host.marks.low)
-            if not len(pfns):
-                break
-            page = self.cache[each] = CachedPage(each, int(pfns[0]))
-            page.ahead = True
-            self._read(page)
-            read += 1
-        self.counts[memory.owner]["read_ahead"] += read
-        return read * self.costs.swap_page
+            return [each for each in window.aligned(slot, self.most) if each != slot and each in self.area]
+        pages = window.around(around.number, min(self.most, 1 << MAX_ORDER))
+        found = [around.slot(number) for number in pages if number != around.number]
+        return [each for each in found if each is not None and each != slot]
 
-    def _hand_over(self, page: CachedPage, memory: Any, cycles: int, *, write: bool) -> Back:
+    def _hand_over(self, slot: int, memory: Any, cycles: int, *, write: bool) -> Back:
         """Take a page out of the cache for a VM."""
-        slot, pfn = page.slot, page.pfn
-        holding = self.area.holding(slot)
-        del self.cache[slot]
-        self.host.hand_over(np.array([pfn]), memory.owner, State.GUEST)
-        if holding.words is not None:
-            memory.words[pfn << 9 : (pfn + 1) << 9] = holding.words
+        cache, which = self.cache, np.array([slot])
+        pfn, unwritten = int(cache.pfns[slot]), bool(cache.flags[slot] & UNWRITTEN)
+        cache.remove(which)
+        self.host.hand_over(cache.pfns[which], memory.owner, State.GUEST)
+        if (words := self.area.holding(slot).words) is not None:
+            memory.words[pfn << 9 : (pfn + 1) << 9] = words
         full = 2 * self.area.used > self.area.size
-        keep = not (write or full or page.unwritten or isinstance(self.device, CompressedMemory))
+        keep = not (write or full or unwritten or isinstance(self.device, CompressedMemory))
         return Back(pfn, cycles, slot if keep else NO_SLOT)
+
+    def came_back(self, memory: Any, slots: Words, pfns: Words) -> None:
+        """Note that compiled code has given a VM pages of the cache, int64[n] each, and nobody has waited."""
+        owner, count, cache = memory.owner, len(slots), self.cache
+        self.host.hand_over(pfns, owner, State.GUEST)
+        counts = self.counts[owner]
+        counts["swapped_in"] += count
+        counts["minor"] += count
+        if hits := int(np.count_nonzero(cache.flags[slots] & AHEAD)):
+            counts["read_ahead_hits"] += hits
+            self._window(memory, memory).hits += hits
+        cache.remove(slots)
+        self.latency[owner].add(self.costs.swap_page, count)
 
     def release(self, slot: int) -> None:
         """Note one user of a slot fewer; the last takes all that there is of it along."""
@@ -367,13 +287,8 @@ class Swap:
             self.device.drop(slot)
         self.lists.released(slot)
         self.unwritten.discard(slot)
-        page = self.cache.pop(slot, None)
-        if page is None:
-            return
-        if page.busy:
-            page.gone = True
-        else:
-            self.host.give(np.array([page.pfn]))
+        if slot in self.cache:
+            self.drop(slot)
 
     def collect(self) -> int:
         """Return the cycles of swapping pages out since this was last asked."""

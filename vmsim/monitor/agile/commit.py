@@ -20,7 +20,7 @@ from vmsim.contracts.commit import (
     touch,
 )
 from vmsim.jit import leaf, routine
-from vmsim.machine.formats import CODE_PRESENT, CODE_SHADOW, PAGE_SHIFT, SWITCH
+from vmsim.machine.formats import CODE_PRESENT, CODE_SHADOW, CODE_WRITE, PAGE_SHIFT, SWITCH
 from vmsim.machine.vcpu import Reason
 from vmsim.monitor.backing.commit import NestedMode, can_back, fault_in, permit_write
 from vmsim.monitor.shadow.accesses import shadow_load, shadow_store
@@ -50,10 +50,10 @@ class AgileMode(NamedTuple):
 
 
 @routine
-def _violation(mode, bill, gfn):
+def _violation(mode, bill, gfn, write):
     """Handle a violation of a walk that has switched; return whether that could be done."""
     prices, state, cpu = mode.prices[0], mode.tables.states[0], mode.tables.cpus[0]
-    if not fault_in(mode.nested, bill, gfn, prices.other + prices.host_walk, np.int64(0), VIOLATION, True):
+    if not fault_in(mode.nested, bill, gfn, write, prices.other + prices.host_walk, np.int64(0), VIOLATION, True):
         return False
     end_exit(state, cpu)
     end_exit(state, cpu)
@@ -96,7 +96,7 @@ def _handle(mode, guest, reason, gva, gpa, code):
     if reason == Reason.VIOLATION:
         if code & CODE_PRESENT:
             return permit_write(mode.nested, bill, gpa >> PAGE_SHIFT, np.int64(Exit.WRITE_PROTECT))
-        return _violation(mode, bill, gpa >> PAGE_SHIFT)
+        return _violation(mode, bill, gpa >> PAGE_SHIFT, code & CODE_WRITE != 0)
     if code & CODE_SHADOW:
         status, value = shadow_fault(mode, guest, gva, code & ~CODE_SHADOW)
         if status != Status.DONE:

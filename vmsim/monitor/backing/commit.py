@@ -9,21 +9,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vmsim.contracts import NEVER
+from vmsim.contracts import NEVER, SwapPlace
 from vmsim.contracts.commit import LATENCIES, close, log, spend
 from vmsim.frames.buddy import State
 from vmsim.jit import kernel, leaf, routine
-from vmsim.machine.formats import ENTRIES, PAGE_SHIFT, WRITE
+from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT, WRITE
 from vmsim.machine.memory import find_entry, read_word, write_word
 from vmsim.monitor.mmu_lock import hold_lock, pass_lock
-from vmsim.tables.backing import lacks, set_backing, shared
+from vmsim.tables.backing import CACHED, CLEAN_PAGE, lacks, set_backing, shared
 from vmsim.tables.edit import map_page, map_pages, missing_tables
 
 __all__ = [
     "NESTED",
     "NestedMode",
     "back_around",
-    "back_frame",
+    "back_or_bring",
     "can_back",
     "chunk_of",
     "fault_in",
@@ -78,6 +78,7 @@ class NestedMode(NamedTuple):
     page: np.ndarray  # int64[1], scratch
     dirty: np.ndarray  # bool[frames], the dirty log: written to since it was read last; empty: there is none here
     lock: np.ndarray  # LOCK[1], of what the VM's vCPUs share; empty: nobody waits for it
+    swap: np.ndarray  # int64[:], the host's swap (`contracts.SwapPlace`); empty: nothing comes back here
 
 
 def make_nested(**fields: int) -> np.ndarray:
@@ -214,6 +215,41 @@ def back_frame(mode, gfn):
     return nested.mapping * (1 + wanted) + made * nested.each_table
 
 
+@routine
+def bring_back(mode, gfn, write):
+    """Back a frame with the page of it that lies in the swap cache; return the cycles until that is written, or -1.
+
+    A page that is to be read keeps its slot while no more than half of them are used, and may not be written to. What
+    else is to be done then the host does when the run is over (`SwappedPages.brought`).
+    """
+    nested, backing, swap = mode.nested[0], mode.backing, mode.swap
+    if len(swap) == 0 or gfn >= nested.frames or backing[gfn] & CACHED == 0:
+        return np.int64(-1)
+    count = swap[SwapPlace.BROUGHT]
+    if nested.order or nested.chunk > 1 or SwapPlace.FIRST + count == len(swap):
+        return np.int64(-1)
+    keeps = not write and 2 * swap[SwapPlace.USED] <= swap[SwapPlace.SIZE]
+    page = (backing[gfn] & FRAME) >> PAGE_SHIFT
+    bits = nested.page & ~WRITE if keeps else nested.page
+    if map_frames(mode, gfn, _LEAF, page, mode.pool[:0], bits) != 0:
+        return np.int64(-1)
+    set_backing(backing, mode.frames, gfn, page, np.int64(0))
+    if keeps:
+        backing[gfn] = backing[gfn] & FRAME | CLEAN_PAGE
+    else:
+        swap[SwapPlace.USED] -= 1
+    swap[SwapPlace.FIRST + count] = gfn
+    swap[SwapPlace.BROUGHT] = count + 1
+    return nested.mapping - nested.finding + swap[SwapPlace.CYCLES]
+
+
+@leaf
+def back_or_bring(mode, gfn, write):
+    """Do what of both can be done; return the cycles of it, or -1."""
+    cycles = back_frame(mode, gfn)
+    return cycles if cycles >= 0 else bring_back(mode, gfn, write)
+
+
 @leaf
 def lock_wait(mode, at, cycles):
     """Return how long a fault waits for the MMU's lock, which from `at` on backs a frame in so many cycles."""
@@ -222,15 +258,17 @@ def lock_wait(mode, at, cycles):
         return np.int64(0)
     if nested.reads:
         return pass_lock(mode.lock[0], at + nested.finding)
-    return hold_lock(mode.lock[0], at + nested.finding, cycles - nested.finding)
+    return hold_lock(mode.lock[0], at + nested.finding, max(cycles - nested.finding, 0))
 
 
 @routine
-def fault_in(mode, bill, gfn, before, after, reason, locks):
+def fault_in(mode, bill, gfn, write, before, after, reason, locks):
     """Back a frame by an exit, of so many cycles until the host is asked and after it has answered.
 
     Parameters
     ----------
+    write : bool
+        It is about to be written to.
     reason : int
         The exit's, among the monitor's.
     locks : bool
@@ -241,7 +279,7 @@ def fault_in(mode, bill, gfn, before, after, reason, locks):
     bool
         Whether that could be done, and nobody had to wait for the pool.
     """
-    cycles = back_frame(mode, gfn)
+    cycles = back_or_bring(mode, gfn, write)
     if cycles < 0:
         return False
     start = bill.now
@@ -286,7 +324,7 @@ def touch_frame(mode, bill, gfn):
     nested = mode.nested[0]
     if not lacks(mode.backing, gfn):
         return True
-    return fault_in(mode, bill, gfn, nested.before, nested.resume, nested.reason, nested.locks != 0)
+    return fault_in(mode, bill, gfn, True, nested.before, nested.resume, nested.reason, nested.locks != 0)
 
 
 @kernel

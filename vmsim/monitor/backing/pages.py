@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.base.histogram import Histogram
-from vmsim.contracts import NEVER, Host, MemorySlot, Pool, Steps, Stop, Vcpu, VmStopped, Words
+from vmsim.contracts import NEVER, Host, MemorySlot, Pool, Steps, Stop, SwapPlace, Vcpu, VmStopped, Words
 from vmsim.frames.buddy import NO_FRAME, State
 from vmsim.machine.formats import CODE_WRITE, FRAME, LARGE_ORDERS, PAGE_SHIFT
 from vmsim.monitor.backing.commit import NestedMode, back_around, chunk_of, make_nested, map_frames
@@ -112,7 +112,7 @@ class HostPages:
         )
         self._floor = NEVER
         arrays = memory, self.backing, host.frames, self._nested, _NO_TABLES, np.empty(1, np.int64)
-        self._mode = NestedMode(*arrays, np.empty(0, np.bool_), self.lock.words)
+        self._mode = NestedMode(*arrays, np.empty(0, np.bool_), self.lock.words, _NO_TABLES)
 
     def price_touches(self, *, before: int, after: int, reason: int) -> None:
         """Say what an exit costs at a frame that the guest's kernel writes to, until a page is asked for and since.
@@ -159,12 +159,14 @@ class HostPages:
         clean one, whose slot on the swap device is given up when it is written to (mm/memory.c, do_swap_page).
         """
         gfn, held = gpa >> PAGE_SHIFT, Held()
-        if self.slot.away(gfn):
+        away = self.slot.away(gfn)
+        if away:
             held.broken += yield from self.slot.bring(vcpu, gfn, write=code & CODE_WRITE != 0)
         for feature in self.features:
             if (cycles := (yield from feature.back(vcpu, gpa, code))) is not None:
                 return held.broken + cycles
-        if self.page_order or self.calls_host(self.chunk):
+        takes = not away or self.chunk > 1  # a page that comes back is no page of the pool's
+        if self.page_order or (takes and self.calls_host(self.chunk)):
             yield vcpu.settle()
         tables, most = list[int](), self.page_order
         while True:
@@ -333,6 +335,11 @@ class HostPages:
                 return pfn, order
         return NO_FRAME, 0
 
+    def brought(self) -> None:
+        """Have the host note what a run of compiled code has brought back from its swap cache."""
+        if len(swap := self._mode.swap) and swap[SwapPlace.BROUGHT]:
+            self.slot.brought()
+
     @property
     def nested(self) -> NestedMode:
         """Its tables as compiled code fills them, and the pool that it takes pages from."""
@@ -341,4 +348,7 @@ class HostPages:
             self._nested["least"] = self._floor = floor
         if words is not self._mode.pool:
             self._mode = self._mode._replace(pool=words)
+        swap = self.slot.swap if not self.features else _NO_TABLES
+        if swap is not self._mode.swap:
+            self._mode = self._mode._replace(swap=swap)
         return self._mode

@@ -71,6 +71,7 @@ class Touching(BaseMonitor):
         bill = self.bills[vcpu.number : vcpu.number + 1]
         bill["begun"], bill["now"] = vcpu.now, 0
         done = kernel(mode, bill, *arguments)
+        self.brought()
         if cycles := int(bill["now"][0]):
             vcpu.owe("exit", cycles)
         if bill["pending"][0] or bill["flush"][0]:

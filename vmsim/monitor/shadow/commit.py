@@ -27,7 +27,7 @@ from vmsim.contracts.commit import (
 )
 from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import CODE_PRESENT, CODE_WRITE, PAGE_SHIFT
-from vmsim.monitor.backing.commit import back_frame, can_back, suffices, touch_frame
+from vmsim.monitor.backing.commit import back_or_bring, can_back, suffices, touch_frame
 from vmsim.monitor.shadow.accesses import note_store, shadow_invalidate, shadow_load, shadow_store
 from vmsim.monitor.shadow.fill import Status, fill
 from vmsim.monitor.shadow.prices import Exit
@@ -41,9 +41,9 @@ __all__ = ["advance", "shadow_fault", "shadow_flushes", "shadow_touch", "spill"]
 
 
 @routine
-def _back(mode, bill, gfn):
+def _back(mode, bill, gfn, write):
     """Have the host back a guest frame; return whether that could be done."""
-    cycles = back_frame(mode.nested, gfn)
+    cycles = back_or_bring(mode.nested, gfn, write)
     if cycles < 0:
         return False
     spend(bill, mode.prices[0].host_walk + cycles)
@@ -97,7 +97,7 @@ def _advance(mode, bill, gva, code, begun):
             begun = True
         work(mode, bill)
         if status == Status.UNBACKED:
-            if not _back(mode, bill, value):
+            if not _back(mode, bill, value, code & CODE_WRITE != 0):
                 return status, value
         elif status != Status.NEED:
             break

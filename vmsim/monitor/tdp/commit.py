@@ -6,7 +6,7 @@ import numpy as np
 
 from vmsim.contracts.commit import commit_fault, handle, reserve_fault, spare, touch
 from vmsim.jit import leaf, routine
-from vmsim.machine.formats import CODE_FETCH, CODE_PRESENT, PAGE_SHIFT
+from vmsim.machine.formats import CODE_FETCH, CODE_PRESENT, CODE_WRITE, PAGE_SHIFT
 from vmsim.machine.vcpu import Reason
 from vmsim.monitor.backing.commit import NestedMode, can_back, fault_in, permit_write, touch_frame
 
@@ -25,7 +25,8 @@ def _handle(mode, guest, reason, gva, gpa, code):
         if code & CODE_PRESENT:
             return code & CODE_FETCH == 0 and permit_write(mode, guest.bills[0], gpa >> PAGE_SHIFT, PROTECTED)
         nested = mode.nested[0]
-        return fault_in(mode, guest.bills[0], gpa >> PAGE_SHIFT, nested.before, nested.resume, VIOLATION, True)
+        write = code & CODE_WRITE != 0
+        return fault_in(mode, guest.bills[0], gpa >> PAGE_SHIFT, write, nested.before, nested.resume, VIOLATION, True)
     missing = reserve_fault(guest, mode, gva, code)
     if missing < 0:
         return False

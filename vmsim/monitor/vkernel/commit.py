@@ -24,7 +24,7 @@ from vmsim.contracts.commit import (
 from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import CODE_WRITE, PAGE_SHIFT
 from vmsim.machine.memory import width_of
-from vmsim.monitor.backing.commit import NestedMode, back_frame, can_back, suffices, touch_frame
+from vmsim.monitor.backing.commit import NestedMode, back_or_bring, can_back, suffices, touch_frame
 from vmsim.monitor.shadow.fill import Status
 from vmsim.monitor.vkernel.entries import MapTables
 from vmsim.monitor.vkernel.tables import calls_for, empties, enter, remove
@@ -77,9 +77,9 @@ class VkernelMode(NamedTuple):
 
 
 @routine
-def _back(mode, bill, gfn):
+def _back(mode, bill, gfn, write):
     """Have the host back a guest frame; return whether that could be done."""
-    cycles = back_frame(mode.nested, gfn)
+    cycles = back_or_bring(mode.nested, gfn, write)
     if cycles < 0:
         return False
     spend(bill, cycles)
@@ -114,7 +114,7 @@ def _advance(mode, bill, gva, code, begun, tables):
             used = value
         elif status != Status.UNBACKED:
             break
-        elif not _back(mode, bill, value):
+        elif not _back(mode, bill, value, code & CODE_WRITE != 0):
             return status, value
     if status == Status.DONE or status == Status.FAULT:
         prices.walked += walk.reads

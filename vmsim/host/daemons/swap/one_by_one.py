@@ -60,7 +60,7 @@ class OneByOne:
     def evicted(self, memory: Any, numbers: NDArray[np.int64], slots: NDArray[np.int64]) -> None:
         """Learn nothing."""
 
-    def returned(self, memory: Any, number: int, slot: int) -> None:
+    def returned(self, memory: Any, numbers: NDArray[np.int64], slots: NDArray[np.int64]) -> None:
         """Learn nothing."""
 
     def released(self, slot: int) -> None:
