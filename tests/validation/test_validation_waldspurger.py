@@ -20,7 +20,7 @@ def test_what_a_balloon_costs_by_hand() -> None:
 
 
 def test_what_many_vms_share_by_hand() -> None:
-    """Two VMs: 61.1 % shared, 36.4 % reclaimed, so that 49.4 % of a VM are different shared pages; five have them once."""
+    """Two VMs: 61.1 % shared, 36.4 % reclaimed: 49.4 % of a VM are different shared pages, which five have once."""
     one, two = (16.8, 12.6), (61.1, 36.4)
     assert waldspurger.sharing(1, one, two) == one
     assert waldspurger.sharing(2, one, two) == pytest.approx(two)

@@ -40,7 +40,7 @@ def measured(figure: int) -> list[dict[str, str]]:
 
 
 def balloon_cost(size: float) -> float:
-    """Return by how many percent dbench is slower in a VM that a balloon has left so many MB than in one of that size."""
+    """Return by how many percent dbench is slower in a VM that a balloon has left so many MB than in one of them."""
     native = {float(row["x"]): float(row["value"]) for row in measured(2) if row["series"] == "native"}
     sizes, speeds = np.array([*native]), np.array([*native.values()])
     less = size - (_VM - size) * _STRUCT_PAGE
@@ -90,8 +90,8 @@ def predict() -> Report:
 
     tables = {row["x"].split()[0]: tuple(map(float, row["value"].split("/"))) for row in measured(7)}
     total, used = sum(tables["tau=0"]), (tables["tau=0.75"][0], tables["tau=0.75"][1])
-    for number, (part, found) in enumerate(zip(parts(0, used, total), tables["tau=0"], strict=True), 1):
-        claims.append(Claim(f"fig. 7: no tax, VM {number}, MB", part, found, 0.0, slack=3.0))
+    for number, (part, there) in enumerate(zip(parts(0, used, total), tables["tau=0"], strict=True), 1):
+        claims.append(Claim(f"fig. 7: no tax, VM {number}, MB", part, there, 0.0, slack=3.0))
     for number, part in enumerate(parts(75, used, total), 1):
         claims.append(Claim(f"fig. 7: tax of 75 %, VM {number}, MB", part, None, None, note="no row is at hand"))
 
