@@ -167,3 +167,12 @@ def test_a_vm_whose_pool_is_slow_is_under_pressure_and_its_host_as_long() -> Non
     assert 0.9 * figures["pool_wait"] < waited <= figures["pool_wait"]
     assert all(row["full_cycles"] == row["some_cycles"] for row in rows_)  # nobody else is there
     assert sum(row["some_cycles"] for row in memory(outcome, "")) >= waited
+
+
+def test_sweeps_have_means_of_samples_as_figures(tmp_path: Any) -> None:
+    import vmsim
+
+    what = scenario(vm(), samples="1us")
+    table = vmsim.sweep(what, {"seed": [1]}, figures={"resident": "memory.mean_resident"}, out=tmp_path / "s", jobs=1)
+    noted = [row["value"] for row in rows("figures", run(what)[1]) if row["figure"] == "mean_resident" and row["vm"]]
+    assert table["resident"].tolist() == noted

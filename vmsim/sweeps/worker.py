@@ -118,10 +118,13 @@ def _simulated(batch: Batch, job: Job) -> list[list[Any]]:
     scenario = scenario_of(_tables(batch.base), Path(batch.folder), settings)
     warm_for(scenario)
     outcome = Simulation(scenario).run()
-    counted = [{f"{row.component}.{row.figure}": row.value for row in vm.rows()} for vm in outcome.vms]
+    counted: dict[str, dict[str, int]] = {vm.name: {} for vm in outcome.vms}
+    for vm, row in outcome.rows() if batch.figures else ():
+        if vm in counted:
+            counted[vm][f"{row.component}.{row.figure}"] = row.value
     return [
-        [*row.values(), *(figures.get(name, 0) for name in batch.figures)]
-        for row, figures in zip(rows("summary", outcome), counted, strict=True)
+        [*row.values(), *(counted[row["vm"]].get(name, 0) for name in batch.figures)]
+        for row in rows("summary", outcome)
     ]
 
 
