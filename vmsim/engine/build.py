@@ -232,7 +232,8 @@ def _paired_process(
     assert host.paired is not None
     form, reason = nested_format(host.scenario.cpu, spec.own.layout)
     tables = Halves(host.paired, spec.own.layout, owner=spec.index, levels=spec.guest_levels)
-    mmu = PairedMmu(hardware, tables, form, owner=spec.index, flush_nested=spaces.flush_nested)
+    known = spec.own.guest_at is None and spec.own.layout != "pointer"
+    mmu = PairedMmu(hardware, tables, form, owner=spec.index, flush_nested=spaces.flush_nested, known=known)
     monitor = PairedProcess(mmu)
     if spec.own.guest_at is not None:
         monitor = PairedGuest(

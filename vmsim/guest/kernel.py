@@ -127,7 +127,7 @@ class GuestKernel(Granting):
         self._levels = levels
         self._fault_cycles = costs.fault_delivery + costs.guest_fault
         self._known = page_order == 0 and mmu.known
-        self._operates = cpus == 1 and ranges is None and kernel_half is None
+        self._operates = cpus == 1 and (ranges is None or mmu.known) and kernel_half is None
         self._columns = np.empty((COLUMNS, ROOM), np.int64)
         self._demand = np.zeros(cpus, DEMAND)
         self._demand["levels"] = levels

@@ -68,6 +68,7 @@ class HostPages:
     features: Sequence[Feature] = ()
     reason = ""  # of exits that are its own; it has none
     root = levels = 0  # of tables of its own: there are none
+    backs = True  # compiled code backs frames
 
     def __init__(
         self,
@@ -343,12 +344,12 @@ class HostPages:
     @property
     def nested(self) -> NestedMode:
         """Its tables as compiled code fills them, and the pool that it takes pages from."""
-        floor, words = self.pool.floor if self.compiled else NEVER, self.pool.pages.words
+        floor, words = self.pool.floor if self.compiled and self.backs else NEVER, self.pool.pages.words
         if floor != self._floor:
             self._nested["least"] = self._floor = floor
         if words is not self._mode.pool:
             self._mode = self._mode._replace(pool=words)
-        swap = self.slot.swap if not self.features else _NO_TABLES
+        swap = self.slot.swap if self.backs and not self.features else _NO_TABLES
         if swap is not self._mode.swap:
             self._mode = self._mode._replace(swap=swap)
         return self._mode

@@ -74,7 +74,7 @@ class Paired(Tdp):
             reason=reason,
             exited=exited,
         )
-        self.compiled = False
+        self.backs = False  # in two tables at once
         self.shared = shared
         self.space = PairedSpace(shared, form, owner=owner, levels=levels, layout=layout, guest=True)
 

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
-from vmsim.contracts import Frames, Mmu, Steps, Words
+from vmsim.contracts import Frames, Mmu, Steps, Vcpu, Words
 from vmsim.frames.stack import Stack
 from vmsim.machine.formats import EPT, FRAME, NPT, PAGE_SHIFT, NestedFormat
 from vmsim.machine.memory import clear_frame
 from vmsim.monitor.native.monitor import NativeMonitor
 from vmsim.monitor.paired.check import Pair as Roots
 from vmsim.monitor.paired.check import problems_of_pairs, tables_in
+from vmsim.monitor.paired.commit import make_process_mode, steps_of
 from vmsim.monitor.paired.layout import NO_EPT, PAGE_BYTES, Pair, PairedHost, halves, price
 from vmsim.monitor.paired.mirror import store_mirrored
 from vmsim.monitor.paired.mode import Layout
@@ -186,6 +187,8 @@ class PairedMmu:
         Number of the process.
     flush_nested : callable
         Makes the processors forget nested translations of the process.
+    known : bool, optional
+        Compiled code stores entries too: of a process that never is a VM, unless its halves lie behind pointers.
 
     Attributes
     ----------
@@ -196,11 +199,17 @@ class PairedMmu:
     traps = True  # every load and store of an entry comes through here
     loads_trap = True
     unseen = False
-    known = False
     broadcasts = False
 
     def __init__(
-        self, inner: Mmu, tables: Halves, form: NestedFormat, *, owner: int, flush_nested: Callable[[], None]
+        self,
+        inner: Mmu,
+        tables: Halves,
+        form: NestedFormat,
+        *,
+        owner: int,
+        flush_nested: Callable[[], None],
+        known: bool = False,
     ) -> None:
         self.inner = inner
         self.tables = tables
@@ -212,6 +221,7 @@ class PairedMmu:
         self.flush_nested = flush_nested
         self.work = tables.work
         self.kept = 0, 0
+        self.known = known
 
     @property
     def backing(self) -> Words:
@@ -341,16 +351,27 @@ class PairedProcess(NativeMonitor):
         How the kernel edits both.
     """
 
-    compiled = False
-
     def __init__(self, paired: PairedMmu) -> None:
         super().__init__(paired.memory)
         self.paired = paired
+        self.compiled = paired.known
+        two, each = paired.tables.two, paired.shared.costs["store"]
+        self._process = make_process_mode(paired.memory, paired.frames, paired.form, two=two, each=each)
+
+    def fast(self, vcpu: Vcpu) -> Any:
+        """Return its state as compiled code handles page faults with it."""
+        return self._process if self.compiled else None
 
     def register(self, ledger: Ledger) -> None:
         """Say what it counts, and what was done to its tables."""
         super().register(ledger)
-        ledger.counters("paired", lambda: self.paired.work)
+        ledger.counters("paired", self._work)
+
+    def _work(self) -> Counter[str]:
+        """Return the steps so far, those of compiled code among them."""
+        work = self.paired.work.copy()
+        work.update(steps_of(self._process, self.paired.tables.levels))
+        return work
 
     @property
     def pairs(self) -> list[Roots]:
