@@ -51,6 +51,7 @@ _BUILT_IN: Final[Mapping[str, Mapping[str, str]]] = {
         "overcommit": "vmsim.host.daemons.overcommit.table:OVERCOMMIT",
         "reclaim": "vmsim.host.daemons.reclaim.table:RECLAIM",
         "swap": "vmsim.host.daemons.swap.table:SWAP",
+        "thp": "vmsim.host.daemons.thp.table:THP",
     },
     "policies": {
         "random": "vmsim.host.policies.table:RANDOM",

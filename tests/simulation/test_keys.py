@@ -18,7 +18,9 @@ import pytest
 from pydantic import BaseModel
 
 from tests.simulation.cpu_keys import COMPILED, CPU_ROWS, TOLD
-from tests.simulation.keys import ROWS, effect
+from tests.simulation.huge_keys import HUGE_ROWS
+from tests.simulation.keys import ROWS as OTHER_ROWS
+from tests.simulation.keys import effect
 from vmsim.scenario import Cpu, Scenario
 from vmsim.scenario.problems import _tables
 
@@ -34,6 +36,7 @@ def leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[str]:
             yield ".".join(here)
 
 
+ROWS: Final = OTHER_ROWS | HUGE_ROWS
 SCENARIO_KEYS: Final = tuple(key for key in dict.fromkeys(leaves(Scenario)) if key != "host.cpu_override")
 CPU_KEYS: Final = tuple(dict.fromkeys(leaves(Cpu)))
 

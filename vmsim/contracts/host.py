@@ -37,11 +37,14 @@ class DaemonHost(Protocol):
         Who has which frame.
     daemons : dict
         The daemons that run, by name.
+    compaction : Compaction
+        Moves pages so that what is free comes together.
     """
 
     env: Clock
     host: Any
     daemons: dict[str, Any]
+    compaction: Any
 
     @property
     def vms(self) -> Sequence[LiveVm]:

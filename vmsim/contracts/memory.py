@@ -167,6 +167,10 @@ class Pool(Protocol):
         """Return the first frame of a large page of the host's, or NO_FRAME."""
         ...
 
+    def make_room(self, order: int) -> int:
+        """Have a block of 2**order frames made where none is free; return the cycles, 0 where that was in vain."""
+        ...
+
 
 class Host(Protocol):
     """What the monitor asks of the host besides its pool."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
@@ -92,6 +92,8 @@ class MemorySlot(Protocol):
 
     backing: Words  # int64[frames]: where each guest frame lies (tables/backing.py)
     swap: Words  # int64[:], by `SwapPlace`: those of the host's swap; empty: it has none
+    collapses: bool  # pages that lie apart may come to lie in one large one
+    forget: Callable[[Flush, Vcpu | None], int]  # has the processors forget, a vCPU's own for nothing; the cycles
 
     def arrived(self, gfn: int, pfn: int, order: int) -> None:
         """Note that 2**order guest frames lie in host frames from now on, and bring back what they held."""

@@ -128,6 +128,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         kernel_half=direct_map,
         cpus=spec.vcpus,
         zero_page=getattr(stream, "from_start", False),
+        thp=spec.thp,
     )
     monitor.attach(kernel)
     if held := slot or pages:
@@ -141,6 +142,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
             late=lambda: monitor.late_flags,
         )
     if slot:
+        slot.collapses = spec.host_thp
         slot.logged = spec.dirty_log.method != "none"
         slot.holds_table = lambda gfn: bool(kernel.frames.frames["state"][gfn] == State.TABLE)
     elif pages:

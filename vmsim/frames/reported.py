@@ -20,7 +20,7 @@ from vmsim.frames.buddy import (
 )
 from vmsim.jit import kernel, leaf, routine
 
-__all__ = ["any_unreported", "count_listed", "isolate", "put_back"]
+__all__ = ["any_unreported", "count_listed", "isolate", "put_back", "separate"]
 
 
 @leaf
@@ -68,8 +68,8 @@ def count_listed(zones, frames, order):
 
 
 @routine
-def _take_out(zone, frames, first, order, owner):
-    """Take a block out of the free one that it lies in."""
+def separate(zone, frames, first, order):
+    """Take a block off the lists that lies in a free one, whose other parts are listed then."""
     found = order
     block = first
     while frames[block].block != found + 1:
@@ -84,6 +84,12 @@ def _take_out(zone, frames, first, order, owner):
             block = upper
         else:
             push(zone, frames, upper, found)
+
+
+@routine
+def _take_out(zone, frames, first, order, owner):
+    """Take a block out of the free one that it lies in."""
+    separate(zone, frames, first, order)
     zone.free -= 1 << order
     for each in range(first, first + (1 << order)):
         frames[each].state = State.HOST

@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager
 
 from vmsim.contracts import Steps, Vcpu
 from vmsim.guest.edits import Entry, PageTables
+from vmsim.guest.huge import HugePages
 from vmsim.guest.process import Process
-from vmsim.guest.region_rows import NOT_FORKED, RIGHTS_OF, WIPED, of_mapping
+from vmsim.guest.region_rows import HUGE, NOT_FORKED, NOT_HUGE, RIGHTS_OF, WIPED, of_mapping
 from vmsim.guest.regions import KINDS, READ
 from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.sharing import Sharing
@@ -16,6 +17,15 @@ from vmsim.guest.spaces import AddressSpaces, Space
 from vmsim.machine.formats import CODE_PRESENT, CODE_WRITE, PAGE_SHIFT, PRESENT, WRITE
 
 __all__ = ["MemoryCalls"]
+
+_ADVICE = {  # by number: what of a region's kind is set, and what is not any more
+    10: (NOT_FORKED, 0),
+    11: (0, NOT_FORKED),
+    14: (HUGE, NOT_HUGE),
+    15: (NOT_HUGE, HUGE),
+    18: (WIPED, 0),
+    19: (0, WIPED),
+}
 
 
 class MemoryCalls(ABC):
@@ -27,6 +37,8 @@ class MemoryCalls(ABC):
         By pid.
     current : list of Process
         The one that runs, by CPU.
+    huge : HugePages or None
+        The huge pages that it makes by itself; None: it makes none.
     """
 
     tables: PageTables
@@ -34,6 +46,7 @@ class MemoryCalls(ABC):
     spaces: AddressSpaces
     processes: dict[int, Process]
     current: list[Process]
+    huge: HugePages | None
 
     @abstractmethod
     def root_of(self, cpu: int) -> int:
@@ -110,16 +123,17 @@ class MemoryCalls(ABC):
     def advise(self, vcpu: Vcpu, pid: int, address: int, length: int, advice: int) -> Steps[None]:
         """Madvise: say what a fork does with a range (10 DONTFORK, 11 DOFORK, 18 WIPEONFORK, 19 KEEPONFORK).
 
-        Only private memory of no file can be wiped (mm/madvise.c, madvise_vma_behavior: EINVAL).
+        Or whether it is to have huge pages (14 HUGEPAGE, 15 NOHUGEPAGE), where the kernel makes any. Only private
+        memory of no file can be wiped (mm/madvise.c, madvise_vma_behavior: EINVAL).
         """
-        mark, given = {10: (NOT_FORKED, True), 11: (NOT_FORKED, False), 18: (WIPED, True), 19: (WIPED, False)}.get(
-            advice, (0, False)
-        )
+        set_, unset = _ADVICE.get(advice, (0, 0))
+        if self.huge is None and (set_ | unset) & (HUGE | NOT_HUGE):
+            return
         with (yield from self._changing(vcpu, pid)) as space:
-            parts = space.regions.within(address, address + length) if space and mark else []
+            parts = space.regions.within(address, address + length) if space and set_ | unset else []
             for first, last, rights in parts:
-                if space and not (given and mark == WIPED and rights & KINDS):
-                    space.regions.declare(first, last, rights | mark if given else rights & ~mark)
+                if space and not (set_ == WIPED and rights & KINDS):
+                    space.regions.declare(first, last, rights & ~unset | set_)
 
     def fault_in(self, vcpu: Vcpu, pid: int, address: int, length: int) -> Steps[None]:
         """Map the pages that the regions of a range lack (MAP_POPULATE, mlock), for writing where that is allowed.

@@ -22,6 +22,7 @@ from vmsim.guest.direct_map import DirectMap
 from vmsim.guest.edits import PageTables
 from vmsim.guest.flushes import Cpus
 from vmsim.guest.granting import Granting
+from vmsim.guest.huge import HugePages
 from vmsim.guest.lists import TABLE_BITS
 from vmsim.guest.operations import COLUMNS
 from vmsim.guest.page_cache import PageCache
@@ -34,6 +35,7 @@ from vmsim.guest.spaces import AddressSpaces, Ranges, Space
 from vmsim.guest.zeros import ZeroPages
 from vmsim.machine.formats import CODE_PRESENT, CODE_RESERVED, CODE_WRITE, DIRTY, LARGE_ORDERS, PAGE_SHIFT
 from vmsim.scenario.cpu import Cost
+from vmsim.scenario.thp import ThpSpec
 from vmsim.tables.edit import BLOCKED, missing_tables, populate
 
 __all__ = ["INIT", "GuestKernel"]
@@ -72,6 +74,8 @@ class GuestKernel(Granting):
     zero_page : bool, optional
         Whether reads of anonymous memory that nothing was written to map the page of zeros. If not, the first access
         to a page stands for the write by which its program has filled it.
+    thp : ThpSpec, optional
+        Which regions get pages of `page_order`; None: all memory but that of files does.
 
     Attributes
     ----------
@@ -98,11 +102,13 @@ class GuestKernel(Granting):
         ranges: Ranges | None = None,
         cpus: int = 1,
         zero_page: bool = False,
+        thp: ThpSpec | None = None,
     ) -> None:
         self.memory = memory
         self.mmu = mmu
         self.frames = frames
         self.page_order = page_order
+        self.huge = HugePages(thp) if thp else None
         self.costs = costs
         self.cpus = Cpus(mmu, pcids, cpus)
         self.tables = PageTables(
@@ -223,7 +229,7 @@ class GuestKernel(Granting):
                 yield from self._swap_in(vcpu, space, gva, bits, write=write)
                 return
             zeros = self.zeros.used and not write and not kind & KINDS
-            order = self._order_at(space, gva, zeros) if self.page_order and not kind & FILE else 0
+            order = self._order_for(space, gva, kind, zeros) if self.page_order and not kind & FILE else 0
             if zeros and self.zeros.serves(order):
                 if not (yield from self._put_zeros(vcpu, space, gva, order, bits)):
                     yield from self._mend_there(vcpu, space, gva, bits)
@@ -244,6 +250,8 @@ class GuestKernel(Granting):
             elif not kind & SHARED:
                 vcpu.owe("guest_fault", self.costs.copy_page)
             if (yield from self._put(vcpu, space, gva, order, page, bits)):
+                if order and self.huge:
+                    self.huge.counts["thp_fault_alloc"] += 1
                 return
         yield from self._mend_there(vcpu, space, gva, bits)
 
@@ -272,6 +280,8 @@ class GuestKernel(Granting):
     def register(self, ledger: Ledger) -> None:
         """Say what it counts."""
         ledger.counters("guest", lambda: {"faults": self.faults, "copies": self.copies, "strays": self.strays})
+        if self.huge:
+            self.huge.register(ledger)
 
     def collect(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
         """Count what compiled code has done: page faults and system calls, and their cycles."""
@@ -303,7 +313,8 @@ class GuestKernel(Granting):
         tables, page = np.empty(8, np.int64), np.empty(1, np.int64)
         wanting = 0
         for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
-            for order in (self.page_order, 0):  # what no large page can be had for is mapped with small ones
+            largest = 0 if self.huge and self.huge.spec.advised else self.page_order
+            for order in (largest, 0):  # what no large page can be had for is mapped with small ones
                 reached = populate(
                     self.memory,
                     self.frames.zone,
@@ -348,14 +359,30 @@ class GuestKernel(Granting):
             return READ_ONLY
         return (PAGE_BITS if allowed or write else READ_ONLY) | (DIRTY if write else 0)
 
+    def _order_for(self, space: Space, gva: int, kind: int, zeros: bool) -> int:
+        """Return the order of the page to map at `gva`, in a region of a kind."""
+        if self.huge is None:
+            return self._order_at(space, gva, zeros)
+        if not self.huge.allowed(kind):
+            return 0
+        order = self._order_at(space, gva, zeros)
+        if not order and self._fits(space, gva, self.page_order):
+            self.huge.counts["thp_fault_fallback"] += 1
+        return order
+
+    def _fits(self, space: Space, gva: int, order: int) -> bool:
+        """Whether the regions and the tables have room for a page of 2**order frames around `gva`."""
+        missing = missing_tables(self.memory, space.root, self._levels, order // 9 + 1, self.tables.backing, gva)
+        size = 1 << (PAGE_SHIFT + order)
+        start = gva & -size
+        return bool(missing != BLOCKED and space.regions.alike(start, start + size))
+
     def _order_at(self, space: Space, gva: int, zeros: bool = False) -> int:
         """Return the order of the page to map at `gva`: the largest that there is a block and room for."""
         for order in LARGE_ORDERS[self.page_order]:
-            missing = missing_tables(self.memory, space.root, self._levels, order // 9 + 1, self.tables.backing, gva)
-            size = 1 << (PAGE_SHIFT + order)
-            start = gva & -size
-            fits = missing != BLOCKED and space.regions.alike(start, start + size)
             there = zeros and self.zeros.ready(order)
-            if fits and (there or self.frames.has_block(order)):  # asked last: a host notes what it could not give
+            if self._fits(space, gva, order) and (
+                there or self.frames.has_block(order)
+            ):  # asked last: a host notes what it could not give
                 return order
         return 0

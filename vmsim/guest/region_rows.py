@@ -15,8 +15,10 @@ __all__ = [
     "END",
     "FILE",
     "HEAP",
+    "HUGE",
     "KINDS",
     "NOT_FORKED",
+    "NOT_HUGE",
     "NO_REGION",
     "RIGHTS_OF",
     "SHARED",
@@ -35,8 +37,9 @@ WRITE = 2  # of the protection bits
 SHARED, FILE = 8, 16  # and of what kind a mapping is, which mprotect leaves as it is; else private, of no file
 KINDS = SHARED | FILE
 NOT_FORKED, WIPED = 32, 64  # what a fork does not copy: a child has no such mapping, or an empty one
+HUGE, NOT_HUGE = 256, 512  # its program wants huge pages in it, or none
 RIGHTS_OF = 7  # the protection bits; what is above them mprotect leaves as it is
-_MADE = 8  # the first bit of where a mapping of a file was made, in pages
+_MADE = 10  # the first bit of where a mapping of a file was made, in pages
 NO_REGION = -1  # the protection of what lies outside every region
 START, END, RIGHTS = range(3)  # columns
 COUNT, HEAP = range(2)  # of row 0

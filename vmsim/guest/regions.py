@@ -12,9 +12,11 @@ from vmsim.guest.region_rows import (
     END,
     FILE,
     HEAP,
+    HUGE,
     KINDS,
     NO_REGION,
     NOT_FORKED,
+    NOT_HUGE,
     RIGHTS_OF,
     SHARED,
     START,
@@ -26,7 +28,20 @@ from vmsim.guest.region_rows import (
     room_for,
 )
 
-__all__ = ["EXECUTE", "FILE", "KINDS", "NOT_FORKED", "READ", "SHARED", "WIPED", "WRITE", "Regions", "around_in_file"]
+__all__ = [
+    "EXECUTE",
+    "FILE",
+    "HUGE",
+    "KINDS",
+    "NOT_FORKED",
+    "NOT_HUGE",
+    "READ",
+    "SHARED",
+    "WIPED",
+    "WRITE",
+    "Regions",
+    "around_in_file",
+]
 
 READ, EXECUTE = 1, 4  # protection bits, as of mmap's events; WRITE is the third
 _AROUND = 1 << 16  # bytes of a file that a fault maps at most (Linux mm/memory.c, fault_around_bytes)
@@ -89,7 +104,7 @@ class Regions:
     def alike(self, start: int, end: int) -> bool:
         """Whether all of [start, end) is of a kind and may be touched and written alike, as outside every region."""
         parts = self.within(start, end)
-        alike = WRITE | KINDS | NOT_FORKED | WIPED
+        alike = WRITE | KINDS | NOT_FORKED | WIPED | HUGE | NOT_HUGE
         rights = {(rights & RIGHTS_OF != 0, rights & alike) for _, _, rights in parts}
         if sum(last - first for first, last, _ in parts) < end - start:
             rights.add((True, WRITE))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import NO_FLUSH, Flush, SecondMmu, Vcpu
 from vmsim.frames.buddy import State, use
+from vmsim.host.huge_memory import CollapsibleMemory
 from vmsim.host.identity import PageIdentity
 from vmsim.host.memory import HostMemory
 from vmsim.host.swap.memory import SwappableMemory
@@ -42,7 +43,7 @@ Words = NDArray[np.int64]
 _ZEROS = np.zeros(1 << 9, np.int64)
 
 
-class GuestMemory(SwappableMemory):
+class GuestMemory(SwappableMemory, CollapsibleMemory):
     """The truth of gfn to pfn of one VM, and the one place that takes pages from it, moves them and brings them back.
 
     Linux has it in the page tables of the process that runs the VM, and tells KVM of each change before it is made
@@ -81,6 +82,8 @@ class GuestMemory(SwappableMemory):
         Its pages on the host's swap device; None: there is none, and a page that was taken comes back for nothing.
     logged : bool
         A dirty log clears the dirty flags of its entries.
+    collapses : bool
+        Its host puts pages together into large ones.
     forget : callable
         Has the VM's processors forget a flush, those of a vCPU that has left the guest for it without being told;
         returns the cycles that this takes.
@@ -105,6 +108,7 @@ class GuestMemory(SwappableMemory):
         self.merged = self.broken = 0
         self.swapped: SwappedPages | None = None
         self.logged = False
+        self.collapses = False
         self.forget = lambda flush, vcpu: 0
         self.holds_table = lambda gfn: True
 

@@ -93,6 +93,9 @@ class HostMemory:
         Returns which of the requests that wait, in the order in which they were made, is next.
     served : callable
         Called with a request that is met, and how many frames it got.
+    defrag : callable
+        Makes a block of 2**order frames for a fault of a VM's memory where none is free, or has somebody make one
+        later; returns the cycles that the fault takes for it, 0 where none was made.
     shared : ReverseMap
         Frames that several pages lie in. They are the host's own (HOST), in state GUEST, which no others are.
     """
@@ -113,6 +116,7 @@ class HostMemory:
         self._waiting: deque[Request] = deque()
         self.first: Callable[[Sequence[Request]], int] = _who_asked_first
         self.served: Callable[[Request, int], None] = _not_noted
+        self.defrag: Callable[[int], int] = _nothing
 
     @property
     def free(self) -> int:
@@ -311,6 +315,10 @@ class HostMemory:
 
 
 def _who_asked_first(waiting: Sequence[Request]) -> int:
+    return 0
+
+
+def _nothing(order: int) -> int:
     return 0
 
 

@@ -113,6 +113,10 @@ class Supply(ABC):
     def take_block(self, order: int) -> int:
         """Return the first frame of a large page of 2**order frames from the host itself, or NO_FRAME."""
 
+    def make_room(self, order: int) -> int:
+        """Have a block of 2**order frames made where none is free; return the cycles, 0 where that was in vain."""
+        return self.host.defrag(order) if self.may_take(1 << order) else 0
+
     @abstractmethod
     def put(self, pages: Sequence[int] | NDArray[np.int64]) -> None:
         """Add pages; suspended vCPUs get theirs first."""

@@ -30,6 +30,8 @@ _APART: Final = frozenset(
         "own",
         "content",
         "balloon",
+        "thp",
+        "host_thp",
         "dirty_log",
         "files",
         "kernel_accesses",
@@ -118,6 +120,7 @@ def canonical(
         | ({"content": vm.content.model_dump()} if vm.content != Content() and {"ksm", "swap"} & {*daemons} else {})
         | ({"balloon": _of_balloon(vm.balloon)} if vm.balloon else {})
         | ({"files": vm.files} if vm.files else {})
+        | ({"thp": vm.thp} if vm.thp else {})
         | ({"memory_high": vm.memory_high} if vm.memory_high else {})
         | ({"memory_max": vm.memory_max} if vm.memory_max else {})
         | ({"dirty_log": vm.dirty_log} if vm.dirty_log.method != "none" else {})

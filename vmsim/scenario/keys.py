@@ -14,6 +14,7 @@ from vmsim.scenario.dirty_log import DirtyLog
 from vmsim.scenario.files import Files
 from vmsim.scenario.names import WantedMode
 from vmsim.scenario.problems import Problem, raise_problems
+from vmsim.scenario.thp import GuestThp
 from vmsim.scenario.types import MAX_VCPUS, DurationField, Flag, Model, Pages, PageSizeField, Size, SomePages, Vms
 from vmsim.scenario.workload import Workload
 
@@ -160,6 +161,7 @@ class VmKeys(Model):
     content: Content = Field(default=Content(), description=Content.about)
     balloon: Balloon = Field(default=Balloon(), description=Balloon.about)
     files: Files = Field(default=Files(), description=Files.about)
+    thp: GuestThp = Field(default=GuestThp(), description=GuestThp.about)
     dirty_log: DirtyLog = Field(default=DirtyLog(), description="How the host learns which pages are written to.")
     nx_split: Flag = Field(
         default=False, description="Large host pages are not executable, and split where code is fetched (mode ept)."

@@ -33,6 +33,7 @@ from vmsim.scenario.problems import KeyPath, Problem, problems_of, raise_problem
 from vmsim.scenario.settings import apply_settings
 from vmsim.scenario.share import share_of
 from vmsim.scenario.tables import Host, VmGroup, Warmup
+from vmsim.scenario.thp import backs_huge
 from vmsim.scenario.types import MAX_VMS, Count
 from vmsim.scenario.vm import Marks, Vm
 
@@ -263,6 +264,8 @@ class Scenario(Document):
             content=group.content,
             balloon=group.balloon.spec(self.cpu.frequency),
             files=group.files.spec(self.cpu.frequency),
+            thp=group.thp.spec(self.cpu.frequency),
+            host_thp=backs_huge(self.host.part("thp"), group.host_page, group.host_levels, bare=mode.bare(group)),
             dirty_log=group.dirty_log.spec(self.cpu.frequency),
             nx_split=self._nx_split_of(group),
             own=mode.settings(group, self.cpu),

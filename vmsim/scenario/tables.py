@@ -205,6 +205,8 @@ class _VmGroup(VmKeys):
         if self.balloon.given and self.bare:
             what = mode_named(self.mode).bare_name(self)
             yield Problem(("balloon",), f"no kernel of a guest is there to give memory back: {what}; leave it out")
+        for problem in self.thp_problems():
+            yield problem._replace(path=("thp", *problem.path))
         yield from idle_problems(self)
         if isinstance(self.workload, Generator):
             yield from self._region_problems(self.workload)
@@ -243,6 +245,19 @@ class _VmGroup(VmKeys):
             yield Problem(("nx_split",), f"{why} with host_page = {self.host_page!r}; expected 2M")
         if not self.nx_recovery_period.amount:
             yield Problem(("nx_recovery_period",), "no time between two recoveries; expected more than 0")
+
+    def thp_problems(self) -> Iterator[Problem]:
+        """Yield why its kernel cannot make huge pages as its table asks, by the keys of ``[vm.thp]``."""
+        if self.thp.enabled == "never":
+            return
+        if self.guest_page != "4K":
+            text = f"guest_page = {self.guest_page!r} has the kernel map pages of that size anyway"
+            yield Problem(("enabled",), f"{text}; leave one of the two out")
+        if self.mode == "paired" and self.bare:
+            yield Problem(("enabled",), "a paired process without a guest maps pages of one size; leave it out")
+        least = PAGE_BYTES["4M" if self.guest_levels == 2 else "2M"]
+        if self.memory < least:
+            yield Problem(("enabled",), f"the VM has less memory than a huge page ({format_size(least)})")
 
     def kernel_problems(self, mode: PagingMode) -> Iterator[Problem]:
         """Yield why the kernel's accesses cannot be translated in `mode`, which the CPU chooses where it is auto."""

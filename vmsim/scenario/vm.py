@@ -14,6 +14,7 @@ from vmsim.scenario.keys import Pool
 from vmsim.scenario.modes import PagingMode, mode_named
 from vmsim.scenario.names import Mode
 from vmsim.scenario.nx_split import NxSplitSpec
+from vmsim.scenario.thp import ThpSpec
 from vmsim.scenario.workload import Workload
 
 __all__ = ["Marks", "Vm"]
@@ -75,6 +76,10 @@ class Vm:
         What its host asks it to give back; None: it has no such device.
     files : FilesSpec or None
         Its disk and its kernel's page cache; None: its programs read and write no files.
+    thp : ThpSpec or None
+        What its kernel is told of huge pages; None: it makes none by itself.
+    host_thp : bool
+        Its host backs it with huge pages where it can, and makes more of them later.
     dirty_log : DirtyLogSpec
         How it is learnt which pages are written to.
     nx_split : NxSplitSpec or None
@@ -115,6 +120,8 @@ class Vm:
     content: Content
     balloon: BalloonSpec | None
     files: FilesSpec | None
+    thp: ThpSpec | None
+    host_thp: bool
     dirty_log: DirtyLogSpec
     nx_split: NxSplitSpec | None
     own: Any
@@ -148,13 +155,15 @@ class Vm:
 
     @property
     def guest_order(self) -> int:
-        """Order of `guest_page`: 0, 9, 10 or 18."""
+        """Order of the largest pages that its kernel maps: 0, 9, 10 or 18."""
+        if self.thp:
+            return 10 if self.guest_levels == 2 else 9
         return PAGE_ORDER[self.guest_page]
 
     @property
     def host_order(self) -> int:
-        """Order of `host_page`: 0, 9, 10 or 18."""
-        return PAGE_ORDER[self.host_page]
+        """Order of the largest pages that it is backed with: 0, 9, 10 or 18."""
+        return 9 if self.host_thp else PAGE_ORDER[self.host_page]
 
     @property
     def pages(self) -> int:

@@ -41,6 +41,7 @@ __all__ = [
     "fill_backing",
     "host_address",
     "lacks",
+    "level_of",
     "locate",
     "locate_page",
     "make_backing",
@@ -111,6 +112,11 @@ def locate_page(backing, gpa):
         return np.int64(0), np.int64(0), False
     word = backing[gfn]
     return (word & FRAME) | (gpa & _OFFSET), (word >> _LEVEL_SHIFT) & 7, word & SHARED != 0
+
+
+def level_of(words: np.ndarray) -> np.ndarray:
+    """Return the level at which the host maps the pages that some words tell of, int64 of the same shape."""
+    return (words >> _LEVEL_SHIFT) & 7
 
 
 @leaf

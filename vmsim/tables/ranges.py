@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from vmsim.frames.buddy import NO_FRAME
 from vmsim.jit import kernel, routine
-from vmsim.machine.formats import ACCESSED, FRAME, LARGE, PAGE_SHIFT
+from vmsim.machine.formats import ACCESSED, ENTRIES, FRAME, LARGE, PAGE_SHIFT
 from vmsim.machine.memory import entry_at, read_entry, width_of, write_entry
 
-__all__ = ["age_pages", "change_each", "change_range", "lead_elsewhere"]
+__all__ = ["age_pages", "change_each", "change_range", "lead_elsewhere", "take_empty_table"]
 
 
 @routine
@@ -110,6 +111,28 @@ def age_pages(memory, frames, numbers, width, clear, found):
         found[number] = entry & ACCESSED != 0
         if clear and entry & ACCESSED:
             write_entry(memory, place, entry & ~ACCESSED, width)
+
+
+@kernel
+def take_empty_table(memory, frames, root, levels, address):
+    """Unlink the table of level 1 around `address`, if there is one and it maps nothing; return its frame, or NO_FRAME.
+
+    The tables are the host's own, of entries of 8 bytes. KVM does so where a page of 2 MiB is to be mapped in the place
+    of smaller ones (arch/x86/kvm/mmu/tdp_mmu.c, tdp_mmu_map_handle_target_level, handle_removed_pt).
+    """
+    table = root
+    for level in range(levels, 1, -1):
+        place = entry_at(table, address, level)
+        entry = read_entry(memory, place, 9)
+        if entry == 0 or entry & LARGE:
+            return np.int64(NO_FRAME)
+        table = entry & FRAME
+    for index in range(ENTRIES):
+        if read_entry(memory, table + 8 * index, 9):
+            return np.int64(NO_FRAME)
+    write_entry(memory, place, np.int64(0), 9)
+    frames[table >> PAGE_SHIFT].rmap = 0
+    return table >> PAGE_SHIFT
 
 
 @kernel

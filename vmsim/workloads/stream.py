@@ -98,7 +98,8 @@ class Event:
     | MOVE | start of the pages (mremap) | bytes | where they go; what is mapped there is unmapped first |
     | DISCARD | start (madvise) | bytes | 0: the pages are freed; 1: they may be, when memory is short (MADV_FREE) |
     | POPULATE | start | bytes | 0; the pages that are not mapped are, without a fault of the processor |
-    | ADVISE | start (madvise) | bytes | what children get: 10 nothing, 11 as usual, 18 zeros, 19 what is there |
+    | ADVISE | start (madvise) | bytes | what children get: 10 nothing, 11 as usual, 18 zeros, 19 what is there;
+    | | | | huge pages: 14 wanted, 15 not |
     | OPEN_FILE | 0 | bytes that the file has | its number |
     | READ_FILE | offset in the file | bytes | its number |
     | WRITE_FILE | offset in the file | bytes | its number |

@@ -3,6 +3,8 @@
 Whoever wants two frames side by side, and finds none, has some pages moved at once, and pays for it. Whose pages they
 are is all the same: those of a VM in any mode, and those of the page cache; each memory moves its own pages
 (`GuestMemory.move`), but for those that a device works on (isolate_migratepages_block leaves pinned pages too).
+
+Two frames are had by moving one page or two; larger blocks by the two scanners of Linux (frames/scanners.py).
 """
 
 from __future__ import annotations
@@ -14,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import NO_FLUSH, Flush, Moment, Observe
-from vmsim.frames.buddy import State
+from vmsim.frames.buddy import NO_FRAME, PAGEBLOCK, State
+from vmsim.frames.scanners import Scanners, has_block
 from vmsim.host.guest_memory import GuestMemory
-from vmsim.host.memory import HostMemory
+from vmsim.host.memory import HOST, HostMemory
+from vmsim.scenario.cpu import Cost
 
 __all__ = ["Compaction"]
 
@@ -28,7 +32,7 @@ Words = NDArray[np.int64]
 
 
 class Compaction:
-    """Makes blocks of two frames by moving pages.
+    """Makes blocks of frames by moving pages.
 
     Parameters
     ----------
@@ -45,6 +49,8 @@ class Compaction:
     done : dict
         By who asked, the steps that it took: `scan`, `copy`, `store`; cycles of `shootdown`; and `compactions` that
         made a block by moving pages, and pages `moved`.
+    scanners : Scanners
+        Of larger blocks.
     """
 
     def __init__(self, host: HostMemory, observe: Observe = lambda *_: None) -> None:
@@ -52,6 +58,7 @@ class Compaction:
         self.observe = observe
         self.memories: dict[int, tuple[GuestMemory, Forget]] = {}
         self.done: dict[int, Counter[str]] = {}
+        self.scanners = Scanners(host.zone, host.frames, HOST)
         self._cursor = 0
 
     def add(self, memory: GuestMemory, forget: Forget) -> None:
@@ -80,6 +87,76 @@ class Compaction:
         done.update(work - before)
         done["compactions"] += first is not None and work["moved"] > before["moved"]
         return first
+
+    def compact(self, order: int, costs: Cost, *, direct: bool) -> tuple[bool, int]:
+        """Move pages until a block of 2**order frames is free; return whether one is, and the cycles of it.
+
+        Linux: compact_zone. It is put off after failures, for both who waits and kcompactd, as compaction that may
+        block is (defer_compaction), which takes the place of the bits by which Linux leaves out single pageblocks.
+
+        Parameters
+        ----------
+        order : int
+            Up to that of a pageblock, 9.
+        costs : Cost
+            What its steps take.
+        direct : bool
+            Somebody waits for it: pageblocks with anything that cannot be moved are left alone (skip_on_failure).
+        """
+        host, scanners = self.host, self.scanners
+        if host.free < host.marks.low + (2 << order):  # compaction_suitable, compact_gap
+            return False, 0
+        if scanners.deferred():
+            return False, 0
+        before, work = scanners.counts.copy(), Counter[str]()
+        scanners.counts["compact_stall" if direct else "compact_daemon_wake"] += 1
+        self.observe(Moment.MOVING, None)
+        made, again = has_block(host.zone, order), scanners.migrate > 0
+        while not made:
+            if scanners.met:
+                scanners.release()
+                scanners.restart()
+                if not again:
+                    break
+                again = False
+            self._empty(scanners, work, direct=direct)
+            made = has_block(host.zone, order)
+        scanners.release()
+        made = has_block(host.zone, order)
+        self.observe(Moment.MOVED, None)
+        if direct:
+            scanners.counts["compact_success" if made else "compact_fail"] += 1
+        scanners.ended(made=made)
+        looked = scanners.counts - before
+        work["scan"] = looked["compact_migrate_scanned"] + looked["compact_free_scanned"]
+        cycles = work["scan"] * costs.log_scan + work["copy"] * costs.copy_page + work["store"] * costs.violation_entry
+        return made, cycles + work["shootdown"]
+
+    def _empty(self, scanners: Scanners, work: Counter[str], *, direct: bool) -> None:
+        """Move the pages of the next pageblock away, as far as there are frames for them."""
+        block = scanners.migrate
+        pfns = scanners.pages(direct=direct)
+        if not len(pfns):
+            return
+        there = self._places(pfns) != _NOWHERE
+        there |= np.isin(pfns, np.array([*self.host.shared], np.int64)) & (self.host.pins[pfns] == 0)
+        if direct:
+            states = self.host.frames["state"][block : block + (1 << PAGEBLOCK)]
+            if np.count_nonzero(there) < np.count_nonzero(states != State.FREE):
+                return
+        freed = []
+        for pfn in pfns[there].tolist():
+            new = scanners.target()
+            if new == NO_FRAME:
+                break
+            if pfn in self.host.shared:
+                self.host.move_shared(next(iter(self.memories.values()))[0].words, pfn, new)
+                work.update(copy=1, store=1 + len(self.host.shared.users(new)))
+            else:
+                self._move(pfn, new, work)
+            scanners.counts["pgmigrate_success"] += 1
+            freed.append(pfn)
+        self.host.give(np.array(freed, np.int64))
 
     def _from_spare(self, spare: list[int], work: Counter[str]) -> int | None:
         """Return a block one of whose frames, or both, are spare."""

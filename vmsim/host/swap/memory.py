@@ -101,16 +101,17 @@ class SwappableMemory:
         return self.swapped.count if self.swapped else 0
 
     def whole(self, numbers: Words) -> Words:
-        """Return all guest frames of the pages that some frames are the first of, int64[n] ascending."""
+        """Return all guest frames of the pages that some frames lie in, int64[n] ascending."""
         kinds = self.backing[numbers] & ~FRAME
         if ((kinds == SMALL_PAGE) | (kinds == CLEAN_PAGE)).all():
             return np.sort(numbers)
-        orders = [page_of(self.backing, gfn, MAX_ORDER) for gfn in numbers.tolist()]
+        pages = [page_of(self.backing, gfn, MAX_ORDER) for gfn in numbers.tolist()]
+        orders = [page[1] if page else 0 for page in pages]
         return np.unique(
             [
-                gfn + at
-                for gfn, page in zip(numbers.tolist(), orders, strict=True)
-                for at in range(1 << page[1] if page else 1)
+                (gfn & -(1 << order)) + at
+                for gfn, order in zip(numbers.tolist(), orders, strict=True)
+                for at in range(1 << order)
             ]
         )
 

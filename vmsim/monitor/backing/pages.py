@@ -176,7 +176,10 @@ class HostPages:
             bits = self.entry_bits(order, only_read=stable is not None)
             missing = int(map_frames(self._mode, gfn, order // 9 + 1, page, np.array(tables, np.int64), bits))
             if missing == BLOCKED and own:  # a table of smaller pages stands there
-                most = 0
+                if (flushed := self.replace_table(vcpu, gpa)) >= 0:
+                    held.broken += flushed
+                else:
+                    most = 0
                 continue
             if missing > len(tables):
                 tables += yield from self.take(vcpu, missing - len(tables))
@@ -213,6 +216,10 @@ class HostPages:
         """Return whether tables of its own could map a page of 2**order frames around `gpa`."""
         return True
 
+    def replace_table(self, vcpu: Vcpu, gpa: int) -> int:
+        """Make room for a large page where a table of its own maps nothing; return the cycles, -1: there is none."""
+        return -1
+
     def find_page(
         self, vcpu: Vcpu, gpa: int, code: int, held: Held, most: int
     ) -> Steps[tuple[tuple[int, int] | None, int | None]]:
@@ -245,7 +252,7 @@ class HostPages:
             own = page_of(self.backing, gfn, most) if stable is None else (stable, 0)
             if own is not None or held.page != NO_FRAME:
                 return own, stable
-            held.page, held.order = self._large_page(gpa) if self.page_order else (NO_FRAME, 0)
+            held.page, held.order = self._large_page(gpa, held) if self.page_order else (NO_FRAME, 0)
             if held.page == NO_FRAME:
                 held.page = (self.pool.take(1) or (yield from self.take(vcpu, 1)))[0]  # nearly always the first
 
@@ -322,7 +329,7 @@ class HostPages:
         else:
             self.pool.put([page])
 
-    def _large_page(self, gpa: int) -> tuple[int, int]:
+    def _large_page(self, gpa: int, held: Held) -> tuple[int, int]:
         """Return (pfn, order) of a large page for `gpa`, or (NO_FRAME, 0) where none fits or none is free."""
         for order in LARGE_ORDERS[self.page_order]:
             size = 1 << order
@@ -332,6 +339,9 @@ class HostPages:
             if not self.has_room(gpa, order):
                 continue
             pfn = self.pool.take_block(order)
+            if pfn == NO_FRAME and self.slot.collapses and (cycles := self.pool.make_room(order)):
+                held.broken += cycles
+                pfn = self.pool.take_block(order)
             if pfn != NO_FRAME:
                 return pfn, order
         return NO_FRAME, 0

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from vmsim.contracts import Flush, Vcpu
+from vmsim.frames.buddy import NO_FRAME, State, use
 from vmsim.machine.formats import ENTRIES, WRITE, NestedFormat
 from vmsim.monitor.backing.pages import HostPages
 from vmsim.monitor.features.base import Feature
@@ -10,6 +14,7 @@ from vmsim.monitor.tdp.second import NestedEntries
 from vmsim.tables.backing import IDENTITY
 from vmsim.tables.dirty import split
 from vmsim.tables.edit import missing_tables
+from vmsim.tables.ranges import take_empty_table
 
 __all__ = ["NestedBacking"]
 
@@ -31,6 +36,21 @@ class NestedBacking(NestedEntries, HostPages, Featured):
     def has_room(self, gpa: int, order: int) -> bool:
         """Return whether its tables could map a page of 2**order frames around `gpa`."""
         return int(missing_tables(self.memory, self.root, self.levels, order // 9 + 1, IDENTITY, gpa)) >= 0
+
+    def replace_table(self, vcpu: Vcpu, gpa: int) -> int:
+        """Make room for a large page where a table maps nothing any more; return the cycles, -1: there is none.
+
+        Processors may have kept where the table is. With a dirty log pages stay small.
+        """
+        if not self.slot.collapses or self.features:
+            return -1
+        table = int(take_empty_table(self.memory, self.host.frames, self.root, self.levels, gpa))
+        if table == NO_FRAME:
+            return -1
+        use(self.host.frames, np.array([table]), int(State.POOL))
+        cycles = self.costs.violation_entry + self.slot.forget(Flush(nested=True), vcpu)
+        self.pool.put([table])
+        return cycles
 
     def split(self, gpa: int, table: int) -> None:
         """Map by a table of smaller pages, in frame `table`, what one large page maps around `gpa`."""

@@ -32,7 +32,7 @@ _MAP_POPULATE, _MAP_LOCKED = 0x8000, 0x2000
 _MREMAP_DONTUNMAP = 4
 _MADV_FREED = (4, 9, 24)  # DONTNEED, REMOVE, DONTNEED_LOCKED
 _MADV_FREE = 8
-_MADV_FORK = (10, 11, 18, 19)  # DONTFORK, DOFORK, WIPEONFORK, KEEPONFORK
+_MADV_NOTED = (10, 11, 14, 15, 18, 19)  # DONTFORK, DOFORK, HUGEPAGE, NOHUGEPAGE, WIPEONFORK, KEEPONFORK
 _MADV_POPULATE = (22, 23)  # READ, WRITE
 _MLOCK_ONFAULT = 1
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
@@ -191,7 +191,7 @@ class Calls:
     def _advised(self, pid: int, address: int, length: int, advice: int, where: str) -> None:
         if advice in _MADV_FREED or advice == _MADV_FREE:
             self._region(Op.DISCARD, pid, address, length, where, int(advice == _MADV_FREE))
-        elif advice in _MADV_FORK:
+        elif advice in _MADV_NOTED:
             self._region(Op.ADVISE, pid, address, length, where, advice)
         elif advice in _MADV_POPULATE:
             self._region(Op.POPULATE, pid, address, length, where)
