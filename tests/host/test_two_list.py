@@ -168,3 +168,17 @@ def test_a_page_that_is_gone_is_on_no_list() -> None:
     policy.begin()
     found = policy.scan(vm, 0, 100)
     assert sorted(found.numbers.tolist()) == [*range(10, 40)]
+
+
+def test_only_pages_that_are_there_are_taken() -> None:
+    memory = Memory(0, PAGES)
+    memory.there[:] = True
+    vm: Any = SimpleNamespace(pages=memory)
+    policy = TwoList()
+    policy.attach([vm])
+    policy.begin()
+    assert policy.scan(vm, 12, 1).looked == 0  # all are on the list now
+    memory.there[::2] = False  # half of them came to lie in frames of others, or are ballooned: no list heard of it
+    found = policy.scan(vm, 1, PAGES)
+    assert len(found.numbers) > 0
+    assert memory.there[found.numbers].all()

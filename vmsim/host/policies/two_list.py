@@ -68,9 +68,12 @@ class _Pages:
             arrive_each(self.lists, memory.present())
         self.due = memory.numbers // _EVERY
 
-    def look(self, inactive: int, active: int) -> tuple[int, int]:
-        """Ask which of the last pages of each list were accessed; return how many were asked for, and how many were."""
-        memory = self.vm.pages
+    def look(self, inactive: int, active: int) -> tuple[int, int, int]:
+        """Ask which of the last pages of each list were accessed, and drop those that are no pages any more.
+
+        Returns how many of the inactive ones are left, of them and the active ones together, and were accessed.
+        """
+        memory, of_inactive = self.vm.pages, min(inactive, self.size(INACTIVE))
         count = int(tails(self.lists, inactive, active, self.numbers))
         asked = self.numbers[:count]
         there = memory.holds_each(asked)
@@ -79,7 +82,7 @@ class _Pages:
             asked = asked[there]
         young = memory.second.age_each(asked, clear=True)
         set_young(self.lists, asked, young)
-        return len(asked), int(np.count_nonzero(young))
+        return int(np.count_nonzero(there[:of_inactive])), len(asked), int(np.count_nonzero(young))
 
     def size(self, which: int) -> int:
         """Return how long a list is."""
@@ -143,7 +146,7 @@ class TwoList:
         low = bool(is_low(pages.size(INACTIVE), pages.size(ACTIVE)))
         if not inactive and not low:
             return Found(_NOTHING, 0, 0)
-        _, young = pages.look(inactive, (active if self._deactivates else 0) + BATCH)
+        inactive, _, young = pages.look(inactive, (active if self._deactivates else 0) + BATCH)
         before = pages.lists.counts[Count.SCANNED]
         count = int(shrink(pages.lists, inactive, active, goal, self._deactivates, pages.victims))
         looked = int(pages.lists.counts[Count.SCANNED] - before)
@@ -155,7 +158,7 @@ class TwoList:
         pages = self.pages[vm.pages.owner]
         if not self._low() or not pages.size(ACTIVE):
             return Found(_NOTHING, 0, 0)
-        looked, young = pages.look(0, BATCH)
+        _, looked, young = pages.look(0, BATCH)
         shrink_active(pages.lists)
         return Found(_NOTHING, looked, young)
 
