@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic_core import PydanticUndefined
 
 from vmsim import plugins
 from vmsim.record.result import Result
@@ -18,7 +17,7 @@ from vmsim.sweeps import Sweep
 from vmsim.sweeps.points import candidates, identity_of
 
 KINDS: dict[str, type[Model]] = plugins.loaded("workloads")
-# Values of required keys, small enough that a run takes milliseconds; a new required key needs one here.
+# Values small enough that a run takes milliseconds, in place of defaults that are larger.
 SMALL: dict[str, Any] = {
     "path": "tiny.csv",
     "footprint": "64KiB",
@@ -31,19 +30,26 @@ SMALL: dict[str, Any] = {
     "burst": "8KiB",
     "processes": 2,
     "reads": 5,
+    "data": "64KiB",
+    "operations": 8,
+    "forks": 2,
+    "text": "8KiB",
+    "parent": "8KiB",
+    "child": "8KiB",
+    "block": "16KiB",
+    "every": 50,
 }
-# Defaults that would be too large for a VM of 4 MiB or take too long.
-SHORT: dict[str, Any] = {"forks": 2, "text": "8KiB", "parent": "8KiB", "child": "8KiB", "block": "16KiB", "every": 50}
+
+# What a VM needs beside such a workload.
+BESIDE: dict[str, dict[str, Any]] = {"files": {"files": {"disk": "nvme"}}}
 
 
 def tables(kind: str, mode: str) -> dict[str, Any]:
     fields = KINDS[kind].model_fields
-    keys = {key: SMALL[key] for key, field in fields.items() if key in SMALL and field.default is PydanticUndefined}
-    keys |= {key: value for key, value in SHORT.items() if key in fields}
-    keys |= {"footprint": SMALL["footprint"]} if "footprint" in fields else {}
+    keys = {key: value for key, value in SMALL.items() if key in fields}
     host = {"cpu": "yardstick", "what_if": True, "memory": "32MiB", "pool": {"min": 4, "max": 64, "batch": 16}}
     marks = {"min": "64KiB", "low": "80KiB", "high": "96KiB"}
-    vm = {"name": "a", "memory": "4MiB", "mode": mode, "workload": {"kind": kind, **keys}}
+    vm = {"name": "a", "memory": "4MiB", "mode": mode, "workload": {"kind": kind, **keys}, **BESIDE.get(kind, {})}
     return {"host": host | {"watermarks": marks}, "vm": [vm]}
 
 

@@ -58,7 +58,7 @@ BAD = [
     ("count = 2", "count = -1", "vm.0.count", "found -1, expected at least 0"),
     ("count = 2", "count = 4095", "vm.0.count", "expected at most 4094"),
     ("count = 2", "count = 4094", "vm", "4095 VMs, expected 1 to 4094"),
-    ('memory = "2GiB"', "", "vm.0.memory", "missing"),
+    ('kind = "uniform"', "", "vm.0.workload.kind", "missing"),
     ('memory = "2GiB"', 'memory = "1KiB"', "vm.0.memory", "1KiB is smaller than a page of 4KiB"),
     ('memory = "2GiB"', 'memory = "0GiB"', "vm.0.memory", "zero size"),
     ('mode = "ept"', 'mode = "npt"', "vm.0.mode", "mode npt belongs to AMD CPUs and skylake-x is an Intel CPU"),
@@ -111,7 +111,7 @@ BAD = [
     ('kind = "uniform"', 'kind = "zip"', "vm.0.workload.kind", "Did you mean 'zipf'?"),
     ('kind = "uniform"', "", "vm.0.workload.kind", "expected one of trace, uniform, zipf"),
     ('kind = "uniform"', 'kind = "zipf"\nexponent = inf', "vm.0.workload.exponent", "finite"),
-    ('kind = "uniform"', 'kind = "gups"', "vm.0.workload.updates", "missing"),
+    ('kind = "uniform"', 'kind = "trace"', "vm.0.workload.path", "missing"),
     ('kind = "uniform"', 'kind = "gups"\nupdates = 1', "vm.0.workload.accesses", "unknown key"),
     ('kind = "uniform"', 'kind = "chase"\nstride = "2GiB"', "vm.0.workload.stride", "stride > footprint (2GiB > 1GiB)"),
     (

@@ -21,11 +21,15 @@ __all__ = ["main", "root"]
 
 # The first sentence of each verb's help; a table, so that `vmsim --help` need not import them all. A test compares.
 VERBS: Final = {
+    "init": "Write a scenario and a sweep to begin with.",
+    "check": "Read scenarios, sweeps and CPU files without running them.",
     "run": "Simulate a scenario.",
     "compare": "Simulate a scenario under several paging modes, side by side.",
     "sweep": "Simulate a scenario at many points of its parameters, in parallel.",
     "sensitivity": "Say which parameters matter: Morris or Sobol indices.",
     "results": "List, merge, export and verify the results of sweeps.",
+    "show": "Print the tables of a run or of a comparison that was kept.",
+    "diff": "Say what two runs differ in: their scenarios, and what they cost.",
     "top": "Replay the memory of a run's host and VMs as a live table.",
     "messages": "Print what monitors and the host of a run said to each other.",
     "dump": "Write the page tables of a run, as they were when each VM ended.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -51,7 +51,7 @@ def command(
     simulated as a what-if, and the output says so.
     """
     from vmsim.cli.run import STOPPED
-    from vmsim.cli.screen import print_ending, say
+    from vmsim.cli.screen import print_ending, print_json, say
     from vmsim.record.folder import check_folder
     from vmsim.scenario import Scenario, parse_settings
 
@@ -65,9 +65,9 @@ def command(
     if out:
         _save(comparison, out, force=force)
     if as_json:
-        _print_json(comparison)
+        print_json(json_of(comparison))
     else:
-        _print(comparison)
+        print_comparison(comparison)
         if out:
             say(f"All tables and the figures are in {printable(out)}.")
     if comparison.ending:
@@ -88,7 +88,8 @@ def _parts(comparison: Comparison) -> dict[str, tuple[pd.DataFrame, str, str, st
     }
 
 
-def _print(comparison: Comparison) -> None:
+def print_comparison(comparison: Comparison) -> None:
+    """Print what paging modes cost, side by side."""
     from vmsim.analysis.tables import side_by_side, slowdown, total_by_mode
     from vmsim.cli.screen import hundredths, print_frame, rows_of, say
     from vmsim.record.causes import cause_of
@@ -177,9 +178,10 @@ def verdict(total: pd.DataFrame) -> str:
     return f"{lead}; {rest}." if rest else f"{lead}."
 
 
-def _print_json(comparison: Comparison) -> None:
+def json_of(comparison: Comparison) -> dict[str, Any]:
+    """Return what ``--json`` prints of a comparison."""
     from vmsim.analysis.tables import compare_modes, slowdown
-    from vmsim.cli.screen import print_json, rows_of
+    from vmsim.cli.screen import rows_of
 
     modes = {
         mode: {
@@ -190,16 +192,14 @@ def _print_json(comparison: Comparison) -> None:
         for mode, result in comparison.results.items()
     }
     total = _total(comparison.summary)
-    print_json(
-        {
-            "total": {"cycles_per_access": rows_of(total), "slowdown": rows_of(slowdown(total))},
-            "vms": rows_of(comparison.summary),
-            "comparison": {column: rows_of(compare_modes(comparison.summary, column)) for column in COMPARED},
-            **{name: rows_of(table) for name, (table, *_) in _parts(comparison).items()},
-            "modes": modes,
-            "notes": list(comparison.notes),
-        }
-    )
+    return {
+        "total": {"cycles_per_access": rows_of(total), "slowdown": rows_of(slowdown(total))},
+        "vms": rows_of(comparison.summary),
+        "comparison": {column: rows_of(compare_modes(comparison.summary, column)) for column in COMPARED},
+        **{name: rows_of(table) for name, (table, *_) in _parts(comparison).items()},
+        "modes": modes,
+        "notes": list(comparison.notes),
+    }
 
 
 def _save(comparison: Comparison, out: Path, *, force: bool) -> None:

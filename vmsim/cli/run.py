@@ -70,9 +70,9 @@ def command(
         result.save(out, force=force)
     slower = _slower(scenario, result, check=check) if alone else None
     if as_json:
-        print_json(_json(result) | (slower or {}))
+        print_json(json_of(result) | (slower or {}))
     else:
-        _print(result)
+        print_result(result)
         if slower:
             _print_slower(**slower)
         if out:
@@ -83,7 +83,8 @@ def command(
     return 0
 
 
-def _json(result: Result) -> dict[str, Any]:
+def json_of(result: Result) -> dict[str, Any]:
+    """Return what ``--json`` prints of a run."""
     return {
         "vms": result.rows("summary"),
         "wall_seconds": result.facts.wall_seconds,
@@ -116,7 +117,8 @@ def _print_slower(slowdown: list[dict[str, Any]], fairness: dict[str, float]) ->
     )
 
 
-def _print(result: Result) -> None:
+def print_result(result: Result) -> None:
+    """Print the tables of a run that people look at first."""
     from vmsim.base.units import seconds
     from vmsim.cli.screen import Side, hundredths, number, print_table, say
     from vmsim.record.causes import cause_of, in_order

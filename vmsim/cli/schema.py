@@ -16,7 +16,7 @@ from vmsim.cli.choice import Choice
 @click.option("--json", "as_json", is_flag=True, help="Plain text even on a terminal.")
 def command(what: str, as_json: bool) -> None:
     """Print the JSON Schema of scenario files, or of sweep files, for editors that complete and check TOML."""
-    text = json.dumps(_schema(what), indent=2, ensure_ascii=False)
+    text = json.dumps(schema_of(what), indent=2, ensure_ascii=False)
     if as_json or not sys.stdout.isatty():
         click.echo(text)
     else:
@@ -25,7 +25,8 @@ def command(what: str, as_json: bool) -> None:
         Console().print_json(text, indent=2)
 
 
-def _schema(what: str) -> dict[str, Any]:
+def schema_of(what: str) -> dict[str, Any]:
+    """Return the JSON Schema of scenario files, or of sweep files."""
     if what == "sweep":
         from vmsim.sweeps.sweep import Sweep
 

@@ -89,11 +89,14 @@ class VmKeys(Model):
     `vmsim.scenario.tables.VmGroup` has both, of what is registered. Modes and workloads can be imported without it.
     """
 
-    name: str = Field(pattern=_NAME, description="Letters, digits, - and _; VMs of a group get -0, -1, … after it.")
+    name: str = Field(
+        default="vm", pattern=_NAME, description="Letters, digits, - and _; VMs of a group get -0, -1, … after it."
+    )
     count: Vms = Field(default=1, description="VMs of this kind; 0 leaves them out.")
-    memory: Size = Field(description="Guest-physical memory.")
+    memory: Size = Field(default=256 << 20, description="Guest-physical memory.")
     mode: WantedMode = Field(
-        description="How addresses are translated. auto: npt or ept, as the CPU has them, else shadow or vkernel."
+        default="auto",
+        description="How addresses are translated. auto: npt or ept, as the CPU has them, else shadow or vkernel.",
     )
     vcpus: Annotated[int, Strict(), Field(ge=1, le=MAX_VCPUS)] = Field(
         default=1, description="Its processors: the threads of its workload run on them."

@@ -115,7 +115,7 @@ class Generator(Workload):
         Why it has one thread alone; empty: it may have several.
     """
 
-    footprint: Size = Field(description="Size of the region that is touched.")
+    footprint: Size = Field(default=64 << 20, description="Size of the region that is touched.")
     base: Address = Field(default=0x10_0000_0000, description="Guest-virtual address where the region begins.")
     threads: Threads = Field(
         default=1, description="Threads of the process, which share what is to be done; each makes its own choices."
@@ -162,7 +162,7 @@ class _Accesses(Generator):
     one_thread = ""
     lasts = "accesses"
 
-    accesses: Accesses = Field(description="Accesses in all.")
+    accesses: Accesses = Field(default=1_000_000, description="Accesses in all.")
     writes: Fraction01 = Field(default=0.0, description="Share of accesses that write.")
 
 
@@ -217,7 +217,9 @@ class Gups(Generator):
     one_region = True
 
     kind: Literal["gups"]
-    updates: Accesses = Field(description="Updates in all; each is one read and one write of the same word.")
+    updates: Accesses = Field(
+        default=1_000_000, description="Updates in all; each is one read and one write of the same word."
+    )
 
 
 class WorkingSet(_Accesses):
@@ -227,9 +229,9 @@ class WorkingSet(_Accesses):
     one_region = True
 
     kind: Literal["working-set"]
-    window: Size = Field(description="Size of the window.")
-    phase: Accesses = Field(description="Accesses between two moves of the window.")
-    step: Size = Field(description="Bytes that the window moves, around the end of the footprint.")
+    window: Size = Field(default=8 << 20, description="Size of the window.")
+    phase: Accesses = Field(default=100_000, description="Accesses between two moves of the window.")
+    step: Size = Field(default=4 << 20, description="Bytes that the window moves, around the end of the footprint.")
 
 
 class Churn(Generator):
@@ -243,8 +245,8 @@ class Churn(Generator):
     one_region = True
 
     kind: Literal["churn"]
-    rounds: Rounds = Field(description="Blocks mapped in all; each of their pages is written once.")
-    burst: Size = Field(description="Size of a block.")
+    rounds: Rounds = Field(default=1000, description="Blocks mapped in all; each of their pages is written once.")
+    burst: Size = Field(default=256 << 10, description="Size of a block.")
     kept: Annotated[float, Field(gt=0, le=1, strict=True)] = Field(
         default=0.5, description="Share of the region's blocks that stay mapped; one is unmapped for each mapped then."
     )
@@ -286,7 +288,7 @@ class Compile(Generator):
 
     kind: Literal["compile"]
     footprint: Size = Field(default=4 << 20, description="Memory that each program maps and writes.")
-    processes: Rounds = Field(description="Programs in all, one after the other.")
+    processes: Rounds = Field(default=20, description="Programs in all, one after the other.")
     text: Size = Field(default=1 << 20, description="Memory that each program maps and fetches from.")
     parent: Size = Field(default=1 << 20, description="What the process that forks has written before.")
     work: Work = Field(default=0, description="Accesses of each program to any word of its footprint.")
@@ -308,7 +310,7 @@ class Disk(Generator):
     one_region = True
 
     kind: Literal["disk"]
-    reads: Rounds = Field(description="Blocks read in all; each of their pages is then read once.")
+    reads: Rounds = Field(default=1000, description="Blocks read in all; each of their pages is then read once.")
     block: Size = Field(default=64 << 10, description="Size of a block; the region is buffers of that size.")
     device: DurationField = Field(
         default=parse_duration("100us"),
@@ -339,8 +341,8 @@ class Files(Generator):
     one_region = True
 
     kind: Literal["files"]
-    data: Size = Field(description="Size of the file; it need not fit the VM's memory.")
-    operations: Rounds = Field(description="Blocks read or written in all.")
+    data: Size = Field(default=64 << 20, description="Size of the file; it need not fit the VM's memory.")
+    operations: Rounds = Field(default=1000, description="Blocks read or written in all.")
     block: Size = Field(default=16 << 10, description="Size of a block; the first of the region are the buffers.")
     order: Literal["sequential", "random"] = Field(
         default="sequential", description="sequential: one block after the other, from the start again. random: any."
