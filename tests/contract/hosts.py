@@ -16,6 +16,7 @@ from vmsim.engine.simulation import Simulation
 from vmsim.engine.virtual_machine import VirtualMachine
 from vmsim.frames.buddy import State
 from vmsim.host.guest_memory import GuestMemory
+from vmsim.host.native_memory import NativeMemory
 from vmsim.machine.formats import FRAME, LARGE
 from vmsim.scenario import Scenario
 from vmsim.tables.backing import SHARED
@@ -31,8 +32,10 @@ SHADOWS: list[dict[str, Any]] = [
 
 
 def pages_of(machine: VirtualMachine, kind: str) -> np.ndarray:
-    """Return the guest frames of a kind that have a host frame now."""
-    assert machine.slot
+    """Return the guest frames of a kind that have a host frame now; of a program, the frames of its data."""
+    assert machine.pages
+    if not machine.slot:
+        return machine.pages.present()
     root = machine.kernel.root >> 12
     if kind == "root":
         return np.array([root]) if machine.slot.backing[root] & 1 else np.empty(0, np.int64)
@@ -50,7 +53,7 @@ def protect(slot: GuestMemory, gfn: int) -> Flush:
     return slot.second.protect(gfn, 1)
 
 
-def age(slot: GuestMemory, gfn: int) -> Flush:
+def age(slot: Any, gfn: int) -> Flush:
     slot.second.age(gfn, 1, clear=True)
     return Flush(nested=True, linear=True)
 
@@ -60,11 +63,11 @@ def dirty(slot: GuestMemory, gfn: int) -> Flush:
     return Flush(nested=True, linear=True)
 
 
-def take(slot: GuestMemory, gfn: int) -> Flush:
+def take(slot: Any, gfn: int) -> Flush:
     return slot.take(gfn, 1)
 
 
-def move(slot: GuestMemory, gfn: int) -> Flush:
+def move(slot: Any, gfn: int) -> Flush:
     if slot.host.pins[slot.frame_of(gfn)]:
         return NO_FLUSH
     pfns = slot.host.take(slot.owner, 1, State.GUEST, reserve=8)
@@ -76,9 +79,11 @@ def move(slot: GuestMemory, gfn: int) -> Flush:
     return flush
 
 
-def share(slot: GuestMemory, gfn: int) -> Flush:
+def share(slot: Any, gfn: int) -> Flush:
     """Have a page share a frame: with data of whatever VM, but a table only by itself."""
     data = np.array([pfn for pfn in slot.host.shared if not slot.words[pfn << 9 : pfn + 1 << 9].any()])
+    if isinstance(slot, NativeMemory):  # whose tables are not shared
+        return slot.share(gfn, int(data[-1]) if len(data) else gfn)
     if not len(data) or slot.holds_table(gfn) or slot.host.shared.users(int(data[0]))[0][0].holds_table(gfn):
         return slot.share(gfn, slot.frame_of(gfn))
     return slot.share(gfn, int(data[-1]))
@@ -100,7 +105,7 @@ def share_and_take(slot: GuestMemory, gfn: int) -> Flush:
     return flush + slot.take(int(slot.shared()[0]), 1) if len(slot.shared()) > 3 else flush
 
 
-VERBS: dict[str, Callable[[GuestMemory, int], Flush]] = {
+VERBS: dict[str, Callable[[Any, int], Flush]] = {
     "zap": zap,
     "protect": protect,
     "age": age,
@@ -116,19 +121,20 @@ VERBS: dict[str, Callable[[GuestMemory, int], Flush]] = {
 def mappings(machine: VirtualMachine) -> dict[tuple[int, int], tuple[int, int]]:
     """Return {(pid, gva): (gfn, level)} of all processes, tables that the host has taken read where they are kept."""
     found: dict[tuple[int, int], tuple[int, int]] = {}
-    assert machine.slot
 
-    def look(slot: GuestMemory, pid: int, table: int, level: int, gva: int) -> None:
-        words = slot.page(table >> 12)
+    def look(pid: int, table: int, level: int, gva: int) -> None:
+        words = (
+            machine.slot.page(table >> 12) if machine.slot else machine.kernel.memory[table >> 3 : (table >> 3) + 512]
+        )
         for index in np.flatnonzero(words).tolist():
             entry, here = int(words[index]), gva + (index << (3 + 9 * level))
             if level == 1 or entry & LARGE:
                 found[pid, here] = (entry & FRAME & ~LARGE) >> 12, level
             else:
-                look(slot, pid, entry & FRAME, level - 1, here)
+                look(pid, entry & FRAME, level - 1, here)
 
     for pid, process in machine.kernel.processes.items():
-        look(machine.slot, pid, process.space.root, machine.spec.guest_levels, 0)
+        look(pid, process.space.root, machine.spec.guest_levels, 0)
     return found
 
 
@@ -160,14 +166,14 @@ class Host:
             self.seen[machine.spec.name] = mappings(machine)
 
     def _disturb(
-        self, verb: Callable[[GuestMemory, int], Flush], kind: str, period: int, random: Random
+        self, verb: Callable[[Any, int], Flush], kind: str, period: int, random: Random
     ) -> Generator[simpy.Event, Any, None]:
         simulation = self.simulation
         while True:
             yield simulation.env.background(period)
             for machine in simulation.vms:
-                if machine.able and machine.slot and len(gfns := pages_of(machine, kind)):
-                    machine.forget(verb(machine.slot, int(random.choice(gfns.tolist()))))
+                if machine.able and machine.pages and len(gfns := pages_of(machine, kind)):
+                    machine.forget(verb(machine.pages, int(random.choice(gfns.tolist()))))
                     for each in simulation.vms:
                         if each.able and each.slot:
                             reachable(each.slot)
@@ -206,7 +212,7 @@ def small(
         keys |= {"vcpus": vcpus}
         other = other | {"threads": vcpus}
     pages = {"guest_page": page, "host_page": page} if page != "mixed" else {"host_page": "2M"}
-    if mode == "vkernel":
+    if mode in ("vkernel", "native"):
         pages.pop("host_page", None)
     keys = {"mode": mode, "memory": "4MiB", **pages, **keys}
     touch = {"kind": "uniform", "footprint": 64 << 12, "accesses": 700, "writes": 0.5, "threads": vcpus}

@@ -60,6 +60,20 @@ def test_many_pages_are_looked_at_as_each_of_them_is(mode: str, monkeypatch: pyt
     assert {*seen} == {True, False}
 
 
+BALLOON = {"size": "128KiB", "message": 8, "schedule": [["60us", 0], ["150us", "256KiB"]]}
+
+
+@pytest.mark.parametrize("verb", ["take", "move", "share"])
+@pytest.mark.parametrize("mode", MODES)
+def test_nor_while_a_balloon_takes_pages_and_gives_them_back(mode: str, verb: str) -> None:
+    """Which frames its kernel has left when it wants some depends on when; which pages it maps does not."""
+    what = small(mode, balloon=BALLOON).replace(**{"host.cpu_override": {"cost": {"balloon_message": 20_000}}})
+    calm, host = undisturbed(what), Host(what, verb, "data", 40_009)
+    assert host.done > 5
+    assert all(machine.balloon and machine.balloon.frames for machine in host.simulation.vms)
+    assert {name: {*seen} for name, seen in host.seen.items()} == {name: {*seen} for name, seen in calm.seen.items()}
+
+
 PAIRS = [("take", "table"), ("move", "data")]
 MORE = [(verb, kind) for verb in VERBS for kind in ("table", "data", "root") if (verb, kind) not in PAIRS]
 

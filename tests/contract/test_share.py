@@ -120,6 +120,26 @@ def test_vms_of_all_modes_and_programs_share_the_same_frames() -> None:
     assert len(simulation.host.shared) == 0
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_page_that_has_come_to_share_a_frame_since_it_was_chosen_is_not_taken(mode: str) -> None:
+    """Who takes pages may wait between choosing them and taking them, and ksmd merges one meanwhile."""
+    simulation = Simulation(scenario(vm(mode=mode, populate="lazy"), memory="32MiB", what_if=True))
+    seen: list[int] = []
+
+    def merge_and_take(number: int) -> None:
+        (machine,) = simulation.vms
+        if machine.able and machine.pages and len(chosen := data_of(machine)) > 4 and not seen:
+            page = chosen[2]
+            machine.forget(machine.pages.share(page, frame_of(machine, page)))
+            machine.forget(machine.pages.take_each(np.array([page])))
+            seen.append(len(simulation.host.shared))
+            check_host(simulation, "a turn")
+
+    during(simulation, 20_011, merge_and_take)
+    assert simulation.run().ending is None
+    assert seen == [1]
+
+
 def once(simulation: Simulation, cycle: int, work: Callable[[], None]) -> None:
     """Do work when the clock has come to a cycle."""
 

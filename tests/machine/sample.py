@@ -198,7 +198,7 @@ def logs() -> list[Any]:
     found += [dirty.store_at(there, registers, 7 << 12), registers["pml_log"][0, 511]]
     found += [dirty.gather(*shape, 512, form.dirty, written), dirty.clean(*shape, written, form.dirty), *written]
     found += [dirty.update_leaves(*shape, 512, 0, 0, 2)]
-    found += [ranges.lead_elsewhere(*shape, 519, 600), dirty.permit_one(*shape, 0) is None]
+    found += [ranges.lead_elsewhere(*shape, 519, 600, np.empty(9, np.int64)), dirty.permit_one(*shape, 0) is None]
     found += [dirty.collapse(there, frames, *shape[1:], 512, 2, np.zeros(1, np.int64)), *there[1024:1032]]
     there[: 1024 << 9] = 0
     return [int(value) for value in found]

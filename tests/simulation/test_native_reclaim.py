@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
-from vmsim.base.errors import InputError
 from vmsim.engine.check.host import BrokenInvariant
 from vmsim.engine.simulation import Simulation
 from vmsim.frames.buddy import State
@@ -97,7 +96,14 @@ def test_a_page_is_one_that_one_small_entry_maps() -> None:
     assert pages.present().tolist() == [first, *others[1:]]
 
 
-def test_paired_processes_are_refused() -> None:
-    table = vm(mode="paired", memory="4MiB", paired={"layout": "pointer", "guest": False})
-    with pytest.raises((InputError, ValueError), match="no pages are taken from vm"):
-        scenario(table, memory="16MiB", reclaim=RECLAIM)
+@pytest.mark.parametrize("paired", [{"guest": False}, {"guest_at": "50%"}], ids=str)
+def test_programs_of_paired_kernels_go_on_likewise(paired: dict[str, Any]) -> None:
+    table = vm(mode="paired", memory="4MiB", paired={"layout": "pointer", **paired})
+    what, steps = scenario(table, memory="16MiB"), Script(touches(range(40), WRITE) * 30)
+    _, calm = run(what, [steps])
+    _, taken = run(what.replace(**{"host.reclaim": {"rate": 2_000_000}}), [steps], every=60_013)
+    (before,), (after,) = calm.vms, taken.vms
+    count = after.figures.named("guest_memory")["taken"]
+    assert count > 20
+    assert before.guest_faults < after.guest_faults <= before.guest_faults + count
+    assert time_adds_up(taken)

@@ -201,8 +201,6 @@ class Hosts(RuleBasedStateMachine):
     ) -> None:
         paired = keys.get("paired", {})
         process = not paired.get("guest", True) or "guest_at" in paired
-        if "reclaim" in self.keys and process:
-            return  # of which no pages are taken
         given = {"guest_levels": levels[0]} | keys
         table = vm(
             f"vm{len(self.tables)}",

@@ -82,16 +82,15 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
     mmu: Mmu
     frames: Frames
     monitor: Monitor
-    pool = ranges = direct_map = slot = pages = None
+    pool = ranges = seconds = direct_map = slot = pages = None
     if spec.bare:
         frames = bare = BareFrames(host.host, owner=spec.index, limit=spec.pages)
         monitor = NativeMonitor(memory)
         mmu = HardwareMmu(memory, width)
         if spec.mode == "paired":
             monitor, mmu, frames = _paired_process(host, spec, stream, registers, spaces, mmu, bare)
-            ranges = mmu
-        else:
-            pages = NativeMemory(bare, memory, levels=spec.guest_levels)
+            ranges = seconds = mmu
+        pages = NativeMemory(bare, memory, levels=spec.guest_levels, seconds=seconds)
     else:
         pool = _supply(host, spec)
         slot = GuestMemory(host.host, memory, owner=spec.index, pages=spec.pages)
@@ -147,6 +146,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         slot.holds_table = lambda gfn: bool(kernel.frames.frames["state"][gfn] == State.TABLE)
     elif pages:
         pages.sharing = kernel.sharing
+        pages.able = lambda: not kernel.editing
         pages.spaces = lambda: {id(each.space): each.space for each in kernel.processes.values()}.values()
         pages.hold_back, pages.told = kernel.hold_back, kernel.swap_to
         pages.roots = lambda: [each.space.root for each in kernel.processes.values() if each.space.root >= 0]

@@ -121,8 +121,8 @@ class Simulation:
             _check_warmup(scenario, spec, stream)
             _check_guest_at(spec, stream)
             self.vms.append(build_vm(parts, spec, stream, progress))
-            if (vm := self.vms[-1]).slot:
-                self.compaction.add(vm.slot, vm.forget)
+            if pages := (vm := self.vms[-1]).pages:
+                self.compaction.add(pages, vm.forget)
             if progress:
                 progress(spec.name, 0, stream.accesses)
         spares = self._policy(scenario.host.spares, "spares")

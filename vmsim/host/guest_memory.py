@@ -204,8 +204,12 @@ class GuestMemory(SwappableMemory, CollapsibleMemory):
         return flush + self.take_each(first + np.flatnonzero(words & OWNED), to)
 
     def take_each(self, gfns: Words, to: int = SWAPPED) -> Flush:
-        """Take pages that have a host frame of their own, int64[n] ascending, as `take` does."""
+        """Take pages that have a host frame of their own, int64[n] ascending, as `take` does.
+
+        Those that have none any more, since they were chosen, stay where they are: they lie in a shared frame now.
+        """
         flush = NO_FLUSH
+        gfns = gfns[self.backing[gfns] & OWNED != 0]
         swapped = self.swapped if to == SWAPPED else None
         pfns = (self.backing[gfns] & FRAME) >> PAGE_SHIFT
         free = self.host.pins[pfns] == 0

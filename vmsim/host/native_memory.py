@@ -36,6 +36,31 @@ class Counts(Protocol):
         ...
 
 
+class SecondTables(Protocol):
+    """Tables that say what a program's own do, and that a processor may walk in their place.
+
+    Attributes
+    ----------
+    kept : tuple of int
+        Addresses [first, limit) whose pages stay where they are: what they hold is simulated.
+    walked : bool
+        A processor walks them.
+    """
+
+    @property
+    def kept(self) -> tuple[int, int]: ...
+
+    @property
+    def walked(self) -> bool: ...
+
+    def follow(self, places: Words) -> None:
+        """Have them say what the program's entries at some places (hpas, int64[n]) say now."""
+
+    def accessed(self, places: Words, *, clear: bool) -> NDArray[np.bool_]:
+        """Return by which of their entries, those for the program's at some places, pages were accessed, bool[n]."""
+        ...
+
+
 class NativeMemory:
     """The small pages of a program that one entry of its tables maps; what several map is left alone.
 
@@ -44,6 +69,7 @@ class NativeMemory:
 
     A page that is taken has its entry cleared (Linux, mm/rmap.c, try_to_unmap_one), and the next access is a page fault
     of the program's kernel, which maps another frame. What data pages held is not simulated, and tables are not taken.
+    A page that is moved has its entry lead to the new frame (mm/migrate.c, `remove_migration_pte`).
 
     Parameters
     ----------
@@ -53,9 +79,13 @@ class NativeMemory:
         Physical memory.
     levels : int
         Of the program's tables.
+    seconds : SecondTables, optional
+        Tables that say the same as the program's.
 
     Attributes
     ----------
+    able : callable
+        Whether the program's kernel is at work on no entries that it has read.
     taken, returned : int
         Pages that the host took; which of them came back nobody tells.
     merged, broken : int
@@ -84,8 +114,9 @@ class NativeMemory:
     told: Callable[[SwappedSpaces], None]
     identity: PageIdentity
     forget: Callable[[Flush, Vcpu | None], int]
+    able: Callable[[], bool]
 
-    def __init__(self, frames: BareFrames, words: Words, *, levels: int) -> None:
+    def __init__(self, frames: BareFrames, words: Words, *, levels: int, seconds: SecondTables | None = None) -> None:
         self.frames = frames
         self.host = frames.host
         self.words = words
@@ -93,6 +124,8 @@ class NativeMemory:
         self.levels = levels
         self.width = width_of(levels)
         self.second = self
+        self.seconds = seconds
+        self.able = lambda: True
         self.taken = self.returned = 0
         self.merged = 0
         self.swapped: SwappedSpaces | None = None
@@ -185,7 +218,19 @@ class NativeMemory:
         entries = read_entry(self.words, np.maximum(places, 0), self.width)
         small = (entries & (PRESENT | LARGE)) == PRESENT
         found: NDArray[np.bool_] = mine & (places > 0) & small & ((entries & FRAME) >> PAGE_SHIFT == numbers)
+        if self.seconds and self.seconds.kept[1]:
+            first, limit = (address >> PAGE_SHIFT for address in self.seconds.kept)
+            there = np.flatnonzero(found)
+            pages = self.places_of(numbers[there])[1]
+            found[there[(first <= pages) & (pages < limit)]] = False
         return found
+
+    def _changed(self, places: Words) -> Flush:
+        """Note that entries at some places say something else; return what processors are to forget."""
+        if self.seconds:
+            self.seconds.follow(places)
+            return Flush(linear=True, nested=self.seconds.walked)
+        return Flush(linear=True)
 
     def frame_of(self, number: int) -> int:
         """Return the frame: it is the number."""
@@ -200,16 +245,18 @@ class NativeMemory:
         return self.take_each(np.array([pfn for pfn in range(first, first + count) if self.holds(pfn)], np.int64))
 
     def take_each(self, pfns: Words) -> Flush:
-        """Take pages of the program, int64[n], but for those that a device works on.
+        """Take pages of the program, int64[n], but for those that a device works on, or that are none any more.
 
         They go to the swap device if there is one; those for which that has no slot stay.
         """
-        pfns = pfns[self.host.pins[pfns] == 0]
+        pfns = pfns[(self.host.pins[pfns] == 0) & self._which(pfns)]
         if self.swapped:
             pfns = self.swapped.take(pfns)
         if not len(pfns):
             return NO_FLUSH
-        clear_entries(self.words, self.records["rmap"][pfns].astype(np.int64), self.width)
+        places = self.records["rmap"][pfns].astype(np.int64)
+        clear_entries(self.words, places, self.width)
+        flush = self._changed(places)
         self.records["rmap"][pfns] = 0
         self.taken += len(pfns)
         if self.swapped:
@@ -217,7 +264,29 @@ class NativeMemory:
             self.swapped.write()
         else:
             self.frames.give(pfns, 0)
-        return Flush(linear=True)
+        return flush
+
+    def find(self, pfns: Words) -> Words:
+        """Return the numbers of the pages in some frames, int64[n]; -1 where there is none that may be moved now."""
+        free = self._which(pfns) & (self.host.pins[pfns] == 0)
+        return np.where(free & self.able(), pfns, -1)
+
+    def move(self, number: int, pfn: int) -> Flush:
+        """Move a page to the frame `pfn`, which is its number from then on; the two frames change hands.
+
+        As `GuestMemory.move`. Linux unmaps it meanwhile (mm/migrate.c, `try_to_migrate`), so that who accesses it waits
+        for the copy; here the entry leads to the new frame at once.
+        """
+        place, records = np.array([self.records["rmap"][number]], np.int64), self.records
+        entry = int(read_entry(self.words, place[0], self.width))
+        write_entry(self.words, place[0], np.int64(entry & ~FRAME | pfn << PAGE_SHIFT), self.width)
+        whose, state = int(records["owner"][pfn]), State(int(records["state"][pfn]))
+        self.host.hand_over(np.array([pfn]), self.owner, State.GUEST)
+        self.host.hand_over(np.array([number]), whose, state)
+        records["rmap"][number], records["rmap"][pfn] = 0, place[0]
+        if self.swapped:
+            self.swapped.moved(number, pfn)
+        return self._changed(place)
 
     def share(self, number: int, pfn: int) -> Flush:
         """Have a page lie in a frame that others read too, or its own become such a one; as `GuestMemory.share`.
@@ -237,6 +306,7 @@ class NativeMemory:
         place = int(self.frames.frames["rmap"][number])
         entry = int(read_entry(self.words, place, self.width))
         write_entry(self.words, place, np.int64(entry & ~FRAME & ~WRITE | pfn << PAGE_SHIFT), self.width)
+        flush = self._changed(np.array([place]))
         if pfn == number:
             self.frames.held -= 1
             self.host.make_shared(pfn)
@@ -247,7 +317,7 @@ class NativeMemory:
             self.sharing.counts()[pfn] += 1
         shared.add(pfn, self, _ANYWHERE)
         self.merged += 1
-        return Flush(linear=True)
+        return flush
 
     def close(self) -> None:
         """Leave all shared frames: the program is no more."""
@@ -262,16 +332,19 @@ class NativeMemory:
 
     def leave_frame(self, number: int) -> Flush:
         """Clear nothing: the entries are changed at once. What is kept of them is to be forgotten."""
-        return Flush(linear=True)
+        return Flush(linear=True, nested=bool(self.seconds and self.seconds.walked))
 
     def enter_frame(self, numbers: list[int], old: int, new: int) -> None:
         """Have the entries that led to a shared frame lead to another; they are found by all tables.
 
         Linux finds them by the areas of memory that the page can be in (mm/ksm.c, `rmap_walk_ksm`).
         """
-        for root in self.roots():
-            lead_elsewhere(self.words, root, self.levels, old, new)
         counts = self.sharing.counts()
+        places = np.empty(int(counts[old]) + 1, np.int64)
+        for root in self.roots():
+            count = lead_elsewhere(self.words, root, self.levels, old, new, places)
+            if self.seconds:
+                self.seconds.follow(places[:count])
         counts[new], counts[old] = counts[old], 0
 
     def _left(self, pfn: int) -> None:
@@ -290,4 +363,6 @@ class NativeMemory:
         """Do the same to some frames, int64[n], all of them pages of the program."""
         found = np.zeros(len(numbers), np.bool_)
         age_pages(self.words, self.records, numbers, self.width, clear, found)
+        if self.seconds:
+            found |= self.seconds.accessed(self.records["rmap"][numbers].astype(np.int64), clear=clear)
         return found

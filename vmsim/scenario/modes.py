@@ -133,10 +133,6 @@ class PagingMode:
         """Return what a VM in which no guest runs is called."""
         return f"mode {self.name}"
 
-    def reclaimed(self, vm: VmKeys) -> bool:
-        """Return whether the host may take pages of it."""
-        return True
-
     def becomes_guest(self, vm: VmKeys) -> bool:
         """Return whether it is a process that becomes a VM while it runs."""
         return False

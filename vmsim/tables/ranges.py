@@ -136,8 +136,11 @@ def take_empty_table(memory, frames, root, levels, address):
 
 
 @kernel
-def lead_elsewhere(memory, root, levels, old, new):
-    """Have every small entry below a root that leads to frame `old` lead to frame `new`; return how many there were."""
+def lead_elsewhere(memory, root, levels, old, new, places):
+    """Have every small entry below a root that leads to frame `old` lead to frame `new`; return how many there were.
+
+    `places` (int64[n]) is filled with the hpas of the entries, as far as there is room.
+    """
     count = 0
     gfn = np.int64(0)
     width = width_of(levels)
@@ -149,5 +152,7 @@ def lead_elsewhere(memory, root, levels, old, new):
         entry = read_entry(memory, place, width)
         if size == 1 and (entry & FRAME) >> PAGE_SHIFT == old:
             write_entry(memory, place, (entry & ~FRAME) | new << PAGE_SHIFT, width)
+            if count < len(places):
+                places[count] = place
             count += 1
         gfn = start + size

@@ -1,8 +1,9 @@
 """Compaction: pages are moved so that what is free comes together (Linux mm/compaction.c, mm/migrate.c).
 
 Whoever wants two frames side by side, and finds none, has some pages moved at once, and pays for it. Whose pages they
-are is all the same: those of a VM in any mode, and those of the page cache; each memory moves its own pages
-(`GuestMemory.move`), but for those that a device works on (isolate_migratepages_block leaves pinned pages too).
+are is all the same: those of a VM in any mode or of a program on the host, and those of the page cache; each memory
+moves its own pages (`GuestMemory.move`), but for those that a device works on (isolate_migratepages_block leaves pinned
+pages too).
 
 Two frames are had by moving one page or two; larger blocks by the two scanners of Linux (frames/scanners.py).
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,6 @@ from numpy.typing import NDArray
 from vmsim.contracts import NO_FLUSH, Flush, Moment, Observe
 from vmsim.frames.buddy import NO_FRAME, PAGEBLOCK, State
 from vmsim.frames.scanners import Scanners, has_block
-from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.memory import HOST, HostMemory
 from vmsim.scenario.cpu import Cost
 
@@ -29,6 +30,21 @@ _NOWHERE = -1
 
 Forget = Callable[[Flush], int]
 Words = NDArray[np.int64]
+
+
+class MovablePages(Protocol):
+    """A memory that moves its own pages."""
+
+    owner: int
+    words: Words  # physical memory
+
+    def find(self, pfns: Words) -> Words:
+        """Return the numbers of the pages in some frames, int64[n]; -1 where there is none that may be moved."""
+        ...
+
+    def move(self, number: int, pfn: int) -> Flush:
+        """Move a page to the host frame `pfn`; the two frames change hands."""
+        ...
 
 
 class Compaction:
@@ -56,12 +72,12 @@ class Compaction:
     def __init__(self, host: HostMemory, observe: Observe = lambda *_: None) -> None:
         self.host = host
         self.observe = observe
-        self.memories: dict[int, tuple[GuestMemory, Forget]] = {}
+        self.memories: dict[int, tuple[MovablePages, Forget]] = {}
         self.done: dict[int, Counter[str]] = {}
         self.scanners = Scanners(host.zone, host.frames, HOST)
         self._cursor = 0
 
-    def add(self, memory: GuestMemory, forget: Forget) -> None:
+    def add(self, memory: MovablePages, forget: Forget) -> None:
         """Let the pages of a memory be moved."""
         self.memories[memory.owner] = memory, forget
 

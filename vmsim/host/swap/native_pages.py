@@ -137,6 +137,11 @@ class SwappedSpaces:
         slot = self.copies.get(pfn)
         return slot is not None and self.swap.area.holding(slot).identity != self.memory.identity.of(pfn)
 
+    def moved(self, old: int, new: int) -> None:
+        """Note that a page lies in another frame."""
+        if old in self.copies:
+            self.copies[new] = self.copies.pop(old)
+
     def drop(self, space: _Space, first: int, limit: int) -> None:
         """Forget the pages of [first, limit), gvas, that are away: they are unmapped."""
         for number in _within(space, first, limit):

@@ -80,9 +80,6 @@ class _Paired(PagingMode):
         paired = vm.table(Paired)
         return not paired.guest or paired.guest_at is not None
 
-    def reclaimed(self, vm: VmKeys) -> bool:
-        return not self.bare(vm)  # the second half of a process's tables would have to follow
-
     def bare_name(self, vm: VmKeys) -> str:
         becoming = vm.table(Paired).guest_at is not None
         return f"a paired process {'that becomes a VM (guest_at)' if becoming else 'without a guest'}"

@@ -21,7 +21,7 @@ from vmsim.monitor.paired.commit import make_process_mode, steps_of
 from vmsim.monitor.paired.layout import NO_EPT, PAGE_BYTES, Pair, PairedHost, halves, price
 from vmsim.monitor.paired.mirror import store_mirrored
 from vmsim.monitor.paired.mode import Layout
-from vmsim.monitor.paired.space import Pages, PairedSpace, beyond, flags_of
+from vmsim.monitor.paired.space import Pages, PairedSpace, beyond, flags_of, mirrored
 from vmsim.scenario.cpu import Cpu
 from vmsim.tables.backing import IDENTITY
 from vmsim.tables.edit import store_entries
@@ -316,6 +316,27 @@ class PairedMmu:
         seen = Pages.of(space.protect(*part, new) for part in self._around_kept(first, limit))
         self._pay(vcpu, before)
         return seen
+
+    @property
+    def walked(self) -> bool:
+        """Whether processors walk the second halves: the process is a VM."""
+        return self.tables.guest
+
+    def follow(self, places: Words) -> None:
+        """Have EPTEs say what the KPTEs at some places (hpas, int64[n]) say, which the host has changed."""
+        if self.tables.two and len(places):
+            twins = self.tables.twins(places, Counter()) >> 3
+            self.memory[twins] = mirrored(self.memory[places >> 3], self.memory[twins], self.form)
+
+    def accessed(self, places: Words, *, clear: bool) -> NDArray[np.bool_]:
+        """Return which EPTEs, those of KPTEs at some places, have the flag accessed, bool[n]; take it if asked to."""
+        if not (self.tables.guest and self.tables.two) or not len(places):
+            return np.zeros(len(places), np.bool_)
+        twins = self.tables.twins(places, Counter()) >> 3
+        found = np.asarray(self.memory[twins] & self.form.accessed != 0)
+        if clear:
+            self.memory[twins] &= ~self.form.accessed
+        return found
 
     def become_guest(self, root: int, frames: list[int]) -> int:
         """Make the process with this root a VM, with `frames` for new tables; return the root of its nested tables."""

@@ -9,7 +9,6 @@ from pydantic import Field
 
 from vmsim.scenario.daemons import HostDaemon, HostTable, policy_problem
 from vmsim.scenario.keys import VmKeys
-from vmsim.scenario.modes import mode_named
 from vmsim.scenario.problems import Problem
 
 __all__ = ["RECLAIM", "Reclaim"]
@@ -48,9 +47,6 @@ class _Reclaim(HostDaemon):
             for key in ("batch", "policy"):
                 if getattr(table, key) != Reclaim.model_fields[key].default:
                     yield Problem((key,), "it has no effect without reclaim.rate")
-        elif kept := [each for each in vms if each.mode != "auto" and not mode_named(each.mode).reclaimed(each)]:
-            text = f"no pages are taken from {kept[0].name}, {mode_named(kept[0].mode).bare_name(kept[0])}"
-            yield Problem(("rate",), f"{text}; expected 0, or no such program")
 
     def canonical(self, table: Reclaim) -> dict[str, Any]:
         return table.model_dump(exclude={"policy"} if table.policy == _RANDOM else None)
