@@ -137,3 +137,17 @@ def test_alone_says_how_much_slower_each_vm_is_with_the_others(vmsim, file: Path
     assert "slowdown" in screen
     assert "Jain's index" in screen
     assert "slowdown" not in vmsim("run", file).out
+
+
+def test_how_long_faults_took_is_said_by_kind(vmsim, file: Path) -> None:
+    """The percentiles are those of the table; with a swap device the pages that come back are a kind of their own."""
+    told = json.loads(vmsim("run", file, "--json").out)
+    for row, vm in zip(told["latency"], told["vms"], strict=True):
+        assert (row["vm"], row["kind"]) == (vm["vm"], "fault")
+        assert (row["p50"], row["p99"]) == (vm["fault_p50_cycles"], vm["fault_p99_cycles"])
+        assert row["p99"] <= row["p99_9"]
+        assert row["count"] == vm["exits"]
+    settings = ("--set", "host.memory=14MiB", "--set", "host.swap.device=nvme", "--set", "host.pool.max=32")
+    swapped = json.loads(vmsim("run", file, *settings, "--set", "host.pool.batch=16", "--json").out)["latency"]
+    assert {row["kind"] for row in swapped} == {"fault", "swap-in"}
+    assert "p99.9" in vmsim("run", file).out

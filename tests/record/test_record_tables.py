@@ -1,6 +1,7 @@
 """Do the tables say what the simulation measured?"""
 
 import re
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,10 @@ def test_the_page_on_tables_shows_every_column_with_its_unit_and_meaning() -> No
     assert re.findall(r"^\| `(\w+)` \|", page.partition("| cause |")[2].partition("\n\n")[0], re.MULTILINE) == list(
         CAUSES
     )
+
+
+def test_a_percentile_may_be_a_fraction() -> None:
+    """Of 1,000 values 1 to 1,000 the smallest that 99.9 % do not exceed is 999; of 10 it is the last."""
+    counts = dict.fromkeys(range(1, 1001), 1)
+    assert percentile(counts, Fraction(999, 10)) == 999
+    assert percentile({1: 9, 7: 1}, Fraction(999, 10)) == 7

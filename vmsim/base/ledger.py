@@ -106,6 +106,10 @@ class Reading:
         """
         return self._histograms[component]
 
+    def histograms(self) -> Mapping[str, Histogram]:
+        """Return what components noted of their times, by component."""
+        return self._histograms
+
     def rows(self) -> Iterator[Row]:
         """Yield every counter by component and name; of arrays those that are not 0."""
         for component in self._places.slots:

@@ -89,6 +89,7 @@ def json_of(result: Result) -> dict[str, Any]:
         "vms": result.rows("summary"),
         "wall_seconds": result.facts.wall_seconds,
         "accesses_per_second": result.accesses_per_second,
+        "latency": _latencies(result),
         "outcome": result.facts.to_json(),
         "chosen_modes": {
             vm: {"mode": choice.mode, "reason": choice.reason} for vm, choice in result.scenario.choices.items()
@@ -117,6 +118,13 @@ def _print_slower(slowdown: list[dict[str, Any]], fairness: dict[str, float]) ->
     )
 
 
+def _latencies(result: Result) -> list[dict[str, Any]]:
+    """Return how long faults took."""
+    from vmsim.record.tables import latencies
+
+    return latencies(result.outcome) if result.outcome else []
+
+
 def print_result(result: Result) -> None:
     """Print the tables of a run that people look at first."""
     from vmsim.base.units import seconds
@@ -143,6 +151,11 @@ def print_result(result: Result) -> None:
     if exits:
         columns = {"VM": "left", "reason": "left", "count": "right", "cycles": "right", "cycles each": "right"}
         print_table("VM exits", columns, [[*row, round(row[3] / row[2])] for row in exits])
+
+    waits = _latencies(result)
+    if waits:
+        columns = {"VM": "left", "kind": "left", **dict.fromkeys(("count", "p50", "p99", "p99.9"), _RIGHT)}
+        print_table("How long faults took, in cycles", columns, [[*row.values()] for row in waits])
 
     facts = result.facts
     say(first_touches(summary, warmed=result.warmed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,11 +16,13 @@ from vmsim.record.outcome import Outcome, VmOutcome
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SERVED", "TABLES", "build", "percentile", "rows"]
+__all__ = ["SERVED", "TABLES", "build", "latencies", "percentile", "rows"]
 
 SERVED: Final = ("L1", "L2", "LLC", "DRAM", "PWC")
 """Where a reference was served, in the order of `machine.caches.Served`."""
 
+_LATENCIES: Final = {"fault_latency": "fault", "swap_latency": "swap-in"}
+_PERCENTS: Final[Mapping[str, int | Fraction]] = {"p50": 50, "p99": 99, "p99_9": Fraction(999, 10)}
 _PYTHON: Final = {"str": str, "int64": int, "float64": float, "bool": bool}
 _DIMENSIONS: Final = ("guest", "nested")
 
@@ -55,15 +58,36 @@ def rows(name: str, outcome: Outcome) -> list[dict[str, Any]]:
     return [{column: plain[column](value) for column, value in zip(columns, row, strict=True)} for row in make(outcome)]
 
 
-def percentile(counts: Mapping[int, int], percent: int) -> int:
+def latencies(outcome: Outcome) -> list[dict[str, Any]]:
+    """Return how long faults took, by VM and kind.
+
+    Returns
+    -------
+    list of dict
+        vm; kind: "fault", whatever leaves the guest for a page or an entry, waits included, or "swap-in", of those the
+        part in which the host brings a page back; count; and p50, p99, p99_9 in cycles.
+    """
+    found = []
+    for vm in outcome.vms:
+        for component, histogram in vm.figures.histograms().items():
+            if counts := histogram.means():
+                kind = _LATENCIES.get(component, component)
+                values = {name: percentile(counts, percent) for name, percent in _PERCENTS.items()}
+                found.append(
+                    {"vm": vm.name, "kind": kind, "count": histogram.count, **dict(zip(_PERCENTS, values, strict=True))}
+                )
+    return found
+
+
+def percentile(counts: Mapping[int, int], percent: int | Fraction) -> int:
     """Return the smallest value that at least `percent` % of the values do not exceed; 0 if there are none.
 
     Parameters
     ----------
     counts : mapping of int to int
         How often each value occurred.
-    percent : int
-        From 1 to 100.
+    percent : int or Fraction
+        Above 0, to 100.
     """
     rank = -(-sum(counts.values()) * percent // 100)
     seen = 0

@@ -30,6 +30,7 @@ from vmsim.host.swap.device import BlockDevice
 from vmsim.host.swap.no_lists import NoLists
 from vmsim.host.swap.readahead import MAX_ORDER, Window
 from vmsim.host.swap.traffic import DeviceTraffic
+from vmsim.host.swap.zswap import Zswap
 from vmsim.scenario.cpu import Cost
 
 __all__ = ["SWAP_WAIT", "Swap"]
@@ -65,6 +66,8 @@ class Swap(DeviceTraffic):
         By owner, how many swap-ins took how many cycles.
     awaited : Counter
         By owner, the vCPUs that wait for a page to be read.
+    zswap : Zswap or None
+        Compressed memory in front of the device.
     spent : int
         Cycles of whoever swaps pages out, for compressing them, not yet collected.
     """
@@ -82,6 +85,7 @@ class Swap(DeviceTraffic):
         self.awaited: Counter[int] = Counter()
         self.windows: dict[Any, Window] = {}
         self.spent = 0
+        self.zswap: Zswap | None = None
 
     def register(self, owner: int) -> None:
         """Count for one more VM."""
@@ -149,6 +153,9 @@ class Swap(DeviceTraffic):
         counts["clean"] += cleans
         self.lists.evicted(memory, numbers, slots)
         self.host.frames["rmap"][pfns] = 0
+        if self.zswap:
+            clean = clean | self._compressed(slots, clean)
+            cleans = int(np.count_nonzero(clean))
         if isinstance(self.device, CompressedMemory) or cleans == len(pfns):
             self.host.give(pfns)
             return
@@ -157,6 +164,16 @@ class Swap(DeviceTraffic):
             slots, pfns = slots[~clean], pfns[~clean]
         self.host.hand_over(pfns, HOST, State.HOST)
         self.submit_writes(slots, pfns)
+
+    def _compressed(self, slots: Words, clean: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Keep pages in compressed memory in front of the device; return which are kept there, bool[n]."""
+        kept = np.zeros(len(slots), np.bool_)
+        if self.zswap:
+            for at in np.flatnonzero(~clean).tolist():
+                cycles = self.zswap.store(int(slots[at]))
+                kept[at] = cycles is not None
+                self.spent += cycles or 0
+        return kept
 
     # ---- back
 
@@ -195,6 +212,9 @@ class Swap(DeviceTraffic):
                 if isinstance(self.device, CompressedMemory):
                     cache.add(np.array([slot]), np.array([pfn]), 0)
                     cycles += self.device.load(slot)
+                elif self.zswap and slot in self.zswap:
+                    cache.add(np.array([slot]), np.array([pfn]), UNWRITTEN)  # it is here alone now, and loses its slot
+                    cycles += self.zswap.load(slot)
                 else:
                     cycles += self._read(slot, pfn, memory, around)
             flags = int(cache.flags[slot])
@@ -231,7 +251,8 @@ class Swap(DeviceTraffic):
     def _read(self, slot: int, pfn: int, memory: Any, around: Around) -> int:
         """Have the device read a page, and others with it that nobody waits for yet; return the cycles of these."""
         slots, pfns = np.array([slot]), np.array([pfn])
-        others = np.array([each for each in self._near(slot, memory, around) if each not in self.cache], np.int64)
+        near = [each for each in self._near(slot, memory, around) if not (self.zswap and each in self.zswap)]
+        others = np.array([each for each in near if each not in self.cache], np.int64)
         stamps = self.cache.add(slots, pfns, READING)
         if len(others):
             ahead = self.host.take(HOST, len(others), State.HOST, reserve=self.host.marks.low)
@@ -285,6 +306,8 @@ class Swap(DeviceTraffic):
             return
         if isinstance(self.device, CompressedMemory):
             self.device.drop(slot)
+        elif self.zswap:
+            self.zswap.drop(slot)
         self.lists.released(slot)
         self.unwritten.discard(slot)
         if slot in self.cache:
@@ -306,4 +329,5 @@ class Swap(DeviceTraffic):
             "most_slots": self.area.most,
             "cached": len(self.cache),
             **self.device.counts(),
+            **(self.zswap.figures() if self.zswap else {}),
         }

@@ -30,6 +30,7 @@ from vmsim.host.memory import HostMemory
 from vmsim.host.swap.compressed import CompressedMemory
 from vmsim.host.swap.device import BlockDevice
 from vmsim.host.swap.swap import Swap
+from vmsim.host.swap.zswap import Zswap
 
 __all__ = ["Kswapd", "build"]
 
@@ -101,6 +102,12 @@ class Kswapd:
         size = self.table.size // PAGE or host.size
         self.swap = Swap(host, size, device, self.table.page_cluster, self.costs)
         self.swap.lists = self.lists
+        if self.table.zswap:
+            most = host.size * self.table.zswap_max_pool_percent // 100
+            compressed = CompressedMemory(self.table.zswap_spec(), host, **common)
+            least = most * self.table.zswap_accept_threshold_percent // 100
+            area, submit = self.swap.area, self.swap.submit_writes
+            self.swap.zswap = Zswap(host, area, compressed, submit, most=most, least=least)
         host.shrinker = self
         for vm in vms:
             if vm.pages:

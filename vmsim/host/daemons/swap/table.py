@@ -15,12 +15,14 @@ from vmsim.scenario.daemons import HostDaemon, HostTable
 from vmsim.scenario.keys import VmKeys
 from vmsim.scenario.problems import Problem
 from vmsim.scenario.service import ServiceField, parse_service
-from vmsim.scenario.types import Fraction01
+from vmsim.scenario.types import Flag, Fraction01
 
 __all__ = ["SWAP", "HostSwap"]
 
 _NONE: Final = "none"
 _TWO_LIST: Final = "two-list"
+_COMPRESSED: Final = "zram"
+_OF_ZSWAP: Final = ("zswap_max_pool_percent", "zswap_accept_threshold_percent")
 _Channels = Annotated[int, Strict(), Field(ge=0, le=4096)]
 
 
@@ -63,7 +65,16 @@ class HostSwap(HostTable):
     write_channels: _Channels = Field(default=0, description="Pages that are written; 0: the device's own.")
     ratio: Annotated[float, Field(ge=1, le=1000, strict=True)] = Field(
         default=1.0,
-        description="zram: bytes by bytes compressed, of all pages but those of zeros; 1: the device's own.",
+        description="zram and zswap: bytes by bytes compressed, of all pages but those of zeros; 1: the device's own.",
+    )
+    zswap: Flag = Field(
+        default=False, description="Pages are compressed in memory first, and go to the device when that is full."
+    )
+    zswap_max_pool_percent: Annotated[int, Strict(), Field(ge=0, le=100)] = Field(
+        default=20, description="zswap: how much of the host's memory compressed pages may take, in percent."
+    )
+    zswap_accept_threshold_percent: Annotated[int, Strict(), Field(ge=0, le=100)] = Field(
+        default=90, description="zswap: below how much of that, in percent, more are taken again once it was full."
     )
     read_errors: Fraction01 = Field(default=0.0, description="How likely it is that a page cannot be read.")
     write_errors: Fraction01 = Field(default=0.0, description="How likely it is that a page cannot be written.")
@@ -72,6 +83,12 @@ class HostSwap(HostTable):
         description="Which VM is ended when nothing more can be taken: the largest, the one that asks, or none, and "
         "those that ask are suspended.",
     )
+
+    def zswap_spec(self) -> SwapDevice:
+        """Return how zswap compresses: as zram does."""
+        device: SwapDevice = plugins.load("swap_devices", _COMPRESSED)
+        ratio = {"ratio_image": self.ratio, "ratio_unique": self.ratio} if self.ratio > 1 else {}
+        return SwapDevice(**{**vars(device), **ratio})
 
     def spec(self) -> SwapDevice:
         """Return the device, with what the table says of it."""
@@ -121,15 +138,19 @@ class _Swap(HostDaemon):
                 yield Problem(("policy",), f"{table.policy!r} chooses {chooses}; expected one that chooses lists")
         if table.size and (table.size < PAGE or table.size % PAGE):
             yield Problem(("size",), f"{format_size(table.size)} is not a whole number of 4KiB pages")
-        blocks = ("page_cluster", "channels", "write_channels", "read_errors", "write_errors")
-        for key in blocks if device.compresses else ("ratio",):
+        blocks = ("page_cluster", "channels", "write_channels", "read_errors", "write_errors", "zswap")
+        for key in () if table.zswap else _OF_ZSWAP:
+            if getattr(table, key) != HostSwap.model_fields[key].default:
+                yield Problem((key,), "it has no effect with swap.zswap = false; leave it out")
+        for key in blocks if device.compresses else () if table.zswap else ("ratio",):
             if getattr(table, key) != HostSwap.model_fields[key].default:
                 what = "compressed memory" if device.compresses else f"a device ({table.device})"
                 yield Problem((key,), f"it has no effect on {what}")
 
     def canonical(self, table: HostSwap) -> dict[str, Any]:
         package = plugins.origin("swap_devices", table.device)
-        return table.model_dump() | ({"package": f"{package.package} {package.version}"} if package else {})
+        said = table.model_dump(exclude=None if table.zswap else {"zswap", *_OF_ZSWAP})
+        return said | ({"package": f"{package.package} {package.version}"} if package else {})
 
 
 SWAP: Final = _Swap()
