@@ -119,10 +119,15 @@ def _print_slower(slowdown: list[dict[str, Any]], fairness: dict[str, float]) ->
 
 
 def _latencies(result: Result) -> list[dict[str, Any]]:
-    """Return how long faults took."""
-    from vmsim.record.tables import latencies
+    """Return how long faults took; of a run that was kept, all of them together."""
+    from vmsim.record.tables import latencies, percentiles
 
-    return latencies(result.outcome) if result.outcome else []
+    if result.outcome:
+        return latencies(result.outcome)
+    counts: dict[str, dict[int, int]] = {}
+    for row in result.rows("fault_latency"):
+        counts.setdefault(row["vm"], {})[row["cycles"]] = row["count"]
+    return [percentiles(vm, "fault", each) for vm, each in counts.items()]
 
 
 def print_result(result: Result) -> None:

@@ -16,7 +16,7 @@ from vmsim.record.outcome import Outcome, VmOutcome
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SERVED", "TABLES", "build", "latencies", "percentile", "rows"]
+__all__ = ["SERVED", "TABLES", "build", "latencies", "percentile", "percentiles", "rows"]
 
 SERVED: Final = ("L1", "L2", "LLC", "DRAM", "PWC")
 """Where a reference was served, in the order of `machine.caches.Served`."""
@@ -67,16 +67,18 @@ def latencies(outcome: Outcome) -> list[dict[str, Any]]:
         vm; kind: "fault", whatever leaves the guest for a page or an entry, waits included, or "swap-in", of those the
         part in which the host brings a page back; count; and p50, p99, p99_9 in cycles.
     """
-    found = []
-    for vm in outcome.vms:
-        for component, histogram in vm.figures.histograms().items():
-            if counts := histogram.means():
-                kind = _LATENCIES.get(component, component)
-                values = {name: percentile(counts, percent) for name, percent in _PERCENTS.items()}
-                found.append(
-                    {"vm": vm.name, "kind": kind, "count": histogram.count, **dict(zip(_PERCENTS, values, strict=True))}
-                )
-    return found
+    return [
+        percentiles(vm.name, _LATENCIES.get(component, component), counts)
+        for vm in outcome.vms
+        for component, histogram in vm.figures.histograms().items()
+        if (counts := histogram.means())
+    ]
+
+
+def percentiles(vm: str, kind: str, counts: Mapping[int, int]) -> dict[str, Any]:
+    """Return a row of `latencies`: how many cycles so many faults of a kind took."""
+    values = {name: percentile(counts, percent) for name, percent in _PERCENTS.items()}
+    return {"vm": vm, "kind": kind, "count": sum(counts.values()), **values}
 
 
 def percentile(counts: Mapping[int, int], percent: int | Fraction) -> int:
