@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test slow check bench figures notebook clean
+.PHONY: help demo test slow check bench figures notebook docs clean
 .DEFAULT_GOAL := help
 
 help: ## Say what can be made
@@ -26,12 +26,13 @@ test: $(READY) ## Run all tests but those that take long
 slow: $(READY) ## Run the tests that take long
 	$(TESTS) -m slow
 
-check: $(READY) ## Check style, types and layers
+check: $(READY) ## Check style, types, layers and the documentation
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	for figure in experiments/*-*/figure.py; do $(BIN)/mypy $$figure || exit 1; done
 	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory docs
 
 bench: $(READY) ## Measure speed, start-up and memory against their limits
 	$(BIN)/python -m benchmarks
@@ -42,8 +43,11 @@ figures: $(READY) ## Make the figures of experiments/ again from results/: only 
 notebook: $(READY) ## Run the notebook and keep its outputs
 	$(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False notebooks/getting-started.ipynb
 
+docs: $(READY) ## Build the documentation: docs/_build/index.html; a warning is an error
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --builder html docs docs/_build
+
 clean: ## Remove the environment and everything cached
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache docs/_build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml uv.lock

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import vmsim
+
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/[!_]*/**/*.md"))]
 
 
 def wide(text: str) -> Iterator[str]:
@@ -35,3 +38,15 @@ def test_no_module_has_more_than_400_lines() -> None:
     assert [
         f"{path}" for path in (ROOT / "vmsim").rglob("*.py") if len(path.read_text("utf-8").splitlines()) > 400
     ] == []
+
+
+def test_the_index_lists_every_page() -> None:
+    docs = ROOT / "docs"
+    index = (docs / "index.md").read_text("utf-8")
+    pages = {str(page.relative_to(docs)) for page in docs.rglob("*.md") if "_build" not in page.parts} - {"index.md"}
+    assert pages == set(re.findall(r"\]\(([^)]*\.md)\)", index))
+
+
+def test_the_page_on_python_has_every_public_name() -> None:
+    page = (ROOT / "docs/reference/python.md").read_text("utf-8")
+    assert set(re.findall(r":: vmsim\.(\w+)", page)) == {*vmsim.__all__} - {"__version__"}
