@@ -88,6 +88,9 @@ def test_the_lists_are_those_of_a_plain_reading(seed: int) -> None:
         elif what < 0.6:
             memory.accessed[random.sample(range(PAGES), 120)] = True
             memory.accessed &= memory.there
+            for page in random.sample(range(PAGES), 20):
+                policy.use(vms[owner], page)
+                twin.use(owner, page)
         elif what < 0.75 and slots:
             back = random.choice([*slots])
             whose, page = slots.pop(back)

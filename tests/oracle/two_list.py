@@ -96,6 +96,19 @@ class Host:
             self.young(owner, page)
             lists.inactive.insert(0, page)
 
+    def use(self, owner: int, page: int) -> None:
+        """mark_page_accessed, of a page that no entry maps: the second time it becomes active."""
+        lists = self.memories[owner]
+        if page not in lists.inactive and page not in lists.active:
+            return
+        if page not in lists.referenced:
+            lists.referenced.add(page)
+        elif page in lists.inactive:
+            lists.inactive.remove(page)
+            lists.active.insert(0, page)
+            lists.referenced.discard(page)
+            self.nonresident_age += 1
+
     def evict(self, slot: int) -> None:
         """workingset_eviction: the shadow is the age when the page went."""
         self.nonresident_age += 1

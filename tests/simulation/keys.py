@@ -91,6 +91,15 @@ def filed(workload: dict[str, Any] | None = None, **keys: Any) -> dict[str, Any]
     return vm(workload=FILES | (workload or {}), files={"disk": "nvme"} | keys)
 
 
+SPILLS = {**FILES, "footprint": "3MiB", "data": "4MiB", "operations": 200}
+
+
+def tight(**keys: Any) -> dict[str, Any]:
+    """Return a VM whose program needs all its memory, and whose kernel swaps."""
+    everything = {"kind": "sequential", "footprint": "4MiB", "accesses": 2048, "stride": "4KiB", "writes": 1}
+    return vm(workload=keys.pop("workload", everything), reclaim={"policy": "two-list", "swap": "nvme"}, **keys)
+
+
 SHARERS = (vm(workload=READS), vm(workload=READS), vm(workload=READS))
 
 
@@ -270,6 +279,11 @@ ROWS: Final[dict[str, Row]] = {
     "vm.files.dirty": Row(world(filed({"written": 1.0}, dirty_background=0)), 0, 20),
     "vm.files.dirty_expire": Row(world(filed({"written": 0.5}, writeback_every="100us")), "50us", "30s"),
     "vm.files.writeback_every": Row(world(filed({"written": 0.5}, dirty_expire="10us")), "50us", "5s"),
+    "vm.reclaim.policy": Row(world(filed({"data": "8MiB", "operations": 400})), "none", "two-list"),
+    "vm.reclaim.swappiness": Row(world(tight(files={"disk": "nvme"}, workload=SPILLS)), 0, 200),
+    "vm.reclaim.swap": Row(world(tight()), "nvme", "sata"),
+    "vm.reclaim.swap_size": Row(world(tight()), "64KiB", "8MiB"),
+    "vm.reclaim.page_cluster": Row(world(tight()), 0, 5),
     "vm.dirty_log.method": Row(world(), "none", "write-protect"),
     "vm.dirty_log.every": Row(world(vm(dirty_log=LOG)), "20us", "50us"),
     "vm.dirty_log.stop": Row(world(vm(dirty_log=LOG)), "0s", "50us"),

@@ -25,6 +25,7 @@ from vmsim.contracts.host import (
 from vmsim.contracts.memory import Backer, Frames, Host, KernelHalf, PagePrices, Pool, ensure
 from vmsim.contracts.monitor import Handler, Kernel, LiveVm, Monitor, Worker
 from vmsim.contracts.processor import Mmu, Spaces, Vcpu
+from vmsim.contracts.reclaim import MakesRoom, ScannedLists, SwappedOut
 from vmsim.contracts.second import NO_FLUSH, Flush, Leaf, MemorySlot, SecondMmu, SwapPlace
 from vmsim.contracts.steps import NEVER, NONE, Exit, Moment, Observe, Observer, Resume, Steps, Stop, VmStopped, Words
 
@@ -48,6 +49,7 @@ __all__ = [
     "KernelHalf",
     "Leaf",
     "LiveVm",
+    "MakesRoom",
     "MemoryGovernor",
     "MemorySlot",
     "Mmu",
@@ -62,6 +64,7 @@ __all__ = [
     "Refills",
     "Reserve",
     "Resume",
+    "ScannedLists",
     "SecondMmu",
     "SharedHost",
     "SharingVm",
@@ -72,6 +75,7 @@ __all__ = [
     "Steps",
     "Stop",
     "SwapPlace",
+    "SwappedOut",
     "Vcpu",
     "Victims",
     "VmStopped",

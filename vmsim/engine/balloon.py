@@ -81,6 +81,11 @@ class Ballooned:
         if not self.queue.alive:
             self.device.stop()
 
+    def rest(self) -> Steps[None]:
+        """Wait for nothing: what of a message is not done stays so."""
+        return
+        yield
+
     @property
     def held(self) -> int:
         """Frames of the guest that are in its balloon, or on the way there or back, or are being reported."""

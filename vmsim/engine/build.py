@@ -23,6 +23,7 @@ from vmsim.guest.kernel import GuestKernel
 from vmsim.guest.mmu import HardwareMmu
 from vmsim.guest.page_cache import FILES
 from vmsim.guest.process import LINUX_PCIDS
+from vmsim.guest.reclaim import GUEST_SWAP_WAIT, RECLAIM
 from vmsim.host.bare import BareFrames
 from vmsim.host.faulted import FaultedPages
 from vmsim.host.guest_memory import GuestMemory
@@ -165,6 +166,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
     causes += ((BALLOON,) if spec.balloon else ()) + ((SWAP_WAIT,) if "swap" in host.scenario.daemons else ())
     causes += (LIMIT_WAIT,) if limit else ()
     causes += (FILES,) if spec.files else ()
+    causes += (RECLAIM, GUEST_SWAP_WAIT) if spec.reclaim else ()
     vcpus = [
         Vcpu(
             host.env,

@@ -23,24 +23,22 @@ from vmsim.scenario.files import FilesSpec
 from vmsim.scenario.types import MAX_VMS
 from vmsim.workloads import Event, Op
 
-__all__ = ["FILE_OPERATIONS", "Files", "make_disk", "operate_on_file"]
+__all__ = ["FILE_OPERATIONS", "Files", "Start", "make_device", "operate_on_file"]
 
 FILE_OPERATIONS = frozenset((Op.OPEN_FILE, Op.READ_FILE, Op.WRITE_FILE, Op.DROP_FILE, Op.SYNC_FILE))
 
 Start = Callable[[Words, int], simpy.Event]
 
 
-def make_disk(vm: Any, name: str, what: str, start: Start) -> GuestDisk:
-    """Return a disk of a VM: a kind of device, and what it is for, which its times depend on."""
+def make_device(vm: Any, name: str, what: str) -> BlockDevice:
+    """Return a device of a VM: of a kind, and what it is for, which its times depend on."""
     scenario = vm.parts.scenario
-    device = BlockDevice(
+    return BlockDevice(
         plugins.load("swap_devices", name),
         seed=seed_of(scenario.seed, MAX_VMS + 1 + crc32(f"{what} {vm.spec.name}".encode())),
         frequency=scenario.cpu.frequency,
         folder=scenario.folder,
     )
-    deliver = partial(vm.shootdown.deliver, cause=FILES)
-    return GuestDisk(vm.parts.env, device, start=start, notify=vm.monitor.io_exit, deliver=deliver)
 
 
 class Files:
@@ -65,8 +63,9 @@ class Files:
 
     def __init__(self, vm: Any, spec: FilesSpec, start: Start) -> None:
         self.env, self.spec = vm.parts.env, spec
-        self.disk = make_disk(vm, spec.disk, "files", start)
-        self.queue = Workqueue(vm.vcpus, partial(vm.shootdown.deliver, cause=FILES))
+        device, deliver = make_device(vm, spec.disk, "files"), partial(vm.shootdown.deliver, cause=FILES)
+        self.disk = GuestDisk(self.env, device, start=start, notify=vm.monitor.io_exit, deliver=deliver)
+        self.queue = Workqueue(vm.vcpus, deliver)
         for vcpu in vm.vcpus:
             vcpu.wakes = True
         self.writeback = Writeback(self.env, self.queue)

@@ -12,6 +12,7 @@ import simpy
 from vmsim.base.clock import Clock
 from vmsim.contracts import Steps
 from vmsim.guest.locks import LOCK_WAIT
+from vmsim.guest.reclaim import GUEST_SWAP_WAIT
 from vmsim.host.limits import LIMIT_WAIT
 from vmsim.host.pressure import Pressure
 from vmsim.host.shootdown import SHOOTDOWN
@@ -32,7 +33,7 @@ MEMORY_WAITS = ("pool_wait", "host_wait")
 MANAGEMENT = ("guest_fault", "exit", *MEMORY_WAITS)
 CAUSES = ("compute", "guest_fault", "exit", "switch", *WAITS)
 STALLS = (*MEMORY_WAITS, SWAP_WAIT, LIMIT_WAIT)  # that Linux counts as pressure on memory
-IDLE_WAITS = ("io_wait", LOCK_WAIT, "barrier_wait")  # in which a guest's CPU has nothing to do
+IDLE_WAITS = ("io_wait", LOCK_WAIT, "barrier_wait", GUEST_SWAP_WAIT)  # in which a guest's CPU has nothing to do
 WAITS_FOR_OTHERS = (LOCK_WAIT, "barrier_wait", SHOOTDOWN)  # for other vCPUs of the VM, where there are any
 
 

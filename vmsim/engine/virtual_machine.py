@@ -16,6 +16,7 @@ from vmsim.engine.boot import BootVcpu
 from vmsim.engine.crew import Crew, Stopped, register_vcpus
 from vmsim.engine.endings import ending_of
 from vmsim.engine.files import Files, Start
+from vmsim.engine.guest_reclaim import GuestReclaim
 from vmsim.engine.parts import HostParts
 from vmsim.engine.vcpu import Vcpu
 from vmsim.frames.buddy import State
@@ -125,7 +126,9 @@ class VirtualMachine:
         self.balloon = Ballooned(self, spec.balloon) if spec.balloon else None
         self.files = Files(self, spec.files, start) if spec.files and start else None
         kernel.files = self.files.cache if self.files else None
-        self.drivers: list[Ballooned | Files] = [each for each in (self.balloon, self.files) if each]
+        self.reclaim = GuestReclaim(self, spec.reclaim, self.files, start) if spec.reclaim and start else None
+        drivers = (self.balloon, self.files, self.reclaim)
+        self.drivers: list[Ballooned | Files | GuestReclaim] = [each for each in drivers if each]
         for driver in self.drivers:
             driver.register(self.ledger)
 
@@ -385,8 +388,8 @@ class VirtualMachine:
 
     def _give_back(self) -> Steps[None]:
         """Return all memory to the host; forget what the cores keep of the VM."""
-        if self.files:
-            yield from self.files.rest()
+        for driver in self.drivers:
+            yield from driver.rest()
         self.spaces.close()
         self.gone = True
         if self.pool:

@@ -1,8 +1,9 @@
 """The driver of a virtio balloon in a guest's kernel (Linux, drivers/virtio/virtio_balloon.c).
 
-The host says how much is to be in the balloon. The driver takes pages from the kernel's allocator, without making it
-reclaim, tells the host of up to 256 at a time, and waits until it has acknowledged them; where there is no page left
-it waits for 200 ms first. Pages leave the balloon in the opposite order, after the host has been told.
+The host says how much is to be in the balloon. The driver takes pages from the kernel's allocator, which reclaims some
+if it does at all, but does not insist (__GFP_NORETRY), tells the host of up to 256 at a time, and waits until it has
+acknowledged them; where there is no page left it waits for 200 ms first. Pages leave the balloon in the opposite order,
+after the host has been told.
 """
 
 from __future__ import annotations
@@ -116,6 +117,8 @@ class BalloonDriver:
     def _take(self, vcpu: Vcpu, *, most: int) -> Steps[Words]:
         """Take pages from the allocator, and tell the host of them if there are enough."""
         order = self.spec.order
+        if self.frames.reclaim:
+            yield from self.frames.reclaim.try_once(vcpu, most << order)
         pages = self.frames.reserve(most, order)[::-1]
         self.held += len(pages) << order
         vcpu.owe(BALLOON, self.costs.balloon_page * len(pages))

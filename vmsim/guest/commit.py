@@ -72,7 +72,7 @@ def _reserve(guest, mode, gva, code):
     missing = missing_tables(guest.memory, demand.root, demand.levels, _LEAF, backing, gva & -(1 << PAGE_SHIFT))
     if missing < 0 or (missing and (demand.traps or demand.batch == 0)):
         return _NO
-    if demand.batch and zones[0].free < demand.batch + missing:
+    if demand.batch and zones[0].free < demand.least + demand.batch + missing:
         return _NO
     if ready[0] == 0:
         if demand.batch == 0:

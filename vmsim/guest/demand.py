@@ -45,6 +45,7 @@ DEMAND = np.dtype(
             ("owner", "i8"),
             ("traps", "i8"),  # 1: stores of entries can trap
             ("loads", "i8"),  # 1: loads too
+            ("least", "i8"),  # frames that are left in the allocator: below it the kernel is to reclaim some
             ("batch", "i8"),  # frames that are taken from the allocator when none stands ready; 0: another gives them
             ("zeros", "i8"),  # the page of zeros, which reads map; NO_FRAME: there is none
             ("zeroed", "i8"),  # 1: a page that is not there reads as zeros here

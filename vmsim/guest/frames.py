@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.contracts import Backer, Steps, Stop, Vcpu, VmStopped, ensure
+from vmsim.contracts import Backer, MakesRoom, Steps, Stop, Vcpu, VmStopped, ensure
 from vmsim.frames.buddy import NO_FRAME, State, allocate, allocate_many, free_many, make_zone, use
 from vmsim.frames.stack import Stack
 from vmsim.guest.demand import READY_BATCH, give_back
@@ -28,6 +28,13 @@ class GuestFrames:
         The VM's number.
     host : Backer, optional
         Who backs those that software is about to touch, where `backer` leaves that to its first access.
+
+    Attributes
+    ----------
+    reclaim : MakesRoom or None
+        Who frees frames before they are taken; None: nobody does.
+    floor : int
+        Free frames that are left to those who must have some (the min watermark of a kernel that reclaims).
     """
 
     batch = READY_BATCH
@@ -39,6 +46,8 @@ class GuestFrames:
         self.host = host or backer
         self.owner = owner
         self.ready = Stack()  # taken from the allocator, not yet handed out
+        self.reclaim: MakesRoom | None = None
+        self.floor = 0
         self.spare: Callable[[Vcpu], Steps[bool]] | None = None  # frees some when none is left; whether it could
 
     def allocate_table(self, vcpu: Vcpu) -> Steps[int]:
@@ -62,6 +71,8 @@ class GuestFrames:
         VmStopped
             No free block of that order is left.
         """
+        if self.reclaim:
+            yield from self.reclaim.make_room(vcpu, 1 << order)
         while (gfn := self._one() if order == 0 else self._block(order)) == NO_FRAME:
             yield from self._find_some(vcpu)
         yield from self.backer.touch(vcpu, gfn, order)
@@ -77,6 +88,8 @@ class GuestFrames:
         VmStopped
             No frame is left.
         """
+        if self.reclaim:
+            yield from self.reclaim.make_room(vcpu, 1)
         while (gfn := self._one()) == NO_FRAME:
             yield from self._find_some(vcpu)
         return gfn
@@ -118,14 +131,20 @@ class GuestFrames:
 
     @property
     def short(self) -> bool:
-        """Whether none is left."""
-        return self.free == 0
+        """Whether none is left but for those who must have one."""
+        return self.free == 0 or int(self.zone["free"][0]) < self.floor
+
+    def drain(self) -> None:
+        """Have the allocator have the frames that stand ready (drain_all_pages)."""
+        self.give_tables(self.ready.drop(len(self.ready)))
 
     def reserve(self, most: int, order: int) -> NDArray[np.int64]:
         """Take up to `most` blocks of 2**order frames for the kernel's own use, int64[n]; nobody touches them.
 
         Nobody who has pages is asked for some (__GFP_NORETRY, __GFP_NOMEMALLOC), and no page is cleared.
         """
+        if self.floor:
+            most = min(most, max(0, int(self.zone["free"][0]) - self.floor >> order))
         pages = np.empty(most, np.int64)
         if order:
             return pages[: allocate_many(self.zone, self.frames, order, int(State.HOST), self.owner, pages)]
@@ -149,6 +168,17 @@ class GuestFrames:
         ------
         VmStopped
             There are none.
+        """
+        if not (self.reclaim and (yield from self.reclaim.last_resort(vcpu))):
+            yield from self.give_up(vcpu)
+
+    def give_up(self, vcpu: Vcpu) -> Steps[None]:
+        """Have the balloon give some, when nothing else has.
+
+        Raises
+        ------
+        VmStopped
+            It has none.
         """
         if self.spare is None or not (yield from self.spare(vcpu)):
             raise VmStopped(Stop.OUT_OF_MEMORY)

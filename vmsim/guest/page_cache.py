@@ -84,6 +84,8 @@ class PageCache(CachedPages):
         `written_back`; `dropped` because a program has said so, and `evicted`; `throttled`, waits of those who write.
     observer : PageObserver
         Who keeps its pages in an order.
+    progress : Event
+        Triggered the next time that the disk has written something.
     """
 
     def __init__(
@@ -110,7 +112,7 @@ class PageCache(CachedPages):
         self._sizes: dict[int, int] = {}  # bytes
         self._opened: set[int] = set()
         self._trails: dict[int, ReadAhead] = {}
-        self._progress = env.event()  # the disk has written something
+        self.progress = env.event()
 
     # ---- what programs ask for
 
@@ -184,7 +186,7 @@ class PageCache(CachedPages):
             yield from self.write_out(vcpu, self.oldest(len(self.dirty), file=file))
             if not any(page.writing and page.file == file for page in self.pages.values()):
                 return
-            yield from vcpu.wait(self._progress, _IO_WAIT)
+            yield from vcpu.wait(self.progress, _IO_WAIT)
 
     # ---- what the kernel does with it
 
@@ -231,7 +233,7 @@ class PageCache(CachedPages):
         while (waits := len(self.dirty) + self.writing) and waits > self._share(self.spec.ratio):
             self.counts["throttled"] += 1
             self.dirtied()
-            yield from vcpu.wait(self._progress, _IO_WAIT)
+            yield from vcpu.wait(self.progress, _IO_WAIT)
 
     def _get(self, vcpu: Vcpu, file: int, index: int, wanted: int, trail: ReadAhead | None) -> Steps[CachedPage]:
         """Return a page, read if it was not there, with one user more: it stays until that is taken back."""
@@ -324,7 +326,7 @@ class PageCache(CachedPages):
         for page, version in zip(pages, versions, strict=True):
             self._end_writing(page, version)
         self.counts["written_back"] += len(pages)
-        done, self._progress = self._progress, self.env.event()
+        done, self.progress = self.progress, self.env.event()
         done.succeed()
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from vmsim.contracts import Frames, Mmu, Steps, Vcpu
 from vmsim.frames.buddy import NO_FRAME
@@ -24,12 +27,17 @@ class Placing(ProcessCalls):
     frames: Frames
     zeros: ZeroPages
     _operates: bool  # compiled code carries out system calls
+    _demand: NDArray[Any]  # what compiled code may do, by CPU
 
     def swap_to(self, swapped: Swapped) -> None:
         """Learn that pages of its processes may be swapped out: what they ask for concerns those too."""
         self.spaces.swapped = swapped
         self._operates = False
         self.hold_back()
+
+    def keep_free(self, frames: int) -> None:
+        """Have compiled code take no page where fewer frames would be free: the kernel is to reclaim some then."""
+        self._demand["least"] = frames
 
     def hold_back(self) -> None:
         """Have compiled code do nothing until it has been told anew what it may."""

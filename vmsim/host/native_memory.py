@@ -16,7 +16,7 @@ from vmsim.host.swap.native_pages import SwappedSpaces
 from vmsim.host.swap.swap import Swap
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, WRITE
 from vmsim.machine.memory import read_entry, width_of, write_entry
-from vmsim.tables.pages import clear_entries
+from vmsim.tables.pages import clear_entries, places_of
 from vmsim.tables.ranges import age_pages, lead_elsewhere
 
 __all__ = ["NativeMemory"]
@@ -170,13 +170,7 @@ class NativeMemory:
 
     def places_of(self, pfns: Words) -> tuple[Words, Words]:
         """Return where the pages in some frames are mapped: roots of spaces (hpas), and the pages' numbers there."""
-        places, numbers = self.records["rmap"][pfns].astype(np.int64), np.zeros(len(pfns), np.int64)
-        size = 4 if self.width == 10 else 8
-        for level in range(self.levels):
-            numbers |= ((places & 0xFFF) // size) << (self.width * level)
-            if level + 1 < self.levels:
-                places = self.records["rmap"][places >> PAGE_SHIFT].astype(np.int64)
-        return places & -(1 << PAGE_SHIFT), numbers
+        return places_of(self.records, pfns, self.levels, self.width)
 
     @property
     def tables(self) -> int:
@@ -251,7 +245,8 @@ class NativeMemory:
         """
         pfns = pfns[(self.host.pins[pfns] == 0) & self._which(pfns)]
         if self.swapped:
-            pfns = self.swapped.take(pfns)
+            taken = self.swapped.take(pfns)
+            pfns = taken.pages
         if not len(pfns):
             return NO_FLUSH
         places = self.records["rmap"][pfns].astype(np.int64)
@@ -261,7 +256,7 @@ class NativeMemory:
         self.taken += len(pfns)
         if self.swapped:
             self.frames.held -= len(pfns)
-            self.swapped.write()
+            self.swapped.write(taken)
         else:
             self.frames.give(pfns, 0)
         return flush

@@ -43,6 +43,8 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
         "host_wait": Cause("wait for host", "#009E73", "management"),
         "swap_wait": Cause("wait for swap", "#7B3294", "management"),
         "limit_wait": Cause("wait for limit", "#5E3C99", "management"),
+        "reclaim": Cause("guest reclaim", "#1B9E77", "management"),
+        "guest_swap_wait": Cause("wait for guest swap", "#E7298A", "management"),
         "balloon": Cause("balloon", "#8C510A", "management"),
         "files": Cause("files", "#A6761D"),
         "shootdown": Cause("TLB shootdown", "#B2182B", "management"),

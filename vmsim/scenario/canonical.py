@@ -34,6 +34,7 @@ _APART: Final = frozenset(
         "host_thp",
         "dirty_log",
         "files",
+        "reclaim",
         "kernel_accesses",
         "nx_split",
         "vcpus",
@@ -59,7 +60,7 @@ _OF_BALLOONS: Final = ("balloon_", "discard_")
 _OF_FILES: Final = ("file_",)
 """The same of VMs with a disk."""
 _OF_SWAP: Final = ("age_page", "swap_page")
-"""The costs that only a host with a swap device has."""
+"""The costs that only a host with a swap device has, or a guest whose kernel reclaims."""
 
 
 def canonical(
@@ -85,7 +86,7 @@ def canonical(
         unused += _OF_BALLOONS
     if not any(vm.files for vm in vms):
         unused += _OF_FILES
-    if "swap" not in daemons:
+    if "swap" not in daemons and not any(vm.reclaim for vm in vms):
         unused += _OF_SWAP
     if not daemons and not ballooned and all(vm.vcpus == 1 for vm in vms):
         unused += _OF_SHOOTDOWNS  # nobody interrupts anybody
@@ -121,6 +122,7 @@ def canonical(
         | ({"balloon": _of_balloon(vm.balloon)} if vm.balloon else {})
         | ({"files": vm.files} if vm.files else {})
         | ({"thp": vm.thp} if vm.thp else {})
+        | ({"reclaim": vm.reclaim} if vm.reclaim else {})
         | ({"memory_high": vm.memory_high} if vm.memory_high else {})
         | ({"memory_max": vm.memory_max} if vm.memory_max else {})
         | ({"dirty_log": vm.dirty_log} if vm.dirty_log.method != "none" else {})

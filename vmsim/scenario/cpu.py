@@ -275,7 +275,9 @@ class Cost(Model):
     grant_page: Cycles = Field(description="Host: each page of a grant.")
     reclaim_fixed: Cycles = Field(description="Host: one taking of spare pages from a pool.")
     reclaim_page: Cycles = Field(description="Host: each page taken.")
-    age_page: Cycles = Field(description="Host: look at one page in search of accesses, and move it in its list.")
+    age_page: Cycles = Field(
+        description="Host, or guest kernel: look at one page in search of accesses, and move it in its list."
+    )
     swap_page: Cycles = Field(description="Host: the slot, the swap cache and the request of one page, out or in.")
     file_call: Cycles = Field(description="A kernel's system call on a file, pages apart.")
     file_page: Cycles = Field(description="A kernel finds one page in its page cache, or puts it there.")

@@ -12,6 +12,7 @@ from vmsim.scenario.balloon import Balloon
 from vmsim.scenario.content import Content
 from vmsim.scenario.dirty_log import DirtyLog
 from vmsim.scenario.files import Files
+from vmsim.scenario.guest_reclaim import GuestReclaim
 from vmsim.scenario.names import WantedMode
 from vmsim.scenario.problems import Problem, raise_problems
 from vmsim.scenario.thp import GuestThp
@@ -165,6 +166,7 @@ class VmKeys(Model):
     balloon: Balloon = Field(default=Balloon(), description=Balloon.about)
     files: Files = Field(default=Files(), description=Files.about)
     thp: GuestThp = Field(default=GuestThp(), description=GuestThp.about)
+    reclaim: GuestReclaim = Field(default=GuestReclaim(), description=GuestReclaim.about)
     dirty_log: DirtyLog = Field(default=DirtyLog(), description="How the host learns which pages are written to.")
     nx_split: Flag = Field(
         default=False, description="Large host pages are not executable, and split where code is fetched (mode ept)."

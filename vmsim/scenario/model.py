@@ -266,6 +266,7 @@ class Scenario(Document):
             files=group.files.spec(self.cpu.frequency),
             thp=group.thp.spec(self.cpu.frequency),
             host_thp=backs_huge(self.host.part("thp"), group.host_page, group.host_levels, bare=mode.bare(group)),
+            reclaim=group.reclaim.spec(group.memory),
             dirty_log=group.dirty_log.spec(self.cpu.frequency),
             nx_split=self._nx_split_of(group),
             own=mode.settings(group, self.cpu),

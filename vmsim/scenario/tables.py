@@ -202,6 +202,8 @@ class _VmGroup(VmKeys):
             yield problem._replace(path=("balloon", *problem.path))
         for problem in self.files.problems(self.workload.kind):
             yield problem._replace(path=("files", *problem.path))
+        for problem in self.reclaim.problems(bare=self.bare):
+            yield problem._replace(path=("reclaim", *problem.path))
         if self.balloon.given and self.bare:
             what = mode_named(self.mode).bare_name(self)
             yield Problem(("balloon",), f"no kernel of a guest is there to give memory back: {what}; leave it out")

@@ -10,6 +10,7 @@ from vmsim.scenario.balloon import BalloonSpec
 from vmsim.scenario.content import Content
 from vmsim.scenario.dirty_log import DirtyLogSpec
 from vmsim.scenario.files import FilesSpec
+from vmsim.scenario.guest_reclaim import GuestReclaimSpec
 from vmsim.scenario.keys import Pool
 from vmsim.scenario.modes import PagingMode, mode_named
 from vmsim.scenario.names import Mode
@@ -80,6 +81,8 @@ class Vm:
         What its kernel is told of huge pages; None: it makes none by itself.
     host_thp : bool
         Its host backs it with huge pages where it can, and makes more of them later.
+    reclaim : GuestReclaimSpec or None
+        What its kernel does when it is short of memory; None: it ends.
     dirty_log : DirtyLogSpec
         How it is learnt which pages are written to.
     nx_split : NxSplitSpec or None
@@ -122,6 +125,7 @@ class Vm:
     files: FilesSpec | None
     thp: ThpSpec | None
     host_thp: bool
+    reclaim: GuestReclaimSpec | None
     dirty_log: DirtyLogSpec
     nx_split: NxSplitSpec | None
     own: Any

@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from vmsim.jit import kernel
-from vmsim.machine.formats import ENTRIES
+from vmsim.machine.formats import ENTRIES, PAGE_SHIFT
 from vmsim.machine.memory import write_entry
 
-__all__ = ["clear_entries", "clear_pages", "find_words"]
+Words = NDArray[np.int64]
+
+__all__ = ["clear_entries", "clear_pages", "find_words", "places_of"]
+
+
+def places_of(records: Any, pages: Words, levels: int, width: int) -> tuple[Words, Words]:
+    """Return where the pages in some frames, int64[n], are mapped: the tables' roots, and the pages' numbers there.
+
+    By the reverse map: of a page the place of its entry, of a table that of the entry that leads to it.
+    """
+    places = records["rmap"][pages].astype(np.int64)
+    numbers = np.zeros(len(pages), np.int64)
+    size = 4 if width == 10 else 8
+    for level in range(levels):
+        numbers |= ((places & 0xFFF) // size) << (width * level)
+        if level + 1 < levels:
+            places = records["rmap"][places >> PAGE_SHIFT].astype(np.int64)
+    return places & -(1 << PAGE_SHIFT), numbers
 
 
 @kernel

@@ -32,6 +32,7 @@ __all__ = [
     "shrink",
     "shrink_active",
     "tails",
+    "use",
 ]
 
 BATCH = 32  # pages that are looked at before anything else is (SWAP_CLUSTER_MAX)
@@ -111,7 +112,7 @@ def _sum_of(every, which):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def come_back(lists, every, numbers, ages, now):  # type: ignore[no-untyped-def]
+def come_back(lists, every, more, numbers, ages, now):  # type: ignore[no-untyped-def]
     """Put pages that came back on the list where each belongs (workingset_refault), one after the other.
 
     Parameters
@@ -120,6 +121,8 @@ def come_back(lists, every, numbers, ages, now):  # type: ignore[no-untyped-def]
         Of their memory.
     every : int64[memories, Count.SIZE]
         The counts of all lists.
+    more : int
+        By how much a distance may pass the pages that are active there.
     numbers : int64[n]
         The pages.
     ages : int64[n]
@@ -135,7 +138,7 @@ def come_back(lists, every, numbers, ages, now):  # type: ignore[no-untyped-def]
     activated = np.int64(0)
     for at in range(len(numbers)):
         which = INACTIVE
-        if now + activated - ages[at] <= _sum_of(every, ACTIVE):
+        if now + activated - ages[at] <= _sum_of(every, ACTIVE) + more:
             which = ACTIVE
             activated += 1
         if lists.flags[numbers[at]] & _LISTED:
@@ -206,6 +209,24 @@ def set_young(lists, numbers, young):  # type: ignore[no-untyped-def]
     for at in range(len(numbers)):
         if young[at]:
             lists.flags[numbers[at]] |= _YOUNG
+
+
+@kernel
+def use(lists, number):  # type: ignore[no-untyped-def]
+    """Note that a page was used by a system call (mm/swap.c, folio_mark_accessed); return whether it became active."""
+    flags = lists.flags[number]
+    if flags & _LISTED == 0:
+        return False
+    if flags & _REFERENCED == 0:
+        lists.flags[number] = flags | _REFERENCED
+        return False
+    if flags & _ACTIVE:
+        return False
+    _unlink(lists, number)
+    _link(lists, number, ACTIVE)
+    lists.flags[number] &= ~np.uint8(_REFERENCED)
+    lists.counts[Count.ACTIVATED] += 1
+    return True
 
 
 @leaf

@@ -7,7 +7,7 @@ has the slot by the page's number: whoever unmaps, moves or copies a range of it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,14 @@ class _Space(Protocol):
 
     root: int
     away: dict[int, int]
+
+
+class Taken(NamedTuple):
+    """Pages that have got slots: their frames, and the slots, int64[n] each; which need no write, bool[n]."""
+
+    pages: Words
+    slots: Words
+    clean: NDArray[np.bool_]
 
 
 class SwappedSpaces:
@@ -72,7 +80,7 @@ class SwappedSpaces:
         """Pages that are away, in all address spaces."""
         return sum(len(space.away) for space in self.spaces())
 
-    def take(self, pfns: Words) -> Words:
+    def take(self, pfns: Words) -> Taken:
         """Find a slot for the page in each of some frames, and say where it is; return those that have one."""
         by_root = {space.root: space for space in self.spaces()}
         roots, numbers = self.memory.places_of(pfns)
@@ -87,9 +95,8 @@ class SwappedSpaces:
             roots[there].tolist(), numbers[there].tolist(), slots[there].tolist(), strict=True
         ):
             by_root[root].away[number] = slot
-        self._taken = pfns[there], slots[there], clean[there]
         self.hold_back()
-        return np.asarray(pfns[there])
+        return Taken(pfns[there], slots[there], clean[there])
 
     def _give_up_copies(self, pfns: Words) -> tuple[Words, NDArray[np.bool_]]:
         """Forget the slots of pages that are about to be taken; return those, and which need no write."""
@@ -101,10 +108,9 @@ class SwappedSpaces:
                 slots[at], clean[at] = slot, not entry & DIRTY and slot not in self.swap.unwritten
         return slots, clean
 
-    def write(self) -> None:
-        """Write the pages for which `take` has found a slot, and whose entries have been cleared."""
-        pfns, slots, clean = self._taken
-        self.swap.write(self.memory, pfns, slots, pfns, clean=clean)
+    def write(self, taken: Taken) -> None:
+        """Write pages for which `take` has found a slot, and whose entries have been cleared."""
+        self.swap.write(self.memory, taken.pages, taken.slots, taken.pages, clean=taken.clean)
 
     def bring(self, vcpu: Vcpu, space: _Space, number: int, *, write: bool) -> Steps[tuple[int, bool]]:
         """Bring a page of a space back, for a vCPU that is about to write to it or not.

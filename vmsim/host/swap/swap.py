@@ -22,7 +22,7 @@ from vmsim.base.histogram import Histogram
 from vmsim.contracts import PageLists, Steps, Stop, VmStopped
 from vmsim.frames.buddy import State
 from vmsim.host.limits import LIMIT_WAIT
-from vmsim.host.memory import HOST, HostMemory
+from vmsim.host.memory import HOST
 from vmsim.host.swap.area import NO_SLOT, SwapArea
 from vmsim.host.swap.cache import AHEAD, FAILED, READING, UNWRITTEN, Around, Back
 from vmsim.host.swap.compressed import CompressedMemory
@@ -47,7 +47,7 @@ class Swap(DeviceTraffic):
     Parameters
     ----------
     host : HostMemory
-        Whose frames.
+        Whose frames; or a guest's kernel as one (`vmsim.engine.guest_swap`).
     size : int
         Slots.
     device : BlockDevice or CompressedMemory
@@ -72,8 +72,12 @@ class Swap(DeviceTraffic):
         Cycles of whoever swaps pages out, for compressing them, not yet collected.
     """
 
+    cause = SWAP_WAIT
+    keeps = True  # pages that came back keep their slots
+    who = "the host"
+
     def __init__(
-        self, host: HostMemory, size: int, device: BlockDevice | CompressedMemory, page_cluster: int, costs: Cost
+        self, host: Any, size: int, device: BlockDevice | CompressedMemory, page_cluster: int, costs: Cost
     ) -> None:
         super().__init__(host, SwapArea(size, costs.swap_page), device)
         self.costs = costs
@@ -221,13 +225,13 @@ class Swap(DeviceTraffic):
             if flags & READING:
                 self.awaited[memory.owner] += 1
                 try:
-                    yield from vcpu.wait(self.ready(slot), SWAP_WAIT)
+                    yield from vcpu.wait(self.ready(slot), self.cause)
                 finally:
                     self.awaited[memory.owner] -= 1
                 waited = True
                 continue
             if flags & FAILED:
-                raise VmStopped(Stop.SWAP_READ, who="the host")
+                raise VmStopped(Stop.SWAP_READ, who=self.who)
             counts["swapped_in"] += 1
             counts["major" if waited else "minor"] += 1
             if flags & AHEAD:
@@ -284,7 +288,7 @@ class Swap(DeviceTraffic):
         if (words := self.area.holding(slot).words) is not None:
             memory.words[pfn << 9 : (pfn + 1) << 9] = words
         full = 2 * self.area.used > self.area.size
-        keep = not (write or full or unwritten or isinstance(self.device, CompressedMemory))
+        keep = self.keeps and not (write or full or unwritten or isinstance(self.device, CompressedMemory))
         return Back(pfn, cycles, slot if keep else NO_SLOT)
 
     def came_back(self, memory: Any, slots: Words, pfns: Words) -> None:

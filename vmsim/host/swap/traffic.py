@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import simpy
 from numpy.typing import NDArray
 
 from vmsim.contracts import Words
-from vmsim.host.memory import HostMemory
 from vmsim.host.swap.area import SwapArea
 from vmsim.host.swap.cache import AHEAD, BUSY, FAILED, READING, UNWRITTEN, WRITING, SwapCache
 from vmsim.host.swap.compressed import CompressedMemory
@@ -45,7 +45,7 @@ class DeviceTraffic:
         Triggered the next time that the device is done with a frame.
     """
 
-    def __init__(self, host: HostMemory, area: SwapArea, device: BlockDevice | CompressedMemory) -> None:
+    def __init__(self, host: Any, area: SwapArea, device: BlockDevice | CompressedMemory) -> None:
         self.host = host
         self.env = host.env
         self.area = area
@@ -123,9 +123,10 @@ class DeviceTraffic:
         for cycle, which in together.items():
             good = np.array([done[at][1] for at in which])
             given = pages if len(which) == len(done) else [each[which] for each in pages]
-            self._at(cycle - now, partial(call, *given, good))
+            self._at(cycle - now, given[1], partial(call, *given, good))
 
-    def _at(self, delay: int, call: Callable[[], None]) -> None:
+    def _at(self, delay: int, pfns: Words, call: Callable[[], None]) -> None:
+        """Call when the device is done with frames, int64[n], after so many cycles."""
         timer = self.env.after(delay)
         assert timer.callbacks is not None
         timer.callbacks.append(lambda _: call())
