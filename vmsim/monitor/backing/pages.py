@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,12 +170,11 @@ class HostPages:
         takes = not away or self.chunk > 1  # a page that comes back is no page of the pool's
         if self.page_order or (takes and self.calls_host(self.chunk)):
             yield vcpu.settle()
-        tables, most = list[int](), self.page_order
+        tables, most = list[Any](), self.remapped_order
         while True:
             own, stable = yield from self.find_page(vcpu, gpa, code, held, most)
             page, order = own or (held.page, held.order)
-            bits = self.entry_bits(order, only_read=stable is not None)
-            missing = int(map_frames(self._mode, gfn, order // 9 + 1, page, np.array(tables, np.int64), bits))
+            missing = self.enter_page(gfn, order, page, tables, only_read=stable is not None)
             if missing == BLOCKED and own:  # a table of smaller pages stands there
                 if (flushed := self.replace_table(vcpu, gpa)) >= 0:
                     held.broken += flushed
@@ -182,7 +182,7 @@ class HostPages:
                     most = 0
                 continue
             if missing > len(tables):
-                tables += yield from self.take(vcpu, missing - len(tables))
+                tables += yield from self.take_tables(vcpu, missing - len(tables))
                 continue
             break
         if own is None and missing >= 0:
@@ -192,18 +192,36 @@ class HostPages:
                 self.host.frames["rmap"][stable] = 0  # it has several entries
         elif own and missing == MAPPED:  # but not to be written to
             self.permit(gpa)
-        if own:  # it came back while this vCPU waited
+        if own or missing < 0:  # it came back while this vCPU waited
             self.give_back(held)
-        if len(tables) > missing >= 0:
-            self.pool.put(tables[missing:])
+        if len(tables) > missing:
+            self.return_tables(tables[max(missing, 0) :])
         for feature in self.features:
             feature.note(gfn)
-        cycles = self._mapping if missing == 0 == order else self.mapping_cycles(missing, 0 if own else order)
+        cycles = self.mapping_cycles(missing, 0 if own else order)
         if own:  # it takes no page
             cycles -= self.pool.prices.page
         if self.chunk > 1 and order == 0:
             cycles += self._mapping * self._around(gfn)
         return cycles + held.broken
+
+    @property
+    def remapped_order(self) -> int:
+        """Of the largest page that is mapped as a whole once more, where it has lost its entry."""
+        return self.page_order
+
+    def enter_page(self, gfn: int, order: int, page: int, tables: list[Any], *, only_read: bool) -> int:
+        """Map the page `page` of 2**order frames around a guest frame; return what `map_frames` does."""
+        bits = self.entry_bits(order, only_read=only_read)
+        return int(map_frames(self._mode, gfn, order // 9 + 1, page, np.array(tables, np.int64), bits))
+
+    def take_tables(self, vcpu: Vcpu, count: int) -> Steps[list[Any]]:
+        """Return what so many tables of its own are made of."""
+        return (yield from self.take(vcpu, count))
+
+    def return_tables(self, tables: list[Any]) -> None:
+        """Give back what no tables were made of."""
+        self.pool.put(tables)
 
     def entry_bits(self, order: int, *, only_read: bool) -> int:
         """Return what an entry of its own for a page of 2**order frames has besides the address."""
@@ -290,11 +308,15 @@ class HostPages:
         wanted: Words = first + np.flatnonzero(self.backing[first:last] == 0)
         wanted = wanted[: self.pool.reach(len(wanted))]
         if len(wanted):
-            back_around(self._mode, gfn, np.array(self.pool.take(len(wanted))))
+            self.back_each(gfn, wanted, self.pool.take(len(wanted)))
             for feature in self.features:
                 for each in wanted.tolist():
                     feature.note(each)
         return len(wanted)
+
+    def back_each(self, gfn: int, gfns: Words, pages: list[int]) -> None:
+        """Back some frames of the chunk of `gfn`, all that never were, with as many pages."""
+        back_around(self._mode, gfn, np.array(pages))
 
     def mapping_cycles(self, tables: int, order: int) -> int:
         """Return the cycles from the pages taken to the entry written, where tables or a large page were made."""

@@ -19,7 +19,6 @@ from vmsim.contracts import Flush, MemorySlot, Pool, Steps, Stop, Vcpu, VmStoppe
 from vmsim.frames.buddy import NO_FRAME, State
 from vmsim.machine.formats import ENTRIES, NPT, PAGE_SHIFT, WRITE, NestedFormat
 from vmsim.machine.memory import find_entry
-from vmsim.monitor.backing.pages import Held
 from vmsim.monitor.paired.check import Pair as Roots
 from vmsim.monitor.paired.check import problems_of_pairs, tables_in
 from vmsim.monitor.paired.layout import Pair, PairedHost, price
@@ -28,7 +27,6 @@ from vmsim.monitor.paired.space import UVPT_SLOT, PairedSpace, beyond, limit_of
 from vmsim.monitor.runs import zap_runs
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
-from vmsim.tables.edit import MAPPED
 
 __all__ = ["Paired"]
 
@@ -102,7 +100,7 @@ class Paired(Tdp):
     def create(self, vcpu: Vcpu) -> Steps[None]:
         """Make the roots of both tables. If memory had to be compacted for them, that takes its time."""
         yield vcpu.settle()
-        (root,) = yield from self._tables(vcpu, 1)
+        (root,) = yield from self.take_tables(vcpu, 1)
         if cycles := self.shared.compacted(self.owner)["cycles"]:
             vcpu.owe("exit", cycles)
             self.exits["CREATE"] += 1
@@ -157,31 +155,39 @@ class Paired(Tdp):
 
     def back(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[int]:
         """Map the page of `gpa`, and those that stand with it in a chunk; return the cycles of what was done."""
-        yield vcpu.settle()
-        gfn, tables, held = gpa >> PAGE_SHIFT, list[Pair](), Held()
+        yield vcpu.settle()  # tables are the host's
         before = self.space.work.copy()
-        while True:
-            own, stable = yield from self.find_page(vcpu, gpa, code, held, 0)
-            page, order = own or (held.page, held.order)
-            address, level = gpa & -(1 << (PAGE_SHIFT + order)), order // 9 + 1
-            missing = self.space.missing(address, level)
-            if missing <= len(tables):
-                break
-            tables += yield from self._tables(vcpu, missing - len(tables))
-        if missing >= 0:
-            self.space.map(address, level, page, tables, write=stable is None)
-        if own is None and missing >= 0:
-            self.slot.arrived(address >> PAGE_SHIFT, page, order)
-        elif stable is None and own and missing == MAPPED:  # but not to be written to
-            self.permit(gpa)
-        if own or missing < 0:  # it came back while this vCPU waited
-            self.give_back(held)
+        cycles = yield from super().back(vcpu, gpa, code)
+        return cycles + self._beyond(before)
+
+    @property
+    def remapped_order(self) -> int:
+        """Small pages alone come back, for a KPT's table that has become empty stays."""
+        return 0
+
+    def enter_page(self, gfn: int, order: int, page: int, tables: list[Pair], *, only_read: bool) -> int:
+        """Map the page `page` of 2**order frames around a guest frame in both tables; return what `missing` says."""
+        address, level = gfn << PAGE_SHIFT & -(1 << (PAGE_SHIFT + order)), order // 9 + 1
+        missing = self.space.missing(address, level)
+        if 0 <= missing <= len(tables):
+            self.space.map(address, level, page, tables[:missing], write=not only_read)
+        return missing
+
+    def take_tables(self, vcpu: Vcpu, count: int) -> Steps[list[Pair]]:
+        """Return new tables from the host; the vCPU waits while it has no memory."""
+        space, made = self.space, list[Pair]()
+        while len(made) < count:
+            made += [(yield from self.shared.wait(vcpu.wait, self.owner, space.layout, guest=True, work=space.work))]
+        return made
+
+    def return_tables(self, tables: list[Pair]) -> None:
+        """Give tables back that were not needed."""
         for pair in tables:
             self.shared.give(self.space.layout, pair)
-        cycles = self.mapping_cycles(0, order) - (self.pool.prices.page if own else 0)
-        if self.chunk > 1 and order == 0:
-            cycles += self._mapping * self._around(gfn)
-        return cycles + self._beyond(before) + held.broken
+
+    def mapping_cycles(self, tables: int, order: int) -> int:
+        """Return the cycles from the pages taken to the entry written; tables are paid for by their steps."""
+        return super().mapping_cycles(0, order)
 
     def zap(self, first: int, count: int) -> Flush:
         """Clear the entries that map the frames, in both tables."""
@@ -220,16 +226,11 @@ class Paired(Tdp):
             ends.append((gfn << PAGE_SHIFT) & -span)
         return ends[0], ends[1] + span
 
-    def _around(self, gfn: int) -> int:
-        table = gfn & ~(ENTRIES - 1)
-        first = gfn - (gfn - table) % self.chunk
-        last = min(first + self.chunk, table + ENTRIES, self.pages)
-        wanted = [each for each in range(first, last) if not self.backing[each]]
-        wanted = wanted[: self.pool.reach(len(wanted))]
-        for each, page in zip(wanted, self.pool.take(len(wanted)) if wanted else [], strict=True):
+    def back_each(self, gfn: int, gfns: Words, pages: list[int]) -> None:
+        """Back some frames of the chunk of `gfn` with as many pages."""
+        for each, page in zip(gfns.tolist(), pages, strict=True):
             self.space.map(each << PAGE_SHIFT, 1, page, [])
             self.slot.arrived(each, page, 0)
-        return len(wanted)
 
     def _beyond(self, before: Counter[str]) -> int:
         """Return the cycles of what was done to the tables since `before`, a walk and a store of each update apart.
@@ -242,13 +243,6 @@ class Paired(Tdp):
         self.space.install(root)
         self.root = self.space.ept or self.space.kpt
         self.registers["nested_root"] = self.root
-
-    def _tables(self, vcpu: Vcpu, count: int) -> Steps[list[Pair]]:
-        """Return new tables from the host; the vCPU waits while it has no memory."""
-        space, made = self.space, list[Pair]()
-        while len(made) < count:
-            made += [(yield from self.shared.wait(vcpu.wait, self.owner, space.layout, guest=True, work=space.work))]
-        return made
 
     def _table(self) -> Pair:
         space = self.space
