@@ -153,3 +153,23 @@ def test_keys_that_do_nothing_are_told_of() -> None:
     ):
         with pytest.raises(Exception, match=text):
             host("ept").replace(**keys)
+
+
+def test_alignment_is_what_both_map_by_huge_pages() -> None:
+    """4 MiB touched from 1 TiB on: two huge pages of the guest's, each backed by one; tables lie in a third range."""
+    script = Script([("touch", page, WRITE) for page in range(1024)])
+    for of_host, of_guest, expected in (
+        ("always", "always", (1024, 1536, 1024)),
+        ("never", "always", (1024, 0, 0)),
+        ("always", "never", (0, 1536, 0)),
+    ):
+        thp = {"enabled": of_host, "khugepaged": False} if of_host != "never" else {}
+        guest = vm(memory="16MiB", thp={"enabled": of_guest})
+        spec = scenario(guest, memory="64MiB", thp=thp, samples="100us")
+        outcome = Simulation(spec, streams=[script]).run()
+        found = outcome.vms[0].memory
+        assert (found["guest_huge"], found["host_huge"], found["aligned"]) == expected
+        last = rows("memory", outcome)[-1]
+        assert last["aligned"] <= expected[2]
+        most = [max(row[name] for row in rows("memory", outcome)) for name in ("guest_huge", "host_huge", "aligned")]
+        assert tuple(most) == expected

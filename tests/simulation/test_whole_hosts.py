@@ -47,6 +47,15 @@ SWAP: list[dict[str, Any]] = [
     {"device": "sata", "policy": "clock", "write_errors": 0.1},
     {"device": "nvme", "size": "64KiB", "read_errors": 0.01},
 ]
+QUICK_THP = {"enabled": "always", "scan_sleep_millisecs": 0, "alloc_sleep_millisecs": 0}
+THP: list[dict[str, Any]] = [
+    {},
+    {},
+    {},
+    QUICK_THP | {"pages_to_scan": 512},
+    QUICK_THP | {"defrag": "defer", "max_ptes_none": 500},
+    QUICK_THP | {"defrag": "never", "max_ptes_swap": 511, "max_ptes_shared": 511},
+]
 PAGES = 60  # that a script reaches
 MODES: list[dict[str, Any]] = [
     {"mode": "native"},
@@ -138,6 +147,7 @@ class Hosts(RuleBasedStateMachine):
         reclaim=st.sampled_from(RECLAIM),
         ksm=st.sampled_from(KSM),
         swap=st.sampled_from(SWAP),
+        thp=st.sampled_from(THP),
     )
     def host(
         self,
@@ -152,6 +162,7 @@ class Hosts(RuleBasedStateMachine):
         reclaim: dict[str, Any],
         ksm: dict[str, Any],
         swap: dict[str, Any],
+        thp: dict[str, Any],
     ) -> None:
         marks = {"min": low * PAGE, "low": (low + 5) * PAGE, "high": (low + 20) * PAGE}
         self.keys: dict[str, Any] = {
@@ -170,6 +181,8 @@ class Hosts(RuleBasedStateMachine):
             self.keys["fragmentation"] = fragmentation
         if reclaim and pool[0] + pool[1] < 20:  # and what one access needs is to be had, whatever pools keep
             self.keys |= {"reclaim": reclaim, "memory": (frames + 500) * PAGE}
+        if thp:  # for which there must be room, in one piece or not
+            self.keys |= {"thp": thp, "memory": self.keys["memory"] + 1500 * PAGE}
         if ksm:
             self.keys["ksm"] = ksm
         if swap:
@@ -222,8 +235,10 @@ class Hosts(RuleBasedStateMachine):
             table["host_levels"] = levels[1]
         if not paired.get("guest", True) or "guest_at" in paired:
             table["populate"] = "lazy"
-        if "host_page" in keys:  # of which it must have one
+        if "host_page" in keys or "thp" in self.keys:  # of which it must have one
             table["memory"] = (512 + memory) * PAGE
+        if "thp" in self.keys and levels[0] == 4 and given["guest_levels"] > 2 and not process:
+            table["thp"] = {"enabled": "always"}  # and others of their own accord alone
         self.tables.append(table)
         self.scripts.append([[("touch", 0, READ), *touches(range(2))] for _ in range(vcpus)])
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from vmsim.base.clock import Clock
 from vmsim.contracts import Words
+from vmsim.engine.alignment import alignment_of
 from vmsim.frames.buddy import State
 from vmsim.guest.frames import GuestFrames
 from vmsim.host.memory import HOST, HostMemory
@@ -77,6 +78,7 @@ class Samples:
         guest, balloon = vm.slot, vm.balloon
         swapped = vm.pages.swapped if vm.pages else None
         some, full = self._since_then(vm.spec.name, vm.pressure, now)
+        huge = alignment_of(vm)
         return Sample(
             now,
             frames["guest"] + shared,
@@ -90,6 +92,9 @@ class Samples:
             host_free=self.host.free,
             some=some,
             full=full,
+            guest_huge=huge.guest_huge,
+            host_huge=huge.host_huge,
+            aligned=huge.aligned,
         )
 
     def _since_then(self, name: str, pressure: Pressure, now: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from vmsim.base.errors import InputError
 from vmsim.base.ledger import Ledger, Reading
 from vmsim.base.units import PAGE_ORDER
 from vmsim.contracts import Flush, Frames, Moment, Monitor, Steps, Stop, VmStopped, Words
+from vmsim.engine.alignment import alignment_of
 from vmsim.engine.balloon import Ballooned
 from vmsim.engine.boot import BootVcpu
 from vmsim.engine.crew import Crew, Stopped, register_vcpus
@@ -321,8 +322,9 @@ class VirtualMachine:
         )
 
     def _frames(self) -> dict[str, int]:
-        """Return how many frames it has now by their use, and of its own pages those in a balloon."""
-        return self.parts.host.count(self.spec.index) | (self.balloon.frames if self.balloon else {})
+        """Return how many frames it has now by their use, and of its own pages those in a balloon, or huge."""
+        found = self.parts.host.count(self.spec.index) | (self.balloon.frames if self.balloon else {})
+        return found | (alignment_of(self)._asdict() if self.spec.thp or self.spec.host_thp else {})
 
     @property
     def _now(self) -> int:

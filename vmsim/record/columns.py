@@ -173,6 +173,9 @@ COLUMNS: Final[Mapping[str, Mapping[str, Column]]] = MappingProxyType(
             "host_free": _count("4 KiB frames", "free in the host"),
             "some_cycles": _cycles("since the row before of the same VM, in which some vCPU waited for memory"),
             "full_cycles": _cycles("those of them in which no other vCPU could run"),
+            "guest_huge": _count("4 KiB pages", "of its memory, those that its kernel maps by pages of 2M or more"),
+            "host_huge": _count("4 KiB pages", "those that the host has in such pages"),
+            "aligned": _count("4 KiB pages", "those that both have, in the same place"),
         },
         "shadow": {
             "vm": _VM,

@@ -154,6 +154,9 @@ class Sample(NamedTuple):
     host_free: int
     some: int  # cycles since the sample before
     full: int
+    guest_huge: int = 0  # pages that the guest maps by large ones, the host, and both
+    host_huge: int = 0
+    aligned: int = 0
 
 
 class SampleLog(Log[Sample]):

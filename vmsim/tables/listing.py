@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from vmsim.jit import kernel, leaf
-from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, TWO_LEVEL
+from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, TWO_LEVEL
 from vmsim.machine.memory import entry_at, read_entry, width_of, write_entry
 from vmsim.tables.backing import UNBACKED, host_address
 
-__all__ = ["list_tables", "scan_entries", "take_pages", "walk_entries"]
+__all__ = ["list_tables", "mark_huge", "scan_entries", "take_pages", "walk_entries"]
 
 
 @kernel
@@ -148,6 +148,33 @@ def take_pages(memory, root, levels, backing, first, address, limit, clear, colu
                 write_entry(memory, host_address(backing, places[kept]), np.int64(0), width)
             kept += 1
     return stop, kept
+
+
+@kernel
+def mark_huge(memory, root, levels, backing, limit, huge):
+    """Mark the ranges of 512 frames that entries of large pages map below a root, in `huge` (bool[frames >> 9]).
+
+    Tables that have no host frame are left out, and what lies at `limit` (a gva) and above.
+    """
+    width = width_of(levels)
+    address = 0
+    while address < limit:
+        level = levels
+        table = root
+        entry = np.int64(0)
+        while True:
+            hpa = host_address(backing, entry_at(table, address, level, width))
+            entry = read_entry(memory, hpa, width) if hpa != UNBACKED else np.int64(0)
+            if level == 2 or entry == 0 or entry & LARGE:
+                break
+            table = entry & FRAME
+            level -= 1
+        span = 1 << (PAGE_SHIFT - width + width * level)
+        if entry & LARGE and entry & PRESENT:
+            first = ((entry & FRAME) >> PAGE_SHIFT & -(span >> PAGE_SHIFT)) >> 9
+            for number in range(first, min(first + (span >> (PAGE_SHIFT + 9)), len(huge))):
+                huge[number] = True
+        address = (address & ~(span - 1)) + span
 
 
 @kernel
