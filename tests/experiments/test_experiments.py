@@ -33,6 +33,7 @@ NAMES = [
     "software-tlb",
     "swap-reclaim",
     "tags",
+    "thp-fragmentation",
     "traps",
     "vkernel",
 ]

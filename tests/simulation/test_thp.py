@@ -147,7 +147,6 @@ def test_reads_of_a_huge_page_see_no_fewer_walks_than_the_pages_that_it_was() ->
 def test_keys_that_do_nothing_are_told_of() -> None:
     for keys, text in (
         ({"host.thp.defrag": "always"}, "no effect without thp.enabled"),
-        ({"host.thp": {"enabled": "always", "khugepaged": False, "pages_to_scan": 8}}, "thp.khugepaged = false"),
         ({"vm.thp.enabled": "always", "vm.guest_page": "2M"}, "leave one of the two out"),
         ({"vm.thp.enabled": "always", "vm.memory": 256 * PAGE}, "less memory than a huge page"),
     ):

@@ -117,8 +117,6 @@ class ThpKeys(Model):
         for key in given:
             if self.enabled == "never":
                 yield Problem((key,), "it has no effect without thp.enabled of always or madvise; leave it out")
-            elif not self.khugepaged and key not in ("enabled", "defrag", "khugepaged"):
-                yield Problem((key,), "it has no effect with thp.khugepaged = false; leave it out")
 
 
 def backs_huge(thp: ThpKeys | None, host_page: str, host_levels: int, *, bare: bool) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from pydantic import Field
 
@@ -33,6 +33,9 @@ class _Thp(HostDaemon):
 
     def problems(self, table: HostThp, vms: Sequence[VmKeys]) -> Iterator[Problem]:
         yield from table.idle()
+
+    def canonical(self, table: HostThp) -> dict[str, Any]:
+        return table.model_dump(include=None if table.khugepaged else {"enabled", "defrag", "khugepaged"})
 
 
 THP: Final = _Thp()
