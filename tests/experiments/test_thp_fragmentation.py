@@ -28,7 +28,7 @@ def test_faults_alone_lose_alignment_with_fragmentation_down_to_nothing(table: p
 
 
 def test_an_access_pays_for_what_is_not_aligned(table: pd.DataFrame) -> None:
-    alone = table.xs(("never", False), level=("defrag", "khugepaged")).sort_values("share")
+    alone = pd.DataFrame(table.xs(("never", False), level=("defrag", "khugepaged"))).sort_values(by="share")
     assert alone["translation"].is_monotonic_decreasing
     assert alone["translation"].max() > 20
     assert (table["translation"][table["share"] == 1] < 0.1).all()

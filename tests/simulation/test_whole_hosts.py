@@ -48,13 +48,9 @@ SWAP: list[dict[str, Any]] = [
     {"device": "nvme", "size": "64KiB", "read_errors": 0.01},
 ]
 QUICK_THP = {"enabled": "always", "scan_sleep_millisecs": 0, "alloc_sleep_millisecs": 0}
-THP: list[dict[str, Any]] = [
-    {},
-    {},
-    {},
-    QUICK_THP | {"pages_to_scan": 512},
-    QUICK_THP | {"defrag": "defer", "max_ptes_none": 500},
-    QUICK_THP | {"defrag": "never", "max_ptes_swap": 511, "max_ptes_shared": 511},
+LIMITS = {"defrag": "never", "max_ptes_swap": 511, "max_ptes_shared": 511}
+THP: list[dict[str, Any]] = [{}] * 3 + [
+    QUICK_THP | each for each in ({"pages_to_scan": 512}, {"defrag": "defer"}, LIMITS)
 ]
 PAGES = 60  # that a script reaches
 MODES: list[dict[str, Any]] = [
@@ -181,7 +177,7 @@ class Hosts(RuleBasedStateMachine):
             self.keys["fragmentation"] = fragmentation
         if reclaim and pool[0] + pool[1] < 20:  # and what one access needs is to be had, whatever pools keep
             self.keys |= {"reclaim": reclaim, "memory": (frames + 500) * PAGE}
-        if thp:  # for which there must be room, in one piece or not
+        if thp:
             self.keys |= {"thp": thp, "memory": self.keys["memory"] + 1500 * PAGE}
         if ksm:
             self.keys["ksm"] = ksm
@@ -378,7 +374,7 @@ def long_host(seed: int, operations: int) -> None:
         tables.append(vm(f"vm{number}", memory=memory * PAGE, workload={"base": base}, **given))
         parts = [long_script(random, operations // vcpus, 2 + operations * each) for each in range(vcpus)]
         streams.append(Threads([Script(part, chunk=4096, base=base) for part in parts]))
-    host = {"cores": random.randint(1, 3), "quantum": "20us", "what_if": True, "memory": 4000 * PAGE}
+    host: dict[str, Any] = {"cores": random.randint(1, 3), "quantum": "20us", "what_if": True, "memory": 4000 * PAGE}
     host |= {
         "pool": random.choice(({"min": 2, "max": 16, "batch": 8}, {"supply": "fault"})),
         "reclaim": random.choice(RECLAIM[1:]),

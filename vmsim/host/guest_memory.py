@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.contracts import NO_FLUSH, Flush, SecondMmu, Vcpu
+from vmsim.contracts import NO_FLUSH, Flush, Vcpu
 from vmsim.frames.buddy import State, use
 from vmsim.host.huge_memory import CollapsibleMemory
 from vmsim.host.identity import PageIdentity
@@ -82,8 +82,6 @@ class GuestMemory(SwappableMemory, CollapsibleMemory):
         Its pages on the host's swap device; None: there is none, and a page that was taken comes back for nothing.
     logged : bool
         A dirty log clears the dirty flags of its entries.
-    collapses : bool
-        Its host puts pages together into large ones.
     forget : callable
         Has the VM's processors forget a flush, those of a vCPU that has left the guest for it without being told;
         returns the cycles that this takes.
@@ -92,7 +90,6 @@ class GuestMemory(SwappableMemory, CollapsibleMemory):
     """
 
     flushes_each = True  # the processors are told of each page that is unmapped or found accessed (KVM)
-    second: SecondMmu
     identity: PageIdentity
     forget: Callable[[Flush, Vcpu | None], int]
     holds_table: Callable[[int], bool]
@@ -108,7 +105,6 @@ class GuestMemory(SwappableMemory, CollapsibleMemory):
         self.merged = self.broken = 0
         self.swapped: SwappedPages | None = None
         self.logged = False
-        self.collapses = False
         self.forget = lambda flush, vcpu: 0
         self.holds_table = lambda gfn: True
 

@@ -33,7 +33,15 @@ class Ranges(NamedTuple):
 
 
 class CollapsibleMemory(ABC):
-    """The part of a `GuestMemory` that knows of huge pages, whose attributes these are."""
+    """The part of a `GuestMemory` that knows of huge pages, whose attributes these are.
+
+    Attributes
+    ----------
+    collapses : bool
+        Its host puts pages together into large ones.
+    """
+
+    collapses = False
 
     backing: Words
     words: Words
