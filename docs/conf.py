@@ -30,7 +30,7 @@ add_module_names = False
 html_theme = "pydata_sphinx_theme"
 html_title = f"vmsim {release}"
 html_show_sourcelink = False
-html_theme_options = {"navigation_depth": 2, "show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
+html_theme_options = {"navigation_depth": 2, "show_prev_next": False, "show_nav_level": 2}
 copybutton_prompt_text = "$ "
 
 _FILE = re.compile(r"\[([^\]]+)\]\((?!https?:|docs/|results/|#)[^)]*\)")
