@@ -245,12 +245,22 @@ def fill_backing(memory, backing, frames, root, levels):
         level = levels
         table = root
         while True:
-            entry = read_entry(memory, entry_at(table, gfn << PAGE_SHIFT, level, width), width)
+            place = entry_at(table, gfn << PAGE_SHIFT, level, width)
+            entry = read_entry(memory, place, width)
             if level == 1 or entry == 0 or entry & LARGE:
                 break
             table = entry & FRAME
             level -= 1
-        order = width * (level - 1)
-        if entry:
-            set_backing(backing, frames, gfn, (entry & FRAME) >> PAGE_SHIFT & -(1 << order), order)
-        gfn += 1 << order
+        if level > 1:
+            order = width * (level - 1)
+            if entry:
+                set_backing(backing, frames, gfn, (entry & FRAME) >> PAGE_SHIFT & -(1 << order), order)
+            gfn += 1 << order
+            continue
+        for each in range(gfn, min((gfn | ((1 << width) - 1)) + 1, len(backing))):  # the rest of the table
+            entry = read_entry(memory, place, width)
+            if entry:
+                backing[each] = (entry & FRAME) | SMALL_PAGE
+                frames[(entry & FRAME) >> PAGE_SHIFT].rmap = each + 1
+            place += 1 << (PAGE_SHIFT - width)
+        gfn = (gfn | ((1 << width) - 1)) + 1
