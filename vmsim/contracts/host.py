@@ -218,6 +218,8 @@ class PageLists(Protocol):
     rotates : bool
         Whether a reclaim goes from VM to VM until enough is taken, and the next begins behind the last; else every VM
         gives something. A policy that says nothing of it does not.
+    ages : bool
+        Whether `age` would do anything for any VM just now. A policy that says nothing of it is asked for each.
     """
 
     @property

@@ -197,9 +197,10 @@ def reclaimer(env: Clock, host: HostMemory, pools: Sequence[Supply], spares: Spa
     while True:
         yield host.low
         host.low = env.event()  # calls from here on are heard
-        for pool, level in spares.levels(host, pools):
-            yield from pool.surrender(max(level, pool.kept), Kind.SPARE, asked=True)
-            if host.free >= host.marks.high and not host.starving:
-                break
+        if any(len(pool.pages) > pool.least for pool in pools):  # under pressure none has any to spare
+            for pool, level in spares.levels(host, pools):
+                yield from pool.surrender(max(level, pool.kept), Kind.SPARE, asked=True)
+                if host.free >= host.marks.high and not host.starving:
+                    break
         if host.shrinker and (host.free < host.marks.high or host.starving):
             host.shrinker.wake()

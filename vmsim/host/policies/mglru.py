@@ -219,6 +219,7 @@ class Mglru:
     """
 
     rotates = True
+    ages = False  # but as a part of scanning
 
     def __init__(self) -> None:
         self.pages: dict[int, _Pages] = {}

@@ -178,6 +178,11 @@ class TwoList:
         """Whether active pages may become inactive in this reclaim."""
         return self._deactivates
 
+    @property
+    def ages(self) -> bool:
+        """Whether the inactive lists are short everywhere."""
+        return self._low()
+
     def scan(self, vm: Any, priority: int, goal: int) -> Found:
         """Look at one page in 2**priority of a VM's; return those to be taken, about `goal` at most."""
         pages = self.pages[vm.pages.owner]

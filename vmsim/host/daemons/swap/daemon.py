@@ -167,7 +167,7 @@ class Kswapd:
         while self._lacking and self._failures < RETRIES:
             priority, total = PRIORITY, 0
             while priority >= 1 and self._lacking:
-                aged = sum(self._age(vm) for vm in self._able)
+                aged = sum(self._age(vm) for vm in self._able) if getattr(self.lists, "ages", True) else 0
                 vms, enough = (self._in_turn, goal) if self._rotates else (self._able, NO_END)
                 stolen, scanned, spent = self._shrink(priority, goal, vms, enough=enough)
                 total += stolen
