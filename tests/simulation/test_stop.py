@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tests.simulation.small import PAGE, WRITE, Script, run, scenario, vm
+from tests.simulation.small import PAGE, READ, WRITE, Script, Threads, run, scenario, time_adds_up, touches, vm
 from vmsim.base.errors import InputError
 
 MODES: dict[str, dict[str, Any]] = {
@@ -57,3 +57,24 @@ def test_a_vm_stopped_before_it_starts_or_is_measured_is_refused() -> None:
         scenario(vm(start="2ms", stop="1ms"))
     with pytest.raises(InputError, match="before its warm-up"):
         run(scenario(vm(stop="20us", workload={"compute": 100}), warmup="90%"), [endless()])
+
+
+def test_what_compiled_code_had_done_when_a_vm_is_stopped_is_counted() -> None:
+    """Stopped while it computes, behind faults that nobody has counted yet: its cycles by cause are its time."""
+    old = 0x1000_0000  # where a 32-bit program's addresses start
+    pages = [("touch", page, READ, 1620) for page in (50, 29, 43, 36)]
+    steps = [*touches([0, 0, 1]), ("map", 56, 31), ("unmap", 1, 2), ("compute", 0), *pages, ("compute", 55_417)]
+    table = vm(
+        mode="vkernel",
+        guest_levels=3,
+        memory=56 * PAGE,
+        start="1808 cycles",
+        stop="51808 cycles",
+        workload={"base": old},
+    )
+    marks = {"min": 52 * PAGE, "low": 57 * PAGE, "high": 72 * PAGE}
+    pool = {"min": 8, "max": 28, "batch": 15}
+    host = {"memory": 150 * PAGE, "cores": 2, "quantum": "1ms", "pool": pool, "watermarks": marks, "what_if": True}
+    _, outcome = run(scenario(table, **host), [Threads([Script([*steps, *touches([0])], base=old)])])
+    assert not outcome.vms[0].finished
+    assert time_adds_up(outcome)

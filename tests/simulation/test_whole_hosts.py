@@ -46,6 +46,13 @@ SWAP: list[dict[str, Any]] = [
     {"device": "zram", "size": "2MiB", "ratio": 3.0},
     {"device": "sata", "policy": "clock", "write_errors": 0.1},
     {"device": "nvme", "size": "64KiB", "read_errors": 0.01},
+    {"device": "nvme", "zswap": True, "zswap_max_pool_percent": 3, "zswap_accept_threshold_percent": 50},
+]
+OVERCOMMIT: list[dict[str, Any]] = [
+    {},
+    {},
+    {"high": 60.0, "soft": 50.0},
+    {"high": 70.0, "soft": 60.0, "hard": 50.0, "low": 30.0, "sample_pages": 10},
 ]
 QUICK_THP = {"enabled": "always", "scan_sleep_millisecs": 0, "alloc_sleep_millisecs": 0}
 LIMITS = {"defrag": "never", "max_ptes_swap": 511, "max_ptes_shared": 511}
@@ -144,6 +151,7 @@ class Hosts(RuleBasedStateMachine):
         ksm=st.sampled_from(KSM),
         swap=st.sampled_from(SWAP),
         thp=st.sampled_from(THP),
+        esx=st.sampled_from(OVERCOMMIT),
     )
     def host(
         self,
@@ -159,6 +167,7 @@ class Hosts(RuleBasedStateMachine):
         ksm: dict[str, Any],
         swap: dict[str, Any],
         thp: dict[str, Any],
+        esx: dict[str, Any],
     ) -> None:
         marks = {"min": low * PAGE, "low": (low + 5) * PAGE, "high": (low + 20) * PAGE}
         self.keys: dict[str, Any] = {
@@ -183,6 +192,9 @@ class Hosts(RuleBasedStateMachine):
             self.keys["ksm"] = ksm
         if swap:
             self.keys["swap"] = swap
+        if esx:
+            self.keys["esx"] = esx | {"sample_period": "40us"}
+            self.keys["overcommit"] = {"policy": "esx", "every": "20us"}
         self.tables: list[dict[str, Any]] = []
         self.scripts: list[list[list[Any]]] = []  # of each VM's threads
 
@@ -227,6 +239,8 @@ class Hosts(RuleBasedStateMachine):
             table["vcpus"] = vcpus = 1  # refused on more
         if balloon and keys["mode"] != "native" and not process:
             table["balloon"] = balloon
+            if "esx" in self.keys and "size" in balloon:
+                table["balloon"] = {"max": memory // 2 * PAGE, "message": 3, "deflate_on_oom": True}
         if keys["mode"] in ("ept", "npt"):
             table["host_levels"] = levels[1]
         if not paired.get("guest", True) or "guest_at" in paired:

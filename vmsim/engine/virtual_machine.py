@@ -231,6 +231,8 @@ class VirtualMachine:
                 self.crew.stop()
         except Stopped:
             pass  # the vCPU that has ended it says why
+        if vcpu.runs:
+            vcpu.runs.collect()  # what compiled code had done by then
         self.kernel.stop(vcpu)
         if self._running > 1:
             vcpu.spaces.flush_all()  # nobody tells it of changes any more
