@@ -16,6 +16,7 @@ from vmsim.sweeps.experiment import Experiment
 
 NAMES = [
     "ad-bits",
+    "balloon-swap",
     "cr3",
     "crossover",
     "fill-chunk",

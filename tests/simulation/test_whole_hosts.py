@@ -59,6 +59,19 @@ LIMITS = {"defrag": "never", "max_ptes_swap": 511, "max_ptes_shared": 511}
 THP: list[dict[str, Any]] = [{}] * 3 + [
     QUICK_THP | each for each in ({"pages_to_scan": 512}, {"defrag": "defer"}, LIMITS)
 ]
+FILES: list[dict[str, Any]] = [
+    {},
+    {},
+    {"disk": "nvme", "dirty_background": 0, "dirty": 5},
+    {"disk": "sata", "read_ahead": 4, "writeback_every": "30us", "dirty_expire": "10us"},
+]
+GUEST_RECLAIM: list[dict[str, Any]] = [
+    {},
+    {},
+    {"policy": "two-list"},
+    {"policy": "two-list", "swap": "nvme"},
+    {"policy": "two-list", "swap": "nvme", "swap_size": "64KiB", "swappiness": 150, "page_cluster": 1},
+]
 PAGES = 60  # that a script reaches
 MODES: list[dict[str, Any]] = [
     {"mode": "native"},
@@ -208,6 +221,8 @@ class Hosts(RuleBasedStateMachine):
         lives=st.sampled_from([None, None, None, 1, 50_000, 400_000]),
         vcpus=st.sampled_from([1, 1, 2, 3, 4]),
         balloon=st.sampled_from(BALLOONS),
+        files=st.sampled_from(FILES),
+        kernel=st.sampled_from(GUEST_RECLAIM),
     )
     def add(
         self,
@@ -219,6 +234,8 @@ class Hosts(RuleBasedStateMachine):
         lives: int | None,
         vcpus: int,
         balloon: dict[str, Any],
+        files: dict[str, Any],
+        kernel: dict[str, Any],
     ) -> None:
         paired = keys.get("paired", {})
         process = not paired.get("guest", True) or "guest_at" in paired
@@ -241,6 +258,10 @@ class Hosts(RuleBasedStateMachine):
             table["balloon"] = balloon
             if "esx" in self.keys and "size" in balloon:
                 table["balloon"] = {"max": memory // 2 * PAGE, "message": 3, "deflate_on_oom": True}
+        if files:
+            table["files"] = files
+        if kernel and keys["mode"] != "native" and not process:
+            table["reclaim"] = kernel
         if keys["mode"] in ("ept", "npt"):
             table["host_levels"] = levels[1]
         if not paired.get("guest", True) or "guest_at" in paired:
@@ -294,6 +315,16 @@ class Hosts(RuleBasedStateMachine):
         child = 2 + sum(map(len, self.scripts[which % len(self.scripts)]))
         steps = [("fork", child), ("switch", child), *touches(writes, WRITE), *touches(reads), ("exit", child)]
         self.script(which).extend([*steps, ("by", 1)])
+
+    @precondition(lambda self: self.tables)
+    @rule(
+        which=st.integers(0, 3),
+        what=st.sampled_from(["read_file", "read_file", "write_file", "drop_file", "sync_file"]),
+        place=st.tuples(st.integers(0, 1), st.integers(0, 300_000), st.integers(1, 150_000)),
+    )
+    def use_a_file(self, which: int, what: str, place: tuple[int, int, int]) -> None:
+        if "files" in self.tables[which % len(self.tables)]:
+            self.script(which).append((what, *place) if what != "sync_file" else (what, place[0]))
 
     @precondition(lambda self: self.tables)
     @rule(which=st.integers(0, 3), cycles=st.integers(0, 200_000))
