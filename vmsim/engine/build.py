@@ -38,8 +38,9 @@ from vmsim.host.swap.swap import SWAP_WAIT
 from vmsim.machine.layout import guest_width, make_vm
 from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.native.monitor import NativeMonitor
+from vmsim.monitor.paired.frames import PairedFrames
 from vmsim.monitor.paired.guest import PairedGuest
-from vmsim.monitor.paired.process import Halves, PairedFrames, PairedMmu, PairedProcess, nested_format
+from vmsim.monitor.paired.process import Halves, PairedMmu, PairedProcess, nested_format
 from vmsim.monitor.parts import VmParts
 from vmsim.monitor.tdp.build import leave_untagged
 from vmsim.scenario import Vm
