@@ -88,6 +88,9 @@ def agree(
         for _ in range(accesses)
     ]
     with Pair(world, geometry, cores, vms) as pair:
+        if seed % 2:  # nodes: two that begin and end among the tables, and one of all else
+            ends = [*sorted(random.sample([hpa & ~0xFFF for hpa in world.words], 2)), 1 << 50]
+            pair.divide([(end, [random.randrange(100, 400) for _ in range(cores)]) for end in ends])
         cursor = 0
         while cursor < len(runs):
             budget = random.choice([NEVER, NEVER, 500, 5000, 1])

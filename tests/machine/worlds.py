@@ -92,10 +92,18 @@ class Pair:
         self.cores = layout.make_cores(geometry, cores)
         self.llc = layout.make_llc(geometry)
         self.twin_llc = twin_core.Llc(geometry)
-        self.twin_cores = [twin_core.Core(geometry, self.twin_llc) for _ in range(cores)]
+        self.twin_cores = [twin_core.Core(geometry, self.twin_llc, number) for number in range(cores)]
         self.vms = [world.vm(asid + 1) for asid in range(vms)]
         for registers, twin in self.vms:
             registers[0].compute = twin.compute = 3
+
+    def divide(self, nodes: list[tuple[int, list[int]]]) -> None:
+        """Divide memory into nodes: the first hpa after each, and how many cycles its DRAM takes each core."""
+        for core, made in enumerate(self.cores):
+            ends, extra = zip(*[(end, cycles[core] - int(made.latency[3])) for end, cycles in nodes], strict=True)
+            layout.set_nodes(self.cores[core : core + 1], ends, extra)
+        for _, twin in self.vms:
+            twin.nodes = nodes
 
     def __enter__(self) -> Pair:
         return self
@@ -137,6 +145,7 @@ class Pair:
             assert walk_cache_hits(registers[0]) == dict(twin.pwc)
             assert {Served(n).name: int(v) for n, v in enumerate(registers[0].data_refs) if v} == dict(twin.data)
             assert registers[0].walk_cycles == twin.walk_cycles
+            assert node_references(registers[0]) == dict(twin.node_refs)
         for number, twin in enumerate(self.twin_cores):
             for name, sets in twin.units():
                 assert contents(self.cores[number], name) == expected(name, sets), name
@@ -157,6 +166,13 @@ def counters(vm: Any) -> dict[str, int]:
 def references(vm: Any) -> dict[tuple[int, int, str], int]:
     return {
         (int(g), int(n), Served(s).name): int(vm.refs[g, n, s]) for g, n, s in zip(*np.nonzero(vm.refs), strict=True)
+    }
+
+
+def node_references(vm: Any) -> dict[tuple[str, int], int]:
+    kinds = "walk_guest", "walk_nested", "data"
+    return {
+        (kinds[k], int(node)): int(vm.node_refs[k, node]) for k, node in zip(*np.nonzero(vm.node_refs), strict=True)
     }
 
 

@@ -58,8 +58,9 @@ class TlbLevel:
 class Core:
     """The units of one core, made from a Geometry."""
 
-    def __init__(self, geometry: Any, llc: Llc) -> None:
+    def __init__(self, geometry: Any, llc: Llc, number: int = 0) -> None:
         self.geometry = geometry
+        self.number = number
         self.llc = llc
         self.tlb = [TlbLevel(geometry.l1_tlb, geometry.l1_home), TlbLevel(geometry.l2_tlb, geometry.l2_home)]
         self.caches = [Sets(unit.sets, unit.ways) for unit in (geometry.l1, geometry.l2)]

@@ -87,6 +87,8 @@ class Vcpu:
         self.pwc: Counter[tuple[int, int, bool]] = Counter()
         self.data: Counter[str] = Counter()
         self.walk_cycles = 0
+        self.nodes: list[tuple[int, list[int]]] = []  # of NUMA: end, and cycles of its DRAM for each core's number
+        self.node_refs: Counter[tuple[str, int]] = Counter()  # served by DRAM: walk_guest, walk_nested, data; node
         self.order: list[tuple[int, int, int, str]] = []  # of the references: hpa, guest level, nested level, served
         self.gpa, self.code = 0, 0
 
@@ -111,11 +113,20 @@ class Vcpu:
                 self._refer(core, hpa, guest, nested, "PWC", core.geometry.pwc_cycles)
                 return entry
         served = core.reference(hpa, ("L1", "L2")[core.geometry.walker_enters])
-        self._refer(core, hpa, guest, nested, served, core.geometry.latency[("L1", "L2", "LLC", "DRAM").index(served)])
+        cycles = self._load(core, hpa, served, "walk_nested" if nested else "walk_guest")
+        self._refer(core, hpa, guest, nested, served, cycles)
         entry = load(self.words, hpa, self.nested_levels if nested else self.levels)
         if kept and entry & (self.format.present if nested else P):
             core.entries.put(hpa // 8, hpa, entry)
         return entry
+
+    def _load(self, core: Core, hpa: int, served: str, what: str) -> int:
+        """Return the cycles of a load: from DRAM those of the node that has the address."""
+        if served != "DRAM" or not self.nodes:
+            return core.geometry.latency[("L1", "L2", "LLC", "DRAM").index(served)]
+        number, (_, cycles) = next((n, node) for n, node in enumerate(self.nodes) if hpa < node[0])
+        self.node_refs[what, number] += 1
+        return cycles[core.number]
 
     def _refer(self, core: Core, hpa: int, guest: int, nested: int, served: str, cycles: int) -> None:
         self.refs[guest, nested, served] += 1
@@ -329,9 +340,10 @@ class Vcpu:
             if core.geometry.data_caches:
                 size = span(page.size + 1)
                 for _ in range(times):
-                    served = core.reference(page.hpa // size * size + gva % size, "L1")
+                    hpa = page.hpa // size * size + gva % size
+                    served = core.reference(hpa, "L1")
                     self.data[served] += 1
-                    self.count["data_cycles"] += core.geometry.latency[("L1", "L2", "LLC", "DRAM").index(served)]
+                    self.count["data_cycles"] += self._load(core, hpa, served, "data")
             cursor += 1
             if self._cycles() - before >= budget:
                 return "BUDGET" if cursor < limit else "DONE", cursor, self._cycles() - before, gva

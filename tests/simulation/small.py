@@ -46,6 +46,15 @@ def scenario(*vms: dict[str, Any], warmup: str | int = "0%", seed: int = 1, **ho
     return Scenario.model_validate({"seed": seed, "warmup": warmup, "host": given, "vm": list(vms)})
 
 
+def divided(frames: int, cores: int, nodes: int) -> dict[str, Any]:
+    """Return the keys of a host whose frames are in so many nodes, none of them a whole number of large blocks."""
+    first = frames // 3 | 1
+    sizes = [first, frames - first] if nodes == 2 else [first, first - 20, frames - 2 * first + 20]
+    cpus = [cores, 1, 0][:nodes] if nodes == 3 or cores % 2 else [cores, 0]
+    made = [{"memory": size * PAGE, "cpus": count} for size, count in zip(sizes, cpus, strict=True)]
+    return {"nodes": made, "cores": sum(cpus)} | ({"remote_cycles": 100} if cpus[1] else {})
+
+
 # ("touch", page, kind[, times]), ("map", page, pages[, rights]), ("unmap", page, pages),
 # ("protect", page, pages, rights), ("brk", page), ("fork", child), ("switch", pid), ("exit", pid), ("exec", pid),
 # ("io", page, pages[, nanoseconds]: a device works on them for a microsecond, or so long),

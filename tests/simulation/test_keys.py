@@ -21,6 +21,7 @@ from tests.simulation.cpu_keys import COMPILED, CPU_ROWS, TOLD
 from tests.simulation.huge_keys import HUGE_ROWS
 from tests.simulation.keys import ROWS as OTHER_ROWS
 from tests.simulation.keys import effect
+from tests.simulation.numa_keys import NUMA_ROWS
 from vmsim.scenario import Cpu, Scenario
 from vmsim.scenario.problems import _tables
 
@@ -36,7 +37,7 @@ def leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[str]:
             yield ".".join(here)
 
 
-ROWS: Final = OTHER_ROWS | HUGE_ROWS
+ROWS: Final = OTHER_ROWS | HUGE_ROWS | NUMA_ROWS
 SCENARIO_KEYS: Final = tuple(key for key in dict.fromkeys(leaves(Scenario)) if key != "host.cpu_override")
 CPU_KEYS: Final = tuple(dict.fromkeys(leaves(Cpu)))
 

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, Threads, run, scenario, touches, vm
+from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, Threads, divided, run, scenario, touches, vm
 from vmsim.engine.simulation import Simulation
 from vmsim.frames.buddy import State
 from vmsim.record.outcome import Outcome
@@ -165,6 +165,7 @@ class Hosts(RuleBasedStateMachine):
         swap=st.sampled_from(SWAP),
         thp=st.sampled_from(THP),
         esx=st.sampled_from(OVERCOMMIT),
+        nodes=st.sampled_from([0, 0, 2, 3]),
     )
     def host(
         self,
@@ -181,6 +182,7 @@ class Hosts(RuleBasedStateMachine):
         swap: dict[str, Any],
         thp: dict[str, Any],
         esx: dict[str, Any],
+        nodes: int,
     ) -> None:
         marks = {"min": low * PAGE, "low": (low + 5) * PAGE, "high": (low + 20) * PAGE}
         self.keys: dict[str, Any] = {
@@ -208,6 +210,8 @@ class Hosts(RuleBasedStateMachine):
         if esx:
             self.keys["esx"] = esx | {"sample_period": "40us"}
             self.keys["overcommit"] = {"policy": "esx", "every": "20us"}
+        if nodes:
+            self.keys |= divided(self.keys["memory"] // PAGE, cores, nodes)
         self.tables: list[dict[str, Any]] = []
         self.scripts: list[list[list[Any]]] = []  # of each VM's threads
 
@@ -223,6 +227,7 @@ class Hosts(RuleBasedStateMachine):
         balloon=st.sampled_from(BALLOONS),
         files=st.sampled_from(FILES),
         kernel=st.sampled_from(GUEST_RECLAIM),
+        numa=st.sampled_from(["local", "interleave", 1]),
     )
     def add(
         self,
@@ -236,6 +241,7 @@ class Hosts(RuleBasedStateMachine):
         balloon: dict[str, Any],
         files: dict[str, Any],
         kernel: dict[str, Any],
+        numa: str | int,
     ) -> None:
         paired = keys.get("paired", {})
         process = not paired.get("guest", True) or "guest_at" in paired
@@ -250,6 +256,8 @@ class Hosts(RuleBasedStateMachine):
             **given,
             **({"content": {"image": "x", "image_share": 0.7}} if "ksm" in self.keys else {}),
         )
+        if "nodes" in self.keys:
+            table["numa"] = {"memory": numa}
         if lives:
             table["stop"] = f"{start + lives} cycles"
         if "guest_at" in paired:

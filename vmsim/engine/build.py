@@ -17,6 +17,7 @@ from vmsim.engine.vcpu import Vcpu
 from vmsim.engine.vcpu_time import WAITS_FOR_OTHERS
 from vmsim.engine.virtual_machine import VirtualMachine
 from vmsim.frames.buddy import State
+from vmsim.frames.nodes import set_policy
 from vmsim.guest.balloon import BALLOON
 from vmsim.guest.frames import GuestFrames
 from vmsim.guest.kernel import GuestKernel
@@ -84,6 +85,8 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
     mmu: Mmu
     frames: Frames
     monitor: Monitor
+    if spec.placement:
+        set_policy(host.host.zone, spec.index, pages=spec.placement.pages, tables=spec.placement.tables)
     pool = ranges = seconds = direct_map = slot = pages = None
     if spec.bare:
         frames = bare = BareFrames(host.host, owner=spec.index, limit=spec.pages)
@@ -172,7 +175,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         Vcpu(
             host.env,
             host.hardware,
-            host.scheduler,
+            host.schedulers[spec.placement.node if spec.placement else 0],
             registers[number : number + 1],
             stream,
             spaces=spaces[number],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.machine.flush import places_of
-from vmsim.machine.layout import LEVELS, Geometry, Unit, make_cores, make_llc
+from vmsim.machine.layout import LEVELS, Geometry, Unit, make_cores, make_llc, set_nodes
 from vmsim.machine.memory import physical_memory
 from vmsim.machine.pwc import PwcStyle
 from vmsim.scenario.cpu import Array, CacheLevel, Cpu, EntryPwc, PrefixPwc, TlbLevel
+from vmsim.scenario.nodes import Node, latencies
 
 __all__ = ["Hardware", "geometry_of"]
 
@@ -86,11 +88,22 @@ def geometry_of(cpu: Cpu, *, data_caches: bool = False) -> Geometry:
 
 @dataclass(frozen=True)
 class Hardware:
-    """Cores with their TLBs and caches, the LLC they share, and memory."""
+    """Cores with their TLBs and caches, the LLC they share, and memory.
+
+    Where there are several sockets, `others` are the LLCs of those after the first, and `sockets` says for each core
+    in which it is.
+    """
 
     cores: NDArray[Any]
     llc: NDArray[Any]
     memory: NDArray[np.int64]
+    others: tuple[NDArray[Any], ...] = ()
+    sockets: tuple[int, ...] = ()
+
+    def llc_of(self, core: int) -> NDArray[Any]:
+        """Return the LLC that a core shares with others."""
+        socket = self.sockets[core] if self.sockets else 0
+        return self.others[socket - 1] if socket else self.llc
 
     @cached_property
     def places(self) -> NDArray[np.int64]:
@@ -98,7 +111,23 @@ class Hardware:
         return places_of(self.cores[:1])
 
     @classmethod
-    def of(cls, cpu: Cpu, *, cores: int, frames: int, data_caches: bool = False) -> Hardware:
-        """Make the hardware of a host with `cores` pCPUs and `frames` 4 KiB frames of memory."""
+    def of(
+        cls,
+        cpu: Cpu,
+        *,
+        cores: int,
+        frames: int,
+        data_caches: bool = False,
+        nodes: Sequence[Node] = (),
+        remote_cycles: int = 0,
+    ) -> Hardware:
+        """Make the hardware of a host with `cores` pCPUs and `frames` 4 KiB frames of memory, in nodes or not."""
         geometry = geometry_of(cpu, data_caches=data_caches)
-        return cls(make_cores(geometry, cores), make_llc(geometry), physical_memory(frames))
+        made = make_cores(geometry, cores)
+        sockets = tuple(number for number, node in enumerate(nodes) for _ in range(node.cpus))
+        ends = np.cumsum([node.memory for node in nodes], dtype=np.int64)
+        loads = latencies(nodes, cpu.memory.cycles, remote_cycles)
+        for core, node in enumerate(sockets):
+            set_nodes(made[core : core + 1], ends, [cycles - cpu.memory.cycles for cycles in loads[node]])
+        others = tuple(make_llc(geometry) for _ in set(sockets) - {0})
+        return cls(made, make_llc(geometry), physical_memory(frames), others, sockets)

@@ -53,7 +53,7 @@ class KernelAccesses:
         cores = hardware.cores
         self._target = prepare(cores, hardware.llc, registers[:1], hardware.memory)
         self._cores = [opaque_core(cores[number : number + 1]) for number in range(len(cores))]
-        self._llc = opaque_llc(hardware.llc)
+        self._llcs = [opaque_llc(hardware.llc_of(core)) for core in range(len(cores))]
         self._vms = [opaque_records(registers[number : number + 1]) for number in range(len(registers))]
 
     def __call__(self, vcpu: Vcpu, gpa: int, write: bool) -> Steps[None]:
@@ -89,7 +89,7 @@ class KernelAccesses:
         reason, _, cycles, _, gpa, code = enter(
             self._target,
             self._cores[vcpu.spaces.core],
-            self._llc,
+            self._llcs[vcpu.spaces.core],
             self._vms[vcpu.number],
             self.hardware.memory,
             self._address,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +40,8 @@ class HostParts:
         Who has which frame.
     tags : Tags
         How processors tell address spaces apart.
-    scheduler : Scheduler
-        Who runs on which core.
+    schedulers : sequence of Scheduler
+        Who runs on which core, one for each node with CPUs.
     paired : PairedHost or None
         What processes with paired tables share.
     transfers, messages
@@ -61,7 +61,7 @@ class HostParts:
     hardware: Hardware
     host: HostMemory
     tags: Tags
-    scheduler: Scheduler
+    schedulers: Sequence[Scheduler]
     paired: PairedHost | None
     transfers: Log[Transfer]
     messages: MessageLog

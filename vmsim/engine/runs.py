@@ -150,7 +150,7 @@ class Runs:
         core, vm = hardware.cores[number : number + 1], opaque_records(vcpu.registers)  # whose type tells 32-bit paging
         self._processors[number] = made = Processor(
             opaque_core(core),
-            opaque_llc(hardware.llc),
+            opaque_llc(hardware.llc_of(number)),
             vm,
             hardware.memory,
             words_of_cores(core),

@@ -19,6 +19,7 @@ from vmsim.contracts import Moment, Observer, Stop, VmStopped
 from vmsim.engine.build import build_vm
 from vmsim.engine.endings import ending_of
 from vmsim.engine.hardware import Hardware
+from vmsim.engine.nodes import count_nodes, nodes_of, schedulers_of
 from vmsim.engine.parts import HostParts
 from vmsim.engine.resident import check_memory
 from vmsim.engine.samples import Samples
@@ -29,8 +30,6 @@ from vmsim.host.daemons.parts import DaemonParts
 from vmsim.host.fragmentation import PageCache, fragment
 from vmsim.host.memory import HostMemory
 from vmsim.host.pool import reclaimer
-from vmsim.host.run_queues import run_queue
-from vmsim.host.scheduler import Scheduler
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.tags import Tags
 from vmsim.monitor.paired.layout import PairedHost
@@ -86,17 +85,22 @@ class Simulation:
         self.env = Clock()
         frames = scenario.host.memory >> PAGE_SHIFT
         self.hardware = hardware or Hardware.of(
-            scenario.cpu, cores=scenario.host.cores, frames=frames, data_caches=scenario.host.data_caches
+            scenario.cpu,
+            cores=scenario.host.cores,
+            frames=frames,
+            data_caches=scenario.host.data_caches,
+            nodes=scenario.host.nodes,
+            remote_cycles=scenario.host.remote_cycles or 0,
         )
         cpu = scenario.cpu
         latency = (cpu.cache.l1.cycles, cpu.cache.l2.cycles, cpu.cache.llc.cycles, cpu.memory.cycles)
         self.served_cycles = np.array([*latency, getattr(cpu.pwc, "cycles", 0)])
         self.tags = Tags(self.hardware.cores, limit=cpu.tlb.tags, amd=cpu.vendor == "amd")
-        self.host = HostMemory(self.env, frames, scenario.watermarks)
+        self.host = HostMemory(self.env, frames, scenario.watermarks, nodes_of(scenario))
         self.compaction = Compaction(self.host, self.observe)
         self.paired = self._paired()
         self.page_cache = self._page_cache()
-        self.scheduler = Scheduler(self.env, scenario.host.cores, run_queue(scenario))
+        self.schedulers = schedulers_of(self.env, scenario)
         self.transfers = transfer_log()
         self.messages = MessageLog()
         parts = HostParts(
@@ -105,7 +109,7 @@ class Simulation:
             self.hardware,
             self.host,
             self.tags,
-            self.scheduler,
+            self.schedulers,
             self.paired,
             self.transfers,
             self.messages,
@@ -121,6 +125,7 @@ class Simulation:
             _check_warmup(scenario, spec, stream)
             _check_guest_at(spec, stream)
             self.vms.append(build_vm(parts, spec, stream, progress))
+            count_nodes(self.vms[-1].ledger, self.vms[-1].registers, len(scenario.host.nodes))
             if pages := (vm := self.vms[-1]).pages:
                 self.compaction.add(pages, vm.forget)
             if progress:

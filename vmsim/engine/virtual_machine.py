@@ -325,7 +325,7 @@ class VirtualMachine:
 
     def _frames(self) -> dict[str, int]:
         """Return how many frames it has now by their use, and of its own pages those in a balloon, or huge."""
-        found = self.parts.host.count(self.spec.index) | (self.balloon.frames if self.balloon else {})
+        found = self.parts.host.tally(self.spec.index) | (self.balloon.frames if self.balloon else {})
         return found | (alignment_of(self)._asdict() if self.spec.thp or self.spec.host_thp else {})
 
     @property
@@ -353,7 +353,7 @@ class VirtualMachine:
         registers, counters = self.registers, self.registers["counters"].sum(axis=0)
         nested = int((registers["refs"][:, :, 1:].sum(axis=(0, 1, 2)) * self.parts.served_cycles).sum())
         look_ups = int(counters[Count.NTLB_HITS] + counters[Count.NTLB_MISSES])
-        nested += look_ups * self.parts.scenario.cpu.ntlb.cycles
+        nested += look_ups * self.parts.scenario.cpu.ntlb.cycles + int(registers["node_cycles"][:, 1].sum())
         cycles = self.vcpu.time_by_cause()
         for vcpu in self.vcpus[1:]:
             cycles.update(vcpu.time_by_cause())

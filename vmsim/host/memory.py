@@ -23,8 +23,9 @@ from vmsim.frames.buddy import (
     free_owned,
     hand_over,
     make_zone,
+    owned,
 )
-from vmsim.frames.nodes import Nodes, make_nodes
+from vmsim.frames.nodes import Nodes, make_nodes, node_of
 from vmsim.host.rmap import ReverseMap
 from vmsim.scenario import Marks
 
@@ -219,6 +220,20 @@ class HostMemory:
         """Return how many frames a VM has, by lower-case name of their State."""
         counts = count_states(self.zone, self.frames, owner)
         return {state.name.lower(): int(counts[state]) for state in State if state != State.FREE}
+
+    def tally(self, owner: int) -> dict[str, int]:
+        """Return how many frames a VM has, by their State, and by what they are in each node."""
+        return self.count(owner) | self._count_by_node(owner)
+
+    def _count_by_node(self, owner: int) -> dict[str, int]:
+        """Return how many frames a VM has in each node, of its pages and of tables; none: there are no nodes."""
+        if len(self.zone) == 1:
+            return {}
+        pfns = owned(self.zone, self.frames, owner)
+        nodes, tables = node_of(self.zone, pfns), self.frames["state"][pfns] == State.TABLE
+        found = {"page": np.bincount(nodes[~tables], minlength=len(self.zone) - 1)}
+        found["table"] = np.bincount(nodes[tables], minlength=len(self.zone) - 1)
+        return {f"{what}_node_{node}": int(n) for what, counts in found.items() for node, n in enumerate(counts)}
 
     def hand_over(self, pfns: Pages, owner: int, state: State) -> None:
         """Give frames, none of them free, to another owner for another use."""

@@ -20,6 +20,8 @@ class Scheduler:
     cores : int
     queue : RunQueue, optional
         First come, first served, without.
+    first : int, optional
+        The first of the cores, which follow each other.
 
     Attributes
     ----------
@@ -29,12 +31,12 @@ class Scheduler:
         When the slice of each core's vCPU ends, in cycles.
     """
 
-    def __init__(self, env: Clock, cores: int, queue: RunQueue | None = None) -> None:
+    def __init__(self, env: Clock, cores: int, queue: RunQueue | None = None, *, first: int = 0) -> None:
         self.env = env
         self.queue: RunQueue = queue or RoundRobin()
-        self.last = [-1] * cores
-        self.slice_end = [0] * cores
-        self._idle = list(range(cores))
+        self.last = [-1] * (first + cores)
+        self.slice_end = [0] * (first + cores)
+        self._idle = list(range(first, first + cores))
         self._waiting: dict[int, simpy.Event] = {}
         self._running: dict[int, tuple[int, int]] = {}  # core of each vCPU that has one, and since when it is charged
         self._alarm = False

@@ -9,7 +9,7 @@ import numpy as np
 from vmsim.jit import leaf, routine
 from vmsim.machine.sets import touch
 
-__all__ = ["LINE_SHIFT", "Served", "llc_set", "reference", "reference_called"]
+__all__ = ["LINE_SHIFT", "Served", "llc_set", "of_node", "reference", "reference_called"]
 
 LINE_SHIFT = 6
 _MIX = 0x9E37_79B9_7F4A_7C15 - (1 << 64)  # golden ratio, as int64: spreads lines over LLC slices
@@ -46,6 +46,23 @@ def reference(core, llc, hpa, first):
     if touch(llc[llc_set(core.llc_slices, len(llc), line)], line):
         return Served.LLC
     return Served.DRAM
+
+
+@routine
+def of_node(core, vm, hpa, what):
+    """Return the cycles that the DRAM of a node takes more than is usual; count the reference.
+
+    Parameters
+    ----------
+    what : int
+        0: of a walk, to an entry of the guest's tables; 1: of the nested tables; 2: data.
+    """
+    node = 0
+    while node < core.nodes - 1 and hpa >= core.node_ends[node]:
+        node += 1
+    vm.node_refs[what, node] += 1
+    vm.node_cycles[what] += core.node_extra[node]
+    return core.node_extra[node]
 
 
 @routine

@@ -22,6 +22,7 @@ __all__ = [
     "CACHES",
     "HEADER",
     "LEVELS",
+    "NODES",
     "TABLES",
     "UNITS",
     "VM",
@@ -34,6 +35,7 @@ __all__ = [
     "make_llc",
     "make_vm",
     "set_nested",
+    "set_nodes",
 ]
 
 
@@ -55,6 +57,7 @@ class Count(IntEnum):
     DATA_CYCLES = 12
 
 
+NODES = 16  # of NUMA, at most
 LEVELS = 6  # 0 to 5: the two dimensions' levels, 0 for "not this dimension"
 
 
@@ -165,6 +168,7 @@ def _shape(units: Mapping[str, Unit]) -> Shape:
 @cache
 def _core_type(keyed: Shape, caches: Shape) -> np.dtype:
     fields: list[tuple] = [("units", UNITS), ("l1_fold", "i8"), ("l2_fold", "i8"), ("latency", "i8", (4,))]
+    fields += [("nodes", "i8"), ("node_ends", "i8", (NODES,)), ("node_extra", "i8", (NODES,))]
     fields += [("ntlb_entries", "i8"), *((name, "i8") for name in _SETTINGS), ("tables", "i8", (4 * TABLES,))]
     offsets, end = [], 0
     for _, *form in fields:
@@ -217,6 +221,23 @@ def make_cores(geometry: Geometry, count: int) -> np.ndarray:
     return cores
 
 
+def set_nodes(cores: np.ndarray, ends: Sequence[int] | np.ndarray, extra: Sequence[int]) -> None:
+    """Tell cores, record[n], of NUMA nodes; without them all memory is alike.
+
+    Parameters
+    ----------
+    cores : record[n]
+        From `make_cores`.
+    ends : sequence of int
+        The first hpas after the memory of each node.
+    extra : sequence of int
+        The cycles that DRAM there takes more than `Geometry.latency` says, less if negative.
+    """
+    cores["nodes"] = len(ends)
+    cores["node_ends"][:, : len(ends)] = ends
+    cores["node_extra"][:, : len(ends)] = extra
+
+
 def make_llc(geometry: Geometry) -> np.ndarray:
     """Return the empty last-level cache that all cores share, shape (sets,)."""
     llc = _lines(geometry.llc.sets, _llc_set(geometry.llc.ways))
@@ -255,6 +276,8 @@ _REGISTERS = [
     ("refs", "i8", (LEVELS, LEVELS, 5)),  # guest level, nested level, Served
     ("pwc", "i8", (2, LEVELS, 2)),  # dimension, level, hit
     ("data_refs", "i8", (4,)),  # data references by Served
+    ("node_refs", "i8", (3, NODES)),  # served by DRAM: of the guest's dimension, of the nested one, data; by node
+    ("node_cycles", "i8", (3,)),  # that those took more than the latency of DRAM
 ]
 
 

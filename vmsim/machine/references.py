@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vmsim.jit import leaf, routine
-from vmsim.machine.caches import Served, reference, reference_called
+from vmsim.machine.caches import Served, of_node, reference, reference_called
 from vmsim.machine.formats import TWO_LEVEL
 from vmsim.machine.layout import Count
 from vmsim.machine.memory import read_entry, write_entry
@@ -62,6 +62,8 @@ def fetch_kept(core, llc, vm, memory, hpa, present, level, guest, nested):
             fill(core.pwc[index], tag, entry)
     vm.refs[guest, nested, served] += 1
     vm.walk_cycles += core.pwc_cycles if served == Served.PWC else core.latency[served]
+    if served == Served.DRAM and core.nodes > 0:
+        vm.walk_cycles += of_node(core, vm, hpa, np.int64(nested > 0))
     _note(vm, hpa, guest, nested, served)
     return entry
 
@@ -80,6 +82,8 @@ def fetch(core, llc, vm, memory, plain, hpa, present, level, guest, nested):
     served = np.uint64(reference(core, llc, hpa, core.walker_enters))
     vm.refs[np.uint64(guest), np.uint64(nested), served] += 1
     vm.walk_cycles += core.latency[served]
+    if served == np.uint64(Served.DRAM) and core.nodes > 0:
+        vm.walk_cycles += of_node(core, vm, hpa, np.int64(nested > 0))
     return entry
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.jit import caller_of, kernel, leaf, opaque_core, opaque_llc, opaque_records, routine, target_of
-from vmsim.machine.caches import reference
+from vmsim.machine.caches import Served, of_node, reference
 from vmsim.machine.flush import forget_faulting
 from vmsim.machine.formats import DIRTY, FRAME, PAGE_SHIFT, SIZE_SHIFT, USER, WRITE
 from vmsim.machine.layout import Count, Keyed
@@ -100,10 +100,13 @@ def _translate(core, words, llc, vm, memory, gva, access, translation, address, 
 def _data(core, llc, vm, gva, translation, times):
     """Send a run of accesses to one page through the data caches; return the cycles that takes."""
     within = (1 << (PAGE_SHIFT + 9 * ((translation >> SIZE_SHIFT) & 3))) - 1
-    served = reference(core, llc, (translation & FRAME & ~within) | (gva & within), np.int64(0))
+    hpa = (translation & FRAME & ~within) | (gva & within)
+    served = reference(core, llc, hpa, np.int64(0))
     vm.data_refs[served] += 1
     vm.data_refs[0] += times - 1
     cycles = core.latency[served] + (times - 1) * core.latency[0]
+    if served == Served.DRAM and core.nodes > 0:
+        cycles += of_node(core, vm, hpa, np.int64(2))
     vm.counters[Count.DATA_CYCLES] += cycles
     return cycles
 

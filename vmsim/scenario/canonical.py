@@ -14,6 +14,7 @@ from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.daemons import host_daemons, policies
 from vmsim.scenario.keys import Pool
 from vmsim.scenario.modes import paging_modes
+from vmsim.scenario.nodes import latencies
 from vmsim.scenario.pools import weighs
 from vmsim.scenario.tables import Host
 from vmsim.scenario.vm import Marks, Vm
@@ -46,6 +47,7 @@ _APART: Final = frozenset(
         "shares",
         "memory_high",
         "memory_max",
+        "placement",
     }
 )
 """What of a `Vm` is no cause of results, follows from the rest, or means something in some modes only."""
@@ -102,6 +104,9 @@ def canonical(
         "what_if": host.what_if,
         "watermarks": watermarks,
     }
+    if host.nodes:
+        of_host["nodes"] = [(node.memory, node.cpus) for node in host.nodes]
+        of_host["loads"] = latencies(host.nodes, cpu.memory.cycles, host.remote_cycles or 0)
     if host.samples.amount:
         of_host["samples"] = host.samples.cycles(cpu.frequency)
     if host.fragmentation:
@@ -123,6 +128,7 @@ def canonical(
         | ({"files": vm.files} if vm.files else {})
         | ({"thp": vm.thp} if vm.thp else {})
         | ({"reclaim": vm.reclaim} if vm.reclaim else {})
+        | ({"placement": vm.placement} if vm.placement else {})
         | ({"memory_high": vm.memory_high} if vm.memory_high else {})
         | ({"memory_max": vm.memory_max} if vm.memory_max else {})
         | ({"dirty_log": vm.dirty_log} if vm.dirty_log.method != "none" else {})

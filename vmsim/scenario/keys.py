@@ -14,6 +14,7 @@ from vmsim.scenario.dirty_log import DirtyLog
 from vmsim.scenario.files import Files
 from vmsim.scenario.guest_reclaim import GuestReclaim
 from vmsim.scenario.names import WantedMode
+from vmsim.scenario.nodes import Numa
 from vmsim.scenario.problems import Problem, raise_problems
 from vmsim.scenario.thp import GuestThp
 from vmsim.scenario.types import MAX_VCPUS, DurationField, Flag, Model, Pages, PageSizeField, Size, SomePages, Vms
@@ -162,6 +163,7 @@ class VmKeys(Model):
         description="What the host lets it have: pages are taken from it before it gets others, and if there are none "
         "to take it is ended (memory.max). Default: no limit.",
     )
+    numa: Numa = Field(default=Numa(), description=Numa.about)
     content: Content = Field(default=Content(), description=Content.about)
     balloon: Balloon = Field(default=Balloon(), description=Balloon.about)
     files: Files = Field(default=Files(), description=Files.about)

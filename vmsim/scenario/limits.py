@@ -1,15 +1,19 @@
-"""What a scenario cannot ask for of the limits of a VM's memory."""
+"""What a scenario cannot ask for of the limits of a VM's memory, and of where it lies."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 from vmsim.base.units import PAGE, format_size
 from vmsim.scenario.keys import VmKeys
 from vmsim.scenario.modes import PagingMode
+from vmsim.scenario.nodes import Node
 from vmsim.scenario.problems import Problem
 
-__all__ = ["limit_problems"]
+__all__ = ["limit_problems", "numa_problems"]
+
+_POPULATE: Final = ("ept", "npt")  # modes whose tables the host makes when it backs all memory before the start
 
 
 def limit_problems(group: VmKeys, mode: PagingMode) -> Iterator[Problem]:
@@ -25,3 +29,22 @@ def limit_problems(group: VmKeys, mode: PagingMode) -> Iterator[Problem]:
         elif key == "memory_max" and group.populate == "eager" and size < group.memory:
             text = f"{format_size(size)} is less than the memory that is backed before the clock starts"
             yield Problem((key,), f'{text} ({format_size(group.memory)}); expected populate = "lazy"')
+
+
+def numa_problems(group: VmKeys, mode: PagingMode, nodes: Sequence[Node]) -> Iterator[Problem]:
+    """Yield what is wrong with a VM's place, by the keys of its table."""
+    numa = group.numa
+    places = {"node": numa.node, "memory": numa.memory, "tables": numa.tables}
+    if not nodes:
+        for key in numa.model_fields_set:
+            if getattr(numa, key) != type(numa).model_fields[key].default:
+                yield Problem(("numa", key), "the host has no nodes (host.nodes); leave it out")
+        return
+    for key, number in places.items():
+        if isinstance(number, int) and number >= len(nodes):
+            yield Problem(("numa", key), f"found {number}, and the nodes are 0 to {len(nodes) - 1}")
+        elif key == "node" and isinstance(number, int) and not nodes[number].cpus:
+            yield Problem(("numa", key), f"node {number} has no CPUs; expected one that has some")
+    if numa.tables is not None and not mode.bare(group) and not (mode.name in _POPULATE and group.populate == "eager"):
+        text = "the monitor makes tables of pages of its pool, which lie where numa.memory says"
+        yield Problem(("numa", "tables"), f'{text}; leave it out, or in modes ept and npt write populate = "eager"')

@@ -23,10 +23,11 @@ from vmsim.scenario.cpuid import features
 from vmsim.scenario.daemons import host_daemons, policies, policy_problem
 from vmsim.scenario.document import Document
 from vmsim.scenario.keys import WEIGHT, VmKeys
-from vmsim.scenario.limits import limit_problems
+from vmsim.scenario.limits import limit_problems, numa_problems
 from vmsim.scenario.modes import PagingMode, mode_named
 from vmsim.scenario.moved import moved_paths
 from vmsim.scenario.names import Mode
+from vmsim.scenario.nodes import make_room, placement_of, written
 from vmsim.scenario.nx_split import NxSplitSpec
 from vmsim.scenario.pools import refill_problems, weighs
 from vmsim.scenario.problems import KeyPath, Problem, problems_of, raise_problems
@@ -96,7 +97,7 @@ class Scenario(Document):
         InputError
             A key that does not exist (with the nearest one that does), or a value that cannot be.
         """
-        data = self._data()
+        data = make_room(self._data(), settings)
         apply_settings(data, settings)
         return self.from_tables(data, folder=self.folder)
 
@@ -227,7 +228,7 @@ class Scenario(Document):
     def _data(self) -> dict[str, Any]:
         """Return the tables as in a TOML file, without empty ones; the kind of a workload comes first."""
         data = self.model_dump(exclude_none=True)
-        data["host"] = {key: value for key, value in data["host"].items() if value != {}}
+        data["host"] = written(data["host"])
         data["vm"] = list(data["vm"])
         for group in data["vm"]:
             workload = group.pop("workload")
@@ -261,6 +262,7 @@ class Scenario(Document):
             pool=group.pool.over(self.host.pool) if group.pool else self.host.pool,
             shares=group.shares,
             **{key: (getattr(group, key) or 0) // PAGE for key in ("memory_high", "memory_max")},
+            placement=placement_of(group.numa, index, self.host.nodes),
             content=group.content,
             balloon=group.balloon.spec(self.cpu.frequency),
             files=group.files.spec(self.cpu.frequency),
@@ -371,7 +373,8 @@ class Scenario(Document):
                 text = f'nothing goes by shares with host.spares = "{self.host.spares}"; leave it out'
                 yield Problem((*here, "shares"), text)
             mode = self._mode_of(group)
-            yield from (problem._replace(path=(*here, *problem.path)) for problem in limit_problems(group, mode))
+            asked = (*limit_problems(group, mode), *numa_problems(group, mode, self.host.nodes))
+            yield from (problem._replace(path=(*here, *problem.path)) for problem in asked)
             times = {
                 **mode.times(group),
                 ("dirty_log", "every"): group.dirty_log.every,

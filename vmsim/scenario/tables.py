@@ -16,9 +16,10 @@ from vmsim.scenario.idle import idle_problems
 from vmsim.scenario.keys import Pool, PoolOverride, VmKeys
 from vmsim.scenario.levels import PROGRAMS_END, level_problems
 from vmsim.scenario.modes import PagingMode, mode_named, paging_modes
+from vmsim.scenario.nodes import Node, node_problems, sums
 from vmsim.scenario.problems import Problem, raise_problems
 from vmsim.scenario.share import parse_share, share_schema
-from vmsim.scenario.types import Cores, DurationField, Flag, Fraction01, Model, Size
+from vmsim.scenario.types import Cores, Cycles, DurationField, Flag, Fraction01, Model, Size
 from vmsim.scenario.workload import Generator
 
 __all__ = [
@@ -98,6 +99,12 @@ class _Host(Model):
     cpu_override: CpuOverride = Field(default=(), description="Numbers that replace those of the CPU.")
     cores: Cores = Field(default=1, description="pCPUs.")
     memory: Size = Field(default=16 << 30, description="Memory of the host; that of the VMs may exceed it.")
+    nodes: tuple[Node, ...] = Field(
+        default=(), description="NUMA nodes, those with CPUs first; without, all memory and pCPUs are one's."
+    )
+    remote_cycles: Cycles | None = Field(
+        default=None, description="What a load takes longer that the memory of another socket serves."
+    )
     quantum: DurationField = Field(
         default=parse_duration("1ms"),
         description="Time slice of a pCPU.",
@@ -150,7 +157,11 @@ class _Host(Model):
 
     @model_validator(mode="after")
     def _check(self) -> _Host:
-        problems = list(_size_check("memory", self.memory))
+        given = {key: getattr(self, key) for key in ("memory", "cores") if key in self.model_fields_set}
+        problems = list(node_problems(self.nodes, given, self.remote_cycles))
+        if self.nodes and not problems:
+            self.__dict__.update(sums(self.nodes))  # what the nodes have together
+        problems += _size_check("memory", self.memory)
         if not self.quantum.amount:
             problems.append(Problem(("quantum",), "a zero time slice; it must be at least one cycle"))
         if not self.horizon.amount:

@@ -14,6 +14,7 @@ from vmsim.scenario.guest_reclaim import GuestReclaimSpec
 from vmsim.scenario.keys import Pool
 from vmsim.scenario.modes import PagingMode, mode_named
 from vmsim.scenario.names import Mode
+from vmsim.scenario.nodes import Placement
 from vmsim.scenario.nx_split import NxSplitSpec
 from vmsim.scenario.thp import ThpSpec
 from vmsim.scenario.workload import Workload
@@ -71,6 +72,8 @@ class Vm:
         Whether the hardware translates what its kernel loads and stores.
     memory_high, memory_max : int
         Pages above which its host slows it down, and that it cannot have more than; 0: no limit.
+    placement : Placement or None
+        Where it runs and its memory lies; None: the host has no nodes.
     content : Content
         What its pages hold.
     balloon : BalloonSpec or None
@@ -120,6 +123,7 @@ class Vm:
     shares: int
     memory_high: int
     memory_max: int
+    placement: Placement | None
     content: Content
     balloon: BalloonSpec | None
     files: FilesSpec | None

@@ -17,7 +17,7 @@ from vmsim.record.outcome import VmOutcome
 from vmsim.scenario import Scenario
 from vmsim.validation.report import Claim, Report
 
-__all__ = ["UPDATES", "measured", "predict"]
+__all__ = ["UPDATES", "fit_dram", "measured", "predict", "walk_cycles"]
 
 UPDATES = 2**31  # 2**30 iterations of two updates
 _BAND = 0.15
@@ -30,9 +30,21 @@ def measured() -> dict[str, dict[str, float]]:
     return {row.pop("run"): {name: float(value) for name, value in row.items() if name[0] not in "p"} for row in rows}
 
 
-def _walk_cycles(vm: VmOutcome) -> float:
+def walk_cycles(vm: VmOutcome) -> float:
     """Return the page walk cycles of one update."""
     return (vm.cycles["walk_guest"] + vm.cycles["walk_nested"]) / (vm.counters["accesses"] / 2)
+
+
+def fit_dram(scenario: Scenario, target: float) -> tuple[Scenario, VmOutcome, int]:
+    """Return the scenario with that latency of DRAM with which native walks take `target` cycles an update.
+
+    The run with it, and the latency, are returned too.
+    """
+    native = simulate(scenario.with_mode("native")).vms[0]
+    from_dram = native.refs[:, :, Served.DRAM].sum() / (native.counters["accesses"] / 2)
+    fitted = round(scenario.cpu.memory.cycles + (target - walk_cycles(native)) / from_dram)
+    scenario = scenario.replace(**{"host.cpu_override.memory.cycles": fitted})
+    return scenario, simulate(scenario.with_mode("native")).vms[0], fitted
 
 
 def predict(updates: int | None = None) -> Report:
@@ -49,16 +61,12 @@ def predict(updates: int | None = None) -> Report:
     runs = measured()
     target = 1e9 * runs["L"]["dtlb_walk_pending_gigacycles"] / UPDATES
     nominal = scenario.cpu.memory.cycles
-    native = simulate(scenario.with_mode("native")).vms[0]
-    from_dram = native.refs[:, :, Served.DRAM].sum() / (native.counters["accesses"] / 2)
-    fitted = round(nominal + (target - _walk_cycles(native)) / from_dram)
-    scenario = scenario.replace(**{"host.cpu_override.memory.cycles": fitted})
-    native = simulate(scenario.with_mode("native")).vms[0]
+    scenario, native, fitted = fit_dram(scenario, target)
     nested = simulate(scenario.with_mode("ept")).vms[0]
 
     walkers = scenario.cpu.walkers
     time = 1e9 * runs["L"]["gigacycles"] / UPDATES
-    slower = 1 + (_walk_cycles(nested) - _walk_cycles(native)) / walkers / time
+    slower = 1 + (walk_cycles(nested) - walk_cycles(native)) / walkers / time
     walks = {run: row["dtlb_walk_pending_gigacycles"] + row["ept_walk_pending_gigacycles"] for run, row in runs.items()}
     per_update = nested.counters["accesses"] / 2
     return Report(
@@ -66,11 +74,11 @@ def predict(updates: int | None = None) -> Report:
         source="vMitosis, ASPLOS 2021 artifact: Xeon Gold 6252, 2.1 GHz",
         fitted={"DRAM latency on L alone": f"{fitted} cycles (data sheet of {scenario.cpu.name}: {nominal})"},
         claims=(
-            Claim("walk cycles, LL/L", _walk_cycles(nested) / _walk_cycles(native), walks["LL"] / walks["L"], _BAND),
+            Claim("walk cycles, LL/L", walk_cycles(nested) / walk_cycles(native), walks["LL"] / walks["L"], _BAND),
             Claim("time, LL/L", slower, runs["LL"]["seconds"] / runs["L"]["seconds"], _BAND),
         ),
         details={
-            "L, walk cycles of an update": f"{_walk_cycles(native):.0f} simulated, {target:.0f} measured (fitted)",
+            "L, walk cycles of an update": f"{walk_cycles(native):.0f} simulated, {target:.0f} measured (fitted)",
             "LL, guest dimension": f"{nested.cycles['walk_guest'] / per_update:.0f} simulated, "
             f"{1e9 * runs['LL']['dtlb_walk_pending_gigacycles'] / UPDATES:.0f} measured",
             "LL, nested dimension": f"{nested.cycles['walk_nested'] / per_update:.0f} simulated, "

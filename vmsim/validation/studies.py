@@ -28,6 +28,7 @@ STUDIES: Final = {
     "mglru": "programs that do not fit, with Linux's generations and with its two lists (Zhao, 2022)",
     "reporting": "huge pages faulted in and freed under free page reporting (Duyck, 2020)",
     "shootdown": "a page discarded by one of several threads (Amit 2019), and tlb_flush2 (van Riel 2024)",
+    "vmitosis": "GUPS with its nested tables on another socket, and large pages (vMitosis, ASPLOS 2021)",
     "waldspurger": "balloons, equal pages and the idle memory tax of VMware ESX (Waldspurger, OSDI 2002)",
 }
 # Of these, a module of vmsim.analysis with the study's name has a function picture(curves, path).

@@ -11,8 +11,8 @@ from vmsim.scenario.model import Scenario
 __all__ = ["run_queue"]
 
 
-def run_queue(scenario: Scenario) -> RunQueue:
-    """Return the run queue that a scenario names, for the vCPUs of its VMs in their order."""
+def run_queue(scenario: Scenario, cores: int) -> RunQueue:
+    """Return the run queue that a scenario names, for the vCPUs of its VMs in their order, on so many cores."""
     vms = [vm.index for vm in scenario.vms for _ in range(vm.vcpus)]
     weights = [vm.cpu_weight for vm in scenario.vms]
     millisecond = scenario.cpu.frequency // 1000
@@ -21,6 +21,6 @@ def run_queue(scenario: Scenario) -> RunQueue:
             return Fair(vms, weights, millisecond)
         case "credit":
             caps = [vm.cpu_cap for vm in scenario.vms]
-            return Credit(vms, weights, caps, cores=scenario.host.cores, millisecond=millisecond)
+            return Credit(vms, weights, caps, cores=cores, millisecond=millisecond)
         case _:
             return RoundRobin()

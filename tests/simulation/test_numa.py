@@ -1,0 +1,171 @@
+"""Where do VMs run on a host with nodes, where does their memory lie, and what does the way to it cost?"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vmsim.base.errors import InputError
+from vmsim.engine.check.host import check_invariants
+from vmsim.engine.hardware import Hardware
+from vmsim.engine.nodes import nodes_of
+from vmsim.engine.simulation import Simulation
+from vmsim.record.outcome import Outcome
+from vmsim.scenario import Scenario
+
+MODES = ("native", "ept", "npt", "shadow", "agile", "paired", "vkernel")
+SOCKETS = [{"memory": "32MiB", "cpus": 1}, {"memory": "32MiB", "cpus": 1}]
+TIER = {"memory": "32MiB", "cycles": 700}
+REMOTE = 130
+WORKLOAD = {"kind": "uniform", "footprint": "2MiB", "accesses": 3000, "writes": 0.5}
+
+
+def vm(mode: str = "ept", **keys: Any) -> dict[str, Any]:
+    return {"name": "a", "memory": "8MiB", "mode": mode, "workload": WORKLOAD} | keys
+
+
+def host(*vms: dict[str, Any], nodes: list[dict[str, Any]] | None = None, **keys: Any) -> Scenario:
+    given = {"cpu": "yardstick", "what_if": True, "nodes": nodes or SOCKETS, "remote_cycles": REMOTE}
+    given |= {"watermarks": {"min": "64KiB", "low": "80KiB", "high": "96KiB"}}
+    given |= {"pool": {"min": 4, "max": 64, "batch": 16}}
+    tables = [{**each, "name": f"{each['name']}{number}"} for number, each in enumerate(vms or [vm()])]
+    return Scenario.from_tables({"host": given | keys, "vm": tables})
+
+
+def run(scenario: Scenario) -> Outcome:
+    return Simulation(scenario, observers=[check_invariants]).run()
+
+
+def references(outcome: Outcome, number: int = 0) -> np.ndarray:
+    """Return what DRAM served of a VM by dimension (guest, nested, data) and node."""
+    return outcome.vms[number].figures.array("node_references")
+
+
+def walking(outcome: Outcome) -> int:
+    return sum(outcome.vms[0].cycles[cause] for cause in ("walk_guest", "walk_nested"))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_reference_to_memory_of_another_socket_takes_longer_by_the_way_to_it(mode):
+    near, far = (run(host(vm(mode, numa={"node": 1, "memory": node}))) for node in (1, 0))
+    assert references(near)[:, 0].sum() == 0 == references(far)[:, 1].sum()
+    assert references(near)[:, 1].tolist() == references(far)[:, 0].tolist()
+    count = int(references(far)[:2].sum())
+    assert count == far.vms[0].refs[..., 3].sum() > 60
+    assert walking(far) - walking(near) == REMOTE * count
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_pages_lie_where_their_vm_runs_or_where_it_says(mode):
+    numas = ({}, {}, {"memory": "interleave"}, {"memory": 2})
+    outcome = run(host(*(vm(mode, numa=numa) for numa in numas), nodes=[*SOCKETS, TIER]))
+    found = [[each.memory[f"page_node_{node}"] for node in range(3)] for each in outcome.vms]
+    total = found[0][0]
+    assert total > 511
+    assert found[0] == [total, 0, 0]
+    assert found[1][::2] == [0, 0]
+    halves = [found[2][node] + outcome.vms[2].memory[f"table_node_{node}"] for node in range(3)]
+    assert abs(halves[0] - halves[1]) <= 2  # a pair of tables is one block
+    assert halves[2] == 0
+    assert found[3][:2] == [0, 0]
+    slow = outcome.vms[3].figures.array("node_cycles").sum()
+    usual = host().cpu.memory.cycles
+    assert slow == (700 - usual) * references(outcome, 3)[:, 2].sum()
+
+
+def test_data_is_served_by_its_node_too():
+    near, far = (run(host(vm(numa={"memory": node}), data_caches=True)) for node in (0, 1))
+    count = int(references(far)[2, 1])
+    assert count == references(near)[2, 0] == far.vms[0].data[3] > 500
+    assert far.vms[0].cycles["data"] - near.vms[0].cycles["data"] == REMOTE * count
+
+
+@pytest.mark.parametrize(("mode", "populate"), [("native", "lazy"), ("ept", "eager"), ("npt", "eager")])
+def test_tables_of_the_host_lie_apart_from_pages_where_they_are_to(mode, populate):
+    outcome = run(host(vm(mode, populate=populate, numa={"tables": 1})))
+    memory = outcome.vms[0].memory
+    assert memory["page_node_1"] == 0 == memory["table_node_0"]
+    assert memory["table_node_1"] >= 4
+    dimension = 0 if mode == "native" else 1
+    assert references(outcome)[dimension, 0] == 0 < references(outcome)[dimension, 1]
+
+
+def test_a_full_node_is_passed_over_for_the_nearest():
+    small = [{"memory": "1MiB", "cpus": 1}, {"memory": "16MiB", "cpus": 1}, {"memory": "16MiB", "cycles": 500}]
+    pages = run(host(vm("native"), nodes=small)).vms[0].memory
+    assert pages["page_node_0"] + pages["table_node_0"] > 250
+    assert pages["page_node_1"] > 250
+    assert pages["page_node_2"] == 0
+    pages = run(host(vm("native"), nodes=small, remote_cycles=900)).vms[0].memory
+    assert (pages["page_node_1"], pages["page_node_2"] > 250) == (0, True)
+
+
+def test_nodes_are_asked_by_what_a_load_takes():
+    usual = host().cpu.memory.cycles
+    tiers = [{"memory": "4KiB", "cycles": usual + 200}, {"memory": "4KiB", "cycles": usual + 50}]
+    nodes = nodes_of(host(nodes=[*SOCKETS, *tiers]))
+    assert nodes.asked == [[0, 3, 1, 2], [1, 3, 0, 2], [2, 0, 1, 3], [3, 0, 1, 2]]
+    assert (nodes.sizes, nodes.turns) == ([8192, 8192, 1, 1], 2)
+
+
+def test_vms_wait_for_cores_of_their_node_alone_and_share_the_llc_of_its_socket():
+    busy = vm(workload=WORKLOAD | {"compute": 1000})
+    apart = run(host(busy, busy)).vms
+    assert [each.cycles["pcpu_wait"] for each in apart] == [0, 0]
+    together = run(host(busy, {**busy, "numa": {"node": 0}})).vms
+    assert all(each.cycles["pcpu_wait"] > 1_000_000 for each in together)
+    scenario = host(nodes=[{"memory": "8MiB", "cpus": 2}, {"memory": "8MiB", "cpus": 1}])
+    made = Hardware.of(scenario.cpu, cores=3, frames=4096, nodes=scenario.host.nodes, remote_cycles=9)
+    llcs = [made.llc_of(core) for core in range(3)]
+    assert llcs[0] is llcs[1] is not llcs[2]
+    assert made.cores["node_extra"][:, :2].tolist() == [[0, 9], [0, 9], [9, 0]]
+    assert made.cores["node_ends"][2, :2].tolist() == [8 << 20, 16 << 20]
+
+
+def test_a_host_has_what_its_nodes_have():
+    scenario = host(nodes=[*SOCKETS, TIER])
+    assert (scenario.host.memory, scenario.host.cores) == (96 << 20, 2)
+    assert Scenario.from_toml(scenario.to_toml()) == scenario
+    assert Scenario.from_tables({"vm": [vm()]}).replace(**{"host.nodes": [TIER | {"cpus": 3}]}).host.cores == 3
+    two = host()
+    assert two.replace(**{"host.nodes": [*SOCKETS, TIER]}).canonical() == scenario.canonical()
+    assert two.canonical() != scenario.canonical()
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"memory": "1GiB"}, "host.memory: found 1GiB, but the nodes have 64MiB together"),
+        ({"cores": 3}, "host.cores: found 3, but the nodes have 2 together"),
+        ({"remote_cycles": None}, "host.remote_cycles: this key is missing"),
+        ({"nodes": [SOCKETS[0], TIER]}, "host.remote_cycles: there is one socket only"),
+        ({"nodes": [TIER, *SOCKETS]}, "a node without CPUs comes before one that has some"),
+        ({"nodes": [TIER]}, "none of the nodes has CPUs"),
+        ({"nodes": [*SOCKETS, {"memory": "5000B"}]}, "not a whole number of 4KiB pages"),
+    ],
+)
+def test_nodes_that_cannot_be_are_told(keys, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        host(**keys)
+
+
+@pytest.mark.parametrize(
+    ("numa", "said"),
+    [
+        ({"node": 2}, "numa.node (a0): node 2 has no CPUs"),
+        ({"memory": 3}, "numa.memory (a0): found 3, and the nodes are 0 to 2"),
+        ({"memory": "locale"}, 'expected "local", "interleave" or the number of a node'),
+        ({"tables": 1}, "numa.tables (a0): the monitor makes tables of pages of its pool"),
+    ],
+)
+def test_places_that_cannot_be_are_told(numa, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        host(vm(numa=numa), nodes=[*SOCKETS, TIER])
+
+
+def test_a_place_needs_nodes():
+    with pytest.raises(InputError, match=r"numa\.node \(a\): the host has no nodes"):
+        Scenario.from_tables({"vm": [vm(numa={"node": 0})]})

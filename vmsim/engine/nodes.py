@@ -1,0 +1,48 @@
+"""A host's NUMA nodes: which frames, cores and caches each has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from vmsim.base.clock import Clock
+from vmsim.base.ledger import Ledger
+from vmsim.frames.nodes import Nodes
+from vmsim.host.run_queues import run_queue
+from vmsim.host.scheduler import Scheduler
+from vmsim.machine.formats import PAGE_SHIFT
+from vmsim.scenario import Scenario
+from vmsim.scenario.nodes import latencies
+
+__all__ = ["count_nodes", "nodes_of", "schedulers_of"]
+
+
+def count_nodes(ledger: Ledger, registers: NDArray[Any], count: int) -> None:
+    """Register what DRAM served a VM's processors by node, if the host has any."""
+    if not count:
+        return
+    kinds, nodes = ("walk_guest", "walk_nested", "data"), [f"node_{number}" for number in range(count)]
+    ledger.array("node_references", registers["node_refs"][:, :, :count], kinds, nodes)
+    ledger.array("node_cycles", registers["node_cycles"], kinds)
+
+
+def nodes_of(scenario: Scenario) -> Nodes | None:
+    """Return what a host's frames are divided into, if it has nodes; nearest are those whose loads take least."""
+    nodes = scenario.host.nodes
+    if not nodes:
+        return None
+    loads = latencies(nodes, scenario.cpu.memory.cycles, scenario.host.remote_cycles or 0)
+    everyone = range(len(nodes))
+    asked = [sorted(everyone, key=lambda to, of=of: (to != of, loads[of][to], to)) for of in everyone]  # type: ignore[misc]
+    return Nodes([node.memory >> PAGE_SHIFT for node in nodes], asked, sum(node.cpus > 0 for node in nodes))
+
+
+def schedulers_of(env: Clock, scenario: Scenario) -> list[Scheduler]:
+    """Return a scheduler for the cores of each node that has some: VMs are not moved between them."""
+    sizes = [node.cpus for node in scenario.host.nodes if node.cpus] or [scenario.host.cores]
+    firsts = [sum(sizes[:number]) for number in range(len(sizes))]
+    return [
+        Scheduler(env, cores, run_queue(scenario, cores), first=first)
+        for cores, first in zip(sizes, firsts, strict=True)
+    ]

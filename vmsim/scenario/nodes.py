@@ -1,0 +1,167 @@
+"""NUMA: nodes of a host with CPUs and memory of their own, and where on them a VM runs and its memory lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
+
+from pydantic import BeforeValidator, Field, Strict
+
+from vmsim.base.errors import InputError, nearest
+from vmsim.base.units import PAGE, format_size
+from vmsim.scenario.problems import Problem
+from vmsim.scenario.types import MAX_CORES, Cycles, Model, Size
+
+__all__ = [
+    "INTERLEAVED",
+    "MAX_NODES",
+    "Node",
+    "Numa",
+    "Placement",
+    "latencies",
+    "make_room",
+    "node_problems",
+    "placement_of",
+    "sums",
+    "written",
+]
+
+MAX_NODES: Final = 16
+INTERLEAVED: Final = -1
+"""In place of a node: those that have CPUs, in turn."""
+
+_WORDS: Final = ("local", "interleave")
+
+
+class Node(Model):
+    """A NUMA node: a socket with its memory, or without CPUs a tier of slower memory."""
+
+    memory: Size = Field(description="Of the node; the host has that of all of them.")
+    cpus: Annotated[int, Strict(), Field(ge=0, le=MAX_CORES)] = Field(
+        default=0, description="Its pCPUs; 0: it has memory only, a tier such as CXL or persistent memory."
+    )
+    cycles: Cycles | None = Field(
+        default=None,
+        description="Load-to-use cycles of its memory, from its own CPUs, or of a tier from any. Default: the CPU's.",
+    )
+
+
+def _parse_place(value: object) -> str | int:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_NODES:
+        return value
+    if isinstance(value, str) and value in _WORDS:
+        return value
+    near = f" {nearest(value, _WORDS)}" if isinstance(value, str) else ""
+    raise InputError(f'found {value!r}, expected "local", "interleave" or the number of a node.{near}')
+
+
+Place = Annotated[Literal["local", "interleave"] | int, BeforeValidator(_parse_place)]
+
+
+class Numa(Model):
+    """Where a VM runs, and where its memory lies, on a host with nodes."""
+
+    about: ClassVar[str] = "Where it runs and where its memory lies, on a host with nodes."
+
+    node: Annotated[int, Strict(), Field(ge=0, lt=MAX_NODES)] | None = Field(
+        default=None, description="The node whose pCPUs run it. Default: the VMs are put on the nodes in turn."
+    )
+    memory: Place = Field(
+        default="local",
+        description="Which node is asked first for its pages: local, that which runs it, or the number of another; "
+        "interleave: those with pCPUs, in turn. One without a free frame is passed over, for the nearest that has one.",
+    )
+    tables: Place | None = Field(
+        default=None, description="The same of page tables that are the host's own. Default: as its pages."
+    )
+
+
+class Placement(NamedTuple):
+    """Where a VM is: a node that runs it, and nodes that are asked first for its pages and tables, or INTERLEAVED."""
+
+    node: int
+    pages: int
+    tables: int
+
+
+def placement_of(numa: Numa, index: int, nodes: Sequence[Node]) -> Placement | None:
+    """Return where a VM, the `index`-th of the host, is; None: the host has no nodes."""
+    if not nodes:
+        return None
+    home = index % sum(node.cpus > 0 for node in nodes) if numa.node is None else numa.node
+    places: dict[Any, int] = {"local": home, "interleave": INTERLEAVED}
+    pages, tables = numa.memory, numa.memory if numa.tables is None else numa.tables
+    return Placement(home, places.get(pages, pages), places.get(tables, tables))  # type: ignore[arg-type]
+
+
+def sums(nodes: Sequence[Node]) -> dict[str, int]:
+    """Return the memory and the pCPUs of all nodes, by the keys of the host's table."""
+    return {"memory": sum(node.memory for node in nodes), "cores": sum(node.cpus for node in nodes)}
+
+
+def written(host: dict[str, Any]) -> dict[str, Any]:
+    """Return the host's table as it is written: without empty tables, and without what its nodes say."""
+    said = ("memory", "cores") if host["nodes"] else ()
+    kept = {key: value for key, value in host.items() if value not in ({}, ()) and key not in said}
+    return kept | ({"nodes": list(host["nodes"])} if said else {})
+
+
+def make_room(tables: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a scenario's tables; its host's memory and cores are left out if it is to get other nodes, which say both.
+
+    What is set beside the nodes comes later.
+    """
+    if "host.nodes" in settings:
+        tables["host"].pop("memory", None)
+        tables["host"].pop("cores", None)
+    return tables
+
+
+def latencies(nodes: Sequence[Node], usual: int, remote: int) -> list[list[int]]:
+    """Return the cycles of a load from the pCPUs of each node that the memory of each serves: [of][to].
+
+    A tier has no pCPUs; from where it is, the way to every socket counts as nothing.
+
+    Parameters
+    ----------
+    nodes : sequence of Node
+    usual : int
+        Of the CPU's memory, for nodes that do not say.
+    remote : int
+        What the way to another socket adds.
+    """
+    own = [usual if node.cycles is None else node.cycles for node in nodes]
+    return [
+        [own[to] + (remote if to != of and nodes[to].cpus and nodes[of].cpus else 0) for to in range(len(nodes))]
+        for of in range(len(nodes))
+    ]
+
+
+def node_problems(nodes: Sequence[Node], given: Any, remote: int | None) -> Iterator[Problem]:
+    """Yield what is wrong with a host's nodes, by the keys of its table, of which `given` has those that were given."""
+    if not nodes:
+        if remote is not None:
+            yield Problem(("remote_cycles",), "there are no nodes (host.nodes) to go to; leave it out")
+        return
+    if len(nodes) > MAX_NODES:
+        yield Problem(("nodes",), f"{len(nodes)} nodes, expected at most {MAX_NODES}")
+    sockets = sum(node.cpus > 0 for node in nodes)
+    if not sockets:
+        yield Problem(("nodes",), "none of the nodes has CPUs; expected cpus of 1 or more in the first")
+    elif any(node.cpus for node in nodes[sockets:]):
+        first = next(number for number, node in enumerate(nodes) if not node.cpus)
+        text = "a node without CPUs comes before one that has some; expected those with CPUs first"
+        yield Problem(("nodes", first), text)
+    if sockets > 1 and remote is None:
+        text = "this key is missing; expected what the memory of another socket takes longer, such as 100"
+        yield Problem(("remote_cycles",), text)
+    elif sockets < 2 and remote is not None:
+        yield Problem(("remote_cycles",), "there is one socket only, and a tier's cycles say all; leave it out")
+    for number, node in enumerate(nodes):
+        if node.memory % PAGE:
+            text = f"{format_size(node.memory)} is not a whole number of 4KiB pages"
+            yield Problem(("nodes", number, "memory"), text)
+    for key, total in sums(nodes).items():
+        if key in given and given[key] != total:
+            shown = [format_size(each) if key == "memory" else each for each in (given[key], total)]
+            yield Problem((key,), f"found {shown[0]}, but the nodes have {shown[1]} together; leave it out")

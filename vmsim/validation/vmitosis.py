@@ -1,0 +1,120 @@
+"""GUPS with its nested tables on another socket, and with large pages (vMitosis, ASPLOS 2021, artifact).
+
+Two runs give a number each: L (native, 4 KiB pages) the latency of DRAM as a page walk sees it, as in `gups`, and LR
+(EPT, the nested tables on another socket than all else) what the way to that socket adds. With these the same machine
+runs LL (all on one socket) and TL (native, 2 MiB pages). An update's time is that measured under L plus the walk cycles
+added, divided by the number of walkers, which work side by side.
+
+The guest's memory, its tables among it, lies on the node of its vCPU. btree, memcached, redis and xsbench are not
+attempted: their programs are not to be had as streams.
+"""
+
+from __future__ import annotations
+
+import csv
+from functools import partial
+from importlib.resources import files
+from typing import Final
+
+from vmsim.engine.run import simulate
+from vmsim.record.outcome import VmOutcome
+from vmsim.scenario import Scenario
+from vmsim.validation.gups import UPDATES, fit_dram, walk_cycles
+from vmsim.validation.report import Claim, Report
+
+__all__ = ["measured", "not_attempted", "placed", "predict"]
+
+_BAND: Final = 0.15
+_TRIED: Final = 100  # remote cycles of the run that says how many references go there
+
+
+def measured() -> list[dict[str, str]]:
+    """Return the rows of the table."""
+    text = files("vmsim.validation").joinpath("data/vmitosis21.csv").read_text(encoding="utf-8")
+    return [*csv.DictReader(text.splitlines())]
+
+
+def not_attempted() -> list[str]:
+    """Return the runs that are not predicted."""
+    return [f"{row['workload']} {row['config']}" for row in measured() if row["workload"] != "gups"]
+
+
+def _of_an_update() -> dict[str, dict[str, float]]:
+    """Return, by run of GUPS, the cycles of an update: of all, and of walks in either dimension."""
+    return {
+        row["config"]: {
+            "time": float(row["cycles"]) / UPDATES,
+            "guest": (float(row["dtlb_load_walk_pending"]) + float(row["dtlb_store_walk_pending"])) / UPDATES,
+            "nested": float(row["ept_walk_pending"]) / UPDATES,
+        }
+        for row in measured()
+        if row["workload"] == "gups"
+    }
+
+
+def placed(scenario: Scenario, tables: int, remote: int) -> Scenario:
+    """Return GUPS on a host of two sockets, its nested tables on one of them and all else on the first."""
+    nodes = [{"memory": scenario.host.memory, "cpus": 1}] * 2
+    host = {"host.nodes": nodes, "host.remote_cycles": remote}
+    return scenario.replace(**host, **{"vm.mode": "ept", "vm.numa.node": 0, "vm.numa.tables": tables})
+
+
+def _nested(vm: VmOutcome) -> float:
+    return vm.cycles["walk_nested"] / (vm.counters["accesses"] / 2)
+
+
+def predict(updates: int | None = None) -> Report:
+    """Predict LL, and of LR and TL what was not fitted.
+
+    Parameters
+    ----------
+    updates : int, optional
+        Simulated updates, in place of the scenario's two million.
+    """
+    scenario = Scenario.from_toml(files("vmsim.validation").joinpath("gups.toml").read_text(), source="gups.toml")
+    if updates:
+        scenario = scenario.replace(**{"vm.workload.updates": updates})
+    runs = _of_an_update()
+    walks = {run: row["guest"] + row["nested"] for run, row in runs.items()}
+    scenario, native, dram = fit_dram(scenario, walks["L"])
+
+    tried = simulate(placed(scenario, 1, _TRIED)).vms[0]
+    from_far = int(tried.figures.array("node_references")[:2, 1].sum()) / (tried.counters["accesses"] / 2)
+    remote = round(_TRIED + (walks["LR"] - walk_cycles(tried)) / from_far)
+    made = {
+        "L": native,
+        "LL": simulate(placed(scenario, 0, remote)).vms[0],
+        "LR": simulate(placed(scenario, 1, remote)).vms[0],
+        "TL": simulate(scenario.replace(**{"vm.mode": "native", "vm.guest_page": "2M"})).vms[0],
+    }
+    walkers = scenario.cpu.walkers
+    time = {run: runs["L"]["time"] + (walk_cycles(vm) - walk_cycles(native)) / walkers for run, vm in made.items()}
+    times = partial(_ratio, time, {run: row["time"] for run, row in runs.items()})
+    cycles = partial(_ratio, {run: walk_cycles(vm) for run, vm in made.items()}, walks)
+    return Report(
+        title="GUPS, 64 GB table: nested tables local (LL) and on another socket (LR), and large pages (TL)",
+        source="vMitosis, ASPLOS 2021 artifact: Xeon Gold 6252, 2.1 GHz, 4 sockets",
+        fitted={
+            "DRAM latency on L alone": f"{dram} cycles",
+            "way to another socket on LR alone": f"{remote} cycles",
+        },
+        claims=(
+            Claim("walk cycles, LL/L", *cycles("LL"), _BAND),
+            Claim("time, LL/L", *times("LL"), _BAND),
+            Claim("time, LR/L", *times("LR"), _BAND),
+            Claim("walk cycles in nested tables of LR, of an update", _nested(made["LR"]), runs["LR"]["nested"], _BAND),
+            Claim("walk cycles, TL/L", *cycles("TL"), _BAND),
+            Claim("time, TL/L", *times("TL"), _BAND),
+        ),
+        details={
+            "LR, walk cycles of an update": f"{walk_cycles(made['LR']):.0f} simulated, {walks['LR']:.0f} measured "
+            "(fitted)",
+            "references of an update to the other socket": f"{from_far:.2f}",
+            "not attempted": ", ".join(not_attempted()),
+            "page walkers": f"{walkers}, side by side",
+        },
+    )
+
+
+def _ratio(predicted: dict[str, float], found: dict[str, float], run: str) -> tuple[float, float]:
+    return predicted[run] / predicted["L"], found[run] / found["L"]
