@@ -368,8 +368,7 @@ class VirtualMachine:
 
     def _take(self, count: int, state: State) -> list[int]:
         """Return frames of the host's, before the clock starts."""
-        frames = self.parts.host.take(self.spec.index, count, state)
-        if len(frames) < count:
+        if len(frames := self.parts.host.take(self.spec.index, count, state)) < count:
             raise VmStopped(Stop.NOT_BACKED)
         return [int(frame) for frame in frames]
 
@@ -385,10 +384,8 @@ class VirtualMachine:
     def _failed_blocks(self) -> dict[str, int]:
         """Return how often the host had memory, but not in one piece."""
         index, failures = self.spec.index, self.parts.host.failures
-        return {
-            "order_1_failures": failures[index, 1],
-            "large_page_failures": sum(failures[index, order] for order in PAGE_ORDER.values() if order),
-        }
+        large = sum(failures[index, order] for order in PAGE_ORDER.values() if order)
+        return {"order_1_failures": failures[index, 1], "large_page_failures": large}
 
     def _give_back(self) -> Steps[None]:
         """Return all memory to the host; forget what the cores keep of the VM."""
