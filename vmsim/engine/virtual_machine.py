@@ -397,5 +397,4 @@ class VirtualMachine:
             yield from self.pool.close()
         if self.pages:
             self.pages.close()
-        pages = self.parts.host.give_all(self.spec.index)
-        self.parts.log("return", self.spec.name, pages)
+        self.parts.log("return", self.spec.name, self.parts.host.give_all(self.spec.index))
