@@ -249,3 +249,7 @@ def test_shares_are_allowed_where_esx_goes_by_them() -> None:
     scenario(vm(shares=5), overcommit={"policy": "esx"})
     with pytest.raises(ValueError, match="nothing goes by shares"):
         scenario(vm(shares=5, balloon={"max": "1MiB"}), overcommit={"policy": "prorata"})
+
+
+def test_a_host_that_is_short_while_no_vm_runs_has_nobody_to_ask() -> None:
+    assert allot([], -10, tax=75) == []

@@ -66,7 +66,7 @@ class Claim(NamedTuple):
 
 def allot(claims: Sequence[Claim], pages: int, tax: float) -> list[int]:
     """Return how many of so many pages each VM has, with a tax of 0 to 100 percent on idle ones."""
-    if sum(claim.most for claim in claims) <= pages:
+    if not claims or sum(claim.most for claim in claims) <= pages:
         return [claim.most for claim in claims]
     idle = 100 / (100 - tax)
     low, high = 0.0, max(claim.most * idle / claim.shares for claim in claims)
