@@ -64,7 +64,7 @@ def draw(table: pd.DataFrame, axes: Sequence[Axes]) -> None:
                 continue
             p99 = cells["p99_us"].loc[minima[row], batches[column]]
             ink = "white" if scale(value) > 0.5 else "black"
-            text = f"{value / 1000:.1f}k\n{p99:.0f} µs"
+            text = f"{value / 1000:.1f}k cycles\np99 {p99:.0f} µs"
             ax.text(column, row, text, ha="center", va="center", color=ink)
         ax.set_xticks(range(len(batches)), [f"{batch}" for batch in batches])
         ax.set_yticks(range(len(minima)), [f"{minimum}" for minimum in minima])

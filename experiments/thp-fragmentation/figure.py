@@ -28,9 +28,9 @@ from vmsim.sweeps.experiment import Experiment
 EXPERIMENT: Final = Experiment(Path(__file__).parent, width=WIDE, height=2.4, columns=2)
 WAYS: Final = {
     ("never", False): ("at faults alone", "o-"),
-    ("madvise", False): ("… with compaction", "s-"),
-    ("never", True): ("and khugepaged", "^-"),
-    ("madvise", True): ("both", "v--"),
+    ("madvise", False): ("with compaction", "s-"),
+    ("never", True): ("with khugepaged", "^-"),
+    ("madvise", True): ("with both", "v--"),
 }
 
 
@@ -48,7 +48,7 @@ def draw(table: pd.DataFrame, axes: Sequence[Axes]) -> None:
     for ax, column, label in zip(
         axes,
         ("share", "translation"),
-        ("share of memory huge in both", "cycles of translation an access"),
+        ("share of memory huge in both", "translation, cycles per access"),
         strict=True,
     ):
         for ((defrag, khugepaged), (name, line)), colour in zip(WAYS.items(), PALETTE, strict=False):
