@@ -209,7 +209,8 @@ class Hosts(RuleBasedStateMachine):
             self.keys["swap"] = swap
         if esx:
             self.keys["esx"] = esx | {"sample_period": "40us"}
-            self.keys["overcommit"] = {"policy": "esx", "every": "20us"}
+            # who looks more often than a page comes back from the device takes it away before it is used, for ever
+            self.keys["overcommit"] = {"policy": "esx", "every": "1ms" if swap else "20us"}
         if nodes:
             self.keys |= divided(self.keys["memory"] // PAGE, cores, nodes)
         self.tables: list[dict[str, Any]] = []

@@ -87,9 +87,8 @@ class TableKeeper(Touching, ABC):
         """Return the hpa of a table of its own, which the hardware walks and finds by its hpa."""
         return table_on_way(self.memory, (0, 0), table, level, wanted, gva)
 
-    @property
-    def memory_pages(self) -> NestedMode | None:
-        """The pages of guest memory as compiled code takes them."""
+    def memory_pages(self, vcpu: Vcpu) -> NestedMode | None:
+        """Return the pages of guest memory as compiled code takes them."""
         return self.host_pages.nested if self.compiled else None
 
     def touch_one(self, vcpu: Vcpu, gfn: int) -> Steps[None]:

@@ -79,7 +79,7 @@ _SUMMARY: Final = {
     "translation_cycles": _cycles("address translation in hardware: causes `l2_tlb`, `walk_guest`, `walk_nested`"),
     "management_cycles": _cycles(
         "memory management: causes `guest_fault`, `exit`, `pool_wait`, `host_wait`, `swap_wait`, `limit_wait`, "
-        "`balloon`, `shootdown`, `lock_wait`"
+        "`reclaim`, `guest_swap_wait`, `balloon`, `shootdown`, `lock_wait`"
     ),
     "first_touch_cycles": _cycles("the part of `management_cycles` that first touches took"),
     "total_cycles": _cycles("all causes, from start to finish"),
@@ -125,7 +125,9 @@ COLUMNS: Final[Mapping[str, Mapping[str, Column]]] = MappingProxyType(
             "nested_level": _count("level", "level of the nested entry that was read; 0: the guest entry itself"),
             "served": _text("L1, L2, LLC or DRAM; PWC: a page walk cache held the entry, without a reference"),
             "count": _count("references", "how many"),
-            "cycles": _cycles("`count` times the latency of that cache"),
+            "cycles": _cycles(
+                "`count` times the latency of that cache (of DRAM that of the CPU's file, whatever node has it)"
+            ),
         },
         "pwc": {
             "vm": _VM,

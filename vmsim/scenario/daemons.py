@@ -25,6 +25,8 @@ RESERVED: Final = frozenset(
         "cpu_override",
         "cores",
         "memory",
+        "nodes",
+        "remote_cycles",
         "quantum",
         "horizon",
         "samples",

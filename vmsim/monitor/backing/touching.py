@@ -35,10 +35,9 @@ class Touching(BaseMonitor):
     bills: NDArray[Any]
     exited: Callable[[Vcpu], None]
 
-    @property
     @abstractmethod
-    def memory_pages(self) -> NestedMode | None:
-        """The pages of guest memory as compiled code takes them; None: it takes none."""
+    def memory_pages(self, vcpu: Vcpu) -> NestedMode | None:
+        """Return the pages of guest memory as compiled code takes them; None: it takes none."""
 
     @abstractmethod
     def touch_one(self, vcpu: Vcpu, gfn: int) -> Steps[None]:
@@ -52,7 +51,7 @@ class Touching(BaseMonitor):
         """Write to 2**order guest frames: each that has no host frame exits once and gets one."""
         limit = gfn + (1 << order)
         while (gfn := self.lacking(gfn, limit)) < limit:
-            first, mode = gfn, self.memory_pages
+            first, mode = gfn, self.memory_pages(vcpu)
             if mode is not None:
                 with vcpu.first():
                     gfn = int(self.commit(vcpu, touch_frames, mode, max(vcpu.left, 1), gfn, limit))

@@ -162,10 +162,9 @@ class Tdp(NestedBacking, Touching):
         if reached < end:
             raise VmStopped(Stop.NOT_BACKED)
 
-    @property
-    def memory_pages(self) -> NestedMode | None:
-        """The pages of guest memory as compiled code takes them."""
-        return self.nested if self.compiled else None
+    def memory_pages(self, vcpu: Vcpu) -> NestedMode | None:
+        """Return the pages of guest memory as compiled code takes them: as it handles violations."""
+        return self.fast(vcpu)
 
     def touch_one(self, vcpu: Vcpu, gfn: int) -> Steps[None]:
         """Handle the violation of one frame, by whichever feature or itself."""
@@ -226,7 +225,7 @@ class Tdp(NestedBacking, Touching):
 
     def fast(self, vcpu: Vcpu) -> NestedMode | None:
         """Return its state as compiled code handles violations with it."""
-        return self.memory_pages
+        return self.nested if self.compiled else None
 
 
 def _keep(vcpu: Vcpu) -> None:
