@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test slow check bench figures notebook docs clean
+.PHONY: help demo test slow check bench figures docs clean
 .DEFAULT_GOAL := help
 
 help: ## Say what can be made
@@ -40,10 +40,7 @@ bench: $(READY) ## Measure speed, start-up and memory against their limits
 figures: $(READY) ## Make the figures of experiments/ again from results/: only what is out of date
 	$(BIN)/python -m experiments
 
-notebook: $(READY) ## Run the notebook and keep its outputs
-	$(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False notebooks/getting-started.ipynb
-
-docs: $(READY) ## Build the documentation: docs/_build/index.html; a warning is an error
+docs: $(READY) ## Run the notebooks and build the documentation, docs/_build/index.html; a warning is an error
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --builder html docs docs/_build
 
 clean: ## Remove the environment and everything cached

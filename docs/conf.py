@@ -1,25 +1,35 @@
 """How the documentation is built: ``make docs``."""
 
+import ast
 import re
+from collections.abc import Iterator
 from importlib.metadata import version as version_of
+from pathlib import Path
 
+from jupyter_client.manager import KernelManager
 from sphinx.application import Sphinx
+
+KernelManager.transport.default_value = "ipc"  # notebooks need no ports, and say nothing of encryption
 
 project = "vmsim"
 author = "The vmsim developers"
 version = release = version_of("vmsim")
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_click",
     "sphinx_copybutton",
 ]
-source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
+
+nb_execution_mode = "force"  # notebooks are kept without outputs: what the site shows is what they give today
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+nb_merge_streams = True
 
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
@@ -41,6 +51,33 @@ def _text_of_links(app: Sphinx, path: str, parent: str, content: list[str]) -> N
     content[0] = _FILE.sub(r"\1", content[0])
 
 
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+def _captions() -> Iterator[str]:
+    """Yield a section for each experiment: its figures, what the docstring of `figure.py` says, and its data."""
+    for code in sorted(_ROOT.glob("experiments/*/figure.py")):
+        name = code.parent.name
+        title, text = (ast.get_docstring(ast.parse(code.read_text("utf-8"))) or "").split("\n", 1)
+        command = f"    python experiments/{name}/figure.py"
+        yield f"## {title.rstrip('.')}\n"
+        for picture in sorted(_ROOT.glob(f"results/{name}/*.png")):
+            yield f"```{{image}} ../results/{name}/{picture.name}\n:alt: {title}\n:width: 100%\n```\n"
+        yield text.replace(command, "").strip() + "\n"
+        tables = ", ".join(
+            f"{{download}}`{table.name} <../results/{name}/{table.name}>`"
+            for table in sorted(_ROOT.glob(f"results/{name}/*.csv"))
+        )
+        yield f"Made by `{command.strip()}`; data: {tables}.\n"
+
+
+def _gallery(app: Sphinx, page: str, source: list[str]) -> None:
+    """Append the figures of all experiments to the page that is there for them."""
+    if page == "gallery":
+        source[0] += "\n" + "\n".join(_captions())
+
+
 def setup(app: Sphinx) -> None:
     """Have Sphinx call it."""
     app.connect("include-read", _text_of_links)
+    app.connect("source-read", _gallery)

@@ -40,7 +40,7 @@ def test_no_module_has_more_than_400_lines() -> None:
     ] == []
 
 
-@pytest.mark.parametrize("folder", ["reference", "extending", "decisions"])
+@pytest.mark.parametrize("folder", ["reference", "extending", "decisions", "guides", "background"])
 def test_the_index_of_a_folder_lists_its_pages(folder: str) -> None:
     index = (ROOT / "docs" / folder / "index.md").read_text("utf-8")
     pages = {page.name for page in (ROOT / "docs" / folder).glob("*.md")} - {"index.md"}
