@@ -40,7 +40,14 @@ add_module_names = False
 html_theme = "pydata_sphinx_theme"
 html_title = f"vmsim {release}"
 html_show_sourcelink = False
-html_theme_options = {"navigation_depth": 2, "show_prev_next": False, "show_nav_level": 2}
+html_static_path = ["static"]
+html_css_files = ["wide.css"]
+html_theme_options = {
+    "navigation_depth": 2,
+    "show_prev_next": False,
+    "show_nav_level": 2,
+    "header_links_before_dropdown": 8,
+}
 copybutton_prompt_text = "$ "
 
 _FILE = re.compile(r"\[([^\]]+)\]\((?!https?:|docs/|results/|#)[^)]*\)")
@@ -60,10 +67,10 @@ def _captions() -> Iterator[str]:
         name = code.parent.name
         title, text = (ast.get_docstring(ast.parse(code.read_text("utf-8"))) or "").split("\n", 1)
         command = f"    python experiments/{name}/figure.py"
-        yield f"## {title.rstrip('.')}\n"
+        yield f"## {name}\n"
         for picture in sorted(_ROOT.glob(f"results/{name}/*.png")):
             yield f"```{{image}} ../results/{name}/{picture.name}\n:alt: {title}\n:width: 100%\n```\n"
-        yield text.replace(command, "").strip() + "\n"
+        yield f"**{title}** {text.replace(command, '').strip()}\n"
         tables = ", ".join(
             f"{{download}}`{table.name} <../results/{name}/{table.name}>`"
             for table in sorted(_ROOT.glob(f"results/{name}/*.csv"))

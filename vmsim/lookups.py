@@ -123,6 +123,7 @@ def load(path: str | Path) -> Result | Comparison:
 
 def _html(walks: Explanation) -> Iterator[str]:
     """Yield a grid for each walk: a row for each table of the guest, a column for each nested level."""
+    cell = "<td style='padding: 0 0.6em'>"
     for name, walk in zip(walks._fields, walks, strict=True):
         made = {(each.guest_level, each.nested_level): each for each in walk.references}
         guests = sorted({guest for guest, _ in made}, reverse=True)
@@ -130,9 +131,9 @@ def _html(walks: Explanation) -> Iterator[str]:
         columns = [*nesteds, 0]
         heads = "".join(f"<th>{f'nL{level}' if level else 'entry'}</th>" for level in columns)
         title = f"{name}: {walk.count} references, {walk.cycles:,} cycles"
-        yield f"<table><caption>{escape(title)}</caption><tr><th></th>{heads}</tr>"
+        yield f"<table><caption style='white-space: nowrap'>{escape(title)}</caption><tr><th></th>{heads}</tr>"
         for guest in guests:
             cells = [made.get((guest, nested)) for nested in columns]
-            fields = "".join(f"<td>{f'{each.position}: {each.served}' if each else ''}</td>" for each in cells)
+            fields = "".join(f"{cell}{f'{each.position}: {each.served}' if each else ''}</td>" for each in cells)
             yield f"<tr><th>{f'gL{guest}' if guest else 'data'}</th>{fields}</tr>"
         yield "</table>"
