@@ -132,7 +132,6 @@ def _swap_rows() -> dict[str, Row]:
         "zswap_accept_threshold_percent": Row(short(zswap=True, zswap_max_pool_percent=8), 90, 20),
         "read_errors": Row(short(), 0.0, 0.5),
         "write_errors": Row(short(), 0.0, 0.5),
-        "oom": Row(short(size="128KiB"), "largest", "none"),
     }
 
 
@@ -165,6 +164,7 @@ def _overcommit_rows() -> dict[str, Row]:
     return {
         "host.overcommit.policy": Row(overcommitted("prorata"), "prorata", "esx"),
         "host.overcommit.every": Row(overcommitted("prorata", free=30.0), "50us", "300us"),
+        "host.overcommit.patience": Row(esx(hard=0.0, low=0.0, high=80.0, soft=79.0), "0s", "1s"),
         "host.prorata.free": Row(overcommitted("prorata"), 5.0, 40.0),
         "host.mom.pressure": Row(mom, 0.2, 0.9),
         "host.mom.critical": Row(overcommitted("mom", pressure=0.95, max_change=1.0), 0.05, 0.95),
@@ -198,6 +198,7 @@ ROWS: Final[dict[str, Row]] = {
     "host.scheduler": Row(
         world(vm(workload=DISK), vm(workload={**UNIFORM, "compute": 50_000})), "round-robin", "credit"
     ),
+    "host.oom": Row(short(size="128KiB"), "largest", "none"),
     "host.data_caches": Row(world(), False, True),
     "host.fragmentation": Row(world(vm("paired")), 0.0, 1.0),
     "host.reclaim.rate": Row(world(), 0, 100_000),
@@ -269,6 +270,7 @@ ROWS: Final[dict[str, Row]] = {
         world(vm(workload={**BUSY, "footprint": "1MiB"}, balloon={"size": "4000KiB", "message": 1024})), False, True
     ),
     "vm.balloon.driver": Row(world(ballooned()), True, False),
+    "vm.balloon.refuses": Row(world(ballooned()), "2MiB", "64KiB"),
     "vm.balloon.statistics": Row(world(vm(workload=BUSY)), "0s", "100us"),
     "vm.balloon.reporting": Row(world(vm(workload=BUSY)), False, True),
     "vm.balloon.reporting_order": Row(world(vm(workload=BUSY, populate="eager", balloon=REPORTING)), 0, 2),

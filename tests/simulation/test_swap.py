@@ -184,15 +184,15 @@ def test_forks_unmaps_and_moves_find_what_is_swapped_out(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["native", "ept"])
-@pytest.mark.parametrize(("oom", "ended"), [("largest", 1), ("asker", 1), ("none", 2)])
+@pytest.mark.parametrize(("oom", "ended"), [("largest", 1), ("newest", 1), ("asker", 1), ("none", 2)])
 def test_where_the_device_is_full_too_a_vm_is_ended(mode: str, oom: str, ended: int) -> None:
     """Of two, and the other one runs on; or nobody is, and both are suspended for good."""
-    what = crowd(mode, swap={"size": 32 * PAGE, "oom": oom})
+    what = crowd(mode, swap={"size": 32 * PAGE}).replace(**{"host.oom": oom})
     simulation, outcome = run(what, [Script(steps())] * 2, every=5_000_003)
     assert outcome.ending is not None
     assert sum(not each.finished for each in outcome.vms) == ended
     if ended == 1:
-        assert "host.swap.oom" in outcome.ending.message
+        assert "host.oom" in outcome.ending.message
         assert outcome.vms[0].figures.named("kswapd")["killed"] == 1
         assert (simulation.host.frames["state"] == State.FREE).all()
     else:
@@ -299,7 +299,8 @@ def test_a_slot_that_holds_another_page_is_found(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(("oom", "said"), [("largest", "The host has ended VM"), ("none", "out of memory")])
 def test_a_device_that_takes_nothing_ends_a_vm_and_not_in_waiting(oom: str, said: str) -> None:
     script = Script(steps())
-    _, outcome = run(crowd("ept", swap={"write_errors": 1.0, "oom": oom}), [script, script], check=None)
+    what = crowd("ept", swap={"write_errors": 1.0}).replace(**{"host.oom": oom})
+    _, outcome = run(what, [script, script], check=None)
     assert outcome.ending is not None
     assert said in outcome.ending.message
     assert sum(each.finished for each in outcome.vms) == (1 if oom == "largest" else 0)

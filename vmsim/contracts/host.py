@@ -309,6 +309,11 @@ class SharingVm(Protocol):
         ...
 
     @property
+    def stuck(self) -> bool:
+        """Whether its balloon lacks pages, and has not grown for long: its guest has none, or refuses."""
+        ...
+
+    @property
     def statistics(self) -> Any:
         """What its guest has last said of its memory, a `Statistics`; None: nothing yet."""
         ...

@@ -14,7 +14,7 @@ from vmsim.base.ledger import Ledger
 from vmsim.contracts.memory import Frames
 from vmsim.contracts.processor import Mmu, Vcpu
 from vmsim.contracts.second import Flush
-from vmsim.contracts.steps import Exit, Resume, Steps, Words
+from vmsim.contracts.steps import Exit, Resume, Steps, Stop, Words
 from vmsim.frames.buddy import State
 from vmsim.record.log import Log
 from vmsim.record.outcome import DirtyRound
@@ -121,8 +121,8 @@ class LiveVm(Protocol):
         """Whether it has ended, and given everything back."""
         ...
 
-    def kill(self) -> None:
-        """Have it end, because the host has run out of memory."""
+    def kill(self, why: Stop = Stop.KILLED, who: str = "") -> None:
+        """Have it end, because the host has run out of memory; `who` says why it is this one."""
 
 
 class Worker(Protocol):

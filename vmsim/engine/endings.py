@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -13,7 +15,7 @@ from vmsim.record.outcome import Ending
 from vmsim.scenario import Vm
 from vmsim.workloads import Stream
 
-__all__ = ["ending_of"]
+__all__ = ["ending_of", "together"]
 
 
 class _Machine(Protocol):
@@ -40,8 +42,8 @@ def ending_of(vm: _Machine, stop: VmStopped) -> Ending:
     elif stop.what is Stop.KILLED:
         asked = "the host's memory"
         message = (
-            f"The host has ended VM {name} ({size}) {made}: its memory and its swap device are full, and it chooses "
-            f"whom to end by host.swap.oom. Give it more memory, a larger swap device, or fewer VMs."
+            f"The host has ended VM {name} ({size}) {made}: it was out of memory, with nothing more to take, and "
+            f"{stop.who}. Give it more memory, a larger swap device, or fewer VMs."
         )
     elif stop.what is Stop.LIMIT:
         asked, most = "a page beyond its limit", format_size(vm.spec.memory_max * PAGE)
@@ -67,3 +69,11 @@ def ending_of(vm: _Machine, stop: VmStopped) -> Ending:
             f"devices; {why}, and {ended}."
         )
     return Ending(vm.now, name, asked, message)
+
+
+def together(of_vms: Sequence[Ending | None], of_host: Ending | None = None) -> Ending | None:
+    """Return what a user is told of a run, some VMs of which have ended early, and it itself; None: none has."""
+    found = [each for each in (of_host, *of_vms) if each]
+    if not found:
+        return None
+    return replace(found[0], message=" ".join(dict.fromkeys(each.message for each in found)))

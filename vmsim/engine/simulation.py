@@ -17,7 +17,7 @@ from vmsim.base.progress import Progress
 from vmsim.base.units import format_size
 from vmsim.contracts import Moment, Observer, Stop, VmStopped
 from vmsim.engine.build import build_vm
-from vmsim.engine.endings import ending_of
+from vmsim.engine.endings import ending_of, together
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.nodes import count_nodes, nodes_of, schedulers_of
 from vmsim.engine.parts import HostParts
@@ -28,6 +28,7 @@ from vmsim.engine.virtual_machine import VirtualMachine
 from vmsim.host.daemons.compaction import Compaction
 from vmsim.host.daemons.parts import DaemonParts
 from vmsim.host.fragmentation import PageCache, fragment
+from vmsim.host.killer import OomKiller
 from vmsim.host.memory import HostMemory
 from vmsim.host.pool import reclaimer
 from vmsim.machine.formats import PAGE_SHIFT
@@ -133,6 +134,11 @@ class Simulation:
         spares = self._policy(scenario.host.spares, "spares")
         self.env.process(reclaimer(self.env, self.host, [vm.pool for vm in self.vms if vm.pool], spares))
 
+        swaps = "swap" in scenario.daemons
+        whom = scenario.host.oom or ("largest" if swaps else "none")
+        self.host.killer = OomKiller(self.host, self.vms, whom, cpu.frequency)
+        for vm in self.vms if whom != "none" and not swaps else ():  # else kswapd's figures have it
+            vm.ledger.counters("oom", lambda: {"killed": self.host.killer.killed})
         every = scenario.host.samples.cycles(cpu.frequency)
         self.samples = Samples(self.env, self.host, self.vms, every) if every else None
 
@@ -160,7 +166,7 @@ class Simulation:
             processes = [self.env.process(vm.live()) for vm in self.vms]
             self._start_daemons()
             stuck = not self._run(processes)
-            ending = self._out_of_memory() if stuck else next((vm.ending for vm in self.vms if vm.ending), None)
+            ending = together([vm.ending for vm in self.vms], self._out_of_memory() if stuck else None)
         return Outcome(
             vms=[vm.outcome() for vm in self.vms],
             transfers=self.transfers,

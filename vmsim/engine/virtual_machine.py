@@ -277,9 +277,9 @@ class VirtualMachine:
         """Whether it has not ended, and nobody has said that it is to."""
         return self.finish is None and not self.crew.stopped
 
-    def kill(self, why: Stop = Stop.KILLED) -> None:
-        """Have it end, because the host has run out of memory, or it has reached its limit."""
-        self.ending = ending_of(self, VmStopped(why))
+    def kill(self, why: Stop = Stop.KILLED, who: str = "") -> None:
+        """Have it end, because the host has run out of memory, or it has reached its limit; `who` says why this one."""
+        self.ending = ending_of(self, VmStopped(why, who=who))
         self.crew.stop()
 
     def forget(self, flush: Flush, by: Any = None, *, times: int = 1) -> int:

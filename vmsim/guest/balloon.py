@@ -55,7 +55,8 @@ class BalloonDriver:
         Frames that are in the balloon, or were taken for it.
     counts : Counter
         Messages to `inflate` and to `deflate`, and pages of 4 KiB in all of these; `short`, how often no page was to be
-        had; `oom`, how often the kernel had none left and took some out of the balloon, and `oom_pages`.
+        had; `oom`, how often the kernel had none left and took some out of the balloon, and `oom_pages`; of a guest
+        that refuses how often it was asked for more than it gives (`refused`).
     """
 
     def __init__(
@@ -81,6 +82,8 @@ class BalloonDriver:
         self.counts: Counter[str] = Counter(
             dict.fromkeys(("inflate", "inflated", "deflate", "deflated", "short", "oom", "oom_pages"), 0)
         )
+        if spec.refuses >= 0:
+            self.counts["refused"] = 0
         if spec.deflate_on_oom:
             frames.spare = self.deflate_on_oom
 
@@ -91,9 +94,15 @@ class BalloonDriver:
 
     def run(self) -> Steps[None]:
         """Follow the target from now on (update_balloon_size_func)."""
+        asked = -1
         interrupt = False  # the driver has just been started, and looks by itself
         while True:
-            lacking = self.device.target - self.size
+            target = self.device.target
+            if 0 <= self.spec.refuses < target:
+                self.counts["refused"] += target != asked
+                target = self.spec.refuses
+            asked = self.device.target
+            lacking = target - self.size
             if lacking > 0:
                 yield from self._fill(lacking, interrupt=interrupt)
             elif lacking < 0:

@@ -86,6 +86,8 @@ class HostMemory:
         How many requests of devices pin each frame: a pinned frame must not be moved, taken or freed.
     shrinker : Shrinker or None
         Who takes pages from VMs; None: nobody does.
+    killer : OomKiller or None
+        Who ends VMs where memory has run out.
     dying : set of int
         VMs that are to end because memory has run out: what they wait for comes from the reserve.
     limits : dict
@@ -112,6 +114,7 @@ class HostMemory:
         self.failures: Counter[tuple[int, int]] = Counter()
         self.freed = 0
         self.shrinker: Shrinker | None = None
+        self.killer: Any = None
         self.dying: set[int] = set()
         self.limits: dict[int, Any] = {}
         self._waiting: deque[Request] = deque()
@@ -302,8 +305,8 @@ class HostMemory:
             dying = next((at for at, each in enumerate(self._waiting) if each.asker in self.dying), None)
             if self.free <= (self.marks.min if dying is None else 0):
                 self.call_reclaim()
-                if self.shrinker:
-                    self.shrinker.starving()
+                if helper := self.shrinker or self.killer:
+                    helper.starving()
                 return
             at = self.first(self._waiting) if dying is None else dying
             first = self._waiting[at]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, PlainSerializer, Strict, WithJsonSchema
 
@@ -18,7 +18,7 @@ __all__ = ["Balloon", "BalloonSpec", "ReportingSpec"]
 LARGEST_REPORTED = 10
 """Linux's MAX_PAGE_ORDER: no block of its allocator is larger (include/linux/mmzone.h)."""
 
-_OF_SIZES = ("page", "message", "retry", "deflate_on_oom", "driver")
+_OF_SIZES = ("page", "message", "retry", "deflate_on_oom", "driver", "refuses")
 
 _Size = Annotated[
     int,
@@ -91,6 +91,8 @@ class BalloonSpec(NamedTuple):
         Of free pages.
     most : int
         The most that a policy of the host may ask for; 0: none does.
+    refuses : int
+        Above which size the driver puts nothing more into the balloon; -1: it never refuses.
     """
 
     steps: tuple[tuple[int, int], ...]
@@ -102,6 +104,12 @@ class BalloonSpec(NamedTuple):
     statistics: int
     reporting: ReportingSpec | None
     most: int = 0
+    refuses: int = -1
+
+    @property
+    def canonical(self) -> tuple[Any, ...]:
+        """What matters: the last two only where they say anything."""
+        return tuple(self) if self.refuses >= 0 else tuple(self)[:-1] if self.most else tuple(self)[:-2]
 
 
 class Balloon(Model):
@@ -127,6 +135,11 @@ class Balloon(Model):
         default=False, description="A guest that has no page left takes 256 out of the balloon before it gives up."
     )
     driver: Flag = Field(default=True, description="The guest has a driver; without one it gives nothing back.")
+    refuses: _Size | None = Field(
+        default=None,
+        description="The size above which the driver puts nothing more into the balloon, whatever the host asks for: "
+        "a guest that does not cooperate. Default: it never refuses.",
+    )
     statistics: DurationField = Field(
         default=parse_duration("0s"),
         description="How often the host asks the guest what memory it has free; 0s: never.",
@@ -172,6 +185,7 @@ class Balloon(Model):
             if self.reporting
             else None,
             most=self.max // PAGE >> order << order,
+            refuses=-1 if self.refuses is None else self.refuses // PAGE >> order << order,
         )
 
     def problems(self, memory: int) -> Iterator[Problem]:
@@ -186,7 +200,7 @@ class Balloon(Model):
         for key in ("reporting_order", "reporting_delay"):
             if key in given and not self.reporting:
                 yield Problem((key,), "it has no effect with balloon.reporting = false; leave it out")
-        for key in ("reporting", "statistics", "page", "message", "retry", "deflate_on_oom"):
+        for key in ("reporting", "statistics", "page", "message", "retry", "deflate_on_oom", "refuses"):
             if key in given and self.asks and not self.driver:
                 yield Problem((key,), "it has no effect with balloon.driver = false; leave it out")
         for key in ("size", "schedule"):

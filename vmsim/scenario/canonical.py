@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from vmsim import plugins
 from vmsim.base.units import Duration
-from vmsim.scenario.balloon import BalloonSpec
 from vmsim.scenario.content import Content
 from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.daemons import host_daemons, policies
@@ -94,7 +93,7 @@ def canonical(
         unused += _OF_SHOOTDOWNS  # nobody interrupts anybody
         figures = {name: value for name, value in figures.items() if name not in _OF_SHOOTDOWNS}
     figures["cost"] = {name: cost for name, cost in figures["cost"].items() if not name.startswith(unused)}
-    of_host = {
+    of_host: dict[str, Any] = {
         "cpu": figures,
         "cores": host.cores,
         "memory": host.memory,
@@ -119,12 +118,16 @@ def canonical(
     weighed = weighs(
         {host.spares, *(each for name in daemons for each in host_daemons()[name].policies(host.part(name)))}
     )
+    if host.oom not in (None, "none") and "swap" not in daemons:
+        of_host["oom"] = host.oom
     refills = {vm.pool.refill for vm in vms if vm.pooled}
     of_host |= _daemons(host, daemons, sorted({host.spares, *refills} - {_SPARES, _REFILL}))
+    if "swap" in daemons:
+        of_host["swap"]["oom"] = host.oom or "largest"
     of_vms = [
         {name: getattr(vm, name) for name in Vm.__slots__ if name not in _APART}
         | ({"content": vm.content.model_dump()} if vm.content != Content() and {"ksm", "swap"} & {*daemons} else {})
-        | ({"balloon": _of_balloon(vm.balloon)} if vm.balloon else {})
+        | ({"balloon": vm.balloon.canonical} if vm.balloon else {})
         | ({"files": vm.files} if vm.files else {})
         | ({"thp": vm.thp} if vm.thp else {})
         | ({"reclaim": vm.reclaim} if vm.reclaim else {})
@@ -147,11 +150,6 @@ def canonical(
     ]
     tables = {"seed": seed, "warmup": warmup, "host": of_host, "vms": of_vms}
     return json.dumps(tables, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=_plain)
-
-
-def _of_balloon(spec: BalloonSpec) -> tuple[Any, ...]:
-    """Return what matters of a balloon; how large a policy may make it only where it may."""
-    return tuple(spec) if spec.most else tuple(spec)[:-1]
 
 
 def _of_workload(workload: Workload) -> dict[str, Any]:

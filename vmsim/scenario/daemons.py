@@ -37,6 +37,7 @@ RESERVED: Final = frozenset(
         "pool",
         "spares",
         "watermarks",
+        "oom",
     }
 )
 """The keys that every ``[host]`` has."""

@@ -141,6 +141,12 @@ class _Host(Model):
         "shares: as fair, by the shares of the VMs.",
     )
     watermarks: Watermarks = Field(default=Watermarks(), description="Free memory at which reclaim starts and stops.")
+    oom: Literal["largest", "newest", "asker", "none"] | None = Field(
+        default=None,
+        description="Which VM is ended when the host is out of memory and nothing more can be taken: the one with most "
+        "pages, the one started last, the one that asks, or none, and those that ask are suspended. Default: with "
+        "host.swap the largest, else none.",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -5,7 +5,8 @@ P pages that it has, f the part of them in use, and k = 1 / (1 - t) what an idle
 Here that is solved at once: with A pages in use, P (f + k (1 - f)) is P up to A and A + k (P - A) beyond, and all VMs
 get as much as costs the same for their shares, between what must not be in a balloon and what they can use.
 
-States (§6.3). Below `soft` percent of free memory balloons are inflated, and VMs without one have pages taken; below
+States (§6.3). Below `soft` percent of free memory balloons are inflated, and VMs without one, or whose guests do not
+fill it ("paging only in cases where ballooning is not possible"), have pages taken; below
 `hard` pages are taken from all that have more than their part; below `low` these do not run either until there is more.
 A host that is less short again has to have `margin` more than the next threshold. All reclaim aims at `high`.
 
@@ -140,12 +141,13 @@ class Esx:
         self.counts[self.state.name.lower()] += 1
         resident = {vm.owner: vm.resident for vm in running}
         claims = [self._claim(vm, resident[vm.owner]) for vm in running]
-        pages = sum(resident.values()) + host.free - int(host.size * self.table.high / 100)
-        for vm, claim, part in zip(running, claims, allot(claims, pages, self.table.idle_tax), strict=True):
+        there = sum(resident.values()) + host.free - int(host.size * self.table.high / 100)
+        for vm, claim, part in zip(running, claims, allot(claims, there, self.table.idle_tax), strict=True):
             over = resident[vm.owner] - part
             self._ask(vm, claim, part)
             taken = 0
-            if over > 0 and host.swaps and (self.state >= State.HARD or (self.state == State.SOFT and not vm.most)):
+            paging = self.state >= State.HARD or (self.state == State.SOFT and (vm.stuck or not vm.most))
+            if over > 0 and host.swaps and paging:
                 taken, cycles = vm.swap(over)
                 spent += cycles
             if self.state == State.LOW and taken:

@@ -23,6 +23,8 @@ class Overcommitter:
         Cycles between two looks.
     policy : MemoryGovernor
         Says it.
+    patience : int
+        Cycles for which a balloon may lack pages and not grow before other means are used.
 
     Attributes
     ----------
@@ -30,14 +32,15 @@ class Overcommitter:
         The VMs with memory of their own; from `register` on.
     """
 
-    def __init__(self, every: int, policy: MemoryGovernor) -> None:
+    def __init__(self, every: int, policy: MemoryGovernor, patience: int) -> None:
         self.every = every
+        self.patience = patience
         self.policy = policy
         self.vms: list[Sharer] = []
 
     def register(self, vms: Sequence[Any]) -> None:
         """Have each VM count what the policy did to it."""
-        self.vms = [Sharer(vm) for vm in vms if vm.pages and not vm.spec.bare]
+        self.vms = [Sharer(vm, self.patience) for vm in vms if vm.pages and not vm.spec.bare]
         figures = getattr(self.policy, "figures", None)
         for each in self.vms:
             if figures:
@@ -53,6 +56,8 @@ class Overcommitter:
             delay = max(1, self.every - spent)
             kept = any(each.blocked for each in self.vms)
             yield host.env.after(delay) if kept else host.env.background(delay, frees=True)
+            for each in self.vms:
+                each.look()
             spent = self.policy.turn(shared, self.vms)
             if spent:
                 yield host.env.background(spent, frees=True)
@@ -61,4 +66,5 @@ class Overcommitter:
 def build(parts: DaemonParts) -> Overcommitter:
     """Return the daemon that a scenario asks for."""
     every = max(1, parts.table.every.cycles(parts.frequency))
-    return Overcommitter(every, parts.policy(parts.table.policy))
+    patience = parts.table.patience.cycles(parts.frequency)
+    return Overcommitter(every, parts.policy(parts.table.policy), patience)

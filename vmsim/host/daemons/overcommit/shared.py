@@ -9,6 +9,7 @@ from typing import Any
 import simpy
 
 from vmsim.contracts import DaemonHost, Flush, LiveVm, Steps, Vcpu
+from vmsim.machine.layout import Count
 
 __all__ = ["Sharer", "SharingHost"]
 
@@ -60,15 +61,19 @@ class Sharer:
     ----------
     vm : LiveVm
         As daemons know it; it has memory of its own.
+    patience : int
+        Cycles for which its balloon may lack pages and not grow before other means are used.
 
     Attributes
     ----------
     counts : Counter
         `asked`, how often the size of its balloon was set; `swapped`, pages that were taken to the swap device;
-        `blocked`, how often its vCPUs were kept from running; and what a policy counts.
+        `blocked`, how often its vCPUs were kept from running; `stuck`, looks at which its balloon lacked pages and had
+        not grown for long; `spared`, how often no pages were taken, for it had used none since the last time; and what
+        a policy counts.
     """
 
-    def __init__(self, vm: LiveVm) -> None:
+    def __init__(self, vm: LiveVm, patience: int) -> None:
         self.vm = vm
         self.memory = vm.pages
         self.owner = vm.spec.index
@@ -78,6 +83,9 @@ class Sharer:
         self.most = vm.spec.balloon.most if self.device and vm.spec.balloon.driver else 0
         self.counts: Counter[str] = Counter(dict.fromkeys(("asked", "swapped", "blocked"), 0))
         self._gate: simpy.Event | None = None
+        self._patience = patience
+        self._grown = 0, 0  # pages in its balloon, and since when it has not grown though it was to
+        self._seen = -1, 0  # its accesses, and pages that had come back, when pages were last taken
         vm.ledger.counters("overcommit", lambda: self.counts)
 
     @property
@@ -105,6 +113,18 @@ class Sharer:
         """Pages that are in it."""
         return self.device.actual if self.device else 0
 
+    def look(self) -> None:
+        """Find out whether its balloon grows as it is to."""
+        now = self.vm.env.cycle
+        if self.balloon != self._grown[0] or self.balloon >= self.target:
+            self._grown = self.balloon, now
+        self.counts.update({"stuck": 1} if self.stuck else {})
+
+    @property
+    def stuck(self) -> bool:
+        """Whether its balloon lacks pages, and has not grown for long: its guest has none, or refuses."""
+        return self.balloon < self.target and self.vm.env.cycle - self._grown[1] >= self._patience
+
     @property
     def statistics(self) -> Any:
         """What its guest has last said of its memory."""
@@ -122,7 +142,16 @@ class Sharer:
             self.device.set_target(pages)
 
     def swap(self, pages: int) -> tuple[int, int]:
-        """Take about so many pages to the swap device; return how many, and the cycles of it."""
+        """Take about so many pages to the swap device; return how many, and the cycles of it.
+
+        None while the VM has brought pages back since the last time and made no access: whoever looks more often than
+        pages come back would take them again and again, and the VM never get any further.
+        """
+        seen = _accesses(self.vm), self.memory.returned
+        if seen[0] == self._seen[0] and seen[1] != self._seen[1]:
+            self.counts["spared"] += 1
+            return 0, 0
+        self._seen = seen
         taken, cycles = self.memory.host.shrinker.shrink(self.memory.owner, pages)
         self.counts["swapped"] += max(taken, 0)
         return max(taken, 0), cycles
@@ -134,6 +163,8 @@ class Sharer:
 
     def block(self) -> None:
         """Keep its vCPUs from running, from their next exit on."""
+        if not self.vm.alive:
+            self.unblock()  # it is to end
         if self._gate is not None or not self.vm.alive:
             return
         gate = self._gate = self.vm.env.event()
@@ -151,3 +182,7 @@ class Sharer:
         if self._gate is not None:
             self._gate.succeed()
             self._gate = None
+
+
+def _accesses(vm: LiveVm) -> int:
+    return sum(int(vcpu.registers["counters"][..., Count.ACCESSES].sum()) for vcpu in vm.vcpus)

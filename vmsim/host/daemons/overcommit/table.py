@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from pydantic import Field
 
@@ -33,6 +33,11 @@ class Overcommit(HostTable):
         description="How often it looks at the host.",
         json_schema_extra={"default": "10s"},
     )
+    patience: DurationField = Field(
+        default=parse_duration("1s"),
+        description="esx: how long a balloon may lack pages and not grow before pages of its VM are taken instead.",
+        json_schema_extra={"default": "1s"},
+    )
 
 
 class _Overcommit(HostDaemon):
@@ -46,11 +51,16 @@ class _Overcommit(HostDaemon):
     def policies(self, table: Overcommit) -> tuple[str, ...]:
         return (table.policy,)
 
+    def canonical(self, table: Overcommit) -> dict[str, Any]:
+        usual = table.patience == Overcommit.model_fields["patience"].default
+        return table.model_dump(exclude={"patience"} if usual else None)
+
     def problems(self, table: Overcommit, vms: Sequence[VmKeys]) -> Iterator[Problem]:
         ballooned = [each for each in vms if each.balloon.max]
         if table.policy == _NONE:
-            if table.every != Overcommit.model_fields["every"].default:
-                yield Problem(("every",), "it has no effect without overcommit.policy")
+            for key in ("every", "patience"):
+                if getattr(table, key) != Overcommit.model_fields[key].default:
+                    yield Problem((key,), "it has no effect without overcommit.policy")
             if ballooned:
                 text = f"vm.{ballooned[0].name}.balloon.max has no effect with {_NONE!r}; expected a policy"
                 yield Problem(("policy",), text)
@@ -61,6 +71,8 @@ class _Overcommit(HostDaemon):
         if not table.every.amount:
             yield Problem(("every",), "no time between two looks; expected more than 0")
         policy = policies()[table.policy]
+        if not policy.takes and table.patience != Overcommit.model_fields["patience"].default:
+            yield Problem(("patience",), f"{table.policy} has no other means than balloons; leave it out")
         if not (ballooned or policy.takes):
             text = f"{table.policy} works by balloons, and no VM lets it set the size of one (vm.balloon.max)"
             yield Problem(("policy",), text)

@@ -1,10 +1,11 @@
-"""kswapd and direct reclaim (Linux mm/vmscan.c), and the killer (mm/oom_kill.c).
+"""kswapd and direct reclaim (Linux mm/vmscan.c).
 
 kswapd is woken when free memory is below the low watermark and the monitors' pools have given what they can spare. It
 looks at one page in 2**12 of every VM's, then at one in 2**11 and so on, until as much is free, or on its way to the
 device, as the high watermark says (balance_pgdat). Who asks for memory while free memory is at the min watermark is
 suspended, and pages are taken on its behalf, 32 at a time (do_try_to_free_pages). When that has failed sixteen times a
-VM is ended. Each look at all VMs is one event, after which the time passes that it takes: kswapd has a core of its own.
+VM is ended (`vmsim.host.killer`). Each look at all VMs is one event, after which the time passes that it takes: kswapd
+has a core of its own.
 
 A VM's processors leave the guest for each of its pages that is unmapped, and for each that was found accessed: KVM
 flushes at once (virt/kvm/kvm_main.c, kvm_handle_hva_range). Those of a program on the host itself are told once a batch
@@ -26,6 +27,7 @@ from vmsim.contracts import NO_FLUSH, DaemonHost, Flush, Found, LiveVm, PageList
 from vmsim.host.daemons.parts import DaemonParts
 from vmsim.host.daemons.swap.one_by_one import OneByOne
 from vmsim.host.daemons.swap.table import HostSwap
+from vmsim.host.killer import RETRIES, OomKiller
 from vmsim.host.memory import HostMemory
 from vmsim.host.swap.compressed import CompressedMemory
 from vmsim.host.swap.device import BlockDevice
@@ -37,9 +39,7 @@ __all__ = ["Kswapd", "build"]
 PRIORITY = 12  # one page in 2**12 is looked at first (DEF_PRIORITY)
 CLUSTER = 32  # pages that direct reclaim is content with (SWAP_CLUSTER_MAX)
 NO_END = 1 << 62  # no number of pages is enough
-RETRIES = 16  # reclaims in vain before a VM is ended, or kswapd gives up (MAX_RECLAIM_RETRIES)
 FAILURES = RETRIES * CLUSTER  # writes in a row that fail, after which waiting for others is in vain
-_PAUSE = 1000  # of a second: how long who has reclaimed in vain waits (VMSCAN_THROTTLE_NOPROGRESS: a jiffy)
 
 
 class Kswapd:
@@ -78,7 +78,7 @@ class Kswapd:
         self._direct: simpy.Process | None = None
         self._failures = 0
         self._next = 0  # VM that direct reclaim begins with
-        self._pause = max(1, parts.frequency // _PAUSE)
+        self.killer: OomKiller
 
     def register(self, vms: Sequence[Any]) -> None:
         """Have pages that are taken go to the device from now on, and count."""
@@ -109,6 +109,7 @@ class Kswapd:
             area, submit = self.swap.area, self.swap.submit_writes
             self.swap.zswap = Zswap(host, area, compressed, submit, most=most, least=least)
         host.shrinker = self
+        self.killer = host.killer
         for vm in vms:
             if vm.pages:
                 vm.pages.swap_to(self.swap)
@@ -218,12 +219,13 @@ class Kswapd:
             else:
                 vain += 1
             if vain:
-                yield env.after(self._pause)
+                yield env.after(self.killer.pause)
             if vain >= RETRIES and self.host.starving:
-                victim = self._victim()
+                victim = self.killer.victim()
                 if victim is None:
                     break
-                yield from self._kill(victim)
+                self.counts["killed"] += 1
+                yield from self.killer.kill(victim)
                 vain = 0
         self._direct = None
 
@@ -236,33 +238,6 @@ class Kswapd:
         able = self._able
         at = self._next % len(able) if able else 0
         return able[at:] + able[:at]
-
-    def _victim(self) -> LiveVm | None:
-        """Return the VM that is to end: by the pages that it has, on the device too (oom_badness)."""
-        alive = [vm for vm in self.vms if vm.alive and vm.pages.owner not in self.host.dying]
-        if not alive or self.table.oom == "none":
-            return None
-        if self.table.oom == "asker":
-            asker = self.host.first_request.asker
-            return next((vm for vm in alive if vm.pages.owner == asker), alive[0])
-        return max(alive, key=self._badness)
-
-    def _badness(self, vm: LiveVm) -> int:
-        return sum(self.host.count(vm.pages.owner).values()) + int(vm.pages.away_count)
-
-    def _kill(self, vm: LiveVm) -> Steps[None]:
-        """End a VM, which may use the reserve for it, and wait until it has given everything back.
-
-        If it waits for memory that not even the reserve has, others are ended too.
-        """
-        self.counts["killed"] += 1
-        owner = vm.pages.owner
-        vm.kill()
-        self.host.let_die(owner)
-        stuck = 0
-        while not vm.gone and stuck < RETRIES:
-            yield self.host.env.after(self._pause)
-            stuck += self.host.waits(owner)
 
     # ---- for both
 

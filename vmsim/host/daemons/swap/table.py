@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field, PlainSerializer, Strict, WithJsonSchema
 
@@ -78,11 +78,6 @@ class HostSwap(HostTable):
     )
     read_errors: Fraction01 = Field(default=0.0, description="How likely it is that a page cannot be read.")
     write_errors: Fraction01 = Field(default=0.0, description="How likely it is that a page cannot be written.")
-    oom: Literal["largest", "asker", "none"] = Field(
-        default="largest",
-        description="Which VM is ended when nothing more can be taken: the largest, the one that asks, or none, and "
-        "those that ask are suspended.",
-    )
 
     def zswap_spec(self) -> SwapDevice:
         """Return how zswap compresses: as zram does."""
