@@ -1,6 +1,7 @@
 """Does the README tell the truth?"""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,14 @@ def test_no_link_leads_nowhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
         if "://" not in target:
             assert ((ROOT / page).parent / target).exists(), target
+
+
+def test_its_result_is_the_experiments() -> None:
+    folder = runpy.run_path(str(ROOT / "experiments/reclaimed-page/figure.py"))
+    table = folder["data"]().set_index(["vcpus", "paging"])
+    costs = table[["host", "kicks", "return", "walks"]].sum(axis=1) / 1000
+    heads = README.partition("\n| | native | EPT |")[2].partition("\n")[0]
+    modes = ["native", "ept", *heads.lower().replace("|", "").split()]
+    for vcpus, name in ((1, "one vCPU"), (4, "four vCPUs")):
+        cells = README.partition(f"\n| {name} |")[2].partition("\n")[0].strip(" |").split(" | ")
+        assert dict(zip(modes, cells, strict=True)) == {mode: f"{costs[vcpus, mode]:.1f}" for mode in modes}
