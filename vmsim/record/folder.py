@@ -300,6 +300,7 @@ _WRITTEN: Final = {
     "vmsim run 2": re.compile(_RUN),
     "vmsim run 3": re.compile(_RUN),
     "vmsim comparison 1": re.compile(rf"([a-z][a-z0-9_-]*/)?{_RUN}|{_FIGURE}"),
+    "vmsim validation 1": re.compile(r"manifest\.json|index\.html|validation\.json|[a-z-]+\.(csv|svg)"),
     "vmsim tables 1": re.compile(r"manifest\.json|[^/]+\.([0-9]+\.guest|host)\.txt"),
 }
 _NOTHING: Final = re.compile("manifest[.]json")

@@ -264,4 +264,5 @@ def _from_figures(cpu: Cpu) -> tuple[dict[str, Any], Provenance]:
     }
     leaves = tuple((tuple(figure.key.split(".")), figure.value) for figure in cpu.figures())
     words = {key: getattr(cpu, key) for key in sorted(_WORDS)}
-    return words | nested(leaves), provenance
+    empty: dict[str, Any] = {"tlb": {"l1": {}, "l2": {}}}  # a level without arrays has no figures
+    return _merged(empty, words | nested(leaves)), provenance

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -12,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vmsim.base.spawning import attend as begin
 from vmsim.scenario import Scenario, toml
 from vmsim.sweeps.points import scenario_of
 
@@ -80,24 +79,11 @@ def warm(base: str, folder: str) -> None:
 
 
 def attend(base: str, folder: str) -> None:
-    """Begin a worker process: it ignores Ctrl-C, which is its driver's to handle, and ends when its driver does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # it was held back until here
-    threading.Thread(target=_end_with_driver, daemon=True).start()
+    """Begin a worker process, and compile what the base scenario needs."""
+    begin()
     if base:
         with suppress(Exception):  # the first point meets the same error, and tells it
             warm(base, folder)
-
-
-def _end_with_driver() -> None:
-    import os
-    from multiprocessing import parent_process
-    from multiprocessing.connection import wait
-
-    driver = parent_process()
-    if driver is not None:
-        wait([driver.sentinel])
-        os._exit(1)  # a driver that was killed cannot stop its workers, and they would wait forever
 
 
 def _done(batch: Batch, job: Job) -> Done:

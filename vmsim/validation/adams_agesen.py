@@ -27,9 +27,9 @@ from vmsim.engine.warm import warm
 from vmsim.machine.formats import PAGE_SHIFT, PRESENT
 from vmsim.machine.vcpu import Reason, run
 from vmsim.scenario import Scenario, load_cpu
-from vmsim.validation.report import Claim, Report
+from vmsim.validation.report import Claim, Fit, Report
 
-__all__ = ["ACCESSES", "FORKS", "Fork", "Nanobench", "forkwait", "measured", "predict", "scaled_costs"]
+__all__ = ["ACCESSES", "FORKS", "Fork", "Nanobench", "forkwait", "measured", "operations", "predict", "scaled_costs"]
 
 
 FORKS: Final = 40_000
@@ -68,10 +68,12 @@ class Nanobench:
     ----------
     cpu : str
         A preset.
+    **settings
+        Of the scenario, by dotted key.
     """
 
-    def __init__(self, cpu: str) -> None:
-        simulation = Simulation(_scenario(**{"host.cpu": cpu}))
+    def __init__(self, cpu: str, **settings: Any) -> None:
+        simulation = Simulation(_scenario(**{"host.cpu": cpu}, **settings))
         self._env, self._hardware = simulation.env, simulation.hardware
         self._costs = simulation.scenario.cpu.cost
         self._vm = simulation.vms[0]
@@ -175,17 +177,22 @@ def scaled_costs(cpu: str, machine: str, ratio: float) -> tuple[tuple[str, int],
     return tuple(scaled)
 
 
+def operations(bench: Nanobench) -> tuple[Claim, ...]:
+    """Predict single operations on the Pentium 4."""
+    table = measured()
+    return tuple(
+        Claim(f"P4-672 {name}, cycles", cycles, table["P4-672", name]["shadow_vt"], _BAND)
+        for name, cycles in bench.cycles().items()
+    )
+
+
 def predict() -> Report:
     """Predict four single operations on the Pentium 4, and forkwait on the Core 2."""
     table = measured()
     first, other = _PRESETS.values()
     for cpu in (first, other):
         warm(load_cpu(cpu), ("shadow",))
-    ours = Nanobench(first).cycles()
-    claims = [
-        Claim(f"P4-672 {name}, cycles", cycles, table["P4-672", name]["shadow_vt"], _BAND)
-        for name, cycles in ours.items()
-    ]
+    claims = [*operations(Nanobench(first))]
     hertz = {machine: load_cpu(cpu).frequency for machine, cpu in _PRESETS.items()}
     native = {machine: table[machine, "40000_forks"]["native"] for machine in _PRESETS}
     there = table["P4-672", "40000_forks"]["shadow_vt"]
@@ -201,7 +208,13 @@ def predict() -> Report:
         title="Shadow paging on a Pentium 4 and a Core 2: single operations, forkwait",
         source="Adams & Agesen, ASPLOS 2006: the hardware VMM (VT)",
         fitted={
-            "stores to a table before its shadow goes": f"{flood}: forkwait {again:.1f} s on P4-672, measured {there}",
+            "stores to a table before its shadow goes": Fit(
+                flood,
+                "stores",
+                "adams_agesen06.csv",
+                "forkwait on P4-672",
+                f"forkwait {again:.1f} s, measured {there}",
+            ),
         },
         claims=tuple(claims),
         details={

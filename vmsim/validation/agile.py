@@ -22,7 +22,7 @@ from vmsim.engine.simulation import Simulation
 from vmsim.engine.warm import warm
 from vmsim.scenario import Scenario
 from vmsim.validation.bhargava import Regions
-from vmsim.validation.report import Claim, Report
+from vmsim.validation.report import Claim, Fit, Report
 
 __all__ = ["FOOTPRINTS", "MODES", "fit", "measured", "predict", "walk_share"]
 
@@ -125,7 +125,7 @@ def predict(programs: Sequence[str] = tuple(FOOTPRINTS)) -> Report:
         Which of the paper's.
     """
     table = measured()
-    fitted: dict[str, str] = {}
+    fitted: dict[str, Fit] = {}
     claims: list[Claim] = []
     with status_line() as say:
         say("compiling")
@@ -138,9 +138,8 @@ def predict(programs: Sequence[str] = tuple(FOOTPRINTS)) -> Report:
                 return walk_share("B", size, exponent)
 
             exponent, base = fit(native, there)
-            fitted[f"{program}, exponent on column B"] = (
-                f"{exponent:.2f}: {base:.1f} % of ideal time, measured {there} %"
-            )
+            found = f"{base:.1f} % of ideal time, measured {there} %"
+            fitted[f"{program}, exponent"] = Fit(exponent, "", "agile16_fig5.csv", f"column B of {program}", found)
             for letter, mode in MODES.items():
                 if letter == "B":
                     continue

@@ -16,7 +16,7 @@ from typing import Final
 
 from vmsim.scenario import load_cpu
 from vmsim.validation.ballooning import inflate
-from vmsim.validation.report import Claim, Report
+from vmsim.validation.report import Claim, Fit, Report
 
 __all__ = ["MESSAGES", "measured", "milliseconds", "predict"]
 
@@ -53,11 +53,17 @@ def predict() -> Report:
         title="Filling a balloon with 7 GiB of an idle guest of 8 GiB, page by page",
         source="W. Wang and L. Li, virtio-balloon: VIRTIO_BALLOON_F_SG, lkml 2017; the machine is not named",
         fitted={
-            name: f"{cycles:.0f} cycles a page, {pages * cycles * 1000 / cpu.frequency:.0f} ms of {table[name]:.0f}"
+            name: Fit(
+                round(cycles),
+                "cycles a page",
+                "balloon_steps17.csv",
+                "the share of this step",
+                f"{pages * cycles * 1000 / cpu.frequency:.0f} ms of {table[name]:.0f}",
+            )
             for name, cycles in parts.items()
         },
         claims=tuple(
-            Claim(f"whole, {message} pages to a message, ms", milliseconds(message), table["whole"], _BAND)
+            Claim(f"whole, {message} pages to a message, ms", milliseconds(message), table["whole"], _BAND, kind="fit")
             if message == 256
             else Claim(f"whole, {message} pages to a message, ms", milliseconds(message), None, None)
             for message in MESSAGES

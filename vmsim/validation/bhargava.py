@@ -34,7 +34,7 @@ from vmsim.machine.caches import Served
 from vmsim.machine.layout import LEVELS
 from vmsim.machine.pwc import PwcStyle
 from vmsim.scenario import Scenario
-from vmsim.validation.report import Claim, Finding, Report
+from vmsim.validation.report import Claim, Finding, Fit, Report
 from vmsim.workloads.generators import Zipf
 
 __all__ = ["LINES", "PROGRAMS", "Regions", "measured", "predict"]
@@ -131,11 +131,15 @@ def _numbers(text: str) -> list[float]:
     return [float(number) for number in re.findall(r"(?<![A-Za-z\d])\d+(?:\.\d+)?", text)]
 
 
+def _scenario() -> Scenario:
+    return Scenario.from_toml(files("vmsim.validation").joinpath("bhargava.toml").read_text())
+
+
 @cache
 def walks(configuration: str, lines: int) -> Walks:
     """Simulate a configuration with `lines` cache lines touched of each page."""
     guest, nested, ntlb, host_page = CONFIGURATIONS[configuration]
-    scenario = Scenario.from_toml(files("vmsim.validation").joinpath("bhargava.toml").read_text())
+    scenario = _scenario()
     scenario = scenario.replace(**{"vm.host_page": host_page}) if host_page else scenario.with_mode("native")
     hardware = Hardware.of(scenario.cpu, cores=1, frames=scenario.host.memory >> 12, data_caches=True)
     if not guest:
@@ -164,16 +168,15 @@ def predict() -> Report:
     table_misses = dict(zip(PROGRAMS, table[f"T4 {columns}", "PE_L2_miss_pct"], strict=True))
     more_misses = dict(zip(PROGRAMS, table[f"T4 {columns}", "L2miss_2D_over_native"], strict=True))
     speedups = {step: dict(zip(PROGRAMS, table[f"F6 {columns}", step], strict=True)) for step in _STEPS}
-    fitted = {}
+    fitted: dict[str, Fit] = {}
     judged: list[Claim] = []
     shown: list[Claim] = []
     findings = []
     for program in PROGRAMS:
         runs = {name: walks(name, LINES[program]) for name in CONFIGURATIONS}
         native, full, missed = runs["native, no PWC"], runs["2D"], runs["2D_PWC+NT"].l2_misses[1]
-        fitted[f"{program}, lines of a page"] = (
-            f"{LINES[program]}: {missed:.1f} % of table references miss the L2, measured {table_misses[program]:.1f} %"
-        )
+        found = f"{missed:.1f} % of table references miss the L2, measured {table_misses[program]:.1f} %"
+        fitted[f"{program}, lines of a page"] = Fit(LINES[program], "", "bhargava08.csv", f"T4 of {program}", found)
         ratio = full.latency / native.latency
         (there,) = table[f"T1 {program}", "walklat_2D_over_native"]
         judged.append(Claim(f"T1 {program}, walk latency 2D/native", ratio, there, None, inside=(3.9, 4.6)))
@@ -188,7 +191,9 @@ def predict() -> Report:
         findings.append(_order(program, ours, theirs))
     first = walks("2D_PWC+NT", LINES[PROGRAMS[0]])
     hit, (*_, hit_there) = first.hits(2, 0), table["F8 gL2", "nL4..nL1"]
-    fitted["exponent, of all"] = f"F8: {hit:.1f} % of gL2 entries hit, measured {hit_there:.1f} %"
+    workload: Any = _scenario().vms[0].workload
+    found = f"{hit:.1f} % of gL2 entries hit, measured {hit_there:.1f} %"
+    fitted["exponent, of all"] = Fit(workload.exponent, "", "bhargava08.csv", "F8 gL2, the guest's entries", found)
     return Report(
         title="Two-dimensional page walks with and without page walk caches",
         source=f"Bhargava et al., ASPLOS 2008: an Opteron. F8 is taken to be of {PROGRAMS[0]}, whose miss rate it has",

@@ -15,7 +15,7 @@ from vmsim.engine.run import simulate
 from vmsim.machine.caches import Served
 from vmsim.record.outcome import VmOutcome
 from vmsim.scenario import Scenario
-from vmsim.validation.report import Claim, Report
+from vmsim.validation.report import Claim, Fit, Report
 
 __all__ = ["UPDATES", "fit_dram", "measured", "predict", "walk_cycles"]
 
@@ -72,7 +72,15 @@ def predict(updates: int | None = None) -> Report:
     return Report(
         title="GUPS, 64 GB table, 4 KiB pages: EPT (LL) predicted from native (L)",
         source="vMitosis, ASPLOS 2021 artifact: Xeon Gold 6252, 2.1 GHz",
-        fitted={"DRAM latency on L alone": f"{fitted} cycles (data sheet of {scenario.cpu.name}: {nominal})"},
+        fitted={
+            "DRAM latency": Fit(
+                fitted,
+                "cycles",
+                "gups_vmitosis21.csv",
+                "the walk cycles of run L",
+                f"data sheet of {scenario.cpu.name}: {nominal}",
+            )
+        },
         claims=(
             Claim("walk cycles, LL/L", walk_cycles(nested) / walk_cycles(native), walks["LL"] / walks["L"], _BAND),
             Claim("time, LL/L", slower, runs["LL"]["seconds"] / runs["L"]["seconds"], _BAND),

@@ -17,11 +17,12 @@ from typing import Any, Final
 
 from vmsim.scenario import load_cpu
 from vmsim.validation.ballooning import Inflation, inflate
-from vmsim.validation.report import Claim, Report
+from vmsim.validation.report import Claim, Fit, Report
 
 __all__ = ["measured", "predict", "runs"]
 
 _CPU: Final = "cascade-lake"
+_FILE: Final = "hyperalloc25_inflate.csv"
 _SCALE: Final = 64
 _MEMORY: Final = (20 << 30) // _SCALE
 _TAKEN: Final = (18 << 30) // _SCALE
@@ -64,12 +65,12 @@ def predict() -> Report:
         title="18 GiB taken from a VM of 20 GiB by its balloon, given back, and touched again: ns a page of 4 KiB",
         source="HyperAlloc, EuroSys 2025: github.com/luhsra/hyperalloc-bench, inflate; Xeon Gold 6252",
         fitted={
-            "discard_page on the row of taking": f"{cost.discard_page} cycles",
-            "balloon_release on the row of giving back": f"{cost.balloon_release} cycles",
+            "discard_page": Fit(cost.discard_page, "cycles", _FILE, "virtio-balloon 4K, reclaim"),
+            "balloon_release": Fit(cost.balloon_release, "cycles", _FILE, "virtio-balloon 4K, return"),
         },
         claims=(
-            Claim("take a page that was touched", each(touched.taking / pages), table["take"], _BAND),
-            Claim("give it back", each(touched.giving / pages), table["give back"], _BAND),
+            Claim("take a page that was touched", each(touched.taking / pages), table["take"], _BAND, kind="fit"),
+            Claim("give it back", each(touched.giving / pages), table["give back"], _BAND, kind="fit"),
             Claim("violation of its first touch", each(touched.violation), table["install"] - table["second"], _BAND),
             Claim("take a page that was not touched", each(made["untouched"].taking / pages), None, None),
             Claim("take by pages of 2 MiB, host of 4 KiB", each(made["2M"].taking / pages), None, None),

@@ -39,9 +39,15 @@ def predict() -> Report:
         if row["quantity"] == "min_free_kbytes":
             kib = int(row["example_in"].split()[0])
             marks = marks_of(kib)
-            claims.append(Claim(f"min of {kib} KiB, KiB", marks.min * _KIB, float(row["example_out"]), 0.0))
+            claims.append(
+                Claim(f"min of {kib} KiB, KiB", marks.min * _KIB, float(row["example_out"]), 0.0, kind="conformance")
+            )
             for name, share in _SHARES.items():
-                claims.append(Claim(f"{name} of {kib} KiB, of min", getattr(marks, name) / marks.min, share, 0.0))
+                claims.append(
+                    Claim(
+                        f"{name} of {kib} KiB, of min", getattr(marks, name) / marks.min, share, 0.0, kind="conformance"
+                    )
+                )
     return Report(
         title="Watermarks of a host's free memory",
         source="Linux mm/page_alloc.c: min_free_kbytes and the watermarks that follow from it",

@@ -4,9 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
-__all__ = ["Claim", "Finding", "Report", "plain"]
+__all__ = ["Claim", "Finding", "Fit", "Kind", "Report", "plain"]
+
+Kind: TypeAlias = Literal["prediction", "conformance", "fit"]
+"""What agreement is worth.
+
+prediction: of a measurement that nothing was fitted to. conformance: to a formula, a manual or an exact count.
+fit: to the row that something was fitted to, which proves only that the fit was found.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A number that was fitted, and to what.
+
+    Attributes
+    ----------
+    value : float
+    unit : str
+    file, rows : str
+        Of the published data, in `vmsim/validation/data`: what it was fitted to.
+    note : str
+        How well that came out, or what the number would have been else.
+    """
+
+    value: float
+    unit: str
+    file: str
+    rows: str
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fit as JSON types."""
+        return {"value": self.value, "unit": self.unit, "file": self.file, "rows": self.rows, "note": self.note}
+
+    def __str__(self) -> str:
+        number = f"{self.value:,.0f}" if self.value == int(self.value) else plain(self.value)
+        told = f"{number} {self.unit}".strip()
+        return f"{told}, on {self.rows} of {self.file}" + (f"; {self.note}" if self.note else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +62,8 @@ class Claim:
         Interval that agrees, in place of a band around what was measured.
     note : str
         Why there is no verdict.
+    kind : str
+        What its agreement is worth (`Kind`).
     """
 
     quantity: str
@@ -34,6 +73,7 @@ class Claim:
     slack: float = 0.0
     inside: tuple[float, float] | None = None
     note: str = ""
+    kind: Kind = "prediction"
 
     @property
     def deviation(self) -> float | None:
@@ -51,6 +91,16 @@ class Claim:
             return None
         return abs(self.predicted - self.measured) <= max(self.slack, self.band * abs(self.measured))
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """What agrees, from and to; None where there is no verdict."""
+        if self.measured is None or (self.inside is None and self.band is None):
+            return None
+        if self.inside is not None:
+            return self.inside
+        half = max(self.slack, (self.band or 0.0) * abs(self.measured))
+        return self.measured - half, self.measured + half
+
     def to_json(self) -> dict[str, Any]:
         """Return the claim as JSON types."""
         return {
@@ -62,6 +112,7 @@ class Claim:
             "slack": self.slack,
             "inside": list(self.inside) if self.inside else None,
             "note": self.note,
+            "kind": self.kind,
             "ok": self.ok,
         }
 
@@ -86,10 +137,12 @@ class Finding:
     predicted: str
     measured: str
     ok: bool
+    kind: Kind = "prediction"
 
     def to_json(self) -> dict[str, Any]:
         """Return the finding as JSON types."""
-        return {"quantity": self.quantity, "predicted": self.predicted, "measured": self.measured, "ok": self.ok}
+        said = {"quantity": self.quantity, "predicted": self.predicted, "measured": self.measured}
+        return said | {"kind": self.kind, "ok": self.ok}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +151,28 @@ class Report:
 
     Attributes
     ----------
+    fitted : mapping of str to Fit or str
+        What was fitted, and to what; a text says why nothing was.
     known : mapping of str to str
         Quantities that are known to miss, and why.
     curves : list of dict
         Rows of a table for a figure, where the study has one (`vmsim.analysis`).
+    axes : (str, str)
+        What the curves' axes are called, where the study has no figure of its own.
+    seconds : float
+        What it took.
     """
 
     title: str
     source: str
-    fitted: dict[str, str]
+    fitted: Mapping[str, Fit | str]
     claims: tuple[Claim, ...]
     details: dict[str, str] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     known: Mapping[str, str] = field(default_factory=dict)
     curves: list[dict[str, Any]] = field(default_factory=list)
+    axes: tuple[str, str] = ("", "")
+    seconds: float = 0.0
 
     @property
     def ok(self) -> bool:
@@ -147,6 +208,16 @@ class Report:
         return len(self._verdicts) - self._verdicts.count(None)
 
     @property
+    def counts(self) -> dict[Kind, tuple[int, int]]:
+        """By kind, how many agree of how many that can agree or not; kinds that are not there are left out."""
+        found: dict[Kind, tuple[int, int]] = {}
+        for each in self.all:
+            if each.ok is not None:
+                agree, many = found.get(each.kind, (0, 0))
+                found[each.kind] = agree + each.ok, many + 1
+        return found
+
+    @property
     def _verdicts(self) -> list[bool | None]:
         return [each.ok for each in self.all]
 
@@ -155,7 +226,7 @@ class Report:
         return {
             "title": self.title,
             "source": self.source,
-            "fitted": self.fitted,
+            "fitted": {name: fit if isinstance(fit, str) else fit.to_json() for name, fit in self.fitted.items()},
             "claims": [self._json(claim) for claim in self.claims],
             "findings": [self._json(finding) for finding in self.findings],
             "details": self.details,
@@ -163,6 +234,8 @@ class Report:
             "misses": self.misses,
             "unexpected": self.unexpected,
             "better": self.better,
+            "counts": {kind: {"agree": agree, "of": many} for kind, (agree, many) in self.counts.items()},
+            "seconds": round(self.seconds, 1),
             "ok": self.ok,
         }
 
@@ -179,13 +252,20 @@ class Report:
         if each.ok is False:
             return "MISS, known" if self._is_known(each) else "MISS"
         if each.ok:
-            return "agrees, known to miss" if self._is_known(each) else "agrees"
+            word = _AGREES[each.kind]
+            return f"{word}, known to miss" if self._is_known(each) else word
         return _verdict(each) if isinstance(each, Claim) else ""
 
     @property
     def conclusion(self) -> str:
         """Return how many agree, in words."""
-        text = f"{self.judged - self.misses} of {self.judged} agree"
+        told = [
+            f"{agree} of {many} {_KINDS[kind]}" for kind, (agree, many) in self.counts.items() if kind != "prediction"
+        ]
+        agree, many = self.counts.get("prediction", (0, 0))
+        if many or not told:
+            told.insert(0, f"{agree} of {many} agree")
+        text = ", ".join(told)
         known = self.misses - len(self.unexpected)
         if known:
             text += f"; {known} known {'miss' if known == 1 else 'misses'}"
@@ -223,6 +303,10 @@ def plain(value: float) -> str:
     return f"{value:.2f}" if size >= 0.095 or size == 0 else f"{value:.2g}"
 
 
+_AGREES = {"prediction": "agrees", "conformance": "conforms", "fit": "fitted"}
+_KINDS = {"prediction": "agree", "conformance": "conform", "fit": "as fitted"}
+
+
 def _verdict(claim: Claim) -> str:
     unsure = claim.note or ("not measured" if claim.measured is None else "no band")
-    return {True: "agrees", False: "MISS", None: unsure}[claim.ok]
+    return {True: _AGREES[claim.kind], False: "MISS", None: unsure}[claim.ok]

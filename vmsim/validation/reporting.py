@@ -21,7 +21,7 @@ import numpy as np
 
 from vmsim.engine.simulation import Simulation
 from vmsim.scenario import Scenario
-from vmsim.validation.report import Claim, Report
+from vmsim.validation.report import Claim, Fit, Report
 from vmsim.workloads import Chunk, Event, Kind, Op
 from vmsim.workloads.stream import PAGE, Regions
 
@@ -118,7 +118,15 @@ def predict(passes: int = _PASSES) -> Report:
     return Report(
         title="page_fault1 with huge pages in a guest of 32 GiB: change of its rate by free page reporting, per cent",
         source="A. Duyck, [PATCH v16 0/9] mm / virtio: free page reporting, 2020: Xeon E5-2630 v3",
-        fitted={"cycles around each write, on the baseline": f"{compute}: {off:,.0f} writes a second of {base:,.0f}"},
+        fitted={
+            "cycles around each write": Fit(
+                compute,
+                "cycles",
+                "free_page_reporting20.csv",
+                "page_fault1 of the baseline, one task",
+                f"{off:,.0f} writes a second of {base:,.0f}",
+            )
+        },
         claims=(
             Claim("patches, reporting off, one task", 0.0, published, 0.0, slack=1.0),
             Claim("reporting of order 9, one task", changes[9], None, None),

@@ -24,11 +24,21 @@ import numpy as np
 from vmsim.engine.simulation import Simulation
 from vmsim.engine.warm import warm
 from vmsim.scenario import Scenario, load_cpu
-from vmsim.validation.report import Claim, Report
+from vmsim.validation.report import Claim, Fit, Report
 from vmsim.workloads import Chunk, Event, Kind, Op
 from vmsim.workloads.stream import PAGE, Regions
 
-__all__ = ["SWEEP", "Discarding", "FlushLoops", "loop_cycles", "measured", "predict", "sweep"]
+__all__ = [
+    "SWEEP",
+    "Discarding",
+    "FlushLoops",
+    "fitted_scale",
+    "loop_cycles",
+    "measured",
+    "nanoseconds",
+    "predict",
+    "sweep",
+]
 
 MADVISE: Final = "MADV_DONTNEED + touch of one page on one thread; other threads of the process run on other cores"
 FLUSH2: Final = "will-it-scale tlb_flush2_threads, 36-core AMD Milan"
@@ -122,7 +132,13 @@ def _chunk(pages: list[int], kinds: list[Kind], events: tuple[Event, ...], count
 
 @cache
 def loop_cycles(
-    cpu: str, kind: type[_Loops], threads: int, scale: float = 1.0, mode: str = "native", rounds: int = _ROUNDS
+    cpu: str,
+    kind: type[_Loops],
+    threads: int,
+    scale: float = 1.0,
+    mode: str = "native",
+    rounds: int = _ROUNDS,
+    interrupts: str = "",
 ) -> float:
     """Simulate threads on as many cores; return the cycles of one round of thread 0, once the loop runs steadily.
 
@@ -139,9 +155,11 @@ def loop_cycles(
         A paging mode.
     rounds : int
         Half of them before any is counted.
+    interrupts : str, optional
+        What the CPU does about interrupts of guests, if not what the preset has.
     """
     stream = kind(threads, rounds)
-    simulation = Simulation(_scenario(cpu, threads, scale, mode), streams=[stream])
+    simulation = Simulation(_scenario(cpu, threads, scale, mode, interrupts), streams=[stream])
     moments: list[int] = []
     stream.passed = lambda: moments.append(simulation.vms[0].vcpus[0].now)
     simulation.run()
@@ -149,7 +167,7 @@ def loop_cycles(
     return (moments[-1] - moments[half]) / (rounds - half)
 
 
-def _scenario(cpu: str, threads: int, scale: float, mode: str) -> Scenario:
+def _scenario(cpu: str, threads: int, scale: float, mode: str, interrupts: str) -> Scenario:
     cost = load_cpu(cpu).cost
     costs: dict[str, Any] = {key: round(scale * getattr(cost, key)) for key in _COSTS}
     text = files("vmsim.validation").joinpath("shootdown.toml").read_text()
@@ -157,6 +175,7 @@ def _scenario(cpu: str, threads: int, scale: float, mode: str) -> Scenario:
         **{"host.cpu": cpu, "host.cores": threads, "vm.vcpus": threads, "vm.mode": mode},
         **{f"host.cpu_override.cost.{key}": value for key, value in costs.items()},
         **({"host.cpu_override.invlpgb": False} if load_cpu(cpu).invlpgb else {}),
+        **({"host.cpu_override.interrupts": interrupts} if interrupts else {}),
     )
 
 
@@ -166,18 +185,26 @@ def sweep(cpu: str, mode: str, threads: tuple[int, ...] = SWEEP) -> dict[int, fl
     return {each: loop_cycles(cpu, Discarding, each, mode=mode) / hertz * 1e6 for each in threads}
 
 
+def nanoseconds(threads: int, scale: float) -> float:
+    """Return what a round takes on Haswell, with so many times the preset's cycles of an interrupt."""
+    return loop_cycles("haswell", Discarding, threads, scale) / load_cpu("haswell").frequency * 1e9
+
+
+def fitted_scale() -> float:
+    """Return by how much the cycles of an interrupt are scaled to meet the row of two threads."""
+    there = measured()[MADVISE, 2, "local flush after remote"]
+    return _fit(lambda scale: nanoseconds(2, scale), there)
+
+
 def predict() -> Report:
     """Predict the one-thread row on Haswell, and tlb_flush2 on Milan."""
     table = measured()
     one, two = (table[MADVISE, threads, "local flush after remote"] for threads in (1, 2))
     for cpu in ("haswell", "zen3"):
         warm(load_cpu(cpu), ("native",))
-    haswell, milan = (load_cpu(cpu).frequency for cpu in ("haswell", "zen3"))
+    milan = load_cpu("zen3").frequency
 
-    def nanoseconds(threads: int, scale: float) -> float:
-        return loop_cycles("haswell", Discarding, threads, scale) / haswell * 1e9
-
-    scale = _fit(lambda scale: nanoseconds(2, scale), two)
+    scale = fitted_scale()
     there = loop_cycles("zen3", FlushLoops, 36, scale)
     cost = load_cpu("haswell").cost
     cycles = scale * sum(getattr(cost, key) for key in _COSTS)
@@ -186,8 +213,13 @@ def predict() -> Report:
         title="Shootdowns by threads: a page discarded and touched, and tlb_flush2",
         source="N. Amit, RFC 2019 (Haswell); R. van Riel, RFC 2024 (Milan)",
         fitted={
-            "one interrupt": f"{cycles:.0f} cycles on haswell, {scale:.2f} of the preset's: "
-            f"two threads take {nanoseconds(2, scale):.0f} ns, measured {two:.0f}",
+            "one interrupt": Fit(
+                round(cycles),
+                "cycles on haswell",
+                "tlb_flush_micro.csv",
+                "the row of two threads",
+                f"{scale:.2f} of the preset's: two threads take {nanoseconds(2, scale):.0f} ns, measured {two:.0f}",
+            ),
         },
         claims=(
             Claim("Haswell, one thread, ns", nanoseconds(1, scale), one, _BAND),

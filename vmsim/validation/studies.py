@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import time
 import tomllib
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import replace
 from importlib import import_module
 from importlib.resources import files
@@ -11,9 +14,10 @@ from typing import Any, Final
 
 from vmsim.base.errors import InputError, nearest
 from vmsim.base.progress import in_notebook, status_line
+from vmsim.base.spawning import Spawn, attend, cores, safely
 from vmsim.validation.report import Report
 
-__all__ = ["DRAWN", "PARTS", "STUDIES", "known_misses", "validate"]
+__all__ = ["DRAWN", "PARTS", "STUDIES", "known_misses", "predict", "validate"]
 
 # One module of vmsim.validation each, with a function predict() -> Report.
 STUDIES: Final = {
@@ -21,11 +25,14 @@ STUDIES: Final = {
     "agile": "page walks of eight programs, nested and shadow (Agile Paging, ISCA 2016)",
     "balloon-steps": "a balloon filled page by page, by the size of a message (Wang & Li, 2017)",
     "bhargava": "two-dimensional walks and their caching (Bhargava et al., ASPLOS 2008)",
+    "dirty-lock": "writes to protected memory by vCPUs under one mmu_lock (Zhang, 2022)",
     "gups": "GUPS in a 64 GB guest (vMitosis, ASPLOS 2021)",
     "hyperalloc": "18 GiB taken by a balloon, given back and touched again (HyperAlloc, EuroSys 2025)",
     "instlat": "what translation adds to a load, by footprint (InstLatx64)",
+    "ipi-guest": "an interrupt from one vCPU to another (Zeng and Gao, 2021)",
     "linux-watermarks": "watermarks of free memory (Linux mm/page_alloc.c)",
     "mglru": "programs that do not fit, with Linux's generations and with its two lists (Zhao, 2022)",
+    "reference-counts": "entries that a cold walk reads, by formula and paper",
     "reporting": "huge pages faulted in and freed under free page reporting (Duyck, 2020)",
     "shootdown": "a page discarded by one of several threads (Amit 2019), and tlb_flush2 (van Riel 2024)",
     "vmitosis": "GUPS with its nested tables on another socket, and large pages (vMitosis, ASPLOS 2021)",
@@ -36,6 +43,10 @@ DRAWN: Final = ("instlat",)
 
 # Of these, predict() takes some of the names that the module has under this one, in place of all.
 PARTS: Final = {"agile": "FOOTPRINTS", "instlat": "CPUS"}
+
+
+# What takes longest, which is begun first where several run at a time.
+LONGEST: Final = ("agile", "vmitosis", "bhargava", "shootdown", "instlat", "reporting", "mglru", "hyperalloc", "gups")
 
 
 def known_misses(study: str) -> dict[str, str]:
@@ -49,6 +60,7 @@ def validate(
     studies: str | Sequence[str] | None = None,
     *,
     only: Sequence[str] | None = None,
+    jobs: int | None = 1,
     progress: bool | Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Report]:
     """Predict published measurements, and say how far off.
@@ -58,22 +70,28 @@ def validate(
     studies : str or sequence of str, optional
         Of `STUDIES`; all if left out.
     only : sequence of str, optional
-        Some parts of the one study that is named: programs of ``agile``, CPUs of ``instlat``.
+        Some parts of the one study that is named: programs of ``agile``, CPUs of ``instlat``. Where none is named,
+        some studies.
+    jobs : int, optional
+        Studies at a time, each in a process of its own: 1 is this process, and None as many as there are cores.
+        Processes are spawned: a script needs the usual ``if __name__ == "__main__":``. They change no figure.
     progress : bool or callable, optional
-        Show the study under way on a terminal or in a notebook. By default only in notebooks. A callable is given its
-        name, how many are done, and how many there are.
+        Show the studies under way on a terminal or in a notebook. By default only in notebooks. A callable is given
+        the name of one, how many are done, and how many there are.
 
     Returns
     -------
     dict of str to Report
-        By study. `Report.unexpected` has what misses and is not known to.
+        By study, in the order asked for. `Report.unexpected` has what misses and is not known to.
 
     Raises
     ------
     InputError
         There is no such study or part.
     """
-    names = [studies] if isinstance(studies, str) else list(STUDIES if studies is None else studies)
+    if studies is None and only:
+        studies, only = only, None
+    names = [studies] if isinstance(studies, str) else list(dict.fromkeys(STUDIES if studies is None else studies))
     for name in names:
         if name not in STUDIES:
             raise InputError(f"There is no study {name!r}. {nearest(name, STUDIES)}")
@@ -81,17 +99,58 @@ def validate(
         raise InputError(f"--only: name one study that has parts: {' or '.join(PARTS)}.")
     if only and names[0] not in PARTS:
         raise InputError(f"--only: the study {names[0]} has no parts; {' and '.join(PARTS)} have.")
-    reports = {}
+    jobs = min(cores() if jobs is None else jobs, len(names))
     with status_line() as line:
-        for number, name in enumerate(names):
+
+        def show(running: Sequence[str], done: int) -> None:
             if callable(progress):
-                progress(name, number, len(names))
+                progress(running[0] if running else "", done, len(names))
             elif progress or (progress is None and in_notebook()):
-                line(f"{name} ({number + 1} of {len(names)})")
-            module = import_module(f"vmsim.validation.{name.replace('-', '_')}")
-            parts = [_parts(only, [*getattr(module, PARTS[name])])] if only else []
-            reports[name] = replace(module.predict(*parts), known=known_misses(name))
-    return reports
+                line(f"{done} of {len(names)} done; {', '.join(running)}" if len(names) > 1 else names[0])
+
+        if jobs == 1:
+            reports = {}
+            for number, name in enumerate(names):
+                show([name], number)
+                reports[name] = predict(name, only)
+            return reports
+        return _side_by_side(names, jobs, show)
+
+
+def predict(name: str, only: Sequence[str] | None = None) -> Report:
+    """Predict one study, or some parts of it; the report says what it took, and what is known to miss.
+
+    Raises
+    ------
+    InputError
+        There is no such part.
+    """
+    module = import_module(f"vmsim.validation.{name.replace('-', '_')}")
+    parts = [_parts(only, [*getattr(module, PARTS[name])])] if only else []
+    start = time.perf_counter()
+    made: Report = module.predict(*parts)
+    return replace(made, known=known_misses(name), seconds=time.perf_counter() - start)
+
+
+def _side_by_side(names: list[str], jobs: int, show: Callable[[Sequence[str], int], None]) -> dict[str, Report]:
+    """Predict several studies at a time, those first that take long."""
+    order = sorted(names, key=lambda name: LONGEST.index(name) if name in LONGEST else len(LONGEST))
+    with safely():
+        pool = ProcessPoolExecutor(jobs, Spawn(), initializer=attend)
+    with pool:
+        waiting = {pool.submit(predict, name): name for name in order}
+        reports: dict[str, Report] = {}
+        try:
+            while waiting:
+                show([*waiting.values()][:jobs], len(reports))
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    reports[waiting.pop(future)] = future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+    return {name: reports[name] for name in names}
 
 
 def _parts(names: Sequence[str], known: list[str]) -> list[str]:

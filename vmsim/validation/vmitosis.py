@@ -20,7 +20,7 @@ from vmsim.engine.run import simulate
 from vmsim.record.outcome import VmOutcome
 from vmsim.scenario import Scenario
 from vmsim.validation.gups import UPDATES, fit_dram, walk_cycles
-from vmsim.validation.report import Claim, Report
+from vmsim.validation.report import Claim, Fit, Report
 
 __all__ = ["measured", "not_attempted", "placed", "predict"]
 
@@ -95,8 +95,8 @@ def predict(updates: int | None = None) -> Report:
         title="GUPS, 64 GB table: nested tables local (LL) and on another socket (LR), and large pages (TL)",
         source="vMitosis, ASPLOS 2021 artifact: Xeon Gold 6252, 2.1 GHz, 4 sockets",
         fitted={
-            "DRAM latency on L alone": f"{dram} cycles",
-            "way to another socket on LR alone": f"{remote} cycles",
+            "DRAM latency": Fit(dram, "cycles", "vmitosis21.csv", "the walk cycles of gups L"),
+            "way to another socket": Fit(remote, "cycles", "vmitosis21.csv", "the walk cycles of gups LR"),
         },
         claims=(
             Claim("walk cycles, LL/L", *cycles("LL"), _BAND),
