@@ -24,7 +24,7 @@ import numpy as np
 
 from vmsim.engine.simulation import Simulation
 from vmsim.scenario import Scenario
-from vmsim.validation.report import Claim, Fit, Report
+from vmsim.validation.report import Claim, Fit, Kind, Report
 from vmsim.workloads import Chunk, Kind
 from vmsim.workloads.stream import PAGE, Regions
 
@@ -145,36 +145,15 @@ def predict() -> Report:
     start = round(table["read", 1] * 1e-3 * _HERTZ / PAGES) - held
     start -= round((milliseconds("read", 1, held, start) - table["read", 1]) * 1e-3 * _HERTZ / PAGES)
     reads = {vcpus: milliseconds("read", vcpus, held, start) for vcpus in (1, 2, 4)}
-    claims = [
-        Claim(
-            f"lock held alone, {vcpus} vCPU{'s' if vcpus > 1 else ''}, ms",
-            times[vcpus],
-            table["alone", vcpus],
-            _BAND,
-            kind=kind,
-        )
-        for vcpus, kind in ((1, "fit"), (2, "prediction"), (4, "fit"))
-    ]
-    claims += [
-        Claim(
-            f"lock held alone, {vcpus} vCPU{'s' if vcpus > 1 else ''}, ms",
-            times[vcpus],
-            None,
-            None,
-            note="no row is at hand",
-        )
-        for vcpus in _FAR
-    ]
-    claims += [
-        Claim(
-            f"lock held to read, {vcpus} vCPU{'s' if vcpus > 1 else ''}, ms",
-            reads[vcpus],
-            table["read", vcpus],
-            _BAND,
-            kind=kind,
-        )
-        for vcpus, kind in ((1, "fit"), (2, "prediction"), (4, "prediction"))
-    ]
+    kinds: dict[tuple[str, int], Kind] = {("alone", 1): "fit", ("alone", 4): "fit", ("read", 1): "fit"}
+    claims = []
+    for lock, key, row in (("alone", "alone", times), ("to read", "read", reads)):
+        for vcpus, time in row.items():
+            there, kind = table.get((key, vcpus)), kinds.get((key, vcpus), "prediction")
+            note, plural = "" if there else "no row is at hand", "s" if vcpus > 1 else ""
+            claims.append(
+                Claim(f"lock held {lock}, {vcpus} vCPU{plural}, ms", time, there, _BAND, note=note, kind=kind)
+            )
     curves = [
         {"line": f"held {lock}", "x": vcpus, "predicted": time, "measured": table.get((key, vcpus))}
         for lock, key, row in (("alone", "alone", times), ("to read", "read", reads))
