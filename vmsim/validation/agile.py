@@ -39,6 +39,7 @@ FOOTPRINTS: Final = {
 """Bytes, whole 2 MiB regions: the paper's table of workloads, from memory; not looked up."""
 MODES: Final = {"B": "native", "N": "ept", "S": "shadow", "A": "agile"}
 """Paging modes by the paper's letters."""
+_SHADOWED: Final = ("S", "A")
 _BAND: Final = 0.25
 _JUDGED: Final = ("N", "S")
 _CLOSE: Final = 0.02  # the fit's tolerance, of the share in B
@@ -82,9 +83,10 @@ def walk_share(letter: str, footprint: int, exponent: float, *, machine: Scenari
             "vm.workload.footprint": footprint,
             "vm.memory": footprint + (tables + (64 << 8)) * PAGE,
             "host.memory": footprint + (4 * tables + (256 << 8)) * PAGE,
-            "vm.shadow.limit": max(1024, tables + 128),
         }
     ).with_mode(MODES[letter])
+    if letter in _SHADOWED:
+        scenario = scenario.replace(**{"vm.shadow.limit": max(1024, tables + 128)})
     workload: Any = scenario.vms[0].workload
     stream = Regions(size=footprint, runs=workload.accesses, exponent=exponent, seed=scenario.seed, lines=_LINES)
     vm = Simulation(scenario, streams=[stream]).run().vms[0]

@@ -24,7 +24,8 @@ import numpy as np
 
 from vmsim.engine.simulation import Simulation
 from vmsim.scenario import Scenario
-from vmsim.validation.report import Claim, Fit, Kind, Report
+from vmsim.validation.report import Claim, Fit, Report
+from vmsim.validation.report import Kind as ClaimKind
 from vmsim.workloads import Chunk, Kind
 from vmsim.workloads.stream import PAGE, Regions
 
@@ -145,7 +146,7 @@ def predict() -> Report:
     start = round(table["read", 1] * 1e-3 * _HERTZ / PAGES) - held
     start -= round((milliseconds("read", 1, held, start) - table["read", 1]) * 1e-3 * _HERTZ / PAGES)
     reads = {vcpus: milliseconds("read", vcpus, held, start) for vcpus in (1, 2, 4)}
-    kinds: dict[tuple[str, int], Kind] = {("alone", 1): "fit", ("alone", 4): "fit", ("read", 1): "fit"}
+    kinds: dict[tuple[str, int], ClaimKind] = {("alone", 1): "fit", ("alone", 4): "fit", ("read", 1): "fit"}
     claims = []
     for lock, key, row in (("alone", "alone", times), ("to read", "read", reads)):
         for vcpus, time in row.items():
