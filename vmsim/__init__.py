@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vmsim.base.errors import InputError
     from vmsim.lifetimes import arrivals
     from vmsim.lookups import cpus, explain, load
+    from vmsim.plotting.api import plot
     from vmsim.record.comparison import Comparison
     from vmsim.record.result import Result
     from vmsim.scenario import Scenario
@@ -45,6 +46,7 @@ __all__ = [
     "explain",
     "load",
     "mrc",
+    "plot",
     "run",
     "slowdown",
     "sweep",
@@ -62,6 +64,7 @@ _HOMES = {
     "explain": "vmsim.lookups",
     "load": "vmsim.lookups",
     "mrc": "vmsim.analysis.miss_ratio",
+    "plot": "vmsim.plotting.api",
     "run": "vmsim.api",
     "slowdown": "vmsim.alone",
     "sweep": "vmsim.sweeps.api",

@@ -21,7 +21,13 @@ ScenarioLike: TypeAlias = Scenario | Mapping[str, Any] | str | Path
 
 
 def run(
-    scenario: ScenarioLike, *, seed: int | None = None, check: bool = False, progress: Wanted = None, **settings: Any
+    scenario: ScenarioLike,
+    *,
+    seed: int | None = None,
+    check: bool = False,
+    progress: Wanted = None,
+    timeline: bool = False,
+    **settings: Any,
 ) -> Result:
     """Simulate a scenario.
 
@@ -36,6 +42,8 @@ def run(
     progress : bool or callable, optional
         Show a bar on a terminal or in a notebook; nothing where output goes into a pipe. By default only in notebooks.
         A callable is given a VM's name, the accesses that it has made, and those that it will have made at its end.
+    timeline : bool, optional
+        Note what vCPUs, cores and daemons do when (`Result.timeline`): slower, and the same figures.
     **settings
         Other values at dotted keys, as of `Scenario.replace`: ``run(scenario, **{"vm.mode": "ept"})``.
 
@@ -49,15 +57,16 @@ def run(
     InputError
         The scenario or something that it reads cannot be used.
     """
-    return _run(scenario_of(scenario, seed=seed, **settings), "simulating", check=check, progress=progress)
+    scenario = scenario_of(scenario, seed=seed, **settings)
+    return _run(scenario, "simulating", check=check, progress=progress, timeline=timeline)
 
 
-def _run(scenario: Scenario, title: str, *, check: bool, progress: Wanted) -> Result:
+def _run(scenario: Scenario, title: str, *, check: bool, progress: Wanted, timeline: bool = False) -> Result:
     from vmsim.engine.run import simulate
 
     inputs = input_digests(scenario)
     with showing(title, progress) as show:
-        outcome = simulate(scenario, check=check, progress=show)
+        outcome = simulate(scenario, check=check, progress=show, timeline=timeline)
     return Result(scenario, outcome, inputs=inputs)
 
 

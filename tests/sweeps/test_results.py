@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +18,7 @@ from vmsim.base.errors import InputError
 from vmsim.sweeps import read_results, run_sweep
 from vmsim.sweeps.merging import contents, export, merge, verify
 from vmsim.sweeps.parts import read_part, write_table
+from vmsim.sweeps.shard import Shard
 from vmsim.sweeps.store import Store
 
 
@@ -127,3 +130,48 @@ def test_what_is_no_store_is_told(tmp_path: Path) -> None:
     for function in (read_results, contents, verify):
         with pytest.raises(InputError, match="not a folder of sweep results"):
             function(tmp_path)
+
+
+@pytest.mark.parametrize(("size", "of"), [(40, 1), (20, 3), (3, 5)])
+def test_shards_merged_are_the_whole_sweep_byte_for_byte(size: int, of: int, tmp_path: Path) -> None:
+    sweep = fake.sweep(size)
+    run_sweep(sweep, tmp_path / "whole", jobs=1, work=fake.work)
+    folders = [tmp_path / f"shard-{number}" for number in range(1, of + 1)]
+    points = 0
+    for number, folder in enumerate(folders, 1):
+        points += run_sweep(sweep, folder, jobs=1, work=fake.work, shard=Shard(number, of)).done
+    assert points == size
+    merge(folders, tmp_path / "merged")
+    whole, merged = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "whole", tmp_path / "merged")
+    )
+    del whole[Path("timings.csv")]
+    assert merged == whole
+    assert run_sweep(sweep, tmp_path / "merged", jobs=1, work=fake.work).recorded == size
+
+
+def test_shards_go_on_where_they_were_interrupted(tmp_path: Path) -> None:
+    sweep, folder = fake.sweep(40), tmp_path / "shard"
+    run_sweep(sweep, folder, jobs=1, work=fake.work, shard=Shard(2, 4))
+    again = run_sweep(sweep, folder, jobs=1, work=fake.work, shard=Shard(2, 4))
+    assert (again.points, again.recorded, again.done) == (11, 11, 0)  # later points make more accesses
+
+
+@pytest.mark.parametrize("of", [1, 2, 7, 40, 100])
+def test_shards_are_runs_of_points_with_about_the_same_to_simulate(of: int) -> None:
+    costs = np.array([float(1 + (place * 37) % 11) * 1000 for place in range(40)])
+    bounds = [Shard(number, of).bounds(costs) for number in range(1, of + 1)]
+    assert bounds[0][0] == 0
+    assert bounds[-1][1] == 40
+    assert all(before[1] == after[0] for before, after in pairwise(bounds))
+    sums = [float((costs[first:end] + 1).sum()) for first, end in bounds]
+    assert max(sums) <= sum(sums) / of + (costs.max() + 1)  # a point more than its share at most
+    assert Shard(1, of).bounds(np.zeros(0)) == (0, 0)
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "a/4", "1", "1/0", "-1/4", "1/1000000"])
+def test_a_shard_that_cannot_be_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"--shard"):
+        Shard.parse(text)
+    assert Shard.parse("3/64") == (3, 64)

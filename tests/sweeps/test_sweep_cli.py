@@ -218,3 +218,12 @@ def test_the_panel_shows_counts_rate_and_the_slowest() -> None:
     text = console.export_text()
     assert "0 of 30" in text
     assert "0 done, 0 failed, 30 left" in text
+
+
+def test_a_shard_has_a_folder_of_its_own_and_is_estimated_alone(file: Path, say: Run) -> None:
+    status, out, err = say("sweep", file, "--shard", "2/8", "--dry-run")
+    assert (status, "1 points, 0 of them recorded" in out) == (0, True), err
+    assert say("sweep", file, "--shard", "2/8", "--jobs", 1)[0] == 0
+    assert len(read_results(file.with_suffix(".2-of-8.results"))) == 2
+    status, _, err = say("sweep", file, "--shard", "0/8")
+    assert (status, "counted from 1" in err) == (2, True)

@@ -10,7 +10,7 @@ from typing import Any
 import simpy
 from simpy.events import NORMAL
 
-__all__ = ["Clock"]
+__all__ = ["Background", "Clock"]
 
 _NEVER = 1 << 62
 
@@ -24,6 +24,18 @@ class _Timer(simpy.Event):
         self._value = None
         self._ok = True
         heappush(clock._queue, (clock._now + delay, NORMAL, next(clock._eid), self))
+
+
+class Background(simpy.Timeout):
+    """A timer of the background.
+
+    Attributes
+    ----------
+    work : int
+        Cycles, from its beginning on, in which who waits for it works; it sleeps for the others.
+    """
+
+    work = 0
 
 
 class Clock(simpy.Environment):
@@ -54,7 +66,7 @@ class Clock(simpy.Environment):
         """Return an event that comes in `delay` cycles, 0 or more."""
         return _Timer(self, delay)
 
-    def background(self, delay: int, *, frees: bool = False) -> simpy.Event:
+    def background(self, delay: int, *, frees: bool = False, work: int = 0) -> Background:
         """Return an event that comes in `delay` cycles, if anything else happens from then on.
 
         Parameters
@@ -63,8 +75,11 @@ class Clock(simpy.Environment):
             Cycles.
         frees : bool, optional
             Memory may be freed then, so that those who wait for some have to wait for this (`turn`).
+        work : int, optional
+            Cycles of it, the first ones, in which a daemon works: for who wants to know (`Background`).
         """
-        timer = self.timeout(delay)
+        timer = Background(self, delay)
+        timer.work = work
         for pending in (self._background, self._freeing) if frees else (self._background,):
             pending.add(timer)
             timer.callbacks.append(pending.discard)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from vmsim.base.errors import InputError
 from vmsim.base.files import printable
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ _SUMMARY: Final = {
 @click.option(
     "--alone", is_flag=True, help="Simulate each VM alone too, and say how much slower it is with the others."
 )
+@click.option("--timeline", is_flag=True, help="Note what happens when, for vmsim timeline DIR (slow; needs --out).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--check", is_flag=True, help="Check the host's invariants at every boundary (slow).")
 def command(
@@ -48,6 +50,7 @@ def command(
     out: Path | None,
     force: bool,
     alone: bool,
+    timeline: bool,
     as_json: bool,
     check: bool,
 ) -> int:
@@ -61,11 +64,13 @@ def command(
     from vmsim.scenario import Scenario, parse_settings
 
     scenario = Scenario.load(file, parse_settings(settings))
+    if timeline and not out:
+        raise InputError("--timeline: give --out DIR too, which keeps it.")
     if out:
         check_folder(out, force=force)
     from vmsim.api import run
 
-    result = run(scenario, check=check, progress=True)
+    result = run(scenario, check=check, progress=True, timeline=timeline)
     if out:
         result.save(out, force=force)
     slower = _slower(scenario, result, check=check) if alone else None

@@ -10,6 +10,7 @@ import click
 if TYPE_CHECKING:
     from vmsim.sweeps.estimate import Estimate
     from vmsim.sweeps.plan import Plan
+    from vmsim.sweeps.shard import Shard
     from vmsim.sweeps.sweep import Sweep
 
 FAILED: Final = 1
@@ -26,6 +27,9 @@ _SHOWN: Final = 20
 @click.option("--dry-run", is_flag=True, help="Print the points that are missing and about how long they take.")
 @click.option("--retries", type=click.IntRange(0, 100), default=1, show_default=True, help="Retries per failing point.")
 @click.option("--again", is_flag=True, help="Run points again whose failure is recorded.")
+@click.option(
+    "--shard", metavar="I/N", help="Run one of N parts of the sweep, as in a job array; vmsim results merge joins them."
+)
 @click.option("--no-lock", is_flag=True, help="Do not lock DIR: for file systems without locks.")
 @click.option("--scheduler", metavar="ADDRESS", help="Run on a Dask cluster: an address, or a TOML file for SLURM.")
 @click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one a line.")
@@ -36,6 +40,7 @@ def command(
     dry_run: bool,
     retries: int,
     again: bool,
+    shard: str | None,
     no_lock: bool,
     scheduler: str | None,
     as_json: bool,
@@ -45,12 +50,14 @@ def command(
     FILE is a sweep in TOML. Points whose results are in DIR are not run again, so the same command goes on where it
     was interrupted. Ctrl-C lets running points end; a second one drops them. Exit code 1 says that points failed.
     """
+    from vmsim.sweeps.shard import Shard
     from vmsim.sweeps.sweep import Sweep
 
     sweep = Sweep.load(file)
-    out = out or file.with_suffix(".results")
+    part = Shard.parse(shard) if shard is not None else None
+    out = out or file.with_suffix(f".{part}.results" if part else ".results")
     if dry_run:
-        return _dry_run(sweep, out, jobs, as_json)
+        return _dry_run(sweep, out, jobs, as_json, part)
 
     from vmsim.cli.sweep_screen import listening
     from vmsim.sweeps.driver import run_sweep
@@ -65,6 +72,7 @@ def command(
             retries=retries,
             again=again,
             lock=not no_lock,
+            shard=part,
             listener=listener,
         )
     if summary.interrupted:
@@ -81,11 +89,11 @@ def command(
     return FAILED if summary.failed else 0
 
 
-def _dry_run(sweep: Sweep, out: Path, jobs: int | None, as_json: bool) -> int:
+def _dry_run(sweep: Sweep, out: Path, jobs: int | None, as_json: bool, shard: Shard | None) -> int:
     from vmsim.cli.screen import Side, print_table, say
     from vmsim.sweeps.estimate import estimate, missing_points
 
-    plan = missing_points(sweep, out)
+    plan = missing_points(sweep, out, shard)
     guess = estimate(plan, out, jobs)
     if as_json:
         _dry_json(plan, guess)

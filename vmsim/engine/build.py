@@ -13,6 +13,7 @@ from vmsim.contracts import Frames, Mmu, Monitor
 from vmsim.engine.crew import Crew
 from vmsim.engine.kernel_accesses import make_direct_map
 from vmsim.engine.parts import HostParts
+from vmsim.engine.traced import TracedVcpu
 from vmsim.engine.vcpu import Vcpu
 from vmsim.engine.vcpu_time import WAITS_FOR_OTHERS
 from vmsim.engine.virtual_machine import VirtualMachine
@@ -155,7 +156,8 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         pages.spaces = lambda: {id(each.space): each.space for each in kernel.processes.values()}.values()
         pages.hold_back, pages.told = kernel.hold_back, kernel.swap_to
         pages.roots = lambda: [each.space.root for each in kernel.processes.values() if each.space.root >= 0]
-    if not host.serve or spec.kernel_accesses != "free":
+    every_exit = host.timeline is not None and spec.mode != "native"  # is to be seen; a program has none
+    if not host.serve or every_exit or spec.kernel_accesses != "free":
         monitor.compiled = False
     io = HostIo(host.env, host.host, cpu.cost, host.messages, owner=spec.index, slot=slot)
 
@@ -172,7 +174,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
     causes += (FILES,) if spec.files else ()
     causes += (RECLAIM, GUEST_SWAP_WAIT) if spec.reclaim else ()
     vcpus = [
-        Vcpu(
+        (Vcpu if host.timeline is None else TracedVcpu)(
             host.env,
             host.hardware,
             host.schedulers[spec.placement.node if spec.placement else 0],
@@ -192,6 +194,9 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         for number in range(spec.vcpus)
     ]
     crew.vcpus = vcpus
+    for vcpu in vcpus:
+        if isinstance(vcpu, TracedVcpu) and host.timeline is not None:
+            vcpu.trace(host.timeline, spec.name)
     return VirtualMachine(
         host,
         spec,

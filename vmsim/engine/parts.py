@@ -19,6 +19,7 @@ from vmsim.monitor.paired.layout import PairedHost
 from vmsim.record.log import Log
 from vmsim.record.messages import MessageLog
 from vmsim.record.outcome import Transfer
+from vmsim.record.timeline import Span
 from vmsim.scenario import Scenario
 
 __all__ = ["HostParts"]
@@ -54,6 +55,8 @@ class HostParts:
         Returns a policy by its name, for whoever uses it.
     served_cycles : int64[5]
         What a reference costs by where it hits (`machine.caches.Served`).
+    timeline : Log of Span or None
+        Where vCPUs note what they do when, if anybody wants to know.
     """
 
     env: Clock
@@ -69,6 +72,7 @@ class HostParts:
     serve: bool
     served_cycles: NDArray[np.int64]
     policy: Callable[[str, str], Any]
+    timeline: Log[Span] | None = None
 
     def log(self, what: str, vm: str, pages: int, *, level: int = 0) -> None:
         """Note that pages changed hands outside any pool; `level` is what a balloon has afterwards."""

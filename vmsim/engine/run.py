@@ -21,6 +21,7 @@ def simulate(
     check: bool = False,
     progress: Progress | None = None,
     streams: Sequence[Stream] | None = None,
+    timeline: bool = False,
 ) -> Outcome:
     """Run a scenario.
 
@@ -34,6 +35,8 @@ def simulate(
         Called now and then with a VM's name, the accesses it has made and all it will make.
     streams : sequence of Stream, optional
         The VMs' workloads in order, in place of those the scenario names.
+    timeline : bool, optional
+        Note what vCPUs, cores and daemons do when: slower, and the same figures.
 
     Returns
     -------
@@ -50,7 +53,8 @@ def simulate(
     check_memory(scenario)
     warm_for(scenario)
     if not check:
-        return Simulation(scenario, progress=progress, streams=streams).run()
+        return Simulation(scenario, progress=progress, streams=streams, timeline=timeline).run()
     from vmsim.engine.check.host import check_invariants
 
-    return Simulation(scenario, observers=[check_invariants], progress=progress, streams=streams).run()
+    observers = [check_invariants]
+    return Simulation(scenario, observers=observers, progress=progress, streams=streams, timeline=timeline).run()

@@ -24,6 +24,7 @@ from vmsim.engine.parts import HostParts
 from vmsim.engine.resident import check_memory
 from vmsim.engine.samples import Samples
 from vmsim.engine.streams import check_reach, seed_of, streams_of
+from vmsim.engine.traced import traced_daemon
 from vmsim.engine.virtual_machine import VirtualMachine
 from vmsim.host.daemons.compaction import Compaction
 from vmsim.host.daemons.parts import DaemonParts
@@ -36,6 +37,7 @@ from vmsim.machine.tags import Tags
 from vmsim.monitor.paired.layout import PairedHost
 from vmsim.record.messages import MessageLog
 from vmsim.record.outcome import Ending, Outcome, transfer_log
+from vmsim.record.timeline import span_log
 from vmsim.scenario import Scenario
 from vmsim.scenario.daemons import host_daemons, policies
 from vmsim.scenario.share import share_of
@@ -63,6 +65,8 @@ class Simulation:
         Called with a VM's name, the accesses it has made and all it will make.
     serve : bool, optional
         Have compiled code handle the faults for which nothing has to wait: the same figures, sooner.
+    timeline : bool, optional
+        Note what vCPUs, cores and daemons do when. No fault of a VM is handled by compiled code then.
 
     Raises
     ------
@@ -79,6 +83,7 @@ class Simulation:
         observers: Sequence[Observer] = (),
         progress: Progress | None = None,
         serve: bool = True,
+        timeline: bool = False,
     ) -> None:
         check_memory(scenario)
         self.scenario = scenario
@@ -104,6 +109,7 @@ class Simulation:
         self.schedulers = schedulers_of(self.env, scenario)
         self.transfers = transfer_log()
         self.messages = MessageLog()
+        self.timeline = span_log() if timeline else None
         parts = HostParts(
             self.env,
             scenario,
@@ -118,6 +124,7 @@ class Simulation:
             serve,
             self.served_cycles,
             self._policy,
+            self.timeline,
         )
         self.vms = []
         self.daemons: dict[str, Any] = {}
@@ -177,6 +184,7 @@ class Simulation:
             wall_seconds=time.perf_counter() - started,
             ending=ending,
             samples=self.samples.logs if self.samples else {},
+            timeline=self.timeline,
         )
 
     def _run(self, processes: Sequence[simpy.Process]) -> bool:
@@ -202,7 +210,10 @@ class Simulation:
             daemon = self.daemons[name] = build(self._daemon_parts(name, name))
             if register := getattr(daemon, "register", None):
                 register(self.vms)
-            self.env.process(daemon.run(self))
+            steps = daemon.run(self)
+            if self.timeline is not None:
+                steps = traced_daemon(steps, self.env, self.timeline, name)
+            self.env.process(steps)
 
     def _daemon_parts(self, name: str, daemon: str) -> DaemonParts:
         """Return what a daemon, or a policy of one, is made of."""

@@ -265,7 +265,7 @@ class Vcpu(IdleVcpu):
             if reason > _BUDGET or status != NONE:
                 times, write = int(chunk.count[cursor]), bool(chunk.kind[cursor] == _WRITE)
                 exit = Exit(reason, gva, gpa, code, times, write, status, value, spent)
-                if (yield from monitor.handle(self, exit)) is Resume.MADE:
+                if (yield from self._handling(monitor, exit)) is Resume.MADE:
                     self._count_made(times, write)
                     cursor += 1
                 runs.expect()
@@ -284,6 +284,10 @@ class Vcpu(IdleVcpu):
         runs.collect()
         crew.done += int(chunk.count[counted:cursor].sum())
         return cursor, turn
+
+    def _handling(self, monitor: Monitor, exit: Exit) -> Steps[Resume]:
+        """Return the steps in which the monitor handles an exit."""
+        return monitor.handle(self, exit)
 
     def _take_interrupts(self, *, between: bool = False) -> Steps[None]:
         """Do what was asked for by interrupts; `between` two accesses, or at work for one of them.

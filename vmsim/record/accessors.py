@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
+from vmsim import plugins
 from vmsim.record.tables import TABLES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Tables"]
+__all__ = ["Drawing", "Tables"]
+
+
+class Drawing(Protocol):
+    """A figure that `Tables.plot` has drawn (`vmsim.plotting.Plot`)."""
+
+    table: pd.DataFrame
+    caption: str
+    figure: Any
+
+    def save(self, *paths: str | Path, force: bool = False) -> Path:
+        """Write the figure, and its data beside it as CSV."""
+        ...
 
 
 class Tables(ABC):
@@ -70,6 +84,24 @@ class Tables(ABC):
     @abstractmethod
     def table(self, name: str) -> pd.DataFrame:
         """Return a table by its name."""
+
+    def plot(self, kind: str = "breakdown", **options: Any) -> Drawing:
+        """Draw it: in a notebook the figure shows itself, and `save` writes it and its data.
+
+        Parameters
+        ----------
+        kind : str, optional
+            ``breakdown``, ``walk``, ``pool``, ``memory`` or ``latency``.
+        **options
+            ``vms``, ``beside`` and ``width``, as of `vmsim.plot`.
+
+        Raises
+        ------
+        InputError
+            There is no such kind or VM, or nothing of it in the results.
+        """
+        made: Drawing = plugins.resolve("vmsim.plotting.api:plot")(self, kind, **options)
+        return made
 
 
 def _add(name: str) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -22,15 +23,18 @@ from vmsim.base.errors import InputError
 from vmsim.base.files import printable
 from vmsim.record.accessors import Tables
 from vmsim.record.arrow import TYPES, schema
-from vmsim.record.columns import COLUMNS, attributes
+from vmsim.record.columns import COLUMNS, Column, attributes
 from vmsim.record.folder import MANIFEST, read_manifest, read_output, replacing_folder, write_manifest
 from vmsim.record.tables import TABLES
+from vmsim.record.timeline import COLUMNS as SPANS
 from vmsim.scenario import Scenario
 
-__all__ = ["FORMAT", "provenance", "read_run", "read_table", "write_run"]
+__all__ = ["FORMAT", "provenance", "read_run", "read_table", "spans_of", "write_run"]
 
 FORMAT: Final = "vmsim run 3"
 
+_TIMELINE: Final = "timeline.parquet"  # where it was asked for
+_EVERY: Final = b"every"
 _PACKAGES: Final = ("vmsim", "numba", "llvmlite", "numpy", "pandas", "pyarrow", "pydantic", "simpy", "zstandard")
 
 
@@ -41,6 +45,7 @@ def write_run(
     *,
     outcome: Mapping[str, Any],
     inputs: Mapping[str, str],
+    timeline: pd.DataFrame | None = None,
     force: bool = False,
 ) -> None:
     """Write a run directory, whole or not at all.
@@ -57,6 +62,8 @@ def write_run(
         What is said of the simulation as a whole, as JSON types.
     inputs : mapping of str to str
         SHA-256 of each file that was read, by its path.
+    timeline : DataFrame, optional
+        What happened when, where it was noted.
     force : bool, optional
         Replace an earlier run.
 
@@ -67,6 +74,10 @@ def write_run(
     """
     with replacing_folder(path, force=force) as folder:
         _write_tables(tables, folder)
+        if timeline is not None:
+            columns = {name: column.kind for name, column in SPANS.items()}
+            form = schema(columns, SPANS).with_metadata({_EVERY: str(timeline.attrs.get("every", 1))})
+            _write_parquet(timeline, form, folder / _TIMELINE)
         write_manifest(folder, FORMAT, _facts(scenario) | {"inputs": dict(inputs), "outcome": dict(outcome)})
 
 
@@ -97,6 +108,19 @@ def read_run(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def spans_of(path: Path, outputs: Mapping[str, str]) -> Callable[[], pd.DataFrame] | None:
+    """Return what reads the timeline of a run directory; None if it has none."""
+    return partial(_read_timeline, path, outputs) if _TIMELINE in outputs else None
+
+
+def _read_timeline(path: Path, outputs: Mapping[str, str]) -> pd.DataFrame:
+    table = _parquet(path / _TIMELINE, read_output(path, _TIMELINE, outputs))
+    made = _frame(path / _TIMELINE, table, SPANS)
+    every = (table.schema.metadata or {}).get(_EVERY, b"1").decode("ascii", "replace")
+    made.attrs["every"] = int(every) if every.isdecimal() else 1
+    return made
+
+
 def read_table(path: Path, outputs: Mapping[str, str], name: str) -> pd.DataFrame:
     """Return a table of a run directory.
 
@@ -114,12 +138,20 @@ def read_table(path: Path, outputs: Mapping[str, str], name: str) -> pd.DataFram
         The file is not the one that the manifest lists, cannot be read as Parquet, or has other columns.
     """
     file = path / f"{name}.parquet"
-    columns = TABLES[name][0]
-    data = read_output(path, file.name, outputs)
+    return _frame(file, _parquet(file, read_output(path, file.name, outputs)), COLUMNS[name])
+
+
+def _parquet(file: Path, data: bytes) -> pa.Table:
+    """Return a table from the bytes of a Parquet file."""
     try:
-        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        return pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
     except (OSError, pa.ArrowException, ValueError) as error:
         raise InputError(f"{printable(file)}: cannot be read: {error}") from error
+
+
+def _frame(file: Path, table: pa.Table, described: Mapping[str, Column]) -> pd.DataFrame:
+    """Return a table with the columns that it is to have, and none besides."""
+    columns = {name: column.kind for name, column in described.items()}
     if table.column_names != list(columns):
         raise InputError(
             f"{printable(file)}: expected the columns {', '.join(columns)}; found "
@@ -132,7 +164,7 @@ def read_table(path: Path, outputs: Mapping[str, str], name: str) -> pd.DataFram
                 f"{' and missing values' if table[column].null_count else ''}."
             )
     made = pd.DataFrame({column: pd.Series(table[column].to_pylist(), dtype=kind) for column, kind in columns.items()})
-    made.attrs = attributes(columns, COLUMNS[name])
+    made.attrs = attributes(columns, described)
     return made
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vmsim.base.ledger import Reading, Row
 from vmsim.record.log import NOTHING, Extent, Log
 from vmsim.record.messages import MessageLog
+from vmsim.record.timeline import Span
 
 __all__ = [
     "DirtyRound",
@@ -233,6 +234,7 @@ class Outcome:
     ending: Ending | None = None
     messages: MessageLog = field(default_factory=MessageLog)
     samples: dict[str, SampleLog] = field(default_factory=dict)  # by VM; the host's have no name
+    timeline: Log[Span] | None = None  # where it was asked for
 
     def rows(self) -> Iterator[tuple[str, Row]]:
         """Yield every figure with the name of its VM; none of the host's."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from vmsim.base.errors import InputError, nearest
 from vmsim.base.files import printable
-from vmsim.record import html, tables
+from vmsim.record import html, tables, timeline
 from vmsim.record.accessors import Tables
 from vmsim.record.outcome import Ending, Outcome
 from vmsim.scenario import Scenario
@@ -106,9 +106,14 @@ class Result(Tables):
         SHA-256 of each file that was read, by its path.
     """
 
+    _spans: Callable[[], pd.DataFrame] | None = None
+    _shown: pd.DataFrame | None = None  # the timeline, once it was made
+
     def __init__(self, scenario: Scenario, outcome: Outcome, *, inputs: Mapping[str, str] | None = None) -> None:
         self._fill(scenario, Facts.of(outcome), dict(inputs or {}), partial(tables.build, outcome=outcome))
         self.outcome: Outcome | None = outcome
+        if (log := outcome.timeline) is not None:
+            self._spans = partial(timeline.table_of, log)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -133,6 +138,7 @@ class Result(Tables):
         except ValueError as error:
             raise InputError(f"{printable(path / 'manifest.json')}: outcome: {error}.") from error
         make = partial(directory.read_table, path, manifest["outputs"])
+        result._spans = directory.spans_of(path, manifest["outputs"])
         result._fill(scenario, facts, manifest["inputs"], make)
         return result
 
@@ -154,7 +160,8 @@ class Result(Tables):
         from vmsim.record import directory  # pyarrow takes a while to import
 
         outcome = self.facts.to_json()
-        directory.write_run(Path(path), self, self.scenario, outcome=outcome, inputs=self.inputs, force=force)
+        facts: dict[str, Any] = {"outcome": outcome, "inputs": self.inputs}
+        directory.write_run(Path(path), self, self.scenario, **facts, timeline=self.timeline, force=force)
 
     def table(self, name: str) -> pd.DataFrame:
         """Return a table by its name: ``summary``, ``cycles``, ``exits`` and so on.
@@ -177,6 +184,17 @@ class Result(Tables):
         table = self.table(name)
         columns = [table[column].to_list() for column in table]
         return [dict(zip(map(str, table.columns), row, strict=True)) for row in zip(*columns, strict=True)]
+
+    @property
+    def timeline(self) -> pd.DataFrame | None:
+        """What vCPUs, cores and daemons did when, if it was noted (`vmsim.run(…, timeline=True)`); else None.
+
+        Columns: start_cycle, cycles, track, what, pages. ``attrs["every"]`` is 1 where all of it is there; of a run
+        that was longer only every so manieth span.
+        """
+        if self._shown is None and self._spans:
+            self._shown = self._spans()
+        return self._shown
 
     @property
     def ending(self) -> Ending | None:

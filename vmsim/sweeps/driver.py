@@ -22,6 +22,7 @@ from vmsim.base.files import printable
 from vmsim.engine.resident import most_jobs
 from vmsim.sweeps.executors import Here, cores, processes
 from vmsim.sweeps.plan import Plan
+from vmsim.sweeps.shard import Shard
 from vmsim.sweeps.store import Store
 from vmsim.sweeps.sweep import Sweep
 from vmsim.sweeps.worker import Batch, Done, execute
@@ -85,6 +86,7 @@ def run_sweep(
     retries: int = 1,
     again: bool = False,
     lock: bool = True,
+    shard: Shard | None = None,
     listener: Listener | None = None,
     work: Callable[[Batch], list[Done]] = execute,
 ) -> Summary:
@@ -107,6 +109,8 @@ def run_sweep(
     lock : bool, optional
         Refuse to write where another driver does. False is for file systems that have no locks: then it is up to the
         user that nothing else writes there.
+    shard : Shard, optional
+        Run only these points of the sweep.
     listener : callable, optional
         Told of everything that happens.
     work : callable, optional
@@ -122,7 +126,8 @@ def run_sweep(
     tell = listener or _ignore
     with _tidy(Path(out)), _stoppable() as stop, Store.open(Path(out), lock=lock) as store:
         started = time.monotonic()
-        plan, missing = store.begin(sweep, again=again, progress=lambda points: tell(_event("planning", points=points)))
+        planning: Callable[[int], None] = lambda points: tell(_event("planning", points=points))  # noqa: E731
+        plan, missing = store.begin(sweep, again=again, progress=planning, shard=shard)
         recorded = plan.total - len(missing)
         skipped = {"skipped": plan.skipped} if plan.skipped else {}
         tell(_event("planned", points=plan.total, recorded=recorded, pending=len(missing), **skipped))

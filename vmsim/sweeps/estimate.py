@@ -18,6 +18,7 @@ from vmsim.sweeps.executors import cores
 from vmsim.sweeps.place import TIMINGS
 from vmsim.sweeps.plan import Plan
 from vmsim.sweeps.points import accesses_of, scenario_of
+from vmsim.sweeps.shard import Shard
 from vmsim.sweeps.sweep import Sweep
 from vmsim.sweeps.tables import recorded_points
 
@@ -51,8 +52,8 @@ class Estimate(NamedTuple):
         return in_words(self.seconds)
 
 
-def missing_points(sweep: Sweep, out: Path) -> Plan:
-    """Return the points of a sweep that a store lacks; the store need not be there, and is only read.
+def missing_points(sweep: Sweep, out: Path, shard: Shard | None = None) -> Plan:
+    """Return the points of a sweep, or of a shard of it, that a store lacks; it need not be there, and is only read.
 
     What an interrupted sweep has in its journal is in the store too.
 
@@ -61,7 +62,7 @@ def missing_points(sweep: Sweep, out: Path) -> Plan:
     InputError
         A point's scenario cannot be, or a part of the store is damaged.
     """
-    return Plan.of(sweep, recorded_points(out))
+    return Plan.of(sweep, recorded_points(out), shard=shard)
 
 
 def estimate(plan: Plan, out: Path, jobs: int | None) -> Estimate | None:

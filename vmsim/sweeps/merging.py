@@ -16,7 +16,7 @@ from vmsim.base.errors import InputError
 from vmsim.base.files import printable, refuse_overwrite, replacing
 from vmsim.record.folder import replacing_folder
 from vmsim.sweeps.journal import JOURNAL
-from vmsim.sweeps.parts import PART, RESULTS, Part, columns_of, encoded
+from vmsim.sweeps.parts import RESULTS, Part, columns_of, encoded
 from vmsim.sweeps.reader import View, reading
 from vmsim.sweeps.repair import verify
 from vmsim.sweeps.store import Store
@@ -80,13 +80,17 @@ def merge(folders: Sequence[Path], out: Path) -> Contents:
     """
     with ExitStack() as stack:
         views = [stack.enter_context(reading(folder)) for folder in folders]
-        tables = [table_of(view) for view in views]
-        facts = _shared_facts(views)
+        for view in views:
+            view.expect_whole()
+        filled = [view for view in views if view.parts(RESULTS) or view.journal] or views[:1]  # a shard may be empty
+        tables = [table_of(view) for view in filled]
+        facts = _shared_facts(filled)
     merged = tables[0]
-    for folder, table in zip(folders[1:], tables[1:], strict=True):
+    for view, table in zip(filled[1:], tables[1:], strict=True):
+        folder = view.folder
         if columns_of(table.schema) != columns_of(merged.schema):
             raise InputError(
-                f"{printable(folder)}: has other columns than {printable(folders[0])}; their results do not go "
+                f"{printable(folder)}: has other columns than {printable(filled[0].folder)}; their results do not go "
                 "together."
             )
         merged = pa.concat_tables([merged, _new(merged, table, folder)])
@@ -94,7 +98,7 @@ def merge(folders: Sequence[Path], out: Path) -> Contents:
         replacing_folder(out, whose="merge into a new folder") as temporary,
         Store.open(temporary, lock=False) as store,
     ):
-        for number, rows in enumerate(_cut(merged)):
+        for number, rows in enumerate(_cut(merged, store.part)):
             part = Part(1, number)
             points = int(pc.count_distinct(rows["point"]).as_py())
             data = encoded(rows, facts | part._asdict() | {"points": points})
@@ -164,14 +168,14 @@ def _new(merged: pa.Table, table: pa.Table, folder: Path) -> pa.Table:
     return table.filter(pc.invert(double))
 
 
-def _cut(table: pa.Table) -> Iterator[pa.Table]:
-    """Yield the rows of `PART` points at a time."""
+def _cut(table: pa.Table, size: int) -> Iterator[pa.Table]:
+    """Yield the rows of `size` points at a time."""
     if not table.num_rows:
         yield table
         return
     points = np.array(table["point"].to_pylist())
     _, first = np.unique(points, return_index=True)
-    starts = np.sort(first)[::PART]
+    starts = np.sort(first)[::size]
     for start, end in zip(starts, [*starts[1:], table.num_rows], strict=True):
         yield table.slice(int(start), int(end - start)).combine_chunks()
 

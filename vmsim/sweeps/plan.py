@@ -13,6 +13,7 @@ import numpy as np
 from vmsim.engine.resident import resident
 from vmsim.sweeps.expressions import Value
 from vmsim.sweeps.points import MODEL, Space, candidates, column, joined, kind_of
+from vmsim.sweeps.shard import Shard
 from vmsim.sweeps.spec import SAME, Range
 from vmsim.sweeps.sweep import Sweep
 from vmsim.sweeps.worker import Batch, Job
@@ -56,9 +57,13 @@ class Plan:
 
     @classmethod
     def of(
-        cls, sweep: Sweep, known: Identities | None = None, progress: Callable[[int], None] = lambda _: None
+        cls,
+        sweep: Sweep,
+        known: Identities | None = None,
+        progress: Callable[[int], None] = lambda _: None,
+        shard: Shard | None = None,
     ) -> Plan:
-        """Enumerate a sweep and leave out the points in `known`.
+        """Enumerate a sweep, or a shard of it, and leave out the points in `known`.
 
         Raises
         ------
@@ -82,6 +87,8 @@ class Plan:
         points = np.concatenate([*chunks, np.array(chunk, _POINT)])
         _, first = np.unique(points["identity"], return_index=True)
         points = points[np.sort(first)]
+        if shard:
+            points = points[slice(*shard.bounds(points["cost"]))]
         ordered = {name: columns.get(name, "str") for name in sweep.varied}
         plan = cls(sweep, space, points, ordered)
         plan.largest = largest

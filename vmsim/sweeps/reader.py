@@ -31,10 +31,18 @@ from vmsim.sweeps.parts import (
 )
 from vmsim.sweeps.plan import Identities
 
-__all__ = ["View", "check_store", "reading"]
+__all__ = ["View", "check_store", "is_store", "reading"]
 
 _MISSING = "vmsim results verify --repair {} takes it off the list, and the next sweep runs its points again."
 _SET_ASIDE = "vmsim results verify --repair {} sets it aside, and the next sweep runs its points again."
+
+
+def is_store(folder: Path) -> bool:
+    """Return whether a folder looks like a store, whole or damaged."""
+    try:
+        return (folder / RESULTS).is_dir()
+    except (OSError, ValueError):  # and reading it says why not
+        return False
 
 
 def check_store(folder: Path) -> None:

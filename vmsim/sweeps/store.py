@@ -49,6 +49,7 @@ from vmsim.sweeps.place import LOCK, TIMINGS, clean, prepared
 from vmsim.sweeps.plan import Plan
 from vmsim.sweeps.points import joined
 from vmsim.sweeps.reader import View
+from vmsim.sweeps.shard import Shard
 from vmsim.sweeps.sweep import Sweep
 from vmsim.sweeps.worker import Done
 
@@ -105,7 +106,12 @@ class Store:
                 store.manifest.write(folder)
 
     def begin(
-        self, sweep: Sweep, *, again: bool = False, progress: Callable[[int], None] = lambda _: None
+        self,
+        sweep: Sweep,
+        *,
+        again: bool = False,
+        progress: Callable[[int], None] = lambda _: None,
+        shard: Shard | None = None,
     ) -> tuple[Plan, np.ndarray[Any, np.dtype[np.intp]]]:
         """Find out what is left to run.
 
@@ -116,6 +122,8 @@ class Store:
             Run points again that failed.
         progress : callable, optional
             Called now and then with the points enumerated so far.
+        shard : Shard, optional
+            Only these of its points.
 
         Returns
         -------
@@ -132,7 +140,7 @@ class Store:
         self._journal = journal = Journal.opened(self.folder / JOURNAL)
         generation = journal.generation if journal else 0
         view = self._view()
-        plan = Plan.of(sweep, view.points_of_parts(besides=generation, again=again), progress)
+        plan = Plan.of(sweep, view.points_of_parts(besides=generation, again=again), progress, shard)
         self._settle_columns(plan, view)
         self._settle_replaced(view)
         if journal and (journal.header["plan"] != plan.digest or self._cut_short(journal)):

@@ -112,7 +112,7 @@ class Ksmd:
         spent = self.costs.context_switch
         while True:
             sleep = self.sleep_millisecs * self.frequency // 1000
-            yield host.env.background(sleep + spent, frees=True)
+            yield host.env.background(sleep + spent, frees=True, work=spent)
             spent = 0
             if self.merges:
                 spent = self.batch(host)

@@ -60,7 +60,7 @@ class Overcommitter:
                 each.look()
             spent = self.policy.turn(shared, self.vms)
             if spent:
-                yield host.env.background(spent, frees=True)
+                yield host.env.background(spent, frees=True, work=spent)
 
 
 def build(parts: DaemonParts) -> Overcommitter:

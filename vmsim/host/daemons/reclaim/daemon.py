@@ -60,7 +60,7 @@ class Reclaimer:
                     break
             spent = taken * self.each + sum(vm.forget(flush) for vm, flush in flushes.items())
             if spent:
-                yield host.env.background(spent, frees=True)
+                yield host.env.background(spent, frees=True, work=spent)
 
 
 def _awaits(memory: Any) -> bool:

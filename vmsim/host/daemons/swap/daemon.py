@@ -175,7 +175,7 @@ class Kswapd:
                 self.counts["scanned"] += scanned
                 self.counts["stolen"] += stolen
                 self.counts["cycles"] += spent + aged
-                yield self.host.env.background(max(1, spent + aged), frees=True)
+                yield self.host.env.background(max(1, spent + aged), frees=True, work=spent + aged)
                 if scanned < goal or not stolen:
                     priority -= 1
             self._failures = 0 if total else self._failures + 1

@@ -113,7 +113,7 @@ class HostKhugepaged:
             return
         spent = 0
         while True:
-            yield host.env.background(told.sleep + spent, frees=True)
+            yield host.env.background(told.sleep + spent, frees=True, work=spent)
             spent, failed = yield from self.batch(host, told)
             self.counts["cycles"] += spent
             if failed:
