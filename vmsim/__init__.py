@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vmsim.lifetimes import arrivals
     from vmsim.lookups import cpus, explain, load
     from vmsim.plotting.api import plot
+    from vmsim.plotting.plot import Plot
     from vmsim.record.comparison import Comparison
     from vmsim.record.result import Result
     from vmsim.scenario import Scenario
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Comparison",
     "InputError",
+    "Plot",
     "Result",
     "Scenario",
     "__version__",
@@ -56,6 +58,7 @@ __all__ = [
 _HOMES = {
     "Comparison": "vmsim.record.comparison",
     "InputError": "vmsim.base.errors",
+    "Plot": "vmsim.plotting.plot",
     "Result": "vmsim.record.result",
     "Scenario": "vmsim.scenario",
     "arrivals": "vmsim.lifetimes.convert",
