@@ -47,7 +47,10 @@ _BUILT_IN: Final[Mapping[str, Mapping[str, str]]] = {
         "switcher": "vmsim.scenario.workload:Switcher",
     },
     "daemons": {
+        "damon": "vmsim.host.daemons.damon.table:DAMON",
+        "demotion": "vmsim.host.daemons.demotion.table:DEMOTION",
         "ksm": "vmsim.host.daemons.ksm.table:KSM",
+        "numa_balancing": "vmsim.host.daemons.numa_balancing.table:NUMA_BALANCING",
         "overcommit": "vmsim.host.daemons.overcommit.table:OVERCOMMIT",
         "reclaim": "vmsim.host.daemons.reclaim.table:RECLAIM",
         "swap": "vmsim.host.daemons.swap.table:SWAP",

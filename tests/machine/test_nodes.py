@@ -17,11 +17,12 @@ from vmsim.frames.buddy import (
     allocate,
     allocate_for,
     allocate_many,
+    allocate_on,
     free,
     free_owned,
     owned,
 )
-from vmsim.frames.nodes import Nodes, count_free, make_nodes, node_of, set_policy
+from vmsim.frames.nodes import NodeMarks, Nodes, count_free, make_nodes, marks_of, node_of, set_policy
 
 ASKED = ((0, 1, 2), (1, 2, 0), (2, 0, 1))
 KERNEL = -1
@@ -34,7 +35,8 @@ class NodesMachine(RuleBasedStateMachine):
 
     @initialize(sizes=st.tuples(*[st.sampled_from([1, 37, 512, 1100])] * 3))
     def start(self, sizes):
-        self.zones, self.frames = make_nodes(*Nodes(sizes, ASKED, 2))
+        self.marks = [marks_of(size, sum(sizes), 60, 90, 120) for size in sizes]
+        self.zones, self.frames = make_nodes(*Nodes(sizes, ASKED, 2, self.marks))
         firsts = np.cumsum([0, *sizes]).tolist()
         self.twins = [Buddy(n, MAX_ORDER, PAGEBLOCK, first) for n, first in zip(sizes, firsts, strict=False)]
         self.policy = dict.fromkeys((KERNEL, 1, 2), (0, 0))
@@ -51,7 +53,15 @@ class NodesMachine(RuleBasedStateMachine):
         first = self.policy[whose][table]
         if first == INTERLEAVED:
             first, self.turn = self.turn, (self.turn + 1) % 2
-        return next((node for node in ASKED[first] if self.twins[node].source(order, table)), None)
+        able = [node for node in ASKED[first] if self.twins[node].source(order, table)]
+        left = {node: self._free(node) - (1 << order) for node in able}
+        for mark in ("low", "min"):
+            if enough := [node for node in able if left[node] >= getattr(self.marks[node], mark)]:
+                return enough[0]
+        return able[0] if able else None
+
+    def _free(self, node):
+        return sum(1 << order for _, order in self.twins[node].free)
 
     @rule(target=blocks, order=st.sampled_from([0, 0, 1, 5, 9]), owner=st.integers(1, 2), table=st.booleans())
     def take(self, order, owner, table):
@@ -75,6 +85,18 @@ class NodesMachine(RuleBasedStateMachine):
             self.twins[self._node(whose, 0, False)].take(pfn, 0, False)
             self.owner[pfn] = KERNEL if kernel else whose
         assert got == count or self._node(whose, 0, False) is None
+
+    @rule(target=blocks, node=st.integers(0, 2), order=st.sampled_from([0, 1, 9]), least=st.sampled_from([0, 5, 40]))
+    def take_there(self, node, order, least):
+        """Take a block of one node alone, as who moves pages does, and leave so many frames of it."""
+        pfns = np.full(1, NO_FRAME)
+        got = allocate_on(self.zones, self.frames, node, order, State.GUEST, 1, least, pfns)
+        twin = self.twins[node]
+        assert got == (self._free(node) - (1 << order) >= least and twin.source(order, False) is not None)
+        if got:
+            twin.take(int(pfns[0]), order, False)
+            self.owner[int(pfns[0])] = 1
+        return int(pfns[0])
 
     @rule(pfn=consumes(blocks))
     def give(self, pfn):
@@ -124,3 +146,22 @@ def test_a_block_does_not_reach_over_the_end_of_a_node():
     assert [int(zone.heads[0, 1]) for zone in zones[1:]] == [0, 4]
     assert [int(zone.heads[0, 0]) for zone in zones[1:]] == [2, 3]
     assert [int(zone.heads[0, 2]) for zone in zones[1:]] == [NO_FRAME, NO_FRAME]
+
+
+def test_a_node_has_its_share_of_what_a_host_keeps_free():
+    # __setup_per_zone_wmarks: pages_min * managed / all; and promo one step above high.
+    assert marks_of(300, 1200, 40, 60, 100) == NodeMarks(10, 15, 25, 35)
+
+
+def test_nodes_are_filled_to_their_low_watermarks_one_after_the_other_and_then_to_min():
+    marks = [NodeMarks(2, 4, 6, 8), NodeMarks(1, 3, 5, 7)]
+    zones, frames = make_nodes(*Nodes((10, 10), ((0, 1), (1, 0)), 2, marks))
+    pfns = np.empty(20, np.int64)
+    assert allocate_many(zones, frames, 0, State.GUEST, 1, pfns) == 20
+    # 6 of node 0, 7 of node 1; 2 and 2 more down to min; what is left is for who may have it.
+    assert node_of(zones, pfns).tolist() == [0] * 6 + [1] * 7 + [0] * 2 + [1] * 2 + [0] * 2 + [1]
+
+
+def test_pages_are_demoted_to_the_nearest_of_the_next_slower_memory():
+    nodes = Nodes((1, 1, 1, 1), ((0, 1, 3, 2), (1, 0, 2, 3), (2, 0, 1, 3), (3, 0, 1, 2)), 2, tiers=(0, 0, 1, 2))
+    assert [nodes.below(node) for node in range(4)] == [2, 2, 3, None]

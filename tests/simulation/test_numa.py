@@ -111,6 +111,18 @@ def test_nodes_are_asked_by_what_a_load_takes():
     assert (nodes.sizes, nodes.turns) == ([8192, 8192, 1, 1], 2)
 
 
+def test_distances_say_how_far_nodes_are_and_what_a_load_takes():
+    usual = host().cpu.memory.cycles
+    matrix = [[10, 21, 30], [20, 10, 40], [30, 40, 10]]
+    scenario = host(nodes=[*SOCKETS, {"memory": "4KiB"}], distances=matrix, remote_cycles=None)
+    # ACPI: the relative distance, 10 for what is local. From each socket to each node.
+    loads = [[usual, usual * 21 // 10, usual * 3], [usual * 2, usual, usual * 4]]
+    made = Hardware.of(scenario.cpu, cores=2, frames=1, nodes=scenario.host.nodes, distances=scenario.host.distances)
+    assert made.cores["node_extra"][:, :3].tolist() == [[each - usual for each in row] for row in loads]
+    assert nodes_of(scenario).asked == [[0, 1, 2], [1, 0, 2], [2, 0, 1]]
+    assert Scenario.from_toml(scenario.to_toml()) == scenario
+
+
 def test_vms_wait_for_cores_of_their_node_alone_and_share_the_llc_of_its_socket():
     busy = vm(workload=WORKLOAD | {"compute": 1000})
     apart = run(host(busy, busy)).vms
@@ -145,6 +157,13 @@ def test_a_host_has_what_its_nodes_have():
         ({"nodes": [TIER, *SOCKETS]}, "a node without CPUs comes before one that has some"),
         ({"nodes": [TIER]}, "none of the nodes has CPUs"),
         ({"nodes": [*SOCKETS, {"memory": "5000B"}]}, "not a whole number of 4KiB pages"),
+        ({"distances": [[10, 20]], "remote_cycles": None}, "expected 2 rows of 2 numbers"),
+        ({"distances": [[10, 9], [20, 10]], "remote_cycles": None}, "found 9 from node 0, expected 10 to 254"),
+        ({"distances": [[10, 20], [20, 11]], "remote_cycles": None}, "found 11 from node 1 to itself, expected 10"),
+        ({"distances": [[10, 20], [20, 10]]}, "host.remote_cycles: the distances say how far the nodes are"),
+        ({"demotion": {"enabled": True}}, "host.demotion.enabled: there is no slower memory to go to"),
+        ({"numa_balancing": {"mode": "tiering"}}, "host.numa_balancing.mode: there is no slower memory"),
+        ({"numa_balancing": {"hot_threshold": "2s"}}, "it has no effect without numa_balancing.mode"),
     ],
 )
 def test_nodes_that_cannot_be_are_told(keys, said):

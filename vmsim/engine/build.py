@@ -154,7 +154,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         pages.sharing = kernel.sharing
         pages.able = lambda: not kernel.editing
         pages.spaces = lambda: {id(each.space): each.space for each in kernel.processes.values()}.values()
-        pages.hold_back, pages.told = kernel.hold_back, kernel.swap_to
+        pages.hold_back, pages.told, pages.watched = kernel.hold_back, kernel.swap_to, kernel.watch
         pages.roots = lambda: [each.space.root for each in kernel.processes.values() if each.space.root >= 0]
     every_exit = host.timeline is not None and spec.mode != "native"  # is to be seen; a program has none
     if not host.serve or every_exit or spec.kernel_accesses != "free":

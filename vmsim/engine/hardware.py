@@ -120,13 +120,14 @@ class Hardware:
         data_caches: bool = False,
         nodes: Sequence[Node] = (),
         remote_cycles: int = 0,
+        distances: Sequence[Sequence[int]] = (),
     ) -> Hardware:
         """Make the hardware of a host with `cores` pCPUs and `frames` 4 KiB frames of memory, in nodes or not."""
         geometry = geometry_of(cpu, data_caches=data_caches)
         made = make_cores(geometry, cores)
         sockets = tuple(number for number, node in enumerate(nodes) for _ in range(node.cpus))
         ends = np.cumsum([node.memory for node in nodes], dtype=np.int64)
-        loads = latencies(nodes, cpu.memory.cycles, remote_cycles)
+        loads = latencies(nodes, cpu.memory.cycles, remote_cycles, distances)
         for core, node in enumerate(sockets):
             set_nodes(made[core : core + 1], ends, [cycles - cpu.memory.cycles for cycles in loads[node]])
         others = tuple(make_llc(geometry) for _ in set(sockets) - {0})

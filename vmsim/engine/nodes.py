@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.clock import Clock
 from vmsim.base.ledger import Ledger
-from vmsim.frames.nodes import Nodes
+from vmsim.frames.nodes import Nodes, marks_of
 from vmsim.host.run_queues import run_queue
 from vmsim.host.scheduler import Scheduler
 from vmsim.machine.formats import PAGE_SHIFT
@@ -32,10 +32,15 @@ def nodes_of(scenario: Scenario) -> Nodes | None:
     nodes = scenario.host.nodes
     if not nodes:
         return None
-    loads = latencies(nodes, scenario.cpu.memory.cycles, scenario.host.remote_cycles or 0)
-    everyone = range(len(nodes))
-    asked = [sorted(everyone, key=lambda to, of=of: (to != of, loads[of][to], to)) for of in everyone]  # type: ignore[misc]
-    return Nodes([node.memory >> PAGE_SHIFT for node in nodes], asked, sum(node.cpus > 0 for node in nodes))
+    host, everyone = scenario.host, range(len(nodes))
+    loads = latencies(nodes, scenario.cpu.memory.cycles, host.remote_cycles or 0, host.distances)
+    far = host.distances or loads
+    asked = [sorted(everyone, key=lambda to, of=of: (to != of, far[of][to], loads[of][to], to)) for of in everyone]  # type: ignore[misc]
+    sizes = [node.memory >> PAGE_SHIFT for node in nodes]
+    marks = [marks_of(size, sum(sizes), *scenario.watermarks) for size in sizes]
+    own = [0 if node.cpus else loads[0][number] for number, node in enumerate(nodes)]
+    tiers = [sorted({0, *own}).index(each) for each in own]
+    return Nodes(sizes, asked, sum(node.cpus > 0 for node in nodes), marks, tiers)
 
 
 def schedulers_of(env: Clock, scenario: Scenario) -> list[Scheduler]:

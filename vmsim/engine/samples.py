@@ -14,10 +14,9 @@ from vmsim.frames.buddy import State
 from vmsim.guest.frames import GuestFrames
 from vmsim.host.memory import HOST, HostMemory
 from vmsim.host.pressure import Pressure
-from vmsim.machine.formats import PRESENT
 from vmsim.record.log import LIMIT
 from vmsim.record.outcome import Sample, SampleLog
-from vmsim.tables.backing import SHARED
+from vmsim.tables.backing import OWNED, SHARED
 
 __all__ = ["Samples", "count_free_resident"]
 
@@ -107,6 +106,6 @@ class Samples:
 
 def count_free_resident(frames: GuestFrames, backing: Words) -> int:
     """Return how many pages that a guest's kernel knows as free lie in host memory nevertheless."""
-    resident = backing & (PRESENT | SHARED) != 0
+    resident = backing & (OWNED | SHARED) != 0
     free = np.count_nonzero(resident & (frames.frames["state"] == State.FREE))
     return int(free + np.count_nonzero(resident[frames.ready.held()]))

@@ -97,6 +97,7 @@ class Simulation:
             data_caches=scenario.host.data_caches,
             nodes=scenario.host.nodes,
             remote_cycles=scenario.host.remote_cycles or 0,
+            distances=scenario.host.distances,
         )
         cpu = scenario.cpu
         latency = (cpu.cache.l1.cycles, cpu.cache.l2.cycles, cpu.cache.llc.cycles, cpu.memory.cycles)

@@ -60,6 +60,7 @@ __all__ = [
     "allocate",
     "allocate_for",
     "allocate_many",
+    "allocate_on",
     "count_states",
     "free",
     "free_many",
@@ -216,19 +217,32 @@ def _find_in(zones, at, frames, order, state):
     return pfn
 
 
+@leaf
+def _least(zone, mark):
+    """Return how many frames of a node are left free by who asks in a round: first low, then min, then none."""
+    return zone.low if mark == 0 else zone.min if mark == 1 else np.int64(0)
+
+
 @routine
 def _find_by_policy(zones, frames, order, state, whose):
-    """Take a free block off the lists of the node that an owner's policy asks first, or of the nearest that has one."""
+    """Take a free block off the lists of the node that an owner's policy asks first, or of the nearest that has one.
+
+    All are asked for one above their low watermark, then above min (mm/page_alloc.c, get_page_from_freelist,
+    __alloc_pages_slowpath), and then for any: whether the host as a whole has enough, who asks has found out.
+    """
     host = zones[0]
     node = np.int64(host.policy[UNMOVABLE if state == State.TABLE else MOVABLE, whose + 1])
     if node == INTERLEAVED:
         node = host.turn
         host.turn = (node + 1) % host.turns
     pfn = np.int64(NO_FRAME)
-    for rank in range(len(zones) - 1):
-        pfn = _find_in(zones, 1 + np.int64(host.asked[node, rank]), frames, order, state)
-        if pfn != NO_FRAME:
-            break
+    for mark in range(3):
+        for rank in range(len(zones) - 1):
+            at = 1 + np.int64(host.asked[node, rank])
+            if zones[at].free - (1 << order) >= _least(zones[at], mark):
+                pfn = _find_in(zones, at, frames, order, state)
+                if pfn != NO_FRAME:
+                    return pfn
     return pfn
 
 
@@ -270,6 +284,25 @@ def allocate_for(zones, frames, state, owner, whose, pfns):
         pfn = _allocate(zones, frames, np.int64(0), state, owner, whose)
         if pfn == NO_FRAME:
             return number
+        pfns[number] = pfn
+    return len(pfns)
+
+
+@kernel
+def allocate_on(zones, frames, node, order, state, owner, least, pfns):
+    """Fill `pfns` (int64[:]) with blocks of 2**order frames of one node (__GFP_THISNODE); return how many were got.
+
+    `least` frames of it are left free.
+    """
+    for number in range(len(pfns)):
+        pfn = np.int64(NO_FRAME)
+        if zones[1 + node].free - (1 << order) >= least:
+            pfn = _find_in(zones, np.int64(1 + node), frames, order, state)
+        if pfn == NO_FRAME:
+            return number
+        for each in range(pfn, pfn + (1 << order)):
+            frames[each].state = state
+            give_to(zones[0], frames, each, owner)
         pfns[number] = pfn
     return len(pfns)
 

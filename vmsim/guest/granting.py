@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from vmsim.contracts import Steps, Vcpu
@@ -10,9 +12,21 @@ from vmsim.guest.edits import Entry
 from vmsim.guest.placing import Placing
 from vmsim.guest.regions import FILE, SHARED
 from vmsim.guest.spaces import Space
-from vmsim.machine.formats import DIRTY, LARGE, PAGE_SHIFT, WRITE
+from vmsim.machine.formats import DIRTY, LARGE, PAGE_SHIFT, PRESENT, WRITE
 
-__all__ = ["Granting"]
+__all__ = ["Granting", "Hints"]
+
+
+class Hints(Protocol):
+    """Who has taken entries' rights for the next access to be noticed, of a program on the host itself."""
+
+    def hinted(self, pfn: int) -> bool:
+        """Whether that was done to what maps a frame."""
+        ...
+
+    def hint_fault(self, vcpu: Vcpu, pfn: int) -> int:
+        """Learn of the access, when the right is back; return the cycles of what the host does about it."""
+        ...
 
 
 class Granting(Placing):
@@ -28,6 +42,21 @@ class Granting(Placing):
 
     copies: int
     editing: int
+
+    def _notice(self, vcpu: Vcpu, space: Space, gva: int, hints: Hints) -> Steps[bool]:
+        """Give an entry back its right that was taken for the next access to be noticed; return whether it was.
+
+        Linux: mm/memory.c, do_numa_page. The host may move the page then.
+        """
+        with (yield from self._entries(vcpu, space)):
+            entry = yield from self.tables.find(vcpu, space.root, gva)
+            if entry.level > 1 or not entry.value or entry.value & PRESENT:
+                return False
+            if not hints.hinted(entry.first):
+                return False
+            yield from self.tables.set(vcpu, entry.place, entry.value | PRESENT)
+            vcpu.owe("guest_fault", hints.hint_fault(vcpu, entry.first))
+        return True
 
     def _mend_there(self, vcpu: Vcpu, space: Space, gva: int, bits: int) -> Steps[None]:
         """Mend the entry that denied an access: replace its page if that is shared and was to be written."""

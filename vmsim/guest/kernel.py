@@ -21,7 +21,7 @@ from vmsim.guest.demand import DEMAND, PAGE_BITS, READ_ONLY
 from vmsim.guest.direct_map import DirectMap
 from vmsim.guest.edits import PageTables
 from vmsim.guest.flushes import Cpus
-from vmsim.guest.granting import Granting
+from vmsim.guest.granting import Granting, Hints
 from vmsim.guest.huge import HugePages
 from vmsim.guest.lists import TABLE_BITS
 from vmsim.guest.operations import COLUMNS
@@ -86,6 +86,8 @@ class GuestKernel(Granting):
         By pid.
     files : PageCache or None
         Of the files that programs read and write; None: there is no disk.
+    hints : callable or None
+        Of a program on the host itself: told of an access to a page whose next one was to be noticed.
     """
 
     def __init__(
@@ -121,6 +123,7 @@ class GuestKernel(Granting):
         self.zeros = ZeroPages(frames, mmu, self.sharing, costs, used=zero_page)
         self.processes: dict[int, Process] = {}
         self.files: PageCache | None = None
+        self.hints: Hints | None = None
         self.current = [Process(INIT, 0, Space(NO_ROOT))] * cpus
         self.dying = set()
         self._idle = set()
@@ -227,6 +230,8 @@ class GuestKernel(Granting):
         if not code & CODE_PRESENT:
             if self.spaces.swapped and gva >> PAGE_SHIFT in space.away:
                 yield from self._swap_in(vcpu, space, gva, bits, write=write)
+                return
+            if self.hints and (yield from self._notice(vcpu, space, gva, self.hints)):
                 return
             zeros = self.zeros.used and not write and not kind & KINDS
             order = self._order_for(space, gva, kind, zeros) if self.page_order and not kind & FILE else 0

@@ -26,6 +26,7 @@ class Placing(ProcessCalls):
     mmu: Mmu
     frames: Frames
     zeros: ZeroPages
+    hints: Any
     _operates: bool  # compiled code carries out system calls
     _demand: NDArray[Any]  # what compiled code may do, by CPU
 
@@ -34,6 +35,10 @@ class Placing(ProcessCalls):
         self.spaces.swapped = swapped
         self._operates = False
         self.hold_back()
+
+    def watch(self, hints: Any) -> None:
+        """Learn who takes entries' rights for the next access to be noticed, a `granting.Hints`."""
+        self.hints = hints
 
     def keep_free(self, frames: int) -> None:
         """Have compiled code take no page where fewer frames would be free: the kernel is to reclaim some then."""

@@ -10,16 +10,18 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import NO_FLUSH, Flush, Vcpu
 from vmsim.frames.buddy import State, use
+from vmsim.host.hinted_memory import HintedMemory
 from vmsim.host.huge_memory import CollapsibleMemory
 from vmsim.host.identity import PageIdentity
 from vmsim.host.memory import HostMemory
 from vmsim.host.swap.memory import SwappableMemory
 from vmsim.host.swap.pages import SwappedPages
-from vmsim.machine.formats import FRAME, PAGE_SHIFT, PRESENT
+from vmsim.machine.formats import FRAME, PAGE_SHIFT
 from vmsim.tables.backing import (
     BALLOONED,
     CLEAN,
     CLEAN_PAGE,
+    HINTED_PAGE,
     OWNED,
     SHARED,
     SMALL_PAGE,
@@ -43,12 +45,11 @@ Words = NDArray[np.int64]
 _ZEROS = np.zeros(1 << 9, np.int64)
 
 
-class GuestMemory(SwappableMemory, CollapsibleMemory):
+class GuestMemory(SwappableMemory, CollapsibleMemory, HintedMemory):
     """The truth of gfn to pfn of one VM, and the one place that takes pages from it, moves them and brings them back.
 
-    Linux has it in the page tables of the process that runs the VM, and tells KVM of each change before it is made
-    (virt/kvm/kvm_main.c, `kvm_mmu_notifier_invalidate_range_start`). The paging mode clears its entries (`SecondMmu`);
-    whoever asked for the change then has the processors forget (`Flush`).
+    Linux has it in the page tables of the process that runs the VM, and tells KVM of each change first
+    (`kvm_mmu_notifier_invalidate_range_start`). The paging mode clears its entries; then processors forget (`Flush`).
 
     Parameters
     ----------
@@ -119,7 +120,7 @@ class GuestMemory(SwappableMemory, CollapsibleMemory):
     def address_of(self, gpa: int) -> int:
         """Return the hpa behind a gpa, wherever its page lies, or UNBACKED."""
         gfn = gpa >> PAGE_SHIFT
-        if not 0 <= gfn < len(self.backing) or not self.backing[gfn] & (PRESENT | SHARED):
+        if not 0 <= gfn < len(self.backing) or not self.backing[gfn] & (OWNED | SHARED):
             return UNBACKED
         return int(self.backing[gfn] & FRAME) | gpa & (1 << PAGE_SHIFT) - 1
 
@@ -146,7 +147,7 @@ class GuestMemory(SwappableMemory, CollapsibleMemory):
 
     def page(self, gfn: int) -> Words:
         """Return what a guest frame holds, wherever that is now, int64[512]."""
-        if self.backing[gfn] & (PRESENT | SHARED):
+        if self.backing[gfn] & (OWNED | SHARED):
             return self._page(self.frame_of(gfn))
         if self.swapped and (words := self.swapped.words(gfn)) is not None:
             return words
@@ -155,7 +156,7 @@ class GuestMemory(SwappableMemory, CollapsibleMemory):
     @property
     def elsewhere(self) -> bool:
         """Whether tables of the guest may lie where `host_address` does not find them."""
-        return bool(self.contents) or bool(len(self.host.shared)) or bool(self.away_count)
+        return bool(self.contents or len(self.host.shared) or self.away_count or self.on_hint)
 
     def arrived(self, gfn: int, pfn: int, order: int) -> None:
         """Note that 2**order guest frames lie in host frames from now on, and bring back what they held."""
@@ -183,8 +184,7 @@ class GuestMemory(SwappableMemory, CollapsibleMemory):
         Flush
             To be made before anybody uses the frames again. They are the host's, and free.
         """
-        flush = NO_FLUSH
-        swapped = self.swapped if to == SWAPPED else None
+        flush, swapped = NO_FLUSH, self.swapped if to == SWAPPED else None
         words = self.backing[first : first + count]
         shared = words & (SHARED | CLEAN) == SHARED if swapped is None else _ZEROS[:0]
         for gfn in (first + np.flatnonzero(shared)).tolist():
@@ -250,7 +250,7 @@ class GuestMemory(SwappableMemory, CollapsibleMemory):
         flush = self.take(first, count, to) if words.any() else NO_FLUSH
         for gfn in (first + np.flatnonzero(words & SWAPPED)).tolist():
             self.contents.pop(gfn, None)
-        words[words & (PRESENT | SHARED) == 0] = to
+        words[words & (OWNED | SHARED) == 0] = to
         return flush
 
     def allow(self, first: int, count: int) -> None:
@@ -390,7 +390,7 @@ class GuestMemory(SwappableMemory, CollapsibleMemory):
         mine = np.flatnonzero((records["owner"] == self.owner) & (records["rmap"] > 0))
         gfns = np.minimum(records["rmap"][mine], len(self.backing)) - 1  # of a table it is something else
         here = self.backing[gfns] ^ pfns[mine] << PAGE_SHIFT
-        small = (here == SMALL_PAGE) | (here == CLEAN_PAGE)
+        small = (here == SMALL_PAGE) | (here == CLEAN_PAGE) | (here == HINTED_PAGE)
         for at, gfn in zip(mine[small].tolist(), gfns[small].tolist(), strict=True):
             if not self.pinned(gfn):
                 found[at] = gfn

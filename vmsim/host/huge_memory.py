@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vmsim.contracts import Flush, SecondMmu
 from vmsim.host.swap.pages import SwappedPages
 from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT, PRESENT
-from vmsim.tables.backing import CLEAN, OWNED, SHARED, SWAPPED, level_of, set_backing
+from vmsim.tables.backing import CLEAN, HINTED, OWNED, SHARED, SWAPPED, level_of, set_backing
 from vmsim.tables.pages import clear_pages, find_words
 
 __all__ = ["HUGE_ORDER", "CollapsibleMemory", "Ranges"]
@@ -93,7 +93,7 @@ class CollapsibleMemory(ABC):
             self.returned += 1
             if (held := self.contents.pop(first + at, None)) is not None:
                 self._page(pfn + at)[:] = held
-        own = np.flatnonzero(words & PRESENT)
+        own = np.flatnonzero(words & (PRESENT | HINTED))
         old = (words[own] & FRAME) >> PAGE_SHIFT
         holding = np.empty(len(old), np.bool_)
         find_words(self.words, old, holding)

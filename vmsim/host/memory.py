@@ -17,6 +17,7 @@ from vmsim.frames.buddy import (
     State,
     allocate,
     allocate_for,
+    allocate_on,
     count_states,
     free,
     free_many,
@@ -25,7 +26,7 @@ from vmsim.frames.buddy import (
     make_zone,
     owned,
 )
-from vmsim.frames.nodes import Nodes, make_nodes, node_of
+from vmsim.frames.nodes import Nodes, make_nodes, marks_of, node_of
 from vmsim.host.rmap import ReverseMap
 from vmsim.scenario import Marks
 
@@ -76,6 +77,8 @@ class HostMemory:
 
     Attributes
     ----------
+    nodes : Nodes
+        What its frames are divided into, one where nothing else was said.
     unpinned : Event
         Triggered the next time that pages are pinned no more.
     failures : Counter
@@ -99,6 +102,8 @@ class HostMemory:
     defrag : callable
         Makes a block of 2**order frames for a fault of a VM's memory where none is free, or has somebody make one
         later; returns the cycles that the fault takes for it, 0 where none was made.
+    taken : callable
+        Called when frames have been taken, where there are nodes.
     shared : ReverseMap
         Frames that several pages lie in. They are the host's own (HOST), in state GUEST, which no others are.
     """
@@ -107,6 +112,7 @@ class HostMemory:
         self.env = env
         self.marks = marks
         self.zone, self.frames = make_nodes(*nodes) if nodes else make_zone(frames)
+        self.nodes = nodes or Nodes([frames], [[0]], 1, [marks_of(frames, frames, *marks)], [0])
         self.pins = np.zeros(frames, np.int32)
         self.shared = ReverseMap()
         self.low = env.event()
@@ -121,6 +127,7 @@ class HostMemory:
         self.first: Callable[[Sequence[Request]], int] = _who_asked_first
         self.served: Callable[[Request, int], None] = _not_noted
         self.defrag: Callable[[int], int] = _nothing
+        self.taken: Callable[[], None] = _not_told
 
     @property
     def free(self) -> int:
@@ -154,6 +161,20 @@ class HostMemory:
             self.failures[owner, order] += 1
         self._watch()
         return pfn
+
+    def free_on(self, node: int) -> int:
+        """Return how many frames of a node are free."""
+        return int(self.zone["free"][1 + node])
+
+    def take_on(self, node: int, count: int, *, order: int = 0, least: int = 0) -> Pages:
+        """Return up to `count` blocks of 2**order frames of a node, by their first frames, the host's own for now.
+
+        `least` frames of the node stay free.
+        """
+        pfns = np.empty(count, np.int64)
+        got = allocate_on(self.zone, self.frames, node, order, int(State.HOST), HOST, least, pfns)
+        self._watch()
+        return pfns[:got]
 
     def has_block(self, owner: int, order: int) -> bool:
         """Whether `take_block` would give one; if it would fail, that is a failure as there."""
@@ -330,10 +351,16 @@ class HostMemory:
     def _watch(self) -> None:
         if self.free < self.marks.low:
             self.call_reclaim()
+        if len(self.zone) > 1:
+            self.taken()
 
 
 def _who_asked_first(waiting: Sequence[Request]) -> int:
     return 0
+
+
+def _not_told() -> None:
+    """Do nothing: nobody balances nodes."""
 
 
 def _nothing(order: int) -> int:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from vmsim.contracts import NO_FLUSH, Flush, Vcpu
 from vmsim.frames.buddy import State, owned
 from vmsim.host.bare import BareFrames
+from vmsim.host.hinted_memory import HintedPages
 from vmsim.host.identity import PageIdentity
 from vmsim.host.swap.native_pages import SwappedSpaces
 from vmsim.host.swap.swap import Swap
@@ -61,7 +62,7 @@ class SecondTables(Protocol):
         ...
 
 
-class NativeMemory:
+class NativeMemory(HintedPages):
     """The small pages of a program that one entry of its tables maps; what several map is left alone.
 
     A page that comes to share a frame has its entry lead there, read-only (mm/ksm.c, replace_page); the kernel copies
@@ -210,7 +211,10 @@ class NativeMemory:
         places = records["rmap"][numbers]
         mine = (records["owner"][numbers] == self.frames.owner) & (records["state"][numbers] == State.GUEST)
         entries = read_entry(self.words, np.maximum(places, 0), self.width)
-        small = (entries & (PRESENT | LARGE)) == PRESENT
+        there = entries & PRESENT != 0
+        if len(self.hints):
+            there |= self.hints[numbers] & (entries != 0)
+        small = there & (entries & LARGE == 0)
         found: NDArray[np.bool_] = mine & (places > 0) & small & ((entries & FRAME) >> PAGE_SHIFT == numbers)
         if self.seconds and self.seconds.kept[1]:
             first, limit = (address >> PAGE_SHIFT for address in self.seconds.kept)
@@ -274,7 +278,7 @@ class NativeMemory:
         """
         place, records = np.array([self.records["rmap"][number]], np.int64), self.records
         entry = int(read_entry(self.words, place[0], self.width))
-        write_entry(self.words, place[0], np.int64(entry & ~FRAME | pfn << PAGE_SHIFT), self.width)
+        write_entry(self.words, place[0], np.int64(entry & ~FRAME | PRESENT | pfn << PAGE_SHIFT), self.width)
         whose, state = int(records["owner"][pfn]), State(int(records["state"][pfn]))
         self.host.hand_over(np.array([pfn]), self.owner, State.GUEST)
         self.host.hand_over(np.array([number]), whose, state)
@@ -300,7 +304,7 @@ class NativeMemory:
             self.swapped.freed(np.array([number]))
         place = int(self.frames.frames["rmap"][number])
         entry = int(read_entry(self.words, place, self.width))
-        write_entry(self.words, place, np.int64(entry & ~FRAME & ~WRITE | pfn << PAGE_SHIFT), self.width)
+        write_entry(self.words, place, np.int64(entry & ~FRAME & ~WRITE | PRESENT | pfn << PAGE_SHIFT), self.width)
         flush = self._changed(np.array([place]))
         if pfn == number:
             self.frames.held -= 1

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, TWO_LEVEL
 from vmsim.machine.memory import width_of
-from vmsim.tables.backing import IDENTITY, SHARED, UNBACKED
+from vmsim.tables.backing import IDENTITY, OWNED, SHARED, UNBACKED
 from vmsim.tables.edit import find_address
 
 __all__ = ["backing_records", "table_records", "table_text"]
@@ -80,7 +80,7 @@ def backing_records(backing: NDArray[np.int64]) -> Iterator[str]:
     backing : int64[frames]
         Where guest memory lies (tables/backing.py).
     """
-    for gfn in np.flatnonzero(backing & (PRESENT | SHARED)).tolist():
+    for gfn in np.flatnonzero(backing & (OWNED | SHARED)).tolist():
         yield f"{gfn << PAGE_SHIFT:x},{(int(backing[gfn]) & FRAME) >> PAGE_SHIFT:x}"
 
 

@@ -61,7 +61,7 @@ _OF_BALLOONS: Final = ("balloon_", "discard_")
 _OF_FILES: Final = ("file_",)
 """The same of VMs with a disk."""
 _OF_SWAP: Final = ("age_page", "swap_page")
-"""The costs that only a host with a swap device has, or a guest whose kernel reclaims."""
+"""The costs that only a host with a swap device has, that demotes or samples, or a guest whose kernel reclaims."""
 
 
 def canonical(
@@ -87,7 +87,7 @@ def canonical(
         unused += _OF_BALLOONS
     if not any(vm.files for vm in vms):
         unused += _OF_FILES
-    if "swap" not in daemons and not any(vm.reclaim for vm in vms):
+    if not {"swap", "demotion", "damon"} & {*daemons} and not any(vm.reclaim for vm in vms):
         unused += _OF_SWAP
     if not daemons and not ballooned and all(vm.vcpus == 1 for vm in vms):
         unused += _OF_SHOOTDOWNS  # nobody interrupts anybody
@@ -105,7 +105,9 @@ def canonical(
     }
     if host.nodes:
         of_host["nodes"] = [(node.memory, node.cpus) for node in host.nodes]
-        of_host["loads"] = latencies(host.nodes, cpu.memory.cycles, host.remote_cycles or 0)
+        of_host["loads"] = latencies(host.nodes, cpu.memory.cycles, host.remote_cycles or 0, host.distances)
+        if host.distances:
+            of_host["distances"] = host.distances
     if host.samples.amount:
         of_host["samples"] = host.samples.cycles(cpu.frequency)
     if host.fragmentation:

@@ -27,6 +27,7 @@ RESERVED: Final = frozenset(
         "memory",
         "nodes",
         "remote_cycles",
+        "distances",
         "quantum",
         "horizon",
         "samples",
@@ -92,6 +93,10 @@ class HostDaemon(_Part):
     def runs(self, table: Any) -> bool:
         """Return whether a scenario with this table has it run: one that says anything of it does."""
         return bool(table.given)
+
+    def host_problems(self, table: Any, host: Any) -> Iterator[Problem]:
+        """Yield what its table cannot ask for beside the other keys of ``[host]``, by the keys of the table."""
+        yield from ()
 
     def files(self, table: Any) -> dict[str, str]:
         """Return the files that it then reads, by key of its table, as paths relative to the scenario's folder."""

@@ -14,7 +14,9 @@ from vmsim.scenario.types import MAX_CORES, Cycles, Model, Size
 
 __all__ = [
     "INTERLEAVED",
+    "LOCAL",
     "MAX_NODES",
+    "Distances",
     "Node",
     "Numa",
     "Placement",
@@ -27,6 +29,10 @@ __all__ = [
 ]
 
 MAX_NODES: Final = 16
+LOCAL: Final = 10
+"""The distance of a node from itself (Linux include/linux/topology.h, LOCAL_DISTANCE)."""
+MAX_DISTANCE: Final = 254
+"""The largest that is one; 255 says that there is no way (ACPI 6.5, 5.2.17)."""
 INTERLEAVED: Final = -1
 """In place of a node: those that have CPUs, in turn."""
 
@@ -56,6 +62,9 @@ def _parse_place(value: object) -> str | int:
 
 
 Place = Annotated[Literal["local", "interleave"] | int, BeforeValidator(_parse_place)]
+
+
+Distances = tuple[tuple[Annotated[int, Strict()], ...], ...]
 
 
 class Numa(Model):
@@ -117,10 +126,13 @@ def make_room(tables: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, 
     return tables
 
 
-def latencies(nodes: Sequence[Node], usual: int, remote: int) -> list[list[int]]:
+def latencies(
+    nodes: Sequence[Node], usual: int, remote: int, distances: Sequence[Sequence[int]] = ()
+) -> list[list[int]]:
     """Return the cycles of a load from the pCPUs of each node that the memory of each serves: [of][to].
 
-    A tier has no pCPUs; from where it is, the way to every socket counts as nothing.
+    A tier has no pCPUs; from where it is, the way to every socket counts as nothing. Distances say how much longer than
+    from its own CPUs a load takes, where 10 is as long (ACPI 6.5, section 5.2.17, System Locality Information Table).
 
     Parameters
     ----------
@@ -128,21 +140,47 @@ def latencies(nodes: Sequence[Node], usual: int, remote: int) -> list[list[int]]
     usual : int
         Of the CPU's memory, for nodes that do not say.
     remote : int
-        What the way to another socket adds.
+        What the way to another socket adds, without distances.
+    distances : sequence of sequence of int
+        By the same indices.
     """
     own = [usual if node.cycles is None else node.cycles for node in nodes]
+    if distances:
+        said = [node.cycles is not None and not node.cpus for node in nodes]  # a tier's cycles are those from any CPU
+        ways = [[LOCAL if said[to] else each for to, each in enumerate(row)] for row in distances]
+        return [[cycles * way // LOCAL for cycles, way in zip(own, row, strict=True)] for row in ways]
     return [
         [own[to] + (remote if to != of and nodes[to].cpus and nodes[of].cpus else 0) for to in range(len(nodes))]
         for of in range(len(nodes))
     ]
 
 
-def node_problems(nodes: Sequence[Node], given: Any, remote: int | None) -> Iterator[Problem]:
+def _distance_problems(nodes: Sequence[Node], distances: Sequence[Sequence[int]]) -> Iterator[Problem]:
+    """Yield what is wrong with the distances between nodes."""
+    count, path = len(nodes), ("distances",)
+    if len(distances) != count or any(len(row) != count for row in distances):
+        text = f"expected {count} rows of {count} numbers, one of each for every node, found rows of "
+        yield Problem(path, f"{text}{[len(row) for row in distances]}")
+        return
+    for of, row in enumerate(distances):
+        if row[of] != LOCAL:
+            yield Problem(path, f"found {row[of]} from node {of} to itself, expected {LOCAL}")
+        elif min(row) < LOCAL or max(row) > MAX_DISTANCE:
+            wrong = next(each for each in row if not LOCAL <= each <= MAX_DISTANCE)
+            yield Problem(path, f"found {wrong} from node {of}, expected {LOCAL} to {MAX_DISTANCE}")
+
+
+def node_problems(
+    nodes: Sequence[Node], given: Any, remote: int | None, distances: Sequence[Sequence[int]] = ()
+) -> Iterator[Problem]:
     """Yield what is wrong with a host's nodes, by the keys of its table, of which `given` has those that were given."""
     if not nodes:
-        if remote is not None:
-            yield Problem(("remote_cycles",), "there are no nodes (host.nodes) to go to; leave it out")
+        for key, value in (("remote_cycles", remote), ("distances", distances or None)):
+            if value is not None:
+                yield Problem((key,), "there are no nodes (host.nodes) to go to; leave it out")
         return
+    if distances:
+        yield from _distance_problems(nodes, distances)
     if len(nodes) > MAX_NODES:
         yield Problem(("nodes",), f"{len(nodes)} nodes, expected at most {MAX_NODES}")
     sockets = sum(node.cpus > 0 for node in nodes)
@@ -152,8 +190,10 @@ def node_problems(nodes: Sequence[Node], given: Any, remote: int | None) -> Iter
         first = next(number for number, node in enumerate(nodes) if not node.cpus)
         text = "a node without CPUs comes before one that has some; expected those with CPUs first"
         yield Problem(("nodes", first), text)
-    if sockets > 1 and remote is None:
-        text = "this key is missing; expected what the memory of another socket takes longer, such as 100"
+    if remote is not None and distances:
+        yield Problem(("remote_cycles",), "the distances say how far the nodes are; leave one of the two out")
+    elif sockets > 1 and remote is None and not distances:
+        text = "this key is missing; expected what the memory of another socket takes longer, such as 100, or distances"
         yield Problem(("remote_cycles",), text)
     elif sockets < 2 and remote is not None:
         yield Problem(("remote_cycles",), "there is one socket only, and a tier's cycles say all; leave it out")

@@ -16,7 +16,7 @@ from vmsim.scenario.idle import idle_problems
 from vmsim.scenario.keys import Pool, PoolOverride, VmKeys
 from vmsim.scenario.levels import PROGRAMS_END, level_problems
 from vmsim.scenario.modes import PagingMode, mode_named, paging_modes
-from vmsim.scenario.nodes import Node, node_problems, sums
+from vmsim.scenario.nodes import Distances, Node, node_problems, sums
 from vmsim.scenario.problems import Problem, raise_problems
 from vmsim.scenario.share import parse_share, share_schema
 from vmsim.scenario.types import Cores, Cycles, DurationField, Flag, Fraction01, Model, Size
@@ -105,6 +105,9 @@ class _Host(Model):
     remote_cycles: Cycles | None = Field(
         default=None, description="What a load takes longer that the memory of another socket serves."
     )
+    distances: Distances = Field(
+        default=(), description="How far each node is from each, 10 from itself, as an ACPI SLIT says it."
+    )
     quantum: DurationField = Field(
         default=parse_duration("1ms"),
         description="Time slice of a pCPU.",
@@ -164,9 +167,12 @@ class _Host(Model):
     @model_validator(mode="after")
     def _check(self) -> _Host:
         given = {key: getattr(self, key) for key in ("memory", "cores") if key in self.model_fields_set}
-        problems = list(node_problems(self.nodes, given, self.remote_cycles))
+        problems = list(node_problems(self.nodes, given, self.remote_cycles, self.distances))
         if self.nodes and not problems:
             self.__dict__.update(sums(self.nodes))  # what the nodes have together
+        for name, part in host_daemons().items():
+            wrong = part.host_problems(self.part(name), self)
+            problems += [each._replace(path=(name, *each.path)) for each in wrong]
         problems += _size_check("memory", self.memory)
         if not self.quantum.amount:
             problems.append(Problem(("quantum",), "a zero time slice; it must be at least one cycle"))

@@ -6,6 +6,7 @@ tables of its process, virt/kvm/kvm_main.c, `hva_to_pfn`, which also finds the s
 host has taken away says where its contents are: SWAPPED, or nowhere, BALLOONED. A SHARED one has the address of a frame
 that others read too; it is not PRESENT, so that whoever is about to write to it asks the host for a page of its own
 first. A CLEAN one is SHARED besides, but its frame is its own: the swap device has the same, until it is written to.
+A HINTED one has a frame of its own that nothing maps until its next access has been noticed: a NUMA hinting fault.
 A SWAPPED one that is CACHED besides has the address of a frame of the host's: it is in the swap cache, and holds zeros.
 What tables map is another matter: an entry can be absent while its page is PRESENT, and the next violation writes it
 again. Memory of programs that run on the host itself is not looked up: their array is empty, and every address is the
@@ -26,6 +27,8 @@ __all__ = [
     "CACHED",
     "CLEAN",
     "CLEAN_PAGE",
+    "HINTED",
+    "HINTED_PAGE",
     "IDENTITY",
     "OWNED",
     "SHARED",
@@ -39,6 +42,7 @@ __all__ = [
     "count_leaves",
     "elsewhere",
     "fill_backing",
+    "hint_each",
     "host_address",
     "lacks",
     "level_of",
@@ -62,10 +66,12 @@ BALLOONED = 1 << 2
 SHARED = 1 << 3
 CLEAN = 1 << 7  # besides SHARED
 CACHED = 1 << 8  # besides SWAPPED
-OWNED = PRESENT | CLEAN  # one of them: it has a frame of its own
+HINTED = 1 << 9
+OWNED = PRESENT | CLEAN | HINTED  # one of them: it has a frame of its own
 _LEVEL_SHIFT = 4
 SMALL_PAGE = PRESENT | 1 << _LEVEL_SHIFT  # the word of a page of 4K, but for its frame
 CLEAN_PAGE = SHARED | CLEAN | 1 << _LEVEL_SHIFT  # the same of one that the swap device has too
+HINTED_PAGE = HINTED | 1 << _LEVEL_SHIFT  # and of one whose next access is to be noticed
 _OFFSET = (1 << PAGE_SHIFT) - 1
 
 
@@ -195,6 +201,12 @@ def clean_backing(backing: np.ndarray, gfn: int, *, clean: bool) -> None:
     backing[gfn] = backing[gfn] & FRAME | (CLEAN_PAGE if clean else SMALL_PAGE)
 
 
+def hint_each(backing: np.ndarray, gfns: np.ndarray, *, hinted: bool) -> None:
+    """Have the next access to some guest frames that have a frame of their own be noticed, int64[n], or not."""
+    before, after = (PRESENT, HINTED) if hinted else (HINTED, PRESENT)
+    backing[gfns] = backing[gfns] & ~before | after
+
+
 def shared_frame(backing: np.ndarray, gfn: int) -> int | None:
     """Return the frame of a guest frame that may only be read, for it is shared or clean; or None."""
     word = int(backing[gfn])
@@ -210,7 +222,7 @@ def shared_frames(backing: np.ndarray) -> set[int]:
 def page_of(backing: np.ndarray, gfn: int, most: int) -> tuple[int, int] | None:
     """Return (pfn, order) of the page that a guest frame lies in, of at most 2**`most` frames, or None."""
     word = int(backing[gfn])
-    if not word & PRESENT:
+    if not word & (PRESENT | HINTED):
         return None
     order = min(9 * ((word >> _LEVEL_SHIFT & 7) - 1), most)
     return (word & FRAME) >> PAGE_SHIFT & -(1 << order), order
@@ -225,8 +237,8 @@ def break_up(backing, gfn):
     size = 1 << (9 * (level - 1))
     first = gfn & ~(size - 1)
     for each in range(first, min(first + size, len(backing))):
-        if backing[each] & PRESENT:
-            backing[each] = (backing[each] & FRAME) | 1 << _LEVEL_SHIFT | PRESENT
+        if backing[each] & (PRESENT | HINTED):
+            backing[each] = (backing[each] & (FRAME | PRESENT | HINTED)) | 1 << _LEVEL_SHIFT
 
 
 @kernel

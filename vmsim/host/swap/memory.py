@@ -35,7 +35,7 @@ class SwappableMemory:
         self.swapped = SwappedPages(swap, self)
         self.swap = swap.area.state
 
-    def away(self, gfn: int) -> bool:
+    def swapped_out(self, gfn: int) -> bool:
         """Whether a page is on the swap device, so that it has to be brought back before its frame is backed."""
         return self.swapped is not None and self.swapped.slot_of(gfn) is not None
 
@@ -54,7 +54,7 @@ class SwappableMemory:
         if self.swapped:
             self.swapped.brought()
 
-    def bring(self, vcpu: Vcpu, gfn: int, *, write: bool) -> Steps[int]:
+    def bring_swapped(self, vcpu: Vcpu, gfn: int, *, write: bool) -> Steps[int]:
         """Bring a page back from the swap device, to be written to or not; return the cycles of the host's work.
 
         The vCPU waits until it is there, in a frame of the VM's that nothing maps yet. A table is written to by whoever

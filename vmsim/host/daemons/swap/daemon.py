@@ -156,6 +156,10 @@ class Kswapd:
         self.counts["direct_stolen"] += stolen
         return stolen, spent
 
+    def page_out(self, vm: LiveVm, numbers: NDArray[np.int64]) -> tuple[int, int]:
+        """Take pages of a VM, accessed or not (mm/vmscan.c, reclaim_pages); return how many, and the cycles of it."""
+        return self._take(vm, numbers)
+
     # ---- kswapd
 
     @property

@@ -175,7 +175,7 @@ class HostKhugepaged:
         """Bring the pages of a range back from the swap device; return whether it can then be collapsed."""
         memory, first, thread = vm.pages, number << HUGE_ORDER, _Thread(host.env)
         while memory.swapped and vm.able:
-            away = next((gfn for gfn in range(first, first + ENTRIES) if memory.away(gfn)), None)
+            away = next((gfn for gfn in range(first, first + ENTRIES) if memory.swapped_out(gfn)), None)
             if away is None:
                 break
             if host.host.free <= host.host.marks.low:

@@ -1,0 +1,1 @@
+"""Demotion: a node that is short of memory gives cold pages to slower memory."""
