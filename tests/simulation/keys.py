@@ -86,6 +86,19 @@ def ballooned(**keys: Any) -> dict[str, Any]:
     return vm(workload=BUSY, populate="eager", balloon={"size": "1MiB"} | keys)
 
 
+def plugged(**keys: Any) -> dict[str, Any]:
+    """Return a VM of 12 MiB with 8 MiB that can be unplugged, while its program runs for a millisecond or so."""
+    return vm(workload=BUSY, memory="12MiB", populate="eager", virtio_mem={"region": "8MiB"} | keys)
+
+
+UNPLUGS = {"schedule": [["50us", 0]]}
+# Pages of a program lie in the way that its child shares, so the driver tries again.
+STUCK = {
+    **{"name": "a", "memory": "6MiB", "mode": "ept", "virtio_mem": {"region": "4MiB", "schedule": [["1us", 0]]}},
+    "workload": {"kind": "forkwait", "footprint": "3MiB", "forks": 6, "child": "16KiB", "parent": "16KiB"},
+}
+
+
 def filed(workload: dict[str, Any] | None = None, **keys: Any) -> dict[str, Any]:
     """Return a VM whose program reads or writes a file."""
     return vm(workload=FILES | (workload or {}), files={"disk": "nvme"} | keys)
@@ -281,6 +294,22 @@ ROWS: Final[dict[str, Row]] = {
     "vm.files.dirty": Row(world(filed({"written": 1.0}, dirty_background=0)), 0, 20),
     "vm.files.dirty_expire": Row(world(filed({"written": 0.5}, writeback_every="100us")), "50us", "30s"),
     "vm.files.writeback_every": Row(world(filed({"written": 0.5}, dirty_expire="10us")), "50us", "5s"),
+    "vm.virtio_mem.region": Row(world(vm(workload=BUSY, memory="12MiB")), 0, "4MiB"),
+    "vm.virtio_mem.size": Row(world(plugged()), "8MiB", "4MiB"),
+    "vm.virtio_mem.schedule": Row(world(plugged()), [], [["100us", "4MiB"]]),
+    "vm.virtio_mem.max": Row(
+        world(
+            plugged(max="4MiB"),
+            memory="16MiB",
+            overcommit={"policy": "prorata", "every": "50us"},
+            prorata={"free": 60.0},
+        ),
+        "2MiB",
+        "8MiB",
+    ),
+    "vm.virtio_mem.block": Row(world(plugged(**UNPLUGS)), "2MiB", "4MiB"),
+    "vm.virtio_mem.retry": Row(world(STUCK), "20us", "50s"),
+    "vm.virtio_mem.driver": Row(world(plugged(**UNPLUGS)), True, False),
     "vm.reclaim.policy": Row(world(filed({"data": "8MiB", "operations": 400})), "none", "two-list"),
     "vm.reclaim.swappiness": Row(world(tight(files={"disk": "nvme"}, workload=SPILLS)), 0, 200),
     "vm.reclaim.swap": Row(world(tight()), "nvme", "sata"),
@@ -399,6 +428,8 @@ _PAID: Final[dict[str, dict[str, Any]]] = {
     "invlpgb": world(vm("native", TOGETHER, vcpus=4), cores=4, cpu_override={"invlpgb": True}),
     **dict.fromkeys(("balloon_page", "balloon_message", "balloon_entry"), world(ballooned())),
     **dict.fromkeys(("discard_call", "discard_page"), world(ballooned())),
+    **dict.fromkeys(("hotplug_message", "unplug_page"), world(plugged(**UNPLUGS))),
+    "hotplug_page": world(plugged(size=0, schedule=[["10us", "4MiB"]])),
     "balloon_release": world(ballooned(message=8, schedule=[["200us", 0]])),
     "log_page": world(vm(dirty_log=LOG)),
     "log_scan": world(vm(dirty_log=LOG | {"method": "ad-scan"})),

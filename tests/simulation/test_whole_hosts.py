@@ -37,7 +37,8 @@ BALLOONS: list[dict[str, Any]] = [
     {"reporting": True, "reporting_order": 0, "reporting_delay": "40us", "statistics": "50us"},
     {"reporting": True, "reporting_order": 1, "reporting_delay": "20us", "size": 5 * PAGE, "retry": "20us"},
 ]
-QUICK = {"balloon_message": 20_000}  # of scripts that last for less than Linux's messages
+HOTPLUG = ({}, {}, {}, {"region": "2MiB", "schedule": [["20us", 0], ["90us", "2MiB"]], "retry": "30us"})
+QUICK = {"balloon_message": 20_000, "unplug_page": 2}  # of scripts that last for less than Linux's messages
 SWAP: list[dict[str, Any]] = [
     {},
     {},
@@ -229,6 +230,7 @@ class Hosts(RuleBasedStateMachine):
         files=st.sampled_from(FILES),
         kernel=st.sampled_from(GUEST_RECLAIM),
         numa=st.sampled_from(["local", "interleave", 1]),
+        hotplug=st.sampled_from(HOTPLUG),
     )
     def add(
         self,
@@ -243,6 +245,7 @@ class Hosts(RuleBasedStateMachine):
         files: dict[str, Any],
         kernel: dict[str, Any],
         numa: str | int,
+        hotplug: dict[str, Any],
     ) -> None:
         paired = keys.get("paired", {})
         process = not paired.get("guest", True) or "guest_at" in paired
@@ -267,6 +270,10 @@ class Hosts(RuleBasedStateMachine):
             table["balloon"] = balloon
             if "esx" in self.keys and "size" in balloon:
                 table["balloon"] = {"max": memory // 2 * PAGE, "message": 3, "deflate_on_oom": True}
+        if hotplug and keys["mode"] != "native" and not process:  # of 4 MiB; with large pages of 6
+            table["virtio_mem"] = hotplug
+            memory = 512 if "host_page" not in keys and "thp" not in self.keys else 1024
+            table |= {"memory": (512 + memory) * PAGE, "populate": "lazy"}
         if files:
             table["files"] = files
         if kernel and keys["mode"] != "native" and not process:
@@ -275,7 +282,7 @@ class Hosts(RuleBasedStateMachine):
             table["host_levels"] = levels[1]
         if not paired.get("guest", True) or "guest_at" in paired:
             table["populate"] = "lazy"
-        if "host_page" in keys or "thp" in self.keys:  # of which it must have one
+        if ("host_page" in keys or "thp" in self.keys) and "virtio_mem" not in table:  # of which it must have one
             table["memory"] = (512 + memory) * PAGE
         if "thp" in self.keys and levels[0] == 4 and given["guest_levels"] > 2 and not process:
             table["thp"] = {"enabled": "always"}  # and others of their own accord alone

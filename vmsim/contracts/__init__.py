@@ -28,6 +28,7 @@ from vmsim.contracts.processor import Mmu, Spaces, Vcpu
 from vmsim.contracts.reclaim import MakesRoom, ScannedLists, SwappedOut
 from vmsim.contracts.second import NO_FLUSH, Flush, Leaf, MemorySlot, SecondMmu, SwapPlace
 from vmsim.contracts.steps import NEVER, NONE, Exit, Moment, Observe, Observer, Resume, Steps, Stop, VmStopped, Words
+from vmsim.contracts.virtio_mem import MemoryDevice
 
 __all__ = [
     "NEVER",
@@ -50,6 +51,7 @@ __all__ = [
     "Leaf",
     "LiveVm",
     "MakesRoom",
+    "MemoryDevice",
     "MemoryGovernor",
     "MemorySlot",
     "Mmu",

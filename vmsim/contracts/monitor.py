@@ -80,6 +80,8 @@ class LiveVm(Protocol):
         What the scenario says of it.
     balloon : object
         Its balloon, whose `device` is the host's side; None: it has none.
+    virtio_mem : object
+        Its virtio-mem, whose `device` is the host's side; None: it has none.
     ledger : Ledger
         Where what is done to it is counted.
     """
@@ -87,6 +89,7 @@ class LiveVm(Protocol):
     pages: Any
     spec: Any
     balloon: Any
+    virtio_mem: Any
     ledger: Any
 
     @property

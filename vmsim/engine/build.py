@@ -26,6 +26,7 @@ from vmsim.guest.mmu import HardwareMmu
 from vmsim.guest.page_cache import FILES
 from vmsim.guest.process import LINUX_PCIDS
 from vmsim.guest.reclaim import GUEST_SWAP_WAIT, RECLAIM
+from vmsim.guest.virtio_mem import HOTPLUG
 from vmsim.host.bare import BareFrames
 from vmsim.host.faulted import FaultedPages
 from vmsim.host.guest_memory import GuestMemory
@@ -170,6 +171,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
     shootdown = Shootdown(cpu, bare=spec.bare or spec.mode == "vkernel", pv_flush=spec.pv_flush)
     causes: tuple[str, ...] = WAITS_FOR_OTHERS if spec.vcpus > 1 else ()
     causes += ((BALLOON,) if spec.balloon else ()) + ((SWAP_WAIT,) if "swap" in host.scenario.daemons else ())
+    causes += (HOTPLUG,) if spec.virtio_mem else ()
     causes += (LIMIT_WAIT,) if limit else ()
     causes += (FILES,) if spec.files else ()
     causes += (RECLAIM, GUEST_SWAP_WAIT) if spec.reclaim else ()

@@ -16,9 +16,23 @@ from vmsim.guest.workqueue import Workqueue
 from vmsim.host.policies.two_list import Age, TwoList
 from vmsim.scenario.guest_reclaim import GuestReclaimSpec
 
-__all__ = ["GuestReclaim"]
+__all__ = ["GuestReclaim", "program_pages"]
 
 _INACTIVE, _ACTIVE = 0, 1
+
+
+def program_pages(vm: Any) -> ProgramPages:
+    """Return the pages of the programs of a VM (`VirtualMachine`)."""
+    kernel = vm.kernel
+    return ProgramPages(
+        kernel.memory,
+        kernel.mmu,
+        vm.frames,
+        kernel.cpus,
+        levels=vm.spec.guest_levels,
+        width=kernel.tables.width,
+        spaces=lambda: [*dict.fromkeys(each.space for each in kernel.processes.values())],
+    )
 
 
 class GuestReclaim:
@@ -53,15 +67,7 @@ class GuestReclaim:
             vcpu.wakes = True
         age = Age()
         anon, file = TwoList(age), TwoList(age)
-        programs = ProgramPages(
-            kernel.memory,
-            kernel.mmu,
-            vm.frames,
-            kernel.cpus,
-            levels=vm.spec.guest_levels,
-            width=kernel.tables.width,
-            spaces=lambda: [*dict.fromkeys(each.space for each in kernel.processes.values())],
-        )
+        programs = program_pages(vm)
         self.swapped = None
         if spec.swap:
             swap = GuestSwap(

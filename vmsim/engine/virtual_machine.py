@@ -12,12 +12,11 @@ from vmsim.base.ledger import Ledger, Reading
 from vmsim.base.units import PAGE_ORDER
 from vmsim.contracts import Flush, Frames, Moment, Monitor, Steps, Stop, VmStopped, Words
 from vmsim.engine.alignment import alignment_of
-from vmsim.engine.balloon import Ballooned
 from vmsim.engine.boot import BootVcpu
 from vmsim.engine.crew import Crew, Stopped, register_vcpus
+from vmsim.engine.drivers import make_drivers
 from vmsim.engine.endings import ending_of
-from vmsim.engine.files import Files, Start
-from vmsim.engine.guest_reclaim import GuestReclaim
+from vmsim.engine.files import Start
 from vmsim.engine.parts import HostParts
 from vmsim.engine.vcpu import Vcpu
 from vmsim.frames.buddy import State
@@ -120,18 +119,16 @@ class VirtualMachine:
         if limit:
             limit.end = lambda: self.kill(Stop.LIMIT)
             self.ledger.counters("memory_limit", lambda: limit.counts)
-        shootdown.register(self.ledger, whole=len(vcpus) > 1 or bool(parts.scenario.daemons or spec.balloon))
+        shootdown.register(
+            self.ledger, whole=len(vcpus) > 1 or bool(parts.scenario.daemons or spec.balloon or spec.virtio_mem)
+        )
         self._register()
         if pages:
             pages.forget = self.forget
-        self.balloon = Ballooned(self, spec.balloon) if spec.balloon else None
-        self.files = Files(self, spec.files, start) if spec.files and start else None
+        self.devices = make_drivers(self, start)
+        self.balloon, self.virtio_mem, self.files, self.reclaim = self.devices
         kernel.files = self.files.cache if self.files else None
-        self.reclaim = GuestReclaim(self, spec.reclaim, self.files, start) if spec.reclaim and start else None
-        drivers = (self.balloon, self.files, self.reclaim)
-        self.drivers: list[Ballooned | Files | GuestReclaim] = [each for each in drivers if each]
-        for driver in self.drivers:
-            driver.register(self.ledger)
+        self.drivers = self.devices.there
 
     @property
     def vcpu(self) -> Vcpu:
@@ -325,7 +322,7 @@ class VirtualMachine:
 
     def _frames(self) -> dict[str, int]:
         """Return how many frames it has now by their use, and of its own pages those in a balloon, or huge."""
-        found = self.parts.host.tally(self.spec.index) | (self.balloon.frames if self.balloon else {})
+        found = self.parts.host.tally(self.spec.index) | self.devices.frames
         return found | (alignment_of(self)._asdict() if self.spec.thp or self.spec.host_thp else {})
 
     @property

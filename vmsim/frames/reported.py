@@ -20,7 +20,7 @@ from vmsim.frames.buddy import (
 )
 from vmsim.jit import kernel, leaf, routine
 
-__all__ = ["any_unreported", "count_listed", "isolate", "put_back", "separate"]
+__all__ = ["any_unreported", "count_listed", "isolate", "put_back", "separate", "take_out"]
 
 
 @leaf
@@ -87,7 +87,7 @@ def separate(zone, frames, first, order):
 
 
 @routine
-def _take_out(zone, frames, first, order, owner):
+def take_out(zone, frames, first, order, owner):
     """Take a block out of the free one that it lies in."""
     separate(zone, frames, first, order)
     zone.free -= 1 << order
@@ -119,7 +119,7 @@ def isolate(zones, frames, order, mobility, owner, least, firsts):
     for number in range(count):
         if zone.free - (1 << order) < least:
             return number
-        _take_out(zone, frames, firsts[number], order, owner)
+        take_out(zone, frames, firsts[number], order, owner)
     return count
 
 

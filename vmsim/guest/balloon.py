@@ -195,4 +195,4 @@ class BalloonDriver:
 
         yield from self.queue.run(collect)
         frames = self.frames
-        self.device.tell(Statistics(frames.free, len(frames.frames) - self.held, faults))
+        self.device.tell(Statistics(frames.free, len(frames.frames) - frames.offline - self.held, faults))

@@ -33,6 +33,8 @@ class GuestFrames:
     ----------
     reclaim : MakesRoom or None
         Who frees frames before they are taken; None: nobody does.
+    offline : int
+        Frames that the guest does not have now (memory that is not plugged).
     floor : int
         Free frames that are left to those who must have some (the min watermark of a kernel that reclaims).
     """
@@ -47,7 +49,7 @@ class GuestFrames:
         self.owner = owner
         self.ready = Stack()  # taken from the allocator, not yet handed out
         self.reclaim: MakesRoom | None = None
-        self.floor = 0
+        self.floor = self.offline = 0
         self.spare: Callable[[Vcpu], Steps[bool]] | None = None  # frees some when none is left; whether it could
 
     def allocate_table(self, vcpu: Vcpu) -> Steps[int]:

@@ -215,6 +215,15 @@ class PageCache(CachedPages):
         self.counts["evicted"] += 1
         return True
 
+    def move(self, page: CachedPage, gfn: int) -> None:
+        """Have a page lie in another frame, which the host has backed (mm/migrate.c, filemap_migrate_folio)."""
+        self.observer.removed(page.gfn)
+        del self.owners[page.gfn]
+        page.gfn = gfn
+        self.owners[gfn] = page
+        self.frames.frames["rmap"][gfn] = 0
+        self.observer.added(gfn, page.key)
+
     @property
     def over_background(self) -> bool:
         """Whether so much is dirty that the kernel writes until it is less."""

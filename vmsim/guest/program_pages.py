@@ -23,7 +23,7 @@ from vmsim.machine.formats import ACCESSED, FRAME, LARGE, PAGE_SHIFT, PRESENT
 from vmsim.tables.mapped import are_mapped, list_mapped
 from vmsim.tables.pages import places_of
 
-__all__ = ["ProgramPages"]
+__all__ = ["ProgramPages", "maps_small"]
 
 _SMALL = PRESENT | LARGE
 
@@ -103,12 +103,12 @@ class ProgramPages:
         No CPU is told to forget anything (arch/x86/mm/pgtable.c, ptep_clear_flush_young).
         """
         young = np.ones(len(gfns), np.bool_)
-        for _, held, which, _ in self._by_space(gfns):
+        for _, held, which, _ in self.by_space(gfns):
             with held:
                 places = self.records["rmap"][gfns[which]].astype(np.int64)
                 yield from self.frames.ensure(vcpu, np.unique(places >> PAGE_SHIFT))
                 values = yield from self.mmu.read(vcpu, places)
-                used = _maps(values, gfns[which]) & (values & ACCESSED != 0)
+                used = maps_small(values, gfns[which]) & (values & ACCESSED != 0)
                 young[which] = used
                 if used.any():
                     yield from self.mmu.write(vcpu, places[used], values[used] & ~ACCESSED)
@@ -119,7 +119,7 @@ class ProgramPages:
         gone = [gfns[:0]]
         if self.swap is None:
             return gone[0]
-        for space, held, which, numbers in self._by_space(gfns):
+        for space, held, which, numbers in self.by_space(gfns):
             with held:
                 gone.append((yield from self._take(vcpu, self.swap, space, gfns[which], numbers)))
         return np.concatenate(gone)
@@ -130,7 +130,7 @@ class ProgramPages:
         yield from self.frames.ensure(vcpu, np.unique(places >> PAGE_SHIFT))
         values = yield from self.mmu.read(vcpu, places)
         private = np.array([not (space.regions.at(at << PAGE_SHIFT) or 0) & KINDS for at in numbers.tolist()], np.bool_)
-        good = _maps(values, gfns) & private
+        good = maps_small(values, gfns) & private
         taken, ticket = swap.admit(gfns[good])
         if not len(taken):
             return taken
@@ -138,13 +138,13 @@ class ProgramPages:
         space.unflushed = "pages"
         yield from self.mmu.write(vcpu, places[which], np.zeros(len(taken), np.int64))
         self.records["rmap"][taken] = 0
-        yield from self._flush(vcpu, space, numbers[which] << PAGE_SHIFT)
+        yield from self.flush(vcpu, space, numbers[which] << PAGE_SHIFT)
         space.unflushed = ""
         yield from self.frames.ensure(vcpu, taken)
         swap.write(vcpu, ticket)
         return taken
 
-    def _flush(self, vcpu: Vcpu, space: Space, gvas: Words) -> Steps[None]:
+    def flush(self, vcpu: Vcpu, space: Space, gvas: Words) -> Steps[None]:
         """Have CPUs forget pages: all of the space by one interrupt where others run it (try_to_unmap_flush)."""
         others = [cpu for cpu in self.cpus.running(space) if cpu != vcpu.number]
         if others or len(gvas) > FLUSH_CEILING:
@@ -153,19 +153,32 @@ class ProgramPages:
         for gva in gvas.tolist():
             yield from self.cpus.invalidate(vcpu, space, gva, gva + (1 << PAGE_SHIFT) - 1, 0)
 
-    def _by_space(self, gfns: Words) -> Iterator[tuple[Space, Held[Any], Words, Words]]:
+    def by_space(self, gfns: Words) -> Iterator[tuple[Space, Held[Any], Words, Words]]:
         """Yield each space that can be locked at once, with its locks; which pages are its, and their numbers there."""
         roots, numbers = self.places_of(gfns)
         for space in self.spaces():
             which = np.flatnonzero(roots == space.root)
-            if not len(which) or not space.lock.take(write=False):
-                continue
-            if not space.entries.take(write=True):
-                space.lock.release()
-                continue
-            yield space, Held(space, space.entries, space.lock), which, numbers[which]
+            if len(which) and (held := _lock(space)):
+                yield space, held, which, numbers[which]
+
+    def locked(self, root: int) -> tuple[Space, Held[Any]] | None:
+        """Return the space with a root (gpa), and its locks; None: it cannot be locked at once."""
+        for space in self.spaces():
+            if space.root == root:
+                held = _lock(space)
+                return (space, held) if held else None
+        return None
 
 
-def _maps(values: Words, gfns: Words) -> NDArray[np.bool_]:
+def _lock(space: Space) -> Held[Any] | None:
+    if not space.lock.take(write=False):
+        return None
+    if not space.entries.take(write=True):
+        space.lock.release()
+        return None
+    return Held(space, space.entries, space.lock)
+
+
+def maps_small(values: Words, gfns: Words) -> NDArray[np.bool_]:
     """Return which entries map small pages in the frames given, bool[n]."""
     return np.asarray((values & _SMALL == PRESENT) & ((values & FRAME) >> PAGE_SHIFT == gfns))

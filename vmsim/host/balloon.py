@@ -1,24 +1,21 @@
 """The host's side of a balloon: a virtio-balloon device (QEMU, hw/virtio/virtio-balloon.c).
 
-One thread of the process that runs the VM takes its messages in the order in which they come. Of a page that goes into
-the balloon, or is reported as free, it finds the memory and discards it (madvise, MADV_DONTNEED): the host unmaps the
-page, the processors forget it, and its frame is free. A page that comes back has no memory before the guest uses it.
-
-What the thread does within `host.horizon` is one event: so far vCPUs may be ahead of what others do to them.
+Of a page that goes into the balloon, or is reported as free, its thread finds the memory and discards it. A page that
+comes back has no memory before the guest uses it.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import simpy
 
 from vmsim.base.clock import Clock
-from vmsim.contracts import NO_FLUSH, Flush, Statistics, Steps, Words
+from vmsim.contracts import NO_FLUSH, Statistics, Steps, Words
+from vmsim.host.device_thread import DeviceThread, Forget
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.scenario.balloon import BalloonSpec
 from vmsim.scenario.cpu import Cost
@@ -27,13 +24,7 @@ from vmsim.tables.backing import BALLOONED, count_leaves
 __all__ = ["Balloon"]
 
 
-class _Forget(Protocol):
-    def __call__(self, flush: Flush, *, times: int) -> int:
-        """Have the VM's processors forget a flush, made so many times; return the cycles that this takes the host."""
-        ...
-
-
-class Balloon:
+class Balloon(DeviceThread):
     """The device of one VM.
 
     Parameters
@@ -71,26 +62,23 @@ class Balloon:
         costs: Cost,
         *,
         memory: GuestMemory,
-        forget: _Forget,
+        forget: Forget,
         horizon: int,
         log: Callable[[str, int], None],
     ) -> None:
-        self.env = env
+        thread: dict[str, Any] = {
+            "message": costs.balloon_message,
+            "memory": memory,
+            "forget": forget,
+            "horizon": horizon,
+            "log": log,
+        }
+        super().__init__(env, costs, **thread)
         self.spec = spec
-        self.costs = costs
-        self.memory = memory
-        self.forget = forget
-        self.horizon = horizon
-        self.log = log
         self.target = self.actual = 0
         self.changed = env.event()
         self.statistics: Statistics | None = None
-        self.counts: Counter[str] = Counter(
-            dict.fromkeys(("messages", "cycles", "blocks", "freed", "reports", "reported", "asked", "told"), 0)
-        )
-        self._over = False
-        self._timer: simpy.Event | None = None  # that a message waits for
-        self._last: simpy.Event | None = None  # message
+        self.counts.update(dict.fromkeys(("blocks", "freed", "reports", "reported", "asked", "told"), 0))
 
     def run(self) -> Steps[None]:
         """Ask for the sizes of the schedule, each at its time from now on."""
@@ -106,12 +94,6 @@ class Balloon:
             self.target = pages
             self.changed.succeed()
             self.changed = self.env.event()
-
-    def stop(self) -> None:
-        """Do nothing more: the VM has ended. What of a message is not done stays so."""
-        self._over = True
-        if self._timer is not None:
-            self.env.abandon(self._timer)
 
     def inflate(self, firsts: Words, order: int) -> simpy.Event:
         """Take the memory of blocks of 2**order guest frames; return the event that this has been acknowledged."""
@@ -133,27 +115,6 @@ class Balloon:
         """Note what the guest says of its memory."""
         self.statistics = statistics
         self.counts["told"] += 1
-
-    def _begin(self, work: Steps[None]) -> simpy.Event:
-        """Do a message's work after that of those which came before."""
-        self._last = self.env.process(self._serve(self._last, work))
-        return self._last
-
-    def _serve(self, before: simpy.Event | None, work: Steps[None]) -> Steps[None]:
-        if before is not None and before.callbacks is not None:
-            yield before
-        yield self._spend(self.costs.balloon_message)
-        if self._over:
-            return
-        self.counts["messages"] += 1
-        yield from work
-
-    def _spend(self, cycles: int) -> simpy.Event:
-        self.counts["cycles"] += cycles
-        self._timer = self.env.timeout(cycles)
-        if self._over:
-            self.env.abandon(self._timer)
-        return self._timer
 
     def _inflate(self, firsts: Words, order: int) -> Steps[None]:
         orders = np.full(len(firsts), order)

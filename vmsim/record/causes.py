@@ -46,6 +46,7 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
         "reclaim": Cause("guest reclaim", "#1B9E77", "management"),
         "guest_swap_wait": Cause("wait for guest swap", "#E7298A", "management"),
         "balloon": Cause("balloon", "#8C510A", "management"),
+        "hotplug": Cause("memory hotplug", "#BF812D", "management"),
         "files": Cause("files", "#A6761D"),
         "shootdown": Cause("TLB shootdown", "#B2182B", "management"),
         "lock_wait": Cause("wait for lock", "#F4A6B8", "management"),

@@ -79,7 +79,7 @@ _SUMMARY: Final = {
     "translation_cycles": _cycles("address translation in hardware: causes `l2_tlb`, `walk_guest`, `walk_nested`"),
     "management_cycles": _cycles(
         "memory management: causes `guest_fault`, `exit`, `pool_wait`, `host_wait`, `swap_wait`, `limit_wait`, "
-        "`reclaim`, `guest_swap_wait`, `balloon`, `shootdown`, `lock_wait`"
+        "`reclaim`, `guest_swap_wait`, `balloon`, `hotplug`, `shootdown`, `lock_wait`"
     ),
     "first_touch_cycles": _cycles("the part of `management_cycles` that first touches took"),
     "total_cycles": _cycles("all causes, from start to finish"),
@@ -145,7 +145,7 @@ COLUMNS: Final[Mapping[str, Mapping[str, Column]]] = MappingProxyType(
             "time_cycles": _count("cycle", "when, from the start of the simulation"),
             "time_us": _TIME,
             "vm": _text("whose pool"),
-            "event": _text("`grant`, `spare`, `return`; of a balloon `inflate`, `deflate`, `report`"),
+            "event": _text("`grant`, `spare`, `return`; of devices `inflate`, `deflate`, `report`, `plug`, `unplug`"),
             "pages": _count("4 KiB pages", "how many pages changed hands"),
             "level": _count("4 KiB pages", "in the pool afterwards, without those that a suspended vCPU took at once"),
             "host_free": _count("4 KiB frames", "free in the host afterwards"),

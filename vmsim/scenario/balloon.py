@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import BeforeValidator, Field, PlainSerializer, Strict, WithJsonSchema
+from pydantic import Field, Strict
 
-from vmsim.base.errors import InputError
-from vmsim.base.units import PAGE, PAGE_ORDER, Duration, format_size, parse_duration, parse_size
+from vmsim.base.units import PAGE, PAGE_ORDER, format_size, parse_duration
 from vmsim.scenario.problems import Problem
+from vmsim.scenario.schedule import Schedule, SizeOrNone, ascending
 from vmsim.scenario.types import DurationField, Flag, Model
 
 __all__ = ["Balloon", "BalloonSpec", "ReportingSpec"]
@@ -19,54 +18,6 @@ LARGEST_REPORTED = 10
 """Linux's MAX_PAGE_ORDER: no block of its allocator is larger (include/linux/mmzone.h)."""
 
 _OF_SIZES = ("page", "message", "retry", "deflate_on_oom", "driver", "refuses")
-
-_Size = Annotated[
-    int,
-    BeforeValidator(parse_size),
-    PlainSerializer(format_size, return_type=str),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": r"^ *[0-9]+(\.[0-9]+)? *([KMGT]i?B|kB|B)? *$"},
-                {"type": "integer", "minimum": 0},
-            ],
-            "description": "Bytes, 0 for none: a size with its unit, or a whole number of bytes.",
-            "examples": ["512MiB"],
-        }
-    ),
-]
-
-
-def _steps(value: object) -> tuple[tuple[Duration, int], ...]:
-    """Return the rows of a schedule."""
-    if not isinstance(value, list | tuple):
-        raise InputError('expected rows of a time and a size, such as [["10ms", "1GiB"], ["1s", 0]]')
-    found: list[tuple[Duration, int]] = []
-    for row in value:
-        if not isinstance(row, list | tuple) or len(row) != 2:
-            raise InputError(f'found {row!r} in a schedule; expected a time and a size, such as ["10ms", "1GiB"]')
-        found.append((parse_duration(row[0]), parse_size(row[1])))
-    return tuple(found)
-
-
-def _written(steps: tuple[tuple[Duration, int], ...]) -> list[list[str]]:
-    return [[str(time), format_size(size)] for time, size in steps]
-
-
-_Schedule = Annotated[
-    tuple[tuple[Duration, int], ...],
-    BeforeValidator(_steps),
-    PlainSerializer(_written),
-    WithJsonSchema(
-        {
-            "type": "array",
-            "items": {"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": ["string", "integer"]}},
-            "description": "Other sizes that the host asks for later: rows of the time since the VM's start, and size.",
-            "examples": [[["10ms", "1GiB"], ["1s", 0]]],
-            "default": [],
-        }
-    ),
-]
 
 
 class ReportingSpec(NamedTuple):
@@ -117,9 +68,9 @@ class Balloon(Model):
 
     about: ClassVar[str] = "Memory that the host asks the guest's kernel to give back (virtio-balloon)."
 
-    size: _Size = Field(default=0, description="Memory that is to be in the balloon, from the VM's start on.")
-    schedule: _Schedule = ()
-    max: _Size = Field(
+    size: SizeOrNone = Field(default=0, description="Memory that is to be in the balloon, from the VM's start on.")
+    schedule: Schedule = ()
+    max: SizeOrNone = Field(
         default=0, description="The most that the host's policy (host.overcommit.policy) may ask for; 0: nothing."
     )
     page: Literal["4K", "2M"] = Field(default="4K", description="Pages that the balloon consists of.")
@@ -135,7 +86,7 @@ class Balloon(Model):
         default=False, description="A guest that has no page left takes 256 out of the balloon before it gives up."
     )
     driver: Flag = Field(default=True, description="The guest has a driver; without one it gives nothing back.")
-    refuses: _Size | None = Field(
+    refuses: SizeOrNone | None = Field(
         default=None,
         description="The size above which the driver puts nothing more into the balloon, whatever the host asks for: "
         "a guest that does not cooperate. Default: it never refuses.",
@@ -206,7 +157,7 @@ class Balloon(Model):
         for key in ("size", "schedule"):
             if key in given and self.max:
                 yield Problem((key,), "the host's policy sets the size (balloon.max); leave one of the two out")
-        if not _ascending(self.schedule):
+        if not ascending(self.schedule):
             yield Problem(("schedule",), "its times are not in ascending order")
         least = PAGE << PAGE_ORDER[self.page]
         for key, size in (("size", self.size), ("max", self.max), *(("schedule", size) for _, size in self.schedule)):
@@ -215,8 +166,3 @@ class Balloon(Model):
                 yield Problem((key,), text)
             elif 0 < size < least:
                 yield Problem((key,), f"{format_size(size)} is less than one page of {self.page}")
-
-
-def _ascending(schedule: tuple[tuple[Duration, int], ...]) -> bool:
-    cycles = [time.cycles(10**9) for time, _ in schedule]
-    return all(one < other for one, other in pairwise(cycles))

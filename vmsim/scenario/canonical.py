@@ -30,6 +30,7 @@ _APART: Final = frozenset(
         "own",
         "content",
         "balloon",
+        "virtio_mem",
         "thp",
         "host_thp",
         "dirty_log",
@@ -56,8 +57,11 @@ _REFILL: Final = "batch"
 
 _OF_SHOOTDOWNS: Final = ("ipi_", "invlpg", "interrupts", "invlpgb")
 """Figures of a CPU, and what the names of its costs begin with, that matter where processors interrupt others."""
-_OF_BALLOONS: Final = ("balloon_", "discard_")
+_OF_BALLOONS: Final = ("balloon_",)
 """What the names of the costs begin with that only VMs with a balloon have."""
+_OF_HOTPLUG: Final = ("hotplug_", "unplug_")
+"""The same of VMs whose memory can be plugged."""
+_OF_BOTH: Final = ("discard_",)
 _OF_FILES: Final = ("file_",)
 """The same of VMs with a disk."""
 _OF_SWAP: Final = ("age_page", "swap_page")
@@ -85,11 +89,15 @@ def canonical(
     unused = tuple(mode.costs for mode in paging_modes().values() if mode.costs and mode.costs not in used)
     if not (ballooned := any(vm.balloon for vm in vms)):
         unused += _OF_BALLOONS
+    if not (plugged := any(vm.virtio_mem for vm in vms)):
+        unused += _OF_HOTPLUG
+    if not (ballooned or plugged):
+        unused += _OF_BOTH
     if not any(vm.files for vm in vms):
         unused += _OF_FILES
     if not {"swap", "demotion", "damon"} & {*daemons} and not any(vm.reclaim for vm in vms):
         unused += _OF_SWAP
-    if not daemons and not ballooned and all(vm.vcpus == 1 for vm in vms):
+    if not (daemons or ballooned or plugged) and all(vm.vcpus == 1 for vm in vms):
         unused += _OF_SHOOTDOWNS  # nobody interrupts anybody
         figures = {name: value for name, value in figures.items() if name not in _OF_SHOOTDOWNS}
     figures["cost"] = {name: cost for name, cost in figures["cost"].items() if not name.startswith(unused)}
@@ -130,6 +138,7 @@ def canonical(
         {name: getattr(vm, name) for name in Vm.__slots__ if name not in _APART}
         | ({"content": vm.content.model_dump()} if vm.content != Content() and {"ksm", "swap"} & {*daemons} else {})
         | ({"balloon": vm.balloon.canonical} if vm.balloon else {})
+        | ({"virtio_mem": vm.virtio_mem} if vm.virtio_mem else {})
         | ({"files": vm.files} if vm.files else {})
         | ({"thp": vm.thp} if vm.thp else {})
         | ({"reclaim": vm.reclaim} if vm.reclaim else {})

@@ -296,6 +296,9 @@ class Cost(Model):
     )
     balloon_entry: Cycles = Field(description="Host: find the memory behind one entry of such a message.")
     balloon_release: Cycles = Field(description="A guest kernel frees a page of its balloon, with the host's advice.")
+    hotplug_message: Cycles = Field(description="A request of a virtio-mem driver: the way to the device and back.")
+    hotplug_page: Cycles = Field(description="A guest kernel gives a page that was plugged to its allocator.")
+    unplug_page: Cycles = Field(description="A guest kernel isolates a page that is to be unplugged, empty already.")
     discard_call: Cycles = Field(description="Host: one call that discards memory (madvise), pages apart.")
     discard_page: Cycles = Field(description="Host: each page that it unmaps and frees in one.")
 

@@ -18,6 +18,7 @@ from vmsim.scenario.nodes import Numa
 from vmsim.scenario.problems import Problem, raise_problems
 from vmsim.scenario.thp import GuestThp
 from vmsim.scenario.types import MAX_VCPUS, DurationField, Flag, Model, Pages, PageSizeField, Size, SomePages, Vms
+from vmsim.scenario.virtio_mem import VirtioMem
 from vmsim.scenario.workload import Workload
 
 __all__ = ["WEIGHT", "Pool", "PoolOverride", "VmKeys"]
@@ -166,6 +167,7 @@ class VmKeys(Model):
     numa: Numa = Field(default=Numa(), description=Numa.about)
     content: Content = Field(default=Content(), description=Content.about)
     balloon: Balloon = Field(default=Balloon(), description=Balloon.about)
+    virtio_mem: VirtioMem = Field(default=VirtioMem(), description=VirtioMem.about)
     files: Files = Field(default=Files(), description=Files.about)
     thp: GuestThp = Field(default=GuestThp(), description=GuestThp.about)
     reclaim: GuestReclaim = Field(default=GuestReclaim(), description=GuestReclaim.about)

@@ -76,8 +76,7 @@ class Scenario(Document):
             The file cannot be read, is not TOML, or says with the settings something that cannot be: with file,
             line and key, or the setting.
         """
-        path = Path(path)
-        text = toml.read_text(path, cls.what)
+        text = toml.read_text(path := Path(path), cls.what)
         source = printable(path)
         tables = toml.parse(text, source)
         options = apply_settings(tables, settings or {}, option="--set")
@@ -265,6 +264,7 @@ class Scenario(Document):
             placement=placement_of(group.numa, index, self.host.nodes),
             content=group.content,
             balloon=group.balloon.spec(self.cpu.frequency),
+            virtio_mem=group.virtio_mem.spec(group.memory, self.cpu.frequency),
             files=group.files.spec(self.cpu.frequency),
             thp=group.thp.spec(self.cpu.frequency),
             host_thp=backs_huge(self.host.part("thp"), group.host_page, group.host_levels, bare=mode.bare(group)),

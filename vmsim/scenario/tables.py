@@ -223,6 +223,8 @@ class _VmGroup(VmKeys):
             yield Problem(("dirty_log", "every"), "no time between two readings; expected more than 0")
         for problem in self.balloon.problems(self.memory):
             yield problem._replace(path=("balloon", *problem.path))
+        for problem in self.virtio_mem.problems(self.memory, bare=self.bare):
+            yield problem._replace(path=("virtio_mem", *problem.path))
         for problem in self.files.problems(self.workload.kind):
             yield problem._replace(path=("files", *problem.path))
         for problem in self.reclaim.problems(bare=self.bare):

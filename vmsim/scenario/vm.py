@@ -17,6 +17,7 @@ from vmsim.scenario.names import Mode
 from vmsim.scenario.nodes import Placement
 from vmsim.scenario.nx_split import NxSplitSpec
 from vmsim.scenario.thp import ThpSpec
+from vmsim.scenario.virtio_mem import VirtioMemSpec
 from vmsim.scenario.workload import Workload
 
 __all__ = ["Marks", "Vm"]
@@ -78,6 +79,8 @@ class Vm:
         What its pages hold.
     balloon : BalloonSpec or None
         What its host asks it to give back; None: it has no such device.
+    virtio_mem : VirtioMemSpec or None
+        Its memory that can be plugged and unplugged; None: there is none.
     files : FilesSpec or None
         Its disk and its kernel's page cache; None: its programs read and write no files.
     thp : ThpSpec or None
@@ -126,6 +129,7 @@ class Vm:
     placement: Placement | None
     content: Content
     balloon: BalloonSpec | None
+    virtio_mem: VirtioMemSpec | None
     files: FilesSpec | None
     thp: ThpSpec | None
     host_thp: bool

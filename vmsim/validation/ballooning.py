@@ -1,4 +1,4 @@
-"""Runs of a VM whose program does nothing until its balloon has done all: what the studies of balloons share."""
+"""Runs of a VM whose program does nothing until its host has taken memory and given it back, by either device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vmsim.scenario import Scenario
 from vmsim.workloads import Chunk, Event, Kind, Op
 from vmsim.workloads.stream import PAGE, Regions
 
-__all__ = ["Inflation", "inflate"]
+__all__ = ["Inflation", "inflate", "unplug"]
 
 _BASE: Final = 0x10_0000_0000
 
@@ -116,3 +116,36 @@ def inflate(
         times["deflate"][-1] - start if times["deflate"] else 0,
         spent / max(1, count),
     )
+
+
+def unplug(cpu: str, *, memory: int, region: int, back: str, wait: int, touched: int) -> Inflation:
+    """Have a VM under EPT, all of it backed by pages of 2 MiB, unplug a region after a microsecond, and plug it again.
+
+    Parameters
+    ----------
+    cpu : str
+        A preset.
+    memory, region : int
+        Bytes of the VM, and of its virtio-mem device.
+    back, wait, touched
+        As of `inflate`.
+    """
+    vm = {
+        "name": "vm",
+        "memory": memory,
+        "mode": "ept",
+        "populate": "eager",
+        "host_page": "2M",
+        "virtio_mem": {"region": region, "schedule": [["1us", 0], [back, region]]},
+        "workload": {"kind": "uniform", "footprint": PAGE, "accesses": 1},
+    }
+    host = {"cpu": cpu, "memory": 2 * memory, "cores": 1, "pool": {"supply": "fault"}}
+    scenario = Scenario.from_tables({"host": host, "vm": [vm]})
+    outcome = Simulation(scenario, streams=[_Waits(wait, touched)]).run()
+    times = {what: [each.time for each in outcome.transfers if each.what == what] for what in ("unplug", "plug")}
+    device = scenario.vms[0].virtio_mem
+    assert device
+    starts = [time for time, _ in device.steps[1:]]
+    only = outcome.vms[0]
+    count, cycles = only.exits["EPT_VIOLATION"]
+    return Inflation(times["unplug"][-1] - starts[0], times["plug"][-1] - starts[1], cycles / max(1, count))

@@ -18,7 +18,7 @@ from vmsim.monitor.backing.commit import NestedMode, back_around, chunk_of, make
 from vmsim.monitor.features.base import Feature
 from vmsim.monitor.mmu_lock import MmuLock
 from vmsim.scenario.cpu import Cost
-from vmsim.tables.backing import page_of, populate_backing, shared_frame
+from vmsim.tables.backing import BALLOONED, page_of, populate_backing, shared_frame
 from vmsim.tables.edit import BLOCKED, MAPPED
 
 __all__ = ["Held", "HostPages"]
@@ -140,15 +140,21 @@ class HostPages:
         VmStopped
             The host's memory does not suffice.
         """
-        host, reached = self.host, 0
+        host, reached, end = self.host, 0, self.at_start
         for order in (self.page_order, 0):
-            whole = self.pages >> order << order
+            whole = end >> order << order
             given = host.zone, host.frames, self.owner, self.backing
             reached = int(populate_backing(*given, reached, whole, order)) if reached < whole else reached
             if order and reached < whole:  # no block of that order is left for any of the others
                 host.failures[self.owner, order] += (whole - reached) >> order
-        if reached < self.pages:
+        if reached < end:
             raise VmStopped(Stop.NOT_BACKED)
+
+    @property
+    def at_start(self) -> int:
+        """Guest frames that are backed before the clock starts: all before the first that the guest has not then."""
+        absent = np.flatnonzero(self.backing & BALLOONED)
+        return int(absent[0]) if len(absent) else self.pages
 
     def frames_of(self, gfns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the host's frames that hold guest frames, int64[n]; each must be backed."""

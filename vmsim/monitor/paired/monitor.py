@@ -126,7 +126,7 @@ class Paired(Tdp):
         VmStopped
             The host's memory does not suffice.
         """
-        address, end = 0, self.pages << PAGE_SHIFT
+        address, end = 0, self.at_start << PAGE_SHIFT
         while address < end:
             order = next(
                 (

@@ -136,7 +136,7 @@ class Tdp(NestedBacking, Touching):
             The host's memory does not suffice.
         """
         tables, page = np.empty(8, np.int64), np.empty(1, np.int64)
-        reached, end = 0, self.pages << PAGE_SHIFT
+        reached, end = 0, self.at_start << PAGE_SHIFT
         for order in (self.page_order, 0):
             whole = end & ~((1 << (PAGE_SHIFT + order)) - 1)
             if reached < whole:

@@ -79,8 +79,12 @@ class Sharer:
         self.owner = vm.spec.index
         self.shares = vm.spec.shares
         self.size = vm.spec.pages
-        self.device = vm.balloon.device if vm.balloon else None
-        self.most = vm.spec.balloon.most if self.device and vm.spec.balloon.driver else 0
+        balloon, memory = vm.spec.balloon, vm.spec.virtio_mem
+        self.told = vm.balloon.device if vm.balloon else None
+        self.device, of_device = self.told, balloon
+        if memory and memory.most:
+            self.device, of_device = vm.virtio_mem.device, memory
+        self.most = of_device.most if of_device and of_device.driver else 0
         self.counts: Counter[str] = Counter(dict.fromkeys(("asked", "swapped", "blocked"), 0))
         self._gate: simpy.Event | None = None
         self._patience = patience
@@ -128,7 +132,7 @@ class Sharer:
     @property
     def statistics(self) -> Any:
         """What its guest has last said of its memory."""
-        return self.device.statistics if self.device else None
+        return self.told.statistics if self.told else None
 
     def forget(self, flush: Flush, *, times: int) -> int:
         """Have its processors forget; return the cycles that this takes."""

@@ -56,13 +56,14 @@ class _Overcommit(HostDaemon):
         return table.model_dump(exclude={"patience"} if usual else None)
 
     def problems(self, table: Overcommit, vms: Sequence[VmKeys]) -> Iterator[Problem]:
-        ballooned = [each for each in vms if each.balloon.max]
+        ballooned = [each for each in vms if each.balloon.max or each.virtio_mem.max]
         if table.policy == _NONE:
             for key in ("every", "patience"):
                 if getattr(table, key) != Overcommit.model_fields[key].default:
                     yield Problem((key,), "it has no effect without overcommit.policy")
             if ballooned:
-                text = f"vm.{ballooned[0].name}.balloon.max has no effect with {_NONE!r}; expected a policy"
+                table_of = "balloon" if ballooned[0].balloon.max else "virtio_mem"
+                text = f"vm.{ballooned[0].name}.{table_of}.max has no effect with {_NONE!r}; expected a policy"
                 yield Problem(("policy",), text)
             return
         if wrong := policy_problem(table.policy, "allotments"):

@@ -1,0 +1,47 @@
+"""The drivers of a VM's kernel, and what works for it beside its programs."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from vmsim.engine.balloon import Ballooned
+from vmsim.engine.files import Files, Start
+from vmsim.engine.guest_reclaim import GuestReclaim
+from vmsim.engine.virtio_mem import Hotplug
+
+__all__ = ["Driver", "Drivers", "make_drivers"]
+
+Driver = Ballooned | Hotplug | Files | GuestReclaim
+
+
+class Drivers(NamedTuple):
+    """Each of them, None where the VM has none."""
+
+    balloon: Ballooned | None
+    virtio_mem: Hotplug | None
+    files: Files | None
+    reclaim: GuestReclaim | None
+
+    @property
+    def there(self) -> list[Driver]:
+        """Those that the VM has."""
+        return [each for each in self if each]
+
+    @property
+    def frames(self) -> dict[str, int]:
+        """Guest frames by what devices of the host have of them."""
+        found = self.balloon.frames if self.balloon else {}
+        return found | (self.virtio_mem.frames if self.virtio_mem else {})
+
+
+def make_drivers(vm: Any, start: Start | None) -> Drivers:
+    """Make what a VM (`VirtualMachine`) has, and have it count; `start` is as of `vmsim.engine.guest_disk`."""
+    spec = vm.spec
+    balloon = Ballooned(vm, spec.balloon) if spec.balloon else None
+    files = Files(vm, spec.files, start) if spec.files and start else None
+    virtio_mem = Hotplug(vm, spec.virtio_mem, files) if spec.virtio_mem else None
+    reclaim = GuestReclaim(vm, spec.reclaim, files, start) if spec.reclaim and start else None
+    drivers = Drivers(balloon, virtio_mem, files, reclaim)
+    for driver in drivers.there:
+        driver.register(vm.ledger)
+    return drivers

@@ -1,0 +1,115 @@
+"""A VM's virtio-mem device put together: its host's side, its kernel's driver, and where the driver's work is done."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from vmsim.base.ledger import Ledger
+from vmsim.contracts import Steps, Vcpu
+from vmsim.engine.guest_reclaim import program_pages
+from vmsim.guest.migration import Migration
+from vmsim.guest.virtio_mem import HOTPLUG, VirtioMemDriver
+from vmsim.guest.workqueue import Workqueue
+from vmsim.host.virtio_mem import VirtioMem
+from vmsim.machine.formats import PRESENT
+from vmsim.scenario.virtio_mem import VirtioMemSpec
+
+__all__ = ["Hotplug"]
+
+_EXIT = "VIRTIO_MEM"  # the reason of the exits by which the driver tells of its requests
+
+
+class Hotplug:
+    """The memory of a VM that can be plugged and unplugged.
+
+    Parameters
+    ----------
+    vm : VirtualMachine
+        Whose memory it is.
+    spec : VirtioMemSpec
+        What it is told.
+    files : Files or None
+        The VM's files.
+
+    Attributes
+    ----------
+    device : VirtioMem
+        The host's side.
+    migration : Migration
+        How the guest's kernel empties blocks.
+    driver : VirtioMemDriver
+        The guest's, which does nothing if the guest has none.
+    """
+
+    def __init__(self, vm: Any, spec: VirtioMemSpec, files: Any) -> None:
+        self.env, costs = vm.parts.env, vm.parts.scenario.cpu.cost
+        self.spec = spec
+        slot, host = vm.slot, vm.parts.host
+        self.device = VirtioMem(
+            self.env,
+            spec,
+            costs,
+            memory=slot,
+            forget=vm.forget,
+            horizon=vm.parts.scenario.horizon,
+            log=lambda what, pages: vm.parts.log(what, vm.spec.name, pages, level=self.device.plugged),
+        )
+        for vcpu in vm.vcpus:
+            vcpu.wakes = True
+        self.queue = Workqueue(vm.vcpus, partial(vm.shootdown.deliver, cause=HOTPLUG))
+
+        def pinned(gfn: int) -> bool:
+            return slot.held[gfn] > 0 or bool(slot.backing[gfn] & PRESENT and host.pins[slot.frame_of(gfn)])
+
+        self.migration = Migration(
+            program_pages(vm),
+            vm.frames,
+            vm.kernel.tables,
+            costs,
+            cause=HOTPLUG,
+            cache=files.cache if files else None,
+            pinned=pinned,
+        )
+        self.driver = VirtioMemDriver(
+            self.env,
+            spec,
+            costs,
+            frames=vm.frames,
+            device=self.device,
+            queue=self.queue,
+            notify=partial(vm.shootdown.notify, reason=_EXIT),
+            migration=self.migration,
+        )
+
+    def begin(self) -> None:
+        """Begin: the guest has booted."""
+        self.env.process(self.device.run())
+        if self.spec.driver:
+            self.env.process(self.driver.run())
+
+    def retire(self, vcpu: Vcpu) -> None:
+        """Note that a vCPU has ended; with the last one the VM has."""
+        self.queue.retire(vcpu)
+        if not self.queue.alive:
+            self.device.stop()
+
+    def rest(self) -> Steps[None]:
+        """Wait for nothing: what of a request is not done stays so."""
+        return
+        yield
+
+    @property
+    def held(self) -> int:
+        """Frames of the guest that are not plugged, or of a block that is being emptied."""
+        return self.driver.held + self.migration.held
+
+    @property
+    def frames(self) -> dict[str, int]:
+        """Frames by kind: what of the region is plugged, and what was to be."""
+        return {"plugged": self.device.plugged, "plugged_target": self.device.requested}
+
+    def register(self, ledger: Ledger) -> None:
+        """Say what it counts."""
+        ledger.counters("virtio_mem", lambda: self.device.counts)
+        ledger.counters("virtio_mem_driver", lambda: {**self.driver.counts, **self.migration.counts})
