@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vmsim.plotting.plot import Plot
     from vmsim.record.comparison import Comparison
     from vmsim.record.result import Result
+    from vmsim.reporting.page import report
     from vmsim.scenario import Scenario
     from vmsim.sweeps.api import sweep
     from vmsim.validation.studies import validate
@@ -49,6 +50,7 @@ __all__ = [
     "load",
     "mrc",
     "plot",
+    "report",
     "run",
     "slowdown",
     "sweep",
@@ -68,6 +70,7 @@ _HOMES = {
     "load": "vmsim.lookups",
     "mrc": "vmsim.analysis.miss_ratio",
     "plot": "vmsim.plotting.api",
+    "report": "vmsim.reporting.page",
     "run": "vmsim.api",
     "slowdown": "vmsim.alone",
     "sweep": "vmsim.sweeps.api",

@@ -30,6 +30,7 @@ VERBS: Final = {
     "results": "List, merge, export and verify the results of sweeps.",
     "show": "Print the tables of a run or of a comparison that was kept.",
     "plot": "Draw a figure of a run, a comparison or a sweep.",
+    "report": "Write one HTML page of a run, a comparison or a sweep.",
     "diff": "Say what two runs differ in: their scenarios, and what they cost.",
     "timeline": "Write what happened in a run as a timeline for Perfetto.",
     "top": "Replay the memory of a run's host and VMs as a live table.",

@@ -1,0 +1,3 @@
+"""A run, a comparison or a sweep as one HTML page that needs nothing else."""
+
+from __future__ import annotations
