@@ -149,6 +149,19 @@ def conserved(simulation: Simulation) -> None:
     assert states[State.FREE] == host.free
 
 
+SCANS: dict[str, Any] = {"scan_delay": "5us", "scan_period_min": "20us", "scan_period_max": "200us"}
+SCANS["scan_size"] = "256KiB"
+SAMPLES: dict[str, Any] = {"sample_interval": "5us", "aggr_interval": "20us", "max_nr_regions": 20}
+DEMOTES = {"demotion": {"enabled": True, "scale_factor": 0.2}}
+MOVES: list[dict[str, Any]] = [
+    {},
+    {},
+    DEMOTES | {"numa_balancing": SCANS | {"mode": "both", "hot_threshold": "1ms"}},
+    DEMOTES | {"damon": SAMPLES | {"action": "migrate_hot", "target": 0}},
+    {"damon": SAMPLES | {"action": "migrate_cold", "target": 1}, "numa_balancing": SCANS | {"mode": "normal"}},
+]
+
+
 class Hosts(RuleBasedStateMachine):
     """Draw a host, then VMs with their scripts step by step; each run must end well, and may then go on with more."""
 
@@ -167,6 +180,7 @@ class Hosts(RuleBasedStateMachine):
         thp=st.sampled_from(THP),
         esx=st.sampled_from(OVERCOMMIT),
         nodes=st.sampled_from([0, 0, 2, 3]),
+        moves=st.sampled_from(MOVES),
     )
     def host(
         self,
@@ -184,6 +198,7 @@ class Hosts(RuleBasedStateMachine):
         thp: dict[str, Any],
         esx: dict[str, Any],
         nodes: int,
+        moves: dict[str, Any],
     ) -> None:
         marks = {"min": low * PAGE, "low": (low + 5) * PAGE, "high": (low + 20) * PAGE}
         self.keys: dict[str, Any] = {
@@ -214,6 +229,10 @@ class Hosts(RuleBasedStateMachine):
             self.keys["overcommit"] = {"policy": "esx", "every": "1ms" if swap else "20us"}
         if nodes:
             self.keys |= divided(self.keys["memory"] // PAGE, cores, nodes)
+            tiers = any(not each["cpus"] for each in self.keys["nodes"])
+            self.keys |= {name: table for name, table in moves.items() if tiers or name == "numa_balancing"}
+            if not tiers and moves:
+                self.keys["numa_balancing"] = SCANS | {"mode": "normal"}
         self.tables: list[dict[str, Any]] = []
         self.scripts: list[list[list[Any]]] = []  # of each VM's threads
 

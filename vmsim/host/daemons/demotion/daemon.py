@@ -66,14 +66,14 @@ class NodeKswapd:
 
     @property
     def goal(self) -> int:
-        """Free frames at which it is content."""
+        """Free frames above which it is content."""
         mark = self.marks.promo if self.daemon.promotes else self.marks.high
         return max(mark, self.kept)
 
     @property
     def lacking(self) -> bool:
-        """Whether fewer are free."""
-        return self.host.free_on(self.node) < self.goal
+        """Whether no more are free (zone_watermark_ok)."""
+        return self.host.free_on(self.node) <= self.goal
 
     def run(self) -> Steps[None]:
         """Demote pages whenever it is woken, from now on."""
