@@ -15,7 +15,7 @@ from vmsim.base.errors import InputError
 from vmsim.engine import resident as module
 from vmsim.engine.resident import FRAME_BYTES, available, check_memory, most_jobs, parts_of, resident
 from vmsim.engine.run import simulate
-from vmsim.frames.buddy import FRAME_RECORD
+from vmsim.frames.records import FRAME_RECORD
 from vmsim.monitor.shadow.mode import GFN_BYTES
 from vmsim.monitor.shadow.records import GFN
 from vmsim.scenario import Scenario

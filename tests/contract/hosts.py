@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator
+from itertools import cycle
 from random import Random
 from typing import Any
 
@@ -14,7 +16,7 @@ from vmsim.contracts import NO_FLUSH, Flush, Moment
 from vmsim.engine.check.host import check_host, check_invariants
 from vmsim.engine.simulation import Simulation
 from vmsim.engine.virtual_machine import VirtualMachine
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.native_memory import NativeMemory
 from vmsim.machine.formats import FRAME, LARGE
@@ -40,6 +42,8 @@ def pages_of(machine: VirtualMachine, kind: str) -> np.ndarray:
     if kind == "root":
         return np.array([root]) if machine.slot.backing[root] & 1 else np.empty(0, np.int64)
     gfns = machine.slot.present()
+    if kind == "shadowed":
+        return np.asarray(gfns[(machine.monitor.gfns["tables"][gfns] > 0) & (gfns != root)])  # type: ignore[attr-defined]
     state = machine.kernel.frames.frames["state"][gfns]
     wanted = state == (State.TABLE if kind == "table" else State.GUEST)
     return np.asarray(gfns[wanted & (gfns != root)])
@@ -118,6 +122,21 @@ VERBS: dict[str, Callable[[Any, int], Flush]] = {
 }
 
 
+class Turns:
+    """All verbs, each in its turn, or some; and how often each has been done."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names or tuple(VERBS)
+        self.done = Counter[str](dict.fromkeys(self.names, 0))
+        self.turn = cycle(self.names)
+
+    def __call__(self, slot: Any, gfn: int) -> Flush:
+        self.last = next(self.turn)
+        flush = VERBS[self.last](slot, gfn)
+        self.done[self.last] += 1
+        return flush
+
+
 def mappings(machine: VirtualMachine) -> dict[tuple[int, int], tuple[int, int]]:
     """Return {(pid, gva): (gfn, level)} of all processes, tables that the host has taken read where they are kept."""
     found: dict[tuple[int, int], tuple[int, int]] = {}
@@ -151,12 +170,14 @@ def reachable(slot: GuestMemory) -> None:
 class Host:
     """A host whose VMs' pages are disturbed while they run."""
 
-    def __init__(self, what: Scenario, verb: str | None, kind: str, period: int, seed: int = 1) -> None:
+    def __init__(self, what: Scenario, verb: str | Turns | None, kind: str, period: int, seed: int = 1) -> None:
         self.seen: dict[str, Any] = {}
         self.done = 0
         self.simulation = Simulation(what, observers=[check_invariants, self._look])
         if verb:
-            self.simulation.env.process(self._disturb(VERBS[verb], kind, period, Random(seed)))
+            self.simulation.env.process(
+                self._disturb(VERBS[verb] if isinstance(verb, str) else verb, kind, period, Random(seed))
+            )
         assert self.simulation.run().ending is None
         self.faults = [machine.kernel.faults for machine in self.simulation.vms]
         self.most = [machine.io.most for machine in self.simulation.vms]

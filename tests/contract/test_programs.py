@@ -14,7 +14,7 @@ import pytest
 from tests.contract.hosts import VERBS, Host, small, undisturbed
 from tests.simulation.small import WRITE, Script, run, scenario, touches, vm
 from vmsim.contracts import NO_FLUSH, Flush
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.host.native_memory import NativeMemory
 from vmsim.scenario import Scenario
 

@@ -17,10 +17,11 @@ from vmsim.contracts import NO_FLUSH, Flush
 from vmsim.engine.simulation import Simulation
 from vmsim.host.guest_memory import GuestMemory
 
-KINDS = ["table", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("data", "root"))]
+KINDS = ["table", pytest.param("data", marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["data", "table", "root"])
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("mode", MODES)
 def test_the_guest_cannot_tell(mode: str, verb: str, kind: str) -> None:
@@ -94,11 +95,12 @@ def test_nor_on_several_vcpus(mode: str, verb: str, kind: str, vcpus: int) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["data", "table", "root"])
 @pytest.mark.parametrize("page", ["2M", "mixed"])
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("mode", MODES)
-def test_nor_with_large_pages(mode: str, verb: str, page: str) -> None:
-    host = Host(small(mode, page), verb, "data", 40_009)
+def test_nor_with_large_pages(mode: str, verb: str, page: str, kind: str) -> None:
+    host = Host(small(mode, page), verb, kind, 40_009)
     calm = undisturbed(small(mode, page))
     assert host.done > 5
     assert host.seen == calm.seen
@@ -140,7 +142,7 @@ OLD = {"base": 0x1000_0000}  # a 32-bit program's
     ids=str,
 )
 @pytest.mark.parametrize("verb", ["take", "zap", "share"])
-@pytest.mark.parametrize("kind", KINDS[:2])
+@pytest.mark.parametrize("kind", KINDS)
 def test_nor_in_old_formats_and_under_logs(mode: str, keys: dict[str, Any], verb: str, kind: str) -> None:
     calm, host = undisturbed(small(mode, **keys)), Host(small(mode, **keys), verb, kind, 40_009)
     assert host.done > 5
@@ -166,12 +168,20 @@ def test_nor_do_its_devices(mode: str, verb: str) -> None:
     assert host.most == calm.most
 
 
+FETCHING = {"kind": "compile", "footprint": "96KiB", "processes": 4, "text": "64KiB", "parent": "64KiB", "work": 20}
+HARD: dict[str, Any] = {"nx_split": True, "nx_recovery_period": "300us", "other": FETCHING}
+
+
 @pytest.mark.parametrize(
     "keys",
     [
         {"dirty_log": LOG},
-        {"nx_split": True, "nx_recovery_period": "300us", "page": "mixed"},
-        {"dirty_log": LOG, "nx_split": True, "nx_recovery_period": "300us", "page": "mixed"},
+        {**HARD, "page": "mixed"},
+        {**HARD, "page": "mixed", "dirty_log": LOG},
+        {**HARD, "page": "mixed", "dirty_log": LOG, "mode": "npt"},
+        {**HARD, "page": "2M", "mode": "shadow"},
+        {**HARD, "page": "2M", "mode": "shadow", "dirty_log": LOG},
+        {**HARD, "page": "mixed", "mode": "agile", "dirty_log": LOG},
         {"dirty_log": {"method": "pml", "every": "200us"}},
         {"kernel_accesses": "direct-map"},
         {"tags": "none"},
@@ -182,10 +192,13 @@ def test_nor_do_its_devices(mode: str, verb: str) -> None:
 )
 @pytest.mark.parametrize("verb", ["take", "zap", "share"])
 def test_nor_with_whatever_else_a_monitor_does(verb: str, keys: dict[str, Any]) -> None:
-    calm, host = undisturbed(small("ept", **keys)), Host(small("ept", **keys), verb, "data", 40_009)
+    given = {"mode": "ept", **keys}
+    calm, host = undisturbed(small(**given)), Host(small(**given), verb, "data", 40_009)
     assert host.done > 5
     assert host.seen == calm.seen
     assert host.faults == calm.faults
+    if "nx_split" in keys and "dirty_log" not in keys:
+        assert all(machine.monitor.exits["NX_SPLIT"] for machine in host.simulation.vms[1:])
 
 
 @pytest.mark.parametrize("mode", MODES)

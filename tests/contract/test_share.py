@@ -18,7 +18,7 @@ from tests.simulation.test_native_reclaim import STEPS
 from vmsim.contracts import Flush, Moment
 from vmsim.engine.check.host import BrokenInvariant, check_host, check_invariants
 from vmsim.engine.simulation import Simulation
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.memory import HOST
 from vmsim.machine.memory import find_entry

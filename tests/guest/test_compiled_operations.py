@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.simulation.small import READ, WRITE, Script, run, scenario, touches, vm
-from vmsim.frames.buddy import State, allocate_many, make_zone
+from vmsim.frames.buddy import allocate_many, make_zone
+from vmsim.frames.records import State
 from vmsim.frames.stack import Stack
 from vmsim.guest.demand import give_back
 from vmsim.guest.kernel import GuestKernel

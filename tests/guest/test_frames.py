@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vmsim.contracts import VmStopped
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.guest.frames import GuestFrames
 
 

@@ -10,7 +10,7 @@ from tests.simulation.small import PAGE, READ, WRITE, Script, Threads, run, scen
 from vmsim.base.errors import InputError
 from vmsim.engine.guest_swap import GuestSwapped
 from vmsim.engine.simulation import Simulation
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.guest.reclaim import Sizes, scan_counts, watermarks
 from vmsim.host.swap.native_pages import SwappedSpaces
 from vmsim.record.outcome import Outcome

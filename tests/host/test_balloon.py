@@ -13,7 +13,7 @@ from tests.simulation.small import PAGE, READ, WRITE, Script, Step, Threads, run
 from vmsim.base.errors import InputError
 from vmsim.contracts import Moment
 from vmsim.engine.simulation import Simulation
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.record.outcome import Outcome
 from vmsim.scenario import Scenario
 from vmsim.tables.backing import BALLOONED, SHARED

@@ -9,7 +9,7 @@ import pytest
 from tests.simulation.small import WRITE, Script, run, scenario, touches, vm
 from tests.simulation.sums import check
 from vmsim.engine.simulation import Simulation
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.record.outcome import Outcome
 
 PAGES = 256  # 1 MiB

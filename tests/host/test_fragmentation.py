@@ -16,7 +16,7 @@ from vmsim.base.clock import Clock
 from vmsim.base.errors import InputError
 from vmsim.engine.check.host import BrokenInvariant, check_host
 from vmsim.engine.simulation import Simulation
-from vmsim.frames.buddy import MAX_ORDER, PAGEBLOCK, State
+from vmsim.frames.records import MAX_ORDER, PAGEBLOCK, State
 from vmsim.host.fragmentation import PageCache, fragment
 from vmsim.host.memory import HostMemory
 from vmsim.machine.memory import physical_memory

@@ -13,7 +13,7 @@ from tests.simulation.test_native_reclaim import STEPS
 from vmsim.base.errors import InputError
 from vmsim.engine.check.host import check_invariants
 from vmsim.engine.simulation import Simulation
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.host.daemons.ksm.advisor import ScanTimeAdvisor
 from vmsim.host.daemons.ksm.daemon import Ksmd
 

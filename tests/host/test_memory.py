@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.simulation.small import scenario, vm
 from vmsim.base.clock import Clock
-from vmsim.frames.buddy import MAX_ORDER, NO_FRAME, State
+from vmsim.frames.records import MAX_ORDER, NO_FRAME, State
 from vmsim.host.memory import HOST, HostMemory
 from vmsim.scenario import Marks
 from vmsim.tables.words import places_of

@@ -13,7 +13,7 @@ import simpy
 
 from vmsim import plugins
 from vmsim.base.clock import Clock
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.host.daemons.parts import DaemonParts
 from vmsim.host.memory import HostMemory
 from vmsim.host.pool import PagePool, reclaimer

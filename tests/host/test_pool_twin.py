@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.host.test_pool import Site
 from tests.oracle.pool import GRANT_FIXED, GRANT_PAGE, MESSAGE, RECLAIM_FIXED, RECLAIM_PAGE, Steps, TwinHost
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.scenario import Marks
 from vmsim.scenario.cpu_files import load_cpu
 

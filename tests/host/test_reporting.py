@@ -11,15 +11,8 @@ import pytest
 from tests.host.test_balloon import HOST, MODES, figures, long
 from tests.simulation.small import PAGE, WRITE, Script, Threads, run, scenario, touches, vm
 from vmsim.engine.simulation import Simulation
-from vmsim.frames.buddy import (
-    LARGEST_REPORTED,
-    NO_FRAME,
-    REPORTED,
-    State,
-    allocate,
-    free,
-    make_zone,
-)
+from vmsim.frames.buddy import allocate, free, make_zone
+from vmsim.frames.records import LARGEST_REPORTED, NO_FRAME, REPORTED, State
 from vmsim.frames.reported import any_unreported, count_listed, isolate, put_back
 from vmsim.guest.reporting import CAPACITY, min_watermark
 

@@ -14,7 +14,8 @@ import pytest
 from tests.oracle.huge import BLOCK, Khugepaged, TwoScanners
 from vmsim.base.clock import Clock
 from vmsim.contracts import Flush
-from vmsim.frames.buddy import UNMOVABLE, State, allocate, free
+from vmsim.frames.buddy import allocate, free
+from vmsim.frames.records import UNMOVABLE, State
 from vmsim.host.daemons.compaction import Compaction
 from vmsim.host.daemons.thp.khugepaged import HostKhugepaged
 from vmsim.host.guest_memory import GuestMemory

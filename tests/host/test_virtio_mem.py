@@ -11,7 +11,7 @@ from tests.oracle.virtio_mem import Driver, Request
 from tests.simulation.small import PAGE, READ, WRITE, Script, Step, Threads, run, scenario, time_adds_up, touches, vm
 from vmsim.base.errors import InputError
 from vmsim.engine.simulation import Simulation
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.record.outcome import Outcome
 from vmsim.scenario import Scenario
 from vmsim.tables.backing import BALLOONED, SHARED

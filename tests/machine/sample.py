@@ -2,7 +2,8 @@
 
 `python -m tests.machine.sample` prints {"way" of compiling, "results": digest, "length": of what it digests} and, where
 the JIT is on, "kernels": {name: signatures}, how many were "loaded" from the cache and "compiled", and with --ir the
-names of those whose compiled code has reference "counted". With --walks it makes the runs of vCPUs alone.
+names of those whose compiled code has reference "counted". With --walks it makes the runs of vCPUs alone, with --hosts
+those of whole hosts besides, whose kernels are many.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import Any
 import numpy as np
 
 import vmsim
+from tests.machine.drawn_tables import make_world
 from tests.machine.geometries import PREFIX
-from tests.machine.worlds import Pair, counters, keyed_units, make_world, memory, references
+from tests.machine.worlds import Pair, counters, keyed_units, memory, references
 from tests.monitor.agile_world import AgileWorld
 from tests.monitor.vkernel_world import World as VkernelWorld
 from tests.monitor.world import World, figures_of
@@ -28,6 +30,7 @@ from vmsim.contracts import SecondMmu
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.simulation import Simulation
 from vmsim.frames import buddy, reported
+from vmsim.frames.records import State
 from vmsim.guest.demand import give_back
 from vmsim.guest.regions import Regions
 from vmsim.jit import WAY, jitted_sources
@@ -74,13 +77,13 @@ def edits() -> list[Any]:
     """Allocate, map, populate, unmap, free."""
     there, form = memory(), EPT(ad_bits=True)
     zone, frames = buddy.make_zone(1024)
-    root = int(buddy.allocate(zone, frames, 0, buddy.State.TABLE, 0)) << 12
+    root = int(buddy.allocate(zone, frames, 0, State.TABLE, 0)) << 12
     clear_frame(there, root)
     some, links = np.zeros(20, np.int64), np.zeros(8, np.int64)
-    buddy.allocate_many(zone, frames, 0, buddy.State.GUEST, 1, some)
-    buddy.allocate_many(zone, frames, 0, buddy.State.TABLE, 1, links)
-    buddy.use(frames, some[:1], buddy.State.POOL)
-    buddy.hand_over(zone, frames, some[1:2], 2, buddy.State.POOL)
+    buddy.allocate_many(zone, frames, 0, State.GUEST, 1, some)
+    buddy.allocate_many(zone, frames, 0, State.TABLE, 1, links)
+    buddy.use(frames, some[:1], State.POOL)
+    buddy.hand_over(zone, frames, some[1:2], 2, State.POOL)
     used = tables.map_pages(there, frames, root, 4, 1, IDENTITY, 0x1F_C000, some[:10], links, form.table, form.page)
     found = [
         int(used),
@@ -117,7 +120,7 @@ def edits() -> list[Any]:
     found += [listing.walk_entries(there, root, 4, 1, IDENTITY, 0x1000, *lists[:2]), *lists[1][:5].tolist()]
     found += [listing.list_tables(there, root, 4, IDENTITY, 1 << 48, *lists[:2]), *lists[1][:5].tolist()]
     found += copied(there, zone, frames, root, some)
-    short = int(buddy.allocate(zone, frames, 0, buddy.State.TABLE, 1)) << 12
+    short = int(buddy.allocate(zone, frames, 0, State.TABLE, 1)) << 12
     clear_frame(there, short)
     tables.map_pages(there, frames, short, 2, 1, IDENTITY, 0x3F_D000, some[:6], links[3:5], form.table, form.page)
     tables.store_entries(there, IDENTITY, np.array([short + 4 * 1023]), np.array([0xFFC0_0087]), 10)
@@ -143,20 +146,20 @@ def edits() -> list[Any]:
 def copied(there: Any, zone: Any, frames: Any, root: int, some: Any) -> list[Any]:
     """List the entries of some pages, share these with another space, and take them from the first."""
     columns, more = np.zeros((4, 1100), np.int64), np.zeros(len(frames), np.int32)
-    child = int(buddy.allocate(zone, frames, 0, buddy.State.TABLE, 1)) << 12
+    child = int(buddy.allocate(zone, frames, 0, State.TABLE, 1)) << 12
     clear_frame(there, child)
     stop, count = listing.take_pages(there, root, 4, IDENTITY, 0, 0, 0x40_0000, False, columns)
     found = [stop, count, copies.share_pages(there, IDENTITY, frames, more, *columns[1:, :count], 4), int(more.sum())]
     where = there, frames, child, 4, IDENTITY, columns, count
     needed, absent = copies.place_pages(*where, columns[0, :0], EPT(ad_bits=True).table)
     made = np.zeros(needed, np.int64)
-    buddy.allocate_many(zone, frames, 0, buddy.State.TABLE, 1, made)
+    buddy.allocate_many(zone, frames, 0, State.TABLE, 1, made)
     found += [needed, absent, *copies.place_pages(*where, made, EPT(ad_bits=True).table)]
     found += [tables.translate(there, child, 4, 0x1F_D123)]
     found += [*listing.take_pages(there, child, 4, IDENTITY, 0, 0, 0x40_0000, True, columns), *columns[3, :3].tolist()]
     gone = columns[3, :count] >> 12 & 0xFFFF
     form, halves, links = EPT(ad_bits=True), np.zeros(2, np.int64), np.zeros(2, np.int64)
-    buddy.allocate_many(zone, frames, 0, buddy.State.TABLE, 1, halves)
+    buddy.allocate_many(zone, frames, 0, State.TABLE, 1, halves)
     stored = halves[:1] << 12, np.array([9 << 12 | 3]), halves[1:] << 12
     found += [
         store_mirrored(there, frames, *stored, form.page, form.accessed, form.dirty, links),
@@ -177,7 +180,7 @@ def kernel_side() -> list[Any]:
     zone, frames = buddy.make_zone(1024)
     ready, pages = np.zeros(1024, np.int64), np.zeros(40, np.int64)
     for _ in range(12):
-        buddy.allocate_many(zone, frames, 0, buddy.State.GUEST, 1, pages)
+        buddy.allocate_many(zone, frames, 0, State.GUEST, 1, pages)
         give_back(zone, frames, ready, pages)
         found.append((int(ready[0]), int(zone[0].free)))
     return found
@@ -199,7 +202,7 @@ def logs() -> list[Any]:
     found += [dirty.gather(*shape, 512, form.dirty, written), dirty.clean(*shape, written, form.dirty), *written]
     found += [dirty.update_leaves(*shape, 512, 0, 0, 2)]
     found += [ranges.lead_elsewhere(*shape, 519, 600, np.empty(9, np.int64)), dirty.permit_one(*shape, 0) is None]
-    found += [dirty.collapse(there, frames, *shape[1:], 512, 2, np.zeros(1, np.int64)), *there[1024:1032]]
+    found += [dirty.collapse(there, frames, *shape[1:], 512, 2, np.zeros(1, np.int64), 0, 0), *there[1024:1032]]
     there[: 1024 << 9] = 0
     return [int(value) for value in found]
 
@@ -253,6 +256,47 @@ def merged() -> list[Any]:
     outcome = simulation.run()
     counts = [sorted(each.figures.named("ksm").items()) for each in outcome.vms]
     return [digest(outcome), counts, simulation.env.cycle]
+
+
+def hosts() -> list[Any]:
+    """Run VMs of all modes on hosts that are short of memory, have nodes, make huge pages and put them apart."""
+    work = {"kind": "uniform", "footprint": 90 << 12, "accesses": 700, "writes": 0.5, "compute": 300}
+    compile_ = {"kind": "compile", "footprint": "64KiB", "processes": 3, "text": "32KiB", "parent": "32KiB", "work": 20}
+    disk = {"kind": "files", "footprint": "64KiB", "data": "1MiB", "operations": 40, "block": "16KiB", "work": 20}
+    split = {"nx_split": True, "nx_recovery_period": "50us", "nx_recovery_ratio": 1, "host_page": "2M"}
+    log = {"method": "write-protect", "every": "50us", "stop": "500us"}
+    swaps = {"mglru": "two-list", "two-list": "clock", "clock": "mglru"}
+    every = [vm(f"{mode}-vm", mode=mode, memory="2MiB", workload=work) for mode in ("native", "shadow", "vkernel")]
+    marks = {"min": "64KiB", "low": "96KiB", "high": "128KiB"}
+    short: dict[str, Any] = {"memory": 300 << 12, "watermarks": marks, "pool": {"min": 2, "max": 8, "batch": 4}}
+    found = [
+        scenario(*every, **short, cores=2, swap={"device": "nvme", "policy": policy}, what_if=True) for policy in swaps
+    ]
+    large = {"memory": "8MiB", "workload": {**work, "footprint": "3MiB"}, "thp": {"enabled": "always"}}
+    thp = {"enabled": "always", "scan_sleep_millisecs": 0, "alloc_sleep_millisecs": 0}
+    huge = [vm("a", **large), vm("b", mode="shadow", **large), vm("c", mode="agile", **large)]
+    found.append(
+        scenario(*huge, memory="40MiB", cores=2, thp=thp, fragmentation=0.6, reclaim={"rate": 20_000}, what_if=True)
+    )
+    hard = {"memory": "16MiB", "guest_page": "2M", "workload": compile_, **split}
+    guest = {"files": {"disk": "nvme"}, "reclaim": {"policy": "two-list", "swap": "nvme"}, "memory": "1MiB"}
+    balloon = {"size": "256KiB", "reporting": True, "reporting_order": 0, "reporting_delay": "20us"}
+    other = [
+        vm("a", mode="shadow", **hard),
+        vm("b", mode="shadow", shadow={"preset": "plex86", "fill": "eager"}, dirty_log=log, **hard),
+        vm("c", mode="npt", dirty_log=log, **hard),
+        vm("d", **guest, workload=disk),
+        vm("e", balloon=balloon, memory="2MiB", workload=work, kernel_accesses="direct-map"),
+    ]
+    nodes = [{"memory": "48MiB", "cpus": 1}, {"memory": "48MiB", "cpus": 1}]
+    found.append(scenario(*other, memory="96MiB", cores=2, nodes=nodes, remote_cycles=100, what_if=True))
+    out = []
+    for what in found:
+        frames = what.host.memory >> 12
+        hardware = Hardware(make_cores(PREFIX, what.host.cores), make_llc(PREFIX), physical_memory(frames))
+        simulation = Simulation(what, hardware=hardware)
+        out.append([digest(simulation.run()), simulation.env.cycle])
+    return out
 
 
 def agile() -> list[Any]:
@@ -318,8 +362,10 @@ def main() -> None:
         [runs] if "--walks" in sys.argv else [runs, edits, kernel_side, logs, shadows, served, merged, agile, vkernels]
     )
     made = [part() for part in parts]
+    whole = hosts() if "--hosts" in sys.argv else []
     results = json.dumps(made, sort_keys=True, default=int)
     out: dict[str, Any] = {"way": WAY, "results": hashlib.sha256(results.encode()).hexdigest(), "length": len(results)}
+    out["hosts"] = whole
     if hasattr(buddy.allocate, "signatures"):
         out["kernels"] = {name: len(kernel.signatures) for name, kernel in kernels().items()}
         stats = [kernel.stats for kernel in kernels().values()]

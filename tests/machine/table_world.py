@@ -12,7 +12,7 @@ from tests.machine.worlds import memory
 from tests.oracle.bits import PS, span
 from tests.oracle.tables import translate, translate_guest
 from vmsim.frames import buddy
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.machine.formats import ACCESSED, DIRTY, EPT, PRESENT, USER, WRITE
 from vmsim.machine.memory import clear_frame
 from vmsim.tables.backing import IDENTITY, fill_backing, make_backing

@@ -10,21 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from tests.oracle.buddy import Buddy
-from vmsim.frames.buddy import (
-    MAX_ORDER,
-    NO_FRAME,
-    PAGEBLOCK,
-    State,
-    allocate,
-    allocate_many,
-    free,
-    free_many,
-    free_owned,
-    hand_over,
-    make_zone,
-    owned,
-    use,
-)
+from vmsim.frames.buddy import allocate, allocate_many, free, free_many, free_owned, hand_over, make_zone, owned, use
+from vmsim.frames.records import MAX_ORDER, NO_FRAME, PAGEBLOCK, State
 
 ORDERS = st.sampled_from([0, 0, 1, 2, 5, 8, 9, 10])
 STATES = st.sampled_from([State.GUEST, State.POOL, State.TABLE])

@@ -7,8 +7,9 @@ from itertools import product
 
 import pytest
 
+from tests.machine.drawn_tables import guest_entries, make_world
 from tests.machine.geometries import GEOMETRIES
-from tests.machine.worlds import Pair, World, guest_entries, make_world
+from tests.machine.worlds import Pair, World
 from tests.oracle.bits import PS, RW, US, A, D, P
 from tests.oracle.tables import descend, translate_guest
 

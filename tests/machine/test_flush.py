@@ -10,8 +10,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from tests.machine.drawn_tables import make_world
 from tests.machine.geometries import ENTRY, GEOMETRIES, PREFIX
-from tests.machine.worlds import HOST_TABLE, NESTED_ASIDS, Pair, World, contents, make_world
+from tests.machine.worlds import HOST_TABLE, NESTED_ASIDS, Pair, World, contents
 from tests.oracle.bits import RW, US, A, D, P, span
 from tests.oracle.tables import Frames, build, translate, translate_guest
 from vmsim.machine.flush import ASIDS, LINEAR, NESTED, flush_asid, forget, invalidate, invalidate_page

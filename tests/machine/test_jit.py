@@ -43,7 +43,9 @@ def python(*arguments: str, cwd: Path = ROOT, **environment: str) -> str:
 def cold(tmp_path_factory):
     """The sample run with nothing in the cache, and the cache it leaves."""
     folder = tmp_path_factory.mktemp("numba")
-    out = json.loads(python("-m", "tests.machine.sample", "--ir", NUMBA_CACHE_DIR=str(folder), PYTHONHASHSEED="0"))
+    out = json.loads(
+        python("-m", "tests.machine.sample", "--ir", "--hosts", NUMBA_CACHE_DIR=str(folder), PYTHONHASHSEED="0")
+    )
     return out, folder
 
 
@@ -78,12 +80,12 @@ def test_a_warm_cache_and_another_hash_seed_change_nothing(cold):
     made = [*folder.rglob("_run-*.nbc")]
     assert made
     made[0].unlink()  # what it is made from is in the cache too
-    warm = json.loads(python("-m", "tests.machine.sample", NUMBA_CACHE_DIR=str(folder), PYTHONHASHSEED="1"))
+    warm = json.loads(python("-m", "tests.machine.sample", "--hosts", NUMBA_CACHE_DIR=str(folder), PYTHONHASHSEED="1"))
     assert warm["loaded"] > 0
     assert warm["compiled"] == 0
     assert warm["specialised"] == {"machine.vcpu.run": 0}
     assert {*folder.rglob("_run-*.nbc")} == {*made}
-    assert (warm["results"], warm["length"]) == (out["results"], out["length"])
+    assert (warm["results"], warm["length"], warm["hosts"]) == (out["results"], out["length"], out["hosts"])
 
 
 def test_plain_python_gives_the_same_result(sampled):
@@ -110,12 +112,14 @@ def test_the_plain_way_walks_as_the_fast_one():
 @pytest.mark.slow
 def test_the_plain_way_gives_the_same_result_and_counts_no_references(cold):
     out, folder = cold
-    plain = json.loads(python("-m", "tests.machine.sample", "--ir", VMSIM_JIT="plain", NUMBA_CACHE_DIR=str(folder)))
+    plain = json.loads(
+        python("-m", "tests.machine.sample", "--ir", "--hosts", VMSIM_JIT="plain", NUMBA_CACHE_DIR=str(folder))
+    )
     assert plain["way"] == "plain"
     assert plain["kernels"].keys() == out["kernels"].keys()
     assert [name for name, signatures in plain["kernels"].items() if not signatures] == []
     assert plain["counted"] == []
-    assert (plain["results"], plain["length"]) == (out["results"], out["length"])
+    assert (plain["results"], plain["length"], plain["hosts"]) == (out["results"], out["length"], out["hosts"])
 
 
 PROBE = """
@@ -156,7 +160,7 @@ def test_editing_a_helper_in_another_file_recompiles_its_cached_callers(tmp_path
 
 
 def records():
-    from vmsim.frames.buddy import FRAME_RECORD, ZONE
+    from vmsim.frames.records import FRAME_RECORD, ZONE
 
     core, llc = make_cores(ENTRY, 1), make_llc(ENTRY)
     return [VM, ZONE, FRAME_RECORD, core.dtype, llc.dtype, core["l1"].dtype, core["pwc"].dtype]

@@ -5,8 +5,9 @@ That nothing else depends on it, the twin shows, which has none of it.
 
 import pytest
 
+from tests.machine.drawn_tables import make_world
 from tests.machine.geometries import ENTRY, PREFIX
-from tests.machine.worlds import Pair, make_world
+from tests.machine.worlds import Pair
 from tests.oracle import bits
 from tests.oracle.tables import descend, translate
 from vmsim.machine.lookahead import entry_of

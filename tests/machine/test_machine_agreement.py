@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.machine.drawn_tables import add_no_execute, add_reserved, add_shadow, make_world
 from tests.machine.geometries import GEOMETRIES
-from tests.machine.worlds import Pair, add_reserved, add_shadow, make_world
+from tests.machine.worlds import Pair
 from tests.oracle import bits
 from vmsim.machine.flush import flush_asid, invalidate_page
 from vmsim.machine.tlb import ASID_SHIFT
@@ -36,6 +37,7 @@ STREAM = {
     nested_levels=st.sampled_from([3, 4, 5]),
     switching=st.sampled_from([None, 0.0, 0.3, 0.8]),
     reserved=st.booleans(),
+    no_execute=st.booleans(),
     pages_1g=st.sampled_from([True, True, False]),
     **STREAM,
 )
@@ -70,6 +72,7 @@ def agree(
     vms,
     switching=None,
     reserved=False,
+    no_execute=False,
     pages_1g=True,
 ):
     """Run a random stream on random tables, on cores of a geometry and on the twin's, and compare all there is."""
@@ -80,6 +83,8 @@ def agree(
         world = add_reserved(world, seed)
     if switching is not None and mode != "native" and min(levels, nested_levels) > 3:
         world = add_shadow(world, seed, switching)
+    if no_execute:
+        world = add_no_execute(world, seed)
     world = replace(world, pages_1g=pages_1g)
     random = Random(seed)
     some = random.sample(world.pages, min(len(world.pages), random.randint(1, 12)))

@@ -8,21 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from tests.oracle.buddy import Buddy
-from vmsim.frames.buddy import (
-    INTERLEAVED,
-    MAX_ORDER,
-    NO_FRAME,
-    PAGEBLOCK,
-    State,
-    allocate,
-    allocate_for,
-    allocate_many,
-    allocate_on,
-    free,
-    free_owned,
-    owned,
-)
+from vmsim.frames.buddy import allocate, allocate_for, allocate_many, allocate_on, free, free_owned, owned
 from vmsim.frames.nodes import NodeMarks, Nodes, count_free, make_nodes, marks_of, node_of, set_policy
+from vmsim.frames.records import INTERLEAVED, MAX_ORDER, NO_FRAME, PAGEBLOCK, State
 
 ASKED = ((0, 1, 2), (1, 2, 0), (2, 0, 1))
 KERNEL = -1

@@ -23,7 +23,7 @@ from tests.machine.worlds import memory
 from tests.oracle.bits import PS, span
 from tests.oracle.tables import descend, translate, translate_guest
 from vmsim.frames import buddy
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.machine.memory import clear_frame, find_entry
 from vmsim.tables.backing import IDENTITY, UNBACKED, fill_backing, host_address, make_backing
 from vmsim.tables.edit import (

@@ -10,8 +10,10 @@ import numpy as np
 from tests.monitor.world import Words, World
 from tests.oracle import tables
 from tests.oracle.bits import ADDRESS, PS, RW, SWITCH, US, P, index, span
+from vmsim.contracts import Exit
 from vmsim.host.guest_memory import GuestMemory
-from vmsim.machine.formats import EPT, PAGE_SHIFT
+from vmsim.machine.formats import CODE_WRITE, EPT, PAGE_SHIFT
+from vmsim.machine.vcpu import Reason
 from vmsim.monitor.agile.mode import AgileSpec
 from vmsim.monitor.agile.monitor import Agile
 from vmsim.monitor.shadow.mode import ShadowSpec
@@ -40,7 +42,8 @@ class AgileWorld(World):
         )
 
     def violation(self, gpa: int, code: int) -> None:
-        self.drive(self.shadow.violation(self.vcpu, gpa, code))
+        exit = Exit(int(Reason.VIOLATION), 0, gpa, code, write=code & CODE_WRITE != 0)
+        self.drive(self.shadow.handle(self.vcpu, exit))  # type: ignore[arg-type]
 
     def hpa(self, gpa: int) -> int | None:
         """Return where the nested tables lead."""

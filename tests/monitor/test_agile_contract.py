@@ -15,7 +15,7 @@ from tests.monitor.agile_world import ENDS, AgileWorld
 from tests.monitor.world import OWNER
 from tests.oracle.bits import PS, RW, US, A, D, P, reach, span
 from vmsim.contracts import VmStopped
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.machine.formats import FRAME
 from vmsim.monitor.agile.mode import AgileSpec
 

@@ -13,7 +13,7 @@ from tests.monitor.test_paired_space import CPU
 from tests.oracle.buddy import Buddy
 from vmsim.base.clock import Clock
 from vmsim.contracts import Flush
-from vmsim.frames.buddy import MAX_ORDER, PAGEBLOCK, State
+from vmsim.frames.records import MAX_ORDER, PAGEBLOCK, State
 from vmsim.host.daemons.compaction import Compaction
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.memory import HostMemory

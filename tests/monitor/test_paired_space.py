@@ -14,7 +14,7 @@ from tests.oracle import tables as plain
 from tests.oracle.bits import span
 from tests.oracle.paired import PairedOracle, pointer_pages, table_pages
 from vmsim.base.clock import Clock
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.host.daemons.compaction import Compaction
 from vmsim.host.memory import HostMemory
 from vmsim.machine.formats import ACCESSED, DIRTY, EPT, EPT_ACCESSED, EPT_DIRTY, EPT_READ, NPT

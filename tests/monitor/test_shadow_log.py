@@ -55,8 +55,9 @@ def begin(world: World) -> ProtectLog:
     world.drive(world.shadow.begin(world.vcpu))
     world.bare.__class__ = Noted
     world.bare.written = set()  # type: ignore[attr-defined]
-    assert world.shadow.log is not None
-    return world.shadow.log
+    (log,) = world.shadow.features
+    assert isinstance(log, ProtectLog)
+    return log
 
 
 def read(world: World, log: ProtectLog) -> set[int]:

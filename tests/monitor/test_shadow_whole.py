@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from tests.simulation.small import READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 
 WHOLE = [
     pytest.param(*case, marks=[pytest.mark.slow] if case[1:] == ("eager", "lazy", ("2M", "4K")) else [])

@@ -10,7 +10,7 @@ import pytest
 from tests.simulation.small import Script, run, scenario, touches, vm
 from vmsim.contracts import Moment
 from vmsim.engine.simulation import Simulation
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.machine.formats import EPT, NPT
 from vmsim.machine.memory import find_entry
 from vmsim.monitor.tdp.monitor import Tdp

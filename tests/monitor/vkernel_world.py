@@ -11,7 +11,7 @@ from tests.monitor.world import CORE, OWNER, Host, Ledger, Pool
 from tests.oracle import tables
 from tests.oracle.bits import ADDRESS, RW, A, D
 from tests.oracle.shadow import BareGuest
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.machine.layout import make_cores, make_llc, make_vm
 from vmsim.machine.memory import physical_memory

@@ -15,7 +15,8 @@ from tests.oracle.bits import ADDRESS, PS, RW, US, P, span
 from tests.oracle.shadow import BareGuest
 from vmsim.base import ledger
 from vmsim.contracts import PagePrices
-from vmsim.frames.buddy import NO_FRAME, State, allocate, allocate_many, free, make_zone
+from vmsim.frames.buddy import allocate, allocate_many, free, make_zone
+from vmsim.frames.records import NO_FRAME, State
 from vmsim.frames.stack import Stack
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.machine.formats import PAGE_SHIFT

@@ -14,6 +14,7 @@ PAT = 1 << 12  # of a large page: the lowest bit of its address field, and no pa
 PDPTE_RESERVED = 0b1_1110_0110  # bits 8:5 and 2:1 of a PAE PDPTE (SDM table 5-8; AMD APM vol. 2 figure 5-10)
 SWITCH = 1 << 11  # of a shadow entry: the switching bit of agile paging, in a bit that hardware ignores
 EPT_R, EPT_W, EPT_X, EPT_A, EPT_D = 1 << 0, 1 << 1, 1 << 2, 1 << 8, 1 << 9
+NX = 1 << 63  # no execute, of an entry of 8 bytes (Intel: XD)
 ADDRESS = ((1 << 52) - 1) & ~0xFFF
 RIGHTS = 0b111  # P, RW, US; or R, W, X
 READ, WRITE, FETCH = 0, 1, 2  # kinds of access

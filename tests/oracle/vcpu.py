@@ -14,6 +14,7 @@ from tests.oracle.bits import (
     EPT_X,
     FETCH,
     FORMATS,
+    NX,
     PAT,
     PDPTE_RESERVED,
     PS,
@@ -201,6 +202,8 @@ class Vcpu:
                 present = bool(entry & form.present)
                 raise ViolationError(gpa, present | asked)
             leaf = level == 1 or bool(entry & PS)
+            if leaf and entry & NX and kind == FETCH:
+                raise ViolationError(gpa, P | asked)
             flags = form.accessed | (form.dirty if leaf and write else 0)
             entry = self._mark(core, self.nested_levels, hpa, entry, flags)
             if leaf:
@@ -209,7 +212,7 @@ class Vcpu:
             self._keep_prefix(core, NESTED, self.nested_levels, level, gpa, table)
         frame = within(entry, self.nested_levels, level, gpa) // 4096 * 4096
         dirty = entry & form.dirty == form.dirty
-        return Translation(frame, bool(rights & RW), bool(rights & US), dirty, level - 1)
+        return Translation(frame, bool(rights & RW), bool(rights & US) and not entry & NX, dirty, level - 1)
 
     # The guest's dimension
 
@@ -224,7 +227,7 @@ class Vcpu:
         if table is None and self.agile:  # cr3 holds the shadow's root, or that of the guest's tables and SWITCH
             table = Table(self.cr3 & ADDRESS, RIGHTS, bool(self.cr3 & SWITCH))
         elif table is None and self.levels == 3:
-            level, (gpa, table) = 2, self._directory(core, gva, write, writes_tables)
+            level, (gpa, table) = 2, self._directory(core, gva, kind, writes_tables)
         elif table is None:
             gpa, table = self.cr3, self._table(core, self.cr3, writes_tables, level)
         while True:
@@ -232,13 +235,15 @@ class Vcpu:
             entry = self._fetch(core, hpa, level, 0)
             rights = table.rights & entry & RIGHTS
             shadow = self.agile and not table.switched
-            code = (entry & P) | write << 1 | US | shadow << 62
+            code = (entry & P) | write << 1 | US | self._fetch_bit(kind) | shadow << 62
             if entry & P and self._reserved(entry, level):
                 raise PageFaultError(code | RSVD)
             if (P | US | (RW if write else 0)) & ~rights:
                 raise PageFaultError(code)
             nested = self.format is not None and (table.switched or not self.agile)  # else a shadow or a native entry
             if level == 1 or entry & PS:
+                if entry & NX and kind == FETCH:
+                    raise PageFaultError(code)
                 break
             self._mark_guest(core, hpa, entry, A, table, gpa)
             switched = table.switched or (self.agile and bool(entry & SWITCH))
@@ -250,7 +255,7 @@ class Vcpu:
             self._keep_prefix(core, GUEST, self.levels, level, gva, table)
             level -= 1
         target = within(entry, self.levels, level, gva) // 4096 * 4096
-        here = Translation(target, bool(rights & RW), bool(rights & US), True, level - 1)
+        here = Translation(target, bool(rights & RW), bool(rights & US) and not entry & NX, True, level - 1)
         if nested:
             there = self._host(core, target, kind, 0)
             write_too, fetch_too = here.write and there.write, here.user and there.user
@@ -266,16 +271,21 @@ class Vcpu:
             raise ViolationError(gpa, P | 1 << 1 | 1 << 33)
         return self._mark(core, self.levels, hpa, entry, flags)
 
-    def _directory(self, core: Core, gva: int, write: bool, writes_tables: bool) -> tuple[int, Table]:
+    def _fetch_bit(self, kind: int) -> int:
+        """Return bit 4 of an error code: a fetch where entries have NX, which 32-bit paging's do not (SDM §5.7)."""
+        return (kind == FETCH and self.levels > 2) << 4
+
+    def _directory(self, core: Core, gva: int, kind: int, writes_tables: bool) -> tuple[int, Table]:
         """Return the page directory by the PDPTE of `gva`, from a register or from memory, and its gpa."""
+        asked = (kind == WRITE) << 1 | US | self._fetch_bit(kind)
         if self.pdptes:
             entry = self.pdptes[gva >> 30]
         else:
             entry = self._fetch(core, self._table(core, self.cr3, writes_tables, 3).hpa + 8 * (gva >> 30), 3, 0)
         if not entry & P:
-            raise PageFaultError(write << 1 | US)
+            raise PageFaultError(asked)
         if entry & PDPTE_RESERVED:  # from a register too, though loading it would have been the moment to complain
-            raise PageFaultError(P | write << 1 | US | RSVD)
+            raise PageFaultError(P | asked | RSVD)
         return entry & ADDRESS, self._table(core, entry & ADDRESS, writes_tables, 2)
 
     def _reserved(self, entry: int, level: int) -> bool:

@@ -12,7 +12,7 @@ from tests.simulation.small import PAGE, READ, WRITE, Script, crowded, run, scen
 from vmsim.contracts import Flush, Moment
 from vmsim.engine.check.host import BrokenInvariant, check_invariants
 from vmsim.engine.simulation import Simulation
-from vmsim.frames.buddy import NO_FRAME, UNMOVABLE, State
+from vmsim.frames.records import NO_FRAME, UNMOVABLE, State
 from vmsim.host.daemons.compaction import Compaction
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.memory import HostMemory

@@ -16,7 +16,7 @@ from tests.simulation.small import PAGE, scenario, vm
 from vmsim.contracts import Moment
 from vmsim.engine.check.host import BrokenInvariant, check_invariants
 from vmsim.engine.simulation import Simulation
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.machine.formats import FRAME
 from vmsim.machine.memory import find_entry
 from vmsim.tables.backing import host_address

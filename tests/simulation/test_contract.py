@@ -16,7 +16,7 @@ from vmsim.contracts import Moment
 from vmsim.engine.check.host import check_invariants
 from vmsim.engine.simulation import Simulation
 from vmsim.engine.virtual_machine import VirtualMachine
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.machine.tlb import ASID_SHIFT
 
 ORDER = {"4K": 0, "2M": 9, "4M": 10, "1G": 18}

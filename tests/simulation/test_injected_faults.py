@@ -11,7 +11,7 @@ import pytest
 
 from tests.simulation.small import PAGE, WRITE, Script, run, scenario, touches, vm
 from vmsim.engine.simulation import Simulation
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.record.outcome import Outcome
 from vmsim.scenario import Scenario
 

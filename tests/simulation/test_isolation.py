@@ -21,7 +21,7 @@ from tests.simulation.sums import check as check_sums
 from vmsim.contracts import Exit, Moment, Observer, Resume, VmStopped
 from vmsim.engine.check.host import check_invariants
 from vmsim.engine.simulation import Simulation
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.machine.formats import CODE_LOG_FULL
 from vmsim.machine.vcpu import Reason
 from vmsim.machine.vcpu import run as run_core

@@ -10,7 +10,7 @@ from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, Threads, run
 from tests.simulation.sums import check
 from vmsim.base.errors import InputError
 from vmsim.contracts import Moment
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.guest.direct_map import map_base
 from vmsim.machine.tlb import ASID_SHIFT
 from vmsim.record.tables import rows

@@ -8,7 +8,7 @@ import pytest
 
 from tests.simulation.small import PAGE, READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
 from vmsim.engine.simulation import Simulation
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.host.limits import high_delay
 
 MODES = ("native", "ept", "npt", "shadow", "agile", "vkernel")

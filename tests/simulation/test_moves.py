@@ -9,7 +9,7 @@ from tests.simulation.small import BASE, PAGE, READ, Script, crowded, run, scena
 from tests.simulation.test_contract import resolve
 from vmsim.contracts import Flush
 from vmsim.engine.simulation import Simulation
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.record.messages import Kind
 

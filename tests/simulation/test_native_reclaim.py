@@ -9,7 +9,7 @@ import pytest
 from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, run, scenario, time_adds_up, touches, vm
 from vmsim.engine.check.host import BrokenInvariant
 from vmsim.engine.simulation import Simulation
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.host.native_memory import NativeMemory
 
 STEPS: list[Any] = [

@@ -10,7 +10,7 @@ from tests.simulation.small import PAGE, READ, WRITE, Script, digest, run, scena
 from vmsim.contracts import SwapPlace, VmStopped
 from vmsim.engine.check.host import BrokenInvariant
 from vmsim.engine.simulation import Simulation
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.host.swap.memory import SwappableMemory
 from vmsim.host.swap.pages import SwappedPages
 from vmsim.record.outcome import Outcome

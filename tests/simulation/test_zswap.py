@@ -6,7 +6,7 @@ import pytest
 
 from tests.simulation.small import Script, run, scenario, vm
 from tests.simulation.test_swap import FRAMES, MODES, PAGES, crowd, out, steps
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 
 FREE = State.FREE
 WHOLE = {"zswap": True, "zswap_max_pool_percent": 100}

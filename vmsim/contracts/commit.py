@@ -12,7 +12,7 @@ from enum import IntEnum
 import numpy as np
 
 from vmsim.contracts.steps import NONE
-from vmsim.jit import leaf, overloaded
+from vmsim.jit import leaf, overloaded, routine
 
 __all__ = [
     "BILL",
@@ -35,6 +35,7 @@ __all__ = [
     "log",
     "make_bill",
     "operate",
+    "pass_on",
     "reserve_fault",
     "reserve_range",
     "spare",
@@ -190,6 +191,16 @@ def reserve_fault(guest, mode, gva, code):
 @overloaded
 def commit_fault(guest, mode, gva, code, missing):
     """Have the guest's kernel handle a page fault for which `reserve_fault` has taken so many tables."""
+
+
+@routine
+def pass_on(mode, guest, reason, gva, gpa, code):
+    """Have the guest's kernel handle a page fault of which its monitor does nothing, as `handle` does."""
+    missing = reserve_fault(guest, mode, gva, code)
+    if missing < 0:
+        return False
+    commit_fault(guest, mode, gva, code, missing)
+    return True
 
 
 @overloaded

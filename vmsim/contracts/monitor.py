@@ -15,7 +15,7 @@ from vmsim.contracts.memory import Frames
 from vmsim.contracts.processor import Mmu, Vcpu
 from vmsim.contracts.second import Flush
 from vmsim.contracts.steps import Exit, Resume, Steps, Stop, Words
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.record.log import Log
 from vmsim.record.outcome import DirtyRound
 

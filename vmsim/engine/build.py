@@ -17,8 +17,8 @@ from vmsim.engine.traced import TracedVcpu
 from vmsim.engine.vcpu import Vcpu
 from vmsim.engine.vcpu_time import WAITS_FOR_OTHERS
 from vmsim.engine.virtual_machine import VirtualMachine
-from vmsim.frames.buddy import State
 from vmsim.frames.nodes import set_policy
+from vmsim.frames.records import State
 from vmsim.guest.balloon import BALLOON
 from vmsim.guest.frames import GuestFrames
 from vmsim.guest.kernel import GuestKernel

@@ -15,7 +15,8 @@ import simpy
 from vmsim.base.clock import Clock
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Steps, Vcpu, Words
-from vmsim.frames.buddy import State, use
+from vmsim.frames.buddy import use
+from vmsim.frames.records import State
 from vmsim.guest.frames import GuestFrames
 from vmsim.guest.process import Process
 from vmsim.guest.program_pages import ProgramPages

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["FRAME_BYTES", "Part", "available", "check_memory", "most_jobs", "parts_of", "resident"]
 
 PROCESS: Final = 250 << 20  # an interpreter with numpy, numba and the compiled kernels
-FRAME_BYTES: Final = 21  # of a frame's record (machine.buddy.FRAME_RECORD)
+FRAME_BYTES: Final = 21  # of a frame's record (frames.records.FRAME_RECORD)
 _ENTRY: Final = 8
 _MARGIN: Final = 1024  # pages of a VM besides those of its workload's region: tables, what stands ready
 _CGROUP: Final = Path("/sys/fs/cgroup")

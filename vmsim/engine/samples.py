@@ -10,7 +10,7 @@ import numpy as np
 from vmsim.base.clock import Clock
 from vmsim.contracts import Words
 from vmsim.engine.alignment import alignment_of
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.guest.frames import GuestFrames
 from vmsim.host.memory import HOST, HostMemory
 from vmsim.host.pressure import Pressure

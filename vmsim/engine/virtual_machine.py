@@ -19,7 +19,7 @@ from vmsim.engine.endings import ending_of
 from vmsim.engine.files import Start
 from vmsim.engine.parts import HostParts
 from vmsim.engine.vcpu import Vcpu
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.guest.kernel import GuestKernel
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.io import HostIo

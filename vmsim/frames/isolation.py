@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmsim.frames.buddy import MAX_ORDER, State
+from vmsim.frames.records import MAX_ORDER, State
 from vmsim.frames.reported import take_out
 from vmsim.jit import kernel, routine
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.frames.buddy import FRAME_RECORD, INTERLEAVED, MOVABLE, UNMOVABLE, ZONE, make_free
+from vmsim.frames.buddy import make_free
+from vmsim.frames.records import FRAME_RECORD, INTERLEAVED, MOVABLE, UNMOVABLE, ZONE
 from vmsim.machine.memory import zeroed
 
 __all__ = ["NodeMarks", "Nodes", "count_free", "make_nodes", "marks_of", "node_of", "set_policy"]

@@ -7,7 +7,7 @@ not been.
 
 from __future__ import annotations
 
-from vmsim.frames.buddy import (
+from vmsim.frames.records import (
     LARGEST_REPORTED,
     MAX_ORDER,
     NO_FRAME,

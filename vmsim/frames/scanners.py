@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.frames.buddy import MAX_ORDER, MOVABLE, NO_FRAME, PAGEBLOCK, State, free_many, give_to
+from vmsim.frames.buddy import free_many
+from vmsim.frames.records import MAX_ORDER, MOVABLE, NO_FRAME, PAGEBLOCK, State, give_to
 from vmsim.frames.reported import separate
 from vmsim.jit import kernel, routine
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from vmsim.contracts.commit import commit_fault, load, reserve_fault, spare, store, touch
-from vmsim.frames.buddy import State, allocate, free
+from vmsim.frames.buddy import allocate, free
+from vmsim.frames.records import State
 from vmsim.guest.demand import READ_ONLY, get_ready, permits, reads_zeros
 from vmsim.jit import leaf, routine
 from vmsim.machine.formats import CODE_WRITE, DIRTY, FRAME, PAGE_SHIFT

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmsim.frames.buddy import NO_FRAME, State, allocate_many, free
+from vmsim.frames.buddy import allocate_many, free
+from vmsim.frames.records import NO_FRAME, State
 from vmsim.guest.region_rows import FILE, KINDS, NO_REGION, RIGHTS_OF, around
 from vmsim.guest.region_rows import WRITE as WRITABLE
 from vmsim.jit import kernel, leaf, routine

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import Backer, MakesRoom, Steps, Stop, Vcpu, VmStopped, ensure
-from vmsim.frames.buddy import NO_FRAME, State, allocate, allocate_many, free_many, make_zone, use
+from vmsim.frames.buddy import allocate, allocate_many, free_many, make_zone, use
+from vmsim.frames.records import NO_FRAME, State
 from vmsim.frames.stack import Stack
 from vmsim.guest.demand import READY_BATCH, give_back
 

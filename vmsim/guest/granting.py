@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from vmsim.contracts import Steps, Vcpu
-from vmsim.frames.buddy import NO_FRAME
+from vmsim.frames.records import NO_FRAME
 from vmsim.guest.edits import Entry
 from vmsim.guest.placing import Placing
 from vmsim.guest.regions import FILE, SHARED

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Frames, Mmu, Steps, Stop, Vcpu, VmStopped
 from vmsim.contracts.commit import ROOM
-from vmsim.frames.buddy import NO_FRAME
+from vmsim.frames.records import NO_FRAME
 from vmsim.guest.commit import Guest
 from vmsim.guest.demand import DEMAND, PAGE_BITS, READ_ONLY
 from vmsim.guest.direct_map import DirectMap

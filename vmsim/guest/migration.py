@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import Steps, Vcpu, Words
-from vmsim.frames.buddy import State, free_many, use
+from vmsim.frames.buddy import free_many, use
+from vmsim.frames.records import State
 from vmsim.frames.isolation import isolate_range
 from vmsim.guest.edits import PageTables
 from vmsim.guest.frames import GuestFrames

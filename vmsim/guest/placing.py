@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import Frames, Mmu, Steps, Vcpu
-from vmsim.frames.buddy import NO_FRAME
+from vmsim.frames.records import NO_FRAME
 from vmsim.guest.process_calls import ProcessCalls
 from vmsim.guest.regions import around_in_file
 from vmsim.guest.spaces import Space, Swapped

@@ -19,7 +19,7 @@ import numpy as np
 
 from vmsim.base.clock import Clock
 from vmsim.contracts import BalloonDevice, Steps, Vcpu, Words
-from vmsim.frames.buddy import LARGEST_REPORTED, MOVABLE, UNMOVABLE
+from vmsim.frames.records import LARGEST_REPORTED, MOVABLE, UNMOVABLE
 from vmsim.frames.reported import any_unreported, count_listed, isolate, put_back
 from vmsim.guest.balloon import BALLOON
 from vmsim.guest.frames import GuestFrames

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from vmsim.contracts import Frames, Mmu, Steps, Vcpu
-from vmsim.frames.buddy import NO_FRAME
+from vmsim.frames.records import NO_FRAME
 from vmsim.guest.sharing import Sharing
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.scenario.cpu import Cost

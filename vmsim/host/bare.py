@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import Steps, Stop, VmStopped
-from vmsim.frames.buddy import NO_FRAME, State, owned, use
+from vmsim.frames.buddy import owned, use
+from vmsim.frames.records import NO_FRAME, State
 from vmsim.frames.stack import Stack
 from vmsim.host.limits import LIMIT_WAIT, MemoryLimit
 from vmsim.host.memory import HostMemory

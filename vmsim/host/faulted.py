@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import NEVER, PagePrices, Steps
-from vmsim.frames.buddy import NO_FRAME, State
+from vmsim.frames.records import NO_FRAME, State
 from vmsim.host.limits import BATCH
 from vmsim.host.memory import HOST
 from vmsim.host.supply import Supply

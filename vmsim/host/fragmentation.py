@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import NO_FLUSH, Flush, Leaf, Words
-from vmsim.frames.buddy import PAGEBLOCK, State, allocate_many, free_many
+from vmsim.frames.buddy import allocate_many, free_many
+from vmsim.frames.records import PAGEBLOCK, State
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.memory import HOST, HostMemory
 from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT, PRESENT

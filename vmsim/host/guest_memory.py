@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import NO_FLUSH, Flush, Vcpu
-from vmsim.frames.buddy import State, use
+from vmsim.frames.buddy import use
+from vmsim.frames.records import State
 from vmsim.host.hinted_memory import HintedMemory
 from vmsim.host.huge_memory import CollapsibleMemory
 from vmsim.host.identity import PageIdentity

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import Flush, SecondMmu, Steps, Vcpu
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.machine.formats import FRAME, PAGE_SHIFT, PRESENT
 from vmsim.machine.memory import read_entry, write_entry
 from vmsim.tables.backing import CLEAN, HINTED, OWNED, hint_each, level_of, page_of, set_backing

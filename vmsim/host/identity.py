@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import Words
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT
 from vmsim.machine.memory import read_entry, width_of

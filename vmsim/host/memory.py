@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 
 from vmsim.base.clock import Clock
 from vmsim.frames.buddy import (
-    MAX_ORDER,
-    NO_FRAME,
-    State,
     allocate,
     allocate_for,
     allocate_on,
@@ -27,6 +24,7 @@ from vmsim.frames.buddy import (
     owned,
 )
 from vmsim.frames.nodes import Nodes, make_nodes, marks_of, node_of
+from vmsim.frames.records import MAX_ORDER, NO_FRAME, State
 from vmsim.host.rmap import ReverseMap
 from vmsim.scenario import Marks
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import NO_FLUSH, Flush, Vcpu
-from vmsim.frames.buddy import State, owned
+from vmsim.frames.buddy import owned
+from vmsim.frames.records import State
 from vmsim.host.bare import BareFrames
 from vmsim.host.hinted_memory import HintedPages
 from vmsim.host.identity import PageIdentity

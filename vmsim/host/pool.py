@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.clock import Clock
 from vmsim.contracts import NEVER, PagePrices, Refills, Spares, Steps
-from vmsim.frames.buddy import NO_FRAME, State
+from vmsim.frames.records import NO_FRAME, State
 from vmsim.host.memory import HOST, HostMemory
 from vmsim.host.supply import Supply
 from vmsim.record.messages import Kind, MessageLog

@@ -27,6 +27,7 @@ __all__ = [
     "FRAME",
     "LARGE",
     "LARGE_ORDERS",
+    "NO_EXECUTE",
     "NPT",
     "PAGE_SHIFT",
     "PAT",
@@ -60,6 +61,10 @@ SWITCH = 1 << 11  # agile paging, in shadow entries: the table below is the gues
 SEALED = 1 << 10  # ours, of a table on the way of a walk, beside its address: the nested tables let nobody write to it
 FRAME = 0x000F_FFFF_FFFF_F000
 PAT = 1 << 12  # of an entry that maps a large page: the lowest bit of its address field, and no part of the address
+# No execute: of an entry of 8 bytes that maps a page, the highest bit (Intel: XD, SDM vol. 3A §5.6.1, figure 5-11;
+# AMD: NX, APM vol. 2 §5.6). Entries are signed words here, so one that has it is below 0. Nobody here sets it in an
+# entry that leads to a table, nor does KVM (arch/x86/kvm/mmu/spte.c, `make_spte`); walks do not look for it there.
+NO_EXECUTE = -1 << 63
 PDPTE_RESERVED = 0b1_1110_0110  # bits 8:5 and 2:1 of a PAE PDPTE (SDM vol. 3A table 5-8; AMD APM vol. 2 figure 5-10)
 
 # EPT entries: bits 0 to 2 are read, write, execute; an entry is present when any of them is set.
@@ -80,8 +85,8 @@ CODE_LOG_FULL = 1 << 61  # ours, in place of a fault: the page-modification log 
 CODE_SHADOW = 1 << 62  # ours: an agile walk faulted before it switched, so the monitor's tables want mending
 
 # A translation as the TLBs and walkers pass it on: the hpa of the 4 KiB frame, WRITE, USER, DIRTY as above (USER is
-# EPT_EXECUTE's bit: all accesses are a program's, so it is missing only where EPT forbids to fetch) and the page's size
-# in two bits that an x86-64 entry leaves to software.
+# EPT_EXECUTE's bit: all accesses are a program's, so it is missing only where nobody may fetch) and the page's size in
+# two bits that an x86-64 entry leaves to software.
 SIZE_SHIFT = 9
 
 
@@ -114,6 +119,13 @@ class NestedFormat(NamedTuple):
     dirty: int
     table: int  # bits of an entry that points to a table
     page: int  # bits of an entry that maps a page, but for LARGE
+    execute: int = 0  # without this, which `page` has, nobody fetches from the page
+    no_execute: int = 0  # nor with this
+
+    @property
+    def data(self) -> int:
+        """Bits of an entry that maps a page that nobody fetches from."""
+        return self.page & ~self.execute | self.no_execute
 
 
 NPT = NestedFormat(
@@ -123,6 +135,7 @@ NPT = NestedFormat(
     dirty=DIRTY,
     table=PRESENT | WRITE | USER | ACCESSED,
     page=PRESENT | WRITE | USER | ACCESSED | DIRTY,
+    no_execute=NO_EXECUTE,
 )
 
 
@@ -137,4 +150,5 @@ def EPT(*, ad_bits: bool) -> NestedFormat:  # noqa: N802  (the field's name)
         dirty=dirty,
         table=rights | accessed,
         page=rights | EPT_WRITE_BACK | accessed | dirty,
+        execute=EPT_EXECUTE,
     )

@@ -133,7 +133,7 @@ def nested_walk(core, llc, vm, memory, gpa, access, guest):
         hpa = entry_at(table & FRAME, gpa, level, width)
         entry = fetch(core, llc, vm, memory, plain, hpa, present, level, guest, level)
         rights = table & entry
-        if rights & need != need:
+        if rights & need != need or (entry < 0 and access == 2 and (level == 1 or entry & LARGE != 0)):  # NO_EXECUTE
             vm.fault_gpa = gpa
             vm.fault_code = (CODE_PRESENT if entry & present else 0) | _asked(access, guest)
             return NESTED_FAULT
@@ -162,6 +162,8 @@ def nested_walk(core, llc, vm, memory, gpa, access, guest):
         level -= 1
     if level == 1 and len(vm.two_level) == 0:
         remember(core, NESTED, vm.nested_asid, gpa, table)
+    if entry < 0:
+        rights &= ~USER
     flags = (rights & _RIGHTS) | (DIRTY if entry & dirty == dirty else 0) | (level - 1) << SIZE_SHIFT
     return _frame_within(entry, gpa, level, width) | flags
 
@@ -334,7 +336,9 @@ def guest_walk(core, llc, vm, memory, gva, access):
                 hpa = entry_at(table & FRAME, gva, level)
                 entry = fetch_kept(core, llc, vm, memory, hpa, np.int64(PRESENT), level, level, np.int64(0))
             if entry & PRESENT == 0 or entry & PDPTE_RESERVED:
-                return _guest_fault(vm, entry, write, False, entry & PDPTE_RESERVED != 0)
+                _guest_fault(vm, entry, write, False, entry & PDPTE_RESERVED != 0)
+                vm.fault_code |= CODE_FETCH if access == 2 else 0
+                return np.int64(GUEST_FAULT)
             level = np.int64(2)  # a literal is a type of its own, and all that it is passed to compiled once more
             table = gpa = entry & (FRAME | switch)
             if nested and switch == 0:
@@ -352,8 +356,16 @@ def guest_walk(core, llc, vm, memory, gva, access):
     if entry == _SWITCHED:
         nested = np.bool_(True)
         level, table, gpa, hpa, entry = _descend(core, llc, vm, memory, gva, need, level, table, gpa, nested)
-    if entry in (GUEST_FAULT, NESTED_FAULT, AGAIN):
-        return entry
+    if entry < 0:
+        if entry in (NESTED_FAULT, AGAIN):
+            return entry
+        if entry == GUEST_FAULT or access == 2:  # to fetch, of a page with NO_EXECUTE
+            if entry != GUEST_FAULT:
+                _guest_fault(vm, entry, write, switch != 0 and not nested, False)
+            if access == 2 and not two_level:  # which has no such bit (SDM vol. 3A §5.7; CR4.SMEP is 0)
+                vm.fault_code |= CODE_FETCH
+            return np.int64(GUEST_FAULT)
+        entry &= ~USER
     if level == 1 and not two_level:
         remember(core, GUEST, vm.asid, gva, table)
     rights = table & entry

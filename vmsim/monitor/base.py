@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vmsim.base.histogram import Histogram
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Exit, Kernel, Mmu, Resume, Steps, Vcpu, Words, Worker
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.machine.formats import FRAME
 from vmsim.machine.memory import entry_at, read_entry, width_of
 from vmsim.monitor.mmu_lock import MmuLock
@@ -175,6 +175,7 @@ class BaseMonitor(ABC):
             lambda: _by_name(self.exit_cycles, self.unfinished_cycles and {UNFINISHED: self.unfinished_cycles}),
         )
         ledger.histogram("fault_latency", self.latency)
+        self.lock.register(ledger)
 
     def rehearse(self) -> None:
         """Compile nothing more."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from vmsim.contracts import Mmu, Steps, Vcpu, Words
 from vmsim.contracts.commit import make_bill
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.machine.formats import CODE_PRESENT, CODE_WRITE, PAGE_SHIFT
 from vmsim.monitor.backing.commit import NestedMode
 from vmsim.monitor.backing.pages import HostPages

@@ -57,7 +57,9 @@ def drop_idle(group: dict[str, Any], mode: str) -> None:
     chosen = paging_modes().get(mode)
     for key in chosen.refuses if chosen else ():
         group.pop(key, None)
-    if (chosen is None or "nx_split" not in chosen.features) and group.pop("nx_split", False):
+    small = group.get("guest_page", "4K") == "4K" and group.get("thp", {}).get("enabled", "never") == "never"
+    splits = chosen is not None and "nx_split" in chosen.features and not (chosen.whole_by_guest and small)
+    if not splits and group.pop("nx_split", False):
         for key in ("nx_recovery_period", "nx_recovery_ratio"):
             group.pop(key, None)
 

@@ -173,7 +173,7 @@ class VmKeys(Model):
     reclaim: GuestReclaim = Field(default=GuestReclaim(), description=GuestReclaim.about)
     dirty_log: DirtyLog = Field(default=DirtyLog(), description="How the host learns which pages are written to.")
     nx_split: Flag = Field(
-        default=False, description="Large host pages are not executable, and split where code is fetched (mode ept)."
+        default=False, description="Large host pages are not executable, and split where code is fetched."
     )
     nx_recovery_period: DurationField = Field(
         default=parse_duration("60s"),

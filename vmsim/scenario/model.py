@@ -89,7 +89,7 @@ class Scenario(Document):
         ``vm.0.mode`` for the first table, ``vm.db.mode`` for the one named db. None gives a key its default.
         A new ``workload.kind`` keeps the keys that both kinds have. A new ``mode`` keeps the keys that have an effect
         in it: others go back to their defaults, and so do those that it refuses (`PagingMode.refuses`): in mode native
-        `host_page`, `host_levels` and `tags`, in mode vkernel `tags`, and in all modes but ept `nx_split`.
+        `host_page`, `host_levels` and `tags`, in mode vkernel `tags`, and `nx_split` where a mode has none.
 
         Raises
         ------

@@ -72,6 +72,8 @@ class PagingMode:
         What stands for a guest's tables has their format, so that under 32-bit paging it reaches 4 GiB of the host.
     features : frozenset of str
         Of "dirty_log" and "nx_split", what goes with it.
+    whole_by_guest : bool
+        Its entries map large pages where the guest's do, and not where only the host's are large.
     unrun : mapping of int to str
         Why guests of some depths cannot run in it, by their levels; of other depths there is nothing to say.
     unlogged : str
@@ -113,6 +115,7 @@ class PagingMode:
     host_levels: ClassVar[tuple[int, ...]] = (4, 5)
     own_format: ClassVar[bool] = False
     features: ClassVar[frozenset[str]] = frozenset()
+    whole_by_guest: ClassVar[bool] = False
     unrun: ClassVar[Mapping[int, str]] = {}
     unlogged: ClassVar[str] = ""
     tagged: ClassVar[bool] = True
@@ -221,7 +224,7 @@ class PagingMode:
             why = f": {self.unlogged}" if self.unlogged else ""
             return f"a dirty log is kept in modes {having}; mode {self.name} has none{why}"
         if feature == "nx_split":
-            text = "the erratum behind it, iTLB multihit, is Intel's: only EPT's large pages are kept from execution"
+            text = "KVM keeps large pages of its own tables from execution (arch/x86/kvm/mmu/spte.c, make_spte)"
             return f"{text}, and mode {self.name} has none"
         return f"mode {self.name} has no {feature}"
 

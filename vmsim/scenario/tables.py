@@ -270,6 +270,9 @@ class _VmGroup(VmKeys):
         elif self.host_page != "2M":
             why = "there is no large page to split" if self.host_page == "4K" else "pages of 1G are not split so here"
             yield Problem(("nx_split",), f"{why} with host_page = {self.host_page!r}; expected 2M")
+        elif mode.whole_by_guest and self.guest_page == "4K" and self.thp.enabled == "never":
+            text = f"there is no large page to split: in mode {mode.name} no entry maps more than the guest's own does"
+            yield Problem(("nx_split",), f"{text}, with guest_page = {self.guest_page!r}; expected 2M, or thp.enabled")
         if not self.nx_recovery_period.amount:
             yield Problem(("nx_recovery_period",), "no time between two recoveries; expected more than 0")
 

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmsim.frames.buddy import NO_FRAME, State, allocate
+from vmsim.frames.buddy import allocate
+from vmsim.frames.records import NO_FRAME, State
 from vmsim.jit import kernel, leaf
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT
 from vmsim.machine.memory import entry_at, read_entry, width_of, zeroed

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.jit import kernel, leaf
 from vmsim.machine.formats import ENTRIES, FRAME, LARGE, PAGE_SHIFT, WRITE
 from vmsim.machine.memory import find_entry, read_word, write_word
@@ -183,8 +183,10 @@ def split(memory, frames, root, levels, address, table, table_bits, gone):
 
 
 @kernel
-def collapse(memory, frames, root, levels, pages, level, freed):
+def collapse(memory, frames, root, levels, pages, level, freed, gone, more):
     """Map by one large page what a table of `level` - 1 maps, wherever those are consecutive, aligned frames to write.
+
+    The entry of a large page loses the bits `gone`, which those of the small ones have, and has `more`.
 
     Returns
     -------
@@ -211,7 +213,7 @@ def collapse(memory, frames, root, levels, pages, level, freed):
                     break
                 flags |= each & ~FRAME
             if whole:
-                write_word(memory, hpa, first << PAGE_SHIFT | flags | LARGE)
+                write_word(memory, hpa, first << PAGE_SHIFT | flags & ~gone | more | LARGE)
                 frames[table >> PAGE_SHIFT].rmap = 0
                 freed[count] = table >> PAGE_SHIFT
                 count += 1

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmsim.frames.buddy import NO_FRAME, State, allocate, free_many
+from vmsim.frames.buddy import allocate, free_many
+from vmsim.frames.records import NO_FRAME, State
 from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, TWO_LEVEL
 from vmsim.machine.memory import clear_frame, entry_at, read_entry, width_of, write_entry

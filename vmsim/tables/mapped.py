@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT
 from vmsim.machine.memory import read_entry

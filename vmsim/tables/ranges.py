@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmsim.frames.buddy import NO_FRAME
+from vmsim.frames.records import NO_FRAME
 from vmsim.jit import kernel, routine
 from vmsim.machine.formats import ACCESSED, ENTRIES, FRAME, LARGE, PAGE_SHIFT
 from vmsim.machine.memory import entry_at, read_entry, width_of, write_entry

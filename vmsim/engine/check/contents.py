@@ -15,7 +15,7 @@ import numpy as np
 from vmsim.contracts import Words
 from vmsim.engine.check.guest import gather_all
 from vmsim.engine.simulation import Simulation
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT
 from vmsim.machine.memory import width_of
 from vmsim.tables.backing import IDENTITY, UNBACKED

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.engine.virtual_machine import VirtualMachine
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.jit import kernel
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, WRITE

@@ -19,7 +19,8 @@ from vmsim.engine.check.guest import check_guest, count_distinct, gather_all
 from vmsim.engine.check.swap import swap_problems
 from vmsim.engine.simulation import Simulation
 from vmsim.engine.virtual_machine import VirtualMachine
-from vmsim.frames.buddy import NO_FRAME, State, owned
+from vmsim.frames.buddy import owned
+from vmsim.frames.records import NO_FRAME, State
 from vmsim.host.memory import HOST
 from vmsim.jit import kernel
 from vmsim.machine.formats import FRAME, PAGE_SHIFT, WRITE

@@ -47,6 +47,8 @@ def _nested_rights(memory, root, levels, dirty, gpa):  # type: ignore[no-untyped
         if not (level == 3 and levels == 3):  # a PAE PDPTE has no rights to take away
             rights &= entry
         if level == 1 or entry & LARGE:
+            if entry < 0:  # NO_EXECUTE
+                rights &= ~USER
             return rights | (DIRTY if entry & dirty == dirty else 0)
         table = entry & FRAME
     return 0
@@ -93,6 +95,8 @@ def _walked_rights(memory, root, levels, switch, nested_tables, gva):  # type: i
         if not (level == 3 and levels == 3):  # a PAE PDPTE has no rights to take away
             rights &= entry
         if level == 1 or entry & LARGE:
+            if entry < 0:  # NO_EXECUTE
+                rights &= ~USER
             break
         table = entry & FRAME
         if nested:

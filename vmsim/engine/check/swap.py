@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from vmsim.engine.simulation import Simulation
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.memory import HOST
 from vmsim.host.native_memory import NativeMemory

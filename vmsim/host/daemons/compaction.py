@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import NO_FLUSH, Flush, Moment, Observe
-from vmsim.frames.buddy import NO_FRAME, PAGEBLOCK, State
+from vmsim.frames.records import NO_FRAME, PAGEBLOCK, State
 from vmsim.frames.scanners import Scanners, has_block
 from vmsim.host.memory import HOST, HostMemory
 from vmsim.scenario.cpu import Cost

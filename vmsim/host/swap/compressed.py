@@ -12,7 +12,7 @@ from random import Random
 import numpy as np
 
 from vmsim.base.units import PAGE
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.host.identity import ZERO
 from vmsim.host.memory import HOST, HostMemory
 from vmsim.host.swap.area import Holding

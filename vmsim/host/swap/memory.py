@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import Steps, Vcpu
-from vmsim.frames.buddy import MAX_ORDER
+from vmsim.frames.records import MAX_ORDER
 from vmsim.host.swap.pages import SwappedPages
 from vmsim.host.swap.swap import Swap
 from vmsim.machine.formats import ENTRIES, FRAME

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import Steps, Vcpu
-from vmsim.frames.buddy import NO_FRAME
+from vmsim.frames.records import NO_FRAME
 from vmsim.host.identity import ZERO
 from vmsim.host.swap.area import NO_SLOT
 from vmsim.host.swap.cache import Around

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.histogram import Histogram
 from vmsim.contracts import PageLists, Steps, Stop, VmStopped
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.host.limits import LIMIT_WAIT
 from vmsim.host.memory import HOST
 from vmsim.host.swap.area import NO_SLOT, SwapArea

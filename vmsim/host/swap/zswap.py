@@ -18,7 +18,7 @@ import numpy as np
 import simpy
 
 from vmsim.contracts import Steps, Words
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.host.memory import HOST, HostMemory
 from vmsim.host.swap.area import SwapArea
 from vmsim.host.swap.compressed import CompressedMemory

@@ -17,7 +17,7 @@ def build(parts: VmParts) -> Agile:
     own: Moving = parts.spec.own
     amd = parts.cpu.vendor == "amd"
     form, reason = (NPT, "NPF") if amd else (EPT(ad_bits=False), "EPT_VIOLATION")
-    return Agile(
+    agile = Agile(
         parts.memory,
         parts.registers,
         nested(parts, parts.registers, form, reason, MmuLock(parts.spec.vcpus)),
@@ -30,3 +30,6 @@ def build(parts: VmParts) -> Agile:
         levels=parts.spec.guest_levels,
         log=parts.spec.dirty_log if parts.spec.dirty_log.method != "none" else None,
     )
+    if parts.spec.nx_split:
+        agile.forbid_execution(parts.spec.nx_split)
+    return agile

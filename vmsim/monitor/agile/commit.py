@@ -8,19 +8,18 @@ import numpy as np
 
 from vmsim.contracts.commit import (
     SPILL,
-    commit_fault,
     finish,
     flushes,
     handle,
     invalidate,
     load,
-    reserve_fault,
+    pass_on,
     spare,
     store,
     touch,
 )
 from vmsim.jit import leaf, routine
-from vmsim.machine.formats import CODE_PRESENT, CODE_SHADOW, CODE_WRITE, PAGE_SHIFT, SWITCH
+from vmsim.machine.formats import CODE_FETCH, CODE_PRESENT, CODE_SHADOW, CODE_WRITE, PAGE_SHIFT, SWITCH
 from vmsim.machine.vcpu import Reason
 from vmsim.monitor.backing.commit import NestedMode, can_back, fault_in, permit_write
 from vmsim.monitor.shadow.accesses import shadow_load, shadow_store
@@ -95,18 +94,16 @@ def _handle(mode, guest, reason, gva, gpa, code):
     bill = guest.bills[0]
     if reason == Reason.VIOLATION:
         if code & CODE_PRESENT:
-            return permit_write(mode.nested, bill, gpa >> PAGE_SHIFT, np.int64(Exit.WRITE_PROTECT))
+            permits = code & CODE_FETCH == 0
+            return permits and permit_write(mode.nested, bill, gpa >> PAGE_SHIFT, np.int64(Exit.WRITE_PROTECT))
         return _violation(mode, bill, gpa >> PAGE_SHIFT, code & CODE_WRITE != 0)
     if code & CODE_SHADOW:
         status, value = shadow_fault(mode, guest, gva, code & ~CODE_SHADOW)
         if status != Status.DONE:
             bill.status, bill.value = status, value
             return False
-    else:
-        missing = reserve_fault(guest, mode, gva, code)
-        if missing < 0:
-            return False
-        commit_fault(guest, mode, gva, code, missing)
+    elif not pass_on(mode, guest, reason, gva, gpa, code):
+        return False
     _finish(mode, bill)
     return True
 

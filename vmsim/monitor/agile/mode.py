@@ -64,7 +64,7 @@ class _Agile(LoggedByProtection):
         "role.has_4_byte_gpte), and a walk goes through entries of one format, whichever side they are of: that which "
         "CR4.PAE says (Intel SDM vol. 3A §5.1.1)"
     }
-    features = frozenset({"dirty_log"})
+    features = frozenset({"dirty_log", "nx_split"})
     unmarked = "a walk that ends in the shadow sets none there"
     tables: ClassVar = {"agile": AgileSpec}
     reads = (("shadow", "limit"),)

@@ -9,7 +9,7 @@ meanwhile. What is done to tables is in tables.py; the shadow itself is `Shadow`
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import NONE, Exit, LiveVm, Resume, Steps, Vcpu, Words, Worker, ensure
 from vmsim.contracts.commit import SPILL
-from vmsim.machine.formats import CODE_PRESENT, CODE_SHADOW, CODE_WRITE, PAGE_SHIFT, SWITCH
+from vmsim.machine.formats import CODE_SHADOW, PAGE_SHIFT, SWITCH
 from vmsim.machine.vcpu import Reason
 from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.agile.check import table_on_way
@@ -27,6 +27,7 @@ from vmsim.monitor.agile.commit import AgileMode
 from vmsim.monitor.agile.log import AgileLog
 from vmsim.monitor.agile.mode import AgileSpec
 from vmsim.monitor.agile.second import AgileEntries
+from vmsim.monitor.features.nx_split import NxSplit
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.nested import go_back, scan, unlink_nested
 from vmsim.monitor.shadow.records import SPARE
@@ -35,6 +36,7 @@ from vmsim.monitor.shadow.state import OWN, ShadowMode
 from vmsim.monitor.tdp.monitor import Tdp
 from vmsim.scenario.cpu import Cost
 from vmsim.scenario.dirty_log import DirtyLogSpec
+from vmsim.scenario.nx_split import NxSplitSpec
 
 __all__ = ["Agile"]
 
@@ -60,7 +62,6 @@ class Agile(AgileEntries):
     The others are those of `Shadow`.
     """
 
-    log: AgileLog | None
     unseen = False  # it counts what the guest stores to any frame, as the nested tables' D flags tell it
 
     def __init__(
@@ -112,6 +113,9 @@ class Agile(AgileEntries):
             self._close(vcpu, "PT_WRITE")
             return Resume.RETRY
         if exit.reason == Reason.VIOLATION:
+            for feature in self.host_pages.features:
+                if resume := (yield from feature.handle(vcpu, exit)):
+                    return resume
             yield from self.violation(vcpu, exit.gpa, exit.code)
             return Resume.RETRY
         return (yield from super().handle(vcpu, exit))
@@ -142,11 +146,7 @@ class Agile(AgileEntries):
         return False
 
     def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[None]:
-        """Handle an EPT violation or NPF of a walk that has switched: back `gpa` and resume, or note it in the log."""
-        if self.log and code & CODE_PRESENT:
-            exit = Exit(int(Reason.VIOLATION), 0, gpa, code, write=code & CODE_WRITE != 0)
-            if (yield from self.log.nested.handle(vcpu, exit)) is not None:
-                return
+        """Handle an EPT violation or NPF of a walk that has switched: back `gpa` and resume."""
         start = vcpu.now
         vcpu.spaces.exited()
         with vcpu.first():
@@ -227,13 +227,21 @@ class Agile(AgileEntries):
 
     def make_log(self, spec: DirtyLogSpec) -> AgileLog:
         """Return the log of what the VM writes to."""
+        return AgileLog(self, spec, self._flush_both, self.tables.dirty)
 
-        def flush() -> None:
-            self._forget_pointers()
-            self.spaces.flush_all()
-            self.spaces.flush_nested()
+    def forbid_execution(self, spec: NxSplitSpec, flush: Callable[[], None] | None = None) -> None:
+        """Have large pages not be executable, in the shadow and in the nested tables."""
+        super().forbid_execution(spec, flush or self._flush_both)
+        tables = self.host_pages
+        tables.exits, tables.exit_cycles = self.exits, self.exit_cycles
+        nested = NxSplit(tables, spec, flush or self._flush_both)
+        tables.add(nested)
+        self.add(nested)
 
-        return AgileLog(self, spec, flush, self.tables.dirty)
+    def _flush_both(self) -> None:
+        self._forget_pointers()
+        self.spaces.flush_all()
+        self.spaces.flush_nested()
 
     def run(self, vm: LiveVm) -> Steps[None]:
         """End each interval, from the start of the clock on; tables go back to the shadow."""

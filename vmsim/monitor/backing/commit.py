@@ -11,7 +11,7 @@ import numpy as np
 
 from vmsim.contracts import NEVER, SwapPlace
 from vmsim.contracts.commit import LATENCIES, close, log, spend
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT, WRITE
 from vmsim.machine.memory import find_entry, read_word, write_word

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.histogram import Histogram
 from vmsim.contracts import NEVER, Host, MemorySlot, Pool, Steps, Stop, SwapPlace, Vcpu, VmStopped, Words
-from vmsim.frames.buddy import NO_FRAME, State
+from vmsim.frames.records import NO_FRAME, State
 from vmsim.machine.formats import CODE_WRITE, FRAME, LARGE_ORDERS, PAGE_SHIFT
 from vmsim.monitor.backing.commit import NestedMode, back_around, chunk_of, make_nested, map_frames
 from vmsim.monitor.features.base import Feature

@@ -38,8 +38,8 @@ class Nested(Monitored, Protocol):
 
     Attributes
     ----------
-    denied : int
-        Bits that entries of large pages do not have, and small ones do.
+    large : int
+        Bits of an entry that maps a large page, but for LARGE.
     withheld : int
         Bits that entries of small pages do not have as they are made of a large one.
     each_table : int
@@ -58,7 +58,7 @@ class Nested(Monitored, Protocol):
     levels: int
     root: int
     page_order: int
-    denied: int
+    large: int
     withheld: int
 
     def take(self, vcpu: Vcpu, count: int) -> Steps[list[int]]:

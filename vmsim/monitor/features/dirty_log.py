@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import Exit, Mmu, Resume, Steps, Vcpu, Words
-from vmsim.frames.buddy import State, use
+from vmsim.frames.buddy import use
+from vmsim.frames.records import State
 from vmsim.machine.formats import CODE_FETCH, CODE_LOG_FULL, CODE_PRESENT, CODE_WRITE, ENTRIES, PAGE_SHIFT, WRITE
 from vmsim.machine.vcpu import Reason
 from vmsim.monitor.features.base import Nested
@@ -135,14 +136,14 @@ class DirtyLog(LogReader):
         update_leaves(*self._tables, self.tdp.pages, 0, 0, WRITE)
         self.tdp.slot.protect_shared()
         (memory, root, levels), frames = self._tables, self.tdp.host.frames
+        small, large = self.tdp.form.page, self.tdp.large
         for level in range(2, self.tdp.page_order // 9 + 2):
             freed = np.empty(-(-self.tdp.pages // ENTRIES), np.int64)
-            count = int(collapse(memory, frames, root, levels, self.tdp.pages, level, freed))
+            bits = small & ~large, large & ~small
+            count = int(collapse(memory, frames, root, levels, self.tdp.pages, level, freed, *bits))
             use(frames, freed[:count], int(State.POOL))
             self.tdp.pool.put(freed[:count].tolist())
             self.collapses += count
-        if self.tdp.denied:
-            update_leaves(*self._tables, self.tdp.pages, 0, self.tdp.denied, 0)
         self._flush()
 
     def note(self, gfn: int) -> None:

@@ -1,7 +1,8 @@
-"""Large EPT pages that are not executable, and are split where code is fetched: the `nx_huge_pages` of KVM.
+"""Large pages of nested tables that are not executable, and are split where code is fetched: KVM's `nx_huge_pages`.
 
 The mitigation of iTLB multihit (CVE-2018-12207), after Linux: arch/x86/kvm/mmu/mmu.c (`disallowed_hugepage_adjust`,
 `kvm_recover_nx_huge_pages`) and tdp_mmu.c (`tdp_mmu_split_huge_page`), Documentation/admin-guide/hw-vuln/multihit.rst.
+Under EPT such pages lack the right to execute, in other formats they have the bit NX (spte.c, `make_spte`).
 A fetch from a large page violates, and the page is split into executable ones of 4 KiB; the host's page behind them
 stays whole. Now and then the tables made longest ago are cleared: the next access maps the large page again, or if it
 is a fetch, the small page that it wants alone, and others beside it as they are touched.
@@ -9,15 +10,17 @@ is a fetch, the small page that it wants alone, and others beside it as they are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
-from vmsim.contracts import Exit, LiveVm, Resume, Steps, Vcpu, Words
-from vmsim.frames.buddy import State, use
-from vmsim.machine.formats import CODE_FETCH, CODE_PRESENT, ENTRIES, EPT_EXECUTE, FRAME, PAGE_SHIFT
+from vmsim.contracts import Exit, Resume, Steps, Vcpu, Words
+from vmsim.frames.buddy import use
+from vmsim.frames.records import State
+from vmsim.machine.formats import CODE_FETCH, CODE_PRESENT, ENTRIES, FRAME, PAGE_SHIFT
 from vmsim.machine.memory import find_entry, read_word, write_word
-from vmsim.monitor.features.base import Feature, Nested
+from vmsim.monitor.features.base import Nested
+from vmsim.monitor.features.nx_recovery import SPLIT, NxRecovery
 from vmsim.scenario.nx_split import NxSplitSpec
 from vmsim.tables.backing import IDENTITY, page_of
 from vmsim.tables.dirty import NO_LARGE, large_page
@@ -27,10 +30,9 @@ __all__ = ["NxSplit"]
 
 
 _REGION = 21  # shift of the gpas that a page of 2 MiB maps
-_SPLIT, _RECOVERY = "NX_SPLIT", "NX_RECOVERY"
 
 
-class NxSplit(Feature):
+class NxSplit(NxRecovery):
     """Large pages of 2 MiB that are not executable.
 
     While no large page would be made, since a dirty log is kept, what is split is not kept for a recovery: that would
@@ -57,12 +59,10 @@ class NxSplit(Feature):
     tdp: Nested
 
     def __init__(self, tdp: Nested, spec: NxSplitSpec, flush: Callable[[], None]) -> None:
-        super().__init__(tdp, _SPLIT, _RECOVERY)
-        self.spec = spec
+        super().__init__(tdp, spec, flush)
         self.blocks: dict[int, int] = {}
         self.tables: dict[int, int] = {}
-        self._flush = flush
-        tdp.denied |= EPT_EXECUTE
+        tdp.large = tdp.form.data
         tdp.compiled = tdp.compiled and not tdp.page_order  # whose entries it takes away
 
     def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume | None]:
@@ -81,7 +81,7 @@ class NxSplit(Feature):
             if tdp.page_order:
                 self.blocks[region], self.tables[region] = block, table
             edits = tdp.each_table + ENTRIES * self.costs.entry_edit
-        self._exit(vcpu, _SPLIT, self.costs.violation_walk + edits)
+        self._exit(vcpu, SPLIT, self.costs.violation_walk + edits)
         tdp.latency.add(vcpu.now - start)
         return Resume.RETRY
 
@@ -95,7 +95,7 @@ class NxSplit(Feature):
         if code & CODE_FETCH or region in self.tables:
             level, page, bits = 1, block + (gpa >> PAGE_SHIFT) % ENTRIES, tdp.form.page
         else:
-            level, page, bits = 2, block, tdp.form.page & ~tdp.denied
+            level, page, bits = 2, block, tdp.large
             del self.blocks[region]
         place = tdp.root, tdp.levels, level, IDENTITY, gpa & -(1 << (3 + 9 * level))
         missing = int(map_page(tdp.memory, tdp.host.frames, *place, page, bits))
@@ -107,28 +107,17 @@ class NxSplit(Feature):
         tdp.host.frames["rmap"][page] = (gpa >> PAGE_SHIFT) - (0 if level == 1 else (gpa >> PAGE_SHIFT) % ENTRIES) + 1
         return tdp.mapping_cycles(missing, 0)
 
-    def run(self, vm: LiveVm) -> Steps[None]:
-        """Recover pages whenever it is time."""
-        while True:
-            yield vm.env.background(self.spec.period)
-            if self.over:
-                return
-            self.recover(vm.vcpus, vm.env.cycle)
-
-    def recover(self, vcpus: Sequence[Vcpu], now: int) -> None:
-        """Recover some of the pages that were split. The host does it on a core of its own.
-
-        A vCPU that runs pays an exit, for its processor has to forget the translations.
-        """
+    def split_pages(self) -> list[int]:
+        """Return the regions that tables map, in the order in which these were made."""
         for region in [*self.blocks]:
             self._drop_if_broken(region)
-        count = -(-len(self.tables) // self.spec.ratio) if self.spec.ratio else 0
-        for region in list(self.tables)[:count]:
+        return [*self.tables]
+
+    def clear(self, pages: list[int]) -> int:
+        """Take away the tables of some regions."""
+        for region in pages:
             self._clear(region)
-        if count:
-            self._flush()
-            cycles = count * self.costs.violation_entry + self._kick(vcpus, _RECOVERY)
-            self.tdp.lock.hold(now, cycles)
+        return len(pages)
 
     def unmaps(self, gfn: int) -> bool:
         """Whether nothing maps a guest frame since its small page was recovered."""

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vmsim.contracts.commit import commit_fault, handle, reserve_fault
-from vmsim.jit import routine
+from vmsim.contracts.commit import handle, pass_on
 
 __all__ = ["NativeMode"]
 
@@ -18,12 +17,4 @@ class NativeMode(NamedTuple):
     memory: np.ndarray  # int64[:], host-physical memory
 
 
-@handle.register(NativeMode)
-@routine
-def _handle(mode, guest, reason, gva, gpa, code):
-    """Hand a page fault to the kernel."""
-    missing = reserve_fault(guest, mode, gva, code)
-    if missing < 0:
-        return False
-    commit_fault(guest, mode, gva, code, missing)
-    return True
+handle.register(NativeMode, pass_on)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vmsim.contracts.commit import ROOM, commit_fault, handle, reserve_fault, store
+from vmsim.contracts.commit import ROOM, handle, pass_on, store
 from vmsim.jit import routine
 from vmsim.machine.formats import PAGE_SHIFT, NestedFormat
 from vmsim.machine.memory import write_word
@@ -62,15 +62,7 @@ def steps_of(mode: ProcessMode, levels: int) -> dict[str, int]:
     return {name: count for name, count in steps.items() if count}
 
 
-@handle.register(ProcessMode)
-@routine
-def _handle(mode, guest, reason, gva, gpa, code):
-    """Hand a page fault to the kernel."""
-    missing = reserve_fault(guest, mode, gva, code)
-    if missing < 0:
-        return False
-    commit_fault(guest, mode, gva, code, missing)
-    return True
+handle.register(ProcessMode, pass_on)
 
 
 @store.register(ProcessMode)

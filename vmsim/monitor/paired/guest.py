@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.errors import InputError
 from vmsim.contracts import Exit, Resume, Steps, Vcpu
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.machine.formats import CODE_PRESENT, CODE_WRITE, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.layout import set_nested
 from vmsim.machine.memory import clear_frame, entry_at

@@ -18,7 +18,7 @@ import simpy
 from numpy.typing import NDArray
 
 from vmsim.contracts import Steps
-from vmsim.frames.buddy import NO_FRAME, State
+from vmsim.frames.records import NO_FRAME, State
 from vmsim.machine.formats import ENTRIES, LARGE, PAGE_SHIFT, PRESENT, WRITE
 from vmsim.machine.memory import clear_frame
 from vmsim.monitor.paired.mode import Layout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.jit import kernel
 from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, WRITE
 from vmsim.machine.memory import read_word, write_word

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import Flush, MemorySlot, Pool, Steps, Stop, Vcpu, VmStopped, Words
-from vmsim.frames.buddy import NO_FRAME, State
+from vmsim.frames.records import NO_FRAME, State
 from vmsim.machine.formats import ENTRIES, NPT, PAGE_SHIFT, WRITE, NestedFormat
 from vmsim.machine.memory import find_entry
 from vmsim.monitor.paired.check import Pair as Roots

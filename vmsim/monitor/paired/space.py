@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from vmsim.contracts import Words
-from vmsim.frames.buddy import State, use
+from vmsim.frames.buddy import use
+from vmsim.frames.records import State
 from vmsim.machine.formats import (
     ACCESSED,
     DIRTY,

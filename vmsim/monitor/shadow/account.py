@@ -14,7 +14,6 @@ from vmsim.base.ledger import Ledger
 from vmsim.contracts import Vcpu, Words
 from vmsim.machine.memory import width_of
 from vmsim.machine.vm_spaces import VmSpaces
-from vmsim.monitor.mmu_lock import MmuLock
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.prices import PRICES, Exit
 from vmsim.monitor.shadow.records import ShadowTables, Work, of_cpu
@@ -44,7 +43,6 @@ class Account(TableKeeper):
         Cycles of a shadow page made.
     """
 
-    lock: MmuLock
     reasons: tuple[str, ...] = tuple(reason.name for reason in Exit)
 
     def __init__(
@@ -107,7 +105,6 @@ class Account(TableKeeper):
     def register(self, ledger: Ledger) -> None:
         """Say what it counts: the kernels' work, page faults by pager, and what the software TLB does."""
         super().register(ledger)
-        self.lock.register(ledger)
         ledger.counters("shadow", lambda: {work.name.lower(): int(self.state["work"][0, work]) for work in Work})
         ledger.counters("pagers", self._pagers)
         ledger.counters("software_tlb", lambda: total(self.software_tlbs))

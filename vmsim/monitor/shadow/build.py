@@ -13,7 +13,7 @@ __all__ = ["build"]
 def build(parts: VmParts) -> Shadow:
     """Return the monitor."""
     own: Shadowing = parts.spec.own
-    return Shadow(
+    shadow = Shadow(
         parts.memory,
         parts.registers,
         host_pages(parts, MmuLock(parts.spec.vcpus)),
@@ -25,3 +25,6 @@ def build(parts: VmParts) -> Shadow:
         levels=parts.spec.guest_levels,
         log=parts.spec.dirty_log if parts.spec.dirty_log.method != "none" else None,
     )
+    if parts.spec.nx_split:
+        shadow.forbid_execution(parts.spec.nx_split)
+    return shadow

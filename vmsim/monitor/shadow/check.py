@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import Words
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.machine.formats import DIRTY, ENTRIES, FRAME, LARGE, PAGE_SHIFT, PRESENT, SWITCH, TWO_LEVEL, USER, WRITE
 from vmsim.machine.memory import width_of
 from vmsim.monitor.shadow.records import Hide, ShadowTables
@@ -195,6 +195,9 @@ def _rights(shadow: Shadow, entries: _Entries) -> Iterator[str]:
     guest, in_step, value, level = entries.guest, entries.in_step, entries.value, entries.level
     for each, _ in entries.such(in_step & ((guest & PRESENT == 0) | (value & ~guest & (WRITE | USER) != 0))):
         yield f"coherence: a shadow entry of level {each} gives rights that the guest's does not"
+    if shadow.state["nx"][0]:
+        for each, _ in entries.such(entries.leaf & ((value < 0) != (level > 1))):
+            yield f"isolation: a shadow entry of level {each} is executable, and of a large page, or neither"
     maps = (level == 1) | (guest & LARGE != 0) | (entries.origin >= 0)
     if not shadow.state["sync"][0]:
         for each, _ in entries.such(in_step & maps & (value & WRITE != 0) & (guest & DIRTY == 0)):

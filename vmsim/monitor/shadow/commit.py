@@ -88,10 +88,10 @@ def _advance(mode, bill, gva, code, begun):
     """
     state, prices, tlb = mode.tables.states[0], mode.prices[0], mode.tlb[0]
     if not begun:
-        mode.tables.cpus[0].protected = 0
+        mode.tables.cpus[0].protected = mode.tables.cpus[0].split = 0
         spend(bill, prices.fault)
     while True:
-        status, value = fill(mode.tables, prices.cr3, gva, code & CODE_WRITE != 0)
+        status, value = fill(mode.tables, prices.cr3, gva, code)
         if not begun:
             spend(bill, look_up(tlb, mode.found, gva >> PAGE_SHIFT, state.reads * prices.each_read))
             begun = True
@@ -106,6 +106,8 @@ def _advance(mode, bill, gva, code, begun):
     if status == Status.DONE:
         logged = code & CODE_PRESENT and mode.tables.cpus[0].protected
         reason = np.int64(Exit.WRITE_PROTECT if logged else Exit.SHADOW_FILL)
+        if mode.tables.cpus[0].split:
+            reason = np.int64(Exit.NX_SPLIT)
         bill.exits[reason] += 1
         end(bill, mode.tables, reason, False)
     elif status == Status.FAULT:

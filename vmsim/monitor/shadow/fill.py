@@ -10,9 +10,10 @@ from enum import IntEnum
 
 import numpy as np
 
-from vmsim.jit import kernel, routine
+from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import (
     ACCESSED,
+    CODE_FETCH,
     CODE_PRESENT,
     CODE_RESERVED,
     CODE_USER,
@@ -174,6 +175,18 @@ def child_of(shadow, state, node, entry, below, origin, first):
     return child
 
 
+@leaf
+def _stays_small(shadow, state, node, level):
+    """Return whether a large page that an entry of `level` could map was split to be fetched from.
+
+    No other access puts it together (KVM, arch/x86/kvm/mmu/mmu.c, `disallowed_hugepage_adjust`).
+    """
+    if state.nx == 0 or level == 1 or read_word(shadow.memory, place_of(shadow.pages, node)) == 0:
+        return False
+    target = shadow.links[node].target
+    return target < 0 and shadow.pages[-1 - target].split > 0
+
+
 @routine
 def prefill(shadow, state, node, entry, level):
     """Map the page of a guest leaf that no access asked for, if it is backed and no table; return its level there.
@@ -186,6 +199,8 @@ def prefill(shadow, state, node, entry, level):
     if host_level == 0:
         return np.int64(0)
     if level > 1 and (state.logging or host_level < level or guards_within(gfns, gfn, 1 << (9 * (level - 1)))):
+        return np.int64(1)
+    if _stays_small(shadow, state, node, level):
         return np.int64(1)
     if level == 1 and gfns[gfn].tables and guarded(pages, gfns, gfn):
         return np.int64(0)
@@ -235,15 +250,15 @@ def _write_to_table(shadow, state, gfn):
 
 
 @kernel
-def fill(shadow, cr3, gva, write):
+def fill(shadow, cr3, gva, code):
     """Handle a page fault of the hardware that walks the shadow.
 
     Parameters
     ----------
     shadow : ShadowTables
         From `make_shadow`.
-    cr3, gva, write : int, int, bool
-        gpa of the guest's root table; the address that faulted, and whether it was written to.
+    cr3, gva, code : int
+        gpa of the guest's root table; the address that faulted, and the error code that the processor gives.
 
     Returns
     -------
@@ -252,6 +267,7 @@ def fill(shadow, cr3, gva, write):
     """
     state, cpu = shadow.states[0], shadow.cpus[0]
     backing, memory, pages, gfns = shadow.backing, shadow.memory, shadow.pages, shadow.gfns
+    write, fetched = code & CODE_WRITE != 0, state.nx and code & CODE_FETCH
     state.clock += 1
     found = walk_tables(memory, backing, state, cpu, cr3, gva, write)
     if state.logging:
@@ -288,8 +304,16 @@ def fill(shadow, cr3, gva, write):
     size = np.int64(1) if state.logging else min(found, host_level)  # the log tells of small pages
     while size > 1 and guards_within(gfns, gfn & ~((1 << (9 * (size - 1))) - 1), 1 << (9 * (size - 1))):
         size -= 1
+    whole = size  # but for a fetch
+    if fetched:
+        size = np.int64(1)
     level = state.top
-    while level > size:
+    while True:
+        node = page << 9 | index_of(gva, level)
+        if level == size and _stays_small(shadow, state, node, level):
+            size -= 1
+        if level == size:
+            break
         pages[page].stamp = state.clock
         pages[page].writes = 0
         entry = state.entry[max(level, found)]
@@ -298,7 +322,6 @@ def fill(shadow, cr3, gva, write):
         if level <= found:
             origin = state.place[found]
             first = gfn & ~((1 << (9 * (level - 1))) - 1)
-        node = page << 9 | index_of(gva, level)
         if level > found and gfns[first].nested:
             table = locate(backing, first << PAGE_SHIFT)[0]
             link_nested(shadow, state, node, entry, first, table)
@@ -309,10 +332,13 @@ def fill(shadow, cr3, gva, write):
         page = child_of(shadow, state, node, entry, level - 1, origin, first)
         if page == NO_PAGE:
             return np.int64(Status.LIMIT), np.int64(0)
+        if level <= whole and fetched and pages[page].split == 0:
+            state.splits += 1
+            pages[page].split = state.splits
+            cpu.split = 1
         level -= 1
     pages[page].stamp = state.clock
     pages[page].writes = 0
-    node = page << 9 | index_of(gva, size)
     first = gfn & ~((1 << (9 * (size - 1))) - 1)
     if size > 1 and guards_within(gfns, first, 1 << (9 * (size - 1))):
         return np.int64(Status.NEED), np.int64(0)  # a table on the way has just become one: walk again

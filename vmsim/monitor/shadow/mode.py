@@ -35,7 +35,7 @@ OnCr3 = Literal["flush", "cache"]
 Ad = Literal["write-protect", "read-sync"]
 
 GFN_BYTES: Final = 16  # of a guest frame (monitor.shadow.records.GFN)
-SHADOW_PAGE_BYTES: Final = 512 * 16 + 56 + PAGE  # a shadow page, its record and the links of its entries
+SHADOW_PAGE_BYTES: Final = 512 * 16 + 76 + PAGE  # a shadow page, its record and the links of its entries
 _LEAST: Final = 16
 _MOST: Final = 1 << 18
 
@@ -186,7 +186,8 @@ class _Shadow(LoggedByProtection):
     refuses = ("host_levels",)
     guest_levels = (2, 3, 4, 5)
     host_levels = ()
-    features = frozenset({"dirty_log"})
+    features = frozenset({"dirty_log", "nx_split"})
+    whole_by_guest = True
     unmarked = "no walk of a page that is logged sets one"
     automatic = True
     apart = "tag"
@@ -199,14 +200,6 @@ class _Shadow(LoggedByProtection):
                 "tables hidden by the user bit are hidden from programs alone, and the kernel's accesses are at CPL 0"
             )
             yield Problem(("kernel_accesses",), f"{text}; expected shadow.hide of write-protect or present-bit")
-
-    def refusal(self, feature: str) -> str | None:
-        if feature == "nx_split":
-            return (
-                "mode shadow has none: KVM keeps large pages of a shadow from execution by bit 63 of their entries "
-                "(arch/x86/kvm/mmu/spte.c, make_spte), which page tables do not have here; expected mode ept"
-            )
-        return super().refusal(feature)
 
     def suits(self, has: Features | None, cpu: str, listed: tuple[str, ...]) -> str | None:
         if has is None:

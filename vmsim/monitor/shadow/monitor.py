@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from vmsim.base.errors import InputError
 from vmsim.contracts import NONE, Exit, Resume, Steps, Vcpu, Words, ensure
 from vmsim.contracts.commit import SPILL, make_bill
-from vmsim.frames.buddy import State, use
+from vmsim.frames.buddy import use
+from vmsim.frames.records import State
 from vmsim.machine.formats import CODE_WRITE, PAGE_SHIFT, PRESENT
 from vmsim.machine.memory import clear_frame
 from vmsim.machine.vm_spaces import VmSpaces
@@ -32,9 +33,9 @@ from vmsim.monitor.shadow.accesses import (
 )
 from vmsim.monitor.shadow.check import problems_of
 from vmsim.monitor.shadow.commit import advance
+from vmsim.monitor.shadow.featured import FeaturedShadow
 from vmsim.monitor.shadow.fill import Status
 from vmsim.monitor.shadow.guards import is_directory
-from vmsim.monitor.shadow.logged import LoggedShadow
 from vmsim.monitor.shadow.mode import ShadowSpec
 from vmsim.monitor.shadow.prices import Exit as ReasonOf
 from vmsim.monitor.shadow.records import SPARE, Hide, Work, make_shadow
@@ -55,7 +56,7 @@ _DONE, _NEED, _UNBACKED, _FAULT = int(Status.DONE), int(Status.NEED), int(Status
 _GUARDED, _APPEARED, _ROOTLESS = int(Status.GUARDED), int(Status.APPEARED), int(Status.ROOTLESS)
 
 
-class Shadow(LoggedShadow, RootLoads):
+class Shadow(FeaturedShadow, RootLoads):
     """The shadow tables of one VM, and the exits that keep them; the guest's `Mmu`.
 
     Parameters
@@ -126,7 +127,7 @@ class Shadow(LoggedShadow, RootLoads):
         self._pae = levels < 4
         self.compiled = host_pages.compiled
         self.loads_trap = spec.hide != "write-protect"
-        self.log = self.make_log(log) if log else None
+        self.features = [self.make_log(log)] if log else []
         self.known = self.compiled and spec.fill == "lazy"
         # Of what maps a page for the guest's kernel, which is the first to write to it: unless a nested entry does.
         entry = 0 if host_pages.levels else int(state["prices"][0, Work.FILLED])

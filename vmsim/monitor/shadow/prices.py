@@ -22,6 +22,7 @@ class Exit(IntEnum):
     DEBUG = 5
     INVLPG = 6
     WRITE_PROTECT = 7  # of pages that a dirty log is kept of
+    NX_SPLIT = 8  # of large pages that are not executable
 
 
 # What the exits of a monitor cost.

@@ -16,7 +16,7 @@ from vmsim.monitor.shadow.nested import go_back_one
 from vmsim.monitor.shadow.tables import drop_page, fold_entry, place_of, reap, zap_entry
 from vmsim.tables.backing import locate
 
-__all__ = ["change_each_frame", "change_frames", "recover", "zap_frames"]
+__all__ = ["change_each_frame", "change_frames", "recover", "recover_split", "zap_frames"]
 
 
 @leaf
@@ -118,6 +118,23 @@ def change_each_frame(shadow, gfns, mark, gone, found):
             found[number] = True
 
 
+@routine
+def _unlink(shadow, state, page):
+    """Clear what leads to a part of a large page."""
+    while shadow.pages[page].parents:
+        zap_entry(shadow, state, np.int64(shadow.pages[page].parents) - 1)
+
+
+@kernel
+def recover_split(shadow, page):
+    """Clear what leads to a part of a large page that was split to be fetched from.
+
+    KVM's kvm_recover_nx_huge_pages, by kvm_mmu_prepare_zap_page.
+    """
+    _unlink(shadow, shadow.states[0], page)
+    reap(shadow, shadow.states[0])
+
+
 @kernel
 def recover(shadow):
     """Clear what leads to parts of large pages that the host maps by one entry: they come back large when next used.
@@ -130,8 +147,7 @@ def recover(shadow):
     for page in range(len(pages)):
         level = np.int64(pages[page].level)
         if level and pages[page].origin >= 0 and locate(shadow.backing, pages[page].gfn << PAGE_SHIFT)[1] > level:
-            while pages[page].parents:
-                zap_entry(shadow, state, np.int64(pages[page].parents) - 1)
+            _unlink(shadow, state, np.int64(page))
             count += 1
     reap(shadow, state)
     return count

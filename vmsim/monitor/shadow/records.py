@@ -65,6 +65,8 @@ SHADOW = np.dtype(
             ("reads", "i8"),  # entries of the guest's tables that the monitor's last walk read
             ("trapped", "i8", (2,)),  # the kernel's accesses to tables of level 1, and to those above (directories)
             ("logging", "i8"),  # 1: an entry is writable only once its page is in the dirty log
+            ("nx", "i8"),  # 1: large pages are not executable
+            ("splits", "i8"),  # of those, so far, because code was fetched
             ("marked", "i8"),  # levels, as bits, at which the last guest walk has set A
             ("exit", "i8"),  # number of the last exit that has begun, below 2**31
             ("code", "i8"),  # of the fault that the last guest walk met
@@ -88,6 +90,7 @@ CPU = np.dtype(
             ("seen", "i8"),  # `unseen` when its TLB was last flushed
             ("due", "i8"),  # cycles of what was done for it and has not been paid for yet
             ("protected", "i8"),  # 1: but for the log, the fault that is handled would not have been
+            ("split", "i8"),  # 1: that fault is a fetch, and has split a large page
             ("exit", "i8"),  # number of the exit that is handled
             ("supervisor", "i8"),  # 1: the access that faulted is the kernel's (CPL 0)
         ],
@@ -109,6 +112,7 @@ PAGE = np.dtype(
             ("quadrant", "i4"),  # which part of a table of 4-byte entries it stands for
             ("stored", "i4"),  # entry + 1: the last that an emulated store changed
             ("roots", "i4"),  # CR3s and PDPTEs that lead here (KVM's root_count)
+            ("split", "i8"),  # number of the split that made it, to be fetched from; 0: it is for another reason
             ("invalid", "i4"),  # 1: it is no table's shadow any more, and stays until no CR3 leads here
         ],
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vmsim.jit import leaf, routine
-from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
+from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, LARGE, NO_EXECUTE, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.memory import read_word, write_word
 from vmsim.monitor.shadow.guards import guarded
 from vmsim.monitor.shadow.quadrants import guest_place, read_gpte
@@ -58,6 +58,8 @@ def map_entry(shadow, state, node, entry, gfn, hpa, level):
         less(shadow, state)
     if state.sync:
         bits |= old & (ACCESSED | DIRTY)
+    if state.nx and level > 1:
+        bits |= NO_EXECUTE
     offset = (1 << (3 + 9 * level)) - 1
     write_word(memory, place, (hpa & ~offset & FRAME) | bits | (LARGE if level > 1 else 0))
     note(state, shadow.cpus[0], np.int64(Work.FILLED))

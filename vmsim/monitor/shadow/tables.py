@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, LARGE, PAGE_SHIFT, USER, WRITE
 from vmsim.machine.memory import clear_frame, read_word, width_of, write_word
@@ -338,6 +338,7 @@ def make_page(shadow, state, gfn, level, quadrant, origin):
     pages[page].writes = 0
     pages[page].unsync = 0
     pages[page].stored = 0
+    pages[page].split = 0
     pages[page].next = 0
     if origin < 0:
         pages[page].next = gfns[gfn].tables

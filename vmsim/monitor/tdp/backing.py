@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vmsim.contracts import Flush, Vcpu
-from vmsim.frames.buddy import NO_FRAME, State, use
+from vmsim.frames.buddy import use
+from vmsim.frames.records import NO_FRAME, State
 from vmsim.machine.formats import ENTRIES, WRITE, NestedFormat
 from vmsim.monitor.backing.pages import HostPages
 from vmsim.monitor.features.base import Feature
-from vmsim.monitor.tdp.featured import Featured
+from vmsim.monitor.features.chain import Featured
 from vmsim.monitor.tdp.second import NestedEntries
 from vmsim.tables.backing import IDENTITY
 from vmsim.tables.dirty import split
@@ -26,12 +28,12 @@ class NestedBacking(NestedEntries, HostPages, Featured):
     form: NestedFormat
     root: int
     levels: int
-    denied: int
+    large: int
     withheld: int
 
     def entry_bits(self, order: int, *, only_read: bool) -> int:
         """Return what an entry of its own for a page of 2**order frames has besides the address."""
-        return self.form.page & ~self.denied if order else self.form.page & (~WRITE if only_read else -1)
+        return self.large if order else self.form.page & (~WRITE if only_read else -1)
 
     def has_room(self, gpa: int, order: int) -> bool:
         """Return whether its tables could map a page of 2**order frames around `gpa`."""
@@ -55,4 +57,23 @@ class NestedBacking(NestedEntries, HostPages, Featured):
     def split(self, gpa: int, table: int) -> None:
         """Map by a table of smaller pages, in frame `table`, what one large page maps around `gpa`."""
         split(self.memory, self.host.frames, self.root, self.levels, gpa, table, self.form.table, self.withheld)
-        self.memory[table * ENTRIES : (table + 1) * ENTRIES] |= self.denied
+        entries = self.memory[table * ENTRIES : (table + 1) * ENTRIES]
+        entries[:] = entries & ~self.form.no_execute | self.form.execute
+
+    def watch(self, dirty: NDArray[np.bool_], reason: str, cycles: int) -> None:
+        """Have compiled code note in `dirty`, bool[frames], what it makes writable while `log_writes` is on.
+
+        Parameters
+        ----------
+        reason : str
+            Of exits at which a protected page is made writable.
+        cycles : int
+            Of such an exit; 0: compiled code handles none.
+        """
+        self._mode = self._mode._replace(dirty=dirty)
+        self._nested["protected"] = cycles
+        self.reasons = (*self.reasons, reason)
+
+    def log_writes(self, *, on: bool) -> None:
+        """Begin or end to have what becomes writable noted."""
+        self._nested["logging"] = on

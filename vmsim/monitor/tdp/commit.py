@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmsim.contracts.commit import commit_fault, handle, reserve_fault, spare, touch
+from vmsim.contracts.commit import handle, pass_on, spare, touch
 from vmsim.jit import leaf, routine
 from vmsim.machine.formats import CODE_FETCH, CODE_PRESENT, CODE_WRITE, PAGE_SHIFT
 from vmsim.machine.vcpu import Reason
@@ -27,11 +27,7 @@ def _handle(mode, guest, reason, gva, gpa, code):
         nested = mode.nested[0]
         write = code & CODE_WRITE != 0
         return fault_in(mode, guest.bills[0], gpa >> PAGE_SHIFT, write, nested.before, nested.resume, VIOLATION, True)
-    missing = reserve_fault(guest, mode, gva, code)
-    if missing < 0:
-        return False
-    commit_fault(guest, mode, gva, code, missing)
-    return True
+    return pass_on(mode, guest, reason, gva, gpa, code)
 
 
 @spare.register(NestedMode)

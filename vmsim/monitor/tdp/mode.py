@@ -49,7 +49,7 @@ class Npt(PagingMode):
     vendor = "amd"
     guest_levels = (2, 3, 4, 5)
     host_levels = (2, 3, 4, 5)
-    features = frozenset({"dirty_log"})
+    features = frozenset({"dirty_log", "nx_split"})
     pdpte_registers = False
     automatic = True
     build = "vmsim.monitor.tdp.build:npt"

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import Exit, Host, MemorySlot, Pool, Resume, Steps, Stop, Vcpu, VmStopped
 from vmsim.contracts.commit import make_bill
-from vmsim.frames.buddy import State, use
+from vmsim.frames.buddy import use
+from vmsim.frames.records import State
 from vmsim.machine.formats import CODE_WRITE, PAGE_SHIFT, PRESENT, NestedFormat
 from vmsim.machine.layout import set_nested
 from vmsim.machine.memory import clear_frame
@@ -82,7 +83,7 @@ class Tdp(NestedBacking, Touching):
         self.form = form
         self._end = self.pages << PAGE_SHIFT
         self.levels = levels
-        self.denied = self.withheld = 0
+        self.large, self.withheld = form.page, 0
         self.features = []
         self.reason = reason
         self.exits[reason] = self.exit_cycles[reason] = 0
@@ -152,7 +153,7 @@ class Tdp(NestedBacking, Touching):
                     reached,
                     whole,
                     self.form.table,
-                    self.form.page & ~self.denied if order else self.form.page,
+                    self.large if order else self.form.page,
                     tables,
                     page,
                 )

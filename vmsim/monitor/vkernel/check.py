@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import Words
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.machine.formats import DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.memory import entry_at, read_entry, width_of
 from vmsim.monitor.vkernel.entries import MapTables, nodes_of

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import NONE, Exit, Resume, Steps, Vcpu, Words, ensure
 from vmsim.contracts.commit import FORGET_SPACE
-from vmsim.frames.buddy import State, use
+from vmsim.frames.buddy import use
+from vmsim.frames.records import State
 from vmsim.machine.formats import FRAME, PAGE_SHIFT, PRESENT, reach
 from vmsim.machine.memory import clear_frame, width_of
 from vmsim.machine.vm_spaces import VmSpaces

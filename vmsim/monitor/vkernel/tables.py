@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import ACCESSED, DIRTY, ENTRIES, FRAME, PAGE_SHIFT, PRESENT, USER, WRITE
 from vmsim.machine.memory import clear_frame, entry_at, read_entry, width_of, write_entry

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import NO_FLUSH, DaemonHost, Flush, LiveVm, Steps
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.host.daemons.ksm.advisor import ScanTimeAdvisor
 from vmsim.host.daemons.ksm.scan import ITEM, make_pass, scan_pages
 from vmsim.host.daemons.ksm.table import Ksm

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmsim.frames.buddy import State
+from vmsim.frames.records import State
 from vmsim.host.identity import CHANGED, OWN, identify
 from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT

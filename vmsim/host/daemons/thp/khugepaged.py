@@ -20,7 +20,7 @@ import simpy
 
 from vmsim.base.clock import Clock
 from vmsim.contracts import DaemonHost, LiveVm, Steps, VmStopped
-from vmsim.frames.buddy import NO_FRAME, State
+from vmsim.frames.records import NO_FRAME, State
 from vmsim.frames.scanners import has_block
 from vmsim.host.daemons.parts import DaemonParts
 from vmsim.host.daemons.thp.kcompactd import Kcompactd

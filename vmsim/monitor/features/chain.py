@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Mmu, Steps, Vcpu, Worker
-from vmsim.monitor.backing.commit import NestedMode
 from vmsim.monitor.base import BaseMonitor
 from vmsim.monitor.features.base import Feature
-from vmsim.monitor.mmu_lock import MmuLock
 from vmsim.record.log import Log
 from vmsim.record.outcome import DirtyRound
 
@@ -24,31 +18,10 @@ class Featured(BaseMonitor):
     """A monitor with features, in the order in which they were added."""
 
     features: list[Feature]
-    lock: MmuLock
-    _nested: NDArray[Any]
-    _mode: NestedMode
 
     def add(self, feature: Feature) -> None:
         """Have a feature handle exits before itself, after those that were added before."""
         self.features.append(feature)
-
-    def watch(self, dirty: NDArray[np.bool_], reason: str, cycles: int) -> None:
-        """Have compiled code note in `dirty`, bool[frames], what it makes writable while `log_writes` is on.
-
-        Parameters
-        ----------
-        reason : str
-            Of exits at which a protected page is made writable.
-        cycles : int
-            Of such an exit; 0: compiled code handles none.
-        """
-        self._mode = self._mode._replace(dirty=dirty)
-        self._nested["protected"] = cycles
-        self.reasons = (*self.reasons, reason)
-
-    def log_writes(self, *, on: bool) -> None:
-        """Begin or end to have what becomes writable noted."""
-        self._nested["logging"] = on
 
     @property
     def workers(self) -> Sequence[Worker]:
@@ -57,6 +30,7 @@ class Featured(BaseMonitor):
 
     def guest_mmu(self, hardware: Mmu) -> Mmu:
         """Return how the guest's kernel reaches its tables, where features watch what it stores."""
+        hardware = super().guest_mmu(hardware)
         for feature in self.features:
             hardware = feature.guest_mmu(hardware)
         return hardware
@@ -79,6 +53,5 @@ class Featured(BaseMonitor):
     def register(self, ledger: Ledger) -> None:
         """Say what it counts, and what its features do."""
         super().register(ledger)
-        self.lock.register(ledger)
         for feature in self.features:
             feature.register(ledger)
