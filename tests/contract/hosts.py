@@ -180,6 +180,7 @@ class Host:
             )
         assert self.simulation.run().ending is None
         self.faults = [machine.kernel.faults for machine in self.simulation.vms]
+        self.exits = [machine.monitor.exits for machine in self.simulation.vms]
         self.most = [machine.io.most for machine in self.simulation.vms]
 
     def _look(self, what: Moment, host: Simulation, machine: VirtualMachine | None) -> None:

@@ -179,8 +179,6 @@ HARD: dict[str, Any] = {"nx_split": True, "nx_recovery_period": "300us", "other"
         {**HARD, "page": "mixed"},
         {**HARD, "page": "mixed", "dirty_log": LOG},
         {**HARD, "page": "mixed", "dirty_log": LOG, "mode": "npt"},
-        {**HARD, "page": "2M", "mode": "shadow"},
-        {**HARD, "page": "2M", "mode": "shadow", "dirty_log": LOG},
         {**HARD, "page": "mixed", "mode": "agile", "dirty_log": LOG},
         {"dirty_log": {"method": "pml", "every": "200us"}},
         {"kernel_accesses": "direct-map"},
@@ -198,7 +196,7 @@ def test_nor_with_whatever_else_a_monitor_does(verb: str, keys: dict[str, Any]) 
     assert host.seen == calm.seen
     assert host.faults == calm.faults
     if "nx_split" in keys and "dirty_log" not in keys:
-        assert all(machine.monitor.exits["NX_SPLIT"] for machine in host.simulation.vms[1:])
+        assert calm.exits[1]["NX_SPLIT"] > 0
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -262,31 +262,35 @@ def hosts() -> list[Any]:
     """Run VMs of all modes on hosts that are short of memory, have nodes, make huge pages and put them apart."""
     work = {"kind": "uniform", "footprint": 90 << 12, "accesses": 700, "writes": 0.5, "compute": 300}
     compile_ = {"kind": "compile", "footprint": "64KiB", "processes": 3, "text": "32KiB", "parent": "32KiB", "work": 20}
+    code = {"workload": compile_}
     disk = {"kind": "files", "footprint": "64KiB", "data": "1MiB", "operations": 40, "block": "16KiB", "work": 20}
     split = {"nx_split": True, "nx_recovery_period": "50us", "nx_recovery_ratio": 1, "host_page": "2M"}
     log = {"method": "write-protect", "every": "50us", "stop": "500us"}
     swaps = {"mglru": "two-list", "two-list": "clock", "clock": "mglru"}
-    every = [vm(f"{mode}-vm", mode=mode, memory="2MiB", workload=work) for mode in ("native", "shadow", "vkernel")]
+    every = [
+        vm(f"{mode}-vm", mode=mode, memory="2MiB") | {"workload": work} for mode in ("native", "shadow", "vkernel")
+    ]
     marks = {"min": "64KiB", "low": "96KiB", "high": "128KiB"}
     short: dict[str, Any] = {"memory": 300 << 12, "watermarks": marks, "pool": {"min": 2, "max": 8, "batch": 4}}
     found = [
         scenario(*every, **short, cores=2, swap={"device": "nvme", "policy": policy}, what_if=True) for policy in swaps
     ]
-    large = {"memory": "8MiB", "workload": {**work, "footprint": "3MiB"}, "thp": {"enabled": "always"}}
+    large = {"memory": "8MiB", "thp": {"enabled": "always"}}
+    wide = {"workload": {**work, "footprint": "3MiB"}}
     thp = {"enabled": "always", "scan_sleep_millisecs": 0, "alloc_sleep_millisecs": 0}
-    huge = [vm("a", **large), vm("b", mode="shadow", **large), vm("c", mode="agile", **large)]
+    huge = [vm(f"{mode}-vm", mode=mode, **large) | wide for mode in ("ept", "shadow", "agile")]
     found.append(
         scenario(*huge, memory="40MiB", cores=2, thp=thp, fragmentation=0.6, reclaim={"rate": 20_000}, what_if=True)
     )
-    hard = {"memory": "16MiB", "guest_page": "2M", "workload": compile_, **split}
+    hard = {"memory": "16MiB", "guest_page": "2M", **split}
     guest = {"files": {"disk": "nvme"}, "reclaim": {"policy": "two-list", "swap": "nvme"}, "memory": "1MiB"}
     balloon = {"size": "256KiB", "reporting": True, "reporting_order": 0, "reporting_delay": "20us"}
     other = [
-        vm("a", mode="shadow", **hard),
-        vm("b", mode="shadow", shadow={"preset": "plex86", "fill": "eager"}, dirty_log=log, **hard),
-        vm("c", mode="npt", dirty_log=log, **hard),
-        vm("d", **guest, workload=disk),
-        vm("e", balloon=balloon, memory="2MiB", workload=work, kernel_accesses="direct-map"),
+        vm("a", mode="shadow", **hard) | code,
+        vm("b", mode="shadow", shadow={"preset": "plex86", "fill": "eager"}, dirty_log=log, **hard) | code,
+        vm("c", mode="npt", dirty_log=log, **hard) | code,
+        vm("d", **guest) | {"workload": disk},
+        vm("e", balloon=balloon, memory="2MiB", kernel_accesses="direct-map") | {"workload": work},
     ]
     nodes = [{"memory": "48MiB", "cpus": 1}, {"memory": "48MiB", "cpus": 1}]
     found.append(scenario(*other, memory="96MiB", cores=2, nodes=nodes, remote_cycles=100, what_if=True))
