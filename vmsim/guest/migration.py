@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import Steps, Vcpu, Words
 from vmsim.frames.buddy import free_many, use
-from vmsim.frames.records import State
 from vmsim.frames.isolation import isolate_range
+from vmsim.frames.records import State
 from vmsim.guest.edits import PageTables
 from vmsim.guest.frames import GuestFrames
 from vmsim.guest.page_cache import PageCache

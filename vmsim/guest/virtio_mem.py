@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from vmsim.base.clock import Clock
 from vmsim.contracts import MemoryDevice, Steps, Vcpu
 from vmsim.frames.buddy import free_many
-from vmsim.frames.records import MOVABLE, PAGEBLOCK
 from vmsim.frames.isolation import isolate_range
+from vmsim.frames.records import MOVABLE, PAGEBLOCK
 from vmsim.guest.frames import GuestFrames
 from vmsim.guest.migration import Migration
 from vmsim.guest.workqueue import Workqueue
