@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from vmsim.base.files import printable
+from vmsim.cli.completing import modes as modes_completion
+from vmsim.cli.completing import settings as settings_completion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,11 +35,19 @@ _KINDS: Final = {"guest": "guest memory", "table": "page tables", "pool": "pool"
 @click.argument("file", type=_FILE)
 @click.option(
     "--modes",
+    shell_complete=modes_completion,
     default="all",
     show_default=True,
     help="Paging modes, with commas between them; all: every one that the CPU has, or with host.what_if every one.",
 )
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key: host.pool.min=128.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    shell_complete=settings_completion,
+    help="Change a key: host.pool.min=128.",
+)
 @click.option("--out", type=_FILE, metavar="DIR", help="Write a run directory for each mode, and figures.")
 @click.option("--force", is_flag=True, help="Replace the results of an earlier comparison in DIR.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from vmsim.base.units import PAGE_SIZES, format_frequency, format_size
+from vmsim.cli.completing import cpus as cpus_completion
 from vmsim.cli.screen import Side, print_facts, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _VENDORS: Final = {"intel": "Intel", "amd": "AMD"}
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=cpus_completion)
 @click.option("--detect", is_flag=True, help="Say which preset is nearest to this machine, and what is unknown of it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(name: str | None, detect: bool, as_json: bool) -> None:

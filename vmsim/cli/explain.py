@@ -8,6 +8,7 @@ import click
 
 from vmsim.base.errors import InputError
 from vmsim.cli.choice import Choice
+from vmsim.cli.completing import cpus as cpus_completion
 
 if TYPE_CHECKING:
     from vmsim.base.units import PageSize
@@ -31,7 +32,13 @@ _CPUS: Final = {"native": "skylake-x", "ept": "skylake-x", "npt": "zen4", "agile
     type=int,
     help="Agile mode: how many of the guest's levels are nested, 0 (all shadow) to 5 (as ept).  [default: 1]",
 )
-@click.option("--cpu", "name", metavar="CPU", help="A preset or CPU file.  [default: skylake-x; zen4 for npt]")
+@click.option(
+    "--cpu",
+    "name",
+    metavar="CPU",
+    shell_complete=cpus_completion,
+    help="A preset or CPU file.  [default: skylake-x; zen4 for npt]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     mode: WalkMode,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vmsim.base.files import printable, refuse_figure
+from vmsim.cli.completing import traces as traces_completion
 
 if TYPE_CHECKING:
     from vmsim.analysis.miss_ratio import MissRatios
@@ -18,7 +19,7 @@ _UNITS = ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB"))
 
 
 @click.command()
-@click.argument("source", type=_FILE, metavar="TRACE|FILE|RUN")
+@click.argument("source", type=_FILE, metavar="TRACE|FILE|RUN", shell_complete=traces_completion)
 @click.option("--vm", "vms", multiple=True, metavar="NAME", help="Only of this VM; may be given again.")
 @click.option("--sample", type=float, metavar="SHARE", help="Follow this share of the pages (SHARDS), 0.01 say.")
 @click.option("--pages", type=click.IntRange(min=1), metavar="N", help="Follow about N pages.")

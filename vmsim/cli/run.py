@@ -9,6 +9,7 @@ import click
 
 from vmsim.base.errors import InputError
 from vmsim.base.files import printable
+from vmsim.cli.completing import settings as settings_completion
 
 if TYPE_CHECKING:
     from vmsim.record.result import Result
@@ -35,7 +36,14 @@ _SUMMARY: Final = {
 
 @click.command()
 @click.argument("file", type=_FILE)
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key: host.pool.min=128.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    shell_complete=settings_completion,
+    help="Change a key: host.pool.min=128.",
+)
 @click.option("--out", type=_FILE, metavar="DIR", help="Write a run directory with all tables.")
 @click.option("--force", is_flag=True, help="Replace the results of an earlier run in DIR.")
 @click.option(

@@ -15,6 +15,7 @@ from vmsim.base.formats import TRACE_FORMATS
 from vmsim.base.progress import progress_bar
 from vmsim.base.units import parse_size
 from vmsim.cli.choice import Choice
+from vmsim.cli.completing import traces as traces_completion
 
 _FILE = click.Path(path_type=Path)
 _GRANULE = click.option(
@@ -90,7 +91,7 @@ def record(
 
 
 @command.command()
-@click.argument("source", type=_FILE, metavar="IN")
+@click.argument("source", type=_FILE, metavar="IN", shell_complete=traces_completion)
 @click.argument("target", type=_FILE, metavar="OUT")
 @_FORMAT
 @_FETCH
@@ -144,7 +145,7 @@ def convert(
 
 
 @command.command()
-@click.argument("file", type=_FILE)
+@click.argument("file", type=_FILE, shell_complete=traces_completion)
 @_FORMAT
 @_JSON
 def info(file: Path, form: str, as_json: bool) -> None:

@@ -10,6 +10,7 @@ import click
 
 from vmsim.base.errors import InputError
 from vmsim.base.files import printable, refuse_figure
+from vmsim.cli.completing import studies as studies_completion
 from vmsim.validation.studies import DRAWN, PARTS, STUDIES, validate
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("studies", nargs=-1, metavar="[STUDY]...")
+@click.argument("studies", nargs=-1, metavar="[STUDY]...", shell_complete=studies_completion)
 @click.option("--list", "listed", is_flag=True, help="List the studies, what is known to miss, what is not attempted.")
 @click.option("--figure", type=_PATH, metavar="FILE", help=f"Draw it as .png, .pdf or .svg ({', '.join(DRAWN)}).")
 @click.option("--report", "page", type=_PATH, metavar="DIR", help="Write a page with figures, and its data, to DIR.")

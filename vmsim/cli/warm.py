@@ -9,12 +9,21 @@ from concurrent.futures import as_completed
 
 import click
 
+from vmsim.cli.completing import cpus as cpus_completion
+
 # What all CPUs share, by the modes that use it.
 SHARED = ("ept, npt, native", "shadow, agile, vkernel")
 
 
 @click.command()
-@click.option("--cpu", "names", multiple=True, metavar="CPU", help="A preset or CPU file; repeatable.")
+@click.option(
+    "--cpu",
+    "names",
+    multiple=True,
+    metavar="CPU",
+    shell_complete=cpus_completion,
+    help="A preset or CPU file; repeatable.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(names: tuple[str, ...], as_json: bool) -> None:
     """Compile the kernels ahead of the first run.
