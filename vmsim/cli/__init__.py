@@ -44,6 +44,7 @@ VERBS: Final = {
     "policies": "List the policies of a host's memory, and where each can be asked for.",
     "schema": "Print the JSON Schema of scenario files, or of sweep files.",
     "validate": "Predict published measurements, and say how far off.",
+    "calibrate": "Measure this machine, propose a CPU file, and say which paging mode explains it.",
     "warm": "Compile the kernels ahead of the first run.",
 }
 
