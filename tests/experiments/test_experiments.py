@@ -30,6 +30,7 @@ NAMES = [
     "pool",
     "pool-pressure",
     "reclaimed-page",
+    "reporting-order",
     "shootdown",
     "software-tlb",
     "swap-reclaim",

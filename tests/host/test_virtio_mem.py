@@ -196,6 +196,19 @@ def test_a_page_that_a_device_works_on_keeps_its_block() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_what_one_vm_unplugs_lets_another_run(mode: str) -> None:
+    """A host of 14 MiB: one VM has 12 until 8 of it are unplugged; another then touches 5."""
+    giver = vm("giver", mode=mode, memory="12MiB", populate="eager", virtio_mem=device(schedule=[["10us", 0]]))
+    taker = vm("taker", mode=mode, memory="8MiB", start="1ms")
+    host = HOST | {"memory": "14MiB", "cpu_override": QUICK}
+    streams = [Script(IDLE), Script([*touches(range(1280), WRITE), *touches(range(1280), READ)])]
+    simulation, outcome = run(scenario(giver, taker, **host), streams, every=9_600_011, look=plugged, events=10**6)
+    assert outcome.ending is None
+    assert all(each.finished for each in outcome.vms)
+    assert simulation.host.free == simulation.host.size - sum(simulation.host.count(-1).values())
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_a_vm_that_ends_while_its_memory_is_unplugged_leaves_nothing_behind(mode: str) -> None:
     table = vm(mode=mode, memory="12MiB", populate="eager", virtio_mem=device(schedule=[["10us", 0]]))
     simulation, outcome = run(scenario(table, **HOST), [Script(long(2500, 20))], every=3_000_003)
