@@ -29,7 +29,6 @@ from tests.simulation.drawn import (
 from tests.simulation.small import PAGE, READ, WRITE, Script, Threads, divided, run, scenario, touches, vm
 from vmsim.engine.simulation import Simulation
 
-
 SCANS: dict[str, Any] = {"scan_delay": "5us", "scan_period_min": "20us", "scan_period_max": "200us"}
 SCANS["scan_size"] = "256KiB"
 SAMPLES: dict[str, Any] = {"sample_interval": "5us", "aggr_interval": "20us", "max_nr_regions": 20}

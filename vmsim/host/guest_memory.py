@@ -42,7 +42,6 @@ from vmsim.tables.words import places_of
 __all__ = ["GuestMemory"]
 
 Words = NDArray[np.int64]
-
 _ZEROS = np.zeros(1 << 9, np.int64)
 
 
