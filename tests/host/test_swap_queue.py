@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
 
 from vmsim import plugins
+from vmsim.base.clock import Clock
 from vmsim.base.errors import InputError
 from vmsim.host.swap.area import SwapArea
 from vmsim.host.swap.device import BlockDevice
 from vmsim.host.swap.queue import DeviceQueue
 from vmsim.host.swap.readahead import Window, window_size
 from vmsim.host.swap.service import drawer, read_histogram
+from vmsim.host.swap.traffic import DeviceTraffic
 from vmsim.scenario.service import LONGEST, parse_service
 
 MEAN = 100_000  # cycles of a request
@@ -238,3 +242,45 @@ def test_windows_of_readahead_by_hand() -> None:
     assert window.around(51, 8) == range(51, 59)  # forwards
     window.hits = 8
     assert window.around(50, 8) == range(43, 51)  # backwards
+
+
+def test_a_window_of_readahead_ends_where_its_page_table_does() -> None:
+    """mm/swap_state.c, swap_vma_ra_win: not below faulting address & PMD_MASK, nor from there + PMD_SIZE on."""
+    window = Window()
+    assert window.around(511, 8) == range(508, 512)
+    window.hits = 8
+    assert window.around(512, 8) == range(512, 520)
+    window.hits = 8
+    window.previous = 514
+    assert window.around(513, 8) == range(512, 514)
+
+
+class _Host:
+    """Notes when frames are free again."""
+
+    def __init__(self) -> None:
+        self.env = Clock()
+        self.freed: list[tuple[int, list[int]]] = []
+
+    def give(self, pfns: Any) -> None:
+        self.freed.append((self.env.cycle, pfns.tolist()))
+
+
+def test_pages_side_by_side_are_one_request_that_is_done_with_its_last() -> None:
+    """One channel, 10 cycles a page: slots 4, 5, 6 are done after 30, 8 and 9 after 50, and 33 in a row after 370, 380.
+
+    A request has 32 pages at most.
+    """
+    host = _Host()
+    spec = replace(plugins.load("swap_devices", "nvme"), write="constant 10ns", write_channels=1)
+    device = BlockDevice(spec, seed=1, frequency=10**9, folder=Path())
+    traffic = DeviceTraffic(host, SwapArea(100), device)
+    slots = np.array([4, 5, 6, 8, 9])
+    traffic.submit_writes(slots, slots + 200)
+    assert traffic.writing == 5
+    traffic.submit_writes(np.arange(20, 53), np.arange(20, 53))
+    host.env.run()
+    first, second, third, fourth = host.freed
+    assert (first, second) == ((30, [204, 205, 206]), (50, [208, 209]))
+    assert (third, fourth) == ((370, [*range(20, 52)]), (380, [52]))
+    assert traffic.writing == 0

@@ -11,6 +11,7 @@ from vmsim.contracts import SwapPlace, VmStopped
 from vmsim.engine.check.host import BrokenInvariant
 from vmsim.engine.simulation import Simulation
 from vmsim.frames.records import State
+from vmsim.host.daemons.swap.daemon import Kswapd
 from vmsim.host.swap.memory import SwappableMemory
 from vmsim.host.swap.pages import SwappedPages
 from vmsim.record.outcome import Outcome
@@ -159,7 +160,10 @@ def test_a_page_that_is_written_again_goes_to_the_device_again(mode: str) -> Non
 
 @pytest.mark.parametrize("mode", ["native", "ept", "shadow"])
 def test_forks_unmaps_and_moves_find_what_is_swapped_out(mode: str) -> None:
-    """A child reads what its parent has on the device; what is unmapped there leaves it."""
+    """A child reads what its parent has on the device; what is unmapped there leaves it.
+
+    Pages that both have are not taken from programs on the host itself: with 520 frames all of them can be such.
+    """
     script = [
         *touches(range(PAGES), WRITE),
         ("fork", 2),
@@ -176,7 +180,7 @@ def test_forks_unmaps_and_moves_find_what_is_swapped_out(mode: str) -> None:
         *touches(range(400, 440), WRITE),
         *touches(range(150, PAGES), READ),
     ]
-    simulation, outcome = run(crowd(mode, frames=520), [Script(script)] * 2, every=1_000_003)
+    simulation, outcome = run(crowd(mode, frames=560), [Script(script)] * 2, every=1_000_003)
     assert outcome.ending is None
     assert out(outcome, "swap")["swapped_in"] > 50
     assert (simulation.host.frames["state"] == State.FREE).all()
@@ -245,6 +249,46 @@ def test_pages_that_follow_one_another_are_read_ahead() -> None:
     assert many["major"] < one["major"]
 
 
+def test_a_program_that_reads_on_waits_for_every_eighth_page() -> None:
+    """The first fault reads its page and four behind it; a hit is where the next window goes on: 8 pages forwards."""
+    pages = range(5 + 8 * 6)
+    script = Script([*touches(range(PAGES), WRITE), ("compute", 3_000_000), *touches(pages, READ)])
+    simulation = Simulation(crowd("ept", frames=2000), streams=[script, Script([*touches(range(4), WRITE)])])
+    machine = simulation.vms[0]
+
+    def take() -> Any:
+        yield simulation.env.timeout(2_500_000)
+        slot: Any = machine.slot
+        gfns = slot.present()
+        machine.forget(slot.take_each(gfns[machine.kernel.frames.frames["state"][gfns] == State.GUEST]))
+
+    simulation.env.process(take())
+    outcome = simulation.run()
+    assert outcome.ending is None
+    counts = outcome.vms[0].figures.named("swap")
+    assert counts["swapped_in"] == len(pages)
+    assert counts["major"] == 1 + 6
+
+
+def test_nobody_takes_more_pages_while_enough_are_on_their_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """kswapd works up to the high watermark, and who waits takes pages below the low one: what is written counts."""
+    shrink, seen = Kswapd._shrink, dict[str, set[bool]]()
+
+    def look(kswapd: Kswapd, priority: int, *given: Any, **keys: Any) -> Any:
+        coming, marks = kswapd.host.free + kswapd.swap.writing, kswapd.host.marks
+        direct = keys["enough"] == 32
+        below = coming < (marks.low if direct else marks.high)
+        if priority == 12 or not direct:  # it goes on down to 0 at once where too few are found
+            seen.setdefault("direct" if direct else "kswapd", set()).add(below or not kswapd.swap.writing)
+        return shrink(kswapd, priority, *given, **keys)
+
+    monkeypatch.setattr(Kswapd, "_shrink", look)
+    _, outcome = run(crowd("ept", swap={"write": "constant 300us"}), [Script(steps())] * 2)
+    assert outcome.ending is None
+    assert seen["kswapd"] == {True}
+    assert seen.get("direct", {True}) == {True}
+
+
 @pytest.mark.parametrize("mode", ["ept", "shadow", "agile", "vkernel"])
 def test_compiled_code_brings_pages_back_as_the_process_does(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages that were read ahead lie in the swap cache: whoever handles the fault, all figures are the same."""
@@ -259,7 +303,7 @@ def test_compiled_code_brings_pages_back_as_the_process_does(mode: str, monkeypa
     script = Script([*steps(2, WRITE), *steps(1, READ)])
     compiled = digest(run(crowd(mode), [script] * 2, every=9_000_011)[1])
     assert noted[0] > 20
-    monkeypatch.setattr(SwappableMemory, "cached", lambda memory, gfn, pfn: None)
+    monkeypatch.setattr(SwappableMemory, "cached", lambda memory, gfns, pfns: None)
     assert digest(run(crowd(mode), [script] * 2, check=None)[1]) == compiled
 
 

@@ -23,6 +23,7 @@ FINGERPRINTS = {
     6: "ef2b8082e4c2bf30",
     7: "ef2b8082e4c2bf30",
     8: "ef2b8082e4c2bf30",
+    9: "ef2b8082e4c2bf30",
 }
 COLUMNS = ("vm", "accesses", "l1_tlb_misses", "l2_tlb_misses", "walk_refs", "guest_faults", "exits", "total_cycles")
 SCENARIO = """

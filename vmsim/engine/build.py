@@ -150,7 +150,8 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
     if slot:
         slot.collapses = spec.host_thp
         slot.logged = spec.dirty_log.method != "none"
-        slot.holds_table = lambda gfn: bool(kernel.frames.frames["state"][gfn] == State.TABLE)
+        slot.states = states = kernel.frames.frames["state"]
+        slot.holds_table = lambda gfn: bool(states[gfn] == State.TABLE)
     elif pages:
         pages.sharing = kernel.sharing
         pages.able = lambda: not kernel.editing

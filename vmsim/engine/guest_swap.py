@@ -133,14 +133,18 @@ class GuestSwap(Swap):
         while self.busy:
             yield self.progress
 
-    def _frame(self, vcpu: Any, owner: int) -> Steps[int]:
-        """Return a frame for a page that is read, which the host has backed; the device is told."""
+    def _frames(self, vcpu: Any, owner: int, count: int) -> Steps[Words]:
+        """Return a frame for a page that is read, which the host has backed; the device is told.
+
+        And others that are at hand, `count` in all.
+        """
         gfn = yield from self.kernel_frames.allocate(vcpu, 0)
         self.host.hand_over(np.array([gfn]), owner, State.HOST)
         self.tell(vcpu)
         yield vcpu.settle()
         yield from self.kernel_frames.ensure(vcpu, np.array([gfn]))
-        return gfn
+        others = self.host.take(owner, count - 1, State.HOST, reserve=self.host.marks.min)
+        return np.array([gfn, *others.tolist()])
 
     def _at(self, delay: int, pfns: Words, call: Callable[[], None]) -> None:
         vcpu = self._vcpu
@@ -176,10 +180,10 @@ class _Memory:
     def charge(self, frames: int) -> None:
         """Count nothing: the frames are the kernel's own."""
 
-    def cached(self, number: int, gfn: int) -> None:
+    def cached(self, numbers: Words, gfns: Words) -> None:
         """Learn nothing: the kernel asks for what is away."""
 
-    def uncached(self, number: int) -> None:
+    def uncached(self, numbers: Words) -> None:
         """Learn nothing."""
 
 

@@ -151,10 +151,10 @@ class NativeMemory(HintedPages):
         self.frames.freed = self.swapped.freed
         self.told(self.swapped)
 
-    def cached(self, number: int, pfn: int) -> None:
+    def cached(self, numbers: Words, pfns: Words) -> None:
         """Learn nothing: its kernel asks for what is away."""
 
-    def uncached(self, number: int) -> None:
+    def uncached(self, numbers: Words) -> None:
         """Learn nothing."""
 
     @property

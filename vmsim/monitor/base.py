@@ -145,9 +145,10 @@ class BaseMonitor(ABC):
                     self.exits[reason] += count
                     self.exit_cycles[reason] += spent
         if bill["logged"][0]:
-            for latency, times in zip(bill["latency"][0].tolist(), bill["times"][0].tolist(), strict=True):
-                if times:
-                    self.latency.add(latency, times)
+            latencies, times = bill["latency"][0], bill["times"][0]
+            (there,) = times.nonzero()
+            for latency, count in zip(latencies[there].tolist(), times[there].tolist(), strict=True):
+                self.latency.add(latency, count)
 
     @property
     def workers(self) -> Sequence[Worker]:

@@ -16,6 +16,7 @@ __all__ = ["NO_SLOT", "Holding", "SwapArea"]
 
 NO_SLOT = -1
 ROOM = 1024  # pages that compiled code can bring back before that is noted
+_USED = int(SwapPlace.USED)
 
 Words = NDArray[np.int64]
 
@@ -95,7 +96,7 @@ class SwapArea:
     @property
     def used(self) -> int:
         """Slots that hold something."""
-        return int(self.state[SwapPlace.USED])
+        return int(self.state[_USED])
 
     @property
     def free(self) -> int:
@@ -110,7 +111,7 @@ class SwapArea:
         slots = np.empty(min(len(numbers), self.free), np.int64)
         self._next = int(allocate_slots(self._users, self._next, slots))
         self.refill(slots, memory, numbers[: len(slots)], identities[: len(slots)], words)
-        self.state[SwapPlace.USED] += len(slots)
+        self.state[_USED] += len(slots)
         self.most = max(self.most, self.used)
         return slots
 
@@ -143,6 +144,21 @@ class SwapArea:
         memory = self._memories[self._whose[slot]]
         return Holding(memory, int(self.numbers[slot]), self._words.get(slot), int(self.identities[slot]))
 
+    def by_memory(self, slots: Words) -> list[tuple[Any, Words]]:
+        """Return whose pages some slots hold, int64[n]: each memory, and which of them, by their places, int64[m]."""
+        if not len(slots):
+            return []
+        whose = self._whose[slots]
+        if (whose == whose[0]).all():
+            return [(self._memories[whose[0]], np.arange(len(slots)))]
+        return [(self._memories[each], np.flatnonzero(whose == each)) for each in dict.fromkeys(whose.tolist())]
+
+    def holds_zeros(self, slots: Words) -> NDArray[np.bool_]:
+        """Return which of some slots, int64[n], hold zeros, bool[n]."""
+        if not self._words:
+            return np.ones(len(slots), np.bool_)
+        return np.array([slot not in self._words for slot in slots.tolist()], np.bool_)
+
     def share(self, slot: int) -> None:
         """Note one more user."""
         self._users[slot] += 1
@@ -157,7 +173,7 @@ class SwapArea:
         if self._users[slot]:
             return False
         self._words.pop(slot, None)
-        self.state[SwapPlace.USED] -= 1
+        self.state[_USED] -= 1
         return True
 
     def slots(self) -> list[int]:

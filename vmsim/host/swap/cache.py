@@ -94,13 +94,16 @@ class SwapCache:
     def __iter__(self) -> Iterator[int]:
         return iter(np.flatnonzero(self.stamps).tolist())
 
-    def add(self, slots: Words, pfns: Words, flags: int) -> Words:
-        """Put pages in, int64[n]; return their stamps."""
+    def add(self, slots: Words, pfns: Words, flags: int | NDArray[np.uint8]) -> Words:
+        """Put pages in, int64[n]; return their stamps. The device is to write all of them, or none.
+
+        `flags` are those of all, or of each, uint8[n].
+        """
         stamps = np.arange(self._stamp + 1, self._stamp + len(slots) + 1)
         self._stamp += len(slots)
         self._count += len(slots)
         self.pfns[slots], self.stamps[slots], self.flags[slots] = pfns, stamps, flags
-        if not flags & WRITING:
+        if not (flags if isinstance(flags, int) else int(flags[0])) & WRITING:
             self.idle.update(dict.fromkeys(slots.tolist()))
         return stamps
 

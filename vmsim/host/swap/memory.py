@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import Steps, Vcpu
-from vmsim.frames.records import MAX_ORDER
+from vmsim.frames.records import MAX_ORDER, State
 from vmsim.host.swap.pages import SwappedPages
 from vmsim.host.swap.swap import Swap
-from vmsim.machine.formats import ENTRIES, FRAME
+from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT
 from vmsim.tables.backing import CLEAN, CLEAN_PAGE, SMALL_PAGE, SWAPPED, cached_word, page_of
 from vmsim.tables.pages import clear_pages, find_words
 
@@ -21,14 +21,25 @@ Words = NDArray[np.int64]
 
 
 class SwappableMemory:
-    """The part of a `GuestMemory` that knows of swap, whose attributes these are."""
+    """The part of a `GuestMemory` that knows of swap, whose attributes these are.
+
+    Attributes
+    ----------
+    states : int8[frames]
+        What the guest uses each frame for (`State`); empty: that is not known, and any may be a page table.
+    """
 
     backing: Words
     words: Words
     contents: dict[int, Words]
     swapped: SwappedPages | None
     swap: Words = np.empty(0, np.int64)
+    states: NDArray[np.int8] = np.empty(0, np.int8)
     holds_table: Callable[[int], bool]
+
+    def hold_tables(self, gfns: Words) -> NDArray[np.bool_]:
+        """Return which of some guest frames, int64[n], the guest uses as page tables, bool[n]."""
+        return self.states[gfns] == State.TABLE if len(self.states) else np.ones(len(gfns), np.bool_)
 
     def swap_to(self, swap: Swap) -> None:
         """Have pages that are taken go to a swap device from now on."""
@@ -39,15 +50,15 @@ class SwappableMemory:
         """Whether a page is on the swap device, so that it has to be brought back before its frame is backed."""
         return self.swapped is not None and self.swapped.slot_of(gfn) is not None
 
-    def cached(self, gfn: int, pfn: int) -> None:
-        """Learn that a page that is away lies in a frame of the swap cache too, and holds zeros."""
-        if not self.holds_table(gfn):
-            self.backing[gfn] = cached_word(pfn)
+    def cached(self, gfns: Words, pfns: Words) -> None:
+        """Learn that pages that are away lie in frames of the swap cache too, int64[n] each, and hold zeros."""
+        data = ~self.hold_tables(gfns)
+        self.backing[gfns[data]] = pfns[data] << PAGE_SHIFT | cached_word(0)
 
-    def uncached(self, gfn: int) -> None:
-        """Learn that it does no more."""
-        if self.backing[gfn] & SWAPPED:
-            self.backing[gfn] = SWAPPED
+    def uncached(self, gfns: Words) -> None:
+        """Learn that they do no more."""
+        away = gfns[self.backing[gfns] & SWAPPED != 0]
+        self.backing[away] = SWAPPED
 
     def brought(self) -> None:
         """Note what compiled code has brought back."""

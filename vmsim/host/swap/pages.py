@@ -20,6 +20,8 @@ __all__ = ["SwappedPages"]
 
 Words = NDArray[np.int64]
 
+_USED, _BROUGHT, _FIRST = int(SwapPlace.USED), int(SwapPlace.BROUGHT), int(SwapPlace.FIRST)
+
 
 class SwappedPages:
     """Which page of a VM is in which slot.
@@ -119,18 +121,19 @@ class SwappedPages:
     def brought(self) -> None:
         """Note what compiled code has brought back from the swap cache since this was last called."""
         state, memory = self.swap.area.state, self.memory
-        count = int(state[SwapPlace.BROUGHT])
-        gfns = state[SwapPlace.FIRST : SwapPlace.FIRST + count].copy()
-        state[SwapPlace.BROUGHT] = 0
+        count = int(state[_BROUGHT])
+        gfns = state[_FIRST : _FIRST + count].copy()
+        state[_BROUGHT] = 0
         slots, words = self.slots[gfns] - 1, memory.backing[gfns]
-        self.swap.came_back(memory, slots, (words & FRAME) >> PAGE_SHIFT)
+        self.swap.came_back(memory, gfns, slots, (words & FRAME) >> PAGE_SHIFT)
         self.count -= count
         memory.returned += count
         self.swap.lists.returned(memory, gfns, slots)
         gone = words & CLEAN == 0
-        state[SwapPlace.USED] += np.count_nonzero(gone)  # they are released here
         self.slots[gfns[gone]] = 0
-        for slot in slots[gone].tolist():
+        released = slots[gone].tolist()
+        state[_USED] += len(released)  # they are released here
+        for slot in released:
             self.swap.release(slot)
 
     def words(self, gfn: int) -> Words | None:

@@ -1,11 +1,14 @@
 """Which slots are read beside the one that is wanted (Linux mm/swap_state.c).
 
 Where something turns, those around it on the device (swap_cluster_readahead); else those of the pages around it in the
-memory (swap_vma_readahead), in the direction in which faults have gone. How many follows from how many of the last ones
-were wanted.
+memory (swap_vma_readahead), in the direction in which faults have gone, those that the same page table maps. How many
+follows from how many of the last ones were wanted. A page that is found in the swap cache is a fault, too
+(swap_cache_get_folio).
 """
 
 from __future__ import annotations
+
+from vmsim.machine.formats import ENTRIES
 
 __all__ = ["MAX_ORDER", "Window", "around_slot", "window_size"]
 
@@ -40,8 +43,10 @@ class Window:
 
     Attributes
     ----------
+    previous : int
+        The page of the last fault.
     hits : int
-        Pages that were read ahead and wanted since the last fault.
+        Pages that were read ahead and wanted since the last one that was read.
     """
 
     def __init__(self) -> None:
@@ -64,7 +69,8 @@ class Window:
             first = number - pages + 1
         else:
             first = number - (pages - 1) // 2
-        return range(max(first, 0), first + pages)
+        table = number & -ENTRIES
+        return range(max(first, table), min(first + pages, table + ENTRIES))
 
     def aligned(self, slot: int, most: int) -> range:
         """Return the slots to be read with one (swapin_nr_pages, swap_cluster_readahead)."""

@@ -209,18 +209,21 @@ class Swap(DeviceTraffic):
         counts = self.counts[memory.owner]
         while (slot := find()) is not None:
             if slot not in cache:
-                pfn = yield from self._frame(vcpu, memory.owner)
+                compressed = isinstance(self.device, CompressedMemory) or (self.zswap and slot in self.zswap)
+                window = range(0) if compressed else self._around(slot, around)
+                pfns = yield from self._frames(vcpu, memory.owner, 1 + len(self._near(slot, window, around)))
                 if find() != slot or slot in cache:
-                    self.host.give(np.array([pfn]))
+                    self.host.give(pfns)
                     continue
                 if isinstance(self.device, CompressedMemory):
-                    cache.add(np.array([slot]), np.array([pfn]), 0)
+                    cache.add(np.array([slot]), pfns, 0)
                     cycles += self.device.load(slot)
                 elif self.zswap and slot in self.zswap:
-                    cache.add(np.array([slot]), np.array([pfn]), UNWRITTEN)  # it is here alone now, and loses its slot
+                    cache.add(np.array([slot]), pfns[:1], UNWRITTEN)  # it is here alone now, and loses its slot
                     cycles += self.zswap.load(slot)
+                    self._give_rest(pfns[1:])
                 else:
-                    cycles += self._read(slot, pfn, memory, around)
+                    cycles += self._read(slot, pfns, memory, self._near(slot, window, around))
             flags = int(cache.flags[slot])
             if flags & READING:
                 self.awaited[memory.owner] += 1
@@ -234,50 +237,74 @@ class Swap(DeviceTraffic):
                 raise VmStopped(Stop.SWAP_READ, who=self.who)
             counts["swapped_in"] += 1
             counts["major" if waited else "minor"] += 1
-            if flags & AHEAD:
-                counts["read_ahead_hits"] += 1
-                self._window(memory, around.key).hits += 1
+            counts["read_ahead_hits"] += flags & AHEAD != 0
+            self._found(around.key, around.number, int(flags & AHEAD != 0))
             self.latency[memory.owner].add(vcpu.now - start + cycles)
             return self._hand_over(slot, memory, cycles, write=write)
         return None
 
-    def _frame(self, vcpu: Any, owner: int) -> Steps[int]:
-        """Return a frame of the host's; the vCPU waits while it has none."""
+    def _frames(self, vcpu: Any, owner: int, count: int) -> Steps[Words]:
+        """Return up to `count` frames of the host's, int64[n]; the vCPU waits while it has none.
+
+        Those for pages that are read ahead may be as many as for any fault (mm/swap_state.c, swap_vma_readahead, which
+        allocates by the fault's own gfp_mask): all down to the min watermark.
+        """
         yield vcpu.settle()
         limit = self.host.limits.get(owner)
         if limit and not limit.allows(1):
             yield from vcpu.wait(self.env.process(limit.admit(1)), LIMIT_WAIT)
-        pfns = self.host.take(HOST, 1, State.HOST, reserve=self.host.marks.min)
+        pfns = self.host.take(HOST, count, State.HOST, reserve=self.host.marks.min)
         if not len(pfns):
-            pfns = yield from vcpu.wait(self.host.request(HOST, 1, State.HOST, asker=owner), "host_wait")
-        return int(pfns[0])
+            pfns = yield from vcpu.wait(self.host.request(HOST, count, State.HOST, asker=owner), "host_wait")
+        return np.asarray(pfns)
 
-    def _read(self, slot: int, pfn: int, memory: Any, around: Around) -> int:
-        """Have the device read a page, and others with it that nobody waits for yet; return the cycles of these."""
-        slots, pfns = np.array([slot]), np.array([pfn])
-        near = [each for each in self._near(slot, memory, around) if not (self.zswap and each in self.zswap)]
-        others = np.array([each for each in near if each not in self.cache], np.int64)
-        stamps = self.cache.add(slots, pfns, READING)
-        if len(others):
-            ahead = self.host.take(HOST, len(others), State.HOST, reserve=self.host.marks.low)
-            others = others[: len(ahead)]
-            stamps = np.concatenate((stamps, self.cache.add(others, ahead, READING | AHEAD)))
-            slots, pfns = np.concatenate((slots, others)), np.concatenate((pfns, ahead))
-            self.counts[memory.owner]["read_ahead"] += len(others)
-        self.submit_reads(slots, pfns, stamps)
-        return len(others) * self.costs.swap_page
+    def _read(self, slot: int, pfns: Words, memory: Any, near: list[int]) -> int:
+        """Have the device read a page, and others with it, as far as there are frames; return the cycles of these.
 
-    def _window(self, memory: Any, key: Any) -> Window:
+        Nobody waits for the others yet.
+        """
+        near = near[: len(pfns) - 1]
+        self._give_rest(pfns[1 + len(near) :])
+        slots, pfns = np.array([slot, *near]), pfns[: 1 + len(near)]
+        flags = np.full(len(slots), READING | AHEAD, np.uint8)
+        flags[0] = READING
+        stamps = self.cache.add(slots, pfns, flags)
+        self.counts[memory.owner]["read_ahead"] += len(near)
+        order = np.argsort(slots)
+        self.submit_reads(slots[order], pfns[order], stamps[order])
+        return len(near) * self.costs.swap_page
+
+    def _give_rest(self, pfns: Words) -> None:
+        """Give frames back that were not needed after all."""
+        if len(pfns):
+            self.host.give(pfns)
+
+    def _window(self, key: Any) -> Window:
         return self.windows.setdefault(self if self.turns else key, Window())
 
-    def _near(self, slot: int, memory: Any, around: Around) -> list[int]:
-        """Return the slots of what is to be read with a page."""
-        window = self._window(memory, around.key)
+    def _found(self, key: Any, number: int, ahead: int) -> None:
+        """Note that a page was wanted last, and how many had been read ahead that were."""
+        window = self._window(key)
+        window.hits += ahead
+        if not self.turns:
+            window.previous = number
+
+    def _around(self, slot: int, around: Around) -> range:
+        """Return what is to be read with a page: slots where the device turns, else pages by their numbers."""
+        window = self._window(around.key)
         if self.turns:
-            return [each for each in window.aligned(slot, self.most) if each != slot and each in self.area]
-        pages = window.around(around.number, min(self.most, 1 << MAX_ORDER))
-        found = [around.slot(number) for number in pages if number != around.number]
-        return [each for each in found if each is not None and each != slot]
+            return window.aligned(slot, self.most)
+        return window.around(around.number, min(self.most, 1 << MAX_ORDER))
+
+    def _near(self, slot: int, window: range, around: Around) -> list[int]:
+        """Return the slots of those of a window that are on the device and not in the cache, but for `slot`."""
+        if self.turns:
+            found = [each for each in window if each in self.area]
+        else:
+            known = map(around.slot, window)
+            found = [each for each in known if each is not None]
+        cache, zswap = self.cache, self.zswap
+        return [each for each in found if each != slot and each not in cache and not (zswap and each in zswap)]
 
     def _hand_over(self, slot: int, memory: Any, cycles: int, *, write: bool) -> Back:
         """Take a page out of the cache for a VM."""
@@ -291,16 +318,16 @@ class Swap(DeviceTraffic):
         keep = self.keeps and not (write or full or unwritten or isinstance(self.device, CompressedMemory))
         return Back(pfn, cycles, slot if keep else NO_SLOT)
 
-    def came_back(self, memory: Any, slots: Words, pfns: Words) -> None:
+    def came_back(self, memory: Any, numbers: Words, slots: Words, pfns: Words) -> None:
         """Note that compiled code has given a VM pages of the cache, int64[n] each, and nobody has waited."""
         owner, count, cache = memory.owner, len(slots), self.cache
         self.host.hand_over(pfns, owner, State.GUEST)
         counts = self.counts[owner]
         counts["swapped_in"] += count
         counts["minor"] += count
-        if hits := int(np.count_nonzero(cache.flags[slots] & AHEAD)):
-            counts["read_ahead_hits"] += hits
-            self._window(memory, memory).hits += hits
+        hits = int(np.count_nonzero(cache.flags[slots] & AHEAD))
+        counts["read_ahead_hits"] += hits
+        self._found(memory, int(numbers[-1]), hits)
         cache.remove(slots)
         self.latency[owner].add(self.costs.swap_page, count)
 

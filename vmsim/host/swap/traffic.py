@@ -1,8 +1,14 @@
-"""Requests to the swap device and their ends, by which pages come into the swap cache and leave it (mm/page_io.c)."""
+"""Requests to the swap device and their ends, by which pages come into the swap cache and leave it (mm/page_io.c).
+
+Pages that are written or read together and lie side by side on the device are one request: the block layer merges them
+while whoever submits them plugs it (block/blk-merge.c, blk_attempt_plug_merge; mm/vmscan.c, shrink_lruvec, and
+mm/swap_state.c, swap_vma_readahead, plug it). A request is done with all of its pages when it is with the last. How
+many pages one has at most the device says in Linux (max_sectors_kb); here it is 128 KiB.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +23,8 @@ from vmsim.host.swap.compressed import CompressedMemory
 from vmsim.host.swap.device import BlockDevice
 
 __all__ = ["DeviceTraffic"]
+
+_MOST = 32  # pages of a request: 128 KiB
 
 
 class DeviceTraffic:
@@ -117,8 +125,9 @@ class DeviceTraffic:
     def _when_done(self, done: Sequence[tuple[int, bool]], call: Callable[..., None], *pages: Words) -> None:
         """Call with those of some pages that the device is done with at a time, and whether it could be done."""
         together: dict[int, list[int]] = {}
-        for at, (cycle, _) in enumerate(done):
-            together.setdefault(cycle, []).append(at)
+        for first, limit in _merged(pages[0].tolist()):
+            cycle = max(done[at][0] for at in range(first, limit))
+            together.setdefault(cycle, []).extend(range(first, limit))
         now = self.env.cycle
         for cycle, which in together.items():
             good = np.array([done[at][1] for at in which])
@@ -186,13 +195,20 @@ class DeviceTraffic:
 
     def _say_cached(self, slots: Words, pfns: Words) -> None:
         """Tell memories of pages of theirs that are in the cache, and hold zeros."""
-        for slot, pfn in zip(slots.tolist(), pfns.tolist(), strict=True):
-            holding = self.area.holding(slot)
-            if holding.words is None:
-                holding.memory.cached(holding.number, pfn)
+        for memory, which in self.area.by_memory(slots):
+            zeros = which[self.area.holds_zeros(slots[which])]
+            memory.cached(self.area.numbers[slots[zeros]], pfns[zeros])
 
     def _forget_cached(self, slots: Words) -> None:
         """Tell memories of pages of theirs that are in the cache no more."""
-        for slot in slots.tolist():
-            holding = self.area.holding(slot)
-            holding.memory.uncached(holding.number)
+        for memory, which in self.area.by_memory(slots):
+            memory.uncached(self.area.numbers[slots[which]])
+
+
+def _merged(slots: list[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first and the limit of those of some slots that are one request."""
+    first = 0
+    for at in range(1, len(slots) + 1):
+        if at == len(slots) or slots[at] != slots[at - 1] + 1 or at - first == _MOST:
+            yield first, at
+            first = at

@@ -24,6 +24,7 @@ from vmsim.tables.edit import BLOCKED, MAPPED
 __all__ = ["Held", "HostPages"]
 
 _NO_TABLES = np.empty(0, np.int64)
+_BROUGHT = int(SwapPlace.BROUGHT)
 
 
 @dataclass
@@ -376,7 +377,7 @@ class HostPages:
 
     def brought(self) -> None:
         """Have the host note what a run of compiled code has brought back from its swap cache."""
-        if len(swap := self._mode.swap) and swap[SwapPlace.BROUGHT]:
+        if len(swap := self._mode.swap) and swap[_BROUGHT]:
             self.slot.brought()
 
     @property

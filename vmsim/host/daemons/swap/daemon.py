@@ -5,7 +5,9 @@ looks at one page in 2**12 of every VM's, then at one in 2**11 and so on, until 
 device, as the high watermark says (balance_pgdat). Who asks for memory while free memory is at the min watermark is
 suspended, and pages are taken on its behalf, 32 at a time (do_try_to_free_pages). When that has failed sixteen times a
 VM is ended (`vmsim.host.killer`). Each look at all VMs is one event, after which the time passes that it takes: kswapd
-has a core of its own.
+has a core of its own. Frames of pages that are being written count as free ones: while there are as many as the low
+watermark says kswapd sleeps, and who asks waits for the device (reclaim_throttle, VMSCAN_THROTTLE_WRITEBACK) and takes
+no more pages, which would only make the device's queue longer.
 
 A VM's processors leave the guest for each of its pages that is unmapped, and for each that was found accessed: KVM
 flushes at once (virt/kvm/kvm_main.c, kvm_handle_hva_range). Those of a program on the host itself are told once a batch
@@ -132,8 +134,8 @@ class Kswapd:
             self._called = self.host.env.event()
 
     def wake(self) -> None:
-        """Learn that memory is short."""
-        if self._failures < RETRIES and not self._called.triggered:
+        """Learn that memory is short, unless enough of it is on its way."""
+        if self._failures < RETRIES and not self._called.triggered and not self._coming:
             self._called.succeed()
 
     def starving(self) -> None:
@@ -165,6 +167,11 @@ class Kswapd:
     @property
     def _lacking(self) -> bool:
         return self.host.free + self.swap.writing < self.host.marks.high
+
+    @property
+    def _coming(self) -> bool:
+        """Whether pages are written, and memory is not short any more when they are."""
+        return 0 < self.swap.writing >= self.host.marks.low - self.host.free
 
     def _balance(self) -> Steps[None]:
         """Take pages until enough is free, or it is of no use (balance_pgdat, kswapd_try_to_sleep)."""
@@ -198,6 +205,9 @@ class Kswapd:
         env, vain = self.host.env, 0
         self.counts["stalls"] += 1
         while self.host.starving:
+            if self._coming:
+                yield self.swap.progress
+                continue
             stolen = spent = 0
             for priority in range(PRIORITY, -1, -1):
                 some, scanned, cycles = self._shrink(priority, CLUSTER, self._in_turn, enough=CLUSTER)
