@@ -93,7 +93,7 @@ class Trace(Workload):
     kind: Literal["trace"]
     path: str = Field(
         min_length=1,
-        description="The trace, relative to the scenario's folder, or the name of a bundled one.",
+        description="The trace: relative to the scenario's folder, the name of a bundled one, or URL#sha256=DIGEST.",
     )
     repeat: Rounds = Field(default=1, description="Times the trace is replayed from its beginning.")
     format: Literal["auto", TraceFormat] = Field(default="auto", description="Layout of the file; auto recognises it.")

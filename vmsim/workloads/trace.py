@@ -13,6 +13,7 @@ from vmsim.base.files import open_regular, printable, sha256
 from vmsim.workloads import readers
 from vmsim.workloads.apart import apart, together
 from vmsim.workloads.events import problem
+from vmsim.workloads.fetching import fetched, is_url
 from vmsim.workloads.opening import plain_name
 from vmsim.workloads.residency import most_at_once
 from vmsim.workloads.runs import totals
@@ -32,13 +33,15 @@ def bundled() -> dict[str, Path]:
 
 
 def find(path: str | Path, base: Path) -> Path:
-    """Return where a trace is: at `path` from the folder `base`, or among the bundled ones.
+    """Return where a trace is: at `path` from the folder `base`, among the bundled ones, or fetched from a URL.
 
     Raises
     ------
     InputError
-        It is neither.
+        It is nowhere, or cannot be fetched.
     """
+    if is_url(str(path)):
+        return fetched(str(path))
     there = base / path
     try:
         folder, found = there.is_dir(), there.exists()
