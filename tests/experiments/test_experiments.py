@@ -34,8 +34,10 @@ NAMES = [
     "shootdown",
     "software-tlb",
     "swap-reclaim",
+    "table-placement",
     "tags",
     "thp-fragmentation",
+    "tiers",
     "traps",
     "vkernel",
 ]

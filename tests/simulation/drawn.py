@@ -24,6 +24,17 @@ KSM: list[dict[str, Any]] = [
     {"run": 1, "sleep_millisecs": 0, "pages_to_scan": 40},
     {"run": 1, "sleep_millisecs": 0, "max_page_sharing": 2, "smart_scan": False},
 ]
+SCANS: dict[str, Any] = {"scan_delay": "5us", "scan_period_min": "20us", "scan_period_max": "200us"}
+SCANS["scan_size"] = "256KiB"
+SAMPLES: dict[str, Any] = {"sample_interval": "5us", "aggr_interval": "20us", "max_nr_regions": 20}
+DEMOTES = {"demotion": {"enabled": True, "scale_factor": 0.2}}
+MOVES: list[dict[str, Any]] = [
+    {},
+    {},
+    DEMOTES | {"numa_balancing": SCANS | {"mode": "both", "hot_threshold": "1ms"}},
+    DEMOTES | {"damon": SAMPLES | {"action": "migrate_hot", "target": 0}},
+    {"damon": SAMPLES | {"action": "migrate_cold", "target": 1}, "numa_balancing": SCANS | {"mode": "normal"}},
+]
 BALLOONS: list[dict[str, Any]] = [
     {},
     {"size": 8 * PAGE, "message": 3},

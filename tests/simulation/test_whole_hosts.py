@@ -16,10 +16,12 @@ from tests.simulation.drawn import (
     HOTPLUG,
     KSM,
     MODES,
+    MOVES,
     OVERCOMMIT,
     PAGES,
     QUICK,
     RECLAIM,
+    SCANS,
     SWAP,
     THP,
     base_of,
@@ -28,18 +30,6 @@ from tests.simulation.drawn import (
 )
 from tests.simulation.small import PAGE, READ, WRITE, Script, Threads, divided, run, scenario, touches, vm
 from vmsim.engine.simulation import Simulation
-
-SCANS: dict[str, Any] = {"scan_delay": "5us", "scan_period_min": "20us", "scan_period_max": "200us"}
-SCANS["scan_size"] = "256KiB"
-SAMPLES: dict[str, Any] = {"sample_interval": "5us", "aggr_interval": "20us", "max_nr_regions": 20}
-DEMOTES = {"demotion": {"enabled": True, "scale_factor": 0.2}}
-MOVES: list[dict[str, Any]] = [
-    {},
-    {},
-    DEMOTES | {"numa_balancing": SCANS | {"mode": "both", "hot_threshold": "1ms"}},
-    DEMOTES | {"damon": SAMPLES | {"action": "migrate_hot", "target": 0}},
-    {"damon": SAMPLES | {"action": "migrate_cold", "target": 1}, "numa_balancing": SCANS | {"mode": "normal"}},
-]
 
 
 class Hosts(RuleBasedStateMachine):
