@@ -81,6 +81,17 @@ GUEST_RECLAIM: list[dict[str, Any]] = [
 ]
 NX: dict[str, Any] = {"nx_split": True, "nx_recovery_period": "20us", "nx_recovery_ratio": 1}
 LOG = {"method": "write-protect", "every": "15us", "stop": "50us"}
+SCANS: dict[str, Any] = {"scan_delay": "5us", "scan_period_min": "20us", "scan_period_max": "200us"}
+SCANS["scan_size"] = "256KiB"
+SAMPLES: dict[str, Any] = {"sample_interval": "5us", "aggr_interval": "20us", "max_nr_regions": 20}
+DEMOTES = {"demotion": {"enabled": True, "scale_factor": 0.2}}
+MOVES: list[dict[str, Any]] = [
+    {},
+    {},
+    DEMOTES | {"numa_balancing": SCANS | {"mode": "both", "hot_threshold": "1ms"}},
+    DEMOTES | {"damon": SAMPLES | {"action": "migrate_hot", "target": 0}},
+    {"damon": SAMPLES | {"action": "migrate_cold", "target": 1}, "numa_balancing": SCANS | {"mode": "normal"}},
+]
 FETCH = 2
 PAGES = 60  # that a script reaches
 MODES: list[dict[str, Any]] = [
