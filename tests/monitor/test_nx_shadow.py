@@ -18,14 +18,14 @@ from vmsim.engine.simulation import Simulation
 from vmsim.record.outcome import VmOutcome
 from vmsim.scenario import Scenario
 
-PAUSE, TICK = ("compute", 20_000_000), ("compute", 60_000)
+PAUSE, TICK = ("compute", 20_000_000), ("compute", 900_000)
 DATA, CODE = [*touches(range(20), WRITE), TICK], [*touches(range(20), FETCH), TICK]
 
 
 def hardened(mode: str, **keys: Any) -> Scenario:
     """Return a VM of 16 MiB whose large pages, which guest and host have, are not executable."""
     given = {"memory": "16MiB", "host_page": "2M", "guest_page": "2M", "nx_split": True, "mode": mode, **keys}
-    return scenario(vm(**given), memory="64MiB", what_if=True)
+    return scenario(vm(**given), memory="40MiB", what_if=True)
 
 
 def walked(simulation: Simulation, gva: int) -> list[int]:
@@ -41,7 +41,7 @@ def walked(simulation: Simulation, gva: int) -> list[int]:
     return found
 
 
-def watch(what: Scenario, steps: list[Any], every: int = 20_011) -> tuple[VmOutcome, list[list[int]]]:
+def watch(what: Scenario, steps: list[Any], every: int = 400_009) -> tuple[VmOutcome, list[list[int]]]:
     """Run a script; return what the VM did, and the way to its first page in the shadow, as it changed."""
     ways: list[list[int]] = []
 
@@ -120,7 +120,7 @@ def test_a_dirty_log_of_a_shadow_and_the_split_of_code_go_together() -> None:
     What is split meanwhile is not recovered (kvm_recover_nx_huge_pages: kvm_slot_dirty_track_enabled).
     """
     log = {"method": "write-protect", "every": "1ms", "stop": "15ms"}
-    what = hardened("shadow", dirty_log=log, nx_recovery_period="100us", nx_recovery_ratio=1)
+    what = hardened("shadow", dirty_log=log, nx_recovery_period="1ms", nx_recovery_ratio=1)
     seen, ways = watch(what, [*DATA, *CODE, PAUSE, PAUSE, *DATA, *CODE])
     assert next(len(way) for way in ways if way[-1] & P) == 4  # small from the start
     assert any(way[-1] & PS and way[-1] & NX for way in ways)  # and large when the log has ended
@@ -156,7 +156,7 @@ LOG = {"method": "write-protect", "every": "25us", "stop": "90us"}
 QUICK: dict[str, Any] = {"nx_recovery_period": "30us", "nx_recovery_ratio": 1}
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=STEPS)
 @pytest.mark.parametrize(
     "keys",
@@ -171,7 +171,7 @@ QUICK: dict[str, Any] = {"nx_recovery_period": "30us", "nx_recovery_ratio": 1}
     ids=lambda keys: "-".join(map(str, keys)),
 )
 def test_every_invariant_holds_whatever_is_run(keys: dict[str, Any], steps: list[Any]) -> None:
-    watch(hardened(**keys, **QUICK), [("touch", 0, WRITE), *steps], every=50_000)
+    watch(hardened(**keys, **QUICK), [("touch", 0, WRITE), *steps], every=300_007)
 
 
 def test_a_large_page_that_could_be_executed_is_found() -> None:

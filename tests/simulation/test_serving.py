@@ -99,7 +99,10 @@ def state_of(simulation: Simulation) -> str:
 
 
 def traced(what: Scenario, *, serve: bool, every: int, streams: Any = None) -> tuple[list[Any], int]:
-    """Run; return what was seen every so many cycles and at the end, and how many exits processes have handled."""
+    """Run; return what was seen every so many cycles and at the end, and how many exits processes have handled.
+
+    It is looked at more and more seldom: twice as many cycles apart after every eight times.
+    """
     simulation = Simulation(what, streams=streams, serve=serve)
     env, seen, handled = simulation.env, list[Any](), 0
 
@@ -114,7 +117,7 @@ def traced(what: Scenario, *, serve: bool, every: int, streams: Any = None) -> t
     def look() -> Generator[simpy.Event, Any, None]:
         while env.peek() != float("inf"):
             seen.append((env.cycle, state_of(simulation), [each.vcpu.now for each in simulation.vms]))
-            yield env.timeout(every)
+            yield env.timeout(every << len(seen) // 8)
 
     for each in simulation.vms:
         each.monitor.handle = counted(each.monitor.handle)  # type: ignore[method-assign]

@@ -115,7 +115,7 @@ def test_a_page_that_was_only_read_since_it_came_back_is_not_written_again(mode:
         pytest.skip("no CPU of AMD's")
     script = Script([*touches(range(PAGES), WRITE), *steps(4, READ)])
     what = crowd(mode, vcpus=vcpus, swap={"size": 4096 * PAGE}).replace(**{"host.cpu": cpu})
-    simulation, outcome = run(what, [script, script], every=1_500_007)
+    simulation, outcome = run(what, [script, script], every=9_000_011)
     assert outcome.ending is None
     counts, device = out(outcome, "swap"), outcome.vms[0].figures.named("swap_device")
     assert 2 * PAGES - FRAMES < device["writes"] < 2 * (PAGES + 60)
