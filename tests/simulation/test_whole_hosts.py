@@ -173,7 +173,13 @@ class Hosts(RuleBasedStateMachine):
             table["populate"] = "lazy"
         if ("host_page" in keys or "thp" in self.keys) and "virtio_mem" not in table:  # of which it must have one
             table["memory"] = (512 + memory) * PAGE
-        if "thp" in self.keys and levels[0] == 4 and given["guest_levels"] > 2 and not process:
+        if (
+            "thp" in self.keys
+            and levels[0] == 4
+            and given["guest_levels"] > 2
+            and not process
+            and "guest_page" not in keys
+        ):
             table["thp"] = {"enabled": "always"}  # and others of their own accord alone
         self.tables.append(table)
         self.scripts.append([[("touch", 0, READ), *touches(range(2))] for _ in range(vcpus)])
