@@ -177,3 +177,16 @@ def test_scans_are_more_frequent_where_much_is_remote():
     assert after(remote=10, shared=10) == 300  # 7 slots less
     assert after(local=3, remote=7, private=4, shared=6) == 700  # 7 - 4
     assert after(local=7, remote=3, shared=10) == 1100  # one slot at least
+
+
+@pytest.mark.parametrize("mode", ["native", "ept"])
+def test_damon_pages_out_what_is_cold_and_moves_what_is_hot(mode):
+    sampled = {"sample_interval": "20us", "aggr_interval": "200us", "max_nr_regions": 40}
+    small = {"workload": ZIPF | {"footprint": "1MiB", "accesses": 3000}}
+    out = sampled | {"action": "pageout", "min_age": 2}
+    paged = run(tiered(mode, damon=out, swap={"device": "nvme", "size": "16MiB"}, **small)).vms[0].figures
+    assert paged.named("swap")["swapped_out"] == paged.named("damon")["applied_pages"] > 0
+    hot = sampled | {"action": "migrate_hot", "target": 0, "min_accesses": 1}
+    moved = run(tiered(mode, damon=hot, numa={"memory": 1}, **small)).vms[0]
+    assert moved.figures.named("damon")["applied_pages"] > 0
+    assert moved.memory["page_node_0"] > 0
