@@ -14,6 +14,7 @@ from vmsim.cli.completing import settings as settings_completion
 if TYPE_CHECKING:
     import pandas as pd
 
+    from vmsim.analysis.perf import Counted
     from vmsim.record.comparison import Comparison
 
 COMPARED: Final = {
@@ -48,17 +49,31 @@ _KINDS: Final = {"guest": "guest memory", "table": "page tables", "pool": "pool"
     shell_complete=settings_completion,
     help="Change a key: host.pool.min=128.",
 )
+@click.option(
+    "--measured",
+    type=_FILE,
+    multiple=True,
+    metavar="FILE",
+    help="Counters of a real machine: perf stat (plain, or -x), perf kvm stat report, kvm_stat. May be given again.",
+)
 @click.option("--out", type=_FILE, metavar="DIR", help="Write a run directory for each mode, and figures.")
 @click.option("--force", is_flag=True, help="Replace the results of an earlier comparison in DIR.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--check", is_flag=True, help="Check the host's invariants at every boundary (slow).")
 def command(
-    file: Path, modes: str, settings: tuple[str, ...], out: Path | None, force: bool, as_json: bool, check: bool
+    file: Path,
+    modes: str,
+    settings: tuple[str, ...],
+    measured: tuple[Path, ...],
+    out: Path | None,
+    force: bool,
+    as_json: bool,
+    check: bool,
 ) -> int:
     """Simulate a scenario under several paging modes, side by side.
 
     FILE is a scenario in TOML; every VM runs in each mode in turn. A mode that the host's CPU does not have is
-    simulated as a what-if, and the output says so.
+    simulated as a what-if, and the output says so. With --measured, what a real machine counted is set beside it.
     """
     from vmsim.cli.run import STOPPED
     from vmsim.cli.screen import print_ending, print_json, say
@@ -68,6 +83,9 @@ def command(
     scenario = Scenario.load(file, parse_settings(settings))
     if out:
         check_folder(out, force=force)
+    from vmsim.analysis.perf import read_counts
+
+    found = read_counts([*measured]) if measured else None
     from vmsim.api import compare
 
     wanted = None if modes.strip() == "all" else [mode.strip() for mode in modes.split(",") if mode.strip()]
@@ -75,15 +93,45 @@ def command(
     if out:
         _save(comparison, out, force=force)
     if as_json:
-        print_json(json_of(comparison))
+        print_json(json_of(comparison) | ({"measured": _measured(found, comparison)} if found else {}))
     else:
         print_comparison(comparison)
+        if found:
+            _print_measured(found, comparison)
         if out:
             say(f"All tables and the figures are in {printable(out)}.")
     if comparison.ending:
         print_ending(comparison.ending)
         return STOPPED
     return 0
+
+
+def _measured(found: Counted, comparison: Comparison) -> dict[str, Any]:
+    """Return what a real machine counted beside what the modes did, as JSON types."""
+    from vmsim.analysis.perf import side_by_side
+
+    frequency = next(iter(comparison.results.values())).facts.frequency
+    rows = side_by_side(found, comparison.summary, comparison.exits, frequency)
+    return {"compared": rows, "without_counterpart": found.unknown, "not_counted": found.missing}
+
+
+def _print_measured(found: Counted, comparison: Comparison) -> None:
+    from vmsim.cli.screen import Side, number, print_table, say
+
+    told = _measured(found, comparison)
+    modes = list(comparison.results)
+    columns: dict[str, Side] = {"quantity": "left", "measured": "right", **dict.fromkeys(modes, "right")}
+    rows = [
+        [row["quantity"], *("–" if row[name] is None else number(row[name]) for name in ("measured", *modes))]
+        for row in told["compared"]
+    ]
+    print_table("A real machine, and the modes", columns, rows)
+    if not rows:
+        say("Nothing can be compared: ratios need cycles, or loads and stores, besides the events of TLBs and walks.")
+    if told["without_counterpart"]:
+        say(f"Events without a counterpart here: {', '.join(told['without_counterpart'])}.")
+    if told["not_counted"]:
+        say(f"Events that the machine did not count: {', '.join(told['not_counted'])}.")
 
 
 def _parts(comparison: Comparison) -> dict[str, tuple[pd.DataFrame, str, str, str]]:
