@@ -31,6 +31,8 @@ memory = "8MiB"
 mode = "ept"
 workload = { kind = "zipf", footprint = "1MiB", accesses = 2000 }
 """
+NODES = [{"memory": "16GiB", "cpus": 2}, {"memory": "16GiB", "cycles": 700}]
+OF_NODES = {"distances", "demotion", "numa_balancing", "damon"}  # what a host without nodes refuses
 LEFT_OUT = ("...", "polars")  # blocks with a gap, or of a library that no test has
 
 
@@ -52,7 +54,8 @@ def test_tables_are_toml_and_of_scenarios_what_they_may_be(text: str) -> None:
         tables["vm"] = [
             {"memory": "2GiB", "workload": {"kind": "churn"}} | vm for vm in (vms if isinstance(vms, list) else [vms])
         ]
-        scenario_of({**tables, "host": {"what_if": True} | tables.get("host", {})})
+        host = {"what_if": True} | tables.get("host", {})
+        scenario_of({**tables, "host": ({"nodes": NODES} if OF_NODES & {*host} else {}) | host})
 
 
 @pytest.fixture(scope="module")
