@@ -18,7 +18,7 @@ __all__ = ["LOOKS", "by_line", "height_of", "verdicts"]
 
 _FAR: Final = 4.0  # half-widths of the band: what is further off is drawn there
 _ROW: Final = 0.155
-_NAME: Final = 44
+_NAME: Final = 52
 LOOKS: Final = {
     "agrees": (PALETTE[0], "o"),
     "conforms": (PALETTE[2], "s"),
@@ -32,6 +32,12 @@ LOOKS: Final = {
 def height_of(rows: int) -> float:
     """Return the inches that a figure of so many quantities needs."""
     return 0.9 + _ROW * max(rows, 2)
+
+
+def _short(name: str) -> str:
+    """Return a name without its middle if it is long: what it ends in tells it from its neighbours."""
+    half = _NAME // 2
+    return name if len(name) <= _NAME else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def verdicts(table: pd.DataFrame, ax: Axes) -> None:
@@ -63,8 +69,7 @@ def verdicts(table: pd.DataFrame, ax: Axes) -> None:
         if abs(place) > _FAR:
             side = np.sign(place)
             ax.annotate("", (side * (_FAR + 0.5), row), (side * (_FAR + 0.12), row), arrowprops={"arrowstyle": "->"})
-    names = [name if len(name) <= _NAME else f"{name[: _NAME - 1]}…" for name in table["quantity"]]
-    ax.set_yticks(rows, names)
+    ax.set_yticks(rows, [_short(name) for name in table["quantity"]])
     ax.set_ylim(len(table) - 0.4, -0.6)
     ax.set_xlim(-_FAR - 0.6, _FAR + 0.6)
     ax.set_xticks([-_FAR, -2, -1, 0, 1, 2, _FAR], [f"≤−{_FAR:g}", "−2", "−1", "0", "1", "2", f"≥{_FAR:g}"])
