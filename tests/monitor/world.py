@@ -66,6 +66,7 @@ class Ledger:
 
     number = 0
     left = 1  # it never has to settle
+    kind = 0
     running = False
 
     def __init__(self, registers: np.ndarray, spaces: Spaces) -> None:

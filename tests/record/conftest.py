@@ -54,6 +54,7 @@ def reading(counted: Any, arrays: Any, times: dict[int, int]) -> Reading:
     for cycles, count in times.items():
         histogram.add(cycles, count)
     ledger.histogram("fault_latency", histogram)
+    ledger.kinds(lambda: [("zero-fill", histogram.copy())])
     return ledger.read()
 
 

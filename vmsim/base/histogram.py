@@ -63,6 +63,13 @@ class Histogram:
         for value, times in Counter(values).items():
             self.add(value, times)
 
+    def merge(self, other: Self) -> None:
+        """Note all values of another."""
+        for low, (count, total) in other._buckets.items():
+            bucket = self._buckets.setdefault(low, [0, 0])
+            bucket[0] += count
+            bucket[1] += total
+
     def means(self) -> dict[int, int]:
         """Return how many values each bucket has, by their mean (rounded down), ascending."""
         return {total // count: count for _, (count, total) in sorted(self._buckets.items()) if count}

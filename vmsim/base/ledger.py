@@ -7,9 +7,10 @@ taken off by subtracting the reading at its end (as ChampSim subtracts its warm-
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,14 @@ class Row(NamedTuple):
     component: str
     figure: str
     value: int
+
+
+class Copied(Protocol):
+    """Times of which a reading has a copy."""
+
+    def copy(self) -> Histogram:
+        """Return them as they are now."""
+        ...
 
 
 class _Block(NamedTuple):
@@ -61,24 +70,31 @@ class Reading:
         Of the ledger.
     values : int64[:]
         By slot; counters that were registered later have none yet, and are 0.
-    histograms : mapping of str to Histogram
-        By component.
+    histograms, kinds : mapping of str to Histogram
+        By component; and of parts of these, which are no figures of their own, by kind.
     """
 
-    def __init__(self, places: _Places, values: NDArray[np.int64], histograms: Mapping[str, Histogram]) -> None:
+    def __init__(
+        self,
+        places: _Places,
+        values: NDArray[np.int64],
+        histograms: Mapping[str, Histogram],
+        kinds: Mapping[str, Histogram] = MappingProxyType({}),
+    ) -> None:
         self._places = places
         self._values = values
         self._histograms = histograms
+        self.kinds = kinds
 
     def __sub__(self, earlier: Reading) -> Reading:
         """Return what was counted since an earlier reading of the same ledger."""
         values = self._values.copy()
         values[: len(earlier._values)] -= earlier._values
-        histograms = {
-            name: each - earlier._histograms[name] if name in earlier._histograms else each
-            for name, each in self._histograms.items()
-        }
-        return Reading(self._places, values, histograms)
+        histograms, kinds = (
+            {name: each - old[name] if name in old else each for name, each in new.items()}
+            for new, old in ((self._histograms, earlier._histograms), (self.kinds, earlier.kinds))
+        )
+        return Reading(self._places, values, histograms, kinds)
 
     def named(self, component: str) -> dict[str, int]:
         """Return the counters of a component by name, in the order in which it first had them; none: it has none."""
@@ -144,7 +160,8 @@ class Ledger:
         self._places = _Places()
         self._counters: list[tuple[str, Callable[[], Mapping[str, int]]]] = []
         self._arrays: list[tuple[_Block, NDArray[Any]]] = []
-        self._histograms: dict[str, Histogram] = {}
+        self._histograms: dict[str, Copied] = {}
+        self._kinds: Callable[[], Iterable[tuple[str, Histogram]]] = tuple
 
     def counters(self, component: str, read: Callable[[], Mapping[str, int]]) -> None:
         """Register counters by name.
@@ -184,9 +201,13 @@ class Ledger:
         self._places.size += int(np.prod(shape))
         self._arrays.append((block, array))
 
-    def histogram(self, component: str, histogram: Histogram) -> None:
+    def histogram(self, component: str, histogram: Copied) -> None:
         """Register times: their number and sum are figures, and a reading has all that was noted of them."""
         self._histograms[component] = histogram
+
+    def kinds(self, read: Callable[[], Iterable[tuple[str, Histogram]]]) -> None:
+        """Register times by kind, which are no figures; `read` returns copies of them as they are now."""
+        self._kinds = read
 
     def read(self) -> Reading:
         """Return a copy of every counter as it is now.
@@ -208,4 +229,5 @@ class Ledger:
         for (first, shape, axes), array in self._arrays:
             summed = array.sum(axis=0) if array.ndim > len(axes) else array
             values[first : first + int(np.prod(shape))] = summed.ravel()
-        return Reading(self._places, values, {name: each.copy() for name, each in self._histograms.items()})
+        copies = {name: each.copy() for name, each in self._histograms.items()}
+        return Reading(self._places, values, copies, dict(self._kinds()))

@@ -103,6 +103,7 @@ def json_of(result: Result) -> dict[str, Any]:
         "wall_seconds": result.facts.wall_seconds,
         "accesses_per_second": result.accesses_per_second,
         "latency": _latencies(result),
+        "fault_kinds": result.rows("fault_kinds"),
         "outcome": result.facts.to_json(),
         "chosen_modes": {
             vm: {"mode": choice.mode, "reason": choice.reason} for vm, choice in result.scenario.choices.items()
@@ -173,7 +174,10 @@ def print_result(result: Result) -> None:
     waits = _latencies(result)
     if waits:
         columns = {"VM": "left", "kind": "left", **dict.fromkeys(("count", "p50", "p99", "p99.9"), _RIGHT)}
-        print_table("How long faults took, in cycles", columns, [[*row.values()] for row in waits])
+        shown = ("vm", "kind", "count", "p50_cycles", "p99_cycles", "p99_9_cycles")
+        rows = [[*row.values()] for row in waits]
+        rows += [[row[column] for column in shown] for row in result.rows("fault_kinds")]
+        print_table("How long faults took, in cycles", columns, rows)
 
     facts = result.facts
     say(first_touches(summary, warmed=result.warmed))

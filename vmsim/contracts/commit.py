@@ -11,6 +11,7 @@ from enum import IntEnum
 
 import numpy as np
 
+from vmsim.contracts.faults import KIND_BITS
 from vmsim.contracts.steps import NONE
 from vmsim.jit import leaf, overloaded, routine
 
@@ -33,6 +34,7 @@ __all__ = [
     "invalidate",
     "load",
     "log",
+    "log_kind",
     "make_bill",
     "operate",
     "pass_on",
@@ -106,8 +108,9 @@ BILL = np.dtype(
             ("first", "i8"),  # cycles of exits on the way to a page that the guest maps for the first time
             ("exits", "i8", (REASONS,)),
             ("cycles", "i8", (REASONS,)),
-            ("logged", "i8"),  # latencies of faults that differ
-            ("latency", "i8", (LATENCIES,)),  # in no order
+            ("kind", "i8"),  # of the fault under way, so far (`FaultKind`)
+            ("logged", "i8"),  # latencies of faults that differ, or their kinds
+            ("latency", "i8", (LATENCIES,)),  # << KIND_BITS, and the kind; in no order
             ("times", "i8", (LATENCIES,)),  # how often each occurred; 0: there is none in this place
         ],
     )
@@ -148,7 +151,14 @@ def close(bill, reason, first):
 @leaf
 def log(bill, start):
     """Note how long a fault has taken since `start`; there must be room for one more latency."""
-    latency = bill.now - start
+    log_kind(bill, start, bill.kind)
+    bill.kind = 0
+
+
+@leaf
+def log_kind(bill, start, kind):
+    """Note the same of a fault of a kind."""
+    latency = bill.now - start << KIND_BITS | kind
     place = (latency ^ latency >> 7) & (LATENCIES - 1)
     while bill.times[place] and bill.latency[place] != latency:
         place = (place + 1) & (LATENCIES - 1)

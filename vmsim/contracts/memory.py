@@ -137,6 +137,7 @@ class Pool(Protocol):
 
     pages: Stack
     prices: PagePrices
+    starved: int  # requests to the host that had to wait for memory, and are met
 
     @property
     def floor(self) -> int:

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from vmsim.base.clock import Clock
-from vmsim.base.histogram import Histogram
 from vmsim.base.ledger import Ledger
+from vmsim.contracts.faults import FaultTimes
 from vmsim.contracts.memory import Frames
 from vmsim.contracts.processor import Mmu, Vcpu
 from vmsim.contracts.second import Flush
@@ -26,6 +26,7 @@ class Kernel(Protocol):
     """The guest's kernel, or the host's where a program runs on it: what a monitor hands page faults to."""
 
     current: Any  # the process that runs, by CPU
+    times: FaultTimes  # those of its VM
 
     @property
     def frames(self) -> Frames:
@@ -147,7 +148,7 @@ class Monitor(Protocol):
     ----------
     exits, exit_cycles : Counter
         By reason.
-    latency : Histogram
+    latency : FaultTimes
         How many faults took how many cycles.
     deliver : callable
         The kernel's handler of page faults: a vCPU, a gva and an error code.
@@ -163,7 +164,7 @@ class Monitor(Protocol):
 
     exits: Counter[str]
     exit_cycles: Counter[str]
-    latency: Histogram
+    latency: FaultTimes
     deliver: Callable[[Any, int, int], Steps[None]]
     pins_pages: bool
     nested_rights: bool

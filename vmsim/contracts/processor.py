@@ -33,6 +33,7 @@ class Vcpu(Protocol):
     number: int
     registers: NDArray[Any]
     first_touch: Counter[str]  # cycles by cause, of those used so far
+    kind: int  # of the fault that it takes, so far (`FaultKind`)
     owed: int  # cycles used and not yet paid in simulated time
 
     @property

@@ -30,7 +30,7 @@ class BootVcpu:
 
     number = 0
     now = 0
-    owed = 0
+    owed = kind = 0
     left = 1  # it never has to settle
     running = False
 

@@ -55,6 +55,7 @@ class VcpuTime:
         self.first_touch: Counter[str] = Counter()  # of `cycles`, those that first touches took
         self.touching = False  # whether what it does now is for a first touch
         self.since: tuple[str, int] | None = None  # what it waits for now, and from when
+        self.kind = 0  # of the fault that it takes, so far (`contracts.faults.FaultKind`)
         self.owed = 0  # cycles used and not yet paid in simulated time
         self.pressure: Pressure | None = None  # that its waits are part of, where somebody wants to know it
         self._imposed = False  # others have made it exit since it last made an access

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vmsim.contracts.commit import commit_fault, load, reserve_fault, spare, store, touch
+from vmsim.contracts.commit import commit_fault, load, log_kind, reserve_fault, spare, store, touch
+from vmsim.contracts.faults import FaultKind
 from vmsim.frames.buddy import allocate, free
 from vmsim.frames.records import State
 from vmsim.guest.demand import READ_ONLY, get_ready, permits, reads_zeros
@@ -26,6 +27,7 @@ __all__ = ["Guest"]
 _LEAF = np.int64(1)  # the level that maps small pages; a literal is a type of its own, and compiled for once more
 _ORDER = np.int64(0)
 _NO = np.int64(-1)
+_GUEST = np.int64(FaultKind.GUEST)
 
 
 class Guest(NamedTuple):
@@ -110,6 +112,7 @@ def _count(guest, page, zeros):
 def _commit(guest, mode, gva, code, missing):
     """Map a cleared page, or the page of zeros."""
     demand, bill, ready = guest.demands[0], guest.bills[0], guest.ready
+    start = bill.now
     gva &= -(1 << PAGE_SHIFT)
     zeros = reads_zeros(demand, code)
     cycles = demand.fault + (0 if zeros else demand.clear) + missing * demand.each_table
@@ -133,6 +136,7 @@ def _commit(guest, mode, gva, code, missing):
         value[0] = page << PAGE_SHIFT | bits
         store(mode, bill, place, value)
         _count(guest, page, zeros)
+        log_kind(bill, start, _GUEST)
         return
     for number in range(missing):
         touch(mode, bill, ready[level + 1 + number])
@@ -141,3 +145,4 @@ def _commit(guest, mode, gva, code, missing):
     where = demand.root, demand.levels, _LEAF, guest.backing, gva
     map_pages(guest.memory, guest.frames, *where, demand.value[:1], tables, demand.table, bits)
     _count(guest, page, zeros)
+    log_kind(bill, start, _GUEST)

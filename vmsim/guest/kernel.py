@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Frames, Mmu, Steps, Stop, Vcpu, VmStopped
 from vmsim.contracts.commit import ROOM
+from vmsim.contracts.faults import FaultKind, FaultTimes
 from vmsim.frames.records import NO_FRAME
 from vmsim.guest.commit import Guest
 from vmsim.guest.demand import DEMAND, PAGE_BITS, READ_ONLY
@@ -131,6 +132,7 @@ class GuestKernel(Granting):
         self.own_tables: list[int] = kernel_half.tables if kernel_half else []  # frames
         self.editing = 0  # who is at work on entries that they have read, which the host leaves alone meanwhile
         self.faults = 0
+        self.times = FaultTimes()
         self.copies = 0
         self.strays = 0
         self._levels = levels
@@ -204,12 +206,16 @@ class GuestKernel(Granting):
         if code & CODE_RESERVED:
             raise VmStopped(Stop.RESERVED_BIT, address=gva)
         self.faults += 1
+        start, before, vcpu.kind = vcpu.now, vcpu.kind, 0
         cycles = self._fault_cycles if delivered else self.costs.guest_fault
         if code & CODE_PRESENT:
             yield from self._handle(vcpu, gva, code, cycles)
         else:
             with vcpu.first():
                 yield from self._handle(vcpu, gva, code, cycles)
+        kind = FaultKind.GUEST_MAJOR if vcpu.kind == FaultKind.SWAP_IN_MAJOR else FaultKind.GUEST
+        self.times.add(vcpu.now - start, kind=kind)
+        vcpu.kind = before
 
     def _handle(self, vcpu: Vcpu, gva: int, code: int, cycles: int) -> Steps[None]:
         vcpu.owe("guest_fault", cycles)

@@ -111,6 +111,7 @@ class FaultedPages(Supply):
             missing = max(1, self.wanted - len(self.pages))
             if self.limit:
                 missing = yield from self.limit.admit(max(missing, BATCH))
+            self.starved += 1
             granted = yield self.host.request(HOST, missing, State.HOST, asker=self.owner)
             if self.closed:
                 self.host.give(granted)

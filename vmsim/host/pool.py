@@ -138,10 +138,11 @@ class PagePool(Supply):
             yield self.called
             yield self.env.timeout(self.costs.message)
             while self._needy and not self.closed:
-                count = min(self.refills.count(self), self.room)
+                count, asked = min(self.refills.count(self), self.room), self.env.cycle
                 if self.limit:
                     count = yield from self.limit.admit(count)
                 granted = yield self.host.request(HOST, count, State.HOST, asker=self.owner)
+                self.starved += self.env.cycle > asked
                 granted = self._keep(granted)
                 if not len(granted):
                     continue

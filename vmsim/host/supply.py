@@ -67,6 +67,7 @@ class Supply(ABC):
         self.closed = False
         self.shares = 0
         self.limit: MemoryLimit | None = None
+        self.starved = 0  # requests to the host that had to wait for memory, and are met
         self._brought = 0  # pages that the host gave, less those that it took
         self._moved: Counter[Kind] = Counter()  # transfers, and pages of all, by kind
         self._moved_pages: Counter[Kind] = Counter()

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.base.histogram import Histogram
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Exit, Kernel, Mmu, Resume, Steps, Vcpu, Words, Worker
+from vmsim.contracts.faults import KIND_BITS, FaultTimes
 from vmsim.frames.records import State
 from vmsim.machine.formats import FRAME
 from vmsim.machine.memory import entry_at, read_entry, width_of
@@ -58,12 +58,13 @@ class BaseMonitor(ABC):
     deliver: Callable[[Any, int, int], Steps[None]]
     exits: Counter[str]
     exit_cycles: Counter[str]
-    latency: Histogram
+    latency: FaultTimes
 
     def attach(self, kernel: Kernel) -> None:
         """Learn whose page faults it handles."""
         self.kernel = kernel
         self.deliver = kernel.page_fault
+        kernel.times = self.latency
 
     def plain_mmu(self, hardware: Mmu) -> Mmu:
         """Return how the guest's kernel reaches its tables, by the `hardware`'s MMU or in its place."""
@@ -144,11 +145,12 @@ class BaseMonitor(ABC):
                 if count:
                     self.exits[reason] += count
                     self.exit_cycles[reason] += spent
+        vcpu.kind = max(vcpu.kind, int(bill["kind"][0]))  # of a fault that is not over
         if bill["logged"][0]:
             latencies, times = bill["latency"][0], bill["times"][0]
             (there,) = times.nonzero()
             for latency, count in zip(latencies[there].tolist(), times[there].tolist(), strict=True):
-                self.latency.add(latency, count)
+                self.latency.add(latency >> KIND_BITS, count, latency & (1 << KIND_BITS) - 1)
 
     @property
     def workers(self) -> Sequence[Worker]:
@@ -176,6 +178,7 @@ class BaseMonitor(ABC):
             lambda: _by_name(self.exit_cycles, self.unfinished_cycles and {UNFINISHED: self.unfinished_cycles}),
         )
         ledger.histogram("fault_latency", self.latency)
+        ledger.kinds(self.latency.kinds)
         self.lock.register(ledger)
 
     def rehearse(self) -> None:

@@ -93,14 +93,15 @@ class TableKeeper(Touching, ABC):
 
     def touch_one(self, vcpu: Vcpu, gfn: int) -> Steps[None]:
         """Handle the exit at one frame that the guest's kernel writes to."""
-        start, (before, after) = vcpu.now, self._touched
+        start, (entry, after) = vcpu.now, self._touched
+        before, vcpu.kind = vcpu.kind, 0
         self.exited(vcpu)
         with vcpu.first():
-            self._spend(vcpu, before)
+            self._spend(vcpu, entry)
             yield from self._back(vcpu, gfn)
             self._spend(vcpu, after)
         self._count(vcpu, "HOST_FAULT")
-        self.latency.add(vcpu.now - start)
+        self.latency.note(vcpu, start, before)
 
     def _back(self, vcpu: Vcpu, gfn: int, code: int = CODE_WRITE) -> Steps[None]:
         """Have the host back a guest frame, to be written to unless the error code says otherwise.

@@ -60,6 +60,8 @@ class Tables(ABC):
         Waits of vCPUs by cause.
     fault_latency : DataFrame
         Faults that left the guest, by how long they took.
+    fault_kinds : DataFrame
+        How long faults took by what they had to do: percentiles of each kind.
     figures : DataFrame
         Everything that was counted, a row for each figure.
     """
@@ -79,6 +81,7 @@ class Tables(ABC):
     dirty: pd.DataFrame
     waits: pd.DataFrame
     fault_latency: pd.DataFrame
+    fault_kinds: pd.DataFrame
     figures: pd.DataFrame
 
     @abstractmethod

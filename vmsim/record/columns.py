@@ -209,6 +209,15 @@ COLUMNS: Final[Mapping[str, Mapping[str, Column]]] = MappingProxyType(
             "cycles": _cycles("time of one fault, waits included: the mean of a bucket, within 0.2 % of each in it"),
             "count": _count("faults", "faults in the bucket"),
         },
+        "fault_kinds": {
+            "vm": _VM,
+            "kind": _text("what the fault had to do; those of the guest's kernel have others as their parts"),
+            "count": _count("faults", "how many"),
+            "cycles": _cycles("time of all, waits included"),
+            "p50_cycles": _cycles("median of one (nearest rank, within 0.2 %)"),
+            "p99_cycles": _cycles("99th percentile of the same"),
+            "p99_9_cycles": _cycles("99.9th percentile of the same"),
+        },
         "figures": {
             "vm": _text("the VM's name; empty: of the whole run"),
             "component": _text("who counted"),

@@ -115,6 +115,11 @@ class VmOutcome:
         return self.figures.histogram("fault_latency").means()
 
     @property
+    def fault_kinds(self) -> dict[str, dict[int, int]]:
+        """The same by kind, and of page faults of the guest's kernel; without kinds that there were none of."""
+        return {kind: counts for kind, each in self.figures.kinds.items() if (counts := each.means())}
+
+    @property
     def guest_faults(self) -> int:
         """Page faults that the guest's kernel handled."""
         return self.figures.named("guest").get("faults", 0)

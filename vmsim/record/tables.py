@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -278,6 +278,18 @@ def _fault_latency(outcome: Outcome) -> Rows:
     return [(vm.name, cycles, count) for vm in outcome.vms for cycles, count in sorted(vm.fault_latency.items())]
 
 
+def _fault_kinds(outcome: Outcome) -> Rows:
+    return [
+        (vm.name, kind, sum(counts.values()), vm.figures.kinds[kind].total, *_percents(counts))
+        for vm in outcome.vms
+        for kind, counts in vm.fault_kinds.items()
+    ]
+
+
+def _percents(counts: Mapping[int, int]) -> Iterator[int]:
+    yield from (percentile(counts, percent) for percent in _PERCENTS.values())
+
+
 def _figures(outcome: Outcome) -> Rows:
     return [(vm, *row) for vm, row in outcome.rows()]
 
@@ -302,6 +314,7 @@ _ROWS: Final[Mapping[str, Callable[[Outcome], Rows]]] = {
     "dirty": _dirty,
     "waits": _waits,
     "fault_latency": _fault_latency,
+    "fault_kinds": _fault_kinds,
     "figures": _figures,
 }
 TABLES: Final[Mapping[str, tuple[Mapping[str, str], Callable[[Outcome], Rows]]]] = MappingProxyType(

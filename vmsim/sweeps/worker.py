@@ -108,6 +108,9 @@ def _simulated(batch: Batch, job: Job) -> list[list[Any]]:
     for vm, row in outcome.rows() if batch.figures else ():
         if vm in counted:
             counted[vm][f"{row.component}.{row.figure}"] = row.value
+    for each in rows("fault_kinds", outcome) if batch.figures else ():
+        for column in ("count", "cycles", "p50_cycles", "p99_cycles", "p99_9_cycles"):
+            counted[each["vm"]][f"fault_kinds.{each['kind']}.{column}"] = each[column]
     return [
         [*row.values(), *(counted[row["vm"]].get(name, 0) for name in batch.figures)]
         for row in rows("summary", outcome)

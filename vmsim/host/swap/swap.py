@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.histogram import Histogram
 from vmsim.contracts import PageLists, Steps, Stop, VmStopped
+from vmsim.contracts.faults import FaultKind
 from vmsim.frames.records import State
 from vmsim.host.limits import LIMIT_WAIT
 from vmsim.host.memory import HOST
@@ -237,6 +238,7 @@ class Swap(DeviceTraffic):
                 raise VmStopped(Stop.SWAP_READ, who=self.who)
             counts["swapped_in"] += 1
             counts["major" if waited else "minor"] += 1
+            vcpu.kind = max(vcpu.kind, FaultKind.SWAP_IN_MAJOR if waited else FaultKind.SWAP_IN_MINOR)
             counts["read_ahead_hits"] += flags & AHEAD != 0
             self._found(around.key, around.number, int(flags & AHEAD != 0))
             self.latency[memory.owner].add(vcpu.now - start + cycles)

@@ -148,6 +148,7 @@ class Agile(AgileEntries):
     def violation(self, vcpu: Vcpu, gpa: int, code: int = 0) -> Steps[None]:
         """Handle an EPT violation or NPF of a walk that has switched: back `gpa` and resume."""
         start = vcpu.now
+        before, vcpu.kind = vcpu.kind, 0
         vcpu.spaces.exited()
         with vcpu.first():
             self._spend(vcpu, self._other)
@@ -157,7 +158,7 @@ class Agile(AgileEntries):
             cycles = yield from self.host_pages.back(vcpu, gpa, code)
             self._spend(vcpu, cycles + self.host_pages.lock_wait(vcpu, cycles))
         self._close(vcpu, self.host_pages.reason)
-        self.latency.add(vcpu.now - start)
+        self.latency.note(vcpu, start, before)
 
     def write(self, vcpu: Vcpu, places: Words, values: Words) -> Steps[None]:
         """Store entries; those of shadowed tables trap, until their table goes over to nested walks."""

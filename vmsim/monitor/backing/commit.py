@@ -11,6 +11,7 @@ import numpy as np
 
 from vmsim.contracts import NEVER, SwapPlace
 from vmsim.contracts.commit import LATENCIES, close, log, spend
+from vmsim.contracts.faults import FaultKind
 from vmsim.frames.records import State
 from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT, WRITE
@@ -244,10 +245,16 @@ def bring_back(mode, gfn, write):
 
 
 @leaf
-def back_or_bring(mode, gfn, write):
-    """Do what of both can be done; return the cycles of it, or -1."""
+def back_or_bring(mode, bill, gfn, write):
+    """Do what of both can be done, and note which; return the cycles of it, or -1."""
     cycles = back_frame(mode, gfn)
-    return cycles if cycles >= 0 else bring_back(mode, gfn, write)
+    kind = np.int64(FaultKind.ZERO_FILL)
+    if cycles < 0:
+        cycles = bring_back(mode, gfn, write)
+        kind = np.int64(FaultKind.SWAP_IN_MINOR)
+    if cycles >= 0:
+        bill.kind = max(bill.kind, kind)
+    return cycles
 
 
 @leaf
@@ -279,7 +286,7 @@ def fault_in(mode, bill, gfn, write, before, after, reason, locks):
     bool
         Whether that could be done, and nobody had to wait for the pool.
     """
-    cycles = back_or_bring(mode, gfn, write)
+    cycles = back_or_bring(mode, bill, gfn, write)
     if cycles < 0:
         return False
     start = bill.now

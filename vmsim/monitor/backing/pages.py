@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.base.histogram import Histogram
 from vmsim.contracts import NEVER, Host, MemorySlot, Pool, Steps, Stop, SwapPlace, Vcpu, VmStopped, Words
+from vmsim.contracts.faults import FaultKind, FaultTimes
 from vmsim.frames.records import NO_FRAME, State
 from vmsim.machine.formats import CODE_WRITE, FRAME, LARGE_ORDERS, PAGE_SHIFT
 from vmsim.monitor.backing.commit import NestedMode, back_around, chunk_of, make_nested, map_frames
@@ -98,7 +98,7 @@ class HostPages:
         self.chunk = chunk
         self.lock = lock or MmuLock()
         self.compiled = True
-        self.latency = Histogram()
+        self.latency = FaultTimes()
         self.exits: Counter[str] = Counter()
         self.exit_cycles: Counter[str] = Counter()
         self._mapping = pool.prices.page + entry
@@ -192,6 +192,8 @@ class HostPages:
                 tables += yield from self.take_tables(vcpu, missing - len(tables))
                 continue
             break
+        if own is None:
+            vcpu.kind = max(vcpu.kind, FaultKind.ZERO_FILL)
         if own is None and missing >= 0:
             self.slot.arrived(gfn & -(1 << order), page, order)
         elif stable is not None:
@@ -294,6 +296,7 @@ class HostPages:
         if order:
             self._return(page, order)
             return 0
+        vcpu.kind = max(vcpu.kind, FaultKind.SHARE_BREAK)
         return self.pool.prices.copied + self.costs.copy_page + self.slot.unshare(vcpu, gfn, page)
 
     def take(self, vcpu: Vcpu, count: int) -> Steps[list[int]]:
@@ -302,7 +305,10 @@ class HostPages:
             yield vcpu.settle()
         taken = self.pool.take(count)
         if not taken:
+            starved = self.pool.starved
             taken = yield from vcpu.wait(self.pool.request(count), "pool_wait")
+            kind = FaultKind.POOL_WAIT if self.pool.starved == starved else FaultKind.DIRECT_RECLAIM
+            vcpu.kind = max(vcpu.kind, kind)
         return taken
 
     def calls_host(self, count: int) -> bool:

@@ -103,9 +103,10 @@ class DirtyLog(LogReader):
             self._exit(vcpu, _LOG_FULL, 0)
         elif exit.code & CODE_PRESENT and not exit.code & CODE_FETCH and not self._is_shared(exit.gpa):
             start = vcpu.now
+            before, vcpu.kind = vcpu.kind, 0
             cycles = yield from self._unprotect(vcpu, exit.gpa)
             self._exit(vcpu, PROTECTED, self.costs.violation_walk + cycles)
-            self.tdp.latency.add(vcpu.now - start)
+            self.tdp.latency.note(vcpu, start, before)
         else:
             return None
         return Resume.RETRY

@@ -71,6 +71,7 @@ class NxSplit(NxRecovery):
             return None
         tdp, gpa = self.tdp, exit.gpa
         start = vcpu.now
+        before, vcpu.kind = vcpu.kind, 0
         (table,) = yield from tdp.take(vcpu, 1)
         region, edits = gpa >> _REGION, self.costs.violation_pool
         if int(large_page(*self._tables, gpa, gpa + 1)) == NO_LARGE:  # since it has waited
@@ -82,7 +83,7 @@ class NxSplit(NxRecovery):
                 self.blocks[region], self.tables[region] = block, table
             edits = tdp.each_table + ENTRIES * self.costs.entry_edit
         self._exit(vcpu, SPLIT, self.costs.violation_walk + edits)
-        tdp.latency.add(vcpu.now - start)
+        tdp.latency.note(vcpu, start, before)
         return Resume.RETRY
 
     def back(self, vcpu: Vcpu, gpa: int, code: int) -> Steps[int | None]:

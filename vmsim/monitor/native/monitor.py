@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from vmsim.base.histogram import Histogram
 from vmsim.contracts import Exit, Resume, Steps, Vcpu, Words
+from vmsim.contracts.faults import FaultTimes
 from vmsim.monitor.base import BaseMonitor
 from vmsim.monitor.native.commit import NativeMode
 
@@ -21,7 +21,7 @@ class NativeMonitor(BaseMonitor):
         self.memory = memory
         self.exits = Counter()
         self.exit_cycles = Counter()
-        self.latency = Histogram()
+        self.latency = FaultTimes()
         self._mode = NativeMode(memory)
 
     def handle(self, vcpu: Vcpu, exit: Exit) -> Steps[Resume]:

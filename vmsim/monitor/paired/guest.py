@@ -158,9 +158,10 @@ class PairedGuest(PairedProcess):
         """Handle an EPT violation or NPF: a page fault of the process, delivered by an exit."""
         self._expect_tables(gpa)
         start = vcpu.now
+        before, vcpu.kind = vcpu.kind, 0
         self.exited(vcpu)
         yield from self._in_exit(vcpu, self.reason, gpa, code & (CODE_PRESENT | CODE_WRITE))
-        self.latency.add(vcpu.now - start)
+        self.latency.note(vcpu, start, before)
 
     def page_fault(self, vcpu: Vcpu, gva: int) -> Steps[None]:
         """Handle a page fault of the guest: the program touches a gigabyte that its tables lack."""

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.base.histogram import Histogram
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Vcpu, Words
+from vmsim.contracts.faults import FaultTimes
 from vmsim.machine.memory import width_of
 from vmsim.machine.vm_spaces import VmSpaces
 from vmsim.monitor.shadow.mode import ShadowSpec
@@ -73,7 +73,7 @@ class Account(TableKeeper):
         self._other = costs.vm_exit + costs.violation_resume
         step = {"trap-flag": costs.step_trap_flag, "debug-register": costs.step_debug_register}[spec.step]
         stepped = spec.trap == "single-step"
-        self.latency = Histogram()
+        self.latency = FaultTimes()
         self.prices = np.zeros(1, PRICES)
         for name, cycles in (
             ("fault", self._fault),

@@ -43,7 +43,7 @@ __all__ = ["advance", "shadow_fault", "shadow_flushes", "shadow_touch", "spill"]
 @routine
 def _back(mode, bill, gfn, write):
     """Have the host back a guest frame; return whether that could be done."""
-    cycles = back_or_bring(mode.nested, gfn, write)
+    cycles = back_or_bring(mode.nested, bill, gfn, write)
     if cycles < 0:
         return False
     spend(bill, mode.prices[0].host_walk + cycles)

@@ -200,6 +200,8 @@ class Shadow(FeaturedShadow, RootLoads):
             Whether the monitor has made these accesses itself; else they are to be made again.
         """
         start = vcpu.now
+        before = vcpu.kind if status == NONE else 0
+        vcpu.kind = 0 if status == NONE else vcpu.kind  # what compiled code has begun has one already
         vcpu.spaces.exited()
         self._spend(vcpu, spent)
         begun = status != NONE
@@ -209,6 +211,8 @@ class Shadow(FeaturedShadow, RootLoads):
                 begun = True
             if status == _DONE:
                 break
+            if status in (_FAULT, _GUARDED, _ROOTLESS):
+                vcpu.kind = before
             if status == _FAULT:
                 self._spend(vcpu, self.costs.inject)
                 self._hand_over(vcpu, "TRUE_FAULT", int(value))
@@ -228,7 +232,7 @@ class Shadow(FeaturedShadow, RootLoads):
                 raise InputError(f"{few} for one walk of the guest's tables.")
             status = NONE
         yield from self.unstock(vcpu)
-        self.latency.add(vcpu.now - start)
+        self.latency.note(vcpu, start, before)
         return False
 
     def kernel_fault(self, vcpu: Vcpu, gva: int, gfn: int, code: int, write: bool) -> Steps[bool]:

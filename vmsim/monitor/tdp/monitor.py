@@ -201,6 +201,7 @@ class Tdp(NestedBacking, Touching):
             As of `expect_own`.
         """
         start = vcpu.now
+        before, vcpu.kind = vcpu.kind, 0
         reason = self.reason
         self.exited(vcpu)
         with vcpu.first():
@@ -214,7 +215,7 @@ class Tdp(NestedBacking, Touching):
             vcpu.owe("exit", cycles)
         self.exit_cycles[reason] += cycles
         self.exits[reason] += 1
-        self.latency.add(vcpu.now - start)
+        self.latency.note(vcpu, start, before)
 
     def io_exit(self, vcpu: Vcpu) -> None:
         """Leave the guest because it has told a device to work (SDM vol. 3C, exit reason 30)."""

@@ -79,7 +79,7 @@ class VkernelMode(NamedTuple):
 @routine
 def _back(mode, bill, gfn, write):
     """Have the host back a guest frame; return whether that could be done."""
-    cycles = back_or_bring(mode.nested, gfn, write)
+    cycles = back_or_bring(mode.nested, bill, gfn, write)
     if cycles < 0:
         return False
     spend(bill, cycles)

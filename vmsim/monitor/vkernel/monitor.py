@@ -173,6 +173,8 @@ class Vkernel(MapEntries, TableKeeper):
         Parameters are as of `Shadow.page_fault`; it never makes the access itself.
         """
         start = vcpu.now
+        before = vcpu.kind if status == NONE else 0
+        vcpu.kind = 0 if status == NONE else vcpu.kind  # what compiled code has begun has one already
         self._spend(vcpu, spent)
         tables, begun = _NO_TABLES, status != NONE
         while True:
@@ -196,8 +198,10 @@ class Vkernel(MapEntries, TableKeeper):
         if used < len(tables):  # another vCPU has been faster
             self.host_pages.pool.put(tables[used:].tolist())
         if status == _DONE:
-            self.latency.add(vcpu.now - start)
-        elif status == _FAULT:
+            self.latency.note(vcpu, start, before)
+            return False
+        vcpu.kind = before
+        if status == _FAULT:
             self._reflect(vcpu)
             self._hand_over(vcpu, "REFLECT", int(value))
             yield from self.deliver(vcpu, gva, int(value))
