@@ -55,7 +55,8 @@ def test_kinds_add_up_to_all_faults(mode: str) -> None:
         assert row["count"] * row["p50_cycles"] <= 2.01 * row["cycles"]  # half of all are at least the median
     if mode not in ("native", "paired"):
         swap = outcome.vms[0].figures.named("swap")
-        assert 0.9 * swap["major"] <= told["swap-in-major"]["count"] <= swap["major"]
+        pages = 1.1 if mode in ("ept", "npt") else 5  # of one fault: other modes walk the guest's tables in it
+        assert swap["major"] / pages <= told["swap-in-major"]["count"] <= swap["major"]
         assert told["swap-in-major"]["p50_cycles"] > 100_000  # 52.6 us of the device's
 
 
