@@ -102,6 +102,13 @@ def test_a_short_part_of_the_long_run_holds(seed: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="a paired guest's tables are lost where its host swaps and makes huge pages")
+def test_a_paired_guest_keeps_its_tables_where_its_host_swaps_and_makes_huge_pages() -> None:
+    """Its VM 1 ends for an address that it does not have, to which its page tables lead."""
+    long_host(1000, 300, more=True)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(25))
 def test_a_million_operations_break_no_invariant(seed: int) -> None:
     long_host(seed, LONG, more=seed % 2 > 0)
