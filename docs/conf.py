@@ -9,6 +9,10 @@ from pathlib import Path
 from jupyter_client.manager import KernelManager
 from sphinx.application import Sphinx
 
+_ROOT = Path(__file__).resolve().parents[1]
+if not (link := _ROOT / "docs/notebooks").exists():
+    link.symlink_to("../notebooks")  # Sphinx reads what lies in its folder
+
 KernelManager.transport.default_value = "ipc"  # notebooks need no ports, and say nothing of encryption
 
 project = "vmsim"
@@ -58,7 +62,6 @@ def _text_of_links(app: Sphinx, path: str, parent: str, content: list[str]) -> N
     content[0] = _FILE.sub(r"\1", content[0])
 
 
-_ROOT = Path(__file__).resolve().parents[1]
 
 
 def _captions() -> Iterator[str]:
