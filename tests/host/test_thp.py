@@ -235,3 +235,32 @@ def test_compaction_is_put_off_after_failures() -> None:
             tried.append(attempt)
     assert tried[:7] == [1, 3, 7, 15, 31, 63, 127]
     assert tried[7:] == [191, 255]
+
+
+def test_pages_put_together_hold_what_they_held_whatever_the_block_held_before() -> None:
+    """Those that hold zeros and those that had nothing hold zeros; where the block moves as a whole, too."""
+    host, words = HostMemory(Clock(), 8 * BLOCK, Marks(0, 0, 0)), physical_memory(8 * BLOCK)
+    slot = memory_of(host, words, 0, ["own", "own", "shared", "swapped", "swapped", *[""] * (BLOCK - 5)], set())
+    words[slot.frame_of(1) << 9] = 0
+    slot.contents.pop(4)
+    blocks = [host.take_block(0, 9, State.GUEST) for _ in range(2)]
+    for block in blocks:
+        words[block << 9 : (block + BLOCK) << 9] = -1
+    for act in (lambda: slot.collapse(0, blocks[0]), lambda: slot.move_large(0, blocks[1])):
+        act()
+        first = [int(slot.page(gfn)[0]) for gfn in range(BLOCK)]
+        assert first == [1, 0, 3, 4, 0] + [0] * (BLOCK - 5)
+        assert all(not slot.page(gfn)[1:].any() for gfn in range(BLOCK))
+    assert not words[blocks[0] << 9 : (blocks[0] + BLOCK) << 9].any()
+
+
+def test_a_page_that_comes_back_holds_what_it_held_whatever_its_frame_held_before() -> None:
+    host, words = HostMemory(Clock(), 8, Marks(0, 0, 0)), physical_memory(8)
+    slot = memory_of(host, words, 0, ["own", "swapped"], set())
+    words[slot.frame_of(0) << 9] = 0
+    slot.take(0, 1)
+    for gfn, held in ((0, 0), (1, 2)):
+        pfn = int(host.take(0, 1, State.GUEST)[0])
+        words[pfn << 9 : (pfn + 1) << 9] = -1
+        slot.arrived(gfn, pfn, 0)
+        assert slot.page(gfn).tolist() == [held] + [0] * 511

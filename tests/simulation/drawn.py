@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.simulation.small import BASE, PAGE
+from tests.simulation.small import BASE, PAGE, spoil
 from vmsim.engine.simulation import Simulation
 from vmsim.frames.records import State
 from vmsim.record.outcome import Outcome
@@ -164,3 +164,9 @@ def conserved(simulation: Simulation) -> None:
         if each.pool and each.pool.spec.supply == "grant":
             assert each.pool.level <= each.pool.spec.max + each.pool.wanted
     assert states[State.FREE] == host.free
+
+
+def conserved_spoilt(simulation: Simulation) -> None:
+    """Do what `conserved` does, and have free frames hold what nobody may rely on."""
+    conserved(simulation)
+    spoil(simulation)

@@ -14,6 +14,7 @@ import simpy
 from vmsim.contracts import Observer
 from vmsim.engine.check.host import check_host, check_invariants
 from vmsim.engine.simulation import Simulation
+from vmsim.frames.records import State
 from vmsim.record.outcome import Outcome
 from vmsim.record.tables import TABLES, rows
 from vmsim.scenario import Scenario
@@ -192,6 +193,12 @@ def crowded(steps: Sequence[Step]) -> tuple[Scenario, list[Stream]]:
         Script(touches([512 * number for number in range(200)], WRITE)),
     ]
     return scenario(ours, *others, process, memory="12MiB", cores=4, pool=pool), streams
+
+
+def spoil(simulation: Simulation) -> None:
+    """Write to every free frame: it may hold whatever its last user left there, such as entries that lead nowhere."""
+    free = np.flatnonzero(simulation.host.frames["state"] == State.FREE)
+    simulation.hardware.memory.reshape(-1, PAGE // 8)[free] = 0x1234_5027
 
 
 class EndlessError(AssertionError):

@@ -163,8 +163,7 @@ class GuestMemory(SwappableMemory, CollapsibleMemory, HintedMemory):
         for each in range(gfn, gfn + (1 << order)) if self.contents or self.taken else ():
             if self.backing[each] & SWAPPED:
                 self.returned += 1
-            if (held := self.contents.pop(each, None)) is not None:
-                self._page(pfn + each - gfn)[:] = held
+                self.fill(pfn + each - gfn, self.contents.pop(each, None))
         set_backing(self.backing, self.host.frames, gfn, pfn, order)
 
     def take(self, first: int, count: int, to: int = SWAPPED) -> Flush:

@@ -20,7 +20,7 @@ from vmsim.frames.records import State
 from vmsim.machine.formats import FRAME, PAGE_SHIFT, PRESENT
 from vmsim.machine.memory import read_entry, write_entry
 from vmsim.tables.backing import CLEAN, HINTED, OWNED, hint_each, level_of, page_of, set_backing
-from vmsim.tables.pages import clear_pages, find_words
+from vmsim.tables.pages import clear_pages, clear_words, find_words
 
 __all__ = ["HintedMemory", "HintedPages"]
 
@@ -124,6 +124,7 @@ class HintedMemory(ABC):
         host, old = self.host, int(self.backing[first] & FRAME) >> PAGE_SHIFT
         sources = np.arange(old, old + count)
         holding = np.empty(count, np.bool_)
+        clear_words(self.words, np.arange(pfn, pfn + count))
         find_words(self.words, sources, holding)
         for at in np.flatnonzero(holding).tolist():
             self._page(pfn + at)[:] = self._page(old + at)

@@ -13,7 +13,7 @@ from vmsim.contracts import Flush, SecondMmu
 from vmsim.host.swap.pages import SwappedPages
 from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT, PRESENT
 from vmsim.tables.backing import CLEAN, HINTED, OWNED, SHARED, SWAPPED, level_of, set_backing
-from vmsim.tables.pages import clear_pages, find_words
+from vmsim.tables.pages import clear_pages, clear_words, find_words
 
 __all__ = ["HUGE_ORDER", "CollapsibleMemory", "Ranges"]
 
@@ -83,6 +83,7 @@ class CollapsibleMemory(ABC):
         first = number << HUGE_ORDER
         flush = self.second.zap(first, ENTRIES)
         words = self.backing[first : first + ENTRIES]
+        clear_words(self.words, np.arange(pfn, pfn + ENTRIES))
         if self.swapped:
             for gfn in (first + np.flatnonzero(words & CLEAN)).tolist():
                 self.swapped.forget(gfn)

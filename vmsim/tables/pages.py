@@ -13,7 +13,7 @@ from vmsim.machine.memory import write_entry
 
 Words = NDArray[np.int64]
 
-__all__ = ["clear_entries", "clear_pages", "find_words", "places_of"]
+__all__ = ["clear_entries", "clear_pages", "clear_words", "find_words", "places_of"]
 
 
 def places_of(records: Any, pages: Words, levels: int, width: int) -> tuple[Words, Words]:
@@ -49,6 +49,17 @@ def clear_pages(memory, pfns):
     for at in range(len(pfns)):
         first = pfns[at] * ENTRIES
         memory[first : first + ENTRIES] = 0
+
+
+@kernel
+def clear_words(memory, pfns):
+    """Have some frames, int64[n], hold zeros; memory that was never written to stays so."""
+    for at in range(len(pfns)):
+        first = pfns[at] * ENTRIES
+        for word in range(first, first + ENTRIES):
+            if memory[word]:
+                memory[first : first + ENTRIES] = 0
+                break
 
 
 @kernel

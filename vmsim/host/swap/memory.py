@@ -13,7 +13,7 @@ from vmsim.host.swap.pages import SwappedPages
 from vmsim.host.swap.swap import Swap
 from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT
 from vmsim.tables.backing import CLEAN, CLEAN_PAGE, SMALL_PAGE, SWAPPED, cached_word, page_of
-from vmsim.tables.pages import clear_pages, find_words
+from vmsim.tables.pages import clear_pages, clear_words, find_words
 
 __all__ = ["SwappableMemory"]
 
@@ -41,6 +41,17 @@ class SwappableMemory:
         """Return which of some guest frames, int64[n], the guest uses as page tables, bool[n]."""
         return self.states[gfns] == State.TABLE if len(self.states) else np.ones(len(gfns), np.bool_)
 
+    def fill(self, pfn: int, held: Words | None) -> None:
+        """Have a frame hold a page's words, int64[512], whatever it held before; None: zeros.
+
+        A frame that was a table of somebody's holds its entries still when it is allocated again.
+        """
+        page = self.words[pfn << 9 : (pfn + 1) << 9]
+        if held is not None:
+            page[:] = held
+        elif page.any():  # memory that was never written to stays so
+            page[:] = 0
+
     def swap_to(self, swap: Swap) -> None:
         """Have pages that are taken go to a swap device from now on."""
         self.swapped = SwappedPages(swap, self)
@@ -53,6 +64,7 @@ class SwappableMemory:
     def cached(self, gfns: Words, pfns: Words) -> None:
         """Learn that pages that are away lie in frames of the swap cache too, int64[n] each, and hold zeros."""
         data = ~self.hold_tables(gfns)
+        clear_words(self.words, pfns[data])
         self.backing[gfns[data]] = pfns[data] << PAGE_SHIFT | cached_word(0)
 
     def uncached(self, gfns: Words) -> None:

@@ -107,6 +107,7 @@ class SwappedPages:
         if back is None:
             return 0
         slot, which = int(self.slots[gfn]) - 1, np.array([gfn])
+        memory.fill(back.pfn, self.swap.area.holding(slot).words)
         set_backing(memory.backing, memory.host.frames, gfn, back.pfn, 0)
         self.count -= 1
         memory.returned += 1

@@ -314,8 +314,6 @@ class Swap(DeviceTraffic):
         pfn, unwritten = int(cache.pfns[slot]), bool(cache.flags[slot] & UNWRITTEN)
         cache.remove(which)
         self.host.hand_over(cache.pfns[which], memory.owner, State.GUEST)
-        if (words := self.area.holding(slot).words) is not None:
-            memory.words[pfn << 9 : (pfn + 1) << 9] = words
         full = 2 * self.area.used > self.area.size
         keep = self.keeps and not (write or full or unwritten or isinstance(self.device, CompressedMemory))
         return Back(pfn, cycles, slot if keep else NO_SLOT)

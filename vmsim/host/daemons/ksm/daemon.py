@@ -30,6 +30,7 @@ from vmsim.host.identity import ZERO
 from vmsim.host.memory import HOST
 from vmsim.machine.memory import zeroed
 from vmsim.scenario.cpu import Cost
+from vmsim.tables.pages import clear_words
 
 __all__ = ["Ksmd", "build"]
 
@@ -180,7 +181,7 @@ class Ksmd:
         if memory.pinned(number):  # its count of users is not that of its entries (write_protect_page)
             return 0
         if what == ZERO and self.table.use_zero_pages:
-            frame = self._zero_frame(host)
+            frame = self._zero_frame(host, memory)
             if frame is None:
                 return 0
             slot.counts["zero_pages"] += 1
@@ -214,13 +215,14 @@ class Ksmd:
         costs = self.costs
         return 2 * costs.copy_page + costs.violation_entry + costs.violation_rmap
 
-    def _zero_frame(self, host: DaemonHost) -> int | None:
+    def _zero_frame(self, host: DaemonHost, memory: Any) -> int | None:
         """Return the frame of zeros, which is the host's own for good once there is one; None: there is no frame."""
         shared = host.host.shared
         if shared.zero is None:
             pfns = host.host.take(HOST, 1, State.GUEST, reserve=host.host.marks.min)
             if not len(pfns):
                 return None
+            clear_words(memory.words, pfns)
             shared.add_zero(int(pfns[0]))
         return int(shared.zero)
 

@@ -133,8 +133,13 @@ class HostKhugepaged:
                 self._next = index, number + at + 1
                 if seen.huge[at] or not self._wanted(vm, told, number + at, seen, at):
                     continue
-                if seen.swapped[at] and not (yield from self._bring_back(host, vm, number + at)):
-                    continue
+                if seen.swapped[at]:
+                    there = yield from self._bring_back(host, vm, number + at)
+                    if not vm.able:
+                        break
+                    seen = vm.pages.look(number, count)  # time has passed
+                    if not there:
+                        continue
                 cycles = self._collapse(host, vm, told, number + at)
                 if cycles < 0:
                     return spent, True
