@@ -262,7 +262,7 @@ class Hosts(RuleBasedStateMachine):
             warmup = max(0, min(warmup, *(stream.accesses - 1 for stream in streams)))
         what = scenario(*self.tables, warmup=warmup, **self.keys)
         free = Simulation(what, streams=streams).host.free
-        simulation, outcome = run(what, streams, every=41_777, look=conserved_spoilt)
+        simulation, outcome = run(what, streams, every=41_777, look=conserved_spoilt, events=10**6)
         conserved(simulation)
         assert times_add_up(outcome, what)
         for figures, stream, table in zip(outcome.vms, streams, self.tables, strict=True):
