@@ -19,6 +19,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vmsim.advice.api import advise
+    from vmsim.advice.result import Advice
     from vmsim.alone import slowdown
     from vmsim.analysis.miss_ratio import mrc
     from vmsim.api import compare, run
@@ -37,12 +39,14 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Advice",
     "Comparison",
     "InputError",
     "Plot",
     "Result",
     "Scenario",
     "__version__",
+    "advise",
     "arrivals",
     "compare",
     "cpus",
@@ -58,11 +62,13 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Advice": "vmsim.advice.result",
     "Comparison": "vmsim.record.comparison",
     "InputError": "vmsim.base.errors",
     "Plot": "vmsim.plotting.plot",
     "Result": "vmsim.record.result",
     "Scenario": "vmsim.scenario",
+    "advise": "vmsim.advice.api",
     "arrivals": "vmsim.lifetimes.convert",
     "compare": "vmsim.api",
     "cpus": "vmsim.lookups",

@@ -26,6 +26,7 @@ VERBS: Final = {
     "run": "Simulate a scenario.",
     "compare": "Simulate a scenario under several paging modes, side by side.",
     "sweep": "Simulate a scenario at many points of its parameters, in parallel.",
+    "advise": "Answer a question about a scenario from simulation.",
     "sensitivity": "Say which parameters matter: Morris or Sobol indices.",
     "results": "List, merge, export and verify the results of sweeps.",
     "show": "Print the tables of a run or of a comparison that was kept.",

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-__all__ = ["cpus", "modes", "settings", "studies", "traces"]
+__all__ = ["cpus", "modes", "questions", "settings", "studies", "traces"]
 
 _LONGEST = 60  # characters of a help text
 
@@ -58,6 +58,15 @@ def modes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[C
     names = [name for name in mode_names() if name.startswith(last) and name not in taken]
     names += ["all"] if not comma and "all".startswith(last) else []
     return [CompletionItem(f"{before}{comma}{name}") for name in names]
+
+
+def questions(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a question of ``vmsim advise``."""
+    from vmsim.advice.questions import QUESTIONS
+
+    return [
+        CompletionItem(name, help=_brief(each.about)) for name, each in QUESTIONS.items() if name.startswith(incomplete)
+    ]
 
 
 def studies(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from vmsim.sweeps.driver import Listener
 
-__all__ = ["sweep"]
+__all__ = ["listening", "sweep"]
 
 
 def sweep(
@@ -76,7 +76,7 @@ def sweep(
     wanted = Sweep.of(scenario_of(base), axes, replicates=replicates, **tables)
     with tempfile.TemporaryDirectory(prefix="vmsim-") as nowhere:
         folder = Path(out) if out is not None else Path(nowhere, "sweep")
-        with _listening(progress) as listener:
+        with listening(progress) as listener:
             summary = run_sweep(wanted, folder, jobs=jobs, retries=retries, listener=listener)
         if summary.interrupted:
             raise KeyboardInterrupt
@@ -88,8 +88,8 @@ def sweep(
 
 
 @contextmanager
-def _listening(progress: bool | Listener | None) -> Iterator[Listener | None]:
-    """Give who is told of what happens."""
+def listening(progress: bool | Listener | None) -> Iterator[Listener | None]:
+    """Give who is told of what happens: as `sweep` takes it, a bar, a callable, or nobody."""
     if callable(progress):
         yield progress
     elif wants_progress(progress):
