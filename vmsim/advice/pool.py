@@ -29,7 +29,7 @@ def answer(asked: Asked) -> Advice:
 
     Each is as small as its minimum and batch allow: ``max = min + batch``. Two measures: the 99th percentile of
     faults of the VM that has the longest, and the mean of all faults; each over that with the same seed and a pool for
-    all of a VM's memory, whose mean is without the wait for its first fill. A pool holds if the intervals of both over
+    all of a VM's memory, means without the waits for the first fill. A pool holds if the intervals of both over
     the seeds are within the limit.
     """
     factor = asked.factor()
@@ -47,14 +47,14 @@ def answer(asked: Asked) -> Advice:
     results = asked.simulate(names=_NAMES, list=rows, figures=_FIGURES)
     if not results["finished"].all():
         raise InputError("A VM did not run to its end: the host has too little memory, whatever its pools.")
-    table = _compared(results, all_of_it)
+    table = _compared(results, all_of_it, asked.scenario)
     table["holds"] = table[["high", "mean_high"]].max(axis=1) <= factor
     table = table.sort_values(["max", "mean_times", "times", "min"], kind="stable").reset_index(drop=True)
     text, facts = _answer(table[table["max"] != all_of_it], factor, asked.seeds, mine)
     return Advice("pool", text, table, asked.out, facts)
 
 
-def _compared(results: pd.DataFrame, all_of_it: int) -> pd.DataFrame:
+def _compared(results: pd.DataFrame, all_of_it: int, scenario: Scenario) -> pd.DataFrame:
     """Return how many times as long faults take as without bounds: the 99th percentile, and the mean."""
     from vmsim.sweeps.statistics import summarize
 
@@ -66,6 +66,7 @@ def _compared(results: pd.DataFrame, all_of_it: int) -> pd.DataFrame:
         text = f"at most {faults:.0f} faults of a VM take pages of a pool after the warm-up, and p99 needs {_FAULTS}"
         raise InputError(f'pool: {text}; expected VMs with populate = "lazy" that touch more new pages.')
     without = (free["spent"] - free["pool_wait_cycles"]) / free["faults"]
+    each["spent"] -= _first_fills(each, scenario)
     each["times"] = each["fault_p99_cycles"] / each["replicate"].map(free["fault_p99_cycles"])
     each["mean_times"] = each["spent"] / each["faults"] / each["replicate"].map(without)
     table = summarize(each, _KEYS, "times").rename(columns={"mean": "times"})
@@ -73,6 +74,17 @@ def _compared(results: pd.DataFrame, all_of_it: int) -> pd.DataFrame:
     spent = each.groupby(_KEYS, sort=False)["pool_wait_cycles"].mean().reset_index()
     table = table.merge(mean[[*_KEYS, "mean_times", "mean_high"]], on=_KEYS).merge(spent, on=_KEYS)
     return table[[*_KEYS, "pool_wait_cycles", "times", "low", "high", "mean_times", "mean_high"]]
+
+
+def _first_fills(each: pd.DataFrame, scenario: Scenario) -> pd.Series[float]:
+    """Return how long VMs wait for the first refill of their pools, which begin empty, however large they are."""
+    if str(scenario.warmup) != "0%":
+        return each["pool_wait_cycles"] * 0.0
+    cost = scenario.cpu.cost
+    pages = each[["batch", "max"]].min(axis=1)
+    fill = cost.message + cost.grant_fixed + pages * (cost.grant_page + cost.host_zero)
+    waits: pd.Series[float] = (fill * float(len(scenario.vms))).clip(upper=each["pool_wait_cycles"])
+    return waits
 
 
 def _unbounded(scenario: Scenario) -> int:
