@@ -29,18 +29,18 @@ EXPERIMENT: Final = Experiment(Path(__file__).parent, width=WIDE, height=2.2, co
 
 
 def data() -> pd.DataFrame:
-    """Return order, delay in ms, and of each point MiB of free memory that the host still has, and violations."""
+    """Return least_order, delay in ms, and of each point MiB of free memory that the host still has, and violations."""
     table = EXPERIMENT.table()
     table["delay_ms"] = [round(parse_duration(delay).cycles(1000)) for delay in table["delay"].astype(str)]
     table["gap_mib"] = table["gap"] * PAGE / 2**20
-    return table.sort_values(["delay_ms", "order"]).reset_index(drop=True)
+    return table.sort_values(["delay_ms", "least_order"]).reset_index(drop=True)
 
 
 def draw(table: pd.DataFrame, axes: Sequence[Axes]) -> None:
     """Draw what the host keeps behind free memory, and the violations that bring it back."""
     for (delay, rows), colour in zip(table.groupby("delay_ms"), PALETTE, strict=False):
         for ax, column in zip(axes, ("gap_mib", "violations"), strict=True):
-            ax.plot(rows["order"], rows[column], "o-", color=colour, markersize=2.6, label=f"after {delay} ms")
+            ax.plot(rows["least_order"], rows[column], "o-", color=colour, markersize=2.6, label=f"after {delay} ms")
     axes[0].set_ylabel("host memory behind\nfree pages (MiB, mean)")
     axes[1].set_ylabel("EPT violations")
     axes[0].legend()

@@ -13,7 +13,7 @@ MIB = 256
 @pytest.fixture(scope="module")
 def table(figure_of: Callable[[str], SimpleNamespace]) -> pd.DataFrame:
     made: pd.DataFrame = figure_of("reporting-order").data()
-    return made.set_index(["delay_ms", "order"])
+    return made.set_index(["delay_ms", "least_order"])
 
 
 def test_the_program_is_what_the_claims_say_it_is() -> None:
