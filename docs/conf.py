@@ -62,8 +62,6 @@ def _text_of_links(app: Sphinx, path: str, parent: str, content: list[str]) -> N
     content[0] = _FILE.sub(r"\1", content[0])
 
 
-
-
 def _captions() -> Iterator[str]:
     """Yield a section for each experiment: its figures, what the docstring of `figure.py` says, and its data."""
     for code in sorted(_ROOT.glob("experiments/*/figure.py")):
