@@ -199,7 +199,7 @@ def _find_in(zones, at, frames, order, state):
 @leaf
 def _least(zone, mark):
     """Return how many frames of a node are left free by who asks in a round: first low, then min, then none."""
-    return zone.low if mark == 0 else zone.min if mark == 1 else np.int64(0)
+    return zone.low if mark == 0 else zone.min_mark if mark == 1 else np.int64(0)
 
 
 @routine

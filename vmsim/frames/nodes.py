@@ -84,7 +84,7 @@ def make_nodes(
     zones["turns"][0] = turns
     zones["asked"][0][: len(sizes), : len(sizes)] = asked
     for zone, each in zip(zones[1:], marks, strict=False):
-        zone["min"], zone["low"] = each.min, each.low
+        zone["min_mark"], zone["low"] = each.min, each.low
     make_free(zones, frames, np.cumsum(np.asarray(sizes, np.int64)))
     return zones, frames
 

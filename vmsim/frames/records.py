@@ -79,7 +79,7 @@ ZONE = np.dtype(
             ("free", "i8"),
             ("first", "i8"),  # frame
             ("frames", "i8"),  # the first frame after it
-            ("min", "i8"),  # watermarks of a node: below `low` another is asked first, at `min` it is passed over
+            ("min_mark", "i8"),  # of a node: below `low` another is asked first, at `min_mark` it is passed over
             ("low", "i8"),
             ("owned", "i4", (OWNERS,)),  # 1 + the first frame of each owner's list, by 1 + the owner; 0: it is empty
             # Of all nodes together:
