@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from importlib.metadata import version as version_of
 from pathlib import Path
 
-from jupyter_client.manager import KernelManager
 from sphinx.application import Sphinx
 
 _ROOT = Path(__file__).resolve().parents[1]
-if not (link := _ROOT / "docs/notebooks").exists():
-    link.symlink_to("../notebooks")  # Sphinx reads what lies in its folder
-
-KernelManager.transport.default_value = "ipc"  # notebooks need no ports, and say nothing of encryption
+_LINK = _ROOT / "docs/notebooks"  # Sphinx reads what lies in its folder: there while the site is built
+if not _LINK.exists():
+    _LINK.symlink_to("../notebooks")
 
 project = "vmsim"
 author = "The vmsim developers"
@@ -89,3 +87,4 @@ def setup(app: Sphinx) -> None:
     """Have Sphinx call it."""
     app.connect("include-read", _text_of_links)
     app.connect("source-read", _gallery)
+    app.connect("build-finished", lambda app, error: _LINK.unlink())
