@@ -29,7 +29,7 @@ def test_the_99th_percentile_is_the_devices_whatever_the_pool_is_told(table: pd.
 def test_no_minimum_means_waits_for_refills(table: pd.DataFrame) -> None:
     waiting = table["waiting"].unstack("pool_min")
     assert (waiting[0] > 0.08).all()
-    assert (waiting[8].drop(128, level="batch") < 0.015).all()
+    assert (waiting[8].drop(128, level="batch").round(2) == 0.01).all()
 
 
 def test_what_lies_in_pools_is_swapped_by_others(table: pd.DataFrame) -> None:
@@ -44,5 +44,5 @@ def test_small_refills_and_no_minimum_are_best_and_a_small_one_near_it(table: pd
     cycles, swapped = table["cycles_per_access"], table["swapped"]
     for maximum in (32, 128, 512):
         assert cycles[maximum, 0, 8] == cycles.min()
-        assert 1.01 < cycles[maximum, 8, 8] / cycles.min() < 1.03
-        assert 1.2 < swapped[maximum, 8, 8] / swapped[maximum, 0, 8] < 1.35
+        assert cycles[maximum, 8, 8] / cycles.min() == pytest.approx(1.02, abs=0.005)
+        assert swapped[maximum, 0, 8] < 0.8 * swapped[maximum, 8, 8]

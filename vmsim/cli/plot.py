@@ -19,7 +19,7 @@ _FORMATS: Final = tuple(suffix.removeprefix(".") for suffix in FIGURE_FORMATS)
 
 @click.command()
 @click.argument("source", type=_FILE, metavar="RUN|SWEEP")
-@click.argument("kind", type=Choice(tuple(KINDS)), required=False)
+@click.argument("kind", type=Choice(tuple(KINDS)), required=False, metavar="[KIND]")
 @click.option("--with", "beside", type=_FILE, metavar="RUN", help="Draw another run beside it, on the same scale.")
 @click.option("--vm", "vms", multiple=True, metavar="NAME", help="Only of this VM; may be given again.")
 @click.option("--x", metavar="NAME", help="Of a sweep: the parameter along x.")

@@ -6,11 +6,11 @@ from functools import partial
 from typing import Any
 
 from vmsim.base.ledger import Ledger
-from vmsim.contracts import Steps, Vcpu
+from vmsim.contracts import Steps
+from vmsim.engine.guest_device import GuestDevice
 from vmsim.engine.samples import count_free_resident
 from vmsim.guest.balloon import BALLOON, BalloonDriver
 from vmsim.guest.reporting import FreePageReporting
-from vmsim.guest.workqueue import Workqueue
 from vmsim.host.balloon import Balloon
 from vmsim.scenario.balloon import BalloonSpec
 
@@ -19,7 +19,7 @@ __all__ = ["Ballooned"]
 _EXIT = "BALLOON"  # the reason of the exits by which the driver tells of its messages
 
 
-class Ballooned:
+class Ballooned(GuestDevice):
     """The balloon of a VM.
 
     Parameters
@@ -40,10 +40,10 @@ class Ballooned:
     """
 
     def __init__(self, vm: Any, spec: BalloonSpec) -> None:
+        super().__init__(vm, BALLOON)
         self.vm = vm
-        self.env, costs = vm.parts.env, vm.parts.scenario.cpu.cost
-        self.spec = spec
-        self.device = Balloon(
+        self.spec, costs = spec, vm.parts.scenario.cpu.cost
+        self.device: Balloon = Balloon(
             self.env,
             spec,
             costs,
@@ -52,12 +52,8 @@ class Ballooned:
             horizon=vm.parts.scenario.horizon,
             log=lambda what, pages: vm.parts.log(what, vm.spec.name, pages, level=self.device.actual),
         )
-        for vcpu in vm.vcpus:
-            vcpu.wakes = True
-        shootdown = vm.shootdown
-        self.queue = Workqueue(vm.vcpus, partial(shootdown.deliver, cause=BALLOON))
         parts = {"frames": vm.frames, "device": self.device, "queue": self.queue}
-        notify = partial(shootdown.notify, reason=_EXIT)
+        notify = partial(vm.shootdown.notify, reason=_EXIT)
         self.driver = BalloonDriver(self.env, spec, costs, **parts, notify=notify) if spec.driver else None
         self.reporting = None
         if spec.reporting:
@@ -74,17 +70,6 @@ class Ballooned:
             processes.append(self.reporting.run())
         for each in processes:
             self.env.process(each)
-
-    def retire(self, vcpu: Vcpu) -> None:
-        """Note that a vCPU has ended; with the last one the VM has."""
-        self.queue.retire(vcpu)
-        if not self.queue.alive:
-            self.device.stop()
-
-    def rest(self) -> Steps[None]:
-        """Wait for nothing: what of a message is not done stays so."""
-        return
-        yield
 
     @property
     def held(self) -> int:

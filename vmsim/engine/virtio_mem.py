@@ -6,11 +6,10 @@ from functools import partial
 from typing import Any
 
 from vmsim.base.ledger import Ledger
-from vmsim.contracts import Steps, Vcpu
+from vmsim.engine.guest_device import GuestDevice
 from vmsim.engine.guest_reclaim import program_pages
 from vmsim.guest.migration import Migration
 from vmsim.guest.virtio_mem import HOTPLUG, VirtioMemDriver
-from vmsim.guest.workqueue import Workqueue
 from vmsim.host.virtio_mem import VirtioMem
 from vmsim.machine.formats import PRESENT
 from vmsim.scenario.virtio_mem import VirtioMemSpec
@@ -20,7 +19,7 @@ __all__ = ["Hotplug"]
 _EXIT = "VIRTIO_MEM"  # the reason of the exits by which the driver tells of its requests
 
 
-class Hotplug:
+class Hotplug(GuestDevice):
     """The memory of a VM that can be plugged and unplugged.
 
     Parameters
@@ -43,10 +42,10 @@ class Hotplug:
     """
 
     def __init__(self, vm: Any, spec: VirtioMemSpec, files: Any) -> None:
-        self.env, costs = vm.parts.env, vm.parts.scenario.cpu.cost
-        self.spec = spec
+        super().__init__(vm, HOTPLUG)
+        self.spec, costs = spec, vm.parts.scenario.cpu.cost
         slot, host = vm.slot, vm.parts.host
-        self.device = VirtioMem(
+        self.device: VirtioMem = VirtioMem(
             self.env,
             spec,
             costs,
@@ -55,9 +54,6 @@ class Hotplug:
             horizon=vm.parts.scenario.horizon,
             log=lambda what, pages: vm.parts.log(what, vm.spec.name, pages, level=self.device.plugged),
         )
-        for vcpu in vm.vcpus:
-            vcpu.wakes = True
-        self.queue = Workqueue(vm.vcpus, partial(vm.shootdown.deliver, cause=HOTPLUG))
 
         def pinned(gfn: int) -> bool:
             return slot.held[gfn] > 0 or bool(slot.backing[gfn] & PRESENT and host.pins[slot.frame_of(gfn)])
@@ -87,17 +83,6 @@ class Hotplug:
         self.env.process(self.device.run())
         if self.spec.driver:
             self.env.process(self.driver.run())
-
-    def retire(self, vcpu: Vcpu) -> None:
-        """Note that a vCPU has ended; with the last one the VM has."""
-        self.queue.retire(vcpu)
-        if not self.queue.alive:
-            self.device.stop()
-
-    def rest(self) -> Steps[None]:
-        """Wait for nothing: what of a request is not done stays so."""
-        return
-        yield
 
     @property
     def held(self) -> int:

@@ -8,7 +8,6 @@ after the host has been told.
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -16,36 +15,26 @@ import numpy as np
 
 from vmsim.base.clock import Clock
 from vmsim.contracts import BalloonDevice, Statistics, Steps, Vcpu, Words
-from vmsim.guest.frames import GuestFrames
-from vmsim.guest.workqueue import Workqueue
+from vmsim.guest.device_driver import DeviceDriver
 from vmsim.scenario.balloon import BalloonSpec
 from vmsim.scenario.cpu import Cost
 
 __all__ = ["BALLOON", "BalloonDriver"]
 
 BALLOON = "balloon"  # the cause of the time that vCPUs use for it
+_COUNTED = ("inflate", "inflated", "deflate", "deflated", "short", "oom", "oom_pages")
 _OOM_PAGES = 256  # that leave the balloon when the kernel has no page left (VIRTIO_BALLOON_OOM_NR_PAGES)
 
 
-class BalloonDriver:
+class BalloonDriver(DeviceDriver[BalloonSpec, BalloonDevice]):
     """The driver.
 
     Parameters
     ----------
-    env : Clock
-        Simulated time.
-    spec : BalloonSpec
-        What it is told.
-    costs : Cost
-        What its steps take.
-    frames : GuestFrames
-        The kernel's allocator.
-    device : BalloonDevice
-        The host's side.
-    queue : Workqueue
-        Where its work is done.
-    notify : callable
-        Has a vCPU tell the device that there is a message.
+    env, spec, costs
+        As of `DeviceDriver`.
+    **parts
+        As of it: frames, device, queue, notify.
 
     Attributes
     ----------
@@ -59,33 +48,13 @@ class BalloonDriver:
         that refuses how often it was asked for more than it gives (`refused`).
     """
 
-    def __init__(
-        self,
-        env: Clock,
-        spec: BalloonSpec,
-        costs: Cost,
-        *,
-        frames: GuestFrames,
-        device: BalloonDevice,
-        queue: Workqueue,
-        notify: Any,
-    ) -> None:
-        self.env = env
-        self.spec = spec
-        self.costs = costs
-        self.frames = frames
-        self.device = device
-        self.queue = queue
-        self.notify = notify
+    def __init__(self, env: Clock, spec: BalloonSpec, costs: Cost, **parts: Any) -> None:
+        super().__init__(env, spec, costs, counted=_COUNTED, **parts)
         self.pages: list[int] = []
-        self.held = 0
-        self.counts: Counter[str] = Counter(
-            dict.fromkeys(("inflate", "inflated", "deflate", "deflated", "short", "oom", "oom_pages"), 0)
-        )
         if spec.refuses >= 0:
             self.counts["refused"] = 0
         if spec.deflate_on_oom:
-            frames.spare = self.deflate_on_oom
+            self.frames.spare = self.deflate_on_oom
 
     @property
     def size(self) -> int:

@@ -9,8 +9,7 @@ more. That a block has become free is looked for 16 times in a delay, so a pass 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from math import isqrt
 from typing import Any
@@ -22,8 +21,7 @@ from vmsim.contracts import BalloonDevice, Steps, Vcpu, Words
 from vmsim.frames.records import LARGEST_REPORTED, MOVABLE, UNMOVABLE
 from vmsim.frames.reported import any_unreported, count_listed, isolate, put_back
 from vmsim.guest.balloon import BALLOON
-from vmsim.guest.frames import GuestFrames
-from vmsim.guest.workqueue import Workqueue
+from vmsim.guest.device_driver import DeviceDriver
 from vmsim.scenario.balloon import ReportingSpec
 from vmsim.scenario.cpu import Cost
 
@@ -39,25 +37,15 @@ def min_watermark(frames: int) -> int:
     return max(128, min(isqrt(16 * 4 * frames), 262144)) // 4
 
 
-class FreePageReporting:
+class FreePageReporting(DeviceDriver[ReportingSpec, BalloonDevice]):
     """The kernel's reporting of free pages.
 
     Parameters
     ----------
-    env : Clock
-        Simulated time.
-    spec : ReportingSpec
-        Which blocks, and when.
-    costs : Cost
-        What its steps take.
-    frames : GuestFrames
-        The kernel's allocator.
-    device : BalloonDevice
-        The host's side.
-    queue : Workqueue
-        Where its work is done.
-    notify : callable
-        Has a vCPU tell the device that there is a message.
+    env, spec, costs
+        As of `DeviceDriver`.
+    **parts
+        As of it: frames, device, queue, notify.
 
     Attributes
     ----------
@@ -67,27 +55,9 @@ class FreePageReporting:
         `passes`, and those of them that found too `few` frames free; `reports`; `blocks` and `pages` in all of these.
     """
 
-    def __init__(
-        self,
-        env: Clock,
-        spec: ReportingSpec,
-        costs: Cost,
-        *,
-        frames: GuestFrames,
-        device: BalloonDevice,
-        queue: Workqueue,
-        notify: Callable[[Vcpu], None],
-    ) -> None:
-        self.env = env
-        self.spec = spec
-        self.costs = costs
-        self.frames = frames
-        self.device = device
-        self.queue = queue
-        self.notify = notify
-        self.held = 0
-        self.counts: Counter[str] = Counter(dict.fromkeys(("passes", "few", "reports", "blocks", "pages"), 0))
-        self._least = min_watermark(len(frames.frames))
+    def __init__(self, env: Clock, spec: ReportingSpec, costs: Cost, **parts: Any) -> None:
+        super().__init__(env, spec, costs, counted=("passes", "few", "reports", "blocks", "pages"), **parts)
+        self._least = min_watermark(len(self.frames.frames))
 
     def run(self) -> Steps[None]:
         """Report what is free, from now on."""

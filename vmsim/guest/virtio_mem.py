@@ -11,10 +11,9 @@ the driver tries again after a time that doubles up to six times, or when the ho
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import simpy
@@ -25,9 +24,8 @@ from vmsim.contracts import MemoryDevice, Steps, Vcpu
 from vmsim.frames.buddy import free_many
 from vmsim.frames.isolation import isolate_range
 from vmsim.frames.records import MOVABLE, PAGEBLOCK
-from vmsim.guest.frames import GuestFrames
+from vmsim.guest.device_driver import DeviceDriver
 from vmsim.guest.migration import Migration
-from vmsim.guest.workqueue import Workqueue
 from vmsim.scenario.cpu import Cost
 from vmsim.scenario.virtio_mem import MEMORY_BLOCK, VirtioMemSpec
 
@@ -37,27 +35,17 @@ HOTPLUG: Final = "hotplug"  # the cause of the time that vCPUs use for it
 _LONGEST: Final = 6  # times the first wait (VIRTIO_MEM_RETRY_TIMER_MAX_MS is 300 s, the first one 50 s)
 
 
-class VirtioMemDriver:
+class VirtioMemDriver(DeviceDriver[VirtioMemSpec, MemoryDevice]):
     """The driver.
 
     Parameters
     ----------
-    env : Clock
-        Simulated time.
-    spec : VirtioMemSpec
-        What it is told.
-    costs : Cost
-        What its steps take.
-    frames : GuestFrames
-        The kernel's allocator.
-    device : MemoryDevice
-        The host's side.
-    queue : Workqueue
-        Where its work is done.
-    notify : callable
-        Has a vCPU tell the device that there is a message.
+    env, spec, costs
+        As of `DeviceDriver`.
     migration : Migration
         Empties blocks.
+    **parts
+        As of `DeviceDriver`: frames, device, queue, notify.
 
     Attributes
     ----------
@@ -70,32 +58,13 @@ class VirtioMemDriver:
         `retries`.
     """
 
-    def __init__(
-        self,
-        env: Clock,
-        spec: VirtioMemSpec,
-        costs: Cost,
-        *,
-        frames: GuestFrames,
-        device: MemoryDevice,
-        queue: Workqueue,
-        notify: Callable[[Vcpu], None],
-        migration: Migration,
-    ) -> None:
-        self.env = env
-        self.spec = spec
-        self.costs = costs
-        self.frames = frames
-        self.device = device
-        self.queue = queue
-        self.notify = notify
+    def __init__(self, env: Clock, spec: VirtioMemSpec, costs: Cost, *, migration: Migration, **parts: Any) -> None:
+        super().__init__(env, spec, costs, counted=("plugged", "unplugged", "failed", "retries"), **parts)
         self.migration = migration
         self.plugged: NDArray[np.bool_] = np.zeros(spec.pages // spec.block, np.bool_)
-        self.plugged[: device.requested // spec.block] = True
-        self.held = 0
-        self.counts: Counter[str] = Counter(dict.fromkeys(("plugged", "unplugged", "failed", "retries"), 0))
+        self.plugged[: self.device.requested // spec.block] = True
         self._group = max(1, MEMORY_BLOCK // spec.block)  # blocks of a memory block
-        self._take_away(spec.first + device.requested, spec.first + spec.pages)
+        self._take_away(spec.first + self.device.requested, spec.first + spec.pages)
 
     def _take_away(self, first: int, limit: int) -> None:
         """Have the allocator not have frames that it has now."""

@@ -220,9 +220,8 @@ class Swap(DeviceTraffic):
                     cache.add(np.array([slot]), pfns, 0)
                     cycles += self.device.load(slot)
                 elif self.zswap and slot in self.zswap:
-                    cache.add(np.array([slot]), pfns[:1], UNWRITTEN)  # it is here alone now, and loses its slot
+                    cache.add(np.array([slot]), pfns, UNWRITTEN)  # it is here alone now, and loses its slot
                     cycles += self.zswap.load(slot)
-                    self._give_rest(pfns[1:])
                 else:
                     cycles += self._read(slot, pfns, memory, self._near(slot, window, around))
             flags = int(cache.flags[slot])

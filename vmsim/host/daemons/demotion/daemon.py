@@ -19,10 +19,11 @@ from typing import Any
 
 import simpy
 
-from vmsim.contracts import DaemonHost, Flush, Found, LiveVm, Steps, Words
+from vmsim.contracts import DaemonHost, LiveVm, Steps, Words
 from vmsim.frames.nodes import NodeMarks
 from vmsim.host.daemons.demotion.pages import NodeVm
 from vmsim.host.daemons.demotion.table import LISTS, Demotion
+from vmsim.host.daemons.looking import looked
 from vmsim.host.daemons.moving import Mover
 from vmsim.host.daemons.parts import DaemonParts
 from vmsim.host.memory import HostMemory
@@ -105,22 +106,15 @@ class NodeKswapd:
         for vm in self.vms:
             if not vm.able:
                 continue
-            spent += self._looked(vm, self.lists.age(vm))
+            spent += looked(self.daemon.costs, vm.vm, self.lists.age(vm))
             found = self.lists.scan(vm, priority, goal)
             scanned += found.looked
-            spent += self._looked(vm, found)
+            spent += looked(self.daemon.costs, vm.vm, found)
             if len(found.numbers):
                 some, cycles = self._demote(vm, found.numbers)
                 taken, spent = taken + some, spent + cycles
         self.lists.end()
         return taken, scanned, spent
-
-    def _looked(self, vm: NodeVm, found: Found) -> int:
-        """Return the cycles of a look at pages, and have a VM's processors forget those that were accessed."""
-        cycles = found.looked * self.daemon.costs.age_page
-        if vm.pages.flushes_each and found.young:
-            cycles += vm.vm.forget(Flush(nested=True, linear=True), times=found.young)
-        return cycles
 
     def _demote(self, vm: NodeVm, numbers: Words) -> tuple[int, int]:
         """Move pages to slower memory; return how many could be, in frames, and the cycles of it."""

@@ -25,7 +25,8 @@ import simpy
 from numpy.typing import NDArray
 
 from vmsim.base.units import PAGE
-from vmsim.contracts import NO_FLUSH, DaemonHost, Flush, Found, LiveVm, PageLists, Steps
+from vmsim.contracts import NO_FLUSH, DaemonHost, LiveVm, PageLists, Steps
+from vmsim.host.daemons.looking import looked
 from vmsim.host.daemons.parts import DaemonParts
 from vmsim.host.daemons.swap.one_by_one import OneByOne
 from vmsim.host.daemons.swap.table import HostSwap
@@ -196,7 +197,7 @@ class Kswapd:
         return [vm for vm in self.vms if vm.able]
 
     def _age(self, vm: LiveVm) -> int:
-        return self._looked(vm, self.lists.age(vm))
+        return looked(self.costs, vm, self.lists.age(vm))
 
     # ---- for those who ask
 
@@ -284,20 +285,12 @@ class Kswapd:
                 break
             found = self.lists.scan(vm, priority, goal)
             scanned += found.looked
-            spent += self._looked(vm, found)
+            spent += looked(self.costs, vm, found)
             if len(found.numbers):
                 count, cycles = self._take(vm, found.numbers)
                 stolen, spent = stolen + count, spent + cycles
         self.lists.end()
         return stolen, scanned, spent
-
-    def _looked(self, vm: LiveVm, found: Found) -> int:
-        """Return the cycles of a look at pages, and have a VM's processors forget those that were accessed."""
-        cycles = found.looked * self.costs.age_page + found.walked * self.costs.log_scan
-        cycles += found.walk_young * self.costs.log_page
-        if vm.pages.flushes_each and (times := found.young + (found.walk_young > 0)):
-            cycles += vm.forget(Flush(nested=True, linear=True), times=times)
-        return cycles
 
     def _take(self, vm: LiveVm, numbers: NDArray[np.int64]) -> tuple[int, int]:
         """Take pages; return how many could be taken, and the cycles of it."""

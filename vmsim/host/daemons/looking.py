@@ -1,0 +1,16 @@
+"""What a look at a VM's pages costs, and what processors must forget after it."""
+
+from __future__ import annotations
+
+from vmsim.contracts import Flush, Found, LiveVm
+from vmsim.scenario.cpu import Cost
+
+__all__ = ["looked"]
+
+
+def looked(costs: Cost, vm: LiveVm, found: Found) -> int:
+    """Return the cycles of a look at pages, and have a VM's processors forget those that were accessed."""
+    cycles = found.looked * costs.age_page + found.walked * costs.log_scan + found.walk_young * costs.log_page
+    if vm.pages.flushes_each and (times := found.young + (found.walk_young > 0)):
+        cycles += vm.forget(Flush(nested=True, linear=True), times=times)
+    return cycles
