@@ -6,15 +6,22 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.workloads.samples import LACKEY, Trace, opened, vmsim_trace
 from vmsim.base.errors import InputError
 from vmsim.engine.run import simulate
+from vmsim.machine.references import Served
 from vmsim.scenario import Scenario
 from vmsim.workloads import readers
 from vmsim.workloads.export import export
 from vmsim.workloads.recorder import record
+from vmsim.workloads.runs import cut
+from vmsim.workloads.trace import bundled
+from vmsim.workloads.vmtrace import Vmtrace, VmtraceWriter
+
+BY_LINES = ["cc1-lines", "python-lines", "sort-lines", "sqlite-lines"]
 
 needs_valgrind = pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
 
@@ -65,14 +72,47 @@ class TestLines:
                 simulate(self.scenario(path, data_caches=True))
         simulate(self.scenario(out, data_caches=False))
 
-    @pytest.mark.filterwarnings("error")
-    def test_a_table_of_pages_is_doubted_aloud(self, tmp_path: Path):
-        source = tmp_path / "pages.csv"
+    def test_the_bundled_trace_by_lines_is_named(self):
+        with pytest.raises(InputError, match=r"trace of the same program by lines is \"cc1-lines\""):
+            simulate(self.scenario(Path("cc1"), data_caches=True))
+
+    def test_a_table_of_pages_is_refused_unless_its_user_says_that_these_are_lines(self, tmp_path: Path):
+        source, out = tmp_path / "pages.csv", tmp_path / "out.vmtrace"
         source.write_bytes(b"address\n0x1000\n0x5000\n")
-        with pytest.raises(UserWarning, match="every address in it begins a page"):
+        with pytest.raises(InputError, match=r"every address in it begins a page .*convert --granule 64"):
             simulate(self.scenario(source, data_caches=True))
-        with pytest.raises(UserWarning, match="every address in it begins a page"):
-            export(source, tmp_path / "out.vmtrace", granule=64)
+        simulate(self.scenario(source, data_caches=False))
+        with pytest.warns(UserWarning, match="every address in it begins a page"):
+            export(source, out, granule=64)
+        assert self.misses(out) == 2
+
+    def test_one_page_s_start_is_a_line_like_another(self, tmp_path: Path):
+        source = tmp_path / "one.din"
+        source.write_bytes(b"0 1000\n" * 50)
+        assert self.misses(source) == 1
+
+
+@pytest.mark.parametrize("name", BY_LINES)
+class TestBundledByLines:
+    def test_has_lines_beside_the_first_of_a_page(self, name: str):
+        trace = Vmtrace.open(bundled()[name])
+        assert trace.granule == 64
+        first = next(trace.chunks())
+        lines = set((first.address // 64 % 64).tolist())
+        assert lines == set(range(64))
+
+    def test_memory_serves_each_of_its_lines_once(self, name: str, tmp_path: Path):
+        """A fresh host has none of a program's lines in its caches, and they are large enough to keep these few."""
+        trace, path = Vmtrace.open(bundled()[name]), tmp_path / "start.vmtrace"
+        start = cut(next(trace.chunks()), 20_000)._replace(events=())
+        with path.open("wb") as file:
+            writer = VmtraceWriter(file, granule=64, about={})
+            writer.add(start)
+            writer.close()
+        lines, pages = (len(np.unique(start.address // size)) for size in (64, 4096))
+        assert lines > 2 * pages
+        (vm,) = simulate(TestLines().scenario(path, data_caches=True)).vms
+        assert vm.data[Served.DRAM] == lines
 
 
 def test_a_57_bit_address_needs_a_guest_of_five_levels(tmp_path: Path) -> None:

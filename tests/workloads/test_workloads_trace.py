@@ -103,6 +103,7 @@ class TestBundled:
         path = bundled()[name]
         totals = Vmtrace.open(path).totals
         assert path.stat().st_size <= 3_000_000
+        assert Vmtrace.open(path).granule == 4096
         assert totals["accesses"] >= 10_000_000
         assert totals["pages"] > 1536  # more than the largest second-level TLB of the presets' first machines
         assert totals["events"]["map"] > 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +23,7 @@ __all__ = ["BUNDLED", "TraceStream", "bundled", "find"]
 
 _NOTHING = np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.uint8)
 _MAPPINGS = frozenset(("map", "brk"))
+_LINES = "-lines"  # ends the names of the bundled traces that were recorded by cache lines
 BUNDLED = Path(__file__).parent / "traces"
 
 
@@ -59,13 +59,17 @@ def find(path: str | Path, base: Path) -> Path:
     raise InputError(f"{printable(there)}: no such trace, on disk or bundled with vmsim. {nearest(name[:60], ours)}")
 
 
-def _page_starts(path: Path) -> None:
-    """Warn of addresses that cannot be lines."""
-    warnings.warn(
-        f"{printable(path)}: every address in it begins a page of {PAGE} bytes, as in a trace that was recorded by "
-        "pages: data caches see one line of each page only.",
-        UserWarning,
-        stacklevel=3,
+def _by_pages(path: Path, found: str, told: str) -> InputError:
+    """Return why a trace cannot be replayed where the cache lines of data matter.
+
+    `found` says how its pages show, and `told` what else can be done but to record it by lines.
+    """
+    by_lines = f"{path.stem}{_LINES}"
+    ours = path.parent == BUNDLED and by_lines in bundled()
+    lines = f'The bundled trace of the same program by lines is "{by_lines}". Or record' if ours else "Record"
+    return InputError(
+        f"{printable(path)}: {found}, so with host.data_caches = true all data of a page would go to one cache line. "
+        f"{lines} it by lines (vmsim trace record --granule 64), {told}, or leave data_caches out."
     )
 
 
@@ -97,7 +101,8 @@ class TraceStream:
     Raises
     ------
     InputError
-        The trace cannot be read, holds no access, or was recorded by pages and `lines` is wanted.
+        The trace cannot be read, holds no access, or was recorded by pages (or has no address that does not begin
+        one) and `lines` is wanted.
 
     Attributes
     ----------
@@ -137,21 +142,24 @@ class TraceStream:
             self._vmtrace = Vmtrace.open(path)
             self.granule = self._vmtrace.granule
             if lines and self.granule == PAGE:
-                raise InputError(
-                    f"{printable(path)}: this trace was recorded by pages (granule {PAGE}), so with host.data_caches = "
-                    "true all data of a page would go to one cache line. Record it by lines (vmsim trace record "
-                    "--granule 64), convert the file it was made from (vmsim trace convert --granule 64), or leave "
-                    "data_caches out."
+                raise _by_pages(
+                    path,
+                    f"this trace was recorded by pages (granule {PAGE})",
+                    "convert the file it was made from (vmsim trace convert --granule 64)",
                 )
             self._accesses, self._regions = int(self._vmtrace.totals["accesses"]), self._vmtrace.regions
             self._switches = "switch" in self._vmtrace.totals["events"]
             self.from_start = not _MAPPINGS.isdisjoint(self._vmtrace.totals["events"])
             self._recorded = self._vmtrace.totals.get("threads", 1)
         else:
-            self._by_pages = True
+            self._page_starts = True
             self._accesses, self._regions = totals(self._watched(self._read()))
-            if lines and self._by_pages and self._regions[1].sum() > PAGE:
-                _page_starts(path)
+            if lines and self._page_starts and self._regions[1].sum() > PAGE:
+                raise _by_pages(
+                    path,
+                    f"every address in it begins a page of {PAGE} bytes, as in a trace that was recorded by pages",
+                    "say that these are its lines (vmsim trace convert --granule 64 makes such a .vmtrace)",
+                )
         if not self._accesses:
             raise InputError(f"{printable(path)}: the trace holds no access: expected at least one.")
 
@@ -206,7 +214,7 @@ class TraceStream:
     def _watched(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         """Pass chunks on; note threads, whether the trace switches, and whether all its addresses begin pages."""
         for chunk in chunks:
-            self._by_pages = self._by_pages and not (chunk.address % PAGE).any()
+            self._page_starts = self._page_starts and not (chunk.address % PAGE).any()
             for event in chunk.events:
                 self._switches = self._switches or event.op == Op.SWITCH
                 self.from_start = self.from_start or event.op.name.lower() in _MAPPINGS
