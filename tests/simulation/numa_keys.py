@@ -46,6 +46,15 @@ def sampled(**damon: Any) -> dict[str, Any]:
     return tiered(damon=damon)
 
 
+SLOW = SOCKETS[0] | {"bandwidth": "40MiB"}
+
+
+def both() -> dict[str, Any]:
+    """Return two VMs, on a socket each, whose data is in the memory of one."""
+    data = {"kind": "uniform", "footprint": "2MiB", "accesses": 5000, "writes": 0.5}
+    return numa(*(vm(numa={"memory": 0}, workload=data) for _ in range(2)), data_caches=True)
+
+
 NUMA_ROWS: Final = {
     "host.damon.action": Row(sampled(**COLD, min_age=1), "migrate_cold", "migrate_hot"),
     "host.damon.sample_interval": Row(sampled(**COLD), "20us", "30us"),
@@ -72,6 +81,7 @@ NUMA_ROWS: Final = {
     "host.nodes.memory": Row(numa(), SOCKETS, sockets(memory="1MiB"), "host.nodes"),
     "host.nodes.cpus": Row(numa(vm(), vm(numa={"node": 0})), SOCKETS, sockets(cpus=2), "host.nodes"),
     "host.nodes.cycles": Row(numa(), SOCKETS, sockets(cycles=999), "host.nodes"),
+    "host.nodes.bandwidth": Row(both(), [SLOW, SOCKETS[1]], [SLOW | {"bandwidth": "90MiB"}, SOCKETS[1]], "host.nodes"),
     "host.remote_cycles": Row(numa(vm(numa={"memory": 1})), 100, 200),
     "vm.numa.node": Row(numa(), 0, 1),
     "vm.numa.memory": Row(numa(), "local", "interleave"),

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from vmsim.base.errors import InputError
 from vmsim.workloads import Kind, open_stream
 from vmsim.workloads.generators import Chase, Generator, Gups, Sequential, Uniform, WorkingSet, Zipf
+from vmsim.workloads.normal import Normal
 from vmsim.workloads.powers import powers
 
-KINDS = ("uniform", "zipf", "sequential", "chase", "gups", "working-set")
+KINDS = ("uniform", "zipf", "normal", "sequential", "chase", "gups", "working-set")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Synthetic:
     window: int = 1 << 16
     phase: int = 100
     step: int = 4096
+    filled: bool = False
     threads: int = 1
     turn: int = 1000
 
@@ -48,6 +50,8 @@ EVERY = [
     Uniform(size=1 << 22, runs=9001, writes=0.25),
     Gups(size=1 << 22, runs=9001),
     Zipf(size=1 << 22, runs=9001, writes=0.5),
+    Normal(size=1 << 22, runs=9001, writes=0.2),
+    Normal(size=1 << 22, runs=9001, writes=0.2, filled=True),
     Sequential(size=1 << 16, runs=9001, stride=24),
     Chase(size=1 << 16, runs=9001, stride=24),
     Chase(size=1 << 16, runs=9001, order="page"),
@@ -114,6 +118,41 @@ def test_zipf_follows_its_law(exponent: float):
     expected = runs * weight / weight.sum()
     chi2 = float(((seen - expected) ** 2 / expected).sum())
     assert 150 < chi2 < 370  # 255 degrees of freedom: mean 255, standard deviation 22.6
+
+
+def test_normal_draws_the_mean_of_twelve_numbers():
+    # By hand: PCG64's raw words, scaled in Python's own integers.
+    generator = Normal(size=100 * 4096, runs=50, seed=3)
+    raw = np.random.PCG64(np.random.SeedSequence([3, 0])).random_raw(12 * 50).reshape(50, 12)
+    expected = [sum(int(word) * 100 >> 64 for word in row) // 12 for row in raw]
+    assert ((joined(generator)[0] - generator.base) >> 12).tolist() == expected
+
+
+def test_normal_follows_its_law():
+    from scipy.stats import norm
+
+    pages, runs = 1200, 200_000
+    address = joined(Normal(size=pages * 4096, runs=runs))[0]
+    numbers = (address - Normal(size=4096, runs=1).base) >> 12
+    assert numbers.mean() == pytest.approx(pages / 2 - 1, abs=1)
+    assert numbers.std() == pytest.approx(pages / 12, rel=0.01)
+    for share in (0.05, 0.25, 0.5, 0.75, 0.95):
+        assert np.quantile(numbers, share) == pytest.approx(pages / 2 + pages / 12 * norm.ppf(share), abs=2)
+    assert len(np.unique(address & 4095)) == 512
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_normal_first_writes_each_page_once_if_asked(threads: int):
+    pages = 100
+    generator = Normal(size=pages * 4096, runs=1000, filled=True, threads=threads, chunk=7)
+    first: list[int] = []
+    for thread in range(threads):
+        chunks = list(generator.chunks(thread))
+        address, kind = (np.concatenate([chunk[column] for chunk in chunks]) for column in (0, 2))
+        own = pages // threads + (thread < pages % threads)
+        assert kind.tolist() == [Kind.WRITE] * own + [Kind.READ] * (len(kind) - own)
+        first += address[:own].tolist()
+    assert first == [generator.base + 4096 * page for page in range(pages)]
 
 
 def test_zipf_ranks_every_page_once():
@@ -213,6 +252,8 @@ def test_opening_hands_every_parameter_on(tmp_path: Path):
         ("zipf", {"exponent": -1.0}, "exponent"),
         ("zipf", {"exponent": float("nan")}, "exponent"),
         ("zipf", {"footprint": 4104}, "footprint"),
+        ("normal", {"footprint": 4104}, "footprint"),
+        ("normal", {"filled": True, "accesses": 255}, "accesses"),
         ("sequential", {"stride": 0}, "stride"),
         ("sequential", {"stride": 12}, "stride"),
         ("chase", {"stride": 1 << 30}, "stride"),

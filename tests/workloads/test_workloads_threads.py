@@ -14,11 +14,12 @@ from pydantic import TypeAdapter
 
 from tests.simulation.small import BASE, run, scenario, vm
 from vmsim.base.errors import InputError
-from vmsim.scenario.workload import Churn as ChurnKeys
-from vmsim.scenario.workload import Switcher as SwitcherKeys
+from vmsim.scenario.programs import Churn as ChurnKeys
+from vmsim.scenario.programs import Switcher as SwitcherKeys
 from vmsim.scenario.workload import Uniform as UniformKeys
 from vmsim.workloads import Chunk, Event, Op, open_stream
 from vmsim.workloads.generators import Chase, Generator, Gups, Sequential, Uniform, WorkingSet, Zipf
+from vmsim.workloads.normal import Normal
 from vmsim.workloads.programs import Churn, Disk, ForkWait
 from vmsim.workloads.threads import OnCpus, in_turn
 
@@ -33,6 +34,7 @@ EVERY: list[Any] = [
         (Sequential, {"stride": 64}),
         (Chase, {"stride": PAGE}),
         (Chase, {"order": "page"}),
+        (Normal, {"writes": 0.25}),
         (WorkingSet, {"window": 8 * PAGE, "phase": 100, "step": 8 * PAGE}),
         (Churn, {"burst": 4 * PAGE, "kept": 0.4, "work": 7}),
         (Churn, {"burst": 4 * PAGE, "filled": True}),

@@ -16,6 +16,7 @@ from vmsim.base.errors import InputError
 from vmsim.base.progress import Progress
 from vmsim.base.units import format_size
 from vmsim.contracts import Moment, Observer, Stop, VmStopped
+from vmsim.engine.bandwidth import Bandwidth
 from vmsim.engine.build import build_vm
 from vmsim.engine.endings import ending_of, together
 from vmsim.engine.hardware import Hardware
@@ -147,6 +148,8 @@ class Simulation:
         self.host.killer = OomKiller(self.host, self.vms, whom, cpu.frequency)
         for vm in self.vms if whom != "none" and not swaps else ():  # else kswapd's figures have it
             vm.ledger.counters("oom", lambda: {"killed": self.host.killer.killed})
+        if any(node.bandwidth for node in scenario.host.nodes):
+            self.env.process(Bandwidth(self.env, scenario, self.hardware.cores, self.host, self.vms).run())
         every = scenario.host.samples.cycles(cpu.frequency)
         self.samples = Samples(self.env, self.host, self.vms, every) if every else None
 

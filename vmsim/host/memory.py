@@ -102,6 +102,8 @@ class HostMemory:
         later; returns the cycles that the fault takes for it, 0 where none was made.
     taken : callable
         Called when frames have been taken, where there are nodes.
+    copied : list of int
+        Frames of each node that pages were copied from or to as they went to another node (`note_copies`).
     shared : ReverseMap
         Frames that several pages lie in. They are the host's own (HOST), in state GUEST, which no others are.
     """
@@ -111,6 +113,7 @@ class HostMemory:
         self.marks = marks
         self.zone, self.frames = make_nodes(*nodes) if nodes else make_zone(frames)
         self.nodes = nodes or Nodes([frames], [[0]], 1, [marks_of(frames, frames, *marks)], [0])
+        self.copied = [0] * len(self.nodes.sizes)
         self.pins = np.zeros(frames, np.int32)
         self.shared = ReverseMap()
         self.low = env.event()
@@ -173,6 +176,12 @@ class HostMemory:
         got = allocate_on(self.zone, self.frames, node, order, int(State.HOST), HOST, least, pfns)
         self._watch()
         return pfns[:got]
+
+    def note_copies(self, old: Pages, to: int) -> None:
+        """Note that pages were copied from some frames, int64[n], to as many of a node: its bandwidth was used."""
+        for node, count in enumerate(np.bincount(node_of(self.zone, old), minlength=len(self.copied)).tolist()):
+            self.copied[node] += count
+        self.copied[to] += len(old)
 
     def has_block(self, owner: int, order: int) -> bool:
         """Whether `take_block` would give one; if it would fail, that is a failure as there."""

@@ -114,6 +114,8 @@ def canonical(
     if host.nodes:
         of_host["nodes"] = [(node.memory, node.cpus) for node in host.nodes]
         of_host["loads"] = latencies(host.nodes, cpu.memory.cycles, host.remote_cycles or 0, host.distances)
+        if any(node.bandwidth for node in host.nodes):
+            of_host["bandwidth"] = [node.bandwidth for node in host.nodes]
         if host.distances:
             of_host["distances"] = host.distances
     if host.samples.amount:

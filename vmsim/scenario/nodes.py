@@ -50,6 +50,9 @@ class Node(Model):
         default=None,
         description="Load-to-use cycles of its memory, from its own CPUs, or of a tier from any. Default: the CPU's.",
     )
+    bandwidth: Size | None = Field(
+        default=None, description="What its memory serves in a second at most. Default: nothing waits for it."
+    )
 
 
 def _parse_place(value: object) -> str | int:

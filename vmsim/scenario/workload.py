@@ -7,39 +7,33 @@ imported when it is opened.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Final, Literal, get_args
+from typing import Any, ClassVar, Final, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from vmsim import plugins
 from vmsim.base.formats import TraceFormat
-from vmsim.base.units import PAGE, format_size, parse_duration
+from vmsim.base.units import PAGE, format_size
 from vmsim.scenario.problems import Problem, raise_problems
 from vmsim.scenario.types import (
     Accesses,
     Address,
     Cycles,
-    DurationField,
     Flag,
     Fraction01,
     Model,
-    Processes,
     Rounds,
     Size,
     Threads,
-    Work,
 )
 
 __all__ = [
     "Chase",
-    "Churn",
-    "Compile",
-    "Files",
-    "ForkWait",
     "Generator",
     "Gups",
+    "Normal",
+    "OfAccesses",
     "Sequential",
-    "Switcher",
     "Trace",
     "Uniform",
     "WorkingSet",
@@ -49,7 +43,6 @@ __all__ = [
 
 
 TURN: Final = 100_000
-_PROCESSES: Final = "its processes run one after the other"
 
 
 class Workload(Model):
@@ -158,7 +151,9 @@ class Generator(Workload):
         return self
 
 
-class _Accesses(Generator):
+class OfAccesses(Generator):
+    """A synthetic stream of so many accesses."""
+
     one_thread = ""
     lasts = "accesses"
 
@@ -166,7 +161,7 @@ class _Accesses(Generator):
     writes: Fraction01 = Field(default=0.0, description="Share of accesses that write.")
 
 
-class Uniform(_Accesses):
+class Uniform(OfAccesses):
     """Independent accesses, every word of the footprint equally likely."""
 
     stream = "vmsim.workloads.kinds:uniform"
@@ -175,7 +170,7 @@ class Uniform(_Accesses):
     kind: Literal["uniform"]
 
 
-class Zipf(_Accesses):
+class Zipf(OfAccesses):
     """Independent accesses, the page of rank r with a likelihood in proportion to 1 / r**exponent."""
 
     stream = "vmsim.workloads.kinds:zipf"
@@ -185,7 +180,30 @@ class Zipf(_Accesses):
     exponent: float = Field(default=0.99, ge=0, le=10, strict=True, description="0 is uniform; larger is more skewed.")
 
 
-class Sequential(_Accesses):
+class Normal(OfAccesses):
+    """Independent accesses, pages by the normal law round the middle of the footprint, as pmbench's normal_ih.
+
+    Its standard deviation is a twelfth of the footprint.
+    """
+
+    stream = "vmsim.workloads.kinds:normal_law"
+    one_region = True
+    whole_pages = ("footprint",)
+
+    kind: Literal["normal"]
+    filled: Flag = Field(
+        default=False, description="Each page is written once, in order, by the first accesses; threads share them."
+    )
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with keys that are each valid alone."""
+        yield from super().problems()
+        if self.filled and self.accesses < (pages := self.footprint // PAGE):
+            text = f"found {self.accesses}, expected {pages} or more: filled writes each page of the footprint first"
+            yield Problem(("accesses",), text)
+
+
+class Sequential(OfAccesses):
     """One pass after another through the footprint."""
 
     stream = "vmsim.workloads.kinds:sequential"
@@ -195,7 +213,7 @@ class Sequential(_Accesses):
     stride: Size = Field(default=64, description="Bytes from one access to the next.")
 
 
-class Chase(_Accesses):
+class Chase(OfAccesses):
     """Dependent accesses in a pseudo-random cycle that visits every slot once a round."""
 
     stream = "vmsim.workloads.kinds:chase"
@@ -222,7 +240,7 @@ class Gups(Generator):
     )
 
 
-class WorkingSet(_Accesses):
+class WorkingSet(OfAccesses):
     """Uniform accesses within a window that moves through the footprint."""
 
     stream = "vmsim.workloads.kinds:working_set"
@@ -232,153 +250,6 @@ class WorkingSet(_Accesses):
     window: Size = Field(default=8 << 20, description="Size of the window.")
     phase: Accesses = Field(default=100_000, description="Accesses between two moves of the window.")
     step: Size = Field(default=4 << 20, description="Bytes that the window moves, around the end of the footprint.")
-
-
-class Churn(Generator):
-    """A process that maps, uses and unmaps blocks of memory, any of a region's, round after round."""
-
-    stream = "vmsim.workloads.kinds:churn"
-    lasts = "rounds"
-    one_thread = ""
-    parts = ("burst",)
-    touches = ("burst",)
-    one_region = True
-
-    kind: Literal["churn"]
-    rounds: Rounds = Field(default=1000, description="Blocks mapped in all; each of their pages is written once.")
-    burst: Size = Field(default=256 << 10, description="Size of a block.")
-    kept: Annotated[float, Field(gt=0, le=1, strict=True)] = Field(
-        default=0.5, description="Share of the region's blocks that stay mapped; one is unmapped for each mapped then."
-    )
-    work: Work = Field(default=0, description="Accesses between two rounds, to any word that is mapped.")
-    writes: Fraction01 = Field(default=0.0, description="Share of those that write.")
-    filled: Flag = Field(
-        default=False, description="What stays mapped is mapped and written before the first round; all are alike then."
-    )
-
-    within_footprint = ("burst",)
-    whole_pages = ("burst", "footprint")
-
-
-class ForkWait(Generator):
-    """A process that forks children, one after the other, and waits for each to exit."""
-
-    stream = "vmsim.workloads.kinds:forkwait"
-    lasts = "forks"
-    one_thread = _PROCESSES
-    touches = ("child", "parent")
-
-    kind: Literal["forkwait"]
-    footprint: Size = Field(default=256 << 10, description="What the parent has written before it forks.")
-    forks: Rounds = Field(default=40_000, description="Children in all.")
-    child: Size = Field(default=16 << 10, description="What each child writes, a word in each page, before it exits.")
-    parent: Size = Field(default=16 << 10, description="What the parent writes after each child.")
-
-    within_footprint = ("child", "parent")
-    whole_pages = ("child", "parent", "footprint")
-
-
-class Compile(Generator):
-    """A process that runs many short programs: fork, exec, map, touch, exit."""
-
-    stream = "vmsim.workloads.kinds:compile"
-    lasts = "processes"
-    one_thread = _PROCESSES
-    touches = ("footprint", "text")
-
-    kind: Literal["compile"]
-    footprint: Size = Field(default=4 << 20, description="Memory that each program maps and writes.")
-    processes: Rounds = Field(default=20, description="Programs in all, one after the other.")
-    text: Size = Field(default=1 << 20, description="Memory that each program maps and fetches from.")
-    parent: Size = Field(default=1 << 20, description="What the process that forks has written before.")
-    work: Work = Field(default=0, description="Accesses of each program to any word of its footprint.")
-    writes: Fraction01 = Field(default=0.0, description="Share of those that write.")
-
-    within_footprint = ()
-    within_memory = ("footprint", "text", "parent")
-    whole_pages = ("text", "parent", "footprint")
-
-
-class Disk(Generator):
-    """A process that reads blocks from a device, one after the other, and works on each."""
-
-    stream = "vmsim.workloads.kinds:disk"
-    lasts = "reads"
-    one_thread = ""
-    parts = ("block",)
-    touches = ("block",)
-    one_region = True
-
-    kind: Literal["disk"]
-    reads: Rounds = Field(default=1000, description="Blocks read in all; each of their pages is then read once.")
-    block: Size = Field(default=64 << 10, description="Size of a block; the region is buffers of that size.")
-    device: DurationField = Field(
-        default=parse_duration("100us"),
-        description="What the device takes for a block.",
-        json_schema_extra={"default": "100us"},
-    )
-    work: Work = Field(default=0, description="Accesses to any word of a block after it was read.")
-    writes: Fraction01 = Field(default=0.0, description="Share of those that write.")
-
-    within_footprint = ("block",)
-    whole_pages = ("block", "footprint")
-
-    def problems(self) -> Iterator[Problem]:
-        """Yield what is wrong with keys that are each valid alone."""
-        yield from super().problems()
-        if self.device.unit == "cycles":
-            yield Problem(("device",), f'found {self.device}, expected a time of its own, not of the CPU: "100us"')
-
-
-class Files(Generator):
-    """A program that reads and writes a file by system calls, block by block, and works on what it has read."""
-
-    stream = "vmsim.workloads.kinds:read_files"
-    lasts = "operations"
-    one_thread = ""
-    parts = ("block",)
-    touches = ("block",)
-    one_region = True
-
-    kind: Literal["files"]
-    data: Size = Field(default=64 << 20, description="Size of the file; it need not fit the VM's memory.")
-    operations: Rounds = Field(default=1000, description="Blocks read or written in all.")
-    block: Size = Field(default=16 << 10, description="Size of a block; the first of the region are the buffers.")
-    order: Literal["sequential", "random"] = Field(
-        default="sequential", description="sequential: one block after the other, from the start again. random: any."
-    )
-    exponent: float = Field(
-        default=0.0, ge=0, le=8, strict=True, description="random: as of zipf; 0: each block is equally likely."
-    )
-    written: Fraction01 = Field(default=0.0, description="Share of the operations that write a block.")
-    synced: Work = Field(
-        default=0, description="Operations after each of which the program waits for the disk; 0: never."
-    )
-    drop: Flag = Field(default=False, description="The program says that it wants a block no more when it is done.")
-    work: Work = Field(default=0, description="Accesses to any word of the region after each operation.")
-    writes: Fraction01 = Field(default=0.0, description="Share of those that write.")
-
-    within_footprint = ("block",)
-    whole_pages = ("block", "footprint", "data")
-
-    def problems(self) -> Iterator[Problem]:
-        """Yield what is wrong with keys that are each valid alone."""
-        yield from super().problems()
-        if self.block > self.data:
-            yield Problem(("block",), f"block > data ({format_size(self.block)} > {format_size(self.data)})")
-        if self.exponent and self.order != "random":
-            yield Problem(("exponent",), 'it has no effect with order = "sequential"; leave it out')
-
-
-class Switcher(_Accesses):
-    """Processes that run in turn, each with uniform accesses to a footprint of its own."""
-
-    stream = "vmsim.workloads.kinds:switcher"
-    one_thread = _PROCESSES
-
-    kind: Literal["switcher"]
-    spaces: Processes = Field(default=2, description="Processes; each needs memory for its footprint.")
-    every: Accesses = Field(default=10_000, description="Accesses between two switches.")
 
 
 def _wrong(plugin: plugins.Plugin, kind: Any) -> str | None:

@@ -41,7 +41,7 @@ WORD = 8
 Words = NDArray[np.uint64]
 
 # Each use of randomness has its own generator, so that none depends on how many words another has drawn.
-_ADDRESS, _WRITE, _DETAIL, _ORDER = range(4)
+ADDRESS, WRITE, DETAIL, ORDER = range(4)
 
 
 def random_source(seed: int, use: int, thread: int = 0) -> np.random.PCG64:
@@ -143,7 +143,7 @@ class Generator(ABC):
 
     def chunks(self, thread: int = 0) -> Iterator[Chunk]:
         """Read a thread's stream from its start."""
-        source = random_source(self.seed, _WRITE, thread)
+        source = random_source(self.seed, WRITE, thread)
         for addresses in self._blocks(thread):
             yield Chunk(addresses, self._counts(len(addresses)), self._kinds(source, len(addresses)), ())
 
@@ -196,7 +196,7 @@ class Uniform(Generator):
     name = "uniform"
 
     def _blocks(self, thread: int) -> Iterator[Addresses]:
-        source = random_source(self.seed, _ADDRESS, thread)
+        source = random_source(self.seed, ADDRESS, thread)
         for _, runs in self._sizes(self._part(self.runs, thread)):
             yield self._scattered(source, runs, self.base, self.size)
 
@@ -237,7 +237,7 @@ class Zipf(Generator):
     @cached_property
     def ranking(self) -> Addresses:
         """The pages' addresses by rank, int64[pages]."""
-        pages = np.argsort(raw_words(random_source(self.seed, _ORDER), self.size // PAGE), kind="stable").astype(
+        pages = np.argsort(raw_words(random_source(self.seed, ORDER), self.size // PAGE), kind="stable").astype(
             np.int64
         )
         pages *= PAGE
@@ -253,7 +253,7 @@ class Zipf(Generator):
         shift = max(0, total.bit_length() - 16)
         marks = np.arange((total >> shift) + 2, dtype=np.uint64) << np.uint64(shift)
         guide = np.minimum(np.searchsorted(cumulative, marks, side="right"), len(pages) - 1).astype(np.int64)
-        source, detail = (random_source(self.seed, use, thread) for use in (_ADDRESS, _DETAIL))
+        source, detail = (random_source(self.seed, use, thread) for use in (ADDRESS, DETAIL))
         for _, runs in self._sizes(self._part(self.runs, thread)):
             out = np.empty(runs, np.int64)
             zipf(raw_words(source, runs), raw_words(detail, runs), cumulative, guide, np.uint64(shift), pages, out)
@@ -326,7 +326,7 @@ def _keys(seed: int, bits: int) -> Words:
 
     A multiplier has at most 64 - bits bits, so that no product passes 2**64.
     """
-    raw = raw_words(random_source(seed, _ORDER), 9)
+    raw = raw_words(random_source(seed, ORDER), 9)
     keys = raw & np.uint64((1 << bits) - 1)
     keys[1::2] = (raw[1::2] >> np.uint64(max(32, bits))) | np.uint64(1)
     keys[8] = raw[8] >> np.uint64(32)
@@ -354,7 +354,7 @@ class WorkingSet(Generator):
                 self._refuse(key, value, f"a multiple of {WORD}, at most the footprint ({self.size} bytes)")
 
     def _blocks(self, thread: int) -> Iterator[Addresses]:
-        source = random_source(self.seed, _ADDRESS, thread)
+        source = random_source(self.seed, ADDRESS, thread)
         for first, runs in self._sizes(self._part(self.runs, thread)):
             phases = np.arange(first, first + runs, dtype=np.int64) // self.phase
             # steps * phases could pass 2**63 only after 2**63 / footprint phases; the remainder comes first

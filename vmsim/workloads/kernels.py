@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vmsim.jit import kernel, leaf
 from vmsim.workloads.stream import Addresses, Kinds
 
-__all__ = ["choose", "mark_writes", "scatter", "shuffle", "zipf"]
+__all__ = ["choose", "mark_writes", "normal", "scatter", "shuffle", "zipf"]
 
 Words = NDArray[np.uint64]
 
@@ -71,6 +71,18 @@ def zipf(
             else:
                 low = middle + 1
         out[i] = pages[low] + np.int64((details[i] & np.uint64(511)) << np.uint64(3))
+
+
+@kernel
+def normal(words: Words, details: Words, pages: np.uint64, base: int, out: Addresses) -> None:
+    """Set out[i] to a word of the page whose number is the mean of as many uniform ones as there are words for each."""
+    terms = len(words) // max(1, len(out))
+    for i in range(len(out)):
+        total = np.uint64(0)
+        for k in range(i * terms, (i + 1) * terms):
+            total += _scale(words[k], pages)
+        page = np.int64(total // np.uint64(terms))
+        out[i] = base + (page << 12) + np.int64((details[i] & np.uint64(511)) << np.uint64(3))
 
 
 @leaf

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vmsim.workloads import files, generators, programs
+from vmsim.workloads import files, generators, normal, programs
 from vmsim.workloads.stream import Place, Stream
 from vmsim.workloads.trace import TraceStream, find
 
@@ -23,6 +23,11 @@ def uniform(spec: Any, place: Place) -> Stream:
 def zipf(spec: Any, place: Place) -> Stream:
     """Make a stream that chooses pages by Zipf's law."""
     return generators.Zipf(**_accesses(spec, place), exponent=float(spec.exponent))
+
+
+def normal_law(spec: Any, place: Place) -> Stream:
+    """Make a stream that chooses pages by the normal law."""
+    return normal.Normal(**_accesses(spec, place), filled=spec.filled)
 
 
 def sequential(spec: Any, place: Place) -> Stream:

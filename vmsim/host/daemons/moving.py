@@ -68,6 +68,7 @@ class Mover:
         cycles = calls * (costs.host_zap + costs.violation_entry) + len(gone) * costs.copy_page
         if flush != NO_FLUSH:
             cycles += vm.forget(flush, times=max(len(pages), 1) if memory.flushes_each else 1)
+        self.host.note_copies(gone, to)
         self.host.give(gone)
         return Moved(len(gone), pages, busy, left, cycles)
 

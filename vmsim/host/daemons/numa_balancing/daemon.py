@@ -236,7 +236,8 @@ class Balancer:
             memory.move(number, int(block[0]))
             if each.vm.spec.bare:  # whose pages have the numbers of their frames
                 each.last[int(block[0])], each.last[number] = each.last[number], 0
-        host.give(np.arange(first, first + pages))
+        host.note_copies(gone := np.arange(first, first + pages), home)
+        host.give(gone)
         each.counts["numa_pages_migrated"] += pages
         if promoted:
             each.counts["pgpromote_success"] += pages
