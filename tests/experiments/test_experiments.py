@@ -22,6 +22,7 @@ NAMES = [
     "fill-chunk",
     "first-light",
     "footprint",
+    "frame-placement",
     "horizon",
     "idle-tax",
     "ksm",

@@ -14,6 +14,7 @@ from vmsim.record.tables import TABLES, rows
 from vmsim.scenario import Scenario
 
 MIB: Final = 1 << 20
+CACHED: Final = {"cpu_override": {"cache": {"l1": {"size": "8KiB"}, "l2": {"size": "16KiB", "ways": 4}}}}
 
 
 class Row(NamedTuple):
@@ -214,6 +215,9 @@ ROWS: Final[dict[str, Row]] = {
     "host.oom": Row(short(size="128KiB"), "largest", "none"),
     "host.data_caches": Row(world(), False, True),
     "host.fragmentation": Row(world(vm("paired")), 0.0, 1.0),
+    "host.table_span": Row(world(vm("native", LARGE, memory="16MiB"), **CACHED), 0, "16MiB"),
+    "vm.table_span": Row(world(vm(workload=LARGE, memory="16MiB"), memory="64MiB", **CACHED), 0, "8MiB"),
+    "vm.fragmentation": Row(world(vm(workload=LARGE, memory="32MiB"), memory="64MiB"), 0.0, 1.0),
     "host.reclaim.rate": Row(world(), 0, 100_000),
     "host.reclaim.batch": Row(world(reclaim={"rate": 100_000}), 1, 4),
     "host.reclaim.policy": Row(world(reclaim={"rate": 100_000}), "random", "clock"),

@@ -25,6 +25,7 @@ class Frames(Protocol):
     frames: NDArray[Any]
     owner: int
     batch: int  # that compiled code may take from the allocator when none stands ready; 0: none
+    kept: int  # that the kernel has had for itself since before the start
 
     @property
     def ready(self) -> Stack:

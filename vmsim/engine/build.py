@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from vmsim import plugins
 from vmsim.base.progress import Progress
+from vmsim.base.units import PAGE
 from vmsim.contracts import Frames, Mmu, Monitor
 from vmsim.engine.crew import Crew
 from vmsim.engine.kernel_accesses import make_direct_map
 from vmsim.engine.parts import HostParts
+from vmsim.engine.streams import PLACEMENT, seed_of
 from vmsim.engine.traced import TracedVcpu
 from vmsim.engine.vcpu import Vcpu
 from vmsim.engine.vcpu_time import WAITS_FOR_OTHERS
@@ -107,6 +109,9 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         direct_map = make_direct_map(host.hardware, spec, registers, monitor, hardware)
         mmu = direct_map or monitor.guest_mmu(hardware)
         frames = GuestFrames(spec.pages, direct_map or monitor, owner=spec.index, host=monitor)
+        seed = seed_of(host.scenario.seed, spec.index, PLACEMENT)
+        boot = spec.virtio_mem.first if spec.virtio_mem else 0  # what is plugged later has held nothing yet
+        frames.age(span=spec.table_span // PAGE, share=spec.fragmentation, seed=seed, limit=boot)
     limit = None
     if spec.memory_high or spec.memory_max:
         limit = MemoryLimit(

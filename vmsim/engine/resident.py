@@ -48,7 +48,7 @@ def parts_of(scenario: Scenario) -> Iterator[Part]:
     besides = max(vm.paging.frame_records(vm.own) for vm in scenario.vms)
     used = frames
     if not scenario.host.fragmentation:  # whose page cache is all over the memory
-        used = min(frames, sum(_pages_used(vm) + vm.pool.max for vm in scenario.vms))
+        used = min(frames, sum(_pages_used(vm) + vm.pool.max for vm in scenario.vms) + scenario.host.table_span // PAGE)
     yield Part("host.memory", used * FRAME_BYTES + frames * besides)
     for vm in scenario.vms:
         yield Part(f"memory of VM {vm.name}", _of_vm(vm))
@@ -64,11 +64,11 @@ def _of_vm(vm: Vm) -> int:
 
 def _pages_used(vm: Vm) -> int:
     """Return how many pages of its memory a VM may use at most: all, unless its workload has one region."""
-    if vm.populate == "eager" or not vm.workload.one_region:
+    if vm.populate == "eager" or vm.fragmentation or not vm.workload.one_region:
         return vm.pages
     region = -(-getattr(vm.workload, "footprint", vm.memory) // PAGE)
     large = max(1 << vm.guest_order, 1 << vm.host_order)
-    return min(vm.pages, region + region // 128 + large + _MARGIN)
+    return min(vm.pages, region + region // 128 + large + vm.table_span // PAGE + _MARGIN)
 
 
 def resident(scenario: Scenario) -> int:

@@ -14,7 +14,7 @@ from vmsim import plugins
 from vmsim.base.clock import Clock
 from vmsim.base.errors import InputError
 from vmsim.base.progress import Progress
-from vmsim.base.units import format_size
+from vmsim.base.units import PAGE, format_size
 from vmsim.contracts import Moment, Observer, Stop, VmStopped
 from vmsim.engine.bandwidth import Bandwidth
 from vmsim.engine.build import build_vm
@@ -24,14 +24,15 @@ from vmsim.engine.nodes import count_nodes, nodes_of, schedulers_of
 from vmsim.engine.parts import HostParts
 from vmsim.engine.resident import check_memory
 from vmsim.engine.samples import Samples
-from vmsim.engine.streams import check_reach, seed_of, streams_of
+from vmsim.engine.streams import PLACEMENT, check_reach, seed_of, streams_of
 from vmsim.engine.traced import traced_daemon
 from vmsim.engine.virtual_machine import VirtualMachine
+from vmsim.frames.uptime import scatter_tables
 from vmsim.host.daemons.compaction import Compaction
 from vmsim.host.daemons.parts import DaemonParts
 from vmsim.host.fragmentation import PageCache, fragment
 from vmsim.host.killer import OomKiller
-from vmsim.host.memory import HostMemory
+from vmsim.host.memory import HOST, HostMemory
 from vmsim.host.pool import reclaimer
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.tags import Tags
@@ -107,6 +108,9 @@ class Simulation:
         self.host = HostMemory(self.env, frames, scenario.watermarks, nodes_of(scenario))
         self.compaction = Compaction(self.host, self.observe)
         self.paired = self._paired()
+        if span := scenario.host.table_span // PAGE:
+            source = np.random.PCG64(seed_of(scenario.seed, MAX_VMS, PLACEMENT))
+            scatter_tables(self.host.zone, self.host.frames, HOST, span, source)
         self.page_cache = self._page_cache()
         self.schedulers = schedulers_of(self.env, scenario)
         self.transfers = transfer_log()

@@ -11,7 +11,9 @@ from vmsim.scenario.levels import PROGRAMS_END, name_of
 from vmsim.scenario.vm import Vm
 from vmsim.workloads import Stream, open_stream
 
-__all__ = ["check_reach", "seed_of", "stream_of", "streams_of"]
+__all__ = ["PLACEMENT", "check_reach", "seed_of", "stream_of", "streams_of"]
+
+PLACEMENT = 1  # what else is drawn for a VM or the host: which frames are free before the start
 
 
 def streams_of(scenario: Scenario) -> list[Stream]:
@@ -32,9 +34,9 @@ def stream_of(scenario: Scenario, vm: Vm, cpus: int = 0) -> Stream:
     )
 
 
-def seed_of(seed: int, index: int) -> int:
-    """Return an independent seed for the workload of VM `index`; for the host's memory, that of MAX_VMS."""
-    return int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0])
+def seed_of(seed: int, index: int, use: int = 0) -> int:
+    """Return an independent seed for a use: the workload of VM `index`, and for the host's memory that of MAX_VMS."""
+    return int(np.random.SeedSequence([seed, index, use] if use else [seed, index]).generate_state(1, np.uint64)[0])
 
 
 def _user_end(spec: Vm) -> int:

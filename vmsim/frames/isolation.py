@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmsim.frames.records import MAX_ORDER, State
-from vmsim.frames.reported import take_out
+from vmsim.frames.records import MAX_ORDER, PAGEBLOCK, UNMOVABLE, State, give_to
+from vmsim.frames.reported import separate, take_out
 from vmsim.jit import kernel, routine
 
-__all__ = ["isolate_range"]
+__all__ = ["isolate_range", "set_apart"]
 
 
 @routine
@@ -46,3 +46,16 @@ def isolate_range(zones, frames, first, limit, owner, taken):
             count += 1
         pfn += 1 << order
     return count
+
+
+@kernel
+def set_apart(zones, frames, at, first, owner):
+    """Take a free pageblock from the allocator for page tables of `owner`; zone number `at` lists it."""
+    separate(zones[at], frames, first, PAGEBLOCK)
+    zones[at].free -= 1 << PAGEBLOCK
+    if at:
+        zones[0].free -= 1 << PAGEBLOCK
+    for each in range(first, first + (1 << PAGEBLOCK)):
+        frames[each].mobility = UNMOVABLE
+        frames[each].state = State.TABLE
+        give_to(zones[0], frames, each, owner)

@@ -11,6 +11,7 @@ from vmsim.contracts import Backer, MakesRoom, Steps, Stop, Vcpu, VmStopped, ens
 from vmsim.frames.buddy import allocate, allocate_many, free_many, make_zone, use
 from vmsim.frames.records import NO_FRAME, State
 from vmsim.frames.stack import Stack
+from vmsim.frames.uptime import break_up, scatter_tables
 from vmsim.guest.demand import READY_BATCH, give_back
 
 __all__ = ["GuestFrames"]
@@ -38,6 +39,8 @@ class GuestFrames:
         Frames that the guest does not have now (memory that is not plugged).
     floor : int
         Free frames that are left to those who must have some (the min watermark of a kernel that reclaims).
+    kept : int
+        Frames that the kernel has kept for itself since before the start.
     """
 
     batch = READY_BATCH
@@ -50,8 +53,27 @@ class GuestFrames:
         self.owner = owner
         self.ready = Stack()  # taken from the allocator, not yet handed out
         self.reclaim: MakesRoom | None = None
-        self.floor = self.offline = 0
+        self.floor = self.offline = self.kept = 0
         self.spare: Callable[[Vcpu], Steps[bool]] | None = None  # frees some when none is left; whether it could
+
+    def age(self, *, span: int, share: float, seed: int, limit: int = 0) -> None:
+        """Have free memory lie as after some uptime (`vmsim.frames.uptime`), before any of it is taken.
+
+        Parameters
+        ----------
+        span : int
+            Frames over which those for page tables are scattered.
+        share : float
+            Of what is free otherwise, in single frames.
+        seed : int
+        limit : int
+            Frames from here on stay as they are; 0: none.
+        """
+        source = np.random.PCG64(seed)
+        if span:
+            self.kept += len(scatter_tables(self.zone, self.frames, self.owner, span, source, limit))
+        if share:
+            self.kept += len(break_up(self.zone, self.frames, self.owner, share, source, limit))
 
     def allocate_table(self, vcpu: Vcpu) -> Steps[int]:
         """Return a frame for a page table, from the pageblocks that tables are kept in.

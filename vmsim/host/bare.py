@@ -43,6 +43,7 @@ class BareFrames:
     """
 
     batch = 0  # each is the host's to give
+    kept = 0
 
     def __init__(self, host: HostMemory, *, owner: int, limit: int) -> None:
         self.host = host

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import NO_FLUSH, Flush, Leaf, Words
-from vmsim.frames.buddy import allocate_many, free_many
-from vmsim.frames.records import PAGEBLOCK, State
+from vmsim.frames.buddy import allocate_many
+from vmsim.frames.records import State
+from vmsim.frames.uptime import break_up
 from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.memory import HOST, HostMemory
 from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT, PRESENT
@@ -127,16 +128,7 @@ def fragment(host: HostMemory, memory: Words, share: float, *, seed: int) -> Pag
     seed : int
         Says which pageblocks are in single pages, which page of two is free, and in what order they are handed out.
     """
-    source = np.random.PCG64(seed)
     index = np.empty(-(-int(share / (1 + share) * host.free) // ENTRIES), np.int64)
     allocate_many(host.zone, host.frames, 0, int(State.TABLE), HOST, index)
-    single = int(share / (1 + share) * host.free)  # each costs another page: share = single / (free - single)
-    pairs = np.empty(host.free // 2, np.int64)
-    pairs = pairs[: allocate_many(host.zone, host.frames, 1, int(State.HOST), HOST, pairs)]
-    blocks, block = np.unique(pairs >> PAGEBLOCK, return_inverse=True)
-    pairs = pairs[np.lexsort((pairs, source.random_raw(len(blocks))[block]))]
-    pairs, whole = pairs[:single], pairs[single:]
-    kept = pairs + (source.random_raw(len(pairs)) & np.uint64(1)).astype(np.int64)
-    free_many(host.zone, host.frames, 1, np.sort(whole)[::-1].copy())  # so that low addresses are handed out first
-    free_many(host.zone, host.frames, 0, (kept ^ 1)[np.argsort(source.random_raw(len(kept)), kind="stable")])
+    kept = break_up(host.zone, host.frames, HOST, share, np.random.PCG64(seed))
     return PageCache(memory, host, index, kept)

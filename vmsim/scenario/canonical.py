@@ -48,6 +48,8 @@ _APART: Final = frozenset(
         "memory_high",
         "memory_max",
         "placement",
+        "table_span",
+        "fragmentation",
     }
 )
 """What of a `Vm` is no cause of results, follows from the rest, or means something in some modes only."""
@@ -122,6 +124,8 @@ def canonical(
         of_host["samples"] = host.samples.cycles(cpu.frequency)
     if host.fragmentation:
         of_host["fragmentation"] = host.fragmentation
+    if host.table_span:
+        of_host["table_span"] = host.table_span
     scheduled = host.scheduler != "round-robin"
     if scheduled:
         of_host["scheduler"] = host.scheduler
@@ -145,6 +149,8 @@ def canonical(
         | ({"thp": vm.thp} if vm.thp else {})
         | ({"reclaim": vm.reclaim} if vm.reclaim else {})
         | ({"placement": vm.placement} if vm.placement else {})
+        | ({"table_span": vm.table_span} if vm.table_span else {})
+        | ({"fragmentation": vm.fragmentation} if vm.fragmentation else {})
         | ({"memory_high": vm.memory_high} if vm.memory_high else {})
         | ({"memory_max": vm.memory_max} if vm.memory_max else {})
         | ({"dirty_log": vm.dirty_log} if vm.dirty_log.method != "none" else {})

@@ -34,6 +34,7 @@ RESERVED: Final = frozenset(
         "scheduler",
         "data_caches",
         "fragmentation",
+        "table_span",
         "what_if",
         "pool",
         "spares",

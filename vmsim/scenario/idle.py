@@ -33,6 +33,9 @@ class _Rule(NamedTuple):
         return f"it has no effect with {'.'.join(self.beside)} = {shown}"
 
 
+_PLAIN: Final = ("kernel_accesses", "tdp_mmu", "fill_chunk", "shares", "table_span", "fragmentation")
+"""Keys that mean something in some modes only."""
+
 _RULES: Final = (
     _Rule(("nx_recovery_period",), ("nx_split",), off=False),
     _Rule(("nx_recovery_ratio",), ("nx_split",), off=False),
@@ -101,7 +104,7 @@ def _changed(group: VmKeys) -> Iterator[tuple[str, ...]]:
             yield "dirty_log", key
     if group.content.image_share != 1:
         yield "content", "image_share"
-    for key in ("kernel_accesses", "tdp_mmu", "fill_chunk", "shares", "nx_recovery_period", "nx_recovery_ratio"):
+    for key in (*_PLAIN, "nx_recovery_period", "nx_recovery_ratio"):
         if getattr(group, key) != fields[key].default:
             yield (key,)
 

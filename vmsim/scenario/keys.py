@@ -16,8 +16,21 @@ from vmsim.scenario.guest_reclaim import GuestReclaim
 from vmsim.scenario.names import WantedMode
 from vmsim.scenario.nodes import Numa
 from vmsim.scenario.problems import Problem, raise_problems
+from vmsim.scenario.schedule import SizeOrNone
 from vmsim.scenario.thp import GuestThp
-from vmsim.scenario.types import MAX_VCPUS, DurationField, Flag, Model, Pages, PageSizeField, Size, SomePages, Vms
+from vmsim.scenario.types import (
+    MAX_VCPUS,
+    DurationField,
+    Flag,
+    Fraction01,
+    Model,
+    Pages,
+    PageSizeField,
+    Size,
+    SomePages,
+    Vms,
+)
+from vmsim.scenario.uptime import TABLE_SPAN
 from vmsim.scenario.virtio_mem import VirtioMem
 from vmsim.scenario.workload import Workload
 
@@ -135,6 +148,12 @@ class VmKeys(Model):
         default=None,
         description="Its kernel keeps address spaces apart in the TLB by PCID; in mode vkernel, the host's does. "
         "Default: true, and in mode vkernel false.",
+    )
+    table_span: SizeOrNone = Field(default=0, description=TABLE_SPAN)
+    fragmentation: Fraction01 = Field(
+        default=0.0,
+        description="Share of its free memory that is in single pages when it starts, 0 to 1; its kernel has the pages "
+        "in between.",
     )
     start: DurationField = Field(
         default=parse_duration("0s"), description="When the VM starts.", json_schema_extra={"default": "0s"}

@@ -18,8 +18,10 @@ from vmsim.scenario.levels import PROGRAMS_END, level_problems
 from vmsim.scenario.modes import PagingMode, mode_named, paging_modes
 from vmsim.scenario.nodes import Distances, Node, node_problems, sums
 from vmsim.scenario.problems import Problem, raise_problems
+from vmsim.scenario.schedule import SizeOrNone
 from vmsim.scenario.share import parse_share, share_schema
 from vmsim.scenario.types import Cores, Cycles, DurationField, Flag, Fraction01, Model, Size
+from vmsim.scenario.uptime import TABLE_SPAN, guest_problems, span_problems
 from vmsim.scenario.workload import Generator
 
 __all__ = [
@@ -133,6 +135,7 @@ class _Host(Model):
         description="Share of the free memory that is in single pages when the VMs start, 0 to 1, and so unusable for "
         "larger blocks. The host's page cache has the pages in between.",
     )
+    table_span: SizeOrNone = Field(default=0, description=TABLE_SPAN)
     what_if: Flag = Field(
         default=False, description="Allow paging modes, depths and pages of 1G that the CPU does not have."
     )
@@ -174,6 +177,7 @@ class _Host(Model):
             wrong = part.host_problems(self.part(name), self)
             problems += [each._replace(path=(name, *each.path)) for each in wrong]
         problems += _size_check("memory", self.memory)
+        problems += span_problems(self.table_span, self.memory)
         if not self.quantum.amount:
             problems.append(Problem(("quantum",), "a zero time slice; it must be at least one cycle"))
         if not self.horizon.amount:
@@ -232,6 +236,7 @@ class _VmGroup(VmKeys):
         if self.balloon.given and self.bare:
             what = mode_named(self.mode).bare_name(self)
             yield Problem(("balloon",), f"no kernel of a guest is there to give memory back: {what}; leave it out")
+        yield from guest_problems(self, bare=self.bare and mode_named(self.mode).bare_name(self))
         for problem in self.thp_problems():
             yield problem._replace(path=("thp", *problem.path))
         yield from idle_problems(self)

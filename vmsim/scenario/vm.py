@@ -67,6 +67,10 @@ class Vm:
         The page pool of its monitor.
     shares : int
         How much of what is shared out by shares is its.
+    table_span : int
+        Bytes of its memory over which the free pages for its page tables are scattered before it starts.
+    fragmentation : float
+        Share of its free memory that is in single pages before it starts.
     fill_chunk : int
         Mappings that the monitor brings in at a fault.
     kernel_accesses : str
@@ -114,6 +118,8 @@ class Vm:
     tags: Literal["none", "vpid", "asid"] | None
     pcid: bool
     kernel_accesses: Literal["free", "direct-map"]
+    table_span: int
+    fragmentation: float
     fill_chunk: int
     vcpus: int
     cpu_weight: int

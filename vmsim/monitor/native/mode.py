@@ -16,7 +16,7 @@ class _Native(PagingMode):
     label = "native"
     needs = ("native",)
     hardware = True
-    ignores = frozenset({"fill_chunk", "kernel_accesses", "pool", "shares", "tdp_mmu"})
+    ignores = frozenset({"fill_chunk", "fragmentation", "kernel_accesses", "pool", "shares", "table_span", "tdp_mmu"})
     refuses = ("host_page", "host_levels", "tags", "balloon")
     guest_levels = (2, 3, 4, 5)
     unlogged = "no monitor stands between a program and its memory"

@@ -18,7 +18,7 @@ __all__ = ["PairedFrames"]
 class PairedFrames:
     """The host's frames for a process whose tables are paired: a table is given by its KPT half."""
 
-    batch = 0
+    batch = kept = 0
 
     def __init__(self, inner: LimitedFrames, tables: Halves) -> None:
         self.inner = inner
