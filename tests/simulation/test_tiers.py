@@ -160,6 +160,20 @@ def test_a_threshold_follows_how_much_could_be_promoted():
     assert node.threshold == 1600
 
 
+@pytest.mark.parametrize("hits", [True, False])
+def test_tiers_are_scanned_as_often_whatever_is_found(hits: bool):
+    """Faults of slower memory change no period (task_numa_fault returns before task_numa_placement)."""
+    fast = [FAST | {"memory": "12MiB"}, SLOW]
+    where = {"numa": {"memory": 1}} if hits else {"nodes": fast}
+    balancing = TIERING | {"scan_size": "8MiB", "scan_period_max": "1s"}
+    scenario = tiered(workload=ZIPF | {"accesses": 60_000}, numa_balancing=balancing, **where)
+    vm, frequency = run(scenario).vms[0], scenario.cpu.frequency
+    counts = vm.figures.named("numa_balancing")
+    assert (counts["numa_hint_faults"] > 0) is hits
+    assert counts["scan_period_cycles"] == max(frequency * 8 // 2560, frequency // 5000)
+    assert counts["scan_rounds"] >= (vm.finish - vm.start) // counts["scan_period_cycles"] - 1 > 1
+
+
 def test_scans_are_more_frequent_where_much_is_remote():
     # By hand from update_task_scan_period: slots of a tenth, a threshold of seven.
     def after(**faults: int) -> int:

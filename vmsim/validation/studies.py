@@ -35,6 +35,7 @@ STUDIES: Final = {
     "reference-counts": "entries that a cold walk reads, by formula and paper",
     "reporting": "huge pages faulted in and freed under free page reporting (Duyck, 2020)",
     "shootdown": "a page discarded by one of several threads (Amit 2019), and tlb_flush2 (van Riel 2024)",
+    "tiering": "pmbench on DRAM and persistent memory, by how pages are promoted (Huang, 2022)",
     "vmitosis": "GUPS with its nested tables on another socket, and large pages (vMitosis, ASPLOS 2021)",
     "waldspurger": "balloons, equal pages and the idle memory tax of VMware ESX (Waldspurger, OSDI 2002)",
 }
@@ -46,7 +47,18 @@ PARTS: Final = {"agile": "FOOTPRINTS", "instlat": "CPUS"}
 
 
 # What takes longest, which is begun first where several run at a time.
-LONGEST: Final = ("agile", "vmitosis", "bhargava", "shootdown", "instlat", "reporting", "mglru", "hyperalloc", "gups")
+LONGEST: Final = (
+    "agile",
+    "tiering",
+    "vmitosis",
+    "bhargava",
+    "shootdown",
+    "instlat",
+    "reporting",
+    "mglru",
+    "hyperalloc",
+    "gups",
+)
 
 
 def known_misses(study: str) -> dict[str, str]:

@@ -180,7 +180,8 @@ class Balancer:
             if each.at >= memory.numbers:
                 each.at = 0
                 each.rounds += 1
-                each.period.end_round()
+                if self.table.normal:  # faults of slower memory are no reason to change it (task_numa_fault)
+                    each.period.end_round()
                 break
         spent += (pages * _LOOKED - looked) * self.costs.log_scan
         return spent + (each.vm.forget(flush) if flush != NO_FLUSH else 0)
