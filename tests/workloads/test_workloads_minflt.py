@@ -119,10 +119,12 @@ workload = { kind = "trace", path = "program.vmtrace" }
 LAUNCHER = """
 #define _GNU_SOURCE
 #include <stdio.h>
+#include <sys/personality.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 int main(int count, char **words) {
+    personality(ADDR_NO_RANDOMIZE);
     for (int turn = 0; turn < 20; turn++) {
         struct rusage use;
         pid_t child = vfork();
@@ -172,11 +174,13 @@ def test_guest_faults_are_the_kernels_own_count_within_two_percent(what: str, tm
 @NEEDED
 @pytest.mark.parametrize("command", REAL, ids=lambda command: command[0].rsplit("/", 1)[-1])
 def test_real_programs_fault_as_often_as_the_kernel_says_of_them(command: list[str], tmp_path: Path) -> None:
-    """Within 2 % of the mean of 20 runs, between which randomized addresses move it by 2 to 3 %."""
+    """Within 2 % of the mean of 20 runs at fixed addresses, as valgrind has them: randomized ones move it by 3 %."""
     if shutil.which(command[0]) is None or (command[-1].startswith("/etc/") and not Path(command[-1]).exists()):
         pytest.skip("no such program here, or nothing for it to read")
     (tmp_path / "launcher.c").write_text(LAUNCHER)
     subprocess.run(["cc", "-w", "-o", tmp_path / "launcher", tmp_path / "launcher.c"], check=True)
-    ran = subprocess.run([tmp_path / "launcher", *command], capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [tmp_path / "launcher", *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=True
+    )
     told = [int(count) for count in ran.stderr.split()]
     assert simulated(command, tmp_path) == pytest.approx(sum(told) / len(told), rel=0.02)
