@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
-from vmsim.jit import routine
+from vmsim.jit import kernel, routine
 
 __all__ = ["NO_LOCK", "MmuLock", "hold_lock", "pass_lock"]
 
@@ -122,6 +122,17 @@ def pass_lock(lock, at):
     return np.int64(0)
 
 
+@kernel
+def _hold_each(locks, at, cycles, times, apart):
+    """Hold the lock so many times, for so many cycles each and as many `apart`; return all waits until it was free."""
+    waits = np.int64(0)
+    for _ in range(times):
+        wait = hold_lock(locks[0], at, cycles)
+        waits += wait
+        at += wait + cycles + apart
+    return waits
+
+
 class MmuLock:
     """The lock of one VM, for code that is not compiled.
 
@@ -142,16 +153,11 @@ class MmuLock:
 
     def hold(self, at: int, cycles: int) -> int:
         """Hold it for so many cycles from `at` on; return the wait until it is free."""
-        return int(hold_lock(self.words[0], at, cycles)) if self else 0
+        return int(_hold_each(self.words, at, cycles, 1, 0)) if self else 0
 
     def hold_each(self, at: int, cycles: int, times: int, *, apart: int) -> int:
         """Hold it so many times, for so many cycles each and as many `apart`; return all waits until it was free."""
-        waits = 0
-        for _ in range(min(times, _IN_A_ROW) if self else 0):
-            wait = self.hold(at, cycles)
-            waits += wait
-            at += wait + cycles + apart
-        return waits
+        return int(_hold_each(self.words, at, cycles, min(times, _IN_A_ROW), apart)) if self else 0
 
     def fault(self, at: int, cycles: int) -> int:
         """Have it for a fault, as its kind does; return the wait."""
