@@ -34,7 +34,7 @@ def waits(channels: int, load: float, service: str) -> float:
     now = 0.0
     for _ in range(REQUESTS):
         now += random.expovariate(load * channels / MEAN)
-        queue.submit(round(now), draw())
+        queue.submit(round(now), np.array([draw()]))
     assert queue.served / queue.requests == pytest.approx(MEAN, rel=0.01)
     return queue.waited / queue.requests / MEAN
 
@@ -69,7 +69,7 @@ def test_several_channels_with_exponential_times_are_m_m_c(channels: int) -> Non
 
 def test_requests_are_served_in_their_order_by_hand() -> None:
     queue = DeviceQueue(2)
-    assert [queue.submit(now, 10) for now in (0, 1, 2, 30)] == [10, 11, 20, 40]
+    assert [int(queue.submit(now, np.array([10]))[0]) for now in (0, 1, 2, 30)] == [10, 11, 20, 40]
     assert queue.waited == 8
 
 
@@ -176,16 +176,15 @@ def test_a_device_does_what_its_data_sheet_says(
     """Requests of 4 KiB a second, one by one and with 32 on their way."""
     device = BlockDevice(plugins.load("swap_devices", name), seed=1, frequency=10**9, folder=Path())
     for call, alone, many in ((device.read, alone_read, reads), (device.write, alone_write, writes)):
-        now = device.reads.submit(0, 0)
         start = now = 10**12 if call == device.write else 0
         for slot in range(100):
-            ((now, _),) = call(now, [slot])
+            now = int(call(now, np.array([slot]))[0][0])
         assert 100 * 10**9 / (now - start) == pytest.approx(alone, rel=0.01)
         base = now + 10**9
         on_way = [base] * 32
         for slot in range(3200):
             at = min(range(32), key=on_way.__getitem__)
-            ((on_way[at], _),) = call(on_way[at], [slot])
+            on_way[at] = int(call(on_way[at], np.array([slot]))[0][0])
         assert 3200 * 10**9 / (max(on_way) - base) == pytest.approx(many, rel=0.12)
 
 
@@ -194,18 +193,19 @@ def test_a_disk_seeks_and_turns_unless_a_page_follows() -> None:
     device = BlockDevice(plugins.load("swap_devices", "hdd"), seed=1, frequency=10**9, folder=Path())
     now, far = 0, []
     for number in range(2000):
-        ((done, _),) = device.read(now, [10 * number])
+        done = int(device.read(now, np.array([10 * number]))[0][0])
         far.append(done - now)
         now = done
     assert sum(far) / len(far) == pytest.approx(7.4e6 + 8.333e6 / 2, rel=0.02)
-    ((done, _),) = device.read(now, [10 * 1999 + 1])
+    done = int(device.read(now, np.array([10 * 1999 + 1]))[0][0])
     assert done - now == 20_000
 
 
 def test_errors_come_as_often_as_they_are_asked_for() -> None:
     spec = plugins.load("swap_devices", "nvme")
     device = BlockDevice(spec, seed=1, frequency=10**9, folder=Path(), read_errors=0.1, write_errors=0.3)
-    good = [device.read(0, [0])[0][1] for _ in range(20_000)], [device.write(0, [0])[0][1] for _ in range(20_000)]
+    page = np.array([0])
+    good = [[bool(call(0, page)[1]) for _ in range(20_000)] for call in (device.read, device.write)]
     assert sum(good[0]) / 20_000 == pytest.approx(0.9, abs=0.01)
     assert sum(good[1]) / 20_000 == pytest.approx(0.7, abs=0.015)
 
@@ -218,13 +218,17 @@ def test_slots_are_given_side_by_side_and_come_back() -> None:
         found: list[int] = area.allocate(None, zeros, zeros, None).tolist()
         return found
 
+    def free(slot: int) -> list[int]:
+        found: list[int] = area.free_each(np.array([slot])).tolist()
+        return found
+
     assert allocate(3) == [0, 1, 2]
     assert allocate(2) == [3]
-    assert area.free_one(1)
+    assert free(1) == [1]
     area.share(2)
-    assert not area.free_one(2)
+    assert free(2) == []
     assert allocate(1) == [1]
-    assert area.free_one(2)
+    assert free(2) == [2]
     assert (area.used, area.most, allocate(1)) == (3, 4, [2])
 
 

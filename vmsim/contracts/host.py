@@ -253,8 +253,8 @@ class PageLists(Protocol):
     def returned(self, memory: Any, numbers: Words, slots: Words) -> None:
         """Learn that pages came back, as pages of these numbers, one after the other, int64[n]."""
 
-    def released(self, slot: int) -> None:
-        """Learn that a slot is free."""
+    def released(self, slots: Words) -> None:
+        """Learn that slots are free, int64[n]."""
 
 
 class SharingVm(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import simpy
 
 from vmsim.base.clock import Clock
@@ -78,7 +79,7 @@ class GuestDisk:
     def _submit(
         self,
         vcpu: Any,
-        serve: Callable[[int, Sequence[int]], list[tuple[int, bool]]],
+        serve: Callable[[int, Words], tuple[Words, Any]],
         blocks: Sequence[int],
         gfns: Words,
     ) -> Steps[simpy.Event]:
@@ -87,7 +88,7 @@ class GuestDisk:
         self.busy += 1
         yield vcpu.settle()
         now = self.env.cycle
-        done = self.start(gfns, max(cycle for cycle, _ in serve(now, blocks)) - now)
+        done = self.start(gfns, int(serve(now, np.array(blocks, np.int64))[0].max()) - now)
         assert done.callbacks is not None
         done.callbacks.append(lambda _: self._done(vcpu))
         return done

@@ -269,9 +269,10 @@ class TwoList:
         self.age_of_all.taken += active
         self.activated += active
 
-    def released(self, slot: int) -> None:
-        """Forget when the page in a slot was taken."""
-        self._shadows.pop(slot, None)
+    def released(self, slots: Words) -> None:
+        """Forget when the pages in slots were taken, int64[n]."""
+        for slot in slots.tolist():
+            self._shadows.pop(slot, None)
 
 
 def build(parts: DaemonParts) -> TwoList:

@@ -33,6 +33,27 @@ def allocate_slots(users, slot, found):  # type: ignore[no-untyped-def]
     return slot
 
 
+@kernel
+def _release_slots(users, slots):  # type: ignore[no-untyped-def]
+    """Note one user fewer of some slots, int64[n]; move those that are free to the front, and return how many."""
+    count = 0
+    for at in range(len(slots)):
+        users[slots[at]] -= 1
+        if users[slots[at]] == 0:
+            slots[count] = slots[at]
+            count += 1
+    return count
+
+
+@kernel
+def _whose_all(whose, slots):  # type: ignore[no-untyped-def]
+    """Return whose pages all of some slots hold, int64[n]; -1: they are not one's."""
+    for at in range(1, len(slots)):
+        if whose[slots[at]] != whose[slots[0]]:
+            return np.int64(-1)
+    return np.int64(whose[slots[0]])
+
+
 class Holding(NamedTuple):
     """What a slot holds.
 
@@ -148,15 +169,18 @@ class SwapArea:
         """Return whose pages some slots hold, int64[n]: each memory, and which of them, by their places, int64[m]."""
         if not len(slots):
             return []
+        if (one := _whose_all(self._whose, slots)) >= 0:
+            return [(self._memories[one], np.arange(len(slots)))]
         whose = self._whose[slots]
-        if (whose == whose[0]).all():
-            return [(self._memories[whose[0]], np.arange(len(slots)))]
         return [(self._memories[each], np.flatnonzero(whose == each)) for each in dict.fromkeys(whose.tolist())]
+
+    @property
+    def all_zeros(self) -> bool:
+        """Whether every slot that is used holds zeros."""
+        return not self._words
 
     def holds_zeros(self, slots: Words) -> NDArray[np.bool_]:
         """Return which of some slots, int64[n], hold zeros, bool[n]."""
-        if not self._words:
-            return np.ones(len(slots), np.bool_)
         return np.array([slot not in self._words for slot in slots.tolist()], np.bool_)
 
     def share(self, slot: int) -> None:
@@ -167,14 +191,19 @@ class SwapArea:
         """Return how many there are."""
         return int(self._users[slot])
 
-    def free_one(self, slot: int) -> bool:
-        """Note one user fewer; return whether it was the last, and the slot is free."""
-        self._users[slot] -= 1
-        if self._users[slot]:
-            return False
-        self._words.pop(slot, None)
-        self.state[_USED] -= 1
-        return True
+    def free_each(self, slots: Words) -> Words:
+        """Note one user fewer of some slots, int64[n]; return those whose last it was, and which are free."""
+        slots = slots.copy()
+        slots = slots[: _release_slots(self._users, slots)]
+        for slot in slots.tolist() if self._words else ():
+            self._words.pop(slot, None)
+        self.state[_USED] -= len(slots)
+        return slots
+
+    def used_among(self, slots: range) -> Words:
+        """Return those of a range that hold something, int64[n]."""
+        inside = np.arange(max(slots.start, 0), min(slots.stop, self.size))
+        return np.asarray(inside[self._users[inside] > 0])
 
     def slots(self) -> list[int]:
         """Return those that hold something, ascending."""

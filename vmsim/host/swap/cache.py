@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vmsim.jit import kernel, leaf
 from vmsim.machine.memory import zeroed
 
-__all__ = ["AHEAD", "BUSY", "FAILED", "READING", "UNWRITTEN", "WRITING", "Around", "Back", "SwapCache"]
+__all__ = ["AHEAD", "BUSY", "FAILED", "READING", "UNWRITTEN", "WRITING", "Around", "Back", "SwapCache", "leave"]
 
 READING: Final = 1  # the device reads it
 WRITING: Final = 2  # or writes it
@@ -49,13 +51,162 @@ class Around(NamedTuple):
         The memory, or address space.
     number : int
         The page's number in it.
-    slot : callable
-        Returns the slot of a page by its number, or None.
+    slots : callable
+        Returns the slots of those of a range of pages that are away, int64[n], in their order.
     """
 
     key: Any
     number: int
-    slot: Callable[[int], int | None]
+    slots: Callable[[range], Words]
+
+
+class _Place(IntEnum):
+    """Columns of a slot in the swap cache; those that are not written just now are a ring of links."""
+
+    PFN = 0
+    STAMP = 1
+    FLAGS = 2
+    AFTER = 3  # 1 more than the slot that came next; 0: it is in no ring
+    BEFORE = 4
+    SIZE = 5
+
+
+@leaf
+def _link(cache, slot):  # type: ignore[no-untyped-def]
+    """Note that a page is not written just now: it comes last, unless it is in the ring already."""
+    ring = len(cache) - 1
+    if cache[slot, _Place.AFTER]:
+        return
+    last = cache[ring, _Place.BEFORE] - 1
+    cache[slot, _Place.BEFORE] = last + 1
+    cache[slot, _Place.AFTER] = ring + 1
+    cache[last, _Place.AFTER] = slot + 1
+    cache[ring, _Place.BEFORE] = slot + 1
+
+
+@leaf
+def _unlink(cache, slot):  # type: ignore[no-untyped-def]
+    """Note that it is written, or in the cache no more."""
+    after, before = cache[slot, _Place.AFTER] - 1, cache[slot, _Place.BEFORE] - 1
+    if after < 0:
+        return
+    cache[before, _Place.AFTER] = after + 1
+    cache[after, _Place.BEFORE] = before + 1
+    cache[slot, _Place.AFTER] = 0
+    cache[slot, _Place.BEFORE] = 0
+
+
+@leaf
+def _enter(cache, slot, pfn, flags, stamp):  # type: ignore[no-untyped-def]
+    cache[slot, _Place.PFN] = pfn
+    cache[slot, _Place.STAMP] = stamp
+    cache[slot, _Place.FLAGS] = flags
+    if flags & WRITING == 0:
+        _link(cache, slot)
+
+
+@leaf
+def leave(cache, slot):  # type: ignore[no-untyped-def]
+    """Take a page out."""
+    cache[slot, _Place.STAMP] = 0
+    _unlink(cache, slot)
+
+
+@kernel
+def _enter_each(cache, slots, pfns, flags, stamp):  # type: ignore[no-untyped-def]
+    """Put pages in, int64[n], with the stamps from `stamp` on."""
+    for at in range(len(slots)):
+        _enter(cache, slots[at], pfns[at], flags, stamp + at)
+
+
+@kernel
+def _leave_each(cache, slots):  # type: ignore[no-untyped-def]
+    """Take pages out, int64[n]."""
+    for at in range(len(slots)):
+        leave(cache, slots[at])
+
+
+@kernel
+def _settle_each(cache, slots, flags):  # type: ignore[no-untyped-def]
+    """Note that the device is done with pages, int64[n]."""
+    for at in range(len(slots)):
+        cache[slots[at], _Place.FLAGS] = cache[slots[at], _Place.FLAGS] & ~BUSY | flags
+        _link(cache, slots[at])
+
+
+@kernel
+def _list_idle(cache, slots):  # type: ignore[no-untyped-def]
+    """Fill `slots`, int64[n], with those that are not written just now, the first before the others; return how many.
+
+    If there are more than n, none is filled in.
+    """
+    ring = len(cache) - 1
+    count, slot = 0, cache[ring, _Place.AFTER] - 1
+    while slot != ring:
+        if count < len(slots):
+            slots[count] = slot
+        count += 1
+        slot = cache[slot, _Place.AFTER] - 1
+    return count
+
+
+@kernel
+def _leave_out(cache, slots, slot):  # type: ignore[no-untyped-def]
+    """Move those of some slots, int64[n], that are not in the cache, nor `slot`, to the front; return how many."""
+    count = 0
+    for at in range(len(slots)):
+        if slots[at] != slot and cache[slots[at], _Place.STAMP] == 0:
+            slots[count] = slots[at]
+            count += 1
+    return count
+
+
+@kernel
+def _begin_reads(cache, slots, pfns, stamps, stamp):  # type: ignore[no-untyped-def]
+    """Put pages in that are about to be read, int64[n], all but the first ahead, and sort them by their slots.
+
+    Their stamps, from `stamp` on, are filled in.
+    """
+    for at in range(len(slots)):
+        stamps[at] = stamp + at
+        _enter(cache, slots[at], pfns[at], READING | AHEAD if at else READING, stamp + at)
+    for at in range(1, len(slots)):
+        slot, pfn, own = slots[at], pfns[at], stamps[at]
+        to = at
+        while to and slots[to - 1] > slot:
+            slots[to], pfns[to], stamps[to] = slots[to - 1], pfns[to - 1], stamps[to - 1]
+            to -= 1
+        slots[to], pfns[to], stamps[to] = slot, pfn, own
+
+
+@kernel
+def _end_reads(cache, slots, stamps, there):  # type: ignore[no-untyped-def]
+    """Note that pages have been read, int64[n]; `there` (bool[n]) says which are in the cache still.
+
+    Returns how many are.
+    """
+    count = 0
+    for at in range(len(slots)):
+        there[at] = cache[slots[at], _Place.STAMP] == stamps[at]
+        if there[at]:
+            cache[slots[at], _Place.FLAGS] &= ~READING
+            count += 1
+    return count
+
+
+@kernel
+def _end_writes(cache, slots, stamps, there):  # type: ignore[no-untyped-def]
+    """Take pages out that have been written, int64[n]; `there` (bool[n]) says which were in the cache still.
+
+    Returns how many were.
+    """
+    count = 0
+    for at in range(len(slots)):
+        there[at] = cache[slots[at], _Place.STAMP] == stamps[at]
+        if there[at]:
+            leave(cache, slots[at])
+            count += 1
+    return count
 
 
 class SwapCache:
@@ -68,21 +219,20 @@ class SwapCache:
 
     Attributes
     ----------
+    words : int64[size + 1, _Place.SIZE]
+        What compiled code knows of each; the last one is of no slot, but ends the ring of links.
     pfns : int64[size]
         The frame of each.
-    flags : uint8[size]
+    flags : int64[size]
         READING and so on.
     stamps : int64[size]
         In which order they came; 0: there is none of this slot. One that leaves and comes again has another.
-    idle : dict
-        Slots of those that are not written just now, those that came first before the others.
     """
 
     def __init__(self, size: int) -> None:
-        self.pfns: Words = zeroed(8 * size).view(np.int64)
-        self.stamps: Words = zeroed(8 * size).view(np.int64)
-        self.flags = zeroed(size)
-        self.idle: dict[int, None] = {}
+        self.words: Words = zeroed(8 * _Place.SIZE * (size + 1)).view(np.int64).reshape(size + 1, _Place.SIZE)
+        self.words[size, _Place.AFTER :] = size + 1
+        self.pfns, self.stamps, self.flags = (self.words[:, at] for at in (_Place.PFN, _Place.STAMP, _Place.FLAGS))
         self._count = self._stamp = 0
 
     def __len__(self) -> int:
@@ -94,37 +244,67 @@ class SwapCache:
     def __iter__(self) -> Iterator[int]:
         return iter(np.flatnonzero(self.stamps).tolist())
 
-    def add(self, slots: Words, pfns: Words, flags: int | NDArray[np.uint8]) -> Words:
-        """Put pages in, int64[n]; return their stamps. The device is to write all of them, or none.
+    def add(self, slots: Words, pfns: Words, flags: int) -> Words:
+        """Put pages in, int64[n]; return their stamps, int64[n]."""
+        stamp = self._number(len(slots))
+        _enter_each(self.words, slots, pfns, flags, stamp)
+        return np.arange(stamp, stamp + len(slots))
 
-        `flags` are those of all, or of each, uint8[n].
+    def begin_reads(self, slots: Words, pfns: Words) -> Words:
+        """Put pages in that are about to be read, int64[n], all but the first ahead; return their stamps, int64[n].
+
+        All three are sorted by the slots then.
         """
-        stamps = np.arange(self._stamp + 1, self._stamp + len(slots) + 1)
-        self._stamp += len(slots)
-        self._count += len(slots)
-        self.pfns[slots], self.stamps[slots], self.flags[slots] = pfns, stamps, flags
-        if not (flags if isinstance(flags, int) else int(flags[0])) & WRITING:
-            self.idle.update(dict.fromkeys(slots.tolist()))
+        stamps = np.empty(len(slots), np.int64)
+        _begin_reads(self.words, slots, pfns, stamps, self._number(len(slots)))
         return stamps
+
+    def end_reads(self, slots: Words, stamps: Words) -> NDArray[np.bool_]:
+        """Note that pages have been read, int64[n]; return which of them are in the cache still, bool[n]."""
+        there = np.empty(len(slots), np.bool_)
+        _end_reads(self.words, slots, stamps, there)
+        return there
+
+    def end_writes(self, slots: Words, stamps: Words) -> NDArray[np.bool_]:
+        """Take pages out that have been written, int64[n]; return which of them were in the cache still, bool[n]."""
+        there = np.empty(len(slots), np.bool_)
+        self._count -= int(_end_writes(self.words, slots, stamps, there))
+        return there
+
+    def left(self, count: int) -> None:
+        """Note that compiled code has taken so many pages out."""
+        self._count -= count
+
+    def without(self, slots: Words, slot: int) -> Words:
+        """Return those of some slots, int64[n], that are not in the cache, nor `slot`."""
+        return slots[: _leave_out(self.words, slots, slot)]
 
     def remove(self, slots: Words) -> None:
         """Take pages out, int64[n], each once."""
-        self.stamps[slots] = 0
+        _leave_each(self.words, slots)
         self._count -= len(slots)
-        if self.idle:
-            for slot in slots.tolist():
-                self.idle.pop(slot, None)
+
+    def write_again(self, slots: Words) -> None:
+        """Note of pages, int64[n], that they are written once more."""
+        for slot in slots.tolist():
+            _unlink(self.words, slot)
+        self.flags[slots] = WRITING
 
     def settle(self, slots: Words, flags: int) -> None:
         """Note of pages, int64[n], that the device is done with them."""
-        self.flags[slots] &= 255 & ~BUSY
-        self.flags[slots] |= flags
-        for slot in slots.tolist():
-            self.idle.setdefault(slot)
+        _settle_each(self.words, slots, flags)
 
     def oldest(self) -> list[int]:
         """Return the slots of those that are not written just now, those that came first before the others."""
-        slots = [*self.idle]
+        found = np.empty(self._count, np.int64)
+        slots: list[int] = found[: _list_idle(self.words, found)].tolist()
         if any(self.flags[slots] & UNWRITTEN):
             slots.sort(key=lambda slot: int(self.stamps[slot]))
         return slots
+
+    def _number(self, count: int) -> int:
+        """Count pages that come; return the stamp of the first."""
+        first = self._stamp + 1
+        self._stamp += count
+        self._count += count
+        return first

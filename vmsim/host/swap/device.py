@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vmsim.host.swap.queue import DeviceQueue
 from vmsim.host.swap.service import drawer
@@ -12,6 +15,8 @@ from vmsim.host.swap.spec import SwapDevice
 from vmsim.scenario.service import parse_service
 
 __all__ = ["BlockDevice"]
+
+Words = NDArray[np.int64]
 
 
 class BlockDevice:
@@ -65,26 +70,31 @@ class BlockDevice:
         """Whether something turns, so that slots that follow one another are read at once."""
         return self._rotation > 0
 
-    def read(self, now: int, slots: Sequence[int]) -> list[tuple[int, bool]]:
-        """Read pages; return of each the cycle at which that is over, and whether it could be read."""
-        self.count_reads += len(slots)
-        done = self._submit(self.reads, now, slots, self._read, self._errors[0])
-        self.failed_reads += sum(not good for _, good in done) if self._errors[0] else 0
-        return done
+    def read(self, now: int, slots: Words) -> tuple[Words, NDArray[np.bool_] | None]:
+        """Read pages, int64[n]; return the cycle at which each is over, int64[n], and which could be read, bool[n].
 
-    def write(self, now: int, slots: Sequence[int]) -> list[tuple[int, bool]]:
-        """Write pages; return of each the cycle at which that is over, and whether it could be written."""
+        None stands for all.
+        """
+        self.count_reads += len(slots)
+        done, good = self._submit(self.reads, now, slots, self._read, self._errors[0])
+        self.failed_reads += 0 if good is None else int(np.count_nonzero(~good))
+        return done, good
+
+    def write(self, now: int, slots: Words) -> tuple[Words, NDArray[np.bool_] | None]:
+        """Write pages; return the same of them."""
         self.count_writes += len(slots)
-        done = self._submit(self.writes, now, slots, self._write, self._errors[1])
-        self.failed_writes += sum(not good for _, good in done) if self._errors[1] else 0
-        return done
+        done, good = self._submit(self.writes, now, slots, self._write, self._errors[1])
+        self.failed_writes += 0 if good is None else int(np.count_nonzero(~good))
+        return done, good
 
     def _submit(
-        self, queue: DeviceQueue, now: int, slots: Sequence[int], draw: Callable[[], int], likely: float
-    ) -> list[tuple[int, bool]]:
+        self, queue: DeviceQueue, now: int, slots: Words, draw: Callable[[], int], likely: float
+    ) -> tuple[Words, NDArray[np.bool_] | None]:
         if not likely:
-            return [(queue.submit(now, self._cycles(slot, draw)), True) for slot in slots]
-        return [(queue.submit(now, self._cycles(slot, draw)), self.random.random() >= likely) for slot in slots]
+            return queue.submit(now, np.array([self._cycles(slot, draw) for slot in slots.tolist()], np.int64)), None
+        random = self.random.random
+        drawn = [(self._cycles(slot, draw), random() >= likely) for slot in slots.tolist()]
+        return queue.submit(now, np.array([cycles for cycles, _ in drawn])), np.array([good for _, good in drawn])
 
     def _cycles(self, slot: int, draw: Callable[[], int]) -> int:
         if not self._rotation:

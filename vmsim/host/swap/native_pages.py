@@ -7,6 +7,7 @@ has the slot by the page's number: whoever unmaps, moves or copies a range of it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -122,7 +123,7 @@ class SwappedSpaces:
             has that any more.
         """
         away = space.away
-        around = Around(space, number, away.get)
+        around = Around(space, number, partial(_slots_of, away))
         back = yield from self.swap.bring(vcpu, self.memory, lambda: away.get(number), around, write=write)
         if back is None:
             return NO_FRAME, False
@@ -133,7 +134,7 @@ class SwappedSpaces:
         self.memory.returned += 1
         self.swap.lists.returned(self.memory, np.array([back.pfn]), np.array([slot]))
         if back.slot == NO_SLOT:
-            self.swap.release(slot)
+            self.swap.release(np.array([slot]))
         else:
             self.copies[back.pfn] = slot
         return back.pfn, written and back.slot == NO_SLOT
@@ -150,8 +151,7 @@ class SwappedSpaces:
 
     def drop(self, space: _Space, first: int, limit: int) -> None:
         """Forget the pages of [first, limit), gvas, that are away: they are unmapped."""
-        for number in _within(space, first, limit):
-            self.swap.release(space.away.pop(number))
+        self._release([space.away.pop(number) for number in _within(space, first, limit)])
 
     def move(self, space: _Space, first: int, limit: int, to: int) -> None:
         """Move the pages of [first, limit), gvas, that are away to `to`."""
@@ -169,19 +169,25 @@ class SwappedSpaces:
 
     def freed(self, pfns: Words) -> None:
         """Forget the copies of pages whose frames are free."""
-        for pfn in pfns.tolist() if self.copies else ():
-            if pfn in self.copies:
-                self.swap.release(self.copies.pop(pfn))
+        self._release([self.copies.pop(pfn) for pfn in (pfns.tolist() if self.copies else ()) if pfn in self.copies])
 
     def close(self) -> None:
         """Forget everything: the program is no more."""
         for space in self.spaces():
-            for slot in space.away.values():
-                self.swap.release(slot)
+            self._release([*space.away.values()])
             space.away.clear()
-        for slot in self.copies.values():
-            self.swap.release(slot)
+        self._release([*self.copies.values()])
         self.copies.clear()
+
+    def _release(self, slots: list[int]) -> None:
+        """Give slots up."""
+        if slots:
+            self.swap.release(np.array(slots))
+
+
+def _slots_of(away: dict[int, int], window: range) -> Words:
+    """Return the slots of those of a range of pages that are away, int64[n]."""
+    return np.array([away[number] for number in window if number in away], np.int64)
 
 
 def _within(space: _Space, first: int, limit: int) -> list[int]:

@@ -21,5 +21,5 @@ class NoLists:
     def returned(self, memory: Any, numbers: Words, slots: Words) -> None:
         """Learn nothing."""
 
-    def released(self, slot: int) -> None:
+    def released(self, slots: Words) -> None:
         """Learn nothing."""

@@ -11,6 +11,7 @@ from vmsim.contracts import Steps, SwapPlace, Vcpu
 from vmsim.host.swap.area import NO_SLOT
 from vmsim.host.swap.cache import Around
 from vmsim.host.swap.swap import Swap
+from vmsim.jit import kernel
 from vmsim.machine.formats import FRAME, PAGE_SHIFT
 from vmsim.machine.memory import zeroed
 from vmsim.tables.backing import CLEAN, SWAPPED, clean_backing, set_backing
@@ -21,6 +22,17 @@ __all__ = ["SwappedPages"]
 Words = NDArray[np.int64]
 
 _USED, _BROUGHT, _FIRST = int(SwapPlace.USED), int(SwapPlace.BROUGHT), int(SwapPlace.FIRST)
+
+
+@kernel
+def find_slots(backing, slots, first, limit, found):  # type: ignore[no-untyped-def]
+    """List the slots of those of the pages [first, limit) that are away; `slots` has 1 more. Return how many are."""
+    count = 0
+    for gfn in range(max(first, 0), min(limit, len(backing))):
+        if backing[gfn] & SWAPPED:
+            found[count] = slots[gfn] - 1
+            count += 1
+    return count
 
 
 class SwappedPages:
@@ -102,7 +114,7 @@ class SwappedPages:
     def bring(self, vcpu: Vcpu, gfn: int, *, write: bool) -> Steps[int]:
         """Bring a page back, if it is away still; return the cycles of the host's work."""
         memory, slot_of = self.memory, self.slot_of
-        around = Around(memory, gfn, slot_of)
+        around = Around(memory, gfn, self._slots_of)
         back = yield from self.swap.bring(vcpu, memory, lambda: slot_of(gfn), around, write=write)
         if back is None:
             return 0
@@ -114,10 +126,15 @@ class SwappedPages:
         self.swap.lists.returned(memory, which, self.slots[which] - 1)
         if back.slot == NO_SLOT:
             self.slots[gfn] = 0
-            self.swap.release(slot)
+            self.swap.release(np.array([slot]))
         else:
             clean_backing(memory.backing, gfn, clean=True)
         return back.cycles
+
+    def _slots_of(self, window: range) -> Words:
+        """Return the slots of those of a range of pages that are away, int64[n]."""
+        found = np.empty(len(window), np.int64)
+        return found[: find_slots(self.memory.backing, self.slots, window.start, window.stop, found)]
 
     def brought(self) -> None:
         """Note what compiled code has brought back from the swap cache since this was last called."""
@@ -132,10 +149,9 @@ class SwappedPages:
         self.swap.lists.returned(memory, gfns, slots)
         gone = words & CLEAN == 0
         self.slots[gfns[gone]] = 0
-        released = slots[gone].tolist()
+        released = slots[gone]
         state[_USED] += len(released)  # they are released here
-        for slot in released:
-            self.swap.release(slot)
+        self.swap.release(released)
 
     def words(self, gfn: int) -> Words | None:
         """Return what a page that is away holds; None: zeros, or it is not away."""
@@ -152,7 +168,7 @@ class SwappedPages:
         else:
             self.count -= 1
         self.slots[gfn] = 0
-        self.swap.release(slot)
+        self.swap.release(np.array([slot]))
 
     def close(self) -> None:
         """Forget everything: the VM is no more."""

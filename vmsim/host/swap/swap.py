@@ -118,7 +118,7 @@ class Swap(DeviceTraffic):
         area, slots = self.area, old.copy()
         for at in np.flatnonzero(old != NO_SLOT).tolist():
             if area.users(int(old[at])) > 1:
-                self.release(int(old[at]))
+                self.release(old[at : at + 1])
                 slots[at] = NO_SLOT
             else:
                 held = words and words[at : at + 1]
@@ -132,7 +132,7 @@ class Swap(DeviceTraffic):
             for at in np.flatnonzero(there).tolist():
                 cycles = self.device.store(int(slots[at]), area.holding(int(slots[at])))
                 if cycles is None:
-                    self.release(int(slots[at]))
+                    self.release(slots[at : at + 1])
                     slots[at] = NO_SLOT
                 else:
                     self.spent += cycles
@@ -212,7 +212,8 @@ class Swap(DeviceTraffic):
             if slot not in cache:
                 compressed = isinstance(self.device, CompressedMemory) or (self.zswap and slot in self.zswap)
                 window = range(0) if compressed else self._around(slot, around)
-                pfns = yield from self._frames(vcpu, memory.owner, 1 + len(self._near(slot, window, around)))
+                count = 1 if compressed else 1 + len(self._near(slot, window, around))
+                pfns = yield from self._frames(vcpu, memory.owner, count)
                 if find() != slot or slot in cache:
                     self.host.give(pfns)
                     continue
@@ -259,26 +260,20 @@ class Swap(DeviceTraffic):
             pfns = yield from vcpu.wait(self.host.request(HOST, count, State.HOST, asker=owner), "host_wait")
         return np.asarray(pfns)
 
-    def _read(self, slot: int, pfns: Words, memory: Any, near: list[int]) -> int:
+    def _read(self, slot: int, pfns: Words, memory: Any, near: Words) -> int:
         """Have the device read a page, and others with it, as far as there are frames; return the cycles of these.
 
         Nobody waits for the others yet.
         """
-        near = near[: len(pfns) - 1]
-        self._give_rest(pfns[1 + len(near) :])
-        slots, pfns = np.array([slot, *near]), pfns[: 1 + len(near)]
-        flags = np.full(len(slots), READING | AHEAD, np.uint8)
-        flags[0] = READING
-        stamps = self.cache.add(slots, pfns, flags)
-        self.counts[memory.owner]["read_ahead"] += len(near)
-        order = np.argsort(slots)
-        self.submit_reads(slots[order], pfns[order], stamps[order])
-        return len(near) * self.costs.swap_page
-
-    def _give_rest(self, pfns: Words) -> None:
-        """Give frames back that were not needed after all."""
-        if len(pfns):
-            self.host.give(pfns)
+        ahead = min(len(near), len(pfns) - 1)
+        if ahead + 1 < len(pfns):  # they are not needed after all
+            self.host.give(pfns[1 + ahead :])
+        slots, pfns = np.empty(1 + ahead, np.int64), pfns[: 1 + ahead]
+        slots[0], slots[1:] = slot, near[:ahead]
+        stamps = self.cache.begin_reads(slots, pfns)
+        self.counts[memory.owner]["read_ahead"] += ahead
+        self.submit_reads(slots, pfns, stamps)
+        return ahead * self.costs.swap_page
 
     def _window(self, key: Any) -> Window:
         return self.windows.setdefault(self if self.turns else key, Window())
@@ -297,15 +292,13 @@ class Swap(DeviceTraffic):
             return window.aligned(slot, self.most)
         return window.around(around.number, min(self.most, 1 << MAX_ORDER))
 
-    def _near(self, slot: int, window: range, around: Around) -> list[int]:
+    def _near(self, slot: int, window: range, around: Around) -> Words:
         """Return the slots of those of a window that are on the device and not in the cache, but for `slot`."""
-        if self.turns:
-            found = [each for each in window if each in self.area]
-        else:
-            known = map(around.slot, window)
-            found = [each for each in known if each is not None]
-        cache, zswap = self.cache, self.zswap
-        return [each for each in found if each != slot and each not in cache and not (zswap and each in zswap)]
+        slots = self.area.used_among(window) if self.turns else around.slots(window)
+        slots = self.cache.without(slots, slot)
+        if zswap := self.zswap:
+            return np.array([each for each in slots.tolist() if each not in zswap], np.int64)
+        return slots
 
     def _hand_over(self, slot: int, memory: Any, cycles: int, *, write: bool) -> Back:
         """Take a page out of the cache for a VM."""
@@ -330,17 +323,17 @@ class Swap(DeviceTraffic):
         cache.remove(slots)
         self.latency[owner].add(self.costs.swap_page, count)
 
-    def release(self, slot: int) -> None:
-        """Note one user of a slot fewer; the last takes all that there is of it along."""
-        if not self.area.free_one(slot):
+    def release(self, slots: Words) -> None:
+        """Note one user of each of some slots fewer, int64[n]; the last takes all that there is of a slot along."""
+        freed = self.area.free_each(slots)
+        if not len(freed):
             return
-        if isinstance(self.device, CompressedMemory):
-            self.device.drop(slot)
-        elif self.zswap:
-            self.zswap.drop(slot)
-        self.lists.released(slot)
-        self.unwritten.discard(slot)
-        if slot in self.cache:
+        compressed = self.device if isinstance(self.device, CompressedMemory) else self.zswap
+        for slot in freed.tolist() if compressed else ():
+            compressed.drop(slot)
+        self.lists.released(freed)
+        self.unwritten.difference_update(freed.tolist() if self.unwritten else ())
+        for slot in freed[self.cache.stamps[freed] > 0].tolist() if len(self.cache) else ():
             self.drop(slot)
 
     def collect(self) -> int:

@@ -8,7 +8,7 @@ many pages one has at most the device says in Linux (max_sectors_kb); here it is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,13 +18,33 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import Words
 from vmsim.host.swap.area import SwapArea
-from vmsim.host.swap.cache import AHEAD, BUSY, FAILED, READING, UNWRITTEN, WRITING, SwapCache
+from vmsim.host.swap.cache import AHEAD, BUSY, FAILED, UNWRITTEN, WRITING, SwapCache
 from vmsim.host.swap.compressed import CompressedMemory
 from vmsim.host.swap.device import BlockDevice
+from vmsim.jit import kernel
 
 __all__ = ["DeviceTraffic"]
 
 _MOST = 32  # pages of a request: 128 KiB
+
+Good = NDArray[np.bool_]
+"""Which pages could be written, or read."""
+
+
+@kernel
+def _merge(slots, done):  # type: ignore[no-untyped-def]
+    """Have pages of one request, int64[n], be done when its last is; return whether all are `done` in one cycle."""
+    first, same = 0, True
+    for at in range(1, len(slots) + 1):
+        if at == len(slots) or slots[at] != slots[at - 1] + 1 or at - first == _MOST:
+            last = done[first]
+            for each in range(first, at):
+                last = max(last, done[each])
+            for each in range(first, at):
+                done[each] = last
+            same = same and last == done[0]
+            first = at
+    return same
 
 
 class DeviceTraffic:
@@ -77,8 +97,8 @@ class DeviceTraffic:
     def submit_reads(self, slots: Words, pfns: Words, stamps: Words) -> None:
         """Have the device read pages that are in the cache, int64[n] each."""
         assert isinstance(self.device, BlockDevice)
-        done = self.device.read(self.env.cycle, slots.tolist())
-        self._when_done(done, self._was_read, slots, pfns, stamps)
+        done, good = self.device.read(self.env.cycle, slots)
+        self._when_done(done, good, self._was_read, slots, pfns, stamps)
 
     def drop(self, slot: int) -> None:
         """Take a page out of the cache that nobody wants any more; its frame is free when the device is done."""
@@ -110,8 +130,7 @@ class DeviceTraffic:
     def _write_again(self, slot: int) -> None:
         """Have the device write a page that it could not write."""
         cache, which = self.cache, np.array([slot])
-        cache.flags[slot] = WRITING
-        del cache.idle[slot]
+        cache.write_again(which)
         self.unwritten.discard(slot)
         self._submit(which, cache.pfns[which], cache.stamps[which])
 
@@ -119,20 +138,21 @@ class DeviceTraffic:
         """Have the device write pages; those that it is done with in the same cycle are one event."""
         assert isinstance(self.device, BlockDevice)
         self.writing += len(slots)
-        done = self.device.write(self.env.cycle, slots.tolist())
-        self._when_done(done, self._written, slots, pfns, stamps)
+        done, good = self.device.write(self.env.cycle, slots)
+        self._when_done(done, good, self._written, slots, pfns, stamps)
 
-    def _when_done(self, done: Sequence[tuple[int, bool]], call: Callable[..., None], *pages: Words) -> None:
-        """Call with those of some pages that the device is done with at a time, and whether it could be done."""
-        together: dict[int, list[int]] = {}
-        for first, limit in _merged(pages[0].tolist()):
-            cycle = max(done[at][0] for at in range(first, limit))
-            together.setdefault(cycle, []).extend(range(first, limit))
+    def _when_done(
+        self, done: Words, good: Good | None, call: Callable[..., None], slots: Words, pfns: Words, stamps: Words
+    ) -> None:
+        """Call with those of some pages that the device is done with at a time, and which of them could be done."""
         now = self.env.cycle
-        for cycle, which in together.items():
-            good = np.array([done[at][1] for at in which])
-            given = pages if len(which) == len(done) else [each[which] for each in pages]
-            self._at(cycle - now, given[1], partial(call, *given, good))
+        if _merge(slots, done):
+            self._at(int(done[0]) - now, pfns, partial(call, slots, pfns, stamps, good))
+            return
+        for cycle in dict.fromkeys(done.tolist()):
+            which = np.flatnonzero(done == cycle)
+            some = None if good is None else good[which]
+            self._at(cycle - now, pfns[which], partial(call, slots[which], pfns[which], stamps[which], some))
 
     def _at(self, delay: int, pfns: Words, call: Callable[[], None]) -> None:
         """Call when the device is done with frames, int64[n], after so many cycles."""
@@ -140,75 +160,79 @@ class DeviceTraffic:
         assert timer.callbacks is not None
         timer.callbacks.append(lambda _: call())
 
-    def _written(self, slots: Words, pfns: Words, stamps: Words, good: NDArray[np.bool_]) -> None:
+    def _written(self, slots: Words, pfns: Words, stamps: Words, good: Good | None) -> None:
         self.writing -= len(slots)
-        cache = self.cache
-        cached = cache.stamps[slots] == stamps
-        gone = self._were_dropped(stamps)
-        if good.all():
+        gone = self._were_dropped(stamps) if self._gone else None
+        if good is None or good.all():
             self.failing = 0
+            freed = self.cache.end_writes(slots, stamps)
         else:
-            for each in good.tolist():
-                self.failing = 0 if each else self.failing + 1
-            failed = ~good & ~gone
-            self.unwritten.update(slots[failed].tolist())
-            cache.settle(slots[failed & cached], UNWRITTEN)
-        freed = cached & good
-        if freed.any():
-            cache.remove(slots[freed])
-        freed |= gone
-        if freed.any():
-            self.host.give(pfns[freed])
+            freed = self._write_failed(slots, stamps, good, gone)
+        if gone is not None:
+            freed |= gone
+        freed_pfns = pfns[freed]
+        if len(freed_pfns):
+            self.host.give(freed_pfns)
         self._tell()
+
+    def _write_failed(self, slots: Words, stamps: Words, good: Good, gone: NDArray[np.bool_] | None) -> Good:
+        """Note that not all pages could be written; return those that have been, and are out of the cache now."""
+        cache = self.cache
+        for each in good.tolist():
+            self.failing = 0 if each else self.failing + 1
+        cached = cache.stamps[slots] == stamps
+        failed = ~good if gone is None else ~good & ~gone
+        self.unwritten.update(slots[failed].tolist())
+        cache.settle(slots[failed & cached], UNWRITTEN)
+        freed: Good = cached & good
+        cache.remove(slots[freed])
+        return freed
 
     def _were_dropped(self, stamps: Words) -> NDArray[np.bool_]:
         """Return which of some pages nobody wants any more, bool[n]; that is asked once."""
-        if not self._gone:
-            return np.zeros(len(stamps), np.bool_)
         gone = [stamp in self._gone for stamp in stamps.tolist()]
         self._gone.difference_update(stamps.tolist())
         return np.array(gone, np.bool_)
 
     def _tell(self) -> None:
-        done, self.progress = self.progress, self.env.event()
-        done.succeed()
+        if self.progress.callbacks:  # somebody waits for it
+            done, self.progress = self.progress, self.env.event()
+            done.succeed()
 
-    def _was_read(self, slots: Words, pfns: Words, stamps: Words, good: NDArray[np.bool_]) -> None:
-        cache = self.cache
-        cached = cache.stamps[slots] == stamps
-        freed = self._were_dropped(stamps)
-        cache.flags[slots[cached]] &= 255 & ~READING
-        if not good.all():
-            failed = slots[cached & ~good]
-            cache.flags[failed] |= FAILED
-            ahead = failed[cache.flags[failed] & AHEAD != 0]
-            freed |= np.isin(slots, ahead) & cached
-            cache.remove(ahead)
-        if freed.any():
+    def _was_read(self, slots: Words, pfns: Words, stamps: Words, good: Good | None) -> None:
+        cached = self.cache.end_reads(slots, stamps)
+        freed = self._were_dropped(stamps) if self._gone else None
+        if good is not None and not good.all():
+            ahead = self._read_failed(slots[cached & ~good])
+            gone = np.isin(slots, ahead) & cached
+            freed = gone if freed is None else freed | gone
+            cached &= good
+        if freed is not None and freed.any():
             self.host.give(pfns[freed])
-        ready = cached & good
-        self._say_cached(slots[ready], pfns[ready])
+        self._say_cached(slots[cached], pfns[cached])
         for stamp in stamps.tolist() if self._ready else ():
             if event := self._ready.pop(stamp, None):
                 event.succeed()
         self._tell()
 
+    def _read_failed(self, failed: Words) -> Words:
+        """Note that pages could not be read; return those that nobody waits for, which leave the cache."""
+        cache = self.cache
+        cache.flags[failed] |= FAILED
+        ahead: Words = failed[cache.flags[failed] & AHEAD != 0]
+        cache.remove(ahead)
+        return ahead
+
     def _say_cached(self, slots: Words, pfns: Words) -> None:
         """Tell memories of pages of theirs that are in the cache, and hold zeros."""
-        for memory, which in self.area.by_memory(slots):
-            zeros = which[self.area.holds_zeros(slots[which])]
-            memory.cached(self.area.numbers[slots[zeros]], pfns[zeros])
+        area = self.area
+        if not area.all_zeros:
+            zeros = area.holds_zeros(slots)
+            slots, pfns = slots[zeros], pfns[zeros]
+        for memory, which in area.by_memory(slots):
+            memory.cached(area.numbers[slots[which]], pfns[which])
 
     def _forget_cached(self, slots: Words) -> None:
         """Tell memories of pages of theirs that are in the cache no more."""
         for memory, which in self.area.by_memory(slots):
             memory.uncached(self.area.numbers[slots[which]])
-
-
-def _merged(slots: list[int]) -> Iterator[tuple[int, int]]:
-    """Yield the first and the limit of those of some slots that are one request."""
-    first = 0
-    for at in range(1, len(slots) + 1):
-        if at == len(slots) or slots[at] != slots[at - 1] + 1 or at - first == _MOST:
-            yield first, at
-            first = at

@@ -63,5 +63,5 @@ class OneByOne:
     def returned(self, memory: Any, numbers: NDArray[np.int64], slots: NDArray[np.int64]) -> None:
         """Learn nothing."""
 
-    def released(self, slot: int) -> None:
+    def released(self, slots: NDArray[np.int64]) -> None:
         """Learn nothing."""
