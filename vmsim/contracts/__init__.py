@@ -26,7 +26,7 @@ from vmsim.contracts.memory import Backer, Frames, Host, KernelHalf, PagePrices,
 from vmsim.contracts.monitor import Handler, Kernel, LiveVm, Monitor, Worker
 from vmsim.contracts.processor import Mmu, Spaces, Vcpu
 from vmsim.contracts.reclaim import MakesRoom, ScannedLists, SwappedOut
-from vmsim.contracts.second import NO_FLUSH, Flush, Leaf, MemorySlot, SecondMmu, SwapPlace
+from vmsim.contracts.second import NO_FLUSH, Flush, Leaf, MapsCached, MemorySlot, SecondMmu, SwapPlace
 from vmsim.contracts.steps import NEVER, NONE, Exit, Moment, Observe, Observer, Resume, Steps, Stop, VmStopped, Words
 from vmsim.contracts.virtio_mem import MemoryDevice
 
@@ -51,6 +51,7 @@ __all__ = [
     "Leaf",
     "LiveVm",
     "MakesRoom",
+    "MapsCached",
     "MemoryDevice",
     "MemoryGovernor",
     "MemorySlot",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vmsim.contracts.processor import Vcpu
 from vmsim.contracts.steps import Steps, Words
 
-__all__ = ["NO_FLUSH", "Flush", "Leaf", "MemorySlot", "SecondMmu", "SwapPlace"]
+__all__ = ["NO_FLUSH", "Flush", "Leaf", "MapsCached", "MemorySlot", "SecondMmu", "SwapPlace"]
 
 
 class SwapPlace(IntEnum):
@@ -23,6 +23,10 @@ class SwapPlace(IntEnum):
     CYCLES = 2  # of the host's work for a page that comes back
     BROUGHT = 3  # pages that a run has brought back, and nobody has noted yet
     FIRST = 4  # their numbers, from here on
+
+
+MapsCached = Callable[[int, bool], int]
+"""Maps a guest frame to its page in the host's swap cache, to be written to or not; returns the cycles, or -1."""
 
 
 class Flush(NamedTuple):
@@ -102,8 +106,11 @@ class MemorySlot(Protocol):
         """Whether a page is on the swap device: it is to be brought back before its frame is backed."""
         ...
 
-    def bring(self, vcpu: Vcpu, gfn: int, *, write: bool) -> Steps[int]:
-        """Bring it back, to be written to or not; return the cycles of the host's work, waits apart."""
+    def bring(self, vcpu: Vcpu, gfn: int, *, write: bool, commit: MapsCached | None = None) -> Steps[tuple[int, bool]]:
+        """Bring it back, to be written to or not; return the cycles of that, waits apart, and whether it is mapped.
+
+        Once it is in the swap cache `commit` may map it from there.
+        """
         ...
 
     def brought(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.contracts import Flush, SecondMmu, Steps, Vcpu
+from vmsim.contracts import Flush, MapsCached, SecondMmu, Steps, Vcpu
 from vmsim.frames.records import State
 from vmsim.machine.formats import FRAME, PAGE_SHIFT, PRESENT
 from vmsim.machine.memory import read_entry, write_entry
@@ -89,8 +89,8 @@ class HintedMemory(ABC):
             return False
         return bool(self.backing[gfn] & HINTED) or self.swapped_out(gfn)
 
-    def bring(self, vcpu: Vcpu, gfn: int, *, write: bool) -> Steps[int]:
-        """Bring a page back, or notice an access to it; return the cycles of the host's work.
+    def bring(self, vcpu: Vcpu, gfn: int, *, write: bool, commit: MapsCached | None = None) -> Steps[tuple[int, bool]]:
+        """Bring a page back, or notice an access to it; return the cycles, and whether `commit` has mapped it.
 
         Raises
         ------
@@ -99,8 +99,8 @@ class HintedMemory(ABC):
         """
         if self.backing[gfn] & HINTED:
             hint_each(self.backing, self.whole_page(gfn), hinted=False)
-            return self.on_hint(vcpu, gfn) if self.on_hint else 0
-        return (yield from self.bring_swapped(vcpu, gfn, write=write))
+            return self.on_hint(vcpu, gfn) if self.on_hint else 0, False
+        return (yield from self.bring_swapped(vcpu, gfn, write=write, commit=commit))
 
     def frames_each(self, gfns: Words) -> Words:
         """Return the host frames of some guest frames that have one, int64[n]."""
@@ -153,7 +153,9 @@ class HintedMemory(ABC):
         """Whether a page is on the swap device."""
 
     @abstractmethod
-    def bring_swapped(self, vcpu: Vcpu, gfn: int, *, write: bool) -> Steps[int]:
+    def bring_swapped(
+        self, vcpu: Vcpu, gfn: int, *, write: bool, commit: MapsCached | None = None
+    ) -> Steps[tuple[int, bool]]:
         """Bring it back."""
 
     @abstractmethod

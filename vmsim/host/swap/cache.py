@@ -12,7 +12,19 @@ from numpy.typing import NDArray
 from vmsim.jit import kernel, leaf
 from vmsim.machine.memory import zeroed
 
-__all__ = ["AHEAD", "BUSY", "FAILED", "READING", "UNWRITTEN", "WRITING", "Around", "Back", "SwapCache", "leave"]
+__all__ = [
+    "AHEAD",
+    "BUSY",
+    "FAILED",
+    "READING",
+    "UNWRITTEN",
+    "WRITING",
+    "Around",
+    "Back",
+    "Fetched",
+    "SwapCache",
+    "leave",
+]
 
 READING: Final = 1  # the device reads it
 WRITING: Final = 2  # or writes it
@@ -40,6 +52,27 @@ class Back(NamedTuple):
     pfn: int
     cycles: int
     slot: int
+
+
+class Fetched(NamedTuple):
+    """A page that a vCPU has waited for, and that is in the swap cache.
+
+    Attributes
+    ----------
+    slot : int
+        Its slot.
+    since : int
+        The cycle at which the vCPU began to wait.
+    waited : bool
+        Whether it had to.
+    cycles : int
+        What the host has done for others that are read with it.
+    """
+
+    slot: int
+    since: int
+    waited: bool
+    cycles: int
 
 
 class Around(NamedTuple):
@@ -107,9 +140,10 @@ def _enter(cache, slot, pfn, flags, stamp):  # type: ignore[no-untyped-def]
 
 @leaf
 def leave(cache, slot):  # type: ignore[no-untyped-def]
-    """Take a page out."""
+    """Take a page out; return the flags that it had."""
     cache[slot, _Place.STAMP] = 0
     _unlink(cache, slot)
+    return cache[slot, _Place.FLAGS]
 
 
 @kernel

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.contracts import Steps, Vcpu
+from vmsim.contracts import MapsCached, Steps, Vcpu
 from vmsim.frames.records import MAX_ORDER, State
 from vmsim.host.swap.pages import SwappedPages
 from vmsim.host.swap.swap import Swap
@@ -77,11 +77,13 @@ class SwappableMemory:
         if self.swapped:
             self.swapped.brought()
 
-    def bring_swapped(self, vcpu: Vcpu, gfn: int, *, write: bool) -> Steps[int]:
-        """Bring a page back from the swap device, to be written to or not; return the cycles of the host's work.
+    def bring_swapped(
+        self, vcpu: Vcpu, gfn: int, *, write: bool, commit: MapsCached | None = None
+    ) -> Steps[tuple[int, bool]]:
+        """Bring a page back from the swap device, to be written to or not; return the cycles, and whether it is mapped.
 
-        The vCPU waits until it is there, in a frame of the VM's that nothing maps yet. A table is written to by whoever
-        walks it: it sets flags.
+        The vCPU waits until it is there, in a frame of the VM's that nothing maps yet, unless `commit` could. A table
+        is written to by whoever walks it: it sets flags.
 
         Raises
         ------
@@ -89,7 +91,7 @@ class SwappableMemory:
             It cannot be read.
         """
         assert self.swapped
-        return (yield from self.swapped.bring(vcpu, gfn, write=write or self.holds_table(gfn)))
+        return (yield from self.swapped.bring(vcpu, gfn, write=write or self.holds_table(gfn), commit=commit))
 
     def clean(self, gfn: int) -> bool:
         """Whether the swap device has what a page holds, so that nobody may write to it unasked."""

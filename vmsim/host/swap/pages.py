@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.contracts import Steps, SwapPlace, Vcpu
+from vmsim.contracts import MapsCached, Steps, SwapPlace, Vcpu
+from vmsim.frames.buddy import hand_over
+from vmsim.frames.records import State
 from vmsim.host.swap.area import NO_SLOT
-from vmsim.host.swap.cache import Around
+from vmsim.host.swap.cache import AHEAD, Around, Fetched, leave
 from vmsim.host.swap.swap import Swap
 from vmsim.jit import kernel
 from vmsim.machine.formats import FRAME, PAGE_SHIFT
 from vmsim.machine.memory import zeroed
-from vmsim.tables.backing import CLEAN, SWAPPED, clean_backing, set_backing
+from vmsim.tables.backing import CACHED, CLEAN, SWAPPED, clean_backing, set_backing
 from vmsim.tables.pages import clear_pages, find_words
 
 __all__ = ["SwappedPages"]
@@ -33,6 +36,43 @@ def find_slots(backing, slots, first, limit, found):  # type: ignore[no-untyped-
             found[count] = slots[gfn] - 1
             count += 1
     return count
+
+
+@kernel
+def note_brought(backing, slots, cache, zones, frames, owner, gfns, found):  # type: ignore[no-untyped-def]
+    """Note that pages of the swap cache, int64[n], are their VM's.
+
+    Parameters
+    ----------
+    backing, slots : int64[:]
+        Where the VM's pages lie, and as of `SwappedPages`.
+    cache : int64[:, 5]
+        The swap cache, which they leave.
+    zones, frames, owner
+        As of `hand_over`.
+    gfns : int64[n]
+        The pages.
+    found : int64[3, n]
+        Filled: their slots; the slots that they give up, as far as they do; scratch.
+
+    Returns
+    -------
+    (ahead, gone) : tuple of int
+        How many were read ahead, and how many give their slots up.
+    """
+    ahead, gone = 0, 0
+    for at in range(len(gfns)):
+        word = backing[gfns[at]]
+        slot = slots[gfns[at]] - 1
+        found[0, at] = slot
+        found[2, at] = (word & FRAME) >> PAGE_SHIFT
+        ahead += leave(cache, slot) & AHEAD != 0
+        if word & CLEAN == 0:
+            slots[gfns[at]] = 0
+            found[1, gone] = slot
+            gone += 1
+    hand_over(zones, frames, found[2], owner, np.int64(State.GUEST))
+    return ahead, gone
 
 
 class SwappedPages:
@@ -111,13 +151,19 @@ class SwappedPages:
         """Write pages that were admitted, and have been taken from their frames."""
         self.swap.write(self.memory, gfns, self.slots[gfns] - 1, pfns, clean=self._clean)
 
-    def bring(self, vcpu: Vcpu, gfn: int, *, write: bool) -> Steps[int]:
-        """Bring a page back, if it is away still; return the cycles of the host's work."""
-        memory, slot_of = self.memory, self.slot_of
-        around = Around(memory, gfn, self._slots_of)
-        back = yield from self.swap.bring(vcpu, memory, lambda: slot_of(gfn), around, write=write)
-        if back is None:
-            return 0
+    def bring(self, vcpu: Vcpu, gfn: int, *, write: bool, commit: MapsCached | None = None) -> Steps[tuple[int, bool]]:
+        """Bring a page back, if it is away still; return the cycles of it, and whether its monitor has mapped it.
+
+        `commit` has compiled code do that, from the swap cache, if it can.
+        """
+        memory, around = self.memory, Around(self.memory, gfn, self._slots_of)
+        fetched = yield from self.swap.fetch(vcpu, memory, partial(self.slot_of, gfn), around)
+        if fetched is None:
+            return 0, False
+        if commit and memory.backing[gfn] & CACHED and (cycles := commit(gfn, write)) >= 0:
+            self.brought(vcpu.now, fetched)
+            return cycles + fetched.cycles, True
+        back = self.swap.take_out(vcpu, memory, fetched, around, write=write)
         slot, which = int(self.slots[gfn]) - 1, np.array([gfn])
         memory.fill(back.pfn, self.swap.area.holding(slot).words)
         set_backing(memory.backing, memory.host.frames, gfn, back.pfn, 0)
@@ -129,29 +175,29 @@ class SwappedPages:
             self.swap.release(np.array([slot]))
         else:
             clean_backing(memory.backing, gfn, clean=True)
-        return back.cycles
+        return back.cycles, False
 
     def _slots_of(self, window: range) -> Words:
         """Return the slots of those of a range of pages that are away, int64[n]."""
         found = np.empty(len(window), np.int64)
         return found[: find_slots(self.memory.backing, self.slots, window.start, window.stop, found)]
 
-    def brought(self) -> None:
-        """Note what compiled code has brought back from the swap cache since this was last called."""
-        state, memory = self.swap.area.state, self.memory
+    def brought(self, now: int = 0, fetched: Fetched | None = None) -> None:
+        """Note what compiled code has brought back from the swap cache since this was last called.
+
+        `fetched` is the page, if it is one that a vCPU has waited for until `now`.
+        """
+        swap, memory, host = self.swap, self.memory, self.memory.host
+        state = swap.area.state
         count = int(state[_BROUGHT])
         gfns = state[_FIRST : _FIRST + count].copy()
         state[_BROUGHT] = 0
-        slots, words = self.slots[gfns] - 1, memory.backing[gfns]
-        self.swap.came_back(memory, gfns, slots, (words & FRAME) >> PAGE_SHIFT)
+        found, mine = np.empty((3, count), np.int64), (memory.backing, self.slots, swap.cache.words)
+        ahead, gone = note_brought(*mine, host.zone, host.frames, memory.owner, gfns, found)
         self.count -= count
         memory.returned += count
-        self.swap.lists.returned(memory, gfns, slots)
-        gone = words & CLEAN == 0
-        self.slots[gfns[gone]] = 0
-        released = slots[gone]
-        state[_USED] += len(released)  # they are released here
-        self.swap.release(released)
+        state[_USED] += gone  # they are released here
+        swap.came_back(memory, gfns, found[0], ahead, found[1, :gone], now, fetched)
 
     def words(self, gfn: int) -> Words | None:
         """Return what a page that is away holds; None: zeros, or it is not away."""

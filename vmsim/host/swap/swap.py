@@ -25,7 +25,7 @@ from vmsim.frames.records import State
 from vmsim.host.limits import LIMIT_WAIT
 from vmsim.host.memory import HOST
 from vmsim.host.swap.area import NO_SLOT, SwapArea
-from vmsim.host.swap.cache import AHEAD, FAILED, READING, UNWRITTEN, Around, Back
+from vmsim.host.swap.cache import AHEAD, FAILED, READING, UNWRITTEN, Around, Back, Fetched
 from vmsim.host.swap.compressed import CompressedMemory
 from vmsim.host.swap.device import BlockDevice
 from vmsim.host.swap.no_lists import NoLists
@@ -37,6 +37,8 @@ from vmsim.scenario.cpu import Cost
 __all__ = ["SWAP_WAIT", "Swap"]
 
 SWAP_WAIT = "swap_wait"  # the cause of the time that a vCPU waits for a page to be read
+
+_MINOR, _MAJOR = int(FaultKind.SWAP_IN_MINOR), int(FaultKind.SWAP_IN_MAJOR)
 
 Words = NDArray[np.int64]
 _COUNTED = ("swapped_out", "clean", "swapped_in", "major", "minor", "read_ahead", "read_ahead_hits")
@@ -182,10 +184,8 @@ class Swap(DeviceTraffic):
 
     # ---- back
 
-    def bring(
-        self, vcpu: Any, memory: Any, find: Callable[[], int | None], around: Around, *, write: bool
-    ) -> Steps[Back | None]:
-        """Bring a page back that a vCPU waits for.
+    def fetch(self, vcpu: Any, memory: Any, find: Callable[[], int | None], around: Around) -> Steps[Fetched | None]:
+        """Have a page that a vCPU waits for be in the swap cache, and read; return None if it came back meanwhile.
 
         Parameters
         ----------
@@ -197,17 +197,13 @@ class Swap(DeviceTraffic):
             Returns the slot where the page is now; None: it came back meanwhile.
         around : Around
             Which others are read with it.
-        write : bool
-            It is about to be written to: the slot is free then.
 
         Raises
         ------
         VmStopped
             It cannot be read.
         """
-        start, waited, cache = vcpu.now, False, self.cache
-        cycles = self.costs.swap_page
-        counts = self.counts[memory.owner]
+        start, waited, cycles, cache = vcpu.now, False, 0, self.cache
         while (slot := find()) is not None:
             if slot not in cache:
                 compressed = isinstance(self.device, CompressedMemory) or (self.zswap and slot in self.zswap)
@@ -236,14 +232,38 @@ class Swap(DeviceTraffic):
                 continue
             if flags & FAILED:
                 raise VmStopped(Stop.SWAP_READ, who=self.who)
-            counts["swapped_in"] += 1
-            counts["major" if waited else "minor"] += 1
-            vcpu.kind = max(vcpu.kind, FaultKind.SWAP_IN_MAJOR if waited else FaultKind.SWAP_IN_MINOR)
-            counts["read_ahead_hits"] += flags & AHEAD != 0
-            self._found(around.key, around.number, int(flags & AHEAD != 0))
-            self.latency[memory.owner].add(vcpu.now - start + cycles)
-            return self._hand_over(slot, memory, cycles, write=write)
+            vcpu.kind = max(vcpu.kind, _MAJOR if waited else _MINOR)
+            return Fetched(slot, start, waited, cycles)
         return None
+
+    def bring(
+        self, vcpu: Any, memory: Any, find: Callable[[], int | None], around: Around, *, write: bool
+    ) -> Steps[Back | None]:
+        """Bring a page back that a vCPU waits for, as `fetch`; if it is about to be written to, its slot is free then.
+
+        Raises
+        ------
+        VmStopped
+            It cannot be read.
+        """
+        fetched = yield from self.fetch(vcpu, memory, find, around)
+        return None if fetched is None else self.take_out(vcpu, memory, fetched, around, write=write)
+
+    def take_out(self, vcpu: Any, memory: Any, fetched: Fetched, around: Around, *, write: bool) -> Back:
+        """Take a page out of the cache for a VM, about to be written to or not."""
+        ahead = int(self.cache.flags[fetched.slot] & AHEAD != 0)
+        self._count_back(memory.owner, 1, ahead, vcpu.now, fetched)
+        self._found(around.key, around.number, ahead)
+        return self._hand_over(fetched.slot, memory, self.costs.swap_page + fetched.cycles, write=write)
+
+    def _count_back(self, owner: int, count: int, ahead: int, now: int, fetched: Fetched | None) -> None:
+        """Count pages that came back, of which so many were read `ahead`; `fetched` is the one waited for, if any."""
+        counts = self.counts[owner]
+        counts["swapped_in"] += count
+        counts["major" if fetched and fetched.waited else "minor"] += count
+        counts["read_ahead_hits"] += ahead
+        took = self.costs.swap_page + (now - fetched.since + fetched.cycles if fetched else 0)
+        self.latency[owner].add(took, count)
 
     def _frames(self, vcpu: Any, owner: int, count: int) -> Steps[Words]:
         """Return up to `count` frames of the host's, int64[n]; the vCPU waits while it has none.
@@ -310,18 +330,32 @@ class Swap(DeviceTraffic):
         keep = self.keeps and not (write or full or unwritten or isinstance(self.device, CompressedMemory))
         return Back(pfn, cycles, slot if keep else NO_SLOT)
 
-    def came_back(self, memory: Any, numbers: Words, slots: Words, pfns: Words) -> None:
-        """Note that compiled code has given a VM pages of the cache, int64[n] each, and nobody has waited."""
-        owner, count, cache = memory.owner, len(slots), self.cache
-        self.host.hand_over(pfns, owner, State.GUEST)
-        counts = self.counts[owner]
-        counts["swapped_in"] += count
-        counts["minor"] += count
-        hits = int(np.count_nonzero(cache.flags[slots] & AHEAD))
-        counts["read_ahead_hits"] += hits
-        self._found(memory, int(numbers[-1]), hits)
-        cache.remove(slots)
-        self.latency[owner].add(self.costs.swap_page, count)
+    def came_back(
+        self, memory: Any, numbers: Words, slots: Words, ahead: int, gone: Words, now: int, fetched: Fetched | None
+    ) -> None:
+        """Note that compiled code has given a VM pages of the cache, and taken them out of it.
+
+        Parameters
+        ----------
+        memory : GuestMemory
+            Whose pages.
+        numbers, slots : int64[n]
+            Which, and the slots that they were in.
+        ahead : int
+            How many of them were read ahead.
+        gone : int64[m]
+            Slots that they give up.
+        now : int
+            The cycle that the vCPU has reached.
+        fetched : Fetched, optional
+            It has waited for one, and this is it.
+        """
+        self.cache.left(len(slots))
+        self._count_back(memory.owner, len(slots), ahead, now, fetched)
+        self._found(memory, int(numbers[-1]), ahead)
+        self.lists.returned(memory, numbers, slots)
+        if len(gone):
+            self.release(gone)
 
     def release(self, slots: Words) -> None:
         """Note one user of each of some slots fewer, int64[n]; the last takes all that there is of a slot along."""
@@ -329,8 +363,9 @@ class Swap(DeviceTraffic):
         if not len(freed):
             return
         compressed = self.device if isinstance(self.device, CompressedMemory) else self.zswap
-        for slot in freed.tolist() if compressed else ():
-            compressed.drop(slot)
+        if compressed:
+            for slot in freed.tolist():
+                compressed.drop(slot)
         self.lists.released(freed)
         self.unwritten.difference_update(freed.tolist() if self.unwritten else ())
         for slot in freed[self.cache.stamps[freed] > 0].tolist() if len(self.cache) else ():

@@ -25,6 +25,7 @@ __all__ = [
     "NestedMode",
     "back_around",
     "back_or_bring",
+    "bring_cached",
     "can_back",
     "chunk_of",
     "fault_in",
@@ -242,6 +243,12 @@ def bring_back(mode, gfn, write):
     swap[SwapPlace.FIRST + count] = gfn
     swap[SwapPlace.BROUGHT] = count + 1
     return nested.mapping - nested.finding + swap[SwapPlace.CYCLES]
+
+
+@kernel
+def bring_cached(mode, gfn, write):
+    """Do the same for who has waited until the page was in the cache."""
+    return bring_back(mode, gfn, write)
 
 
 @leaf

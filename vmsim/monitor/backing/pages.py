@@ -14,7 +14,7 @@ from vmsim.contracts import NEVER, Host, MemorySlot, Pool, Steps, Stop, SwapPlac
 from vmsim.contracts.faults import FaultKind, FaultTimes
 from vmsim.frames.records import NO_FRAME, State
 from vmsim.machine.formats import CODE_WRITE, FRAME, LARGE_ORDERS, PAGE_SHIFT
-from vmsim.monitor.backing.commit import NestedMode, back_around, chunk_of, make_nested, map_frames
+from vmsim.monitor.backing.commit import NestedMode, back_around, bring_cached, chunk_of, make_nested, map_frames
 from vmsim.monitor.features.base import Feature
 from vmsim.monitor.mmu_lock import MmuLock
 from vmsim.scenario.cpu import Cost
@@ -170,10 +170,14 @@ class HostPages:
         gfn, held = gpa >> PAGE_SHIFT, Held()
         away = self.slot.away(gfn)
         if away:
-            held.broken += yield from self.slot.bring(vcpu, gfn, write=code & CODE_WRITE != 0)
+            write = code & CODE_WRITE != 0
+            cycles, mapped = yield from self.slot.bring(vcpu, gfn, write=write, commit=self.bring_cached)
+            if mapped:
+                return cycles
+            held.broken += cycles
         for feature in self.features:
-            if (cycles := (yield from feature.back(vcpu, gpa, code))) is not None:
-                return held.broken + cycles
+            if (backed := (yield from feature.back(vcpu, gpa, code))) is not None:
+                return held.broken + backed
         takes = not away or self.chunk > 1  # a page that comes back is no page of the pool's
         if self.page_order or (takes and self.calls_host(self.chunk)):
             yield vcpu.settle()
@@ -263,7 +267,7 @@ class HostPages:
         gfn, write = gpa >> PAGE_SHIFT, code & CODE_WRITE != 0
         while True:
             if self.slot.away(gfn):
-                held.broken += yield from self.slot.bring(vcpu, gfn, write=write)
+                held.broken += (yield from self.slot.bring(vcpu, gfn, write=write))[0]
                 continue
             if write and self.slot.clean(gfn):
                 self.slot.soil(gfn)
@@ -380,6 +384,10 @@ class HostPages:
             if pfn != NO_FRAME:
                 return pfn, order
         return NO_FRAME, 0
+
+    def bring_cached(self, gfn: int, write: bool) -> int:
+        """Map a page of the host's swap cache, as compiled code does; return the cycles, or -1 where that cannot."""
+        return int(bring_cached(self.nested, gfn, write)) if self.compiled else -1
 
     def brought(self) -> None:
         """Have the host note what a run of compiled code has brought back from its swap cache."""

@@ -186,7 +186,7 @@ class HostKhugepaged:
             if host.host.free <= host.host.marks.low:
                 return False
             try:
-                self.counts["cycles"] += yield from memory.bring(thread, away, write=False)
+                self.counts["cycles"] += (yield from memory.bring(thread, away, write=False))[0]
             except VmStopped:  # it cannot be read: that is for the guest to find out
                 return False
             self.of[memory.owner]["swapin"] += 1
