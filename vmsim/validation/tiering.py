@@ -95,7 +95,8 @@ def row_of(variant: str) -> dict[str, str] | None:
 
 def scenario(variant: str, slower: float) -> Scenario:
     """Return the programs of a machine that makes `slower` times the accesses which are simulated."""
-    given = {"hot_threshold": _ALWAYS, "scan_period_max": _ALWAYS, "mode": "tiering"} | VARIANTS[variant]
+    given: dict[str, Any] = {"hot_threshold": _ALWAYS, "scan_period_max": _ALWAYS, "mode": "tiering"}
+    given |= VARIANTS[variant]
     second = slower / SHRUNK
 
     def time(seconds: float) -> str:
