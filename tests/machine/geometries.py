@@ -1,9 +1,12 @@
-"""Three tiny cores, so that everything is evicted often; each is a type of its own, compiled once."""
+"""Tiny cores, so that everything is evicted often; each is a type of its own, compiled once."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vmsim.machine.layout import LEVELS, Geometry, Unit
 from vmsim.machine.pwc import PwcStyle
+from vmsim.machine.replacement import policy_of
 
 # Intel-like: arrays per page size, prefix caches, walks enter the L1.
 PREFIX = Geometry(
@@ -73,4 +76,45 @@ WIDE = Geometry(
     walk_start=3,
     data_caches=True,
 )
-GEOMETRIES = {"prefix": PREFIX, "entry": ENTRY, "wide": WIDE}
+
+
+def _unit(sets: int, ways: int, name: str, fold: int = 0) -> Unit:
+    return Unit(sets, ways, fold, policy_of(name, by_way=True))
+
+
+# Prefix caches; a policy of its own in almost every unit, and an LLC that is shared out by ways.
+POLICIES = replace(
+    PREFIX,
+    l1_tlb=[_unit(2, 4, "plru"), _unit(1, 2, "nru"), Unit(1, 1)],
+    l2_tlb=[_unit(2, 8, "mru-plru4", fold=1)],
+    l1=_unit(1, 12, "lru-plru4"),
+    l2=_unit(2, 4, "QLRU_H00_M1_R2_U1"),
+    llc=_unit(4, 5, "QLRU_H11_M1_R0_U0"),
+    pwc={
+        "pml4e": _unit(1, 2, "fifo"),
+        "pdpte": _unit(1, 3, "random"),
+        "pde": _unit(2, 2, "mru"),
+        "nested_pdpte": _unit(1, 2, "lru"),
+        "nested_pde": _unit(2, 3, "QLRU_H11_M1_R1_U2"),
+    },
+    ntlb=_unit(2, 3, "mru_n"),
+    data_caches=True,
+    seed=3,
+)
+# An entry-style cache that draws what it replaces, and an LLC of what leaves the L2s.
+VICTIM = replace(
+    ENTRY,
+    l1_tlb=[_unit(1, 8, "plru")],
+    l2_tlb=[_unit(2, 2, "random"), Unit(2, 1), _unit(1, 2, "fifo")],
+    llc=_unit(4, 3, "lru"),
+    llc_victim=True,
+    pwc={"entries": _unit(2, 3, "random")},
+)
+GEOMETRIES = {
+    "prefix": PREFIX,
+    "entry": ENTRY,
+    "wide": WIDE,
+    "policies": POLICIES,
+    "victim": VICTIM,
+    "wide victim": replace(WIDE, llc_victim=True),
+}

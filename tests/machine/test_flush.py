@@ -41,7 +41,7 @@ def warm(seed: int, mode: str, geometry: Any, guest_sizes: tuple[int, ...] = (1,
 
 
 def kept(core: Any, name: str) -> list[tuple[Any, Any]]:
-    return [entry for entries in contents(core, name) for entry in entries]
+    return [entry for entries in contents(core, name) for entry in entries if entry]
 
 
 def keyed(pair: Pair) -> list[dict[str, list[tuple[Any, Any]]]]:

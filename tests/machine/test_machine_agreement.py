@@ -96,6 +96,9 @@ def agree(
         if seed % 2:  # nodes: two that begin and end among the tables, and one of all else
             ends = [*sorted(random.sample([hpa & ~0xFFF for hpa in world.words], 2)), 1 << 50]
             pair.divide([(end, [random.randrange(100, 400) for _ in range(cores)]) for end in ends])
+        if geometry.llc.policy:  # a partition of its own for each VM, or overlapping ones
+            every = range(geometry.llc.ways)
+            pair.share_out([set(random.sample(every, random.randint(1, len(every)))) for _ in pair.vms])
         cursor = 0
         while cursor < len(runs):
             budget = random.choice([NEVER, NEVER, 500, 5000, 1])

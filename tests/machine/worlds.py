@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -90,11 +90,20 @@ class Pair:
             self.words[hpa >> 3] = word
         self.cores = layout.make_cores(geometry, cores)
         self.llc = layout.make_llc(geometry)
-        self.twin_llc = twin_core.Llc(geometry)
-        self.twin_cores = [twin_core.Core(geometry, self.twin_llc, number) for number in range(cores)]
+        self.twin_llc = twin_core.Llc(geometry, self.llc["age"][:, 0] if geometry.llc.policy else None)
+        self.twin_cores = [
+            twin_core.Core(geometry, self.twin_llc, number, partial(draws, self.cores[number]))
+            for number in range(cores)
+        ]
         self.vms = [world.vm(asid + 1) for asid in range(vms)]
         for registers, twin in self.vms:
             registers[0].compute = twin.compute = 3
+
+    def share_out(self, ways: list[set[int]]) -> None:
+        """Give each VM the ways of the LLC that it may fill."""
+        for (registers, twin), its in zip(self.vms, ways, strict=True):
+            registers[0].llc_ways = sum(1 << way for way in its)
+            twin.llc_ways = its
 
     def divide(self, nodes: list[tuple[int, list[int]]]) -> None:
         """Divide memory into nodes: the first hpa after each, and how many cycles its DRAM takes each core."""
@@ -155,6 +164,12 @@ class Pair:
         assert {hpa: int(self.words[hpa >> 3]) for hpa in words} == words
 
 
+def draws(core: Any, name: str) -> Any:
+    """Return where the draws of a unit's sets start, in a core that has not run."""
+    age = core[name]["age"]
+    return age[:, 0].copy() if age.shape[1] else None
+
+
 # What the machine's records hold, in the twin's words
 
 
@@ -180,12 +195,13 @@ def walk_cache_hits(vm: Any) -> dict[tuple[int, int, bool], int]:
 
 
 def lines(sets: Any) -> list[list[int]]:
-    """Return the lines in each set of a data cache, most recent first."""
-    return [[int(tag) for tag in each.tag if tag != -1] for each in sets]
+    """Return the lines in each set of a data cache: most recent first, or by way, None where that is empty."""
+    stays = sets.dtype["policy"].shape[0] > 0
+    return [[int(tag) if tag != -1 else None for tag in each.tag if stays or tag != -1] for each in sets]
 
 
 def keys(sets: Any) -> list[list[Any]]:
-    return [[key for key, _ in entries] for entries in sets.contents()]
+    return [[entry and entry[0] for entry in entries] for entries in sets.contents()]
 
 
 def _translation(value: int) -> twin_vcpu.Translation:
@@ -208,9 +224,14 @@ def _read(name: str, tag: int, value: int) -> tuple[Any, Any]:
 
 
 def contents(core: Any, name: str) -> list[list[tuple[Any, Any]]]:
-    """Return key and value of the entries in each set of a unit, most recent first."""
+    """Return key and value of the entries in each set of a unit: most recent first, or by way, None an empty one."""
+    stays = core[name].dtype["policy"].shape[0] > 0
     return [
-        [_read(name, int(t), int(v)) for t, v in zip(each.tag, each.value, strict=True) if t != -1]
+        [
+            _read(name, int(t), int(v)) if t != -1 else None
+            for t, v in zip(each.tag, each.value, strict=True)
+            if stays or t != -1
+        ]
         for each in core[name]
     ]
 
@@ -222,4 +243,4 @@ def keyed_units(core: Any) -> list[list[list[tuple[Any, Any]]]]:
 
 
 def expected(name: str, sets: Any) -> list[list[tuple[Any, Any]]]:
-    return [[(key, value) for key, value in entries] for entries in sets.contents()]
+    return [[entry and (entry[0], entry[1]) for entry in entries] for entries in sets.contents()]

@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.oracle.bits import span
 from tests.oracle.lru import Sets
+from tests.oracle.replacement import sets_of
 
 PHI = 0x9E3779B97F4A7C15  # 2**64 / golden ratio
 SERVED = ("L1", "L2", "LLC", "DRAM", "PWC")
@@ -14,11 +15,15 @@ PREFIXES = {2: "pde", 3: "pdpte", 4: "pml4e", 5: "pml5e"}
 
 
 class Llc:
-    """The last-level cache; where it has slices, a hash of the line chooses one and the line's low bits the set."""
+    """The last-level cache; where it has slices, a hash of the line chooses one and the line's low bits the set.
 
-    def __init__(self, geometry: Any) -> None:
+    `states`, here and below, gives where the machine's random draws start, by unit.
+    """
+
+    def __init__(self, geometry: Any, states: Any = None) -> None:
         self.slices = geometry.llc_slices
-        self.sets = Sets(geometry.llc.sets, geometry.llc.ways)
+        self.victim = geometry.llc_victim
+        self.sets = sets_of(geometry.llc, states)
 
     def index(self, line: int) -> int:
         each = len(self.sets.sets) // self.slices
@@ -29,8 +34,8 @@ class Llc:
 class TlbLevel:
     """A level of the TLB: one array per page size, or one that several sizes share."""
 
-    def __init__(self, units: Any, home: Any) -> None:
-        self.arrays = [Sets(unit.sets, unit.ways) for unit in units]
+    def __init__(self, units: Any, home: Any, states: Any) -> None:
+        self.arrays = [sets_of(unit, given) for unit, given in zip(units, states, strict=True)]
         self.folds = [unit.fold for unit in units]
         self.home = home
 
@@ -58,34 +63,55 @@ class TlbLevel:
 class Core:
     """The units of one core, made from a Geometry."""
 
-    def __init__(self, geometry: Any, llc: Llc, number: int = 0) -> None:
+    def __init__(self, geometry: Any, llc: Llc, number: int = 0, states: Any = None) -> None:
         self.geometry = geometry
         self.number = number
         self.llc = llc
-        self.tlb = [TlbLevel(geometry.l1_tlb, geometry.l1_home), TlbLevel(geometry.l2_tlb, geometry.l2_home)]
-        self.caches = [Sets(unit.sets, unit.ways) for unit in (geometry.l1, geometry.l2)]
-        self.ntlb = Sets(geometry.ntlb.sets, geometry.ntlb.ways) if geometry.ntlb else None
+        states = states or (lambda name: None)
+        self.tlb = [
+            TlbLevel(units, home, [states(f"{level}_tlb{each}") for each in range(len(units))])
+            for level, units, home in (
+                ("l1", geometry.l1_tlb, geometry.l1_home),
+                ("l2", geometry.l2_tlb, geometry.l2_home),
+            )
+        ]
+        self.caches = [sets_of(geometry.l1, states("l1")), sets_of(geometry.l2, states("l2"))]
+        self.ntlb = sets_of(geometry.ntlb, states("ntlb")) if geometry.ntlb else None
         units = geometry.pwc
-        self.entries = Sets(units["entries"].sets, units["entries"].ways) if "entries" in units else None
+        self.entries = sets_of(units["entries"], states("pwc")) if "entries" in units else None
         self.prefixes = [
             {
-                level: Sets(units[prefix + name].sets, units[prefix + name].ways)
+                level: sets_of(units[prefix + name], states(prefix + name))
                 for level, name in PREFIXES.items()
                 if prefix + name in units
             }
             for prefix in ("", "nested_")
         ]
 
-    def reference(self, hpa: int, first: str) -> str:
-        """Look for the line of `hpa` from level `first` on; put it into each level that missed. Return who had it."""
+    def reference(self, hpa: int, first: str, allowed: set[int] | None = None) -> str:
+        """Look for the line of `hpa` from level `first` on; put it into each level that missed. Return who had it.
+
+        An LLC of victims gets what the L2 gives up, and gives up what the L2 gets. `allowed`: its ways to be filled.
+        """
         line = hpa // 64
-        places = [(name, sets, line) for name, sets in zip(SERVED, self.caches, strict=False)]
-        places.append(("LLC", self.llc.sets, self.llc.index(line)))
-        for name, sets, index in places[SERVED.index(first) :]:
-            if sets.get(index, line):
-                return name
-            sets.put(index, line, True)
-        return "DRAM"
+        l1, l2 = self.caches
+        shared, place = self.llc.sets, self.llc.index
+        if first == "L1":
+            if l1.get(line, line):
+                return "L1"
+            l1.put(line, line, True)
+        if l2.get(line, line):
+            return "L2"
+        gone = l2.put(line, line, True)
+        if not self.llc.victim:
+            if shared.get(place(line), line):
+                return "LLC"
+            shared.put(place(line), line, True, allowed)
+            return "DRAM"
+        found = shared.drop(place(line), line)
+        if gone is not None and not shared.get(place(gone), gone):
+            shared.put(place(gone), gone, True, allowed)
+        return "LLC" if found else "DRAM"
 
     def translation(self, asid: int, gva: int) -> tuple[int, Any]:
         """Return (level, translation) of a TLB entry of any page size that translates `gva`, or (0, None)."""

@@ -22,15 +22,17 @@ class Sets:
         entries.move_to_end(key)
         return entries[key]
 
-    def put(self, index: int, key: Hashable, value: Any) -> None:
+    def put(self, index: int, key: Hashable, value: Any, allowed: set[int] | None = None) -> Any:
+        """Keep an entry; return the key of the one that made room, or None. All ways are alike, so all are allowed."""
         entries = self.sets[index % len(self.sets)]
         assert key not in entries, "a unit never keeps one key twice"
-        if len(entries) == self.ways:
-            entries.popitem(last=False)
+        gone = entries.popitem(last=False)[0] if len(entries) == self.ways else None
         entries[key] = value
+        return gone
 
-    def drop(self, index: int, key: Hashable) -> None:
-        self.sets[index % len(self.sets)].pop(key, None)
+    def drop(self, index: int, key: Hashable) -> bool:
+        """Remove an entry; return whether it was there."""
+        return self.sets[index % len(self.sets)].pop(key, None) is not None
 
     def replace(self, index: int, key: Hashable, value: Any) -> None:
         """Give an entry another value where it is kept, without making it more recent."""

@@ -83,6 +83,7 @@ class Vcpu:
         self.nested_levels = nested_levels
         self.pdptes = [self._gpa_word(cr3 + 8 * number) for number in range(4)] if pdptes else None
         self.compute = 0
+        self.llc_ways: set[int] | None = None  # that it may fill; None: all
         self.count: Counter[str] = Counter()
         self.refs: Counter[tuple[int, int, str]] = Counter()
         self.pwc: Counter[tuple[int, int, bool]] = Counter()
@@ -113,7 +114,7 @@ class Vcpu:
             if entry is not None:
                 self._refer(core, hpa, guest, nested, "PWC", core.geometry.pwc_cycles)
                 return entry
-        served = core.reference(hpa, ("L1", "L2")[core.geometry.walker_enters])
+        served = core.reference(hpa, ("L1", "L2")[core.geometry.walker_enters], self.llc_ways)
         cycles = self._load(core, hpa, served, "walk_nested" if nested else "walk_guest")
         self._refer(core, hpa, guest, nested, served, cycles)
         entry = load(self.words, hpa, self.nested_levels if nested else self.levels)
@@ -177,9 +178,11 @@ class Vcpu:
             self.count["ntlb_hits"] += 1
             return found
         self.count["ntlb_misses"] += 1
-        core.ntlb.drop(gfn, (self.asids[NESTED], gfn))
         translation = self._nested_walk(core, gpa, kind, guest)
-        core.ntlb.put(gfn, (self.asids[NESTED], gfn), translation)
+        if found is None:
+            core.ntlb.put(gfn, (self.asids[NESTED], gfn), translation)
+        else:
+            core.ntlb.replace(gfn, (self.asids[NESTED], gfn), translation)
         return translation
 
     def _nested_walk(self, core: Core, gpa: int, kind: int, guest: int) -> Translation:
@@ -351,7 +354,7 @@ class Vcpu:
                 size = span(page.size + 1)
                 for _ in range(times):
                     hpa = page.hpa // size * size + gva % size
-                    served = core.reference(hpa, "L1")
+                    served = core.reference(hpa, "L1", self.llc_ways)
                     self.data[served] += 1
                     self.count["data_cycles"] += self._load(core, hpa, served, "data")
             cursor += 1

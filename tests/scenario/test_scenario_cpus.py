@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from vmsim.base.errors import InputError
 from vmsim.cli.cpus import command as cpus_command
 from vmsim.cli.schema import command as schema_command
+from vmsim.machine.replacement import policy_of
 from vmsim.scenario import Scenario, cpu_names
 from vmsim.scenario.cpu import CONFIDENCES, Array, PrefixPwc, TlbLevel
-from vmsim.scenario.cpu_files import load_cpu
+from vmsim.scenario.cpu_files import apply_override, load_cpu
+from vmsim.scenario.replacement import NAMES
 
 ROOT = Path(__file__).parents[2]
 GEOMETRY = {row["preset"]: row for row in csv.DictReader((ROOT / "vmsim/validation/data/cpu_geometry.csv").open())}
@@ -223,6 +225,36 @@ def test_an_array_has_a_power_of_two_of_sets_or_is_refused(entries: int, ways: i
     else:
         assert valid
         assert array.sets * array.ways == entries
+
+
+@pytest.mark.parametrize(
+    ("name", "ways", "said"),
+    [
+        ("plru", 12, "power of two"),
+        ("lru-plru4", 6, "multiple of 4"),
+        ("fifo", 128, "at most 64 ways"),
+        ("plur", 8, "plru"),
+        ("QLRU_H11_M1_R0_U2", 8, "U2 may leave none"),
+        ("QLRU_H31_M1_R0_U0", 8, "QLRU_Hxy_Mx_Rx_Ux"),
+    ],
+)
+def test_a_policy_that_does_not_exist_or_fit_is_refused(name: str, ways: int, said: str) -> None:
+    with pytest.raises((ValueError, InputError), match=said):
+        Array(entries=ways, ways=ways, replacement=name)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "QLRU_H00_M1_R2_U1", "QLRU_H21_M2_R0_U0_UMO", "QLRU_H11_M1_R1_U2"])
+def test_every_policy_of_a_cpu_file_is_one_of_the_machine(name: str) -> None:
+    assert Array(entries=16, ways=4, replacement=name).replacement == name
+    assert (policy_of(name) == 0) == (name == "lru")
+
+
+def test_the_usual_replacement_leaves_a_cpu_what_it_was() -> None:
+    cpu = load_cpu("yardstick")
+    same = apply_override(cpu, ((("cache", "llc", "replacement"), "lru"), (("cache", "llc", "filled"), "misses")))
+    other = apply_override(cpu, ((("cache", "llc", "replacement"), "fifo"),))
+    assert "replacement" not in str(cpu.canonical())
+    assert same.canonical() == cpu.canonical() != other.canonical()
 
 
 # ---- CPU files

@@ -107,8 +107,28 @@ def _geometry() -> dict[str, Row]:
             row(_CACHED, 1, 2, "cache.l1.slices"),
             row(_CACHED, 1, 2, "cache.l2.slices"),
             row(_CACHED, 10, 5, "cache.llc.slices"),
+            row(_CACHED, "misses", "victims", "cache.llc.filled"),
+            *(row(_CACHED, "lru", "random", f"cache.{level}.replacement") for level in ("l1", "l2", "llc")),
+            row(_NATIVE, "lru", "random", "tlb.l1.4K.replacement"),
+            row(_PAGES_2M, "lru", "random", "tlb.l1.2M.replacement"),
+            row(_TLB2, "lru", "random", "tlb.l2.4K.replacement"),
         ]
     )
+    for level in ("l1", "l2"):
+        one = _array(4, 4) | {"replacement": "lru"}
+        rows[f"tlb.{level}.1G.replacement"] = of_cpu(_PAGES_1G, one, one | {"replacement": "random"}, f"tlb.{level}.1G")
+    rows["tlb.l2.2M.replacement"] = of_cpu(
+        _K10, _array(8, 2) | {"replacement": "lru"}, _array(8, 2) | {"replacement": "random"}, "tlb.l2.2M"
+    )
+    names = [f"{nested}{level}" for nested in ("", "nested_") for level in ("pml4e", "pdpte", "pde")]
+    for key, tables, size in (
+        *((f"pwc.{name}", _BARE, 2) for name in names),
+        *((f"pwc.{nested}pml5e", _BARE_5, 2) for nested in ("", "nested_")),
+        ("pwc", _AMD, 4),
+        ("ntlb", _AMD, 4),
+    ):
+        one = _array(size, size) | {"replacement": "lru"}
+        rows[f"{key}.replacement"] = of_cpu(tables, one, one | {"replacement": "random"}, key)
     rows |= both("tlb.l1.1G", _PAGES_1G, _array(4, 4), _array(8, 8))
     rows |= both("tlb.l2.1G", _PAGES_1G, _array(16, 4), _array(2, 2))
     for key in ("tlb.l2.2M.entries", "tlb.l2.2M.ways", "tlb.l2.2M.index"):

@@ -14,6 +14,7 @@ from vmsim.machine.flush import places_of
 from vmsim.machine.layout import LEVELS, Geometry, Unit, make_cores, make_llc, set_nodes
 from vmsim.machine.memory import physical_memory
 from vmsim.machine.pwc import PwcStyle
+from vmsim.machine.replacement import policy_of
 from vmsim.scenario.cpu import Array, CacheLevel, Cpu, EntryPwc, PrefixPwc, TlbLevel
 from vmsim.scenario.nodes import Node, latencies
 
@@ -25,11 +26,11 @@ _PREFIX_CACHES = ("pde", "pdpte", "pml4e", "pml5e", "nested_pde", "nested_pdpte"
 
 def _unit(array: Array) -> Unit:
     fold = array.sets.bit_length() - 1 if getattr(array, "index", "modulo") == "xor" else 0
-    return Unit(array.sets, array.ways, fold)
+    return Unit(array.sets, array.ways, fold, policy_of(array.replacement))
 
 
-def _cache(cache: CacheLevel) -> Unit:
-    return Unit(cache.sets * cache.slices, cache.ways)
+def _cache(cache: CacheLevel, *, by_way: bool = False) -> Unit:
+    return Unit(cache.sets * cache.slices, cache.ways, 0, policy_of(cache.replacement, by_way=by_way))
 
 
 def _tlb(level: TlbLevel) -> tuple[list[Unit], list[int]]:
@@ -40,7 +41,7 @@ def _tlb(level: TlbLevel) -> tuple[list[Unit], list[int]]:
     return [_unit(array) for size in owners if (array := arrays[size])], homes
 
 
-def geometry_of(cpu: Cpu, *, data_caches: bool = False) -> Geometry:
+def geometry_of(cpu: Cpu, *, data_caches: bool = False, llc_shared: bool = False, seed: int = 0) -> Geometry:
     """Return what a core of `cpu` is made of.
 
     Parameters
@@ -49,6 +50,10 @@ def geometry_of(cpu: Cpu, *, data_caches: bool = False) -> Geometry:
         A preset or CPU file.
     data_caches : bool, optional
         Data accesses go through the caches too.
+    llc_shared : bool, optional
+        VMs may fill some ways of the LLC each.
+    seed : int, optional
+        Of random replacement.
     """
     l1_tlb, l1_home = _tlb(cpu.tlb.l1)
     l2_tlb, l2_home = _tlb(cpu.tlb.l2)
@@ -68,8 +73,9 @@ def geometry_of(cpu: Cpu, *, data_caches: bool = False) -> Geometry:
         l2_home=l2_home,
         l1=_cache(cpu.cache.l1),
         l2=_cache(cpu.cache.l2),
-        llc=_cache(cpu.cache.llc),
+        llc=_cache(cpu.cache.llc, by_way=llc_shared),
         llc_slices=cpu.cache.llc.slices,
+        llc_victim=cpu.cache.llc.filled == "victims",
         latency=(cpu.cache.l1.cycles, cpu.cache.l2.cycles, cpu.cache.llc.cycles, cpu.memory.cycles),
         pwc_style=style,
         pwc=pwc,
@@ -83,6 +89,7 @@ def geometry_of(cpu: Cpu, *, data_caches: bool = False) -> Geometry:
         walk_start=cpu.walk_start,
         ad_cycles=cpu.cost.ad_assist,
         data_caches=data_caches,
+        seed=seed,
     )
 
 
@@ -118,12 +125,14 @@ class Hardware:
         cores: int,
         frames: int,
         data_caches: bool = False,
+        llc_shared: bool = False,
+        seed: int = 0,
         nodes: Sequence[Node] = (),
         remote_cycles: int = 0,
         distances: Sequence[Sequence[int]] = (),
     ) -> Hardware:
         """Make the hardware of a host with `cores` pCPUs and `frames` 4 KiB frames of memory, in nodes or not."""
-        geometry = geometry_of(cpu, data_caches=data_caches)
+        geometry = geometry_of(cpu, data_caches=data_caches, llc_shared=llc_shared, seed=seed)
         made = make_cores(geometry, cores)
         sockets = tuple(number for number, node in enumerate(nodes) for _ in range(node.cpus))
         ends = np.cumsum([node.memory for node in nodes], dtype=np.int64)

@@ -48,13 +48,17 @@ def _core_of(cores: NDArray[Any]) -> np.record:
     return cores[0]  # type: ignore[no-any-return]
 
 
+def _llc_of(cores: NDArray[Any], llc: NDArray[Any]) -> NDArray[Any]:
+    return llc
+
+
 def _words_of(cores: NDArray[Any]) -> NDArray[np.int64]:
     return cores.view(np.int64)
 
 
 def silicon(header: np.dtype[Any], names: tuple[str, ...], keyed: int) -> Silicon:
     """Return that cores and LLCs are the records that they are."""
-    return Silicon(core_of=_core_of, llc_of=_same, words_of=_words_of, fetch_set=prefetch)
+    return Silicon(core_of=_core_of, llc_of=_llc_of, words_of=_words_of, fetch_set=prefetch)
 
 
 def target_of(routine: Function, *_: Any) -> Function:

@@ -11,8 +11,10 @@ __all__ = ["Silicon"]
 class Silicon(NamedTuple):
     """Functions for kernels, of what `opaque_core` and `opaque_llc` give."""
 
-    core_of: Callable[..., Any]  # the core, its fields attributes; len(core.l1), core.l1[index].tag[way]
-    llc_of: Callable[..., Any]  # the LLC, its sets
+    core_of: Callable[
+        ..., Any
+    ]  # the core, its fields attributes; len(core.l1), core.l1[index].tag[way], len(....policy)
+    llc_of: Callable[..., Any]  # of cores and their LLC, its sets
     words_of: Callable[..., Any]  # a core's words, int64[words]: what is written to the one is written to the other
     fetch_set: Callable[..., Any]  # ask for the tags of a set of the LLC, as `prefetch` does
     figures_of: Callable[..., tuple[int, ...]] | None = None

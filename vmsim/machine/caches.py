@@ -7,7 +7,7 @@ from enum import IntEnum
 import numpy as np
 
 from vmsim.jit import leaf, routine
-from vmsim.machine.sets import touch
+from vmsim.machine.sets import EMPTY, bring, take, touch, touch_shared
 
 __all__ = ["LINE_SHIFT", "Served", "llc_set", "of_node", "reference", "reference_called"]
 
@@ -35,15 +35,35 @@ def llc_set(slices, sets, line):
     return np.uint64(piece * per_slice + (line & (per_slice - 1)))
 
 
+@routine
+def _reference_exclusive(core, llc, vm, line):
+    """Return where a line is served from the L2 on; what leaves the L2 goes to the LLC, and what it gets leaves that.
+
+    AMD BIOS and Kernel Developer's Guide, family 10h; Software Optimization Guide, families 10h and 17h: the L3 is
+    filled by victims of the L2s. Lines that cores share, which K10's and Zen's may keep, are no exception here.
+    """
+    found, gone = bring(core.l2[np.uint64(line & (len(core.l2) - 1))], line)
+    if found:
+        return np.int64(Served.L2)
+    served = np.int64(Served.DRAM)
+    if take(llc[llc_set(core.llc_slices, len(llc), line)], line):
+        served = np.int64(Served.LLC)
+    if gone != EMPTY:
+        touch_shared(llc[llc_set(core.llc_slices, len(llc), gone)], gone, vm.llc_ways)
+    return served
+
+
 @leaf
-def reference(core, llc, hpa, first):
+def reference(core, llc, vm, hpa, first):
     """Return where the line of `hpa` is served, looking from cache `first` on; it is in every level from there on."""
     line = hpa >> LINE_SHIFT
     if first == Served.L1 and touch(core.l1[np.uint64(line & (len(core.l1) - 1))], line):
         return Served.L1
+    if core.llc_victim:
+        return _reference_exclusive(core, llc, vm, line)
     if touch(core.l2[np.uint64(line & (len(core.l2) - 1))], line):
         return Served.L2
-    if touch(llc[llc_set(core.llc_slices, len(llc), line)], line):
+    if touch_shared(llc[llc_set(core.llc_slices, len(llc), line)], line, vm.llc_ways):
         return Served.LLC
     return Served.DRAM
 
@@ -66,6 +86,6 @@ def of_node(core, vm, hpa, what):
 
 
 @routine
-def reference_called(core, llc, hpa, first):
+def reference_called(core, llc, vm, hpa, first):
     """Return what `reference` does: for where speed counts less, so that not every place repeats the code."""
-    return reference(core, llc, hpa, first)
+    return reference(core, llc, vm, hpa, first)

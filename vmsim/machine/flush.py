@@ -14,7 +14,7 @@ import numpy as np
 from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.machine.layout import Keyed
-from vmsim.machine.sets import EMPTY, Place, drop_at
+from vmsim.machine.sets import EMPTY, Place, drop_at, drop_way, words_of_set
 from vmsim.machine.tlb import ASID_SHIFT
 
 __all__ = [
@@ -54,12 +54,12 @@ _UNITS = {
 }
 
 # The kernels act on cores of any geometry: on their words, int64[cores, words of a core], and on a list of where the
-# units are in them, int64[units, 6]: what is kept, first word, sets, ways, fold, and a bit for each size of page kept.
-_KEPT, _FIRST, _SETS, _WAYS, _FOLD, _SIZES = range(6)
+# units are in them, int64[units, 7]: what is kept, first word, sets, ways, policy, fold, a bit for each page size.
+_KEPT, _FIRST, _SETS, _WAYS, _POLICY, _FOLD, _SIZES = range(7)
 
 
 def places_of(core: np.ndarray) -> np.ndarray:
-    """Return where the units of a core, record[1], are in its words, int64[units, 6]."""
+    """Return where the units of a core, record[1], are in its words, int64[units, 7]."""
     units = core["units"][0]
     home, numbers = units["home"], np.array([Keyed[name.upper()] for name in _UNITS])
     sizes = (numbers[:, None, None] == home).any(axis=1) @ np.array([1, 2, 4])
@@ -71,38 +71,29 @@ def words_of_cores(cores: np.ndarray) -> np.ndarray:
     return cores.view(np.int64).reshape(len(cores), -1)
 
 
-@leaf
-def _drop(words, core, tags, ways, at):
-    """Empty a way; the others keep their age, and it becomes the oldest."""
-    for way in range(at, ways - 1):
-        words[core, tags + way] = words[core, tags + way + 1]
-        words[core, tags + ways + way] = words[core, tags + ways + way + 1]
-    words[core, tags + ways - 1] = EMPTY
-
-
 @kernel
 def forget_asids(words, units, gone, kinds):
     """Empty every way of the units of `kinds` whose asid is `gone` (bool[ASIDS]); the others keep their age."""
     for core in range(words.shape[0]):
         for unit in range(units.shape[0]):
             kind = units[unit, _KEPT]
-            ways = units[unit, _WAYS]
+            ways, policy = units[unit, _WAYS], units[unit, _POLICY]
             if kind & kinds == 0:
                 continue
             for index in range(units[unit, _SETS]):
-                tags = units[unit, _FIRST] + index * 2 * ways
-                if words[core, tags] == EMPTY:  # the empty ways are the last
+                tags = units[unit, _FIRST] + index * words_of_set(ways, policy)
+                if policy == 0 and words[core, tags] == EMPTY:  # the empty ways are the last
                     continue
                 for way in range(ways - 1, -1, -1):
                     tag = words[core, tags + way]
                     if tag != EMPTY and (kind == STEPS or gone[tag >> ASID_SHIFT]):
-                        _drop(words, core, tags, ways, way)
+                        drop_way(words[core], tags, ways, policy, way)
 
 
 @leaf
 def _invalidate_pages(words, units, core, unit, size, asid, first, last):
     """Empty the ways of a unit that translate addresses in [first, last] by pages of a size: set by set, or by page."""
-    ways = units[unit, _WAYS]
+    ways, policy = units[unit, _WAYS], units[unit, _POLICY]
     sets = units[unit, _SETS]
     shift = PAGE_SHIFT + 9 * size
     low = first >> shift
@@ -111,11 +102,11 @@ def _invalidate_pages(words, units, core, unit, size, asid, first, last):
     tag_high = asid << ASID_SHIFT | high << 2 | size
     for vpn in range(low, min(high, low + sets - 1) + 1):
         index = vpn - low if high - low >= sets else (vpn ^ (vpn >> units[unit, _FOLD])) & (sets - 1)
-        tags = units[unit, _FIRST] + index * 2 * ways
+        tags = units[unit, _FIRST] + index * words_of_set(ways, policy)
         for way in range(ways - 1, -1, -1):
             tag = words[core, tags + way]
             if tag_low <= tag <= tag_high and tag & 3 == size:
-                _drop(words, core, tags, ways, way)
+                drop_way(words[core], tags, ways, policy, way)
 
 
 @routine
@@ -123,15 +114,15 @@ def forget_space(words, units, asid):
     """Have one core, int64[1, words], forget all that it keeps of gvas of an asid: a reload of CR3."""
     for unit in range(units.shape[0]):
         kind = units[unit, _KEPT]
-        ways = units[unit, _WAYS]
+        ways, policy = units[unit, _WAYS], units[unit, _POLICY]
         if kind == NESTED:
             continue
         for index in range(units[unit, _SETS]):
-            tags = units[unit, _FIRST] + index * 2 * ways
+            tags = units[unit, _FIRST] + index * words_of_set(ways, policy)
             for way in range(ways - 1, -1, -1):
                 tag = words[0, tags + way]
                 if tag != EMPTY and (kind == STEPS or tag >> ASID_SHIFT == asid):
-                    _drop(words, 0, tags, ways, way)
+                    drop_way(words[0], tags, ways, policy, way)
 
 
 @kernel
@@ -145,13 +136,13 @@ def forget_pages(words, units, asid, first, last):
                     if units[unit, _SIZES] & (1 << size):
                         _invalidate_pages(words, units, core, unit, size, asid, first, last)
             elif kind != NESTED:
-                ways = units[unit, _WAYS]
+                ways, policy = units[unit, _WAYS], units[unit, _POLICY]
                 for index in range(units[unit, _SETS]):
-                    tags = units[unit, _FIRST] + index * 2 * ways
+                    tags = units[unit, _FIRST] + index * words_of_set(ways, policy)
                     for way in range(ways - 1, -1, -1):
                         tag = words[core, tags + way]
                         if tag != EMPTY and (kind == STEPS or tag >> ASID_SHIFT == asid):
-                            _drop(words, core, tags, ways, way)
+                            drop_way(words[core], tags, ways, policy, way)
 
 
 class Flusher:
@@ -237,6 +228,7 @@ def forget_faulting(words, units, asid, nested_asid, gva, gpa, code, width, nest
         drop_at(words, units, np.int64(Keyed.NTLB), gpa >> PAGE_SHIFT, nested_asid | gpa >> PAGE_SHIFT)
     if code & 1:
         place = units.place[Keyed.PWC]
+        ways = place[Place.WAYS]
         for index in range(place[Place.SETS]):
-            for way in range(place[Place.WAYS]):
-                words[place[Place.FIRST] + index * 2 * place[Place.WAYS] + way] = EMPTY
+            for way in range(ways):
+                words[place[Place.FIRST] + index * words_of_set(ways, place[Place.POLICY]) + way] = EMPTY

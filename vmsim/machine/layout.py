@@ -16,6 +16,7 @@ import numpy as np
 
 from vmsim.machine.formats import TWO_LEVEL, NestedFormat
 from vmsim.machine.pwc import PwcStyle
+from vmsim.machine.replacement import ages_of
 from vmsim.machine.sets import EMPTY, Place, keyed_set, tag_set
 
 __all__ = [
@@ -63,11 +64,15 @@ LEVELS = 6  # 0 to 5: the two dimensions' levels, 0 for "not this dimension"
 
 @dataclass(frozen=True)
 class Unit:
-    """Sets and ways of a TLB, page walk cache or data cache; `fold` > 0 XORs a tag's bits from there into the index."""
+    """Sets and ways of a TLB, page walk cache or data cache, and what it replaces (`replacement.policy_of`).
+
+    `fold` > 0 XORs a tag's bits from there into the index.
+    """
 
     sets: int = 1
     ways: int = 1
     fold: int = 0
+    policy: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class Geometry:
 
     `l1_tlb` and `l2_tlb` are up to three arrays, `l1_home` and `l2_home` say which of them keeps pages of 4K, 2M and
     1G (-1: none). `pwc` maps names (pde, pdpte, pml4e, pml5e and nested_ of each; entries) to their units.
+    `llc_victim`: the LLC has what leaves the L2, and not what is in it. `seed` is of random replacement.
     """
 
     l1_tlb: Sequence[Unit]
@@ -86,6 +92,7 @@ class Geometry:
     l1_home: Sequence[int] = (0, 1, 2)
     l2_home: Sequence[int] = (0, 0, -1)
     llc_slices: int = 1
+    llc_victim: bool = False
     latency: Sequence[int] = (0, 0, 0, 0)
     pwc_style: PwcStyle = PwcStyle.PREFIX
     pwc: Mapping[str, Unit] = field(default_factory=dict)
@@ -99,6 +106,7 @@ class Geometry:
     walk_start: int = 0
     ad_cycles: int = 0
     data_caches: bool = False
+    seed: int = 0
 
 
 class Keyed(IntEnum):
@@ -122,7 +130,7 @@ class Keyed(IntEnum):
     NTLB = 15
 
 
-CACHES = ("l1", "l2")  # the units of a core that keep tags alone
+CACHES = ("l1", "l2", "llc")  # the units that keep tags alone; the LLC is the cores' in common
 
 # Where those units are, the same type for every geometry: for rare paths, which are compiled once.
 UNITS = np.dtype(
@@ -148,6 +156,7 @@ _SETTINGS = (
     "ad_cycles",
     "data_caches",
     "llc_slices",
+    "llc_victim",
 )
 TABLES = 2048  # that a core remembers of each dimension, for lookahead.py alone: (tag, hpa) of each
 _NOTHING = Unit(0, 1)
@@ -157,12 +166,12 @@ _LINE = 64  # bytes; sets begin where lines of the simulating machine do, or a l
 
 # One type object for one geometry: numba's dispatcher compares types by identity first, and by value, which for a
 # core takes 10 us, only where that fails.
-Shape = tuple[tuple[str, int, int], ...]
+Shape = tuple[tuple[str, int, int, int], ...]
 _llc_set = cache(tag_set)
 
 
 def _shape(units: Mapping[str, Unit]) -> Shape:
-    return tuple((name, unit.sets, unit.ways) for name, unit in units.items())
+    return tuple((name, unit.sets, unit.ways, unit.policy) for name, unit in units.items())
 
 
 @cache
@@ -175,11 +184,11 @@ def _core_type(keyed: Shape, caches: Shape) -> np.dtype:
         offsets.append(end)
         end += np.dtype((*form,) if len(form) > 1 else form[0]).itemsize
     for units, set_type in ((keyed, keyed_set), (caches, tag_set)):
-        for name, sets, ways in units:
+        for name, sets, ways, policy in units:
             end += -end % _LINE
-            fields.append((name, set_type(ways), (sets,)))
+            fields.append((name, set_type(ways, policy), (sets,)))
             offsets.append(end)
-            end += sets * set_type(ways).itemsize
+            end += sets * set_type(ways, policy).itemsize
     names, formats = [name for name, *_ in fields], [tuple(form) if len(form) > 1 else form[0] for _, *form in fields]
     layout = {"names": names, "formats": formats, "offsets": offsets, "itemsize": end + -end % _LINE}
     return np.dtype((np.record, layout))
@@ -202,18 +211,20 @@ def make_cores(geometry: Geometry, count: int) -> np.ndarray:
         keyed |= {f"{level}_tlb{number}": unit for number, unit in enumerate(units)}
     keyed |= {"pwc" if name == "entries" else name: unit for name, unit in geometry.pwc.items()}
     keyed["ntlb"] = geometry.ntlb or _NOTHING
-    caches = dict(zip(CACHES, (geometry.l1, geometry.l2), strict=True))
+    caches = {"l1": geometry.l1, "l2": geometry.l2}
     cores = _lines(count, _core_type(_shape(keyed), _shape(caches)))
     place = np.zeros(UNITS["place"].shape, np.int64)
-    for row, (name, unit) in zip(place, (keyed | caches).items(), strict=True):
-        offset = cores.dtype.fields[name][1]
-        row[:] = offset >> 3, unit.sets, unit.ways if unit.sets else 0, unit.fold or _UNFOLDED
+    for row, (name, unit) in zip(place, (keyed | caches | {"llc": geometry.llc}).items(), strict=True):
+        offset = cores.dtype.fields[name][1] if name in cores.dtype.names else 0
+        row[:] = offset >> 3, unit.sets, unit.ways if unit.sets else 0, unit.policy, unit.fold or _UNFOLDED
     cores["units"]["place"] = place
     for level, home in enumerate((geometry.l1_home, geometry.l2_home)):
         cores["units"]["home"][:, level] = [number if number < 0 else 3 * level + number for number in home]
     cores["l1_fold"], cores["l2_fold"] = place[[Keyed.L1_TLB0, Keyed.L2_TLB0], Place.FOLD]
-    for name in (*keyed, *caches):
+    for number, (name, unit) in enumerate((keyed | caches).items()):
         cores[name]["tag"] = EMPTY
+        for core in range(count if unit.policy else 0):
+            cores[name]["age"][core] = ages_of(unit.policy, unit.sets, unit.ways, (geometry.seed, core, number))
     cores["latency"] = geometry.latency
     cores["ntlb_entries"] = geometry.ntlb.sets * geometry.ntlb.ways if geometry.ntlb else 0
     for name in _SETTINGS:
@@ -240,8 +251,11 @@ def set_nodes(cores: np.ndarray, ends: Sequence[int] | np.ndarray, extra: Sequen
 
 def make_llc(geometry: Geometry) -> np.ndarray:
     """Return the empty last-level cache that all cores share, shape (sets,)."""
-    llc = _lines(geometry.llc.sets, _llc_set(geometry.llc.ways))
+    unit = geometry.llc
+    llc = _lines(unit.sets, _llc_set(unit.ways, unit.policy))
     llc["tag"] = EMPTY
+    if unit.policy:
+        llc["age"] = ages_of(unit.policy, unit.sets, unit.ways, (geometry.seed,))
     return llc
 
 
@@ -265,6 +279,7 @@ _REGISTERS = [
     ("pml_index", "i8"),  # of the entry to be filled next, downwards; -1: the log is full
     ("pml_log", "i8", (512,)),  # gpas of pages
     ("compute", "i8"),  # cycles of other work per access
+    ("llc_ways", "i8"),  # a mask of the ways of the LLC that it may fill, where the LLC is shared out
     ("ahead", "i8"),  # the first access of a run that lookahead.py has not looked at
     ("walk_cycles", "i8"),
     ("fault_gpa", "i8"),
@@ -297,6 +312,7 @@ def make_vm(levels: int = 4, vcpus: int = 1) -> np.ndarray:
     """
     vms = np.zeros(vcpus, _VM_TWO_LEVEL if levels == TWO_LEVEL else VM)
     vms["largest"] = 3
+    vms["llc_ways"] = -1
     return vms
 
 

@@ -57,7 +57,7 @@ def fetch_kept(core, llc, vm, memory, hpa, present, level, guest, nested):
         vm.pwc[GUEST if nested == 0 else NESTED, level, np.uint64(entry != MISS)] += 1
     if entry == MISS:
         entry = read_entry(memory, hpa, width_of_guest(vm) if nested == 0 else nested_width_of(vm))
-        served = np.int64(reference_called(core, llc, hpa, core.walker_enters))
+        served = np.int64(reference_called(core, llc, vm, hpa, core.walker_enters))
         if len(core.pwc) > 0 and cached and entry & present:
             fill(core.pwc[index], tag, entry)
     vm.refs[guest, nested, served] += 1
@@ -79,7 +79,7 @@ def fetch(core, llc, vm, memory, plain, hpa, present, level, guest, nested):
         return fetch_kept(core, llc, vm, memory, hpa, present, level, guest, nested)
     width = width_of_guest(vm) if nested == 0 else nested_width_of(vm)
     entry = read_entry(memory, hpa, width)  # before the caches are searched, behind which the load's latency hides
-    served = np.uint64(reference(core, llc, hpa, core.walker_enters))
+    served = np.uint64(reference(core, llc, vm, hpa, core.walker_enters))
     vm.refs[np.uint64(guest), np.uint64(nested), served] += 1
     vm.walk_cycles += core.latency[served]
     if served == np.uint64(Served.DRAM) and core.nodes > 0:

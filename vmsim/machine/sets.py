@@ -1,7 +1,9 @@
-"""Set-associative memories with exact LRU: the common stuff of TLBs, page walk caches and data caches.
+"""Set-associative memories: the common stuff of TLBs, page walk caches and data caches.
 
 A unit is an array of sets. A set is one record whose fields have a fixed length, so the number of ways is part of
-the type and a constant to the compiler. Way 0 is the most recently used; a hit or a fill moves its tag to the front.
+the type and a constant to the compiler, and so is the policy of replacement. With exact LRU way 0 is the most recently
+used; a hit or a fill moves its tag to the front. With any other policy tags stay in their ways, and each way has an age
+(`vmsim.machine.replacement`).
 """
 
 from __future__ import annotations
@@ -11,42 +13,97 @@ from enum import IntEnum
 import numpy as np
 
 from vmsim.jit import leaf, routine
+from vmsim.machine.replacement import Use, choose, use
 
 __all__ = [
     "EMPTY",
     "MISS",
     "Place",
+    "bring",
     "drop_at",
+    "drop_way",
     "fill",
     "fill_at",
     "keyed_set",
     "lookup",
     "lookup_at",
+    "renew",
     "tag_set",
+    "take",
     "touch",
+    "touch_shared",
+    "words_of_set",
 ]
 
 EMPTY = -1  # no tag is negative
 MISS = -1  # no value is negative
+_ANY = -1  # a mask of all ways
 
 
 class Place(IntEnum):
-    """What is said of where a unit of keyed sets lies in the words of its core; a set is its tags, then its values."""
+    """What is said of where a unit of keyed sets lies in the words of its core; a set is its tags, values and ages."""
 
     FIRST = 0  # its first word
     SETS = 1
     WAYS = 2
-    FOLD = 3  # a key's bits from here on are folded into the number of the set by XOR; 63: none are
+    POLICY = 3  # of replacement; 0: exact LRU, without ages
+    FOLD = 4  # a key's bits from here on are folded into the number of the set by XOR; 63: none are
 
 
-def tag_set(ways: int) -> np.dtype:
+def _set(ways: int, columns: tuple[str, ...], policy: int) -> np.dtype:
+    fields = [(name, "i8", (ways,)) for name in columns]
+    ages = ways if policy else 0
+    return np.dtype((np.record, [*fields, ("age", "i8", (ages,)), ("policy", "i8", (policy, 0))]))
+
+
+def tag_set(ways: int, policy: int = 0) -> np.dtype:
     """Return the type of a set that remembers presence only (caches)."""
-    return np.dtype((np.record, [("tag", "i8", (ways,))]))
+    return _set(ways, ("tag",), policy)
 
 
-def keyed_set(ways: int) -> np.dtype:
+def keyed_set(ways: int, policy: int = 0) -> np.dtype:
     """Return the type of a set that keeps a value with each tag (TLBs, page walk caches)."""
-    return np.dtype((np.record, [("tag", "i8", (ways,)), ("value", "i8", (ways,))]))
+    return _set(ways, ("tag", "value"), policy)
+
+
+# What a set does by its policy, where that is not exact LRU: the length of `policy` is its number.
+
+
+@leaf
+def _how(gone):
+    """Return how a way is used that had this tag before."""
+    return np.int64(Use.FILLED) if gone == EMPTY else np.int64(Use.REPLACED)
+
+
+@routine
+def _find(kept, tag):
+    """Return the way that has a tag, and note its use; or MISS."""
+    for way in range(len(kept.tag)):
+        if kept.tag[way] == tag:
+            use(len(kept.policy), kept.tag, np.int64(0), kept.age, np.int64(0), len(kept.tag), way, np.int64(Use.HIT))
+            return way
+    return MISS
+
+
+@routine
+def _put(kept, tag, mask):
+    """Put a tag into a way of those in the mask; return the way, and the tag that made room, or EMPTY."""
+    policy = len(kept.policy)
+    ways = len(kept.tag)
+    way = choose(policy, kept.tag, np.int64(0), kept.age, np.int64(0), ways, np.int64(mask))
+    gone = kept.tag[way]
+    kept.tag[way] = tag
+    use(policy, kept.tag, np.int64(0), kept.age, np.int64(0), ways, way, _how(gone))
+    return way, gone
+
+
+@routine
+def _touch_ways(kept, tag, mask):
+    """Return whether a tag was in the set; it is now, in a way of those in the mask if it was not."""
+    if _find(kept, tag) >= 0:
+        return True
+    _put(kept, tag, mask)
+    return False
 
 
 # A loop over few ways unrolls: their number is a constant. Not so for a large fully associative set, which would take
@@ -56,6 +113,8 @@ def keyed_set(ways: int) -> np.dtype:
 @leaf
 def touch(kept, tag):
     """Return whether `tag` was in the set; it is now, as the most recent, and the oldest made room for it."""
+    if len(kept.policy):
+        return _touch_ways(kept, tag, _ANY)
     tags = kept.tag
     ways = len(tags) if len(tags) <= 16 else len(tags) - (tag >> 62)
     newer = tag
@@ -71,6 +130,9 @@ def touch(kept, tag):
 @leaf
 def lookup(kept, tag):
     """Return the value kept with `tag`, or MISS; a hit becomes the most recent."""
+    if len(kept.policy):
+        at = _find(kept, tag)
+        return kept.value[at] if at >= 0 else MISS
     tags = kept.tag
     values = kept.value
     ways = len(tags) if len(tags) <= 16 else len(tags) - (tag >> 62)
@@ -89,6 +151,10 @@ def lookup(kept, tag):
 @leaf
 def fill(kept, tag, value):
     """Put `tag` and its value into the set as the most recent; the oldest makes room."""
+    if len(kept.policy):
+        at, _ = _put(kept, tag, _ANY)
+        kept.value[at] = value
+        return
     tags = kept.tag
     values = kept.value
     ways = len(tags) if len(tags) <= 16 else len(tags) - (tag >> 62)
@@ -99,24 +165,89 @@ def fill(kept, tag, value):
     values[0] = value
 
 
+@leaf
+def renew(kept, tag, value):
+    """Give `tag`, which was looked up just now and is there, another value."""
+    way = 0
+    if len(kept.policy):
+        while kept.tag[way] != tag:
+            way += 1
+    kept.value[way] = value
+
+
+# The same of caches of which each may use some ways alone, and which are filled by what leaves others.
+
+
+@leaf
+def touch_shared(kept, tag, mask):
+    """Return what `touch` does, if the ways in the mask alone may be filled; with exact LRU all are."""
+    if len(kept.policy) == 0:
+        return touch(kept, tag)
+    return _touch_ways(kept, tag, mask)
+
+
+@routine
+def bring(kept, tag):
+    """Return (whether `tag` was in the set, the tag that made room for it or EMPTY); it is there now."""
+    tags = kept.tag
+    if len(kept.policy):
+        if _find(kept, tag) >= 0:
+            return True, np.int64(EMPTY)
+        _, gone = _put(kept, tag, _ANY)
+        return False, gone
+    newer = tag
+    for way in range(len(tags)):
+        here = tags[way]
+        tags[way] = newer
+        if here == tag:
+            return True, np.int64(EMPTY)
+        newer = here
+    return False, newer
+
+
+@routine
+def take(kept, tag):
+    """Return whether `tag` was in the set; it is not any more, and the others keep their age."""
+    tags = kept.tag
+    for way in range(len(tags)):
+        if tags[way] == tag:
+            if len(kept.policy) == 0:
+                for older in range(way, len(tags) - 1):
+                    tags[older] = tags[older + 1]
+                way = len(tags) - 1
+            tags[way] = EMPTY
+            return True
+    return False
+
+
 # The same for rare paths, on the words of a core of any geometry, so that they are compiled once for all of them.
 
 
 @leaf
+def words_of_set(ways, policy):
+    """Return how many words a keyed set has."""
+    return ways * (3 if policy else 2)
+
+
+@leaf
 def _words_of(units, number, key):
-    """Return (first word, ways) of the set of `key` in unit `number`."""
+    """Return (first word, ways, policy) of the set of `key` in unit `number`."""
     place = units.place[number]
     index = (key ^ (key >> place[Place.FOLD])) & (place[Place.SETS] - 1)
-    return place[Place.FIRST] + index * 2 * place[Place.WAYS], place[Place.WAYS]
+    ways, policy = place[Place.WAYS], place[Place.POLICY]
+    return place[Place.FIRST] + index * words_of_set(ways, policy), ways, policy
 
 
 @routine
 def lookup_at(words, units, number, key, tag):
     """Return what `lookup` does, in unit `number` (of layout.KEYED), where `key` says which set."""
-    first, ways = _words_of(units, number, key)
+    first, ways, policy = _words_of(units, number, key)
     for way in range(ways):
         if words[first + way] == tag:
             value = words[first + ways + way]
+            if policy:
+                use(policy, words, first, words, first + 2 * ways, ways, way, np.int64(Use.HIT))
+                return value
             for newer in range(way, 0, -1):
                 words[first + newer] = words[first + newer - 1]
                 words[first + ways + newer] = words[first + ways + newer - 1]
@@ -129,7 +260,14 @@ def lookup_at(words, units, number, key, tag):
 @routine
 def fill_at(words, units, number, key, tag, value):
     """Do what `fill` does, in unit `number`."""
-    first, ways = _words_of(units, number, key)
+    first, ways, policy = _words_of(units, number, key)
+    if policy:
+        way = choose(policy, words, first, words, first + 2 * ways, ways, np.int64(_ANY))
+        how = _how(words[first + way])
+        words[first + way] = tag
+        words[first + ways + way] = value
+        use(policy, words, first, words, first + 2 * ways, ways, way, how)
+        return
     for way in range(ways - 1, 0, -1):
         words[first + way] = words[first + way - 1]
         words[first + ways + way] = words[first + ways + way - 1]
@@ -137,14 +275,22 @@ def fill_at(words, units, number, key, tag, value):
     words[first + ways] = value
 
 
+@leaf
+def drop_way(words, first, ways, policy, way):
+    """Empty a way of the set at words[first]; with exact LRU the others keep their age, and it becomes the oldest."""
+    if policy == 0:
+        for older in range(way, ways - 1):
+            words[first + older] = words[first + older + 1]
+            words[first + ways + older] = words[first + ways + older + 1]
+        way = ways - 1
+    words[first + way] = EMPTY
+
+
 @routine
 def drop_at(words, units, number, key, tag):
-    """Empty the way of unit `number` that holds `tag`, if any; the others keep their age, and it becomes the oldest."""
-    first, ways = _words_of(units, number, key)
+    """Empty the way of unit `number` that holds `tag`, if any."""
+    first, ways, policy = _words_of(units, number, key)
     for way in range(ways):
         if words[first + way] == tag:
-            for older in range(way, ways - 1):
-                words[first + older] = words[first + older + 1]
-                words[first + ways + older] = words[first + ways + older + 1]
-            words[first + ways - 1] = EMPTY
+            drop_way(words, first, ways, policy, way)
             return

@@ -101,7 +101,7 @@ def _data(core, llc, vm, gva, translation, times):
     """Send a run of accesses to one page through the data caches; return the cycles that takes."""
     within = (1 << (PAGE_SHIFT + 9 * ((translation >> SIZE_SHIFT) & 3))) - 1
     hpa = (translation & FRAME & ~within) | (gva & within)
-    served = reference(core, llc, hpa, np.int64(0))
+    served = reference(core, llc, vm, hpa, np.int64(0))
     vm.data_refs[served] += 1
     vm.data_refs[0] += times - 1
     cycles = core.latency[served] + (times - 1) * core.latency[0]
@@ -115,8 +115,8 @@ def _data(core, llc, vm, gva, translation, times):
 def _run(core, llc, vms, memory, address, count, kind, cursor, limit, budget):
     """Make accesses as `run` does; core and LLC are opaque."""
     words = words_of(core)
+    llc = llc_of(core, llc)
     core = core_of(core)
-    llc = llc_of(llc)
     vm = vms[0]
     mask = (1 << (12 + 9 * vm.levels)) - 1 if vm.levels > 3 else (1 << 32) - 1
     asid = vm.asid + vm.apart

@@ -36,7 +36,7 @@ from vmsim.machine.lookahead import remember
 from vmsim.machine.memory import entry_at
 from vmsim.machine.pwc import GUEST, NESTED, PwcStyle, keep, start
 from vmsim.machine.references import fetch, fetch_kept, nested_width_of, set_flags, width_of_guest
-from vmsim.machine.sets import MISS, fill, lookup
+from vmsim.machine.sets import MISS, fill, lookup, renew
 
 __all__ = [
     "AGAIN",
@@ -195,9 +195,7 @@ def _host(core, llc, vm, memory, gpa, access, guest):
         if found == MISS:
             fill(core.ntlb[index], tag, translation)
         else:
-            core.ntlb[index].value[0] = (
-                translation  # the walk has set D; had it found a fault, `forget_faulting` would drop it
-            )
+            renew(core.ntlb[index], tag, translation)  # the walk has set D; after a fault `forget_faulting` drops it
     return translation
 
 

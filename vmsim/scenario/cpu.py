@@ -17,6 +17,7 @@ from vmsim.base.units import TlbPage, format_size
 from vmsim.scenario.cpuid import CpuidRegisters
 from vmsim.scenario.names import ModeName
 from vmsim.scenario.problems import KeyPath, Problem, raise_problems
+from vmsim.scenario.replacement import Replacement, unfit
 from vmsim.scenario.types import Cycles, Entries, Flag, Frequency, Model, Positive, Size, Ways
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Cpu",
     "EntryPwc",
     "Figure",
+    "Llc",
     "Memory",
     "Ntlb",
     "PrefixPwc",
@@ -66,6 +68,7 @@ class Array(Model):
 
     entries: Entries
     ways: Ways
+    replacement: Replacement = "lru"
 
     @property
     def sets(self) -> int:
@@ -76,6 +79,7 @@ class Array(Model):
     def _check(self) -> Array:
         if getattr(self, "shared", None) is None:
             raise_problems(_geometry(self.entries, self.ways, "entries"))
+            raise_problems(unfit(self.replacement, self.ways))
         return self
 
 
@@ -181,6 +185,7 @@ class CacheLevel(Model):
     ways: Annotated[Ways, Field(ge=1)]
     line: Literal[64] = 64
     slices: Annotated[Positive, Field(le=1024)] = 1
+    replacement: Replacement = "lru"
     cycles: Cycles = Field(description="Load-to-use cycles of a hit.")
 
     @property
@@ -198,7 +203,17 @@ class CacheLevel(Model):
             text = f"{self.size} bytes are not {self.slices} slices of whole {self.line}-byte lines"
             raise_problems([Problem(("size",), text)])
         raise_problems(_geometry(lines, self.ways, "size", "lines of each slice"))
+        raise_problems(unfit(self.replacement, self.ways))
         return self
+
+
+class Llc(CacheLevel):
+    """The last-level cache."""
+
+    filled: Literal["misses", "victims"] = Field(
+        default="misses",
+        description="By what: lines that miss it, as the L2 is; or lines that leave the L2, and a hit leaves it (AMD).",
+    )
 
 
 class Cache(Model):
@@ -206,7 +221,7 @@ class Cache(Model):
 
     l1: CacheLevel
     l2: CacheLevel
-    llc: CacheLevel
+    llc: Llc
     walker: Literal["l1", "l2"] = Field(description="First level that a page walk's references look in.")
 
     @model_validator(mode="after")
@@ -375,13 +390,17 @@ class Cpu(Model):
         return hash((self.name, self.frequency, self.cost))
 
 
+_ADDED: Final = {"replacement": "lru", "filled": "misses"}
+"""Keys that came later, and what was true without them: left out where it is, a CPU is still what it was."""
+
+
 def _plain(model: Model, without: set[str]) -> dict[str, Any]:
     """Return a table as nested dicts of plain numbers: sizes as bytes, frequencies as hertz."""
     values = {field.alias or name: getattr(model, name) for name, field in type(model).model_fields.items()}
     return {
         key: _plain(value, set()) if isinstance(value, Model) else list(value) if isinstance(value, tuple) else value
         for key, value in values.items()
-        if key not in without
+        if key not in without and (key not in _ADDED or value != _ADDED[key])
     }
 
 

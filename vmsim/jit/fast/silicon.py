@@ -54,25 +54,29 @@ class _Core(types.Opaque):
         return _Unit(2 if self.names.index(name) < self.keyed else 1)
 
     def figure(self, name: str) -> int:
-        """Return which figure is the first of a unit's three; those of the LLC follow the others'."""
-        return 3 * (self.names.index(name) if name in self.names else len(self.names))
+        """Return which figure is the first of a unit's four."""
+        return 4 * self.names.index(name)
 
     @property
     def size(self) -> int:
         """Which figure is a core's size in words."""
-        return 3 * len(self.names) + 3
+        return 4 * len(self.names)
 
     def figures(self, cores: NDArray[Any], llc: NDArray[Any]) -> tuple[int, ...]:
-        """Return those of a geometry: of each unit where it begins, its sets and its ways; the size of a core."""
+        """Return those of a geometry: of each unit its first word, sets, ways and policy; the size of a core."""
         found: list[int] = []
         for name in self.names:
-            unit, offset = cores.dtype.fields[name][:2]  # type: ignore[index]
-            found += offset >> 3, unit.shape[0], unit.base["tag"].shape[0]
-        return *found, 0, len(llc), llc.dtype["tag"].shape[0], cores.dtype.itemsize >> 3
+            if name == "llc":
+                kept, sets, offset = llc.dtype, len(llc), 0
+            else:
+                unit, offset = cores.dtype.fields[name][:2]  # type: ignore[index]
+                kept, sets = unit.base, unit.shape[0]
+            found += offset >> 3, sets, kept["tag"].shape[0], kept["policy"].shape[0]
+        return *found, cores.dtype.itemsize >> 3
 
 
 class _Unit(types.Type):
-    """The sets of a unit whose ways keep a tag and, if keyed, a value."""
+    """The sets of a unit whose ways keep a tag and, if keyed, a value; and, if it has a policy, an age."""
 
     def __init__(self, columns: int) -> None:
         self.columns = columns
@@ -82,12 +86,16 @@ class _Unit(types.Type):
 class _Set(types.Type):
     """One of them."""
 
+    def __init__(self, columns: int) -> None:
+        self.columns = columns
+        super().__init__(f"set of {columns} columns")
+
 
 class _Words(types.Type):
     """So many words in a row."""
 
 
-_SET, _WORDS = _Set("set"), _Words("words")
+_WORDS = _Words("words")
 _POINTER = types.CPointer(types.int64)
 
 
@@ -100,8 +108,9 @@ def _struct(*members: tuple[str, types.Type]) -> Any:
 
 
 register_default(_Core)(models.OpaqueModel)
-register_default(_Unit)(_struct(("first", _POINTER), ("sets", types.int64), ("ways", types.int64)))
-register_default(_Set)(_struct(("first", _POINTER), ("ways", types.int64)))
+_WAYS = ("first", _POINTER), ("ways", types.int64), ("policy", types.int64)
+register_default(_Unit)(_struct(*_WAYS, ("sets", types.int64)))
+register_default(_Set)(_struct(*_WAYS))
 register_default(_Words)(_struct(("first", _POINTER), ("count", types.int64)))
 
 
@@ -126,8 +135,9 @@ def _made(context: Any, builder: Any, kind: types.Type, **fields: Any) -> Any:
 
 
 def _unit(context: Any, builder: Any, core: _Core, kind: _Unit, words: Any, name: str) -> Any:
-    first, sets, ways = (_figure(builder, core, core.figure(name) + number) for number in range(3))
-    return _made(context, builder, kind, first=builder.gep(words, [first], inbounds=True), sets=sets, ways=ways)
+    first, sets, ways, policy = (_figure(builder, core, core.figure(name) + number) for number in range(4))
+    start = builder.gep(words, [first], inbounds=True)
+    return _made(context, builder, kind, first=start, sets=sets, ways=ways, policy=policy)
 
 
 @infer_getattr
@@ -170,7 +180,10 @@ class _OfSet(AttributeTemplate):
 @lower_getattr_generic(_Set)
 def _get_of_set(context: Any, builder: Any, kept: _Set, value: Any, name: str) -> Any:
     there = _fields(context, builder, kept, value)
-    first = there.first if name == "tag" else builder.gep(there.first, [there.ways], inbounds=True)
+    if name == "policy":  # a number, as the length of nothing
+        return _made(context, builder, _WORDS, first=there.first, count=there.policy)
+    column = {"tag": 0, "value": 1, "age": kept.columns}[name]
+    first = builder.gep(there.first, [builder.mul(there.ways, _WORD(column))], inbounds=True)
     return _made(context, builder, _WORDS, first=first, count=there.ways)
 
 
@@ -194,7 +207,8 @@ def _count(context: Any, builder: Any, sig: Any, values: Any) -> Any:
 class _GetItem(AbstractTemplate):
     def generic(self, arguments: Any, keywords: Any) -> Any:
         if isinstance(arguments[0], _Unit | _Words):
-            return signature(_SET if isinstance(arguments[0], _Unit) else types.int64, arguments[0], types.int64)
+            of = arguments[0]
+            return signature(_Set(of.columns) if isinstance(of, _Unit) else types.int64, of, types.int64)
         return None
 
 
@@ -209,9 +223,11 @@ class _SetItem(AbstractTemplate):
 @lower_builtin(operator.getitem, _Unit, types.int64)
 def _get_set(context: Any, builder: Any, sig: Any, values: Any) -> Any:
     unit = _fields(context, builder, sig.args[0], values[0])
-    place = builder.mul(values[1], builder.mul(unit.ways, _WORD(sig.args[0].columns)))
+    ages = builder.zext(builder.icmp_signed("!=", unit.policy, _WORD(0)), _WORD)
+    columns = builder.add(ages, _WORD(sig.args[0].columns))
+    place = builder.mul(values[1], builder.mul(unit.ways, columns))
     first = builder.gep(unit.first, [place], inbounds=True)
-    return _made(context, builder, _SET, first=first, ways=unit.ways)
+    return _made(context, builder, sig.return_type, first=first, ways=unit.ways, policy=unit.policy)
 
 
 @lower_builtin(operator.getitem, _Words, types.int64)
@@ -254,13 +270,13 @@ def silicon(header: np.dtype[Any], names: tuple[str, ...], keyed: int) -> Silico
         return core(cores), generate
 
     @intrinsic
-    def llc_of(_: Any, llc: Any) -> Any:
+    def llc_of(_: Any, cores: Any, llc: Any) -> Any:
         kind = _Unit(1)
 
         def generate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-            return _unit(context, builder, core, kind, first_of(context, builder, sig.args[0], values[0]), "llc")
+            return _unit(context, builder, core, kind, first_of(context, builder, sig.args[1], values[1]), "llc")
 
-        return kind(llc), generate
+        return kind(cores, llc), generate
 
     @intrinsic
     def words_of(_: Any, cores: Any) -> Any:

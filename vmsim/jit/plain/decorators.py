@@ -109,8 +109,8 @@ def opaque_core(core: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def opaque_llc(llc: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the tags of an LLC, int64[sets, ways]."""
-    return llc["tag"]
+    """Return the words of an LLC, int64[words]."""
+    return llc.view(np.int64)
 
 
 def opaque_records(records: NDArray[Any]) -> NDArray[Any]:

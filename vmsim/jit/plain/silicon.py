@@ -42,7 +42,7 @@ class _Core(types.Type):
 
 
 class _Unit(types.Type):
-    """The sets of a unit whose ways keep a tag and, if keyed, a value: columns 1 or 2."""
+    """The sets of a unit whose ways keep a tag and, if keyed, a value: columns 1 or 2; an age, if it has a policy."""
 
     def __init__(self, columns: int) -> None:
         self.columns = columns
@@ -52,12 +52,16 @@ class _Unit(types.Type):
 class _Set(types.Type):
     """One of them."""
 
+    def __init__(self, columns: int) -> None:
+        self.columns = columns
+        super().__init__(f"set of {columns} columns")
+
 
 class _Words(types.Type):
     """So many words in a row."""
 
 
-_CORE, _SET, _WORDS = _Core(), _Set("set"), _Words("words")
+_CORE, _WORDS = _Core(), _Words("words")
 _POINTER = types.CPointer(types.int64)
 
 
@@ -70,8 +74,9 @@ def _struct(kind: type, *members: tuple[str, types.Type]) -> None:
 
 
 _struct(_Core, ("first", _POINTER))
-_struct(_Unit, ("first", _POINTER), ("sets", types.int64), ("ways", types.int64))
-_struct(_Set, ("first", _POINTER), ("ways", types.int64))
+_WAYS: Final = ("first", _POINTER), ("ways", types.int64), ("policy", types.int64)
+_struct(_Unit, *_WAYS, ("sets", types.int64))
+_struct(_Set, *_WAYS)
 _struct(_Words, ("first", _POINTER), ("count", types.int64))
 
 
@@ -92,11 +97,11 @@ def _at(builder: Any, first: Any, index: Any) -> Any:
 
 
 def _attribute(owner: type, name: str, kind: types.Type, generate: Generate) -> None:
-    """Give a type an attribute: `generate(context, builder, what it is of)` emits what it is."""
+    """Give a type an attribute: `generate(context, builder, its type, what it is of)` emits what it is."""
 
     def emit(_: Any, of: Any) -> Any:
         return kind(of), lambda context, builder, sig, values: generate(
-            context, builder, _read(context, builder, sig.args[0], values[0])
+            context, builder, sig.args[0], _read(context, builder, sig.args[0], values[0])
         )
 
     get: Any = intrinsic(emit)
@@ -106,12 +111,21 @@ def _attribute(owner: type, name: str, kind: types.Type, generate: Generate) -> 
         return lambda of: get(of)
 
 
-_attribute(_Set, "tag", _WORDS, lambda c, b, kept: _made(c, b, _WORDS, first=kept.first, count=kept.ways))
-_attribute(
-    _Set,
-    "value",
-    _WORDS,
-    lambda c, b, kept: _made(c, b, _WORDS, first=_at(b, kept.first, kept.ways), count=kept.ways),
+def _column(column: Callable[[_Set], int]) -> Generate:
+    """Return what emits a column of a set."""
+
+    def generate(context: Any, builder: Any, of: _Set, kept: Any) -> Any:
+        first = _at(builder, kept.first, builder.mul(kept.ways, _WORD(column(of))))
+        return _made(context, builder, _WORDS, first=first, count=kept.ways)
+
+    return generate
+
+
+_attribute(_Set, "tag", _WORDS, _column(lambda of: 0))
+_attribute(_Set, "value", _WORDS, _column(lambda of: 1))
+_attribute(_Set, "age", _WORDS, _column(lambda of: of.columns))
+_attribute(  # a number, as the length of nothing
+    _Set, "policy", _WORDS, lambda c, b, of, kept: _made(c, b, _WORDS, first=kept.first, count=kept.policy)
 )
 
 
@@ -124,7 +138,9 @@ def _typed(function: Any, answer: Callable[..., Any]) -> None:
 
 
 def _type_item(of: Any, index: Any) -> Any:
-    return {_Unit: _SET, _Words: types.int64}[type(of)](of, types.int64) if isinstance(of, _Unit | _Words) else None
+    if isinstance(of, _Unit):
+        return _Set(of.columns)(of, types.int64)
+    return types.int64(of, types.int64) if isinstance(of, _Words) else None
 
 
 def _type_store(of: Any, index: Any, value: Any) -> Any:
@@ -149,8 +165,10 @@ def _count(context: Any, builder: Any, sig: Any, values: Any) -> Any:
 @lower_builtin(operator.getitem, _Unit, types.int64)
 def _get_set(context: Any, builder: Any, sig: Any, values: Any) -> Any:
     unit = _read(context, builder, sig.args[0], values[0])
-    place = builder.mul(values[1], builder.mul(unit.ways, _WORD(sig.args[0].columns)))
-    return _made(context, builder, _SET, first=_at(builder, unit.first, place), ways=unit.ways)
+    ages = builder.zext(builder.icmp_signed("!=", unit.policy, _WORD(0)), _WORD)
+    columns = builder.add(ages, _WORD(sig.args[0].columns))
+    first = _at(builder, unit.first, builder.mul(values[1], builder.mul(unit.ways, columns)))
+    return _made(context, builder, sig.return_type, first=first, ways=unit.ways, policy=unit.policy)
 
 
 @lower_builtin(operator.getitem, _Words, types.int64)
@@ -186,18 +204,6 @@ def _core_of(_: Any, cores: Any) -> Any:
     return _CORE(cores), generate
 
 
-@intrinsic
-def _llc_of(_: Any, llc: Any) -> Any:
-    kind = _Unit(1)
-
-    def generate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        array = context.make_array(sig.args[0])(context, builder, values[0])
-        sets, ways = cgutils.unpack_tuple(builder, array.shape, 2)
-        return _made(context, builder, kind, first=array.data, sets=sets, ways=ways)
-
-    return kind(llc), generate
-
-
 @register_jitable(**_INLINE)
 def _words_of(words: Any) -> Any:
     return words
@@ -209,20 +215,46 @@ def silicon(header: np.dtype[Any], names: tuple[str, ...], keyed: int) -> Silico
     units, start = fields["units"][:2]
     rows, offset = units.fields["place"][:2]
     place = (start + offset) >> 3
+    llc_of: Any = None
     for row, name in enumerate(names):
-        _attribute(_Core, name, *_unit(place + row * rows.shape[1], 2 if row < keyed else 1))
+        kind, generate = _unit(place + row * rows.shape[1], 2 if row < keyed else 1)
+        if name == "llc":
+            llc_of = _llc_of(kind, generate)
+        else:
+            _attribute(_Core, name, kind, generate)
     for name, (field, offset, *_) in fields.items():
         _attribute(_Core, name, *_field(field, offset >> 3))
-    return Silicon(_core_of, _llc_of, _words_of, _fetch_set)
+    return Silicon(_core_of, llc_of, _words_of, _fetch_set)
+
+
+def _llc_of(kind: types.Type, unit: Generate) -> Any:
+    """Return what gives the LLC, which lies elsewhere than the cores that tell its geometry."""
+
+    @intrinsic
+    def llc_of(_: Any, cores: Any, llc: Any) -> Any:
+        def generate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+            core, there = (
+                _made(context, builder, _CORE, first=context.make_array(array)(context, builder, value).data)
+                for array, value in zip(sig.args, values, strict=True)
+            )
+            made = unit(context, builder, _CORE, _read(context, builder, _CORE, core))
+            placed = _read(context, builder, kind, made)
+            placed.first = _read(context, builder, _CORE, there).first
+            return placed._getvalue()
+
+        return kind(cores, llc), generate
+
+    return llc_of
 
 
 def _unit(place: int, columns: int) -> tuple[types.Type, Generate]:
     """Return the type of a unit, and what emits it, by where its row in the header is."""
     kind = _Unit(columns)
 
-    def generate(context: Any, builder: Any, core: Any) -> Any:
-        first, sets, ways = (builder.load(_at(builder, core.first, place + number)) for number in range(3))
-        return _made(context, builder, kind, first=_at(builder, core.first, first), sets=sets, ways=ways)
+    def generate(context: Any, builder: Any, of: _Core, core: Any) -> Any:
+        first, sets, ways, policy = (builder.load(_at(builder, core.first, place + number)) for number in range(4))
+        start = _at(builder, core.first, first)
+        return _made(context, builder, kind, first=start, sets=sets, ways=ways, policy=policy)
 
     return kind, generate
 
@@ -231,11 +263,11 @@ def _field(field: np.dtype[Any], offset: int) -> tuple[types.Type, Generate]:
     """Return the type of a field of the header, and what emits it."""
     if field.names:
         record = from_dtype(field)
-        return record, lambda context, builder, core: builder.bitcast(
+        return record, lambda context, builder, of, core: builder.bitcast(
             _at(builder, core.first, offset), context.get_value_type(record)
         )
     if field.shape:
-        return _WORDS, lambda context, builder, core: _made(
+        return _WORDS, lambda context, builder, of, core: _made(
             context, builder, _WORDS, first=_at(builder, core.first, offset), count=_WORD(field.shape[0])
         )
-    return types.int64, lambda context, builder, core: builder.load(_at(builder, core.first, offset))
+    return types.int64, lambda context, builder, of, core: builder.load(_at(builder, core.first, offset))
