@@ -45,6 +45,7 @@ _BUILT_IN: Final[Mapping[str, Mapping[str, str]]] = {
         "compile": "vmsim.scenario.programs:Compile",
         "disk": "vmsim.scenario.programs:Disk",
         "files": "vmsim.scenario.programs:Files",
+        "stand-in": "vmsim.scenario.programs:StandIn",
         "switcher": "vmsim.scenario.programs:Switcher",
     },
     "daemons": {

@@ -40,13 +40,14 @@ SMALL: dict[str, Any] = {
     "every": 50,
 }
 
+OF_KIND: dict[str, dict[str, Any]] = {"stand-in": {"footprint": "2MiB"}}
 # What a VM needs beside such a workload.
 BESIDE: dict[str, dict[str, Any]] = {"files": {"files": {"disk": "nvme"}}}
 
 
 def tables(kind: str, mode: str) -> dict[str, Any]:
     fields = KINDS[kind].model_fields
-    keys = {key: value for key, value in SMALL.items() if key in fields}
+    keys = {key: value for key, value in SMALL.items() if key in fields} | OF_KIND.get(kind, {})
     host = {"cpu": "yardstick", "what_if": True, "memory": "32MiB", "pool": {"min": 4, "max": 64, "batch": 16}}
     marks = {"min": "64KiB", "low": "80KiB", "high": "96KiB"}
     vm = {"name": "a", "memory": "4MiB", "mode": mode, "workload": {"kind": kind, **keys}, **BESIDE.get(kind, {})}

@@ -50,6 +50,7 @@ COMPILE = {
 DISK = {"kind": "disk", "footprint": "64KiB", "reads": 4, "block": "16KiB", "work": 20, "writes": 0.5}
 FILES = {"kind": "files", "footprint": "64KiB", "data": "1MiB", "operations": 40, "block": "16KiB", "work": 20}
 SWITCHER = {"kind": "switcher", "footprint": "64KiB", "accesses": 600, "writes": 0.5, "spaces": 4, "every": 40}
+STANDS = {"kind": "stand-in", "footprint": "8MiB", "accesses": 1000, "writes": 0.5, "block": "64KiB"}
 MANY = {**SWITCHER, "spaces": 8, "accesses": 1200}
 SEQUENTIAL = {"kind": "sequential", "footprint": "2MiB", "accesses": 512, "stride": "4KiB", "writes": 1}
 PLEX86 = {"preset": "plex86"}
@@ -392,6 +393,14 @@ ROWS |= {
     "vm.workload.written": Row(world(filed()), 0.0, 0.5),
     "vm.workload.synced": Row(world(filed({"written": 1.0})), 0, 3),
     "vm.workload.drop": Row(world(filed()), False, True),
+    "vm.workload.region_exponent": Row(world(vm(workload=STANDS, memory="12MiB")), 0.0, 2.0),
+    "vm.workload.page_exponent": Row(world(vm(workload=STANDS, memory="12MiB")), 0.0, 2.0),
+    "vm.workload.reuse": Row(world(vm(workload=STANDS, memory="12MiB")), 0.0, 0.9),
+    "vm.workload.recent": Row(world(vm(workload={**STANDS, "reuse": 0.9}, memory="12MiB")), 1, 200),
+    "vm.workload.lines": Row(world(vm(workload=STANDS, memory="12MiB")), 1, 8),
+    "vm.workload.large": Row(world(vm(workload=STANDS, memory="12MiB", thp={"enabled": "madvise"})), 0.0, 1.0),
+    "vm.workload.edits": Row(world(vm(workload=STANDS, memory="12MiB")), 0.0, 5000.0),
+    "vm.workload.edit": Row(world(vm(workload={**STANDS, "edits": 5000.0}, memory="12MiB")), "map", "protect"),
     "vm.workload.spaces": Row(world(vm(workload=SWITCHER)), 2, 3),
     "vm.workload.every": Row(world(vm(workload=SWITCHER)), 40, 50),
 }

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, Strict
 
-from vmsim.base.units import format_size, parse_duration
+from vmsim.base.units import PAGE_BYTES, format_size, parse_duration
 from vmsim.scenario.problems import Problem
 from vmsim.scenario.types import Accesses, DurationField, Flag, Fraction01, Processes, Rounds, Size, Work
 from vmsim.scenario.workload import Generator, OfAccesses
 
-__all__ = ["Churn", "Compile", "Disk", "Files", "ForkWait", "Switcher"]
+__all__ = ["Churn", "Compile", "Disk", "Files", "ForkWait", "StandIn", "Switcher"]
 
 _PROCESSES: Final = "its processes run one after the other"
 
@@ -165,3 +165,49 @@ class Switcher(OfAccesses):
     kind: Literal["switcher"]
     spaces: Processes = Field(default=2, description="Processes; each needs memory for its footprint.")
     every: Accesses = Field(default=10_000, description="Accesses between two switches.")
+
+
+_Exponent = Annotated[float, Field(ge=0, le=8, strict=True)]
+
+
+class StandIn(OfAccesses):
+    """A stream that stands for a program: visits to pages by regions of 2 MiB, and edits of its page tables."""
+
+    stream = "vmsim.workloads.kinds:standing_in"
+    one_region = True
+
+    kind: Literal["stand-in"]
+    region_exponent: _Exponent = Field(
+        default=1.0, description="Of Zipf's law by which a region of 2 MiB is chosen; 0: any is as likely."
+    )
+    page_exponent: _Exponent = Field(default=0.0, description="The same of a page of the region.")
+    reuse: Fraction01 = Field(default=0.0, description="Share of the visits that go to a page visited lately instead.")
+    recent: Annotated[int, Strict(), Field(ge=1, le=1 << 24)] = Field(
+        default=256, description="How far back such a page was visited at most, in visits; any of them."
+    )
+    lines: Annotated[int, Strict(), Field(ge=1, le=64)] = Field(
+        default=4, description="Accesses of a visit, to cache lines that follow one another."
+    )
+    large: Fraction01 = Field(
+        default=0.0, description="Share of the regions for which huge pages are wanted (madvise), as of vm.thp.enabled."
+    )
+    edits: Annotated[float, Field(ge=0, le=1_000_000, strict=True)] = Field(
+        default=0.0, description="Edits of its page tables in a million accesses."
+    )
+    edit: Literal["map", "protect", "discard"] = Field(
+        default="map",
+        description="What one does to a block. map: unmaps it and maps it again. protect: takes the right to write and "
+        "gives it back. discard: frees its pages.",
+    )
+    block: Size = Field(default=64 << 10, description="Size of such a block.")
+
+    within_footprint = ("block",)
+    whole_pages = ("block", "footprint")
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with keys that are each valid alone."""
+        yield from super().problems()
+        for key in ("footprint", "base"):
+            if getattr(self, key) % PAGE_BYTES["2M"]:
+                text = f"found {format_size(getattr(self, key))}, expected a multiple of 2MiB: regions are so large"
+                yield Problem((key,), text)

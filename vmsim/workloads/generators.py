@@ -32,6 +32,7 @@ __all__ = [
     "WorkingSet",
     "Zipf",
     "random_source",
+    "ranks_of",
     "raw_words",
 ]
 
@@ -216,6 +217,16 @@ class Gups(Uniform):
         return np.full(runs, Kind.WRITE, np.uint8)
 
 
+def ranks_of(count: int, exponent: float) -> tuple[Words, Addresses, np.uint64]:
+    """Return what `kernels.zipf` draws a rank of `count` by: cumulative weights, its guide to them, and a shift."""
+    cumulative = zipf_cumulative(count, exponent)
+    total = int(cumulative[-1])
+    shift = max(0, total.bit_length() - 16)
+    marks = np.arange((total >> shift) + 2, dtype=np.uint64) << np.uint64(shift)
+    guide = np.minimum(np.searchsorted(cumulative, marks, side="right"), count - 1).astype(np.int64)
+    return cumulative, guide, np.uint64(shift)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Zipf(Generator):
     """Pages chosen by Zipf's law: rank k with a probability proportional to k**-exponent, k = 1 … pages.
@@ -248,15 +259,11 @@ class Zipf(Generator):
         from vmsim.workloads.kernels import zipf
 
         pages = self.ranking
-        cumulative = zipf_cumulative(len(pages), self.exponent)
-        total = int(cumulative[-1])
-        shift = max(0, total.bit_length() - 16)
-        marks = np.arange((total >> shift) + 2, dtype=np.uint64) << np.uint64(shift)
-        guide = np.minimum(np.searchsorted(cumulative, marks, side="right"), len(pages) - 1).astype(np.int64)
+        table = ranks_of(len(pages), self.exponent)
         source, detail = (random_source(self.seed, use, thread) for use in (ADDRESS, DETAIL))
         for _, runs in self._sizes(self._part(self.runs, thread)):
             out = np.empty(runs, np.int64)
-            zipf(raw_words(source, runs), raw_words(detail, runs), cumulative, guide, np.uint64(shift), pages, out)
+            zipf(raw_words(source, runs), raw_words(detail, runs), *table, pages, out)
             yield out
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vmsim.jit import kernel, leaf
 from vmsim.workloads.stream import Addresses, Kinds
 
-__all__ = ["choose", "mark_writes", "normal", "scatter", "shuffle", "zipf"]
+__all__ = ["choose", "mark_writes", "normal", "revisit", "scatter", "shuffle", "zipf"]
 
 Words = NDArray[np.uint64]
 
@@ -128,3 +128,21 @@ def shuffle(first: np.uint64, slots: np.uint64, bits: np.uint64, keys: Words, ou
         inner = _mix((step + salt) & mask, keys, 0, bits)
         inner = (inner ^ (salt >> np.uint64(16))) & mask
         out[i] = np.int64((block << bits) | inner)
+
+
+@kernel
+def revisit(words: Words, threshold: np.uint64, lately: NDArray[np.int64], out: NDArray[np.int64]) -> None:
+    """Put pages visited lately in the place of those in `out`, where the top 32 bits of words[i] are below `threshold`.
+
+    `lately` is a ring of the last pages visited, its last item the number of visits so far; the low bits of words[i]
+    choose one of them.
+    """
+    room = np.uint64(len(lately) - 1)
+    made = np.uint64(lately[len(lately) - 1])
+    for i in range(len(out)):
+        known = min(made, room)
+        if known and words[i] >> _HALF < threshold:
+            out[i] = lately[(words[i] & _LOW) * known >> _HALF]
+        lately[made % room] = out[i]
+        made += _ONE
+    lately[len(lately) - 1] = np.int64(made)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vmsim.workloads import files, generators, normal, programs
+from vmsim.workloads import files, generators, normal, programs, stand_in
 from vmsim.workloads.stream import Place, Stream
 from vmsim.workloads.trace import TraceStream, find
 
@@ -83,6 +83,13 @@ def read_files(spec: Any, place: Place) -> Stream:
 def switcher(spec: Any, place: Place) -> Stream:
     """Make processes that run in turn."""
     return programs.Switcher(**_accesses(spec, place), spaces=spec.spaces, every=spec.every)
+
+
+def standing_in(spec: Any, place: Place) -> Stream:
+    """Make a stream that stands for a program."""
+    keys = {key: getattr(spec, key) for key in ("recent", "lines", "edit", "block")}
+    keys |= {key: float(getattr(spec, key)) for key in ("region_exponent", "page_exponent", "reuse", "large", "edits")}
+    return stand_in.StandIn(**_accesses(spec, place), **keys)
 
 
 def _region(spec: Any, place: Place) -> dict[str, Any]:
