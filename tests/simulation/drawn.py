@@ -44,6 +44,7 @@ BALLOONS: list[dict[str, Any]] = [
     {"reporting": True, "reporting_order": 1, "reporting_delay": "20us", "size": 5 * PAGE, "retry": "20us"},
 ]
 HOTPLUG = ({}, {}, {}, {"region": "2MiB", "schedule": [["20us", 0], ["90us", "2MiB"]], "retry": "30us"})
+SHARED_ALLOCATOR = ({"soft": True, "every": "20us"}, {"size": "2MiB", "schedule": [["60us", 0]], "every": "15us"})
 QUICK = {"balloon_message": 20_000, "unplug_page": 2}  # of scripts that last for less than Linux's messages
 SWAP: list[dict[str, Any]] = [
     {},

@@ -94,6 +94,13 @@ def plugged(**keys: Any) -> dict[str, Any]:
 
 
 UNPLUGS = {"schedule": [["50us", 0]]}
+
+
+def shared(**keys: Any) -> dict[str, Any]:
+    """Return a VM of 12 MiB whose allocator the host shares, while its program runs for a millisecond or so."""
+    return vm(workload={**BUSY, "footprint": "3MiB"}, memory="12MiB", bilateral=keys)
+
+
 # Pages of a program lie in the way that its child shares, so the driver tries again.
 STUCK = {
     **{"name": "a", "memory": "6MiB", "mode": "ept", "virtio_mem": {"region": "4MiB", "schedule": [["1us", 0]]}},
@@ -315,6 +322,20 @@ ROWS: Final[dict[str, Row]] = {
     "vm.virtio_mem.block": Row(world(plugged(**UNPLUGS)), "2MiB", "4MiB"),
     "vm.virtio_mem.retry": Row(world(STUCK), "20us", "50s"),
     "vm.virtio_mem.driver": Row(world(plugged(**UNPLUGS)), True, False),
+    "vm.bilateral.size": Row(world(shared(soft=True, every="20us")), 0, "4MiB"),
+    "vm.bilateral.schedule": Row(world(shared(soft=True, every="20us")), [], [["10us", "4MiB"]]),
+    "vm.bilateral.max": Row(
+        world(
+            vm(workload=BUSY, memory="12MiB", populate="eager", bilateral={"max": "4MiB"}),
+            memory="16MiB",
+            overcommit={"policy": "prorata", "every": "50us"},
+            prorata={"free": 60.0},
+        ),
+        "2MiB",
+        "8MiB",
+    ),
+    "vm.bilateral.soft": Row(world(shared(size="2MiB", every="20us")), False, True),
+    "vm.bilateral.every": Row(world(shared(soft=True)), "20us", "1s"),
     "vm.reclaim.policy": Row(world(filed({"data": "8MiB", "operations": 400})), "none", "two-list"),
     "vm.reclaim.swappiness": Row(world(tight(files={"disk": "nvme"}, workload=SPILLS)), 0, 200),
     "vm.reclaim.swap": Row(world(tight()), "nvme", "sata"),
@@ -442,6 +463,7 @@ _PAID: Final[dict[str, dict[str, Any]]] = {
     **dict.fromkeys(("balloon_page", "balloon_message", "balloon_entry"), world(ballooned())),
     **dict.fromkeys(("discard_call", "discard_page"), world(ballooned())),
     **dict.fromkeys(("hotplug_message", "unplug_page"), world(plugged(**UNPLUGS))),
+    **dict.fromkeys(("bilateral_frame", "bilateral_install"), world(shared(soft=True, every="20us"))),
     "hotplug_page": world(plugged(size=0, schedule=[["10us", "4MiB"]])),
     "balloon_release": world(ballooned(message=8, schedule=[["200us", 0]])),
     "log_page": world(vm(dirty_log=LOG)),

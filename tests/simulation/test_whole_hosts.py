@@ -22,6 +22,7 @@ from tests.simulation.drawn import (
     QUICK,
     RECLAIM,
     SCANS,
+    SHARED_ALLOCATOR,
     SWAP,
     THP,
     base_of,
@@ -121,6 +122,7 @@ class Hosts(RuleBasedStateMachine):
         kernel=st.sampled_from(GUEST_RECLAIM),
         numa=st.sampled_from(["local", "interleave", 1]),
         hotplug=st.sampled_from(HOTPLUG),
+        shared=st.sampled_from(({}, {}, *SHARED_ALLOCATOR)),
     )
     def add(
         self,
@@ -136,6 +138,7 @@ class Hosts(RuleBasedStateMachine):
         kernel: dict[str, Any],
         numa: str | int,
         hotplug: dict[str, Any],
+        shared: dict[str, Any],
     ) -> None:
         paired = keys.get("paired", {})
         process = not paired.get("guest", True) or "guest_at" in paired
@@ -164,6 +167,8 @@ class Hosts(RuleBasedStateMachine):
             table["virtio_mem"] = hotplug
             memory = 512 if "host_page" not in keys and "thp" not in self.keys else 1024
             table |= {"memory": (512 + memory) * PAGE, "populate": "lazy"}
+        if shared and keys["mode"] != "native" and not process:  # of which there must be a few huge frames
+            table |= {"bilateral": shared, "memory": (1536 + memory) * PAGE, "populate": "lazy"}
         if files:
             table["files"] = files
         if kernel and keys["mode"] != "native" and not process:
@@ -172,7 +177,7 @@ class Hosts(RuleBasedStateMachine):
             table["host_levels"] = levels[1]
         if not paired.get("guest", True) or "guest_at" in paired:
             table["populate"] = "lazy"
-        if ("host_page" in keys or "thp" in self.keys) and "virtio_mem" not in table:  # of which it must have one
+        if ("host_page" in keys or "thp" in self.keys) and not table.keys() & {"virtio_mem", "bilateral"}:
             table["memory"] = (512 + memory) * PAGE
         if (
             "thp" in self.keys

@@ -6,6 +6,7 @@ Each Protocol stands here once. A class that keeps one need not name it.
 from __future__ import annotations
 
 from vmsim.contracts.balloon import BalloonDevice, Statistics
+from vmsim.contracts.bilateral import SharedAllocator
 from vmsim.contracts.disk import Disk, PageObserver
 from vmsim.contracts.host import (
     Daemon,
@@ -69,6 +70,7 @@ __all__ = [
     "Resume",
     "ScannedLists",
     "SecondMmu",
+    "SharedAllocator",
     "SharedHost",
     "SharingVm",
     "Spaces",

@@ -83,6 +83,8 @@ class LiveVm(Protocol):
         Its balloon, whose `device` is the host's side; None: it has none.
     virtio_mem : object
         Its virtio-mem, whose `device` is the host's side; None: it has none.
+    bilateral : object
+        Its allocator as its host shares it, whose `device` is the host's side; None: they share nothing.
     ledger : Ledger
         Where what is done to it is counted.
     """
@@ -91,6 +93,7 @@ class LiveVm(Protocol):
     spec: Any
     balloon: Any
     virtio_mem: Any
+    bilateral: Any
     ledger: Any
 
     @property
@@ -207,6 +210,10 @@ class Monitor(Protocol):
 
     def touch(self, vcpu: Any, gfn: int, order: int) -> Steps[None]:
         """Write to 2**order guest frames: whichever lacks a host frame exits and gets one."""
+        ...
+
+    def back_one(self, vcpu: Any, gfn: int) -> Steps[int]:
+        """Back a guest frame, to be written to, in an exit that another counts; return the cycles of that."""
         ...
 
     def handle(self, vcpu: Any, exit: Exit) -> Steps[Resume]:

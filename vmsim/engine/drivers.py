@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from vmsim.engine.balloon import Ballooned
+from vmsim.engine.bilateral import SharedMemory
 from vmsim.engine.files import Files, Start
 from vmsim.engine.guest_reclaim import GuestReclaim
 from vmsim.engine.virtio_mem import Hotplug
 
 __all__ = ["Driver", "Drivers", "make_drivers"]
 
-Driver = Ballooned | Hotplug | Files | GuestReclaim
+Driver = Ballooned | Hotplug | SharedMemory | Files | GuestReclaim
 
 
 class Drivers(NamedTuple):
@@ -19,6 +20,7 @@ class Drivers(NamedTuple):
 
     balloon: Ballooned | None
     virtio_mem: Hotplug | None
+    bilateral: SharedMemory | None
     files: Files | None
     reclaim: GuestReclaim | None
 
@@ -31,7 +33,8 @@ class Drivers(NamedTuple):
     def frames(self) -> dict[str, int]:
         """Guest frames by what devices of the host have of them."""
         found = self.balloon.frames if self.balloon else {}
-        return found | (self.virtio_mem.frames if self.virtio_mem else {})
+        found |= self.virtio_mem.frames if self.virtio_mem else {}
+        return found | (self.bilateral.frames if self.bilateral else {})
 
 
 def make_drivers(vm: Any, start: Start | None) -> Drivers:
@@ -40,8 +43,9 @@ def make_drivers(vm: Any, start: Start | None) -> Drivers:
     balloon = Ballooned(vm, spec.balloon) if spec.balloon else None
     files = Files(vm, spec.files, start) if spec.files and start else None
     virtio_mem = Hotplug(vm, spec.virtio_mem, files) if spec.virtio_mem else None
+    bilateral = SharedMemory(vm, spec.bilateral) if spec.bilateral else None
     reclaim = GuestReclaim(vm, spec.reclaim, files, start) if spec.reclaim and start else None
-    drivers = Drivers(balloon, virtio_mem, files, reclaim)
+    drivers = Drivers(balloon, virtio_mem, bilateral, files, reclaim)
     for driver in drivers.there:
         driver.register(vm.ledger)
     return drivers

@@ -119,14 +119,12 @@ class VirtualMachine:
         if limit:
             limit.end = lambda: self.kill(Stop.LIMIT)
             self.ledger.counters("memory_limit", lambda: limit.counts)
-        shootdown.register(
-            self.ledger, whole=len(vcpus) > 1 or bool(parts.scenario.daemons or spec.balloon or spec.virtio_mem)
-        )
+        shootdown.register(self.ledger, whole=len(vcpus) > 1 or bool(parts.scenario.daemons or spec.gives_memory))
         self._register()
         if pages:
             pages.forget = self.forget
         self.devices = make_drivers(self, start)
-        self.balloon, self.virtio_mem, self.files, self.reclaim = self.devices
+        self.balloon, self.virtio_mem, self.bilateral, self.files, self.reclaim = self.devices
         kernel.files = self.files.cache if self.files else None
         self.drivers = self.devices.there
 

@@ -8,7 +8,7 @@ from vmsim.frames.records import MAX_ORDER, PAGEBLOCK, UNMOVABLE, State, give_to
 from vmsim.frames.reported import separate, take_out
 from vmsim.jit import kernel, routine
 
-__all__ = ["isolate_range", "set_apart"]
+__all__ = ["find_free", "isolate_range", "set_apart"]
 
 
 @routine
@@ -18,6 +18,13 @@ def _lies_free(frames, pfn, order):
         if frames[pfn & -(1 << listed)].block == listed + 1:
             return True
     return False
+
+
+@kernel
+def find_free(frames, order, found):
+    """Note in `found` (bool[:]) of each aligned block of 2**order frames, from the first on, whether it is free."""
+    for number in range(len(found)):
+        found[number] = _lies_free(frames, np.int64(number) << order, order)
 
 
 @kernel

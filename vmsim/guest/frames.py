@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,14 @@ from vmsim.frames.uptime import break_up, scatter_tables
 from vmsim.guest.demand import READY_BATCH, give_back
 
 __all__ = ["GuestFrames"]
+
+
+class SharesFrames(Protocol):
+    """Of a kernel whose host takes memory from its allocator (`vmsim.guest.bilateral`)."""
+
+    def bring(self, vcpu: Vcpu, gfn: int, order: int) -> Steps[None]:
+        """Ask for the memory of 2**order frames, just allocated, where the host has taken it."""
+        ...
 
 
 class GuestFrames:
@@ -36,7 +45,9 @@ class GuestFrames:
     reclaim : MakesRoom or None
         Who frees frames before they are taken; None: nobody does.
     offline : int
-        Frames that the guest does not have now (memory that is not plugged).
+        Frames that the guest does not have now (memory that is not plugged, or that the host has allocated).
+    shared : SharesFrames or None
+        Who asks the host for the memory of frames before they are used; None: the host takes none by itself.
     floor : int
         Free frames that are left to those who must have some (the min watermark of a kernel that reclaims).
     kept : int
@@ -54,6 +65,7 @@ class GuestFrames:
         self.ready = Stack()  # taken from the allocator, not yet handed out
         self.reclaim: MakesRoom | None = None
         self.floor = self.offline = self.kept = 0
+        self.shared: SharesFrames | None = None
         self.spare: Callable[[Vcpu], Steps[bool]] | None = None  # frees some when none is left; whether it could
 
     def age(self, *, span: int, share: float, seed: int, limit: int = 0) -> None:
@@ -85,7 +97,7 @@ class GuestFrames:
         """
         while (gfn := self._table()) == NO_FRAME:
             yield from self._find_some(vcpu)
-        yield from self.backer.touch(vcpu, gfn, 0)
+        yield from self.bring(vcpu, gfn, 0)
         return gfn
 
     def allocate(self, vcpu: Vcpu, order: int) -> Steps[int]:
@@ -100,7 +112,7 @@ class GuestFrames:
             yield from self.reclaim.make_room(vcpu, 1 << order)
         while (gfn := self._one() if order == 0 else self._block(order)) == NO_FRAME:
             yield from self._find_some(vcpu)
-        yield from self.backer.touch(vcpu, gfn, order)
+        yield from self.bring(vcpu, gfn, order)
         return gfn
 
     def allocate_cached(self, vcpu: Vcpu) -> Steps[int]:
@@ -117,7 +129,15 @@ class GuestFrames:
             yield from self.reclaim.make_room(vcpu, 1)
         while (gfn := self._one()) == NO_FRAME:
             yield from self._find_some(vcpu)
+        if self.shared:
+            yield from self.shared.bring(vcpu, gfn, 0)
         return gfn
+
+    def bring(self, vcpu: Vcpu, gfn: int, order: int) -> Steps[None]:
+        """Write to 2**order frames that were taken from the allocator; the host backs them by then."""
+        if self.shared:
+            yield from self.shared.bring(vcpu, gfn, order)
+        yield from self.backer.touch(vcpu, gfn, order)
 
     def ensure(self, vcpu: Vcpu, gfns: NDArray[np.int64]) -> Steps[bool]:
         """Have the host back frames that software is about to touch; return whether any was not."""

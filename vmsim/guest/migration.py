@@ -171,7 +171,7 @@ class Migration:
         found = found[~inside]
         use(self.frames.frames, (found[:, None] + np.arange(1 << order)).ravel(), int(State.GUEST))
         for gfn in found.tolist():
-            yield from self.frames.backer.touch(vcpu, gfn, order)
+            yield from self.frames.bring(vcpu, gfn, order)
             if self.mmu.traps:
                 yield from self.mmu.clear(vcpu, gfn << PAGE_SHIFT, order, table=False)
         return found

@@ -17,6 +17,7 @@ from vmsim.machine.formats import DIRTY, PAGE_SHIFT, WRITE
 
 __all__ = ["Placing"]
 
+_ALL = 1 << 48  # frames, more than any VM has
 _FEW = 256  # free frames below which nothing is mapped that was not asked for
 
 
@@ -29,6 +30,8 @@ class Placing(ProcessCalls):
     hints: Any
     _operates: bool  # compiled code carries out system calls
     _demand: NDArray[Any]  # what compiled code may do, by CPU
+    _least = 0
+    _takes_none = False
 
     def swap_to(self, swapped: Swapped) -> None:
         """Learn that pages of its processes may be swapped out: what they ask for concerns those too."""
@@ -42,7 +45,13 @@ class Placing(ProcessCalls):
 
     def keep_free(self, frames: int) -> None:
         """Have compiled code take no page where fewer frames would be free: the kernel is to reclaim some then."""
-        self._demand["least"] = frames
+        self._least = frames
+        self.take_none(on=self._takes_none)
+
+    def take_none(self, *, on: bool) -> None:
+        """Have compiled code take no page at all, or as before: the kernel is to ask the host for it first."""
+        self._takes_none = on
+        self._demand["least"] = _ALL if on else self._least
 
     def hold_back(self) -> None:
         """Have compiled code do nothing until it has been told anew what it may."""

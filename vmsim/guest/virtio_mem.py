@@ -71,7 +71,8 @@ class VirtioMemDriver(DeviceDriver[VirtioMemSpec, MemoryDevice]):
         taken, frames = np.empty(limit - first, np.int64), self.frames
         count = int(isolate_range(frames.zone, frames.frames, first, limit, frames.owner, taken))
         assert count == limit - first, "something lies in memory that the guest does not have"
-        self.held = frames.offline = count
+        self.held = count
+        frames.offline += count
 
     def run(self) -> Steps[None]:
         """Follow what is requested from now on (virtio_mem_run_wq)."""
@@ -156,7 +157,7 @@ class VirtioMemDriver(DeviceDriver[VirtioMemSpec, MemoryDevice]):
         frames.frames["mobility"][first : first + count] = MOVABLE
         free_many(frames.zone, frames.frames, PAGEBLOCK, np.arange(first, first + count, 1 << PAGEBLOCK))
         self.held -= count
-        frames.offline = self.held
+        frames.offline -= count
         vcpu.owe(HOTPLUG, self.costs.hotplug_page * count)
         return
         yield
@@ -166,7 +167,7 @@ class VirtioMemDriver(DeviceDriver[VirtioMemSpec, MemoryDevice]):
         if not (yield from self.migration.empty(vcpu, first, first + count)):
             return False
         self.held += count
-        self.frames.offline = self.held
+        self.frames.offline += count
         vcpu.owe(HOTPLUG, self.costs.unplug_page * count)
         yield from self._tell(vcpu)
         return True

@@ -196,6 +196,12 @@ class Shootdown:
         """Have a vCPU tell a device that there is work for it: an exit, or in a vkernel a system call."""
         self._leave(vcpu, 1, reason, self._costs.vkernel_call if self._bare else self._exit)
 
+    def spend(self, vcpu: Any, reason: str, cycles: int, *, paid: bool = False) -> None:
+        """Count cycles in an exit of `notify`'s that is under way, which the vCPU uses unless it has `paid`."""
+        self.exit_cycles[reason] += cycles
+        if not paid:
+            vcpu.owe("exit", cycles)
+
     def deliver(self, vcpu: Any, cause: str) -> None:
         """Have a vCPU take a device's interrupt, with its handler; no work of a driver's is in it."""
         if self._receiving_exits:

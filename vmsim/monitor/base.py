@@ -103,6 +103,11 @@ class BaseMonitor(ABC):
         """Find every frame backed."""
         yield from ()
 
+    def back_one(self, vcpu: Vcpu, gfn: int) -> Steps[int]:
+        """Find a frame backed."""
+        yield from ()
+        return 0
+
     def pauses(self, accesses: int) -> list[tuple[int, Callable[[Any], Steps[None]]]]:
         """Return nothing: no access of a workload is a moment of its own."""
         return []

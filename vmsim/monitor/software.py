@@ -103,6 +103,12 @@ class TableKeeper(Touching, ABC):
         self._count(vcpu, "HOST_FAULT")
         self.latency.note(vcpu, start, before)
 
+    def back_one(self, vcpu: Vcpu, gfn: int) -> Steps[int]:
+        """Back a frame in an exit that another counts; its own tables map it when it is accessed."""
+        cycles = self._finding + (yield from self.host_pages.back(vcpu, gfn << PAGE_SHIFT, CODE_WRITE))
+        vcpu.owe("exit", cycles)
+        return cycles
+
     def _back(self, vcpu: Vcpu, gfn: int, code: int = CODE_WRITE) -> Steps[None]:
         """Have the host back a guest frame, to be written to unless the error code says otherwise.
 

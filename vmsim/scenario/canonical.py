@@ -31,6 +31,7 @@ _APART: Final = frozenset(
         "content",
         "balloon",
         "virtio_mem",
+        "bilateral",
         "thp",
         "host_thp",
         "dirty_log",
@@ -63,7 +64,10 @@ _OF_BALLOONS: Final = ("balloon_",)
 """What the names of the costs begin with that only VMs with a balloon have."""
 _OF_HOTPLUG: Final = ("hotplug_", "unplug_")
 """The same of VMs whose memory can be plugged."""
-_OF_BOTH: Final = ("discard_",)
+_OF_BILATERAL: Final = ("bilateral_",)
+"""The same of VMs whose allocator the host shares."""
+_OF_ANY: Final = ("discard_",)
+"""The same of VMs of which the host discards memory in any of these ways."""
 _OF_FILES: Final = ("file_",)
 """The same of VMs with a disk."""
 _OF_SWAP: Final = ("age_page", "swap_page")
@@ -89,17 +93,19 @@ def canonical(
     figures = cpu.canonical()
     used = {vm.paging.costs for vm in vms}
     unused = tuple(mode.costs for mode in paging_modes().values() if mode.costs and mode.costs not in used)
-    if not (ballooned := any(vm.balloon for vm in vms)):
+    if not any(vm.balloon for vm in vms):
         unused += _OF_BALLOONS
-    if not (plugged := any(vm.virtio_mem for vm in vms)):
+    if not any(vm.virtio_mem for vm in vms):
         unused += _OF_HOTPLUG
-    if not (ballooned or plugged):
-        unused += _OF_BOTH
+    if not any(vm.bilateral for vm in vms):
+        unused += _OF_BILATERAL
+    if not (gives := any(vm.gives_memory for vm in vms)):
+        unused += _OF_ANY
     if not any(vm.files for vm in vms):
         unused += _OF_FILES
     if not {"swap", "demotion", "damon"} & {*daemons} and not any(vm.reclaim for vm in vms):
         unused += _OF_SWAP
-    if not (daemons or ballooned or plugged) and all(vm.vcpus == 1 for vm in vms):
+    if not (daemons or gives) and all(vm.vcpus == 1 for vm in vms):
         unused += _OF_SHOOTDOWNS  # nobody interrupts anybody
         figures = {name: value for name, value in figures.items() if name not in _OF_SHOOTDOWNS}
     figures["cost"] = {name: cost for name, cost in figures["cost"].items() if not name.startswith(unused)}
@@ -145,6 +151,7 @@ def canonical(
         | ({"content": vm.content.model_dump()} if vm.content != Content() and {"ksm", "swap"} & {*daemons} else {})
         | ({"balloon": vm.balloon.canonical} if vm.balloon else {})
         | ({"virtio_mem": vm.virtio_mem} if vm.virtio_mem else {})
+        | ({"bilateral": vm.bilateral} if vm.bilateral else {})
         | ({"files": vm.files} if vm.files else {})
         | ({"thp": vm.thp} if vm.thp else {})
         | ({"reclaim": vm.reclaim} if vm.reclaim else {})

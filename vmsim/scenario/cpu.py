@@ -314,6 +314,8 @@ class Cost(Model):
     hotplug_message: Cycles = Field(description="A request of a virtio-mem driver: the way to the device and back.")
     hotplug_page: Cycles = Field(description="A guest kernel gives a page that was plugged to its allocator.")
     unplug_page: Cycles = Field(description="A guest kernel isolates a page that is to be unplugged, empty already.")
+    bilateral_frame: Cycles = Field(description="Host: change a huge frame's state in a guest's allocator.")
+    bilateral_install: Cycles = Field(description="Such a guest asks for memory: to user space and back, but the exit.")
     discard_call: Cycles = Field(description="Host: one call that discards memory (madvise), pages apart.")
     discard_page: Cycles = Field(description="Host: each page that it unmaps and frees in one.")
 

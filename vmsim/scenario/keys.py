@@ -9,6 +9,7 @@ from pydantic import Field, Strict, model_validator
 
 from vmsim.base.units import parse_duration
 from vmsim.scenario.balloon import Balloon
+from vmsim.scenario.bilateral import Bilateral
 from vmsim.scenario.content import Content
 from vmsim.scenario.dirty_log import DirtyLog
 from vmsim.scenario.files import Files
@@ -187,6 +188,7 @@ class VmKeys(Model):
     content: Content = Field(default=Content(), description=Content.about)
     balloon: Balloon = Field(default=Balloon(), description=Balloon.about)
     virtio_mem: VirtioMem = Field(default=VirtioMem(), description=VirtioMem.about)
+    bilateral: Bilateral = Field(default=Bilateral(), description=Bilateral.about)
     files: Files = Field(default=Files(), description=Files.about)
     thp: GuestThp = Field(default=GuestThp(), description=GuestThp.about)
     reclaim: GuestReclaim = Field(default=GuestReclaim(), description=GuestReclaim.about)

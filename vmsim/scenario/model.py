@@ -235,7 +235,7 @@ class Scenario(Document):
         return data
 
     def _expanded(self, group: VmGroup, name: str, index: int) -> Vm:
-        mode = self._mode_of(group)
+        mode, frequency = self._mode_of(group), self.cpu.frequency
         return Vm(
             name=name,
             index=index,
@@ -255,20 +255,21 @@ class Scenario(Document):
             cpu_cap=group.cpu_cap,
             pv_flush=group.pv_flush,
             tdp_mmu=group.tdp_mmu,
-            start=group.start.cycles(self.cpu.frequency),
-            stop=group.stop.cycles(self.cpu.frequency) if group.stop else None,
+            start=group.start.cycles(frequency),
+            stop=group.stop.cycles(frequency) if group.stop else None,
             pool=group.pool.over(self.host.pool) if group.pool else self.host.pool,
             shares=group.shares,
             **{key: (getattr(group, key) or 0) // PAGE for key in ("memory_high", "memory_max")},
             placement=placement_of(group.numa, index, self.host.nodes),
             content=group.content,
-            balloon=group.balloon.spec(self.cpu.frequency),
-            virtio_mem=group.virtio_mem.spec(group.memory, self.cpu.frequency),
-            files=group.files.spec(self.cpu.frequency),
-            thp=group.thp.spec(self.cpu.frequency),
+            balloon=group.balloon.spec(frequency),
+            virtio_mem=group.virtio_mem.spec(group.memory, frequency),
+            bilateral=group.bilateral.spec(frequency),
+            files=group.files.spec(frequency),
+            thp=group.thp.spec(frequency),
             host_thp=backs_huge(self.host.part("thp"), group.host_page, group.host_levels, bare=mode.bare(group)),
             reclaim=group.reclaim.spec(group.memory),
-            dirty_log=group.dirty_log.spec(self.cpu.frequency),
+            dirty_log=group.dirty_log.spec(frequency),
             nx_split=self._nx_split_of(group),
             own=mode.settings(group, self.cpu),
             bare=mode.bare(group),
@@ -280,9 +281,8 @@ class Scenario(Document):
         return mode_named(choose(self.cpu).mode if group.mode == "auto" else group.mode)
 
     def _nx_split_of(self, group: VmGroup) -> NxSplitSpec | None:
-        if not group.nx_split:
-            return None
-        return NxSplitSpec(group.nx_recovery_period.cycles(self.cpu.frequency), group.nx_recovery_ratio)
+        spec = NxSplitSpec(group.nx_recovery_period.cycles(self.cpu.frequency), group.nx_recovery_ratio)
+        return spec if group.nx_split else None
 
     def _tags_of(self, group: VmGroup) -> Literal["none", "vpid", "asid"] | None:
         mode = self._mode_of(group)

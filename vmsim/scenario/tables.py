@@ -229,6 +229,8 @@ class _VmGroup(VmKeys):
             yield problem._replace(path=("balloon", *problem.path))
         for problem in self.virtio_mem.problems(self.memory, bare=self.bare):
             yield problem._replace(path=("virtio_mem", *problem.path))
+        for problem in self.bilateral.problems(self.memory, bare=self.bare):
+            yield problem._replace(path=("bilateral", *problem.path))
         for problem in self.files.problems(self.workload.kind):
             yield problem._replace(path=("files", *problem.path))
         for problem in self.reclaim.problems(bare=self.bare):

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from vmsim.base.units import PAGE, PAGE_ORDER, PageSize
 from vmsim.scenario.balloon import BalloonSpec
+from vmsim.scenario.bilateral import BilateralSpec
 from vmsim.scenario.content import Content
 from vmsim.scenario.dirty_log import DirtyLogSpec
 from vmsim.scenario.files import FilesSpec
@@ -85,6 +86,8 @@ class Vm:
         What its host asks it to give back; None: it has no such device.
     virtio_mem : VirtioMemSpec or None
         Its memory that can be plugged and unplugged; None: there is none.
+    bilateral : BilateralSpec or None
+        What its host takes from its kernel's allocator itself; None: they do not share its state.
     files : FilesSpec or None
         Its disk and its kernel's page cache; None: its programs read and write no files.
     thp : ThpSpec or None
@@ -136,6 +139,7 @@ class Vm:
     content: Content
     balloon: BalloonSpec | None
     virtio_mem: VirtioMemSpec | None
+    bilateral: BilateralSpec | None
     files: FilesSpec | None
     thp: ThpSpec | None
     host_thp: bool
@@ -151,6 +155,11 @@ class Vm:
     def pooled(self) -> bool:
         """Whether its monitor has a pool."""
         return not self.bare and self.pool.supply == "grant"
+
+    @property
+    def gives_memory(self) -> bool:
+        """Whether its host can have memory back that it gave, by some device or by what they share."""
+        return bool(self.balloon or self.virtio_mem or self.bilateral)
 
     @property
     def paging(self) -> PagingMode:

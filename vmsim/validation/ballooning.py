@@ -1,4 +1,4 @@
-"""Runs of a VM whose program does nothing until its host has taken memory and given it back, by either device."""
+"""Runs of a VM whose program does nothing until its host has taken memory and given it back, in either way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vmsim.scenario import Scenario
 from vmsim.workloads import Chunk, Event, Kind, Op
 from vmsim.workloads.stream import PAGE, Regions
 
-__all__ = ["Inflation", "inflate", "unplug"]
+__all__ = ["Inflation", "inflate", "share", "unplug"]
 
 _BASE: Final = 0x10_0000_0000
 
@@ -45,14 +45,15 @@ class _Waits:
 
 
 class Inflation(NamedTuple):
-    """What a balloon took, in cycles.
+    """What taking memory took, in cycles.
 
     Attributes
     ----------
     taking, giving : int
-        Until the first size was reached, and from then on until the balloon was empty.
+        Until the first size was reached, and from then on until all was given back.
     violation : float
-        Of each page that the program touched at last: the exit, what the host did in it, and waits for memory.
+        Of each page that the program touched at last: the exit, what the host did in it, and waits for memory. Of an
+        allocator that the host shares, each request for a huge frame.
     """
 
     taking: int
@@ -149,3 +150,28 @@ def unplug(cpu: str, *, memory: int, region: int, back: str, wait: int, touched:
     only = outcome.vms[0]
     count, cycles = only.exits["EPT_VIOLATION"]
     return Inflation(times["unplug"][-1] - starts[0], times["plug"][-1] - starts[1], cycles / max(1, count))
+
+
+def share(cpu: str, *, memory: int, size: int, back: str, wait: int, touched: int, populate: str) -> Inflation:
+    """Have the host take memory of a VM under EPT by pages of 2 MiB from its allocator, and give it back.
+
+    Parameters are as of `inflate`.
+    """
+    vm = {
+        "name": "vm",
+        "memory": memory,
+        "mode": "ept",
+        "populate": populate,
+        "host_page": "2M",
+        "bilateral": {"schedule": [["1us", size], [back, 0]]},
+        "workload": {"kind": "uniform", "footprint": PAGE, "accesses": 1},
+    }
+    host = {"cpu": cpu, "memory": 2 * memory, "cores": 1, "pool": {"supply": "fault"}}
+    scenario = Scenario.from_tables({"host": host, "vm": [vm]})
+    outcome = Simulation(scenario, streams=[_Waits(wait, touched)]).run()
+    shared = scenario.vms[0].bilateral
+    assert shared
+    starts = [time for time, _ in shared.steps[1:]]
+    times = {each.what: each.time for each in outcome.transfers}  # the last of each
+    requests, cycles = outcome.vms[0].exits.get("INSTALL", (0, 0))
+    return Inflation(times["reclaim_hard"] - starts[0], times["restore"] - starts[1], cycles / max(1, requests))

@@ -10,6 +10,10 @@ Of the rows of virtio-mem, on a host with pages of 2 MiB, what is left of a bloc
 its discarding is isolating its pages in the guest (`unplug_page`), and of one given back `hotplug_page`. Its first
 touch, with all of its pages cleared, is where `host_zero` is from, so that this row is fitted too.
 
+HyperAlloc's own rows are not at hand. From the costs of the steps alone, on a host with pages of 2 MiB, it is
+predicted what it takes for the host to take huge frames from the guest's allocator, of a VM that had touched all or
+nothing, to give them back, and for the guest to ask for the memory of one.
+
 A 64th of the VM is simulated, of virtio-mem a 16th, which has whole memory blocks; each page takes the same.
 """
 
@@ -20,7 +24,7 @@ from importlib.resources import files
 from typing import Any, Final
 
 from vmsim.scenario import load_cpu
-from vmsim.validation.ballooning import Inflation, inflate, unplug
+from vmsim.validation.ballooning import Inflation, inflate, share, unplug
 from vmsim.validation.report import Claim, Fit, Report
 
 __all__ = ["measured", "predict", "runs"]
@@ -45,9 +49,10 @@ def measured(mechanism: str = "virtio-balloon 4K") -> dict[str, float]:
 
 
 def runs() -> dict[str, Inflation]:
-    """Return what a balloon took of a VM that had touched all, that had touched nothing, and by pages of 2 MiB."""
+    """Return what each way takes: of a VM that had touched all, or nothing, and by pages of 2 MiB."""
     touched, back = _TAKEN // 4096 * 19 // 20, "600ms"
     whole: dict[str, Any] = {"memory": _MEMORY, "size": _TAKEN, "wait": 1_500_000_000}
+    quick: dict[str, Any] = {"memory": _MEMORY, "size": _TAKEN, "back": "300ms", "wait": 600_000_000}
     return {
         "touched": inflate(_CPU, populate="eager", back=back, touched=touched, **whole),
         "untouched": inflate(_CPU, back=back, **whole),
@@ -55,6 +60,8 @@ def runs() -> dict[str, Inflation]:
         "virtio-mem": unplug(
             _CPU, memory=(20 << 30) // 16, region=_REGION, back="300ms", wait=600_000_000, touched=_REGION // 4096
         ),
+        "shared": share(_CPU, populate="eager", touched=_TAKEN // 4096 * 19 // 20, **quick),
+        "shared, untouched": share(_CPU, populate="lazy", touched=0, **quick),
         "2M on 2M": inflate(_CPU, populate="eager", back=back, page="2M", host_page="2M", **whole),
     }
 
@@ -68,6 +75,7 @@ def predict() -> Report:
         return cycles * 1e9 / cpu.frequency
 
     touched, plugged, of_mem = made["touched"], made["virtio-mem"], measured("virtio-mem")
+    shared = made["shared"]
     blocks = _REGION // 4096
     cost = cpu.cost
     return Report(
@@ -96,6 +104,10 @@ def predict() -> Report:
             Claim("take a page that was not touched", each(made["untouched"].taking / pages), None, None),
             Claim("take by pages of 2 MiB, host of 4 KiB", each(made["2M"].taking / pages), None, None),
             Claim("take by pages of 2 MiB, host of 2 MiB", each(made["2M on 2M"].taking / pages), None, None),
+            Claim("HyperAlloc: take what was touched", each(shared.taking / pages), None, None),
+            Claim("HyperAlloc: take what was not touched", each(made["shared, untouched"].taking / pages), None, None),
+            Claim("HyperAlloc: give back", each(shared.giving / pages), None, None),
+            Claim("HyperAlloc: install", each(shared.violation / 512), None, None),
             Claim("give back by pages of 2 MiB", each(made["2M on 2M"].giving / pages), None, None),
         ),
         details={"simulated": f"a {_SCALE}th of it, on {cpu.name}"},

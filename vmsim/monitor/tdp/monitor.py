@@ -171,6 +171,13 @@ class Tdp(NestedBacking, Touching):
         """Handle the violation of one frame, by whichever feature or itself."""
         yield from self.handle(vcpu, Exit(_VIOLATION, 0, gfn << PAGE_SHIFT, CODE_WRITE, write=True))
 
+    def back_one(self, vcpu: Vcpu, gfn: int) -> Steps[int]:
+        """Back a frame in an exit that another counts, and map it; return the cycles of that."""
+        cycles = yield from self.back(vcpu, gfn << PAGE_SHIFT, CODE_WRITE)
+        cycles += self.lock_wait(vcpu, cycles)
+        vcpu.owe("exit", cycles)
+        return cycles
+
     def lacking(self, gfn: int, limit: int) -> int:
         """Return the first of the guest frames [gfn, limit) that a write finds nowhere, or `limit`."""
         if not self.features:

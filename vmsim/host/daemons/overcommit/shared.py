@@ -79,11 +79,13 @@ class Sharer:
         self.owner = vm.spec.index
         self.shares = vm.spec.shares
         self.size = vm.spec.pages
-        balloon, memory = vm.spec.balloon, vm.spec.virtio_mem
+        balloon, memory, shared = vm.spec.balloon, vm.spec.virtio_mem, vm.spec.bilateral
         self.told = vm.balloon.device if vm.balloon else None
         self.device, of_device = self.told, balloon
         if memory and memory.most:
             self.device, of_device = vm.virtio_mem.device, memory
+        if shared and shared.most:
+            self.device, of_device = vm.bilateral.device, shared
         self.most = of_device.most if of_device and of_device.driver else 0
         self.counts: Counter[str] = Counter(dict.fromkeys(("asked", "swapped", "blocked"), 0))
         self._gate: simpy.Event | None = None

@@ -16,6 +16,7 @@ from vmsim.scenario.types import DurationField
 __all__ = ["OVERCOMMIT", "Overcommit"]
 
 _NONE: Final = "none"
+_DEVICES: Final = ("balloon", "virtio_mem", "bilateral")  # tables of a VM that give a policy its size to set
 
 
 class Overcommit(HostTable):
@@ -56,13 +57,13 @@ class _Overcommit(HostDaemon):
         return table.model_dump(exclude={"patience"} if usual else None)
 
     def problems(self, table: Overcommit, vms: Sequence[VmKeys]) -> Iterator[Problem]:
-        ballooned = [each for each in vms if each.balloon.max or each.virtio_mem.max]
+        ballooned = [each for each in vms if any(getattr(each, device).max for device in _DEVICES)]
         if table.policy == _NONE:
             for key in ("every", "patience"):
                 if getattr(table, key) != Overcommit.model_fields[key].default:
                     yield Problem((key,), "it has no effect without overcommit.policy")
             if ballooned:
-                table_of = "balloon" if ballooned[0].balloon.max else "virtio_mem"
+                table_of = next(device for device in _DEVICES if getattr(ballooned[0], device).max)
                 text = f"vm.{ballooned[0].name}.{table_of}.max has no effect with {_NONE!r}; expected a policy"
                 yield Problem(("policy",), text)
             return
