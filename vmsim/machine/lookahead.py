@@ -27,9 +27,13 @@ _LATER = 2  # accesses later the nested one is, for which the guest's must be th
 
 @leaf
 def _fetch(core, llc, memory, hpa):
-    """Fetch an entry, and the set of the LLC that is searched for it."""
+    """Fetch an entry, the set of the LLC that is searched for it, and that which takes what the L2 will evict for it."""
     prefetch(memory, np.uint64(hpa >> 3))
-    fetch_set(llc[llc_set(core.llc_slices, len(llc), hpa >> LINE_SHIFT)])
+    line = hpa >> LINE_SHIFT
+    fetch_set(llc[llc_set(core.llc_slices, len(llc), line)])
+    if core.llc_victim:
+        tags = core.l2[np.uint64(line & (len(core.l2) - 1))].tag
+        fetch_set(llc[llc_set(core.llc_slices, len(llc), tags[len(tags) - 1])])
 
 
 @leaf

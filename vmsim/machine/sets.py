@@ -75,7 +75,7 @@ def _how(gone):
     return np.int64(Use.FILLED) if gone == EMPTY else np.int64(Use.REPLACED)
 
 
-@routine
+@leaf
 def _find(kept, tag):
     """Return the way that has a tag, and note its use; or MISS."""
     for way in range(len(kept.tag)):
@@ -85,7 +85,7 @@ def _find(kept, tag):
     return MISS
 
 
-@routine
+@leaf
 def _put(kept, tag, mask):
     """Put a tag into a way of those in the mask; return the way, and the tag that made room, or EMPTY."""
     policy = len(kept.policy)
@@ -97,7 +97,7 @@ def _put(kept, tag, mask):
     return way, gone
 
 
-@routine
+@leaf
 def _touch_ways(kept, tag, mask):
     """Return whether a tag was in the set; it is now, in a way of those in the mask if it was not."""
     if _find(kept, tag) >= 0:

@@ -46,7 +46,7 @@ def _full(tags, tag, ways):
     return filled == ways
 
 
-@routine
+@leaf
 def use(policy, tags, tag, age, first, ways, way, how):
     """Note that a way was used; the set has what it holds by now.
 
@@ -76,7 +76,7 @@ def use(policy, tags, tag, age, first, ways, way, how):
         note_use(age, first, ways, way, True)
 
 
-@routine
+@leaf
 def choose(policy, tags, tag, age, first, ways, mask):
     """Return the way to fill, of those in the mask, which has at least one: an empty one, or one to replace."""
     kind = policy & _KIND
