@@ -366,6 +366,7 @@ ROWS: Final[dict[str, Row]] = {
     "vm.software_tlb.entries": Row(world(vm("shadow", CHURN, shadow=PLEX86)), 0, 64),
     "vm.cpu_weight": Row(world(vm(), vm(), quantum="10us", scheduler="fair"), 100, 900, "vm.a0.cpu_weight"),
     "vm.cpu_cap": Row(world(vm(workload={**UNIFORM, "compute": 1_000_000}), scheduler="credit"), 0, 20),
+    "vm.llc_ways": Row(world(vm(workload=UNIFORM), data_caches=True, **CACHED), "0-9", "0"),
     "vm.pv_flush": Row(
         world(vm(workload={**CHURN, "rounds": 60, "burst": "16KiB", "threads": 2}, vcpus=2), quantum="10us"),
         False,

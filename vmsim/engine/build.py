@@ -72,6 +72,8 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
     registers["levels"] = 2 if spec.pdpte_registers else spec.walked_levels
     registers["largest"] = 3 if host.scenario.pages_1g else 2
     registers["compute"] = spec.workload.compute
+    if spec.llc_ways:
+        registers["llc_ways"] = spec.llc_ways
     spaces = VmSpaces(
         [
             host.tags.spaces(

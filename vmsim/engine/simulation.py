@@ -97,6 +97,7 @@ class Simulation:
             cores=scenario.host.cores,
             frames=frames,
             data_caches=scenario.host.data_caches,
+            llc_shared=any(vm.llc_ways for vm in scenario.vms),
             seed=scenario.seed,
             nodes=scenario.host.nodes,
             remote_cycles=scenario.host.remote_cycles or 0,

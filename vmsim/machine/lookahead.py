@@ -27,7 +27,7 @@ _LATER = 2  # accesses later the nested one is, for which the guest's must be th
 
 @leaf
 def _fetch(core, llc, memory, hpa):
-    """Fetch an entry, the set of the LLC that is searched for it, and that which takes what the L2 will evict for it."""
+    """Fetch an entry, the set of the LLC that is searched for it, and the one for what will leave the L2."""
     prefetch(memory, np.uint64(hpa >> 3))
     line = hpa >> LINE_SHIFT
     fetch_set(llc[llc_set(core.llc_slices, len(llc), line)])

@@ -44,6 +44,7 @@ _APART: Final = frozenset(
         "cpu_weight",
         "stop",
         "cpu_cap",
+        "llc_ways",
         "tdp_mmu",
         "shares",
         "memory_high",
@@ -167,6 +168,7 @@ def canonical(
         | ({"pv_flush": True} if vm.pv_flush else {})
         | ({"stop": vm.stop} if vm.stop is not None else {})
         | ({"cpu_weight": vm.cpu_weight, "cpu_cap": vm.cpu_cap} if scheduled else {})
+        | ({"llc_ways": vm.llc_ways} if vm.llc_ways else {})
         | ({} if vm.tdp_mmu else {"tdp_mmu": False})
         | ({"shares": vm.shares} if weighed else {})
         | {"pool": _of_pool(vm.pool), "workload": _of_workload(vm.workload)}

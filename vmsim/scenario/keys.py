@@ -14,6 +14,7 @@ from vmsim.scenario.content import Content
 from vmsim.scenario.dirty_log import DirtyLog
 from vmsim.scenario.files import Files
 from vmsim.scenario.guest_reclaim import GuestReclaim
+from vmsim.scenario.llc_ways import LlcWays
 from vmsim.scenario.names import WantedMode
 from vmsim.scenario.nodes import Numa
 from vmsim.scenario.problems import Problem, raise_problems
@@ -124,6 +125,7 @@ class VmKeys(Model):
     cpu_cap: Annotated[int, Strict(), Field(ge=0, le=100 * MAX_VCPUS)] = Field(
         default=0, description="The most pCPU time that it gets, in percent of one; 0: no limit (credit only)."
     )
+    llc_ways: LlcWays | None = None
     pv_flush: Flag = Field(
         default=False,
         description="Its kernel does not wait for vCPUs that do not run to flush: they do when they are entered.",

@@ -24,6 +24,7 @@ from vmsim.scenario.daemons import host_daemons, policies, policy_problem
 from vmsim.scenario.document import Document
 from vmsim.scenario.keys import WEIGHT, VmKeys
 from vmsim.scenario.limits import limit_problems, numa_problems
+from vmsim.scenario.llc_ways import mask_of, ways_problems
 from vmsim.scenario.modes import PagingMode, mode_named
 from vmsim.scenario.moved import moved_paths
 from vmsim.scenario.names import Mode
@@ -253,6 +254,7 @@ class Scenario(Document):
             **{key: getattr(group, key) for key in ("fill_chunk", "table_span", "fragmentation", "vcpus")},
             cpu_weight=group.cpu_weight or WEIGHT,
             cpu_cap=group.cpu_cap,
+            llc_ways=mask_of(group.llc_ways),
             pv_flush=group.pv_flush,
             tdp_mmu=group.tdp_mmu,
             start=group.start.cycles(frequency),
@@ -373,6 +375,7 @@ class Scenario(Document):
                 yield Problem((*here, "shares"), text)
             mode = self._mode_of(group)
             asked = (*limit_problems(group, mode), *numa_problems(group, mode, self.host.nodes))
+            asked += (*ways_problems(group.llc_ways, self.cpu),)
             yield from (problem._replace(path=(*here, *problem.path)) for problem in asked)
             times = {
                 **mode.times(group),

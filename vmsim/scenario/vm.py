@@ -56,6 +56,8 @@ class Vm:
         Its share of contended pCPUs, beside those of the other VMs.
     cpu_cap : int
         The most pCPU time that it gets, in percent of one; 0: no limit.
+    llc_ways : int
+        A mask of the ways of the LLC that it may fill; 0: all.
     pv_flush : bool
         Its kernel does not wait for those that do not run to flush.
     tdp_mmu : bool
@@ -127,6 +129,7 @@ class Vm:
     vcpus: int
     cpu_weight: int
     cpu_cap: int
+    llc_ways: int
     pv_flush: bool
     tdp_mmu: bool
     start: int

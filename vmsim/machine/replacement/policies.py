@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vmsim.jit import leaf, routine
+from vmsim.jit import leaf
 from vmsim.machine.replacement.names import KIND_BITS, Policy, Use
 from vmsim.machine.replacement.nru import choose_unused, note_use
 from vmsim.machine.replacement.order import choose_oldest, make_newest
