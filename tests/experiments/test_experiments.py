@@ -41,6 +41,7 @@ NAMES = [
     "tiers",
     "traps",
     "vkernel",
+    "wide-vm",
 ]
 AGAIN = "run: rm -r runs/{0}; python experiments/{0}/figure.py"
 SWEEP = """

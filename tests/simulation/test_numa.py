@@ -13,6 +13,7 @@ from vmsim.engine.check.host import check_invariants
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.nodes import nodes_of
 from vmsim.engine.simulation import Simulation
+from vmsim.frames.stack import NodeStack
 from vmsim.record.outcome import Outcome
 from vmsim.scenario import Scenario
 
@@ -147,6 +148,61 @@ def test_a_host_has_what_its_nodes_have():
     assert two.canonical() != scenario.canonical()
 
 
+APART = {"kind": "sequential", "footprint": "2MiB", "stride": "4KiB", "accesses": 512, "threads": 2}
+
+
+@pytest.mark.parametrize("supply", ["fault", "grant"])
+@pytest.mark.parametrize("mode", MODES)
+def test_pages_lie_where_the_vcpu_runs_that_touches_them_first(mode, supply):
+    """Of a VM on two sockets each thread touches half of the pages; those of a pool are of the sockets in turn."""
+    pool = {"supply": "fault"} if supply == "fault" else {"min": 4, "max": 64, "batch": 16}
+    tables = vm(mode, vcpus=2, numa={"node": "all"}, workload=APART)
+    outcome = run(host(tables, pool=pool, data_caches=True))
+    found, first = outcome.vms[0].memory, outcome.vms[0].figures
+    if supply == "fault" or mode == "native":
+        assert references(outcome)[2].tolist() == [256, 256]
+        assert first.array("node_cycles")[2] == 0  # nobody went to the other socket for data
+        assert min(found["page_node_0"], found["page_node_1"]) >= 256
+    else:
+        assert abs(found["page_node_0"] - found["page_node_1"]) < 10
+        assert first.array("node_cycles")[2] > 50 * REMOTE
+
+
+def test_each_vcpu_runs_on_its_socket():
+    four = [{"memory": "16MiB", "cpus": 2}] * 4
+    scenario = host(vm("native", vcpus=6, numa={"node": "all"}), nodes=four)
+    assert [scenario.vms[0].placement.node_of(number, 6) for number in range(6)] == [0, 0, 1, 2, 2, 3]
+    simulation = Simulation(scenario)
+    assert [vcpu.scheduler for vcpu in simulation.vms[0].vcpus] == [
+        simulation.schedulers[node] for node in (0, 0, 1, 2, 2, 3)
+    ]
+
+
+def test_frames_that_come_back_are_handed_out_on_their_own_node():
+    stack = NodeStack(np.array([100, 200]))
+    stack.put([5, 7])
+    stack.put_back([150, 9, 160])
+    assert (len(stack), sorted(stack.held())) == (3, [5, 7, 9, 150, 160])
+    stack.turn(1)
+    assert stack.take(2) == [150, 160]
+    stack.put([151])
+    stack.turn(0)
+    assert stack.take(1) == [9]
+    stack.gather()
+    assert stack.take(3) == [5, 7, 151]
+
+
+def test_a_program_at_its_limit_has_frames_of_both_nodes():
+    """Those that stand ready for the other vCPU are drained first, as Linux's lists of a CPU are."""
+    tight = vm("native", vcpus=2, memory="2100KiB", numa={"node": "all"}, workload=APART)
+    assert run(host(tight)).ending is None
+
+
+def test_a_vm_on_all_sockets_is_another_experiment_and_others_are_as_before():
+    assert host(vm(numa={"node": 0})).canonical() != host(vm(vcpus=2, numa={"node": "all"})).canonical()
+    assert host(vm(numa={"node": 0})).vms[0].placement.canonical == (0, 0, 0)
+
+
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
@@ -175,6 +231,7 @@ def test_nodes_that_cannot_be_are_told(keys, said):
     ("numa", "said"),
     [
         ({"node": 2}, "numa.node (a0): node 2 has no CPUs"),
+        ({"node": "all"}, 'numa.node (a0): found "all", and vcpus (1) < sockets (2)'),
         ({"memory": 3}, "numa.memory (a0): found 3, and the nodes are 0 to 2"),
         ({"memory": "locale"}, 'expected "local", "interleave" or the number of a node'),
         ({"tables": 1}, "numa.tables (a0): the monitor makes tables of pages of its pool"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.simulation.small import BASE, PAGE, Script
 from vmsim.contracts import Moment
 from vmsim.engine.check.host import check_invariants
 from vmsim.engine.simulation import Simulation
@@ -15,6 +18,7 @@ from vmsim.host.daemons.numa_balancing.period import ScanPeriod
 from vmsim.host.daemons.numa_balancing.promotion import Promotion
 from vmsim.record.outcome import Outcome
 from vmsim.scenario import Scenario
+from vmsim.workloads import Chunk
 
 MODES = ("native", "ept", "npt", "shadow", "agile", "paired", "vkernel")
 FAST, SLOW = {"memory": "2MiB", "cpus": 2}, {"memory": "12MiB", "cycles": 700}
@@ -115,6 +119,33 @@ def test_pages_of_another_socket_come_to_that_which_uses_them():
     counts = outcome.vms[0].figures.named("numa_balancing")
     assert counts["numa_pages_migrated"] >= 16
     assert outcome.vms[0].memory["page_node_0"] >= counts["numa_pages_migrated"]
+
+
+@dataclass
+class Halves(Script):
+    """The same steps by each thread, in pages of its own."""
+
+    threads: int = 2
+
+    def footprint(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.array([BASE]), np.array([64 * PAGE])
+
+    def chunks(self, thread: int = 0) -> Iterator[Chunk]:
+        return Script(self.steps, base=BASE + thread * 32 * PAGE).chunks()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_pages_come_to_the_socket_of_the_vcpu_which_uses_them(mode):
+    """Of a VM on two sockets, whose pages all lie on the second when they are first touched."""
+    sockets = {"nodes": [FAST | {"memory": "8MiB"}] * 2, "remote_cycles": 130}
+    balancing = {"mode": "normal", **QUICK}
+    scenario = tiered(mode, vcpus=2, numa={"node": "all", "memory": 1}, numa_balancing=balancing, **sockets)
+    steps = [step for page in range(32) for step in (("touch", page, 0), ("compute", 20_000))]
+    outcome = Simulation(scenario, streams=[Halves(steps * 30)], observers=[check_invariants]).run()
+    assert outcome.ending is None
+    counts = outcome.vms[0].figures.named("numa_balancing")
+    assert 28 <= outcome.vms[0].memory["page_node_0"] <= counts["numa_pages_migrated"] <= 64
+    assert counts["numa_hint_faults_local"] >= 32
 
 
 def test_large_pages_move_as_a_whole_and_in_pieces_where_there_is_no_block():

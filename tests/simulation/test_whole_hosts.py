@@ -121,6 +121,7 @@ class Hosts(RuleBasedStateMachine):
         files=st.sampled_from(FILES),
         kernel=st.sampled_from(GUEST_RECLAIM),
         numa=st.sampled_from(["local", "interleave", 1]),
+        spread=st.booleans(),
         hotplug=st.sampled_from(HOTPLUG),
         shared=st.sampled_from(({}, {}, *SHARED_ALLOCATOR)),
     )
@@ -137,6 +138,7 @@ class Hosts(RuleBasedStateMachine):
         files: dict[str, Any],
         kernel: dict[str, Any],
         numa: str | int,
+        spread: bool,
         hotplug: dict[str, Any],
         shared: dict[str, Any],
     ) -> None:
@@ -159,6 +161,8 @@ class Hosts(RuleBasedStateMachine):
             table["stop"] = f"{start + lives} cycles"
         if "guest_at" in paired:
             table["vcpus"] = vcpus = 1  # refused on more
+        if spread and vcpus >= sum(each["cpus"] > 0 for each in self.keys.get("nodes", ())) > 0:
+            table["numa"]["node"] = "all"
         if balloon and keys["mode"] != "native" and not process:
             table["balloon"] = balloon
             if "esx" in self.keys and "size" in balloon:

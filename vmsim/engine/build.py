@@ -12,6 +12,7 @@ from vmsim.base.progress import Progress
 from vmsim.base.units import PAGE
 from vmsim.contracts import Frames, Mmu, Monitor
 from vmsim.engine.crew import Crew
+from vmsim.engine.first_touch import place
 from vmsim.engine.kernel_accesses import make_direct_map
 from vmsim.engine.parts import HostParts
 from vmsim.engine.streams import PLACEMENT, seed_of
@@ -19,7 +20,6 @@ from vmsim.engine.traced import TracedVcpu
 from vmsim.engine.vcpu import Vcpu
 from vmsim.engine.vcpu_time import WAITS_FOR_OTHERS
 from vmsim.engine.virtual_machine import VirtualMachine
-from vmsim.frames.nodes import set_policy
 from vmsim.frames.records import State
 from vmsim.guest.balloon import BALLOON
 from vmsim.guest.frames import GuestFrames
@@ -91,9 +91,8 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
     mmu: Mmu
     frames: Frames
     monitor: Monitor
-    if spec.placement:
-        set_policy(host.host.zone, spec.index, pages=spec.placement.pages, tables=spec.placement.tables)
-    pool = ranges = seconds = direct_map = slot = pages = None
+    touching = place(host.host.zone, spec)
+    pool = bare = ranges = seconds = direct_map = slot = pages = None
     if spec.bare:
         frames = bare = BareFrames(host.host, owner=spec.index, limit=spec.pages)
         monitor = NativeMonitor(memory)
@@ -187,7 +186,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         (Vcpu if host.timeline is None else TracedVcpu)(
             host.env,
             host.hardware,
-            host.schedulers[spec.placement.node if spec.placement else 0],
+            host.schedulers[spec.placement.node_of(number, spec.vcpus) if spec.placement else 0],
             registers[number : number + 1],
             stream,
             spaces=spaces[number],
@@ -204,6 +203,8 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         for number in range(spec.vcpus)
     ]
     crew.vcpus = vcpus
+    if touching:
+        touching.follow(vcpus, pool or bare)
     for vcpu in vcpus:
         if isinstance(vcpu, TracedVcpu) and host.timeline is not None:
             vcpu.trace(host.timeline, spec.name)

@@ -45,10 +45,6 @@ class IdleVcpu(VcpuTime, ABC):
     def serve(self) -> Steps[None]:
         """Do what interrupts ask for."""
 
-    @abstractmethod
-    def settle(self) -> simpy.Event:
-        """Return an event that pays what is owed."""
-
     def idle(self, event: simpy.Event, cause: str) -> Steps[Any]:
         """Wait for an event that only its program waits for, off the core; return its value."""
         while True:

@@ -108,11 +108,6 @@ class Vcpu(IdleVcpu):
         """Cycles that it may still use ahead of simulated time; at 0 or less it is to settle."""
         return self.horizon - self.owed
 
-    def settle(self) -> simpy.Event:
-        """Return an event that pays what is owed."""
-        owed, self.owed = self.owed, 0
-        return self.env.after(owed)
-
     def wait(self, event: simpy.Event, cause: str) -> Steps[Any]:
         """Give up the core until `event`, which others run on meanwhile; return its value.
 
@@ -131,6 +126,7 @@ class Vcpu(IdleVcpu):
         core = self.scheduler.request(self.index, woken=woken)
         if isinstance(core, simpy.Event):
             core = yield from self.until(core, "pcpu_wait")
+        self.resumed(None)
         self._core = core
         self.spaces.enter(core)
         if self.scheduler.last[core] not in (self.index, -1):
@@ -188,6 +184,7 @@ class Vcpu(IdleVcpu):
             self.cycles = self.time_by_cause()
             self.since = None
             self.env.abandon(timer)
+            self.resumed(None)
         self.waits[cause] += 1
 
     def leave(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,6 +58,8 @@ class VcpuTime:
         self.kind = 0  # of the fault that it takes, so far (`contracts.faults.FaultKind`)
         self.owed = 0  # cycles used and not yet paid in simulated time
         self.pressure: Pressure | None = None  # that its waits are part of, where somebody wants to know it
+        self.resumed: Callable[[Any], None] = _nothing  # called when it goes on after others may have run
+        self.follows = False  # whether anybody wants to be
         self._imposed = False  # others have made it exit since it last made an access
 
     @property
@@ -71,6 +73,14 @@ class VcpuTime:
         self.cycles[cause] += cycles
         if self.touching:
             self.first_touch[cause] += cycles
+
+    def settle(self) -> simpy.Event:
+        """Return an event that pays what is owed."""
+        owed, self.owed = self.owed, 0
+        event = self.env.after(owed)
+        if self.follows:
+            event.callbacks.append(self.resumed)
+        return event
 
     def impose(self, cycles: int) -> None:
         """Have it use cycles for an exit that another makes it take, whatever it is about."""
@@ -86,6 +96,7 @@ class VcpuTime:
         if pressure:
             pressure.leave(stalled=stalled)
         value = yield event
+        self.resumed(None)
         if pressure:
             pressure.enter(stalled=stalled)
         if self.touching and cause in MEMORY_WAITS:
@@ -118,3 +129,7 @@ class VcpuTime:
         if self.since and self.touching and self.since[0] in MEMORY_WAITS:
             cycles[self.since[0]] += self.env.cycle - self.since[1]
         return cycles
+
+
+def _nothing(_: Any) -> None:
+    """Nobody wants to know."""

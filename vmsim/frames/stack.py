@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Stack"]
+__all__ = ["NodeStack", "Stack"]
 
 _ROOM = 8  # for a table of each level
 
@@ -56,6 +56,13 @@ class Stack:
         self.words[end : end + len(frames)] = frames
         self.words[0] = end - 1 + len(frames)
 
+    def put_back(self, frames: Sequence[int] | NDArray[np.int64]) -> None:
+        """Add some that had been taken, whatever node has them."""
+        self.put(frames)
+
+    def gather(self) -> None:
+        """Have all of them at hand."""
+
     def held(self) -> NDArray[np.int64]:
         """Return a copy of them all, int64[n]."""
         return self.words[1 : 1 + len(self)].copy()
@@ -66,3 +73,46 @@ class Stack:
             words[: len(self) + 1] = self.words[: len(self) + 1]
         self.words = words
         self._view = memoryview(words)  # four times as fast to reach an element by
+
+
+class NodeStack(Stack):
+    """Stacks of frames of the nodes of a host, one of which is at hand; Linux has lists for each CPU and zone (pcp).
+
+    Parameters
+    ----------
+    ends : int64[nodes]
+        The first frame after those of each.
+    """
+
+    def __init__(self, ends: NDArray[np.int64]) -> None:
+        super().__init__()
+        self._ends = ends
+        self._aside: dict[int, NDArray[np.int64]] = {}
+        self.node = 0
+
+    def turn(self, node: int) -> None:
+        """Have frames of a node at hand."""
+        if node != self.node:
+            self._aside[self.node] = self.drop(len(self))
+            self.put(self._aside.pop(node, ()))
+            self.node = node
+
+    def put_back(self, frames: Sequence[int] | NDArray[np.int64]) -> None:
+        """Add some that had been taken, each to the stack of its node."""
+        frames = np.asarray(frames, np.int64)
+        nodes = np.searchsorted(self._ends, frames, side="right")
+        for node in np.unique(nodes).tolist():
+            own = frames[nodes == node]
+            if node == self.node:
+                self.put(own)
+            else:
+                self._aside[node] = np.concatenate((self._aside.get(node, own[:0]), own))
+
+    def gather(self) -> None:
+        """Have all of them at hand, whatever node they are of."""
+        for node in sorted(self._aside):
+            self.put(self._aside.pop(node))
+
+    def held(self) -> NDArray[np.int64]:
+        """Return a copy of them all, int64[n]."""
+        return np.concatenate((super().held(), *(self._aside[node] for node in sorted(self._aside))))

@@ -73,6 +73,8 @@ class BareFrames:
             pfn = self.host.take_block(self.owner, order, State.GUEST)
             self.held += (pfn != NO_FRAME) << order
             return pfn
+        if not self.ready and self.held >= self.limit:
+            self.ready.gather()
         if not self.ready:
             if vcpu.owed:
                 yield vcpu.settle()
@@ -109,6 +111,8 @@ class BareFrames:
         if vcpu.owed:
             yield vcpu.settle()
         room = self._room(1)
+        if not room:
+            self.ready.gather()
         if not room and not self.ready:
             raise VmStopped(Stop.OUT_OF_MEMORY)
         if room:
@@ -130,7 +134,7 @@ class BareFrames:
     @property
     def free(self) -> int:
         """Frames that it may still have, and those that stand ready."""
-        return min(self.limit - self.held, self.host.free) + len(self.ready)
+        return min(self.limit - self.held, self.host.free) + len(self.ready.held())
 
     @property
     def short(self) -> bool:
@@ -175,6 +179,8 @@ class BareFrames:
             The limit is reached, and nothing stands ready.
         """
         short = self.held + frames - self.limit
+        if short > 0:
+            self.ready.gather()
         if short > len(self.ready):
             raise VmStopped(Stop.OUT_OF_MEMORY)
         if short > 0:

@@ -69,7 +69,10 @@ class FaultedPages(Supply):
 
     def put(self, pages: Sequence[int] | NDArray[np.int64]) -> None:
         """Add pages; suspended vCPUs get theirs first, and the host what is more than two batches."""
-        self.pages.put(pages)
+        if self._waiting:
+            self.pages.put(pages)
+        else:
+            self.pages.put_back(pages)
         self._hand_out()
         self._set_floor()
         if len(self.pages) > _MOST:
@@ -79,6 +82,7 @@ class FaultedPages(Supply):
 
     def surrender(self, level: int, kind: Kind, *, asked: bool = False) -> Steps[None]:
         """Give the host the pages above `level`, for `reclaim_page` each (Linux drain_all_pages)."""
+        self.pages.gather()
         spare = len(self.pages) - level
         if spare <= 0:
             return

@@ -198,6 +198,8 @@ def reclaimer(env: Clock, host: HostMemory, pools: Sequence[Supply], spares: Spa
     while True:
         yield host.low
         host.low = env.event()  # calls from here on are heard
+        for pool in pools:
+            pool.pages.gather()
         if any(len(pool.pages) > pool.least for pool in pools):  # under pressure none has any to spare
             for pool, level in spares.levels(host, pools):
                 yield from pool.surrender(max(level, pool.kept), Kind.SPARE, asked=True)

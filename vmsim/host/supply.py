@@ -96,7 +96,7 @@ class Supply(ABC):
     @property
     def taken(self) -> int:
         """Pages that the monitor has taken out for good, so far."""
-        return self._brought - len(self.pages)
+        return self._brought - len(self.pages.held())
 
     @abstractmethod
     def reach(self, count: int) -> int:

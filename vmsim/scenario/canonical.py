@@ -156,7 +156,7 @@ def canonical(
         | ({"files": vm.files} if vm.files else {})
         | ({"thp": vm.thp} if vm.thp else {})
         | ({"reclaim": vm.reclaim} if vm.reclaim else {})
-        | ({"placement": vm.placement} if vm.placement else {})
+        | ({"placement": vm.placement.canonical} if vm.placement else {})
         | ({"table_span": vm.table_span} if vm.table_span else {})
         | ({"fragmentation": vm.fragmentation} if vm.fragmentation else {})
         | ({"memory_high": vm.memory_high} if vm.memory_high else {})

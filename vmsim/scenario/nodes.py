@@ -35,6 +35,9 @@ MAX_DISTANCE: Final = 254
 """The largest that is one; 255 says that there is no way (ACPI 6.5, 5.2.17)."""
 INTERLEAVED: Final = -1
 """In place of a node: those that have CPUs, in turn."""
+TOUCHED: Final = -2
+"""In place of a node: that of the vCPU which touches a page first."""
+ALL: Final = "all"
 
 _WORDS: Final = ("local", "interleave")
 
@@ -75,12 +78,15 @@ class Numa(Model):
 
     about: ClassVar[str] = "Where it runs and where its memory lies, on a host with nodes."
 
-    node: Annotated[int, Strict(), Field(ge=0, lt=MAX_NODES)] | None = Field(
-        default=None, description="The node whose pCPUs run it. Default: the VMs are put on the nodes in turn."
+    node: Annotated[int, Strict(), Field(ge=0, lt=MAX_NODES)] | Literal["all"] | None = Field(
+        default=None,
+        description="The node whose pCPUs run it. all: its vCPUs are spread over the nodes that have some, the first "
+        "of them on the first. Default: the VMs are put on the nodes in turn.",
     )
     memory: Place = Field(
         default="local",
-        description="Which node is asked first for its pages: local, that which runs it, or the number of another; "
+        description="Which node is asked first for its pages: local, that which runs it (of a VM on all, the vCPU that "
+        "touches a page first), or the number of another; "
         "interleave: those with pCPUs, in turn. One without a free frame is passed over, for the nearest that has one.",
     )
     tables: Place | None = Field(
@@ -89,21 +95,42 @@ class Numa(Model):
 
 
 class Placement(NamedTuple):
-    """Where a VM is: a node that runs it, and nodes that are asked first for its pages and tables, or INTERLEAVED."""
+    """Where a VM is, and nodes that are asked first for its pages and tables, or INTERLEAVED or TOUCHED.
+
+    Attributes
+    ----------
+    node : int
+        That runs it, or its first vCPU.
+    pages, tables : int
+    sockets : int
+        Nodes from `node` on that its vCPUs are spread over.
+    """
 
     node: int
     pages: int
     tables: int
+    sockets: int = 1
+
+    def node_of(self, vcpu: int, vcpus: int) -> int:
+        """Return the node that runs one of so many vCPUs."""
+        return self.node + vcpu * self.sockets // vcpus
+
+    @property
+    def canonical(self) -> tuple[int, ...]:
+        """What of it decides results."""
+        return self if self.sockets > 1 else self[:3]
 
 
 def placement_of(numa: Numa, index: int, nodes: Sequence[Node]) -> Placement | None:
     """Return where a VM, the `index`-th of the host, is; None: the host has no nodes."""
     if not nodes:
         return None
-    home = index % sum(node.cpus > 0 for node in nodes) if numa.node is None else numa.node
-    places: dict[Any, int] = {"local": home, "interleave": INTERLEAVED}
+    sockets = sum(node.cpus > 0 for node in nodes)
+    spread = numa.node == ALL and sockets > 1
+    home = 0 if numa.node == ALL else index % sockets if numa.node is None else numa.node
+    places: dict[Any, int] = {"local": TOUCHED if spread else home, "interleave": INTERLEAVED}
     pages, tables = numa.memory, numa.memory if numa.tables is None else numa.tables
-    return Placement(home, places.get(pages, pages), places.get(tables, tables))  # type: ignore[arg-type]
+    return Placement(home, places.get(pages, pages), places.get(tables, tables), sockets if spread else 1)  # type: ignore[arg-type]
 
 
 def sums(nodes: Sequence[Node]) -> dict[str, int]:

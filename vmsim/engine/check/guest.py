@@ -163,6 +163,6 @@ def check_guest(vm: VirtualMachine, memory: Column, fail: Callable[[str], None])
     if not vm.spec.bare:
         used = int((states != State.FREE).sum())
         held = sum(driver.held for driver in vm.drivers)
-        known = len(tables) + len(np.union1d(frames, zeros)) + len(vm.frames.ready) + held + vm.frames.kept
+        known = len(tables) + len(np.union1d(frames, zeros)) + len(vm.frames.ready.held()) + held + vm.frames.kept
         if used != known:
             fail(f"sharing: {used - known} frames of the kernel of {name} are neither mapped nor free")

@@ -92,7 +92,7 @@ class _Checker:
         for wrong in self.simulation.page_cache.problems() if self.simulation.page_cache else ():
             self.fail(f"conservation: {wrong}")
         for vm in self.simulation.vms:
-            if vm.pool and vm.pool.pages:
+            if vm.pool:
                 pages = vm.pool.pages.held()
                 wrong = (frames["state"][pages] != State.POOL) | (frames["owner"][pages] != vm.spec.index)
                 if wrong.any() or count_distinct(pages) != len(pages):
@@ -163,7 +163,7 @@ class _Checker:
             if vm.finish is not None:  # nothing is on its way any more
                 held = int(((frames["owner"] == vm.spec.index) & (frames["state"] != State.FREE)).sum())
                 known = reached_frames[vm.spec.index]
-                known += len(vm.pool.pages) if vm.pool else len(vm.frames.ready)
+                known += len((vm.pool.pages if vm.pool else vm.frames.ready).held())
                 known += vm.monitor.frames_held
                 if vm.spec.bare and vm.files:
                     known += vm.files.held

@@ -2,10 +2,9 @@
 
 Memory is scanned a part at a time (task_numa_work): entries lose their rights, so that the next access to a page is
 noticed. Who makes it is a vCPU, and the node that runs it the one that the page should lie in. It goes there unless
-it was another node's vCPU that accessed it before, which no VM has here: its vCPUs run on one socket. From slower
-memory it goes at the second access that is noticed, of the first nothing is known yet; or by its heat, where tiers are
-balanced (promotion.py, should_numa_migrate_memory). A node that is nearly full gets nothing: its kswapd is woken
-(migrate_misplaced_folio).
+it was another node's vCPU that accessed it before. From slower memory it goes at the second access that is noticed, of
+the first nothing is known yet; or by its heat, where tiers are balanced (promotion.py, should_numa_migrate_memory). A
+node that is nearly full gets nothing: its kswapd is woken (migrate_misplaced_folio).
 
 In Linux a thread of the VM scans as it returns to the guest; here a core of its own does, as for other daemons. Each
 part is one event.
@@ -52,7 +51,8 @@ class _Scanned:
 
     def __init__(self, vm: LiveVm, period: ScanPeriod) -> None:
         self.vm = vm
-        self.home: int = vm.spec.placement.node
+        place = vm.spec.placement
+        self.homes: list[int] = [place.node_of(vcpu, vm.spec.vcpus) for vcpu in range(vm.spec.vcpus)]
         self.period = period
         self.at = 0  # the next page to be scanned
         self.rounds = 0
@@ -188,7 +188,7 @@ class Balancer:
 
     def _fault(self, each: _Scanned, vcpu: Vcpu, number: int) -> int:
         """Handle an access to a page that was marked (do_numa_page); return the cycles of it."""
-        memory, nodes, home = each.vm.pages, self.host.nodes, each.home
+        memory, nodes, home = each.vm.pages, self.host.nodes, each.homes[vcpu.number]
         node = int(node_of(self.host.zone, memory.frames_each(np.array([number])))[0])
         pages, last = 1 << memory.order_of(number), int(each.last[number])
         counts, private = each.counts, last in (0, vcpu.number + 1)
@@ -204,19 +204,19 @@ class Balancer:
             counts["pgpromote_candidate"] += promotion.candidates - before
             each.marked[number] = now
         else:
-            wanted = node < nodes.turns or last != 0
+            wanted = each.homes[last - 1] == home if last else node < nodes.turns
             each.last[number] = vcpu.number + 1
         moved = True
         if wanted and node != home:
-            spent = self._move(each, number, pages, promoted=node >= nodes.turns)
+            spent = self._move(each, number, pages, home, promoted=node >= nodes.turns)
             moved, cycles = spent > 0, cycles + spent
         if not by_heat:
             each.period.fault(local=node == home, private=private, moved=moved)
         return cycles
 
-    def _move(self, each: _Scanned, number: int, pages: int, *, promoted: bool) -> int:
+    def _move(self, each: _Scanned, number: int, pages: int, home: int, *, promoted: bool) -> int:
         """Move a page to the node that uses it; return the cycles of it, 0: it stays where it is."""
-        memory, host, home = each.vm.pages, self.host, each.home
+        memory, host = each.vm.pages, self.host
         marks = host.nodes.marks[home]
         if not memory.movable(number):
             return 0
