@@ -14,6 +14,7 @@ from vmsim.record.tables import TABLES, rows
 from vmsim.scenario import Scenario
 
 MIB: Final = 1 << 20
+_TINY_CACHES: Final = {"cache": {"l1": {"size": "8KiB"}, "l2": {"size": "16KiB", "ways": 4}, "llc": {"size": "55KiB"}}}
 CACHED: Final = {"cpu_override": {"cache": {"l1": {"size": "8KiB"}, "l2": {"size": "16KiB", "ways": 4}}}}
 
 
@@ -52,6 +53,7 @@ FILES = {"kind": "files", "footprint": "64KiB", "data": "1MiB", "operations": 40
 SWITCHER = {"kind": "switcher", "footprint": "64KiB", "accesses": 600, "writes": 0.5, "spaces": 4, "every": 40}
 STANDS = {"kind": "stand-in", "footprint": "8MiB", "accesses": 1000, "writes": 0.5, "block": "64KiB"}
 MANY = {**SWITCHER, "spaces": 8, "accesses": 1200}
+_MANY_LINES = {**UNIFORM, "footprint": "128KiB", "accesses": 1200}
 SEQUENTIAL = {"kind": "sequential", "footprint": "2MiB", "accesses": 512, "stride": "4KiB", "writes": 1}
 PLEX86 = {"preset": "plex86"}
 STEPS = {"preset": "plex86", "step": "debug-register"}
@@ -366,7 +368,9 @@ ROWS: Final[dict[str, Row]] = {
     "vm.software_tlb.entries": Row(world(vm("shadow", CHURN, shadow=PLEX86)), 0, 64),
     "vm.cpu_weight": Row(world(vm(), vm(), quantum="10us", scheduler="fair"), 100, 900, "vm.a0.cpu_weight"),
     "vm.cpu_cap": Row(world(vm(workload={**UNIFORM, "compute": 1_000_000}), scheduler="credit"), 0, 20),
-    "vm.llc_ways": Row(world(vm(workload=UNIFORM), data_caches=True, **CACHED), "0-9", "0"),
+    "vm.llc_ways": Row(
+        world(vm(workload=_MANY_LINES), cpu="skylake-x", data_caches=True, cpu_override=_TINY_CACHES), "0-10", "0"
+    ),
     "vm.pv_flush": Row(
         world(vm(workload={**CHURN, "rounds": 60, "burst": "16KiB", "threads": 2}, vcpus=2), quantum="10us"),
         False,
