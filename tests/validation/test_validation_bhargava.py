@@ -47,6 +47,16 @@ def test_a_configuration_has_what_its_name_says() -> None:
     assert none.latency > guest.latency > full.latency
 
 
+@pytest.mark.slow
+def test_scattered_tables_share_no_nested_tables_with_their_neighbours() -> None:
+    """Nested walks for them find less in the page walk cache; the pages themselves lie as they did."""
+    near, far = (walks("2D_PWC+NT", 2, table_span=span) for span in (0, 512 << 20))
+    for guest, nested in ((1, 2), (1, 3)):
+        assert far.hits(guest, nested) < near.hits(guest, nested) - 10
+    assert far.hits(0, 2) == pytest.approx(near.hits(0, 2), abs=5)
+    assert far.walks == pytest.approx(near.walks, rel=0.01)
+
+
 def test_neither_the_fitted_nor_the_read_off_rows_count() -> None:
     refs = np.zeros((6, 6, 5), np.int64)
     refs[:, :, Served.PWC] = 60

@@ -167,6 +167,64 @@ def info(file: Path, form: str, as_json: bool) -> None:
     )
 
 
+@command.command()
+@click.argument("file", type=_FILE, shell_complete=traces_completion)
+@_FORMAT
+@click.option(
+    "--visits",
+    type=click.IntRange(min=1000),
+    default=300_000,
+    show_default=True,
+    help="Visits to pages, from the start, that are looked at.",
+)
+@_JSON
+def fit(file: Path, form: str, visits: int, as_json: bool) -> None:
+    """Fit a workload of kind stand-in to the trace FILE: it is to miss in TLBs as often, with small and large pages.
+
+    Printed are its keys, how well each is known, and both at sizes of TLBs that nothing was fitted to.
+    """
+    from vmsim.analysis.stand_in import FITTED, PAGES, REGIONS, visits_of
+    from vmsim.analysis.stand_in import fit as fitting
+    from vmsim.base.progress import status_line
+    from vmsim.workloads.trace import TraceStream, find
+
+    with status_line() as say:
+        say("reading")
+        used, accesses = visits_of(TraceStream(find(file, Path()), form).chunks(), visits)
+        found = fitting(used, accesses, say=say)
+    keys = {"footprint": f"{found.there.regions * 2}MiB", "recent": found.stream.recent, "lines": found.stream.lines}
+    keys |= {key: getattr(found.stream, key) for key in FITTED}
+    figures = [("the tenth of the pages used most", found.there.tenth, found.made.tenth, True)]
+    for large, entries in ((False, PAGES), (True, REGIONS)):
+        for size in (entries // 2, entries, 2 * entries, 4 * entries):
+            there, made = (each.misses(size, large=large) for each in (found.there, found.made))
+            page = "2 MiB" if large else "4 KiB"
+            figures.append((f"misses with {page}, {size} entries", there, made, size == entries))
+    if as_json:
+        known = {key: None if error == float("inf") else error for key, error in found.errors.items()}
+        told = [dict(zip(("figure", "program", "stream", "fitted"), figure, strict=True)) for figure in figures]
+        click.echo(json.dumps({"keys": keys, "errors": known, "figures": told}, indent=2))
+        return
+    from vmsim.cli.screen import print_table
+
+    click.echo(f'workload = {{ kind = "stand-in", {", ".join(f"{key} = {json.dumps(keys[key])}" for key in keys)} }}\n')
+    print_table(
+        "How well each is known if figures are known to 2 %",
+        {"key": "left", "value": "right", "by all": "right", "by two columns": "right"},
+        ([key, keys[key], _error(found.errors[key]), _error(found.of_two.get(key))] for key in FITTED),
+    )
+    print_table(
+        "Shares of the visits",
+        {"figure": "left", "program": "right", "stream": "right", "": "left"},
+        ([name, f"{there:.2%}", f"{made:.2%}", "fitted" if by else ""] for name, there, made, by in figures),
+    )
+
+
+def _error(found: float | None) -> str:
+    """Return a standard error as a text."""
+    return "given" if found is None else "not known" if found == float("inf") else f"± {found:.2g}"
+
+
 _REASONS = {
     "fetches": "{:,} instruction fetches (--fetch keeps them)",
     "sizes": "the sizes of {:,} accesses; one over the end of a block is an access to each block",
