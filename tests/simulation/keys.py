@@ -302,6 +302,7 @@ ROWS: Final[dict[str, Row]] = {
     "vm.balloon.reporting": Row(world(vm(workload=BUSY)), False, True),
     "vm.balloon.reporting_order": Row(world(vm(workload=BUSY, populate="eager", balloon=REPORTING)), 0, 2),
     "vm.balloon.reporting_delay": Row(world(vm(workload=BUSY, populate="eager", balloon=REPORTING)), "50us", "300us"),
+    "vm.balloon.hinting": Row(world(vm(workload=BUSY, memory="16MiB", dirty_log=LOG)), False, True),
     "vm.files.disk": Row(world(filed()), "nvme", "sata"),
     "vm.files.read_ahead": Row(world(filed()), 0, 32),
     "vm.files.dirty_background": Row(world(filed({"written": 1.0})), 0, 20),

@@ -123,6 +123,7 @@ class Hosts(RuleBasedStateMachine):
         numa=st.sampled_from(["local", "interleave", 1]),
         spread=st.booleans(),
         hotplug=st.sampled_from(HOTPLUG),
+        hints=st.booleans(),
         shared=st.sampled_from(({}, {}, *SHARED_ALLOCATOR)),
     )
     def add(
@@ -140,6 +141,7 @@ class Hosts(RuleBasedStateMachine):
         numa: str | int,
         spread: bool,
         hotplug: dict[str, Any],
+        hints: bool,
         shared: dict[str, Any],
     ) -> None:
         paired = keys.get("paired", {})
@@ -167,6 +169,9 @@ class Hosts(RuleBasedStateMachine):
             table["balloon"] = balloon
             if "esx" in self.keys and "size" in balloon:
                 table["balloon"] = {"max": memory // 2 * PAGE, "message": 3, "deflate_on_oom": True}
+        if hints and "dirty_log" in keys:
+            table["balloon"] = {**table.get("balloon", {}), "hinting": True}
+            table["balloon"].pop("driver", None)
         if hotplug and keys["mode"] != "native" and not process:  # of 4 MiB; with large pages of 6
             table["virtio_mem"] = hotplug
             memory = 512 if "host_page" not in keys and "thp" not in self.keys else 1024

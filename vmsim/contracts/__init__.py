@@ -5,7 +5,7 @@ Each Protocol stands here once. A class that keeps one need not name it.
 
 from __future__ import annotations
 
-from vmsim.contracts.balloon import BalloonDevice, Statistics
+from vmsim.contracts.balloon import BalloonDevice, PageHints, Statistics
 from vmsim.contracts.bilateral import SharedAllocator
 from vmsim.contracts.disk import Disk, PageObserver
 from vmsim.contracts.host import (
@@ -61,6 +61,7 @@ __all__ = [
     "Monitor",
     "Observe",
     "Observer",
+    "PageHints",
     "PageLists",
     "PageObserver",
     "PagePrices",

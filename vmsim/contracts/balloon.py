@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import simpy
+from numpy.typing import NDArray
 
 from vmsim.contracts.steps import Words
 
-__all__ = ["BalloonDevice", "Statistics"]
+__all__ = ["BalloonDevice", "PageHints", "Statistics"]
 
 
 class Statistics(NamedTuple):
@@ -29,11 +31,35 @@ class Statistics(NamedTuple):
     faults: int
 
 
+class PageHints(Protocol):
+    """Free-page hints, as whoever reads a dirty log knows them, and the driver in the guest's kernel.
+
+    Attributes
+    ----------
+    command : int
+        By which the driver is asked for hints: another each time; 0: it is not, and holds nothing.
+    changed : Event
+        Triggered when that changes next.
+    """
+
+    command: int
+    changed: simpy.Event
+
+    def restart(self) -> NDArray[np.bool_]:
+        """Ask for hints anew; return the guest frames that the guest has said are free since last, bool[frames]."""
+        ...
+
+    def done(self) -> None:
+        """Ask for none any more, and let the guest use what it holds."""
+
+
 class BalloonDevice(Protocol):
     """The host's side.
 
     Attributes
     ----------
+    hints : PageHints or None
+        What it does with hints of free pages; None: it takes none.
     target : int
         Pages of 4 KiB that are to be in the balloon.
     changed : Event
@@ -42,6 +68,7 @@ class BalloonDevice(Protocol):
 
     target: int
     changed: simpy.Event
+    hints: PageHints | None
 
     def inflate(self, firsts: Words, order: int) -> simpy.Event:
         """Take the memory of blocks of 2**order guest frames; return the event that the host has acknowledged it."""
@@ -53,6 +80,10 @@ class BalloonDevice(Protocol):
 
     def report(self, firsts: Words, orders: Words) -> simpy.Event:
         """Take the memory of free blocks, of 2**orders frames each, which the guest may use again afterwards."""
+        ...
+
+    def hint(self, firsts: Words, order: int, command: int) -> simpy.Event:
+        """Note that blocks of 2**order guest frames are free, which a `command` has asked for."""
         ...
 
     def now_has(self, pages: int) -> None:

@@ -10,6 +10,7 @@ from vmsim.contracts import Steps
 from vmsim.engine.guest_device import GuestDevice
 from vmsim.engine.samples import count_free_resident
 from vmsim.guest.balloon import BALLOON, BalloonDriver
+from vmsim.guest.hinting import FreePageHinting
 from vmsim.guest.reporting import FreePageReporting
 from vmsim.host.balloon import Balloon
 from vmsim.scenario.balloon import BalloonSpec
@@ -37,6 +38,8 @@ class Ballooned(GuestDevice):
         The guest's; None: it has none.
     reporting : FreePageReporting or None
         The guest's reporting of free pages.
+    hinting : FreePageHinting or None
+        The guest's hints of free pages, while its dirty log is read.
     """
 
     def __init__(self, vm: Any, spec: BalloonSpec) -> None:
@@ -55,6 +58,7 @@ class Ballooned(GuestDevice):
         parts = {"frames": vm.frames, "device": self.device, "queue": self.queue}
         notify = partial(vm.shootdown.notify, reason=_EXIT)
         self.driver = BalloonDriver(self.env, spec, costs, **parts, notify=notify) if spec.driver else None
+        self.hinting = FreePageHinting(self.env, spec, costs, **parts, notify=notify) if spec.hinting else None
         self.reporting = None
         if spec.reporting:
             self.reporting = FreePageReporting(self.env, spec.reporting, costs, **parts, notify=notify)
@@ -66,6 +70,8 @@ class Ballooned(GuestDevice):
             processes.append(self.driver.run())
             if self.spec.statistics:
                 processes.append(self._ask(self.driver))
+        if self.hinting:
+            processes.append(self.hinting.run())
         if self.reporting:
             processes.append(self.reporting.run())
         for each in processes:
@@ -73,8 +79,8 @@ class Ballooned(GuestDevice):
 
     @property
     def held(self) -> int:
-        """Frames of the guest that are in its balloon, or on the way there or back, or are being reported."""
-        return (self.driver.held if self.driver else 0) + (self.reporting.held if self.reporting else 0)
+        """Frames of the guest that are in its balloon, or on the way there or back, being reported, or hinted at."""
+        return sum(each.held for each in (self.driver, self.reporting, self.hinting) if each)
 
     @property
     def frames(self) -> dict[str, int]:
@@ -88,7 +94,7 @@ class Ballooned(GuestDevice):
     def register(self, ledger: Ledger) -> None:
         """Say what it counts."""
         ledger.counters("balloon", lambda: self.device.counts)
-        for name, part in (("balloon_driver", self.driver), ("reporting", self.reporting)):
+        for name, part in (("balloon_driver", self.driver), ("reporting", self.reporting), ("hinting", self.hinting)):
             if part:
                 ledger.counters(name, partial(getattr, part, "counts"))
 

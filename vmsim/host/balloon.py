@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import simpy
+from numpy.typing import NDArray
 
 from vmsim.base.clock import Clock
 from vmsim.contracts import NO_FLUSH, Statistics, Steps, Words
@@ -21,7 +22,52 @@ from vmsim.scenario.balloon import BalloonSpec
 from vmsim.scenario.cpu import Cost
 from vmsim.tables.backing import BALLOONED, count_leaves
 
-__all__ = ["Balloon"]
+__all__ = ["Balloon", "FreePageHints"]
+
+
+class FreePageHints:
+    """Which frames a guest has said are free since its dirty log was last read (QEMU, VirtIOBalloonFreePageHintStatus).
+
+    QEMU has hints stop before it reads the log, and start anew when it has (virtio_balloon_free_page_hint_notify).
+
+    Parameters
+    ----------
+    env : Clock
+        Simulated time.
+    frames : int
+        Of the guest.
+
+    Attributes
+    ----------
+    command : int
+        By which the guest was asked last; 0: it is not asked.
+    changed : Event
+        Triggered when that changes next.
+    pages : bool[frames]
+        What it has said since.
+    """
+
+    def __init__(self, env: Clock, frames: int) -> None:
+        self._env = env
+        self._commands = self.command = 0
+        self.changed = env.event()
+        self.pages = np.zeros(frames, np.bool_)
+
+    def restart(self) -> NDArray[np.bool_]:
+        """Ask for hints anew; return what the guest has said since it was last asked, bool[frames]."""
+        found, self.pages = self.pages, np.zeros_like(self.pages)
+        self._commands += 1
+        self._tell(self._commands)
+        return found
+
+    def done(self) -> None:
+        """Ask for none any more."""
+        self._tell(0)
+
+    def _tell(self, command: int) -> None:
+        self.command = command
+        self.changed.succeed()
+        self.changed = self._env.event()
 
 
 class Balloon(DeviceThread):
@@ -48,6 +94,8 @@ class Balloon(DeviceThread):
     ----------
     target, actual : int
         Pages of 4 KiB that are to be in the balloon, and that the driver says are.
+    hints : FreePageHints or None
+        What the guest says is free while its dirty log is read.
     statistics : Statistics or None
         What the guest has last said of its memory.
     counts : Counter
@@ -78,6 +126,7 @@ class Balloon(DeviceThread):
         self.target = self.actual = 0
         self.changed = env.event()
         self.statistics: Statistics | None = None
+        self.hints = FreePageHints(env, len(memory.backing)) if spec.hinting else None
         self.counts.update(dict.fromkeys(("blocks", "freed", "reports", "reported", "asked", "told"), 0))
 
     def run(self) -> Steps[None]:
@@ -107,6 +156,10 @@ class Balloon(DeviceThread):
         """Take the memory of free blocks, of 2**orders frames each, which the guest may use again afterwards."""
         return self._begin(self._report(firsts, orders))
 
+    def hint(self, firsts: Words, order: int, command: int) -> simpy.Event:
+        """Note that blocks are free; what an older command has asked for is not (qemu_guest_free_page_hint)."""
+        return self._begin(self._hint(firsts, order, command))
+
     def now_has(self, pages: int) -> None:
         """Note how many pages are in the balloon."""
         self.actual = pages
@@ -115,6 +168,15 @@ class Balloon(DeviceThread):
         """Note what the guest says of its memory."""
         self.statistics = statistics
         self.counts["told"] += 1
+
+    def _hint(self, firsts: Words, order: int, command: int) -> Steps[None]:
+        assert self.hints
+        yield self._spend(len(firsts) * self.costs.balloon_entry)
+        if self._over or command != self.hints.command:
+            return
+        for first in firsts.tolist():
+            self.hints.pages[first : first + (1 << order)] = True
+        self.log("hint", 0)
 
     def _inflate(self, firsts: Words, order: int) -> Steps[None]:
         orders = np.full(len(firsts), order)

@@ -44,6 +44,8 @@ class BalloonSpec(NamedTuple):
         The most that a policy of the host may ask for; 0: none does.
     refuses : int
         Above which size the driver puts nothing more into the balloon; -1: it never refuses.
+    hinting : bool
+        The guest says what is free while its dirty log is read.
     """
 
     steps: tuple[tuple[int, int], ...]
@@ -56,11 +58,13 @@ class BalloonSpec(NamedTuple):
     reporting: ReportingSpec | None
     most: int = 0
     refuses: int = -1
+    hinting: bool = False
 
     @property
     def canonical(self) -> tuple[Any, ...]:
-        """What matters: the last two only where they say anything."""
-        return tuple(self) if self.refuses >= 0 else tuple(self)[:-1] if self.most else tuple(self)[:-2]
+        """What matters: the last three only where they say anything."""
+        unused = 0 if self.hinting else 1 if self.refuses >= 0 else 2 if self.most else 3
+        return tuple(self)[: len(self) - unused]
 
 
 class Balloon(Model):
@@ -107,6 +111,11 @@ class Balloon(Model):
         description="How long after something was freed the guest begins to report.",
         json_schema_extra={"default": "2s"},
     )
+    hinting: Flag = Field(
+        default=False,
+        description="The guest says which blocks are free whenever its dirty log is read, and holds them until logging "
+        "ends: nobody needs to send them (dirty_log.method).",
+    )
 
     @property
     def asks(self) -> bool:
@@ -116,7 +125,7 @@ class Balloon(Model):
     @property
     def given(self) -> bool:
         """Whether there is a device."""
-        return self.asks or self.reporting or self.statistics.amount > 0
+        return self.asks or self.reporting or self.hinting or self.statistics.amount > 0
 
     def spec(self, frequency: int) -> BalloonSpec | None:
         """Return what it says for a CPU of `frequency` hertz; None: there is no device."""
@@ -137,10 +146,14 @@ class Balloon(Model):
             else None,
             most=self.max // PAGE >> order << order,
             refuses=-1 if self.refuses is None else self.refuses // PAGE >> order << order,
+            hinting=self.hinting,
         )
 
-    def problems(self, memory: int) -> Iterator[Problem]:
-        """Yield what it cannot ask of a VM of so many bytes, and keys that would do nothing."""
+    def problems(self, memory: int, *, logged: bool) -> Iterator[Problem]:
+        """Yield what it cannot ask of a VM of so many bytes, and keys that would do nothing.
+
+        `logged` says whether the VM has a dirty log.
+        """
         fields = type(self).model_fields
         given = [key for key, field in fields.items() if getattr(self, key) != field.default]
         if not self.asks:
@@ -151,7 +164,9 @@ class Balloon(Model):
         for key in ("reporting_order", "reporting_delay"):
             if key in given and not self.reporting:
                 yield Problem((key,), "it has no effect with balloon.reporting = false; leave it out")
-        for key in ("reporting", "statistics", "page", "message", "retry", "deflate_on_oom", "refuses"):
+        if self.hinting and not logged:
+            yield Problem(("hinting",), 'it has no effect with dirty_log.method = "none"; leave it out')
+        for key in ("reporting", "hinting", "statistics", "page", "message", "retry", "deflate_on_oom", "refuses"):
             if key in given and self.asks and not self.driver:
                 yield Problem((key,), "it has no effect with balloon.driver = false; leave it out")
         for key in ("size", "schedule"):

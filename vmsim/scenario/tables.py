@@ -225,7 +225,7 @@ class _VmGroup(VmKeys):
             yield from self.kernel_problems(mode)
         if not self.dirty_log.every.amount:
             yield Problem(("dirty_log", "every"), "no time between two readings; expected more than 0")
-        for problem in self.balloon.problems(self.memory):
+        for problem in self.balloon.problems(self.memory, logged=self.dirty_log.method != "none"):
             yield problem._replace(path=("balloon", *problem.path))
         for problem in self.virtio_mem.problems(self.memory, bare=self.bare):
             yield problem._replace(path=("virtio_mem", *problem.path))

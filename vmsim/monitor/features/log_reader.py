@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
-from vmsim.contracts import LiveVm, Steps, Vcpu
+from vmsim.contracts import LiveVm, PageHints, Steps, Vcpu
 from vmsim.monitor.features.base import Feature, Monitored
 from vmsim.record.log import Log
 from vmsim.record.outcome import DirtyRound, round_log
@@ -41,7 +41,14 @@ class LogReader(Feature, ABC):
     ----------
     ever : bool[pages]
         By gfn: written to since logging began.
+    hints : PageHints or None
+        What the guest says is free, so that whoever copies its memory need not copy it; None: it says nothing.
+    hinted : int
+        Pages that were to be copied, all memory at first and then what each reading has found, and that the guest said
+        were free before the next reading. One that it uses again is written to, and found by that.
     """
+
+    hints: PageHints | None = None
 
     def __init__(
         self,
@@ -57,7 +64,8 @@ class LogReader(Feature, ABC):
         self.ever = np.zeros_like(dirty)
         self._rounds = round_log()
         self._pages = self._host_cycles = 0  # of all readings
-        self.splits = self.collapses = 0
+        self.splits = self.collapses = self.hinted = 0
+        self._to_copy = np.ones_like(dirty)
         self.logging = False
         self._flush = flush
         self._started = 0
@@ -71,6 +79,9 @@ class LogReader(Feature, ABC):
     def run(self, vm: LiveVm) -> Steps[None]:
         """Read the log whenever it is time, or as soon as the last reading is done, until logging ends."""
         clock, due = vm.env, self._started + self.spec.every
+        self.hints = vm.balloon.device.hints if vm.balloon else None
+        if self.hints:
+            self.hints.restart()
         while True:
             yield clock.background(max(0, due - clock.cycle))
             if self.over:
@@ -80,6 +91,8 @@ class LogReader(Feature, ABC):
             due = start + self.spec.every
             if self.spec.stop and start - self._started >= self.spec.stop:
                 self.end()
+                if self.hints:
+                    self.hints.done()
                 self._kick(vm.vcpus, READ)
                 return
             if due < start + busy:
@@ -110,6 +123,9 @@ class LogReader(Feature, ABC):
         host += pages * self.costs.log_page
         wait = self.tdp.lock.hold(now, host)
         self.ever |= self.dirty
+        if self.hints:
+            self.hinted += int(np.count_nonzero(self.hints.restart() & self._to_copy))
+            self._to_copy[:] = self.dirty
         self.dirty[:] = False
         self._begin_round()
         self._flush()
@@ -136,7 +152,7 @@ class LogReader(Feature, ABC):
     def _figures(self) -> dict[str, int]:
         splits, collapses = self.pieces()
         found = {"readings": self._rounds.noted, "pages": self._pages, "host_cycles": self._host_cycles}
-        return found | {"splits": splits, "collapses": collapses}
+        return found | {"splits": splits, "collapses": collapses} | ({"hinted": self.hinted} if self.hints else {})
 
     def pieces(self) -> tuple[int, int]:
         """Return how many large pages were split, and how many came back whole."""
