@@ -8,6 +8,7 @@ through with what is asked, and changes nothing where it cannot. A `Monitor` doe
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,8 +25,10 @@ __all__ = [
     "ROOM",
     "SPILL",
     "Call",
+    "Collected",
     "clear_bill",
     "close",
+    "collected",
     "commit_fault",
     "enter_kernel",
     "finish",
@@ -117,6 +120,26 @@ BILL = np.dtype(
 )
 
 _COLLECTED = BILL.fields["pending"][1] >> 3  # the first word that is
+_LATENCY = BILL.fields["latency"][1] >> 3  # the first of those of latencies
+
+
+class Collected(NamedTuple):
+    """What is on a bill to be collected, latencies apart: the fields of `BILL` from `pending` on."""
+
+    pending: int
+    flush: int
+    forgot: int
+    faults: int
+    guest: int
+    kernel: int
+    compute: int
+    flushes: int
+    given: int
+    first: int
+    exits: list[int]
+    cycles: list[int]
+    kind: int
+    logged: int
 
 
 def make_bill(count: int = 1) -> np.ndarray:
@@ -124,6 +147,13 @@ def make_bill(count: int = 1) -> np.ndarray:
     bill = np.zeros(count, BILL)
     bill["status"] = NONE
     return bill
+
+
+def collected(bill: np.ndarray) -> Collected:
+    """Return what is on a bill, BILL[1]: numpy takes longer to find the fields one by one."""
+    words = bill.view(np.int64)[_COLLECTED:_LATENCY].tolist()
+    exits, cycles = words[10 : 10 + REASONS], words[10 + REASONS : 10 + 2 * REASONS]
+    return Collected(*words[:10], exits, cycles, *words[10 + 2 * REASONS :])
 
 
 def clear_bill(bill: np.ndarray) -> None:

@@ -181,7 +181,7 @@ class Vcpu(IdleVcpu):
             timer = self.env.timeout(min(left, self.horizon) if self.scheduler.queue.preempts else left)
             self.since = cause, self.env.cycle
             yield event | timer
-            self.cycles = self.time_by_cause()
+            self.cycles[cause] += self.env.cycle - self.since[1]
             self.since = None
             self.env.abandon(timer)
             self.resumed(None)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import simpy
@@ -35,6 +35,21 @@ CAUSES = ("compute", "guest_fault", "exit", "switch", *WAITS)
 STALLS = (*MEMORY_WAITS, SWAP_WAIT, LIMIT_WAIT)  # that Linux counts as pressure on memory
 IDLE_WAITS = ("io_wait", LOCK_WAIT, "barrier_wait", GUEST_SWAP_WAIT)  # in which a guest's CPU has nothing to do
 WAITS_FOR_OTHERS = (LOCK_WAIT, "barrier_wait", SHOOTDOWN)  # for other vCPUs of the VM, where there are any
+
+
+class _FirstTouch(AbstractContextManager[None]):
+    """What a vCPU does as long as it is in this is for a first touch."""
+
+    __slots__ = ("_before", "_vcpu")
+
+    def __init__(self, vcpu: VcpuTime) -> None:
+        self._vcpu = vcpu
+
+    def __enter__(self) -> None:
+        self._before, self._vcpu.touching = self._vcpu.touching, True
+
+    def __exit__(self, *_: object) -> None:
+        self._vcpu.touching = self._before
 
 
 class VcpuTime:
@@ -101,19 +116,14 @@ class VcpuTime:
             pressure.enter(stalled=stalled)
         if self.touching and cause in MEMORY_WAITS:
             self.first_touch[cause] += self.env.cycle - self.since[1]
-        self.cycles = self.time_by_cause()
+        self.cycles[cause] += self.env.cycle - self.since[1]
         self.since = None
         self.waits[cause] += 1
         return value
 
-    @contextmanager
-    def first(self) -> Iterator[None]:
+    def first(self) -> AbstractContextManager[None]:
         """Count the cycles of what is done inside, waits for memory included, as those of a first touch."""
-        before, self.touching = self.touching, True
-        try:
-            yield
-        finally:
-            self.touching = before
+        return _FirstTouch(self)
 
     def time_by_cause(self) -> Counter[str]:
         """Return the cycles used or waited so far, a wait under way included."""

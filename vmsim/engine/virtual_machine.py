@@ -87,6 +87,7 @@ class VirtualMachine:
         start: Start | None = None,
     ) -> None:
         self.parts = parts
+        self._costs = parts.scenario.cpu.cost
         self.spec = spec
         self.stream = stream
         self.registers = registers
@@ -286,7 +287,7 @@ class VirtualMachine:
         self.drop(flush)
         if not (flush.nested or flush.linear):
             return 0
-        costs, begun = self.parts.scenario.cpu.cost, by.now if by else self.env.cycle
+        costs, begun = self._costs, by.now if by else self.env.cycle
         cycles = self.shootdown.kick([vcpu for vcpu in self.vcpus if vcpu is not by], times=times)
         held = cycles // max(times, 1) + costs.violation_entry
         return cycles + self.monitor.held_by_host(begun, held, times, costs.host_zap)

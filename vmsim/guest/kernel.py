@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Frames, Mmu, Steps, Stop, Vcpu, VmStopped
-from vmsim.contracts.commit import ROOM
+from vmsim.contracts.commit import ROOM, collected
 from vmsim.contracts.faults import FaultKind, FaultTimes
 from vmsim.frames.records import NO_FRAME
 from vmsim.guest.commit import Guest
@@ -296,17 +296,17 @@ class GuestKernel(Granting):
 
     def collect(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
         """Count what compiled code has done: page faults and system calls, and their cycles."""
-        done = bill[0]
-        if faults := int(done["faults"]):
-            self.faults += faults
+        done = collected(bill)
+        if done.faults:
+            self.faults += done.faults
             with vcpu.first():
-                vcpu.owe("guest_fault", int(done["guest"]))
-        vcpu.owe("guest_fault", int(done["kernel"]))
-        vcpu.owe("compute", int(done["compute"]))
-        if flushes := int(done["flushes"]):
-            self.cpus.flushed(vcpu.number, self.current[vcpu.number].space, flushes)
-        if given := int(done["given"]):
-            self.frames.gave(given)
+                vcpu.owe("guest_fault", done.guest)
+        vcpu.owe("guest_fault", done.kernel)
+        vcpu.owe("compute", done.compute)
+        if done.flushes:
+            self.cpus.flushed(vcpu.number, self.current[vcpu.number].space, done.flushes)
+        if done.given:
+            self.frames.gave(done.given)
 
     def populate(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> int:
         """Map regions of the first process before the clock starts, in the order given; guest memory must be backed.

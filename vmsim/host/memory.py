@@ -34,6 +34,8 @@ HOST = -1  # owner of frames that belong to no VM
 
 Pages = NDArray[np.int64]
 
+_NONE = np.empty(0, np.int64)
+
 
 class Request(NamedTuple):
     """Frames that somebody waits for."""
@@ -112,6 +114,7 @@ class HostMemory:
         self.env = env
         self.marks = marks
         self.zone, self.frames = make_nodes(*nodes) if nodes else make_zone(frames)
+        self._free = self.zone["free"]
         self.nodes = nodes or Nodes([frames], [[0]], 1, [marks_of(frames, frames, *marks)], [0])
         self.copied = [0] * len(self.nodes.sizes)
         self.pins = np.zeros(frames, np.int32)
@@ -133,7 +136,7 @@ class HostMemory:
     @property
     def free(self) -> int:
         """Free frames."""
-        return int(self.zone["free"][0])
+        return int(self._free[0])
 
     @property
     def size(self) -> int:
@@ -145,7 +148,11 @@ class HostMemory:
 
         They are from the nodes that the policy of `whose` VM says, without it the owner's.
         """
-        pfns = np.empty(max(0, min(count, self.free - reserve)), np.int64)
+        count = min(count, self.free - reserve)
+        if count <= 0:
+            self._watch()
+            return _NONE
+        pfns = np.empty(count, np.int64)
         got = allocate_for(self.zone, self.frames, int(state), owner, owner if whose is None else whose, pfns)
         self._watch()
         return pfns[:got]

@@ -191,6 +191,14 @@ class PagePool(Supply):
         self.log(Transfer(self.env.cycle, self.name, kind.name.lower(), pages, len(self.pages), self.host.free))
 
 
+def _any_spare(pools: Sequence[Supply]) -> bool:
+    """Return whether any pool has pages to spare."""
+    for pool in pools:  # noqa: SIM110  (each look at free memory asks all: a generator takes twice as long)
+        if len(pool.pages) > pool.least:
+            return True
+    return False
+
+
 def reclaimer(env: Clock, host: HostMemory, pools: Sequence[Supply], spares: Spares) -> Steps[None]:
     """Take what pools have to spare while the host's free memory is low (kswapd's place here), as a policy says."""
     host.first = lambda waiting: spares.first(waiting, pools)
@@ -200,7 +208,7 @@ def reclaimer(env: Clock, host: HostMemory, pools: Sequence[Supply], spares: Spa
         host.low = env.event()  # calls from here on are heard
         for pool in pools:
             pool.pages.gather()
-        if any(len(pool.pages) > pool.least for pool in pools):  # under pressure none has any to spare
+        if _any_spare(pools):  # under pressure none has any
             for pool, level in spares.levels(host, pools):
                 yield from pool.surrender(max(level, pool.kept), Kind.SPARE, asked=True)
                 if host.free >= host.marks.high and not host.starving:

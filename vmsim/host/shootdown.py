@@ -292,14 +292,14 @@ class Shootdown:
             cycles = self._exit + self._handling(1)
             vcpu.spaces.exited()
             vcpu.impose(times * cycles)
-            for _ in range(times):
-                (paid or self._count)(vcpu, cycles)
+            if paid is None:
+                self.exits["KICK"] += times
+                self.exit_cycles["KICK"] += times * cycles
+            else:
+                for _ in range(times):
+                    paid(vcpu, cycles)
         return
         yield
-
-    def _count(self, vcpu: Any, cycles: int) -> None:
-        self.exits["KICK"] += 1
-        self.exit_cycles["KICK"] += cycles
 
     def _leave(self, vcpu: Any, exits: int, reason: str, each: int | None = None) -> None:
         if exits:

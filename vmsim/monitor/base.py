@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Exit, Kernel, Mmu, Resume, Steps, Vcpu, Words, Worker
+from vmsim.contracts.commit import collected
 from vmsim.contracts.faults import KIND_BITS, FaultTimes
 from vmsim.frames.records import State
 from vmsim.machine.formats import FRAME
@@ -135,23 +136,23 @@ class BaseMonitor(ABC):
 
     def collect(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
         """Count the exits that compiled code has handled, their cycles, and how long faults took."""
-        if cycles := int(bill["cycles"][0].sum()):
-            first = int(bill["first"][0])
-            vcpu.owe("exit", cycles - first)
+        done = collected(bill)
+        if cycles := sum(done.cycles):
+            vcpu.owe("exit", cycles - done.first)
             with vcpu.first():
-                vcpu.owe("exit", first)
+                vcpu.owe("exit", done.first)
         self.count(vcpu, bill)
 
     def count(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
         """Count what is on a bill, whose cycles the vCPU owes already."""
-        counts, cycles = bill["exits"][0].tolist(), bill["cycles"][0].tolist()
-        if any(counts):
-            for reason, count, spent in zip(self.reasons, counts, cycles, strict=False):
+        done = collected(bill)
+        if any(done.exits):
+            for reason, count, spent in zip(self.reasons, done.exits, done.cycles, strict=False):
                 if count:
                     self.exits[reason] += count
                     self.exit_cycles[reason] += spent
-        vcpu.kind = max(vcpu.kind, int(bill["kind"][0]))  # of a fault that is not over
-        if bill["logged"][0]:
+        vcpu.kind = max(vcpu.kind, done.kind)  # of a fault that is not over
+        if done.logged:
             latencies, times = bill["latency"][0], bill["times"][0]
             (there,) = times.nonzero()
             for latency, count in zip(latencies[there].tolist(), times[there].tolist(), strict=True):

@@ -41,12 +41,14 @@ from vmsim.host.policies.lists import (
     tails,
     use,
 )
+from vmsim.jit import resolved
 
 __all__ = ["Age", "TwoList", "build"]
 
 Words = NDArray[np.int64]
 
 _NOTHING = np.empty(0, np.int64)
+_LONG_AGO = -1 << 61
 _EVERY = 16  # a VM's new pages are looked for after a look at one in so many of its pages
 
 
@@ -134,6 +136,7 @@ class TwoList:
         self._shadows: dict[int, int] = {}  # `taken` when the page in a slot was
         self._seen = 0  # refaults that made pages active, at the end of the last reclaim
         self._deactivates = True
+        self._come_back: Callable[..., Any] | None = None
 
     @property
     def taken(self) -> int:
@@ -262,9 +265,12 @@ class TwoList:
 
     def returned(self, memory: Any, numbers: Words, slots: Words) -> None:
         """Put pages that came back on the lists where they belong (workingset_refault)."""
-        ages = np.array([self._shadows.get(slot, -1 << 61) for slot in slots.tolist()], np.int64)
-        lists = self.pages[memory.owner].lists
-        active = int(come_back(lists, self._every, self.more(), numbers, ages, self.taken))
+        shadow = self._shadows.get
+        ages = np.array([shadow(slot, _LONG_AGO) for slot in slots.tolist()], np.int64)
+        given = self.pages[memory.owner].lists, self._every, self.more(), numbers, ages, self.age_of_all.taken
+        if self._come_back is None:
+            self._come_back = resolved(come_back, *given)
+        active = int(self._come_back(*given))
         self.refaults += len(numbers)
         self.age_of_all.taken += active
         self.activated += active

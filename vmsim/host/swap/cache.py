@@ -293,17 +293,17 @@ class SwapCache:
         _begin_reads(self.words, slots, pfns, stamps, self._number(len(slots)))
         return stamps
 
-    def end_reads(self, slots: Words, stamps: Words) -> NDArray[np.bool_]:
-        """Note that pages have been read, int64[n]; return which of them are in the cache still, bool[n]."""
+    def end_reads(self, slots: Words, stamps: Words) -> tuple[NDArray[np.bool_], bool]:
+        """Note that pages have been read, int64[n]; return which are in the cache still, bool[n], and if all."""
         there = np.empty(len(slots), np.bool_)
-        _end_reads(self.words, slots, stamps, there)
-        return there
+        return there, _end_reads(self.words, slots, stamps, there) == len(slots)
 
-    def end_writes(self, slots: Words, stamps: Words) -> NDArray[np.bool_]:
-        """Take pages out that have been written, int64[n]; return which of them were in the cache still, bool[n]."""
+    def end_writes(self, slots: Words, stamps: Words) -> tuple[NDArray[np.bool_], bool]:
+        """Take pages out that have been written, int64[n]; return which were there still, bool[n], and if all."""
         there = np.empty(len(slots), np.bool_)
-        self._count -= int(_end_writes(self.words, slots, stamps, there))
-        return there
+        count = int(_end_writes(self.words, slots, stamps, there))
+        self._count -= count
+        return there, count == len(slots)
 
     def left(self, count: int) -> None:
         """Note that compiled code has taken so many pages out."""

@@ -11,13 +11,26 @@ from vmsim.contracts import MapsCached, Steps, Vcpu
 from vmsim.frames.records import MAX_ORDER, State
 from vmsim.host.swap.pages import SwappedPages
 from vmsim.host.swap.swap import Swap
+from vmsim.jit import kernel
 from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT
-from vmsim.tables.backing import CLEAN, CLEAN_PAGE, SMALL_PAGE, SWAPPED, cached_word, page_of
+from vmsim.tables.backing import CACHED, CLEAN, CLEAN_PAGE, SMALL_PAGE, SWAPPED, page_of
 from vmsim.tables.pages import clear_pages, clear_words, find_words
 
 __all__ = ["SwappableMemory"]
 
 Words = NDArray[np.int64]
+
+
+@kernel
+def note_cached(words, backing, states, gfns, pfns):  # type: ignore[no-untyped-def]
+    """Note that pages that are away lie in frames of the swap cache too, int64[n] each, and hold zeros.
+
+    Those that may be page tables, by `states` (int8[frames], or empty), are left out.
+    """
+    for at in range(len(gfns)):
+        if len(states) and states[gfns[at]] != State.TABLE:
+            clear_words(words, pfns[at : at + 1])
+            backing[gfns[at]] = pfns[at] << PAGE_SHIFT | CACHED | SWAPPED
 
 
 class SwappableMemory:
@@ -63,9 +76,7 @@ class SwappableMemory:
 
     def cached(self, gfns: Words, pfns: Words) -> None:
         """Learn that pages that are away lie in frames of the swap cache too, int64[n] each, and hold zeros."""
-        data = ~self.hold_tables(gfns)
-        clear_words(self.words, pfns[data])
-        self.backing[gfns[data]] = pfns[data] << PAGE_SHIFT | cached_word(0)
+        note_cached(self.words, self.backing, self.states, gfns, pfns)
 
     def uncached(self, gfns: Words) -> None:
         """Learn that they do no more."""
@@ -152,10 +163,9 @@ class SwappableMemory:
     def _leave_swap(self, first: int, count: int, to: int) -> None:
         """Forget what the swap device has of frames that lose their contents."""
         assert self.swapped
-        for gfn in (first + np.flatnonzero(self.backing[first : first + count])).tolist():
-            self.swapped.forget(gfn)
-            if self.backing[gfn] & SWAPPED:
-                self.backing[gfn] = to
+        gfns = first + np.flatnonzero(self.backing[first : first + count])
+        self.swapped.forget_each(gfns)
+        self.backing[gfns[self.backing[gfns] & SWAPPED != 0]] = to
 
 
 def _around(number: int, count: int, first: int, limit: int) -> Words:

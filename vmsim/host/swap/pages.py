@@ -15,10 +15,10 @@ from vmsim.host.swap.area import NO_SLOT
 from vmsim.host.swap.cache import AHEAD, Around, Fetched, leave
 from vmsim.host.swap.swap import Swap
 from vmsim.jit import kernel
-from vmsim.machine.formats import FRAME, PAGE_SHIFT
+from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT
 from vmsim.machine.memory import zeroed
-from vmsim.tables.backing import CACHED, CLEAN, SWAPPED, clean_backing, set_backing
-from vmsim.tables.pages import clear_pages, find_words
+from vmsim.tables.backing import CACHED, CLEAN, SMALL_PAGE, SWAPPED, clean_backing, set_backing
+from vmsim.tables.pages import clear_pages
 
 __all__ = ["SwappedPages"]
 
@@ -36,6 +36,49 @@ def find_slots(backing, slots, first, limit, found):  # type: ignore[no-untyped-
             found[count] = slots[gfn] - 1
             count += 1
     return count
+
+
+@kernel
+def give_up_copies(words, backing, slots, gfns, found, flags):  # type: ignore[no-untyped-def]
+    """Forget the slots of pages that are about to be taken, int64[n], and find out what they hold.
+
+    Parameters
+    ----------
+    words : int64[:]
+        Host-physical memory.
+    backing, slots : int64[:]
+        Where the VM's pages lie, and as of `SwappedPages`.
+    gfns : int64[n]
+        The pages.
+    found : int64[2, n]
+        Filled: their frames; the slots that they had, or NO_SLOT.
+    flags : bool[2, n]
+        Filled: whether they had one; whether they hold anything but zeros.
+
+    Returns
+    -------
+    (clean, holding) : tuple of int
+        How many did, and how many do.
+    """
+    clean, holding = 0, 0
+    for at in range(len(gfns)):
+        word = backing[gfns[at]]
+        found[0, at] = (word & FRAME) >> PAGE_SHIFT
+        found[1, at] = NO_SLOT
+        flags[0, at] = word & CLEAN != 0
+        if flags[0, at]:
+            found[1, at] = slots[gfns[at]] - 1
+            slots[gfns[at]] = 0
+            backing[gfns[at]] = word & FRAME | SMALL_PAGE
+            clean += 1
+        flags[1, at] = False
+        first = found[0, at] * ENTRIES
+        for place in range(first, first + ENTRIES):
+            if words[place]:
+                flags[1, at] = True
+                holding += 1
+                break
+    return clean, holding
 
 
 @kernel
@@ -112,40 +155,32 @@ class SwappedPages:
 
         What they hold is on its way there, and zeros are in their frames.
         """
-        memory = self.memory
-        pfns = (memory.backing[gfns] & FRAME) >> PAGE_SHIFT
-        clean, old = self._give_up_copies(gfns)
-        held = np.empty(len(gfns), np.bool_)
-        find_words(memory.words, pfns, held)
-        words = {at: memory.words[pfns[at] << 9 : (pfns[at] + 1) << 9].copy() for at in np.flatnonzero(held).tolist()}
-        wanted = np.flatnonzero(~clean)
-        slots = old.copy()
-        slots[wanted] = self.swap.admit_each(
-            memory,
-            gfns[wanted],
-            memory.identity.of_each(gfns[wanted]),
-            [words.get(at) for at in wanted.tolist()] if words else None,
-            old[wanted],
-        )
+        memory, swap, count = self.memory, self.swap, len(gfns)
+        found, flags = np.empty((2, count), np.int64), np.empty((2, count), np.bool_)
+        (pfns, slots), (clean, held) = found, flags
+        cleans, holding = give_up_copies(memory.words, memory.backing, self.slots, gfns, found, flags)
+        if cleans and swap.unwritten:
+            clean &= [slot not in swap.unwritten for slot in slots.tolist()]
+            cleans = int(np.count_nonzero(clean))
+        words = None
+        if holding:
+            pages = zip(held.tolist(), pfns.tolist(), strict=True)
+            words = [memory.words[pfn << 9 : (pfn + 1) << 9].copy() if any_ else None for any_, pfn in pages]
+        if cleans:
+            wanted = np.flatnonzero(~clean)
+            some, contents = gfns[wanted], words and [words[at] for at in wanted.tolist()]
+            slots[wanted] = swap.admit_each(memory, some, memory.identity.of_each(some), contents, slots[wanted])
+        else:
+            slots = swap.admit_each(memory, gfns, memory.identity.of_each(gfns), words, slots)
         there = slots != NO_SLOT
-        clear_pages(memory.words, pfns[there & held])
-        gfns = gfns[there]
-        self.slots[gfns] = slots[there] + 1
+        if holding:
+            clear_pages(memory.words, pfns[there & held])
+        if not there.all():
+            gfns, slots, clean = gfns[there], slots[there], clean[there]
+        self.slots[gfns] = slots + 1
         self.count += len(gfns)
-        self._clean = clean[there]
+        self._clean = clean
         return gfns
-
-    def _give_up_copies(self, gfns: Words) -> tuple[NDArray[np.bool_], Words]:
-        """Forget the slots of pages that are about to be taken; return which need no write, and their slots."""
-        clean, slots = np.zeros(len(gfns), np.bool_), np.full(len(gfns), NO_SLOT)
-        backing = self.memory.backing
-        for at in np.flatnonzero(backing[gfns] & CLEAN).tolist():
-            gfn = int(gfns[at])
-            slots[at] = self.slots[gfn] - 1
-            self.slots[gfn] = 0
-            clean_backing(backing, gfn, clean=False)
-            clean[at] = slots[at] not in self.swap.unwritten
-        return clean, slots
 
     def write(self, gfns: Words, pfns: Words) -> None:
         """Write pages that were admitted, and have been taken from their frames."""
@@ -206,17 +241,20 @@ class SwappedPages:
 
     def forget(self, gfn: int) -> None:
         """Forget what a slot holds of a page, whether that is away or came back, and may be written to then."""
-        slot = int(self.slots[gfn]) - 1
-        if slot == NO_SLOT:
+        self.forget_each(np.array([gfn]))
+
+    def forget_each(self, gfns: Words) -> None:
+        """Do the same of some pages, int64[n]."""
+        gfns = gfns[self.slots[gfns] > 0]
+        if not len(gfns):
             return
-        if self.memory.backing[gfn] & CLEAN:
-            clean_backing(self.memory.backing, gfn, clean=False)
-        else:
-            self.count -= 1
-        self.slots[gfn] = 0
-        self.swap.release(np.array([slot]))
+        slots, backing = self.slots[gfns] - 1, self.memory.backing
+        clean = gfns[backing[gfns] & CLEAN != 0]
+        backing[clean] = backing[clean] & FRAME | SMALL_PAGE
+        self.count -= len(gfns) - len(clean)
+        self.slots[gfns] = 0
+        self.swap.release(slots)
 
     def close(self) -> None:
         """Forget everything: the VM is no more."""
-        for gfn in np.flatnonzero(self.slots).tolist():
-            self.forget(gfn)
+        self.forget_each(np.flatnonzero(self.slots))

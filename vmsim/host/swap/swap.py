@@ -117,8 +117,8 @@ class Swap(DeviceTraffic):
         old : int64[n]
             Slots that they have from before, and that hold something else; NO_SLOT: none.
         """
-        area, slots = self.area, old.copy()
-        for at in np.flatnonzero(old != NO_SLOT).tolist():
+        area, slots, again = self.area, old.copy(), old != NO_SLOT
+        for at in np.flatnonzero(again).tolist() if again.any() else ():
             if area.users(int(old[at])) > 1:
                 self.release(old[at : at + 1])
                 slots[at] = NO_SLOT
@@ -296,7 +296,11 @@ class Swap(DeviceTraffic):
         return ahead * self.costs.swap_page
 
     def _window(self, key: Any) -> Window:
-        return self.windows.setdefault(self if self.turns else key, Window())
+        whose = self if self.turns else key
+        window = self.windows.get(whose)
+        if window is None:
+            window = self.windows[whose] = Window()
+        return window
 
     def _found(self, key: Any, number: int, ahead: int) -> None:
         """Note that a page was wanted last, and how many had been read ahead that were."""

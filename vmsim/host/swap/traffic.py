@@ -165,14 +165,13 @@ class DeviceTraffic:
         gone = self._were_dropped(stamps) if self._gone else None
         if good is None or good.all():
             self.failing = 0
-            freed = self.cache.end_writes(slots, stamps)
+            freed, whole = self.cache.end_writes(slots, stamps)
         else:
-            freed = self._write_failed(slots, stamps, good, gone)
-        if gone is not None:
-            freed |= gone
-        freed_pfns = pfns[freed]
-        if len(freed_pfns):
-            self.host.give(freed_pfns)
+            freed, whole = self._write_failed(slots, stamps, good, gone), False
+        if not whole:
+            pfns = pfns[freed if gone is None else freed | gone]
+        if len(pfns):
+            self.host.give(pfns)
         self._tell()
 
     def _write_failed(self, slots: Words, stamps: Words, good: Good, gone: NDArray[np.bool_] | None) -> Good:
@@ -200,16 +199,19 @@ class DeviceTraffic:
             done.succeed()
 
     def _was_read(self, slots: Words, pfns: Words, stamps: Words, good: Good | None) -> None:
-        cached = self.cache.end_reads(slots, stamps)
+        cached, whole = self.cache.end_reads(slots, stamps)
         freed = self._were_dropped(stamps) if self._gone else None
         if good is not None and not good.all():
             ahead = self._read_failed(slots[cached & ~good])
             gone = np.isin(slots, ahead) & cached
             freed = gone if freed is None else freed | gone
-            cached &= good
+            cached, whole = cached & good, False
         if freed is not None and freed.any():
             self.host.give(pfns[freed])
-        self._say_cached(slots[cached], pfns[cached])
+        if whole:
+            self._say_cached(slots, pfns)
+        else:
+            self._say_cached(slots[cached], pfns[cached])
         for stamp in stamps.tolist() if self._ready else ():
             if event := self._ready.pop(stamp, None):
                 event.succeed()
