@@ -19,7 +19,7 @@ from vmsim.contracts import Flush, MapsCached, SecondMmu, Steps, Vcpu
 from vmsim.frames.records import State
 from vmsim.machine.formats import FRAME, PAGE_SHIFT, PRESENT
 from vmsim.machine.memory import read_entry, write_entry
-from vmsim.tables.backing import CLEAN, HINTED, OWNED, hint_each, level_of, page_of, set_backing
+from vmsim.tables.backing import CLEAN, HINTED, OWNED, SWAPPED, hint_each, level_of, page_of, set_backing
 from vmsim.tables.pages import clear_pages, clear_words, find_words
 
 __all__ = ["HintedMemory", "HintedPages"]
@@ -87,7 +87,7 @@ class HintedMemory(ABC):
         """Whether a page has to be brought back before its frame is backed, or its next access be noticed."""
         if not 0 <= gfn < len(self.backing):
             return False
-        return bool(self.backing[gfn] & HINTED) or self.swapped_out(gfn)
+        return bool(self.backing[gfn] & (HINTED | SWAPPED)) and (self.hinted(gfn) or self.swapped_out(gfn))
 
     def bring(self, vcpu: Vcpu, gfn: int, *, write: bool, commit: MapsCached | None = None) -> Steps[tuple[int, bool]]:
         """Bring a page back, or notice an access to it; return the cycles, and whether `commit` has mapped it.

@@ -337,7 +337,7 @@ class HostMemory:
 
     def _serve(self) -> None:
         while self._waiting:
-            dying = next((at for at, each in enumerate(self._waiting) if each.asker in self.dying), None)
+            dying = self._dying_first() if self.dying else None
             if self.free <= (self.marks.min if dying is None else 0):
                 self.call_reclaim()
                 if helper := self.shrinker or self.killer:
@@ -352,6 +352,10 @@ class HostMemory:
             del self._waiting[at]
             self.served(first, len(pfns))
             first.event.succeed(pfns)
+
+    def _dying_first(self) -> int | None:
+        """Return which of the requests is the first of a VM that is to end; None: none is."""
+        return next((at for at, each in enumerate(self._waiting) if each.asker in self.dying), None)
 
     def _listed(self, order: int) -> int:
         """Return how many free blocks of 2**order frames there are."""

@@ -66,6 +66,7 @@ class Tags:
         self.rollovers = 0  # flushes because all tags were taken
         self._states = [_Core() for _ in range(len(cores))]
         self._numbers: dict[Key, int] = {}
+        self._of: dict[int, dict[Key, None]] = {}  # those that have a number, by vCPU
         self._fresh: dict[Key, set[int]] = {}  # the cores on which all entries of a space are good
         self._kept: dict[tuple[int, int], set[int]] = {}  # the cores that may have entries of a kind and an asid
         self._free: list[int] = []
@@ -153,11 +154,12 @@ class Tags:
         """Take back the number of a space that is no more."""
         if key in self._numbers:
             self._free.append(self._numbers.pop(key))
+            del self._of[key[0]][key]
             self._fresh.pop(key, None)
 
     def of(self, vcpu: int) -> list[Key]:
         """Return the spaces of a vCPU."""
-        return [key for key in self._numbers if key[0] == vcpu]
+        return [*self._of.get(vcpu, ())]
 
     def arrive(self, core: int, vcpu: int) -> bool:
         """Note that a core runs a vCPU; return whether it ran another one before."""
@@ -199,6 +201,7 @@ class Tags:
             number = self._numbers[key] = self._free.pop() if self._free else len(self._numbers) + 1
             if number == ASIDS:
                 raise OverflowError(f"more than {ASIDS - 1} address spaces at once")
+            self._of.setdefault(key[0], {})[key] = None
         return number
 
     def _without_tags(self) -> Iterator[Key]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Exit, Kernel, Mmu, Resume, Steps, Vcpu, Words, Worker
-from vmsim.contracts.commit import collected
+from vmsim.contracts.commit import Collected, collected
 from vmsim.contracts.faults import KIND_BITS, FaultTimes
 from vmsim.frames.records import State
 from vmsim.machine.formats import FRAME
@@ -141,11 +141,10 @@ class BaseMonitor(ABC):
             vcpu.owe("exit", cycles - done.first)
             with vcpu.first():
                 vcpu.owe("exit", done.first)
-        self.count(vcpu, bill)
+        self.count(vcpu, bill, done)
 
-    def count(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
+    def count(self, vcpu: Vcpu, bill: NDArray[Any], done: Collected) -> None:
         """Count what is on a bill, whose cycles the vCPU owes already."""
-        done = collected(bill)
         if any(done.exits):
             for reason, count, spent in zip(self.reasons, done.exits, done.cycles, strict=False):
                 if count:

@@ -72,7 +72,7 @@ class SwappableMemory:
 
     def swapped_out(self, gfn: int) -> bool:
         """Whether a page is on the swap device, so that it has to be brought back before its frame is backed."""
-        return self.swapped is not None and self.swapped.slot_of(gfn) is not None
+        return self.swapped is not None and bool(self.backing[gfn] & SWAPPED)
 
     def cached(self, gfns: Words, pfns: Words) -> None:
         """Learn that pages that are away lie in frames of the swap cache too, int64[n] each, and hold zeros."""

@@ -147,7 +147,7 @@ class SwappedPages:
 
     def slot_of(self, gfn: int) -> int | None:
         """Return the slot of a page that is away; None: it is not."""
-        away = 0 <= gfn < len(self.memory.backing) and self.memory.backing[gfn] & SWAPPED
+        away = 0 <= gfn < len(self.slots) and self.memory.backing[gfn] & SWAPPED
         return int(self.slots[gfn]) - 1 if away else None
 
     def admit(self, gfns: Words) -> Words:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import NONE, Exit, LiveVm, Resume, Steps, Vcpu, Words, Worker, ensure
-from vmsim.contracts.commit import SPILL
+from vmsim.contracts.commit import SPILL, Collected
 from vmsim.machine.formats import CODE_SHADOW, PAGE_SHIFT, SWITCH
 from vmsim.machine.vcpu import Reason
 from vmsim.machine.vm_spaces import VmSpaces
@@ -129,11 +129,11 @@ class Agile(AgileEntries):
         self._agile[vcpu.number] = mode, made
         return made
 
-    def count(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
+    def count(self, vcpu: Vcpu, bill: NDArray[Any], done: Collected) -> None:
         """Count what is on a bill; pointers that the hardware has go with what it flushes."""
-        if int(bill["flush"][0]) & OWN:
+        if done.flush & OWN:
             self._forget_pointers()
-        super().count(vcpu, bill)
+        super().count(vcpu, bill, done)
 
     def page_fault(
         self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0, spent: int = 0

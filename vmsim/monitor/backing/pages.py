@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vmsim.contracts import NEVER, Host, MemorySlot, Pool, Steps, Stop, SwapPlace, Vcpu, VmStopped, Words
 from vmsim.contracts.faults import FaultKind, FaultTimes
 from vmsim.frames.records import NO_FRAME, State
+from vmsim.jit import resolved
 from vmsim.machine.formats import CODE_WRITE, FRAME, LARGE_ORDERS, PAGE_SHIFT
 from vmsim.monitor.backing.commit import NestedMode, back_around, bring_cached, chunk_of, make_nested, map_frames
 from vmsim.monitor.features.base import Feature
@@ -114,6 +115,7 @@ class HostPages:
             reads=self.lock.shared,
         )
         self._floor = NEVER
+        self._bring: Callable[..., Any] | None = None
         arrays = memory, self.backing, host.frames, self._nested, _NO_TABLES, np.empty(1, np.int64)
         self._mode = NestedMode(*arrays, np.empty(0, np.bool_), self.lock.words, _NO_TABLES)
 
@@ -387,7 +389,12 @@ class HostPages:
 
     def bring_cached(self, gfn: int, write: bool) -> int:
         """Map a page of the host's swap cache, as compiled code does; return the cycles, or -1 where that cannot."""
-        return int(bring_cached(self.nested, gfn, write)) if self.compiled else -1
+        if not self.compiled:
+            return -1
+        mode = self.nested
+        if self._bring is None:
+            self._bring = resolved(bring_cached, mode, gfn, write)
+        return int(self._bring(mode, gfn, write))
 
     def brought(self) -> None:
         """Have the host note what a run of compiled code has brought back from its swap cache."""

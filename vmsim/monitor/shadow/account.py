@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Vcpu, Words
+from vmsim.contracts.commit import Collected
 from vmsim.contracts.faults import FaultTimes
 from vmsim.machine.memory import width_of
 from vmsim.machine.vm_spaces import VmSpaces
@@ -181,10 +182,10 @@ class Account(TableKeeper):
         late = self.cpus["stale"][cpu] or self.cpus["seen"][cpu] != self.state["unseen"][0]
         return bool(late) or cpu in self.loading
 
-    def count(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
+    def count(self, vcpu: Vcpu, bill: NDArray[Any], done: Collected) -> None:
         """Count what is on a bill, and have TLBs flushed where it says so."""
-        super().count(vcpu, bill)
-        if flush := int(bill["flush"][0]):
+        super().count(vcpu, bill, done)
+        if flush := done.flush:
             if flush & OTHERS:
                 vcpu.kick_others()  # and has paid for it
             self._forget(vcpu, own=flush & OWN != 0, others=flush & OTHERS != 0)

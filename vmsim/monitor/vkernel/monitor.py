@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import NONE, Exit, Resume, Steps, Vcpu, Words, ensure
-from vmsim.contracts.commit import FORGET_SPACE
+from vmsim.contracts.commit import FORGET_SPACE, Collected
 from vmsim.frames.buddy import use
 from vmsim.frames.records import State
 from vmsim.machine.formats import FRAME, PAGE_SHIFT, PRESENT, reach
@@ -153,9 +153,9 @@ class Vkernel(MapEntries, TableKeeper):
             self._mode = VkernelMode(nested, self.entries, self._prices, *self._scratch)
         return self._mode
 
-    def count(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
+    def count(self, vcpu: Vcpu, bill: NDArray[Any], done: Collected) -> None:
         """Count what is on a bill, and what was done to the maps."""
-        super().count(vcpu, bill)
+        super().count(vcpu, bill, done)
         for name in ("filled", "walked", "made", "zapped"):
             self.work[name] += int(self._prices[name][0])
             self._prices[name] = 0
