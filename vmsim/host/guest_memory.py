@@ -31,11 +31,13 @@ from vmsim.tables.backing import (
     break_up,
     break_up_each,
     clean_backing,
+    find_takeable,
     make_backing,
     page_of,
     set_backing,
     share_backing,
     shared_frame,
+    take_backing,
 )
 from vmsim.tables.words import places_of
 
@@ -203,29 +205,24 @@ class GuestMemory(SwappableMemory, CollapsibleMemory, HintedMemory):
 
         Those that have none any more, since they were chosen, stay where they are: they lie in a shared frame now.
         """
-        flush = NO_FLUSH
-        gfns = gfns[self.backing[gfns] & OWNED != 0]
         swapped = self.swapped if to == SWAPPED else None
-        pfns = (self.backing[gfns] & FRAME) >> PAGE_SHIFT
-        free = self.host.pins[pfns] == 0
+        found = np.empty(len(gfns), np.int64)
+        gfns = found[: find_takeable(self.backing, self.host.pins, gfns, found)]
         if self.held:
-            free &= np.array([self.held[gfn] <= 0 for gfn in gfns.tolist()], np.bool_)
-        gfns = gfns[free]
-        if swapped:
+            gfns = gfns[[self.held[gfn] <= 0 for gfn in gfns.tolist()]]
+        if swapped and len(gfns):
             gfns = swapped.admit(gfns)
         if not len(gfns):
-            return flush
+            return NO_FLUSH
         break_up_each(self.backing, gfns)
-        flush += self.second.zap_each(gfns)
-        pfns = (self.backing[gfns] & FRAME) >> PAGE_SHIFT
-        if not swapped:
-            self._clear(gfns, pfns, keep=to == SWAPPED)
-        self.backing[gfns] = to
+        flush = self.second.zap_each(gfns)
+        pfns = np.empty(len(gfns), np.int64)
+        take_backing(self.backing, self.host.frames, gfns, to, pfns)
         self.taken += len(gfns)
         if swapped:
             swapped.write(gfns, pfns)
             return flush
-        self.host.frames["rmap"][pfns] = 0
+        self._clear(gfns, pfns, keep=to == SWAPPED)
         self.host.give(pfns)
         return flush
 

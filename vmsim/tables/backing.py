@@ -36,6 +36,7 @@ __all__ = [
     "SMALL_PAGE",
     "SWAPPED",
     "UNBACKED",
+    "all_small",
     "break_up",
     "break_up_each",
     "cached_word",
@@ -43,6 +44,7 @@ __all__ = [
     "count_leaves",
     "elsewhere",
     "fill_backing",
+    "find_takeable",
     "hint_each",
     "host_address",
     "lacks",
@@ -58,6 +60,7 @@ __all__ = [
     "shared",
     "shared_frame",
     "shared_frames",
+    "take_backing",
 ]
 
 IDENTITY = np.empty(0, np.int64)  # of the host's own memory
@@ -185,6 +188,53 @@ def populate_backing(zones, frames, owner, backing, gfn, limit, order):
         set_backing(backing, frames, gfn, pfn, order)
         gfn += 1 << order
     return gfn
+
+
+@kernel
+def find_takeable(backing, pins, gfns, found):
+    """List those of some guest frames, int64[n], that have a host frame of their own which no device works on.
+
+    Parameters
+    ----------
+    pins : int32[frames]
+        How many requests of devices pin each host frame.
+    found : int64[n]
+        Filled.
+
+    Returns
+    -------
+    int
+        How many there are.
+    """
+    count = 0
+    for at in range(len(gfns)):
+        word = backing[gfns[at]]
+        if word & OWNED and pins[(word & FRAME) >> PAGE_SHIFT] == 0:
+            found[count] = gfns[at]
+            count += 1
+    return count
+
+
+@kernel
+def take_backing(backing, frames, gfns, word, pfns):
+    """Take guest frames, int64[n], from their host frames: their word is `word` from now on, and no entry maps them.
+
+    Those are filled in `pfns`, int64[n].
+    """
+    for at in range(len(gfns)):
+        pfns[at] = (backing[gfns[at]] & FRAME) >> PAGE_SHIFT
+        backing[gfns[at]] = word
+        frames[pfns[at]].rmap = 0
+
+
+@kernel
+def all_small(backing, gfns):
+    """Return whether all of some guest frames, int64[n], lie in small pages of their own."""
+    for at in range(len(gfns)):
+        kind = backing[gfns[at]] & ~FRAME
+        if kind != SMALL_PAGE and kind != CLEAN_PAGE:
+            return False
+    return True
 
 
 def share_backing(backing: np.ndarray, gfn: int, pfn: int) -> None:

@@ -12,8 +12,8 @@ from vmsim.frames.records import MAX_ORDER, State
 from vmsim.host.swap.pages import SwappedPages
 from vmsim.host.swap.swap import Swap
 from vmsim.jit import kernel
-from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT
-from vmsim.tables.backing import CACHED, CLEAN, CLEAN_PAGE, SMALL_PAGE, SWAPPED, page_of
+from vmsim.machine.formats import ENTRIES, PAGE_SHIFT
+from vmsim.tables.backing import CACHED, CLEAN, SWAPPED, all_small, page_of
 from vmsim.tables.pages import clear_pages, clear_words, find_words
 
 __all__ = ["SwappableMemory"]
@@ -138,8 +138,7 @@ class SwappableMemory:
 
     def whole(self, numbers: Words) -> Words:
         """Return all guest frames of the pages that some frames lie in, int64[n] ascending."""
-        kinds = self.backing[numbers] & ~FRAME
-        if ((kinds == SMALL_PAGE) | (kinds == CLEAN_PAGE)).all():
+        if all_small(self.backing, numbers):
             return np.sort(numbers)
         pages = [page_of(self.backing, gfn, MAX_ORDER) for gfn in numbers.tolist()]
         orders = [page[1] if page else 0 for page in pages]

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.contracts import NEVER, Host, MemorySlot, Pool, Steps, Stop, SwapPlace, Vcpu, VmStopped, Words
+from vmsim.contracts import NEVER, Host, MemorySlot, Pool, Steps, Stop, Vcpu, VmStopped, Words
 from vmsim.contracts.faults import FaultKind, FaultTimes
 from vmsim.frames.records import NO_FRAME, State
-from vmsim.jit import resolved
 from vmsim.machine.formats import CODE_WRITE, FRAME, LARGE_ORDERS, PAGE_SHIFT
-from vmsim.monitor.backing.commit import NestedMode, back_around, bring_cached, chunk_of, make_nested, map_frames
+from vmsim.monitor.backing.bringing import Bringing
+from vmsim.monitor.backing.commit import NestedMode, back_around, chunk_of, make_nested, map_frames
 from vmsim.monitor.features.base import Feature
 from vmsim.monitor.mmu_lock import MmuLock
 from vmsim.scenario.cpu import Cost
@@ -25,7 +25,6 @@ from vmsim.tables.edit import BLOCKED, MAPPED
 __all__ = ["Held", "HostPages"]
 
 _NO_TABLES = np.empty(0, np.int64)
-_BROUGHT = int(SwapPlace.BROUGHT)
 
 
 @dataclass
@@ -37,7 +36,7 @@ class Held:
     broken: int = 0
 
 
-class HostPages:
+class HostPages(Bringing):
     """The pages that one VM's memory lies in, and how more of them come.
 
     By itself it is no table of any processor: where a page lies, the host says (`MemorySlot.backing`), as in Linux the
@@ -115,7 +114,6 @@ class HostPages:
             reads=self.lock.shared,
         )
         self._floor = NEVER
-        self._bring: Callable[..., Any] | None = None
         arrays = memory, self.backing, host.frames, self._nested, _NO_TABLES, np.empty(1, np.int64)
         self._mode = NestedMode(*arrays, np.empty(0, np.bool_), self.lock.words, _NO_TABLES)
 
@@ -386,20 +384,6 @@ class HostPages:
             if pfn != NO_FRAME:
                 return pfn, order
         return NO_FRAME, 0
-
-    def bring_cached(self, gfn: int, write: bool) -> int:
-        """Map a page of the host's swap cache, as compiled code does; return the cycles, or -1 where that cannot."""
-        if not self.compiled:
-            return -1
-        mode = self.nested
-        if self._bring is None:
-            self._bring = resolved(bring_cached, mode, gfn, write)
-        return int(self._bring(mode, gfn, write))
-
-    def brought(self) -> None:
-        """Have the host note what a run of compiled code has brought back from its swap cache."""
-        if len(swap := self._mode.swap) and swap[_BROUGHT]:
-            self.slot.brought()
 
     @property
     def nested(self) -> NestedMode:
