@@ -295,9 +295,9 @@ def test_compiled_code_brings_pages_back_as_the_process_does(mode: str, monkeypa
     came_back = SwappedPages.brought
     noted = [0]
 
-    def brought(pages: SwappedPages) -> None:
+    def brought(pages: SwappedPages, *waited: Any) -> None:
         noted[0] += int(pages.swap.area.state[SwapPlace.BROUGHT])
-        came_back(pages)
+        came_back(pages, *waited)
 
     monkeypatch.setattr(SwappedPages, "brought", brought)
     script = Script([*steps(2, WRITE), *steps(1, READ)])
