@@ -3,8 +3,8 @@
 A program works in a window of 1 MiB that moves on through its memory and comes round again. Of what does not fit into
 8 MiB of DRAM, half and two thirds of the references go to the slow tier if pages stay where they were allocated.
 Promotion alone makes it worse: hot pages are found, each by a fault, and there is no room for them. With demotion they
-come and cold ones go, and a fifth of the references are slow; with a twentieth of DRAM kept free, as TPP does, no
-promotion has to wait for room, and an access takes a seventh to a quarter less. Where all fits, that costs 8 %.
+come and cold ones go, and 3 % of the references are slow; with a twentieth of DRAM kept free, as TPP does, no
+promotion has to wait for room, and an access takes a fifth to a quarter less. Where all fits, that costs 4 %.
 
     python experiments/tiers/figure.py
 """
