@@ -183,9 +183,9 @@ def fit(file: Path, form: str, visits: int, as_json: bool) -> None:
 
     Printed are its keys, how well each is known, and both at sizes of TLBs that nothing was fitted to.
     """
-    from vmsim.analysis.stand_in import FITTED, PAGES, REGIONS, visits_of
-    from vmsim.analysis.stand_in import fit as fitting
     from vmsim.base.progress import status_line
+    from vmsim.workloads.fitting import FITTED, PAGES, REGIONS, visits_of
+    from vmsim.workloads.fitting import fit as fitting
     from vmsim.workloads.trace import TraceStream, find
 
     with status_line() as say:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tests.workloads.samples import vmsim_trace
-from vmsim.analysis.stand_in import FITTED, PAGES, REGIONS, _errors, columns, fit, visits_of
 from vmsim.base.errors import InputError
 from vmsim.scenario import Scenario
+from vmsim.workloads.fitting import FITTED, PAGES, REGIONS, _errors, columns, fit, visits_of
 from vmsim.workloads.stand_in import REGION, StandIn
 from vmsim.workloads.stream import Chunk
 
