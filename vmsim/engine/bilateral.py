@@ -37,7 +37,6 @@ class SharedMemory:
 
     def __init__(self, vm: Any, spec: BilateralSpec) -> None:
         self.vm = vm
-        self.spec = spec
         self.env = vm.parts.env
         self.costs = vm.parts.scenario.cpu.cost
         self.shared = vm.frames.shared = SharedFrames(vm.frames, self._install, lambda on: vm.kernel.take_none(on=on))
@@ -55,9 +54,8 @@ class SharedMemory:
 
     def begin(self) -> None:
         """Begin: the guest has booted."""
-        device = self.device
-        for process in (device.ask(), device.follow(), *([device.reclaim()] if self.spec.soft else [])):
-            self.env.process(process)
+        self.env.process(self.device.ask())
+        self.env.process(self.device.run())
 
     def retire(self, vcpu: Vcpu) -> None:
         """Note that a vCPU has ended; with the last one the VM has."""

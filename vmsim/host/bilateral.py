@@ -93,20 +93,24 @@ class Bilateral(DeviceThread):
             self.changed.succeed()
             self.changed = self.env.event()
 
-    def follow(self) -> Steps[None]:
-        """Have the guest do without what it is to, from now on; where too little is free, look again and again."""
+    def run(self) -> Steps[None]:
+        """Have the guest do without what it is to, and now and then take the memory of what is free, from now on.
+
+        Where too little is free for a size it looks again as often.
+        """
+        due = self.env.cycle + self.spec.every
         while not self._over:
             changed = self.changed
-            if (yield from self.approach()):
+            reached = yield from self.approach()
+            if self.spec.soft and self.env.cycle >= due:
+                yield from self.look()
+                due = self.env.cycle + self.spec.every
+            if self.spec.soft:
+                yield changed | self.env.background(max(0, due - self.env.cycle), frees=True)
+            elif reached:
                 yield changed
             else:
                 yield changed | self.env.background(self.spec.every, frees=True)
-
-    def reclaim(self) -> Steps[None]:
-        """Take the memory of what is free, again and again (automatic reclamation)."""
-        while not self._over:
-            yield self.env.background(self.spec.every, frees=True)
-            yield from self.look()
 
     def look(self) -> Steps[None]:
         """Take the memory of what is free, once."""
