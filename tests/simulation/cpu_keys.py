@@ -17,6 +17,7 @@ from tests.simulation.keys import (
     MANY,
     SEQUENTIAL,
     SMP,
+    SWITCHER,
     TOGETHER,
     UNIFORM,
     Row,
@@ -43,7 +44,7 @@ _ENTRY_PWC = {
     **{"style": "entry", "entries": 16, "ways": 4, "cycles": 3, "nested": True, "lowest": 1, "nested_lowest": 1},
 }
 _SMALL_CACHES = {"l1": {"size": "8KiB"}, "l2": {"size": "16KiB", "ways": 4}, "llc": {"size": "55KiB"}}
-_LINES = {**UNIFORM, "footprint": "128KiB", "accesses": 1200}
+_LINES = {**UNIFORM, "footprint": "128KiB", "accesses": 3000}
 _CACHED = world(vm("native", _LINES), **_ON | {"data_caches": True, "cpu_override": {"cache": _SMALL_CACHES}})
 _SPREAD = {"kind": "sequential", "footprint": "3GiB", "stride": "520MiB", "accesses": 200}
 
@@ -64,6 +65,12 @@ _BARE = world(vm("ept", LARGE, memory="16MiB"), cpu="skylake-x", cpu_override={"
 _BARE_5 = world(
     vm("ept", LARGE, memory="16MiB", guest_levels=5, host_levels=5), cpu="skylake-x", cpu_override={"pwc": _NO_PWC}
 )
+
+# Several of each prefix: of many address spaces, and of many VMs.
+_FEW = {"pwc": _NO_PWC, "tlb": {"l1": {"4K": {"entries": 4}}, "l2": {"4K": {"entries": 12}}}}
+_DEEP = {"memory": "16MiB", "guest_levels": 5, "host_levels": 5}
+_SPACES = world(vm("ept", {**SWITCHER, "spaces": 3, "accesses": 1200}, **_DEEP), cpu="skylake-x", cpu_override=_FEW)
+_VMS = world(*[vm("ept", LARGE, **_DEEP)] * 4, cpu="skylake-x", cpu_override=_FEW, quantum="10us", memory="128MiB")
 
 
 def _array(entries: int, ways: int) -> dict[str, int]:
@@ -92,7 +99,7 @@ def _geometry() -> dict[str, Row]:
             row(_PAGES_2M, None, "4K", "tlb.l1.2M.shared"),
             row(_PAGES_1G, None, "4K", "tlb.l1.1G.shared"),
             row(_TLB2, 48, 24, "tlb.l2.4K.entries"),
-            row(_TLB2, 12, 3, "tlb.l2.4K.ways"),
+            row(_TLB2, 12, 24, "tlb.l2.4K.ways"),
             row(_TLB2, "modulo", "xor", "tlb.l2.4K.index"),
             row(_TLB2, None, "2M", "tlb.l2.4K.shared"),
             row(_PAGES_2M, "4K", "1G", "tlb.l2.2M.shared"),
@@ -109,7 +116,7 @@ def _geometry() -> dict[str, Row]:
             row(_CACHED, 10, 5, "cache.llc.slices"),
             row(_CACHED, "misses", "victims", "cache.llc.filled"),
             *(row(_CACHED, "lru", "random", f"cache.{level}.replacement") for level in ("l1", "l2", "llc")),
-            row(_NATIVE, "lru", "random", "tlb.l1.4K.replacement"),
+            row(_TLB2, "lru", "random", "tlb.l1.4K.replacement"),
             row(_PAGES_2M, "lru", "random", "tlb.l1.2M.replacement"),
             row(_TLB2, "lru", "random", "tlb.l2.4K.replacement"),
         ]
@@ -118,12 +125,12 @@ def _geometry() -> dict[str, Row]:
         one = _array(4, 4) | {"replacement": "lru"}
         rows[f"tlb.{level}.1G.replacement"] = of_cpu(_PAGES_1G, one, one | {"replacement": "random"}, f"tlb.{level}.1G")
     rows["tlb.l2.2M.replacement"] = of_cpu(
-        _K10, _array(8, 2) | {"replacement": "lru"}, _array(8, 2) | {"replacement": "random"}, "tlb.l2.2M"
+        _K10, _array(64, 4) | {"replacement": "lru"}, _array(64, 4) | {"replacement": "random"}, "tlb.l2.2M"
     )
-    names = [f"{nested}{level}" for nested in ("", "nested_") for level in ("pml4e", "pdpte", "pde")]
+    levels = ("pml5e", "pml4e", "pdpte", "pde")
     for key, tables, size in (
-        *((f"pwc.{name}", _BARE, 2) for name in names),
-        *((f"pwc.{nested}pml5e", _BARE_5, 2) for nested in ("", "nested_")),
+        *((f"pwc.{level}", _SPACES, 2) for level in levels),
+        *((f"pwc.nested_{level}", _VMS, 2) for level in levels),
         ("pwc", _AMD, 4),
         ("ntlb", _AMD, 4),
     ):
