@@ -25,7 +25,11 @@ from tests.machine.worlds import Pair, counters, keyed_units, memory, references
 from tests.monitor.agile_world import AgileWorld
 from tests.monitor.vkernel_world import World as VkernelWorld
 from tests.monitor.world import World, figures_of
+from tests.simulation.huge_keys import HUGE_ROWS
+from tests.simulation.keys import ROWS, scenario_of
+from tests.simulation.numa_keys import NUMA_ROWS
 from tests.simulation.small import digest, scenario, vm
+from vmsim.base.errors import InputError
 from vmsim.contracts import SecondMmu
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.simulation import Simulation
@@ -46,6 +50,11 @@ from vmsim.tables import edit as tables
 from vmsim.tables.backing import IDENTITY, break_up, count_leaves, fill_backing, host_address, make_backing, set_backing
 
 PACKAGE = Path(vmsim.__file__).parent
+KEYS = {
+    key: row
+    for key, row in (ROWS | HUGE_ROWS | NUMA_ROWS).items()
+    if not key.startswith("cost.") and "trace" not in str(row.tables)
+}
 
 
 def runs() -> list[Any]:
@@ -259,47 +268,17 @@ def merged() -> list[Any]:
 
 
 def hosts() -> list[Any]:
-    """Run VMs of all modes on hosts that are short of memory, have nodes, make huge pages and put them apart."""
-    work = {"kind": "uniform", "footprint": 90 << 12, "accesses": 700, "writes": 0.5, "compute": 300}
-    compile_ = {"kind": "compile", "footprint": "64KiB", "processes": 3, "text": "32KiB", "parent": "32KiB", "work": 20}
-    code = {"workload": compile_}
-    disk = {"kind": "files", "footprint": "64KiB", "data": "1MiB", "operations": 40, "block": "16KiB", "work": 20}
-    split = {"nx_split": True, "nx_recovery_period": "50us", "nx_recovery_ratio": 1, "host_page": "2M"}
-    log = {"method": "write-protect", "every": "50us", "stop": "500us"}
-    swaps = {"mglru": "two-list", "two-list": "clock", "clock": "mglru"}
-    every = [
-        vm(f"{mode}-vm", mode=mode, memory="2MiB") | {"workload": work} for mode in ("native", "shadow", "vkernel")
-    ]
-    marks = {"min": "64KiB", "low": "96KiB", "high": "128KiB"}
-    short: dict[str, Any] = {"memory": 300 << 12, "watermarks": marks, "pool": {"min": 2, "max": 8, "batch": 4}}
-    found = [
-        scenario(*every, **short, cores=2, swap={"device": "nvme", "policy": policy}, what_if=True) for policy in swaps
-    ]
-    large = {"memory": "8MiB", "thp": {"enabled": "always"}}
-    wide = {"workload": {**work, "footprint": "3MiB"}}
-    thp = {"enabled": "always", "scan_sleep_millisecs": 0, "alloc_sleep_millisecs": 0}
-    huge = [vm(f"{mode}-vm", mode=mode, **large) | wide for mode in ("ept", "shadow", "agile")]
-    found.append(
-        scenario(*huge, memory="40MiB", cores=2, thp=thp, fragmentation=0.6, reclaim={"rate": 20_000}, what_if=True)
-    )
-    hard = {"memory": "16MiB", "guest_page": "2M", **split}
-    guest = {"files": {"disk": "nvme"}, "reclaim": {"policy": "two-list", "swap": "nvme"}, "memory": "1MiB"}
-    balloon = {"size": "256KiB", "reporting": True, "reporting_order": 0, "reporting_delay": "20us"}
-    other = [
-        vm("a", mode="shadow", **hard) | code,
-        vm("b", mode="shadow", shadow={"preset": "plex86", "fill": "eager"}, dirty_log=log, **hard) | code,
-        vm("c", mode="npt", dirty_log=log, **hard) | code,
-        vm("d", **guest) | {"workload": disk},
-        vm("e", balloon=balloon, memory="2MiB", kernel_accesses="direct-map") | {"workload": work},
-    ]
-    nodes = [{"memory": "48MiB", "cpus": 1}, {"memory": "48MiB", "cpus": 1}]
-    found.append(scenario(*other, memory="96MiB", cores=2, nodes=nodes, remote_cycles=100, what_if=True))
+    """Run what shows that each key of a scenario has an effect: whole hosts, with every mechanism there is."""
     out = []
-    for what in found:
-        frames = what.host.memory >> 12
-        hardware = Hardware(make_cores(PREFIX, what.host.cores), make_llc(PREFIX), physical_memory(frames))
-        simulation = Simulation(what, hardware=hardware)
-        out.append([digest(simulation.run()), simulation.env.cycle])
+    for key, row in KEYS.items():
+        for value in (row.one, row.other):
+            try:
+                what = scenario_of(row, key, value)
+            except InputError:  # one of the two may be refused
+                continue
+            shape = make_cores(PREFIX, what.host.cores), make_llc(PREFIX), physical_memory(what.host.memory >> 12)
+            simulation = Simulation(what, hardware=Hardware(*shape))
+            out.append([digest(simulation.run()), simulation.env.cycle])
     return out
 
 
@@ -348,7 +327,7 @@ def kernels() -> dict[str, Any]:
     found = {}
     for path in jitted_sources():
         parts = path.relative_to(PACKAGE).with_suffix("").parts
-        if parts[0] in ("jit", "workloads") or "check" in parts:
+        if parts[0] in ("calibration", "jit", "workloads") or "check" in parts:
             continue
         module = importlib.import_module(".".join(("vmsim", *parts)))
         for name, value in vars(module).items():

@@ -494,17 +494,19 @@ _PAID: Final[dict[str, dict[str, Any]]] = {
 ROWS |= {f"cost.{cost}": of_cpu(tables, 100, 7777, f"cost.{cost}") for cost, tables in _PAID.items()}
 
 
-def measured(row: Row, key: str, value: Any, folder: str = ".") -> str:
-    """Return all tables of a run with a value, as text; why, where it is refused."""
+def scenario_of(row: Row, key: str, value: Any, folder: str = ".") -> Scenario:
+    """Return the scenario of a row with a value of its key."""
     try:
         base = Scenario.from_tables(row.tables, folder=folder)
     except InputError:  # it needs the value
-        base = None
+        return Scenario.from_tables(json.loads(json.dumps(row.tables)), folder=folder)
+    return base.replace(**{row.key or key: value})
+
+
+def measured(row: Row, key: str, value: Any, folder: str = ".") -> str:
+    """Return all tables of a run with a value, as text; why, where it is refused."""
     try:
-        if base is not None:
-            scenario = base.replace(**{row.key or key: value})
-        else:
-            scenario = Scenario.from_tables(json.loads(json.dumps(row.tables)), folder=folder)
+        scenario = scenario_of(row, key, value, folder)
     except InputError as error:
         return f"refused: {error}"
     outcome = Simulation(scenario).run()
