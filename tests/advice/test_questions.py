@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 import vmsim
-from tests.simulation.small import PAGE, scenario, vm
+from tests.simulation.small import PAGE, WRITE, Script, scenario, touches, vm
 from vmsim.advice.asked import last_that_holds
 from vmsim.advice.migration import parse_link
 from vmsim.sweeps import read_results
+from vmsim.workloads.vmtrace import VmtraceWriter
 
 
 def ask(question: str, asked: Any, out: Path, **options: Any) -> vmsim.Advice:
@@ -76,6 +77,29 @@ def test_a_balloon_may_take_what_the_guest_does_not_use(tmp_path: Path) -> None:
     assert found.answer.endswith("With 50%: a VM does not run to its end.")
 
 
+def test_what_is_freed_page_by_page_comes_back_by_reports_of_order_0_alone(tmp_path: Path) -> None:
+    """Every other of 2,048 pages is freed, then a device works for most of the run: no two free pages are a block.
+
+    384 at most stand ready on lists of the CPU's, and are not reported.
+    """
+    program = Script(
+        [*touches(range(2048), WRITE), *(("unmap", page, 1) for page in range(0, 2048, 2)), ("io", 1, 1, 50_000_000)]
+    )
+    with (tmp_path / "holes.vmtrace").open("wb") as file:
+        writer = VmtraceWriter(file, granule=PAGE, about={})
+        for chunk in program.chunks():
+            writer.add(chunk)
+        writer.close()
+    trace = {"kind": "trace", "path": str(tmp_path / "holes.vmtrace")}
+    guest = {**vm(memory="16MiB", balloon={"reporting": True, "reporting_delay": "1ms"}), "workload": trace}
+    found = ask("reporting", scenario(guest, memory="32MiB"), tmp_path, limit=2)
+    rows = found.table.set_index("order")
+    assert found.facts["order"] == 0
+    assert 1 - (1024 + 16) / 2048 < rows.loc[0, "memory"] < 1 - (1024 - 384) / 2048 + 0.1  # not from the first moment
+    assert rows.loc[4, "memory"] == pytest.approx(1, abs=0.02)
+    assert found.answer.startswith("Order 0: the VMs hold ")
+
+
 @pytest.mark.parametrize(("downtime", "converges"), [("2ms", True), ("0.5ms", False)])
 def test_pre_copy_converges_if_the_pages_that_are_always_written_fit_in_the_downtime(
     tmp_path: Path, downtime: str, converges: bool
@@ -107,6 +131,8 @@ def test_what_a_run_is_too_short_for_is_not_known(tmp_path: Path) -> None:
         ("pool", scenario(vm()), {}, "p99 needs 200"),
         ("overcommit", scenario(vm()), {}, r"\[host.swap\] with the line device"),
         ("balloon", scenario(vm(balloon={"schedule": [["1ms", "1MiB"]]})), {}, "balloon.schedule"),
+        ("reporting", scenario(vm(), warmup="10%"), {}, "warmup: "),
+        ("reporting", scenario(vm()), {}, "balloon.reporting_delay: found 2s, expected less than "),
         ("migration", scenario(vm(mode="vkernel")), {}, "mode vkernel has none"),
         ("migration", scenario(vm()), {"link": "fast"}, "10Gbit/s"),
         ("migration", scenario(vm()), {"limit": 3}, "limit: "),

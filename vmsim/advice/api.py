@@ -42,9 +42,10 @@ def advise(
 
     Parameters
     ----------
-    question : {"mode", "pool", "overcommit", "balloon", "migration"}
+    question : {"mode", "pool", "overcommit", "balloon", "reporting", "migration"}
         Which paging mode takes the fewest cycles; the smallest page pool; how many of the VMs fit; how far their
-        balloons may grow; whether pre-copy migration converges. `docs/guides/advise.md` says how each is answered.
+        balloons may grow; which free blocks they should report; whether pre-copy migration converges.
+        `docs/guides/advise.md` says how each is answered.
     scenario : Scenario, mapping or path
         As of `vmsim.run`.
     limit : float or str, optional

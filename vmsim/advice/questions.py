@@ -44,6 +44,9 @@ QUESTIONS: Final = {
     "balloon": Question(
         "how far the balloons of these VMs may grow", "1.1", "time per access, as a multiple of that without a balloon"
     ),
+    "reporting": Question(
+        "which free blocks these VMs should report", "1.05", "time per access, as a multiple of that without reports"
+    ),
     "migration": Question(
         "whether pre-copy migration converges",
         "300ms",
