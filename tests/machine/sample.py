@@ -236,6 +236,8 @@ def shadows() -> list[Any]:
         world.clear(11)
         world.flush()
         out += [world.access(0), *taken(world.shadow, 40), world.access(0), world.shadow.recover()]
+        world.store((11 << 12 | 16, 11 << 12 | 7))  # the table is a page of the program's, too
+        out.append(world.access(0x2000))
         out += [sorted(world.exits.items()), sorted(figures_of(world.shadow).items()), world.vcpu.now]
     return out
 
@@ -277,13 +279,15 @@ def features() -> list[Scenario]:
     disk = {"kind": "files", "footprint": "64KiB", "data": "1MiB", "operations": 40, "block": "16KiB", "work": 20}
     split = {"nx_split": True, "nx_recovery_period": "50us", "nx_recovery_ratio": 1, "host_page": "2M"}
     log = {"method": "write-protect", "every": "50us", "stop": "500us"}
-    every = [
-        vm(f"{mode}-vm", mode=mode, memory="2MiB") | {"workload": work} for mode in ("native", "shadow", "vkernel")
-    ]
+    keys = {"native": {}, "shadow": {"shadow": {"preset": "plex86"}, "software_tlb": {"entries": 64}}, "vkernel": {}}
+    content = {"image": "x", "image_share": 0.6, "unique_share": 0.2, "volatile": 0.5}
+    long = {"workload": {**work, "accesses": 3000}, "content": content}
+    ksm = {"run": 1, "sleep_millisecs": 1, "pages_to_scan": 100}
+    every = [vm(f"{mode}-vm", mode=mode, memory="2MiB", **more) | long for mode, more in keys.items()]
     marks = {"min": "64KiB", "low": "96KiB", "high": "128KiB"}
-    short: dict[str, Any] = {"memory": 300 << 12, "watermarks": marks, "pool": {"min": 2, "max": 8, "batch": 4}}
+    short: dict[str, Any] = {"memory": 230 << 12, "watermarks": marks, "pool": {"min": 2, "max": 8, "batch": 4}}
     found = [
-        scenario(*every, **short, cores=2, swap={"device": "nvme", "policy": policy}, what_if=True)
+        scenario(*every, **short, cores=3, ksm=ksm, swap={"device": "nvme", "policy": policy}, what_if=True)
         for policy in ("mglru", "clock")
     ]
     large = {"memory": "8MiB", "thp": {"enabled": "always"}}
@@ -297,7 +301,7 @@ def features() -> list[Scenario]:
     guest = {"files": {"disk": "nvme"}, "reclaim": {"policy": "two-list", "swap": "nvme"}, "memory": "1MiB"}
     balloon = {"size": "256KiB", "reporting": True, "reporting_order": 0, "reporting_delay": "20us"}
     other = [
-        vm("a", mode="shadow", **hard) | code,
+        vm("a", mode="shadow", **hard) | {"workload": {**compile_, "processes": 12}},
         vm("b", mode="shadow", shadow={"preset": "plex86", "fill": "eager"}, dirty_log=log, **hard) | code,
         vm("c", mode="npt", dirty_log=log, **hard) | code,
         vm("d", **guest) | {"workload": disk},

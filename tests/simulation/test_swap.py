@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
@@ -122,6 +123,24 @@ def test_a_page_that_was_only_read_since_it_came_back_is_not_written_again(mode:
     assert counts["clean"] == counts["swapped_out"] - device["writes"] > 1000
     swap = simulation.vms[0].pages.swapped.swap  # type: ignore[union-attr]
     assert (swap.area.used, swap.writing, len(swap.cache)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("mode", "seed"), [*(("native", seed) for seed in (2, 4)), *((mode, 2) for mode in MODES[1:])])
+def test_equal_pages_that_come_and_go_are_merged_in_every_mode(mode: str, seed: int) -> None:
+    """A program's page in the swap cache whose dirty flag was lost on its way cannot be shared; others go on."""
+    content = {"image": "x", "image_share": 0.6, "unique_share": 0.2, "volatile": 0.5}
+    ksm = {"host.ksm.run": 1, "host.ksm.sleep_millisecs": 1, "host.ksm.pages_to_scan": 100}
+    random, steps = Random(seed), list[Any]()
+    for _ in range(6 if mode == "native" else 2):
+        steps += [("touch", page, random.choice((READ, WRITE))) for page in random.sample(range(PAGES), PAGES)]
+        steps.append(("compute", 3_000_000))
+    policy = "clock" if mode == "native" else "two-list"
+    what = crowd(mode, content=content, swap={"policy": policy}).replace(**ksm)
+    simulation, outcome = run(what, [Script(steps)] * 2, every=100_000_003)
+    assert outcome.ending is None
+    assert out(outcome, "ksm")["merged"] > 0
+    assert out(outcome, "swap")["swapped_in"] > 100
+    assert simulation.host.free >= simulation.host.size - 20  # of paired kernels
 
 
 def test_a_write_to_a_page_that_came_back_to_be_read_is_one_more_violation_and_gives_its_slot_up() -> None:

@@ -95,7 +95,6 @@ class GuestMemory(SwappableMemory, CollapsibleMemory, HintedMemory):
     flushes_each = True  # the processors are told of each page that is unmapped or found accessed (KVM)
     identity: PageIdentity
     forget: Callable[[Flush, Vcpu | None], int]
-    holds_table: Callable[[int], bool]
 
     def __init__(self, host: HostMemory, words: Words, *, owner: int, pages: int) -> None:
         self.host = host
@@ -104,8 +103,7 @@ class GuestMemory(SwappableMemory, CollapsibleMemory, HintedMemory):
         self.backing: Words = make_backing(pages)
         self.contents: dict[int, Words] = {}
         self.held: Counter[int] = Counter()
-        self.taken = self.returned = 0
-        self.merged = self.broken = 0
+        self.taken = self.returned = self.merged = self.broken = 0
         self.swapped: SwappedPages | None = None
         self.logged = False
         self.forget = lambda flush, vcpu: 0
@@ -146,6 +144,10 @@ class GuestMemory(SwappableMemory, CollapsibleMemory, HintedMemory):
     def pinned(self, gfn: int) -> bool:
         """Whether a device works on a page, or is about to."""
         return bool(self.host.pins[self.frame_of(gfn)]) or self.held[gfn] > 0
+
+    def can_share(self, gfn: int) -> bool:
+        """Whether a page can lie in a shared frame: no device works on it."""
+        return not self.pinned(gfn)
 
     def page(self, gfn: int) -> Words:
         """Return what a guest frame holds, wherever that is now, int64[512]."""
@@ -286,8 +288,7 @@ class GuestMemory(SwappableMemory, CollapsibleMemory, HintedMemory):
 
         Linux: mm/ksm.c, `try_to_merge_one_page`, which splits a large page, takes the right to write from the entry
         (`write_protect_page`, of which KVM is told by its MMU notifier, and clears its own entries), compares, and has
-        the entry lead to the other frame (`replace_page`). The next access has the page mapped again, read-only. A page
-        that a device works on stays as it is.
+        the entry lead to the other frame (`replace_page`). The next access maps it read-only. A pinned page stays.
 
         Parameters
         ----------

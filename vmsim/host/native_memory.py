@@ -239,6 +239,10 @@ class NativeMemory(HintedPages):
         """Whether a device works on a page."""
         return bool(self.frames.host.pins[number])
 
+    def can_share(self, number: int) -> bool:
+        """Whether a page can lie in a shared frame: no device works on it, and it holds what its entry says of it."""
+        return not self.pinned(number) and not (self.swapped and self.swapped.holds_other(number))
+
     def take(self, first: int, count: int) -> Flush:
         """Take those of `count` frames from `first` on that are such pages; they are the host's, and free."""
         return self.take_each(np.array([pfn for pfn in range(first, first + count) if self.holds(pfn)], np.int64))
@@ -299,7 +303,7 @@ class NativeMemory(HintedPages):
         shared = self.host.shared
         if not self.holds(number) or (pfn not in shared and pfn != number):
             raise ValueError(f"frame {number} cannot come to share frame {pfn}")
-        if self.pinned(number) or (self.swapped and self.swapped.holds_other(number)):
+        if not self.can_share(number):
             return NO_FLUSH
         if self.swapped:
             self.swapped.freed(np.array([number]))

@@ -66,7 +66,7 @@ def _translate(memory, root, levels, address, width):
     return address
 
 
-@kernel
+@routine
 def find_address(memory, root, levels, backing, gpa):
     """Return the hpa of `gpa` by nested tables, where there are none by what the host says of it, or UNBACKED."""
     if levels:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmsim.jit import kernel, leaf, routine
+from vmsim.jit import leaf, routine
 from vmsim.machine.memory import width_of
 from vmsim.monitor.shadow.quadrants import under_pae
 
-__all__ = ["direct_reads", "floods", "guarded", "guards_within", "is_directory", "let_through", "reads_of"]
+__all__ = ["direct_reads", "floods", "guarded", "guards_within", "is_directory", "let_through"]
 
 _LOW_MEMORY = 896 << 8  # frames
 
@@ -84,12 +84,3 @@ def direct_reads(state, gfn):
     while level > 1 and (gfn | ((1 << (width_of(state.levels) * (level - 1))) - 1)) >= state.frames:
         level -= 1
     return state.top - level + 1
-
-
-@kernel
-def reads_of(states, gfns):
-    """Return how many entries the monitor reads on its way to guest frames (int64[:]) by the kernel's direct map."""
-    count = np.int64(0)
-    for gfn in gfns:
-        count += direct_reads(states[0], gfn)
-    return count

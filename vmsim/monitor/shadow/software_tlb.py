@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.jit import kernel, routine
+from vmsim.jit import routine
 
 __all__ = ["SoftwareTlb", "drop_pages", "look_up", "total"]
 
@@ -67,11 +67,6 @@ def drop_pages(tlb: Any, pages: NDArray[np.int64], first: int, count: int) -> No
     tlb.count = kept
 
 
-@kernel
-def _drop(tlbs: NDArray[Any], pages: NDArray[np.int64], first: int, count: int) -> None:
-    drop_pages(tlbs[0], pages, first, count)
-
-
 class SoftwareTlb:
     """A fully associative LRU cache of pages that the monitor has walked to; it holds nothing with 0 entries.
 
@@ -97,11 +92,6 @@ class SoftwareTlb:
     def saved_cycles(self) -> int:
         """Cycles of the walks that hits were spared, less those of the hits."""
         return int(self.words["saved"][0])
-
-    def drop(self, page: int, count: int) -> None:
-        """Forget `count` pages from `page` on."""
-        if self.words["count"][0]:
-            _drop(self.words, self.pages, page, count)
 
     def flush(self) -> None:
         """Forget all: CR3 was loaded."""

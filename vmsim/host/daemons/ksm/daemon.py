@@ -178,7 +178,7 @@ class Ksmd:
     def _merge(self, host: DaemonHost, slot: _Slot, number: int, what: int, flushes: dict[LiveVm, Flush]) -> int:
         """Have a page share a frame with its equal, if there is one; return the cycles."""
         memory = slot.vm.pages
-        if memory.pinned(number):  # its count of users is not that of its entries (write_protect_page)
+        if not memory.can_share(number):  # write_protect_page, whose caller leaves such pages
             return 0
         if what == ZERO and self.table.use_zero_pages:
             frame = self._zero_frame(host, memory)
@@ -201,7 +201,7 @@ class Ksmd:
     def _still(self, slot: _Slot, number: int, what: int) -> bool:
         """Whether a page of the unstable tree can be shared, and holds what it held when it came."""
         memory = slot.vm.pages
-        if not slot.vm.able or not memory.holds(number) or memory.pinned(number):
+        if not slot.vm.able or not memory.holds(number) or not memory.can_share(number):
             return False
         if memory.identity.late() and memory.second.dirty(number, 1, clear=False)[0]:
             return False
