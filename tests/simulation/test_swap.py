@@ -143,6 +143,18 @@ def test_equal_pages_that_come_and_go_are_merged_in_every_mode(mode: str, seed: 
     assert simulation.host.free >= simulation.host.size - 20  # of paired kernels
 
 
+@pytest.mark.parametrize("policy", ["clock", "random"])
+@pytest.mark.parametrize("mode", ["shadow", "agile", "vkernel"])
+def test_tables_that_a_monitor_reads_stay_until_it_has_read_them(mode: str, policy: str) -> None:
+    """No entry says that a table was read: two VMs took each other's before they were, and never went on."""
+    random = Random(3)
+    steps = [step for _ in range(3) for step in touches(random.sample(range(PAGES), PAGES), WRITE)]
+    what = crowd(mode, swap={"policy": policy})
+    _, outcome = run(what, [Script(steps)] * 2, every=100_000_003)
+    assert outcome.ending is None
+    assert out(outcome, "swap")["swapped_in"] > 100
+
+
 def test_a_write_to_a_page_that_came_back_to_be_read_is_one_more_violation_and_gives_its_slot_up() -> None:
     """Read, then written: the second violation is a walk, the host's fault and an entry, and takes no page."""
     pages = range(40)
