@@ -1,0 +1,82 @@
+"""Whole hosts, with every mechanism there is, for the sample that compiles every kernel."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from tests.machine.geometries import PREFIX
+from tests.simulation.huge_keys import HUGE_ROWS
+from tests.simulation.keys import ROWS, scenario_of
+from tests.simulation.numa_keys import NUMA_ROWS
+from tests.simulation.small import digest, scenario, vm
+from vmsim.base.errors import InputError
+from vmsim.engine.hardware import Hardware
+from vmsim.engine.simulation import Simulation
+from vmsim.machine.layout import make_cores, make_llc
+from vmsim.machine.memory import physical_memory
+from vmsim.scenario import Scenario
+
+__all__ = ["hosts"]
+
+KEYS = {
+    key: row
+    for key, row in (ROWS | HUGE_ROWS | NUMA_ROWS).items()
+    if not key.startswith("cost.") and "trace" not in str(row.tables)
+}
+
+
+def features() -> list[Scenario]:
+    """Return hosts whose VMs of all modes are short of memory, have nodes, make huge pages and put them apart."""
+    work = {"kind": "uniform", "footprint": 90 << 12, "accesses": 700, "writes": 0.5, "compute": 300}
+    compile_ = {"kind": "compile", "footprint": "64KiB", "processes": 3, "text": "32KiB", "parent": "32KiB", "work": 20}
+    code = {"workload": compile_}
+    disk = {"kind": "files", "footprint": "64KiB", "data": "1MiB", "operations": 40, "block": "16KiB", "work": 20}
+    split = {"nx_split": True, "nx_recovery_period": "50us", "nx_recovery_ratio": 1, "host_page": "2M"}
+    log = {"method": "write-protect", "every": "50us", "stop": "500us"}
+    keys = {"native": {}, "shadow": {"shadow": {"preset": "plex86"}, "software_tlb": {"entries": 64}}, "vkernel": {}}
+    content = {"image": "x", "image_share": 0.6, "unique_share": 0.2, "volatile": 0.5}
+    long = {"workload": {**work, "accesses": 3000}, "content": content}
+    ksm = {"run": 1, "sleep_millisecs": 1, "pages_to_scan": 100}
+    every = [vm(f"{mode}-vm", mode=mode, memory="2MiB", **more) | long for mode, more in keys.items()]
+    marks = {"min": "64KiB", "low": "96KiB", "high": "128KiB"}
+    short: dict[str, Any] = {"memory": 230 << 12, "watermarks": marks, "pool": {"min": 2, "max": 8, "batch": 4}}
+    found = [
+        scenario(*every, **short, cores=3, ksm=ksm, swap={"device": "nvme", "policy": policy}, what_if=True)
+        for policy in ("mglru", "clock")
+    ]
+    large = {"memory": "8MiB", "thp": {"enabled": "always"}}
+    wide = {"workload": {**work, "footprint": "3MiB"}}
+    thp = {"enabled": "always", "scan_sleep_millisecs": 0, "alloc_sleep_millisecs": 0}
+    huge = [vm(f"{mode}-vm", mode=mode, **large) | wide for mode in ("ept", "shadow", "agile")]
+    found.append(
+        scenario(*huge, memory="40MiB", cores=2, thp=thp, fragmentation=0.6, reclaim={"rate": 20_000}, what_if=True)
+    )
+    hard = {"memory": "16MiB", "guest_page": "2M", **split}
+    guest = {"files": {"disk": "nvme"}, "reclaim": {"policy": "two-list", "swap": "nvme"}, "memory": "1MiB"}
+    balloon = {"size": "256KiB", "reporting": True, "reporting_order": 0, "reporting_delay": "20us"}
+    other = [
+        vm("a", mode="shadow", **hard) | {"workload": {**compile_, "processes": 12}},
+        vm("b", mode="shadow", shadow={"preset": "plex86", "fill": "eager"}, dirty_log=log, **hard) | code,
+        vm("c", mode="npt", dirty_log=log, **hard) | code,
+        vm("d", **guest) | {"workload": disk},
+        vm("e", balloon=balloon, memory="2MiB", kernel_accesses="direct-map") | {"workload": work},
+    ]
+    nodes = [{"memory": "48MiB", "cpus": 1}, {"memory": "48MiB", "cpus": 1}]
+    found.append(scenario(*other, memory="96MiB", cores=2, nodes=nodes, remote_cycles=100, what_if=True))
+    return found
+
+
+def hosts() -> list[Any]:
+    """Run whole hosts, with every mechanism there is: those above, and what shows that each key has an effect."""
+    every = features()
+    for key, row in KEYS.items():
+        for value in (row.one, row.other):
+            with suppress(InputError):  # one of the two may be refused
+                every.append(scenario_of(row, key, value))
+    out = []
+    for what in every:
+        shape = make_cores(PREFIX, what.host.cores), make_llc(PREFIX), physical_memory(what.host.memory >> 12)
+        simulation = Simulation(what, hardware=Hardware(*shape))
+        out.append([digest(simulation.run()), simulation.env.cycle])
+    return out
