@@ -19,11 +19,7 @@ from vmsim.scenario import Scenario
 
 __all__ = ["hosts"]
 
-KEYS = {
-    key: row
-    for key, row in (ROWS | HUGE_ROWS | NUMA_ROWS).items()
-    if not key.startswith("cost.") and "trace" not in str(row.tables)
-}
+KEYS = {key: row for key, row in (ROWS | HUGE_ROWS | NUMA_ROWS).items() if "trace" not in str(row.tables)}
 
 
 def features() -> list[Scenario]:

@@ -10,22 +10,9 @@ import json
 import sys
 from typing import Any, Final
 
-from tests.simulation.keys import (
-    CHURN,
-    LARGE,
-    LOG,
-    MANY,
-    SEQUENTIAL,
-    SMP,
-    SWITCHER,
-    TOGETHER,
-    UNIFORM,
-    Row,
-    effect,
-    of_cpu,
-    vm,
-    world,
-)
+from tests.simulation.cost_keys import SMP, TOGETHER, of_cpu
+from tests.simulation.key_worlds import CHURN, LARGE, LOG, MANY, SEQUENTIAL, SWITCHER, UNIFORM, Row, vm, world
+from tests.simulation.keys import effect
 
 _ON = {"cpu": "skylake-x", "what_if": False}
 _AMD = world(vm("npt", LARGE, memory="16MiB"), cpu="zen4")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from tests.simulation.keys import KSMD, SHARERS, Row, vm, world
+from tests.simulation.key_worlds import KSMD, SHARERS, Row, vm, world
 
 HOT = {"kind": "uniform", "footprint": "3MiB", "accesses": 3000, "compute": 2000, "writes": 0.5}
 

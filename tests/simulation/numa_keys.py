@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from tests.simulation.keys import Row, vm, world
+from tests.simulation.key_worlds import Row, vm, world
 
 SOCKETS = [{"memory": "8MiB", "cpus": 1}, {"memory": "8MiB", "cpus": 1}]
 

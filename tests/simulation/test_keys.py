@@ -17,6 +17,7 @@ from typing import Final
 import pytest
 from pydantic import BaseModel
 
+from tests.simulation.cost_keys import COST_ROWS
 from tests.simulation.cpu_keys import COMPILED, CPU_ROWS, TOLD
 from tests.simulation.huge_keys import HUGE_ROWS
 from tests.simulation.keys import ROWS as OTHER_ROWS
@@ -37,7 +38,7 @@ def leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[str]:
             yield ".".join(here)
 
 
-ROWS: Final = OTHER_ROWS | HUGE_ROWS | NUMA_ROWS
+ROWS: Final = OTHER_ROWS | HUGE_ROWS | NUMA_ROWS | COST_ROWS
 SCENARIO_KEYS: Final = tuple(key for key in dict.fromkeys(leaves(Scenario)) if key != "host.cpu_override")
 CPU_KEYS: Final = tuple(dict.fromkeys(leaves(Cpu)))
 
