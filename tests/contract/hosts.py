@@ -232,7 +232,7 @@ def small(
     """
     if vcpus > 1:
         keys |= {"vcpus": vcpus}
-        other = other | {"threads": vcpus}
+        other = other | {"threads": vcpus, "footprint": max(other["footprint"], vcpus * other.get("burst", 0))}
     pages = {"guest_page": page, "host_page": page} if page != "mixed" else {"host_page": "2M"}
     if mode in ("vkernel", "native"):
         pages.pop("host_page", None)

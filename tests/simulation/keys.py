@@ -1,6 +1,7 @@
 """For every key of a scenario and of a CPU: a small scenario in which it matters, and two values that differ there.
 
-Those of a CPU but for its costs are in cpu_keys.py.
+Those of a CPU are in cpu_keys.py and cost_keys.py, of nodes and large pages in numa_keys.py and huge_keys.py, and what
+they run is in key_worlds.py.
 """
 
 from __future__ import annotations
