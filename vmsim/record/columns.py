@@ -145,7 +145,10 @@ COLUMNS: Final[Mapping[str, Mapping[str, Column]]] = MappingProxyType(
             "time_cycles": _count("cycle", "when, from the start of the simulation"),
             "time_us": _TIME,
             "vm": _text("whose pool"),
-            "event": _text("`grant`, `spare`, `return`; of devices `inflate`, `deflate`, `report`, `plug`, `unplug`"),
+            "event": _text(
+                "`grant`, `spare`, `return`; of devices `inflate`, `deflate`, `report`, `hint`, `plug`, `unplug`; "
+                "of a shared allocator `reclaim_soft`, `reclaim_hard`, `restore`, `install`"
+            ),
             "pages": _count("4 KiB pages", "how many pages changed hands"),
             "level": _count("4 KiB pages", "in the pool afterwards, without those that a suspended vCPU took at once"),
             "host_free": _count("4 KiB frames", "free in the host afterwards"),
