@@ -40,8 +40,8 @@ def _reference_exclusive(core, llc, vm, line):
     """Return where a line is served from the L2 on; what leaves the L2 goes to the LLC, and what it gets leaves that.
 
     AMD BIOS and Kernel Developer's Guide, family 10h; Software Optimization Guide, families 10h and 17h: the L3 is
-    filled by victims of the L2s. Lines that cores share, which K10's and Zen's may keep, are no exception here, and none
-    comes from another core's L2.
+    filled by victims of the L2s. Lines that cores share, which K10's and Zen's may keep, are no exception here,
+    and none comes from another core's L2.
     """
     found, gone = bring(core.l2[np.uint64(line & (len(core.l2) - 1))], line)
     if found:
