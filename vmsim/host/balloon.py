@@ -124,25 +124,19 @@ class Balloon(DeviceThread):
         super().__init__(env, costs, **thread)
         self.spec = spec
         self.target = self.actual = 0
-        self.changed = env.event()
         self.statistics: Statistics | None = None
         self.hints = FreePageHints(env, len(memory.backing)) if spec.hinting else None
         self.counts.update(dict.fromkeys(("blocks", "freed", "reports", "reported", "asked", "told"), 0))
 
     def run(self) -> Steps[None]:
         """Ask for the sizes of the schedule, each at its time from now on."""
-        start = self.env.cycle
-        for time, size in self.spec.steps:
-            if time:
-                yield self.env.background(max(0, start + time - self.env.cycle), frees=True)
-            self.set_target(size)
+        return self._ask_each(self.spec.steps, self.set_target)
 
     def set_target(self, pages: int) -> None:
         """Ask for a size of the balloon, in pages of 4 KiB; its driver is told by an interrupt."""
         if pages != self.target:
             self.target = pages
-            self.changed.succeed()
-            self.changed = self.env.event()
+            self._tell()
 
     def inflate(self, firsts: Words, order: int) -> simpy.Event:
         """Take the memory of blocks of 2**order guest frames; return the event that this has been acknowledged."""

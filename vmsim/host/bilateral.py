@@ -73,25 +73,19 @@ class Bilateral(DeviceThread):
         self.shared = shared
         self.target = self.actual = 0
         self.hard = np.zeros_like(shared.evicted)
-        self.changed = env.event()
         del self.counts["messages"]  # it is sent none
         self.counts.update(dict.fromkeys(_COUNTED, 0))
 
     def ask(self) -> Steps[None]:
         """Ask for the sizes of the schedule, each at its time from now on."""
-        start = self.env.cycle
-        for time, size in self.spec.steps:
-            if time:
-                yield self.env.background(max(0, start + time - self.env.cycle), frees=True)
-            self.set_target(size)
+        return self._ask_each(self.spec.steps, self.set_target)
 
     def set_target(self, pages: int) -> None:
         """Have the guest do without so many pages of 4 KiB, in whole huge frames."""
         pages = pages // _HUGE * _HUGE
         if pages != self.target:
             self.target = pages
-            self.changed.succeed()
-            self.changed = self.env.event()
+            self._tell()
 
     def run(self) -> Steps[None]:
         """Have the guest do without what it is to, and now and then take the memory of what is free, from now on.

@@ -8,7 +8,7 @@ vCPUs may be ahead of what others do to them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import simpy
@@ -51,6 +51,8 @@ class DeviceThread:
 
     Attributes
     ----------
+    changed : Event
+        The next time that the guest is asked for another size.
     counts : Counter
         `messages` and `cycles` that they took.
     """
@@ -73,6 +75,7 @@ class DeviceThread:
         self.forget = forget
         self.horizon = horizon
         self.log = log
+        self.changed = env.event()
         self.counts: Counter[str] = Counter({"messages": 0, "cycles": 0})
         self._over = False
         self._timer: simpy.Event | None = None  # that a message waits for
@@ -83,6 +86,19 @@ class DeviceThread:
         self._over = True
         if self._timer is not None:
             self.env.abandon(self._timer)
+
+    def _ask_each(self, sizes: Iterable[tuple[int, int]], ask: Callable[[int], None]) -> Steps[None]:
+        """Ask for the sizes of a schedule, each at its time, in cycles from now on."""
+        start = self.env.cycle
+        for time, size in sizes:
+            if time:
+                yield self.env.background(max(0, start + time - self.env.cycle), frees=True)
+            ask(size)
+
+    def _tell(self) -> None:
+        """Tell whoever waits for it that another size is asked for."""
+        self.changed.succeed()
+        self.changed = self.env.event()
 
     def _begin(self, work: Steps[None]) -> simpy.Event:
         """Do a message's work after that of those which came before."""

@@ -61,24 +61,19 @@ class VirtioMem(DeviceThread):
         super().__init__(env, costs, message=costs.hotplug_message, **thread)
         self.spec = spec
         self.requested = self.plugged = spec.steps[0][1]
-        self.changed = env.event()
         self.counts.update(dict.fromkeys(("plug", "unplug", "pages_plugged", "pages_unplugged", "freed"), 0))
         memory.backing[spec.first + self.plugged :] = BALLOONED
 
     def run(self) -> Steps[None]:
         """Ask for the sizes of the schedule, each at its time from now on."""
-        start = self.env.cycle
-        for time, size in self.spec.steps[1:]:
-            yield self.env.background(max(0, start + time - self.env.cycle), frees=True)
-            self.request(size)
+        return self._ask_each(self.spec.steps[1:], self.request)
 
     def request(self, pages: int) -> None:
         """Ask the guest to have so many pages of 4 KiB of the region; its driver is told by an interrupt."""
         pages = pages // self.spec.block * self.spec.block
         if pages != self.requested:
             self.requested = pages
-            self.changed.succeed()
-            self.changed = self.env.event()
+            self._tell()
 
     # ---- for a policy of the host's that knows how much a VM is to do without
 
