@@ -14,7 +14,7 @@ tables and data then push one another out of the caches: a walk costs more, and 
 those misses pay (dashed line).
 
 The line rests on guesses: what an exit and its steps take. Were all of them half as much, an edit would be paid for by
-half to two thirds of the misses; were they twice as much, by up to twice as many (dotted lines).
+48 to 69 % of the misses; were they twice as much, by up to twice as many (dotted lines).
 
 Shadow paging is at its best here: stores to the lowest tables go through (the preset kvm), and the shadow is kept. The
 map is of a steady state, in which memory is backed; the programs run from their beginning, and under EPT pay for that,

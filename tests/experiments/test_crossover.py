@@ -84,7 +84,7 @@ def test_with_data_in_the_caches_shadow_paging_wins_less_and_by_fewer_misses(
 def test_what_is_guessed_moves_the_line_by_up_to_twice(figure: SimpleNamespace, table: pd.DataFrame) -> None:
     line = figure.break_even(table)
     cheap, dear = (figure.break_even(figure.guessed(table, times)) / line for times in (0.5, 2))
-    assert cheap.between(0.5, 0.7).all()
+    assert cheap.between(0.48, 0.69).all()
     assert dear.dropna().between(1.4, 2.1).all()
     assert dear.isna().sum() == 1  # where a page in a thousand is mapped, no number of misses pays
 

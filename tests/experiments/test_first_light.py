@@ -42,10 +42,7 @@ def test_the_parts_sum_to_the_slowdown(figure: SimpleNamespace, table: pd.DataFr
 def test_no_program_runs_faster_in_a_vm(table: pd.DataFrame) -> None:
     assert (table[["slowdown", "first_touch"]] > -1e-6).all(axis=None)
     assert (table["slowdown"] > 0).all()
-    cheap = ("skylake-x", "cc1")
-    assert (table["translation"].drop(cheap) > 0.1).all()
-    # Alone it pays 0.08 % (below). Four programs share two cores, and need not be on the same ones in both runs.
-    assert table.loc[cheap, "translation"] == pytest.approx(0.08, abs=0.03)
+    assert (table["translation"] > 0.1).all()
 
 
 def test_alone_cc1_walks_as_natively_and_pays_for_its_nested_walks_besides() -> None:

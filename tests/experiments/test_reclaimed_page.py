@@ -48,7 +48,9 @@ def test_what_comes_back_costs_an_exit_and_its_work(table: pd.DataFrame) -> None
             written = COST.vm_exit + COST.violation_walk + COST.violation_pool + COST.violation_entry
             written += COST.violation_resume
             assert back + 0.25 * written < there[paging] < back + 0.5 * written
-        assert there["native"] == pytest.approx(COST.fault_delivery + COST.guest_fault + COST.swap_page, rel=0.02)
+        alone = COST.fault_delivery + COST.guest_fault + COST.swap_page
+        # Four vCPUs wait for one another's mmap_lock, too, and one in 240 faults on a page that is on its way.
+        assert there["native"] / alone == pytest.approx(1.003 if vcpus == 1 else 1.02, abs=0.005)
         assert (there[["shadow", "agile"]] > 1.7 * there["ept"]).all()
 
 
