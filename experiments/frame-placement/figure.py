@@ -47,10 +47,9 @@ def data() -> pd.DataFrame:
     keys = zip(table["populate"], table["tables"].astype(str) != "0", table["single"] > 0, strict=True)
     table["place"] = [PLACES[key] for key in keys]
     table["cycles"] = (table["walk_guest_cycles"] + table["walk_nested_cycles"]) / table["walks"]
-    walks = table.set_index(["paging", "replicate", "place"])["cycles"]
-    table["longer"] = (
-        100 * (walks / walks.xs(FIRST, level="place").reindex(walks.index.droplevel("place")).to_numpy() - 1).to_numpy()
-    )
+    first = table[table["place"] == FIRST].set_index(["paging", "replicate"])["cycles"]
+    base = first.loc[list(zip(table["paging"], table["replicate"], strict=True))].to_numpy()
+    table["longer"] = 100 * (table["cycles"] / base - 1)
     made = summarize(table, ["paging", "place"], "longer").round(6)
     return made.merge(table.groupby(["paging", "place"], sort=False)["cycles"].mean().round(6).reset_index())
 
@@ -62,7 +61,7 @@ def draw(table: pd.DataFrame, ax: Axes) -> None:
     for number, mode in enumerate(MODES):
         mine = table[table["paging"] == mode].set_index("place").loc[places]
         at = np.arange(len(places)) + (number - 1) * 0.27
-        ends = np.abs(mine[["low", "high"]].sub(mine["mean"], axis=0)).to_numpy().T
+        ends = mine[["low", "high"]].sub(mine["mean"], axis=0).abs().to_numpy().T
         label = f"{'EPT' if mode == 'ept' else mode} ({first[mode]:.0f} cycles)"
         ax.bar(at, mine["mean"], 0.25, yerr=ends, color=PALETTE[number], label=label, capsize=2)
     ax.set_xticks(range(len(places)), places)
