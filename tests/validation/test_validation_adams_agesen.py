@@ -52,6 +52,8 @@ def test_each_operation_makes_the_exit_that_it_is_named_for() -> None:
     assert cycles["ptemod_NP_to_P"] > cycles["ptemod_unchanged"]  # it is carried on to the shadow at once
     walk = cycles["pgfault_true"] - exit_alone - cost.inject - cost.fault_delivery
     assert 0 <= walk < 4 * 200
+    assert cycles["in"] == cost.page_fault_exit + cost.vm_entry + cost.violation_resume + cost.emulate
+    assert [cycles[name] for name in ("syscall", "cr8write", "divzero")] == [242, 150, 889]
 
 
 def test_a_fork_costs_what_its_exits_do() -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from vmsim.validation.dirty_lock import PAGES, Writers, measured, milliseconds
+from vmsim.validation.dirty_lock import measured
+from vmsim.validation.lock_queue import Writers, page_cycles
 
 DATA = Path(__file__).parents[2] / "vmsim/validation/data/arm64_dirty_log22.csv"
-HERTZ = 3_000_000_000
 
 
 def test_the_table_is_read_as_it_stands() -> None:
@@ -32,10 +32,10 @@ def test_each_vcpu_writes_once_to_every_page_of_its_own() -> None:
 )
 def test_who_holds_it_alone_waits_for_the_others(vcpus: int, held: int, apart: int) -> None:
     """A closed queue of equal times: a page takes held + apart, or as long as the lock is held for all of them."""
-    page = max(held + apart, vcpus * held) / HERTZ
-    assert milliseconds("alone", vcpus, held, apart, 256) == pytest.approx(1000 * page * PAGES, rel=0.07)
+    page = max(held + apart, vcpus * held)
+    assert page_cycles("alone", vcpus, held, apart, 256) == pytest.approx(page, rel=0.07)
 
 
 def test_who_holds_it_to_read_waits_for_nobody() -> None:
-    one, four = (milliseconds("read", vcpus, 2000, 1000, 256) for vcpus in (1, 4))
+    one, four = (page_cycles("read", vcpus, 2000, 1000, 256) for vcpus in (1, 4))
     assert four == pytest.approx(one, rel=0.01)

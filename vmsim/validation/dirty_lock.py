@@ -14,32 +14,20 @@ A 512th of the pages is simulated; each takes the same.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
+from vmsim.validation.lock_queue import HERTZ, page_cycles
+from vmsim.validation.report import Claim, Fit, Kind, Report
+from vmsim.workloads.stream import PAGE
 
-from vmsim.engine.simulation import Simulation
-from vmsim.scenario import Scenario
-from vmsim.validation.report import Claim, Fit, Report
-from vmsim.validation.report import Kind as ClaimKind
-from vmsim.workloads import Chunk, Kind
-from vmsim.workloads.stream import PAGE, Regions
+__all__ = ["PAGES", "fitted", "measured", "microseconds", "milliseconds", "predict"]
 
-__all__ = ["PAGES", "Writers", "measured", "microseconds", "milliseconds", "predict"]
-
-_BASE: Final = 0x10_0000_0000
-_HERTZ: Final = 3_000_000_000
-_SCALE: Final = 512
 _BAND: Final = 0.1
 PAGES: Final = (2 << 30) // PAGE  # of each vCPU
 _FAR: Final = (8, 16, 32, 64)  # vCPUs of which no row is at hand
 _FILE: Final = "arm64_dirty_log22.csv"
-_NONE: Final = ("violation_walk", "violation_pool", "violation_rmap", "violation_resume")
-_KERNEL: Final = ("guest_fault", "fault_delivery", "zero_page", "table_page", "host_fault", "host_zero", "vm_exit")
 
 
 def measured() -> dict[tuple[str, int], float]:
@@ -53,100 +41,38 @@ def measured() -> dict[tuple[str, int], float]:
     }
 
 
-@dataclass
-class Writers:
-    """Threads that each write once to every page of a part of their own."""
-
-    threads: int
-    pages: int
-    name: str = "writers"
-
-    @property
-    def accesses(self) -> int:
-        """Writes of all threads."""
-        return self.threads * self.pages
-
-    def footprint(self) -> Regions:
-        """Return one region with a part for each thread."""
-        return np.array([_BASE], np.int64), np.array([self.threads * self.pages * PAGE], np.int64)
-
-    def chunks(self, thread: int = 0) -> Iterator[Chunk]:
-        """Read a thread's writes."""
-        first = thread * self.pages
-        address = _BASE + PAGE * np.arange(first, first + self.pages, dtype=np.int64)
-        yield Chunk(address, np.ones(self.pages, np.int32), np.full(self.pages, Kind.WRITE, np.uint8), ())
-
-    def digest(self) -> str:
-        """Return nothing: it is no workload of a scenario."""
-        return ""
+def milliseconds(lock: str, vcpus: int, held: int, apart: int) -> float:
+    """Return how long so many vCPUs write to all of their pages; the parameters are those of `page_cycles`."""
+    return 1000 * page_cycles(lock, vcpus, held, apart) * PAGES / HERTZ
 
 
 @cache
-def milliseconds(lock: str, vcpus: int, held: int, apart: int, pages: int = PAGES // _SCALE) -> float:
-    """Return how long so many vCPUs write, scaled to all of their pages.
-
-    Parameters
-    ----------
-    lock : str
-        alone, or read.
-    vcpus : int
-    held, apart : int
-        Cycles of a page with the lock held, and besides.
-    pages : int, optional
-        Simulated, of each vCPU.
-    """
-    size = vcpus * pages * PAGE
-    vm: dict[str, Any] = {
-        "name": "vm",
-        "memory": size + size // 4 + (64 << 20),
-        "mode": "ept",
-        "vcpus": vcpus,
-        "workload": {"kind": "uniform", "footprint": PAGE, "accesses": 1, "compute": apart},
-    }
-    if vcpus > 1:
-        vm["tdp_mmu"] = lock == "read"
-    host = {
-        "cpu": "skylake-x",
-        "memory": 2 * size + (256 << 20),
-        "cores": vcpus,
-        "pool": {"supply": "fault"},
-        "horizon": "300ns",  # a vCPU that runs ahead takes the lock before its turn
-        "cpu_override": {
-            "frequency": _HERTZ,
-            "cost": {"violation_entry": held} | dict.fromkeys((*_NONE, *_KERNEL), 0),
-        },
-    }
-    scenario = Scenario.from_tables({"host": host, "vm": [vm]})
-    only = Simulation(scenario, streams=[Writers(vcpus, pages)]).run().vms[0]
-    return 1000 * (only.finish - only.start) / _HERTZ * PAGES / pages
-
-
-def _fit() -> tuple[int, int]:
+def fitted() -> tuple[int, int]:
     """Return the cycles of a page with the lock held, and besides, that one and four vCPUs have."""
-    table = measured()
-    one, four = (round(table["alone", vcpus] * 1e-3 * _HERTZ / PAGES) for vcpus in (1, 4))
+    one, four = (measured()["alone", vcpus] * 1e-3 * HERTZ / PAGES for vcpus in (1, 4))
     held = round(four / 4)  # the lock is never free
-    apart = one - held
+    apart = round(one) - held
     for _ in range(4):  # what the simulated kernel and hardware do besides is taken off
-        apart -= round((milliseconds("alone", 1, held, apart) - table["alone", 1]) * 1e-3 * _HERTZ / PAGES)
-        held -= round((milliseconds("alone", 4, held, apart) - table["alone", 4]) * 1e-3 * _HERTZ / PAGES / 4)
+        apart -= round(page_cycles("alone", 1, held, apart) - one)
+        held -= round((page_cycles("alone", 4, held, apart) - four) / 4)
     return held, apart
 
 
 def microseconds(cycles: int) -> float:
     """Return cycles of the machine as microseconds."""
-    return cycles * 1e6 / _HERTZ
+    return cycles * 1e6 / HERTZ
 
 
 def predict() -> Report:
     """Predict two vCPUs, and more."""
     table = measured()
-    held, apart = _fit()
+    held, apart = fitted()
     times = {vcpus: milliseconds("alone", vcpus, held, apart) for vcpus in (1, 2, 4, *_FAR)}
-    start = round(table["read", 1] * 1e-3 * _HERTZ / PAGES) - held
-    start -= round((milliseconds("read", 1, held, start) - table["read", 1]) * 1e-3 * _HERTZ / PAGES)
+    one = table["read", 1] * 1e-3 * HERTZ / PAGES
+    start = round(one) - held
+    start -= round(page_cycles("read", 1, held, start) - one)
     reads = {vcpus: milliseconds("read", vcpus, held, start) for vcpus in (1, 2, 4)}
-    kinds: dict[tuple[str, int], ClaimKind] = {("alone", 1): "fit", ("alone", 4): "fit", ("read", 1): "fit"}
+    kinds: dict[tuple[str, int], Kind] = {("alone", 1): "fit", ("alone", 4): "fit", ("read", 1): "fit"}
     claims = []
     for lock, key, row in (("alone", "alone", times), ("to read", "read", reads)):
         for vcpus, time in row.items():
@@ -172,7 +98,7 @@ def predict() -> Report:
         },
         claims=tuple(claims),
         details={
-            "simulated": f"a {_SCALE}th of the pages; a first touch under EPT stands for the write fault",
+            "simulated": "a 512th of the pages; a first touch under EPT stands for the write fault",
             "contentions": "are not compared: the count is of tries of a spinning lock",
         },
         curves=curves,

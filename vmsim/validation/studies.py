@@ -26,6 +26,7 @@ STUDIES: Final = {
     "balloon-steps": "a balloon filled page by page, by the size of a message (Wang & Li, 2017)",
     "bhargava": "two-dimensional walks and their caching (Bhargava et al., ASPLOS 2008)",
     "dirty-lock": "writes to protected memory by vCPUs under one mmu_lock (Zhang, 2022)",
+    "eager-split": "writes after logging was enabled, large pages split by them or before (Matlack, 2022)",
     "gups": "GUPS in a 64 GB guest (vMitosis, ASPLOS 2021)",
     "hyperalloc": "18 GiB taken by a balloon, given back and touched again (HyperAlloc, EuroSys 2025)",
     "instlat": "what translation adds to a load, by footprint (InstLatx64)",
@@ -35,7 +36,9 @@ STUDIES: Final = {
     "reference-counts": "entries that a cold walk reads, by formula and paper",
     "reporting": "huge pages faulted in and freed under free page reporting (Duyck, 2020)",
     "shootdown": "a page discarded by one of several threads (Amit 2019), and tlb_flush2 (van Riel 2024)",
+    "stage2-parallel": "4 GiB touched and written by vCPUs under one lock, arm64 (Upton, 2022)",
     "tiering": "pmbench on DRAM and persistent memory, by how pages are promoted (Huang, 2022)",
+    "uffd-paging": "pages that user space brings in, by userfaultfd and by exits (Moorthy, 2023)",
     "vmitosis": "GUPS with its nested tables on another socket, and large pages (vMitosis, ASPLOS 2021)",
     "waldspurger": "balloons, equal pages and the idle memory tax of VMware ESX (Waldspurger, OSDI 2002)",
 }
