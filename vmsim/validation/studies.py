@@ -32,6 +32,7 @@ STUDIES: Final = {
     "instlat": "what translation adds to a load, by footprint (InstLatx64)",
     "ipi-guest": "an interrupt from one vCPU to another (Zeng and Gao, 2021)",
     "linux-watermarks": "watermarks of free memory (Linux mm/page_alloc.c)",
+    "live-migration": "pre-copy of guests that do nothing, with free page hints and without (QEMU; Li, 2016)",
     "mglru": "programs that do not fit, with Linux's generations and with its two lists (Zhao, 2022)",
     "reference-counts": "entries that a cold walk reads, by formula and paper",
     "reporting": "huge pages faulted in and freed under free page reporting (Duyck, 2020)",
