@@ -6,6 +6,8 @@ PYTHON := $(shell for name in python3.13 python3.12 python3.11 python3.14 python
 UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 READY := .venv/.ready
+# Tests start hundreds of programs: each would compile all modules again where the shell forbids to keep them.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test slow check bench figures docs clean
 .DEFAULT_GOAL := help
