@@ -18,7 +18,7 @@ from typing import Final
 import pandas as pd
 from matplotlib.axes import Axes
 
-from vmsim.analysis.style import PALETTE, COLUMN
+from vmsim.analysis.style import COLUMN, PALETTE
 from vmsim.base.units import PAGE
 from vmsim.cli.experiment import make
 from vmsim.sweeps.experiment import Experiment
