@@ -159,9 +159,9 @@ def predict() -> Report:
         curves.append({"line": MODES[mode], "x": count, "predicted": time, "measured": there})
     many = [count for count in _COUNTS if count > 1 and ("fig10", "EPT", count) in table]
     here = [times[mode, count] for mode in MODES for count in (1, *many)]
-    there = [table["fig10", name, count] for name in MODES.values() for count in (1, *many)]
+    seen = [table["fig10", name, count] for name in MODES.values() for count in (1, *many)]
     names = [f"{name} {count}" for name in MODES.values() for count in (1, *many)]
-    order, expected = (" < ".join(name for _, name in sorted(zip(each, names, strict=True))) for each in (here, there))
+    order, expected = (" < ".join(name for _, name in sorted(zip(each, names, strict=True))) for each in (here, seen))
     most = {count: ZONE_LOCK * count * _PAGES for count in many}
     return Report(
         title="N processes of a guest that touch 4 GiB each, 1 MiB at a time: s",
