@@ -34,6 +34,7 @@ STUDIES: Final = {
     "linux-watermarks": "watermarks of free memory (Linux mm/page_alloc.c)",
     "live-migration": "pre-copy of guests that do nothing, with free page hints and without (QEMU; Li, 2016)",
     "mglru": "programs that do not fit, with Linux's generations and with its two lists (Zhao, 2022)",
+    "migrate-pages": "interrupts of pages that go to another node in batches (Huang Ying, 2022)",
     "pv-flush": "ebizzy in VMs that share their processors, with paravirtual flushes and without (Li, 2017)",
     "pvm-faults": "processes that touch 4 GiB each, under EPT and a shadow (PVM, SOSP 2023)",
     "reference-counts": "entries that a cold walk reads, by formula and paper",
