@@ -24,7 +24,15 @@ HERE: Final = Path(__file__).resolve().parent
 
 def experiments() -> dict[str, Experiment]:
     """Return all experiments by name."""
-    return {path.parent.name: Experiment(path.parent) for path in sorted(HERE.glob("*/figure.py"))}
+    return {path.parent.name: _experiment(path) for path in sorted(HERE.glob("*/figure.py"))}
+
+
+def _experiment(figure: Path) -> Experiment:
+    """Return the experiment of a figure.py, which says itself what makes its table where there is no sweep."""
+    if (figure.parent / "sweep.toml").is_file():
+        return Experiment(figure.parent)
+    made: Experiment = runpy.run_path(str(figure))["EXPERIMENT"]
+    return made
 
 
 def refresh(experiment: Experiment, *, all_: bool = False, jobs: int | None = None) -> str:

@@ -8,6 +8,8 @@
     …/sweep-PART.toml              more points, where they vary other keys; their results are in table-PART.csv
     results/NAME/figure.json       digests of what the figure was drawn from, and of its files
     runs/NAME                      the store of the sweep: not kept with the code, can go at any time
+
+One whose rows are no points of a sweep has no sweep.toml; its figure.py says what makes the table (`Made`).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from vmsim.base.errors import InputError
 from vmsim.base.files import replacing, sha256
@@ -29,9 +31,18 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["Experiment"]
+__all__ = ["Experiment", "Made"]
 
 _FORMATS: Final = (".png", ".pdf")
+
+
+class Made(NamedTuple):
+    """What makes the table of an experiment without a sweep."""
+
+    points: Callable[[], list[str]]
+    """Gives the identities of the rows that the table should have, in its column `point`."""
+    simulate: Callable[[int | None], pd.DataFrame]
+    """Gives the table, by so many processes (None: all cores)."""
 
 
 class Experiment:
@@ -43,14 +54,19 @@ class Experiment:
         ``experiments/NAME``. Results are in ``results/NAME`` and ``runs/NAME`` beside ``experiments``.
     figure : str, optional
         Name of the figure's files, that of the experiment if left out.
+    made : Made, optional
+        What makes the table, in place of a sweep.
     **layout
         Of the figure's axes, as of `vmsim.analysis.style.figure`.
     """
 
-    def __init__(self, folder: str | Path, figure: str | None = None, **layout: Any) -> None:
+    def __init__(
+        self, folder: str | Path, figure: str | None = None, *, made: Made | None = None, **layout: Any
+    ) -> None:
         self.folder = Path(folder).absolute()
         self.name = self.folder.name
         self._figure = figure or self.name
+        self._made = made
         self._layout = layout
         root = self.folder.parent.parent
         self.results = root / "results" / self.name
@@ -78,7 +94,7 @@ class Experiment:
         Parameters
         ----------
         **options
-            As of `vmsim.sweeps.run_sweep`.
+            As of `vmsim.sweeps.run_sweep`; without a sweep, `jobs` alone counts.
 
         Raises
         ------
@@ -87,6 +103,9 @@ class Experiment:
         KeyboardInterrupt
             Ctrl-C. What was finished is in the store.
         """
+        if self._made:
+            self._keep("", self._made.simulate(options.get("jobs")))
+            return self.table()
         for part in self.sweeps:
             self._run(part, options)
         return self.table()
@@ -105,6 +124,9 @@ class Experiment:
             raise InputError(f"{self.name}: {missing} points failed; vmsim results ls --failures {store} says why.")
         if not table["finished"].all():
             raise InputError(f"{self.name}: a VM did not run to its end; a simulated machine ran out of memory.")
+        self._keep(part, table)
+
+    def _keep(self, part: str, table: pd.DataFrame) -> None:
         self.results.mkdir(parents=True, exist_ok=True)
         with replacing(self._file(part)) as temporary:
             table.to_csv(temporary, index=False, lineterminator="\n")
@@ -134,6 +156,8 @@ class Experiment:
 
     def is_run(self) -> bool:
         """Whether the tables have the results of exactly the points of the sweeps, by this model, and their figures."""
+        if self._made:
+            return self.file.is_file() and [*self.table()["point"]] == self._made.points()
         return all(
             self._file(part).is_file()
             and [*dict.fromkeys(self.table(part)["point"])] == self._points(part)

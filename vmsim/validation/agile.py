@@ -10,8 +10,8 @@ fitted to the native column (B). The other columns are then predicted as ratios 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
-from functools import cache, partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from math import exp, log
 from typing import Any, Final
@@ -22,7 +22,7 @@ from vmsim.engine.simulation import Simulation
 from vmsim.engine.warm import warm
 from vmsim.scenario import Scenario
 from vmsim.validation.bhargava import Regions
-from vmsim.validation.report import Claim, Fit, Report
+from vmsim.validation.report import NOTHING, Claim, Fit, Report
 
 __all__ = ["FOOTPRINTS", "MODES", "fit", "measured", "predict", "walk_share"]
 
@@ -118,32 +118,29 @@ def fit(share: Callable[[float], float], target: float) -> tuple[float, float]:
     return best, target * exp(ends[best])
 
 
-def predict(programs: Sequence[str] = tuple(FOOTPRINTS), table_span: int = 0) -> Report:
+def predict(programs: Sequence[str] = tuple(FOOTPRINTS), *, changes: Mapping[str, Any] = NOTHING) -> Report:
     """Predict the ratios of page walks to the native run's.
 
     Parameters
     ----------
     programs : sequence of str, optional
         Which of the paper's.
-    table_span : int
-        As of `bhargava.predict`; at most 64 MiB, for which there is room.
+    changes : mapping of str to object, optional
+        Other values at some keys of the study's scenario, as of `Scenario.replace`. The exponent is fitted with them.
     """
     table = measured()
-    share = walk_share
-    if table_span:
-        spans = {"vm.table_span": table_span, "host.table_span": table_span}
-        share = partial(walk_share, machine=_machine().replace(**spans))
+    machine = _machine().replace(**changes)
     fitted: dict[str, Fit] = {}
     claims: list[Claim] = []
     with status_line() as say:
         say("compiling")
-        warm(_machine().cpu, ("shadow", "agile"))
+        warm(machine.cpu, ("shadow", "agile"))
         for program in programs:
             there, size = table[program, "B"], FOOTPRINTS[program]
 
             def native(exponent: float, size: int = size, program: str = program) -> float:
                 say(f"{program}: fitting B, exponent {exponent:.2f}")
-                return share("B", size, exponent)
+                return walk_share("B", size, exponent, machine=machine)
 
             exponent, base = fit(native, there)
             found = f"{base:.1f} % of ideal time, measured {there} %"
@@ -153,7 +150,7 @@ def predict(programs: Sequence[str] = tuple(FOOTPRINTS), table_span: int = 0) ->
                     continue
                 say(f"{program}: {mode}")
                 theirs = table.get((program, letter))
-                ratio = share(letter, size, exponent) / base
+                ratio = walk_share(letter, size, exponent, machine=machine) / base
                 band = _BAND if letter in _JUDGED else None
                 claims.append(Claim(f"{program} {letter}/B", ratio, theirs and theirs / there, band))
     return Report(

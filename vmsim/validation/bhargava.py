@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -34,7 +34,7 @@ from vmsim.machine.caches import Served
 from vmsim.machine.layout import LEVELS
 from vmsim.machine.pwc import PwcStyle
 from vmsim.scenario import Scenario
-from vmsim.validation.report import Claim, Finding, Fit, Report
+from vmsim.validation.report import NOTHING, Claim, Finding, Fit, Report
 from vmsim.workloads.generators import Zipf
 
 __all__ = ["LINES", "PROGRAMS", "Regions", "measured", "predict"]
@@ -136,12 +136,13 @@ def _scenario() -> Scenario:
 
 
 @cache
-def walks(configuration: str, lines: int, table_span: int = 0) -> Walks:
-    """Simulate a configuration with `lines` cache lines touched of each page, tables scattered over so many bytes."""
+def walks(configuration: str, lines: int, changes: tuple[tuple[str, Any], ...] = ()) -> Walks:
+    """Simulate a configuration with `lines` cache lines touched of each page, and other values at some keys."""
     guest, nested, ntlb, host_page = CONFIGURATIONS[configuration]
-    scenario = _scenario().replace(**{"vm.table_span": table_span, "host.table_span": table_span})
+    scenario = _scenario().replace(**dict(changes))
     scenario = scenario.replace(**{"vm.host_page": host_page}) if host_page else scenario.with_mode("native")
-    hardware = Hardware.of(scenario.cpu, cores=1, frames=scenario.host.memory >> 12, data_caches=True)
+    host = scenario.host
+    hardware = Hardware.of(scenario.cpu, cores=1, frames=host.memory >> 12, data_caches=host.data_caches)
     if not guest:
         hardware.cores["pwc_style"] = PwcStyle.NONE
     if not nested:
@@ -161,15 +162,15 @@ def walks(configuration: str, lines: int, table_span: int = 0) -> Walks:
     return Walks((vm.cycles["walk_guest"] + vm.cycles["walk_nested"]) / vm.counters["walks"], vm.refs)
 
 
-def predict(table_span: int = 0) -> Report:
+def predict(*, changes: Mapping[str, Any] = NOTHING) -> Report:
     """Predict what the fitted locality leaves open: latencies, their order, hits by position.
 
     Parameters
     ----------
-    table_span : int
-        Bytes over which page tables lie scattered, as after some uptime, in the guest and on its host. The study has
-        them side by side (0); docs/reference/validation.md has what it predicts otherwise.
+    changes : mapping of str to object, optional
+        Other values at some keys of the study's scenario, as of `Scenario.replace`.
     """
+    made = tuple(changes.items())
     table = measured()
     columns = "Misc/Web/Java/Int/Fp"
     table_misses = dict(zip(PROGRAMS, table[f"T4 {columns}", "PE_L2_miss_pct"], strict=True))
@@ -180,7 +181,7 @@ def predict(table_span: int = 0) -> Report:
     shown: list[Claim] = []
     findings = []
     for program in PROGRAMS:
-        runs = {name: walks(name, LINES[program], table_span) for name in CONFIGURATIONS}
+        runs = {name: walks(name, LINES[program], made) for name in CONFIGURATIONS}
         native, full, missed = runs["native, no PWC"], runs["2D"], runs["2D_PWC+NT"].l2_misses[1]
         found = f"{missed:.1f} % of table references miss the L2, measured {table_misses[program]:.1f} %"
         fitted[f"{program}, lines of a page"] = Fit(LINES[program], "", "bhargava08.csv", f"T4 of {program}", found)
@@ -196,7 +197,7 @@ def predict(table_span: int = 0) -> Report:
         ours = {step: 100 * ((work + full.latency) / (work + runs[step].latency) - 1) for step in _STEPS}
         shown += [Claim(f"F6 {program}, {step}, %", ours[step], theirs[step], None) for step in _STEPS]
         findings.append(_order(program, ours, theirs))
-    first = walks("2D_PWC+NT", LINES[PROGRAMS[0]], table_span)
+    first = walks("2D_PWC+NT", LINES[PROGRAMS[0]], made)
     hit, (*_, hit_there) = first.hits(2, 0), table["F8 gL2", "nL4..nL1"]
     workload: Any = _scenario().vms[0].workload
     found = f"{hit:.1f} % of gL2 entries hit, measured {hit_there:.1f} %"
@@ -205,7 +206,7 @@ def predict(table_span: int = 0) -> Report:
         title="Two-dimensional page walks with and without page walk caches",
         source=f"Bhargava et al., ASPLOS 2008: an Opteron. F8 is taken to be of {PROGRAMS[0]}, whose miss rate it has",
         fitted=fitted,
-        claims=(*judged, *_hits(table, first), *shown, *_shares(table, table_span)),
+        claims=(*judged, *_hits(table, first), *shown, *_shares(table, made)),
         details={
             "agreement": "T1 inside 3.9 to 4.6, F8 10 points, F6 the order; the others have no band and are only shown",
             "not predicted": "F3, which counts the entries of the paper's programs; T1's TLB misses per instruction",
@@ -224,10 +225,10 @@ def _order(program: str, ours: dict[str, float], theirs: dict[str, float]) -> Fi
     return Finding(f"F6 {program}, order 1D ≪ 2D < 2D+NT < +2MB < native, speed-up %", predicted, there, ordered)
 
 
-def _shares(table: dict[tuple[str, str], list[float]], table_span: int) -> Iterator[Claim]:
+def _shares(table: dict[tuple[str, str], list[float]], changes: tuple[tuple[str, Any], ...]) -> Iterator[Claim]:
     """Yield by position how many of a walk's 24 references are left, and how many of those the PWC lacks (figure 7)."""
     for name in ("2D_PWC", "2D_PWC+NT"):
-        runs = walks(name, LINES[PROGRAMS[0]], table_span)
+        runs = walks(name, LINES[PROGRAMS[0]], changes)
         lacking = runs.refs[:, :, : Served.PWC].sum(axis=2)
         for what, made in (("accesses", runs.refs.sum(axis=2)), ("misses", lacking)):
             column = f"{name} accesses" if what == "accesses" else f"misses {name}"

@@ -9,13 +9,14 @@ taken as in the measurement. Nothing is fitted: the presets' cache latencies are
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from math import log2
+from typing import Any
 
 from vmsim.engine.run import simulate
 from vmsim.scenario import Scenario
-from vmsim.validation.report import Claim, Report
+from vmsim.validation.report import NOTHING, Claim, Report
 
 __all__ = ["CPUS", "Curve", "knee", "measured", "predict"]
 
@@ -41,7 +42,7 @@ def measured(cpu: str) -> dict[str, Curve]:
     }
 
 
-def simulated(cpu: str, order: str, kib: int) -> float:
+def simulated(cpu: str, order: str, kib: int, changes: Mapping[str, Any] = NOTHING) -> float:
     """Return the cycles of a load in a chase over `kib` KiB, after as many loads that are not counted."""
     accesses = min(max((kib << 10) // _LINE, _FEWEST), _MOST)
     scenario = Scenario.from_toml(files("vmsim.validation").joinpath("instlat.toml").read_text()).replace(
@@ -51,6 +52,7 @@ def simulated(cpu: str, order: str, kib: int) -> float:
             "vm.workload.order": order,
             "vm.workload.footprint": f"{kib}KiB",
             "vm.workload.accesses": 2 * accesses,
+            **changes,
         }
     )
     vm = simulate(scenario).vms[0]
@@ -72,7 +74,7 @@ def knee(curve: Curve, cycles: float) -> float | None:
     return float(left * (right / left) ** ((cycles - low) / (high - low)))
 
 
-def predict(cpus: Sequence[str] = CPUS, *, largest: int | None = None) -> Report:
+def predict(cpus: Sequence[str] = CPUS, *, largest: int | None = None, changes: Mapping[str, Any] = NOTHING) -> Report:
     """Predict the translation cost of a load at each footprint beyond the reach of the first TLB.
 
     Parameters
@@ -81,6 +83,8 @@ def predict(cpus: Sequence[str] = CPUS, *, largest: int | None = None) -> Report
         Presets with measurements.
     largest : int, optional
         Leave out footprints of more KiB.
+    changes : mapping of str to object, optional
+        Other values at some keys of the study's scenario, as of `Scenario.replace`.
     """
     claims: list[Claim] = []
     curves = []
@@ -93,7 +97,7 @@ def predict(cpus: Sequence[str] = CPUS, *, largest: int | None = None) -> Report
         loads = measured(cpu)
         reach = _reach(cpu)
         sizes = [kib for kib in loads["full"] if kib > reach and (largest is None or kib <= largest)]
-        ours = {order: {kib: simulated(cpu, order, kib) for kib in sizes} for order in _ORDERS}
+        ours = {order: {kib: simulated(cpu, order, kib, changes) for kib in sizes} for order in _ORDERS}
         there, here = ({kib: pair["full"][kib] - pair["page"][kib] for kib in sizes} for pair in (loads, ours))
         claims += [Claim(f"{cpu} {_size(kib)}", here[kib], there[kib], _BAND, slack=_SLACK) for kib in sizes]
         for cycles in LEVELS:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypeAlias
 
-__all__ = ["Claim", "Finding", "Fit", "Kind", "Report", "plain"]
+__all__ = ["NOTHING", "Claim", "Finding", "Fit", "Kind", "Report", "plain"]
+
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+"""No changes to the scenario of a study."""
 
 Kind: TypeAlias = Literal["prediction", "conformance", "fit"]
 """What agreement is worth.
@@ -100,6 +104,17 @@ class Claim:
             return self.inside
         half = max(self.slack, (self.band or 0.0) * abs(self.measured))
         return self.measured - half, self.measured + half
+
+    @property
+    def bands(self) -> float | None:
+        """How far the prediction lies off, 1 being the edge of what agrees; None where nothing but equality does."""
+        if self.measured is None or self.interval is None:
+            return None
+        low, high = self.interval
+        if low == high:
+            return None
+        middle = self.measured if self.inside is None else (low + high) / 2
+        return abs(self.predicted - middle) / ((high - low) / 2)
 
     def to_json(self) -> dict[str, Any]:
         """Return the claim as JSON types."""

@@ -12,15 +12,16 @@ attempted: their programs are not to be had as streams.
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from functools import partial
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
 from vmsim.engine.run import simulate
 from vmsim.record.outcome import VmOutcome
 from vmsim.scenario import Scenario
 from vmsim.validation.gups import UPDATES, fit_dram, walk_cycles
-from vmsim.validation.report import Claim, Fit, Report
+from vmsim.validation.report import NOTHING, Claim, Fit, Report
 
 __all__ = ["measured", "not_attempted", "placed", "predict"]
 
@@ -63,15 +64,18 @@ def _nested(vm: VmOutcome) -> float:
     return vm.cycles["walk_nested"] / (vm.counters["accesses"] / 2)
 
 
-def predict(updates: int | None = None) -> Report:
+def predict(updates: int | None = None, *, changes: Mapping[str, Any] = NOTHING) -> Report:
     """Predict LL, and of LR and TL what was not fitted.
 
     Parameters
     ----------
     updates : int, optional
         Simulated updates, in place of the scenario's two million.
+    changes : mapping of str to object, optional
+        Other values at some keys of the study's scenario, as of `Scenario.replace`. Both fits are made with them.
     """
-    scenario = Scenario.from_toml(files("vmsim.validation").joinpath("gups.toml").read_text(), source="gups.toml")
+    text = files("vmsim.validation").joinpath("gups.toml").read_text()
+    scenario = Scenario.from_toml(text, source="gups.toml").replace(**changes)
     if updates:
         scenario = scenario.replace(**{"vm.workload.updates": updates})
     runs = _of_an_update()
