@@ -139,13 +139,15 @@ def loop_cycles(
     mode: str = "native",
     rounds: int = _ROUNDS,
     interrupts: str = "",
+    *,
+    broadcasts: bool = False,
 ) -> float:
     """Simulate threads on as many cores; return the cycles of one round of thread 0, once the loop runs steadily.
 
     Parameters
     ----------
     cpu : str
-        A preset. Its broadcasts of invalidations are off: the kernels measured had none.
+        A preset.
     kind : type
         Of the stream.
     threads : int
@@ -157,9 +159,11 @@ def loop_cycles(
         Half of them before any is counted.
     interrupts : str, optional
         What the CPU does about interrupts of guests, if not what the preset has.
+    broadcasts : bool, optional
+        Whether a preset's broadcasts of invalidations are used: the kernels measured had none.
     """
     stream = kind(threads, rounds)
-    simulation = Simulation(_scenario(cpu, threads, scale, mode, interrupts), streams=[stream])
+    simulation = Simulation(_scenario(cpu, threads, scale, mode, interrupts, broadcasts), streams=[stream])
     moments: list[int] = []
     stream.passed = lambda: moments.append(simulation.vms[0].vcpus[0].now)
     simulation.run()
@@ -167,14 +171,14 @@ def loop_cycles(
     return (moments[-1] - moments[half]) / (rounds - half)
 
 
-def _scenario(cpu: str, threads: int, scale: float, mode: str, interrupts: str) -> Scenario:
+def _scenario(cpu: str, threads: int, scale: float, mode: str, interrupts: str, broadcasts: bool) -> Scenario:
     cost = load_cpu(cpu).cost
     costs: dict[str, Any] = {key: round(scale * getattr(cost, key)) for key in _COSTS}
     text = files("vmsim.validation").joinpath("shootdown.toml").read_text()
     return Scenario.from_toml(text, source="shootdown.toml").replace(
         **{"host.cpu": cpu, "host.cores": threads, "vm.vcpus": threads, "vm.mode": mode},
         **{f"host.cpu_override.cost.{key}": value for key, value in costs.items()},
-        **({"host.cpu_override.invlpgb": False} if load_cpu(cpu).invlpgb else {}),
+        **({"host.cpu_override.invlpgb": False} if load_cpu(cpu).invlpgb and not broadcasts else {}),
         **({"host.cpu_override.interrupts": interrupts} if interrupts else {}),
     )
 
@@ -205,7 +209,8 @@ def predict() -> Report:
     milan = load_cpu("zen3").frequency
 
     scale = fitted_scale()
-    there = loop_cycles("zen3", FlushLoops, 36, scale)
+    there, broadcast = (loop_cycles("zen3", FlushLoops, 36, scale, broadcasts=on) for on in (False, True))
+    none = "no row is at hand"
     cost = load_cpu("haswell").cost
     cycles = scale * sum(getattr(cost, key) for key in _COSTS)
     shown = {mode: sweep("haswell", mode) for mode in ("native", "ept")}
@@ -223,7 +228,12 @@ def predict() -> Report:
         },
         claims=(
             Claim("Haswell, one thread, ns", nanoseconds(1, scale), one, _BAND),
+            *(
+                Claim(f"Haswell, {threads} threads, ns", nanoseconds(threads, scale), None, None, note=none)
+                for threads in SWEEP[2:]
+            ),
             Claim("Milan, 36 threads, 1000 loops/s", 36 * milan / there / 1000, table[FLUSH2, 36, IPIS] / 1000, _BAND),
+            Claim("Milan, 36 threads, INVLPGB, 1000 loops/s", 36 * milan / broadcast / 1000, None, None, note=none),
         ),
         details={
             f"haswell, {mode}, us by threads": ", ".join(f"{threads}: {each:.2f}" for threads, each in row.items())

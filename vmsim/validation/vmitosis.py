@@ -2,8 +2,8 @@
 
 Two runs give a number each: L (native, 4 KiB pages) the latency of DRAM as a page walk sees it, as in `gups`, and LR
 (EPT, the nested tables on another socket than all else) what the way to that socket adds. With these the same machine
-runs LL (all on one socket) and TL (native, 2 MiB pages). An update's time is that measured under L plus the walk cycles
-added, divided by the number of walkers, which work side by side.
+runs LL (all on one socket) and TL (native, 2 MiB pages), and large pages under EPT (TLL, TLR). An update's time is that
+measured under L plus the walk cycles added, divided by the number of walkers, which work side by side.
 
 The guest's memory, its tables among it, lies on the node of its vCPU. btree, memcached, redis and xsbench are not
 attempted: their programs are not to be had as streams.
@@ -85,16 +85,20 @@ def predict(updates: int | None = None, *, changes: Mapping[str, Any] = NOTHING)
     tried = simulate(placed(scenario, 1, _TRIED)).vms[0]
     from_far = int(tried.figures.array("node_references")[:2, 1].sum()) / (tried.counters["accesses"] / 2)
     remote = round(_TRIED + (walks["LR"] - walk_cycles(tried)) / from_far)
+    large = scenario.replace(**{"vm.guest_page": "2M", "vm.host_page": "2M"})
     made = {
         "L": native,
         "LL": simulate(placed(scenario, 0, remote)).vms[0],
         "LR": simulate(placed(scenario, 1, remote)).vms[0],
         "TL": simulate(scenario.replace(**{"vm.mode": "native", "vm.guest_page": "2M"})).vms[0],
+        "TLL": simulate(placed(large, 0, remote)).vms[0],
+        "TLR": simulate(placed(large, 1, remote)).vms[0],
     }
     walkers = scenario.cpu.walkers
     time = {run: runs["L"]["time"] + (walk_cycles(vm) - walk_cycles(native)) / walkers for run, vm in made.items()}
     times = partial(_ratio, time, {run: row["time"] for run, row in runs.items()})
-    cycles = partial(_ratio, {run: walk_cycles(vm) for run, vm in made.items()}, walks)
+    walked = {run: walk_cycles(vm) for run, vm in made.items()}
+    cycles = partial(_ratio, walked, walks)
     return Report(
         title="GUPS, 64 GB table: nested tables local (LL) and on another socket (LR), and large pages (TL)",
         source="vMitosis, ASPLOS 2021 artifact: Xeon Gold 6252, 2.1 GHz, 4 sockets",
@@ -109,6 +113,11 @@ def predict(updates: int | None = None, *, changes: Mapping[str, Any] = NOTHING)
             Claim("walk cycles in nested tables of LR, of an update", _nested(made["LR"]), runs["LR"]["nested"], _BAND),
             Claim("walk cycles, TL/L", *cycles("TL"), _BAND),
             Claim("time, TL/L", *times("TL"), _BAND),
+            *(
+                Claim(f"{what}, {run}/L", each[run] / each["L"], None, None, note="no row is at hand")
+                for run in ("TLL", "TLR")
+                for what, each in (("walk cycles", walked), ("time", time))
+            ),
         ),
         details={
             "LR, walk cycles of an update": f"{walk_cycles(made['LR']):.0f} simulated, {walks['LR']:.0f} measured "
