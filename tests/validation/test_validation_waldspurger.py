@@ -7,11 +7,10 @@ import pytest
 from vmsim.validation import waldspurger
 
 
-def test_every_row_at_hand_agrees() -> None:
-    report = waldspurger.predict()
-    assert report.ok
-    assert sum(claim.ok is True for claim in report.claims) == 6
-    assert report.findings[0].ok
+def test_a_program_reads_each_page_once_and_then_waits() -> None:
+    (chunk,) = waldspurger.Reading(3, 5).chunks()
+    assert len({*chunk.address.tolist()}) == 3
+    assert (chunk.events[-1].position, chunk.events[-1].argument) == (3, 5)
 
 
 def test_what_a_balloon_costs_by_hand() -> None:
@@ -20,11 +19,18 @@ def test_what_a_balloon_costs_by_hand() -> None:
 
 
 def test_what_many_vms_share_by_hand() -> None:
-    """Two VMs: 61.1 % shared, 36.4 % reclaimed: 49.4 % of a VM are different shared pages, which five have once."""
-    one, two = (16.8, 12.6), (61.1, 36.4)
-    assert waldspurger.sharing(1, one, two) == one
-    assert waldspurger.sharing(2, one, two) == pytest.approx(two)
-    assert waldspurger.sharing(5, one, two) == pytest.approx((61.1, 61.1 - 49.4 / 5))
+    """A tenth of the pages is each VM's own, half the image's; ksmd has one frame for each page of it, and of zeros."""
+    for vms in (1, 3):
+        shared, reclaimed = waldspurger.sharing(vms, 0.5, 0.1)
+        assert shared == pytest.approx(40 if vms == 1 else 90, abs=1.5)
+        assert reclaimed == pytest.approx(40 if vms == 1 else 90 - 50 / vms, abs=1.5)
+
+
+def test_vms_that_all_have_their_own_share_nothing_but_zeros() -> None:
+    """As a planted error: were the image not the same in each, two VMs would share no more than one does."""
+    shared, reclaimed = waldspurger.sharing(2, 0.0, 0.6)
+    assert shared == pytest.approx(40, abs=1.5)
+    assert reclaimed == pytest.approx(40, abs=1.5)
 
 
 def test_the_idle_vm_pays_the_tax() -> None:
