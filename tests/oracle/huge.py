@@ -89,6 +89,43 @@ class Khugepaged:
 
 
 @dataclass
+class GuestKhugepaged(Khugepaged):
+    """The same of a guest: each "vm" is an address space, and ranges that map nothing are passed over.
+
+    Attributes
+    ----------
+    writable : set of (int, int)
+        Address space and number of pages whose entry gives the right to write.
+    """
+
+    writable: set[tuple[int, int]] = field(default_factory=set)
+
+    def batch(self, pages: int) -> bool:
+        while True:
+            space, number = self.at
+            if space == len(self.vms) or pages <= 0:
+                return super().batch(pages)
+            frames = self.vms[space][number * BLOCK : (number + 1) * BLOCK]
+            if not frames:
+                self.at = space + 1, 0
+            elif {*frames} <= {"", "swapped"}:  # no entry is there
+                self.at = space, number + 1
+            else:
+                pages -= BLOCK
+                if super().batch(1):
+                    return True
+
+    def look(self, vm: int, frames: range) -> bool:
+        seen = Counter(self.vms[vm][frame] for frame in frames)
+        few = seen[""] <= self.none and seen["swapped"] <= self.swap and seen["shared"] <= self.shared
+        held = any((vm, frame) in self.busy for frame in frames)
+        if few and not seen["huge"] and not held and not any((vm, frame) in self.writable for frame in frames):
+            self.counts[vm]["page_ro"] += 1
+            return False
+        return super().look(vm, frames)
+
+
+@dataclass
 class TwoScanners:
     """Memory of whole pageblocks whose frames are "free", "page" (can be moved) or "fixed" (cannot).
 

@@ -26,7 +26,7 @@ from vmsim.contracts.host import (
 from vmsim.contracts.memory import Backer, Frames, Host, KernelHalf, PagePrices, Pool, ensure
 from vmsim.contracts.monitor import Handler, Kernel, LiveVm, Monitor, Worker
 from vmsim.contracts.processor import Mmu, Spaces, Vcpu
-from vmsim.contracts.reclaim import MakesRoom, ScannedLists, SwappedOut
+from vmsim.contracts.reclaim import Compacts, MakesRoom, ScannedLists, SwappedOut
 from vmsim.contracts.second import NO_FLUSH, Flush, Leaf, MapsCached, MemorySlot, SecondMmu, SwapPlace
 from vmsim.contracts.steps import NEVER, NONE, Exit, Moment, Observe, Observer, Resume, Steps, Stop, VmStopped, Words
 from vmsim.contracts.virtio_mem import MemoryDevice
@@ -37,6 +37,7 @@ __all__ = [
     "NO_FLUSH",
     "Backer",
     "BalloonDevice",
+    "Compacts",
     "Daemon",
     "DaemonHost",
     "Disk",

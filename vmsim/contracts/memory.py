@@ -36,6 +36,13 @@ class Frames(Protocol):
         """Return the first of 2**order frames, ready to be written, or NO_FRAME if there is no such large block."""
         ...
 
+    def try_block(self, vcpu: Vcpu, order: int, *, insists: bool) -> Steps[int]:
+        """Return the first of 2**order frames, or NO_FRAME; whoever asks can do without them.
+
+        What can be done to have such a block is done for who `insists`.
+        """
+        ...
+
     def allocate_cached(self, vcpu: Vcpu) -> Steps[int]:
         """Return a frame of the page cache: what it holds is there already, and the kernel does not touch it."""
         ...

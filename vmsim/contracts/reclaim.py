@@ -13,7 +13,7 @@ from vmsim.contracts.host import Found
 from vmsim.contracts.processor import Vcpu
 from vmsim.contracts.steps import Steps, Words
 
-__all__ = ["MakesRoom", "ScannedLists", "SwappedOut"]
+__all__ = ["Compacts", "MakesRoom", "ScannedLists", "SwappedOut"]
 
 
 class ScannedLists(Protocol):
@@ -106,6 +106,17 @@ class SwappedOut(Protocol):
     def spaces(self) -> Iterable[Any]:
         """Return the address spaces."""
         ...
+
+
+class Compacts(Protocol):
+    """Who has free memory of a kernel come together."""
+
+    def compact(self, vcpu: Vcpu, order: int) -> Steps[bool]:
+        """Move pages until a block of 2**order frames is free; return whether one is."""
+        ...
+
+    def wake(self, order: int) -> None:
+        """Have that done later."""
 
 
 class MakesRoom(Protocol):

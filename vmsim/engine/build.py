@@ -22,8 +22,10 @@ from vmsim.engine.vcpu_time import WAITS_FOR_OTHERS
 from vmsim.engine.virtual_machine import VirtualMachine
 from vmsim.frames.records import State
 from vmsim.guest.balloon import BALLOON
+from vmsim.guest.compaction import COMPACTION
 from vmsim.guest.frames import GuestFrames
 from vmsim.guest.kernel import GuestKernel
+from vmsim.guest.khugepaged import KHUGEPAGED
 from vmsim.guest.mmu import HardwareMmu
 from vmsim.guest.page_cache import FILES
 from vmsim.guest.process import LINUX_PCIDS
@@ -181,6 +183,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
     causes += (HOTPLUG,) if spec.virtio_mem else ()
     causes += (LIMIT_WAIT,) if limit else ()
     causes += (FILES,) if spec.files else ()
+    causes += (KHUGEPAGED, COMPACTION) if spec.thp and spec.thp.works else ()
     causes += (RECLAIM, GUEST_SWAP_WAIT) if spec.reclaim else ()
     vcpus = [
         (Vcpu if host.timeline is None else TracedVcpu)(

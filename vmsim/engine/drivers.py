@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 from vmsim.engine.balloon import Ballooned
 from vmsim.engine.bilateral import SharedMemory
 from vmsim.engine.files import Files, Start
+from vmsim.engine.guest_huge import GuestHuge
 from vmsim.engine.guest_reclaim import GuestReclaim
 from vmsim.engine.virtio_mem import Hotplug
 
 __all__ = ["Driver", "Drivers", "make_drivers"]
 
-Driver = Ballooned | Hotplug | SharedMemory | Files | GuestReclaim
+Driver = Ballooned | Hotplug | SharedMemory | Files | GuestReclaim | GuestHuge
 
 
 class Drivers(NamedTuple):
@@ -23,6 +24,7 @@ class Drivers(NamedTuple):
     bilateral: SharedMemory | None
     files: Files | None
     reclaim: GuestReclaim | None
+    huge: GuestHuge | None
 
     @property
     def there(self) -> list[Driver]:
@@ -45,7 +47,8 @@ def make_drivers(vm: Any, start: Start | None) -> Drivers:
     virtio_mem = Hotplug(vm, spec.virtio_mem, files) if spec.virtio_mem else None
     bilateral = SharedMemory(vm, spec.bilateral) if spec.bilateral else None
     reclaim = GuestReclaim(vm, spec.reclaim, files, start) if spec.reclaim and start else None
-    drivers = Drivers(balloon, virtio_mem, bilateral, files, reclaim)
+    huge = GuestHuge(vm, spec.thp, files) if spec.thp and spec.thp.works else None
+    drivers = Drivers(balloon, virtio_mem, bilateral, files, reclaim, huge)
     for driver in drivers.there:
         driver.register(vm.ledger)
     return drivers

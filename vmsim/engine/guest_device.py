@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from vmsim.contracts import Steps, Vcpu
 from vmsim.guest.workqueue import Workqueue
 from vmsim.host.device_thread import DeviceThread
+from vmsim.machine.formats import PRESENT
 
-__all__ = ["GuestDevice"]
+__all__ = ["GuestDevice", "pins_of"]
+
+
+def pins_of(vm: Any) -> Callable[[int], bool]:
+    """Return what says of a frame of a VM's kernel (`VirtualMachine`) whether a device works on it."""
+    slot, pins = vm.slot, vm.parts.host.pins
+
+    def pinned(gfn: int) -> bool:
+        if slot is None:
+            return bool(pins[gfn])
+        return slot.held[gfn] > 0 or bool(slot.backing[gfn] & PRESENT and pins[slot.frame_of(gfn)])
+
+    return pinned
 
 
 class GuestDevice:

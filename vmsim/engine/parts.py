@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vmsim.base.clock import Clock
 from vmsim.contracts import Observe
 from vmsim.engine.hardware import Hardware
+from vmsim.host.daemons.compaction import Compaction
 from vmsim.host.memory import HostMemory
 from vmsim.host.scheduler import Scheduler
 from vmsim.machine.tags import Tags
@@ -55,6 +56,8 @@ class HostParts:
         Returns a policy by its name, for whoever uses it.
     served_cycles : int64[5]
         What a reference costs by where it hits (`machine.caches.Served`).
+    compaction : Compaction
+        Of the host's memory.
     timeline : Log of Span or None
         Where vCPUs note what they do when, if anybody wants to know.
     """
@@ -72,6 +75,7 @@ class HostParts:
     serve: bool
     served_cycles: NDArray[np.int64]
     policy: Callable[[str, str], Any]
+    compaction: Compaction
     timeline: Log[Span] | None = None
 
     def log(self, what: str, vm: str, pages: int, *, level: int = 0) -> None:

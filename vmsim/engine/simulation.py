@@ -132,6 +132,7 @@ class Simulation:
             serve,
             self.served_cycles,
             self._policy,
+            self.compaction,
             self.timeline,
         )
         self.vms = []

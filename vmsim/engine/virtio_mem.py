@@ -6,12 +6,11 @@ from functools import partial
 from typing import Any
 
 from vmsim.base.ledger import Ledger
-from vmsim.engine.guest_device import GuestDevice
+from vmsim.engine.guest_device import GuestDevice, pins_of
 from vmsim.engine.guest_reclaim import program_pages
 from vmsim.guest.migration import Migration
 from vmsim.guest.virtio_mem import HOTPLUG, VirtioMemDriver
 from vmsim.host.virtio_mem import VirtioMem
-from vmsim.machine.formats import PRESENT
 from vmsim.scenario.virtio_mem import VirtioMemSpec
 
 __all__ = ["Hotplug"]
@@ -44,20 +43,15 @@ class Hotplug(GuestDevice):
     def __init__(self, vm: Any, spec: VirtioMemSpec, files: Any) -> None:
         super().__init__(vm, HOTPLUG)
         self.spec, costs = spec, vm.parts.scenario.cpu.cost
-        slot, host = vm.slot, vm.parts.host
         self.device: VirtioMem = VirtioMem(
             self.env,
             spec,
             costs,
-            memory=slot,
+            memory=vm.slot,
             forget=vm.forget,
             horizon=vm.parts.scenario.horizon,
             log=lambda what, pages: vm.parts.log(what, vm.spec.name, pages, level=self.device.plugged),
         )
-
-        def pinned(gfn: int) -> bool:
-            return slot.held[gfn] > 0 or bool(slot.backing[gfn] & PRESENT and host.pins[slot.frame_of(gfn)])
-
         self.migration = Migration(
             program_pages(vm),
             vm.frames,
@@ -65,7 +59,7 @@ class Hotplug(GuestDevice):
             costs,
             cause=HOTPLUG,
             cache=files.cache if files else None,
-            pinned=pinned,
+            pinned=pins_of(vm),
         )
         self.driver = VirtioMemDriver(
             self.env,

@@ -125,7 +125,7 @@ class VirtualMachine:
         if pages:
             pages.forget = self.forget
         self.devices = make_drivers(self, start)
-        self.balloon, self.virtio_mem, self.bilateral, self.files, self.reclaim = self.devices
+        self.balloon, self.virtio_mem, self.bilateral, self.files, self.reclaim, _ = self.devices
         kernel.files = self.files.cache if self.files else None
         self.drivers = self.devices.there
 

@@ -122,6 +122,11 @@ class Scanners:
         """Whether the scanners have met."""
         return self.migrate >= self.free
 
+    @property
+    def spare(self) -> int:
+        """Frames that the free scanner has taken, and nobody has used."""
+        return len(self._spare)
+
     def deferred(self) -> bool:
         """Whether an attempt is put off, because others have failed (compaction_deferred); count it."""
         self._considered += 1

@@ -52,6 +52,8 @@ class GuestFrames:
         Free frames that are left to those who must have some (the min watermark of a kernel that reclaims).
     kept : int
         Frames that the kernel has kept for itself since before the start.
+    clutter : bool[frames]
+        Those of them that hold what can be moved: what they hold is not simulated.
     """
 
     batch = READY_BATCH
@@ -65,6 +67,7 @@ class GuestFrames:
         self.ready = Stack()  # taken from the allocator, not yet handed out
         self.reclaim: MakesRoom | None = None
         self.floor = self.offline = self.kept = 0
+        self.clutter = np.zeros(size, np.bool_)
         self.shared: SharesFrames | None = None
         self.spare: Callable[[Vcpu], Steps[bool]] | None = None  # frees some when none is left; whether it could
 
@@ -85,7 +88,9 @@ class GuestFrames:
         if span:
             self.kept += len(scatter_tables(self.zone, self.frames, self.owner, span, source, limit))
         if share:
-            self.kept += len(break_up(self.zone, self.frames, self.owner, share, source, limit))
+            pages = break_up(self.zone, self.frames, self.owner, share, source, limit)
+            self.clutter[pages] = True
+            self.kept += len(pages)
 
     def allocate_table(self, vcpu: Vcpu) -> Steps[int]:
         """Return a frame for a page table, from the pageblocks that tables are kept in.
@@ -112,6 +117,21 @@ class GuestFrames:
             yield from self.reclaim.make_room(vcpu, 1 << order)
         while (gfn := self._one() if order == 0 else self._block(order)) == NO_FRAME:
             yield from self._find_some(vcpu)
+        yield from self.bring(vcpu, gfn, order)
+        return gfn
+
+    def try_block(self, vcpu: Vcpu, order: int, *, insists: bool) -> Steps[int]:
+        """Return the first of 2**order frames as `allocate` does, or NO_FRAME: nobody ends for want of it.
+
+        Who `insists` has pages reclaimed for it where memory is short.
+        """
+        if insists and self.reclaim:
+            yield from self.reclaim.try_once(vcpu, 1 << order)
+        found = self.reserve(1, order)
+        if not len(found):
+            return NO_FRAME
+        gfn = int(found[0])
+        use(self.frames, np.arange(gfn, gfn + (1 << order)), int(State.GUEST))
         yield from self.bring(vcpu, gfn, order)
         return gfn
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
-from vmsim.contracts import Frames, Mmu, Steps, Stop, Vcpu, VmStopped
+from vmsim.contracts import Compacts, Frames, Mmu, Steps, Stop, Vcpu, VmStopped
 from vmsim.contracts.commit import ROOM, collected
 from vmsim.contracts.faults import FaultKind, FaultTimes
 from vmsim.frames.records import NO_FRAME
@@ -87,6 +87,8 @@ class GuestKernel(Granting):
         By pid.
     files : PageCache or None
         Of the files that programs read and write; None: there is no disk.
+    compaction : Compacts or None
+        Who makes blocks for huge pages by moving others; None: nobody.
     hints : callable or None
         Of a program on the host itself: told of an access to a page whose next one was to be noticed.
     """
@@ -124,6 +126,7 @@ class GuestKernel(Granting):
         self.zeros = ZeroPages(frames, mmu, self.sharing, costs, used=zero_page)
         self.processes: dict[int, Process] = {}
         self.files: PageCache | None = None
+        self.compaction: Compacts | None = None
         self.hints: Hints | None = None
         self.current = [Process(INIT, 0, Space(NO_ROOT))] * cpus
         self.dying = set()
@@ -235,12 +238,14 @@ class GuestKernel(Granting):
         kind = space.regions.at(gva) or 0
         if not code & CODE_PRESENT:
             if self.spaces.swapped and gva >> PAGE_SHIFT in space.away:
-                yield from self._swap_in(vcpu, space, gva, bits, write=write)
+                yield from self.swap_in(vcpu, space, gva, bits, write=write)
                 return
             if self.hints and (yield from self._notice(vcpu, space, gva, self.hints)):
                 return
             zeros = self.zeros.used and not write and not kind & KINDS
-            order = self._order_for(space, gva, kind, zeros) if self.page_order and not kind & FILE else 0
+            order = 0
+            if self.page_order and not kind & FILE:
+                order = yield from self._order_for(vcpu, space, gva, kind, zeros)
             if zeros and self.zeros.serves(order):
                 if not (yield from self._put_zeros(vcpu, space, gva, order, bits)):
                     yield from self._mend_there(vcpu, space, gva, bits)
@@ -370,13 +375,19 @@ class GuestKernel(Granting):
             return READ_ONLY
         return (PAGE_BITS if allowed or write else READ_ONLY) | (DIRTY if write else 0)
 
-    def _order_for(self, space: Space, gva: int, kind: int, zeros: bool) -> int:
-        """Return the order of the page to map at `gva`, in a region of a kind."""
+    def _order_for(self, vcpu: Vcpu, space: Space, gva: int, kind: int, zeros: bool) -> Steps[int]:
+        """Return the order of the page to map at `gva`, in a region of a kind; a block may be made for it."""
         if self.huge is None:
             return self._order_at(space, gva, zeros)
         if not self.huge.allowed(kind):
             return 0
         order = self._order_at(space, gva, zeros)
+        if not order and self._fits(space, gva, self.page_order):
+            if self.compaction and self.huge.compacts(kind):
+                yield from self.compaction.compact(vcpu, self.page_order)
+                order = self._order_at(space, gva, zeros)
+            elif self.compaction and self.huge.wakes(kind):
+                self.compaction.wake(self.page_order)
         if not order and self._fits(space, gva, self.page_order):
             self.huge.counts["thp_fault_fallback"] += 1
         return order

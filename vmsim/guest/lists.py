@@ -103,6 +103,16 @@ class EntryLists(ABC):
         seen = seen._replace(values=(yield from self.mmu.read(vcpu, seen.places)))
         return stop, seen.of(seen.levels > 0)
 
+    def find_pages(self, vcpu: Vcpu, root: int, first: int, limit: int) -> Steps[tuple[int, Entries]]:
+        """Return what maps pages from `first` on, before the kernel has loaded any of it; and where that stopped.
+
+        Raises
+        ------
+        VmStopped
+            As of `scan`.
+        """
+        return (yield from self._take(vcpu, root, first, first, limit, clear=False))
+
     def clear(
         self, vcpu: Vcpu, root: int, first: int, address: int, limit: int, *, every: bool
     ) -> Steps[tuple[int, Entries]]:

@@ -58,7 +58,7 @@ class Placing(ProcessCalls):
         for cpu in range(len(self.current)):
             self._expect_nothing(cpu)
 
-    def _swap_in(self, vcpu: Vcpu, space: Space, gva: int, bits: int, *, write: bool) -> Steps[None]:
+    def swap_in(self, vcpu: Vcpu, space: Space, gva: int, bits: int, *, write: bool) -> Steps[None]:
         """Have the host bring a page back, and map it; nothing is mapped if it has come back already.
 
         Whoever wants to change the regions waits until it is read; Linux lets go of the mmap_lock meanwhile

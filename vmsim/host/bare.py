@@ -91,6 +91,10 @@ class BareFrames:
             self.ready.put(pfns[::-1])
         return self.ready.pop()
 
+    def try_block(self, vcpu: Any, order: int, *, insists: bool) -> Steps[int]:
+        """Return the first of 2**order frames, or NO_FRAME; the host does no more for who `insists`."""
+        return (yield from self.allocate(vcpu, order))
+
     def ensure(self, vcpu: Any, gfns: NDArray[np.int64]) -> Steps[bool]:
         """Find every frame there: they are the host's own."""
         return False

@@ -47,6 +47,8 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
         "guest_swap_wait": Cause("wait for guest swap", "#E7298A", "management"),
         "balloon": Cause("balloon", "#8C510A", "management"),
         "hotplug": Cause("memory hotplug", "#BF812D", "management"),
+        "khugepaged": Cause("khugepaged", "#80B1D3", "management"),
+        "compaction": Cause("compaction", "#FB8072", "management"),
         "files": Cause("files", "#A6761D"),
         "shootdown": Cause("TLB shootdown", "#B2182B", "management"),
         "lock_wait": Cause("wait for lock", "#F4A6B8", "management"),

@@ -79,7 +79,7 @@ _SUMMARY: Final = {
     "translation_cycles": _cycles("address translation in hardware: causes `l2_tlb`, `walk_guest`, `walk_nested`"),
     "management_cycles": _cycles(
         "memory management: causes `guest_fault`, `exit`, `pool_wait`, `host_wait`, `swap_wait`, `limit_wait`, "
-        "`reclaim`, `guest_swap_wait`, `balloon`, `hotplug`, `shootdown`, `lock_wait`"
+        "`reclaim`, `guest_swap_wait`, `balloon`, `hotplug`, `khugepaged`, `compaction`, `shootdown`, `lock_wait`"
     ),
     "first_touch_cycles": _cycles("the part of `management_cycles` that first touches took"),
     "total_cycles": _cycles("all causes, from start to finish"),

@@ -285,6 +285,7 @@ class _VmGroup(VmKeys):
 
     def thp_problems(self) -> Iterator[Problem]:
         """Yield why its kernel cannot make huge pages as its table asks, by the keys of ``[vm.thp]``."""
+        yield from self.thp.idle()
         if self.thp.enabled == "never":
             return
         if self.guest_page != "4K":

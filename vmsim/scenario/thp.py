@@ -1,7 +1,8 @@
 """Transparent huge pages: what ``[vm.thp]`` says of a guest's kernel, and ``[host.thp]`` of the host's.
 
 Names and defaults are those of ``/sys/kernel/mm/transparent_hugepage`` (Linux,
-Documentation/admin-guide/mm/transhuge.rst), but for `enabled`, which is "never" here: off means off.
+Documentation/admin-guide/mm/transhuge.rst), but for `enabled`, which is "never" here, and in a guest `defrag` and
+`khugepaged`: off means off.
 """
 
 from __future__ import annotations
@@ -62,6 +63,11 @@ class ThpSpec(NamedTuple):
     defrag: Defrag
     khugepaged: Khugepaged | None
 
+    @property
+    def works(self) -> bool:
+        """Whether a guest's kernel does more for them than to map them at faults."""
+        return self.khugepaged is not None or self.defrag != "never"
+
     def compacts(self, *, advised: bool) -> bool:
         """Whether a fault compacts memory itself; `advised`: in memory of which its program has said that it wants.
 
@@ -100,6 +106,7 @@ class ThpKeys(Model):
         default=60_000, description="Milliseconds that it sleeps where no block of 2M was to be had."
     )
     max_ptes_none: PtesField = Field(default=511, description="Entries of a range of 2M that may map nothing yet.")
+    max_ptes_swap: PtesField = Field(default=64, description="Entries whose page may be swapped out.")
     max_ptes_shared: PtesField = Field(default=256, description="Entries whose page others may map too.")
 
     def spec(self, frequency: int) -> ThpSpec | None:
@@ -107,7 +114,7 @@ class ThpKeys(Model):
         if self.enabled == "never":
             return None
         sleep, alloc = (getattr(self, f"{which}_sleep_millisecs") * frequency // 1000 for which in ("scan", "alloc"))
-        limits = self.max_ptes_none, getattr(self, "max_ptes_swap", 0), self.max_ptes_shared
+        limits = self.max_ptes_none, self.max_ptes_swap, self.max_ptes_shared
         daemon = Khugepaged(self.pages_to_scan, sleep, alloc, *limits, self.khugepaged_defrag)
         return ThpSpec(self.enabled == "madvise", self.defrag, daemon if self.khugepaged else None)
 
@@ -128,16 +135,17 @@ def backs_huge(thp: ThpKeys | None, host_page: str, host_levels: int, *, bare: b
     return thp is not None and thp.enabled != "never" and host_page == "4K" and host_levels != 2 and not bare
 
 
-class GuestThp(Model):
+class GuestThp(ThpKeys):
     """``[vm.thp]``."""
 
     about: ClassVar[str] = "Huge pages that the guest's kernel gives its programs by itself (THP)."
 
     enabled: Literal["never", "madvise", "always"] = Field(
         default="never",
-        description="Which memory gets pages of 2M at a fault: none, what its program asks for by madvise, or all.",
+        description="Which memory gets pages of 2M at a fault, and from khugepaged: none, what its program asks for by "
+        "madvise, or all.",
     )
-
-    def spec(self, frequency: int) -> ThpSpec | None:
-        """Return what it says for a CPU of `frequency` hertz; None: no page becomes huge."""
-        return None if self.enabled == "never" else ThpSpec(self.enabled == "madvise", "never", None)
+    defrag: Defrag = Field(default="never", description="As of a host; advised is what a program asks for by madvise.")
+    khugepaged: Flag = Field(
+        default=False, description="The guest's khugepaged runs, and puts pages of 2M in the place of others."
+    )

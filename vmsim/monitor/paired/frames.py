@@ -46,6 +46,10 @@ class PairedFrames:
         """Return the first of 2**order frames."""
         return (yield from self.inner.allocate(vcpu, order))
 
+    def try_block(self, vcpu: Any, order: int, *, insists: bool) -> Steps[int]:
+        """Return the first of 2**order frames, or NO_FRAME."""
+        return (yield from self.inner.allocate(vcpu, order))
+
     def ensure(self, vcpu: Any, gfns: NDArray[np.int64]) -> Steps[bool]:
         """Find every frame there: they are the host's own."""
         return (yield from self.inner.ensure(vcpu, gfns))

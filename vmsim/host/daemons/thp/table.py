@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from pydantic import Field
-
 from vmsim.scenario.daemons import HostDaemon, HostTable
 from vmsim.scenario.keys import VmKeys
 from vmsim.scenario.problems import Problem
-from vmsim.scenario.thp import PtesField, ThpKeys
+from vmsim.scenario.thp import ThpKeys
 
 __all__ = ["THP", "HostThp"]
 
@@ -19,8 +17,6 @@ class HostThp(ThpKeys, HostTable):
     """What the host's kernel is told of huge pages for its guests' memory."""
 
     about = "Huge pages that the host backs its guests with by itself (THP)."
-
-    max_ptes_swap: PtesField = Field(default=64, description="Entries whose page may be swapped out.")
 
 
 class _Thp(HostDaemon):
