@@ -68,6 +68,11 @@ LIMITS = {"defrag": "never", "max_ptes_swap": 511, "max_ptes_shared": 511}
 THP: list[dict[str, Any]] = [{}] * 3 + [
     QUICK_THP | each for each in ({"pages_to_scan": 512}, {"defrag": "defer"}, LIMITS)
 ]
+GUEST_THP: list[dict[str, Any]] = [
+    {"enabled": "always"},  # and others of their own accord alone
+    {"enabled": "always", "defrag": "always"},
+    {"khugepaged": True, "scan_sleep_millisecs": 0, "alloc_sleep_millisecs": 0, "enabled": "madvise"},
+]
 FILES: list[dict[str, Any]] = [
     {},
     {},

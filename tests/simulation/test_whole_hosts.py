@@ -13,6 +13,7 @@ from tests.simulation.drawn import (
     FETCH,
     FILES,
     GUEST_RECLAIM,
+    GUEST_THP,
     HOTPLUG,
     KSM,
     MODES,
@@ -124,6 +125,7 @@ class Hosts(RuleBasedStateMachine):
         spread=st.booleans(),
         hotplug=st.sampled_from(HOTPLUG),
         hints=st.booleans(),
+        huge=st.sampled_from(GUEST_THP),
         shared=st.sampled_from(({}, {}, *SHARED_ALLOCATOR)),
     )
     def add(
@@ -142,6 +144,7 @@ class Hosts(RuleBasedStateMachine):
         spread: bool,
         hotplug: dict[str, Any],
         hints: bool,
+        huge: dict[str, Any],
         shared: dict[str, Any],
     ) -> None:
         paired = keys.get("paired", {})
@@ -195,7 +198,7 @@ class Hosts(RuleBasedStateMachine):
             and not process
             and "guest_page" not in keys
         ):
-            table["thp"] = {"enabled": "always"}  # and others of their own accord alone
+            table["thp"] = huge
         self.tables.append(table)
         self.scripts.append([[("touch", 0, READ), *touches(range(2))] for _ in range(vcpus)])
 
@@ -223,6 +226,11 @@ class Hosts(RuleBasedStateMachine):
     )
     def unmap(self, which: int, what: str, page: int, count: int) -> None:
         self.script(which).append((what, page, count))
+
+    @precondition(lambda self: self.tables)
+    @rule(which=st.integers(0, 3))
+    def ask_for_huge_pages(self, which: int) -> None:
+        self.script(which).append(("advise", 0, 512, 14))
 
     @precondition(lambda self: self.tables)
     @rule(which=st.integers(0, 3), first=st.integers(0, PAGES), count=st.integers(1, 40), time=st.integers(0, 200_000))
