@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
-from vmsim.contracts import Compacts, Frames, Mmu, Steps, Stop, Vcpu, VmStopped
+from vmsim.contracts import Frames, Mmu, Steps, Stop, Vcpu, VmStopped
 from vmsim.contracts.commit import ROOM, collected
 from vmsim.contracts.faults import FaultKind, FaultTimes
 from vmsim.frames.records import NO_FRAME
@@ -34,10 +34,10 @@ from vmsim.guest.regions import WRITE as WRITABLE
 from vmsim.guest.sharing import Sharing
 from vmsim.guest.spaces import AddressSpaces, Ranges, Space
 from vmsim.guest.zeros import ZeroPages
-from vmsim.machine.formats import CODE_PRESENT, CODE_RESERVED, CODE_WRITE, DIRTY, LARGE_ORDERS, PAGE_SHIFT
+from vmsim.machine.formats import CODE_PRESENT, CODE_RESERVED, CODE_WRITE, DIRTY, PAGE_SHIFT
 from vmsim.scenario.cpu import Cost
 from vmsim.scenario.thp import ThpSpec
-from vmsim.tables.edit import BLOCKED, missing_tables, populate
+from vmsim.tables.edit import populate
 
 __all__ = ["INIT", "GuestKernel"]
 
@@ -87,8 +87,6 @@ class GuestKernel(Granting):
         By pid.
     files : PageCache or None
         Of the files that programs read and write; None: there is no disk.
-    compaction : Compacts or None
-        Who makes blocks for huge pages by moving others; None: nobody.
     hints : callable or None
         Of a program on the host itself: told of an access to a page whose next one was to be noticed.
     """
@@ -126,7 +124,6 @@ class GuestKernel(Granting):
         self.zeros = ZeroPages(frames, mmu, self.sharing, costs, used=zero_page)
         self.processes: dict[int, Process] = {}
         self.files: PageCache | None = None
-        self.compaction: Compacts | None = None
         self.hints: Hints | None = None
         self.current = [Process(INIT, 0, Space(NO_ROOT))] * cpus
         self.dying = set()
@@ -374,37 +371,3 @@ class GuestKernel(Granting):
         if rights is not None and rights & FILE and not write:  # written to, it is copied, or noted as dirty
             return READ_ONLY
         return (PAGE_BITS if allowed or write else READ_ONLY) | (DIRTY if write else 0)
-
-    def _order_for(self, vcpu: Vcpu, space: Space, gva: int, kind: int, zeros: bool) -> Steps[int]:
-        """Return the order of the page to map at `gva`, in a region of a kind; a block may be made for it."""
-        if self.huge is None:
-            return self._order_at(space, gva, zeros)
-        if not self.huge.allowed(kind):
-            return 0
-        order = self._order_at(space, gva, zeros)
-        if not order and self._fits(space, gva, self.page_order):
-            if self.compaction and self.huge.compacts(kind):
-                yield from self.compaction.compact(vcpu, self.page_order)
-                order = self._order_at(space, gva, zeros)
-            elif self.compaction and self.huge.wakes(kind):
-                self.compaction.wake(self.page_order)
-        if not order and self._fits(space, gva, self.page_order):
-            self.huge.counts["thp_fault_fallback"] += 1
-        return order
-
-    def _fits(self, space: Space, gva: int, order: int) -> bool:
-        """Whether the regions and the tables have room for a page of 2**order frames around `gva`."""
-        missing = missing_tables(self.memory, space.root, self._levels, order // 9 + 1, self.tables.backing, gva)
-        size = 1 << (PAGE_SHIFT + order)
-        start = gva & -size
-        return bool(missing != BLOCKED and space.regions.alike(start, start + size))
-
-    def _order_at(self, space: Space, gva: int, zeros: bool = False) -> int:
-        """Return the order of the page to map at `gva`: the largest that there is a block and room for."""
-        for order in LARGE_ORDERS[self.page_order]:
-            there = zeros and self.zeros.ready(order)
-            if self._fits(space, gva, order) and (
-                there or self.frames.has_block(order)
-            ):  # asked last: a host notes what it could not give
-                return order
-        return 0

@@ -1,4 +1,4 @@
-"""How a kernel puts a frame where a page is missing, and what a file has around it."""
+"""How a kernel puts a frame where a page is missing: how large a one, and what a file has around it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.contracts import Frames, Mmu, Steps, Vcpu
+from vmsim.contracts import Compacts, Frames, Mmu, Steps, Vcpu
 from vmsim.frames.records import NO_FRAME
+from vmsim.guest.huge import HugePages
 from vmsim.guest.process_calls import ProcessCalls
 from vmsim.guest.regions import around_in_file
 from vmsim.guest.spaces import Space, Swapped
 from vmsim.guest.zeros import ZeroPages
-from vmsim.machine.formats import DIRTY, PAGE_SHIFT, WRITE
+from vmsim.machine.formats import DIRTY, LARGE_ORDERS, PAGE_SHIFT, WRITE
+from vmsim.tables.edit import BLOCKED, missing_tables
 
 __all__ = ["Placing"]
 
@@ -22,14 +24,25 @@ _FEW = 256  # free frames below which nothing is mapped that was not asked for
 
 
 class Placing(ProcessCalls):
-    """What a kernel does with frames that it has taken for a page fault."""
+    """What a kernel does with frames that it takes for a page fault.
 
+    Attributes
+    ----------
+    compaction : Compacts or None
+        Who makes blocks for huge pages by moving others; None: nobody.
+    """
+
+    memory: NDArray[np.int64]
+    page_order: int
+    huge: HugePages | None
+    compaction: Compacts | None = None
     mmu: Mmu
     frames: Frames
     zeros: ZeroPages
     hints: Any
     _operates: bool  # compiled code carries out system calls
     _demand: NDArray[Any]  # what compiled code may do, by CPU
+    _levels: int
     _least = 0
     _takes_none = False
 
@@ -102,3 +115,37 @@ class Placing(ProcessCalls):
                 frame = yield from self.frames.allocate_cached(vcpu)
                 vcpu.owe("guest_fault", self.costs.entry_edit)
                 yield from self._put(vcpu, space, page, 0, frame, bits, cached=True)
+
+    def _order_for(self, vcpu: Vcpu, space: Space, gva: int, kind: int, zeros: bool) -> Steps[int]:
+        """Return the order of the page to map at `gva`, in a region of a kind; a block may be made for it."""
+        if self.huge is None:
+            return self._order_at(space, gva, zeros)
+        if not self.huge.allowed(kind):
+            return 0
+        order = self._order_at(space, gva, zeros)
+        if not order and self._fits(space, gva, self.page_order):
+            if self.compaction and self.huge.compacts(kind):
+                yield from self.compaction.compact(vcpu, self.page_order)
+                order = self._order_at(space, gva, zeros)
+            elif self.compaction and self.huge.wakes(kind):
+                self.compaction.wake(self.page_order)
+        if not order and self._fits(space, gva, self.page_order):
+            self.huge.counts["thp_fault_fallback"] += 1
+        return order
+
+    def _fits(self, space: Space, gva: int, order: int) -> bool:
+        """Whether the regions and the tables have room for a page of 2**order frames around `gva`."""
+        missing = missing_tables(self.memory, space.root, self._levels, order // 9 + 1, self.tables.backing, gva)
+        size = 1 << (PAGE_SHIFT + order)
+        start = gva & -size
+        return bool(missing != BLOCKED and space.regions.alike(start, start + size))
+
+    def _order_at(self, space: Space, gva: int, zeros: bool = False) -> int:
+        """Return the order of the page to map at `gva`: the largest that there is a block and room for."""
+        for order in LARGE_ORDERS[self.page_order]:
+            there = zeros and self.zeros.ready(order)
+            if self._fits(space, gva, order) and (
+                there or self.frames.has_block(order)
+            ):  # asked last: a host notes what it could not give
+                return order
+        return 0

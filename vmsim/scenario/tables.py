@@ -285,9 +285,8 @@ class _VmGroup(VmKeys):
 
     def thp_problems(self) -> Iterator[Problem]:
         """Yield why its kernel cannot make huge pages as its table asks, by the keys of ``[vm.thp]``."""
-        yield from self.thp.idle()
         if self.thp.enabled == "never":
-            return
+            return (yield from self.thp.idle())
         if self.guest_page != "4K":
             text = f"guest_page = {self.guest_page!r} has the kernel map pages of that size anyway"
             yield Problem(("enabled",), f"{text}; leave one of the two out")
