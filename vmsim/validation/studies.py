@@ -66,6 +66,7 @@ LONGEST: Final = (
     "hyperalloc",
     "gups",
     "pv-flush",
+    "waldspurger",
 )
 
 

@@ -8,8 +8,7 @@ much less memory costs the measured curve of native sizes says. No row of balloo
 and the rest is its own; both shares are fitted on two VMs. VMs of 32 MB then read their pages, and the host's ksmd
 (`host.ksm`, which stands for ESX's scans) has equal ones share a frame. One VM is predicted, and three to ten.
 
-*Figure 7*: two VMs of 256 MB with equal shares, of which one is idle, in a constant amount of memory. `host.esx` says
-what each gets, from what the paper has for the pages in use and for both parts together.
+*Figure 7*: two VMs of 256 MB with equal shares, of which one is idle, in a constant amount of memory (`idle_tax`).
 """
 
 from __future__ import annotations
@@ -24,16 +23,15 @@ from typing import Any, Final
 import numpy as np
 
 from vmsim.engine.simulation import Simulation
-from vmsim.host.policies.esx import Claim as Part
-from vmsim.host.policies.esx import allot
 from vmsim.host.policies.esx_table import Esx
 from vmsim.scenario import Scenario
+from vmsim.validation.idle_tax import allotted
 from vmsim.validation.report import Claim, Finding, Fit, Kind, Report
 from vmsim.workloads import Chunk, Event, Op
 from vmsim.workloads import Kind as Access
 from vmsim.workloads.stream import PAGE, Regions
 
-__all__ = ["Reading", "balloon_cost", "measured", "parts", "predict", "sharing"]
+__all__ = ["Reading", "balloon_cost", "measured", "predict", "sharing"]
 
 _MB: Final = 256  # pages
 _VM: Final = 256  # MB
@@ -129,12 +127,6 @@ def _fitted(shared: float, reclaimed: float) -> tuple[float, float]:
     return image, unique
 
 
-def parts(tax: float, used: tuple[float, float], total: float) -> list[float]:
-    """Return the MB that two VMs with equal shares get of a total, with so many MB in use, at a tax in percent."""
-    claims = [Part(1000, each * _MB, 0, _VM * _MB) for each in used]
-    return [pages / _MB for pages in allot(claims, int(total * _MB), tax)]
-
-
 def predict() -> Report:
     """Predict figures 2, 4 and 7."""
     series: dict[str, dict[float, float]] = {}
@@ -159,11 +151,13 @@ def predict() -> Report:
             claims.append(Claim(quantity, percent, there, 0.0, slack=4.0, note=note, kind=made))
 
     tables = {row["x"].split()[0]: tuple(map(float, row["value"].split("/"))) for row in measured(7)}
-    total, used = sum(tables["tau=0"]), (tables["tau=0.75"][0], tables["tau=0.75"][1])
-    for number, (part, there) in enumerate(zip(parts(0, used, total), tables["tau=0"], strict=True), 1):
-        claims.append(Claim(f"fig. 7: no tax, VM {number}, MB", part, there, 0.0, slack=3.0))
-    for number, part in enumerate(parts(75, used, total), 1):
-        claims.append(Claim(f"fig. 7: tax of 75 %, VM {number}, MB", part, None, None, note="no row is at hand"))
+    total, idle = sum(tables["tau=0"]), tables["tau=0.75"][0]
+    free, taxed = (allotted(tax, idle, total) for tax in (0.0, 75.0))
+    for number, there in enumerate(tables["tau=0"]):
+        claims.append(Claim(f"fig. 7: no tax, VM {number + 1}, MB", free[number], there, 0.0, slack=3.0))
+    for number in range(2):
+        quantity = f"fig. 7: tax of 75 %, VM {number + 1}, MB"
+        claims.append(Claim(quantity, taxed[number], None, None, note="no row is at hand"))
 
     table = Esx()
     found = f"{table.high:g}/{table.soft:g}/{table.hard:g}/{table.low:g} %, tax {table.idle_tax:g} %"
@@ -183,6 +177,7 @@ def predict() -> Report:
         ),
         details={
             "struct page": "64 bytes in Linux 2.4 on x86: from memory",
-            "fig. 7": "pages in use (10.0 and 198.1 MB) and both parts together (357.9 MB) are the paper's",
+            "fig. 7": "pages in use (10.0 and 198.1 MB) and both parts together (357.9 MB) are the paper's; the policy "
+            f"finds {taxed.idle_used:.1f} and {taxed.busy_used:.1f} MB in use",
         },
     )
