@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import settings
+import pytest
+from hypothesis import seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tests.simulation.drawn import (
     BALLOONS,
@@ -37,6 +44,8 @@ from vmsim.engine.simulation import Simulation
 
 class Hosts(RuleBasedStateMachine):
     """Draw a host, then VMs with their scripts step by step; each run must end well, and may then go on with more."""
+
+    operations = 0  # that VMs have made in all runs
 
     @initialize(
         frames=st.integers(120, 700),
@@ -285,6 +294,7 @@ class Hosts(RuleBasedStateMachine):
         what = scenario(*self.tables, warmup=warmup, **self.keys)
         free = Simulation(what, streams=streams).host.free
         simulation, outcome = run(what, streams, every=41_777, look=conserved_spoilt, events=10**6)
+        Hosts.operations += sum(len(steps) for threads in self.scripts for steps in threads)
         conserved(simulation)
         assert times_add_up(outcome, what)
         for figures, stream, table in zip(outcome.vms, streams, self.tables, strict=True):
@@ -312,3 +322,15 @@ class Hosts(RuleBasedStateMachine):
 
 Hosts.TestCase.settings = settings(max_examples=50, stateful_step_count=12, deadline=None)
 TestHosts = Hosts.TestCase
+PARTS = 16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_million_operations_break_nothing(part: int) -> None:
+    """An operation is one of a VM's program: pages touched or unmapped, a fork, a file's pages read, and so on."""
+    done, drawn = Hosts.operations, 0
+    while Hosts.operations - done < 10**6 / PARTS:
+        host = seed(part + PARTS * drawn)(type("Hosts", (Hosts,), {}))
+        run_state_machine_as_test(host, settings=settings(max_examples=50, stateful_step_count=30, deadline=None))
+        drawn += 1
