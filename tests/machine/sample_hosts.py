@@ -12,6 +12,7 @@ from tests.simulation.numa_keys import NUMA_ROWS
 from tests.simulation.small import digest, scenario, vm
 from vmsim.base.errors import InputError
 from vmsim.engine.hardware import Hardware
+from vmsim.engine.nodes import copied_vms
 from vmsim.engine.simulation import Simulation
 from vmsim.machine.layout import make_cores, make_llc
 from vmsim.machine.memory import physical_memory
@@ -72,7 +73,8 @@ def hosts() -> list[Any]:
                 every.append(scenario_of(row, key, value))
     out = []
     for what in every:
-        shape = make_cores(PREFIX, what.host.cores), make_llc(PREFIX), physical_memory(what.host.memory >> 12)
-        simulation = Simulation(what, hardware=Hardware(*shape))
+        memory = physical_memory(what.host.memory >> 12, len(what.host.nodes), copied_vms(what))
+        hardware = Hardware(make_cores(PREFIX, what.host.cores), make_llc(PREFIX), memory)
+        simulation = Simulation(what, hardware=hardware)
         out.append([digest(simulation.run()), simulation.env.cycle])
     return out

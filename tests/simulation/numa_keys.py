@@ -84,6 +84,6 @@ NUMA_ROWS: Final = {
     "host.nodes.bandwidth": Row(both(), [SLOW, SOCKETS[1]], [SLOW | {"bandwidth": "90MiB"}, SOCKETS[1]], "host.nodes"),
     "host.remote_cycles": Row(numa(vm(numa={"memory": 1})), 100, 200),
     "vm.numa.node": Row(numa(), 0, 1),
-    "vm.numa.memory": Row(numa(), "local", "interleave"),
+    "vm.numa.memory": Row(numa(vm(numa={"tables": "replicate"})), "local", "interleave"),
     "vm.numa.tables": Row(numa(vm("native")), 0, 1),
 }

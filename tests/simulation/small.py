@@ -15,6 +15,7 @@ from vmsim.contracts import Observer
 from vmsim.engine.check.host import check_host, check_invariants
 from vmsim.engine.simulation import Simulation
 from vmsim.frames.records import State
+from vmsim.machine.memory import words_by_frame
 from vmsim.record.outcome import Outcome
 from vmsim.record.tables import TABLES, rows
 from vmsim.scenario import Scenario
@@ -198,7 +199,7 @@ def crowded(steps: Sequence[Step]) -> tuple[Scenario, list[Stream]]:
 def spoil(simulation: Simulation) -> None:
     """Write to every free frame: it may hold whatever its last user left there, such as entries that lead nowhere."""
     free = np.flatnonzero(simulation.host.frames["state"] == State.FREE)
-    simulation.hardware.memory.reshape(-1, PAGE // 8)[free] = 0x1234_5027
+    words_by_frame(simulation.hardware.memory)[free] = 0x1234_5027
 
 
 class EndlessError(AssertionError):

@@ -131,6 +131,7 @@ class Hosts(RuleBasedStateMachine):
         files=st.sampled_from(FILES),
         kernel=st.sampled_from(GUEST_RECLAIM),
         numa=st.sampled_from(["local", "interleave", 1]),
+        tables=st.sampled_from([None, "replicate"]),
         spread=st.booleans(),
         hotplug=st.sampled_from(HOTPLUG),
         hints=st.booleans(),
@@ -150,6 +151,7 @@ class Hosts(RuleBasedStateMachine):
         files: dict[str, Any],
         kernel: dict[str, Any],
         numa: str | int,
+        tables: str | None,
         spread: bool,
         hotplug: dict[str, Any],
         hints: bool,
@@ -170,7 +172,7 @@ class Hosts(RuleBasedStateMachine):
             **({"content": {"image": "x", "image_share": 0.7}} if "ksm" in self.keys else {}),
         )
         if "nodes" in self.keys:
-            table["numa"] = {"memory": numa}
+            table["numa"] = {"memory": numa} | ({"tables": tables} if tables else {})
         if lives:
             table["stop"] = f"{start + lives} cycles"
         if "guest_at" in paired:

@@ -11,6 +11,7 @@ from vmsim import plugins
 from vmsim.base.progress import Progress
 from vmsim.base.units import PAGE
 from vmsim.contracts import Frames, Mmu, Monitor
+from vmsim.engine.copied_tables import copy_tables
 from vmsim.engine.crew import Crew
 from vmsim.engine.first_touch import place
 from vmsim.engine.kernel_accesses import make_direct_map
@@ -208,10 +209,13 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
     crew.vcpus = vcpus
     if touching:
         touching.follow(vcpus, pool or bare)
+    tables = copy_tables(host, spec, vcpus)
+    if tables:
+        monitor.compiled = False  # what it maps is to be copied before the vCPU goes on
     for vcpu in vcpus:
         if isinstance(vcpu, TracedVcpu) and host.timeline is not None:
             vcpu.trace(host.timeline, spec.name)
-    return VirtualMachine(
+    made = VirtualMachine(
         host,
         spec,
         stream,
@@ -230,6 +234,9 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         limit=limit,
         start=start,
     )
+    if tables:
+        tables.register(made.ledger)
+    return made
 
 
 def _supply(host: HostParts, spec: Vm) -> Supply:

@@ -130,14 +130,18 @@ class Hardware:
         nodes: Sequence[Node] = (),
         remote_cycles: int = 0,
         distances: Sequence[Sequence[int]] = (),
+        copies: int = 0,
     ) -> Hardware:
-        """Make the hardware of a host with `cores` pCPUs and `frames` 4 KiB frames of memory, in nodes or not."""
+        """Make the hardware of a host with `cores` pCPUs and `frames` 4 KiB frames of memory, in nodes or not.
+
+        Tables of so many VMs may have `copies`.
+        """
         geometry = geometry_of(cpu, data_caches=data_caches, llc_shared=llc_shared, seed=seed)
         made = make_cores(geometry, cores)
         sockets = tuple(number for number, node in enumerate(nodes) for _ in range(node.cpus))
         ends = np.cumsum([node.memory for node in nodes], dtype=np.int64)
         loads = latencies(nodes, cpu.memory.cycles, remote_cycles, distances)
         for core, node in enumerate(sockets):
-            set_nodes(made[core : core + 1], ends, [cycles - cpu.memory.cycles for cycles in loads[node]])
+            set_nodes(made[core : core + 1], ends, [cycles - cpu.memory.cycles for cycles in loads[node]], node)
         others = tuple(make_llc(geometry) for _ in set(sockets) - {0})
-        return cls(made, make_llc(geometry), physical_memory(frames), others, sockets)
+        return cls(made, make_llc(geometry), physical_memory(frames, len(nodes), copies), others, sockets)

@@ -84,6 +84,7 @@ class KernelAccesses:
 
     def _run(self, vcpu: Vcpu, gva: int, write: bool) -> tuple[int, int, int, int]:
         """Return (reason, cycles, gpa, code) of one attempt."""
+        vcpu.enters()
         self._address[0], self._kind[0] = gva, write
         vcpu.registers["apart"] = vcpu.spaces.kernel_apart
         reason, _, cycles, _, gpa, code = enter(

@@ -15,6 +15,7 @@ from vmsim.engine.hardware import Hardware
 from vmsim.host.daemons.compaction import Compaction
 from vmsim.host.memory import HostMemory
 from vmsim.host.scheduler import Scheduler
+from vmsim.host.table_copies import NoCopies, TableCopies
 from vmsim.machine.tags import Tags
 from vmsim.monitor.paired.layout import PairedHost
 from vmsim.record.log import Log
@@ -60,6 +61,8 @@ class HostParts:
         Of the host's memory.
     timeline : Log of Span or None
         Where vCPUs note what they do when, if anybody wants to know.
+    copies : TableCopies or NoCopies
+        Tables that have copies on several nodes.
     """
 
     env: Clock
@@ -76,7 +79,8 @@ class HostParts:
     served_cycles: NDArray[np.int64]
     policy: Callable[[str, str], Any]
     compaction: Compaction
-    timeline: Log[Span] | None = None
+    timeline: Log[Span] | None
+    copies: TableCopies | NoCopies
 
     def log(self, what: str, vm: str, pages: int, *, level: int = 0) -> None:
         """Note that pages changed hands outside any pool; `level` is what a balloon has afterwards."""

@@ -20,7 +20,7 @@ from vmsim.engine.bandwidth import Bandwidth
 from vmsim.engine.build import build_vm
 from vmsim.engine.endings import ending_of, together
 from vmsim.engine.hardware import Hardware
-from vmsim.engine.nodes import count_nodes, nodes_of, schedulers_of
+from vmsim.engine.nodes import copied_vms, copies_of, count_nodes, nodes_of, schedulers_of
 from vmsim.engine.parts import HostParts
 from vmsim.engine.resident import check_memory
 from vmsim.engine.samples import Samples
@@ -102,12 +102,14 @@ class Simulation:
             nodes=scenario.host.nodes,
             remote_cycles=scenario.host.remote_cycles or 0,
             distances=scenario.host.distances,
+            copies=copied_vms(scenario),
         )
         cpu = scenario.cpu
         latency = (cpu.cache.l1.cycles, cpu.cache.l2.cycles, cpu.cache.llc.cycles, cpu.memory.cycles)
         self.served_cycles = np.array([*latency, getattr(cpu.pwc, "cycles", 0)])
         self.tags = Tags(self.hardware.cores, limit=cpu.tlb.tags, amd=cpu.vendor == "amd")
         self.host = HostMemory(self.env, frames, scenario.watermarks, nodes_of(scenario))
+        self.copies = copies_of(scenario, self.hardware, self.host)
         self.compaction = Compaction(self.host, self.observe)
         self.paired = self._paired()
         if span := scenario.host.table_span // PAGE:
@@ -134,6 +136,7 @@ class Simulation:
             self._policy,
             self.compaction,
             self.timeline,
+            self.copies,
         )
         self.vms = []
         self.daemons: dict[str, Any] = {}

@@ -256,6 +256,7 @@ class Vcpu(IdleVcpu):
             if monitor.reloads and not monitor.may_enter(self):
                 yield from monitor.reload(self)
                 continue
+            self.enters()
             ended = runs(self._core, cursor, turn, stop, budget, max(env.next - env.cycle - owed, owed == 0))
             reason, cursor, cycles, gva, gpa, code, status, value, spent, ready, turn, _ = ended
             self.owed += cycles

@@ -75,6 +75,7 @@ class VcpuTime:
         self.pressure: Pressure | None = None  # that its waits are part of, where somebody wants to know it
         self.resumed: Callable[[Any], None] = _nothing  # called when it goes on after others may have run
         self.follows = False  # whether anybody wants to be
+        self.enters: Callable[[], None] = _nothing_more  # called before it goes on in the guest
         self._imposed = False  # others have made it exit since it last made an access
 
     @property
@@ -143,3 +144,7 @@ class VcpuTime:
 
 def _nothing(_: Any) -> None:
     """Nobody wants to know."""
+
+
+def _nothing_more() -> None:
+    """Do nothing: nobody is to be told."""

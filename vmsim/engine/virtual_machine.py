@@ -158,6 +158,7 @@ class VirtualMachine:
                 raise
             raise VmStopped(Stop.NOT_BACKED) from None
         self.frames.recount()
+        self.parts.copies.begin(self.spec.index, self.registers)
         if self.spec.bare:
             self.parts.host.failures[self.spec.index, self.spec.guest_order] += wanting
 
@@ -285,12 +286,13 @@ class VirtualMachine:
         stands for several, made one after the other, makes those that run leave the guest so many `times`.
         """
         self.drop(flush)
+        edited = 0 if by else self.parts.copies.edited(self.spec.index)
         if not (flush.nested or flush.linear):
-            return 0
+            return edited
         costs, begun = self._costs, by.now if by else self.env.cycle
         cycles = self.shootdown.kick([vcpu for vcpu in self.vcpus if vcpu is not by], times=times)
         held = cycles // max(times, 1) + costs.violation_entry
-        return cycles + self.monitor.held_by_host(begun, held, times, costs.host_zap)
+        return edited + cycles + self.monitor.held_by_host(begun, held, times, costs.host_zap)
 
     def outcome(self) -> VmOutcome:
         """Return the figures of the VM, its warm-up subtracted."""
@@ -389,6 +391,7 @@ class VirtualMachine:
             yield from driver.rest()
         self.spaces.close()
         self.gone = True
+        self.parts.copies.close(self.spec.index)
         if self.pool:
             yield from self.pool.close()
         if self.pages:

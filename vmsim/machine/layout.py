@@ -177,7 +177,7 @@ def _shape(units: Mapping[str, Unit]) -> Shape:
 @cache
 def _core_type(keyed: Shape, caches: Shape) -> np.dtype:
     fields: list[tuple] = [("units", UNITS), ("l1_fold", "i8"), ("l2_fold", "i8"), ("latency", "i8", (4,))]
-    fields += [("nodes", "i8"), ("node_ends", "i8", (NODES,)), ("node_extra", "i8", (NODES,))]
+    fields += [("nodes", "i8"), ("node", "i8"), ("node_ends", "i8", (NODES,)), ("node_extra", "i8", (NODES,))]
     fields += [("ntlb_entries", "i8"), *((name, "i8") for name in _SETTINGS), ("tables", "i8", (4 * TABLES,))]
     offsets, end = [], 0
     for _, *form in fields:
@@ -232,7 +232,7 @@ def make_cores(geometry: Geometry, count: int) -> np.ndarray:
     return cores
 
 
-def set_nodes(cores: np.ndarray, ends: Sequence[int] | np.ndarray, extra: Sequence[int]) -> None:
+def set_nodes(cores: np.ndarray, ends: Sequence[int] | np.ndarray, extra: Sequence[int], node: int = 0) -> None:
     """Tell cores, record[n], of NUMA nodes; without them all memory is alike.
 
     Parameters
@@ -243,8 +243,10 @@ def set_nodes(cores: np.ndarray, ends: Sequence[int] | np.ndarray, extra: Sequen
         The first hpas after the memory of each node.
     extra : sequence of int
         The cycles that DRAM there takes more than `Geometry.latency` says, less if negative.
+    node : int, optional
+        The one that they are of.
     """
-    cores["nodes"] = len(ends)
+    cores["nodes"], cores["node"] = len(ends), node
     cores["node_ends"][:, : len(ends)] = ends
     cores["node_extra"][:, : len(ends)] = extra
 

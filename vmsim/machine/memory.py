@@ -11,6 +11,7 @@ import mmap
 import numpy as np
 
 from vmsim.jit import kernel, leaf
+from vmsim.machine.copies import has_copies, note_cleared, note_written, words_for_copies
 from vmsim.machine.formats import ENTRIES, FRAME, LARGE, PAGE_SHIFT, TWO_LEVEL
 
 __all__ = [
@@ -22,7 +23,9 @@ __all__ = [
     "physical_memory",
     "read_entry",
     "read_word",
+    "set_entry",
     "width_of",
+    "words_by_frame",
     "write_entry",
     "write_word",
     "zeroed",
@@ -51,15 +54,24 @@ def zeroed(size: int) -> np.ndarray:
     return np.frombuffer(area, np.uint8)
 
 
-def physical_memory(frames: int) -> np.ndarray:
+def physical_memory(frames: int, nodes: int = 0, owners: int = 0) -> np.ndarray:
     """Return zeroed memory of `frames` 4 KiB frames, shape (frames × 512,), dtype int64; untouched frames cost nothing.
+
+    It is longer where the tables of so many `owners` may have copies on `nodes` (`copies`).
 
     Raises
     ------
     MemoryError
         As of `zeroed`.
     """
-    return zeroed(frames << PAGE_SHIFT).view(np.int64)
+    more = words_for_copies(frames, nodes, owners) if owners else 0
+    return zeroed((frames << PAGE_SHIFT) + 8 * more).view(np.int64)
+
+
+def words_by_frame(memory: np.ndarray) -> np.ndarray:
+    """Return the words of each frame, int64[frames, 512], without what lies behind them (`copies`)."""
+    frames = int(memory[-1]) if len(memory) % ENTRIES else len(memory) // ENTRIES
+    return memory[: frames * ENTRIES].reshape(frames, ENTRIES)
 
 
 @leaf
@@ -91,8 +103,10 @@ def read_word(memory, hpa):
 
 @leaf
 def write_word(memory, hpa, word):
-    """Store `word` at `hpa`."""
+    """Store `word` at `hpa`, and in all copies of the table."""
     memory[np.uint64(hpa >> 3)] = word
+    if has_copies(memory):
+        note_written(memory, hpa, 9)
 
 
 @leaf
@@ -103,12 +117,20 @@ def read_entry(memory, hpa, width):
 
 
 @leaf
-def write_entry(memory, hpa, entry, width):
-    """Store `entry` at `hpa` in a table that translates `width` bits; the rest of its word stays."""
+def set_entry(memory, hpa, entry, width):
+    """Store `entry` at `hpa` in a table that translates `width` bits, and nowhere else; the rest of its word stays."""
     if width != 9:
         shift = (hpa & 4) << 3
         entry = (memory[np.uint64(hpa >> 3)] & ~(_HALF << shift)) | (entry & _HALF) << shift
     memory[np.uint64(hpa >> 3)] = entry
+
+
+@leaf
+def write_entry(memory, hpa, entry, width):
+    """Store `entry` at `hpa` as software does: in all copies of the table."""
+    set_entry(memory, hpa, entry, width)
+    if has_copies(memory):
+        note_written(memory, hpa, width)
 
 
 @kernel
@@ -117,6 +139,8 @@ def clear_frame(memory, hpa):
     first = hpa >> 3
     for word in range(ENTRIES):
         memory[first + word] = 0
+    if has_copies(memory):
+        note_cleared(memory, hpa)
 
 
 @kernel

@@ -8,7 +8,7 @@ from typing import Final
 from vmsim.base.units import PAGE, format_size
 from vmsim.scenario.keys import VmKeys
 from vmsim.scenario.modes import PagingMode
-from vmsim.scenario.nodes import ALL, Node
+from vmsim.scenario.nodes import ALL, REPLICATED, Node
 from vmsim.scenario.problems import Problem
 
 __all__ = ["limit_problems", "numa_problems"]
@@ -48,6 +48,7 @@ def numa_problems(group: VmKeys, mode: PagingMode, nodes: Sequence[Node]) -> Ite
     sockets = sum(node.cpus > 0 for node in nodes)
     if numa.node == ALL and sockets > group.vcpus:
         yield Problem(("numa", "node"), f'found "{ALL}", and vcpus ({group.vcpus}) < sockets ({sockets})')
-    if numa.tables is not None and not mode.bare(group) and not (mode.name in _POPULATE and group.populate == "eager"):
+    placed = numa.tables not in (None, REPLICATED)
+    if placed and not mode.bare(group) and not (mode.name in _POPULATE and group.populate == "eager"):
         text = "the monitor makes tables of pages of its pool, which lie where numa.memory says"
         yield Problem(("numa", "tables"), f'{text}; leave it out, or in modes ept and npt write populate = "eager"')

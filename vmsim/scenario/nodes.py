@@ -38,6 +38,7 @@ INTERLEAVED: Final = -1
 TOUCHED: Final = -2
 """In place of a node: that of the vCPU which touches a page first."""
 ALL: Final = "all"
+REPLICATED: Final = "replicate"
 
 _WORDS: Final = ("local", "interleave")
 
@@ -67,8 +68,19 @@ def _parse_place(value: object) -> str | int:
     raise InputError(f'found {value!r}, expected "local", "interleave" or the number of a node.{near}')
 
 
-Place = Annotated[Literal["local", "interleave"] | int, BeforeValidator(_parse_place)]
+def _parse_tables(value: object) -> str | int:
+    if value == REPLICATED:
+        return REPLICATED
+    try:
+        return _parse_place(value)
+    except InputError:
+        near = f" {nearest(value, (*_WORDS, REPLICATED))}" if isinstance(value, str) else ""
+        text = f'found {value!r}, expected "local", "interleave", "{REPLICATED}" or the number of a node.{near}'
+        raise InputError(text) from None
 
+
+Place = Annotated[Literal["local", "interleave"] | int, BeforeValidator(_parse_place)]
+Tables = Annotated[Literal["local", "interleave", "replicate"] | int, BeforeValidator(_parse_tables)]
 
 Distances = tuple[tuple[Annotated[int, Strict()], ...], ...]
 
@@ -89,8 +101,10 @@ class Numa(Model):
         "touches a page first), or the number of another; "
         "interleave: those with pCPUs, in turn. One without a free frame is passed over, for the nearest that has one.",
     )
-    tables: Place | None = Field(
-        default=None, description="The same of page tables that are the host's own. Default: as its pages."
+    tables: Tables | None = Field(
+        default=None,
+        description="The same of page tables that are the host's own. Default: as its pages. "
+        "replicate: as its pages, with copies on each node that runs it.",
     )
 
 
@@ -104,12 +118,15 @@ class Placement(NamedTuple):
     pages, tables : int
     sockets : int
         Nodes from `node` on that its vCPUs are spread over.
+    copies : bool
+        Its tables have copies on all of these.
     """
 
     node: int
     pages: int
     tables: int
     sockets: int = 1
+    copies: bool = False
 
     def node_of(self, vcpu: int, vcpus: int) -> int:
         """Return the node that runs one of so many vCPUs."""
@@ -118,7 +135,7 @@ class Placement(NamedTuple):
     @property
     def canonical(self) -> tuple[int, ...]:
         """What of it decides results."""
-        return self if self.sockets > 1 else self[:3]
+        return self if self.copies else self[:4] if self.sockets > 1 else self[:3]
 
 
 def placement_of(numa: Numa, index: int, nodes: Sequence[Node]) -> Placement | None:
@@ -129,8 +146,10 @@ def placement_of(numa: Numa, index: int, nodes: Sequence[Node]) -> Placement | N
     spread = numa.node == ALL and sockets > 1
     home = 0 if numa.node == ALL else index % sockets if numa.node is None else numa.node
     places: dict[Any, int] = {"local": TOUCHED if spread else home, "interleave": INTERLEAVED}
-    pages, tables = numa.memory, numa.memory if numa.tables is None else numa.tables
-    return Placement(home, places.get(pages, pages), places.get(tables, tables), sockets if spread else 1)  # type: ignore[arg-type]
+    copies = numa.tables == REPLICATED
+    pages, tables = numa.memory, numa.memory if numa.tables is None or copies else numa.tables
+    nodes_run = sockets if spread else 1
+    return Placement(home, places.get(pages, pages), places.get(tables, tables), nodes_run, copies)  # type: ignore[arg-type]
 
 
 def sums(nodes: Sequence[Node]) -> dict[str, int]:

@@ -10,6 +10,7 @@ from enum import IntEnum
 
 from vmsim.frames.records import State
 from vmsim.jit import kernel, leaf
+from vmsim.machine.copies import note_read
 from vmsim.machine.formats import ENTRIES, FRAME, LARGE, PAGE_SHIFT, WRITE
 from vmsim.machine.memory import find_entry, read_word, write_word
 
@@ -93,6 +94,7 @@ def gather(memory, root, levels, pages, mark, dirty):
         entry = read_word(memory, hpa)
         if entry:
             seen += 1
+            note_read(memory, hpa)
             if level == 1 and entry & mark:
                 dirty[address >> PAGE_SHIFT] = True
                 write_word(memory, hpa, entry & ~mark)

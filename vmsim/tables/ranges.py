@@ -11,6 +11,7 @@ import numpy as np
 
 from vmsim.frames.records import NO_FRAME
 from vmsim.jit import kernel, routine
+from vmsim.machine.copies import note_read
 from vmsim.machine.formats import ACCESSED, ENTRIES, FRAME, LARGE, PAGE_SHIFT
 from vmsim.machine.memory import entry_at, read_entry, width_of, write_entry
 
@@ -69,6 +70,8 @@ def change_range(memory, root, levels, first, count, mark, gone, found):
         if size == 0:
             return marked
         entry = read_entry(memory, place, width)
+        if gone or mark != -1:
+            note_read(memory, place)
         if entry & mark:
             marked += 1
             for each in range(max(start, first), min(start + size, limit)):
@@ -94,6 +97,8 @@ def change_each(memory, root, levels, gfns, mark, gone, found):
     for number in range(len(gfns)):
         _, size, place = _next_leaf(memory, root, levels, gfns[number], gfns[number] + 1)
         entry = read_entry(memory, place, width) if size else np.int64(0)
+        if size and (gone or mark != -1):
+            note_read(memory, place)
         found[number] = entry & mark != 0
         if entry & mark and gone:
             write_entry(memory, place, entry & ~gone, width)
@@ -108,6 +113,7 @@ def age_pages(memory, frames, numbers, width, clear, found):
     for number in range(len(numbers)):
         place = np.int64(frames[numbers[number]].rmap)
         entry = read_entry(memory, place, width)
+        note_read(memory, place)
         found[number] = entry & ACCESSED != 0
         if clear and entry & ACCESSED:
             write_entry(memory, place, entry & ~ACCESSED, width)

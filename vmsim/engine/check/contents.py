@@ -17,7 +17,7 @@ from vmsim.engine.check.guest import gather_all
 from vmsim.engine.simulation import Simulation
 from vmsim.frames.records import State
 from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT
-from vmsim.machine.memory import width_of
+from vmsim.machine.memory import width_of, words_by_frame
 from vmsim.tables.backing import IDENTITY, UNBACKED
 from vmsim.tables.edit import find_address
 
@@ -109,7 +109,7 @@ def _pages(memory: Words, entries: Words, width: int) -> _Pages:
 
 
 def _sums(memory: Words, frames: Words) -> Words:
-    words = memory.reshape(-1, ENTRIES)
+    words = words_by_frame(memory)
     parts = [
         (words[frames[start : start + _AT_ONCE]] * _WEIGHTS).sum(axis=1) for start in range(0, len(frames), _AT_ONCE)
     ]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from vmsim.contracts import Moment
 from vmsim.engine.check.coherence import check_coherence
 from vmsim.engine.check.contents import contents_problems, pin_problems, remember
+from vmsim.engine.check.copies import copy_problems
 from vmsim.engine.check.guest import check_guest, count_distinct, gather_all
 from vmsim.engine.check.swap import swap_problems
 from vmsim.engine.simulation import Simulation
@@ -164,7 +165,7 @@ class _Checker:
                 held = int(((frames["owner"] == vm.spec.index) & (frames["state"] != State.FREE)).sum())
                 known = reached_frames[vm.spec.index]
                 known += len((vm.pool.pages if vm.pool else vm.frames.ready).held())
-                known += vm.monitor.frames_held
+                known += vm.monitor.frames_held + vm.parts.copies.held(vm.spec.index)
                 if vm.spec.bare and vm.files:
                     known += vm.files.held
                 at_work = vm.ending or vm.crew.cut_short  # its kernel was, when memory ran out or the VM was stopped
@@ -239,6 +240,11 @@ class _Checker:
                 if len(cache.owners) != len(cache.pages):
                     self.fail(f"sharing: a frame of {vm.spec.name} holds two pages of files")
 
+    def copies(self) -> None:
+        """Copies of tables are frames of their own, of the tables that there are."""
+        for wrong in copy_problems(self.simulation):
+            self.fail(wrong)
+
     def pins(self) -> None:
         """What a device works on stays where it is."""
         for wrong in pin_problems(self.simulation):
@@ -298,6 +304,7 @@ def check_host(simulation: Simulation, where: str) -> None:
     checker.sharing()
     checker.swap()
     checker.files()
+    checker.copies()
 
 
 def check_invariants(what: Moment, host: Simulation, vm: VirtualMachine | None) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Frames, Mmu, Steps, Vcpu, Words
+from vmsim.machine.copies import wrote
 from vmsim.machine.formats import EPT, FRAME, NPT, PAGE_SHIFT, NestedFormat
 from vmsim.machine.memory import clear_frame
 from vmsim.monitor.native.monitor import NativeMonitor
@@ -241,6 +242,7 @@ class PairedMmu:
         if self.tables.two and len(places):
             twins = self.tables.twins(places, Counter()) >> 3
             self.memory[twins] = mirrored(self.memory[places >> 3], self.memory[twins], self.form)
+            wrote(self.memory, twins << 3)
 
     def accessed(self, places: Words, *, clear: bool) -> NDArray[np.bool_]:
         """Return which EPTEs, those of KPTEs at some places, have the flag accessed, bool[n]; take it if asked to."""
@@ -250,6 +252,7 @@ class PairedMmu:
         found = np.asarray(self.memory[twins] & self.form.accessed != 0)
         if clear:
             self.memory[twins] &= ~self.form.accessed
+            wrote(self.memory, twins << 3)
         return found
 
     def become_guest(self, root: int, frames: list[int]) -> int:

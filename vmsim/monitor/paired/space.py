@@ -16,6 +16,7 @@ import numpy as np
 from vmsim.contracts import Words
 from vmsim.frames.buddy import use
 from vmsim.frames.records import State
+from vmsim.machine.copies import wrote
 from vmsim.machine.formats import (
     ACCESSED,
     DIRTY,
@@ -212,9 +213,11 @@ class PairedSpace:
         pages = (first + (np.arange(count) << 9 * (level - 1))) << PAGE_SHIFT
         values = pages | PRESENT | WRITE * write | USER | (LARGE if level > 1 else 0)
         self.memory[kpt >> 3 : (kpt >> 3) + count] = values
+        wrote(self.memory, kpt + 8 * np.arange(count))
         place = kpt
         if ept:
             self.memory[ept >> 3 : (ept >> 3) + count] = to_ept(values, self.form, table=False)
+            wrote(self.memory, ept + 8 * np.arange(count))
             place = ept
         frames = pages >> PAGE_SHIFT
         use(self.frames, frames, int(State.GUEST))
@@ -258,9 +261,11 @@ class PairedSpace:
             self._found(kpt, ept)
             values = new(pages)
             self.memory[pages.places >> 3] = values
+            wrote(self.memory, pages.places)
             if ept:
                 twins = (ept + pages.places - kpt) >> 3
                 self.memory[twins] = mirrored(values, self.memory[twins], self.form)
+                wrote(self.memory, twins << 3)
             self.work["store"] += len(values) * (2 if ept else 1)
             self.work["updates"] += len(values)
             seen.append(pages)
@@ -317,6 +322,7 @@ class PairedSpace:
 
     def _link(self, place: int, frame: int, bits: int) -> None:
         self.memory[place >> 3] = frame << PAGE_SHIFT | bits
+        wrote(self.memory, np.array([place]))
         self.frames["rmap"][frame] = place
         self.work["store"] += 1
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import Words
 from vmsim.frames.records import State
-from vmsim.machine.formats import DIRTY, ENTRIES, FRAME, LARGE, PAGE_SHIFT, PRESENT, SWITCH, TWO_LEVEL, USER, WRITE
-from vmsim.machine.memory import width_of
+from vmsim.machine.formats import DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, SWITCH, TWO_LEVEL, USER, WRITE
+from vmsim.machine.memory import width_of, words_by_frame
 from vmsim.monitor.shadow.records import Hide, ShadowTables
 from vmsim.tables.backing import SHARED, host_address, shared_frames
 
@@ -132,7 +132,7 @@ class _Entries:
 
     def __init__(self, shadow: Shadow, used: Words) -> None:
         pages = shadow.pages
-        words = shadow.memory.reshape(-1, ENTRIES)[pages["hpa"][used] >> PAGE_SHIFT]
+        words = words_by_frame(shadow.memory)[pages["hpa"][used] >> PAGE_SHIFT]
         row, self.index = np.nonzero(words)
         self.page, self.value = used[row], words[row, self.index]
         self.level = pages["level"][self.page].astype(np.int64)

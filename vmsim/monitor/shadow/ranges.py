@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from vmsim.jit import kernel, leaf, routine
+from vmsim.machine.copies import note_read
 from vmsim.machine.formats import ACCESSED, DIRTY, PAGE_SHIFT, SWITCH
 from vmsim.machine.memory import read_word, write_word
 from vmsim.monitor.shadow.nested import go_back_one
@@ -85,6 +86,8 @@ def _change_frame(shadow, state, gfn, mark, gone):
         while node:
             place = place_of(pages, node - 1)
             entry = read_word(memory, place)
+            if gone or mark != -1:
+                note_read(memory, place)
             if entry & mark and _maps(shadow, node - 1, level, level == 1 and base == gfn):
                 marked += 1
                 if state.sync and gone & (ACCESSED | DIRTY):

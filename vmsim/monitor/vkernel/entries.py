@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vmsim.jit import kernel, leaf
+from vmsim.machine.copies import note_read
 from vmsim.machine.formats import FRAME, PAGE_SHIFT
 from vmsim.machine.memory import read_entry, width_of, write_entry
 
@@ -152,6 +153,8 @@ def change_entries(maps, gfns, mark, gone, found):
             after = np.int64(maps.links[node - 1].next)
             place = maps.tables[(node - 1) >> width] + (((node - 1) & ((1 << width) - 1)) << (PAGE_SHIFT - width))
             entry = read_entry(memory, place, width)
+            if gone or mark != -1:
+                note_read(memory, place)
             if entry & mark:
                 marked += 1
                 found[number] = True
