@@ -45,3 +45,20 @@ def test_far_nested_tables_cost_what_far_guest_tables_do(table: pd.DataFrame) ->
     guest = walks.loc[("far", "near")] - walks.loc[("near", "near")]
     both = walks.loc[("far", "far")] - walks.loc[("near", "near")]
     assert both == pytest.approx(nested + guest, rel=0.05)
+
+
+@pytest.mark.parametrize("memory", PLACES)
+def test_copies_of_nested_tables_are_near_wherever_memory_lies(table: pd.DataFrame, memory: str) -> None:
+    copied, near = table.loc[(memory, "copied")], table.loc[(memory, "near")]
+    assert copied["nested_far"] == 0 < copied["nested_near"]
+    assert copied["nested_walk"] == pytest.approx(near["nested_walk"], rel=0.01)
+    assert copied["guest_walk"] == pytest.approx(near["guest_walk"], rel=0.01)  # whose tables have no copies
+
+
+def test_a_table_that_lies_near_needs_no_copy(table: pd.DataFrame) -> None:
+    """Of tables in turn half have one, and of far ones all."""
+    once = table.loc[("near", "near"), "table_frames"]
+    near, both, far = (table.loc[(memory, "copied"), "table_frames"] for memory in PLACES)
+    assert near == once
+    assert both == pytest.approx(1.5 * once, abs=1)
+    assert far == 2 * once
