@@ -28,19 +28,26 @@ class NodesMachine(RuleBasedStateMachine):
         firsts = np.cumsum([0, *sizes]).tolist()
         self.twins = [Buddy(n, MAX_ORDER, PAGEBLOCK, first) for n, first in zip(sizes, firsts, strict=False)]
         self.policy = dict.fromkeys((KERNEL, 1, 2), (0, 0))
+        self.among = dict.fromkeys((KERNEL, 1, 2), (0, 1))
         self.owner: dict[int, int] = {}
         self.turn = 0
 
-    @rule(owner=st.sampled_from([1, 2]), pages=st.integers(INTERLEAVED, 2), tables=st.integers(INTERLEAVED, 2))
-    def prefer(self, owner, pages, tables):
-        self.policy[owner] = pages, tables
-        set_policy(self.zones, owner, pages=pages, tables=tables)
+    @rule(
+        owner=st.sampled_from([1, 2]),
+        pages=st.integers(INTERLEAVED, 2),
+        tables=st.integers(INTERLEAVED, 2),
+        among=st.sampled_from([(), (), (0,), (1,), (0, 1)]),
+    )
+    def prefer(self, owner, pages, tables, among):
+        self.policy[owner], self.among[owner] = (pages, tables), among or (0, 1)
+        set_policy(self.zones, owner, pages=pages, tables=tables, among=among)
 
     def _node(self, whose, order, table):
         """Return the node that is to give the next block, by asking one after the other; None: nobody can."""
         first = self.policy[whose][table]
         if first == INTERLEAVED:
-            first, self.turn = self.turn, (self.turn + 1) % 2
+            first = self.turn if self.turn in self.among[whose] else 1 - self.turn
+            self.turn = (first + 1) % 2
         able = [node for node in ASKED[first] if self.twins[node].source(order, table)]
         left = {node: self._free(node) - (1 << order) for node in able}
         for mark in ("low", "min"):

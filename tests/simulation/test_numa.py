@@ -178,6 +178,32 @@ def test_each_vcpu_runs_on_its_socket():
     ]
 
 
+@pytest.mark.parametrize("memory", ["local", "interleave"])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_vm_on_some_sockets_has_nothing_on_others(mode, memory):
+    three = [*SOCKETS, SOCKETS[0]]
+    numa = {"node": [0, 2], "memory": memory, "tables": "replicate"}
+    what = host(vm(mode, vcpus=4, numa=numa, workload=APART | {"threads": 4}), nodes=three)
+    simulation = Simulation(what, observers=[check_invariants])
+    schedulers = [simulation.schedulers[node] for node in (0, 0, 2, 2)]
+    assert [vcpu.scheduler for vcpu in simulation.vms[0].vcpus] == schedulers
+    outcome = simulation.run()
+    found = outcome.vms[0].memory
+    assert outcome.ending is None
+    assert found["page_node_1"] == found["table_node_1"] == 0 < found["table_node_0"] <= found["table_node_2"] + 6
+    assert min(found["page_node_0"], found["page_node_2"]) > 100
+    assert references(outcome)[:, 1].sum() == 0
+
+
+def test_all_sockets_by_their_numbers_are_all_of_them():
+    said = [host(vm(vcpus=2, numa={"node": node})) for node in ("all", [0, 1])]
+    assert said[0].canonical() == said[1].canonical()
+    assert host(vm(numa={"node": [1]})).canonical() == host(vm(numa={"node": 1})).canonical()
+    three = [host(vm(vcpus=2, numa={"node": node}), nodes=[*SOCKETS, SOCKETS[0]]) for node in ([0, 1], [0, 2])]
+    assert three[0].canonical() != three[1].canonical()
+    assert Scenario.from_toml(three[1].to_toml()) == three[1]
+
+
 def test_frames_that_come_back_are_handed_out_on_their_own_node():
     stack = NodeStack(np.array([100, 200]))
     stack.put([5, 7])
@@ -232,6 +258,9 @@ def test_nodes_that_cannot_be_are_told(keys, said):
     [
         ({"node": 2}, "numa.node (a0): node 2 has no CPUs"),
         ({"node": "all"}, 'numa.node (a0): found "all", and vcpus (1) < sockets (2)'),
+        ({"node": [0, 2]}, "numa.node (a0): found 2 among the nodes, and those with CPUs are [0, 1]"),
+        ({"node": [1, 0]}, "numa.node (a0): found [1, 0], expected each node once, in ascending order"),
+        ({"node": [0, 1]}, "numa.node (a0): found 2 nodes, and vcpus (1) < nodes"),
         ({"memory": 3}, "numa.memory (a0): found 3, and the nodes are 0 to 2"),
         ({"memory": "locale"}, 'expected "local", "interleave" or the number of a node'),
         ({"tables": 1}, "numa.tables (a0): the monitor makes tables of pages of its pool"),

@@ -52,7 +52,7 @@ class FirstTouch:
         pages, tables = (node if each == TOUCHED else each for each in (self.place.pages, self.place.tables))
         if self.place.pages == TOUCHED and self.spec.pooled:
             pages = INTERLEAVED
-        set_policy(self.zones, self.spec.index, pages=pages, tables=tables)
+        set_policy(self.zones, self.spec.index, pages=pages, tables=tables, among=self.place.some)
         if self._ready is not None:
             self._ready.turn(node)
 

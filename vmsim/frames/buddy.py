@@ -213,6 +213,9 @@ def _find_by_policy(zones, frames, order, state, whose):
     node = np.int64(host.policy[UNMOVABLE if state == State.TABLE else MOVABLE, whose + 1])
     if node == INTERLEAVED:
         node = host.turn
+        among = np.int64(host.among[whose + 1])
+        while among and not among >> node & 1:
+            node = (node + 1) % host.turns
         host.turn = (node + 1) % host.turns
     pfn = np.int64(NO_FRAME)
     for mark in range(3):

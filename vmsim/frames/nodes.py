@@ -89,9 +89,13 @@ def make_nodes(
     return zones, frames
 
 
-def set_policy(zones: NDArray[Any], owner: int, *, pages: int, tables: int) -> None:
-    """Say which node is asked first for an owner's pages, and for its tables, or INTERLEAVED."""
+def set_policy(zones: NDArray[Any], owner: int, *, pages: int, tables: int, among: Sequence[int] = ()) -> None:
+    """Say which node is asked first for an owner's pages, and for its tables, or INTERLEAVED.
+
+    `among` are the nodes that take turns for it; none: all that do.
+    """
     assert pages >= INTERLEAVED <= tables
+    zones["among"][0][owner + 1] = sum(1 << node for node in among)
     zones["policy"][0][[MOVABLE, UNMOVABLE], owner + 1] = pages, tables
 
 

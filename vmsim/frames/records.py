@@ -88,6 +88,7 @@ ZONE = np.dtype(
                 "i1",
                 (2, OWNERS),
             ),  # by mobility and 1 + the owner: the node that is asked first, or INTERLEAVED
+            ("among", "u2", (OWNERS,)),  # by 1 + the owner: nodes that take turns for it, a bit for each; 0: as `turns`
             ("asked", "i1", (MAX_NODES, MAX_NODES)),  # after each node: all of them, the nearest first
             ("turns", "i8"),  # nodes from 0 on that take turns
             ("turn", "i8"),

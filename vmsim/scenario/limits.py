@@ -46,9 +46,23 @@ def numa_problems(group: VmKeys, mode: PagingMode, nodes: Sequence[Node]) -> Ite
         elif key == "node" and isinstance(number, int) and not nodes[number].cpus:
             yield Problem(("numa", key), f"node {number} has no CPUs; expected one that has some")
     sockets = sum(node.cpus > 0 for node in nodes)
-    if numa.node == ALL and sockets > group.vcpus:
+    if isinstance(numa.node, tuple):
+        yield from _several_problems(numa.node, nodes, group.vcpus)
+    elif numa.node == ALL and sockets > group.vcpus:
         yield Problem(("numa", "node"), f'found "{ALL}", and vcpus ({group.vcpus}) < sockets ({sockets})')
     placed = numa.tables not in (None, REPLICATED)
     if placed and not mode.bare(group) and not (mode.name in _POPULATE and group.populate == "eager"):
         text = "the monitor makes tables of pages of its pool, which lie where numa.memory says"
         yield Problem(("numa", "tables"), f'{text}; leave it out, or in modes ept and npt write populate = "eager"')
+
+
+def _several_problems(numbers: Sequence[int], nodes: Sequence[Node], vcpus: int) -> Iterator[Problem]:
+    """Yield why vCPUs cannot be spread over some nodes."""
+    path, able = ("numa", "node"), [number for number, node in enumerate(nodes) if node.cpus]
+    for number in numbers:
+        if number not in able:
+            yield Problem(path, f"found {number} among the nodes, and those with CPUs are {able}")
+    if sorted({*numbers}) != [*numbers]:
+        yield Problem(path, f"found {[*numbers]}, expected each node once, in ascending order")
+    elif len(numbers) > vcpus:
+        yield Problem(path, f"found {len(numbers)} nodes, and vcpus ({vcpus}) < nodes")

@@ -82,6 +82,7 @@ def _parse_tables(value: object) -> str | int:
 Place = Annotated[Literal["local", "interleave"] | int, BeforeValidator(_parse_place)]
 Tables = Annotated[Literal["local", "interleave", "replicate"] | int, BeforeValidator(_parse_tables)]
 
+NodeNumbers = Annotated[tuple[Annotated[int, Strict(), Field(ge=0, lt=MAX_NODES)], ...], Field(min_length=1)]
 Distances = tuple[tuple[Annotated[int, Strict()], ...], ...]
 
 
@@ -90,16 +91,16 @@ class Numa(Model):
 
     about: ClassVar[str] = "Where it runs and where its memory lies, on a host with nodes."
 
-    node: Annotated[int, Strict(), Field(ge=0, lt=MAX_NODES)] | Literal["all"] | None = Field(
+    node: Annotated[int, Strict(), Field(ge=0, lt=MAX_NODES)] | Literal["all"] | NodeNumbers | None = Field(
         default=None,
         description="The node whose pCPUs run it. all: its vCPUs are spread over the nodes that have some, the first "
-        "of them on the first. Default: the VMs are put on the nodes in turn.",
+        "of them on the first; [0, 2]: over these. Default: the VMs are put on the nodes in turn.",
     )
     memory: Place = Field(
         default="local",
-        description="Which node is asked first for its pages: local, that which runs it (of a VM on all, the vCPU that "
-        "touches a page first), or the number of another; "
-        "interleave: those with pCPUs, in turn. One without a free frame is passed over, for the nearest that has one.",
+        description="Which node is asked first for its pages: local, that which runs it (of a VM on several, the vCPU "
+        "that touches a page first), or the number of another; interleave: those with pCPUs, or of a VM on several "
+        "these, in turn. One without a free frame is passed over, for the nearest that has one.",
     )
     tables: Tables | None = Field(
         default=None,
@@ -120,6 +121,8 @@ class Placement(NamedTuple):
         Nodes from `node` on that its vCPUs are spread over.
     copies : bool
         Its tables have copies on all of these.
+    some : tuple of int
+        Those nodes, where they are not all of the host's that have pCPUs.
     """
 
     node: int
@@ -127,15 +130,19 @@ class Placement(NamedTuple):
     tables: int
     sockets: int = 1
     copies: bool = False
+    some: tuple[int, ...] = ()
 
     def node_of(self, vcpu: int, vcpus: int) -> int:
         """Return the node that runs one of so many vCPUs."""
-        return self.node + vcpu * self.sockets // vcpus
+        at = vcpu * self.sockets // vcpus
+        return self.some[at] if self.some else self.node + at
 
     @property
     def canonical(self) -> tuple[int, ...]:
         """What of it decides results."""
-        return self if self.copies else self[:4] if self.sockets > 1 else self[:3]
+        if self.some:
+            return (*self[:5], *self.some)
+        return self[:5] if self.copies else self[:4] if self.sockets > 1 else self[:3]
 
 
 def placement_of(numa: Numa, index: int, nodes: Sequence[Node]) -> Placement | None:
@@ -143,13 +150,22 @@ def placement_of(numa: Numa, index: int, nodes: Sequence[Node]) -> Placement | N
     if not nodes:
         return None
     sockets = sum(node.cpus > 0 for node in nodes)
-    spread = numa.node == ALL and sockets > 1
-    home = 0 if numa.node == ALL else index % sockets if numa.node is None else numa.node
+    runs: tuple[int, ...]
+    match numa.node:
+        case None:
+            runs = (index % sockets,)
+        case str():
+            runs = tuple(range(sockets))
+        case int():
+            runs = (numa.node,)
+        case _:
+            runs = numa.node
+    home, spread = runs[0], len(runs) > 1
     places: dict[Any, int] = {"local": TOUCHED if spread else home, "interleave": INTERLEAVED}
     copies = numa.tables == REPLICATED
     pages, tables = numa.memory, numa.memory if numa.tables is None or copies else numa.tables
-    nodes_run = sockets if spread else 1
-    return Placement(home, places.get(pages, pages), places.get(tables, tables), nodes_run, copies)  # type: ignore[arg-type]
+    some = runs if spread and runs != tuple(range(sockets)) else ()
+    return Placement(home, places.get(pages, pages), places.get(tables, tables), len(runs), copies, some)  # type: ignore[arg-type]
 
 
 def sums(nodes: Sequence[Node]) -> dict[str, int]:
