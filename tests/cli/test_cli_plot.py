@@ -196,3 +196,13 @@ def test_what_cannot_be_drawn_of_a_sweep_is_refused() -> None:
 def test_a_run_without_samples_says_how_to_have_them() -> None:
     with pytest.raises(vmsim.InputError, match=r"host\.samples"):
         vmsim.run(scenario(vm())).plot("memory")
+    with pytest.raises(vmsim.InputError, match=r"host\.samples"):
+        vmsim.run(scenario(vm())).plot("huge")
+
+
+def test_what_lies_in_huge_pages_of_both_is_neithers_alone() -> None:
+    """A guest that maps 2 MiB by one page on a host that has them as one, and its tables in another."""
+    guest = vm(memory="8MiB", thp={"enabled": "always"}, workload={"footprint": "2MiB", "accesses": 600})
+    spec = scenario(guest, memory="32MiB", samples="1us", thp={"enabled": "always", "khugepaged": False})
+    last = vmsim.run(spec).plot("huge").table.iloc[-1]
+    assert (last["aligned"], last["guest_only"], last["host_only"]) == (512, 0, 512)

@@ -13,6 +13,8 @@ from tests.simulation.small import PAGE, READ, Script, Threads, run, scenario, v
 from vmsim.base.errors import InputError
 from vmsim.engine.simulation import Simulation
 from vmsim.guest.readahead import ReadAhead
+from vmsim.host.io import HostIo
+from vmsim.machine.formats import PRESENT
 from vmsim.record.outcome import VmOutcome
 from vmsim.scenario import Scenario
 
@@ -174,3 +176,27 @@ def test_a_file_without_a_disk_is_refused_in_words() -> None:
     workload = {"kind": "files", "footprint": "64KiB", "data": "1MiB", "operations": 1}
     with pytest.raises(InputError, match="needs a disk"):
         Scenario.from_tables({"vm": [{"name": "a", "memory": "4MiB", "mode": "ept", "workload": workload}]})
+
+
+@pytest.mark.parametrize("mode", ["ept", "shadow"])
+def test_a_disk_works_on_memory_that_is_there_however_fast_its_host_takes_it(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the host took between the kernel's last look and the request is back when the device begins."""
+    asked: list[bool] = []
+    start = HostIo.start
+
+    def begin(self: HostIo, gfns: Any, cycles: int, **more: Any) -> Any:
+        assert self.slot
+        asked.append(bool((self.slot.backing[gfns] & PRESENT).all()))
+        return start(self, gfns, cycles, **more)
+
+    monkeypatch.setattr(HostIo, "start", begin)
+    steps: list[Any] = [("open_file", 1, 0, 1 << 20)]
+    for place in range(0, 1 << 20, 1 << 15):
+        steps += [("write_file", 1, place, 1 << 15), ("sync_file", 1), ("read_file", 1, (place * 7) % (1 << 20), 4096)]
+    guest = vm(mode=mode, files={"disk": "nvme"})
+    spec = scenario(guest, memory="16MiB", cores=2, what_if=True, reclaim={"rate": 20_000_000, "batch": 512})
+    _, outcome = run(spec, [Script(steps)])
+    assert outcome.ending is None
+    assert sum(asked) == len(asked) > 40

@@ -64,7 +64,9 @@ class Files:
     def __init__(self, vm: Any, spec: FilesSpec, start: Start) -> None:
         self.env, self.spec = vm.parts.env, spec
         device, deliver = make_device(vm, spec.disk, "files"), partial(vm.shootdown.deliver, cause=FILES)
-        self.disk = GuestDisk(self.env, device, start=start, notify=vm.monitor.io_exit, deliver=deliver)
+        self.disk = GuestDisk(
+            self.env, device, ensure=vm.frames.ensure, start=start, notify=vm.monitor.io_exit, deliver=deliver
+        )
         self.queue = Workqueue(vm.vcpus, deliver)
         for vcpu in vm.vcpus:
             vcpu.wakes = True

@@ -27,6 +27,8 @@ class GuestDisk:
         Simulated time.
     device : BlockDevice
         What it is.
+    ensure : callable
+        Has the host back guest frames, for a vCPU; returns whether any was not.
     start : callable
         Has a device work on guest frames for so many cycles; returns the event that it is done.
     notify : callable
@@ -47,12 +49,14 @@ class GuestDisk:
         env: Clock,
         device: BlockDevice,
         *,
+        ensure: Callable[[Any, Words], Steps[bool]],
         start: Callable[[Words, int], simpy.Event],
         notify: Callable[[Any], None],
         deliver: Callable[[Any], None],
     ) -> None:
         self.env = env
         self.device = device
+        self.ensure = ensure
         self.start = start
         self.notify = notify
         self.deliver = deliver
@@ -87,6 +91,7 @@ class GuestDisk:
         self.requests += 1
         self.busy += 1
         yield vcpu.settle()
+        yield from self.ensure(vcpu, gfns)  # the host may have taken some meanwhile
         now = self.env.cycle
         done = self.start(gfns, int(serve(now, np.array(blocks, np.int64))[0].max()) - now)
         assert done.callbacks is not None

@@ -33,6 +33,7 @@ KINDS: Final = {
     "walk": Kind(RUN, "walk references by their position in the two-dimensional walk", "vmsim.plotting.runs:walk"),
     "pool": Kind(RUN, "pages in each monitor's pool, over time", "vmsim.plotting.runs:pool"),
     "memory": Kind(RUN, "the host's memory by who has it, over time", "vmsim.plotting.memory:memory"),
+    "huge": Kind(RUN, "memory of VMs in huge pages of guest, host and both, over time", "vmsim.plotting.huge:huge"),
     "latency": Kind(RUN, "how long faults took: their distribution", "vmsim.plotting.runs:latency"),
     "heatmap": Kind(SWEEP, "one result by two parameters", "vmsim.plotting.sweeps:heatmap"),
     "lines": Kind(

@@ -14,7 +14,7 @@ from vmsim.plotting.parts import MANY, Drawn, per_panel, stacked
 from vmsim.plotting.plot import Sheet
 from vmsim.record.result import Result
 
-__all__ = ["memory", "owners"]
+__all__ = ["expect_samples", "memory", "owners"]
 
 _SHARED, _TABLES, _OTHER, _FREE = "shared frames", "the host's tables", "other uses", "free"
 _GREYS = {_SHARED: "#404040", _TABLES: "#737373", _OTHER: "#a8a8a8", _FREE: "#ececec"}
@@ -23,13 +23,7 @@ _MIB = 256  # frames
 
 def memory(parts: Sequence[Drawn]) -> Sheet:
     """Frames of the host by owner, stacked, from the samples of a run."""
-    for part in parts:
-        if not len(part.result.memory):
-            raise InputError(
-                "The run has no samples of its memory. Set host.samples to a time, as in vmsim run FILE "
-                "--set host.samples=1ms --out DIR, and draw that.",
-                key="host.samples",
-            )
+    expect_samples(parts)
     table = stacked(parts, lambda part: owners(part.result, part.vms))
     size = max(part.result.scenario.host.memory for part in parts) / (1 << 20)
     used = table[table["owner"] != _FREE].groupby([*(["run"] if "run" in table else []), "time_us"])["frames"].sum()
@@ -63,6 +57,23 @@ def memory(parts: Sequence[Drawn]) -> Sheet:
         height=2.0,
         share=len(parts) > 1,
     )
+
+
+def expect_samples(parts: Sequence[Drawn]) -> None:
+    """Refuse runs whose memory nobody has sampled.
+
+    Raises
+    ------
+    InputError
+        One is such.
+    """
+    for part in parts:
+        if not len(part.result.memory):
+            raise InputError(
+                "The run has no samples of its memory. Set host.samples to a time, as in vmsim run FILE "
+                "--set host.samples=1ms --out DIR, and draw that.",
+                key="host.samples",
+            )
 
 
 def owners(result: Result, vms: Sequence[str] = ()) -> pd.DataFrame:
