@@ -31,6 +31,15 @@ def test_each_file_is_described_with_what_may_be_fitted_to_it() -> None:
     assert all(path.name in text for path in DATA.glob("*.csv"))
 
 
+def test_the_page_says_of_each_study_what_was_in_sight() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "validation.md").read_text(encoding="utf-8")
+    part = page.split("## What was in sight\n")[1].split("\n## ")[0]
+    rows = [line.strip("|").split(" | ") for line in part.splitlines() if line.startswith("| `")]
+    assert [name.strip(" `") for name, *_ in rows] == [*dict.fromkeys(name.strip(" `") for name, *_ in rows)]
+    assert {name.strip(" `") for name, *_ in rows} == {*STUDIES}
+    assert all(len(cells) == 3 and all(cell.strip() for cell in cells) for cells in rows)
+
+
 def test_who_predicts_is_a_study_and_what_is_left_out_has_a_reason() -> None:
     for each in targets():
         assert each.status in STATUSES

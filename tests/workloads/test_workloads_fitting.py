@@ -44,6 +44,11 @@ def test_a_visit_ends_where_another_page_begins() -> None:
     assert (visits.tolist(), accesses) == ([0, 1, 0], 21 / 3)
     visits, accesses = visits_of(chunks, 2)
     assert visits.tolist() == [0, 1]
+    visits, accesses = visits_of(chunks, 2, skip=1)
+    assert (visits.tolist(), accesses) == ([1, 0], 18 / 2)
+    visits, accesses = visits_of([chunk([0], [1]), *chunks], 9, skip=2)
+    assert (visits.tolist(), accesses) == ([0], 6)
+    assert visits_of(chunks, 9, skip=3)[0].tolist() == []
 
 
 @pytest.mark.parametrize("entries", [1, 2, 7, 30, 1000])

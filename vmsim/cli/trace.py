@@ -175,10 +175,17 @@ def info(file: Path, form: str, as_json: bool) -> None:
     type=click.IntRange(min=1000),
     default=300_000,
     show_default=True,
-    help="Visits to pages, from the start, that are looked at.",
+    help="Visits to pages that are looked at.",
+)
+@click.option(
+    "--skip",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Visits before these: a server's start, say.",
 )
 @_JSON
-def fit(file: Path, form: str, visits: int, as_json: bool) -> None:
+def fit(file: Path, form: str, visits: int, skip: int, as_json: bool) -> None:
     """Fit a workload of kind stand-in to the trace FILE: it is to miss in TLBs as often, with small and large pages.
 
     Printed are its keys, how well each is known, and both at sizes of TLBs that nothing was fitted to.
@@ -190,7 +197,7 @@ def fit(file: Path, form: str, visits: int, as_json: bool) -> None:
 
     with status_line() as say:
         say("reading")
-        used, accesses = visits_of(TraceStream(find(file, Path()), form).chunks(), visits)
+        used, accesses = visits_of(TraceStream(find(file, Path()), form).chunks(), visits, skip)
         found = fitting(used, accesses, say=say)
     keys = {"footprint": f"{found.there.regions * 2}MiB", "recent": found.stream.recent, "lines": found.stream.lines}
     keys |= {key: getattr(found.stream, key) for key in FITTED}

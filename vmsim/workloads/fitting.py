@@ -97,7 +97,7 @@ class Fitted:
     of_two: dict[str, float]
 
 
-def visits_of(chunks: Iterable[Chunk], most: int) -> tuple[Visits, float]:
+def visits_of(chunks: Iterable[Chunk], most: int, skip: int = 0) -> tuple[Visits, float]:
     """Return the pages that a stream visits one after the other, int64[n], and how many accesses a visit has.
 
     Parameters
@@ -106,6 +106,8 @@ def visits_of(chunks: Iterable[Chunk], most: int) -> tuple[Visits, float]:
         Of one thread.
     most : int
         Visits, after which the rest is left out.
+    skip : int, optional
+        Visits before the first that counts.
     """
     parts: list[Visits] = []
     made = accesses = 0
@@ -115,8 +117,14 @@ def visits_of(chunks: Iterable[Chunk], most: int) -> tuple[Visits, float]:
         new = np.flatnonzero(np.diff(pages, prepend=last))
         if len(pages):
             last = int(pages[-1])
+        if made == 0:
+            skipped = min(skip, len(new))
+            skip, new = skip - skipped, new[skipped:]
+            if not len(new):
+                continue
         room = most - made
-        accesses += int(chunk.count[: new[room] if len(new) > room else None].sum())
+        begin = 0 if made else new[0]
+        accesses += int(chunk.count[begin : new[room] if len(new) > room else None].sum())
         parts.append(pages[new[:room]])
         made += len(parts[-1])
         if made == most:
