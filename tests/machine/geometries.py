@@ -108,6 +108,7 @@ VICTIM = replace(
     l2_tlb=[_unit(2, 2, "random"), Unit(2, 1), _unit(1, 2, "fifo")],
     llc=_unit(4, 3, "lru"),
     llc_victim=True,
+    peer_extra=7,
     pwc={"entries": _unit(2, 3, "random")},
 )
 GEOMETRIES = {
@@ -116,5 +117,5 @@ GEOMETRIES = {
     "wide": WIDE,
     "policies": POLICIES,
     "victim": VICTIM,
-    "wide victim": replace(WIDE, llc_victim=True),
+    "wide victim": replace(WIDE, llc_victim=True, peer_extra=40),
 }

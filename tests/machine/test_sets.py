@@ -37,7 +37,7 @@ def empty(dtype, policy=0, ways=WAYS):
 def test_a_keyed_set_is_an_ordered_dict_that_forgets_the_oldest(operations):
     ours, theirs = empty(keyed_set(WAYS)), Sets(SETS, WAYS)
     words, units = ours.view(np.int64), np.zeros(1, UNITS)[0]
-    units["place"][UNIT] = 0, SETS, WAYS, 0, 63
+    units["place"][UNIT] = 0, SETS, WAYS, 0, 63, 0
     for operation, by_words, key, value in operations:
         kept = ours[key % SETS]
         if operation == "drop":
@@ -95,7 +95,7 @@ def test_a_keyed_set_replaces_by_its_policy(name, operations):
     ours = empty(keyed_set(ways, policy), policy, ways)
     theirs = WaySets(SETS, ways, name, ours["age"][:, 0])
     words, units = ours.view(np.int64), np.zeros(1, UNITS)[0]
-    units["place"][UNIT] = 0, SETS, ways, policy, 63
+    units["place"][UNIT] = 0, SETS, ways, policy, 63, 0
     for operation, by_words, key in operations:
         kept = ours.view(np.recarray)[key % SETS]
         if operation == "drop":

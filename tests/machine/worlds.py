@@ -89,7 +89,7 @@ class Pair:
         for hpa, word in world.words.items():
             self.words[hpa >> 3] = word
         self.cores = layout.make_cores(geometry, cores)
-        self.llc = layout.make_llc(geometry)
+        self.llc = layout.make_llc(geometry, cores)
         self.twin_llc = twin_core.Llc(geometry, self.llc["age"][:, 0] if geometry.llc.policy else None)
         self.twin_cores = [
             twin_core.Core(geometry, self.twin_llc, number, partial(draws, self.cores[number]))
@@ -154,12 +154,16 @@ class Pair:
             assert {Served(n).name: int(v) for n, v in enumerate(registers[0].data_refs) if v} == dict(twin.data)
             assert registers[0].walk_cycles == twin.walk_cycles
             assert node_references(registers[0]) == dict(twin.node_refs)
+            assert peer_references(registers[0]) == dict(twin.peer_refs)
         for number, twin in enumerate(self.twin_cores):
             for name, sets in twin.units():
                 assert contents(self.cores[number], name) == expected(name, sets), name
             for name, sets in zip(("l1", "l2"), twin.caches, strict=True):
                 assert lines(self.cores[number][name]) == keys(sets), name
         assert lines(self.llc) == keys(self.twin_llc.sets)
+        if self.llc["held"].shape[1]:
+            kept = sorted(line for core in self.twin_cores for part in keys(core.caches[1]) for line in part if line)
+            assert sorted(int(word) - 1 for word in self.llc["held"].ravel() if word) == kept
         words = self.world.words
         assert {hpa: int(self.words[hpa >> 3]) for hpa in words} == words
 
@@ -188,6 +192,11 @@ def node_references(vm: Any) -> dict[tuple[str, int], int]:
     return {
         (kinds[k], int(node)): int(vm.node_refs[k, node]) for k, node in zip(*np.nonzero(vm.node_refs), strict=True)
     }
+
+
+def peer_references(vm: Any) -> dict[str, int]:
+    kinds = "walk_guest", "walk_nested", "data"
+    return {kinds[k]: int(vm.peer_refs[k]) for k in np.flatnonzero(vm.peer_refs)}
 
 
 def walk_cache_hits(vm: Any) -> dict[tuple[int, int, bool], int]:

@@ -24,6 +24,7 @@ class Llc:
         self.slices = geometry.llc_slices
         self.victim = geometry.llc_victim
         self.sets = sets_of(geometry.llc, states)
+        self.cores: list[Core] = []  # that share it
 
     def index(self, line: int) -> int:
         each = len(self.sets.sets) // self.slices
@@ -67,6 +68,7 @@ class Core:
         self.geometry = geometry
         self.number = number
         self.llc = llc
+        llc.cores.append(self)
         states = states or (lambda name: None)
         self.tlb = [
             TlbLevel(units, home, [states(f"{level}_tlb{each}") for each in range(len(units))])
@@ -91,7 +93,8 @@ class Core:
     def reference(self, hpa: int, first: str, allowed: set[int] | None = None) -> str:
         """Look for the line of `hpa` from level `first` on; put it into each level that missed. Return who had it.
 
-        An LLC of victims gets what the L2 gives up, and gives up what the L2 gets. `allowed`: its ways to be filled.
+        An LLC of victims gets what the L2 gives up, and gives up what the L2 gets, unless another core's L2 has it as
+        well; what it has not comes from such an L2: "PEER". `allowed`: its ways to be filled.
         """
         line = hpa // 64
         l1, l2 = self.caches
@@ -108,10 +111,17 @@ class Core:
                 return "LLC"
             shared.put(place(line), line, True, allowed)
             return "DRAM"
-        found = shared.drop(place(line), line)
+        others = [core for core in self.llc.cores if core is not self and core._has_in_l2(line)]
+        if others:
+            served = "LLC" if shared.get(place(line), line) else "PEER"
+        else:
+            served = "LLC" if shared.drop(place(line), line) else "DRAM"
         if gone is not None and not shared.get(place(gone), gone):
             shared.put(place(gone), gone, True, allowed)
-        return "LLC" if found else "DRAM"
+        return served
+
+    def _has_in_l2(self, line: int) -> bool:
+        return any(entry and entry[0] == line for entries in self.caches[1].contents() for entry in entries)
 
     def translation(self, asid: int, gva: int) -> tuple[int, Any]:
         """Return (level, translation) of a TLB entry of any page size that translates `gva`, or (0, None)."""

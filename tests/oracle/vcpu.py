@@ -37,6 +37,8 @@ from tests.oracle.translation import AgainError, PageFaultError, Table, Translat
 GUEST, NESTED = 0, 1
 RSVD = 1 << 3  # of a page fault's error code
 
+COUNTED = {"PEER": "LLC"}  # as what a line of another core's L2 counts
+
 
 class Vcpu:
     """A VM's registers and counters.
@@ -91,6 +93,7 @@ class Vcpu:
         self.walk_cycles = 0
         self.nodes: list[tuple[int, list[int]]] = []  # of NUMA: end, and cycles of its DRAM for each core's number
         self.node_refs: Counter[tuple[str, int]] = Counter()  # served by DRAM: walk_guest, walk_nested, data; node
+        self.peer_refs: Counter[str] = Counter()  # served by other cores' L2s, by the same kinds
         self.order: list[tuple[int, int, int, str]] = []  # of the references: hpa, guest level, nested level, served
         self.gpa, self.code = 0, 0
 
@@ -116,7 +119,7 @@ class Vcpu:
                 return entry
         served = core.reference(hpa, ("L1", "L2")[core.geometry.walker_enters], self.llc_ways)
         cycles = self._load(core, hpa, served, "walk_nested" if nested else "walk_guest")
-        self._refer(core, hpa, guest, nested, served, cycles)
+        self._refer(core, hpa, guest, nested, COUNTED.get(served, served), cycles)
         entry = load(self.words, hpa, self.nested_levels if nested else self.levels)
         if kept and entry & (self.format.present if nested else P):
             core.entries.put(hpa // 8, hpa, entry)
@@ -124,6 +127,9 @@ class Vcpu:
 
     def _load(self, core: Core, hpa: int, served: str, what: str) -> int:
         """Return the cycles of a load: from DRAM those of the node that has the address."""
+        if served == "PEER":
+            self.peer_refs[what] += 1
+            return core.geometry.latency[2] + core.geometry.peer_extra
         if served != "DRAM" or not self.nodes:
             return core.geometry.latency[("L1", "L2", "LLC", "DRAM").index(served)]
         number, (_, cycles) = next((n, node) for n, node in enumerate(self.nodes) if hpa < node[0])
@@ -355,7 +361,7 @@ class Vcpu:
                 for _ in range(times):
                     hpa = page.hpa // size * size + gva % size
                     served = core.reference(hpa, "L1", self.llc_ways)
-                    self.data[served] += 1
+                    self.data[COUNTED.get(served, served)] += 1
                     self.count["data_cycles"] += self._load(core, hpa, served, "data")
             cursor += 1
             if self._cycles() - before >= budget:

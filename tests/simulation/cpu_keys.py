@@ -33,6 +33,11 @@ _ENTRY_PWC = {
 _SMALL_CACHES = {"l1": {"size": "8KiB"}, "l2": {"size": "16KiB", "ways": 4}, "llc": {"size": "55KiB"}}
 _LINES = {**UNIFORM, "footprint": "128KiB", "accesses": 3000}
 _CACHED = world(vm("native", _LINES), **_ON | {"data_caches": True, "cpu_override": {"cache": _SMALL_CACHES}})
+_VICTIMS = {**_SMALL_CACHES, "llc": {**_SMALL_CACHES["llc"], "filled": "victims"}}
+_SHARED = world(
+    vm("native", {**_LINES, "threads": 2}, vcpus=2),
+    **_ON | {"data_caches": True, "cores": 2, "cpu_override": {"cache": _VICTIMS}},
+)
 _SPREAD = {"kind": "sequential", "footprint": "3GiB", "stride": "520MiB", "accesses": 200}
 
 _PAGES_2M = world(
@@ -102,6 +107,7 @@ def _geometry() -> dict[str, Row]:
             row(_CACHED, 1, 2, "cache.l2.slices"),
             row(_CACHED, 10, 5, "cache.llc.slices"),
             row(_CACHED, "misses", "victims", "cache.llc.filled"),
+            row(_SHARED, 60, 90, "cache.llc.peer_cycles"),
             *(row(_CACHED, "lru", "random", f"cache.{level}.replacement") for level in ("l1", "l2", "llc")),
             row(_TLB2, "lru", "random", "tlb.l1.4K.replacement"),
             row(_PAGES_2M, "lru", "random", "tlb.l1.2M.replacement"),

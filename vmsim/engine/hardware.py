@@ -76,6 +76,7 @@ def geometry_of(cpu: Cpu, *, data_caches: bool = False, llc_shared: bool = False
         llc=_cache(cpu.cache.llc, by_way=llc_shared),
         llc_slices=cpu.cache.llc.slices,
         llc_victim=cpu.cache.llc.filled == "victims",
+        peer_extra=(cpu.cache.llc.peer_cycles or cpu.cache.llc.cycles) - cpu.cache.llc.cycles,
         latency=(cpu.cache.l1.cycles, cpu.cache.l2.cycles, cpu.cache.llc.cycles, cpu.memory.cycles),
         pwc_style=style,
         pwc=pwc,
@@ -143,5 +144,5 @@ class Hardware:
         loads = latencies(nodes, cpu.memory.cycles, remote_cycles, distances)
         for core, node in enumerate(sockets):
             set_nodes(made[core : core + 1], ends, [cycles - cpu.memory.cycles for cycles in loads[node]], node)
-        others = tuple(make_llc(geometry) for _ in set(sockets) - {0})
-        return cls(made, make_llc(geometry), physical_memory(frames, len(nodes), copies), others, sockets)
+        others = tuple(make_llc(geometry, cores) for _ in set(sockets) - {0})
+        return cls(made, make_llc(geometry, cores), physical_memory(frames, len(nodes), copies), others, sockets)

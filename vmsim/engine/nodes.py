@@ -22,10 +22,11 @@ __all__ = ["copied_vms", "copies_of", "count_nodes", "nodes_of", "schedulers_of"
 
 
 def count_nodes(ledger: Ledger, registers: NDArray[Any], count: int) -> None:
-    """Register what DRAM served a VM's processors by node, if the host has any."""
+    """Register what other cores' L2s served a VM's processors, and what DRAM did by node, if the host has any."""
+    kinds, nodes = ("walk_guest", "walk_nested", "data"), [f"node_{number}" for number in range(count)]
+    ledger.array("peers", registers["peer_refs"], kinds)
     if not count:
         return
-    kinds, nodes = ("walk_guest", "walk_nested", "data"), [f"node_{number}" for number in range(count)]
     ledger.array("node_references", registers["node_refs"][:, :, :count], kinds, nodes)
     ledger.array("node_cycles", registers["node_cycles"], kinds)
 

@@ -351,7 +351,8 @@ class VirtualMachine:
         registers, counters = self.registers, self.registers["counters"].sum(axis=0)
         nested = int((registers["refs"][:, :, 1:].sum(axis=(0, 1, 2)) * self.parts.served_cycles).sum())
         look_ups = int(counters[Count.NTLB_HITS] + counters[Count.NTLB_MISSES])
-        nested += look_ups * self.parts.scenario.cpu.ntlb.cycles + int(registers["node_cycles"][:, 1].sum())
+        nested += look_ups * self.parts.scenario.cpu.ntlb.cycles
+        nested += int(registers["node_cycles"][:, 1].sum() + registers["peer_cycles"][:, 1].sum())
         cycles = self.vcpu.time_by_cause()
         for vcpu in self.vcpus[1:]:
             cycles.update(vcpu.time_by_cause())

@@ -93,8 +93,8 @@ def silicon(header: np.dtype[Any], names: Sequence[str], keyed: int) -> Silicon:
     ----------
     header : dtype
         Of what each core's record begins with: words, rows of words, and a record ``units`` whose ``place`` says of
-        each unit, in the order of `names`, its first word in the core, its sets, its ways and
-        its policy.
+        each unit, in the order of `names`, its first word in the core, its sets, its ways, its policy and, behind
+        another, the words of a set besides.
     names : sequence of str
         The fields of a core's record that are its units, and "llc", which is none.
     keyed : int

@@ -7,9 +7,10 @@ from enum import IntEnum
 import numpy as np
 
 from vmsim.jit import leaf, routine
-from vmsim.machine.sets import EMPTY, bring, take, touch, touch_shared
+from vmsim.machine.held import hold, holds, release
+from vmsim.machine.sets import EMPTY, bring, has, take, touch, touch_shared
 
-__all__ = ["LINE_SHIFT", "Served", "llc_set", "of_node", "reference", "reference_called"]
+__all__ = ["LINE_SHIFT", "Served", "llc_set", "of_node", "of_peer", "reference", "reference_called"]
 
 LINE_SHIFT = 6
 _MIX = 0x9E37_79B9_7F4A_7C15 - (1 << 64)  # golden ratio, as int64: spreads lines over LLC slices
@@ -20,7 +21,7 @@ class Served(IntEnum):
 
     L1 = 0
     L2 = 1
-    LLC = 2
+    LLC = 2  # or, by way of it, another core's L2
     DRAM = 3
     PWC = 4  # no memory reference at all: a page walk cache held the entry
 
@@ -40,17 +41,28 @@ def _reference_exclusive(core, llc, vm, line):
     """Return where a line is served from the L2 on; what leaves the L2 goes to the LLC, and what it gets leaves that.
 
     AMD BIOS and Kernel Developer's Guide, family 10h; Software Optimization Guide, families 10h and 17h: the L3 is
-    filled by victims of the L2s. Lines that cores share, which K10's and Zen's may keep, are no exception here,
-    and none comes from another core's L2.
+    filled by victims of the L2s. A line that another core's L2 has too stays in the LLC if it is there, and comes from
+    that L2 if it is not; `of_peer` says what that takes.
     """
     found, gone = bring(core.l2[np.uint64(line & (len(core.l2) - 1))], line)
     if found:
         return np.int64(Served.L2)
-    served = np.int64(Served.DRAM)
-    if take(llc[llc_set(core.llc_slices, len(llc), line)], line):
-        served = np.int64(Served.LLC)
+    here = llc[llc_set(core.llc_slices, len(llc), line)]
+    served = np.int64(Served.LLC)
+    if len(here.held) > 0 and holds(here.held, line):
+        if has(here, line):
+            touch_shared(here, line, vm.llc_ways)
+        else:
+            vm.from_peer = 1
+    elif not take(here, line):
+        served = np.int64(Served.DRAM)
     if gone != EMPTY:
-        touch_shared(llc[llc_set(core.llc_slices, len(llc), gone)], gone, vm.llc_ways)
+        there = llc[llc_set(core.llc_slices, len(llc), gone)]
+        if len(there.held) > 0:
+            release(there.held, gone)
+        touch_shared(there, gone, vm.llc_ways)
+    if len(here.held) > 0:
+        hold(here.held, line)
     return served
 
 
@@ -84,6 +96,23 @@ def of_node(core, vm, hpa, what):
     vm.node_refs[what, node] += 1
     vm.node_cycles[what] += core.node_extra[node]
     return core.node_extra[node]
+
+
+@leaf
+def of_peer(core, llc, vm, what):
+    """Return the cycles that a reference counted as the LLC's took more, if another core's L2 served it; count it.
+
+    Parameters
+    ----------
+    what : int
+        As of `of_node`.
+    """
+    if len(llc[np.uint64(0)].held) == 0 or vm.from_peer == 0:
+        return 0
+    vm.from_peer = 0
+    vm.peer_refs[what] += 1
+    vm.peer_cycles[what] += core.peer_extra
+    return core.peer_extra
 
 
 @routine

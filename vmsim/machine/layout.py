@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from vmsim.machine.formats import TWO_LEVEL, NestedFormat
+from vmsim.machine.held import held_words
 from vmsim.machine.pwc import PwcStyle
 from vmsim.machine.replacement import ages_of
 from vmsim.machine.sets import EMPTY, Place, keyed_set, tag_set
@@ -81,7 +82,8 @@ class Geometry:
 
     `l1_tlb` and `l2_tlb` are up to three arrays, `l1_home` and `l2_home` say which of them keeps pages of 4K, 2M and
     1G (-1: none). `pwc` maps names (pde, pdpte, pml4e, pml5e and nested_ of each; entries) to their units.
-    `llc_victim`: the LLC has what leaves the L2, and not what is in it. `seed` is of random replacement.
+    `llc_victim`: the LLC has what leaves the L2, and not what is in it, and knows what other cores' L2s have;
+    `peer_extra` is what a line from there takes more than one of the LLC. `seed` is of random replacement.
     """
 
     l1_tlb: Sequence[Unit]
@@ -93,6 +95,7 @@ class Geometry:
     l2_home: Sequence[int] = (0, 0, -1)
     llc_slices: int = 1
     llc_victim: bool = False
+    peer_extra: int = 0
     latency: Sequence[int] = (0, 0, 0, 0)
     pwc_style: PwcStyle = PwcStyle.PREFIX
     pwc: Mapping[str, Unit] = field(default_factory=dict)
@@ -157,6 +160,7 @@ _SETTINGS = (
     "data_caches",
     "llc_slices",
     "llc_victim",
+    "peer_extra",
 )
 TABLES = 2048  # that a core remembers of each dimension, for lookahead.py alone: (tag, hpa) of each
 _NOTHING = Unit(0, 1)
@@ -216,7 +220,8 @@ def make_cores(geometry: Geometry, count: int) -> np.ndarray:
     place = np.zeros(UNITS["place"].shape, np.int64)
     for row, (name, unit) in zip(place, (keyed | caches | {"llc": geometry.llc}).items(), strict=True):
         offset = cores.dtype.fields[name][1] if name in cores.dtype.names else 0
-        row[:] = offset >> 3, unit.sets, unit.ways if unit.sets else 0, unit.policy, unit.fold or _UNFOLDED
+        held = _held(geometry, count) if name == "llc" else 0
+        row[:] = offset >> 3, unit.sets, unit.ways if unit.sets else 0, unit.policy, unit.fold or _UNFOLDED, held
     cores["units"]["place"] = place
     for level, home in enumerate((geometry.l1_home, geometry.l2_home)):
         cores["units"]["home"][:, level] = [number if number < 0 else 3 * level + number for number in home]
@@ -251,10 +256,17 @@ def set_nodes(cores: np.ndarray, ends: Sequence[int] | np.ndarray, extra: Sequen
     cores["node_extra"][:, : len(ends)] = extra
 
 
-def make_llc(geometry: Geometry) -> np.ndarray:
-    """Return the empty last-level cache that all cores share, shape (sets,)."""
+def _held(geometry: Geometry, cores: int) -> int:
+    """Return the words of a set of the LLC for what the L2s of `cores` cores hold."""
+    if not geometry.llc_victim:
+        return 0
+    return held_words(cores, geometry.l2.sets, geometry.l2.ways, geometry.llc.sets // geometry.llc_slices)
+
+
+def make_llc(geometry: Geometry, cores: int = 1) -> np.ndarray:
+    """Return the empty last-level cache that `cores` cores share, shape (sets,)."""
     unit = geometry.llc
-    llc = _lines(unit.sets, _llc_set(unit.ways, unit.policy))
+    llc = _lines(unit.sets, _llc_set(unit.ways, unit.policy, _held(geometry, cores)))
     llc["tag"] = EMPTY
     if unit.policy:
         llc["age"] = ages_of(unit.policy, unit.sets, unit.ways, (geometry.seed,))
@@ -282,6 +294,7 @@ _REGISTERS = [
     ("pml_log", "i8", (512,)),  # gpas of pages
     ("compute", "i8"),  # cycles of other work per access
     ("llc_ways", "i8"),  # a mask of the ways of the LLC that it may fill, where the LLC is shared out
+    ("from_peer", "i8"),  # 1: the last reference was served by another core's L2, and is not counted yet
     ("ahead", "i8"),  # the first access of a run that lookahead.py has not looked at
     ("walk_cycles", "i8"),
     ("fault_gpa", "i8"),
@@ -295,6 +308,8 @@ _REGISTERS = [
     ("data_refs", "i8", (4,)),  # data references by Served
     ("node_refs", "i8", (3, NODES)),  # served by DRAM: of the guest's dimension, of the nested one, data; by node
     ("node_cycles", "i8", (3,)),  # that those took more than the latency of DRAM
+    ("peer_refs", "i8", (3,)),  # served by other cores' L2s, which are counted as the LLC's; likewise
+    ("peer_cycles", "i8", (3,)),  # that those took more than the latency of the LLC
 ]
 
 

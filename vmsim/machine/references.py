@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vmsim.jit import leaf, routine
-from vmsim.machine.caches import Served, of_node, reference, reference_called
+from vmsim.machine.caches import Served, of_node, of_peer, reference, reference_called
 from vmsim.machine.copies import has_copies, place_of, seen_in_copy, set_in_copy
 from vmsim.machine.formats import ACCESSED, DIRTY, TWO_LEVEL
 from vmsim.machine.layout import Count
@@ -76,6 +76,8 @@ def fetch_kept(core, llc, vm, memory, hpa, present, level, guest, nested):
     vm.walk_cycles += core.pwc_cycles if served == Served.PWC else core.latency[served]
     if served == Served.DRAM and core.nodes > 0:
         vm.walk_cycles += of_node(core, vm, own, np.int64(nested > 0))
+    if served == Served.LLC:
+        vm.walk_cycles += of_peer(core, llc, vm, np.int64(nested > 0))
     _note(vm, own, guest, nested, served)
     return entry
 
@@ -99,6 +101,8 @@ def fetch(core, llc, vm, memory, plain, hpa, present, level, guest, nested):
     vm.walk_cycles += core.latency[served]
     if served == np.uint64(Served.DRAM) and core.nodes > 0:
         vm.walk_cycles += of_node(core, vm, hpa, np.int64(nested > 0))
+    if served == np.uint64(Served.LLC):
+        vm.walk_cycles += of_peer(core, llc, vm, np.int64(nested > 0))
     return entry
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "drop_way",
     "fill",
     "fill_at",
+    "has",
     "keyed_set",
     "lookup",
     "lookup_at",
@@ -48,17 +49,19 @@ class Place(IntEnum):
     WAYS = 2
     POLICY = 3  # of replacement; 0: exact LRU, without ages
     FOLD = 4  # a key's bits from here on are folded into the number of the set by XOR; 63: none are
+    HELD = 5  # words of a set after its ages: lines that other caches hold (vmsim.machine.held)
 
 
-def _set(ways: int, columns: tuple[str, ...], policy: int) -> np.dtype:
+def _set(ways: int, columns: tuple[str, ...], policy: int, held: int = 0) -> np.dtype:
     fields = [(name, "i8", (ways,)) for name in columns]
     ages = ways if policy else 0
-    return np.dtype((np.record, [*fields, ("age", "i8", (ages,)), ("policy", "i8", (policy, 0))]))
+    more = [("age", "i8", (ages,)), ("held", "i8", (held,)), ("policy", "i8", (policy, 0))]
+    return np.dtype((np.record, [*fields, *more]))
 
 
-def tag_set(ways: int, policy: int = 0) -> np.dtype:
-    """Return the type of a set that remembers presence only (caches)."""
-    return _set(ways, ("tag",), policy)
+def tag_set(ways: int, policy: int = 0, held: int = 0) -> np.dtype:
+    """Return the type of a set that remembers presence only (caches), and of so many lines who holds them."""
+    return _set(ways, ("tag",), policy, held)
 
 
 def keyed_set(ways: int, policy: int = 0) -> np.dtype:
@@ -216,6 +219,15 @@ def take(kept, tag):
                     tags[older] = tags[older + 1]
                 way = len(tags) - 1
             tags[way] = EMPTY
+            return True
+    return False
+
+
+@leaf
+def has(kept, tag):
+    """Return whether `tag` is in the set, of which nothing changes."""
+    for way in range(len(kept.tag)):  # noqa: SIM110
+        if kept.tag[way] == tag:
             return True
     return False
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.jit import caller_of, kernel, leaf, opaque_core, opaque_llc, opaque_records, routine, target_of
-from vmsim.machine.caches import Served, of_node, reference
+from vmsim.machine.caches import Served, of_node, of_peer, reference
 from vmsim.machine.flush import forget_faulting
 from vmsim.machine.formats import DIRTY, FRAME, PAGE_SHIFT, SIZE_SHIFT, USER, WRITE
 from vmsim.machine.layout import Count, Keyed
@@ -107,6 +107,8 @@ def _data(core, llc, vm, gva, translation, times):
     cycles = core.latency[served] + (times - 1) * core.latency[0]
     if served == Served.DRAM and core.nodes > 0:
         cycles += of_node(core, vm, hpa, np.int64(2))
+    if served == Served.LLC:
+        cycles += of_peer(core, llc, vm, np.int64(2))
     vm.counters[Count.DATA_CYCLES] += cycles
     return cycles
 

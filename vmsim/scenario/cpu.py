@@ -215,6 +215,11 @@ class Llc(CacheLevel):
         default="misses",
         description="By what: lines that miss it, as the L2 is; or lines that leave the L2, and a hit leaves it (AMD).",
     )
+    peer_cycles: Cycles | None = Field(
+        default=None,
+        description="Load-to-use cycles of a line that another core's L2 has and it has not, where victims fill it; "
+        "those of its own if left out.",
+    )
 
 
 class Cache(Model):
@@ -299,7 +304,7 @@ class Cpu(Model):
         return hash((self.name, self.frequency, self.cost))
 
 
-_ADDED: Final = {"replacement": "lru", "filled": "misses"}
+_ADDED: Final = {"replacement": "lru", "filled": "misses", "peer_cycles": None}
 """Keys that came later, and what was true without them: left out where it is, a CPU is still what it was."""
 
 

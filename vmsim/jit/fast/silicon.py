@@ -54,16 +54,16 @@ class _Core(types.Opaque):
         return _Unit(2 if self.names.index(name) < self.keyed else 1)
 
     def figure(self, name: str) -> int:
-        """Return which figure is the first of a unit's four."""
-        return 4 * self.names.index(name)
+        """Return which figure is the first of a unit's five."""
+        return 5 * self.names.index(name)
 
     @property
     def size(self) -> int:
         """Which figure is a core's size in words."""
-        return 4 * len(self.names)
+        return 5 * len(self.names)
 
     def figures(self, cores: NDArray[Any], llc: NDArray[Any]) -> tuple[int, ...]:
-        """Return those of a geometry: of each unit its first word, sets, ways and policy; the size of a core."""
+        """Return those of a geometry: of each unit its first word, sets, ways, policy and held; the size of a core."""
         found: list[int] = []
         for name in self.names:
             if name == "llc":
@@ -71,12 +71,12 @@ class _Core(types.Opaque):
             else:
                 unit, offset = cores.dtype.fields[name][:2]  # type: ignore[index]
                 kept, sets = unit.base, unit.shape[0]
-            found += offset >> 3, sets, kept["tag"].shape[0], kept["policy"].shape[0]
+            found += offset >> 3, sets, *(kept[name].shape[0] for name in ("tag", "policy", "held"))
         return *found, cores.dtype.itemsize >> 3
 
 
 class _Unit(types.Type):
-    """The sets of a unit whose ways keep a tag and, if keyed, a value; and, if it has a policy, an age."""
+    """The sets of a unit whose ways keep a tag and, if keyed, a value; an age, if it has a policy; words besides."""
 
     def __init__(self, columns: int) -> None:
         self.columns = columns
@@ -108,7 +108,7 @@ def _struct(*members: tuple[str, types.Type]) -> Any:
 
 
 register_default(_Core)(models.OpaqueModel)
-_WAYS = ("first", _POINTER), ("ways", types.int64), ("policy", types.int64)
+_WAYS = ("first", _POINTER), ("ways", types.int64), ("policy", types.int64), ("held", types.int64)
 register_default(_Unit)(_struct(*_WAYS, ("sets", types.int64)))
 register_default(_Set)(_struct(*_WAYS))
 register_default(_Words)(_struct(("first", _POINTER), ("count", types.int64)))
@@ -135,9 +135,9 @@ def _made(context: Any, builder: Any, kind: types.Type, **fields: Any) -> Any:
 
 
 def _unit(context: Any, builder: Any, core: _Core, kind: _Unit, words: Any, name: str) -> Any:
-    first, sets, ways, policy = (_figure(builder, core, core.figure(name) + number) for number in range(4))
+    first, sets, ways, policy, held = (_figure(builder, core, core.figure(name) + number) for number in range(5))
     start = builder.gep(words, [first], inbounds=True)
-    return _made(context, builder, kind, first=start, sets=sets, ways=ways, policy=policy)
+    return _made(context, builder, kind, first=start, sets=sets, ways=ways, policy=policy, held=held)
 
 
 @infer_getattr
@@ -182,9 +182,17 @@ def _get_of_set(context: Any, builder: Any, kept: _Set, value: Any, name: str) -
     there = _fields(context, builder, kept, value)
     if name == "policy":  # a number, as the length of nothing
         return _made(context, builder, _WORDS, first=there.first, count=there.policy)
-    column = {"tag": 0, "value": 1, "age": kept.columns}[name]
-    first = builder.gep(there.first, [builder.mul(there.ways, _WORD(column))], inbounds=True)
-    return _made(context, builder, _WORDS, first=first, count=there.ways)
+    column = _WORD({"tag": 0, "value": 1, "age": kept.columns}.get(name, 0))
+    if name == "held":
+        column = _columns(builder, kept, there)
+    first = builder.gep(there.first, [builder.mul(there.ways, column)], inbounds=True)
+    return _made(context, builder, _WORDS, first=first, count=there.held if name == "held" else there.ways)
+
+
+def _columns(builder: Any, kind: _Unit | _Set, of: Any) -> Any:
+    """Return how many words a way has: of its tag, its value, its age."""
+    ages = builder.zext(builder.icmp_signed("!=", of.policy, _WORD(0)), _WORD)
+    return builder.add(ages, _WORD(kind.columns))
 
 
 @infer_global(len)
@@ -223,11 +231,9 @@ class _SetItem(AbstractTemplate):
 @lower_builtin(operator.getitem, _Unit, types.int64)
 def _get_set(context: Any, builder: Any, sig: Any, values: Any) -> Any:
     unit = _fields(context, builder, sig.args[0], values[0])
-    ages = builder.zext(builder.icmp_signed("!=", unit.policy, _WORD(0)), _WORD)
-    columns = builder.add(ages, _WORD(sig.args[0].columns))
-    place = builder.mul(values[1], builder.mul(unit.ways, columns))
-    first = builder.gep(unit.first, [place], inbounds=True)
-    return _made(context, builder, sig.return_type, first=first, ways=unit.ways, policy=unit.policy)
+    words = builder.add(builder.mul(unit.ways, _columns(builder, sig.args[0], unit)), unit.held)
+    first = builder.gep(unit.first, [builder.mul(values[1], words)], inbounds=True)
+    return _made(context, builder, sig.return_type, first=first, ways=unit.ways, policy=unit.policy, held=unit.held)
 
 
 @lower_builtin(operator.getitem, _Words, types.int64)

@@ -42,7 +42,7 @@ class _Core(types.Type):
 
 
 class _Unit(types.Type):
-    """The sets of a unit whose ways keep a tag and, if keyed, a value: columns 1 or 2; an age, if it has a policy."""
+    """The sets of a unit whose ways keep a tag and, if keyed, a value; an age, if it has a policy; words besides."""
 
     def __init__(self, columns: int) -> None:
         self.columns = columns
@@ -74,7 +74,7 @@ def _struct(kind: type, *members: tuple[str, types.Type]) -> None:
 
 
 _struct(_Core, ("first", _POINTER))
-_WAYS: Final = ("first", _POINTER), ("ways", types.int64), ("policy", types.int64)
+_WAYS: Final = ("first", _POINTER), ("ways", types.int64), ("policy", types.int64), ("held", types.int64)
 _struct(_Unit, *_WAYS, ("sets", types.int64))
 _struct(_Set, *_WAYS)
 _struct(_Words, ("first", _POINTER), ("count", types.int64))
@@ -121,9 +121,21 @@ def _column(column: Callable[[_Set], int]) -> Generate:
     return generate
 
 
+def _columns(builder: Any, kind: _Unit | _Set, of: Any) -> Any:
+    """Return how many words a way has: of its tag, its value, its age."""
+    ages = builder.zext(builder.icmp_signed("!=", of.policy, _WORD(0)), _WORD)
+    return builder.add(ages, _WORD(kind.columns))
+
+
+def _held(context: Any, builder: Any, kind: _Set, kept: Any) -> Any:
+    first = _at(builder, kept.first, builder.mul(kept.ways, _columns(builder, kind, kept)))
+    return _made(context, builder, _WORDS, first=first, count=kept.held)
+
+
 _attribute(_Set, "tag", _WORDS, _column(lambda of: 0))
 _attribute(_Set, "value", _WORDS, _column(lambda of: 1))
 _attribute(_Set, "age", _WORDS, _column(lambda of: of.columns))
+_attribute(_Set, "held", _WORDS, _held)
 _attribute(  # a number, as the length of nothing
     _Set, "policy", _WORDS, lambda c, b, of, kept: _made(c, b, _WORDS, first=kept.first, count=kept.policy)
 )
@@ -165,10 +177,9 @@ def _count(context: Any, builder: Any, sig: Any, values: Any) -> Any:
 @lower_builtin(operator.getitem, _Unit, types.int64)
 def _get_set(context: Any, builder: Any, sig: Any, values: Any) -> Any:
     unit = _read(context, builder, sig.args[0], values[0])
-    ages = builder.zext(builder.icmp_signed("!=", unit.policy, _WORD(0)), _WORD)
-    columns = builder.add(ages, _WORD(sig.args[0].columns))
-    first = _at(builder, unit.first, builder.mul(values[1], builder.mul(unit.ways, columns)))
-    return _made(context, builder, sig.return_type, first=first, ways=unit.ways, policy=unit.policy)
+    words = builder.add(builder.mul(unit.ways, _columns(builder, sig.args[0], unit)), unit.held)
+    first = _at(builder, unit.first, builder.mul(values[1], words))
+    return _made(context, builder, sig.return_type, first=first, ways=unit.ways, policy=unit.policy, held=unit.held)
 
 
 @lower_builtin(operator.getitem, _Words, types.int64)
@@ -252,9 +263,10 @@ def _unit(place: int, columns: int) -> tuple[types.Type, Generate]:
     kind = _Unit(columns)
 
     def generate(context: Any, builder: Any, of: _Core, core: Any) -> Any:
-        first, sets, ways, policy = (builder.load(_at(builder, core.first, place + number)) for number in range(4))
+        words = (builder.load(_at(builder, core.first, place + number)) for number in (0, 1, 2, 3, 5))
+        first, sets, ways, policy, held = words
         start = _at(builder, core.first, first)
-        return _made(context, builder, kind, first=start, sets=sets, ways=ways, policy=policy)
+        return _made(context, builder, kind, first=start, sets=sets, ways=ways, policy=policy, held=held)
 
     return kind, generate
 
