@@ -19,6 +19,7 @@ from vmsim.frames.records import UNMOVABLE, State
 from vmsim.guest.compaction import COMPACTION, GuestCompaction
 from vmsim.guest.frames import GuestFrames
 from vmsim.guest.kernel import INIT, GuestKernel
+from vmsim.guest.migration import Migration
 from vmsim.guest.mmu import HardwareMmu
 from vmsim.guest.program_pages import ProgramPages
 from vmsim.machine.memory import physical_memory
@@ -139,3 +140,20 @@ def test_khugepaged_compacts_unless_it_is_told_not_to() -> None:
         seen = outcome_of("ept", steps, **keys)
         assert seen.figures.named("guest_khugepaged")["pages_collapsed"] == defrag
         assert (seen.figures.named("guest_compaction")["compact_success"] > 0) == defrag
+
+
+def test_what_lies_between_free_frames_makes_way_for_memory_that_is_unplugged() -> None:
+    """Of 6 MiB in single pages 2 MiB are emptied: 256 pages go elsewhere, and the kernel has as many as before."""
+    cpu, memory = Cpu(), physical_memory(3 * BLOCK)
+    frames = GuestFrames(3 * BLOCK, Nobody(), owner=0)  # type: ignore[arg-type]
+    frames.age(span=0, share=1.0, seed=1)
+    mmu = HardwareMmu(memory)
+    kernel = GuestKernel(memory, mmu, frames, levels=4, page_order=0, costs=COST)
+    pages = ProgramPages(memory, mmu, frames, kernel.cpus, levels=4, width=9, spaces=lambda: [])
+    parts = pages, frames, kernel.tables, COST
+    migration = Migration(*parts, cause="hotplug", cache=None, pinned=lambda gfn: False)
+    assert done(migration.empty(cpu, BLOCK, 2 * BLOCK))
+    assert migration.counts["moved"] == BLOCK // 2
+    assert int(frames.clutter.sum()) == frames.kept == 3 * BLOCK // 2
+    assert not frames.clutter[BLOCK : 2 * BLOCK].any()
+    assert (frames.frames["state"][frames.clutter] == State.HOST).all()

@@ -123,18 +123,6 @@ class GuestCompaction(PageMover):
         vcpu.owe(self.cause, (self._looked - before) * self.costs.log_scan)
         yield vcpu.settle()
 
-    def _move_clutter(self, vcpu: Vcpu, gfns: Words) -> Steps[None]:
-        """Move pages that the kernel has had since before the start; nobody touches what they hold."""
-        for gfn in gfns.tolist():
-            if (target := self.scanners.target()) == NO_FRAME:
-                return
-            if self.frames.shared:
-                yield from self.frames.shared.bring(vcpu, target, 0)
-            self.frames.clutter[[gfn, target]] = False, True
-            self.frames.give_tables(np.array([gfn]))
-            vcpu.owe(self.cause, self.costs.table_page + self.costs.copy_page)
-            self.counts["moved"] += 1
-
     @property
     def _looked(self) -> int:
         return self.scanners.counts["compact_migrate_scanned"] + self.scanners.counts["compact_free_scanned"]

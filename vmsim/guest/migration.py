@@ -77,10 +77,10 @@ class Migration(PageMover):
 
     def _obstacle(self, left: Words) -> str:
         """Return why the pages in some frames cannot be moved; empty: they can (has_unmovable_pages)."""
-        states = self.frames.frames["state"][left]
-        if (states != State.GUEST).any():
+        states, clutter = self.frames.frames["state"][left], self.frames.clutter[left]
+        if ((states != State.GUEST) & ~clutter).any():
             return "unmovable"
-        movable = self.pages.holds_each(left) | self._in_large(left) | self._in_files(left)
+        movable = self.pages.holds_each(left) | self._in_large(left) | self._in_files(left) | clutter
         return "" if movable.all() and not any(map(self.pinned, left.tolist())) else "busy"
 
     def _move(self, vcpu: Vcpu, left: Words) -> Steps[None]:
@@ -92,6 +92,7 @@ class Migration(PageMover):
         yield from self._move_programs(vcpu, small)
         for gfn in left[self._in_files(left)].tolist():
             yield from self._move_cached(vcpu, gfn)
+        yield from self._move_clutter(vcpu, left[self.frames.clutter[left]])
         yield vcpu.settle()
 
     def _find(self, most: int, order: int) -> Words:

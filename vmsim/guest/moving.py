@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import Steps, Vcpu, Words
+from vmsim.frames.buddy import use
 from vmsim.frames.records import State
 from vmsim.guest.edits import PageTables
 from vmsim.guest.frames import GuestFrames
@@ -205,3 +206,17 @@ class PageMover(ABC):
         vcpu.owe(self.cause, self.costs.table_page + self.costs.copy_page)
         self._keep(np.array([gfn]))
         self.counts["moved"] += 1
+
+    def _move_clutter(self, vcpu: Vcpu, gfns: Words) -> Steps[None]:
+        """Move pages that the kernel has had since before the start; nobody touches what they hold."""
+        for gfn in gfns.tolist():
+            targets = self._find(1, 0)
+            if not len(targets):
+                return
+            use(self.frames.frames, targets, int(State.HOST))
+            if self.frames.shared:
+                yield from self.frames.shared.bring(vcpu, int(targets[0]), 0)
+            self.frames.clutter[[gfn, targets[0]]] = False, True
+            vcpu.owe(self.cause, self.costs.table_page + self.costs.copy_page)
+            self._keep(np.array([gfn]))
+            self.counts["moved"] += 1
