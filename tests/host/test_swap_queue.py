@@ -233,18 +233,21 @@ def test_slots_are_given_side_by_side_and_come_back() -> None:
 
 
 def test_windows_of_readahead_by_hand() -> None:
-    """mm/swap_state.c, __swapin_nr_pages: one page without hits or a neighbour, else a power of two."""
-    assert window_size(previous=100, number=5, hits=0, most=8, before=0) == 1
-    assert window_size(previous=4, number=5, hits=0, most=8, before=0) == 2
-    assert window_size(previous=100, number=5, hits=1, most=8, before=0) == 4
-    assert window_size(previous=100, number=5, hits=3, most=8, before=0) == 8
-    assert window_size(previous=100, number=5, hits=9, most=8, before=0) == 8
-    assert window_size(previous=100, number=5, hits=0, most=8, before=8) == 4
+    """mm/swap_state.c, __swapin_nr_pages: one page without hits or a neighbour, else a power of two.
+
+    The last fault, this one, hits, pages at most, the last window.
+    """
+    assert window_size(100, 5, 0, 8, 0) == 1
+    assert window_size(4, 5, 0, 8, 0) == 2
+    assert window_size(100, 5, 1, 8, 0) == 4
+    assert window_size(100, 5, 3, 8, 0) == 8
+    assert window_size(100, 5, 9, 8, 0) == 8
+    assert window_size(100, 5, 0, 8, 8) == 4
     window = Window()
     assert window.around(50, 8) == range(47, 55)  # as if four had been wanted: 8 pages, 3 of them before
-    window.hits = 8
+    window.found(50, 8, turns=False)
     assert window.around(51, 8) == range(51, 59)  # forwards
-    window.hits = 8
+    window.found(51, 8, turns=False)
     assert window.around(50, 8) == range(43, 51)  # backwards
 
 
@@ -252,10 +255,9 @@ def test_a_window_of_readahead_ends_where_its_page_table_does() -> None:
     """mm/swap_state.c, swap_vma_ra_win: not below faulting address & PMD_MASK, nor from there + PMD_SIZE on."""
     window = Window()
     assert window.around(511, 8) == range(508, 512)
-    window.hits = 8
+    window.found(511, 8, turns=False)
     assert window.around(512, 8) == range(512, 520)
-    window.hits = 8
-    window.previous = 514
+    window.found(514, 8, turns=False)
     assert window.around(513, 8) == range(512, 514)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heappush
+from heapq import heappop, heappush
 from operator import attrgetter
 from typing import Any
 
@@ -112,8 +112,17 @@ class Clock(simpy.Environment):
         if until is not None:
             return super().run(until)
         queue, background, step = self._queue, self._background, self.step
-        while len(queue) != len(background):  # not idle
-            step()
+        if "step" in vars(self):  # somebody looks at each moment
+            while len(queue) != len(background):  # not idle
+                step()
+            return None
+        while len(queue) != len(background):  # SimPy's step, without a call for each
+            self._now, _, _, event = heappop(queue)
+            callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]
+            for callback in callbacks:
+                callback(event)
+            if not event._ok and not hasattr(event, "_defused"):
+                raise type(event._value)(*event._value.args) from event._value
         return None
 
     def turn(self, over: simpy.Event) -> None:

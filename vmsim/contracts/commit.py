@@ -26,7 +26,6 @@ __all__ = [
     "SPILL",
     "Call",
     "Collected",
-    "clear_bill",
     "close",
     "collected",
     "commit_fault",
@@ -47,6 +46,7 @@ __all__ = [
     "spend",
     "store",
     "touch",
+    "words_of",
 ]
 
 LATENCIES = 128  # that differ, and are kept until they are collected
@@ -120,11 +120,12 @@ BILL = np.dtype(
 )
 
 _COLLECTED = BILL.fields["pending"][1] >> 3  # the first word that is
-_LATENCY = BILL.fields["latency"][1] >> 3  # the first of those of latencies
+_LATENCY = (BILL.fields["latency"][1] >> 3) - _COLLECTED  # from there, the first of those of latencies
+_TIMES = (BILL.fields["times"][1] >> 3) - _COLLECTED
 
 
 class Collected(NamedTuple):
-    """What is on a bill to be collected, latencies apart: the fields of `BILL` from `pending` on."""
+    """What is on a bill to be collected: the fields of `BILL` from `pending` on."""
 
     pending: int
     flush: int
@@ -139,7 +140,7 @@ class Collected(NamedTuple):
     exits: list[int]
     cycles: list[int]
     kind: int
-    logged: int
+    latencies: list[tuple[int, int]]  # each << KIND_BITS, and the kind; and how often it occurred
 
 
 def make_bill(count: int = 1) -> np.ndarray:
@@ -149,16 +150,25 @@ def make_bill(count: int = 1) -> np.ndarray:
     return bill
 
 
-def collected(bill: np.ndarray) -> Collected:
-    """Return what is on a bill, BILL[1]: numpy takes longer to find the fields one by one."""
-    words = bill.view(np.int64)[_COLLECTED:_LATENCY].tolist()
-    exits, cycles = words[10 : 10 + REASONS], words[10 + REASONS : 10 + 2 * REASONS]
-    return Collected(*words[:10], exits, cycles, *words[10 + 2 * REASONS :])
+def words_of(bill: np.ndarray) -> np.ndarray:
+    """Return what is to be collected of a bill, BILL[1], as words: numpy takes longer to find the fields one by one."""
+    words: np.ndarray = bill.view(np.int64)[_COLLECTED:]
+    return words
 
 
-def clear_bill(bill: np.ndarray) -> None:
-    """Take everything from a bill that has been collected."""
-    bill.view(np.int64)[_COLLECTED:] = 0
+def collected(words: np.ndarray) -> Collected:
+    """Return what is on a bill, of which `words_of` gives these, and take it from the bill."""
+    found = words[:_LATENCY].tolist()
+    exits, cycles = found[10 : 10 + REASONS], found[10 + REASONS : 10 + 2 * REASONS]
+    kind, logged = found[10 + 2 * REASONS :]
+    latencies: list[tuple[int, int]] = []
+    if logged:
+        (there,) = words[_TIMES:].nonzero()
+        latencies = [*zip(words[_LATENCY + there].tolist(), words[_TIMES + there].tolist(), strict=True)]
+        words[:] = 0
+    else:
+        words[:_LATENCY] = 0
+    return Collected(*found[:10], exits, cycles, kind, latencies)
 
 
 @leaf

@@ -58,8 +58,8 @@ class Kernel(Protocol):
         """
         ...
 
-    def collect(self, vcpu: Any, bill: NDArray[Any]) -> None:
-        """Count the page faults and system calls that compiled code has handled, and their cycles."""
+    def collect(self, vcpu: Any, done: Any) -> None:
+        """Count the page faults and system calls that compiled code has `done`, and their cycles."""
 
 
 class Handler(Protocol):
@@ -264,8 +264,8 @@ class Monitor(Protocol):
     def brought(self) -> None:
         """Have the host note what a run of compiled code has brought back from its swap cache."""
 
-    def collect(self, vcpu: Any, bill: NDArray[Any]) -> None:
-        """Count the exits that compiled code has handled, BILL[1], and what is to be done before the guest goes on."""
+    def collect(self, vcpu: Any, done: Any) -> None:
+        """Count the exits that compiled code has handled, as it was `collected` from the vCPU's bill."""
 
     @property
     def workers(self) -> Sequence[Worker]:

@@ -133,7 +133,7 @@ class GuestSwap(Swap):
         while self.busy:
             yield self.progress
 
-    def _frames(self, vcpu: Any, owner: int, count: int) -> Steps[Words]:
+    def frames_for(self, vcpu: Any, owner: int, count: int) -> Steps[Words]:
         """Return a frame for a page that is read, which the host has backed; the device is told.
 
         And others that are at hand, `count` in all.

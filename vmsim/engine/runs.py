@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.contracts import NONE, Kernel, Monitor, Vcpu
-from vmsim.contracts.commit import FORGET_UNTAGGED, OPERATION, Call, clear_bill, make_bill
+from vmsim.contracts.commit import FORGET_UNTAGGED, OPERATION, Call, collected, make_bill, words_of
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.loop import OPERATION_DUE, Accesses, Processor, run_until_exit
 from vmsim.jit import opaque_core, opaque_llc, opaque_records, resolved
@@ -70,6 +70,7 @@ class Runs:
         self.monitor = monitor
         self._hardware = hardware
         self._bill = make_bill()
+        self._words = words_of(self._bill)
         self._pending = False
         self._shares = not kernel.alone
         self._events: tuple[Event, ...] = ()
@@ -169,8 +170,7 @@ class Runs:
         """Count what compiled code has handled and nobody has counted yet; the cycles of it are owed already."""
         if self._pending:
             self._pending = False
-            owed, bill = self.vcpu.owed, self._bill
-            self.kernel.collect(self.vcpu, bill)
-            self.monitor.collect(self.vcpu, bill)
-            clear_bill(bill)
+            owed, done = self.vcpu.owed, collected(self._words)
+            self.kernel.collect(self.vcpu, done)
+            self.monitor.collect(self.vcpu, done)
             self.vcpu.owed = owed

@@ -113,7 +113,8 @@ class Vcpu(IdleVcpu):
 
         What it was interrupted for while it did not run is done first: who asked may hold what it is to wait for.
         """
-        yield from self.serve()
+        if self.interrupts:
+            yield from self.serve()
         yield self.settle()
         self.leave()
         wait = self.idle if self.wakes and cause in IDLE_WAITS else self.until

@@ -19,26 +19,28 @@ class Stack:
     ----------
     words : int64[:]
         How many there are, then they, the oldest first, and room for some more. Another array once it had to grow.
+    view : memoryview
+        Of `words`: four times as fast to reach an element by.
     """
 
     def __init__(self, room: int = 512) -> None:
         self._make(room)
 
     def __len__(self) -> int:
-        return self._view[0]
+        return self.view[0]
 
     def pop(self) -> int:
         """Take the last one."""
-        view = self._view
+        view = self.view
         level = view[0]
         view[0] = level - 1
         return view[level]
 
     def take(self, count: int) -> list[int]:
         """Take the last `count` of them, in the order in which they were put."""
-        end = self._view[0] + 1
-        self._view[0] = end - 1 - count
-        return self._view[end - count : end].tolist()
+        end = self.view[0] + 1
+        self.view[0] = end - 1 - count
+        return self.view[end - count : end].tolist()
 
     def drop(self, count: int) -> NDArray[np.int64]:
         """Take the oldest `count` of them, int64[count]."""
@@ -72,7 +74,7 @@ class Stack:
         if hasattr(self, "words"):
             words[: len(self) + 1] = self.words[: len(self) + 1]
         self.words = words
-        self._view = memoryview(words)  # four times as fast to reach an element by
+        self.view = memoryview(words)
 
 
 class NodeStack(Stack):

@@ -37,7 +37,8 @@ class FilePages:
         self.dirtied = dirtied
         self.owner = frames.owner
         self.numbers = len(frames.frames)
-        self._gone: set[int] = set()  # places of pages that were evicted
+        self._gone: dict[int, int] = {}  # pages that were evicted, and which of the lists' slots stands for each
+        self._free: list[int] = []  # slots that stand for none any more
 
     @property
     def pages(self) -> FilePages:
@@ -65,20 +66,26 @@ class FilePages:
         if len(gone) < len(keys):
             self.dirtied()
         if len(gone):
-            places = np.array([keys[gfn] for gfn in gone.tolist()])
-            self.lists.evicted(self, gone, places)
-            self._gone.update(places.tolist())
+            self.lists.evicted(self, gone, np.array([self._slot_for(keys[gfn]) for gfn in gone.tolist()]))
             self.frames.give_tables(gone)
         return gone
         yield
 
+    def _slot_for(self, key: int) -> int:
+        """Return what stands for a page that is evicted: as a slot of a swap device does for one that goes there."""
+        slot = self._gone.get(key)
+        if slot is None:
+            slot = self._gone[key] = self._free.pop() if self._free else len(self._gone)
+        return slot
+
     def added(self, gfn: int, key: int) -> None:
         """Put a page on a list: on the active one if it was evicted a short time ago (mm/workingset.c)."""
-        if key in self._gone:
-            self._gone.discard(key)
-            self.lists.returned(self, np.array([gfn]), np.array([key]))
-        else:
+        slot = self._gone.pop(key, None)
+        if slot is None:
             self.lists.add(self, gfn)
+        else:
+            self.lists.returned(self, np.array([gfn]), np.array([slot]))
+            self._free.append(slot)
 
     def used(self, gfn: int) -> None:
         """Note that a program has read or written it."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Frames, Mmu, Steps, Stop, Vcpu, VmStopped
-from vmsim.contracts.commit import ROOM, collected
+from vmsim.contracts.commit import ROOM, Collected
 from vmsim.contracts.faults import FaultKind, FaultTimes
 from vmsim.frames.records import NO_FRAME
 from vmsim.guest.commit import Guest
@@ -296,15 +296,16 @@ class GuestKernel(Granting):
         if self.huge:
             self.huge.register(ledger)
 
-    def collect(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
+    def collect(self, vcpu: Vcpu, done: Collected) -> None:
         """Count what compiled code has done: page faults and system calls, and their cycles."""
-        done = collected(bill)
         if done.faults:
             self.faults += done.faults
             with vcpu.first():
                 vcpu.owe("guest_fault", done.guest)
-        vcpu.owe("guest_fault", done.kernel)
-        vcpu.owe("compute", done.compute)
+        if done.kernel:
+            vcpu.owe("guest_fault", done.kernel)
+        if done.compute:
+            vcpu.owe("compute", done.compute)
         if done.flushes:
             self.cpus.flushed(vcpu.number, self.current[vcpu.number].space, done.flushes)
         if done.given:

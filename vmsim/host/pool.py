@@ -194,7 +194,7 @@ class PagePool(Supply):
 def _any_spare(pools: Sequence[Supply]) -> bool:
     """Return whether any pool has pages to spare."""
     for pool in pools:  # noqa: SIM110  (each look at free memory asks all: a generator takes twice as long)
-        if len(pool.pages) > pool.least:
+        if pool.pages.view[0] > pool.least:
             return True
     return False
 
@@ -206,7 +206,7 @@ def reclaimer(env: Clock, host: HostMemory, pools: Sequence[Supply], spares: Spa
     while True:
         yield host.low
         host.low = env.event()  # calls from here on are heard
-        for pool in pools:
+        for pool in pools if len(host.zone) > 1 else ():
             pool.pages.gather()
         if _any_spare(pools):  # under pressure none has any
             for pool, level in spares.levels(host, pools):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import insort
+
 import simpy
 
 from vmsim.base.clock import Clock
@@ -59,8 +61,7 @@ class Scheduler:
         self._charge(vcpu)
         del self._running[vcpu]
         self.queue.stop(vcpu)
-        self._idle.append(core)
-        self._idle.sort()
+        insort(self._idle, core)
         self._dispatch()
 
     def passes_on(self, vcpu: int) -> bool:
@@ -78,7 +79,7 @@ class Scheduler:
         """Give idle cores to those who are next; return the core of who asks."""
         now, own = self.env.cycle, None
         while self._idle and (vcpu := self.queue.take(now)) is not None:
-            core = next((core for core in self._idle if self.last[core] == vcpu), self._idle[0])
+            core = self._core_for(vcpu)
             self._idle.remove(core)
             self._running[vcpu] = core, now
             if vcpu == asks:
@@ -89,6 +90,15 @@ class Scheduler:
             self._alarm = True
             self.env.after(when - now).callbacks.append(self._ring)
         return own
+
+    def _core_for(self, vcpu: int) -> int:
+        """Return the first idle core that the vCPU has left, or the first."""
+        if vcpu not in self.last:
+            return self._idle[0]
+        left = self.last.index(vcpu)  # nearly always the only one
+        if left in self._idle:
+            return left
+        return next((core for core in self._idle if self.last[core] == vcpu), self._idle[0])
 
     def _ring(self, _: simpy.Event) -> None:
         self._alarm = False

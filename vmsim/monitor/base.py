@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Exit, Kernel, Mmu, Resume, Steps, Vcpu, Words, Worker
-from vmsim.contracts.commit import Collected, collected
+from vmsim.contracts.commit import Collected
 from vmsim.contracts.faults import KIND_BITS, FaultTimes
 from vmsim.frames.records import State
 from vmsim.machine.formats import FRAME
@@ -134,28 +134,25 @@ class BaseMonitor(ABC):
     def brought(self) -> None:
         """Do nothing: no compiled code brings pages back."""
 
-    def collect(self, vcpu: Vcpu, bill: NDArray[Any]) -> None:
+    def collect(self, vcpu: Vcpu, done: Collected) -> None:
         """Count the exits that compiled code has handled, their cycles, and how long faults took."""
-        done = collected(bill)
         if cycles := sum(done.cycles):
             vcpu.owe("exit", cycles - done.first)
             with vcpu.first():
                 vcpu.owe("exit", done.first)
-        self.count(vcpu, bill, done)
+        self.count(vcpu, done)
 
-    def count(self, vcpu: Vcpu, bill: NDArray[Any], done: Collected) -> None:
-        """Count what is on a bill, whose cycles the vCPU owes already."""
+    def count(self, vcpu: Vcpu, done: Collected) -> None:
+        """Count what was on a bill, whose cycles the vCPU owes already."""
         if any(done.exits):
             for reason, count, spent in zip(self.reasons, done.exits, done.cycles, strict=False):
                 if count:
                     self.exits[reason] += count
                     self.exit_cycles[reason] += spent
-        vcpu.kind = max(vcpu.kind, done.kind)  # of a fault that is not over
-        if done.logged:
-            latencies, times = bill["latency"][0], bill["times"][0]
-            (there,) = times.nonzero()
-            for latency, count in zip(latencies[there].tolist(), times[there].tolist(), strict=True):
-                self.latency.add(latency >> KIND_BITS, count, latency & (1 << KIND_BITS) - 1)
+        if done.kind > vcpu.kind:
+            vcpu.kind = done.kind  # of a fault that is not over
+        for latency, times in done.latencies:
+            self.latency.add(latency >> KIND_BITS, times, latency & (1 << KIND_BITS) - 1)
 
     @property
     def workers(self) -> Sequence[Worker]:

@@ -18,6 +18,7 @@ __all__ = [
     "ACTIVE",
     "BATCH",
     "INACTIVE",
+    "LONG_AGO",
     "Count",
     "TwoLists",
     "all_low",
@@ -38,6 +39,7 @@ __all__ = [
 BATCH = 32  # pages that are looked at before anything else is (SWAP_CLUSTER_MAX)
 INACTIVE = 0
 ACTIVE = 1
+LONG_AGO = -1 << 61
 _LISTED = 1  # flags of a page
 _ACTIVE = 2
 _REFERENCED = 4
@@ -112,7 +114,7 @@ def _sum_of(every, which):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def come_back(lists, every, more, numbers, ages, now):  # type: ignore[no-untyped-def]
+def come_back(lists, every, more, numbers, ages, slots, now):  # type: ignore[no-untyped-def]
     """Put pages that came back on the list where each belongs (workingset_refault), one after the other.
 
     Parameters
@@ -125,10 +127,12 @@ def come_back(lists, every, more, numbers, ages, now):  # type: ignore[no-untype
         By how much a distance may pass the pages that are active there.
     numbers : int64[n]
         The pages.
-    ages : int64[n]
-        How many pages had been taken, or become active by a refault, when each was.
+    ages : int64[:]
+        By slot, how many pages had been taken, or become active by a refault, when the page in it was.
+    slots : int64[n]
+        Those of the pages; one that `ages` does not have was taken long ago.
     now : int
-        And how many have by now.
+        How many have by now.
 
     Returns
     -------
@@ -138,7 +142,8 @@ def come_back(lists, every, more, numbers, ages, now):  # type: ignore[no-untype
     activated = np.int64(0)
     for at in range(len(numbers)):
         which = INACTIVE
-        if now + activated - ages[at] <= _sum_of(every, ACTIVE) + more:
+        age = ages[slots[at]] if slots[at] < len(ages) else LONG_AGO
+        if now + activated - age <= _sum_of(every, ACTIVE) + more:
             which = ACTIVE
             activated += 1
         if lists.flags[numbers[at]] & _LISTED:

@@ -25,6 +25,7 @@ from vmsim.host.policies.lists import (
     ACTIVE,
     BATCH,
     INACTIVE,
+    LONG_AGO,
     Count,
     TwoLists,
     all_low,
@@ -48,7 +49,6 @@ __all__ = ["Age", "TwoList", "build"]
 Words = NDArray[np.int64]
 
 _NOTHING = np.empty(0, np.int64)
-_LONG_AGO = -1 << 61
 _EVERY = 16  # a VM's new pages are looked for after a look at one in so many of its pages
 
 
@@ -133,7 +133,7 @@ class TwoList:
         self.more: Callable[[], int] = lambda: 0
         self.activated = 0
         self.refaults = 0
-        self._shadows: dict[int, int] = {}  # `taken` when the page in a slot was
+        self._ages: Words = np.empty(0, np.int64)  # by slot, `taken` when the page in it was
         self._seen = 0  # refaults that made pages active, at the end of the last reclaim
         self._deactivates = True
         self._come_back: Callable[..., Any] | None = None
@@ -261,24 +261,25 @@ class TwoList:
         """Note when pages were taken (workingset_eviction)."""
         age = self.age_of_all
         first, age.taken = age.taken, age.taken + len(slots)
-        self._shadows.update(zip(slots.tolist(), range(first + 1, age.taken + 1), strict=True))
+        if len(slots) and (most := int(slots.max())) >= len(self._ages):
+            longer = np.full(max(2 * len(self._ages), most + 1), LONG_AGO)
+            longer[: len(self._ages)] = self._ages
+            self._ages = longer
+        self._ages[slots] = np.arange(first + 1, age.taken + 1)
 
     def returned(self, memory: Any, numbers: Words, slots: Words) -> None:
         """Put pages that came back on the lists where they belong (workingset_refault)."""
-        shadow = self._shadows.get
-        ages = np.array([shadow(slot, _LONG_AGO) for slot in slots.tolist()], np.int64)
-        given = self.pages[memory.owner].lists, self._every, self.more(), numbers, ages, self.age_of_all.taken
+        given = self.pages[memory.owner].lists, self._every, self.more(), numbers, self._ages, slots
         if self._come_back is None:
-            self._come_back = resolved(come_back, *given)
-        active = int(self._come_back(*given))
+            self._come_back = resolved(come_back, *given, self.age_of_all.taken)
+        active = int(self._come_back(*given, self.age_of_all.taken))
         self.refaults += len(numbers)
         self.age_of_all.taken += active
         self.activated += active
 
     def released(self, slots: Words) -> None:
         """Forget when the pages in slots were taken, int64[n]."""
-        for slot in slots.tolist():
-            self._shadows.pop(slot, None)
+        self._ages[slots[slots < len(self._ages)]] = LONG_AGO
 
 
 def build(parts: DaemonParts) -> TwoList:

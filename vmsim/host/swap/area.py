@@ -95,6 +95,8 @@ class SwapArea:
         What compiled code knows of it, by `SwapPlace`.
     numbers, identities : int64[size]
         Of the page that each slot holds, as of `Holding`.
+    users_of : int32[size]
+        How many refer to each: pages that are away, and that came back.
     """
 
     def __init__(self, size: int, cycles: int = 0) -> None:
@@ -103,16 +105,17 @@ class SwapArea:
         self.state[SwapPlace.SIZE], self.state[SwapPlace.CYCLES] = size, cycles
         self.numbers: Words = zeroed(8 * size).view(np.int64)
         self.identities: Words = zeroed(8 * size).view(np.int64)
-        self._users = zeroed(4 * size).view(np.int32)  # who refers to each: pages that are away, and that came back
+        self.users_of = zeroed(4 * size).view(np.int32)
         self._whose = zeroed(4 * size).view(np.int32)
         self._memories: list[Any] = []
         self._indices: dict[Any, int] = {}  # of them
         self._words: dict[int, Words] = {}
+        self._filled: NDArray[np.bool_] = zeroed(size).view(np.bool_)  # which slots are in it
         self._next = 0
         self.most = 0
 
     def __contains__(self, slot: int) -> bool:
-        return 0 <= slot < self.size and bool(self._users[slot])
+        return 0 <= slot < self.size and bool(self.users_of[slot])
 
     @property
     def used(self) -> int:
@@ -130,7 +133,7 @@ class SwapArea:
         Parameters are as of `refill`.
         """
         slots = np.empty(min(len(numbers), self.free), np.int64)
-        self._next = int(allocate_slots(self._users, self._next, slots))
+        self._next = int(allocate_slots(self.users_of, self._next, slots))
         self.refill(slots, memory, numbers[: len(slots)], identities[: len(slots)], words)
         self.state[_USED] += len(slots)
         self.most = max(self.most, self.used)
@@ -155,22 +158,22 @@ class SwapArea:
             self._memories.append(memory)
         self._whose[slots] = self._indices[memory]
         self.numbers[slots], self.identities[slots] = numbers, identities
-        for at, slot in enumerate(slots.tolist()) if words or self._words else ():
-            self._words.pop(slot, None)
-            if words and (held := words[at]) is not None:
-                self._words[slot] = held
+        self._drop_words(slots)
+        for slot, held in zip(slots.tolist(), words, strict=False) if words else ():
+            if held is not None:
+                self._words[slot], self._filled[slot] = held, True
 
     def holding(self, slot: int) -> Holding:
         """Return what a slot holds."""
         memory = self._memories[self._whose[slot]]
         return Holding(memory, int(self.numbers[slot]), self._words.get(slot), int(self.identities[slot]))
 
-    def by_memory(self, slots: Words) -> list[tuple[Any, Words]]:
+    def by_memory(self, slots: Words) -> list[tuple[Any, Words | slice]]:
         """Return whose pages some slots hold, int64[n]: each memory, and which of them, by their places, int64[m]."""
         if not len(slots):
             return []
         if (one := _whose_all(self._whose, slots)) >= 0:
-            return [(self._memories[one], np.arange(len(slots)))]
+            return [(self._memories[one], slice(None))]
         whose = self._whose[slots]
         return [(self._memories[each], np.flatnonzero(whose == each)) for each in dict.fromkeys(whose.tolist())]
 
@@ -181,31 +184,37 @@ class SwapArea:
 
     def holds_zeros(self, slots: Words) -> NDArray[np.bool_]:
         """Return which of some slots, int64[n], hold zeros, bool[n]."""
-        return np.array([slot not in self._words for slot in slots.tolist()], np.bool_)
+        return np.asarray(~self._filled[slots])
 
     def share(self, slot: int) -> None:
         """Note one more user."""
-        self._users[slot] += 1
+        self.users_of[slot] += 1
 
     def users(self, slot: int) -> int:
         """Return how many there are."""
-        return int(self._users[slot])
+        return int(self.users_of[slot])
 
     def free_each(self, slots: Words) -> Words:
         """Note one user fewer of some slots, int64[n]; return those whose last it was, and which are free."""
         slots = slots.copy()
-        slots = slots[: _release_slots(self._users, slots)]
-        for slot in slots.tolist() if self._words else ():
-            self._words.pop(slot, None)
+        slots = slots[: _release_slots(self.users_of, slots)]
+        self._drop_words(slots)
         self.state[_USED] -= len(slots)
         return slots
+
+    def _drop_words(self, slots: Words) -> None:
+        """Forget what some slots held."""
+        if self._words:
+            for slot in slots[self._filled[slots]].tolist():
+                del self._words[slot]
+                self._filled[slot] = False
 
     def used_among(self, slots: range) -> Words:
         """Return those of a range that hold something, int64[n]."""
         inside = np.arange(max(slots.start, 0), min(slots.stop, self.size))
-        return np.asarray(inside[self._users[inside] > 0])
+        return np.asarray(inside[self.users_of[inside] > 0])
 
     def slots(self) -> list[int]:
         """Return those that hold something, ascending."""
-        found: list[int] = np.flatnonzero(self._users).tolist()
+        found: list[int] = np.flatnonzero(self.users_of).tolist()
         return found

@@ -23,6 +23,9 @@ __all__ = [
     "Back",
     "Fetched",
     "SwapCache",
+    "begin_reads",
+    "flags_of",
+    "in_cache",
     "leave",
 ]
 
@@ -102,6 +105,7 @@ class _Place(IntEnum):
     AFTER = 3  # 1 more than the slot that came next; 0: it is in no ring
     BEFORE = 4
     SIZE = 5
+    COUNT = 0  # in the last row: how many pages there are; and of those that there were, the last one's stamp
 
 
 @leaf
@@ -130,27 +134,33 @@ def _unlink(cache, slot):  # type: ignore[no-untyped-def]
 
 
 @leaf
-def _enter(cache, slot, pfn, flags, stamp):  # type: ignore[no-untyped-def]
+def _enter(cache, slot, pfn, flags):  # type: ignore[no-untyped-def]
+    """Put a page in; return its stamp."""
+    ring = len(cache) - 1
+    cache[ring, _Place.COUNT] += 1
+    cache[ring, _Place.STAMP] += 1
     cache[slot, _Place.PFN] = pfn
-    cache[slot, _Place.STAMP] = stamp
+    cache[slot, _Place.STAMP] = cache[ring, _Place.STAMP]
     cache[slot, _Place.FLAGS] = flags
     if flags & WRITING == 0:
         _link(cache, slot)
+    return cache[slot, _Place.STAMP]
 
 
 @leaf
 def leave(cache, slot):  # type: ignore[no-untyped-def]
     """Take a page out; return the flags that it had."""
+    cache[len(cache) - 1, _Place.COUNT] -= 1
     cache[slot, _Place.STAMP] = 0
     _unlink(cache, slot)
     return cache[slot, _Place.FLAGS]
 
 
 @kernel
-def _enter_each(cache, slots, pfns, flags, stamp):  # type: ignore[no-untyped-def]
-    """Put pages in, int64[n], with the stamps from `stamp` on."""
+def _enter_each(cache, slots, pfns, flags, stamps):  # type: ignore[no-untyped-def]
+    """Put pages in, int64[n]; fill in their stamps."""
     for at in range(len(slots)):
-        _enter(cache, slots[at], pfns[at], flags, stamp + at)
+        stamps[at] = _enter(cache, slots[at], pfns[at], flags)
 
 
 @kernel
@@ -184,6 +194,18 @@ def _list_idle(cache, slots):  # type: ignore[no-untyped-def]
     return count
 
 
+@leaf
+def in_cache(cache, slot):  # type: ignore[no-untyped-def]
+    """Return whether the page in a slot is in the cache."""
+    return cache[slot, _Place.STAMP] != 0
+
+
+@leaf
+def flags_of(cache, slot):  # type: ignore[no-untyped-def]
+    """Return the flags of a page that is in the cache."""
+    return cache[slot, _Place.FLAGS]
+
+
 @kernel
 def _leave_out(cache, slots, slot):  # type: ignore[no-untyped-def]
     """Move those of some slots, int64[n], that are not in the cache, nor `slot`, to the front; return how many."""
@@ -195,22 +217,26 @@ def _leave_out(cache, slots, slot):  # type: ignore[no-untyped-def]
     return count
 
 
-@kernel
-def _begin_reads(cache, slots, pfns, stamps, stamp):  # type: ignore[no-untyped-def]
+@leaf
+def begin_reads(cache, slots, pfns, stamps):  # type: ignore[no-untyped-def]
     """Put pages in that are about to be read, int64[n], all but the first ahead, and sort them by their slots.
 
-    Their stamps, from `stamp` on, are filled in.
+    Their stamps are filled in.
     """
     for at in range(len(slots)):
-        stamps[at] = stamp + at
-        _enter(cache, slots[at], pfns[at], READING | AHEAD if at else READING, stamp + at)
-    for at in range(1, len(slots)):
-        slot, pfn, own = slots[at], pfns[at], stamps[at]
+        slot, pfn = slots[at], pfns[at]
+        stamp = _enter(cache, slot, pfn, READING | AHEAD if at else READING)
         to = at
         while to and slots[to - 1] > slot:
             slots[to], pfns[to], stamps[to] = slots[to - 1], pfns[to - 1], stamps[to - 1]
             to -= 1
-        slots[to], pfns[to], stamps[to] = slot, pfn, own
+        slots[to], pfns[to], stamps[to] = slot, pfn, stamp
+
+
+@kernel
+def _begin_reads(cache, slots, pfns, stamps):  # type: ignore[no-untyped-def]
+    """Do the same for who calls it from Python."""
+    begin_reads(cache, slots, pfns, stamps)
 
 
 @kernel
@@ -254,7 +280,7 @@ class SwapCache:
     Attributes
     ----------
     words : int64[size + 1, _Place.SIZE]
-        What compiled code knows of each; the last one is of no slot, but ends the ring of links.
+        What compiled code knows of each; the last one is of no slot, but ends the ring of links, and counts.
     pfns : int64[size]
         The frame of each.
     flags : int64[size]
@@ -266,11 +292,12 @@ class SwapCache:
     def __init__(self, size: int) -> None:
         self.words: Words = zeroed(8 * _Place.SIZE * (size + 1)).view(np.int64).reshape(size + 1, _Place.SIZE)
         self.words[size, _Place.AFTER :] = size + 1
-        self.pfns, self.stamps, self.flags = (self.words[:, at] for at in (_Place.PFN, _Place.STAMP, _Place.FLAGS))
-        self._count = self._stamp = 0
+        each = self.words[:size]
+        self.pfns, self.stamps, self.flags = (each[:, at] for at in (_Place.PFN, _Place.STAMP, _Place.FLAGS))
+        self._last = self.words[size]
 
     def __len__(self) -> int:
-        return self._count
+        return int(self._last[_Place.COUNT])
 
     def __contains__(self, slot: int) -> bool:
         return bool(self.stamps[slot])
@@ -280,9 +307,9 @@ class SwapCache:
 
     def add(self, slots: Words, pfns: Words, flags: int) -> Words:
         """Put pages in, int64[n]; return their stamps, int64[n]."""
-        stamp = self._number(len(slots))
-        _enter_each(self.words, slots, pfns, flags, stamp)
-        return np.arange(stamp, stamp + len(slots))
+        stamps = np.empty(len(slots), np.int64)
+        _enter_each(self.words, slots, pfns, flags, stamps)
+        return stamps
 
     def begin_reads(self, slots: Words, pfns: Words) -> Words:
         """Put pages in that are about to be read, int64[n], all but the first ahead; return their stamps, int64[n].
@@ -290,7 +317,7 @@ class SwapCache:
         All three are sorted by the slots then.
         """
         stamps = np.empty(len(slots), np.int64)
-        _begin_reads(self.words, slots, pfns, stamps, self._number(len(slots)))
+        _begin_reads(self.words, slots, pfns, stamps)
         return stamps
 
     def end_reads(self, slots: Words, stamps: Words) -> tuple[NDArray[np.bool_], bool]:
@@ -301,13 +328,7 @@ class SwapCache:
     def end_writes(self, slots: Words, stamps: Words) -> tuple[NDArray[np.bool_], bool]:
         """Take pages out that have been written, int64[n]; return which were there still, bool[n], and if all."""
         there = np.empty(len(slots), np.bool_)
-        count = int(_end_writes(self.words, slots, stamps, there))
-        self._count -= count
-        return there, count == len(slots)
-
-    def left(self, count: int) -> None:
-        """Note that compiled code has taken so many pages out."""
-        self._count -= count
+        return there, _end_writes(self.words, slots, stamps, there) == len(slots)
 
     def without(self, slots: Words, slot: int) -> Words:
         """Return those of some slots, int64[n], that are not in the cache, nor `slot`."""
@@ -316,7 +337,6 @@ class SwapCache:
     def remove(self, slots: Words) -> None:
         """Take pages out, int64[n], each once."""
         _leave_each(self.words, slots)
-        self._count -= len(slots)
 
     def write_again(self, slots: Words) -> None:
         """Note of pages, int64[n], that they are written once more."""
@@ -330,15 +350,8 @@ class SwapCache:
 
     def oldest(self) -> list[int]:
         """Return the slots of those that are not written just now, those that came first before the others."""
-        found = np.empty(self._count, np.int64)
+        found = np.empty(len(self), np.int64)
         slots: list[int] = found[: _list_idle(self.words, found)].tolist()
         if any(self.flags[slots] & UNWRITTEN):
             slots.sort(key=lambda slot: int(self.stamps[slot]))
         return slots
-
-    def _number(self, count: int) -> int:
-        """Count pages that come; return the stamp of the first."""
-        first = self._stamp + 1
-        self._stamp += count
-        self._count += count
-        return first

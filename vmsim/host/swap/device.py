@@ -39,6 +39,8 @@ class BlockDevice:
     ----------
     reads, writes : DeviceQueue
         Its queues; the same one where they are not apart.
+    steady : int or None
+        How long reading a page takes, where it always takes as long and never fails; None: that varies.
     failed_reads, failed_writes : int
         Pages that could not be read, or written.
     """
@@ -58,7 +60,13 @@ class BlockDevice:
         self.writes = DeviceQueue(spec.write_channels) if spec.write_channels else self.reads
         self._read = drawer(parse_service(spec.read), self.random, frequency, folder)
         self._write = drawer(parse_service(spec.write), self.random, frequency, folder)
+        self._constant = {
+            draw: draw()
+            for draw, text in ((self._read, spec.read), (self._write, spec.write))
+            if parse_service(text).kind == "constant" and not spec.rotation
+        }
         self._errors = read_errors, write_errors
+        self.steady = None if read_errors else self._constant.get(self._read)
         self._rotation = spec.rotation * frequency / 1e9
         self._following = round(spec.following * frequency / 1e9)
         self._last = -2  # the slot before which nothing has to turn or move
@@ -91,6 +99,8 @@ class BlockDevice:
         self, queue: DeviceQueue, now: int, slots: Words, draw: Callable[[], int], likely: float
     ) -> tuple[Words, NDArray[np.bool_] | None]:
         if not likely:
+            if (constant := self._constant.get(draw)) is not None:
+                return queue.submit(now, np.full(len(slots), constant)), None
             return queue.submit(now, np.array([self._cycles(slot, draw) for slot in slots.tolist()], np.int64)), None
         random = self.random.random
         drawn = [(self._cycles(slot, draw), random() >= likely) for slot in slots.tolist()]

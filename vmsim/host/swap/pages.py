@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.contracts import MapsCached, Steps, SwapPlace, Vcpu
+from vmsim.contracts import MapsCached, Steps, Stop, SwapPlace, Vcpu, VmStopped
 from vmsim.frames.buddy import hand_over
 from vmsim.frames.records import State
 from vmsim.host.swap.area import NO_SLOT
 from vmsim.host.swap.cache import AHEAD, Around, Fetched, leave
-from vmsim.host.swap.swap import Swap
-from vmsim.jit import kernel
+from vmsim.host.swap.readahead import MAX_ORDER, note_found
+from vmsim.host.swap.reading import HERE, IN_CACHE, UNREADABLE, begin_read, look
+from vmsim.host.swap.swap import MAJOR, MINOR, Swap
+from vmsim.jit import kernel, resolved
 from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT
 from vmsim.machine.memory import zeroed
 from vmsim.tables.backing import CACHED, CLEAN, SMALL_PAGE, SWAPPED, clean_backing, set_backing
@@ -71,19 +74,17 @@ def give_up_copies(words, backing, slots, gfns, found, flags):  # type: ignore[n
             slots[gfns[at]] = 0
             backing[gfns[at]] = word & FRAME | SMALL_PAGE
             clean += 1
-        flags[1, at] = False
-        first = found[0, at] * ENTRIES
-        for place in range(first, first + ENTRIES):
-            if words[place]:
-                flags[1, at] = True
-                holding += 1
-                break
+        first, any_ = found[0, at] * ENTRIES, np.int64(0)
+        for place in range(first, first + ENTRIES):  # all of them: eight at a time, in machine code
+            any_ |= words[place]
+        flags[1, at] = any_ != 0
+        holding += any_ != 0
     return clean, holding
 
 
 @kernel
-def note_brought(backing, slots, cache, zones, frames, owner, gfns, found):  # type: ignore[no-untyped-def]
-    """Note that pages of the swap cache, int64[n], are their VM's.
+def note_brought(backing, slots, cache, users, state, zones, frames, owner, window, turns, found):  # type: ignore[no-untyped-def]
+    """Note that pages of the swap cache are their VM's, those that compiled code has brought back.
 
     Parameters
     ----------
@@ -91,31 +92,43 @@ def note_brought(backing, slots, cache, zones, frames, owner, gfns, found):  # t
         Where the VM's pages lie, and as of `SwappedPages`.
     cache : int64[:, 5]
         The swap cache, which they leave.
+    users : int32[:]
+        How many refer to each slot: one fewer where a page gives its slot up.
+    state : int64[:]
+        What compiled code knows of the swap, by `SwapPlace`: the pages are in it, and are not then.
     zones, frames, owner
         As of `hand_over`.
-    gfns : int64[n]
-        The pages.
-    found : int64[3, n]
-        Filled: their slots; the slots that they give up, as far as they do; scratch.
+    window, turns : int64[:], bool
+        As of `readahead.note_found`.
+    found : int64[4, n]
+        Filled: the pages; their slots; the slots that are free now; scratch.
 
     Returns
     -------
-    (ahead, gone) : tuple of int
-        How many were read ahead, and how many give their slots up.
+    (count, ahead, freed) : tuple of int
+        How many pages there are, how many of them were read ahead, and how many slots are free now.
     """
-    ahead, gone = 0, 0
-    for at in range(len(gfns)):
-        word = backing[gfns[at]]
-        slot = slots[gfns[at]] - 1
-        found[0, at] = slot
-        found[2, at] = (word & FRAME) >> PAGE_SHIFT
+    count, ahead, freed = state[_BROUGHT], 0, 0
+    for at in range(count):
+        gfn = state[_FIRST + at]
+        word = backing[gfn]
+        slot = slots[gfn] - 1
+        found[0, at] = gfn
+        found[1, at] = slot
+        found[3, at] = (word & FRAME) >> PAGE_SHIFT
         ahead += leave(cache, slot) & AHEAD != 0
         if word & CLEAN == 0:
-            slots[gfns[at]] = 0
-            found[1, gone] = slot
-            gone += 1
-    hand_over(zones, frames, found[2], owner, np.int64(State.GUEST))
-    return ahead, gone
+            slots[gfn] = 0
+            users[slot] -= 1
+            if users[slot] == 0:
+                found[2, freed] = slot
+                freed += 1
+            else:
+                state[_USED] += 1  # others have it still
+    hand_over(zones, frames, found[3, :count], owner, np.int64(State.GUEST))
+    note_found(window, found[0, count - 1], ahead, turns)
+    state[_BROUGHT] = 0
+    return count, ahead, freed
 
 
 class SwappedPages:
@@ -143,6 +156,10 @@ class SwappedPages:
         self.slots: Words = zeroed(8 * max(len(memory.backing), 1)).view(np.int64)
         self.count = 0
         self._clean = np.zeros(0, np.bool_)  # which of those that are being taken need no write
+        self._entries: dict[Callable[..., Any], Callable[..., Any]] = {}
+        self._window = swap.window_of(memory)
+        self._most = min(swap.most, 1 << MAX_ORDER)
+        self._steady = swap.steady
         swap.register(memory.owner)
 
     def slot_of(self, gfn: int) -> int | None:
@@ -192,7 +209,10 @@ class SwappedPages:
         `commit` has compiled code do that, from the swap cache, if it can.
         """
         memory, around = self.memory, Around(self.memory, gfn, self._slots_of)
-        fetched = yield from self.swap.fetch(vcpu, memory, partial(self.slot_of, gfn), around)
+        if self._steady:
+            fetched = yield from self._fetch(vcpu, gfn)
+        else:
+            fetched = yield from self.swap.fetch(vcpu, memory, partial(self.slot_of, gfn), around)
         if fetched is None:
             return 0, False
         if commit and memory.backing[gfn] & CACHED and (cycles := commit(gfn, write)) >= 0:
@@ -212,6 +232,45 @@ class SwappedPages:
             clean_backing(memory.backing, gfn, clean=True)
         return back.cycles, False
 
+    def _fetch(self, vcpu: Vcpu, gfn: int) -> Steps[Fetched | None]:
+        """Do what `Swap.fetch` does, by compiled code as far as nobody waits.
+
+        Raises
+        ------
+        VmStopped
+            It cannot be read.
+        """
+        memory, swap = self.memory, self.swap
+        where = memory.backing, self.slots, swap.cache.words, self._window.words, gfn
+        start, waited, spent = vcpu.now, False, 0
+        while True:
+            found = np.empty((5, self._most + 1), np.int64)
+            count = self._compiled(look, *where, self._most, found[0])
+            if count == HERE:
+                return None
+            slot = int(self.slots[gfn]) - 1
+            if count == IN_CACHE:
+                vcpu.kind = max(vcpu.kind, MAJOR if waited else MINOR)
+                return Fetched(slot, start, waited, spent)
+            if count == UNREADABLE:
+                raise VmStopped(Stop.SWAP_READ, who=swap.who)
+            if count > 0:
+                pfns = yield from swap.frames_for(vcpu, memory.owner, count)
+                read = swap.begin_read(partial(self._compiled, begin_read, *where, slot), pfns, found)
+                if read < 0:
+                    continue
+                swap.counts[memory.owner]["read_ahead"] += read - 1
+                spent += (read - 1) * swap.costs.swap_page
+            yield from swap.await_page(vcpu, memory, slot)
+            waited = True
+
+    def _compiled(self, kernel: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a kernel, always with arguments of the same types."""
+        entry = self._entries.get(kernel)
+        if entry is None:
+            entry = self._entries[kernel] = resolved(kernel, *arguments)
+        return entry(*arguments)
+
     def _slots_of(self, window: range) -> Words:
         """Return the slots of those of a range of pages that are away, int64[n]."""
         found = np.empty(len(window), np.int64)
@@ -223,16 +282,13 @@ class SwappedPages:
         `fetched` is the page, if it is one that a vCPU has waited for until `now`.
         """
         swap, memory, host = self.swap, self.memory, self.memory.host
-        state = swap.area.state
-        count = int(state[_BROUGHT])
-        gfns = state[_FIRST : _FIRST + count].copy()
-        state[_BROUGHT] = 0
-        found, mine = np.empty((3, count), np.int64), (memory.backing, self.slots, swap.cache.words)
-        ahead, gone = note_brought(*mine, host.zone, host.frames, memory.owner, gfns, found)
+        found = np.empty((4, int(swap.area.state[_BROUGHT])), np.int64)
+        mine = memory.backing, self.slots, swap.cache.words, swap.area.users_of, swap.area.state
+        given = *mine, host.zone, host.frames, memory.owner, self._window.words, swap.turns, found
+        count, ahead, freed = self._compiled(note_brought, *given)
         self.count -= count
         memory.returned += count
-        state[_USED] += gone  # they are released here
-        swap.came_back(memory, gfns, found[0], ahead, found[1, :gone], now, fetched)
+        swap.came_back(memory, found[0], found[1], ahead, found[2, :freed], now, fetched)
 
     def words(self, gfn: int) -> Words | None:
         """Return what a page that is away holds; None: zeros, or it is not away."""

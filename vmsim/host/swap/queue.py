@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vmsim.jit import kernel, leaf
 
-__all__ = ["DeviceQueue"]
+__all__ = ["DeviceQueue", "serve"]
 
 _REQUESTS, _WAITED, _SERVED = range(3)
 
@@ -34,8 +34,8 @@ def _replace_first(heap, end):  # type: ignore[no-untyped-def]
     heap[at] = end
 
 
-@kernel
-def _serve(free, sums, now, services, done):  # type: ignore[no-untyped-def]
+@leaf
+def serve(free, sums, now, services, done):  # type: ignore[no-untyped-def]
     """Make requests that take `services` cycles, int64[n], and fill `done` with the cycles at which each is done."""
     for at in range(len(services)):
         start = max(now, free[0])
@@ -46,6 +46,12 @@ def _serve(free, sums, now, services, done):  # type: ignore[no-untyped-def]
     sums[_REQUESTS] += len(services)
 
 
+@kernel
+def _serve(free, sums, now, services, done):  # type: ignore[no-untyped-def]
+    """Do the same for who calls it from Python."""
+    serve(free, sums, now, services, done)
+
+
 class DeviceQueue:
     """Requests of one kind, or of both.
 
@@ -53,26 +59,33 @@ class DeviceQueue:
     ----------
     channels : int
         Requests that are served at the same time.
+
+    Attributes
+    ----------
+    free : int64[channels]
+        When each channel is: a heap.
+    sums : int64[3]
+        What there was so far, as below.
     """
 
     def __init__(self, channels: int) -> None:
-        self._free = np.zeros(channels, np.int64)  # when each channel is: a heap
-        self._sums = np.zeros(3, np.int64)
+        self.free = np.zeros(channels, np.int64)
+        self.sums = np.zeros(3, np.int64)
 
     @property
     def requests(self) -> int:
         """How many there were so far."""
-        return int(self._sums[_REQUESTS])
+        return int(self.sums[_REQUESTS])
 
     @property
     def waited(self) -> int:
         """Cycles that they have waited for a channel."""
-        return int(self._sums[_WAITED])
+        return int(self.sums[_WAITED])
 
     @property
     def served(self) -> int:
         """Cycles that they have taken in one."""
-        return int(self._sums[_SERVED])
+        return int(self.sums[_SERVED])
 
     def submit(self, now: int, services: Words) -> Words:
         """Make requests, one after the other, that take `services` cycles in a channel, int64[n].
@@ -80,5 +93,5 @@ class DeviceQueue:
         Returns the cycle at which each is done, int64[n].
         """
         done = np.empty(len(services), np.int64)
-        _serve(self._free, self._sums, now, services, done)
+        _serve(self.free, self.sums, now, services, done)
         return done

@@ -34,11 +34,11 @@ from vmsim.host.swap.traffic import DeviceTraffic
 from vmsim.host.swap.zswap import Zswap
 from vmsim.scenario.cpu import Cost
 
-__all__ = ["SWAP_WAIT", "Swap"]
+__all__ = ["MAJOR", "MINOR", "SWAP_WAIT", "Swap"]
 
 SWAP_WAIT = "swap_wait"  # the cause of the time that a vCPU waits for a page to be read
 
-_MINOR, _MAJOR = int(FaultKind.SWAP_IN_MINOR), int(FaultKind.SWAP_IN_MAJOR)
+MINOR, MAJOR = int(FaultKind.SWAP_IN_MINOR), int(FaultKind.SWAP_IN_MAJOR)
 
 Words = NDArray[np.int64]
 _COUNTED = ("swapped_out", "clean", "swapped_in", "major", "minor", "read_ahead", "read_ahead_hits")
@@ -209,7 +209,7 @@ class Swap(DeviceTraffic):
                 compressed = isinstance(self.device, CompressedMemory) or (self.zswap and slot in self.zswap)
                 window = range(0) if compressed else self._around(slot, around)
                 count = 1 if compressed else 1 + len(self._near(slot, window, around))
-                pfns = yield from self._frames(vcpu, memory.owner, count)
+                pfns = yield from self.frames_for(vcpu, memory.owner, count)
                 if find() != slot or slot in cache:
                     self.host.give(pfns)
                     continue
@@ -223,18 +223,22 @@ class Swap(DeviceTraffic):
                     cycles += self._read(slot, pfns, memory, self._near(slot, window, around))
             flags = int(cache.flags[slot])
             if flags & READING:
-                self.awaited[memory.owner] += 1
-                try:
-                    yield from vcpu.wait(self.ready(slot), self.cause)
-                finally:
-                    self.awaited[memory.owner] -= 1
+                yield from self.await_page(vcpu, memory, slot)
                 waited = True
                 continue
             if flags & FAILED:
                 raise VmStopped(Stop.SWAP_READ, who=self.who)
-            vcpu.kind = max(vcpu.kind, _MAJOR if waited else _MINOR)
+            vcpu.kind = max(vcpu.kind, MAJOR if waited else MINOR)
             return Fetched(slot, start, waited, cycles)
         return None
+
+    def await_page(self, vcpu: Any, memory: Any, slot: int) -> Steps[None]:
+        """Have a vCPU wait until the device has read a page."""
+        self.awaited[memory.owner] += 1
+        try:
+            yield from vcpu.wait(self.ready(slot), self.cause)
+        finally:
+            self.awaited[memory.owner] -= 1
 
     def bring(
         self, vcpu: Any, memory: Any, find: Callable[[], int | None], around: Around, *, write: bool
@@ -253,7 +257,7 @@ class Swap(DeviceTraffic):
         """Take a page out of the cache for a VM, about to be written to or not."""
         ahead = int(self.cache.flags[fetched.slot] & AHEAD != 0)
         self._count_back(memory.owner, 1, ahead, vcpu.now, fetched)
-        self._found(around.key, around.number, ahead)
+        self.window_of(around.key).found(around.number, ahead, turns=self.turns)
         return self._hand_over(fetched.slot, memory, self.costs.swap_page + fetched.cycles, write=write)
 
     def _count_back(self, owner: int, count: int, ahead: int, now: int, fetched: Fetched | None) -> None:
@@ -265,7 +269,7 @@ class Swap(DeviceTraffic):
         took = self.costs.swap_page + (now - fetched.since + fetched.cycles if fetched else 0)
         self.latency[owner].add(took, count)
 
-    def _frames(self, vcpu: Any, owner: int, count: int) -> Steps[Words]:
+    def frames_for(self, vcpu: Any, owner: int, count: int) -> Steps[Words]:
         """Return up to `count` frames of the host's, int64[n]; the vCPU waits while it has none.
 
         Those for pages that are read ahead may be as many as for any fault (mm/swap_state.c, swap_vma_readahead, which
@@ -295,23 +299,23 @@ class Swap(DeviceTraffic):
         self.submit_reads(slots, pfns, stamps)
         return ahead * self.costs.swap_page
 
-    def _window(self, key: Any) -> Window:
+    @property
+    def steady(self) -> bool:
+        """Whether pages are read as in `vmsim.host.swap.reading`."""
+        device = self.device
+        return isinstance(device, BlockDevice) and device.steady is not None and self.zswap is None
+
+    def window_of(self, key: Any) -> Window:
+        """Return what is remembered for reading ahead: of a memory or address space, or where it turns of all."""
         whose = self if self.turns else key
         window = self.windows.get(whose)
         if window is None:
             window = self.windows[whose] = Window()
         return window
 
-    def _found(self, key: Any, number: int, ahead: int) -> None:
-        """Note that a page was wanted last, and how many had been read ahead that were."""
-        window = self._window(key)
-        window.hits += ahead
-        if not self.turns:
-            window.previous = number
-
     def _around(self, slot: int, around: Around) -> range:
         """Return what is to be read with a page: slots where the device turns, else pages by their numbers."""
-        window = self._window(around.key)
+        window = self.window_of(around.key)
         if self.turns:
             return window.aligned(slot, self.most)
         return window.around(around.number, min(self.most, 1 << MAX_ORDER))
@@ -335,9 +339,9 @@ class Swap(DeviceTraffic):
         return Back(pfn, cycles, slot if keep else NO_SLOT)
 
     def came_back(
-        self, memory: Any, numbers: Words, slots: Words, ahead: int, gone: Words, now: int, fetched: Fetched | None
+        self, memory: Any, numbers: Words, slots: Words, ahead: int, freed: Words, now: int, fetched: Fetched | None
     ) -> None:
-        """Note that compiled code has given a VM pages of the cache, and taken them out of it.
+        """Note that compiled code has given a VM pages of the cache.
 
         Parameters
         ----------
@@ -345,35 +349,36 @@ class Swap(DeviceTraffic):
             Whose pages.
         numbers, slots : int64[n]
             Which, and the slots that they were in.
-        ahead : int
-            How many of them were read ahead.
-        gone : int64[m]
-            Slots that they give up.
+        ahead, freed : int, int64[m]
+            How many of them were read ahead, and slots that are free now.
         now : int
             The cycle that the vCPU has reached.
         fetched : Fetched, optional
             It has waited for one, and this is it.
         """
-        self.cache.left(len(slots))
         self._count_back(memory.owner, len(slots), ahead, now, fetched)
-        self._found(memory, int(numbers[-1]), ahead)
         self.lists.returned(memory, numbers, slots)
-        if len(gone):
-            self.release(gone)
+        if len(freed):
+            self._forget(freed)
 
     def release(self, slots: Words) -> None:
         """Note one user of each of some slots fewer, int64[n]; the last takes all that there is of a slot along."""
         freed = self.area.free_each(slots)
         if not len(freed):
             return
+        self._forget(freed)
+        for slot in freed[self.cache.stamps[freed] > 0].tolist() if len(self.cache) else ():
+            self.drop(slot)
+
+    def _forget(self, freed: Words) -> None:
+        """Forget what there is of slots that are free, int64[n], the swap cache apart."""
         compressed = self.device if isinstance(self.device, CompressedMemory) else self.zswap
         if compressed:
             for slot in freed.tolist():
                 compressed.drop(slot)
         self.lists.released(freed)
-        self.unwritten.difference_update(freed.tolist() if self.unwritten else ())
-        for slot in freed[self.cache.stamps[freed] > 0].tolist() if len(self.cache) else ():
-            self.drop(slot)
+        if self.unwritten:
+            self.unwritten.difference_update(freed.tolist())
 
     def collect(self) -> int:
         """Return the cycles of swapping pages out since this was last asked."""

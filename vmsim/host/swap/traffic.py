@@ -21,9 +21,9 @@ from vmsim.host.swap.area import SwapArea
 from vmsim.host.swap.cache import AHEAD, BUSY, FAILED, UNWRITTEN, WRITING, SwapCache
 from vmsim.host.swap.compressed import CompressedMemory
 from vmsim.host.swap.device import BlockDevice
-from vmsim.jit import kernel
+from vmsim.jit import kernel, leaf
 
-__all__ = ["DeviceTraffic"]
+__all__ = ["DeviceTraffic", "merge"]
 
 _MOST = 32  # pages of a request: 128 KiB
 
@@ -31,8 +31,8 @@ Good = NDArray[np.bool_]
 """Which pages could be written, or read."""
 
 
-@kernel
-def _merge(slots, done):  # type: ignore[no-untyped-def]
+@leaf
+def merge(slots, done):  # type: ignore[no-untyped-def]
     """Have pages of one request, int64[n], be done when its last is; return whether all are `done` in one cycle."""
     first, same = 0, True
     for at in range(1, len(slots) + 1):
@@ -45,6 +45,12 @@ def _merge(slots, done):  # type: ignore[no-untyped-def]
             same = same and last == done[0]
             first = at
     return same
+
+
+@kernel
+def _merge(slots, done):  # type: ignore[no-untyped-def]
+    """Do the same for who calls it from Python."""
+    return merge(slots, done)
 
 
 class DeviceTraffic:
@@ -87,7 +93,11 @@ class DeviceTraffic:
 
     def ready(self, slot: int) -> simpy.Event:
         """Return the event that a page of the cache has been read."""
-        return self._ready.setdefault(int(self.cache.stamps[slot]), self.env.event())
+        stamp = int(self.cache.stamps[slot])
+        event = self._ready.get(stamp)
+        if event is None:
+            event = self._ready[stamp] = self.env.event()
+        return event
 
     def submit_writes(self, slots: Words, pfns: Words) -> None:
         """Put pages in the cache, int64[n] each, and have the device write them."""
@@ -98,7 +108,30 @@ class DeviceTraffic:
         """Have the device read pages that are in the cache, int64[n] each."""
         assert isinstance(self.device, BlockDevice)
         done, good = self.device.read(self.env.cycle, slots)
-        self._when_done(done, good, self._was_read, slots, pfns, stamps)
+        self._when_done(done, good, self._was_read, (slots, pfns, stamps), same=_merge(slots, done))
+
+    def begin_read(self, begin: Callable[..., tuple[int, bool]], pfns: Words, found: Words) -> int:
+        """Have a page be read, and others with it; return how many, -1: none, for it is no more where it was.
+
+        Parameters
+        ----------
+        begin : callable
+            As of `reading.begin_read`, given what says where the page is.
+        pfns : int64[n]
+            Frames, of which those come back that are not needed.
+        found : int64[5, m]
+            What is filled in there.
+        """
+        assert isinstance(self.device, BlockDevice)
+        queue = self.device.reads
+        read, same = begin(pfns, queue.free, queue.sums, self.env.cycle, self.device.steady, found)
+        if read < len(pfns):
+            self.host.give(pfns[max(read, 0) :])
+        if read >= 0:
+            self.device.count_reads += read
+            slots, pfns, stamps, done, _ = found[:, :read]
+            self._when_done(done, None, self._was_read, (slots, pfns, stamps), same=same)
+        return read
 
     def drop(self, slot: int) -> None:
         """Take a page out of the cache that nobody wants any more; its frame is free when the device is done."""
@@ -139,14 +172,23 @@ class DeviceTraffic:
         assert isinstance(self.device, BlockDevice)
         self.writing += len(slots)
         done, good = self.device.write(self.env.cycle, slots)
-        self._when_done(done, good, self._written, slots, pfns, stamps)
+        self._when_done(done, good, self._written, (slots, pfns, stamps), same=_merge(slots, done))
 
     def _when_done(
-        self, done: Words, good: Good | None, call: Callable[..., None], slots: Words, pfns: Words, stamps: Words
+        self,
+        done: Words,
+        good: Good | None,
+        call: Callable[..., None],
+        pages: tuple[Words, Words, Words],
+        *,
+        same: bool,
     ) -> None:
-        """Call with those of some pages that the device is done with at a time, and which of them could be done."""
-        now = self.env.cycle
-        if _merge(slots, done):
+        """Call with those of some pages that the device is done with at a time, and which of them could be done.
+
+        The pages are their slots, frames and stamps in the cache; `same`: it is done with all at once.
+        """
+        now, (slots, pfns, stamps) = self.env.cycle, pages
+        if same:
             self._at(int(done[0]) - now, pfns, partial(call, slots, pfns, stamps, good))
             return
         for cycle in dict.fromkeys(done.tolist()):

@@ -129,11 +129,11 @@ class Agile(AgileEntries):
         self._agile[vcpu.number] = mode, made
         return made
 
-    def count(self, vcpu: Vcpu, bill: NDArray[Any], done: Collected) -> None:
+    def count(self, vcpu: Vcpu, done: Collected) -> None:
         """Count what is on a bill; pointers that the hardware has go with what it flushes."""
         if done.flush & OWN:
             self._forget_pointers()
-        super().count(vcpu, bill, done)
+        super().count(vcpu, done)
 
     def page_fault(
         self, vcpu: Vcpu, gva: int, code: int, times: int, status: int = NONE, value: int = 0, spent: int = 0

@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from vmsim.contracts import Steps, Vcpu
-from vmsim.contracts.commit import clear_bill, collected
+from vmsim.contracts.commit import collected, words_of
 from vmsim.monitor.backing.commit import NestedMode, touch_frames
 from vmsim.monitor.base import BaseMonitor
 from vmsim.tables.backing import next_lacking
@@ -75,6 +75,5 @@ class Touching(BaseMonitor):
             vcpu.owe("exit", cycles)
         if bill["pending"][0] or bill["flush"][0]:
             self.exited(vcpu)
-            self.count(vcpu, bill, collected(bill))
-            clear_bill(bill)
+            self.count(vcpu, collected(words_of(bill)))
         return done

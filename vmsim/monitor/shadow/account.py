@@ -7,7 +7,6 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Vcpu, Words
@@ -182,9 +181,9 @@ class Account(TableKeeper):
         late = self.cpus["stale"][cpu] or self.cpus["seen"][cpu] != self.state["unseen"][0]
         return bool(late) or cpu in self.loading
 
-    def count(self, vcpu: Vcpu, bill: NDArray[Any], done: Collected) -> None:
+    def count(self, vcpu: Vcpu, done: Collected) -> None:
         """Count what is on a bill, and have TLBs flushed where it says so."""
-        super().count(vcpu, bill, done)
+        super().count(vcpu, done)
         if flush := done.flush:
             if flush & OTHERS:
                 vcpu.kick_others()  # and has paid for it

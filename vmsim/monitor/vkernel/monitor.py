@@ -153,9 +153,9 @@ class Vkernel(MapEntries, TableKeeper):
             self._mode = VkernelMode(nested, self.entries, self._prices, *self._scratch)
         return self._mode
 
-    def count(self, vcpu: Vcpu, bill: NDArray[Any], done: Collected) -> None:
+    def count(self, vcpu: Vcpu, done: Collected) -> None:
         """Count what is on a bill, and what was done to the maps."""
-        super().count(vcpu, bill, done)
+        super().count(vcpu, done)
         for name in ("filled", "walked", "made", "zapped"):
             self.work[name] += int(self._prices[name][0])
             self._prices[name] = 0
