@@ -24,6 +24,7 @@ __all__ = [
     "jitted_sources",
     "kernel",
     "leaf",
+    "of_one_type",
     "opaque_core",
     "opaque_llc",
     "opaque_records",
@@ -84,6 +85,19 @@ def resolved(kernel: Function, *arguments: Any) -> Function:
     takes half a microsecond.
     """
     return _way.resolved(kernel, *arguments)  # type: ignore[no-any-return]
+
+
+def of_one_type(kernel: Function) -> Function:
+    """Return what calls a kernel always with arguments of the types that the first call has, as `resolved` does."""
+    entry: Function | None = None
+
+    def call(*arguments: Any) -> Any:
+        nonlocal entry
+        if entry is None:
+            entry = resolved(kernel, *arguments)
+        return entry(*arguments)
+
+    return call
 
 
 def silicon(header: np.dtype[Any], names: Sequence[str], keyed: int) -> Silicon:

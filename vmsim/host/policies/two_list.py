@@ -42,7 +42,7 @@ from vmsim.host.policies.lists import (
     tails,
     use,
 )
-from vmsim.jit import resolved
+from vmsim.jit import of_one_type
 
 __all__ = ["Age", "TwoList", "build"]
 
@@ -50,6 +50,10 @@ Words = NDArray[np.int64]
 
 _NOTHING = np.empty(0, np.int64)
 _EVERY = 16  # a VM's new pages are looked for after a look at one in so many of its pages
+
+
+_come_back, _tails, _set_young, _drop_each = map(of_one_type, (come_back, tails, set_young, drop_each))
+_shrink_lists = of_one_type(shrink)
 
 
 class _Pages:
@@ -79,11 +83,11 @@ class _Pages:
         And how many of them are inactive.
         """
         of_inactive = min(inactive, self.size(INACTIVE))
-        count = int(tails(self.lists, inactive, active, self.numbers))
+        count = int(_tails(self.lists, inactive, active, self.numbers))
         asked = self.numbers[:count]
         there = self.vm.pages.holds_each(asked)
         if not there.all():
-            drop_each(self.lists, asked[~there])
+            _drop_each(self.lists, asked[~there])
             asked = asked[there]
         return int(np.count_nonzero(there[:of_inactive])), asked
 
@@ -94,7 +98,7 @@ class _Pages:
         """
         left, asked = self.last(inactive, active)
         young = self.vm.pages.second.age_each(asked, clear=True)
-        set_young(self.lists, asked, young)
+        _set_young(self.lists, asked, young)
         return left, len(asked), int(np.count_nonzero(young))
 
     def size(self, which: int) -> int:
@@ -136,7 +140,6 @@ class TwoList:
         self._ages: Words = np.empty(0, np.int64)  # by slot, `taken` when the page in it was
         self._seen = 0  # refaults that made pages active, at the end of the last reclaim
         self._deactivates = True
-        self._come_back: Callable[..., Any] | None = None
 
     @property
     def taken(self) -> int:
@@ -199,7 +202,7 @@ class TwoList:
 
     def _shrink(self, pages: _Pages, inactive: int, active: int, goal: int, young: int) -> Found:
         before = pages.lists.counts[Count.SCANNED]
-        count = int(shrink(pages.lists, inactive, active, goal, self._deactivates, pages.victims))
+        count = int(_shrink_lists(pages.lists, inactive, active, goal, self._deactivates, pages.victims))
         looked = int(pages.lists.counts[Count.SCANNED] - before)
         pages.due -= looked
         return Found(pages.victims[:count].copy(), looked, young)
@@ -220,7 +223,7 @@ class TwoList:
 
     def answer(self, vm: Any, numbers: Words, young: NDArray[np.bool_]) -> None:
         """Learn which of them were, bool[n]."""
-        set_young(self.pages[vm.pages.owner].lists, numbers, young)
+        _set_young(self.pages[vm.pages.owner].lists, numbers, young)
 
     def shrink(self, vm: Any, inactive: int, active: int, goal: int) -> Found:
         """Look at so many pages of each list; return those to be taken, about `goal` at most."""
@@ -242,7 +245,7 @@ class TwoList:
 
     def drop(self, vm: Any, numbers: Words) -> None:
         """Learn that pages are no more, int64[n]."""
-        drop_each(self.pages[vm.pages.owner].lists, numbers)
+        _drop_each(self.pages[vm.pages.owner].lists, numbers)
 
     def age(self, vm: Any) -> Found:
         """Move some active pages to the inactive list where that is short everywhere (kswapd_age_node)."""
@@ -269,10 +272,8 @@ class TwoList:
 
     def returned(self, memory: Any, numbers: Words, slots: Words) -> None:
         """Put pages that came back on the lists where they belong (workingset_refault)."""
-        given = self.pages[memory.owner].lists, self._every, self.more(), numbers, self._ages, slots
-        if self._come_back is None:
-            self._come_back = resolved(come_back, *given, self.age_of_all.taken)
-        active = int(self._come_back(*given, self.age_of_all.taken))
+        lists, now = self.pages[memory.owner].lists, self.age_of_all.taken
+        active = int(_come_back(lists, self._every, self.more(), numbers, self._ages, slots, now))
         self.refaults += len(numbers)
         self.age_of_all.taken += active
         self.activated += active

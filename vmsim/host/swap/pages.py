@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,7 +16,7 @@ from vmsim.host.swap.cache import AHEAD, Around, Fetched, leave
 from vmsim.host.swap.readahead import MAX_ORDER, note_found
 from vmsim.host.swap.reading import HERE, IN_CACHE, UNREADABLE, begin_read, look
 from vmsim.host.swap.swap import MAJOR, MINOR, Swap
-from vmsim.jit import kernel, resolved
+from vmsim.jit import kernel, of_one_type
 from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT
 from vmsim.machine.memory import zeroed
 from vmsim.tables.backing import CACHED, CLEAN, SMALL_PAGE, SWAPPED, clean_backing, set_backing
@@ -131,6 +130,9 @@ def note_brought(backing, slots, cache, users, state, zones, frames, owner, wind
     return count, ahead, freed
 
 
+_look, _begin_read, _note_brought = map(of_one_type, (look, begin_read, note_brought))
+
+
 class SwappedPages:
     """Which page of a VM is in which slot.
 
@@ -156,7 +158,6 @@ class SwappedPages:
         self.slots: Words = zeroed(8 * max(len(memory.backing), 1)).view(np.int64)
         self.count = 0
         self._clean = np.zeros(0, np.bool_)  # which of those that are being taken need no write
-        self._entries: dict[Callable[..., Any], Callable[..., Any]] = {}
         self._window = swap.window_of(memory)
         self._most = min(swap.most, 1 << MAX_ORDER)
         self._steady = swap.steady
@@ -245,7 +246,7 @@ class SwappedPages:
         start, waited, spent = vcpu.now, False, 0
         while True:
             found = np.empty((5, self._most + 1), np.int64)
-            count = self._compiled(look, *where, self._most, found[0])
+            count = _look(*where, self._most, found[0])
             if count == HERE:
                 return None
             slot = int(self.slots[gfn]) - 1
@@ -256,20 +257,13 @@ class SwappedPages:
                 raise VmStopped(Stop.SWAP_READ, who=swap.who)
             if count > 0:
                 pfns = yield from swap.frames_for(vcpu, memory.owner, count)
-                read = swap.begin_read(partial(self._compiled, begin_read, *where, slot), pfns, found)
+                read = swap.begin_read(partial(_begin_read, *where, slot), pfns, found)
                 if read < 0:
                     continue
                 swap.counts[memory.owner]["read_ahead"] += read - 1
                 spent += (read - 1) * swap.costs.swap_page
             yield from swap.await_page(vcpu, memory, slot)
             waited = True
-
-    def _compiled(self, kernel: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a kernel, always with arguments of the same types."""
-        entry = self._entries.get(kernel)
-        if entry is None:
-            entry = self._entries[kernel] = resolved(kernel, *arguments)
-        return entry(*arguments)
 
     def _slots_of(self, window: range) -> Words:
         """Return the slots of those of a range of pages that are away, int64[n]."""
@@ -285,7 +279,7 @@ class SwappedPages:
         found = np.empty((4, int(swap.area.state[_BROUGHT])), np.int64)
         mine = memory.backing, self.slots, swap.cache.words, swap.area.users_of, swap.area.state
         given = *mine, host.zone, host.frames, memory.owner, self._window.words, swap.turns, found
-        count, ahead, freed = self._compiled(note_brought, *given)
+        count, ahead, freed = _note_brought(*given)
         self.count -= count
         memory.returned += count
         swap.came_back(memory, found[0], found[1], ahead, found[2, :freed], now, fetched)

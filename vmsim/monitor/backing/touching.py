@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vmsim.contracts import Steps, Vcpu
 from vmsim.contracts.commit import collected, words_of
+from vmsim.jit import of_one_type
 from vmsim.monitor.backing.commit import NestedMode, touch_frames
 from vmsim.monitor.base import BaseMonitor
 from vmsim.tables.backing import next_lacking
@@ -34,6 +35,7 @@ class Touching(BaseMonitor):
 
     bills: NDArray[Any]
     exited: Callable[[Vcpu], None]
+    _touch: Callable[..., Any] | None = None
 
     @abstractmethod
     def memory_pages(self, vcpu: Vcpu) -> NestedMode | None:
@@ -53,8 +55,9 @@ class Touching(BaseMonitor):
         while (gfn := self.lacking(gfn, limit)) < limit:
             first, mode = gfn, self.memory_pages(vcpu)
             if mode is not None:
+                self._touch = self._touch or of_one_type(touch_frames)
                 with vcpu.first():
-                    gfn = int(self.commit(vcpu, touch_frames, mode, max(vcpu.left, 1), gfn, limit))
+                    gfn = int(self.commit(vcpu, self._touch, mode, max(vcpu.left, 1), gfn, limit))
             if gfn == first:
                 yield from self.touch_one(vcpu, gfn)
                 gfn += 1
