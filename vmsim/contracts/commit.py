@@ -14,7 +14,7 @@ import numpy as np
 
 from vmsim.contracts.faults import KIND_BITS
 from vmsim.contracts.steps import NONE
-from vmsim.jit import leaf, overloaded, routine
+from vmsim.jit import kernel, leaf, of_one_type, overloaded, routine
 
 __all__ = [
     "BILL",
@@ -156,19 +156,37 @@ def words_of(bill: np.ndarray) -> np.ndarray:
     return words
 
 
+@kernel
+def _pour(words, found):
+    """Take everything from a bill's words; fill `found` with those before the latencies, and these with their times.
+
+    Returns how many latencies differ.
+    """
+    count = 0
+    for at in range(_LATENCY):
+        found[at] = words[at]
+        words[at] = 0
+    if found[_LATENCY - 1]:
+        for place in range(LATENCIES):
+            if words[_TIMES + place]:
+                found[_LATENCY + 2 * count] = words[_LATENCY + place]
+                found[_LATENCY + 2 * count + 1] = words[_TIMES + place]
+                count += 1
+                words[_TIMES + place] = 0
+    return count
+
+
+_poured = of_one_type(_pour)
+_found = np.empty(_LATENCY + 2 * LATENCIES, np.int64)  # scratch
+
+
 def collected(words: np.ndarray) -> Collected:
     """Return what is on a bill, of which `words_of` gives these, and take it from the bill."""
-    found = words[:_LATENCY].tolist()
+    count = _poured(words, _found)
+    found = _found[: _LATENCY + 2 * count].tolist()
     exits, cycles = found[10 : 10 + REASONS], found[10 + REASONS : 10 + 2 * REASONS]
-    kind, logged = found[10 + 2 * REASONS :]
-    latencies: list[tuple[int, int]] = []
-    if logged:
-        (there,) = words[_TIMES:].nonzero()
-        latencies = [*zip(words[_LATENCY + there].tolist(), words[_TIMES + there].tolist(), strict=True)]
-        words[:] = 0
-    else:
-        words[:_LATENCY] = 0
-    return Collected(*found[:10], exits, cycles, kind, latencies)
+    latencies = [*zip(found[_LATENCY::2], found[_LATENCY + 1 :: 2], strict=True)]
+    return Collected(*found[:10], exits, cycles, found[10 + 2 * REASONS], latencies)
 
 
 @leaf

@@ -144,11 +144,10 @@ class BaseMonitor(ABC):
 
     def count(self, vcpu: Vcpu, done: Collected) -> None:
         """Count what was on a bill, whose cycles the vCPU owes already."""
-        if any(done.exits):
-            for reason, count, spent in zip(self.reasons, done.exits, done.cycles, strict=False):
-                if count:
-                    self.exits[reason] += count
-                    self.exit_cycles[reason] += spent
+        for reason, count, spent in zip(self.reasons, done.exits, done.cycles, strict=False):
+            if count:
+                self.exits[reason] += count
+                self.exit_cycles[reason] += spent
         if done.kind > vcpu.kind:
             vcpu.kind = done.kind  # of a fault that is not over
         for latency, times in done.latencies:
