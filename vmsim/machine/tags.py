@@ -223,16 +223,15 @@ class Tags:
 
     def _flush(self, cores: Collection[int], asids: Iterable[int], kinds: int) -> None:
         """Forget what cores keep of one kind of some asids; those that never ran them have nothing to forget."""
-        gone = [(kinds, asid) for asid in asids]
-        kept = [self._kept[each] for each in gone if each in self._kept]
-        for _, asid in gone:
+        gone = {(kinds, asid): self._kept[kinds, asid] for asid in asids if (kinds, asid) in self._kept}
+        keepers = {core for kept in gone.values() for core in kept if core in cores}
+        for _, asid in gone if keepers else ():
             self._gone[asid] = True
-        for core in set[int]().union(*kept).intersection(cores):
+        for core in keepers:
             self.flusher.forget(core, core + 1, self._gone, kinds)
-            for each in gone:
-                if each not in self._states[core].running:
-                    self._kept.get(each, set()).discard(core)
-        for _, asid in gone:
+            for each in gone.keys() - self._states[core].running:
+                gone[each].discard(core)
+        for _, asid in gone if keepers else ():
             self._gone[asid] = False
         if kinds == LINEAR:
             self.flusher.forget_steps(cores)
