@@ -10,9 +10,9 @@ __all__ = ["choose_oldest", "make_newest"]
 @leaf
 def make_newest(age, first, ways, way):
     """Make a way the newest of its set."""
+    before = age[first + way]
     for other in range(ways):
-        if age[first + other] < age[first + way]:
-            age[first + other] += 1
+        age[first + other] += age[first + other] < before
     age[first + way] = 0
 
 

@@ -16,9 +16,11 @@ __all__ = ["choose_by_tree", "turn_away"]
 def turn_away(age, first, ways, way):
     """Turn the forks above a way away from it."""
     fork = ways + way
-    while fork > 1:
+    size = ways
+    while size > 1:  # as often for each way: the loop unrolls
         age[first + (fork >> 1)] = 1 - (fork & 1)
         fork >>= 1
+        size >>= 1
 
 
 @leaf
@@ -26,7 +28,7 @@ def choose_by_tree(age, first, ways, mask):
     """Return the way in the mask that the forks lead to."""
     fork = 1
     size = ways
-    while fork < ways:
+    while size > 1:
         size >>= 1
         fork = 2 * fork + age[first + fork]
         low = fork * size - ways

@@ -83,14 +83,15 @@ def choose(policy, tags, tag, age, first, ways, mask):
     parameters = policy >> KIND_BITS
     if kind == Policy.QLRU:
         age_before_miss(parameters, age, first, ways)
-    empty = -1
-    for way in range(ways):
-        if mask >> way & 1 and tags[tag + way] == _EMPTY:
-            empty = way
-            if kind != Policy.QLRU or not fill_last(parameters):
-                return empty
-    if empty >= 0:
-        return empty
+    if not _full(tags, tag, ways):  # asked first: most sets are, and it takes no branch for each way
+        empty = -1
+        for way in range(ways):
+            if mask >> way & 1 and tags[tag + way] == _EMPTY:
+                empty = way
+                if kind != Policy.QLRU or not fill_last(parameters):
+                    return empty
+        if empty >= 0:
+            return empty
     if kind == Policy.PLRU:
         return choose_by_tree(age, first, ways, mask)
     if kind == Policy.QLRU:

@@ -18,9 +18,9 @@ def use_in_trees(age, first, ways, way):
     """Note that a way was used."""
     tree = first + (way & ~3)
     turn_away(age, tree, 4, way & 3)
+    before = age[tree]
     for other in range(first, first + ways, 4):
-        if age[other] < age[tree]:
-            age[other] += 1
+        age[other] += age[other] < before
     age[tree] = 0
 
 
