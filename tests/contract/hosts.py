@@ -224,11 +224,13 @@ def small(
     other: dict[str, Any] = CHURN,
     base: int | None = None,
     vcpus: int = 1,
+    *,
+    copied: bool = False,
     **keys: Any,
 ) -> Scenario:
     """Return a host of two VMs in a mode: one touches pages at random, the other maps and unmaps, or does `other`.
 
-    Their regions are at `base`, and their threads as many as their vCPUs.
+    Their regions are at `base`, and their threads as many as their vCPUs. Their tables can have copies on two sockets.
     """
     if vcpus > 1:
         keys |= {"vcpus": vcpus}
@@ -238,6 +240,9 @@ def small(
         pages.pop("host_page", None)
     keys = {"mode": mode, "memory": "4MiB", **pages, **keys}
     touch = {"kind": "uniform", "footprint": 64 << 12, "accesses": 700, "writes": 0.5, "threads": vcpus}
-    host = {"quantum": "20us", "cores": 2, "what_if": True, "memory": "32MiB"}
+    host: dict[str, Any] = {"quantum": "20us", "cores": 2, "what_if": True, "memory": "32MiB"}
+    if copied:
+        keys |= {"numa": {"node": "all", "tables": "replicate"}}
+        host |= {"nodes": [{"memory": "16MiB", "cpus": 1}] * 2, "remote_cycles": 100}
     there = {} if base is None else {"base": base}
     return scenario(vm("a", workload=touch | there, **keys), vm("b", **keys) | {"workload": other | there}, **host)

@@ -54,6 +54,20 @@ def test_every_verb_in_its_turn(mode: str, size: str, kind: str) -> None:
         assert host.faults == calm.faults
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_every_verb_in_its_turn_where_tables_have_copies(mode: str) -> None:
+    """Each vCPU walks tables of its socket, and what is done to pages is done in all copies."""
+    what, turns = small(mode, vcpus=2, copied=True), Turns()
+    calm, host = undisturbed(what), Host(what, turns, "data", 12_007)
+    assert min(turns.done.values()) > 0, turns.done
+    assert host.seen.keys() == calm.seen.keys()
+    for machine in host.simulation.vms:
+        counts = machine.ledger.read().named("table_copies")
+        assert counts["made"] == counts["freed"] >= 4  # one of each level
+        assert counts["writes"] >= 24  # each page is mapped once at least
+        assert counts["reads"] > 0  # to age pages, or to find dirty ones
+
+
 def test_every_registered_mode_has_its_cells() -> None:
     """Of vmsim's own modes, native's are programs; modes from outside have the suite in tests/plugins."""
     assert {*paging_modes()} - {"prefault"} == {*MODES, "native"}
