@@ -22,3 +22,13 @@ def test_nested_tables_are_apart_and_pages_are_not() -> None:
         memory = Simulation(vmitosis.placed(scenario, node, 100)).run().vms[0].memory
         assert memory["page_node_1"] == 0
         assert (memory["table_node_0"], memory["table_node_1"]) == (near, far)
+
+
+def test_copies_of_nested_tables_are_where_the_vcpu_runs() -> None:
+    text = files("vmsim.validation").joinpath("gups.toml").read_text()
+    small = {"host.memory": "64MiB", "vm.memory": "16MiB", "vm.workload.footprint": "8MiB", "vm.workload.updates": 9}
+    scenario = vmitosis.placed(Scenario.from_toml(text).replace(**small), "replicate", 100, memory=1)
+    vm = Simulation(scenario).run().vms[0]
+    assert vm.memory["page_node_0"] == 0
+    assert (vm.memory["table_node_0"], vm.memory["table_node_1"]) == (11, 11)
+    assert vm.figures.array("node_references")[1, 1] == 0 < vm.figures.array("node_references")[0, 1]

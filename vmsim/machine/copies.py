@@ -61,6 +61,7 @@ def rows_of(memory: np.ndarray, frames: int, nodes: int, owners: int) -> tuple[n
     journal : int64[1 + JOURNAL]
         How many places have been written to, and their hpas as far as there is room.
     """
+    assert len(memory) == frames * ENTRIES + words_for_copies(frames, nodes, owners), "memory has no room for copies"
     start = frames * ENTRIES
     done = start + frames * (nodes + 1)
     journal = done + 2 * owners * nodes
