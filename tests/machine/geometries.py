@@ -75,6 +75,8 @@ WIDE = Geometry(
     pwc_nested_lowest=LEVELS,
     walk_start=3,
     data_caches=True,
+    walkers=2,
+    fill_buffers=2,
 )
 
 
@@ -99,6 +101,9 @@ POLICIES = replace(
     },
     ntlb=_unit(2, 3, "mru_n"),
     data_caches=True,
+    walkers=2,
+    fill_buffers=3,
+    l2_pairs=True,
     seed=3,
 )
 # An entry-style cache that draws what it replaces, and an LLC of what leaves the L2s.
@@ -117,5 +122,5 @@ GEOMETRIES = {
     "wide": WIDE,
     "policies": POLICIES,
     "victim": VICTIM,
-    "wide victim": replace(WIDE, llc_victim=True, peer_extra=40),
+    "wide victim": replace(WIDE, llc_victim=True, peer_extra=40, l2_pairs=True),
 }

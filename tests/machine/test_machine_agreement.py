@@ -27,6 +27,7 @@ STREAM = {
     "accesses": st.integers(1, 150),
     "cores": st.integers(1, 2),
     "vms": st.integers(1, 2),
+    "window": st.sampled_from([0, 0, 1, 3, 20]),
 }
 
 
@@ -70,6 +71,7 @@ def agree(
     accesses,
     cores,
     vms,
+    window=0,
     switching=None,
     reserved=False,
     no_execute=False,
@@ -99,6 +101,8 @@ def agree(
         if geometry.llc.policy:  # a partition of its own for each VM, or overlapping ones
             every = range(geometry.llc.ways)
             pair.share_out([set(random.sample(every, random.randint(1, len(every)))) for _ in pair.vms])
+        if window:
+            pair.overlap(window)
         cursor = 0
         while cursor < len(runs):
             budget = random.choice([NEVER, NEVER, 500, 5000, 1])

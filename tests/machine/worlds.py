@@ -12,6 +12,7 @@ from tests.oracle import bits
 from tests.oracle import core as twin_core
 from tests.oracle import vcpu as twin_vcpu
 from tests.oracle.tables import Words
+from tests.oracle.window import Window
 from vmsim.machine import formats, layout, tlb, vcpu
 from vmsim.machine.caches import Served
 from vmsim.machine.formats import SEALED
@@ -99,6 +100,12 @@ class Pair:
         for registers, twin in self.vms:
             registers[0].compute = twin.compute = 3
 
+    def overlap(self, accesses: int) -> None:
+        """Have so many accesses in the window at once; the cores say how many walkers and buffers they have."""
+        for registers, twin in self.vms:
+            registers[0].in_flight = accesses
+            twin.window = Window(accesses, int(self.cores[0].walkers), int(self.cores[0].fill_buffers))
+
     def share_out(self, ways: list[set[int]]) -> None:
         """Give each VM the ways of the LLC that it may fill."""
         for (registers, twin), its in zip(self.vms, ways, strict=True):
@@ -153,6 +160,7 @@ class Pair:
             assert walk_cache_hits(registers[0]) == dict(twin.pwc)
             assert {Served(n).name: int(v) for n, v in enumerate(registers[0].data_refs) if v} == dict(twin.data)
             assert registers[0].walk_cycles == twin.walk_cycles
+            assert registers[0].hidden == twin.hidden
             assert node_references(registers[0]) == dict(twin.node_refs)
             assert peer_references(registers[0]) == dict(twin.peer_refs)
         for number, twin in enumerate(self.twin_cores):

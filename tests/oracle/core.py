@@ -95,16 +95,24 @@ class Core:
 
         An LLC of victims gets what the L2 gives up, and gives up what the L2 gets, unless another core's L2 has it as
         well; what it has not comes from such an L2: "PEER". `allowed`: its ways to be filled.
+        Where lines come in pairs, the other one is brought after it.
         """
         line = hpa // 64
         l1, l2 = self.caches
-        shared, place = self.llc.sets, self.llc.index
         if first == "L1":
             if l1.get(line, line):
                 return "L1"
             l1.put(line, line, True)
         if l2.get(line, line):
             return "L2"
+        served = self._to_l2(line, allowed)
+        if self.geometry.l2_pairs and not l2.has(line ^ 1, line ^ 1):
+            self._to_l2(line ^ 1, allowed)
+        return served
+
+    def _to_l2(self, line: int, allowed: set[int] | None) -> str:
+        """Bring a line to the L2, which lacks it; return who had it."""
+        l2, shared, place = self.caches[1], self.llc.sets, self.llc.index
         gone = l2.put(line, line, True)
         if not self.llc.victim:
             if shared.get(place(line), line):

@@ -22,6 +22,10 @@ class Sets:
         entries.move_to_end(key)
         return entries[key]
 
+    def has(self, index: int, key: Hashable) -> bool:
+        """Return whether there is an entry, which stays as old as it is."""
+        return key in self.sets[index % len(self.sets)]
+
     def put(self, index: int, key: Hashable, value: Any, allowed: set[int] | None = None) -> Any:
         """Keep an entry; return the key of the one that made room, or None. All ways are alike, so all are allowed."""
         entries = self.sets[index % len(self.sets)]

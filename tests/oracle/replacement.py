@@ -214,6 +214,10 @@ class WaySets:
         self.policies[index].hit(way, None not in entries)
         return entries[way][1]
 
+    def has(self, index: int, key: Hashable) -> bool:
+        """Return whether there is an entry, which stays as old as it is."""
+        return self._place(index, key)[2] is not None
+
     def put(self, index: int, key: Hashable, value: Any, allowed: set[int] | None = None) -> Any:
         """Put an entry in one of the ways allowed; return the key of that which made room for it, or None."""
         index, entries, way = self._place(index, key)

@@ -33,6 +33,7 @@ from tests.oracle.bits import (
 from tests.oracle.core import Core
 from tests.oracle.tables import Words, load, place_of, store, translate, within
 from tests.oracle.translation import AgainError, PageFaultError, Table, Translation, ViolationError, suffices
+from tests.oracle.window import Window
 
 GUEST, NESTED = 0, 1
 RSVD = 1 << 3  # of a page fault's error code
@@ -85,6 +86,8 @@ class Vcpu:
         self.nested_levels = nested_levels
         self.pdptes = [self._gpa_word(cr3 + 8 * number) for number in range(4)] if pdptes else None
         self.compute = 0
+        self.window: Window | None = None  # in which accesses overlap
+        self.hidden = 0  # cycles that went on at the same time as others
         self.llc_ways: set[int] | None = None  # that it may fill; None: all
         self.count: Counter[str] = Counter()
         self.refs: Counter[tuple[int, int, str]] = Counter()
@@ -347,22 +350,30 @@ class Vcpu:
         while cursor < limit:
             address, times, kind = runs[cursor]
             gva = address % reach(self.levels)
+            marks = self.count["l2_tlb_cycles"], self.walk_cycles
             try:
                 page = self.translate(core, gva, kind)
             except (PageFaultError, ViolationError) as fault:
+                self._overlap(0, marks)
+                if self.window:
+                    self.window.drain()
                 self.gpa, self.code = fault.gpa, fault.code
                 self._forget(core, gva)
                 return fault.reason, cursor, self._cycles() - before, gva
             self.count["accesses"] += times
             self.count["writes"] += times if kind == 1 else 0
             self.count["compute_cycles"] += times * self.compute
-            if core.geometry.data_caches:
-                size = span(page.size + 1)
-                for _ in range(times):
+            for _ in range(times):
+                load, missed = 0, False
+                if core.geometry.data_caches:
+                    size = span(page.size + 1)
                     hpa = page.hpa // size * size + gva % size
                     served = core.reference(hpa, "L1", self.llc_ways)
                     self.data[COUNTED.get(served, served)] += 1
-                    self.count["data_cycles"] += self._load(core, hpa, served, "data")
+                    load, missed = self._load(core, hpa, served, "data"), served != "L1"
+                    self.count["data_cycles"] += load
+                self._overlap(self.compute, marks, load, missed=missed, fetch=kind == FETCH)
+                marks = self.count["l2_tlb_cycles"], self.walk_cycles
             cursor += 1
             if self._cycles() - before >= budget:
                 return "BUDGET" if cursor < limit else "DONE", cursor, self._cycles() - before, gva
@@ -383,6 +394,17 @@ class Vcpu:
         if core.entries and self.code & P:
             core.entries.remove_if(lambda key: True)
 
+    def _overlap(
+        self, work: int, marks: tuple[int, int], load: int = 0, *, missed: bool = False, fetch: bool = False
+    ) -> None:
+        """Have an access pass through the window; what it took of the second TLB and of walks is since `marks`."""
+        if self.window is None:
+            return
+        look_up, walk = self.count["l2_tlb_cycles"] - marks[0], self.walk_cycles - marks[1]
+        took = self.window.access(work, look_up, walk, load if missed else 0, fetch=fetch)
+        self.hidden += work + look_up + walk + load - took
+
     def _cycles(self) -> int:
         count = self.count
-        return self.walk_cycles + count["l2_tlb_cycles"] + count["compute_cycles"] + count["data_cycles"]
+        serial = self.walk_cycles + count["l2_tlb_cycles"] + count["compute_cycles"] + count["data_cycles"]
+        return serial - self.hidden

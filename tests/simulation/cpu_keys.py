@@ -38,6 +38,9 @@ _SHARED = world(
     vm("native", {**_LINES, "threads": 2}, vcpus=2),
     **_ON | {"data_caches": True, "cores": 2, "cpu_override": {"cache": _VICTIMS}},
 )
+_AHEAD = world(
+    vm("ept", {**_LINES, "footprint": "8MiB"}, memory="16MiB"), **_ON | {"data_caches": True, "overlap": True}
+)
 _SPREAD = {"kind": "sequential", "footprint": "3GiB", "stride": "520MiB", "accesses": 200}
 
 _PAGES_2M = world(
@@ -108,6 +111,7 @@ def _geometry() -> dict[str, Row]:
             row(_CACHED, 10, 5, "cache.llc.slices"),
             row(_CACHED, "misses", "victims", "cache.llc.filled"),
             row(_SHARED, 60, 90, "cache.llc.peer_cycles"),
+            row(_CACHED, False, True, "cache.l2.pairs"),
             *(row(_CACHED, "lru", "random", f"cache.{level}.replacement") for level in ("l1", "l2", "llc")),
             row(_TLB2, "lru", "random", "tlb.l1.4K.replacement"),
             row(_PAGES_2M, "lru", "random", "tlb.l1.2M.replacement"),
@@ -169,6 +173,9 @@ CPU_ROWS: Final[dict[str, Row]] = {
     "cpuid.msr_48c": of_cpu(_GIGA_HOST, 1 << 6 | 1 << 17 | 1 << 21, 1 << 6 | 1 << 21, "cpuid.msr_48c"),
     "ept_ad": of_cpu(world(vm(dirty_log=LOG | {"method": "ad-scan"}), **_ON), True, False, "ept_ad"),
     "walk_start": of_cpu(world(), 0, 9, "walk_start"),
+    "walkers": of_cpu(_AHEAD, 1, 2, "walkers"),
+    "window": of_cpu(_AHEAD, 224, 8, "window"),
+    "fill_buffers": of_cpu(_AHEAD, 12, 1, "fill_buffers"),
     "interrupts": of_cpu(SMP, "exit", "virtual", "interrupts"),
     "invlpgb": of_cpu(world(vm("native", TOGETHER, vcpus=4), cores=4), False, True, "invlpgb"),
     "tlb.l2_cycles": of_cpu(world(), 7, 9, "tlb.l2_cycles"),
@@ -183,7 +190,6 @@ CPU_ROWS: Final[dict[str, Row]] = {
 
 # What no run reads, and why it is a key all the same.
 TOLD: Final[dict[str, str]] = {
-    "walkers": "read by `vmsim validate gups`; its description says that runs make one walk at a time",
     "name": "named in messages and by `vmsim cpus`",
     "description": "printed by `vmsim cpus`",
     "cpuid.leaf_7_ecx": "read by `vmsim cpus --detect`: 5-level paging of a preset is its `levels`",

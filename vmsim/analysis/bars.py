@@ -38,7 +38,7 @@ def stacked_bars(values: pd.DataFrame, parts: list[Part], modes: Mapping[str, No
     values : DataFrame
         By (workload, mode), in the order to draw workloads; a column for each thing that parts add up.
     parts : list of Part
-        From the bottom up; parts that are 0 everywhere are left out.
+        From the bottom up, what is negative below the axis; parts that are 0 everywhere are left out.
     modes : mapping of str to None
         In the order to draw them.
     ax : Axes
@@ -52,7 +52,7 @@ def stacked_bars(values: pd.DataFrame, parts: list[Part], modes: Mapping[str, No
         for bar, mode in enumerate(modes)
         if (workload, mode) in values.index
     }
-    bottom = np.zeros(len(places))
+    bottom, lowest = np.zeros(len(places)), 0.0
     for part in parts:
         there = [column for column in part.columns if column in values.columns]
         heights = values.reindex(list(places))[there].fillna(0.0).to_numpy(dtype=float).sum(axis=1)
@@ -60,7 +60,7 @@ def stacked_bars(values: pd.DataFrame, parts: list[Part], modes: Mapping[str, No
             ax.bar(
                 list(places.values()),
                 heights,
-                bottom=bottom,
+                bottom=np.where(heights < 0, 0.0, bottom),
                 width=0.82,
                 color=part.colour,
                 edgecolor="#555555",
@@ -68,7 +68,8 @@ def stacked_bars(values: pd.DataFrame, parts: list[Part], modes: Mapping[str, No
                 label=part.label,
                 hatch=part.hatch,
             )
-        bottom += heights
+        bottom += heights.clip(min=0.0)
+        lowest = min(lowest, heights.min(initial=0.0))
     names = [labels.get(mode) or mode for _, mode in places]
     ax.set_xticks(list(places.values()), names, rotation=90)
     ax.tick_params(axis="x", length=0, pad=1)
@@ -86,5 +87,5 @@ def stacked_bars(values: pd.DataFrame, parts: list[Part], modes: Mapping[str, No
             va="top",
         )
     ax.grid(axis="y")
-    ax.set_ylim(0, None if bottom.any() else 1)
+    ax.set_ylim(1.05 * lowest, None if bottom.any() else 1)
     ax.set_xlim(-0.9, max(places.values(), default=0) + 0.9)

@@ -75,6 +75,8 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
     registers["levels"] = 2 if spec.pdpte_registers else spec.walked_levels
     registers["largest"] = 3 if host.scenario.pages_1g else 2
     registers["compute"] = spec.workload.compute
+    if host.scenario.host.overlap and not spec.workload.dependent:
+        registers["in_flight"] = max(1, int(cpu.window / spec.workload.instructions))
     if spec.llc_ways:
         registers["llc_ways"] = spec.llc_ways
     spaces = VmSpaces(

@@ -75,6 +75,7 @@ def geometry_of(cpu: Cpu, *, data_caches: bool = False, llc_shared: bool = False
         l2=_cache(cpu.cache.l2),
         llc=_cache(cpu.cache.llc, by_way=llc_shared),
         llc_slices=cpu.cache.llc.slices,
+        l2_pairs=cpu.cache.l2.pairs,
         llc_victim=cpu.cache.llc.filled == "victims",
         peer_extra=(cpu.cache.llc.peer_cycles or cpu.cache.llc.cycles) - cpu.cache.llc.cycles,
         latency=(cpu.cache.l1.cycles, cpu.cache.l2.cycles, cpu.cache.llc.cycles, cpu.memory.cycles),
@@ -90,6 +91,8 @@ def geometry_of(cpu: Cpu, *, data_caches: bool = False, llc_shared: bool = False
         walk_start=cpu.walk_start,
         ad_cycles=cpu.cost.ad_assist,
         data_caches=data_caches,
+        walkers=cpu.walkers,
+        fill_buffers=cpu.fill_buffers,
         seed=seed,
     )
 

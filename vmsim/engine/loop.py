@@ -30,6 +30,7 @@ class Processor(NamedTuple):
     words: np.ndarray  # int64[1, :], the core's
     units: np.ndarray  # int64[:, 4], from machine.flush.places_of
     asid: np.ndarray  # int64[1], the register
+    drained: np.ndarray  # int64[1], another
     untagged: np.ndarray  # bool[ASIDS], what an exit without a tag forgets of the units of such kinds
     kinds: int
 
@@ -58,6 +59,7 @@ def _forget(processor, bill):
 def _operate(processor, operation, guest, mode, left):
     """Carry out an operation; return whether that could be done."""
     bill = guest.bills[0]
+    processor.drained[0] = 1
     if operation.call == Call.COMPUTE:
         if operation.argument >= left:
             return False

@@ -78,6 +78,7 @@ class Runs:
         self._processors: dict[int, Processor] = {}  # those that it has run on
         self._run: Callable[..., Any] | None = None
         self._guest: Any = None
+        self._until = 0
 
     def expect(self) -> None:
         """Learn what the kernel may do, at a run's start and once it has handled a fault."""
@@ -108,12 +109,24 @@ class Runs:
         address, count, kind = (np.require(each, None, _PLAIN) for each in (chunk.address, chunk.count, chunk.kind))
         self._accesses = Accesses(address, count, kind, _operations(chunk.events))
 
+    def drain(self) -> None:
+        """Have all accesses that are under way finished before the next is."""
+        self.vcpu.registers["drained"] = 1
+
     def __call__(self, core: int, cursor: int, turn: int, limit: int, budget: int, quiet: int) -> Ended:
         """Make the accesses [cursor, limit) of the chunk on a core, until one needs software or the budget is used.
 
         The operations before them are carried out as well, from number `turn` on, or the run ends (OPERATION_DUE;
         SETTLEMENT_DUE). Nobody else does anything in the next `quiet` cycles.
         """
+        now = self.vcpu.now
+        if now != self._until:  # software has taken time since
+            self.drain()
+        ended = self._make(core, cursor, turn, limit, budget, quiet)
+        self._until = now + ended[2]
+        return ended
+
+    def _make(self, core: int, cursor: int, turn: int, limit: int, budget: int, quiet: int) -> Ended:
         processor = self._processors.get(core) or self._add(core)
         mode = self.monitor.fast(self.vcpu)
         if mode is None:
@@ -157,6 +170,7 @@ class Runs:
             words_of_cores(core),
             hardware.places,
             vcpu.registers["asid"],
+            vcpu.registers["drained"],
             *vcpu.spaces.untagged(),
         )
         return made

@@ -341,6 +341,8 @@ class Vcpu(IdleVcpu):
     def _operate(self, event: Event, kernel: GuestKernel, monitor: Monitor) -> Steps[None]:
         """Carry out an operation that is no access."""
         op, pid, address, length, argument = event.op, event.pid, event.address, event.length, event.argument
+        if self.runs:
+            self.runs.drain()
         if op == Op.COMPUTE:
             self.owe("compute", argument)
             self._check_time()

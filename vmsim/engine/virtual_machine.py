@@ -362,6 +362,7 @@ class VirtualMachine:
             "l2_tlb": int(counters[Count.L2_TLB_CYCLES]),
             "walk_guest": int(registers["walk_cycles"].sum()) - nested,
             "walk_nested": nested,
+            **({"overlap": -int(registers["hidden"].sum())} if self.parts.scenario.host.overlap else {}),
             **cycles,
         }
 
@@ -373,9 +374,8 @@ class VirtualMachine:
 
     def _warmed(self, vcpu: Vcpu) -> Steps[None]:
         """Remember the figures so far: the warm-up ends here."""
-        for each in self.vcpus:
-            if each.runs:
-                each.runs.collect()
+        for runs in filter(None, (each.runs for each in self.vcpus)):
+            runs.collect()
         self._warm = vcpu.now, self.ledger.read()
         return
         yield

@@ -66,6 +66,26 @@ def _reference_exclusive(core, llc, vm, line):
     return served
 
 
+@routine
+def _complete(core, llc, vm, line):
+    """Bring the other line of a pair that begins at 128 bytes to the L2, which has just got `line`, unless it is there.
+
+    Intel 64 and IA-32 Architectures Optimization Reference Manual, the spatial prefetcher: it completes lines fetched
+    to the L2 to pairs. It takes no time here.
+    """
+    pair = line ^ 1
+    kept = core.l2[np.uint64(pair & (len(core.l2) - 1))]
+    if has(kept, pair):
+        return
+    if core.llc_victim:
+        from_peer = vm.from_peer  # of the line itself
+        _reference_exclusive(core, llc, vm, pair)
+        vm.from_peer = from_peer
+    else:
+        touch(kept, pair)
+        touch_shared(llc[llc_set(core.llc_slices, len(llc), pair)], pair, vm.llc_ways)
+
+
 @leaf
 def reference(core, llc, vm, hpa, first):
     """Return where the line of `hpa` is served, looking from cache `first` on; it is in every level from there on."""
@@ -73,12 +93,16 @@ def reference(core, llc, vm, hpa, first):
     if first == Served.L1 and touch(core.l1[np.uint64(line & (len(core.l1) - 1))], line):
         return Served.L1
     if core.llc_victim:
-        return _reference_exclusive(core, llc, vm, line)
-    if touch(core.l2[np.uint64(line & (len(core.l2) - 1))], line):
+        served = _reference_exclusive(core, llc, vm, line)
+    elif touch(core.l2[np.uint64(line & (len(core.l2) - 1))], line):
         return Served.L2
-    if touch_shared(llc[llc_set(core.llc_slices, len(llc), line)], line, vm.llc_ways):
-        return Served.LLC
-    return Served.DRAM
+    elif touch_shared(llc[llc_set(core.llc_slices, len(llc), line)], line, vm.llc_ways):
+        served = np.int64(Served.LLC)
+    else:
+        served = np.int64(Served.DRAM)
+    if core.l2_pairs and served != Served.L2:
+        _complete(core, llc, vm, line)
+    return served
 
 
 @routine

@@ -25,9 +25,11 @@ __all__ = [
     "HEADER",
     "LEVELS",
     "NODES",
+    "SERVERS",
     "TABLES",
     "UNITS",
     "VM",
+    "WINDOW",
     "Count",
     "Geometry",
     "Keyed",
@@ -60,6 +62,8 @@ class Count(IntEnum):
 
 
 NODES = 16  # of NUMA, at most
+WINDOW = 1024  # instructions of an out-of-order window, at most; a power of two
+SERVERS = 64  # page walkers of a core, or lines that its L1 waits for, at most
 LEVELS = 6  # 0 to 5: the two dimensions' levels, 0 for "not this dimension"
 
 
@@ -83,7 +87,9 @@ class Geometry:
     `l1_tlb` and `l2_tlb` are up to three arrays, `l1_home` and `l2_home` say which of them keeps pages of 4K, 2M and
     1G (-1: none). `pwc` maps names (pde, pdpte, pml4e, pml5e and nested_ of each; entries) to their units.
     `llc_victim`: the LLC has what leaves the L2, and not what is in it, and knows what other cores' L2s have;
-    `peer_extra` is what a line from there takes more than one of the LLC. `seed` is of random replacement.
+    `peer_extra` is what a line from there takes more than one of the LLC. `l2_pairs`: a line that the L2 gets brings
+    its neighbour along. `walkers` and `fill_buffers` matter where a window is (window.py), up to SERVERS of each.
+    `seed` is of random replacement.
     """
 
     l1_tlb: Sequence[Unit]
@@ -96,6 +102,7 @@ class Geometry:
     llc_slices: int = 1
     llc_victim: bool = False
     peer_extra: int = 0
+    l2_pairs: bool = False
     latency: Sequence[int] = (0, 0, 0, 0)
     pwc_style: PwcStyle = PwcStyle.PREFIX
     pwc: Mapping[str, Unit] = field(default_factory=dict)
@@ -109,6 +116,8 @@ class Geometry:
     walk_start: int = 0
     ad_cycles: int = 0
     data_caches: bool = False
+    walkers: int = 1
+    fill_buffers: int = 1
     seed: int = 0
 
 
@@ -161,6 +170,9 @@ _SETTINGS = (
     "llc_slices",
     "llc_victim",
     "peer_extra",
+    "l2_pairs",
+    "walkers",
+    "fill_buffers",
 )
 TABLES = 2048  # that a core remembers of each dimension, for lookahead.py alone: (tag, hpa) of each
 _NOTHING = Unit(0, 1)
@@ -296,6 +308,17 @@ _REGISTERS = [
     ("llc_ways", "i8"),  # a mask of the ways of the LLC that it may fill, where the LLC is shared out
     ("from_peer", "i8"),  # 1: the last reference was served by another core's L2, and is not counted yet
     ("ahead", "i8"),  # the first access of a run that lookahead.py has not looked at
+    ("in_flight", "i8"),  # accesses that are in the window at once (window.py); 0: one after the other
+    ("drained", "i8"),  # 1: all of them are finished before the next
+    ("entered", "i8"),  # the number of the next to enter it
+    ("dispatched", "i8"),  # when the last one was
+    ("retired", "i8"),  # when it and all before were
+    ("waits_from", "i8"),  # of `waiting`, modulo WINDOW, the first that is still of interest
+    ("waits_to", "i8"),  # and the first that is not yet
+    ("hidden", "i8"),  # cycles that went on at the same time as others
+    ("walker_free", "i8", (SERVERS,)),  # when each is
+    ("buffer_free", "i8", (SERVERS,)),
+    ("waiting", "i8", (WINDOW, 2)),  # number of the first access of a run, when it retired
     ("walk_cycles", "i8"),
     ("fault_gpa", "i8"),
     ("fault_code", "i8"),

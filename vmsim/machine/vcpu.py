@@ -19,6 +19,7 @@ from vmsim.machine.sets import MISS, fill, lookup
 from vmsim.machine.silicon import SILICON, core_of, llc_of, words_of
 from vmsim.machine.tlb import drop_page, fill_large, lookup_large, set_at, tag_of
 from vmsim.machine.walker import AGAIN, GUEST_FAULT, guest_walk, needed_of
+from vmsim.machine.window import drain, pass_through
 
 __all__ = ["Reason", "call", "enter", "prepare", "run"]
 
@@ -33,6 +34,7 @@ class Reason(IntEnum):
 
 
 WRITES = 1  # the kind of access that writes (workloads.Kind.WRITE)
+FETCHES = 2
 
 
 @leaf
@@ -114,6 +116,54 @@ def _data(core, llc, vm, gva, translation, times):
 
 
 @routine
+def _run_ahead(core, words, llc, vm, memory, address, count, kind, cursor, limit, budget):
+    """Make accesses as `_run` does, where the window of the core lets several be under way (window.py).
+
+    Returns what `_run` does of the end: (reason, cursor, left, gva).
+    """
+    mask = (1 << (12 + 9 * vm.levels)) - 1 if vm.levels > 3 else (1 << 32) - 1
+    asid = vm.asid
+    left = budget
+    gva = 0
+    if vm.drained:
+        drain(vm)
+    while cursor < limit:
+        place = np.uint64(cursor)
+        gva = address[place] & mask
+        access = np.int64(kind[place])
+        vpn = gva >> PAGE_SHIFT
+        translation = lookup(core.l1_tlb0[set_at(len(core.l1_tlb0), core.l1_fold, vpn)], asid | vpn << 2)
+        walk = vm.walk_cycles
+        look_up = vm.counters[Count.L2_TLB_CYCLES]
+        if translation < 0 or (access and _lacks(translation, access)):
+            translation = _translate(core, words, llc, vm, memory, gva, access, translation, address, cursor, limit)
+        walk = vm.walk_cycles - walk
+        look_up = vm.counters[Count.L2_TLB_CYCLES] - look_up
+        if translation < 0:
+            cycles = pass_through(core, vm, np.int64(1), np.int64(0), look_up, walk, np.int64(0), np.bool_(False))
+            vm.hidden += look_up + walk - cycles
+            left -= cycles
+            vm.drained = 1
+            widths = width_of_guest(vm), nested_width_of(vm)
+            forget_faulting(words, core.units, vm.asid, vm.nested_asid, gva, vm.fault_gpa, vm.fault_code, *widths)
+            return np.int64(Reason.GUEST_FAULT if translation == GUEST_FAULT else Reason.VIOLATION), cursor, left, gva
+        times = np.int64(count[place])
+        data = np.int64(0)
+        load = np.int64(0)
+        if core.data_caches:
+            data = _data(core, llc, vm, gva, translation, times)
+            load = data - times * core.latency[0]  # 0 if L1 has it
+            load += core.latency[0] if load else 0
+        cycles = pass_through(core, vm, times, vm.compute, look_up, walk, load, access == FETCHES)
+        vm.hidden += times * vm.compute + look_up + walk + data - cycles
+        left -= cycles
+        cursor += 1
+        if left <= 0:
+            return np.int64(Reason.BUDGET if cursor < limit else Reason.DONE), cursor, left, gva
+    return np.int64(Reason.DONE), cursor, left, gva
+
+
+@routine
 def _run(core, llc, vms, memory, address, count, kind, cursor, limit, budget):
     """Make accesses as `run` does; core and LLC are opaque."""
     words = words_of(core)
@@ -129,6 +179,10 @@ def _run(core, llc, vms, memory, address, count, kind, cursor, limit, budget):
     vm.ahead = cursor
     reason = np.int64(Reason.DONE)
     gva = 0
+    if vm.in_flight and not vm.apart:
+        ended = _run_ahead(core, words, llc, vm, memory, address, count, kind, cursor, limit, budget)
+        reason, cursor, left, gva = ended
+        limit = cursor
     while cursor < limit:  # few variables live from turn to turn: they fit the registers
         place = np.uint64(cursor)
         gva = address[place] & mask

@@ -37,6 +37,7 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
         "l2_tlb": Cause("L2 TLB look-up", "#F0E442", "translation"),
         "walk_guest": Cause("guest-dimension walk", "#56B4E9", "translation"),
         "walk_nested": Cause("nested-dimension walk", "#0072B2", "translation"),
+        "overlap": Cause("at the same time", "#ffffff"),  # negative: what of those above went on at once
         "guest_fault": Cause("guest fault", "#E69F00", "management"),
         "exit": Cause("VM exit", "#D55E00", "management"),
         "pool_wait": Cause("wait for pool", "#CC79A7", "management"),
@@ -58,7 +59,10 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
         "pcpu_wait": Cause("wait for pCPU", "#e4e4e4"),
     }
 )
-"""Every cause, in the order of all tables and figures; the cycles of a VM sum to its total."""
+"""Every cause, in the order of all tables and figures; the cycles of a VM sum to its total.
+
+Those of `overlap` are negative: the time that the causes before it took at once, and that they count each.
+"""
 
 TRANSLATION: Final = tuple(name for name, cause in CAUSES.items() if cause.part == "translation")
 """Causes that are the hardware's address translation."""

@@ -69,6 +69,8 @@ def _bars(summary: pd.DataFrame, cycles: pd.DataFrame) -> Iterator[str]:
     """Yield an SVG with a bar for each VM, its cycles per access split by cause."""
     keys = ["vm", "mode"] if "mode" in cycles else ["vm"]
     longest = max([float(value) for value in summary["cycles_per_access"]], default=0.0)
+    if (cycles["per_access"] < 0).any():  # causes that overlap are longer than what they come to
+        longest = float(cycles[cycles["per_access"] > 0].groupby(keys)["per_access"].sum().max())
     there = cycles.loc[cycles["per_access"] > 0, "cause"]
     causes = [(name, cause_of(name)) for name in in_order(there)]
     if not longest or not causes:

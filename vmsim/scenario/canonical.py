@@ -61,6 +61,8 @@ _REFILL: Final = "batch"
 
 _OF_SHOOTDOWNS: Final = ("ipi_", "invlpg", "interrupts", "invlpgb")
 """Figures of a CPU, and what the names of its costs begin with, that matter where processors interrupt others."""
+_OF_WINDOWS: Final = ("window", "fill_buffers", "instructions", "dependent")
+"""Figures of a CPU and keys of a workload that matter where accesses overlap."""
 _OF_BALLOONS: Final = ("balloon_",)
 """What the names of the costs begin with that only VMs with a balloon have."""
 _OF_HOTPLUG: Final = ("hotplug_", "unplug_")
@@ -109,6 +111,8 @@ def canonical(
     if not (daemons or gives) and all(vm.vcpus == 1 for vm in vms):
         unused += _OF_SHOOTDOWNS  # nobody interrupts anybody
         figures = {name: value for name, value in figures.items() if name not in _OF_SHOOTDOWNS}
+    if not host.overlap:
+        figures = {name: value for name, value in figures.items() if name not in _OF_WINDOWS}
     figures["cost"] = {name: cost for name, cost in figures["cost"].items() if not name.startswith(unused)}
     of_host: dict[str, Any] = {
         "cpu": figures,
@@ -120,6 +124,8 @@ def canonical(
         "what_if": host.what_if,
         "watermarks": watermarks,
     }
+    if host.overlap:
+        of_host["overlap"] = True
     if host.nodes:
         of_host["nodes"] = [(node.memory, node.cpus) for node in host.nodes]
         of_host["loads"] = latencies(host.nodes, cpu.memory.cycles, host.remote_cycles or 0, host.distances)
@@ -171,7 +177,7 @@ def canonical(
         | ({"llc_ways": vm.llc_ways} if vm.llc_ways else {})
         | ({} if vm.tdp_mmu else {"tdp_mmu": False})
         | ({"shares": vm.shares} if weighed else {})
-        | {"pool": _of_pool(vm.pool), "workload": _of_workload(vm.workload)}
+        | {"pool": _of_pool(vm.pool), "workload": _of_workload(vm.workload, overlap=host.overlap)}
         | vm.paging.canonical(vm.own)
         | _by(vm)
         for vm in vms
@@ -180,10 +186,11 @@ def canonical(
     return json.dumps(tables, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=_plain)
 
 
-def _of_workload(workload: Workload) -> dict[str, Any]:
+def _of_workload(workload: Workload, *, overlap: bool) -> dict[str, Any]:
     """Return the keys of a workload; those of threads only where they are not the usual ones."""
     usual = {"threads": 1, "turn": TURN}
-    return {key: value for key, value in workload if usual.get(key) != value}
+    unused = () if overlap else _OF_WINDOWS
+    return {key: value for key, value in workload if usual.get(key) != value and key not in unused}
 
 
 def _daemons(host: Host, names: Sequence[str], choosing: Sequence[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from vmsim.scenario.cpuid import CpuidRegisters
 from vmsim.scenario.names import ModeName
 from vmsim.scenario.problems import KeyPath, Problem, raise_problems
 from vmsim.scenario.replacement import Replacement, unfit
-from vmsim.scenario.types import Cycles, Entries, Flag, Frequency, Model, Positive, Size, Ways
+from vmsim.scenario.types import Count, Cycles, Entries, Flag, Frequency, Model, Positive, Size, Ways
 
 __all__ = [
     "CONFIDENCES",
@@ -40,6 +40,10 @@ __all__ = [
     "TlbLevel",
 ]
 
+WINDOW: Final = 1024
+"""Most instructions of an out-of-order window."""
+SERVERS: Final = 64
+"""Most page walkers of a core, or lines that its L1 waits for."""
 MAX_CACHE: Final = 1 << 30
 """Bytes of a cache."""
 CONFIDENCES: Final = ("measured", "manual", "paper", "derived", "guess", "given")
@@ -208,6 +212,15 @@ class CacheLevel(Model):
         return self
 
 
+class L2(CacheLevel):
+    """The second cache of a core."""
+
+    pairs: Flag = Field(
+        default=False,
+        description="A line that it gets brings the other one of its 128 bytes along (Intel's spatial prefetcher).",
+    )
+
+
 class Llc(CacheLevel):
     """The last-level cache."""
 
@@ -226,7 +239,7 @@ class Cache(Model):
     """The private caches, the shared one, and where page walks enter them."""
 
     l1: CacheLevel
-    l2: CacheLevel
+    l2: L2
     llc: Llc
     walker: Literal["l1", "l2"] = Field(description="First level that a page walk's references look in.")
 
@@ -268,8 +281,14 @@ class Cpu(Model):
     levels: tuple[Literal[4, 5], ...] = Field(min_length=1)
     cpuid: CpuidRegisters | None = Field(default=None, description="What it says of itself, as mode auto reads it.")
     ept_ad: Flag = Field(description="EPT has accessed and dirty bits. (NPT always has.)")
-    walkers: Annotated[Positive, Field(le=1024)] = Field(
-        description="Page walks that can be under way at once: for `vmsim validate gups`. Runs make one walk at a time."
+    walkers: Annotated[Positive, Field(le=SERVERS)] = Field(
+        description="Page walks that can be under way at once, with host.overlap; without it one is."
+    )
+    window: Annotated[Count, Field(le=WINDOW)] = Field(
+        default=0, description="Instructions in its out-of-order window (reorder buffer), for host.overlap; 0: unknown."
+    )
+    fill_buffers: Annotated[Count, Field(le=SERVERS)] = Field(
+        default=0, description="Lines that an L1 data cache can wait for at once, for host.overlap; 0: unknown."
     )
     walk_start: Cycles = Field(description="Fixed cycles of a walk, its references apart.")
     interrupts: Literal["exit", "posted", "virtual"] = Field(
@@ -304,7 +323,14 @@ class Cpu(Model):
         return hash((self.name, self.frequency, self.cost))
 
 
-_ADDED: Final = {"replacement": "lru", "filled": "misses", "peer_cycles": None}
+_ADDED: Final = {
+    "replacement": "lru",
+    "filled": "misses",
+    "peer_cycles": None,
+    "window": 0,
+    "fill_buffers": 0,
+    "pairs": False,
+}
 """Keys that came later, and what was true without them: left out where it is, a CPU is still what it was."""
 
 

@@ -10,7 +10,7 @@ from vmsim.scenario.modes import PagingMode
 from vmsim.scenario.problems import Problem
 from vmsim.scenario.tables import VmGroup
 
-__all__ = ["cpu_problems"]
+__all__ = ["cpu_problems", "window_problems"]
 
 _ANYWAY = "host.what_if = true allows it anyway"
 
@@ -24,6 +24,13 @@ def cpu_problems(group: VmGroup, mode: PagingMode, cpu: Cpu) -> Iterator[Problem
     yield from _page_problems(group, mode, cpu)
     yield from _dirty_log_problems(group, mode, cpu)
     yield from _level_problems(group, cpu)
+
+
+def window_problems(overlap: bool, cpu: Cpu) -> Iterator[Problem]:
+    """Yield what is not known of a CPU on whose host accesses are to overlap."""
+    if overlap and not (cpu.window and cpu.fill_buffers):
+        text = f"how many instructions and lines {cpu.name} has under way is not known"
+        yield Problem(("host", "overlap"), f"{text}; set window and fill_buffers in host.cpu_override, or leave it out")
 
 
 def _tag_problems(group: VmGroup, cpu: Cpu) -> Iterator[Problem]:

@@ -33,6 +33,7 @@ RESERVED: Final = frozenset(
         "samples",
         "scheduler",
         "data_caches",
+        "overlap",
         "fragmentation",
         "table_span",
         "what_if",

@@ -11,9 +11,21 @@ from vmsim.scenario.modes import PagingMode
 from vmsim.scenario.nodes import ALL, REPLICATED, Node
 from vmsim.scenario.problems import Problem
 
-__all__ = ["limit_problems", "numa_problems"]
+__all__ = ["limit_problems", "numa_problems", "size_problems"]
 
+MAX_MEMORY: Final = 4 << 40
+"""Bytes of memory that can be simulated."""
 _POPULATE: Final = ("ept", "npt")  # modes whose tables the host makes when it backs all memory before the start
+
+
+def size_problems(key: str, memory: int) -> Iterator[Problem]:
+    """Yield what is wrong with the size of a host's memory or a VM's."""
+    if memory < PAGE:
+        yield Problem((key,), f"{format_size(memory)} is smaller than a page of 4KiB")
+    elif memory % PAGE:
+        yield Problem((key,), f"{format_size(memory)} is not a whole number of 4KiB pages")
+    elif memory > MAX_MEMORY:
+        yield Problem((key,), f"{format_size(memory)} is more than vmsim can simulate ({format_size(MAX_MEMORY)})")
 
 
 def limit_problems(group: VmKeys, mode: PagingMode) -> Iterator[Problem]:

@@ -18,7 +18,7 @@ from vmsim.scenario.canonical import canonical
 from vmsim.scenario.choice import Choice, choose
 from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.cpu_files import apply_override, load_cpu
-from vmsim.scenario.cpu_needs import cpu_problems
+from vmsim.scenario.cpu_needs import cpu_problems, window_problems
 from vmsim.scenario.cpuid import features
 from vmsim.scenario.daemons import host_daemons, policies, policy_problem
 from vmsim.scenario.document import Document
@@ -310,8 +310,8 @@ class Scenario(Document):
     def _host_problems(self) -> Iterator[Problem]:
         for key in ("quantum", "horizon", *(["samples"] if self.host.samples.amount else ())):
             if (time := getattr(self.host, key)).cycles(self.cpu.frequency) < 1:
-                text = f"{time} is less than one cycle of {self.cpu.name}"
-                yield Problem(("host", key), text)
+                yield Problem(("host", key), f"{time} is less than one cycle of {self.cpu.name}")
+        yield from window_problems(self.host.overlap, self.cpu)
         marks, pages = self.watermarks, self.host.memory // PAGE
         if not marks.min <= marks.low <= marks.high:
             text = f"expected min ≤ low ≤ high, found {marks.min}, {marks.low}, {marks.high} pages"

@@ -15,6 +15,7 @@ from vmsim.scenario.daemons import host_daemons, policies
 from vmsim.scenario.idle import idle_problems
 from vmsim.scenario.keys import Pool, PoolOverride, VmKeys
 from vmsim.scenario.levels import PROGRAMS_END, level_problems
+from vmsim.scenario.limits import size_problems
 from vmsim.scenario.modes import PagingMode, mode_named, paging_modes
 from vmsim.scenario.nodes import Distances, Node, node_problems, sums
 from vmsim.scenario.problems import Problem, raise_problems
@@ -25,7 +26,6 @@ from vmsim.scenario.uptime import TABLE_SPAN, guest_problems, span_problems
 from vmsim.scenario.workload import Generator
 
 __all__ = [
-    "MAX_MEMORY",
     "Host",
     "Pool",
     "PoolOverride",
@@ -33,7 +33,6 @@ __all__ = [
     "Watermarks",
 ]
 
-MAX_MEMORY: Final = 4 << 40
 _WARMUP_HELP: Final = 'write a share below 100 % such as "10%", or a number of accesses of each VM, at most 10**12'
 
 
@@ -81,15 +80,6 @@ CpuOverride = Annotated[
 ]
 
 
-def _size_check(key: str, memory: int) -> Iterator[Problem]:
-    if memory < PAGE:
-        yield Problem((key,), f"{format_size(memory)} is smaller than a page of 4KiB")
-    elif memory % PAGE:
-        yield Problem((key,), f"{format_size(memory)} is not a whole number of 4KiB pages")
-    elif memory > MAX_MEMORY:
-        yield Problem((key,), f"{format_size(memory)} is more than vmsim can simulate ({format_size(MAX_MEMORY)})")
-
-
 class _Host(Model):
     """The machine that the VMs share."""
 
@@ -130,6 +120,9 @@ class _Host(Model):
         json_schema_extra={"default": "0s"},
     )
     data_caches: Flag = Field(default=False, description="Data accesses go through the caches, as page walks do.")
+    overlap: Flag = Field(
+        default=False, description="What the CPU's out-of-order window holds goes on at once: walks, misses, work."
+    )
     fragmentation: Fraction01 = Field(
         default=0.0,
         description="Share of the free memory that is in single pages when the VMs start, 0 to 1, and so unusable for "
@@ -176,7 +169,7 @@ class _Host(Model):
         for name, part in host_daemons().items():
             wrong = part.host_problems(self.part(name), self)
             problems += [each._replace(path=(name, *each.path)) for each in wrong]
-        problems += _size_check("memory", self.memory)
+        problems += size_problems("memory", self.memory)
         problems += span_problems(self.table_span, self.memory)
         if not self.quantum.amount:
             problems.append(Problem(("quantum",), "a zero time slice; it must be at least one cycle"))
@@ -210,7 +203,7 @@ class _VmGroup(VmKeys):
     def _problems(self) -> Iterator[Problem]:
         if self.name.isdigit() or self.name in type(self).model_fields:
             yield Problem(("name",), f"{self.name!r} would be ambiguous in a key such as vm.{self.name}.mode")
-        yield from _size_check("memory", self.memory)
+        yield from size_problems("memory", self.memory)
         yield from self._page_problems()
         if self.mode != "auto":
             mode = mode_named(self.mode)

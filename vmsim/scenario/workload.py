@@ -65,6 +65,16 @@ class Workload(Model):
 
     kind: str
     compute: Cycles = Field(default=1, description="Cycles of other work with each access.")
+    instructions: float = Field(
+        default=3.0,
+        ge=1,
+        le=10**6,
+        strict=True,
+        description="Instructions for each access, itself among them: its room in a window (host.overlap).",
+    )
+    dependent: Flag = Field(
+        default=False, description="Each access needs what the one before has read: nothing overlaps (host.overlap)."
+    )
     turn: Accesses = Field(
         default=TURN,
         description="Accesses that a thread makes before the next has its turn, where there are more than CPUs.",
@@ -220,6 +230,9 @@ class Chase(OfAccesses):
     one_region = True
 
     kind: Literal["chase"]
+    dependent: Flag = Field(
+        default=True, description="Each access needs what the one before has read: nothing overlaps (host.overlap)."
+    )
     stride: Size = Field(default=64, description="Bytes from one slot to the next.")
     order: Literal["full", "page"] = Field(
         default="full", description="full: random over all slots. page: random within a page, page after page."

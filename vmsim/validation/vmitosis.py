@@ -3,7 +3,8 @@
 Two runs give a number each: L (native, 4 KiB pages) the latency of DRAM as a page walk sees it, as in `gups`, and LR
 (EPT, the nested tables on another socket than all else) what the way to that socket adds. With these the same machine
 runs LL (all on one socket) and TL (native, 2 MiB pages), and large pages under EPT (TLL, TLR). An update's time is that
-measured under L plus the walk cycles added, divided by the number of walkers, which work side by side.
+measured under L plus what is simulated more than under L, or less: misses and walks overlap as the processor's window
+lets them (`host.overlap`), so that time has a floor where walks vanish.
 
 The guest's memory, its tables among it, lies on the node of its vCPU. Of RL and RR, with the guest's tables on the
 other socket, and of RR with a copy of each nested table where the vCPU runs, no rows are at hand; the way to data is in
@@ -22,7 +23,7 @@ from typing import Any, Final
 from vmsim.engine.run import simulate
 from vmsim.record.outcome import VmOutcome
 from vmsim.scenario import Scenario
-from vmsim.validation.gups import UPDATES, fit_dram, walk_cycles
+from vmsim.validation.gups import UPDATES, fit_dram, time_of, walk_cycles, window_of
 from vmsim.validation.report import NOTHING, Claim, Fit, Report
 
 __all__ = ["measured", "not_attempted", "placed", "predict"]
@@ -100,8 +101,7 @@ def predict(updates: int | None = None, *, changes: Mapping[str, Any] = NOTHING)
         "RR": simulate(placed(scenario, 1, remote, memory=1)).vms[0],
         "RR, nested tables copied": simulate(placed(scenario, "replicate", remote, memory=1)).vms[0],
     }
-    walkers = scenario.cpu.walkers
-    time = {run: runs["L"]["time"] + (walk_cycles(vm) - walk_cycles(native)) / walkers for run, vm in made.items()}
+    time = {run: runs["L"]["time"] + time_of(vm) - time_of(native) for run, vm in made.items()}
     times = partial(_ratio, time, {run: row["time"] for run, row in runs.items()})
     walked = {run: walk_cycles(vm) for run, vm in made.items()}
     cycles = partial(_ratio, walked, walks)
@@ -130,7 +130,12 @@ def predict(updates: int | None = None, *, changes: Mapping[str, Any] = NOTHING)
             "(fitted)",
             "references of an update to the other socket": f"{from_far:.2f}",
             "not attempted": ", ".join(not_attempted()),
-            "page walkers": f"{walkers}, side by side",
+            "under way at once": window_of(scenario),
+            "times of an update": ", ".join(
+                f"{run} {time_of(vm):.0f} simulated, {runs[run]['time']:.0f} measured"
+                for run, vm in made.items()
+                if run in runs
+            ),
         },
     )
 
