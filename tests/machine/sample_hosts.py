@@ -24,7 +24,7 @@ KEYS = {key: row for key, row in (ROWS | HUGE_ROWS | NUMA_ROWS).items() if "trac
 
 
 def features() -> list[Scenario]:
-    """Return hosts whose VMs of all modes are short of memory, have nodes, make huge pages and put them apart."""
+    """Return hosts whose VMs of all modes are short of memory, have nodes, copies of tables, huge pages."""
     work = {"kind": "uniform", "footprint": 90 << 12, "accesses": 700, "writes": 0.5, "compute": 300}
     compile_ = {"kind": "compile", "footprint": "64KiB", "processes": 3, "text": "32KiB", "parent": "32KiB", "work": 20}
     code = {"workload": compile_}
@@ -61,6 +61,9 @@ def features() -> list[Scenario]:
     ]
     nodes = [{"memory": "48MiB", "cpus": 1}, {"memory": "48MiB", "cpus": 1}]
     found.append(scenario(*other, memory="96MiB", cores=2, nodes=nodes, remote_cycles=100, what_if=True))
+    numa = {"memory": "interleave", "tables": "replicate"}
+    copied = [vm(f"{mode}-vm", mode=mode, memory="2MiB", numa=numa) | {"workload": work} for mode in ("paired", "ept")]
+    found.append(scenario(*copied, memory="96MiB", cores=2, nodes=nodes, remote_cycles=100, what_if=True))
     return found
 
 
