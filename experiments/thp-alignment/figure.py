@@ -72,7 +72,13 @@ def draw(table: pd.DataFrame, axes: Sequence[Axes]) -> None:
     ):
         for number, ((who, name), colour) in enumerate(zip(WHO.items(), PALETTE, strict=False)):
             values = [float(indexed.loc[(mode, *who), column]) for mode in modes]
-            ax.bar(np.arange(len(modes)) + (number - 1.5) * 0.2, values, 0.2, color=colour, label=name)
+            ax.bar(
+                np.arange(len(modes)) + (number - 1.5) * 0.2,
+                values,
+                0.2,
+                color=colour,
+                label=name if max(values) > 0.01 else f"{name}: 0",
+            )
         ax.set_xticks(np.arange(len(modes)), modes)
         ax.set_ylabel(label)
         ax.set_ylim(0, 1.4 * float(table[column].max()))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmsim.jit import kernel, routine
-from vmsim.machine.formats import ACCESSED, PAGE_SHIFT, PRESENT, TWO_LEVEL
+from vmsim.jit import kernel, leaf, routine
+from vmsim.machine.formats import ACCESSED, DIRTY, FRAME, PAGE_SHIFT, PRESENT, TWO_LEVEL, USER, WRITE
 from vmsim.machine.memory import index_of, read_word
 from vmsim.monitor.shadow.fill import Status
 from vmsim.monitor.shadow.guards import direct_reads, floods, guarded, is_directory, let_through
@@ -41,6 +41,17 @@ def _used(shadow, state, gfn):
                     return True
         page = np.int64(pages[page - 1].next)
     return False
+
+
+@leaf
+def _gives_more(old, new):
+    """Return whether an entry that is stored maps the same as before with no right or flag less: nobody flushes then.
+
+    Linux does not where a fault or mprotect gives rights (mm/pgtable-generic.c, `ptep_set_access_flags`; x86's
+    `pte_needs_flush`), but KVM does, for the shadow's entry is gone (arch/x86/kvm/mmu/mmu.c, `kvm_mmu_track_write`).
+    """
+    gone = old & ~new & (PRESENT | WRITE | USER | ACCESSED | DIRTY)
+    return old & PRESENT != 0 and gone == 0 and (old ^ new) & FRAME == 0 and (new >= 0 or old < 0)
 
 
 @kernel
@@ -99,6 +110,7 @@ def store(shadow, places, values, start, trapped):
         emulated += 1
         gfns[gfn].mapped = shadow.cpus[0].exit  # for the store itself
         page = np.int64(gfns[gfn].tables)
+        zapped = False
         while page:
             first, count = nodes_of(state, pages, page - 1, gpa)
             for node in range(first, first + count):
@@ -106,8 +118,10 @@ def store(shadow, places, values, start, trapped):
                     fold_entry(shadow, state, node)
                     note(state, shadow.cpus[0], np.int64(Work.FOLDED))
                 if read_gpte(state, memory, hpa) != value:
-                    zap_entry(shadow, state, node)
+                    zapped = zap_entry(shadow, state, node) or zapped
             page = np.int64(pages[page - 1].next)
+        if zapped and _gives_more(read_gpte(state, memory, hpa), value):
+            state.flush = 1
         reap(shadow, state)
         write_gpte(state, memory, hpa, value)
         used = _used(shadow, state, gfn)
