@@ -6,10 +6,11 @@ from contextlib import suppress
 from typing import Any
 
 from tests.machine.geometries import PREFIX
+from tests.simulation.drawn import FETCH
 from tests.simulation.huge_keys import HUGE_ROWS
 from tests.simulation.keys import ROWS, scenario_of
 from tests.simulation.numa_keys import NUMA_ROWS
-from tests.simulation.small import digest, scenario, vm
+from tests.simulation.small import WRITE, Script, digest, scenario, touches, vm
 from vmsim.base.errors import InputError
 from vmsim.engine.hardware import Hardware
 from vmsim.engine.nodes import copied_vms
@@ -29,7 +30,7 @@ def features() -> list[Scenario]:
     compile_ = {"kind": "compile", "footprint": "64KiB", "processes": 3, "text": "32KiB", "parent": "32KiB", "work": 20}
     code = {"workload": compile_}
     disk = {"kind": "files", "footprint": "64KiB", "data": "1MiB", "operations": 40, "block": "16KiB", "work": 20}
-    split = {"nx_split": True, "nx_recovery_period": "50us", "nx_recovery_ratio": 1, "host_page": "2M"}
+    split: dict[str, Any] = {"nx_split": True, "nx_recovery_period": "50us", "nx_recovery_ratio": 1, "host_page": "2M"}
     log = {"method": "write-protect", "every": "50us", "stop": "500us"}
     keys = {"native": {}, "shadow": {"shadow": {"preset": "plex86"}, "software_tlb": {"entries": 64}}, "vkernel": {}}
     content = {"image": "x", "image_share": 0.6, "unique_share": 0.2, "volatile": 0.5}
@@ -67,17 +68,38 @@ def features() -> list[Scenario]:
     return found
 
 
+def scripted() -> list[tuple[Scenario, list[Script]]]:
+    """Return hosts with their programs: one frees pages that MGLRU has seen, one has code in large pages."""
+    steps: list[Any] = []
+    for _ in range(6):
+        steps += [*touches(range(150), WRITE), ("discard", 0, 60), ("compute", 300_000)]
+        steps += [*touches(range(200, 290), WRITE), ("discard", 200, 90)]
+    marks = {"min": "64KiB", "low": "96KiB", "high": "128KiB"}
+    swap = {"device": "zram", "policy": "mglru"}
+    short: dict[str, Any] = {"memory": 160 << 12, "watermarks": marks, "swap": swap, "cores": 2, "what_if": True}
+    split = {
+        "nx_split": True,
+        "nx_recovery_period": "1ms",
+        "nx_recovery_ratio": 1,
+        "host_page": "2M",
+        "guest_page": "2M",
+    }
+    code = [*touches(range(20), FETCH), *[("compute", 900_000)] * 3, *touches(range(20), WRITE)]
+    hard = scenario(vm("vm", mode="shadow", memory="16MiB", **split), memory="40MiB", what_if=True)
+    return [(scenario(vm(mode="native", memory="2MiB"), **short), [Script(steps)]), (hard, [Script(code)])]
+
+
 def hosts() -> list[Any]:
     """Run whole hosts, with every mechanism there is: those above, and what shows that each key has an effect."""
-    every = features()
+    every: list[tuple[Scenario, list[Script] | None]] = [(what, None) for what in features()] + [*scripted()]
     for key, row in KEYS.items():
         for value in (row.one, row.other):
             with suppress(InputError):  # one of the two may be refused
-                every.append(scenario_of(row, key, value))
+                every.append((scenario_of(row, key, value), None))
     out = []
-    for what in every:
+    for what, streams in every:
         memory = physical_memory(what.host.memory >> 12, len(what.host.nodes), copied_vms(what))
         hardware = Hardware(make_cores(PREFIX, what.host.cores), make_llc(PREFIX), memory)
-        simulation = Simulation(what, hardware=hardware)
+        simulation = Simulation(what, streams=streams, hardware=hardware)
         out.append([digest(simulation.run()), simulation.env.cycle])
     return out

@@ -68,13 +68,25 @@ def _nested(vm: VmOutcome) -> float:
     return vm.cycles["walk_nested"] / (vm.counters["accesses"] / 2)
 
 
+def _blind(scenario: Scenario, remote: int) -> dict[str, VmOutcome]:
+    """Return runs of which no row is at hand."""
+    large = scenario.replace(**{"vm.guest_page": "2M", "vm.host_page": "2M"})
+    return {
+        "TLL": simulate(placed(large, 0, remote)).vms[0],
+        "TLR": simulate(placed(large, 1, remote)).vms[0],
+        "RL": simulate(placed(scenario, 0, remote, memory=1)).vms[0],
+        "RR": simulate(placed(scenario, 1, remote, memory=1)).vms[0],
+        "RR, nested tables copied": simulate(placed(scenario, "replicate", remote, memory=1)).vms[0],
+    }
+
+
 def predict(updates: int | None = None, *, changes: Mapping[str, Any] = NOTHING) -> Report:
     """Predict LL, and of LR and TL what was not fitted.
 
     Parameters
     ----------
     updates : int, optional
-        Simulated updates, in place of the scenario's two million.
+        Simulated updates, in place of the scenario's two million. Then only what has a row is predicted.
     changes : mapping of str to object, optional
         Other values at some keys of the study's scenario, as of `Scenario.replace`. Both fits are made with them.
     """
@@ -89,18 +101,14 @@ def predict(updates: int | None = None, *, changes: Mapping[str, Any] = NOTHING)
     tried = simulate(placed(scenario, 1, _TRIED)).vms[0]
     from_far = int(tried.figures.array("node_references")[:2, 1].sum()) / (tried.counters["accesses"] / 2)
     remote = round(_TRIED + (walks["LR"] - walk_cycles(tried)) / from_far)
-    large = scenario.replace(**{"vm.guest_page": "2M", "vm.host_page": "2M"})
     made = {
         "L": native,
         "LL": simulate(placed(scenario, 0, remote)).vms[0],
         "LR": simulate(placed(scenario, 1, remote)).vms[0],
         "TL": simulate(scenario.replace(**{"vm.mode": "native", "vm.guest_page": "2M"})).vms[0],
-        "TLL": simulate(placed(large, 0, remote)).vms[0],
-        "TLR": simulate(placed(large, 1, remote)).vms[0],
-        "RL": simulate(placed(scenario, 0, remote, memory=1)).vms[0],
-        "RR": simulate(placed(scenario, 1, remote, memory=1)).vms[0],
-        "RR, nested tables copied": simulate(placed(scenario, "replicate", remote, memory=1)).vms[0],
     }
+    blind = {} if updates else _blind(scenario, remote)
+    made |= blind
     time = {run: runs["L"]["time"] + time_of(vm) - time_of(native) for run, vm in made.items()}
     times = partial(_ratio, time, {run: row["time"] for run, row in runs.items()})
     walked = {run: walk_cycles(vm) for run, vm in made.items()}
@@ -121,7 +129,7 @@ def predict(updates: int | None = None, *, changes: Mapping[str, Any] = NOTHING)
             Claim("time, TL/L", *times("TL"), _BAND),
             *(
                 Claim(f"{what}, {run}/L", each[run] / each["L"], None, None, note="no row is at hand")
-                for run in ("TLL", "TLR", "RL", "RR", "RR, nested tables copied")
+                for run in blind
                 for what, each in (("walk cycles", walked), ("time", time))
             ),
         ),
