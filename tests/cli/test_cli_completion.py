@@ -58,7 +58,7 @@ def test_presets_traces_modes_and_studies_are_completed() -> None:
     assert words_of("validate", "") == list(STUDIES)
     first = next(iter(STUDIES))
     assert first not in words_of("validate", first, "")
-    assert words_of("plot", "run", "h") == ["heatmap"]
+    assert words_of("plot", "run", "he") == ["heatmap"]
 
 
 def test_what_bash_is_given_are_lines_of_type_and_word(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,8 @@ def test_a_part_of_the_study_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -
 def test_only_b_is_fitted_and_the_rest_are_ratios_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, set[float]] = {}
 
-    def share(letter: str, footprint: int, exponent: float) -> float:
+    def share(letter: str, footprint: int, exponent: float, *, machine: Scenario | None) -> float:
+        assert machine is not None
         assert footprint == FOOTPRINTS["mcf"]
         asked.setdefault(letter, set()).add(exponent)
         return {"B": 1.0, "N": 1.9, "S": 1.5}.get(letter, 1.0) * 200 * exp(-exponent)

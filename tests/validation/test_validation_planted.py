@@ -43,5 +43,6 @@ def test_a_cost_that_is_doubled_is_red() -> None:
     cost = load_cpu("p4-672").cost.violation_resume
     right = operations(Nanobench("p4-672"))
     wrong = operations(Nanobench("p4-672", **{"host.cpu_override.cost.violation_resume": 2 * cost}))
-    assert Report("", "", {}, right).misses == 0
-    assert Report("", "", {}, wrong).unexpected
+    known = {"P4-672 in, cycles": "the emulation of a device is not known"}
+    assert Report("", "", {}, right, known=known).unexpected == []
+    assert Report("", "", {}, wrong, known=known).unexpected
