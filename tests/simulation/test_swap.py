@@ -356,6 +356,18 @@ def test_pages_are_read_by_compiled_code_as_by_the_process(mode: str, monkeypatc
     assert digest(run(crowd(mode), [script] * 2, check=None)[1]) == compiled
 
 
+def test_vcpus_that_wait_for_frames_read_what_is_around_their_own_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look for what is read with a page and its read another vCPU looks, at a page far away."""
+    workload = {"kind": "uniform", "footprint": "12MiB", "accesses": 20_000, "compute": 20_000, "threads": 4}
+    host = {"memory": "10MiB", "pool": {"min": 4, "max": 16, "batch": 8}, "swap": {"device": "nvme"}, "cores": 4}
+    machine = vm(mode="vkernel", memory="16MiB", vcpus=4, workload={**workload, "writes": 0.5})
+    what = scenario(machine, cpu="skylake-x", what_if=True, **host)
+    compiled = Simulation(what).run()
+    assert out(compiled, "swap")["read_ahead"] > 0
+    monkeypatch.setattr(Swap, "steady", False)
+    assert digest(Simulation(what).run()) == digest(compiled)
+
+
 def test_a_page_table_comes_back_as_it_was() -> None:
     """Every page is taken between two rounds, the guest's tables among them, and is where the guest left it."""
     what = crowd("ept", frames=3000)

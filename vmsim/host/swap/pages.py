@@ -242,11 +242,11 @@ class SwappedPages:
             It cannot be read.
         """
         memory, swap = self.memory, self.swap
-        where = memory.backing, self.slots, swap.cache.words, self._window.words, gfn
+        where = memory.backing, self.slots, swap.cache.words
         start, waited, spent = vcpu.now, False, 0
         while True:
             found = np.empty((5, self._most + 1), np.int64)
-            count = _look(*where, self._most, found[0])
+            count = _look(*where, self._window.words, gfn, self._most, found)
             if count == HERE:
                 return None
             slot = int(self.slots[gfn]) - 1
@@ -257,7 +257,7 @@ class SwappedPages:
                 raise VmStopped(Stop.SWAP_READ, who=swap.who)
             if count > 0:
                 pfns = yield from swap.frames_for(vcpu, memory.owner, count)
-                read = swap.begin_read(partial(_begin_read, *where, slot), pfns, found)
+                read = swap.begin_read(partial(_begin_read, *where, gfn, slot), pfns, found)
                 if read < 0:
                     continue
                 swap.counts[memory.owner]["read_ahead"] += read - 1

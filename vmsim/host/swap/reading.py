@@ -27,9 +27,8 @@ IN_CACHE: Final = -3
 
 
 @leaf
-def _find_near(backing, slots, cache, window, wanted, found):  # type: ignore[no-untyped-def]
-    """List the slots of those pages of a window that are on the device alone, but for `wanted`; return how many."""
-    first, limit = window_of(window)
+def _find_near(backing, slots, cache, first, limit, wanted, found):  # type: ignore[no-untyped-def]
+    """List the slots of those pages [first, limit) that are on the device alone, but for `wanted`; return how many."""
     count = 0
     for gfn in range(max(first, 0), min(limit, len(backing))):
         slot = slots[gfn] - 1
@@ -53,8 +52,8 @@ def look(backing, slots, cache, window, gfn, most, found):  # type: ignore[no-un
         What is remembered of the memory (`Window.words`).
     gfn, most : int
         The page, and how many are read at most.
-    found : int64[most + 1]
-        Scratch.
+    found : int64[5, most + 1]
+        Scratch, in which `begin_read` finds the pages around that are to be read too: another vCPU may look meanwhile.
 
     Returns
     -------
@@ -68,16 +67,17 @@ def look(backing, slots, cache, window, gfn, most, found):  # type: ignore[no-un
         flags = flags_of(cache, slot)
         return UNREAD if flags & READING else UNREADABLE if flags & FAILED else IN_CACHE
     turn_to(window, gfn, most)
-    return 1 + _find_near(backing, slots, cache, window, slot, found)
+    found[4, 0], found[4, 1] = window_of(window)
+    return 1 + _find_near(backing, slots, cache, found[4, 0], found[4, 1], slot, found[0])
 
 
 @kernel
-def begin_read(backing, slots, cache, window, gfn, slot, pfns, free, sums, now, cycles, found):  # type: ignore[no-untyped-def]
+def begin_read(backing, slots, cache, gfn, slot, pfns, free, sums, now, cycles, found):  # type: ignore[no-untyped-def]
     """Have the device read a page, and those of its window as far as there are frames.
 
     Parameters
     ----------
-    backing, slots, cache, window, gfn
+    backing, slots, cache, gfn
         As of `look`, which has found the page on the device.
     slot : int
         Where it was then.
@@ -88,8 +88,8 @@ def begin_read(backing, slots, cache, window, gfn, slot, pfns, free, sums, now, 
     now, cycles : int
         When that is, and how long the device takes for a page.
     found : int64[5, most + 1]
-        Filled, for each page: its slot, its frame, its stamp in the cache, and the cycle in which the device is done
-        with it; ascending by the slots. Then scratch.
+        As `look` has left it. Filled, for each page: its slot, its frame, its stamp in the cache, and the cycle in
+        which the device is done with it; ascending by the slots. Then scratch.
 
     Returns
     -------
@@ -100,7 +100,8 @@ def begin_read(backing, slots, cache, window, gfn, slot, pfns, free, sums, now, 
     if backing[gfn] & SWAPPED == 0 or slots[gfn] - 1 != slot or in_cache(cache, slot):
         return np.int64(-1), False
     found[0, 0] = slot
-    count = 1 + min(_find_near(backing, slots, cache, window, slot, found[0, 1:]), len(pfns) - 1)
+    near = _find_near(backing, slots, cache, found[4, 0], found[4, 1], slot, found[0, 1:])
+    count = 1 + min(near, len(pfns) - 1)
     for at in range(count):
         found[1, at] = pfns[at]
         found[4, at] = cycles
