@@ -1,4 +1,4 @@
-"""Compile what most tests run, in two processes, each some of the paging modes and some hosts with all mechanisms.
+"""Compile what most tests run, in as many processes as there are processors, each some of the paging modes.
 
 Processes that run tests would each compile all of it at once. Where everything is compiled already this takes no time
 to speak of.
@@ -16,16 +16,12 @@ SHARES = (("ept", "agile"), ("shadow", "native", "vkernel"))  # of about the sam
 
 
 def main() -> None:
-    """Compile for the modes that are named, and every second host; or have others compile all."""
+    """Compile for the modes that are named, or have others compile for all."""
     if modes := sys.argv[1:]:
-        from tests.machine.sample_hosts import features
-        from vmsim.engine.simulation import Simulation
         from vmsim.engine.warm import warm
         from vmsim.scenario import load_cpu
 
         warm(load_cpu("yardstick"), modes)
-        for what in features()["ept" in modes :: 2]:
-            Simulation(what).run()
         return
     command = [sys.executable, "-m", "tests.warm"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
