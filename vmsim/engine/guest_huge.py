@@ -13,6 +13,7 @@ from vmsim.guest.compaction import COMPACTION, GuestCompaction
 from vmsim.guest.khugepaged import KHUGEPAGED, GuestKhugepaged
 from vmsim.guest.reclaim import watermarks
 from vmsim.guest.workqueue import Workqueue
+from vmsim.host.daemons.thp.kcompactd import Kcompactd
 from vmsim.scenario.thp import Khugepaged, ThpSpec
 
 __all__ = ["GuestHuge"]
@@ -46,7 +47,7 @@ class GuestHuge:
             vcpu.wakes = True
         kernel, costs, pinned = vm.kernel, vm.parts.scenario.cpu.cost, pins_of(vm)
         if vm.spec.bare:
-            self.compaction: Any = HostCompaction(self.env, vm.parts.compaction, costs)
+            self.compaction: Any = HostCompaction(Kcompactd(self.env, vm.parts.compaction, costs))
         else:
             self.compaction = GuestCompaction(
                 program_pages(vm),
@@ -103,45 +104,28 @@ class HostCompaction:
 
     Parameters
     ----------
-    env : Clock
-        Simulated time.
-    compaction : Compaction
-        The host's.
-    costs : Cost
-        What its steps take.
+    host : Kcompactd
+        The host's, with a kcompactd on a core of its own.
     """
 
     held = 0
 
-    def __init__(self, env: Any, compaction: Any, costs: Any) -> None:
-        self.env = env
-        self.costs = costs
-        self.host = compaction
-        self._order = 0
-        self._called = env.event()
+    def __init__(self, host: Kcompactd) -> None:
+        self.host = host
+        self.run = host.run
 
     def figures(self) -> dict[str, int]:
         """Return what the host's scanners have counted, for whomever."""
-        return {**self.host.scanners.counts}
+        return {**self.host.counts}
 
     def compact(self, vcpu: Vcpu, order: int) -> Steps[bool]:
         """Move pages until a block of 2**order frames is free; return whether one is."""
         if vcpu.owed:
             yield vcpu.settle()
-        made, cycles = self.host.compact(order, self.costs, direct=True)
+        made, cycles = self.host.stall(order)
         vcpu.owe(COMPACTION, cycles)
-        return bool(made)
+        return made
 
     def wake(self, order: int) -> None:
-        """Have that done by kcompactd, on a core of its own."""
-        self._order = order
-        if not self._called.triggered:
-            self._called.succeed()
-
-    def run(self) -> Steps[None]:
-        """Compact memory from now on whenever somebody has asked for it."""
-        while True:
-            yield self._called
-            self._called = self.env.event()
-            _, cycles = self.host.compact(self._order, self.costs, direct=False)
-            yield self.env.background(self.costs.context_switch + cycles, frees=True)
+        """Have that done by kcompactd."""
+        self.host.wake(order)

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from vmsim.analysis.style import PALETTE
-from vmsim.plotting.memory import expect_samples
+from vmsim.plotting.memory import draw_layers, expect_samples
 from vmsim.plotting.parts import Drawn, per_panel, stacked
 from vmsim.plotting.plot import Sheet
 
@@ -22,23 +22,14 @@ def huge(parts: Sequence[Drawn]) -> Sheet:
     """Memory of the VMs drawn that is in huge pages of both, of their guests alone, and of the host alone, stacked."""
     expect_samples(parts)
     table = stacked(parts, alignment)
+    named = [*zip(_LABELS.items(), PALETTE, strict=False)]
     top = 1.1 * max(float(table[[*_LABELS]].sum(axis=1).max()) / _MIB, 1.0)
 
     def draw(rows: pd.DataFrame, ax: Axes) -> None:
-        times = rows["time_us"].to_numpy() / 1000
-        ax.stackplot(
-            times,
-            *(rows[name].to_numpy() / _MIB for name in _LABELS),
-            colors=PALETTE[: len(_LABELS)],
-            labels=[*_LABELS.values()],
-            step="post",
-        )
-        ax.set_xlim(times[0], max(times[-1], times[0] + 1e-9))
+        layers = {label: (rows[name].to_numpy() / _MIB, colour) for (name, label), colour in named}
+        draw_layers(ax, rows["time_us"].to_numpy() / 1000, layers)
         ax.set_ylim(0, top)
-        ax.set_xlabel("simulated time (ms)")
         ax.set_ylabel("in huge pages (MiB)")
-        handles, labels = ax.get_legend_handles_labels()
-        ax.legend(handles[::-1], labels[::-1], loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
     return Sheet(
         table,

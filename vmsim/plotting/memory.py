@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from vmsim.analysis.style import PALETTE
 from vmsim.base.errors import InputError
@@ -14,7 +17,7 @@ from vmsim.plotting.parts import MANY, Drawn, per_panel, stacked
 from vmsim.plotting.plot import Sheet
 from vmsim.record.result import Result
 
-__all__ = ["expect_samples", "memory", "owners"]
+__all__ = ["draw_layers", "expect_samples", "memory", "owners"]
 
 _SHARED, _TABLES, _OTHER, _FREE = "shared frames", "the host's tables", "other uses", "free"
 _GREYS = {_SHARED: "#404040", _TABLES: "#737373", _OTHER: "#a8a8a8", _FREE: "#ececec"}
@@ -34,19 +37,9 @@ def memory(parts: Sequence[Drawn]) -> Sheet:
     def draw(rows: pd.DataFrame, ax: Axes) -> None:
         wide = rows.pivot_table(index="time_us", columns="owner", values="frames", sort=False) / _MIB
         there = [name for name in wide.columns if wide[name].any()]
-        times = wide.index.to_numpy() / 1000
-        layers = ax.stackplot(
-            times, *(wide[name] for name in there), colors=[colours[name] for name in there], labels=there, step="post"
-        )
-        for layer in layers:
-            layer.set_edgecolor("white")
-            layer.set_linewidth(0.3)
-        ax.set_xlim(times[0], max(times[-1], times[0] + 1e-9))
+        draw_layers(ax, wide.index.to_numpy() / 1000, {name: (wide[name], colours[name]) for name in there})
         ax.set_ylim(0, top)
-        ax.set_xlabel("simulated time (ms)")
         ax.set_ylabel("host memory (MiB)" if top == size else f"host memory\n(MiB of {size:,.0f})")
-        handles, labels = ax.get_legend_handles_labels()
-        ax.legend(handles[::-1], labels[::-1], loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
     return Sheet(
         table,
@@ -57,6 +50,24 @@ def memory(parts: Sequence[Drawn]) -> Sheet:
         height=2.0,
         share=len(parts) > 1,
     )
+
+
+def draw_layers(ax: Axes, times: NDArray[np.float64], layers: Mapping[str, tuple[Any, str]]) -> None:
+    """Stack values over times in ms, float64[n], by name with its values and colour; the legend is beside them."""
+    made = ax.stackplot(
+        times,
+        *(values for values, _ in layers.values()),
+        colors=[colour for _, colour in layers.values()],
+        labels=[*layers],
+        step="post",
+    )
+    for layer in made:
+        layer.set_edgecolor("white")
+        layer.set_linewidth(0.3)
+    ax.set_xlim(times[0], max(times[-1], times[0] + 1e-9))
+    ax.set_xlabel("simulated time (ms)")
+    handles, labels = ax.get_legend_handles_labels()
+    ax.legend(handles[::-1], labels[::-1], loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def expect_samples(parts: Sequence[Drawn]) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from vmsim.contracts import DaemonHost, Steps
-from vmsim.host.memory import HostMemory
+from vmsim.base.clock import Clock
+from vmsim.contracts import Steps
 from vmsim.scenario.cpu import Cost
 
 __all__ = ["Kcompactd"]
@@ -20,8 +20,10 @@ class Kcompactd:
 
     Parameters
     ----------
-    host : DaemonHost
-        Whose memory.
+    env : Clock
+        Simulated time.
+    compaction : Compaction
+        Of the host's memory.
     costs : Cost
         What its steps take.
 
@@ -32,10 +34,9 @@ class Kcompactd:
         (`compact_stall_cycles`).
     """
 
-    def __init__(self, host: DaemonHost, costs: Cost) -> None:
-        self.env = host.env
-        self.host: HostMemory = host.host
-        self.compaction: Any = host.compaction
+    def __init__(self, env: Clock, compaction: Any, costs: Cost) -> None:
+        self.env = env
+        self.compaction = compaction
         self.costs = costs
         self.counts: Counter[str] = self.compaction.scanners.counts
         self.counts.update({"compact_daemon_cycles": 0, "compact_stall_cycles": 0})
@@ -44,9 +45,14 @@ class Kcompactd:
 
     def compact(self, order: int) -> int:
         """Compact memory for somebody who waits; return the cycles, 0 where no block of 2**order frames is free."""
+        made, cycles = self.stall(order)
+        return cycles if made else 0
+
+    def stall(self, order: int) -> tuple[bool, int]:
+        """Do that; return whether a block is free, and the cycles it took."""
         made, cycles = self.compaction.compact(order, self.costs, direct=True)
         self.counts["compact_stall_cycles"] += cycles
-        return cycles if made else 0
+        return made, cycles
 
     def wake(self, order: int) -> int:
         """Have memory compacted later (wakeup_kcompactd); nobody has a block now."""

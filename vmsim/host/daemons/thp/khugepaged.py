@@ -101,7 +101,7 @@ class HostKhugepaged:
         """Look at ranges from now on."""
         if not self._backed:
             return
-        kcompactd = Kcompactd(host, self.costs)
+        kcompactd = Kcompactd(host.env, host.compaction, self.costs)
         self.compact, self.compaction = kcompactd.compact, kcompactd.counts
         if self.spec.compacts(advised=True):
             host.host.defrag = kcompactd.compact
