@@ -63,6 +63,8 @@ def all_scenarios() -> Iterator[tuple[str, dict[str, Any]]]:
     yield from _of_logs()
     yield from _of_paired()
     yield from _of_hosts()
+    for mode in MODES:
+        yield f"swap/{mode}", _swapping(mode)
 
 
 def _of_mode(mode: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -146,6 +148,16 @@ def _of_paired() -> Iterator[tuple[str, dict[str, Any]]]:
             f"paired/{layout}-{'vm' if guest else 'process'}-{share}",
             scenario("paired", "compile", paired=paired, host={"fragmentation": share, "memory": "16MiB"}),
         )
+
+
+def _swapping(mode: str) -> dict[str, Any]:
+    """Return a host that swaps: the four vCPUs of each VM wait for frames, and read around their own pages meanwhile.
+
+    A read around a page that another vCPU looked for changes digests of all modes with a monitor.
+    """
+    host = {"cores": 4, "memory": "6MiB", "pool": {"min": 4, "max": 16, "batch": 8}, "swap": {"device": "nvme"}}
+    work = {"footprint": "5MiB", "accesses": 2500, "stride": "4KiB", "compute": 3000, "threads": 4}
+    return scenario(mode, "sequential", host=host, vcpus=4, workload=workload("sequential", **work))
 
 
 def _of_hosts() -> Iterator[tuple[str, dict[str, Any]]]:
