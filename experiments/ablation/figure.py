@@ -58,10 +58,11 @@ def draw(table: pd.DataFrame, axes: Any) -> None:
         mine = table[table["study"] == study]
         ax.axvline(1, color="black", linewidth=0.6, linestyle=":")
         for row in mine.itertuples():
-            at, color = places[str(row.mechanism)], KEPT if row.kept else ADDED
+            at = places[str(row.mechanism)]
+            color, mark = (KEPT, "o") if row.kept else (ADDED, "s")
             ax.plot([row.error_without, row.error_with], [at, at], color=color, linewidth=1)
-            ax.plot(row.error_without, at, "o", color=color, markerfacecolor="white", markersize=4)
-            ax.plot(row.error_with, at, "o", color=color, markersize=3)
+            ax.plot(row.error_without, at, mark, color=color, markerfacecolor="white", markersize=4)
+            ax.plot(row.error_with, at, mark, color=color, markersize=3)
             ax.annotate(
                 f"{row.agree_without} → {row.agree_with}",
                 (1.02, at),
@@ -74,8 +75,8 @@ def draw(table: pd.DataFrame, axes: Any) -> None:
         ax.grid(axis="y")
     axes[0].set_xlim(0, 1.1 * table[["error_with", "error_without"]].to_numpy().max())
     axes[len(axes) // 2].set_xlabel(
-        "median error, in bands, without (○) and with (●); beside it, how many rows agree\n"
-        "blue: presets have it; orange: none has"
+        "median error, in bands, without (open) and with (filled); beside it, how many rows agree\n"
+        "blue circles: presets have it; orange squares: none has"
     )
 
 

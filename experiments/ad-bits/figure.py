@@ -47,7 +47,7 @@ LINES: Final = {
 # paging, accessed and dirty flags: label, how far above its line at 3,000 pages, colour, marker
 RECLAIM: Final = {
     ("ept", False): ("EPT without A/D", 5, PALETTE[5], "o"),
-    ("ept", True): ("EPT with A/D", -12, PALETTE[0], "^"),
+    ("ept", True): ("EPT with A/D", -15, PALETTE[0], "^"),
     ("npt", True): ("NPT", 5, PALETTE[2], "P"),
 }
 MIB: Final = 1 << 20

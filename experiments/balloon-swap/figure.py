@@ -39,8 +39,8 @@ def draw(table: pd.DataFrame, axes: Sequence[Axes]) -> None:
     """Draw what goes where, and what an access takes."""
     left, right = axes
     columns = {"back": "host swap: came back", "guest_out": "guest swap: went", "evicted": "guest dropped"}
-    for (column, label), colour in zip(columns.items(), PALETTE, strict=False):
-        left.plot(table["mib"], table[column], "o-", color=colour, markersize=2.6, label=label)
+    for (column, label), colour, mark in zip(columns.items(), PALETTE, "os^", strict=False):
+        left.plot(table["mib"], table[column], f"{mark}-", color=colour, markersize=3, label=label)
     left.set_ylabel("pages")
     left.legend()
     right.plot(table["mib"], table["cycles_per_access"], "o-", color=PALETTE[0], markersize=2.6)
@@ -48,6 +48,7 @@ def draw(table: pd.DataFrame, axes: Sequence[Axes]) -> None:
     for ax in axes:
         ax.set_xlabel("balloon of each VM (MiB)")
         ax.set_ylim(0, None)
+        ax.yaxis.set_major_formatter("{x:,.0f}")
         ax.grid(axis="y")
 
 

@@ -46,10 +46,10 @@ def data() -> pd.DataFrame:
 def draw(table: pd.DataFrame, axes: Sequence[Axes]) -> None:
     """Draw what the host keeps behind free memory, and what the guest pays to have it back."""
     nothing = table[table["way"] == "none"].iloc[0]
-    for colour, (way, label) in zip(PALETTE, WAYS.items(), strict=False):
+    for colour, mark, (way, label) in zip(PALETTE, "os", WAYS.items(), strict=False):
         rows = table[table["way"] == way]
         for ax, column in zip(axes, ("gap_mib", "exit_ms"), strict=True):
-            ax.plot(rows["every_ms"], rows[column], "o-", color=colour, markersize=2.6, label=label)
+            ax.plot(rows["every_ms"], rows[column], f"{mark}-", color=colour, markersize=3, label=label)
     for ax, column in zip(axes, ("gap_mib", "exit_ms"), strict=True):
         ax.axhline(nothing[column], color="0.5", linestyle=":", label="nothing taken")
         ax.set_xlabel("delay of reports, time between looks (ms)")

@@ -65,7 +65,7 @@ def draw(table: pd.DataFrame, ax: Axes) -> None:
         label = f"{'EPT' if mode == 'ept' else mode} ({first[mode]:.0f} cycles)"
         ax.bar(at, mine["mean"], 0.25, yerr=ends, color=PALETTE[number], label=label, capsize=2)
     ax.set_xticks(range(len(places)), places)
-    ax.set_ylabel("longer walk, %")
+    ax.set_ylabel("longer walk (%)")
     ax.axhline(0, color="black", linewidth=0.8)
     ax.legend(title="a walk, by first touch")
     ax.grid(axis="y")

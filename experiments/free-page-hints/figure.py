@@ -39,9 +39,9 @@ def data() -> pd.DataFrame:
 
 def draw(table: pd.DataFrame, ax: Axes) -> None:
     """Draw what need not be copied by the guest's fragmentation."""
-    for (used, rows), colour in zip(table.groupby("used_mib"), PALETTE, strict=False):
+    for (used, rows), colour, mark in zip(table.groupby("used_mib"), PALETTE, "os^D", strict=False):
         label = f"the program uses {used:.0f} MiB"
-        ax.plot(rows["fragmentation"], rows["spared_mib"], "o-", color=colour, markersize=2.6, label=label)
+        ax.plot(rows["fragmentation"], rows["spared_mib"], f"{mark}-", color=colour, markersize=3, label=label)
     ax.set_xlabel("fragmentation of the guest")
     ax.set_ylabel(f"not copied (MiB of {MEMORY})")
     ax.set_ylim(0, None)

@@ -75,8 +75,8 @@ def draw(table: pd.DataFrame, axes: Sequence[Axes]) -> None:
         ax.minorticks_off()
         ax.grid(axis="y")
         ax.set_title(title)
-        ax.set_xlabel("horizon (us)")
-    axes[0].set_ylabel("time, against 1 us (%)")
+        ax.set_xlabel("horizon (µs)")
+    axes[0].set_ylabel("time, against 1 µs (%)")
     axes[0].annotate("default", (DEFAULT, -2), (3, 0), textcoords="offset points", color="#666666")
     fig = axes[0].get_figure(root=True)
     if fig is not None:

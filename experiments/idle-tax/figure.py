@@ -7,8 +7,8 @@ gives pages up until what it has left costs as much as what the busy one has.
 
 The tax helps little before it helps at once. A VM that waits for its device touches few pages in a period, so that its
 working set looks like a tenth of what it is, and the tax is taken from it too. From 60 % on (ESX's default is 75) all
-that it uses fits, its accesses take an eighth of the time, and its estimate is four times as high. The idle VM has lost
-a quarter of its memory by then, and does not notice.
+that it uses fits, its accesses take an eighth of the time, and its estimate is five times as high. The idle VM has lost
+more than a quarter of its memory by then, and does not notice.
 
     python experiments/idle-tax/figure.py
 """
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -43,10 +43,11 @@ def data() -> pd.DataFrame:
 def draw(table: pd.DataFrame, axes: Sequence[Axes]) -> None:
     """Draw what each VM has, and what an access takes."""
     left, right = axes
-    for (name, here), colour in zip(table.groupby("vm", sort=False), PALETTE, strict=False):
-        left.plot(here["tax"], here["resident"], "o-", color=colour, markersize=2.6, label=f"{name} VM")
-        left.plot(here["tax"], here["active"], ":", color=colour)
-        right.plot(here["tax"], here["cycles_per_access"], "o-", color=colour, markersize=2.6, label=f"{name} VM")
+    for (name, here), colour, mark in zip(table.groupby("vm", sort=False), PALETTE, "os", strict=False):
+        look: dict[str, Any] = {"color": colour, "marker": mark, "markersize": 3}
+        left.plot(here["tax"], here["resident"], label=f"{name} VM", **look)
+        left.plot(here["tax"], here["active"], ":", **look)
+        right.plot(here["tax"], here["cycles_per_access"], label=f"{name} VM", **look)
     left.plot([], [], ":", color="#555555", label="thought to be in use")
     left.set_ylabel("memory (MiB)")
     left.legend()
@@ -55,6 +56,7 @@ def draw(table: pd.DataFrame, axes: Sequence[Axes]) -> None:
     for ax in axes:
         ax.set_xlabel("idle memory tax (%)")
         ax.set_ylim(0, None)
+        ax.yaxis.set_major_formatter("{x:,.0f}")
         ax.grid(axis="y")
 
 

@@ -75,11 +75,12 @@ def draw(table: pd.DataFrame, ax: Axes) -> None:
     ax.axvspan(100 * low, 100 * high, color="#eeeeee", lw=0)
     ax.text(
         50 * (low + high),
-        450,
-        f"guesses × ½ to × 2:\n{low:.0%} to {high:.0%}",
+        405,
+        f"guesses\n× ½ to × 2:\n{low:.0%} to {high:.0%}",
         ha="center",
         fontsize=6.5,
         color="#555555",
+        linespacing=1.3,
     )
     for (on_cr3, fill), (label, colour, marker) in LINES.items():
         here = table[(table["on_cr3"] == on_cr3) & (table["fill"] == fill)]

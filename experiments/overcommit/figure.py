@@ -6,9 +6,10 @@ all take three and a half times as long, for most of what the host takes is used
 same part asks for its pages before the host is short of them; five VMs, promised twice what there is, are as fast as
 one alone, or faster, since a guest that uses its frames again has fewer violations. The sixth does not fit: 6 times 5
 MiB and what kernels need is more than parts of a host's memory allow. MoM and ESX look only once the host is short.
-These guests fill their memory within milliseconds, faster than balloons grow, so the host swaps meanwhile; the VMs
-take one and a half to three times as long, with half of the pages or fewer that come back. VMs that live for hours
-would be balanced for most of that time.
+These guests fill their memory within milliseconds, faster than balloons grow, so the host swaps meanwhile; three to
+five VMs take one and a half to three times as long, with half of the pages or fewer that come back. With the sixth
+MoM stays below three, and ESX, which asks all for more than they can spare, is no better than swap alone. VMs that
+live for hours would be balanced for most of that time.
 
     python experiments/overcommit/figure.py
 """
@@ -44,13 +45,14 @@ def data() -> pd.DataFrame:
 
 def draw(table: pd.DataFrame, axes: Sequence[Axes]) -> None:
     """Draw how much slower VMs are, and the pages that come back from swap, by the number of VMs."""
-    for colour, (policy, label) in zip(PALETTE, POLICIES.items(), strict=False):
+    for colour, mark, (policy, label) in zip(PALETTE, "os^D", POLICIES.items(), strict=False):
         mine = table[table["policy"] == policy]
         for ax, column in zip(axes, ("slowdown", "back"), strict=True):
-            ax.plot(mine["vms"], mine[column], "o-", color=colour, markersize=2.6, label=label)
-    axes[0].set_ylabel("time, of that alone")
+            ax.plot(mine["vms"], mine[column], f"{mark}-", color=colour, markersize=3, label=label)
+    axes[0].set_ylabel("time over that alone (ratio)")
     axes[0].legend()
     axes[1].set_ylabel("pages back from swap")
+    axes[1].yaxis.set_major_formatter("{x:,.0f}")
     for ax in axes:
         ax.set_xlabel("VMs of 16 MiB on a host of 40 MiB")
         ax.set_ylim(0, None)

@@ -108,7 +108,7 @@ def _draw_memory(table: pd.DataFrame, ax: Axes) -> None:
         part = rows[rows["layout"] == layout]
         frames = part["table_frames"] / part["pages"]
         ax.plot(part["density"], frames, _MARKS[layout], ms=3, color=_COLOURS[layout], label=layout)
-    ax.text(480, 1.9, "pointer takes 0.2 % of\nthe host's memory more", color=_COLOURS["pointer"], ha="right", va="top")
+    ax.text(480, 1.9, "pointer takes 0.2% of\nthe host's memory more", color="#555555", ha="right", va="top")
     ax.legend(loc="lower left")
     ax.set(yscale="log", ylabel="pages of tables for each page", title="Memory where no process is a VM")
     _densities(ax)
@@ -130,7 +130,7 @@ def _draw_fragmentation(sparse: pd.DataFrame, ax: Axes) -> None:
     more = rows["cycles"].to_numpy() - cycles.loc[rows["fragmentation"], "separate"].to_numpy()
     failed = 2 * rows["order_1_failures"] / rows["table_frames"]
     for x, y, part in zip(rows["fragmentation"], more, failed, strict=True):
-        ax.annotate(f"{part:.0%}", (x, y), (-4, 2), textcoords="offset points", ha="right", fontsize=6.5)
+        ax.annotate(f"{part:.0%}", (x, y), (4, -6), textcoords="offset points", fontsize=6.5, annotation_clip=False)
     ax.set(xlim=(0, 1), ylim=(-30, 900), xlabel="free memory in single pages")
     ax.set(ylabel="cycles a page more than separate", title="Sparse tables, half of the processes VMs")
     ax.text(0.03, 820, "%: order-1 failures", fontsize=6.5)

@@ -67,6 +67,8 @@ def draw(table: pd.DataFrame, axes: Sequence[Axes]) -> None:
             ink = "white" if scale(value) > 0.5 else "black"
             text = f"{value / 1000:.1f}k cycles\np99 {p99:.0f} µs"
             ax.text(column, row, text, ha="center", va="center", color=ink)
+        if np.isnan(values.to_numpy()).any():
+            ax.text(1, len(minima) - 1, "min > max", ha="center", va="center", backgroundcolor="white")
         ax.set_xticks(range(len(batches)), [f"{batch}" for batch in batches])
         ax.set_yticks(range(len(minima)), [f"{minimum}" for minimum in minima])
         ax.tick_params(length=0)

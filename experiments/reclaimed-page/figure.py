@@ -9,7 +9,7 @@ and swaps by Linux's two lists to an NVMe disk. What the second takes more is di
   once, what it does on behalf of who asks, too;
 - `walks`: walks of page tables for what processors had to forget.
 
-Waiting for the disk, some 60 us, is the same for all, and is left out. A kick empties what the processor keeps of the
+Waiting for the disk, some 60 µs, is the same for all, and is left out. A kick empties what the processor keeps of the
 VM, and there is one for every page that was found accessed or is unmapped, for every vCPU that runs then. With one
 vCPU there are few, for it waits for the disk most of the time. With four they and what the host waits for them, with
 mmu_lock held, are nine tenths of the bill under EPT and NPT: a page that costs 10,000 cycles with one vCPU costs
@@ -73,7 +73,7 @@ def draw(table: pd.DataFrame, axes: Sequence[Axes]) -> None:
     for ax, (vcpus, title) in zip(axes, ((1, "1 vCPU"), (4, "4 vCPUs")), strict=True):
         here = table[table["vcpus"] == vcpus].set_index("paging").loc[list(MODES)]
         bottom = pd.Series(0.0, here.index)
-        for colour, part in zip(PALETTE, PARTS, strict=False):
+        for colour, part in zip((*PALETTE[:3], "black"), PARTS, strict=True):
             ax.bar(range(len(MODES)), here[part] / 1000, bottom=bottom / 1000, color=colour, width=0.7, label=part)
             bottom += here[part]
         ax.set_xticks(range(len(MODES)), [*MODES.values()], rotation=30, ha="right")

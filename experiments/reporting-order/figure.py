@@ -38,15 +38,19 @@ def data() -> pd.DataFrame:
 
 def draw(table: pd.DataFrame, axes: Sequence[Axes]) -> None:
     """Draw what the host keeps behind free memory, and the violations that bring it back."""
-    for (delay, rows), colour in zip(table.groupby("delay_ms"), PALETTE, strict=False):
+    for (delay, rows), colour, mark in zip(table.groupby("delay_ms"), PALETTE, "os", strict=False):
         for ax, column in zip(axes, ("gap_mib", "violations"), strict=True):
-            ax.plot(rows["least_order"], rows[column], "o-", color=colour, markersize=2.6, label=f"after {delay} ms")
+            ax.plot(
+                rows["least_order"], rows[column], f"{mark}-", color=colour, markersize=3, label=f"after {delay} ms"
+            )
     axes[0].set_ylabel("host memory behind\nfree pages (MiB, mean)")
     axes[1].set_ylabel("EPT violations")
     axes[0].legend()
     for ax in axes:
         ax.set_xlabel("smallest blocks reported (order)")
         ax.set_ylim(0, None)
+        ax.set_xticks(sorted({*table["least_order"]}))
+        ax.yaxis.set_major_formatter("{x:,.0f}")
         ax.grid(axis="y")
 
 

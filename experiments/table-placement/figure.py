@@ -3,7 +3,7 @@
 A VM runs on the first socket. What lies on the other takes 135 cycles longer wherever DRAM serves it. A guest's own
 tables lie in its memory, so they are far when that is; nested tables are the host's, and can be far from both. One
 entry of each dimension comes from DRAM in three of four walks, so that either costs the same: walks take 23 % more
-cycles where one is far, 47 % where both are, and where pages take turns half of that. Nested tables with a copy on each
+cycles where one is far, 46 % where both are, and where pages take turns half of that. Nested tables with a copy on each
 node that runs the VM (vMitosis) are near wherever its memory lies, for one frame more for each of them that would be
 far. The guest's own tables have none, and stay where its memory is.
 

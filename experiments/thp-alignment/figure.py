@@ -70,7 +70,7 @@ def draw(table: pd.DataFrame, axes: Sequence[Axes]) -> None:
     for ax, column, label in zip(
         axes[1:], ("misses", "references"), ("L2 TLB misses per access", "walk references per access"), strict=True
     ):
-        for number, ((who, name), colour) in enumerate(zip(WHO.items(), PALETTE, strict=False)):
+        for number, ((who, name), colour) in enumerate(zip(WHO.items(), (*PALETTE[:3], "black"), strict=True)):
             values = [float(indexed.loc[(mode, *who), column]) for mode in modes]
             ax.bar(
                 np.arange(len(modes)) + (number - 1.5) * 0.2,
@@ -79,7 +79,7 @@ def draw(table: pd.DataFrame, axes: Sequence[Axes]) -> None:
                 color=colour,
                 label=name if max(values) > 0.01 else f"{name}: 0",
             )
-        ax.set_xticks(np.arange(len(modes)), modes)
+        ax.set_xticks(np.arange(len(modes)), [{"ept": "EPT", "npt": "NPT"}.get(mode, mode) for mode in modes])
         ax.set_ylabel(label)
         ax.set_ylim(0, 1.4 * float(table[column].max()))
         ax.grid(axis="y")

@@ -24,7 +24,7 @@ from vmsim.cli.experiment import make
 from vmsim.sweeps.experiment import Experiment
 
 EXPERIMENT: Final = Experiment(Path(__file__).parent, width=WIDE, height=2.2, columns=2)
-POLICIES: Final = ("stay", "promote", "promote, demote", "and keep 5 % free")
+POLICIES: Final = ("stay", "promote", "promote, demote", "and keep 5% free")
 
 
 def policy_of(row: pd.Series) -> str:
@@ -48,11 +48,12 @@ def data() -> pd.DataFrame:
 def draw(table: pd.DataFrame, axes: Sequence[Axes]) -> None:
     """Draw the cycles of an access, and where DRAM's references go."""
     left, right = axes
-    for size, (policy, colour) in zip((5, 2.6, 2.6, 2.6), zip(POLICIES, PALETTE, strict=False), strict=True):
+    sizes = (5, 2.6, 3, 3)  # on the right the second lies on the first
+    for policy, colour, mark, size in zip(POLICIES, PALETTE, "os^D", sizes, strict=False):
         rows = table[table["policy"] == policy]
-        look: dict[str, Any] = {"color": colour, "markersize": size}  # on the right the second lies on the first
-        left.plot(rows["mib"], rows["cycles_per_access"], "o-", label=policy, **look)
-        right.plot(rows["mib"], 100 * rows["slow"], "o-", **look)
+        look: dict[str, Any] = {"color": colour, "marker": mark, "markersize": size}
+        left.plot(rows["mib"], rows["cycles_per_access"], label=policy, **look)
+        right.plot(rows["mib"], 100 * rows["slow"], **look)
     left.set_ylabel("cycles per access")
     left.legend()
     right.set_ylabel("references to slow memory (%)")

@@ -3,12 +3,12 @@
 A vkernel's hardware walks are native ones, and an edit of a page table costs nothing; but all that leaves a guest's
 process, a page fault as well as a system call, goes through two address spaces of the host, which empties the TLB, and
 the guest's kernel must tell the host of each page that it takes away. Where mappings come and go all the time (churn)
-that is less than half of what a shadow monitor takes that sees every store to a table, as KVM did in 2007, but a
-quarter to a third more than what KVM takes since 2008, which leaves the lowest tables to the guest (unsync), and four
-times what the second dimension does. Of more than 33 pages at once a guest tells by a flush of all it has (Linux), the
-host's map is empty again, and a vkernel takes more than twice what either shadow does. Real programs take a tenth to
-a fifth more than under KVM's shadow: their faults are few, but a vkernel's system calls find the TLB empty, so that it
-walks up to 26 times as often as the program does natively.
+that is less than half of what a shadow monitor takes that sees every store to a table, as KVM did in 2007, but a fifth
+to a quarter more than what KVM takes since 2008, which leaves the lowest tables to the guest (unsync), and four times
+what the second dimension does. Of more than 33 pages at once a guest tells by a flush of all it has (Linux), the host's
+map is empty again, and a vkernel takes more than twice what either shadow does. Of real programs' time it takes 9 to 15
+% more than KVM's shadow, a fifth to two fifths more of what is drawn: their faults are few, but a vkernel's system
+calls find the TLB empty, so that it walks up to 26 times as often as the program does natively.
 
 The cycles of the vkernel's steps are guesses, for nobody has published any. In churn of small blocks the second
 dimension comes first and KVM's shadow of 2007 last whether they are half or twice as much; but at half of them a
@@ -59,6 +59,7 @@ def draw(table: pd.DataFrame, axes: Sequence[Sequence[Axes]]) -> None:
                 table[(table["cpu"] == cpu) & ((table["workload"] == "churn") == churn)], ax, legend=False
             )
         row[0].set_title(title, loc="left")
+        row[0].yaxis.set_major_formatter("{x:,.0f}")
         row[1].set_ylabel("")
     handles, labels = axes[0][1].get_legend_handles_labels()
     if drawing := axes[0][0].get_figure(root=True):

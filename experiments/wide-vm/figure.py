@@ -55,7 +55,13 @@ def draw(table: pd.DataFrame, axes: Sequence[Axes]) -> None:
     at = np.arange(len(PLACES))
     for number, mode in enumerate(MODES):
         rows = table[table["mode"] == mode].set_index("place").loc[[*PLACES]]
-        left.bar(at + 0.25 * number - 0.25, rows["cycles"], 0.25, color=PALETTE[number], label=mode)
+        left.bar(
+            at + 0.25 * number - 0.25,
+            rows["cycles"],
+            0.25,
+            color=PALETTE[number],
+            label="EPT" if mode == "ept" else mode,
+        )
         right.bar(at + 0.25 * number - 0.25, 100 * rows["far"], 0.25, color=PALETTE[number])
     left.set_ylabel("cycles per access")
     right.set_ylabel("references to the other socket (%)")

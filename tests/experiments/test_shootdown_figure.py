@@ -63,7 +63,9 @@ def test_under_a_shadow_every_page_that_a_cpu_invalidates_is_an_exit(table: pd.D
     assert (added > PAGES / 2).all()
     assert (added < PAGES + 1).all()
     assert (shadow["kicks"] > 0.5 * asked).all()
-    assert (shadow["cost"] > 5 * table.loc["ept"].xs(16, level="vcpus")["cost"]).all()
+    ratio = (table.loc["shadow", "cost"] / table.loc["ept", "cost"]).dropna()
+    assert len(ratio) == 8
+    assert ratio.between(40, 85).all()
 
 
 def test_an_interrupt_that_is_on_its_way_serves_other_senders_too(table: pd.DataFrame) -> None:

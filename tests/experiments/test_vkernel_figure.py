@@ -31,12 +31,12 @@ def modes(request: pytest.FixtureRequest, experiment: SimpleNamespace) -> pd.Dat
     return made
 
 
-def test_in_churn_a_vkernel_takes_less_than_half_of_what_shadow_took_and_a_third_more_than_it_takes(
+def test_in_churn_a_vkernel_takes_less_than_half_of_what_shadow_took_and_a_quarter_more_than_it_takes(
     modes: pd.DataFrame,
 ) -> None:
     churn = modes.loc["churn", "cycles_per_access"]
     assert churn["vkernel"] < churn["2007"] / 2
-    assert 1.2 < churn["vkernel"] / churn["shadow"] < 1.35
+    assert 1.2 < churn["vkernel"] / churn["shadow"] < 1.27
     assert churn["vkernel"] > 3 * churn["nested"]
     assert churn["nested"] > churn["native"]
 
@@ -44,7 +44,9 @@ def test_in_churn_a_vkernel_takes_less_than_half_of_what_shadow_took_and_a_third
 @pytest.mark.parametrize("workload", PROGRAMS)
 def test_real_programs_cost_a_little_more_as_a_vkernel_than_in_shadow(modes: pd.DataFrame, workload: str) -> None:
     cycles = modes.loc[workload, "cycles_per_access"]
-    assert 1.08 < cycles["vkernel"] / cycles["shadow"] < 1.2
+    assert 1.08 < cycles["vkernel"] / cycles["shadow"] < 1.16
+    drawn = modes.loc[workload, ["translation_cycles", "management_cycles"]].sum(axis=1)
+    assert 1.17 < drawn["vkernel"] / drawn["shadow"] < 1.4
     assert cycles["vkernel"] == pytest.approx(cycles["2007"], rel=0.12)
     assert cycles["nested"] < 0.9 * cycles[["vkernel", "shadow"]].min()
 

@@ -74,7 +74,7 @@ def stacked_bars(values: pd.DataFrame, parts: list[Part], modes: Mapping[str, No
     ax.set_xticks(list(places.values()), names, rotation=90)
     ax.tick_params(axis="x", length=0, pad=1)
     longest = max(map(len, names), default=0)
-    below = 3 + 0.58 * mpl.rcParams["xtick.labelsize"] * longest  # points: under the longest name
+    below = 3 + 0.67 * mpl.rcParams["xtick.labelsize"] * longest  # points: under the longest name
     for group, workload in enumerate(workloads):
         middle = group * (len(modes) + _GAP) + (len(modes) - 1) / 2
         ax.annotate(
