@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 import vmsim.calibration.api as api
 from vmsim.base.errors import InputError
 from vmsim.calibration.derive import derive, reaches, toml_of
+from vmsim.calibration.disturbance import Disturbance, Reading
 from vmsim.calibration.explain import Modelled, explain
 from vmsim.calibration.measure import measure, refuse
 from vmsim.calibration.measured import Measured, robust
@@ -169,6 +171,60 @@ def test_one_wild_sample_moves_nothing() -> None:
     assert robust([1.0, 1.0, 1.1, 1.1, 900.0])[0] == 1.1
 
 
+def test_what_others_had_meanwhile_is_told() -> None:
+    """In 10 s two CPUs ran 14 s, 9 of them for this program, which waited 1 s; a hypervisor took half a second."""
+    begin = Reading(time=100.0, busy=50.0, stolen=1.0, ours=3.0, waited=0.5)
+    end = Reading(time=110.0, busy=64.0, stolen=1.5, ours=12.0, waited=1.5)
+    told = Disturbance.between(begin, end)
+    assert told == (0.5, 0.1, 0.05)
+    assert told.much
+    said = (
+        "other programs kept 0.5 CPUs busy, this one waited for its CPU 10% of the time, the hypervisor took 0.05 CPUs"
+    )
+    assert str(told).startswith(said)
+    assert not Disturbance(0.05, 0.01, 0.01).much
+
+
+def test_the_kernels_counts_are_read(tmp_path: Path) -> None:
+    """proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal; schedstat: run, wait, slices."""
+    tick = os.sysconf("SC_CLK_TCK")
+    (tmp_path / "self").mkdir()
+    (tmp_path / "stat").write_text(
+        f"cpu  {5 * tick} {tick} {2 * tick} 900 90 {tick} {tick} {3 * tick} 0 0\ncpu0 1 2 3\n"
+    )
+    (tmp_path / "self" / "schedstat").write_text("123 4000000000 5\n")
+    told = Reading.now(tmp_path)
+    assert (told.busy, told.stolen, told.waited) == (10.0, 3.0, 4.0)
+    assert Reading.now(tmp_path / "none")[1:3] == (0.0, 0.0)
+
+
+def test_a_disturbed_measurement_says_so_wherever_its_figures_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "modelled", lambda *_: MODELS)
+    made = replace(machine(), disturbance=Disturbance(0.9, 0.4, 0.0))
+    text = toml_of(made, derive(made)[0], "here")
+    path = tmp_path / "here.toml"
+    path.write_text(text, encoding="utf-8")
+    measured = [figure for figure in load_cpu(path).figures() if figure.source.startswith("measured here")]
+    assert measured
+    assert all("disturbed: other programs kept 0.9 CPUs busy" in figure.source for figure in measured)
+    assert "# Disturbed: other programs kept 0.9 CPUs busy, this one waited for its CPU 40% of the time." in text
+    saved = tmp_path / "samples.json"
+    saved.write_text(json.dumps(made.to_json()))
+    assert Measured.from_json(saved.read_text(), "samples.json") == made
+    said = CliRunner().invoke(command, ["--from", str(saved)], standalone_mode=False, catch_exceptions=False)
+    assert "Disturbed: other programs kept 0.9 CPUs busy" in said.output
+    for quiet in (machine(), replace(machine(), disturbance=Disturbance(0.01, 0.0, 0.0))):
+        assert "isturbed" not in toml_of(quiet, derive(quiet)[0], "here")
+
+
+def test_the_core_may_run_faster_than_what_counts_cycles() -> None:
+    """A machine of 2 GHz whose core takes 0.25 ns for a cycle."""
+    assert machine().clock == 0
+    assert replace(machine(), operations={"cycle": [0.25, 0.25, 9.0]}).clock == 4e9
+
+
 @pytest.mark.slow
 def test_this_machine_is_measured() -> None:
     """Only what is there, not how much: other programs run."""
@@ -176,7 +232,8 @@ def test_this_machine_is_measured() -> None:
     assert made.small.keys() == made.large.keys()
     assert len(made.loads) > 10
     assert all(value > 0 for samples in made.loads.values() for value in samples)
-    assert {"zero", "copy", "page_fault", "fork", "compress"} <= made.operations.keys()
+    assert {"cycle", "zero", "copy", "page_fault", "fork", "compress"} <= made.operations.keys()
     assert "ipi" in made.operations or made.skipped["ipi"]
+    assert made.disturbance is not None
     found, _ = derive(made)
     assert found

@@ -171,7 +171,11 @@ def _tlbs(measured: Measured, cpu: Cpu, knees: Reaches) -> list[Found]:
             found.append(Found(f"tlb.{name}.4K.ways", ways, array.ways, 0.0, "its entries: fully associative"))
     if knees.second[0]:
         spread = float(np.median([deviation for _, deviation in measured.difference().values()]))
-        source = "what translation adds between both TLBs' reaches"
+        source = (
+            "what translation adds between both TLBs' reaches"
+            if knees.first[0]
+            else "what translation adds within the second TLB's reach: no end of the first one's was seen"
+        )
         found.append(Found("tlb.l2_cycles", max(0, round(knees.hit)), cpu.tlb.l2_cycles, spread, source))
     return found
 
@@ -245,14 +249,17 @@ def toml_of(measured: Measured, found: list[Found], name: str) -> str:
     }
     for each in found:
         source = f"measured here by {each.source}: {where}; ± {each.deviation:.2g}; the preset has {each.preset}"
+        source += f"; disturbed: {measured.disturbed}" if measured.disturbed else ""
         figure = {"value": each.value, "source": source, "confidence": "measured"}
         *path, last = each.key.split(".")
         inside = table
         for key in path:
             inside = inside.setdefault(key, {})
         inside[last] = figure
-    head = f"# Written by vmsim calibrate. Figures that are not here are those of {measured.preset}."
-    return "\n".join([head, "", *_toml(table, ())]) + "\n"
+    head = [f"# Written by vmsim calibrate. Figures that are not here are those of {measured.preset}."]
+    if measured.disturbed:
+        head += [f"# Disturbed: {measured.disturbed}.", "# Measure again on a quiet machine before you rely on it."]
+    return "\n".join([*head, "", *_toml(table, ())]) + "\n"
 
 
 def _toml(table: dict[str, Any], path: tuple[str, ...]) -> Iterator[str]:

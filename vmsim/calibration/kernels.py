@@ -7,15 +7,30 @@ from numpy.typing import NDArray
 
 from vmsim.jit import kernel
 
-__all__ = ["follow", "touch"]
+__all__ = ["follow", "spin", "touch"]
 
 
 @kernel
 def follow(links: NDArray[np.int64], at: int, steps: int) -> int:
-    """Go along pointers, each of which is the index of the next; return the last."""
+    """Go along pointers, each of which is the index of the next; return the last.
+
+    An index without a sign needs no look whether it counts from the end, which would be two cycles more a load.
+    """
+    place = np.uint64(at)
     for _ in range(steps):
-        at = links[at]
-    return at
+        place = np.uint64(links[place])
+    return int(place)
+
+
+@kernel
+def spin(steps: int) -> int:
+    """Run six instructions so often, each of which waits for the one before, and takes a cycle: shifts and xors."""
+    x = np.uint64(88172645463325252)
+    for _ in range(steps):
+        x ^= x << np.uint64(13)
+        x ^= x >> np.uint64(7)
+        x ^= x << np.uint64(17)
+    return int(x)
 
 
 @kernel

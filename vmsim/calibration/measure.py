@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from vmsim.base.errors import InputError
+from vmsim.calibration.disturbance import Disturbance, Reading
 from vmsim.calibration.measured import Measured, Samples
 from vmsim.calibration.memory import Memory, chase, lines, pages, pinned, timed
 from vmsim.calibration.operations import operations
@@ -79,6 +80,7 @@ def measure(*, quick: bool = False, say: Callable[[str], None] = lambda _: None)
     repeats, longest = (9, _QUICK) if quick else (15, _WHOLE)
     random = np.random.default_rng(_SEED)
     caches = _caches()
+    before = Reading.now()
     with pinned(allowed[0]):
         loads: Samples = {}
         small: Samples = {}
@@ -114,6 +116,7 @@ def measure(*, quick: bool = False, say: Callable[[str], None] = lambda _: None)
         large=large,
         operations=made,
         skipped=skipped,
+        disturbance=Disturbance.between(before, Reading.now()),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.base.errors import InputError
+from vmsim.calibration.disturbance import Disturbance
 
 __all__ = ["Measured", "Samples", "robust"]
 
@@ -52,6 +53,8 @@ class Measured:
         Of a page, or of a call.
     skipped : dict of str to str
         What could not be measured, and why.
+    disturbance : Disturbance, optional
+        What else ran meanwhile; None: not known.
     """
 
     cpu: str
@@ -65,10 +68,17 @@ class Measured:
     large: Samples
     operations: dict[str, list[float]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    disturbance: Disturbance | None = None
 
     def cycles(self, nanoseconds: float) -> float:
         """Return cycles of the TSC."""
         return nanoseconds * self.hertz / 1e9
+
+    @property
+    def clock(self) -> float:
+        """The clock of the core in Hz, which may run faster than the TSC; 0: not measured."""
+        found = self.operations.get("cycle")
+        return 1e9 / robust(found)[0] if found else 0.0
 
     def difference(self) -> dict[int, tuple[float, float]]:
         """Return, by pages, the cycles that translation by 4 KiB adds to a load, and their deviation."""
@@ -78,11 +88,18 @@ class Measured:
             found[pages] = (self.cycles(high - low), self.cycles(float(np.hypot(one, two))))
         return found
 
+    @property
+    def disturbed(self) -> str:
+        """What disturbed the measurement; empty if little did, or nobody looked."""
+        return str(self.disturbance) if self.disturbance and self.disturbance.much else ""
+
     def to_json(self) -> dict[str, Any]:
         """Return all measurements as JSON types."""
         table = {name: getattr(self, name) for name in self.__slots__}
         for name in ("loads", "small", "large"):
             table[name] = [[key, values] for key, values in table[name].items()]
+        if self.disturbance:
+            table["disturbance"] = self.disturbance._asdict()
         return {"format": _FORM, **table}
 
     @classmethod
@@ -98,13 +115,15 @@ class Measured:
             table: Mapping[str, Any] = json.loads(text)
             if table["format"] != _FORM:
                 raise ValueError(f"its format is {str(table['format'])[:40]!r}")
-            given = {name: table[name] for name in cls.__slots__}
+            given = {name: table[name] for name in cls.__slots__ if name != "disturbance"}
+            if told := table.get("disturbance"):
+                given["disturbance"] = Disturbance.from_json(told)
             for name in ("loads", "small", "large"):
                 given[name] = {int(key): [float(value) for value in values] for key, values in given[name]}
                 if not given[name] or not all(given[name].values()):
                     raise ValueError(f"{name} is empty")
             given["hertz"] = int(given["hertz"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(
                 f"{source}: no measurements of vmsim calibrate ({error}); expected a file of its --save."
             ) from error

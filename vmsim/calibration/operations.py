@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from vmsim.calibration.kernels import follow
+from vmsim.calibration.kernels import follow, spin
 from vmsim.calibration.memory import PAGE, Memory, each
 
 __all__ = ["ABOUT", "operations"]
@@ -33,8 +33,10 @@ ABOUT: Final = {
     "compare": "comparing two equal pages, as KSM does last",
     "compress": "compressing 4 KiB of a program with zstd, level 1",
     "decompress": "decompressing it",
+    "cycle": "a cycle of the core's own clock, by a chain of shifts and xors",
 }
 _PAGES: Final = 2048
+_SPINS: Final = 1 << 18
 _RING: Final = np.roll(np.arange(64, dtype=np.int64), -1)
 _HOT: Final = 32  # pages: 128 KiB
 _MEMBARRIER: Final = 324  # x86-64
@@ -60,6 +62,8 @@ def operations(repeats: int, cpus: list[int]) -> tuple[dict[str, list[float]], d
 
 
 def _all(cpus: list[int], skipped: dict[str, str]) -> Iterator[tuple[str, Callable[[], float]]]:
+    spin(1)
+    yield "cycle", lambda: each(lambda: spin(_SPINS), 6 * _SPINS)
     yield "page_fault", _page_fault
     yield "munmap", _munmap
     yield "mprotect", _mprotect

@@ -89,6 +89,14 @@ def _print(made: Calibration) -> None:
     measured = made.measured
     virtual = ", a virtual machine" if measured.virtual else ""
     say(f"{measured.cpu}, Linux {measured.kernel}{virtual}; nearest preset: {measured.preset}\n")
+    if measured.clock:
+        faster = f"the core's clock runs {measured.clock / measured.hertz:.2f} times as fast"
+        say(f"A cycle is one of the TSC, {measured.hertz / 1e9:.2f} GHz; {faster}.\n")
+    if measured.disturbed:
+        say(
+            f"Disturbed: {measured.disturbed}. Medians leave out what is short; what others took from shared caches, "
+            "memory and the clock is in the figures. Measure again on a quiet machine.\n"
+        )
     columns: dict[str, Side] = {"figure": "left", "measured": "right", "±": "right", "preset": "right", "by": "text"}
     rows = [[each.key, each.value, f"{each.deviation:.1f}", each.preset, each.source] for each in made.found]
     print_table("Figures of the CPU, in cycles or entries", columns, rows)
