@@ -110,9 +110,9 @@ def test_what_cannot_be_read_is_found() -> None:
             ax.plot([0, 1], [number, 20_000], "o-", label=label)
         ax.text(0.5, 0.5, "one", fontsize=5)
         ax.text(0.5, 0.5, "two")
-        ax.text(1, 0, "beyond the edge")
+        ax.text(1, 0, "beyond the edge").set_in_layout(False)
         fig.canvas.draw()
         told = letters(fig)
         assert [part in " ".join(told) for part in ("'one' has 5", "'one' and 'two'", "edge' is cut off")] == [True] * 3
         assert alike(ax) == ["lines 'a' and 'b'"]
-        assert bare_thousands(ax)[-1] == "20000"
+        assert "20000" in bare_thousands(ax)

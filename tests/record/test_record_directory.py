@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tests.forks import forked
 from vmsim.base.errors import InputError
 from vmsim.record import directory
 from vmsim.record.comparison import Comparison
@@ -33,6 +34,24 @@ def test_what_is_saved_is_what_is_loaded(result: Result, stopped: Result, tmp_pa
         assert loaded.scenario == saved.scenario
         assert loaded.facts == saved.facts
         assert loaded.inputs == saved.inputs
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="no list of a process's threads")
+def test_reading_starts_no_threads(result: Result, tmp_path: Path) -> None:
+    """Arrow's pools were torn down while they started, where the process ended at once: it ended by SIGABRT."""
+    result.save(tmp_path / "run")
+    code = """
+import os, pandas, pyarrow
+from vmsim.record.result import Result
+from vmsim.record.tables import TABLES
+before = len(os.listdir("/proc/self/task"))
+run = Result.load("run")
+for name in TABLES:
+    run.table(name)
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    done = forked(code, tmp_path, dict(os.environ))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
 
 
 def test_only_the_manifest_differs_between_two_runs(

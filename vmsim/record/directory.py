@@ -144,7 +144,9 @@ def read_table(path: Path, outputs: Mapping[str, str], name: str) -> pd.DataFram
 def _parquet(file: Path, data: bytes) -> pa.Table:
     """Return a table from the bytes of a Parquet file."""
     try:
-        return pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        # neither of Arrow's thread pools: one that is torn down while it starts ends the process by SIGABRT
+        with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False, page_checksum_verification=True) as opened:
+            return opened.read(use_threads=False)
     except (OSError, pa.ArrowException, ValueError) as error:
         raise InputError(f"{printable(file)}: cannot be read: {error}") from error
 

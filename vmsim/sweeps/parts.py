@@ -177,7 +177,7 @@ class PartFile:
         self.path = path
         self.data = data
         try:
-            self._file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+            self._file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False, page_checksum_verification=True)
             found = self._file.schema_arrow
         except (OSError, pa.ArrowException, ValueError) as error:
             raise InputError(f"{printable(path)}: damaged, or no part of a sweep: {error}") from error
@@ -208,7 +208,7 @@ class PartFile:
             A page is damaged.
         """
         try:
-            table = self._file.read(columns)
+            table = self._file.read(columns, use_threads=False)
         except (OSError, pa.ArrowException, ValueError) as error:
             raise InputError(f"{printable(self.path)}: damaged: {error}") from error
         missing = [name for name in table.column_names if table[name].null_count]
