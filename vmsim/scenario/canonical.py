@@ -28,34 +28,41 @@ _APART: Final = frozenset(
         "bare",
         "becomes_guest",
         "own",
+        "pool",
+        "workload",
         "content",
         "balloon",
-        "virtio_mem",
-        "bilateral",
-        "thp",
-        "host_thp",
-        "dirty_log",
-        "files",
-        "reclaim",
-        "kernel_accesses",
-        "nx_split",
-        "vcpus",
-        "pv_flush",
-        "cpu_weight",
-        "stop",
-        "cpu_cap",
-        "llc_ways",
-        "tdp_mmu",
-        "shares",
-        "memory_high",
-        "memory_max",
         "placement",
-        "table_span",
-        "fragmentation",
+        "dirty_log",
+        "host_thp",
+        "cpu_weight",
+        "cpu_cap",
+        "shares",
     }
 )
-"""What of a `Vm` is no cause of results, follows from the rest, or means something in some modes only."""
+"""What of a `Vm` is no cause of results, follows from the rest, or is written in its own way."""
 
+_USUAL: Final[dict[str, object]] = {
+    "virtio_mem": None,
+    "bilateral": None,
+    "files": None,
+    "thp": None,
+    "reclaim": None,
+    "nx_split": None,
+    "stop": None,
+    "table_span": 0,
+    "fragmentation": 0,
+    "memory_high": 0,
+    "memory_max": 0,
+    "llc_ways": 0,
+    "vcpus": 1,
+    "kernel_accesses": "free",
+    "pv_flush": False,
+    "tdp_mmu": True,
+}
+"""What of a `Vm` is written only where it is not this."""
+
+_SCHEDULER: Final = "round-robin"
 _SPARES: Final = "largest"
 _REFILL: Final = "batch"
 
@@ -93,6 +100,26 @@ def canonical(
 
     `quantum` and `horizon` are in cycles, and `daemons` are those that run.
     """
+    choosing = {host.spares, *(each for name in daemons for each in host_daemons()[name].policies(host.part(name)))}
+    refills = {vm.pool.refill for vm in vms if vm.pooled}
+    of_host: dict[str, Any] = {
+        "cpu": _of_cpu(cpu, host, vms, daemons),
+        "quantum": quantum,
+        "horizon": horizon,
+        "watermarks": watermarks,
+    }
+    of_host |= _of_host(host, cpu) | _daemons(host, daemons, sorted({host.spares, *refills} - {_SPARES, _REFILL}))
+    if "swap" in daemons:
+        of_host["swap"]["oom"] = host.oom or "largest"
+    elif host.oom not in (None, "none"):
+        of_host["oom"] = host.oom
+    of_vms = [_of_vm(vm, host, daemons, weighed=weighs(choosing)) for vm in vms]
+    tables = {"seed": seed, "warmup": warmup, "host": of_host, "vms": of_vms}
+    return json.dumps(tables, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=_plain)
+
+
+def _of_cpu(cpu: Cpu, host: Host, vms: Sequence[Vm], daemons: Sequence[str]) -> dict[str, Any]:
+    """Return the figures of a CPU that something in the scenario can meet."""
     figures = cpu.canonical()
     used = {vm.paging.costs for vm in vms}
     unused = tuple(mode.costs for mode in paging_modes().values() if mode.costs and mode.costs not in used)
@@ -114,76 +141,52 @@ def canonical(
     if not host.overlap:
         figures = {name: value for name, value in figures.items() if name not in _OF_WINDOWS}
     figures["cost"] = {name: cost for name, cost in figures["cost"].items() if not name.startswith(unused)}
-    of_host: dict[str, Any] = {
-        "cpu": figures,
-        "cores": host.cores,
-        "memory": host.memory,
-        "quantum": quantum,
-        "horizon": horizon,
-        "data_caches": host.data_caches,
-        "what_if": host.what_if,
-        "watermarks": watermarks,
-    }
+    return figures
+
+
+def _of_host(host: Host, cpu: Cpu) -> dict[str, Any]:
+    """Return the keys of the host itself; most only where they are not the usual ones."""
+    found: dict[str, Any] = {name: getattr(host, name) for name in ("cores", "memory", "data_caches", "what_if")}
     if host.overlap:
-        of_host["overlap"] = True
+        found["overlap"] = True
     if host.nodes:
-        of_host["nodes"] = [(node.memory, node.cpus) for node in host.nodes]
-        of_host["loads"] = latencies(host.nodes, cpu.memory.cycles, host.remote_cycles or 0, host.distances)
+        found["nodes"] = [(node.memory, node.cpus) for node in host.nodes]
+        found["loads"] = latencies(host.nodes, cpu.memory.cycles, host.remote_cycles or 0, host.distances)
         if any(node.bandwidth for node in host.nodes):
-            of_host["bandwidth"] = [node.bandwidth for node in host.nodes]
+            found["bandwidth"] = [node.bandwidth for node in host.nodes]
         if host.distances:
-            of_host["distances"] = host.distances
+            found["distances"] = host.distances
     if host.samples.amount:
-        of_host["samples"] = host.samples.cycles(cpu.frequency)
+        found["samples"] = host.samples.cycles(cpu.frequency)
     if host.fragmentation:
-        of_host["fragmentation"] = host.fragmentation
+        found["fragmentation"] = host.fragmentation
     if host.table_span:
-        of_host["table_span"] = host.table_span
-    scheduled = host.scheduler != "round-robin"
-    if scheduled:
-        of_host["scheduler"] = host.scheduler
+        found["table_span"] = host.table_span
+    if host.scheduler != _SCHEDULER:
+        found["scheduler"] = host.scheduler
     if host.spares != _SPARES:
-        of_host["spares"] = host.spares
-    weighed = weighs(
-        {host.spares, *(each for name in daemons for each in host_daemons()[name].policies(host.part(name)))}
-    )
-    if host.oom not in (None, "none") and "swap" not in daemons:
-        of_host["oom"] = host.oom
-    refills = {vm.pool.refill for vm in vms if vm.pooled}
-    of_host |= _daemons(host, daemons, sorted({host.spares, *refills} - {_SPARES, _REFILL}))
-    if "swap" in daemons:
-        of_host["swap"]["oom"] = host.oom or "largest"
-    of_vms = [
-        {name: getattr(vm, name) for name in Vm.__slots__ if name not in _APART}
-        | ({"content": vm.content.model_dump()} if vm.content != Content() and {"ksm", "swap"} & {*daemons} else {})
-        | ({"balloon": vm.balloon.canonical} if vm.balloon else {})
-        | ({"virtio_mem": vm.virtio_mem} if vm.virtio_mem else {})
-        | ({"bilateral": vm.bilateral} if vm.bilateral else {})
-        | ({"files": vm.files} if vm.files else {})
-        | ({"thp": vm.thp} if vm.thp else {})
-        | ({"reclaim": vm.reclaim} if vm.reclaim else {})
-        | ({"placement": vm.placement.canonical} if vm.placement else {})
-        | ({"table_span": vm.table_span} if vm.table_span else {})
-        | ({"fragmentation": vm.fragmentation} if vm.fragmentation else {})
-        | ({"memory_high": vm.memory_high} if vm.memory_high else {})
-        | ({"memory_max": vm.memory_max} if vm.memory_max else {})
-        | ({"dirty_log": vm.dirty_log} if vm.dirty_log.method != "none" else {})
-        | ({"kernel_accesses": vm.kernel_accesses} if vm.kernel_accesses != "free" else {})
-        | ({"nx_split": vm.nx_split} if vm.nx_split else {})
-        | ({"vcpus": vm.vcpus} if vm.vcpus > 1 else {})
-        | ({"pv_flush": True} if vm.pv_flush else {})
-        | ({"stop": vm.stop} if vm.stop is not None else {})
-        | ({"cpu_weight": vm.cpu_weight, "cpu_cap": vm.cpu_cap} if scheduled else {})
-        | ({"llc_ways": vm.llc_ways} if vm.llc_ways else {})
-        | ({} if vm.tdp_mmu else {"tdp_mmu": False})
-        | ({"shares": vm.shares} if weighed else {})
-        | {"pool": _of_pool(vm.pool), "workload": _of_workload(vm.workload, overlap=host.overlap)}
-        | vm.paging.canonical(vm.own)
-        | _by(vm)
-        for vm in vms
-    ]
-    tables = {"seed": seed, "warmup": warmup, "host": of_host, "vms": of_vms}
-    return json.dumps(tables, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=_plain)
+        found["spares"] = host.spares
+    return found
+
+
+def _of_vm(vm: Vm, host: Host, daemons: Sequence[str], *, weighed: bool) -> dict[str, Any]:
+    """Return what matters of a VM; `weighed` says that something looks at its shares."""
+    found = {name: getattr(vm, name) for name in Vm.__slots__ if name not in _APART}
+    found = {name: value for name, value in found.items() if name not in _USUAL or value != _USUAL[name]}
+    found |= {"pool": _of_pool(vm.pool), "workload": _of_workload(vm.workload, overlap=host.overlap)}
+    if vm.content != Content() and {"ksm", "swap"} & {*daemons}:
+        found["content"] = vm.content.model_dump()
+    if vm.balloon:
+        found["balloon"] = vm.balloon.canonical
+    if vm.placement:
+        found["placement"] = vm.placement.canonical
+    if vm.dirty_log.method != "none":
+        found["dirty_log"] = vm.dirty_log
+    if host.scheduler != _SCHEDULER:
+        found |= {"cpu_weight": vm.cpu_weight, "cpu_cap": vm.cpu_cap}
+    if weighed:
+        found["shares"] = vm.shares
+    return found | vm.paging.canonical(vm.own) | _by(vm)
 
 
 def _of_workload(workload: Workload, *, overlap: bool) -> dict[str, Any]:
