@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import simpy
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from vmsim.engine.virtual_machine import VirtualMachine
 from vmsim.frames.records import State
 from vmsim.guest.balloon import BALLOON
 from vmsim.guest.compaction import COMPACTION
+from vmsim.guest.direct_map import DirectMap
 from vmsim.guest.frames import GuestFrames
 from vmsim.guest.kernel import GuestKernel
 from vmsim.guest.khugepaged import KHUGEPAGED
@@ -57,6 +58,40 @@ from vmsim.workloads import Stream
 __all__ = ["build_vm"]
 
 
+class _Memory(NamedTuple):
+    """What a VM's memory is made of, as its paging mode has it.
+
+    Attributes
+    ----------
+    monitor, mmu, frames
+        What handles its exits, how its kernel edits page tables, and the frames that the kernel has.
+    source : Supply or BareFrames
+        Where its memory comes from.
+    slot : GuestMemory or None
+        Where it lies; None for a program on the host itself.
+    pages : GuestMemory or NativeMemory
+        What the host can take from it.
+    ranges : Ranges or None
+        Who else keeps its kernel's ranges.
+    kernel_half : DirectMap or None
+        Its kernel's map of all its memory, if the hardware walks that.
+    """
+
+    monitor: Monitor
+    mmu: Mmu
+    frames: Frames
+    source: Supply | BareFrames
+    slot: GuestMemory | None
+    pages: GuestMemory | NativeMemory
+    ranges: PairedMmu | None = None
+    kernel_half: DirectMap | None = None
+
+    @property
+    def pool(self) -> Supply | None:
+        """The pages of its monitor; None: it has no monitor that needs any."""
+        return self.source if isinstance(self.source, Supply) else None
+
+
 def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | None) -> VirtualMachine:
     """Return a VM, ready to be populated and to live.
 
@@ -69,106 +104,17 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
     progress : callable, optional
         Called with its name, the accesses it has made and all it will make.
     """
-    cpu, memory = host.scenario.cpu, host.hardware.memory
-    registers = make_vm(spec.walked_levels, spec.vcpus)
+    cpu = host.scenario.cpu
     first = sum(vm.vcpus for vm in host.scenario.vms[: spec.index])  # number of its first vCPU on the host
-    registers["levels"] = 2 if spec.pdpte_registers else spec.walked_levels
-    registers["largest"] = 3 if host.scenario.pages_1g else 2
-    registers["compute"] = spec.workload.compute
-    if host.scenario.host.overlap and not spec.workload.dependent:
-        registers["in_flight"] = max(1, int(cpu.window / spec.workload.instructions))
-    if spec.llc_ways:
-        registers["llc_ways"] = spec.llc_ways
-    spaces = VmSpaces(
-        [
-            host.tags.spaces(
-                registers[number : number + 1],
-                first + number,
-                tags=None if spec.bare else spec.tags,
-                apart=spec.paging.apart if spec.pcid else None,
-                kernel=None if spec.kernel_accesses == "free" else "own" if spec.paging.apart == "tag" else "global",
-                nested=first + number if cpu.vendor == "amd" else first,
-            )
-            for number in range(spec.vcpus)
-        ]
-    )
-    width = guest_width(registers)
-    mmu: Mmu
-    frames: Frames
-    monitor: Monitor
+    registers = _registers(host, spec)
+    spaces = _spaces(host, spec, registers, first)
     touching = place(host.host.zone, spec)
-    pool = bare = ranges = seconds = direct_map = slot = pages = None
-    if spec.bare:
-        frames = bare = BareFrames(host.host, owner=spec.index, limit=spec.pages)
-        monitor = NativeMonitor(memory)
-        mmu = HardwareMmu(memory, width)
-        if spec.mode == "paired":
-            monitor, mmu, frames = _paired_process(host, spec, stream, registers, spaces, mmu, bare)
-            ranges = seconds = mmu
-        pages = NativeMemory(bare, memory, levels=spec.guest_levels, seconds=seconds)
-    else:
-        pool = _supply(host, spec)
-        slot = GuestMemory(host.host, memory, owner=spec.index, pages=spec.pages)
-        parts = VmParts(spec, cpu, memory, registers, host.host, pool, spaces, slot, host.paired)
-        slot.second = monitor = plugins.resolve(spec.paging.build)(parts)
-        hardware = HardwareMmu(memory, width, monitor)
-        direct_map = make_direct_map(host.hardware, spec, registers, monitor, hardware)
-        mmu = direct_map or monitor.guest_mmu(hardware)
-        frames = GuestFrames(spec.pages, direct_map or monitor, owner=spec.index, host=monitor)
-        seed = seed_of(host.scenario.seed, spec.index, PLACEMENT)
-        boot = spec.virtio_mem.first if spec.virtio_mem else 0  # what is plugged later has held nothing yet
-        frames.age(span=spec.table_span // PAGE, share=spec.fragmentation, seed=seed, limit=boot)
-    limit = None
-    if spec.memory_high or spec.memory_max:
-        limit = MemoryLimit(
-            host.env,
-            host.host,
-            owner=spec.index,
-            high=spec.memory_high,
-            most=spec.memory_max,
-            frequency=cpu.frequency,
-        )
-        host.host.limits[spec.index] = limit
-        if pool:
-            pool.limit = limit
-        elif isinstance(frames, BareFrames):
-            frames.rules = limit
-    kernel = GuestKernel(
-        memory,
-        mmu,
-        frames,
-        levels=spec.guest_levels,
-        pcids=spec.paging.spaces or (LINUX_PCIDS if spec.pcid else 0),
-        page_order=spec.guest_order,
-        costs=cpu.cost,
-        ranges=ranges,
-        kernel_half=direct_map,
-        cpus=spec.vcpus,
-        zero_page=getattr(stream, "from_start", False),
-        thp=spec.thp,
-    )
+    memory = _process(host, spec, stream, registers, spaces) if spec.bare else _guest(host, spec, registers, spaces)
+    monitor, slot = memory.monitor, memory.slot
+    limit = _limit(host, spec, memory.source)
+    kernel = _kernel(host, spec, stream, memory)
     monitor.attach(kernel)
-    if held := slot or pages:
-        held.identity = PageIdentity(
-            memory,
-            mmu.backing,
-            frames.frames,
-            levels=spec.guest_levels,
-            owner=spec.index,
-            content=spec.content,
-            late=lambda: monitor.late_flags,
-        )
-    if slot:
-        slot.collapses = spec.host_thp
-        slot.logged = spec.dirty_log.method != "none"
-        slot.states = states = kernel.frames.frames["state"]
-        slot.holds_table = lambda gfn: bool(states[gfn] == State.TABLE)
-    elif pages:
-        pages.sharing = kernel.sharing
-        pages.able = lambda: not kernel.editing
-        pages.spaces = lambda: {id(each.space): each.space for each in kernel.processes.values()}.values()
-        pages.hold_back, pages.told, pages.watched = kernel.hold_back, kernel.swap_to, kernel.watch
-        pages.roots = lambda: [each.space.root for each in kernel.processes.values() if each.space.root >= 0]
+    _tell_host(spec, memory, kernel)
     every_exit = host.timeline is not None and spec.mode != "native"  # is to be seen; a program has none
     if not host.serve or every_exit or spec.kernel_accesses != "free":
         monitor.compiled = False
@@ -181,13 +127,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
     told = (lambda done: progress(spec.name, done, stream.accesses)) if progress else lambda _: None
     crew = Crew(host.env, min(stream.threads, spec.vcpus), told)
     shootdown = Shootdown(cpu, bare=spec.bare or spec.mode == "vkernel", pv_flush=spec.pv_flush)
-    causes: tuple[str, ...] = WAITS_FOR_OTHERS if spec.vcpus > 1 else ()
-    causes += ((BALLOON,) if spec.balloon else ()) + ((SWAP_WAIT,) if "swap" in host.scenario.daemons else ())
-    causes += (HOTPLUG,) if spec.virtio_mem else ()
-    causes += (LIMIT_WAIT,) if limit else ()
-    causes += (FILES,) if spec.files else ()
-    causes += (KHUGEPAGED, COMPACTION) if spec.thp and spec.thp.works else ()
-    causes += (RECLAIM, GUEST_SWAP_WAIT) if spec.reclaim else ()
+    causes = _causes(host, spec)
     vcpus = [
         (Vcpu if host.timeline is None else TracedVcpu)(
             host.env,
@@ -210,7 +150,7 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
     ]
     crew.vcpus = vcpus
     if touching:
-        touching.follow(vcpus, pool or bare)
+        touching.follow(vcpus, memory.source)
     tables = copy_tables(host, spec, vcpus)
     if tables:
         monitor.compiled = False  # what it maps is to be copied before the vCPU goes on
@@ -224,21 +164,152 @@ def build_vm(host: HostParts, spec: Vm, stream: Stream, progress: Progress | Non
         registers,
         spaces=spaces,
         io=io,
-        pool=pool,
+        pool=memory.pool,
         monitor=monitor,
-        frames=frames,
+        frames=memory.frames,
         kernel=kernel,
         vcpus=vcpus,
         crew=crew,
         shootdown=shootdown,
         slot=slot,
-        pages=slot or pages,
+        pages=memory.pages,
         limit=limit,
         start=start,
     )
     if tables:
         tables.register(made.ledger)
     return made
+
+
+def _registers(host: HostParts, spec: Vm) -> NDArray[Any]:
+    """Return the register files of a VM's vCPUs (record[n])."""
+    registers = make_vm(spec.walked_levels, spec.vcpus)
+    registers["levels"] = 2 if spec.pdpte_registers else spec.walked_levels
+    registers["largest"] = 3 if host.scenario.pages_1g else 2
+    registers["compute"] = spec.workload.compute
+    if host.scenario.host.overlap and not spec.workload.dependent:
+        registers["in_flight"] = max(1, int(host.scenario.cpu.window / spec.workload.instructions))
+    if spec.llc_ways:
+        registers["llc_ways"] = spec.llc_ways
+    return registers
+
+
+def _spaces(host: HostParts, spec: Vm, registers: NDArray[Any], first: int) -> VmSpaces:
+    """Return how TLBs tell a VM's address spaces apart; `first` is the number of its first vCPU on the host."""
+    return VmSpaces(
+        [
+            host.tags.spaces(
+                registers[number : number + 1],
+                first + number,
+                tags=None if spec.bare else spec.tags,
+                apart=spec.paging.apart if spec.pcid else None,
+                kernel=None if spec.kernel_accesses == "free" else "own" if spec.paging.apart == "tag" else "global",
+                nested=first + number if host.scenario.cpu.vendor == "amd" else first,
+            )
+            for number in range(spec.vcpus)
+        ]
+    )
+
+
+def _process(host: HostParts, spec: Vm, stream: Stream, registers: NDArray[Any], spaces: VmSpaces) -> _Memory:
+    """Return the memory of a program on the host itself."""
+    words = host.hardware.memory
+    bare = BareFrames(host.host, owner=spec.index, most=spec.pages)
+    hardware = HardwareMmu(words, guest_width(registers))
+    if spec.mode == "paired":
+        monitor, mmu, frames = _paired_process(host, spec, stream, registers, spaces, hardware, bare)
+        pages = NativeMemory(bare, words, levels=spec.guest_levels, seconds=mmu)
+        return _Memory(monitor, mmu, frames, bare, None, pages, ranges=mmu)
+    pages = NativeMemory(bare, words, levels=spec.guest_levels, seconds=None)
+    return _Memory(NativeMonitor(words), hardware, bare, bare, None, pages)
+
+
+def _guest(host: HostParts, spec: Vm, registers: NDArray[Any], spaces: VmSpaces) -> _Memory:
+    """Return the memory of a VM, with its monitor."""
+    words, cpu = host.hardware.memory, host.scenario.cpu
+    pool = _supply(host, spec)
+    slot = GuestMemory(host.host, words, owner=spec.index, pages=spec.pages)
+    parts = VmParts(spec, cpu, words, registers, host.host, pool, spaces, slot, host.paired)
+    slot.second = monitor = plugins.resolve(spec.paging.build)(parts)
+    hardware = HardwareMmu(words, guest_width(registers), monitor)
+    direct_map = make_direct_map(host.hardware, spec, registers, monitor, hardware)
+    frames = GuestFrames(spec.pages, direct_map or monitor, owner=spec.index, host=monitor)
+    seed = seed_of(host.scenario.seed, spec.index, PLACEMENT)
+    boot = spec.virtio_mem.first if spec.virtio_mem else 0  # what is plugged later has held nothing yet
+    frames.age(span=spec.table_span // PAGE, share=spec.fragmentation, seed=seed, limit=boot)
+    mmu = direct_map or monitor.guest_mmu(hardware)
+    return _Memory(monitor, mmu, frames, pool, slot, slot, kernel_half=direct_map)
+
+
+def _limit(host: HostParts, spec: Vm, source: Supply | BareFrames) -> MemoryLimit | None:
+    """Return what a VM's host lets it have, where it says so; where its memory comes from is told."""
+    if not (spec.memory_high or spec.memory_max):
+        return None
+    limit = MemoryLimit(
+        host.env,
+        host.host,
+        owner=spec.index,
+        high=spec.memory_high,
+        most=spec.memory_max,
+        frequency=host.scenario.cpu.frequency,
+    )
+    host.host.limits[spec.index] = source.limit = limit
+    return limit
+
+
+def _kernel(host: HostParts, spec: Vm, stream: Stream, memory: _Memory) -> GuestKernel:
+    """Return a VM's kernel."""
+    return GuestKernel(
+        host.hardware.memory,
+        memory.mmu,
+        memory.frames,
+        levels=spec.guest_levels,
+        pcids=spec.paging.spaces or (LINUX_PCIDS if spec.pcid else 0),
+        page_order=spec.guest_order,
+        costs=host.scenario.cpu.cost,
+        ranges=memory.ranges,
+        kernel_half=memory.kernel_half,
+        cpus=spec.vcpus,
+        zero_page=getattr(stream, "from_start", False),
+        thp=spec.thp,
+    )
+
+
+def _tell_host(spec: Vm, memory: _Memory, kernel: GuestKernel) -> None:
+    """Have the host's side of a VM's memory know what it can of the kernel in it."""
+    pages, slot = memory.pages, memory.slot
+    pages.identity = PageIdentity(
+        kernel.memory,
+        memory.mmu.backing,
+        memory.frames.frames,
+        levels=spec.guest_levels,
+        owner=spec.index,
+        content=spec.content,
+        late=lambda: memory.monitor.late_flags,
+    )
+    if slot:
+        slot.collapses = spec.host_thp
+        slot.logged = spec.dirty_log.method != "none"
+        slot.states = states = kernel.frames.frames["state"]
+        slot.holds_table = lambda gfn: bool(states[gfn] == State.TABLE)
+    elif isinstance(pages, NativeMemory):
+        pages.sharing = kernel.sharing
+        pages.able = lambda: not kernel.editing
+        pages.spaces = lambda: {id(each.space): each.space for each in kernel.processes.values()}.values()
+        pages.hold_back, pages.told, pages.watched = kernel.hold_back, kernel.swap_to, kernel.watch
+        pages.roots = lambda: [each.space.root for each in kernel.processes.values() if each.space.root >= 0]
+
+
+def _causes(host: HostParts, spec: Vm) -> tuple[str, ...]:
+    """Return what a VM's cycles can be due to beside what every VM's can."""
+    causes: tuple[str, ...] = WAITS_FOR_OTHERS if spec.vcpus > 1 else ()
+    causes += ((BALLOON,) if spec.balloon else ()) + ((SWAP_WAIT,) if "swap" in host.scenario.daemons else ())
+    causes += (HOTPLUG,) if spec.virtio_mem else ()
+    causes += (LIMIT_WAIT,) if spec.memory_high or spec.memory_max else ()
+    causes += (FILES,) if spec.files else ()
+    causes += (KHUGEPAGED, COMPACTION) if spec.thp and spec.thp.works else ()
+    causes += (RECLAIM, GUEST_SWAP_WAIT) if spec.reclaim else ()
+    return causes
 
 
 def _supply(host: HostParts, spec: Vm) -> Supply:

@@ -33,24 +33,24 @@ class BareFrames:
         Where the frames come from.
     owner : int
         Whose they are to be.
-    limit : int
+    most : int
         Frames that it may have at once.
 
     Attributes
     ----------
-    rules : MemoryLimit or None
+    limit : MemoryLimit or None
         At which pages of it are taken so that it can have others.
     """
 
     batch = 0  # each is the host's to give
     kept = 0
 
-    def __init__(self, host: HostMemory, *, owner: int, limit: int) -> None:
+    def __init__(self, host: HostMemory, *, owner: int, most: int) -> None:
         self.host = host
         self.owner = owner
-        self.limit = limit
-        self.rules: MemoryLimit | None = None
-        self.held = 0  # of the limit
+        self.most = most
+        self.limit: MemoryLimit | None = None
+        self.held = 0  # frames that it has
         self.zone = host.zone
         self.frames = host.frames
         self.ready = Stack()  # taken from the allocator, not yet handed out
@@ -68,17 +68,17 @@ class BareFrames:
         if order:
             if vcpu.owed:
                 yield vcpu.settle()
-            if not self._room(1 << order) or (self.rules and self.rules.allows(1 << order) < 1 << order):
+            if not self._room(1 << order) or (self.limit and self.limit.allows(1 << order) < 1 << order):
                 return NO_FRAME
             pfn = self.host.take_block(self.owner, order, State.GUEST)
             self.held += (pfn != NO_FRAME) << order
             return pfn
-        if not self.ready and self.held >= self.limit:
+        if not self.ready and self.held >= self.most:
             self.ready.gather()
         if not self.ready:
             if vcpu.owed:
                 yield vcpu.settle()
-            count = min(_BATCH, self.limit - self.held)
+            count = min(_BATCH, self.most - self.held)
             if count < 1:
                 raise VmStopped(Stop.OUT_OF_MEMORY)
             count = yield from self._admitted(vcpu, count)
@@ -138,12 +138,12 @@ class BareFrames:
     @property
     def free(self) -> int:
         """Frames that it may still have, and those that stand ready."""
-        return min(self.limit - self.held, self.host.free) + len(self.ready.held())
+        return min(self.most - self.held, self.host.free) + len(self.ready.held())
 
     @property
     def short(self) -> bool:
         """Whether its limit is reached, or the host is at its min watermark."""
-        return not self.ready and (self.held >= self.limit or self.host.free <= self.host.marks.min)
+        return not self.ready and (self.held >= self.most or self.host.free <= self.host.marks.min)
 
     def give(self, pfns: NDArray[np.int64], order: int) -> None:
         """Take back blocks of 2**order frames, which are the host's at once; a shared frame others may have still."""
@@ -182,7 +182,7 @@ class BareFrames:
         VmStopped
             The limit is reached, and nothing stands ready.
         """
-        short = self.held + frames - self.limit
+        short = self.held + frames - self.most
         if short > 0:
             self.ready.gather()
         if short > len(self.ready):
@@ -203,16 +203,16 @@ class BareFrames:
         self.charge(0)
 
     def _admitted(self, vcpu: Any, count: int) -> Steps[int]:
-        """Return how many of so many frames it may have by its rules, for which the vCPU may have to wait."""
-        if self.rules is None:
+        """Return how many of so many frames it may have by its limit, for which the vCPU may have to wait."""
+        if self.limit is None:
             return count
-        allowed = self.rules.allows(count)
+        allowed = self.limit.allows(count)
         if not allowed:
-            allowed = yield from vcpu.wait(self.host.env.process(self.rules.admit(count)), LIMIT_WAIT)
+            allowed = yield from vcpu.wait(self.host.env.process(self.limit.admit(count)), LIMIT_WAIT)
         return min(allowed, count)
 
     def _room(self, frames: int) -> bool:
-        return self.held + frames <= self.limit
+        return self.held + frames <= self.most
 
 
 def _nobody(pfn: int) -> None:
