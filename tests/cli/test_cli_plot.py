@@ -12,6 +12,7 @@ from matplotlib.text import Text
 
 import vmsim
 from tests.simulation.small import scenario, vm
+from vmsim.cli.plot import command
 from vmsim.plotting.kinds import KINDS
 from vmsim.plotting.memory import owners
 from vmsim.plotting.sweeps import axes_of, choose, values_of
@@ -37,6 +38,14 @@ def kept(result: vmsim.Result, both: vmsim.Comparison, tmp_path_factory: pytest.
     result.save(folder / "run")
     both.save(folder / "both")
     return folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_in_the_help_the_docstring_and_the_page(kind: str) -> None:
+    page = Path("docs/reference/figures.md").read_text()
+    assert kind in (command.help or "")
+    assert f"``{kind}``" in (vmsim.plot.__doc__ or "")
+    assert f"| `{kind}` |" in page
 
 
 def made_up(replicates: int = 1) -> pd.DataFrame:

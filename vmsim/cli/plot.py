@@ -59,7 +59,8 @@ def command(
     """Draw a figure of a run, a comparison or a sweep.
 
     RUN|SWEEP is a folder that vmsim run, compare or sweep has written. Of runs and comparisons KIND is breakdown (the
-    default), walk, pool, memory or latency; of sweeps heatmap or lines. The data is written beside the figure as CSV.
+    default), walk, pool, memory, huge or latency; of sweeps heatmap or lines. The data is written beside the figure as
+    CSV.
     """
     from vmsim.cli.screen import print_json, rows_of, say
     from vmsim.plotting.api import opened, plot

@@ -177,6 +177,7 @@ def print_result(result: Result) -> None:
         shown = ("vm", "kind", "count", "p50_cycles", "p99_cycles", "p99_9_cycles")
         rows = [[*row.values()] for row in waits]
         rows += [[row[column] for column in shown] for row in result.rows("fault_kinds")]
+        rows.sort(key=lambda row: vms.index(row[0]))
         print_table("How long faults took, in cycles", columns, rows)
 
     facts = result.facts

@@ -64,8 +64,8 @@ def plot(
     source : Result, Comparison, DataFrame or path
         A run, a comparison, or the results of a sweep as `vmsim.sweep` returns them; or the folder of any of these.
     kind : str, optional
-        Of runs and comparisons ``breakdown`` (the default), ``walk``, ``pool``, ``memory`` or ``latency``; of sweeps
-        ``heatmap`` or ``lines``, by default whichever has room for what is varied.
+        Of runs and comparisons ``breakdown`` (the default), ``walk``, ``pool``, ``memory``, ``huge`` or ``latency``; of
+        sweeps ``heatmap`` or ``lines``, by default whichever has room for what is varied.
     beside : Result or path, optional
         Another run, drawn beside the first on the same scale.
     vms : sequence of str, optional
