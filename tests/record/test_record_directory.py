@@ -111,6 +111,8 @@ def test_no_flipped_bit_of_the_manifest_goes_unnoticed(result: Result, tmp_path:
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere: there is no such folder\."):
+        Result.load(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"not a folder of vmsim results"):
         Result.load(tmp_path)
     (tmp_path / "manifest.json").write_text("[]")

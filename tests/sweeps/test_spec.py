@@ -177,6 +177,11 @@ def test_a_wrong_sweep_is_refused_with_the_place(text: str, told: str) -> None:
     assert "\n  File" not in str(error.value)
 
 
+def test_an_unknown_key_is_refused_with_the_nearest_as_one_sentence() -> None:
+    with pytest.raises(InputError, match=r"host\.pool\.batchh: unknown key\. Did you mean 'batch'\?$"):
+        list(of('axes."host.pool.batchh" = [100]\n').points())
+
+
 def test_a_wrong_base_is_refused_with_its_key(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r":2: base\.host\.memori: unknown key. Did you mean 'memory'"):
         Sweep.from_toml(BASE.replace("memory", "memori", 1).replace("\n[base.host]", "[base.host]", 1))

@@ -227,6 +227,8 @@ def _manifest(folder: Path) -> dict[str, Any]:
     try:
         data = read_bytes(path, "manifest", limit=_LARGEST_MANIFEST)
     except InputError as error:
+        if not os.path.lexists(folder):
+            raise InputError(f"{printable(folder)}: there is no such folder.") from error
         cause = getattr(error.__cause__, "strerror", None)
         if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             raise InputError(f"{printable(folder)}: not a folder of vmsim results: {MANIFEST}: {cause}.") from error

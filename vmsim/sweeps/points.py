@@ -301,12 +301,9 @@ def _refused(values: Mapping[str, Value], error: InputError, condition: str = ""
     hint = ""
     if condition:
         hint = f'. To leave such points out, add the line where = ["{condition}"], or invalid = "skip"'
-    return InputError(
-        f"the point {named}: {text}{hint}.",
-        key=error.key,
-        message=f"the point {named}: {text}{hint}.",
-        nearest=error.nearest,
-    )
+    said = f"the point {named}: {text}{hint}"
+    said += "" if said.endswith("?") else "."
+    return InputError(said, key=error.key, message=said, nearest=error.nearest)
 
 
 def _condition(sweep: Spec, space: Space, number: int, data: Mapping[str, Any], folder: Path) -> str:
