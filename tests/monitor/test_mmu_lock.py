@@ -31,23 +31,23 @@ def test_who_comes_later_waits_and_who_fits_in_a_gap_does_not() -> None:
 
 def test_who_reads_waits_for_writers_alone() -> None:
     lock = MmuLock(2, shared=True)
-    assert [lock.fault(7, 40), lock.fault(8, 40)] == [0, 0]
+    assert [lock.fault(7, 40, 0), lock.fault(8, 40, 1)] == [0, 0]
     assert lock.hold(10, 90) == 0
-    assert [lock.fault(at, 40) for at in (9, 10, 60, 99, 100)] == [0, 90, 40, 1, 0]
+    assert [lock.fault(at, 40, 0) for at in (9, 10, 60, 99, 100)] == [0, 90, 40, 1, 0]
 
 
 def test_the_host_has_it_page_by_page() -> None:
     """Three pages from 100 on, 10 cycles each and 5 apart: until 110, 125 and 140; then one that waits for the last."""
     lock = MmuLock(2, shared=True)
     assert lock.hold_each(100, 10, 3, apart=5) == 0
-    assert [lock.fault(at, 40) for at in (99, 104, 112, 118, 139, 140)] == [0, 6, 0, 7, 1, 0]
+    assert [lock.fault(at, 40, 0) for at in (99, 104, 112, 118, 139, 140)] == [0, 6, 0, 7, 1, 0]
     assert lock.hold_each(136, 10, 2, apart=0) == 4  # at 140 and, with nobody there, at 150
     assert MmuLock(1).hold_each(0, 10, 3, apart=5) == 0
 
 
 def test_of_one_vcpu_nobody_waits() -> None:
     lock = MmuLock(1)
-    assert [lock.hold(0, 50), lock.hold(0, 50), lock.fault(10, 10)] == [0, 0, 0]
+    assert [lock.hold(0, 50), lock.hold(0, 50), lock.fault(10, 10, 0)] == [0, 0, 0]
     assert not lock
 
 
@@ -68,11 +68,97 @@ def test_old_times_are_forgotten_where_there_are_very_many() -> None:
     assert lock.hold(5, 10) == 0  # would have been 5
 
 
-def faults(mode: str, vcpus: int, **keys: Any) -> tuple[Simulation, Outcome]:
+def test_its_line_goes_from_one_vcpu_to_the_next() -> None:
+    """Held alone, by 0, 1, 1 and 0, with 7 cycles for the line each time that the other had it."""
+    lock = MmuLock(2, transfer=7)
+    assert [lock.fault(at, 10, who) for at, who in ((100, 0), (200, 1), (300, 1), (400, 0))] == [0, 7, 0, 7]
+    assert lock.fault(402, 10, 1) == 15 + 7  # until 417, and then for its line
+    assert lock.words["transfers"].tolist() == [3, 0, 0]
+
+
+def test_readers_wait_for_its_line() -> None:
+    lock = MmuLock(3, shared=True, transfer=10)
+    assert lock.fault(100, 50, 0) == 0  # nobody has had it
+    assert lock.fault(200, 50, 1) == 10  # 0 had it; given back at 260, when it is here still
+    assert lock.fault(240, 50, 0) == 10 + 10  # 1 had it a moment ago, and is to be expected again before 300
+    assert lock.fault(245, 5, 2) == 5 + 10 + 10  # it is on its way to 0 until 250; then it is waited for
+    assert lock.words["transfers"].sum() == 5
+    again = MmuLock(2, shared=True, transfer=10)
+    again.fault(100, 50, 0)
+    assert again.fault(170, 50, 1) == 10
+    assert again.fault(300, 50, 1) == 0
+    assert again.fault(290, 5, 0) == 10  # simulated later: of 300 nothing was paid, and nothing is taken back
+
+
+def test_the_lock_of_the_process_has_a_line_of_its_own() -> None:
+    """A page is found in 30 cycles under the one, and entered in 50 under the other."""
+    lock = MmuLock(2, shared=True, transfer=10, finds=True)
+    assert lock.fault(100, 50, 0, finding=30) == 0
+    assert lock.fault(200, 50, 1, finding=30) == 10 + 10
+    assert lock.words["transfers"].tolist() == [0, 1, 1]
+    assert lock.fault(1000, 50, 1, finding=30) == 0
+
+
+def test_within_the_horizon_a_line_counts_as_gone() -> None:
+    """Vcpu 0 has run ahead: how far 1 has come since, it cannot know, and takes it that the line was there."""
+    for horizon, paid in ((0, 0), (100, 10)):
+        lock = MmuLock(2, transfer=10, horizon=horizon)
+        assert [lock.fault(at, 20, who) for at, who in ((1000, 0), (1050, 1), (1100, 0))] == [0, 10, 10]
+        assert lock.fault(1170, 20, 0) == paid
+
+
+class Line:
+    """A line by its touches: who had it when, in a list; and cycle for cycle when it is on its way."""
+
+    def __init__(self, transfer: int, horizon: int) -> None:
+        self.transfer, self.horizon = transfer, horizon
+        self.touches: dict[int, int] = {}
+        self.busy = [False] * 20_000
+        self.transfers = 0
+
+    def get(self, at: int) -> int:
+        first = next(begin for begin in range(at, 20_000) if not any(self.busy[begin : begin + self.transfer]))
+        self.busy[first : first + self.transfer] = [True] * self.transfer
+        self.transfers += 1
+        return first + self.transfer - at
+
+    def fault(self, at: int, held: int, who: int) -> int:
+        others = [when for whose, when in self.touches.items() if whose != who]
+        mine, longer, soon = self.touches.get(who), 0, False
+        if others and (mine is None or max(others) >= mine - self.horizon):
+            longer = self.get(at)
+            soon = longer > self.transfer or abs(at - max(others)) <= held
+        here = at + longer
+        if soon or any(self.busy[here : here + held]):
+            longer += self.get(here + held)
+        self.touches[who] = max(here, here if mine is None else mine)
+        if longer > here - at:
+            self.touches[who] = max(self.touches[who], at + longer + held)
+        return longer
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 300), st.integers(1, 30), st.integers(0, 4)), max_size=120),
+    st.integers(1, 12),
+    st.sampled_from([0, 5, 100]),
+)
+def test_lines_by_a_twin(asked: list[tuple[int, int, int]], transfer: int, horizon: int) -> None:
+    """Each vCPU's own times grow, and vCPUs are as far apart as they like."""
+    lock, twin = MmuLock(5, shared=True, transfer=transfer, horizon=horizon), Line(transfer, horizon)
+    now = [0] * 5
+    for after, held, who in asked:
+        now[who] += after
+        longer = twin.fault(now[who], held, who)
+        assert lock.fault(now[who], held, who) == longer
+        now[who] += longer + held
+    assert lock.words["transfers"].sum() == twin.transfers
+
+
+def faults(mode: str, vcpus: int, host: dict[str, Any] | None = None, **keys: Any) -> tuple[Simulation, Outcome]:
     """Have so many vCPUs touch pages of their own, one access each, on a core each."""
     work = {"kind": "sequential", "footprint": PAGES << 12, "accesses": PAGES, "stride": "4KiB", "threads": vcpus}
     pool = {"min": 400, "max": 4000, "batch": 1000}
-    cpus = {"cores": vcpus, "memory": "64MiB", "pool": pool}
+    cpus = {"cores": vcpus, "memory": "64MiB", "pool": pool} | (host or {})
     simulation = Simulation(scenario(vm(mode=mode, memory="16MiB", vcpus=vcpus, workload=work, **keys), **cpus))
     return simulation, simulation.run()
 
@@ -101,6 +187,22 @@ def test_faults_of_a_shadow_wait(mode: str) -> None:
     assert waits(outcome)["waits"] > 4
     fills = outcome.vms[0].exits["SHADOW_FILL"][0]
     assert outcome.vms[0].finish - outcome.vms[0].start > fills * HOLD
+
+
+@pytest.mark.parametrize("mode", ["ept", "npt", "shadow", "agile"])
+def test_faults_take_longer_for_its_line(mode: str) -> None:
+    """By as much as is waited for it; one vCPU has it always, and of two the one that is alone."""
+    costs = {"cpu_override": {"cost": {"line_transfer": 150}}}
+    own = {"agile": {"threshold": 10_000}} if mode == "agile" else {}
+    free, paid = faults(mode, 8, **own)[1], faults(mode, 8, host=costs, **own)[1]
+    assert "transfers" not in waits(free)
+    assert waits(paid)["transfers"] > PAGES // 2
+    before, after = (sum(cycles for _, cycles in each.vms[0].exits.values()) for each in (free, paid))
+    assert after - before > waits(paid)["transfers"] * 150 * 0.9
+    found = faults(mode, 8, host=costs | {"pool": {"supply": "fault"}}, **own)[1]  # under the process's lock as well
+    assert waits(found)["transfers"] > waits(paid)["transfers"] + PAGES // 2
+    alone = faults(mode, 1, host=costs, **own)[1]
+    assert alone.vms[0].finish == faults(mode, 1, **own)[1].vms[0].finish
 
 
 @pytest.mark.parametrize("mode", ["native", "vkernel", "paired"])

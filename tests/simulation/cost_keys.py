@@ -63,7 +63,7 @@ _PAID: Final[dict[str, dict[str, Any]]] = {
     "pin_page": world(vm(workload=DISK)),
     **dict.fromkeys(("file_call", "file_page"), world(filed())),
     **dict.fromkeys(("age_page", "swap_page"), short()),
-    **dict.fromkeys(("ipi_send", "ipi_latency", "ipi_handle", "invlpg"), SMP),
+    **dict.fromkeys(("ipi_send", "ipi_latency", "ipi_handle", "invlpg", "line_transfer"), SMP),
     "invlpgb": world(vm("native", TOGETHER, vcpus=4), cores=4, cpu_override={"invlpgb": True}),
     **dict.fromkeys(("balloon_page", "balloon_message", "balloon_entry"), world(ballooned())),
     **dict.fromkeys(("discard_call", "discard_page"), world(ballooned())),

@@ -39,3 +39,17 @@ def test_who_holds_it_alone_waits_for_the_others(vcpus: int, held: int, apart: i
 def test_who_holds_it_to_read_waits_for_nobody() -> None:
     one, four = (page_cycles("read", vcpus, 2000, 1000, 256) for vcpus in (1, 4))
     assert four == pytest.approx(one, rel=0.01)
+
+
+@pytest.mark.parametrize("vcpus", [1, 2, 4, 16])
+def test_readers_wait_for_cache_lines(vcpus: int) -> None:
+    """A page takes one for the process's lock and one or two for the VM's, or two for every vCPU: one line is full."""
+    line = 300
+    alone, page = (page_cycles("read", count, 2000, 1000, 256, line=line) for count in (1, vcpus))
+    assert alone == pytest.approx(2000 + 1000, rel=0.07)
+    if vcpus == 1:
+        assert page == alone
+    elif 2 * vcpus * line < alone:
+        assert alone + 2 * line < page < alone + 4 * line
+    else:
+        assert page == pytest.approx(2 * vcpus * line, rel=0.1)

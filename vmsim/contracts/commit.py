@@ -89,6 +89,7 @@ BILL = np.dtype(
         np.record,
         [
             ("begun", "i8"),  # cycle of simulated time at which the run began, where the VM has several vCPUs
+            ("who", "i8"),  # number of the vCPU
             ("now", "i8"),  # cycles since then, the guest's own accesses included
             ("spent", "i8"),  # of them in the exit under way
             ("status", "i8"),  # what is left of a fault that was begun, in the monitor's own terms; NONE: nothing
@@ -143,9 +144,10 @@ class Collected(NamedTuple):
     latencies: list[tuple[int, int]]  # each << KIND_BITS, and the kind; and how often it occurred
 
 
-def make_bill(count: int = 1) -> np.ndarray:
-    """Return bills with nothing on them, BILL[count]."""
+def make_bill(count: int = 1, first: int = 0) -> np.ndarray:
+    """Return bills with nothing on them, BILL[count], of the vCPUs from number `first` on."""
     bill = np.zeros(count, BILL)
+    bill["who"] = np.arange(first, first + count)
     bill["status"] = NONE
     return bill
 

@@ -229,7 +229,8 @@ def _guest(host: HostParts, spec: Vm, registers: NDArray[Any], spaces: VmSpaces)
     words, cpu = host.hardware.memory, host.scenario.cpu
     pool = _supply(host, spec)
     slot = GuestMemory(host.host, words, owner=spec.index, pages=spec.pages)
-    parts = VmParts(spec, cpu, words, registers, host.host, pool, spaces, slot, host.paired)
+    of_host = host.host, pool, spaces, slot, host.paired, host.scenario.horizon
+    parts = VmParts(spec, cpu, words, registers, *of_host)
     slot.second = monitor = plugins.resolve(spec.paging.build)(parts)
     hardware = HardwareMmu(words, guest_width(registers), monitor)
     direct_map = make_direct_map(host.hardware, spec, registers, monitor, hardware)

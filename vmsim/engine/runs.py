@@ -69,7 +69,7 @@ class Runs:
         self.kernel = kernel
         self.monitor = monitor
         self._hardware = hardware
-        self._bill = make_bill()
+        self._bill = make_bill(first=vcpu.number)
         self._words = words_of(self._bill)
         self._pending = False
         self._shares = not kernel.alone

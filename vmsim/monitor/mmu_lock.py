@@ -15,6 +15,16 @@ It is held while entries are written, not while the guest's tables are walked or
 A vCPU runs ahead of the others within the horizon, so that there is no one moment at which it is held. Its times are
 kept instead, as intervals, and whoever wants it has the first gap that is long enough. In what order those who want it
 at nearly the same time have it is that in which they are simulated; no two have it at once.
+
+Who takes it or gives it back writes to its cache line, and first gets that from whoever wrote to it last. Those who
+take it to read wait for each other there: the line goes to one at a time (include/asm-generic/qrwlock.h,
+`queued_read_lock` and `queued_read_unlock`, an atomic addition each). A vCPU that is the only one to use the lock has
+its line already. Of others it is known how far they have come but for the horizon, so that one that had the line up to
+a horizon before the last use counts as having had it since.
+
+Where each page of a VM is found by a fault of the host's, that takes a lock of the address space of the VM's process to
+read, whose line is like this one: mmap_lock, or since Linux 6.4 that of the region (virt/kvm/kvm_main.c,
+`hva_to_pfn_slow`; mm/gup.c; arch/arm64/kvm/mmu.c, `user_mem_abort`). Who holds that to write is not simulated.
 """
 
 from __future__ import annotations
@@ -26,11 +36,13 @@ from numpy.typing import NDArray
 
 from vmsim.base.ledger import Ledger
 from vmsim.jit import kernel, routine
+from vmsim.scenario.types import MAX_VCPUS
 
-__all__ = ["NO_LOCK", "MmuLock", "hold_lock", "pass_lock"]
+__all__ = ["NO_LOCK", "MmuLock", "fault_lock", "find_lock", "own_lock"]
 
 _ROOM = 256  # intervals that are kept: of one horizon, and more
 _IN_A_ROW = 64  # that one batch of the host's adds: of what comes later nothing is foreseen
+_NEVER = -(1 << 62)
 
 LOCK = np.dtype(
     (
@@ -41,6 +53,12 @@ LOCK = np.dtype(
             ("cycles", "i8"),  # of those
             ("start", "i8", (_ROOM,)),  # of each, ascending; none touches the next
             ("end", "i8", (_ROOM,)),
+            ("transfer", "i8"),  # cycles until who writes to its line has that from another; 0: it costs nothing
+            ("slack", "i8"),  # cycles that one vCPU may be ahead of another
+            ("transfers", "i8"),
+            ("last", "i8", (MAX_VCPUS,)),  # cycle at which each vCPU had the line last
+            ("latest", "i8"),  # the vCPU that had it at the latest time
+            ("second", "i8"),  # the latest of the others
         ],
     )
 )
@@ -114,12 +132,122 @@ def hold_lock(lock, at, cycles):
 
 
 @routine
-def pass_lock(lock, at):
+def _pass_lock(lock, at):
     """Have the lock to read, from `at` on or from when nobody has it to write; return the wait until then."""
     place = _first_after(lock, at)
     if place > 0 and lock.end[place - 1] > at:
         return _note(lock, lock.end[place - 1] - at)
     return np.int64(0)
+
+
+@routine
+def _had_by_another(lock, who):
+    """Return when a vCPU other than `who` has last had the line, if that is since `who` had it, as far as is known."""
+    other = lock.second if lock.latest == who else lock.latest
+    if other != who and lock.last[other] >= lock.last[who] - lock.slack:
+        return lock.last[other]
+    return np.int64(_NEVER)
+
+
+@routine
+def _note_line(lock, at, who):
+    """Note that a vCPU has the line at `at`."""
+    lock.last[who] = max(lock.last[who], at)
+    if lock.latest == who:
+        return
+    if lock.last[who] >= lock.last[lock.latest]:
+        lock.second = lock.latest
+        lock.latest = who
+    elif lock.second == lock.latest or lock.last[who] >= lock.last[lock.second]:
+        lock.second = who
+
+
+@routine
+def own_lock(lock, at, cycles, who):
+    """Hold the lock for so many cycles, and for as long as a vCPU needs to get its line; return what it takes longer.
+
+    Parameters
+    ----------
+    lock, at, cycles
+        As of `hold_lock`.
+    who : int
+        Number of the vCPU.
+    """
+    if cycles == 0:
+        return np.int64(0)
+    if lock.transfer == 0:
+        return hold_lock(lock, at, cycles)
+    fetch = lock.transfer if _had_by_another(lock, who) != _NEVER else np.int64(0)
+    lock.transfers += fetch > 0
+    longer = hold_lock(lock, at, cycles + fetch) + fetch
+    _note_line(lock, at + longer, who)
+    return longer
+
+
+@routine
+def _get_line(line, at):
+    """Have the line brought from another, when it is nobody else's turn; return the cycles of it."""
+    line.transfers += 1
+    return hold_lock(line, at, line.transfer) + line.transfer
+
+
+@routine
+def _share_line(line, at, cycles, who):
+    """Write to the line at `at`, and again when the lock is given back, cycles later; return what that takes longer.
+
+    It is here still then, unless others are known to have had it meanwhile, or are to be expected: they have had it
+    before for no longer ago than that.
+    """
+    longer, expected = np.int64(0), False
+    if line.transfer == 0:
+        return longer
+    had = _had_by_another(line, who)
+    if had != _NEVER:
+        longer = _get_line(line, at)
+        expected = longer > line.transfer or abs(at - had) <= cycles
+    _note_line(line, at + longer, who)
+    back = at + longer + cycles
+    place = _first_after(line, back)
+    if expected or (place > 0 and line.end[place - 1] > at + longer):
+        longer += _get_line(line, back)
+        _note_line(line, at + longer + cycles, who)
+    return longer
+
+
+@routine
+def fault_lock(locks, reads, at, cycles, who):
+    """Have the lock for a fault, to read or alone; return what the fault takes longer for it.
+
+    Parameters
+    ----------
+    locks : LOCK[:]
+        The VM's: the lock; where lines cost anything, its own line for those who take it to read, and that of the
+        process's lock.
+    reads : bool
+    at, cycles : int
+        From when on, and for how long.
+    who : int
+        Number of the vCPU.
+    """
+    if len(locks) == 0:
+        return np.int64(0)
+    if not reads:
+        return own_lock(locks[0], at, cycles, who)
+    wait = _pass_lock(locks[0], at)
+    if len(locks) > 1:
+        wait += _share_line(locks[1], at + wait, cycles, who)
+    return wait
+
+
+@routine
+def find_lock(locks, at, cycles, who):
+    """Have the lock of the process to read, while a page is found for it; return what that takes longer for its line.
+
+    The parameters are those of `fault_lock`.
+    """
+    if len(locks) < 3:
+        return np.int64(0)
+    return _share_line(locks[2], at, cycles, who)
 
 
 @kernel
@@ -133,6 +261,13 @@ def _hold_each(locks, at, cycles, times, apart):
     return waits
 
 
+@kernel
+def _fault(locks, reads, at, finding, cycles, who):
+    """Have the locks for a fault that no compiled code handles."""
+    longer = find_lock(locks, at, finding, who)
+    return longer + fault_lock(locks, reads, at + longer + finding, cycles, who)
+
+
 class MmuLock:
     """The lock of one VM, for code that is not compiled.
 
@@ -142,31 +277,46 @@ class MmuLock:
         Of the VM; of one nobody waits for another, and nothing is kept.
     shared : bool
         Whether faults take it to read.
+    transfer : int, optional
+        Cycles until a vCPU has a lock's cache line from another.
+    finds : bool, optional
+        Whether each page is found by a fault of the host's, under the lock of the VM's process.
+    horizon : int, optional
+        Cycles that a vCPU may be ahead of another.
     """
 
-    def __init__(self, vcpus: int = 1, *, shared: bool = False) -> None:
-        self.words: NDArray[Any] = np.zeros(1, LOCK) if vcpus > 1 else NO_LOCK
+    def __init__(
+        self, vcpus: int = 1, *, shared: bool = False, transfer: int = 0, finds: bool = False, horizon: int = 0
+    ) -> None:
+        self.words: NDArray[Any] = np.zeros(3 if transfer else 1, LOCK) if vcpus > 1 else NO_LOCK
+        self.words["last"] = _NEVER
+        self.words["slack"] = horizon
+        self.words["transfer"] = (transfer, transfer, transfer if finds else 0)[: len(self.words)]
         self.shared = shared
 
     def __bool__(self) -> bool:
         return len(self.words) > 0
 
     def hold(self, at: int, cycles: int) -> int:
-        """Hold it for so many cycles from `at` on; return the wait until it is free."""
+        """Have the host hold it for so many cycles from `at` on; return the wait until it is free."""
         return int(_hold_each(self.words, at, cycles, 1, 0)) if self else 0
 
     def hold_each(self, at: int, cycles: int, times: int, *, apart: int) -> int:
         """Hold it so many times, for so many cycles each and as many `apart`; return all waits until it was free."""
         return int(_hold_each(self.words, at, cycles, min(times, _IN_A_ROW), apart)) if self else 0
 
-    def fault(self, at: int, cycles: int) -> int:
-        """Have it for a fault, as its kind does; return the wait."""
-        if not self.shared or not self:
-            return self.hold(at, cycles)
-        return int(pass_lock(self.words[0], at))
+    def fault(self, at: int, cycles: int, who: int, *, finding: int = 0) -> int:
+        """Have it for a vCPU's fault, as its kind does, once a page is found; return what that takes longer for it."""
+        return int(_fault(self.words, self.shared, at, finding, cycles, who)) if self else 0
 
     def register(self, ledger: Ledger) -> None:
-        """Say how often it was waited for, and how long."""
-        if self:
-            words = self.words
-            ledger.counters("mmu_lock", lambda: {"waits": int(words["waits"][0]), "cycles": int(words["cycles"][0])})
+        """Say how often it was waited for, and how long; and how often its line went from one vCPU to another."""
+        if not self:
+            return
+        words = self.words
+
+        def figures() -> dict[str, int]:
+            waits = {"waits": int(words["waits"][0]), "cycles": int(words["cycles"][0])}
+            return waits | ({"transfers": int(words["transfers"].sum())} if words["transfer"][0] else {})
+
+        ledger.counters("mmu_lock", figures)

@@ -39,6 +39,8 @@ class VmParts(NamedTuple):
         Where its memory lies.
     shared : object
         What the VMs of its mode share on this host; None: nothing.
+    horizon : int
+        Cycles that a vCPU may run ahead of others.
     """
 
     spec: Vm
@@ -50,6 +52,13 @@ class VmParts(NamedTuple):
     spaces: VmSpaces
     slot: MemorySlot
     shared: Any = None
+    horizon: int = 0
+
+    def lock(self, *, shared: bool = False) -> MmuLock:
+        """Return the lock of what the VM's vCPUs share; `shared`: faults take it to read."""
+        spec, transfer = self.spec, self.cpu.cost.line_transfer
+        finds = spec.pool.supply == "fault"
+        return MmuLock(spec.vcpus, shared=shared, transfer=transfer, finds=finds, horizon=self.horizon)
 
 
 def host_pages(parts: VmParts, lock: MmuLock | None = None) -> HostPages:

@@ -71,6 +71,9 @@ class Cost(Model):
     ipi_send: Cycles = Field(description="A kernel asks one more processor for work by an interrupt.")
     ipi_latency: Cycles = Field(description="From then to the first instruction of the interrupt's handler.")
     ipi_handle: Cycles = Field(description="Handler of the interrupt: entry, the work, its end, the sender told.")
+    line_transfer: Cycles = Field(
+        description="A processor writes to a cache line, of a lock, that another has written to last."
+    )
     invlpg: Cycles = Field(description="Forgetting one page, or one address space, in such a handler.")
     invlpgb: Cycles = Field(description="A broadcast invalidation, until all processors have made it.")
     balloon_page: Cycles = Field(description="A guest kernel takes a page for its balloon.")

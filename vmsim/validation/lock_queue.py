@@ -2,7 +2,8 @@
 
 What is simulated is first touches under EPT whose exits hold `mmu_lock`: alone, or to read, as `vm.tdp_mmu` has it.
 All else that a fault costs is left out, so that a page takes two numbers: what it takes with the lock held, and
-besides. Studies of faults that this CPU or kernel does not take have their queue from here.
+besides; and, of several vCPUs, what it takes to have cache lines of locks from one another. Studies of faults that this
+CPU or kernel does not take have their queue from here.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ from vmsim.scenario import Scenario
 from vmsim.workloads import Chunk, Kind
 from vmsim.workloads.stream import PAGE, Regions
 
-__all__ = ["HERTZ", "Writers", "page_cycles"]
+__all__ = ["ALTRA_LINE", "HERTZ", "Writers", "page_cycles"]
 
 HERTZ: Final = 3_000_000_000
+ALTRA_LINE: Final = round(47e-9 * HERTZ)
+"""Cycles until a core has a line that another has written to: 47 ns, by compare-and-swap between the cores of a
+Graviton2, which are those of the Ampere Altra, Neoverse N1 (nviennot/core-to-core-latency)."""
 _BASE: Final = 0x10_0000_0000
 _PAGES: Final = 1024  # simulated, of each vCPU
 _NONE: Final = ("violation_walk", "violation_pool", "violation_rmap", "violation_resume")
@@ -57,7 +61,7 @@ class Writers:
 
 
 @cache
-def page_cycles(lock: str, vcpus: int, held: int, apart: int, pages: int = _PAGES) -> float:
+def page_cycles(lock: str, vcpus: int, held: int, apart: int, pages: int = _PAGES, *, line: int = 0) -> float:
     """Return the cycles that each of so many vCPUs takes for a page.
 
     Parameters
@@ -69,6 +73,8 @@ def page_cycles(lock: str, vcpus: int, held: int, apart: int, pages: int = _PAGE
         Cycles of a page with the lock held, and besides.
     pages : int, optional
         Simulated, of each vCPU.
+    line : int, optional
+        Cycles until a vCPU has the cache line of a lock from another: `cost.line_transfer`.
     """
     size = vcpus * pages * PAGE
     vm: dict[str, Any] = {
@@ -88,7 +94,7 @@ def page_cycles(lock: str, vcpus: int, held: int, apart: int, pages: int = _PAGE
         "horizon": "300ns",  # a vCPU that runs ahead takes the lock before its turn
         "cpu_override": {
             "frequency": HERTZ,
-            "cost": {"violation_entry": held} | dict.fromkeys((*_NONE, *_KERNEL), 0),
+            "cost": {"violation_entry": held, "line_transfer": line} | dict.fromkeys((*_NONE, *_KERNEL), 0),
         },
     }
     scenario = Scenario.from_tables({"host": host, "vm": [vm]})

@@ -8,6 +8,7 @@ write back, and here the huge page was cleared); after them all hold it to read.
 The queue is that of `dirty-lock`. The whole of a fault is fitted on one vCPU; the share of it for which the lock is
 held is not known from one vCPU, and is the one that the same test had on an Ampere Altra, in the rows that are fitted
 there. A huge page's fault holds it for as long as a small one's: an entry is written, and its page is cleared outside.
+So is what cache lines of locks take from one vCPU to the next.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from importlib.resources import files
 from typing import Final
 
 from vmsim.validation.dirty_lock import fitted
-from vmsim.validation.lock_queue import HERTZ, page_cycles
+from vmsim.validation.lock_queue import ALTRA_LINE, HERTZ, page_cycles
 from vmsim.validation.report import Claim, Fit, Kind, Report
 from vmsim.workloads.stream import PAGE
 
@@ -55,7 +56,7 @@ def seconds(what: str, when: str, vcpus: int, share: float) -> float:
     held, apart = parts(what, when, share)
     lock, faults = _LOCKS[when], FAULTS[what]
     over = page_cycles(lock, 1, held, apart) - (held + apart)  # what the simulated kernel and hardware do besides
-    return page_cycles(lock, vcpus, held, apart - round(over)) * faults / HERTZ
+    return page_cycles(lock, vcpus, held, apart - round(over), line=ALTRA_LINE) * faults / HERTZ
 
 
 def predict() -> Report:

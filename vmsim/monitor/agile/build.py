@@ -5,7 +5,6 @@ from __future__ import annotations
 from vmsim.machine.formats import EPT, NPT
 from vmsim.monitor.agile.mode import Moving
 from vmsim.monitor.agile.monitor import Agile
-from vmsim.monitor.mmu_lock import MmuLock
 from vmsim.monitor.parts import VmParts
 from vmsim.monitor.tdp.build import nested
 
@@ -20,7 +19,7 @@ def build(parts: VmParts) -> Agile:
     agile = Agile(
         parts.memory,
         parts.registers,
-        nested(parts, parts.registers, form, reason, MmuLock(parts.spec.vcpus)),
+        nested(parts, parts.registers, form, reason, parts.lock()),
         spec=own.spec,
         interval=own.interval,
         limit=own.limit,

@@ -16,7 +16,7 @@ from vmsim.frames.records import State
 from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT, WRITE
 from vmsim.machine.memory import find_entry, read_word, write_word
-from vmsim.monitor.mmu_lock import hold_lock, pass_lock
+from vmsim.monitor.mmu_lock import fault_lock, find_lock
 from vmsim.tables.backing import CACHED, CLEAN_PAGE, lacks, set_backing, shared
 from vmsim.tables.edit import map_page, map_pages, missing_tables
 
@@ -265,14 +265,17 @@ def back_or_bring(mode, bill, gfn, write):
 
 
 @leaf
-def lock_wait(mode, at, cycles):
-    """Return how long a fault waits for the MMU's lock, which from `at` on backs a frame in so many cycles."""
+def lock_wait(mode, at, cycles, who, locks):
+    """Return what a vCPU's fault takes longer for locks, which from `at` on backs a frame in so many cycles.
+
+    `locks` says whether it takes the MMU's, and not the process's alone.
+    """
     nested = mode.nested[0]
-    if len(mode.lock) == 0:
-        return np.int64(0)
-    if nested.reads:
-        return pass_lock(mode.lock[0], at + nested.finding)
-    return hold_lock(mode.lock[0], at + nested.finding, max(cycles - nested.finding, 0))
+    longer = find_lock(mode.lock, at, nested.finding, who)
+    if locks:
+        at += longer + nested.finding
+        longer += fault_lock(mode.lock, nested.reads != 0, at, max(cycles - nested.finding, 0), who)
+    return longer
 
 
 @routine
@@ -297,8 +300,7 @@ def fault_in(mode, bill, gfn, write, before, after, reason, locks):
     if cycles < 0:
         return False
     start = bill.now
-    if locks:
-        cycles += lock_wait(mode, bill.begun + start + before, cycles)
+    cycles += lock_wait(mode, bill.begun + start + before, cycles, bill.who, locks)
     spend(bill, before + cycles + after)
     bill.exits[reason] += 1
     close(bill, reason, True)

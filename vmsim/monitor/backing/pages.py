@@ -345,9 +345,9 @@ class HostPages(Bringing):
         return cycles
 
     def lock_wait(self, vcpu: Vcpu, cycles: int) -> int:
-        """Return how long a fault waits for the MMU's lock, which backs a frame in so many cycles from now on."""
+        """Return what a fault takes longer for locks, which backs a frame in so many cycles from now on."""
         finding = self.pool.prices.page
-        return self.lock.fault(vcpu.now + finding, max(cycles - finding, 0))
+        return self.lock.fault(vcpu.now, max(cycles - finding, 0), vcpu.number, finding=finding)
 
     def expect_own(self, gpa: int) -> None:
         """Refuse to back what is no memory of the VM's.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from vmsim.monitor.mmu_lock import MmuLock
 from vmsim.monitor.parts import VmParts, host_pages
 from vmsim.monitor.shadow.mode import Shadowing
 from vmsim.monitor.shadow.monitor import Shadow
@@ -16,7 +15,7 @@ def build(parts: VmParts) -> Shadow:
     shadow = Shadow(
         parts.memory,
         parts.registers,
-        host_pages(parts, MmuLock(parts.spec.vcpus)),
+        host_pages(parts, parts.lock()),
         spec=own.spec,
         chunk=parts.spec.fill_chunk,
         entries=own.entries,

@@ -28,6 +28,7 @@ from vmsim.contracts.commit import (
 from vmsim.jit import kernel, leaf, routine
 from vmsim.machine.formats import CODE_PRESENT, CODE_WRITE, PAGE_SHIFT
 from vmsim.monitor.backing.commit import back_or_bring, can_back, suffices, touch_frame
+from vmsim.monitor.mmu_lock import find_lock
 from vmsim.monitor.shadow.accesses import note_store, shadow_invalidate, shadow_load, shadow_store
 from vmsim.monitor.shadow.fill import Status, fill
 from vmsim.monitor.shadow.prices import Exit
@@ -46,7 +47,8 @@ def _back(mode, bill, gfn, write):
     cycles = back_or_bring(mode.nested, bill, gfn, write)
     if cycles < 0:
         return False
-    spend(bill, mode.prices[0].host_walk + cycles)
+    cycles += mode.prices[0].host_walk
+    spend(bill, cycles + find_lock(mode.nested.lock, bill.begun + bill.now, cycles, bill.who))
     return True
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from vmsim.contracts.commit import close, spend
 from vmsim.jit import kernel, leaf
 from vmsim.monitor.backing.commit import NestedMode
-from vmsim.monitor.mmu_lock import hold_lock
+from vmsim.monitor.mmu_lock import own_lock
 from vmsim.monitor.shadow.records import ShadowTables
 from vmsim.monitor.shadow.tables import end_exit
 
@@ -52,7 +52,7 @@ def work(mode, bill):
         bill.flush |= flush
         bill.stop = 1
     if len(mode.nested.lock):
-        held += hold_lock(mode.nested.lock[0], bill.begun + bill.now, held)
+        held += own_lock(mode.nested.lock[0], bill.begun + bill.now, held, bill.who)
     spend(bill, held)
 
 

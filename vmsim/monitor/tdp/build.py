@@ -20,16 +20,15 @@ __all__ = ["ept", "leave_untagged", "nested", "npt"]
 def ept(parts: VmParts) -> Tdp:
     """Return the monitor of a VM under EPT; with dirty logging, flags come where the method needs them."""
     ad_bits = parts.cpu.ept_ad or parts.spec.dirty_log.method in ("ad-scan", "pml")
-    return _with_features(parts, nested(parts, parts.registers, EPT(ad_bits=ad_bits), "EPT_VIOLATION", _lock(parts)))
+    return _with_features(
+        parts,
+        nested(parts, parts.registers, EPT(ad_bits=ad_bits), "EPT_VIOLATION", parts.lock(shared=parts.spec.tdp_mmu)),
+    )
 
 
 def npt(parts: VmParts) -> Tdp:
     """Return the monitor of a VM under NPT."""
-    return _with_features(parts, nested(parts, parts.registers, NPT, "NPF", _lock(parts)))
-
-
-def _lock(parts: VmParts) -> MmuLock:
-    return MmuLock(parts.spec.vcpus, shared=parts.spec.tdp_mmu)
+    return _with_features(parts, nested(parts, parts.registers, NPT, "NPF", parts.lock(shared=parts.spec.tdp_mmu)))
 
 
 def _with_features(parts: VmParts, tables: Tdp) -> Tdp:
