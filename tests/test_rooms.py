@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import grimp
 
-VMSIM = Path(__file__).parents[1] / "vmsim"
+ROOT = Path(__file__).parents[1]
+VMSIM = ROOT / "vmsim"
+PAGE = (ROOT / "docs/background/architecture.md").read_text("utf-8")
 ROOMS = ("contracts", "engine", "frames", "guest", "host", "machine", "monitor", "observe", "tables")
 
 
@@ -50,3 +54,27 @@ def asked_of(path: Path) -> Iterator[str]:
 def test_nobody_asks_of_which_kind_a_monitor_or_a_feature_is() -> None:
     """A mode that comes from outside would be of no kind that is asked for."""
     assert [each for path in sorted(VMSIM.rglob("*.py")) for each in asked_of(path)] == []
+
+
+def test_the_page_on_architecture_has_every_room_in_the_order_that_is_checked() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    layers = next(each["layers"] for each in contracts if each["type"] == "layers")
+    rows = PAGE.partition("## The rooms")[2].partition("\n## ")[0].splitlines()
+    told = [re.findall(r"`(\w+)`", row.split("|")[1]) for row in rows if row.startswith("| `")]
+    assert told == [[room.strip().removeprefix("vmsim.") for room in layer.split("|")] for layer in layers]
+    there = {path.stem for path in VMSIM.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert {room for row in told for room in row} == there - {"__init__", "py"}
+
+
+def test_every_file_that_the_page_on_architecture_names_is_there() -> None:
+    named = re.findall(r"`((?:vmsim|tests)/[\w/.]*)`", PAGE)
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_every_noun_of_the_page_on_architecture_is_a_class_in_the_file_beside_it() -> None:
+    rows = PAGE.partition("## The nouns")[2].partition("\n## ")[0]
+    nouns = re.findall(r"^\| `(\w+)` \|.*\| `([\w/.]+)` \|$", rows, re.MULTILINE)
+    assert len(nouns) > 9
+    for noun, file in nouns:
+        assert re.search(rf"^class {noun}\b", (ROOT / file).read_text("utf-8"), re.MULTILINE), noun

@@ -1,1 +1,1 @@
-"""The host kernel: frames, watermarks, page pools, scheduler."""
+"""The host kernel: frames, guest memory, swap, page pools, scheduler, shootdowns, and its daemons."""

@@ -1,1 +1,1 @@
-"""Hypervisors: what happens on an exit, one file per paging mode."""
+"""Hypervisors: what happens on an exit, one folder for each paging mode."""
