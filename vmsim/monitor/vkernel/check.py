@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from vmsim.contracts import Words
 from vmsim.frames.records import State
 from vmsim.machine.formats import DIRTY, FRAME, LARGE, PAGE_SHIFT, PRESENT, USER, WRITE
-from vmsim.machine.memory import entry_at, read_entry, width_of
-from vmsim.monitor.vkernel.entries import MapTables, nodes_of
-from vmsim.tables.backing import UNBACKED, host_address, locate_page, shared_frames
+from vmsim.machine.memory import width_of, words_by_frame
+from vmsim.monitor.vkernel.entries import MapTables, all_nodes
+from vmsim.tables.backing import SHARED, UNBACKED, level_of, shared_frames
 
 __all__ = ["problems_of_maps"]
 
@@ -49,72 +49,88 @@ def problems_of_maps(vkernel: Vkernel, frames: NDArray[Any], roots: Collection[i
     roots : collection of int
         gpas of the guest's root tables whose maps must be in step.
     """
-    pages = 0
-    tables, width, shared = 0, int(width_of(vkernel.levels)), shared_frames(vkernel.backing)
-    for guest, root in vkernel.maps.items():
-        tables += 1
-        for gva, level, entry in _entries(vkernel.memory, root, vkernel.levels, 0, width):
-            reached = frames[(entry & FRAME) >> PAGE_SHIFT]
-            state = State.TABLE if level > 1 else State.GUEST
-            if level == 1 and (entry & FRAME) >> PAGE_SHIFT in shared:
-                if entry & WRITE:
-                    pfn = (entry & FRAME) >> PAGE_SHIFT
-                    yield f"isolation: a vkernel's map lets the guest write to frame {pfn}, which is shared"
-            elif reached["owner"] != vkernel.owner or reached["state"] != state:
-                yield f"isolation: a vkernel's map reaches frame {(entry & FRAME) >> PAGE_SHIFT}, which is not its own"
-            tables += level > 1
-            pages += level == 1
-            if level == 1 and guest in roots:
-                hpa, rights = _guest(vkernel, guest, gva)
-                if hpa == ELSEWHERE:
-                    continue
-                if hpa != entry & FRAME:
-                    yield f"composition: a vkernel's map does not give what guest and host give for gva {gva:#x}"
-                elif entry & ~rights & (PRESENT | USER | WRITE) or (entry & WRITE and not rights & DIRTY):
-                    yield f"coherence: a vkernel's map gives rights for gva {gva:#x} that the guest's tables do not"
-    listed = [each for gfn in np.flatnonzero(vkernel.entries.heads).tolist() for each in _listed(vkernel, gfn)]
-    if len({place for place, _ in listed}) != pages or not all(right for _, right in listed):
+    entries, shared = _Entries(vkernel), shared_frames(vkernel.backing)
+    value, pfn, leaf = entries.value, entries.pfn, entries.level == 1
+    common = leaf & np.isin(pfn, [*shared])
+    for frame in pfn[common & (value & WRITE != 0)].tolist():
+        yield f"isolation: a vkernel's map lets the guest write to frame {frame}, which is shared"
+    state = np.where(leaf, int(State.GUEST), int(State.TABLE))
+    foreign = (frames["owner"][pfn] != vkernel.owner) | (frames["state"][pfn] != state)
+    for frame in pfn[foreign & ~common].tolist():
+        yield f"isolation: a vkernel's map reaches frame {frame}, which is not its own"
+    in_step = leaf & np.isin(entries.guest, [*roots])
+    gvas, value = entries.gva[in_step], value[in_step]
+    hpas, rights = _guest(vkernel, entries.guest[in_step], gvas)
+    other = (hpas != ELSEWHERE) & (hpas != value & FRAME)
+    for gva in gvas[other].tolist():
+        yield f"composition: a vkernel's map does not give what guest and host give for gva {gva:#x}"
+    more = (value & ~rights & (PRESENT | USER | WRITE) != 0) | (value & WRITE != 0) & (rights & DIRTY == 0)
+    for gva in gvas[(hpas == value & FRAME) & more].tolist():
+        yield f"coherence: a vkernel's map gives rights for gva {gva:#x} that the guest's tables do not"
+    gfns, places, lead_to = all_nodes(vkernel.entries)
+    right = lead_to == (vkernel.backing[gfns] & FRAME) >> PAGE_SHIFT
+    if len(np.unique(places)) != leaf.sum() or not right.all():
         yield "coherence: the lists of a vkernel's entries by guest frame are not those of its maps"
+    tables = len(vkernel.maps) + int((~leaf).sum())
     if tables + len(vkernel.ready) != vkernel.frames_held:
         yield f"conservation: {tables} tables are in a vkernel's maps, which holds {vkernel.frames_held} frames"
 
 
-def _entries(memory: NDArray[np.int64], table: int, level: int, gva: int, width: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (gva, level, entry) of all entries in use at `table` and below."""
-    entries = memory[table >> 3 : (table >> 3) + 512].view(np.int64 if width == 9 else np.uint32)
-    for index in np.flatnonzero(entries).tolist():
-        entry, here = int(entries[index]), gva + (index << PAGE_SHIFT + width * (level - 1))
-        yield here, level, entry
-        if level > 1:
-            yield from _entries(memory, entry & FRAME, level - 1, here, width)
+class _Entries:
+    """The entries in use of all maps, a column of each.
+
+    Attributes
+    ----------
+    guest : int64[n]
+        gpa of the guest's root table whose map it is in.
+    gva : int64[n]
+        The first that it translates.
+    level, value, pfn : int64[n]
+        Of its table; what it holds; the host frame that it leads to.
+    """
+
+    def __init__(self, vkernel: Vkernel) -> None:
+        width = int(width_of(vkernel.levels))
+        words = words_by_frame(vkernel.memory)
+        guest = np.array([*vkernel.maps], np.int64)
+        tables = np.array([*vkernel.maps.values()], np.int64) >> PAGE_SHIFT
+        gva, parts = np.zeros_like(guest), []
+        for level in range(vkernel.levels, 0, -1):
+            held = words[tables] if width == 9 else words[tables].view(np.uint32)
+            row, index = np.nonzero(held)
+            value = held[row, index].astype(np.int64)
+            guest, gva = guest[row], gva[row] + (index << PAGE_SHIFT + width * (level - 1))
+            tables = (value & FRAME) >> PAGE_SHIFT
+            parts.append((guest, gva, np.full_like(gva, level), value, tables))
+        self.guest, self.gva, self.level, self.value, self.pfn = np.concatenate(parts, axis=1)
 
 
-def _listed(vkernel: Vkernel, gfn: int) -> Iterator[tuple[int, bool]]:
-    """Yield the place of each entry that is said to map a guest frame, and whether it does."""
-    frame = (int(vkernel.backing[gfn]) & FRAME) >> PAGE_SHIFT
-    for place, leads_to in nodes_of(vkernel.entries, gfn):
-        yield place, leads_to == frame
-
-
-def _guest(vkernel: Vkernel, table: int, gva: int) -> tuple[int, int]:
-    """Return the hpa that guest and host give for a page, UNBACKED if none, and the bits that all entries have.
+def _guest(vkernel: Vkernel, roots: Words, gvas: Words) -> tuple[Words, Words]:
+    """Return the hpas that guest and host give for pages, UNBACKED if none, and the bits that all entries have.
 
     ELSEWHERE says that the host has taken a table on the way, whose contents are not in memory now.
     """
-    rights, level, width = -1, vkernel.levels, int(width_of(vkernel.levels))
-    while True:
-        place = int(host_address(vkernel.backing, int(entry_at(table, gva, level, width))))
-        if place == UNBACKED and table >> PAGE_SHIFT < len(vkernel.backing):
-            return ELSEWHERE, 0
-        entry = int(read_entry(vkernel.memory, place, width)) if place != UNBACKED else 0
-        if not level == 3 == vkernel.levels:  # a PDPTE has no rights
-            rights &= entry | (DIRTY if level > 1 and not entry & LARGE else 0)
-        if not entry & PRESENT:
-            return UNBACKED, 0
-        if level == 1 or entry & LARGE:
-            within = (1 << PAGE_SHIFT + width * (level - 1)) - 1
-            gpa = (entry & FRAME & ~within) | (gva & within)
-            hpa, backed, _ = locate_page(vkernel.backing, gpa)
-            return int(hpa) if backed else UNBACKED, rights
-        table = entry & FRAME
-        level -= 1
+    levels, width, backing = vkernel.levels, int(width_of(vkernel.levels)), vkernel.backing
+    memory = vkernel.memory if width == 9 else vkernel.memory.view(np.uint32)
+    hpas, rights = np.full_like(gvas, UNBACKED), np.full_like(gvas, -1)
+    left, tables = np.arange(len(gvas)), roots  # of which pages the walk goes on, and at which tables
+    for level in range(levels, 0, -1):
+        gfns = tables >> PAGE_SHIFT
+        there = gfns < len(backing)
+        words = backing[np.where(there, gfns, 0)]
+        backed = there & (words & PRESENT != 0)
+        hpas[left[there & ~backed]] = ELSEWHERE
+        left, words = left[backed], words[backed]
+        index = gvas[left] >> PAGE_SHIFT + width * (level - 1) & (1 << width) - 1
+        values = memory[((words & FRAME) >> PAGE_SHIFT - width) + index].astype(np.int64)
+        if not level == 3 == levels:  # a PDPTE has no rights
+            rights[left] &= values | np.where((level > 1) & (values & LARGE == 0), DIRTY, 0)
+        page = (values & PRESENT != 0) & ((level == 1) | (values & LARGE != 0))
+        within = (1 << PAGE_SHIFT + width * (level - 1)) - 1
+        gpas = (values[page] & FRAME & ~within) | (gvas[left[page]] & within)
+        gfns = gpas >> PAGE_SHIFT
+        words = np.where(gfns < len(backing), backing[np.minimum(gfns, len(backing) - 1)], 0)
+        hpas[left[page]] = np.where((words & (PRESENT | SHARED) != 0) & (level_of(words) > 0), words & FRAME, UNBACKED)
+        below = (values & PRESENT != 0) & ~page
+        left, tables = left[below], values[below] & FRAME
+    return hpas, rights

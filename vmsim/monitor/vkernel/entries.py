@@ -18,6 +18,7 @@ from vmsim.machine.memory import read_entry, width_of, write_entry
 __all__ = [
     "MapTables",
     "add_table",
+    "all_nodes",
     "attach",
     "change_entries",
     "detach",
@@ -26,7 +27,6 @@ __all__ = [
     "make_maps",
     "more_room",
     "node_of",
-    "nodes_of",
 ]
 
 _TABLES = 64  # of level 1 that there is room for at first
@@ -165,11 +165,16 @@ def change_entries(maps, gfns, mark, gone, found):
     return marked
 
 
-def nodes_of(maps: MapTables, gfn: int) -> list[tuple[int, int]]:
-    """Return (hpa, frame that it leads to) of each entry that maps a guest frame, for checks."""
-    width, found, node = int(width_of(int(maps.walks["levels"][0]))), list[tuple[int, int]](), int(maps.heads[gfn])
-    while node:
-        place = int(maps.tables[node - 1 >> width]) + ((node - 1 & (1 << width) - 1) << PAGE_SHIFT - width)
-        found.append((place, (int(read_entry(maps.memory, place, width)) & FRAME) >> PAGE_SHIFT))
-        node = int(maps.links["next"][node - 1])
-    return found
+def all_nodes(maps: MapTables) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return guest frame, hpa and the frame that it leads to of each entry that is in a list, int64[n], for checks."""
+    width, memory = int(width_of(int(maps.walks["levels"][0]))), maps.memory
+    memory = memory if width == 9 else memory.view(np.uint32)
+    gfns = np.flatnonzero(maps.heads)
+    node, found = maps.heads[gfns].astype(np.int64), [np.empty((3, 0), np.int64)]
+    while len(node):  # the first of all lists, then the second, and so on
+        place = maps.tables[node - 1 >> width] + ((node - 1 & (1 << width) - 1) << PAGE_SHIFT - width)
+        entry = memory[place >> PAGE_SHIFT - width].astype(np.int64)
+        found.append(np.stack((gfns, place, (entry & FRAME) >> PAGE_SHIFT)))
+        after = maps.links["next"][node - 1].astype(np.int64)
+        gfns, node = gfns[after > 0], after[after > 0]
+    return tuple(np.concatenate(found, axis=1))
