@@ -26,6 +26,7 @@ FINGERPRINTS = {
     9: "ef2b8082e4c2bf30",
     10: "c7d942e3e23dbb34",
     11: "c7d942e3e23dbb34",
+    12: "c7d942e3e23dbb34",
 }
 COLUMNS = ("vm", "accesses", "l1_tlb_misses", "l2_tlb_misses", "walk_refs", "guest_faults", "exits", "total_cycles")
 SCENARIO = """
