@@ -51,3 +51,21 @@ def test_its_result_is_the_experiments() -> None:
     for vcpus, name in ((1, "one vCPU"), (4, "four vCPUs")):
         cells = README.partition(f"\n| {name} |")[2].partition("\n")[0].strip(" |").split(" | ")
         assert dict(zip(modes, cells, strict=True)) == {mode: f"{costs[vcpus, mode]:.1f}" for mode in modes}
+
+
+def test_what_placement_does_is_the_experiments() -> None:
+    table = runpy.run_path(str(ROOT / "experiments/frame-placement/figure.py"))["data"]()
+    rows = table.set_index(["paging", "place"])[["mean", "low", "high"]]
+    text = " ".join(README.partition("Where frames lie moves")[2].split())
+    places = ["by address", "tables scattered", "pages scattered"]
+    for place in places:
+        mean, low, high = (f"{each:.2g}" for each in rows.loc["ept", place])
+        assert f"{mean} % ({low} to {high})" in text.replace(" longer", "")
+    natively = [f"{rows.loc['native', place]['mean']:.1f}" for place in places]
+    assert "natively {}, {} and {} %".format(*natively) in text
+
+
+def test_its_table_of_predictions_adds_up() -> None:
+    agree, attempted = re.findall(r"predicted: (\d+) of (\d+) agree", README)[0]
+    rows = re.findall(r"^\| (\d+) \| (\d+) \|", README, re.MULTILINE)
+    assert (int(agree), int(attempted)) == (sum(int(one) for one, _ in rows), sum(int(of) for _, of in rows))
