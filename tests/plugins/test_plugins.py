@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from tests.forks import forked
 
 REPOSITORY = Path(__file__).parents[2]
 HERE = Path(__file__).parent
+GUIDES = {path.stem: path.read_text("utf-8") for path in (REPOSITORY / "docs/extending").glob("*.md")}
 
 ENTRY_POINTS = """\
 [vmsim.modes]
@@ -49,6 +52,29 @@ memory = "4MiB"
 mode = "ept"
 workload = { kind = "bounce", footprint = "128KiB", rounds = 50 }
 """
+
+
+def test_the_guides_show_every_file_of_the_package_as_it_is() -> None:
+    shown = re.findall(r"^`prefault/(\w+\.py)`[^\n]*\n\n```python\n(.*?)^```", "\n".join(GUIDES.values()), re.M | re.S)
+    files = {path.name: path.read_text("utf-8") for path in HERE.glob("prefault/*.py") if path.name != "__init__.py"}
+    assert dict(shown) == files
+    assert (HERE / "prefault/cpus/slow-exits.toml").read_text("utf-8") in GUIDES["cpu"]
+
+
+def test_the_guides_register_what_is_installed_here() -> None:
+    points = {}
+    for line in ENTRY_POINTS.splitlines():
+        if line.startswith("["):
+            points[line[1:-1]] = group = {}
+        else:
+            name, _, target = line.partition(" = ")
+            group[name] = target
+    project = tomllib.loads(GUIDES["index"].partition("```toml\n")[2].partition("```")[0])["project"]
+    assert project["entry-points"] == points
+    for guide, text in GUIDES.items():
+        for table in re.findall(r"```toml\n(\[project\.entry-points.*?)```", text, re.S):
+            for group, named in tomllib.loads(table)["project"]["entry-points"].items():
+                assert named == points[group], guide
 
 
 def installed(site: Path, package: str, entry_points: str, version: str = "1.0") -> Path:
