@@ -92,4 +92,5 @@ def test_two_runs_differ_in_what_was_changed(tmp_path: Path, file: Path, vmsim: 
     screen = vmsim("diff", a, b).out
     assert "vm.db.host_page" in screen
     assert "−99." in screen
+    assert "0.0%" not in screen
     assert vmsim("diff", a, a).out == "The scenarios are the same, and so are all figures of each VM.\n"

@@ -188,6 +188,11 @@ def test_what_cannot_be_drawn_is_refused_in_a_sentence(words: list[str], said: s
     assert said in done.err
 
 
+def test_the_help_names_every_kind(vmsim: Any) -> None:
+    said = vmsim("plot", "--help").out
+    assert [kind for kind in KINDS if kind not in said] == []
+
+
 def test_what_cannot_be_drawn_of_a_sweep_is_refused() -> None:
     table = made_up()
     for options, said in (

@@ -46,6 +46,19 @@ def _leaves(command: click.Command) -> list[click.Command]:
     return list(command.commands.values()) if isinstance(command, click.Group) else [command]
 
 
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_help_fits_80_columns_explains_each_option_and_cuts_nothing_off(verb: str) -> None:
+    command = root.get_command(click.Context(root), verb) if verb else root
+    assert command is not None
+    for each in {command, *_leaves(command)}:
+        context = click.Context(each, info_name="vmsim results export", terminal_width=80, max_content_width=80)
+        lines = each.get_help(context).splitlines()
+        assert [line for line in lines if len(line) > 80] == []
+        assert [line for line in lines if line.endswith("...") and "Usage" not in line] == []
+        options = [option for option in each.params if isinstance(option, click.Option)]
+        assert [option.name for option in options if not option.help] == []
+
+
 def test_every_verb_is_listed(vmsim) -> None:
     said = vmsim("--help")
     assert said.status == 0

@@ -125,8 +125,9 @@ def _print_measured(found: Counted, comparison: Comparison) -> None:
         [row["quantity"], *("–" if row[name] is None else number(row[name]) for name in ("measured", *modes))]
         for row in told["compared"]
     ]
-    print_table("A real machine, and the modes", columns, rows)
-    if not rows:
+    if rows:
+        print_table("A real machine, and the modes", columns, rows)
+    else:
         say("Nothing can be compared: ratios need cycles, or loads and stores, besides the events of TLBs and walks.")
     if told["without_counterpart"]:
         say(f"Events without a counterpart here: {', '.join(told['without_counterpart'])}.")

@@ -143,4 +143,5 @@ def _text(value: Any) -> str:
 def _change(before: float, after: float) -> str:
     if not before:
         return "new"
-    return f"{(after - before) / before:+.1%}".replace("-", "−")
+    share = (after - before) / before
+    return "<0.1%" if abs(share) < 0.0005 else f"{share:+.1%}".replace("-", "−")

@@ -20,7 +20,7 @@ _CPUS: Final = {"native": "skylake-x", "ept": "skylake-x", "npt": "zen4", "agile
 
 
 @click.command()
-@click.option("--mode", type=Choice([*_CPUS]), default="ept", show_default=True)
+@click.option("--mode", type=Choice([*_CPUS]), default="ept", show_default=True, help="How the host maps its guest.")
 @click.option(
     "--guest-levels", type=_LEVELS, default=4, show_default=True, help="Levels of its tables; 3: PAE, 2: 32-bit."
 )

@@ -30,9 +30,10 @@ _FORMAT = click.option(
     "--format",
     "form",
     type=Choice(["auto", *TRACE_FORMATS]),
+    metavar="FORMAT",
     default="auto",
     show_default=True,
-    help="Format of the file that is read; auto recognises it.",
+    help=f"Format of the file that is read: {', '.join(TRACE_FORMATS)}; auto recognises it.",
 )
 _FORCE = click.option("--force", is_flag=True, help="Replace the file that is written if it is there.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -62,10 +63,11 @@ def record(
     as_json: bool,
     program: tuple[str, ...],
 ) -> None:
-    """Run PROGRAM under valgrind and record its memory accesses: vmsim trace record -o sort.vmtrace -- sort FILE.
+    """Run PROGRAM under valgrind and record its accesses.
 
-    Mappings, heap changes, forks and the exit stay in place between the accesses. Only the process started is
-    recorded, not its children. Ctrl-C stops the program; what came until then is kept as a valid trace.
+    For example: vmsim trace record -o sort.vmtrace -- sort FILE. Mappings, heap changes, forks and the exit stay in
+    place between the accesses. Only the process started is recorded, not its children. Ctrl-C stops the program; what
+    came until then is kept as a valid trace.
     """
     from vmsim.workloads.recorder import record as run
 
@@ -111,8 +113,9 @@ def convert(
     max_size: str,
     as_json: bool,
 ) -> None:
-    """Convert the trace IN (of any known format, or the name of a bundled one) to OUT.
+    """Convert a trace to another format.
 
+    IN is a trace of any known format, or the name of a bundled one.
     OUT's suffix says its format: .vmtrace, or for other tools .u64 (one address an access), .csv or .parquet (one row
     a run). What OUT does not hold of IN is said.
     """
@@ -149,7 +152,10 @@ def convert(
 @_FORMAT
 @_JSON
 def info(file: Path, form: str, as_json: bool) -> None:
-    """Say what is in the trace FILE (of any known format, or the name of a bundled one)."""
+    """Say what is in a trace.
+
+    FILE is one of any known format, or the name of a bundled one.
+    """
     from vmsim.workloads.export import describe
     from vmsim.workloads.trace import find
 
@@ -186,9 +192,10 @@ def info(file: Path, form: str, as_json: bool) -> None:
 )
 @_JSON
 def fit(file: Path, form: str, visits: int, skip: int, as_json: bool) -> None:
-    """Fit a workload of kind stand-in to the trace FILE: it is to miss in TLBs as often, with small and large pages.
+    """Fit a workload of kind stand-in to a trace.
 
-    Printed are its keys, how well each is known, and both at sizes of TLBs that nothing was fitted to.
+    It is to miss in TLBs as often as FILE does, with small and large pages. Printed are its keys, how well each is
+    known, and both at sizes of TLBs that nothing was fitted to.
     """
     from vmsim.base.progress import status_line
     from vmsim.workloads.fitting import FITTED, PAGES, REGIONS, visits_of
