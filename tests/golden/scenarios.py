@@ -65,6 +65,9 @@ def all_scenarios() -> Iterator[tuple[str, dict[str, Any]]]:
     yield from _of_hosts()
     for mode in MODES:
         yield f"swap/{mode}", _swapping(mode)
+        wide = {"cores": 8, "pool": {"min": 64, "max": 2048, "batch": 512}}
+        threads = workload("churn", rounds=48, work=100, threads=4)  # shoot one another's translations down
+        yield f"vcpus/{mode}", scenario(mode, "churn", host=wide, vcpus=4, workload=threads)
 
 
 def _of_mode(mode: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -313,12 +313,11 @@ class Vcpu(IdleVcpu):
 
     def _count_made(self, times: int, write: bool) -> None:
         """Count accesses that the monitor has made for the guest."""
-        registers = self.registers[0]
-        counters = registers["counters"]
+        counters, compute = self.registers[0]["counters"], times * self.registers[0]["compute"]
         counters[Count.ACCESSES] += times
         counters[Count.WRITES] += times * write
-        counters[Count.COMPUTE_CYCLES] += times * registers["compute"]
-        self.owed += int(times * registers["compute"])
+        counters[Count.COMPUTE_CYCLES] += compute
+        self.owed += int(compute)
 
     def _next_slice(self) -> Steps[None]:
         """Settle, and let a waiting vCPU have the core."""
@@ -360,6 +359,7 @@ class Vcpu(IdleVcpu):
         self._check_time()
         if self.runs and self.runs.settles(op):
             yield self.settle()
+            yield from self._take_interrupts(between=True)  # that others have sent by then
         if op in FILE_OPERATIONS:
             yield from operate_on_file(self, kernel.files, event, self.stream.name)
             return
