@@ -68,6 +68,7 @@ def all_scenarios() -> Iterator[tuple[str, dict[str, Any]]]:
         wide = {"cores": 8, "pool": {"min": 64, "max": 2048, "batch": 512}}
         threads = workload("churn", rounds=48, work=100, threads=4)  # shoot one another's translations down
         yield f"vcpus/{mode}", scenario(mode, "churn", host=wide, vcpus=4, workload=threads)
+    yield from _of_caches()
 
 
 def _of_mode(mode: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -173,3 +174,20 @@ def _of_hosts() -> Iterator[tuple[str, dict[str, Any]]]:
         host = {"cpu": "skylake-x", "cores": cores, "memory": "64MiB", "quantum": "30us", "fragmentation": share}
         host |= {"what_if": True, "pool": {"min": 8, "max": 32, "batch": 16}}
         yield f"mixed/{cores}-{share}", {"seed": 3, "host": host, "vm": groups}
+
+
+def _of_caches() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield vCPUs that share small caches, with each kind of LLC, and accesses that overlap."""
+    small = {"l1": {"size": "8KiB"}, "l2": {"size": "16KiB", "ways": 4}}
+    kinds: dict[str, dict[str, Any]] = {
+        "inclusive": {"inclusive": True},
+        "victims": {"filled": "victims", "peer_cycles": 90},
+    }
+    for mode, (kind, llc) in product(MODES, kinds.items()):
+        cache = {**small, "llc": {"size": "64KiB", "ways": 16, "slices": 1, **llc}}
+        host = {"data_caches": True, "cpu_override": {"cache": cache}}
+        table = scenario(mode, "zipf", vcpus=2, host=host, workload=workload("zipf", threads=2))
+        yield f"caches/{mode}/{kind}", table
+    for mode in MODES:
+        keys = {"data_caches": True, "overlap": True, "cpu_override": {"window": 224, "fill_buffers": 12}}
+        yield f"caches/{mode}/overlap", scenario(mode, "zipf", host=keys)

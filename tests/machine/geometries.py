@@ -122,5 +122,7 @@ GEOMETRIES = {
     "wide": WIDE,
     "policies": POLICIES,
     "victim": VICTIM,
+    "inclusive": replace(ENTRY, llc_inclusive=True, llc=_unit(4, 4, "lru"), l2_pairs=True),
+    "wide inclusive": replace(WIDE, llc_inclusive=True),
     "wide victim": replace(WIDE, llc_victim=True, peer_extra=40, l2_pairs=True),
 }

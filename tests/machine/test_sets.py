@@ -133,12 +133,13 @@ def test_a_cache_fills_the_ways_it_may_and_says_what_made_room(number, data):
         if what == "take":
             assert sets.take(kept, key) == theirs.drop(key, key)
             continue
-        allowed = data.draw(st.sets(st.integers(0, ways - 1), min_size=1)) if what == "touch" else None
+        allowed = data.draw(st.sets(st.integers(0, ways - 1), min_size=1))
+        mask = sum(1 << way for way in allowed)
         was_there = theirs.get(key, key) is not None
         gone = None if was_there else theirs.put(key, key, True, allowed)
         if what == "touch":
-            assert sets.touch_shared(kept, key, sum(1 << way for way in allowed)) == was_there
+            assert sets.touch_shared(kept, key, mask) == was_there
         else:
-            assert sets.bring(kept, key) == (was_there, EMPTY if gone is None else gone)
+            assert sets.bring(kept, key, mask) == (was_there, EMPTY if gone is None else gone)
         if number:
             assert ours["tag"].tolist() == [[EMPTY if w is None else w[0] for w in each] for each in theirs.contents()]

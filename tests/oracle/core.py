@@ -23,6 +23,7 @@ class Llc:
     def __init__(self, geometry: Any, states: Any = None) -> None:
         self.slices = geometry.llc_slices
         self.victim = geometry.llc_victim
+        self.inclusive = geometry.llc_inclusive
         self.sets = sets_of(geometry.llc, states)
         self.cores: list[Core] = []  # that share it
 
@@ -94,7 +95,8 @@ class Core:
         """Look for the line of `hpa` from level `first` on; put it into each level that missed. Return who had it.
 
         An LLC of victims gets what the L2 gives up, and gives up what the L2 gets, unless another core's L2 has it as
-        well; what it has not comes from such an L2: "PEER". `allowed`: its ways to be filled.
+        well; what it has not comes from such an L2: "PEER". What leaves an inclusive LLC leaves all cores around it.
+        `allowed`: its ways to be filled.
         Where lines come in pairs, the other one is brought after it.
         """
         line = hpa // 64
@@ -117,7 +119,10 @@ class Core:
         if not self.llc.victim:
             if shared.get(place(line), line):
                 return "LLC"
-            shared.put(place(line), line, True, allowed)
+            out = shared.put(place(line), line, True, allowed)
+            for core in self.llc.cores if self.llc.inclusive and out is not None else ():
+                for cache in core.caches:
+                    cache.drop(out, out)
             return "DRAM"
         others = [core for core in self.llc.cores if core is not self and core._has_in_l2(line)]
         if others:

@@ -111,6 +111,7 @@ def _geometry() -> dict[str, Row]:
             row(_CACHED, 10, 5, "cache.llc.slices"),
             row(_CACHED, "misses", "victims", "cache.llc.filled"),
             row(_SHARED, 60, 90, "cache.llc.peer_cycles"),
+            row(_CACHED, False, True, "cache.llc.inclusive"),
             row(_CACHED, False, True, "cache.l2.pairs"),
             *(row(_CACHED, "lru", "random", f"cache.{level}.replacement") for level in ("l1", "l2", "llc")),
             row(_TLB2, "lru", "random", "tlb.l1.4K.replacement"),

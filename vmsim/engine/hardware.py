@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.machine.flush import places_of
-from vmsim.machine.layout import LEVELS, Geometry, Unit, make_cores, make_llc, set_nodes
+from vmsim.machine.layout import LEVELS, Geometry, Unit, make_cores, make_llc, set_nodes, set_sockets
 from vmsim.machine.memory import physical_memory
 from vmsim.machine.pwc import PwcStyle
 from vmsim.machine.replacement import policy_of
@@ -77,6 +77,7 @@ def geometry_of(cpu: Cpu, *, data_caches: bool = False, llc_shared: bool = False
         llc_slices=cpu.cache.llc.slices,
         l2_pairs=cpu.cache.l2.pairs,
         llc_victim=cpu.cache.llc.filled == "victims",
+        llc_inclusive=cpu.cache.llc.inclusive,
         peer_extra=(cpu.cache.llc.peer_cycles or cpu.cache.llc.cycles) - cpu.cache.llc.cycles,
         latency=(cpu.cache.l1.cycles, cpu.cache.l2.cycles, cpu.cache.llc.cycles, cpu.memory.cycles),
         pwc_style=style,
@@ -143,6 +144,8 @@ class Hardware:
         geometry = geometry_of(cpu, data_caches=data_caches, llc_shared=llc_shared, seed=seed)
         made = make_cores(geometry, cores)
         sockets = tuple(number for number, node in enumerate(nodes) for _ in range(node.cpus))
+        if sockets:
+            set_sockets(made, sockets)
         ends = np.cumsum([node.memory for node in nodes], dtype=np.int64)
         loads = latencies(nodes, cpu.memory.cycles, remote_cycles, distances)
         for core, node in enumerate(sockets):

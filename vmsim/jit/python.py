@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -56,9 +57,15 @@ def _words_of(cores: NDArray[Any]) -> NDArray[np.int64]:
     return cores.view(np.int64)
 
 
+def _core_after(core: np.record, words: int) -> np.record:
+    start = core.__array_interface__["data"][0] + 8 * int(words)
+    room: Any = (ctypes.c_char * core.dtype.itemsize).from_address(start)
+    return np.frombuffer(room, core.dtype).view(np.recarray)[0]  # type: ignore[no-any-return]
+
+
 def silicon(header: np.dtype[Any], names: tuple[str, ...], keyed: int) -> Silicon:
     """Return that cores and LLCs are the records that they are."""
-    return Silicon(core_of=_core_of, llc_of=_llc_of, words_of=_words_of, fetch_set=prefetch)
+    return Silicon(_core_of, _llc_of, _words_of, prefetch, _core_after)
 
 
 def target_of(routine: Function, *_: Any) -> Function:

@@ -17,4 +17,5 @@ class Silicon(NamedTuple):
     llc_of: Callable[..., Any]  # of cores and their LLC, its sets
     words_of: Callable[..., Any]  # a core's words, int64[words]: what is written to the one is written to the other
     fetch_set: Callable[..., Any]  # ask for the tags of a set of the LLC, as `prefetch` does
+    core_after: Callable[..., Any]  # of a core, the one that begins so many words after it
     figures_of: Callable[..., tuple[int, ...]] | None = None

@@ -8,7 +8,8 @@ import numpy as np
 
 from vmsim.jit import leaf, routine
 from vmsim.machine.held import hold, holds, release
-from vmsim.machine.sets import EMPTY, bring, has, take, touch, touch_shared
+from vmsim.machine.sets import ANY, EMPTY, bring, has, take, touch, touch_shared
+from vmsim.machine.silicon import core_after
 
 __all__ = ["LINE_SHIFT", "Served", "llc_set", "of_node", "of_peer", "reference", "reference_called"]
 
@@ -44,7 +45,7 @@ def _reference_exclusive(core, llc, vm, line):
     filled by victims of the L2s. A line that another core's L2 has too stays in the LLC if it is there, and comes from
     that L2 if it is not; `of_peer` says what that takes.
     """
-    found, gone = bring(core.l2[np.uint64(line & (len(core.l2) - 1))], line)
+    found, gone = bring(core.l2[np.uint64(line & (len(core.l2) - 1))], line, ANY)
     if found:
         return np.int64(Served.L2)
     here = llc[llc_set(core.llc_slices, len(llc), line)]
@@ -67,6 +68,24 @@ def _reference_exclusive(core, llc, vm, line):
 
 
 @routine
+def _reference_inclusive(core, llc, vm, line):
+    """Return where a line is served from an LLC that has what the L1s and L2s around it have.
+
+    A line that makes room there leaves all of those. Intel 64 and IA-32 Architectures Optimization Reference Manual:
+    the L3 of Nehalem and of Sandy Bridge is inclusive.
+    """
+    found, gone = bring(llc[llc_set(core.llc_slices, len(llc), line)], line, vm.llc_ways)
+    if found:
+        return np.int64(Served.LLC)
+    if gone != EMPTY:
+        for number in range(core.llc_first, core.llc_first + core.llc_cores):
+            near = core_after(core, number * core.size)
+            take(near.l1[np.uint64(gone & (len(near.l1) - 1))], gone)
+            take(near.l2[np.uint64(gone & (len(near.l2) - 1))], gone)
+    return np.int64(Served.DRAM)
+
+
+@routine
 def _complete(core, llc, vm, line):
     """Bring the other line of a pair that begins at 128 bytes to the L2, which has just got `line`, unless it is there.
 
@@ -81,6 +100,9 @@ def _complete(core, llc, vm, line):
         from_peer = vm.from_peer  # of the line itself
         _reference_exclusive(core, llc, vm, pair)
         vm.from_peer = from_peer
+    elif core.llc_inclusive:
+        touch(kept, pair)
+        _reference_inclusive(core, llc, vm, pair)
     else:
         touch(kept, pair)
         touch_shared(llc[llc_set(core.llc_slices, len(llc), pair)], pair, vm.llc_ways)
@@ -96,6 +118,8 @@ def reference(core, llc, vm, hpa, first):
         served = _reference_exclusive(core, llc, vm, line)
     elif touch(core.l2[np.uint64(line & (len(core.l2) - 1))], line):
         return Served.L2
+    elif core.llc_inclusive:
+        served = _reference_inclusive(core, llc, vm, line)
     elif touch_shared(llc[llc_set(core.llc_slices, len(llc), line)], line, vm.llc_ways):
         served = np.int64(Served.LLC)
     else:

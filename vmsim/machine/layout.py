@@ -40,6 +40,7 @@ __all__ = [
     "make_vm",
     "set_nested",
     "set_nodes",
+    "set_sockets",
 ]
 
 
@@ -87,8 +88,9 @@ class Geometry:
     `l1_tlb` and `l2_tlb` are up to three arrays, `l1_home` and `l2_home` say which of them keeps pages of 4K, 2M and
     1G (-1: none). `pwc` maps names (pde, pdpte, pml4e, pml5e and nested_ of each; entries) to their units.
     `llc_victim`: the LLC has what leaves the L2, and not what is in it, and knows what other cores' L2s have;
-    `peer_extra` is what a line from there takes more than one of the LLC. `l2_pairs`: a line that the L2 gets brings
-    its neighbour along. `walkers` and `fill_buffers` matter where a window is (window.py), up to SERVERS of each.
+    `peer_extra` is what a line from there takes more than one of the LLC. `llc_inclusive`: what leaves the LLC leaves
+    the L1s and L2s of the cores around it. `l2_pairs`: a line that the L2 gets brings its neighbour along. `walkers`
+    and `fill_buffers` matter where a window is (window.py), up to SERVERS of each.
     `seed` is of random replacement.
     """
 
@@ -101,6 +103,7 @@ class Geometry:
     l2_home: Sequence[int] = (0, 0, -1)
     llc_slices: int = 1
     llc_victim: bool = False
+    llc_inclusive: bool = False
     peer_extra: int = 0
     l2_pairs: bool = False
     latency: Sequence[int] = (0, 0, 0, 0)
@@ -169,6 +172,7 @@ _SETTINGS = (
     "data_caches",
     "llc_slices",
     "llc_victim",
+    "llc_inclusive",
     "peer_extra",
     "l2_pairs",
     "walkers",
@@ -194,6 +198,7 @@ def _shape(units: Mapping[str, Unit]) -> Shape:
 def _core_type(keyed: Shape, caches: Shape) -> np.dtype:
     fields: list[tuple] = [("units", UNITS), ("l1_fold", "i8"), ("l2_fold", "i8"), ("latency", "i8", (4,))]
     fields += [("nodes", "i8"), ("node", "i8"), ("node_ends", "i8", (NODES,)), ("node_extra", "i8", (NODES,))]
+    fields += [("size", "i8"), ("llc_first", "i8"), ("llc_cores", "i8")]  # words of a core; `set_sockets`
     fields += [("ntlb_entries", "i8"), *((name, "i8") for name in _SETTINGS), ("tables", "i8", (4 * TABLES,))]
     offsets, end = [], 0
     for _, *form in fields:
@@ -246,7 +251,16 @@ def make_cores(geometry: Geometry, count: int) -> np.ndarray:
     cores["ntlb_entries"] = geometry.ntlb.sets * geometry.ntlb.ways if geometry.ntlb else 0
     for name in _SETTINGS:
         cores[name] = int(getattr(geometry, name))
+    cores["size"] = cores.dtype.itemsize >> 3
+    set_sockets(cores, [0] * count)
     return cores
+
+
+def set_sockets(cores: np.ndarray, sockets: Sequence[int]) -> None:
+    """Tell cores, record[n], which of them share an LLC: those of a socket, which follow one another."""
+    for number, socket in enumerate(sockets):
+        cores[number]["llc_first"] = sockets.index(socket) - number  # the first of them, counted from this one
+        cores[number]["llc_cores"] = sockets.count(socket)
 
 
 def set_nodes(cores: np.ndarray, ends: Sequence[int] | np.ndarray, extra: Sequence[int], node: int = 0) -> None:

@@ -16,6 +16,7 @@ from vmsim.jit import leaf, routine
 from vmsim.machine.replacement import Use, choose, use
 
 __all__ = [
+    "ANY",
     "EMPTY",
     "MISS",
     "Place",
@@ -38,7 +39,7 @@ __all__ = [
 
 EMPTY = -1  # no tag is negative
 MISS = -1  # no value is negative
-_ANY = -1  # a mask of all ways
+ANY = -1  # a mask of all ways
 
 
 class Place(IntEnum):
@@ -117,7 +118,7 @@ def _touch_ways(kept, tag, mask):
 def touch(kept, tag):
     """Return whether `tag` was in the set; it is now, as the most recent, and the oldest made room for it."""
     if len(kept.policy):
-        return _touch_ways(kept, tag, _ANY)
+        return _touch_ways(kept, tag, ANY)
     tags = kept.tag
     ways = len(tags) if len(tags) <= 16 else len(tags) - (tag >> 62)
     newer = tag
@@ -155,7 +156,7 @@ def lookup(kept, tag):
 def fill(kept, tag, value):
     """Put `tag` and its value into the set as the most recent; the oldest makes room."""
     if len(kept.policy):
-        at, _ = _put(kept, tag, _ANY)
+        at, _ = _put(kept, tag, ANY)
         kept.value[at] = value
         return
     tags = kept.tag
@@ -190,13 +191,13 @@ def touch_shared(kept, tag, mask):
 
 
 @routine
-def bring(kept, tag):
-    """Return (whether `tag` was in the set, the tag that made room for it or EMPTY); it is there now."""
+def bring(kept, tag, mask):
+    """Do what `touch_shared` does; return (whether `tag` was in the set, the tag that made room for it or EMPTY)."""
     tags = kept.tag
     if len(kept.policy):
         if _find(kept, tag) >= 0:
             return True, np.int64(EMPTY)
-        _, gone = _put(kept, tag, _ANY)
+        _, gone = _put(kept, tag, mask)
         return False, gone
     newer = tag
     for way in range(len(tags)):
@@ -274,7 +275,7 @@ def fill_at(words, units, number, key, tag, value):
     """Do what `fill` does, in unit `number`."""
     first, ways, policy = _words_of(units, number, key)
     if policy:
-        way = choose(policy, words, first, words, first + 2 * ways, ways, np.int64(_ANY))
+        way = choose(policy, words, first, words, first + 2 * ways, ways, np.int64(ANY))
         how = _how(words[first + way])
         words[first + way] = tag
         words[first + ways + way] = value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vmsim.jit import silicon
 from vmsim.machine.layout import CACHES, HEADER, Keyed
 
-__all__ = ["SILICON", "core_of", "fetch_set", "llc_of", "words_of"]
+__all__ = ["SILICON", "core_after", "core_of", "fetch_set", "llc_of", "words_of"]
 
 SILICON = silicon(HEADER, [*(unit.name.lower() for unit in Keyed), *CACHES], len(Keyed))
-core_of, llc_of, words_of, fetch_set = SILICON[:4]
+core_of, llc_of, words_of, fetch_set, core_after = SILICON[:5]

@@ -228,11 +228,22 @@ class Llc(CacheLevel):
         default="misses",
         description="By what: lines that miss it, as the L2 is; or lines that leave the L2, and a hit leaves it (AMD).",
     )
+    inclusive: Flag = Field(
+        default=False,
+        description="It has all that the L1s and L2s have: what leaves it leaves them (Intel's, Nehalem to Broadwell).",
+    )
     peer_cycles: Cycles | None = Field(
         default=None,
         description="Load-to-use cycles of a line that another core's L2 has and it has not, where victims fill it; "
         "those of its own if left out.",
     )
+
+    @model_validator(mode="after")
+    def _check_inclusive(self) -> Llc:
+        if self.inclusive and self.filled == "victims":
+            text = 'filled by victims it has not what the L2s have; leave this out, or set filled = "misses"'
+            raise_problems([Problem(("inclusive",), text)])
+        return self
 
 
 class Cache(Model):
@@ -326,6 +337,7 @@ class Cpu(Model):
 _ADDED: Final = {
     "replacement": "lru",
     "filled": "misses",
+    "inclusive": False,
     "peer_cycles": None,
     "window": 0,
     "fill_buffers": 0,

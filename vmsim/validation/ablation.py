@@ -113,6 +113,14 @@ def _data(study: Study, scenario: Scenario) -> Changes:
     return {"host.data_caches": False}
 
 
+def _inclusive(study: Study, scenario: Scenario) -> Changes:
+    return {f"{_CPU}.cache.llc.inclusive": False} if scenario.cpu.cache.llc.inclusive else {}
+
+
+def _overlap(study: Study, scenario: Scenario) -> Changes:
+    return {"host.overlap": False} if scenario.host.overlap else {}
+
+
 def _victims(study: Study, scenario: Scenario) -> Changes:
     return {f"{_CPU}.cache.llc.filled": "victims"} if study.cpu in _VICTIMS else {}
 
@@ -133,6 +141,8 @@ MECHANISMS: Final = {
     "page walk caches": Mechanism(True, _walk_caches),
     "nested TLB": Mechanism(True, _nested_tlb),
     "data in the caches": Mechanism(True, _data),
+    "inclusive L3": Mechanism(True, _inclusive),
+    "overlap": Mechanism(True, _overlap),
     "L3 filled by victims": Mechanism(False, _victims),
     f"{_LATENCY} cycles to start a walk": Mechanism(False, _walk_start),
     f"tables scattered, {_SCATTERED}": Mechanism(False, _tables),

@@ -260,6 +260,15 @@ def _fetch_set(_: Any, kept: Any) -> Any:
     return types.none(kept), generate
 
 
+@intrinsic
+def _core_after(_: Any, core: Any, words: Any) -> Any:
+    def generate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        first = builder.gep(builder.bitcast(values[0], _WORD.as_pointer()), [values[1]])
+        return builder.bitcast(first, context.get_value_type(core))
+
+    return core(core, types.int64), generate
+
+
 def silicon(header: np.dtype[Any], names: tuple[str, ...], keyed: int) -> Silicon:
     """Return what compiled code sees of cores and LLCs, the one argument of each function being an array of them."""
     core = _Core(header, names, keyed)
@@ -298,4 +307,4 @@ def silicon(header: np.dtype[Any], names: tuple[str, ...], keyed: int) -> Silico
 
         return array(cores), generate
 
-    return Silicon(core_of, llc_of, words_of, _fetch_set, core.figures)
+    return Silicon(core_of, llc_of, words_of, _fetch_set, _core_after, core.figures)

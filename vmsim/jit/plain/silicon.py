@@ -215,6 +215,15 @@ def _core_of(_: Any, cores: Any) -> Any:
     return _CORE(cores), generate
 
 
+@intrinsic
+def _core_after(_: Any, core: Any, words: Any) -> Any:
+    def generate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        first = builder.gep(_read(context, builder, _CORE, values[0]).first, [values[1]])
+        return _made(context, builder, _CORE, first=first)
+
+    return _CORE(core, types.int64), generate
+
+
 @register_jitable(**_INLINE)
 def _words_of(words: Any) -> Any:
     return words
@@ -235,7 +244,7 @@ def silicon(header: np.dtype[Any], names: tuple[str, ...], keyed: int) -> Silico
             _attribute(_Core, name, kind, generate)
     for name, (field, offset, *_) in fields.items():
         _attribute(_Core, name, *_field(field, offset >> 3))
-    return Silicon(_core_of, llc_of, _words_of, _fetch_set)
+    return Silicon(_core_of, llc_of, _words_of, _fetch_set, _core_after)
 
 
 def _llc_of(kind: types.Type, unit: Generate) -> Any:
