@@ -85,5 +85,5 @@ NUMA_ROWS: Final = {
     "host.remote_cycles": Row(numa(vm(numa={"memory": 1})), 100, 200),
     "vm.numa.node": Row(numa(), 0, 1),
     "vm.numa.memory": Row(numa(vm(numa={"tables": "replicate"})), "local", "interleave"),
-    "vm.numa.tables": Row(numa(vm("native")), 0, 1),
+    "vm.numa.tables": Row(numa(vm("native"), numa_balancing={"mode": "normal", **QUICK}), 0, "migrate"),
 }

@@ -121,5 +121,5 @@ def test_what_vcpus_can_reach_has_copies(mode):
 def test_only_a_place_for_tables_is_replicate():
     with pytest.raises(InputError, match='expected "local", "interleave" or the number of a node'):
         host(vm(numa={"memory": "replicate"}))
-    with pytest.raises(InputError, match='expected "local", "interleave", "replicate" or the number of a node'):
+    with pytest.raises(InputError, match='expected "local", "interleave", "replicate", "migrate" or the number'):
         host(vm(numa={"tables": "replicated"}))

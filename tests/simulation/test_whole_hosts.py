@@ -131,7 +131,7 @@ class Hosts(RuleBasedStateMachine):
         files=st.sampled_from(FILES),
         kernel=st.sampled_from(GUEST_RECLAIM),
         numa=st.sampled_from(["local", "interleave", 1]),
-        tables=st.sampled_from([None, "replicate"]),
+        tables=st.sampled_from([None, "replicate", "migrate"]),
         spread=st.booleans(),
         hotplug=st.sampled_from(HOTPLUG),
         hints=st.booleans(),
@@ -171,6 +171,8 @@ class Hosts(RuleBasedStateMachine):
             **given,
             **({"content": {"image": "x", "image_share": 0.7}} if "ksm" in self.keys else {}),
         )
+        if tables == "migrate" and (numa == "interleave" or "numa_balancing" not in self.keys):
+            tables = None
         if "nodes" in self.keys:
             table["numa"] = {"memory": numa} | ({"tables": tables} if tables else {})
         if lives:

@@ -87,6 +87,8 @@ class LiveVm(Protocol):
         Its allocator as its host shares it, whose `device` is the host's side; None: they share nothing.
     ledger : Ledger
         Where what is done to it is counted.
+    monitor : Monitor
+        Its paging mode.
     """
 
     pages: Any
@@ -95,6 +97,7 @@ class LiveVm(Protocol):
     virtio_mem: Any
     bilateral: Any
     ledger: Any
+    monitor: Any
 
     @property
     def env(self) -> Clock:
@@ -163,6 +166,10 @@ class Monitor(Protocol):
         Compiled code may handle exits for which nothing has to wait.
     reloads : bool
         What one vCPU does may make another look for its root anew before it goes on.
+    table_order : int
+        A table that the host has made lies in 2**table_order frames, which stay side by side.
+    names_entries : bool
+        The reverse map names the entries that lead to such tables.
     """
 
     exits: Counter[str]
@@ -173,6 +180,8 @@ class Monitor(Protocol):
     nested_rights: bool
     compiled: bool
     reloads: bool
+    table_order: int
+    names_entries: bool
 
     def guest_mmu(self, hardware: Mmu) -> Mmu:
         """Return how the guest's kernel reaches its tables, by the `hardware`'s MMU or in its place."""
@@ -314,6 +323,9 @@ class Monitor(Protocol):
     def late_flags(self) -> bool:
         """Whether dirty flags come to the guest's own entries only when they are asked for."""
         ...
+
+    def table_moved(self, old: int, new: int) -> None:
+        """Learn that a table of the host's own, by its frame, lies in another; entries lead there already."""
 
     def stale(self, cpu: int) -> bool:
         """Whether the guest has taken away what a vCPU's TLB may still hold, and has not invalidated it yet."""

@@ -50,6 +50,8 @@ class BaseMonitor(ABC):
     nested_rights = False
     compiled = True
     reloads = False
+    table_order = 0
+    names_entries = True
     reasons: tuple[str, ...] = ()
 
     memory: Words
@@ -208,6 +210,9 @@ class BaseMonitor(ABC):
     def late_flags(self) -> bool:
         """No: the hardware sets the flags of the guest's own entries."""
         return False
+
+    def table_moved(self, old: int, new: int) -> None:
+        """Do nothing: it finds its tables by their entries."""
 
     def stale(self, cpu: int) -> bool:
         """No: the hardware walks the guest's own tables."""

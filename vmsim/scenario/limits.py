@@ -8,7 +8,7 @@ from typing import Final
 from vmsim.base.units import PAGE, format_size
 from vmsim.scenario.keys import VmKeys
 from vmsim.scenario.modes import PagingMode
-from vmsim.scenario.nodes import ALL, REPLICATED, Node
+from vmsim.scenario.nodes import ALL, MIGRATED, REPLICATED, Node
 from vmsim.scenario.problems import Problem
 
 __all__ = ["limit_problems", "numa_problems", "size_problems"]
@@ -62,7 +62,10 @@ def numa_problems(group: VmKeys, mode: PagingMode, nodes: Sequence[Node]) -> Ite
         yield from _several_problems(numa.node, nodes, group.vcpus)
     elif numa.node == ALL and sockets > group.vcpus:
         yield Problem(("numa", "node"), f'found "{ALL}", and vcpus ({group.vcpus}) < sockets ({sockets})')
-    placed = numa.tables not in (None, REPLICATED)
+    if numa.tables == MIGRATED and numa.memory == "interleave":
+        text = "NUMA balancing, which moves tables, leaves interleaved memory alone (vma_policy_mof)"
+        yield Problem(("numa", "tables"), f"{text}; leave one of the two out")
+    placed = numa.tables not in (None, REPLICATED, MIGRATED)
     if placed and not mode.bare(group) and not (mode.name in _POPULATE and group.populate == "eager"):
         text = "the monitor makes tables of pages of its pool, which lie where numa.memory says"
         yield Problem(("numa", "tables"), f'{text}; leave it out, or in modes ept and npt write populate = "eager"')

@@ -16,6 +16,7 @@ __all__ = [
     "INTERLEAVED",
     "LOCAL",
     "MAX_NODES",
+    "MIGRATED",
     "Distances",
     "Node",
     "Numa",
@@ -39,6 +40,7 @@ TOUCHED: Final = -2
 """In place of a node: that of the vCPU which touches a page first."""
 ALL: Final = "all"
 REPLICATED: Final = "replicate"
+MIGRATED: Final = "migrate"
 
 _WORDS: Final = ("local", "interleave")
 
@@ -69,18 +71,18 @@ def _parse_place(value: object) -> str | int:
 
 
 def _parse_tables(value: object) -> str | int:
-    if value == REPLICATED:
-        return REPLICATED
+    if value in (REPLICATED, MIGRATED):
+        return str(value)
     try:
         return _parse_place(value)
     except InputError:
-        near = f" {nearest(value, (*_WORDS, REPLICATED))}" if isinstance(value, str) else ""
-        text = f'found {value!r}, expected "local", "interleave", "{REPLICATED}" or the number of a node.{near}'
-        raise InputError(text) from None
+        near = f" {nearest(value, (*_WORDS, REPLICATED, MIGRATED))}" if isinstance(value, str) else ""
+        words = '"local", "interleave", "replicate", "migrate" or the number of a node'
+        raise InputError(f"found {value!r}, expected {words}.{near}") from None
 
 
 Place = Annotated[Literal["local", "interleave"] | int, BeforeValidator(_parse_place)]
-Tables = Annotated[Literal["local", "interleave", "replicate"] | int, BeforeValidator(_parse_tables)]
+Tables = Annotated[Literal["local", "interleave", "replicate", "migrate"] | int, BeforeValidator(_parse_tables)]
 
 NodeNumbers = Annotated[tuple[Annotated[int, Strict(), Field(ge=0, lt=MAX_NODES)], ...], Field(min_length=1)]
 Distances = tuple[tuple[Annotated[int, Strict()], ...], ...]
@@ -105,7 +107,8 @@ class Numa(Model):
     tables: Tables | None = Field(
         default=None,
         description="The same of page tables that are the host's own. Default: as its pages. "
-        "replicate: as its pages, with copies on each node that runs it.",
+        "replicate: as its pages, with copies on each node that runs it. migrate: as its pages, and later where most "
+        "of what each leads to lies (host.numa_balancing).",
     )
 
 
@@ -123,6 +126,8 @@ class Placement(NamedTuple):
         Its tables have copies on all of these.
     some : tuple of int
         Those nodes, where they are not all of the host's that have pCPUs.
+    moves : bool
+        Its tables move after what they lead to.
     """
 
     node: int
@@ -131,6 +136,7 @@ class Placement(NamedTuple):
     sockets: int = 1
     copies: bool = False
     some: tuple[int, ...] = ()
+    moves: bool = False
 
     def node_of(self, vcpu: int, vcpus: int) -> int:
         """Return the node that runs one of so many vCPUs."""
@@ -138,8 +144,10 @@ class Placement(NamedTuple):
         return self.some[at] if self.some else self.node + at
 
     @property
-    def canonical(self) -> tuple[int, ...]:
+    def canonical(self) -> tuple[int | str, ...]:
         """What of it decides results."""
+        if self.moves:
+            return (*self._replace(moves=False).canonical, MIGRATED)
         if self.some:
             return (*self[:5], *self.some)
         return self[:5] if self.copies else self[:4] if self.sockets > 1 else self[:3]
@@ -162,10 +170,10 @@ def placement_of(numa: Numa, index: int, nodes: Sequence[Node]) -> Placement | N
             runs = numa.node
     home, spread = runs[0], len(runs) > 1
     places: dict[Any, int] = {"local": TOUCHED if spread else home, "interleave": INTERLEAVED}
-    copies = numa.tables == REPLICATED
-    pages, tables = numa.memory, numa.memory if numa.tables is None or copies else numa.tables
+    copies, moves = (numa.tables == each for each in (REPLICATED, MIGRATED))
+    pages, tables = numa.memory, numa.memory if numa.tables is None or copies or moves else numa.tables
     some = runs if spread and runs != tuple(range(sockets)) else ()
-    return Placement(home, places.get(pages, pages), places.get(tables, tables), len(runs), copies, some)  # type: ignore[arg-type]
+    return Placement(home, places.get(pages, pages), places.get(tables, tables), len(runs), copies, some, moves)  # type: ignore[arg-type]
 
 
 def sums(nodes: Sequence[Node]) -> dict[str, int]:

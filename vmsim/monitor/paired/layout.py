@@ -33,6 +33,7 @@ __all__ = [
     "PairedHost",
     "figures",
     "halves",
+    "order_of",
     "price",
 ]
 
@@ -119,6 +120,11 @@ def figures(cpu: Cpu) -> dict[str, Figure]:
 def halves(layout: Layout, *, guest: bool) -> int:
     """Return the pages of one table: two, or one where there is no second table (yet), or the first is both."""
     return 1 if layout == "shared" or (layout == "separate" and not guest) else 2
+
+
+def order_of(layout: Layout) -> int:
+    """Return the order of the block that a table lies in: 1 where its halves are side by side."""
+    return int(layout == "contiguous")
 
 
 def price(work: Mapping[str, int], costs: Mapping[str, int]) -> int:
@@ -257,6 +263,13 @@ class PairedHost:
         if layout == "contiguous":
             return lower, lower + 1
         return lower, int(self.pointers[lower]) if layout == "pointer" else NO_EPT
+
+    def moved(self, layout: Layout, old: int, new: int) -> None:
+        """Note that the half in a frame lies in another, and have the pointers say so."""
+        if layout == "pointer":
+            other = int(self.pointers[old])
+            self.pointers[old] = 0
+            self.pointers[new], self.pointers[other] = other, new
 
     def twins(self, layout: Layout, places: NDArray[np.int64], work: Counter[str]) -> NDArray[np.int64]:
         """Return the places of the EPTEs of the KPTEs at `places` (hpas, int64[n]), which lie in pairs of pages."""

@@ -21,7 +21,7 @@ from vmsim.machine.formats import ENTRIES, NPT, PAGE_SHIFT, WRITE, NestedFormat
 from vmsim.machine.memory import find_entry
 from vmsim.monitor.paired.check import Pair as Roots
 from vmsim.monitor.paired.check import problems_of_pairs, tables_in
-from vmsim.monitor.paired.layout import Pair, PairedHost, price
+from vmsim.monitor.paired.layout import Pair, PairedHost, order_of, price
 from vmsim.monitor.paired.mode import Layout
 from vmsim.monitor.paired.space import UVPT_SLOT, PairedSpace, beyond, limit_of
 from vmsim.monitor.runs import zap_runs
@@ -74,6 +74,7 @@ class Paired(Tdp):
         )
         self.backs = False  # in two tables at once
         self.shared = shared
+        self.table_order = order_of(layout)
         self.space = PairedSpace(shared, form, owner=owner, levels=levels, layout=layout, guest=True)
 
     @property
@@ -96,6 +97,10 @@ class Paired(Tdp):
     def problems(self, frames: NDArray[Any]) -> Iterable[str]:
         """Yield what KPT and EPT do not have in common."""
         return problems_of_pairs(self.memory, self.pairs, nested="NPT" if self.form == NPT else "EPT")
+
+    def table_moved(self, old: int, new: int) -> None:
+        """Have the other half find it."""
+        self.shared.moved(self.space.layout, old, new)
 
     def create(self, vcpu: Vcpu) -> Steps[None]:
         """Make the roots of both tables. If memory had to be compacted for them, that takes its time."""

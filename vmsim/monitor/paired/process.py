@@ -18,7 +18,7 @@ from vmsim.monitor.native.monitor import NativeMonitor
 from vmsim.monitor.paired.check import Pair as Roots
 from vmsim.monitor.paired.check import problems_of_pairs, tables_in
 from vmsim.monitor.paired.commit import make_process_mode, steps_of
-from vmsim.monitor.paired.layout import NO_EPT, PAGE_BYTES, Pair, PairedHost, halves, price
+from vmsim.monitor.paired.layout import NO_EPT, PAGE_BYTES, Pair, PairedHost, halves, order_of, price
 from vmsim.monitor.paired.mirror import store_mirrored
 from vmsim.monitor.paired.mode import Layout
 from vmsim.monitor.paired.space import Pages, PairedSpace, beyond, flags_of, mirrored
@@ -76,6 +76,13 @@ class Halves:
         if self.layout == "separate":
             return lower, self.second.get(lower, NO_EPT)
         return self.shared.pair_of(self.layout, lower)
+
+    def moved(self, old: int, new: int) -> None:
+        """Note that the half in a frame lies in another."""
+        self.shared.moved(self.layout, old, new)
+        self.second = {
+            new if lower == old else lower: new if upper == old else upper for lower, upper in self.second.items()
+        }
 
     def twins(self, places: Words, work: Counter[str]) -> Words:
         """Return the places of the EPTEs of the KPTEs at `places` (hpas, int64[n]); `work` gets the steps."""
@@ -295,6 +302,11 @@ class PairedProcess(NativeMonitor):
         self.compiled = paired.known
         two, each = paired.tables.two, paired.shared.costs["store"]
         self._process = make_process_mode(paired.memory, paired.frames, paired.form, two=two, each=each)
+        self.table_order = order_of(paired.tables.layout)
+
+    def table_moved(self, old: int, new: int) -> None:
+        """Have the other half find it."""
+        self.paired.tables.moved(old, new)
 
     def fast(self, vcpu: Vcpu) -> Any:
         """Return its state as compiled code handles page faults with it."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from vmsim.contracts import Vcpu
+from vmsim.machine.formats import PAGE_SHIFT
 from vmsim.monitor.features.chain import Featured
 from vmsim.monitor.features.nx_recovery import NxRecovery
 from vmsim.monitor.features.protect_log import ProtectLog
@@ -53,6 +54,10 @@ class FeaturedShadow(ShadowEntries, Featured, Account):
         """Begin or end to let only pages of the log be written to; return the large pages that come back whole."""
         self.state["logging"] = on
         return 0 if on else self.recover()
+
+    def table_moved(self, old: int, new: int) -> None:
+        """Have a shadow page be in the frame that it has moved to."""
+        self.pages["hpa"][(self.pages["hpa"] == old << PAGE_SHIFT) & (self.pages["level"] > 0)] = new << PAGE_SHIFT
 
     def is_guarded(self, gfn: int) -> bool:
         """Return whether a frame is shadowed as a table that is in step."""

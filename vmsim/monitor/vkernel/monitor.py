@@ -70,6 +70,7 @@ class Vkernel(MapEntries, TableKeeper):
     unseen = True
     broadcasts = True
     known = True
+    names_entries = False
     reasons = tuple(reason.name for reason in Outside)
 
     def __init__(
@@ -130,6 +131,11 @@ class Vkernel(MapEntries, TableKeeper):
     def stale(self, cpu: int) -> bool:
         """Whether the guest's kernel has taken away what it has not told of yet, or goes to another space just now."""
         return self._stale
+
+    def table_moved(self, old: int, new: int) -> None:
+        """Have a table of level 1 keep its number."""
+        if number := int(self._frames["rmap"][new]):
+            self.entries.tables[number - 1] = new << PAGE_SHIFT
 
     def provide(self, frames: list[int]) -> None:
         """Take the frame of the first map's root."""

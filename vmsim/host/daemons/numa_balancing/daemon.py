@@ -4,7 +4,8 @@ Memory is scanned a part at a time (task_numa_work): entries lose their rights, 
 noticed. Who makes it is a vCPU, and the node that runs it the one that the page should lie in. It goes there unless
 it was another node's vCPU that accessed it before. From slower memory it goes at the second access that is noticed, of
 the first nothing is known yet; or by its heat, where tiers are balanced (promotion.py, should_numa_migrate_memory). A
-node that is nearly full gets nothing: its kswapd is woken (migrate_misplaced_folio).
+node that is nearly full gets nothing: its kswapd is woken (migrate_misplaced_folio). Before a scan, tables that are to
+follow what they lead to are looked at (table_moves.py).
 
 In Linux a thread of the VM scans as it returns to the guest; here a core of its own does, as for other daemons. Each
 part is one event.
@@ -26,6 +27,7 @@ from vmsim.host.daemons.numa_balancing.promotion import Promotion
 from vmsim.host.daemons.numa_balancing.table import NumaBalancing
 from vmsim.host.daemons.parts import DaemonParts
 from vmsim.host.memory import HostMemory
+from vmsim.host.table_moves import MovedTables
 from vmsim.machine.memory import zeroed
 from vmsim.scenario.nodes import INTERLEAVED
 
@@ -59,6 +61,7 @@ class _Scanned:
         numbers = vm.pages.numbers
         self.marked: Words = zeroed(8 * numbers).view(np.int64)  # cycle of the last scan that marked each page
         self.last: Words = zeroed(8 * numbers).view(np.int64)  # 1 + the vCPU that accessed it last
+        self.tables: MovedTables | None = None
         self.counts: Counter[str] = Counter(dict.fromkeys(_COUNTED, 0))
 
     def figures(self) -> dict[str, int]:
@@ -115,6 +118,8 @@ class Balancer:
         for vm in vms:
             if vm.pages and vm.spec.placement.pages != INTERLEAVED:
                 each = self.of[vm.pages.owner] = _Scanned(vm, self._period(vm.spec.pages))
+                if vm.spec.placement.moves:
+                    each.tables = MovedTables(vm, vm.pages.host, self.costs)
                 vm.pages.hint_to(lambda vcpu, number, each=each: self._fault(each, vcpu, number))
                 vm.ledger.counters("numa_balancing", each.figures)
                 vm.ledger.counters("numa_balancing_host", lambda: self.counts)
@@ -161,7 +166,8 @@ class Balancer:
         """Mark the next part of a VM's memory; return the cycles of it."""
         memory, flush = each.vm.pages, NO_FLUSH
         pages = self.table.scan_size // PAGE
-        looked, marked, spent = pages * _LOOKED, 0, 0
+        spent = each.tables.look() if each.tables else 0  # before entries of a guest's pages are cleared
+        looked, marked = pages * _LOOKED, 0
         while marked < pages and looked > 0:
             wanted = -(-(pages - marked) // _ALIGNED) * _ALIGNED
             count = min(_CHUNK, memory.numbers - each.at, looked, wanted)

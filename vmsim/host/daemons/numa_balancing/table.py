@@ -10,6 +10,7 @@ from pydantic import Field
 from vmsim.base.units import PAGE, parse_duration
 from vmsim.scenario.daemons import HostDaemon, HostTable
 from vmsim.scenario.keys import VmKeys
+from vmsim.scenario.nodes import MIGRATED
 from vmsim.scenario.problems import Problem
 from vmsim.scenario.types import DurationField, Size
 
@@ -66,6 +67,9 @@ class _NumaBalancing(HostDaemon):
 
     def problems(self, table: NumaBalancing, vms: Sequence[VmKeys]) -> Iterator[Problem]:
         if not self.runs(table):
+            if any(vm.numa.tables == MIGRATED for vm in vms):
+                text = 'nobody moves the tables of a VM with numa.tables = "migrate"; expected "normal" or another'
+                yield Problem(("mode",), text)
             for key, field in NumaBalancing.model_fields.items():
                 if getattr(table, key) != field.default:
                     yield Problem((key,), "it has no effect without numa_balancing.mode")

@@ -36,10 +36,17 @@ _AND = ("exceed_shared_pte", "lack_referenced", "pinned", "swapin")
 
 
 class _Thread:
-    """A thread of the host's that waits as a vCPU does, and pays for nothing by itself."""
+    """A thread of the host's that waits as a vCPU does, and pays for nothing by itself.
+
+    Attributes
+    ----------
+    kind : int
+        Of its fault, by what it has brought from swap; nobody counts it.
+    """
 
     def __init__(self, env: Clock) -> None:
         self.env = env
+        self.kind = 0
 
     @property
     def now(self) -> int:
