@@ -61,6 +61,14 @@ def made_up(replicates: int = 1) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def test_a_mode_is_no_axis_beside_the_one_of_another_name_that_sets_it() -> None:
+    table = made_up()
+    table["mode"] = table["min"].map({4: "ept", 16: "shadow"})
+    assert axes_of(table) == ("min", "batch")
+    both = pd.concat([made_up().assign(mode=mode) for mode in ("ept", "shadow")])  # the column of the axis "mode"
+    assert axes_of(both) == ("min", "batch", "mode")
+
+
 def test_bars_of_a_run_are_as_high_as_its_cycles_per_access(result: vmsim.Result) -> None:
     made = result.plot()
     ax = made.figure.axes[0]

@@ -19,6 +19,7 @@ from vmsim.record.outcome import Outcome
 from vmsim.record.result import Result
 from vmsim.record.tables import TABLES
 from vmsim.scenario import Scenario
+from vmsim.sweeps.parts import FORMAT
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -114,6 +115,9 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere: there is no such folder\."):
         Result.load(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"not a folder of vmsim results"):
+        Result.load(tmp_path)
+    (tmp_path / "manifest.json").write_text(json.dumps({"format": FORMAT, "results": {}}))
+    with pytest.raises(InputError, match=r"the store of a sweep; expected the folder of a run"):
         Result.load(tmp_path)
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(InputError, match=r"manifest\.json: damaged"):

@@ -14,6 +14,7 @@ from vmsim.base.errors import InputError, nearest
 from vmsim.plotting.parts import look_of
 from vmsim.plotting.plot import Sheet
 from vmsim.record.columns import COLUMNS, POINT
+from vmsim.record.sentences import joined
 from vmsim.sweeps.statistics import summarize
 
 __all__ = ["Chosen", "axes_of", "choose", "heatmap", "lines", "values_of"]
@@ -43,13 +44,18 @@ class Chosen(NamedTuple):
 
 
 def axes_of(table: pd.DataFrame) -> tuple[str, ...]:
-    """Return which columns of a sweep's results were varied: those before the VM's name, and the mode if it differs."""
+    """Return which columns of a sweep were varied: those before the VM's name, and the mode if none gives it."""
     names = [str(name) for name in table.columns]
     before = names[: names.index("vm")] if "vm" in names else []
     found = [name for name in before if name not in POINT]
-    if "mode" in names and table["mode"].nunique() > 1 and not table.groupby("vm")["mode"].nunique().eq(1).all():
+    if "mode" in names and not any(_says_mode(table, [*known, "vm"]) for known in ([], *([name] for name in found))):
         found.append("mode")
     return tuple(found)
+
+
+def _says_mode(table: pd.DataFrame, known: list[str]) -> bool:
+    """Return whether the mode follows from some columns: an axis of another name may set it."""
+    return bool(table.groupby(known)["mode"].nunique().le(1).all())
 
 
 def values_of(table: pd.DataFrame) -> list[str]:
@@ -245,7 +251,7 @@ def _caption(chosen: Chosen, table: pd.DataFrame) -> str:
     mean = f" Means over {' and '.join(over)}." if over else ""
     band = " Bands are 95 % confidence intervals." if "low" in table and table["low"].notna().any() else ""
     label = _label(chosen.value)
-    return f"{label[0].upper()}{label[1:]} by {' and '.join(chosen.names)}.{mean}{band}"
+    return f"{label[0].upper()}{label[1:]} by {joined(chosen.names)}.{mean}{band}"
 
 
 def _label(value: str) -> str:

@@ -237,6 +237,11 @@ def _manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{printable(path)}: damaged: not JSON ({error}).") from error
+    if isinstance(manifest, dict) and str(manifest.get("format")).startswith("vmsim sweep "):
+        raise InputError(
+            f"{printable(folder)}: this is the store of a sweep; expected the folder of a run or of a comparison. "
+            "For sweeps there are vmsim results, plot and report."
+        )
     outputs = manifest.get("outputs") if isinstance(manifest, dict) else None
     if not isinstance(outputs, dict) or not all(
         isinstance(digest, str) and _is_inside(name) for name, digest in outputs.items()

@@ -46,6 +46,7 @@ class Highest(HostTable):
 
 class _Highest(Policy):
     name = "highest"
+    about = "The guest's highest frame, but for a few."
     table = Highest
     build = "prefault.trimmer:highest"
 
