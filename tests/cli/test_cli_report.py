@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.simulation.small import scenario, vm
 from vmsim.reporting.charts import Series, areas, bars, lines, ticks
 from vmsim.reporting.page import page
 from vmsim.reporting.parts import figure, table
+from vmsim.reporting.runs import line_looks
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 EVIL = "<script>alert(1)</script>\"'&<b>"
@@ -66,6 +68,19 @@ class Whole(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+
+
+def test_the_last_label_of_an_axis_is_not_cut_off() -> None:
+    drawn = lines([Series("a", [(1.0, 0.5), (1000.0, 1.0)], "red")], "µs", "share", "t", log_x=True)
+    place, label = re.findall(r'<text x="([\d.]+)" y="203"[^>]*>([^<]*)<', drawn)[-1]
+    assert label == "1,000"
+    assert float(place) + 3.6 * len(label) <= 420  # letters of 12 units, 7.2 wide at most
+
+
+def test_neighbours_among_lines_differ_without_colours_and_no_two_look_alike() -> None:
+    looks = [*line_looks([str(number) for number in range(24)]).values()]
+    assert len({*looks}) == 24
+    assert all(one[1] != two[1] for one, two in pairwise(looks))
 
 
 @pytest.mark.parametrize("kind", ["run", "both", "sweep"])

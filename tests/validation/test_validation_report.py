@@ -140,6 +140,11 @@ def test_the_page_needs_nothing_else_and_its_data_lie_beside_it(tmp_path: Path, 
     text = (folder / "index.html").read_text()
     assert text.count('src="data:image/svg+xml;base64,') == 2
     assert not re.search(r"https?://", text)
+    assert "prefers-color-scheme: dark" in text
+    wide = re.findall('<div class="wide"[^>]*>', text)  # what is wider than a phone a keyboard can scroll, by its name
+    assert len(wide) == text.count("<table>") + text.count("<img")
+    assert all('tabindex="0"' in each and re.search('aria-label="[^"]+"', each) for each in wide)
+    assert re.search(r"\d+ of \d+ predictions agree", text)
     assert "t &lt;b&gt;" in text
     assert "<b>bold" not in text
     claims = list(csv.DictReader((folder / "claims.csv").open()))

@@ -18,13 +18,22 @@ __all__ = ["FORM", "claims_of", "fits_of", "write_page"]
 
 FORM: Final = "vmsim validation 1"
 _STYLE: Final = """
-body { font: 16px/1.45 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 0 1rem 3rem; color: #1a1a1a; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem; border-bottom: 1px solid #ccc; }
-table { border-collapse: collapse; font-size: .86rem; } .wide { overflow-x: auto; }
+:root { color-scheme: light dark; --paper: #fff; --ink: #1a1a1a; --soft: #555; --line: #ccc; --link: #0b5394;
+  --miss: #a33b00; --known: #7a5200; --good: #00538a; }
+@media (prefers-color-scheme: dark) { :root { --paper: #16181b; --ink: #ececec; --soft: #b4b4b4; --line: #44484e;
+  --link: #8ab8f0; --miss: #ff8a80; --known: #e6b450; --good: #8ab8f0; } }
+body { font: 16px/1.45 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 0 1rem 3rem;
+  color: var(--ink); background: var(--paper); overflow-wrap: anywhere; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
+a { color: var(--link); }
+table { border-collapse: collapse; font-size: .86rem; overflow-wrap: normal; } .wide { overflow-x: auto; }
+.wide:focus-visible, a:focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }
 th, td { text-align: left; padding: .18rem .7rem .18rem 0; vertical-align: top; }
-th { border-bottom: 1px solid #999; } td.n, th.n { text-align: right; white-space: nowrap; }
-.miss { color: #a33b00; font-weight: 600; } .known { color: #7a5200; } .good { color: #00538a; }
-img { max-width: 100%; height: auto; } .source { color: #555; } code { background: #f3f3f3; padding: 0 .2em; }
+td:first-child, td:last-child { min-width: 9rem; }
+th { border-bottom: 1px solid var(--line); } td.n, th.n { text-align: right; white-space: nowrap; }
+.miss { color: var(--miss); font-weight: 600; } .known { color: var(--known); } .good { color: var(--good); }
+img { min-width: 40rem; max-width: 100%; height: auto; background: #fff; }
+img.narrow { min-width: 20rem; } .source { color: var(--soft); }
 """
 
 
@@ -128,7 +137,7 @@ def _figure(study: str, report: Report, folder: Path) -> list[Path]:
 def _page(reports: Mapping[str, Report], rows: tuple[Target, ...], figures: Mapping[str, list[Path]]) -> Iterator[str]:
     yield '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    yield f"<title>vmsim: published measurements, predicted</title><style>{_STYLE}</style></head><body>"
+    yield f"<title>vmsim: published measurements, predicted</title><style>{_STYLE}</style></head><body><main>"
     yield "<h1>Published measurements, predicted</h1>"
     yield (
         "<p>What somebody measured, and what the simulator says that it is. A <b>prediction</b> agrees where it lies "
@@ -137,18 +146,20 @@ def _page(reports: Mapping[str, Report], rows: tuple[Target, ...], figures: Mapp
     )
     heads = ("study", "predictions that agree", "conform", "as fitted", "known misses", "new misses")
     summary = [_summary_row(study, report) for study, report in reports.items()]
-    yield from _table(heads, summary, numbers=(1, 2, 3, 4, 5), raw=(0,))
+    yield from _table(heads, summary, "all studies", numbers=(1, 2, 3, 4, 5), raw=(0,))
+    agree, many = (sum(report.counts.get("prediction", (0, 0))[at] for report in reports.values()) for at in (0, 1))
+    yield f"<p>{agree} of {many} predictions agree.</p>"
     yield '<p>Data: <a href="validation.json">validation.json</a>, <a href="claims.csv">claims.csv</a>, '
     yield '<a href="fitted.csv">fitted.csv</a>, <a href="targets.csv">targets.csv</a>.</p>'
     for study, report in reports.items():
         yield from _study(study, report, figures[study])
     yield "<h2>Not attempted</h2>"
     left = [(each.file, _numbers(each.rows), each.what, each.why) for each in rows if each.status == "not attempted"]
-    yield from _table(("file", "rows", "what", "why"), left)
+    yield from _table(("file", "rows", "what", "why"), left, "rows that are not attempted")
     yield "<h2>Every row</h2>"
     all_ = [(each.file, _numbers(each.rows), each.what, each.status, each.study or each.why) for each in rows]
-    yield from _table(("file", "rows", "what", "status", "by, or for"), all_)
-    yield "</body></html>"
+    yield from _table(("file", "rows", "what", "status", "by, or for"), all_, "every published row")
+    yield "</main></body></html>"
 
 
 def _summary_row(study: str, report: Report) -> tuple[str, ...]:
@@ -176,13 +187,15 @@ def _study(study: str, report: Report, files: list[Path]) -> Iterator[str]:
     for path in files:
         data = base64.b64encode(path.read_bytes()).decode()
         text = f"{report.title}: predicted and measured; the table below has the numbers"
-        yield f'<p><img alt="{escape(text)}" src="data:image/svg+xml;base64,{data}"></p>'
+        narrow = ' class="narrow"' if path.stem.endswith("-curves") and study not in DRAWN else ""
+        image = f'<img{narrow} alt="{escape(text)}" src="data:image/svg+xml;base64,{data}">'
+        yield f'<div class="wide" role="group" aria-label="figure of {escape(study)}" tabindex="0">{image}</div>'
     if report.claims:
         heads = ("quantity", "predicted", "measured", "deviation", "band", "verdict")
-        yield from _table(heads, report.rows, numbers=(1, 2, 3, 4))
+        yield from _table(heads, report.rows, f"predictions of {study}", numbers=(1, 2, 3, 4))
     if report.findings:
         found = [(each.quantity, each.predicted, each.measured, report.verdict(each)) for each in report.findings]
-        yield from _table(("statement", "predicted", "measured", "verdict"), found)
+        yield from _table(("statement", "predicted", "measured", "verdict"), found, f"statements of {study}")
     known = {report.known[each.quantity] for each in report.all if each.ok is False and each.quantity in report.known}
     if known:
         yield "<p>Known to miss:</p><ul>" + "".join(f"<li>{escape(why)}</li>" for why in sorted(known)) + "</ul>"
@@ -195,19 +208,26 @@ def _study(study: str, report: Report, files: list[Path]) -> Iterator[str]:
 
 
 def _table(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: tuple[int, ...] = (), raw: tuple[int, ...] = ()
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    label: str,
+    *,
+    numbers: tuple[int, ...] = (),
+    raw: tuple[int, ...] = (),
 ) -> Iterator[str]:
-    """Yield a table; `raw` columns are HTML already."""
+    """Yield a table, which a keyboard can scroll and a screen reader calls `label`; `raw` columns are HTML already."""
 
     def cell(place: int, text: str, tag: str) -> str:
         classes = [*(["n"] if place in numbers else []), *([_class(text)] if tag == "td" and _class(text) else [])]
         named = f' class="{" ".join(classes)}"' if classes else ""
-        return f"<{tag}{named}>{text if place in raw and tag == 'td' else escape(text)}</{tag}>"
+        scope = ' scope="col"' if tag == "th" else ""
+        return f"<{tag}{scope}{named}>{text if place in raw and tag == 'td' else escape(text)}</{tag}>"
 
-    yield '<div class="wide"><table><tr>' + "".join(cell(at, head, "th") for at, head in enumerate(heads)) + "</tr>"
+    yield f'<div class="wide" role="region" aria-label="{escape(label)}" tabindex="0"><table><thead><tr>'
+    yield "".join(cell(at, head, "th") for at, head in enumerate(heads)) + "</tr></thead><tbody>"
     for row in rows:
         yield "<tr>" + "".join(cell(at, text, "td") for at, text in enumerate(row)) + "</tr>"
-    yield "</table></div>"
+    yield "</tbody></table></div>"
 
 
 def _class(text: str) -> str:

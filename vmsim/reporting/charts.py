@@ -13,6 +13,7 @@ WIDTH: Final = 420  # units of the drawing, of which letters have 12: as wide as
 _HEIGHT: Final = 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 10, 42
 _BAR: Final = 22
+_LETTER: Final = 7.2  # a wide one of a label
 _MARKS: Final = 60  # of a line that can be pointed at
 
 
@@ -181,7 +182,8 @@ class _Frame:
         every = max(1, -(-len(marks) // 8))
         for value in marks[::every]:
             text = names[value] if names else _short(value)
-            yield f'<text x="{self.x(value):.1f}" y="{bottom + 15}" text-anchor="middle">{escape(text)}</text>'
+            x = min(self.x(value), WIDTH - _LETTER * len(text) / 2)  # not cut off by the edge
+            yield f'<text x="{x:.1f}" y="{bottom + 15}" text-anchor="middle">{escape(text)}</text>'
         yield f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{bottom}" y2="{bottom}"/>'
         middle = (_LEFT + WIDTH - _RIGHT) / 2
         yield f'<text x="{middle}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>'

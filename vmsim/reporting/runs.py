@@ -165,8 +165,8 @@ def _by_run(data: pd.DataFrame) -> Iterator[tuple[str, Any]]:
 
 
 def line_looks(names: list[str]) -> dict[str, tuple[str, str]]:
-    """Return colour and dashes of lines by name."""
+    """Return colour and dashes of lines by name: neighbours differ in both, for who sees no colours."""
     return {
-        str(name): (_COLOURS[place % len(_COLOURS)], _DASHES[place // len(_COLOURS) % len(_DASHES)])
+        str(name): (_COLOURS[place % len(_COLOURS)], _DASHES[(place + place // len(_COLOURS)) % len(_DASHES)])
         for place, name in enumerate(names)
     }
