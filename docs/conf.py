@@ -50,14 +50,22 @@ html_theme_options = {
     "show_nav_level": 2,
     "header_links_before_dropdown": 8,
 }
+html_context = {"default_mode": "auto"}
 copybutton_prompt_text = "$ "
 
+_COLUMN = 1200  # dots: a figure that is wider has been made for two columns
 _FILE = re.compile(r"\[([^\]]+)\]\((?!https?:|docs/|results/|#)[^)]*\)")
 
 
 def _text_of_links(app: Sphinx, path: str, parent: str, content: list[str]) -> None:
     """Keep only the text of the README's links to files that are no pages."""
     content[0] = _FILE.sub(r"\1", content[0])
+
+
+def _width(picture: Path) -> int:
+    """Return the width of a PNG in dots, which its header has at byte 16 (PNG specification, 11.2.2)."""
+    with picture.open("rb") as file:
+        return int.from_bytes(file.read(20)[16:], "big")
 
 
 def _captions() -> Iterator[str]:
@@ -68,7 +76,8 @@ def _captions() -> Iterator[str]:
         command = f"    python experiments/{name}/figure.py"
         yield f"## {name}\n"
         for picture in sorted(_ROOT.glob(f"results/{name}/*.png")):
-            yield f"```{{image}} ../results/{name}/{picture.name}\n:alt: {title}\n:width: 100%\n```\n"
+            image = f"```{{image}} ../results/{name}/{picture.name}\n:alt: {title}\n:width: 100%\n```"
+            yield f"````{{container}} {'wide' if _width(picture) > _COLUMN else 'column'}-figure\n{image}\n````\n"
         yield f"**{title}** {text.replace(command, '').strip()}\n"
         tables = ", ".join(
             f"{{download}}`{table.name} <../results/{name}/{table.name}>`"
