@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from random import Random
 from typing import Any
 
 import pytest
@@ -20,13 +22,21 @@ HOLD = COSTS.violation_entry + COSTS.violation_rmap  # of a fault that makes no 
 PAGES = 512
 
 
-def test_who_comes_later_waits_and_who_fits_in_a_gap_does_not() -> None:
-    lock = MmuLock(2)
-    assert lock.hold(100, 50) == 0
-    assert lock.hold(120, 30) == 30  # until 150, and has it until 180
-    assert lock.hold(0, 100) == 0  # a vCPU that is behind: just before the others
-    assert lock.hold(40, 1) == 140
-    assert lock.hold(500, 0) == 0  # nothing is changed, nothing is taken
+def hold(lock: MmuLock, cpu: int, at: int, cycles: int) -> int:
+    return lock.fault(at, cycles, cpu)
+
+
+def test_who_comes_later_waits_whoever_is_simulated_first() -> None:
+    lock = MmuLock(3)
+    assert hold(lock, 0, 100, 50) == 0
+    assert hold(lock, 1, 120, 30) == 30  # until 150, and has it until 180
+    assert hold(lock, 2, 0, 100) == 0  # a vCPU that is behind: just before the others
+    assert hold(lock, 2, 90, 20) == 10  # until 100, and has it until 120: the first from then on, the second until 200
+    assert hold(lock, 0, 500, 10) == 20  # of 100, until 120
+    assert hold(lock, 1, 600, 10) == 20
+    assert hold(lock, 0, 700, 10) == 0
+    assert hold(lock, 0, 800, 0) == 0  # nothing is changed, nothing is taken
+    assert lock.words["waits"][0] == 4
 
 
 def test_who_reads_waits_for_writers_alone() -> None:
@@ -51,21 +61,82 @@ def test_of_one_vcpu_nobody_waits() -> None:
     assert not lock
 
 
-@given(st.lists(st.tuples(st.integers(0, 400), st.integers(1, 20)), max_size=200))
-def test_no_two_have_it_at_once_and_none_waits_longer_than_the_first_gap(asked: list[tuple[int, int]]) -> None:
-    """By a twin that marks cycle for cycle when it is held."""
-    lock, held = MmuLock(2), [False] * 6000
-    for at, cycles in asked:
-        first = next(begin for begin in range(at, 6000) if not any(held[begin : begin + cycles]))
-        assert lock.hold(at, cycles) == first - at
-        held[first : first + cycles] = [True] * cycles
+class Queue:
+    """The lock once more, as lists: who comes first is served first, and who is moved owes its first delay."""
+
+    def __init__(self) -> None:
+        self.served: list[list[int]] = []  # from, until, by whom, wanted when
+        self.owed: Counter[int] = Counter()
+
+    def before(self, at: int) -> list[list[int]]:
+        """Return what was wanted by then, up to the last that was."""
+        return self.served[: next((n for n in range(len(self.served), 0, -1) if self.served[n - 1][3] <= at), 0)]
+
+    def hold(self, cpu: int, at: int, cycles: int) -> int:
+        owed = self.owed.pop(cpu, 0)
+        before = self.before(at + owed)
+        after = self.served[len(before) :]
+        begin = max([at + owed, *(each[1] for each in before)])
+        free, moved = begin + cycles, dict[int, int]()
+        for each in after:
+            if (delay := free - each[0]) <= 0:
+                break
+            each[:] = each[0] + delay, each[1] + delay, each[2], each[3] + delay * (each[2] in moved)
+            moved.setdefault(each[2], delay)
+            free = each[1]
+        self.owed.update(moved)
+        self.served = [*before, [begin, begin + cycles, cpu, at + owed], *after]
+        return begin - at
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 400), st.integers(1, 20)), max_size=200))
+def test_no_two_have_it_at_once_and_who_comes_first_has_it_first(asked: list[tuple[int, int, int]]) -> None:
+    lock, queue = MmuLock(4), Queue()
+    for cpu, at, cycles in asked:
+        assert hold(lock, cpu, at, cycles) == queue.hold(cpu, at, cycles)
+    words, count = lock.words[0], len(asked)
+    assert (words["start"][1:count] >= words["end"][: max(count - 1, 0)]).all()
+    assert [
+        *zip(words["start"][:count], words["end"][:count], words["who"][:count], words["came"][:count], strict=True)
+    ] == [tuple(each) for each in queue.served]
+    assert (words["end"] - words["start"]).sum() == sum(cycles for *_, cycles in asked)
+
+
+def in_turns(vcpus: int, ahead: int, think: int, *, held: int = 500, times: int = 800) -> tuple[float, float]:
+    """Have vCPUs want a lock again and again, each so far `ahead` of those behind; return mean wait, and time of one.
+
+    Who is not `ahead` at all is simulated when it comes, as in an event-driven queue.
+    """
+    random = [Random(cpu) for cpu in range(vcpus)]
+    lock, waits = MmuLock(vcpus), 0
+    next_at = [each.expovariate(1 / think) for each in random]
+    left = [times] * vcpus
+    while any(left):
+        cpu = min((cpu for cpu in range(vcpus) if left[cpu]), key=lambda cpu: next_at[cpu])
+        limit = next_at[cpu] + ahead
+        while left[cpu] and next_at[cpu] <= limit:
+            wait = hold(lock, cpu, int(next_at[cpu]), held)
+            waits += wait
+            left[cpu] -= 1
+            next_at[cpu] = int(next_at[cpu]) + wait + held + random[cpu].expovariate(1 / think)
+    return waits / (vcpus * times), max(next_at) / times
+
+
+@pytest.mark.parametrize(("vcpus", "think"), [(2, 100), (2, 1500), (4, 1500), (4, 100)])
+def test_waits_are_those_of_a_queue_however_far_vcpus_run_ahead(vcpus: int, think: int) -> None:
+    """Of whom nobody runs ahead each is simulated when it comes: first come, first served."""
+    exact, whole = in_turns(vcpus, 0, think)
+    for ahead in (10_000, 80_000):
+        wait, time = in_turns(vcpus, ahead, think)
+        assert wait == pytest.approx(exact, rel=0.15)
+        assert time == pytest.approx(whole, rel=0.045)
 
 
 def test_old_times_are_forgotten_where_there_are_very_many() -> None:
     lock = MmuLock(2)
-    assert [lock.hold(100 * number, 10) for number in range(400)] == [0] * 400
-    assert lock.hold(39_905, 10) == 5
-    assert lock.hold(5, 10) == 0  # would have been 5
+    assert [hold(lock, 0, 100 * number, 10) for number in range(700)] == [0] * 700
+    assert hold(lock, 1, 69_905, 10) == 5
+    assert hold(lock, 1, 5, 10) == 0  # would have been 5
 
 
 def test_its_line_goes_from_one_vcpu_to_the_next() -> None:
@@ -113,24 +184,23 @@ class Line:
     def __init__(self, transfer: int, horizon: int) -> None:
         self.transfer, self.horizon = transfer, horizon
         self.touches: dict[int, int] = {}
-        self.busy = [False] * 20_000
+        self.queue = Queue()
         self.transfers = 0
 
-    def get(self, at: int) -> int:
-        first = next(begin for begin in range(at, 20_000) if not any(self.busy[begin : begin + self.transfer]))
-        self.busy[first : first + self.transfer] = [True] * self.transfer
+    def get(self, at: int, who: int) -> int:
         self.transfers += 1
-        return first + self.transfer - at
+        return self.queue.hold(who, at, self.transfer) + self.transfer
 
     def fault(self, at: int, held: int, who: int) -> int:
         others = [when for whose, when in self.touches.items() if whose != who]
         mine, longer, soon = self.touches.get(who), 0, False
         if others and (mine is None or max(others) >= mine - self.horizon):
-            longer = self.get(at)
+            longer = self.get(at, who)
             soon = longer > self.transfer or abs(at - max(others)) <= held
         here = at + longer
-        if soon or any(self.busy[here : here + held]):
-            longer += self.get(here + held)
+        last = max((each[1] for each in self.queue.before(here + held)), default=here)
+        if soon or last > here:
+            longer += self.get(here + held, who)
         self.touches[who] = max(here, here if mine is None else mine)
         if longer > here - at:
             self.touches[who] = max(self.touches[who], at + longer + held)

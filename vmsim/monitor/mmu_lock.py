@@ -13,8 +13,10 @@ It is held while entries are written, not while the guest's tables are walked or
 (`kvm_faultin_pfn`); the faults of pages that are only protected against writes need none (`fast_page_fault`).
 
 A vCPU runs ahead of the others within the horizon, so that there is no one moment at which it is held. Its times are
-kept instead, as intervals, and whoever wants it has the first gap that is long enough. In what order those who want it
-at nearly the same time have it is that in which they are simulated; no two have it at once.
+kept instead, as intervals, and who comes first in simulated time has it first, whoever is simulated first. Who came
+later, but was simulated before, has it so much later then: it owes that wait, and waits the next time that it wants
+the lock. So waits are those of a queue, first come, first served, however far vCPUs run ahead; what is still owed at
+the end is left out.
 
 Who takes it or gives it back writes to its cache line, and first gets that from whoever wrote to it last. Those who
 take it to read wait for each other there: the line goes to one at a time (include/asm-generic/qrwlock.h,
@@ -40,7 +42,8 @@ from vmsim.scenario.types import MAX_VCPUS
 
 __all__ = ["NO_LOCK", "MmuLock", "fault_lock", "find_lock", "own_lock"]
 
-_ROOM = 256  # intervals that are kept: of one horizon, and more
+_ROOM = 512  # intervals that are kept: of one horizon, and more
+_HOST = MAX_VCPUS  # as who holds a lock
 _IN_A_ROW = 64  # that one batch of the host's adds: of what comes later nothing is foreseen
 _NEVER = -(1 << 62)
 
@@ -51,8 +54,13 @@ LOCK = np.dtype(
             ("count", "i8"),  # of the intervals
             ("waits", "i8"),
             ("cycles", "i8"),  # of those
-            ("start", "i8", (_ROOM,)),  # of each, ascending; none touches the next
+            ("calls", "i8"),
+            ("came", "i8", (_ROOM,)),  # when each was wanted
+            ("start", "i8", (_ROOM,)),  # from when it is held, ascending; none overlaps the next
             ("end", "i8", (_ROOM,)),
+            ("who", "i8", (_ROOM,)),  # number of the vCPU; _HOST
+            ("owed", "i8", (_HOST + 1,)),  # by who it is: cycles that it has still to wait
+            ("moved", "i8", (_HOST + 1,)),  # the call that has last had it wait
             ("transfer", "i8"),  # cycles until who writes to its line has that from another; 0: it costs nothing
             ("slack", "i8"),  # cycles that one vCPU may be ahead of another
             ("transfers", "i8"),
@@ -66,25 +74,63 @@ NO_LOCK = np.zeros(0, LOCK)  # of a VM of one vCPU, and of monitors that have no
 
 
 @routine
-def _note(lock, wait):
-    """Count a wait, if it is one; return it."""
-    lock.waits += wait > 0
-    lock.cycles += wait
-    return wait
-
-
-@routine
-def _first_after(lock, at):
-    """Return the first interval that begins after `at`."""
+def _behind(lock, at):
+    """Return the place behind the last interval that was wanted by `at`."""
     place = lock.count
-    while place > 0 and lock.start[place - 1] > at:
+    while place > 0 and lock.came[place - 1] > at:
         place -= 1
     return place
 
 
 @routine
-def hold_lock(lock, at, cycles):
-    """Hold the lock for so many cycles from `at` on, or from when it is free for as long; return the wait until then.
+def _insert(lock, place, who, came, start, end):
+    """Keep one more interval at a place; return the place that it has then, -1: it is older than all that are kept."""
+    if lock.count == _ROOM:  # the oldest is forgotten
+        place -= 1
+        for number in range(place):
+            lock.came[number] = lock.came[number + 1]
+            lock.start[number] = lock.start[number + 1]
+            lock.end[number] = lock.end[number + 1]
+            lock.who[number] = lock.who[number + 1]
+    else:
+        for number in range(lock.count, place, -1):
+            lock.came[number] = lock.came[number - 1]
+            lock.start[number] = lock.start[number - 1]
+            lock.end[number] = lock.end[number - 1]
+            lock.who[number] = lock.who[number - 1]
+        lock.count += 1
+    if place >= 0:
+        lock.came[place] = came
+        lock.start[place] = start
+        lock.end[place] = end
+        lock.who[place] = who
+    return place
+
+
+@routine
+def _make_way(lock, later, free):
+    """Have those from a place on have the lock no sooner than it is `free`; each of these owes its first delay.
+
+    By that it comes later again: no delay is counted twice.
+    """
+    lock.calls += 1
+    while later < lock.count and lock.start[later] < free:
+        delay, who = free - lock.start[later], lock.who[later]
+        if lock.moved[who] == lock.calls:
+            lock.came[later] += delay
+        else:
+            lock.moved[who] = lock.calls
+            lock.owed[who] += delay
+            lock.waits += 1
+        lock.start[later] += delay
+        lock.end[later] += delay
+        free = lock.end[later]
+        later += 1
+
+
+@routine
+def hold_lock(lock, at, cycles, who):
+    """Hold the lock for so many cycles from `at` on, or from when those who came before are done; return the wait.
 
     Parameters
     ----------
@@ -92,52 +138,35 @@ def hold_lock(lock, at, cycles):
         The VM's.
     at, cycles : int
         Cycles of simulated time; with 0 of them it is not taken.
+    who : int
+        Number of the vCPU, or `_HOST`: what it owes it waits now.
     """
     if cycles == 0:
         return np.int64(0)
-    place = _first_after(lock, at)
+    wait = lock.owed[who]
+    lock.owed[who] = 0
+    at += wait
+    place = _behind(lock, at)
     begin = at
     if place > 0:
         begin = max(begin, lock.end[place - 1])
-    while place < lock.count and lock.start[place] < begin + cycles:
-        begin = max(begin, lock.end[place])
-        place += 1
-    end = begin + cycles
-    joins = place < lock.count and lock.start[place] == end
-    if place > 0 and lock.end[place - 1] == begin:
-        lock.end[place - 1] = lock.end[place] if joins else end
-        if joins:
-            lock.count -= 1
-            for number in range(place, lock.count):
-                lock.start[number] = lock.start[number + 1]
-                lock.end[number] = lock.end[number + 1]
-        return _note(lock, begin - at)
-    if joins:
-        lock.start[place] = begin
-        return _note(lock, begin - at)
-    if lock.count == _ROOM:  # the oldest is forgotten
-        if place > 0:
-            place -= 1
-            for number in range(place):
-                lock.start[number] = lock.start[number + 1]
-                lock.end[number] = lock.end[number + 1]
-    else:
-        for number in range(lock.count, place, -1):
-            lock.start[number] = lock.start[number - 1]
-            lock.end[number] = lock.end[number - 1]
-        lock.count += 1
-    lock.start[place] = begin
-    lock.end[place] = end
-    return _note(lock, begin - at)
+    lock.waits += begin > at
+    wait += begin - at
+    lock.cycles += wait
+    _make_way(lock, _insert(lock, place, who, at, begin, begin + cycles) + 1, begin + cycles)
+    return wait
 
 
 @routine
 def _pass_lock(lock, at):
     """Have the lock to read, from `at` on or from when nobody has it to write; return the wait until then."""
-    place = _first_after(lock, at)
-    if place > 0 and lock.end[place - 1] > at:
-        return _note(lock, lock.end[place - 1] - at)
-    return np.int64(0)
+    place = _behind(lock, at)
+    wait = np.int64(0)
+    if place > 0:
+        wait = max(wait, lock.end[place - 1] - at)
+    lock.waits += wait > 0
+    lock.cycles += wait
+    return wait
 
 
 @routine
@@ -176,19 +205,19 @@ def own_lock(lock, at, cycles, who):
     if cycles == 0:
         return np.int64(0)
     if lock.transfer == 0:
-        return hold_lock(lock, at, cycles)
+        return hold_lock(lock, at, cycles, who)
     fetch = lock.transfer if _had_by_another(lock, who) != _NEVER else np.int64(0)
     lock.transfers += fetch > 0
-    longer = hold_lock(lock, at, cycles + fetch) + fetch
+    longer = hold_lock(lock, at, cycles + fetch, who) + fetch
     _note_line(lock, at + longer, who)
     return longer
 
 
 @routine
-def _get_line(line, at):
+def _get_line(line, at, who):
     """Have the line brought from another, when it is nobody else's turn; return the cycles of it."""
     line.transfers += 1
-    return hold_lock(line, at, line.transfer) + line.transfer
+    return hold_lock(line, at, line.transfer, who) + line.transfer
 
 
 @routine
@@ -203,13 +232,13 @@ def _share_line(line, at, cycles, who):
         return longer
     had = _had_by_another(line, who)
     if had != _NEVER:
-        longer = _get_line(line, at)
+        longer = _get_line(line, at, who)
         expected = longer > line.transfer or abs(at - had) <= cycles
     _note_line(line, at + longer, who)
     back = at + longer + cycles
-    place = _first_after(line, back)
+    place = _behind(line, back)
     if expected or (place > 0 and line.end[place - 1] > at + longer):
-        longer += _get_line(line, back)
+        longer += _get_line(line, back, who)
         _note_line(line, at + longer + cycles, who)
     return longer
 
@@ -255,7 +284,7 @@ def _hold_each(locks, at, cycles, times, apart):
     """Hold the lock so many times, for so many cycles each and as many `apart`; return all waits until it was free."""
     waits = np.int64(0)
     for _ in range(times):
-        wait = hold_lock(locks[0], at, cycles)
+        wait = hold_lock(locks[0], at, cycles, _HOST)
         waits += wait
         at += wait + cycles + apart
     return waits
