@@ -134,6 +134,19 @@ def test_large_pages_are_split_to_tell_of_small_ones(method: str, split: str) ->
         assert seen.vm.exits["WRITE_PROTECT"][0] == (0 if split == "eager" else splits)
 
 
+@pytest.mark.parametrize(("method", "mode"), CASES)
+def test_where_one_page_is_split_off_each_other_is_a_violation(method: str, mode: str) -> None:
+    """Pages 600 to 700 of one large page: 600 splits it; the others come back when they are used, large no more."""
+    keys = {"host_page": "2M", "mode": mode}
+    steps = [*touches(range(600, 700)), ("compute", 30_000_000), *touches([600], WRITE), *touches(range(601, 700))]
+    lazy, one = (watch(logged(method, {"split": split, "every": "1s"}, **keys), steps) for split in ("lazy", "one"))
+    reason = "NPF" if mode == "npt" else "EPT_VIOLATION"
+    more = one.vm.exits[reason][0] - lazy.vm.exits.get(reason, (0, 0))[0]
+    assert more >= 99
+    assert one.found([600, 601, 699]) == [True, True, True]  # mapped to be written to, as what is new
+    assert lazy.found([600, 601, 699]) == [True, False, False]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_what_was_split_is_large_again_when_logging_stops(method: str) -> None:
     steps = [*touches([5, 600], WRITE), ("compute", 30_000_000), *touches([6, 601], WRITE)]

@@ -162,12 +162,11 @@ def test_readers_wait_for_its_line() -> None:
 
 
 def test_the_lock_of_the_process_has_a_line_of_its_own() -> None:
-    """A page is found in 30 cycles under the one, and entered in 50 under the other."""
-    lock = MmuLock(2, shared=True, transfer=10, finds=True)
-    assert lock.fault(100, 50, 0, finding=30) == 0
-    assert lock.fault(200, 50, 1, finding=30) == 10 + 10
-    assert lock.words["transfers"].tolist() == [0, 1, 1]
-    assert lock.fault(1000, 50, 1, finding=30) == 0
+    lock, pool = (MmuLock(2, shared=True, transfer=10, finds=finds) for finds in (True, False))
+    assert [each.find(100, 30, 0) for each in (lock, pool)] == [0, 0]
+    assert [each.find(200, 30, 1) for each in (lock, pool)] == [10, 0]
+    assert [lock.fault(230, 50, 1), lock.find(1000, 30, 1)] == [0, 0]
+    assert lock.words["transfers"].tolist() == [0, 0, 1]
 
 
 def test_within_the_horizon_a_line_counts_as_gone() -> None:
@@ -228,7 +227,7 @@ def faults(mode: str, vcpus: int, host: dict[str, Any] | None = None, **keys: An
     """Have so many vCPUs touch pages of their own, one access each, on a core each."""
     work = {"kind": "sequential", "footprint": PAGES << 12, "accesses": PAGES, "stride": "4KiB", "threads": vcpus}
     pool = {"min": 400, "max": 4000, "batch": 1000}
-    cpus = {"cores": vcpus, "memory": "64MiB", "pool": pool} | (host or {})
+    cpus = {"cores": vcpus, "memory": "64MiB", "pool": pool, **(host or {})}
     simulation = Simulation(scenario(vm(mode=mode, memory="16MiB", vcpus=vcpus, workload=work, **keys), **cpus))
     return simulation, simulation.run()
 

@@ -263,6 +263,9 @@ ROWS: Final[dict[str, Row]] = {
     "vm.dirty_log.every": Row(world(vm(dirty_log=LOG)), "20us", "50us"),
     "vm.dirty_log.stop": Row(world(vm(dirty_log=LOG)), "0s", "50us"),
     "vm.dirty_log.split": Row(world(vm(dirty_log=LOG, populate="eager", **WIDE)), "lazy", "eager"),
+    "vm.dirty_log.split, one": Row(
+        world(vm(dirty_log=LOG, populate="eager", **WIDE)), "lazy", "one", "vm.dirty_log.split"
+    ),
     "vm.nx_split": Row(world(vm(workload=COMPILE, **WIDE)), False, True),
     "vm.nx_recovery_period": Row(
         world(vm(workload=COMPILE, nx_split=True, nx_recovery_ratio=1, **WIDE)), "60s", "20us"

@@ -45,6 +45,7 @@ __all__ = ["NO_LOCK", "MmuLock", "fault_lock", "find_lock", "own_lock"]
 _ROOM = 512  # intervals that are kept: of one horizon, and more
 _HOST = MAX_VCPUS  # as who holds a lock
 _IN_A_ROW = 64  # that one batch of the host's adds: of what comes later nothing is foreseen
+_ALL = 3  # records where lines cost anything: the lock, its own line, that of the process's
 _NEVER = -(1 << 62)
 
 LOCK = np.dtype(
@@ -274,7 +275,7 @@ def find_lock(locks, at, cycles, who):
 
     The parameters are those of `fault_lock`.
     """
-    if len(locks) < 3:
+    if len(locks) < _ALL:
         return np.int64(0)
     return _share_line(locks[2], at, cycles, who)
 
@@ -291,10 +292,15 @@ def _hold_each(locks, at, cycles, times, apart):
 
 
 @kernel
-def _fault(locks, reads, at, finding, cycles, who):
-    """Have the locks for a fault that no compiled code handles."""
-    longer = find_lock(locks, at, finding, who)
-    return longer + fault_lock(locks, reads, at + longer + finding, cycles, who)
+def _fault(locks, reads, at, cycles, who):
+    """Have the lock for a fault that no compiled code handles."""
+    return fault_lock(locks, reads, at, cycles, who)
+
+
+@kernel
+def _find(locks, at, cycles, who):
+    """Have that of the process for one."""
+    return find_lock(locks, at, cycles, who)
 
 
 class MmuLock:
@@ -317,7 +323,7 @@ class MmuLock:
     def __init__(
         self, vcpus: int = 1, *, shared: bool = False, transfer: int = 0, finds: bool = False, horizon: int = 0
     ) -> None:
-        self.words: NDArray[Any] = np.zeros(3 if transfer else 1, LOCK) if vcpus > 1 else NO_LOCK
+        self.words: NDArray[Any] = np.zeros(_ALL if transfer else 1, LOCK) if vcpus > 1 else NO_LOCK
         self.words["last"] = _NEVER
         self.words["slack"] = horizon
         self.words["transfer"] = (transfer, transfer, transfer if finds else 0)[: len(self.words)]
@@ -335,8 +341,14 @@ class MmuLock:
         return int(_hold_each(self.words, at, cycles, min(times, _IN_A_ROW), apart)) if self else 0
 
     def fault(self, at: int, cycles: int, who: int, *, finding: int = 0) -> int:
-        """Have it for a vCPU's fault, as its kind does, once a page is found; return what that takes longer for it."""
-        return int(_fault(self.words, self.shared, at, finding, cycles, who)) if self else 0
+        """Have it for a vCPU's fault of so many cycles, once a page is found; return what that takes longer for it."""
+        if not self:
+            return 0
+        return int(_fault(self.words, self.shared, at + finding, max(cycles - finding, 0), who))
+
+    def find(self, at: int, cycles: int, who: int) -> int:
+        """Have that of the process while the host finds a page; return what that takes longer for its line."""
+        return int(_find(self.words, at, cycles, who)) if len(self.words) == _ALL else 0
 
     def register(self, ledger: Ledger) -> None:
         """Say how often it was waited for, and how long; and how often its line went from one vCPU to another."""

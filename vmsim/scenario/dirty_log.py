@@ -28,7 +28,7 @@ class DirtyLogSpec(NamedTuple):
     method: Method
     every: int
     stop: int
-    split: Literal["lazy", "eager"]
+    split: Literal["lazy", "one", "eager"]
 
 
 class DirtyLog(Model):
@@ -50,8 +50,10 @@ class DirtyLog(Model):
         "large again.",
         json_schema_extra={"default": "0s"},
     )
-    split: Literal["lazy", "eager"] = Field(
-        default="lazy", description="Large host pages are split at the first write to them, or all at the start."
+    split: Literal["lazy", "one", "eager"] = Field(
+        default="lazy",
+        description="lazy: large host pages are split at the first write to them. one: so that the written page alone "
+        "is mapped then, and each other when it is next accessed. eager: all are split at the start.",
     )
 
     def spec(self, frequency: int) -> DirtyLogSpec:

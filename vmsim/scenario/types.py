@@ -74,7 +74,7 @@ def _schema(pattern: str, description: str, example: str, least: int | None, mos
 MAX_CORES: Final = 1024
 MAX_VMS: Final = 4094
 """Each vCPU has an asid of its own; 0 is the host's."""
-MAX_VCPUS: Final = 64
+MAX_VCPUS: Final = 256
 """Of one VM."""
 MAX_COST: Final = 10**9
 """Largest cost of one thing, in cycles: so that sums of as many as can be simulated stay below 2**63."""

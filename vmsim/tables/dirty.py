@@ -149,7 +149,7 @@ def large_page(memory, root, levels, address, limit):
 
 
 @kernel
-def split(memory, frames, root, levels, address, table, table_bits, gone):
+def split(memory, frames, root, levels, address, table, table_bits, gone, alone):
     """Map by a table of smaller pages what one large page maps around `address`.
 
     Entries of 4 KiB lose the bits `gone`; larger ones keep what the large page's has, so they stay protected if it was.
@@ -166,6 +166,8 @@ def split(memory, frames, root, levels, address, table, table_bits, gone):
         Frame number of the new table.
     table_bits, gone : int
         Bits of the entry that points to it; bits taken from small entries.
+    alone : bool
+        The others are left out but for the entry of `address`.
     """
     hpa, level = find_entry(memory, root, levels, 1, address)
     entry = read_word(memory, hpa)
@@ -174,7 +176,11 @@ def split(memory, frames, root, levels, address, table, table_bits, gone):
         low = (low | WRITE) & ~(LARGE | gone)
     step = 1 << (9 * (level - 2))
     first = (entry & FRAME) >> PAGE_SHIFT
+    wanted = address >> (9 * (level - 2) + PAGE_SHIFT) & (ENTRIES - 1)
     for index in range(ENTRIES):
+        if alone and index != wanted:
+            write_word(memory, (table << PAGE_SHIFT) + 8 * index, 0)
+            continue
         pfn = first + index * step
         place = (table << PAGE_SHIFT) + 8 * index
         write_word(memory, place, pfn << PAGE_SHIFT | low)

@@ -172,6 +172,7 @@ class HostPages(Bringing):
         if away:
             write = code & CODE_WRITE != 0
             cycles, mapped = yield from self.slot.bring(vcpu, gfn, write=write, commit=self.bring_cached)
+            cycles += self.lock.find(vcpu.now, self.pool.prices.page, vcpu.number)
             if mapped:
                 return cycles
             held.broken += cycles
@@ -214,6 +215,8 @@ class HostPages(Bringing):
         cycles = self.mapping_cycles(missing, 0 if own else order)
         if own:  # it takes no page
             cycles -= self.pool.prices.page
+        elif not away:
+            cycles += self.lock.find(vcpu.now, self.pool.prices.page, vcpu.number)
         if self.chunk > 1 and order == 0:
             cycles += self._mapping * self._around(gfn)
         return cycles + held.broken
@@ -345,9 +348,8 @@ class HostPages(Bringing):
         return cycles
 
     def lock_wait(self, vcpu: Vcpu, cycles: int) -> int:
-        """Return what a fault takes longer for locks, which backs a frame in so many cycles from now on."""
-        finding = self.pool.prices.page
-        return self.lock.fault(vcpu.now, max(cycles - finding, 0), vcpu.number, finding=finding)
+        """Return what a fault takes longer for the MMU's lock, which backs a frame in so many cycles from now on."""
+        return self.lock.fault(vcpu.now, cycles, vcpu.number, finding=self.pool.prices.page)
 
     def expect_own(self, gpa: int) -> None:
         """Refuse to back what is no memory of the VM's.
@@ -393,7 +395,6 @@ class HostPages(Bringing):
             self._nested["least"] = self._floor = floor
         if words is not self._mode.pool:
             self._mode = self._mode._replace(pool=words)
-        swap = self.slot.swap if self.backs and not self.features else _NO_TABLES
-        if swap is not self._mode.swap:
+        if (swap := self.slot.swap if self.backs and not self.features else _NO_TABLES) is not self._mode.swap:
             self._mode = self._mode._replace(swap=swap)
         return self._mode

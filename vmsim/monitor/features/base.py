@@ -65,7 +65,7 @@ class Nested(Monitored, Protocol):
         """Take pages from the pool."""
         ...
 
-    def split(self, gpa: int, table: int) -> None:
+    def split(self, gpa: int, table: int, *, alone: bool = False) -> None:
         """Map by a table of smaller pages, in frame `table`, what one large page maps around `gpa`."""
 
     def mapping_cycles(self, tables: int, order: int) -> int:

@@ -172,9 +172,12 @@ class DirtyLog(LogReader):
 
     def _unprotect(self, vcpu: Vcpu, gpa: int) -> Steps[int]:
         """Let a page be written to, and split what is too large to tell of it; return the cycles."""
-        cycles = self.costs.violation_entry
+        cycles, whole = self.costs.violation_entry, True
         while self.logging and int(large_page(*self._tables, gpa, gpa + 1)) != NO_LARGE:
             cycles += yield from self._split(vcpu, gpa)
+            whole = False
+        if not whole:
+            cycles += self.tdp.lock.fault(vcpu.now + self.costs.violation_walk, cycles, vcpu.number)
         if self.spec.method == "write-protect":
             permit_one(*self._tables, gpa)
             self.dirty[gpa >> PAGE_SHIFT] = True
@@ -186,10 +189,11 @@ class DirtyLog(LogReader):
         if not self.logging or int(large_page(*self._tables, gpa, gpa + 1)) == NO_LARGE:  # since it has waited
             self.tdp.pool.put([table])
             return self.costs.violation_pool
-        self.tdp.split(gpa, table)
+        alone = self.spec.split == "one"
+        self.tdp.split(gpa, table, alone=alone)
         self.splits += 1
         self._flush()
-        return vcpu.kick_others() + self.tdp.each_table + ENTRIES * self.costs.entry_edit
+        return vcpu.kick_others() + self.tdp.each_table + (1 if alone else ENTRIES) * self.costs.entry_edit
 
     def _drain(self, registers: NDArray[Any]) -> int:
         """Empty the log of a vCPU's processor, as the monitor does at every exit; return the cycles."""

@@ -217,6 +217,9 @@ class _Shadow(LoggedByProtection):
         if vm.dirty_log.method != "none" and vm.dirty_log.split == "eager":
             text = "KVM splits large pages eagerly in nested tables alone (mmu.c, kvm_mmu_slot_try_split_huge_pages)"
             yield Problem(("dirty_log", "split"), f'{text}; expected "lazy"')
+        if vm.dirty_log.method != "none" and vm.dirty_log.split == "one":
+            text = "a shadow is filled page by page, whatever is split (paging_tmpl.h, FNAME(fetch))"
+            yield Problem(("dirty_log", "split"), f'{text}; expected "lazy"')
 
     def walked_levels(self, guest_levels: int) -> int:
         return max(guest_levels, 3)  # KVM's shadows have entries of 8 bytes: those of 32-bit guests are PAE's

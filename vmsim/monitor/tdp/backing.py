@@ -54,11 +54,12 @@ class NestedBacking(NestedEntries, HostPages, Featured):
         self.pool.put([table])
         return cycles
 
-    def split(self, gpa: int, table: int) -> None:
-        """Map by a table of smaller pages, in frame `table`, what one large page maps around `gpa`."""
-        split(self.memory, self.host.frames, self.root, self.levels, gpa, table, self.form.table, self.withheld)
+    def split(self, gpa: int, table: int, *, alone: bool = False) -> None:
+        """Map by a table of smaller pages, in frame `table`, what a large page maps around `gpa`, or that `alone`."""
+        bits = self.form.table, self.withheld
+        split(self.memory, self.host.frames, self.root, self.levels, gpa, table, *bits, alone)
         entries = self.memory[table * ENTRIES : (table + 1) * ENTRIES]
-        entries[:] = entries & ~self.form.no_execute | self.form.execute
+        entries[:] = np.where(entries, entries & ~self.form.no_execute | self.form.execute, 0)
 
     def watch(self, dirty: NDArray[np.bool_], reason: str, cycles: int) -> None:
         """Have compiled code note in `dirty`, bool[frames], what it makes writable while `log_writes` is on.
