@@ -117,6 +117,7 @@ class Hosts(RuleBasedStateMachine):
                 self.keys["numa_balancing"] = SCANS | {"mode": "normal"}
         self.tables: list[dict[str, Any]] = []
         self.scripts: list[list[list[Any]]] = []  # of each VM's threads
+        self.ran = 0
 
     @precondition(lambda self: len(self.tables) < 4)
     @rule(
@@ -282,7 +283,12 @@ class Hosts(RuleBasedStateMachine):
         threads = self.scripts[which % len(self.scripts)]
         return min(threads, key=len)  # each has its turn
 
-    @precondition(lambda self: self.tables)
+    @property
+    def drawn(self) -> int:
+        """Return how many operations there are."""
+        return sum(len(steps) for threads in self.scripts for steps in threads)
+
+    @precondition(lambda self: self.drawn > self.ran)
     @rule(chunk=st.sampled_from([1, 7, 1 << 16]), warmup=st.sampled_from(["0%", "30%", 5]))
     def go(self, chunk: int, warmup: str | int) -> None:
         streams = [
@@ -298,7 +304,8 @@ class Hosts(RuleBasedStateMachine):
         what = scenario(*self.tables, warmup=warmup, **self.keys)
         free = Simulation(what, streams=streams).host.free
         simulation, outcome = run(what, streams, every=41_777, look=conserved_spoilt, events=10**6)
-        Hosts.operations += sum(len(steps) for threads in self.scripts for steps in threads)
+        self.ran = self.drawn
+        Hosts.operations += self.drawn
         conserved(simulation)
         assert times_add_up(outcome, what)
         for figures, stream, table in zip(outcome.vms, streams, self.tables, strict=True):
@@ -320,7 +327,7 @@ class Hosts(RuleBasedStateMachine):
             assert 0 <= outcome.ending.time <= outcome.end
 
     def teardown(self) -> None:
-        if getattr(self, "tables", None):
+        if getattr(self, "tables", None) and self.drawn > self.ran:
             self.go(1 << 16, "0%")
 
 
