@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import matplotlib as mpl
 
 CODE = """
 import sys
@@ -21,12 +24,14 @@ SETTINGS = "text.usetex: True\ntext.latex.preamble: \\input{evil}\nlines.linewid
 
 
 def test_settings_of_the_current_folder_and_of_the_user_change_nothing(tmp_path: Path) -> None:
-    made = []
+    made, fonts = [], [*Path(mpl.get_cachedir()).glob("fontlist-*.json")]
     for number, place in enumerate((None, "matplotlibrc", "home/matplotlibrc")):
         folder = tmp_path / str(number)
         (folder / "home").mkdir(parents=True)
         if place:
             (folder / place).write_text(SETTINGS)
+        for listed in fonts:  # or each process would look for all fonts, which is most of what the test takes
+            shutil.copy(listed, folder / "home")
         subprocess.run(
             [sys.executable, "-c", CODE, "figure.svg"],
             cwd=folder,
