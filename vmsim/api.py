@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from vmsim.base.errors import InputError
+from vmsim.base.errors import InputError, listed
 from vmsim.base.progress import Wanted, showing
 from vmsim.engine.inputs import input_digests
 from vmsim.record.comparison import Comparison
@@ -106,7 +106,9 @@ def compare(
         variant = scenario
         if mode not in _allowed(scenario):
             variant = scenario.replace(**{"host.what_if": True})
-            notes.append(f"{mode} on {scenario.cpu.name}: what-if ({scenario.cpu.name} has {_listed(scenario)})")
+            notes.append(
+                f"{mode} on {scenario.cpu.name}: what-if ({scenario.cpu.name} has {listed(scenario.cpu.modes)})"
+            )
         title = f"{mode} ({number} of {len(wanted)})"
         results[mode] = _run(variant.with_mode(mode), title, check=check, progress=progress)
     return Comparison(results, notes)
@@ -155,7 +157,3 @@ def _checked(modes: Sequence[str]) -> list[Mode]:
     if not modes or len({*modes}) < len(modes):
         raise InputError(f"modes: expected each of {', '.join(mode_names())} at most once and one at least.")
     return [*modes]
-
-
-def _listed(scenario: Scenario) -> str:
-    return " and ".join(scenario.cpu.modes)

@@ -1,6 +1,7 @@
 """Does the line about first touches say what share of the cycles they are?"""
 
-from vmsim.record.sentences import first_touches, joined
+from vmsim.base.errors import listed
+from vmsim.record.sentences import first_touches
 
 
 def row(group: str, first: int, total: int, mode: str = "ept") -> dict[str, object]:
@@ -39,4 +40,4 @@ def test_of_many_groups_three_are_named() -> None:
 
 
 def test_a_list_in_a_sentence() -> None:
-    assert [joined(parts) for parts in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
+    assert [listed(parts) for parts in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from vmsim.advice.asked import Asked
 from vmsim.advice.result import Advice, interval
 from vmsim.api import modes_of
-from vmsim.base.errors import InputError
+from vmsim.base.errors import InputError, listed
 from vmsim.scenario import Scenario
 from vmsim.scenario.modes import mode_named
 
@@ -101,5 +101,5 @@ def _answer(table: pd.DataFrame, seeds: int) -> tuple[str, bool | None]:
         text = f"{best['mode']}: {cycles}; {second['mode']}, the next, takes {more} more"
         return f"{text} (95 % over {seeds} seeds).", True
     equal = [row["mode"] for _, row in table.iloc[1:].iterrows() if row["more_low"] <= 0]
-    text = f"{best['mode']} has the fewest, {cycles}, but is not surely better than {' and '.join(equal)}: "
+    text = f"{best['mode']} has the fewest, {cycles}, but is not surely better than {listed(equal)}: "
     return f"{text}{second['mode']} takes {more} more (95 % over {seeds} seeds).", False

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Final
 
-__all__ = ["InputError", "closest", "nearest"]
+__all__ = ["InputError", "closest", "listed", "nearest"]
 
 _CUTOFF: Final = 0.6
 _LONGEST: Final = 80  # characters of a word that is looked up: difflib takes the square of them
@@ -94,3 +94,9 @@ def nearest(word: str, valid: Iterable[str]) -> str:
         return f"Did you mean {close!r}?"
     more = f", … and {len(choices) - _LISTED:,} more" if len(choices) > _LISTED else ""
     return f"Valid: {', '.join(choices[:_LISTED])}{more}."
+
+
+def listed(names: Iterable[str], word: str = "and") -> str:
+    """Return names as a list in a sentence: ``"a, b and c"``."""
+    *first, last = [*names] or [""]
+    return f"{', '.join(first)} {word} {last}" if first else last

@@ -217,8 +217,8 @@ def verdict(total: pd.DataFrame) -> str:
     total : DataFrame
         As from `analysis.tables.total_by_mode`; its last row is for all VMs together.
     """
+    from vmsim.base.errors import listed
     from vmsim.cli.screen import number
-    from vmsim.record.sentences import joined
 
     ranked = total.iloc[-1, 1:].astype(float).sort_values(kind="stable")
     base = _base(total)
@@ -233,7 +233,7 @@ def verdict(total: pd.DataFrame) -> str:
         lead = f"All VMs together take the fewest cycles under {best}, {ratio:.2f} times those under {base}"
     else:
         lead = f"All VMs together take the fewest cycles under {base}; under {best} {ratio:.2f} times as many"
-    rest = joined([f"{mode} {ratio:.2f}" for mode, ratio in others])
+    rest = listed([f"{mode} {ratio:.2f}" for mode, ratio in others])
     return f"{lead}; {rest}." if rest else f"{lead}."
 
 

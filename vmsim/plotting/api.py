@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vmsim import plugins
-from vmsim.base.errors import InputError, closest, nearest
+from vmsim.base.errors import InputError, closest, listed, nearest
 from vmsim.base.files import printable
 from vmsim.plotting.kinds import KINDS, RUN, SWEEP
 from vmsim.record.comparison import Comparison
@@ -110,9 +110,7 @@ def _refuse(kind: str | None, of: str, what: str, wrong: Sequence[str]) -> None:
     """Refuse a kind of figure, and options, that results do not have."""
     ours = [name for name, each in KINDS.items() if each.of == of]
     if kind is not None and kind not in ours:
-        raise InputError(
-            f"{kind} cannot be drawn of {what}. Expected {', '.join(ours[:-1])} or {ours[-1]}.", key="kind"
-        )
+        raise InputError(f"{kind} cannot be drawn of {what}. Expected {listed(ours, 'or')}.", key="kind")
     if wrong:
         raise InputError(f"{wrong[0]}: it has no meaning for {what}.", key=wrong[0])
 

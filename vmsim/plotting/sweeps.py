@@ -10,11 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 
-from vmsim.base.errors import InputError, nearest
+from vmsim.base.errors import InputError, listed, nearest
 from vmsim.plotting.parts import look_of
 from vmsim.plotting.plot import Sheet
 from vmsim.record.columns import COLUMNS, POINT
-from vmsim.record.sentences import joined
 from vmsim.sweeps.statistics import summarize
 
 __all__ = ["Chosen", "axes_of", "choose", "heatmap", "lines", "values_of"]
@@ -176,7 +175,7 @@ def _assigned(chosen: Chosen, given: dict[str, str | None], *, least: int) -> tu
             raise InputError(f"{role}: {name!r} is not varied. {nearest(name, axes_of(chosen.table))}", key=role)
     taken = [name for name in given.values() if name]
     if len({*taken}) < len(taken):
-        raise InputError(f"{' and '.join(given)}: expected different parameters, found {', '.join(taken)}.")
+        raise InputError(f"{listed(given)}: expected different parameters, found {', '.join(taken)}.")
     free = [name for name in chosen.names if name not in taken]
     free.sort(key=lambda name: -chosen.table[name].nunique())  # the most values along x
     roles = {role: name or (free.pop(0) if free else None) for role, name in given.items()}
@@ -251,7 +250,7 @@ def _caption(chosen: Chosen, table: pd.DataFrame) -> str:
     mean = f" Means over {' and '.join(over)}." if over else ""
     band = " Bands are 95 % confidence intervals." if "low" in table and table["low"].notna().any() else ""
     label = _label(chosen.value)
-    return f"{label[0].upper()}{label[1:]} by {joined(chosen.names)}.{mean}{band}"
+    return f"{label[0].upper()}{label[1:]} by {listed(chosen.names)}.{mean}{band}"
 
 
 def _label(value: str) -> str:

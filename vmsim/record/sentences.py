@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-__all__ = ["first_touches", "joined", "percent"]
+from vmsim.base.errors import listed
+
+__all__ = ["first_touches", "percent"]
 
 _NAMED: Final = 3  # groups of VMs at most that a line names
 
@@ -13,11 +15,6 @@ _NAMED: Final = 3  # groups of VMs at most that a line names
 def percent(share: float) -> str:
     """Return a share as a percentage: whole, or with "less than 1 %"."""
     return "less than 1 %" if 0 < share < 0.01 else f"{share * 100:.0f} %"
-
-
-def joined(parts: Sequence[str]) -> str:
-    """Return parts as a list in a sentence."""
-    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1]))) if parts else ""
 
 
 def first_touches(rows: Iterable[Mapping[str, Any]], *, warmed: bool) -> str:
@@ -51,7 +48,7 @@ def first_touches(rows: Iterable[Mapping[str, Any]], *, warmed: bool) -> str:
     remedy = (
         "a longer warmup leaves more of them out" if warmed else 'warmup = "50%" leaves out those of the first half'
     )
-    text = f"{joined(told)} {where}are first touches; {remedy}."
+    text = f"{listed(told)} {where}are first touches; {remedy}."
     return text[0].upper() + text[1:]
 
 

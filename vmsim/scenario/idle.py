@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from vmsim.base.errors import listed
 from vmsim.scenario.keys import VmKeys
 from vmsim.scenario.modes import ModeTable, paging_modes
 from vmsim.scenario.problems import KeyPath, Problem
@@ -83,7 +84,7 @@ def _reason(path: tuple[str, ...], mode: str, get: Callable[[tuple[str, ...]], A
         if not any(modes[name].automatic for name in using):
             return f'mode "auto" never stands for {using[0]}, the mode that has this key'
     elif mode in modes and mode not in using:
-        only = f", only in {' and '.join(using)}" if len(using) <= 3 else ""
+        only = f", only in {listed(using)}" if len(using) <= 3 else ""
         return f"it has no effect in mode {mode}{only}"
     return next((rule.reason(get) for rule in _RULES if path[: len(rule.path)] == rule.path), None)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from vmsim.base.errors import listed
 from vmsim.base.units import PageSize, format_size
-from vmsim.scenario.modes import PagingMode, listed, paging_modes
+from vmsim.scenario.modes import PagingMode, paging_modes
 from vmsim.scenario.problems import Problem
 
 __all__ = ["PROGRAMS_END", "level_problems", "name_of", "page_sizes"]
@@ -52,7 +53,7 @@ def level_problems(
         text = f"mode {mode.name} has no guests of {guest_levels} levels ({what}), only {having} have"
         if why := mode.unrun.get(guest_levels):
             text = f"mode {mode.name} has no guests of {guest_levels} levels ({what}): {why}. Modes {having} have"
-        yield Problem(("guest_levels",), f"{text}; expected {_choices(mode.guest_levels)}")
+        yield Problem(("guest_levels",), f"{text}; expected {listed(map(str, mode.guest_levels), 'or')}")
     yield from _page_problem("guest", guest_levels, guest_page)
     if guest_levels == 2:
         narrow = bare or mode.own_format
@@ -83,15 +84,10 @@ def level_problems(
         yield from _reach_problem(("host", "memory"), "host_levels", host_memory)
 
 
-def _choices(levels: tuple[int, ...]) -> str:
-    *first, last = map(str, levels)
-    return f"{', '.join(first)} or {last}" if first else last
-
-
 def _page_problem(which: str, levels: int, page: PageSize) -> Iterator[Problem]:
     sizes = page_sizes(levels)
     if page not in sizes:
-        choices = f"{', '.join(sizes[:-1])} or {sizes[-1]}"
+        choices = listed(sizes, "or")
         text = f"{name_of(levels)} ({which}_levels = {levels}) has no pages of {page}; expected {choices}"
         yield Problem((f"{which}_page",), text)
 

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any, ClassVar, Literal
 
 from vmsim import plugins
+from vmsim.base.errors import listed
 from vmsim.base.units import Duration
 from vmsim.scenario.cpu import Cpu
 from vmsim.scenario.cpuid import Features
@@ -19,7 +20,7 @@ from vmsim.scenario.keys import VmKeys
 from vmsim.scenario.problems import KeyPath, Problem
 from vmsim.scenario.types import Model
 
-__all__ = ["ModeTable", "PagingMode", "hardware_modes", "listed", "mode_named", "mode_names", "paging_modes"]
+__all__ = ["ModeTable", "PagingMode", "hardware_modes", "mode_named", "mode_names", "paging_modes"]
 
 _ANYWAY = "host.what_if = true allows it anyway"
 _OWNERS = {"intel": ("an Intel", "Intel"), "amd": ("an AMD", "AMD")}
@@ -303,9 +304,3 @@ def mode_named(name: str) -> PagingMode:
     """
     mode: PagingMode = plugins.load("modes", name)
     return mode
-
-
-def listed(names: Iterator[str]) -> str:
-    """Return names in a sentence: ``"a, b and c"``."""
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last
