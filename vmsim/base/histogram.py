@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from typing import Final, Self
 
 __all__ = ["EXACT", "PRECISION", "Histogram"]
@@ -57,11 +55,6 @@ class Histogram:
         else:
             bucket[0] += times
             bucket[1] += times * value
-
-    def add_all(self, values: Iterable[int]) -> None:
-        """Note each of some values; of many there are few that differ."""
-        for value, times in Counter(values).items():
-            self.add(value, times)
 
     def merge(self, other: Self) -> None:
         """Note all values of another."""

@@ -17,7 +17,7 @@ from vmsim.frames.buddy import make_free
 from vmsim.frames.records import FRAME_RECORD, INTERLEAVED, MOVABLE, UNMOVABLE, ZONE
 from vmsim.machine.memory import zeroed
 
-__all__ = ["NodeMarks", "Nodes", "count_free", "make_nodes", "marks_of", "node_of", "set_policy"]
+__all__ = ["NodeMarks", "Nodes", "make_nodes", "marks_of", "node_of", "set_policy"]
 
 
 class NodeMarks(NamedTuple):
@@ -102,8 +102,3 @@ def set_policy(zones: NDArray[Any], owner: int, *, pages: int, tables: int, amon
 def node_of(zones: NDArray[Any], pfns: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the node of each frame, int64[n]."""
     return np.searchsorted(zones["frames"][1:], pfns, side="right")
-
-
-def count_free(zones: NDArray[Any]) -> NDArray[np.int64]:
-    """Return how many frames of each node are free, int64[nodes]."""
-    return np.array(zones["free"][1:])

@@ -9,7 +9,7 @@ from vmsim.scenario.cpuid import Features, features
 from vmsim.scenario.modes import paging_modes
 from vmsim.scenario.names import Mode
 
-__all__ = ["Choice", "choose", "choose_from", "offered_modes"]
+__all__ = ["Choice", "choose", "choose_from"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,6 @@ def choose(cpu: Cpu) -> Choice:
 def choose_from(has: Features, name: str) -> Choice:
     """Return the best paging mode for VMs on a CPU called `name` that has these features."""
     return _chosen(has, name, ())
-
-
-def offered_modes(has: Features) -> tuple[Mode, ...]:
-    """Return the paging modes that these features suffice for, beside those in software."""
-    return tuple(name for name, mode in paging_modes().items() if mode.hardware and mode.offered(has))
 
 
 def _chosen(has: Features | None, name: str, listed: tuple[str, ...]) -> Choice:

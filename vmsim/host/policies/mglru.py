@@ -51,7 +51,6 @@ Words = NDArray[np.int64]
 MIN_BATCH: Final = 64  # pages taken out at a time (MIN_LRU_BATCH)
 MAX_BATCH: Final = 4096  # and looked at for it (MAX_LRU_BATCH)
 PRIORITY: Final = 12  # at which nothing is aged (DEF_PRIORITY)
-_ENTRIES: Final = 512  # of a table
 _DENSE: Final = 8  # one entry in so many, accessed, and a table is walked again: those of a cache line
 _EVERY: Final = 16  # a VM's new pages are looked for after a look at one in so many of its pages
 _NOTHING: Final = np.empty(0, np.int64)

@@ -50,10 +50,6 @@ class SwappableMemory:
     states: NDArray[np.int8] = np.empty(0, np.int8)
     holds_table: Callable[[int], bool]
 
-    def hold_tables(self, gfns: Words) -> NDArray[np.bool_]:
-        """Return which of some guest frames, int64[n], the guest uses as page tables, bool[n]."""
-        return self.states[gfns] == State.TABLE if len(self.states) else np.ones(len(gfns), np.bool_)
-
     def fill(self, pfn: int, held: Words | None) -> None:
         """Have a frame hold a page's words, int64[512], whatever it held before; None: zeros.
 

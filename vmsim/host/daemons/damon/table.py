@@ -18,7 +18,6 @@ __all__ = ["DAMON", "Damon"]
 
 _NONE: Final = "none"
 _MIGRATES: Final = ("migrate_cold", "migrate_hot")
-_OF_SCHEMES: Final = ("min_size", "min_accesses", "max_accesses", "min_age", "target", "quota", "quota_interval")
 _Regions = Annotated[int, Strict(), Field(ge=3, le=100_000)]
 
 
