@@ -53,7 +53,7 @@ def world(
     return host(vm(vcpus=vcpus, numa=numa, **keys, **base), numa_balancing=NORMAL, **of_host)
 
 
-def run(scenario: Scenario, rounds: int = 40) -> tuple[Outcome, Simulation, int]:
+def run(scenario: Scenario, rounds: int = 24) -> tuple[Outcome, Simulation, int]:
     """Return the outcome, the simulation, and how many frames were free before it."""
     width = scenario.vms[0].guest_levels
     steps = [step for page in range(64) for step in (("touch", page, 0), ("compute", 4_000))]
@@ -76,8 +76,9 @@ def test_tables_follow_the_pages_of_several_vcpus(keys):
     far, near = stay.vms[0].memory, follow.vms[0].memory
     each = 2 if keys["mode"] == "paired" and keys.get("paired", {}).get("layout", "contiguous") == "contiguous" else 1
     more, rest = divmod(near["table_node_0"] - far["table_node_0"], each)
-    assert rest == 0 < more <= counts["moved"]
+    assert rest == 0
     if keys["mode"] != "shadow":  # whose tables come and go
+        assert 0 < more <= counts["moved"]
         assert near["table_node_0"] + near["table_node_1"] == far["table_node_0"] + far["table_node_1"]
     assert simulation.host.free == free
 

@@ -172,3 +172,16 @@ def test_alignment_is_what_both_map_by_huge_pages() -> None:
         assert last["aligned"] <= expected[2]
         most = [max(row[name] for row in rows("memory", outcome)) for name in ("guest_huge", "host_huge", "aligned")]
         assert tuple(most) == expected
+
+
+def test_khugepaged_of_the_host_brings_pages_from_a_device_whose_vm_may_end_meanwhile():
+    touch = {"kind": "uniform", "footprint": 3 * MIB, "accesses": 20_000, "writes": 0.5, "compute": 2000}
+    told = {"enabled": "always", "khugepaged": True, "scan_sleep_millisecs": 0, "max_ptes_swap": 511}
+    given = {"swap": {"device": "nvme"}, "reclaim": {"rate": 100_000}}
+    what = scenario(vm("a", memory="8MiB", workload=touch), memory="32MiB", thp=told, what_if=True, **given)
+    simulation = Simulation(what)
+    free = simulation.host.free
+    outcome = simulation.run()
+    assert outcome.ending is None
+    assert outcome.vms[0].figures.named("khugepaged")["swapin"] > 0
+    assert simulation.host.free == free

@@ -63,6 +63,8 @@ def look(backing, slots, cache, window, gfn, most, found):  # type: ignore[no-un
     if backing[gfn] & SWAPPED == 0:
         return HERE
     slot = slots[gfn] - 1
+    if slot < 0:  # its VM has ended, and has no slots any more: who asks is a thread of the host's
+        return HERE
     if in_cache(cache, slot):
         flags = flags_of(cache, slot)
         return UNREAD if flags & READING else UNREADABLE if flags & FAILED else IN_CACHE
