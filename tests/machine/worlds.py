@@ -12,6 +12,7 @@ from tests.oracle import bits
 from tests.oracle import core as twin_core
 from tests.oracle import vcpu as twin_vcpu
 from tests.oracle.tables import Words
+from tests.oracle.translation import Table, Translation
 from tests.oracle.window import Window
 from vmsim.machine import formats, layout, tlb, vcpu
 from vmsim.machine.caches import Served
@@ -221,8 +222,8 @@ def keys(sets: Any) -> list[list[Any]]:
     return [[entry and entry[0] for entry in entries] for entries in sets.contents()]
 
 
-def _translation(value: int) -> twin_vcpu.Translation:
-    return twin_vcpu.Translation(
+def _translation(value: int) -> Translation:
+    return Translation(
         value & bits.ADDRESS, bool(value & bits.RW), bool(value & bits.US), bool(value & bits.D), value >> 9 & 3
     )
 
@@ -235,7 +236,7 @@ def _read(name: str, tag: int, value: int) -> tuple[Any, Any]:
         return (tag & (1 << 46) - 1) << 3 | tag >> 46 << 2, value % 2**64
     if name == "ntlb":
         return (asid, key), _translation(value)
-    return (asid, key), twin_vcpu.Table(
+    return (asid, key), Table(
         value & bits.ADDRESS, value & bits.RIGHTS, bool(value & bits.SWITCH), bool(value & SEALED)
     )
 
