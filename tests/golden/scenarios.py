@@ -182,6 +182,7 @@ def _of_caches() -> Iterator[tuple[str, dict[str, Any]]]:
     kinds: dict[str, dict[str, Any]] = {
         "inclusive": {"inclusive": True},
         "victims": {"filled": "victims", "peer_cycles": 90},
+        "duel": {"replacement": "QLRU_H11_M1_R1_U2/QLRU_H11_MR161_R1_U2", "leaders": ["0-7", "8-15"]},
     }
     for mode, (kind, llc) in product(MODES, kinds.items()):
         cache = {**small, "llc": {"size": "64KiB", "ways": 16, "slices": 1, **llc}}

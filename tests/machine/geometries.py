@@ -124,5 +124,13 @@ GEOMETRIES = {
     "victim": VICTIM,
     "inclusive": replace(ENTRY, llc_inclusive=True, llc=_unit(4, 4, "lru"), l2_pairs=True),
     "wide inclusive": replace(WIDE, llc_inclusive=True),
+    "duel": replace(
+        PREFIX,
+        llc=Unit(8, 3, 0, policy_of("QLRU_H11_M1_R1_U2/QLRU_H11_MR161_R1_U2")),
+        llc_leaders=([0, 5], [3]),
+        llc_inclusive=True,
+        data_caches=True,
+        seed=5,
+    ),
     "wide victim": replace(WIDE, llc_victim=True, peer_extra=40, l2_pairs=True),
 }

@@ -45,8 +45,8 @@ def test_a_line_is_held_as_often_as_it_was_taken() -> None:
 
 
 def test_only_an_llc_of_victims_under_several_cores_notes_who_holds_a_line() -> None:
-    assert make_llc(ROOMY, 2)["held"].shape == (8, 16)
-    assert make_llc(ROOMY, 1)["held"].shape == make_llc(PREFIX, 4)["held"].shape == (8, 0)
+    assert make_llc(ROOMY, 2)["notes"].shape == (8, 16)
+    assert make_llc(ROOMY, 1)["notes"].shape == make_llc(PREFIX, 4)["notes"].shape == (8, 0)
 
 
 def test_a_second_core_gets_the_first_s_lines_from_its_l2() -> None:

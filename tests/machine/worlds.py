@@ -92,7 +92,8 @@ class Pair:
             self.words[hpa >> 3] = word
         self.cores = layout.make_cores(geometry, cores)
         self.llc = layout.make_llc(geometry, cores)
-        self.twin_llc = twin_core.Llc(geometry, self.llc["age"][:, 0] if geometry.llc.policy else None)
+        states = self.llc["notes"][:, 2] if any(geometry.llc_leaders) else self.llc["age"][:, :1].sum(axis=1)
+        self.twin_llc = twin_core.Llc(geometry, states.copy())
         self.twin_cores = [
             twin_core.Core(geometry, self.twin_llc, number, partial(draws, self.cores[number]))
             for number in range(cores)
@@ -170,9 +171,9 @@ class Pair:
             for name, sets in zip(("l1", "l2"), twin.caches, strict=True):
                 assert lines(self.cores[number][name]) == keys(sets), name
         assert lines(self.llc) == keys(self.twin_llc.sets)
-        if self.llc["held"].shape[1]:
+        if self.twin_llc.victim and self.llc["notes"].shape[1]:
             kept = sorted(line for core in self.twin_cores for part in keys(core.caches[1]) for line in part if line)
-            assert sorted(int(word) - 1 for word in self.llc["held"].ravel() if word) == kept
+            assert sorted(int(word) - 1 for word in self.llc["notes"].ravel() if word) == kept
         words = self.world.words
         assert {hpa: int(self.words[hpa >> 3]) for hpa in words} == words
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.oracle.bits import span
 from tests.oracle.lru import Sets
-from tests.oracle.replacement import sets_of
+from tests.oracle.replacement import duelling, sets_of
 
 PHI = 0x9E3779B97F4A7C15  # 2**64 / golden ratio
 SERVED = ("L1", "L2", "LLC", "DRAM", "PWC")
@@ -24,7 +24,10 @@ class Llc:
         self.slices = geometry.llc_slices
         self.victim = geometry.llc_victim
         self.inclusive = geometry.llc_inclusive
-        self.sets = sets_of(geometry.llc, states)
+        if any(geometry.llc_leaders):
+            self.sets = duelling(geometry.llc, geometry.llc_leaders, states)
+        else:
+            self.sets = sets_of(geometry.llc, states)
         self.cores: list[Core] = []  # that share it
 
     def index(self, line: int) -> int:

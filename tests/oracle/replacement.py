@@ -63,9 +63,12 @@ class Random:
 
     filled = hit
 
-    def victim(self, allowed: set[int]) -> int:
+    def draw(self) -> int:
         self.state = (self.state * 1103515245 + 12345) % 2**31
-        return sorted(allowed)[self.state // 256 % len(allowed)]
+        return self.state // 256
+
+    def victim(self, allowed: set[int]) -> int:
+        return sorted(allowed)[self.draw() % len(allowed)]
 
 
 class Plru:
@@ -139,9 +142,11 @@ class Qlru:
     """Ages of 0 to 3."""
 
     def __init__(self, ways: int, name: str) -> None:
+        self.draws: Random | None = None
         hit, miss, self.replace, self.update, *rest = name.upper().split("_")[1:]
         self.hits = {3: int(hit[1]), 2: int(hit[2]), 1: 0, 0: 0}
-        self.miss = int(miss[1])
+        self.miss, self.rarely = int(miss[-1]), "R16" in miss  # at that age once in 16 times, drawn, else at 3
+        self.last_first = self.replace == "R2"
         self.on_misses_alone = rest == ["UMO"]
         self.ages = [3] * ways
 
@@ -164,7 +169,7 @@ class Qlru:
             self._renew(None)
 
     def filled(self, way: int, full: bool) -> None:
-        self.ages[way] = self.miss
+        self.ages[way] = 3 if self.rarely and self.draws.draw() % 16 else self.miss
         if not self.on_misses_alone:
             self._renew(way)
 
@@ -173,6 +178,45 @@ class Qlru:
         if self.replace == "R1" and oldest < 3:
             return min(allowed)
         return min(way for way in allowed if self.ages[way] == oldest)
+
+
+class Duel:
+    """One set of a cache whose sets duel: two quad-age LRUs on the same ages; `score` is the whole cache's, [0..1023].
+
+    `leads` says for which it does, if it leads.
+    """
+
+    def __init__(self, ways: int, name: str, leads: int | None, score: list[int], state: int) -> None:
+        self.both = [Qlru(ways, each) for each in name.split("/")]
+        self.both[1].ages = self.both[0].ages
+        for each in self.both:
+            each.draws = Random(ways, state)
+        self.both[1].draws = self.both[0].draws
+        self.leads, self.score = leads, score
+
+    @property
+    def now(self) -> Qlru:
+        return self.both[self.score[0] // 512 if self.leads is None else self.leads]
+
+    @property
+    def last_first(self) -> bool:
+        return self.now.last_first
+
+    def hit(self, way: int, full: bool) -> None:
+        self.now.hit(way, full)
+
+    def before_miss(self) -> None:
+        """A leader's miss speaks for the other side; its own mind is made up before."""
+        self.mind = self.now
+        if self.leads is not None:
+            self.score[0] = min(self.score[0] + 1, 1023) if self.leads == 0 else max(self.score[0] - 1, 0)
+        self.mind.before_miss()
+
+    def filled(self, way: int, full: bool) -> None:
+        self.mind.filled(way, full)
+
+    def victim(self, allowed: set[int]) -> int:
+        return self.mind.victim(allowed)
 
 
 def made(name: str, ways: int, state: int) -> Any:
@@ -200,7 +244,6 @@ class WaySets:
         self.ways = ways
         self.sets: list[list[tuple[Hashable, Any] | None]] = [[None] * ways for _ in range(sets)]
         self.policies = [made(name, ways, int(states[index]) if states is not None else 0) for index in range(sets)]
-        self.last_first = "_R2_" in name.upper()
 
     def _place(self, index: int, key: Hashable) -> tuple[int, list[Any], int | None]:
         index %= len(self.sets)
@@ -223,12 +266,12 @@ class WaySets:
         index, entries, way = self._place(index, key)
         assert way is None, "a unit never keeps one key twice"
         policy = self.policies[index]
-        if isinstance(policy, Qlru):
+        if isinstance(policy, Qlru | Duel):
             policy.before_miss()
         allowed = set(range(self.ways)) if allowed is None else allowed
         full = None not in entries
         empty = [way for way in sorted(allowed) if entries[way] is None]
-        way = empty[-1 if self.last_first else 0] if empty else policy.victim(allowed)
+        way = empty[-1 if getattr(policy, "last_first", False) else 0] if empty else policy.victim(allowed)
         gone = entries[way]
         entries[way] = (key, value)
         policy.filled(way, full)
@@ -261,3 +304,15 @@ def sets_of(unit: Any, states: Any = None) -> Any:
     if not unit.policy:
         return Sets(unit.sets, unit.ways)
     return WaySets(unit.sets, unit.ways, BY_NUMBER[unit.policy], states)
+
+
+DUEL = "QLRU_H11_M1_R1_U2/QLRU_H11_MR161_R1_U2"
+
+
+def duelling(unit: Any, leaders: Any, states: Any) -> WaySets:
+    """Return the sets of a cache that duel by `DUEL`."""
+    sets = WaySets(unit.sets, unit.ways, "lru")
+    score = [511]
+    leads = {number: side for side, those in enumerate(leaders) for number in those}
+    sets.policies = [Duel(unit.ways, DUEL, leads.get(n), score, int(states[n])) for n in range(unit.sets)]
+    return sets

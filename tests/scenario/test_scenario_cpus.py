@@ -227,6 +227,9 @@ def test_an_array_has_a_power_of_two_of_sets_or_is_refused(entries: int, ways: i
         assert array.sets * array.ways == entries
 
 
+DUEL = "QLRU_H11_M1_R1_U2/QLRU_H11_MR161_R1_U2"
+
+
 @pytest.mark.parametrize(
     ("name", "ways", "said"),
     [
@@ -236,6 +239,11 @@ def test_an_array_has_a_power_of_two_of_sets_or_is_refused(entries: int, ways: i
         ("plur", 8, "plru"),
         ("QLRU_H11_M1_R0_U2", 8, "U2 may leave none"),
         ("QLRU_H31_M1_R0_U0", 8, "QLRU_Hxy_Mx_Rx_Ux"),
+        ("QLRU_H11_MR161_R1_U2", 8, "QLRU_Hxy_Mx_Rx_Ux"),
+        ("QLRU_H11_M1_R1_U2/lru", 8, "two quad-age LRUs"),
+        (f"{DUEL}/QLRU_H11_M1_R1_U2", 8, "two quad-age LRUs"),
+        ("QLRU_H11_M1_R0_U2/QLRU_H11_MR161_R1_U2", 8, "U2 may leave none"),
+        (DUEL, 8, "the LLC alone"),
     ],
 )
 def test_a_policy_that_does_not_exist_or_fit_is_refused(name: str, ways: int, said: str) -> None:

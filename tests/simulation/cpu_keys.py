@@ -34,6 +34,15 @@ _SMALL_CACHES = {"l1": {"size": "8KiB"}, "l2": {"size": "16KiB", "ways": 4}, "ll
 _LINES = {**UNIFORM, "footprint": "128KiB", "accesses": 3000}
 _CACHED = world(vm("native", _LINES), **_ON | {"data_caches": True, "cpu_override": {"cache": _SMALL_CACHES}})
 _VICTIMS = {**_SMALL_CACHES, "llc": {**_SMALL_CACHES["llc"], "filled": "victims"}}
+_DUELLING = {
+    **_SMALL_CACHES["llc"],
+    "replacement": "QLRU_H11_M1_R1_U2/QLRU_H11_MR161_R1_U2",
+    "leaders": ["0-39", "40-79"],
+}
+_DUEL = world(
+    vm("native", _LINES),
+    **_ON | {"data_caches": True, "cpu_override": {"cache": {**_SMALL_CACHES, "llc": _DUELLING}}},
+)
 _SHARED = world(
     vm("native", {**_LINES, "threads": 2}, vcpus=2),
     **_ON | {"data_caches": True, "cores": 2, "cpu_override": {"cache": _VICTIMS}},
@@ -112,6 +121,7 @@ def _geometry() -> dict[str, Row]:
             row(_CACHED, "misses", "victims", "cache.llc.filled"),
             row(_SHARED, 60, 90, "cache.llc.peer_cycles"),
             row(_CACHED, False, True, "cache.llc.inclusive"),
+            row(_DUEL, ["0-39", "40-79"], ["40-79", "0-39"], "cache.llc.leaders"),
             row(_CACHED, False, True, "cache.l2.pairs"),
             *(row(_CACHED, "lru", "random", f"cache.{level}.replacement") for level in ("l1", "l2", "llc")),
             row(_TLB2, "lru", "random", "tlb.l1.4K.replacement"),

@@ -77,6 +77,7 @@ def geometry_of(cpu: Cpu, *, data_caches: bool = False, llc_shared: bool = False
         llc_slices=cpu.cache.llc.slices,
         l2_pairs=cpu.cache.l2.pairs,
         llc_victim=cpu.cache.llc.filled == "victims",
+        llc_leaders=cpu.cache.llc.leading,
         llc_inclusive=cpu.cache.llc.inclusive,
         peer_extra=(cpu.cache.llc.peer_cycles or cpu.cache.llc.cycles) - cpu.cache.llc.cycles,
         latency=(cpu.cache.l1.cycles, cpu.cache.l2.cycles, cpu.cache.llc.cycles, cpu.memory.cycles),

@@ -8,7 +8,8 @@ import numpy as np
 
 from vmsim.jit import leaf, routine
 from vmsim.machine.held import hold, holds, release
-from vmsim.machine.sets import ANY, EMPTY, bring, has, take, touch, touch_shared
+from vmsim.machine.replacement import duels
+from vmsim.machine.sets import ANY, EMPTY, bring, bring_by_duel, has, take, touch, touch_shared
 from vmsim.machine.silicon import core_after
 
 __all__ = ["LINE_SHIFT", "Served", "llc_set", "of_node", "of_peer", "reference", "reference_called"]
@@ -50,7 +51,7 @@ def _reference_exclusive(core, llc, vm, line):
         return np.int64(Served.L2)
     here = llc[llc_set(core.llc_slices, len(llc), line)]
     served = np.int64(Served.LLC)
-    if len(here.held) > 0 and holds(here.held, line):
+    if len(here.notes) > 0 and holds(here.notes, line):
         if has(here, line):
             touch_shared(here, line, vm.llc_ways)
         else:
@@ -59,11 +60,11 @@ def _reference_exclusive(core, llc, vm, line):
         served = np.int64(Served.DRAM)
     if gone != EMPTY:
         there = llc[llc_set(core.llc_slices, len(llc), gone)]
-        if len(there.held) > 0:
-            release(there.held, gone)
+        if len(there.notes) > 0:
+            release(there.notes, gone)
         touch_shared(there, gone, vm.llc_ways)
-    if len(here.held) > 0:
-        hold(here.held, line)
+    if len(here.notes) > 0:
+        hold(here.notes, line)
     return served
 
 
@@ -71,10 +72,13 @@ def _reference_exclusive(core, llc, vm, line):
 def _reference_inclusive(core, llc, vm, line):
     """Return where a line is served from an LLC that has what the L1s and L2s around it have.
 
-    A line that makes room there leaves all of those. Intel 64 and IA-32 Architectures Optimization Reference Manual:
-    the L3 of Nehalem and of Sandy Bridge is inclusive.
+    A line that makes room there leaves all of those (SDM vol. 2A, CPUID leaf 4, bit 1 of EDX).
     """
-    found, gone = bring(llc[llc_set(core.llc_slices, len(llc), line)], line, vm.llc_ways)
+    kept = llc[llc_set(core.llc_slices, len(llc), line)]
+    if duels(len(kept.policy)):
+        found, gone = bring_by_duel(kept, llc[np.uint64(0)], line, vm.llc_ways)
+    else:
+        found, gone = bring(kept, line, vm.llc_ways)
     if found:
         return np.int64(Served.LLC)
     if gone != EMPTY:
@@ -83,6 +87,15 @@ def _reference_inclusive(core, llc, vm, line):
             take(near.l1[np.uint64(gone & (len(near.l1) - 1))], gone)
             take(near.l2[np.uint64(gone & (len(near.l2) - 1))], gone)
     return np.int64(Served.DRAM)
+
+
+@leaf
+def _touch_llc(core, llc, vm, line):
+    """Return whether the LLC had a line; it has it now."""
+    kept = llc[llc_set(core.llc_slices, len(llc), line)]
+    if duels(len(kept.policy)):
+        return bring_by_duel(kept, llc[np.uint64(0)], line, vm.llc_ways)[0]
+    return touch_shared(kept, line, vm.llc_ways)
 
 
 @routine
@@ -105,7 +118,7 @@ def _complete(core, llc, vm, line):
         _reference_inclusive(core, llc, vm, pair)
     else:
         touch(kept, pair)
-        touch_shared(llc[llc_set(core.llc_slices, len(llc), pair)], pair, vm.llc_ways)
+        _touch_llc(core, llc, vm, pair)
 
 
 @leaf
@@ -120,7 +133,7 @@ def reference(core, llc, vm, hpa, first):
         return Served.L2
     elif core.llc_inclusive:
         served = _reference_inclusive(core, llc, vm, line)
-    elif touch_shared(llc[llc_set(core.llc_slices, len(llc), line)], line, vm.llc_ways):
+    elif _touch_llc(core, llc, vm, line):
         served = np.int64(Served.LLC)
     else:
         served = np.int64(Served.DRAM)
@@ -155,7 +168,7 @@ def of_peer(core, llc, vm, what):
     what : int
         As of `of_node`.
     """
-    if len(llc[np.uint64(0)].held) == 0 or vm.from_peer == 0:
+    if len(llc[np.uint64(0)].notes) == 0 or vm.from_peer == 0:
         return 0
     vm.from_peer = 0
     vm.peer_refs[what] += 1

@@ -63,7 +63,7 @@ def places_of(core: np.ndarray) -> np.ndarray:
     units = core["units"][0]
     home, numbers = units["home"], np.array([Keyed[name.upper()] for name in _UNITS])
     sizes = (numbers[:, None, None] == home).any(axis=1) @ np.array([1, 2, 4])
-    return np.column_stack((np.array([*_UNITS.values()]), units["place"][numbers, : Place.HELD], sizes))
+    return np.column_stack((np.array([*_UNITS.values()]), units["place"][numbers, : Place.NOTES], sizes))
 
 
 def words_of_cores(cores: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 from vmsim.machine.formats import TWO_LEVEL, NestedFormat
 from vmsim.machine.held import held_words
 from vmsim.machine.pwc import PwcStyle
-from vmsim.machine.replacement import ages_of
+from vmsim.machine.replacement import DUEL_NOTES, ages_of, notes_of
 from vmsim.machine.sets import EMPTY, Place, keyed_set, tag_set
 
 __all__ = [
@@ -89,8 +89,9 @@ class Geometry:
     1G (-1: none). `pwc` maps names (pde, pdpte, pml4e, pml5e and nested_ of each; entries) to their units.
     `llc_victim`: the LLC has what leaves the L2, and not what is in it, and knows what other cores' L2s have;
     `peer_extra` is what a line from there takes more than one of the LLC. `llc_inclusive`: what leaves the LLC leaves
-    the L1s and L2s of the cores around it. `l2_pairs`: a line that the L2 gets brings its neighbour along. `walkers`
-    and `fill_buffers` matter where a window is (window.py), up to SERVERS of each.
+    the L1s and L2s of the cores around it. `llc_leaders`: where its sets duel, those that lead for the first policy
+    and for the second, counted through the slices. `l2_pairs`: a line that the L2 gets brings its neighbour along.
+    `walkers` and `fill_buffers` matter where a window is (window.py), up to SERVERS of each.
     `seed` is of random replacement.
     """
 
@@ -104,6 +105,7 @@ class Geometry:
     llc_slices: int = 1
     llc_victim: bool = False
     llc_inclusive: bool = False
+    llc_leaders: Sequence[Sequence[int]] = ((), ())
     peer_extra: int = 0
     l2_pairs: bool = False
     latency: Sequence[int] = (0, 0, 0, 0)
@@ -237,8 +239,8 @@ def make_cores(geometry: Geometry, count: int) -> np.ndarray:
     place = np.zeros(UNITS["place"].shape, np.int64)
     for row, (name, unit) in zip(place, (keyed | caches | {"llc": geometry.llc}).items(), strict=True):
         offset = cores.dtype.fields[name][1] if name in cores.dtype.names else 0
-        held = _held(geometry, count) if name == "llc" else 0
-        row[:] = offset >> 3, unit.sets, unit.ways if unit.sets else 0, unit.policy, unit.fold or _UNFOLDED, held
+        notes = _notes(geometry, count) if name == "llc" else 0
+        row[:] = offset >> 3, unit.sets, unit.ways if unit.sets else 0, unit.policy, unit.fold or _UNFOLDED, notes
     cores["units"]["place"] = place
     for level, home in enumerate((geometry.l1_home, geometry.l2_home)):
         cores["units"]["home"][:, level] = [number if number < 0 else 3 * level + number for number in home]
@@ -282,8 +284,10 @@ def set_nodes(cores: np.ndarray, ends: Sequence[int] | np.ndarray, extra: Sequen
     cores["node_extra"][:, : len(ends)] = extra
 
 
-def _held(geometry: Geometry, cores: int) -> int:
-    """Return the words of a set of the LLC for what the L2s of `cores` cores hold."""
+def _notes(geometry: Geometry, cores: int) -> int:
+    """Return the words of a set of the LLC for its part in a duel, or for what the L2s of `cores` cores hold."""
+    if any(geometry.llc_leaders):
+        return DUEL_NOTES
     if not geometry.llc_victim:
         return 0
     return held_words(cores, geometry.l2.sets, geometry.l2.ways, geometry.llc.sets // geometry.llc_slices)
@@ -292,10 +296,12 @@ def _held(geometry: Geometry, cores: int) -> int:
 def make_llc(geometry: Geometry, cores: int = 1) -> np.ndarray:
     """Return the empty last-level cache that `cores` cores share, shape (sets,)."""
     unit = geometry.llc
-    llc = _lines(unit.sets, _llc_set(unit.ways, unit.policy, _held(geometry, cores)))
+    llc = _lines(unit.sets, _llc_set(unit.ways, unit.policy, _notes(geometry, cores)))
     llc["tag"] = EMPTY
     if unit.policy:
         llc["age"] = ages_of(unit.policy, unit.sets, unit.ways, (geometry.seed,))
+    if any(geometry.llc_leaders):
+        llc["notes"] = notes_of(unit.sets, geometry.llc_leaders, (geometry.seed,))
     return llc
 
 

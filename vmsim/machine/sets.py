@@ -13,7 +13,7 @@ from enum import IntEnum
 import numpy as np
 
 from vmsim.jit import leaf, routine
-from vmsim.machine.replacement import Use, choose, use
+from vmsim.machine.replacement import KIND_BITS, Policy, Use, choose, insertion, note_miss, side, use
 
 __all__ = [
     "ANY",
@@ -21,6 +21,7 @@ __all__ = [
     "MISS",
     "Place",
     "bring",
+    "bring_by_duel",
     "drop_at",
     "drop_way",
     "fill",
@@ -50,19 +51,19 @@ class Place(IntEnum):
     WAYS = 2
     POLICY = 3  # of replacement; 0: exact LRU, without ages
     FOLD = 4  # a key's bits from here on are folded into the number of the set by XOR; 63: none are
-    HELD = 5  # words of a set after its ages: lines that other caches hold (vmsim.machine.held)
+    NOTES = 5  # words of a set after its ages: lines that other caches hold (vmsim.machine.held), or of a duel
 
 
-def _set(ways: int, columns: tuple[str, ...], policy: int, held: int = 0) -> np.dtype:
+def _set(ways: int, columns: tuple[str, ...], policy: int, notes: int = 0) -> np.dtype:
     fields = [(name, "i8", (ways,)) for name in columns]
     ages = ways if policy else 0
-    more = [("age", "i8", (ages,)), ("held", "i8", (held,)), ("policy", "i8", (policy, 0))]
+    more = [("age", "i8", (ages,)), ("notes", "i8", (notes,)), ("policy", "i8", (policy, 0))]
     return np.dtype((np.record, [*fields, *more]))
 
 
-def tag_set(ways: int, policy: int = 0, held: int = 0) -> np.dtype:
-    """Return the type of a set that remembers presence only (caches), and of so many lines who holds them."""
-    return _set(ways, ("tag",), policy, held)
+def tag_set(ways: int, policy: int = 0, notes: int = 0) -> np.dtype:
+    """Return the type of a set that remembers presence only (caches), and has so many words of notes."""
+    return _set(ways, ("tag",), policy, notes)
 
 
 def keyed_set(ways: int, policy: int = 0) -> np.dtype:
@@ -207,6 +208,29 @@ def bring(kept, tag, mask):
             return True, np.int64(EMPTY)
         newer = here
     return False, newer
+
+
+@routine
+def bring_by_duel(kept, first, tag, mask):
+    """Do what `bring` does where sets duel; `first` is the first set of the cache, which keeps the score."""
+    ways = len(kept.tag)
+    way = np.int64(0)
+    by = side(len(kept.policy), kept.notes, first.notes)
+    while way < ways and kept.tag[way] != tag:
+        way += 1
+    how = np.int64(Use.HIT)
+    gone = np.int64(EMPTY)
+    if way == ways:
+        note_miss(kept.notes, first.notes)
+        by = insertion(by, kept.notes)
+    policy = by << KIND_BITS | Policy.QLRU
+    if way == ways:
+        way = choose(policy, kept.tag, np.int64(0), kept.age, np.int64(0), ways, mask)
+        gone = kept.tag[way]
+        how = _how(gone)
+        kept.tag[way] = tag
+    use(policy, kept.tag, np.int64(0), kept.age, np.int64(0), ways, way, how)
+    return how == Use.HIT, gone
 
 
 @routine

@@ -13,13 +13,14 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from vmsim.base.errors import InputError
-from vmsim.base.units import TlbPage, format_size
+from vmsim.base.units import TlbPage
 from vmsim.scenario.cost import Cost
+from vmsim.scenario.cpu_caches import Cache, CacheLevel, Llc, geometry
 from vmsim.scenario.cpuid import CpuidRegisters
 from vmsim.scenario.names import ModeName
-from vmsim.scenario.problems import KeyPath, Problem, raise_problems
+from vmsim.scenario.problems import Problem, raise_problems
 from vmsim.scenario.replacement import Replacement, unfit
-from vmsim.scenario.types import Count, Cycles, Entries, Flag, Frequency, Model, Positive, Size, Ways
+from vmsim.scenario.types import Count, Cycles, Entries, Flag, Frequency, Model, Positive, Ways
 
 __all__ = [
     "CONFIDENCES",
@@ -44,8 +45,6 @@ WINDOW: Final = 1024
 """Most instructions of an out-of-order window."""
 SERVERS: Final = 64
 """Most page walkers of a core, or lines that its L1 waits for."""
-MAX_CACHE: Final = 1 << 30
-"""Bytes of a cache."""
 CONFIDENCES: Final = ("measured", "manual", "paper", "derived", "guess", "given")
 """From most to least sure, except ``given``: chosen by the user, or by the definition of the preset."""
 
@@ -83,7 +82,7 @@ class Array(Model):
     @model_validator(mode="after")
     def _check(self) -> Array:
         if getattr(self, "shared", None) is None:
-            raise_problems(_geometry(self.entries, self.ways, "entries"))
+            raise_problems(geometry(self.entries, self.ways, "entries"))
             raise_problems(unfit(self.replacement, self.ways))
         return self
 
@@ -183,88 +182,6 @@ class Ntlb(Array):
     cycles: Cycles = Field(description="Cycles of a hit.")
 
 
-class CacheLevel(Model):
-    """One cache; `slices` equal parts have each a power of two of sets."""
-
-    size: Size
-    ways: Annotated[Ways, Field(ge=1)]
-    line: Literal[64] = 64
-    slices: Annotated[Positive, Field(le=1024)] = 1
-    replacement: Replacement = "lru"
-    cycles: Cycles = Field(description="Load-to-use cycles of a hit.")
-
-    @property
-    def sets(self) -> int:
-        """Sets of one slice, a power of two."""
-        return self.size // (self.slices * self.ways * self.line)
-
-    @model_validator(mode="after")
-    def _check(self) -> CacheLevel:
-        if self.size > MAX_CACHE:
-            text = f"{format_size(self.size)} is more than the largest cache, {format_size(MAX_CACHE)}"
-            raise_problems([Problem(("size",), text)])
-        lines, rest = divmod(self.size, self.line * self.slices)
-        if rest:
-            text = f"{self.size} bytes are not {self.slices} slices of whole {self.line}-byte lines"
-            raise_problems([Problem(("size",), text)])
-        raise_problems(_geometry(lines, self.ways, "size", "lines of each slice"))
-        raise_problems(unfit(self.replacement, self.ways))
-        return self
-
-
-class L2(CacheLevel):
-    """The second cache of a core."""
-
-    pairs: Flag = Field(
-        default=False,
-        description="A line that it gets brings the other one of its 128 bytes along (Intel's spatial prefetcher).",
-    )
-
-
-class Llc(CacheLevel):
-    """The last-level cache."""
-
-    filled: Literal["misses", "victims"] = Field(
-        default="misses",
-        description="By what: lines that miss it, as the L2 is; or lines that leave the L2, and a hit leaves it (AMD).",
-    )
-    inclusive: Flag = Field(
-        default=False,
-        description="It has all that the L1s and L2s have: what leaves it leaves them (Intel's, Nehalem to Broadwell).",
-    )
-    peer_cycles: Cycles | None = Field(
-        default=None,
-        description="Load-to-use cycles of a line that another core's L2 has and it has not, where victims fill it; "
-        "those of its own if left out.",
-    )
-
-    @model_validator(mode="after")
-    def _check_inclusive(self) -> Llc:
-        if self.inclusive and self.filled == "victims":
-            text = 'filled by victims it has not what the L2s have; leave this out, or set filled = "misses"'
-            raise_problems([Problem(("inclusive",), text)])
-        return self
-
-
-class Cache(Model):
-    """The private caches, the shared one, and where page walks enter them."""
-
-    l1: CacheLevel
-    l2: L2
-    llc: Llc
-    walker: Literal["l1", "l2"] = Field(description="First level that a page walk's references look in.")
-
-    @model_validator(mode="after")
-    def _check(self) -> Cache:
-        text = "has no effect: only the LLC is in slices; leave it out"
-        raise_problems(
-            Problem((name, "slices"), f"found {level.slices}, which {text}")
-            for name, level in (("l1", self.l1), ("l2", self.l2))
-            if level.slices != 1
-        )
-        return self
-
-
 class Memory(Model):
     """DRAM."""
 
@@ -338,6 +255,7 @@ _ADDED: Final = {
     "replacement": "lru",
     "filled": "misses",
     "inclusive": False,
+    "leaders": None,
     "peer_cycles": None,
     "window": 0,
     "fill_buffers": 0,
@@ -354,16 +272,3 @@ def _plain(model: Model, without: set[str]) -> dict[str, Any]:
         for key, value in values.items()
         if key not in without and (key not in _ADDED or value != _ADDED[key])
     }
-
-
-def _geometry(entries: int, ways: int, key: str, unit: str = "entries") -> Iterator[Problem]:
-    if entries == 0 and ways == 0:
-        return
-    path: KeyPath = (key,)
-    sets, rest = divmod(entries, ways) if ways else (0, 1)
-    if not ways or not entries:
-        yield Problem(path, f"{entries} {unit} in {ways} ways: both must be at least 1, or both 0 for none")
-    elif rest:
-        yield Problem(path, f"{entries} {unit} cannot be divided into {ways} ways")
-    elif sets & (sets - 1):
-        yield Problem(path, f"{entries} {unit} in {ways} ways are {sets} sets; the sets must be a power of two")

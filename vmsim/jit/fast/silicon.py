@@ -63,7 +63,7 @@ class _Core(types.Opaque):
         return 5 * len(self.names)
 
     def figures(self, cores: NDArray[Any], llc: NDArray[Any]) -> tuple[int, ...]:
-        """Return those of a geometry: of each unit its first word, sets, ways, policy and held; the size of a core."""
+        """Return those of a geometry: of each unit its first word, sets, ways, policy and notes; the size of a core."""
         found: list[int] = []
         for name in self.names:
             if name == "llc":
@@ -71,7 +71,7 @@ class _Core(types.Opaque):
             else:
                 unit, offset = cores.dtype.fields[name][:2]  # type: ignore[index]
                 kept, sets = unit.base, unit.shape[0]
-            found += offset >> 3, sets, *(kept[name].shape[0] for name in ("tag", "policy", "held"))
+            found += offset >> 3, sets, *(kept[name].shape[0] for name in ("tag", "policy", "notes"))
         return *found, cores.dtype.itemsize >> 3
 
 
@@ -108,7 +108,7 @@ def _struct(*members: tuple[str, types.Type]) -> Any:
 
 
 register_default(_Core)(models.OpaqueModel)
-_WAYS = ("first", _POINTER), ("ways", types.int64), ("policy", types.int64), ("held", types.int64)
+_WAYS = ("first", _POINTER), ("ways", types.int64), ("policy", types.int64), ("notes", types.int64)
 register_default(_Unit)(_struct(*_WAYS, ("sets", types.int64)))
 register_default(_Set)(_struct(*_WAYS))
 register_default(_Words)(_struct(("first", _POINTER), ("count", types.int64)))
@@ -135,9 +135,9 @@ def _made(context: Any, builder: Any, kind: types.Type, **fields: Any) -> Any:
 
 
 def _unit(context: Any, builder: Any, core: _Core, kind: _Unit, words: Any, name: str) -> Any:
-    first, sets, ways, policy, held = (_figure(builder, core, core.figure(name) + number) for number in range(5))
+    first, sets, ways, policy, notes = (_figure(builder, core, core.figure(name) + number) for number in range(5))
     start = builder.gep(words, [first], inbounds=True)
-    return _made(context, builder, kind, first=start, sets=sets, ways=ways, policy=policy, held=held)
+    return _made(context, builder, kind, first=start, sets=sets, ways=ways, policy=policy, notes=notes)
 
 
 @infer_getattr
@@ -183,10 +183,10 @@ def _get_of_set(context: Any, builder: Any, kept: _Set, value: Any, name: str) -
     if name == "policy":  # a number, as the length of nothing
         return _made(context, builder, _WORDS, first=there.first, count=there.policy)
     column = _WORD({"tag": 0, "value": 1, "age": kept.columns}.get(name, 0))
-    if name == "held":
+    if name == "notes":
         column = _columns(builder, kept, there)
     first = builder.gep(there.first, [builder.mul(there.ways, column)], inbounds=True)
-    return _made(context, builder, _WORDS, first=first, count=there.held if name == "held" else there.ways)
+    return _made(context, builder, _WORDS, first=first, count=there.notes if name == "notes" else there.ways)
 
 
 def _columns(builder: Any, kind: _Unit | _Set, of: Any) -> Any:
@@ -231,9 +231,9 @@ class _SetItem(AbstractTemplate):
 @lower_builtin(operator.getitem, _Unit, types.int64)
 def _get_set(context: Any, builder: Any, sig: Any, values: Any) -> Any:
     unit = _fields(context, builder, sig.args[0], values[0])
-    words = builder.add(builder.mul(unit.ways, _columns(builder, sig.args[0], unit)), unit.held)
+    words = builder.add(builder.mul(unit.ways, _columns(builder, sig.args[0], unit)), unit.notes)
     first = builder.gep(unit.first, [builder.mul(values[1], words)], inbounds=True)
-    return _made(context, builder, sig.return_type, first=first, ways=unit.ways, policy=unit.policy, held=unit.held)
+    return _made(context, builder, sig.return_type, first=first, ways=unit.ways, policy=unit.policy, notes=unit.notes)
 
 
 @lower_builtin(operator.getitem, _Words, types.int64)

@@ -74,7 +74,7 @@ def _struct(kind: type, *members: tuple[str, types.Type]) -> None:
 
 
 _struct(_Core, ("first", _POINTER))
-_WAYS: Final = ("first", _POINTER), ("ways", types.int64), ("policy", types.int64), ("held", types.int64)
+_WAYS: Final = ("first", _POINTER), ("ways", types.int64), ("policy", types.int64), ("notes", types.int64)
 _struct(_Unit, *_WAYS, ("sets", types.int64))
 _struct(_Set, *_WAYS)
 _struct(_Words, ("first", _POINTER), ("count", types.int64))
@@ -127,15 +127,15 @@ def _columns(builder: Any, kind: _Unit | _Set, of: Any) -> Any:
     return builder.add(ages, _WORD(kind.columns))
 
 
-def _held(context: Any, builder: Any, kind: _Set, kept: Any) -> Any:
+def _notes(context: Any, builder: Any, kind: _Set, kept: Any) -> Any:
     first = _at(builder, kept.first, builder.mul(kept.ways, _columns(builder, kind, kept)))
-    return _made(context, builder, _WORDS, first=first, count=kept.held)
+    return _made(context, builder, _WORDS, first=first, count=kept.notes)
 
 
 _attribute(_Set, "tag", _WORDS, _column(lambda of: 0))
 _attribute(_Set, "value", _WORDS, _column(lambda of: 1))
 _attribute(_Set, "age", _WORDS, _column(lambda of: of.columns))
-_attribute(_Set, "held", _WORDS, _held)
+_attribute(_Set, "notes", _WORDS, _notes)
 _attribute(  # a number, as the length of nothing
     _Set, "policy", _WORDS, lambda c, b, of, kept: _made(c, b, _WORDS, first=kept.first, count=kept.policy)
 )
@@ -177,9 +177,9 @@ def _count(context: Any, builder: Any, sig: Any, values: Any) -> Any:
 @lower_builtin(operator.getitem, _Unit, types.int64)
 def _get_set(context: Any, builder: Any, sig: Any, values: Any) -> Any:
     unit = _read(context, builder, sig.args[0], values[0])
-    words = builder.add(builder.mul(unit.ways, _columns(builder, sig.args[0], unit)), unit.held)
+    words = builder.add(builder.mul(unit.ways, _columns(builder, sig.args[0], unit)), unit.notes)
     first = _at(builder, unit.first, builder.mul(values[1], words))
-    return _made(context, builder, sig.return_type, first=first, ways=unit.ways, policy=unit.policy, held=unit.held)
+    return _made(context, builder, sig.return_type, first=first, ways=unit.ways, policy=unit.policy, notes=unit.notes)
 
 
 @lower_builtin(operator.getitem, _Words, types.int64)
@@ -273,9 +273,9 @@ def _unit(place: int, columns: int) -> tuple[types.Type, Generate]:
 
     def generate(context: Any, builder: Any, of: _Core, core: Any) -> Any:
         words = (builder.load(_at(builder, core.first, place + number)) for number in (0, 1, 2, 3, 5))
-        first, sets, ways, policy, held = words
+        first, sets, ways, policy, notes = words
         start = _at(builder, core.first, first)
-        return _made(context, builder, kind, first=start, sets=sets, ways=ways, policy=policy, held=held)
+        return _made(context, builder, kind, first=start, sets=sets, ways=ways, policy=policy, notes=notes)
 
     return kind, generate
 

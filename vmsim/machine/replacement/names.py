@@ -6,9 +6,11 @@ import re
 from enum import IntEnum
 from typing import Final
 
-__all__ = ["KIND_BITS", "NAMES", "Policy", "Use", "policy_of"]
+__all__ = ["KIND_BITS", "NAMES", "QLRU_BITS", "RARELY", "Policy", "Use", "policy_of"]
 
 KIND_BITS: Final = 4
+QLRU_BITS: Final = 11  # of the parameters of a quad-age LRU
+RARELY: Final = 1 << 10  # of those: a line comes in at that age once in 16 times, and at age 3 else
 
 
 class Policy(IntEnum):
@@ -25,6 +27,7 @@ class Policy(IntEnum):
     MRU = 8
     MRU_N = 9
     QLRU = 10
+    DUEL = 11  # of two QLRUs
 
 
 class Use(IntEnum):
@@ -48,7 +51,7 @@ NAMES: Final = {
 }
 """Kinds without parameters."""
 
-_QLRU: Final = re.compile(r"qlru_h([0-2])([01])_m([0-3])_r([0-2])_u([0-3])(_umo)?", re.IGNORECASE)
+_QLRU: Final = re.compile(r"qlru_h([0-2])([01])_m(r16)?([0-3])_r([0-2])_u([0-3])(_umo)?", re.IGNORECASE)
 
 
 def policy_of(name: str, *, by_way: bool = False) -> int:
@@ -57,13 +60,23 @@ def policy_of(name: str, *, by_way: bool = False) -> int:
     Parameters
     ----------
     name : str
-        One of `NAMES`, or a quad-age LRU as nanoBench writes it, such as ``QLRU_H11_M1_R0_U0``.
+        One of `NAMES`, a quad-age LRU as nanoBench writes it, such as ``QLRU_H11_M1_R0_U0``, or two of those with a
+        ``/`` between them, which duel.
     by_way : bool, optional
         Tags are to stay in their ways, with exact LRU too.
     """
-    if found := _QLRU.fullmatch(name):
-        hit3, hit2, miss, place, update = (int(digit) for digit in found.groups()[:5])
-        parameters = hit3 | hit2 << 2 | miss << 3 | place << 5 | update << 7 | (found[6] is not None) << 9
-        return Policy.QLRU | parameters << KIND_BITS
+    if "/" in name:
+        first, second = (_parameters(each) for each in name.split("/"))
+        return Policy.DUEL | first << KIND_BITS | second << KIND_BITS + QLRU_BITS
+    if _QLRU.fullmatch(name):
+        return Policy.QLRU | _parameters(name) << KIND_BITS
     policy = NAMES[name.lower()]
     return int(Policy.LRU_BY_WAY if by_way and policy == Policy.LRU else policy)
+
+
+def _parameters(name: str) -> int:
+    found = _QLRU.fullmatch(name)
+    assert found, name
+    hit3, hit2, miss, place, update = (int(found[group]) for group in (1, 2, 4, 5, 6))
+    parameters = hit3 | hit2 << 2 | miss << 3 | place << 5 | update << 7 | (found[7] is not None) << 9
+    return parameters | (RARELY if found[3] else 0)

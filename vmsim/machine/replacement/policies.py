@@ -31,7 +31,7 @@ def ages_of(policy: int, sets: int, ways: int, seed: Sequence[int] = ()) -> np.n
         ages[:, ::4] = np.arange(ways // 4)
     elif kind in (Policy.NRU, Policy.MRU, Policy.MRU_N):
         ages[:] = 1
-    elif kind == Policy.QLRU:
+    elif kind in (Policy.QLRU, Policy.DUEL):
         ages[:] = AGES
     elif kind == Policy.RANDOM:
         ages[:, 0] = np.random.default_rng([*seed, sets, ways]).integers(0, 1 << 31, sets)
