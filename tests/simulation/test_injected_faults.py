@@ -92,6 +92,31 @@ def test_a_vm_that_is_stopped_while_a_device_works_on_its_pages_waits_for_it(mod
     assert nothing_is_left(simulation)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_page_taken_while_another_vcpu_waits_for_its_frame_is_not_mapped_anew(mode: str) -> None:
+    """Both touch it first: one waits for a frame, the other has mapped it, and the host has taken it since."""
+    frames = 150 if mode == "native" else SHADOWED.get(mode, 220)
+    what = tight(mode, vm("a", vcpus=2), frames=frames, swap={"device": "zram", "policy": "random"})
+    script = Script(touches(range(200), WRITE) * 3, threads=2)
+    simulation, outcome = run(what.replace(**{"host.cores": 2}), [script], every=500_003)
+    assert outcome.ending is None
+    assert outcome.vms[0].figures.named("swap")["swapped_in"] > 10
+    assert nothing_is_left(simulation)
+
+
+@pytest.mark.parametrize("mode", GUESTS)
+def test_a_vm_whose_file_cannot_be_written_ends_though_another_vcpu_waits_for_that(mode: str) -> None:
+    """One has the kernel write a file, a page of which the host cannot bring back; the other waits in fsync."""
+    again = touches(range(PAGES), WRITE)
+    steps = [*again, ("write_file", 1, 0, 40 * PAGE), ("compute", 200_000), *again, ("sync_file", 1)]
+    files = {"disk": "nvme", "dirty": 100, "dirty_background": 100}
+    swap = {"device": "nvme", "policy": "random", "page_cluster": 0, "read_errors": 0.05}
+    what = tight(mode, vm("a", vcpus=2, files=files), frames=SHADOWED.get(mode, 210) - 20, swap=swap)
+    simulation, outcome = run(what.replace(**{"host.cores": 2}), [Script(steps, threads=2)], every=500_003)
+    assert outcome.ending is None or "could not be read from the device" in outcome.ending.message
+    assert nothing_is_left(simulation)
+
+
 @pytest.mark.parametrize("mode", GUESTS)
 def test_a_pool_that_a_neighbour_empties_is_filled_when_there_is_memory_again(mode: str) -> None:
     """The second VM takes what the host has, and the first one's spare pages; then the first wants some."""

@@ -198,11 +198,18 @@ class PageCache(CachedPages):
         for page in pages:
             page.writing = True
         self.writing += len(pages)
-        gfns = np.array([page.gfn for page in pages])
-        yield from self.frames.ensure(vcpu, gfns)
-        vcpu.owe(FILES, self.costs.file_page * len(pages))
-        versions = [self._begin_writing(page) for page in pages]
-        done = yield from self.disk.write(vcpu, [page.key for page in pages], gfns)
+        gfns, versions = np.array([page.gfn for page in pages]), list[int]()
+        try:
+            yield from self.frames.ensure(vcpu, gfns)
+            vcpu.owe(FILES, self.costs.file_page * len(pages))
+            versions += [self._begin_writing(page) for page in pages]
+            done = yield from self.disk.write(vcpu, [page.key for page in pages], gfns)
+        except BaseException:  # the VM ends; who waits for the disk is to go on, and end too
+            for page in pages:
+                page.writing = False
+            self.writing -= len(pages)
+            self._progressed()
+            raise
         assert done.callbacks is not None
         done.callbacks.append(partial(self._was_written, pages, versions))
 
@@ -335,6 +342,9 @@ class PageCache(CachedPages):
         for page, version in zip(pages, versions, strict=True):
             self._end_writing(page, version)
         self.counts["written_back"] += len(pages)
+        self._progressed()
+
+    def _progressed(self) -> None:
         done, self.progress = self.progress, self.env.event()
         done.succeed()
 

@@ -85,14 +85,18 @@ class Placing(ProcessCalls):
     def _put(
         self, vcpu: Vcpu, space: Space, gva: int, order: int, page: int, bits: int, *, cached: bool = False
     ) -> Steps[bool]:
-        """Map a page, of the page cache or just cleared; if another is there already, give it back and return False."""
+        """Map a page, of the page cache or just cleared; if another is there already, give it back and return False.
+
+        One that is on the swap device is there: it was mapped, and taken, while this vCPU waited for its frame
+        (mm/memory.c, do_anonymous_page, which looks at the entry again once it has its lock).
+        """
         if self.mmu.traps and not cached:
             yield from self.mmu.clear(vcpu, page << PAGE_SHIFT, order, table=False)
         where = space.root, gva, order // 9 + 1, page, bits
-        if not space.entries.writing and self.tables.map_at_once(*where):
+        if not (space.entries.writing or _is_away(space, gva, order)) and self.tables.map_at_once(*where):
             return True
         with (yield from self._entries(vcpu, space)):
-            mapped = yield from self.tables.map(vcpu, *where)
+            mapped = not _is_away(space, gva, order) and (yield from self.tables.map(vcpu, *where))
         if not mapped:
             self.frames.give(np.array([page]), order)
         return mapped
@@ -101,7 +105,8 @@ class Placing(ProcessCalls):
         """Map a page of zeros to be read; return False if something is mapped already (mm/memory.c, pte_none)."""
         frame, order = yield from self.zeros.take(vcpu, order)
         with (yield from self._entries(vcpu, space)):
-            mapped = yield from self.tables.map(vcpu, space.root, gva, order // 9 + 1, frame, bits & ~WRITE)
+            where = space.root, gva, order // 9 + 1, frame, bits & ~WRITE
+            mapped = not _is_away(space, gva, order) and (yield from self.tables.map(vcpu, *where))
             if mapped:
                 self.sharing.add(np.array([frame]), order)
         return mapped
@@ -149,3 +154,9 @@ class Placing(ProcessCalls):
             ):  # asked last: a host notes what it could not give
                 return order
         return 0
+
+
+def _is_away(space: Space, gva: int, order: int) -> bool:
+    """Whether any of 2**order pages around an address is on the swap device."""
+    first = gva >> PAGE_SHIFT & -(1 << order)
+    return bool(space.away) and any(number in space.away for number in range(first, first + (1 << order)))
