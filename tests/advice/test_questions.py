@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 import vmsim
 from tests.simulation.small import PAGE, WRITE, Script, scenario, touches, vm
 from vmsim.advice.asked import last_that_holds
 from vmsim.advice.migration import parse_link
+from vmsim.advice.overcommit import _answer
+from vmsim.advice.slower import _COUNTED, cost_of, times
 from vmsim.sweeps import read_results
 from vmsim.workloads.vmtrace import VmtraceWriter
 
@@ -166,3 +169,27 @@ def test_the_last_number_that_holds_is_found_from_anywhere(first: int, last: int
 
     assert last_that_holds(holds, first, 40) == last
     assert len({*tried}) == len(tried) <= 12
+
+
+def test_a_vm_that_may_be_as_fast_as_alone_is_slowed_down_by_nothing() -> None:
+    """Three seeds: waits for a core add 2, 0 and -1 % in one case, 20 % in the other."""
+
+    def rows(costs: list[float]) -> pd.DataFrame:
+        same = {"vm_group": "a", "accesses": 100, "finished": True, "start_cycle": 0}
+        made = [
+            {**same, "replicate": seed, "finish_cycle": cost, "pcpu_wait_cycles": cost - 990}
+            for seed, cost in enumerate(costs)
+        ]
+        return cost_of(pd.DataFrame(made).reindex(columns=[*dict.fromkeys([*made[0], *_COUNTED])], fill_value=0))
+
+    alone = rows([1000, 1000, 1000])
+    assert times(rows([1020, 1000, 990]), alone)["mostly"] == ""
+    assert times(rows([1200, 1201, 1199]), alone)["mostly"] == "waiting for a core"
+
+
+def test_one_vm_is_not_compared_with_itself() -> None:
+    row = {"vms": 1, "memory": 0.8, "times": 1.0, "low": 1.0, "high": 1.0, "mostly": ""}
+    more = {"vms": 2, "memory": 1.6, "times": 3.0, "low": 2.9, "high": 3.1, "mostly": "waiting for a core"}
+    text, facts = _answer({1: row, 2: more}, 1, False, 1.5, 5)
+    assert text.startswith("1 VM, with 0.80 times the host's memory, fits (95 % over 5 seeds; limit 1.5). With 2: ")
+    assert facts["vms"] == 1

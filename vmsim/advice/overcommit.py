@@ -79,6 +79,8 @@ def _answer(
         return text, {"vms": 0, "limit": factor}
     best = rows[last]
     text = f"{_vms(best['vms'])}, with {best['memory']:.2f} times the host's memory, fit: {_slower(best)} ({sure})."
+    if best["vms"] == 1:  # which is alone
+        text = f"1 VM, with {best['memory']:.2f} times the host's memory, fits ({sure})."
     facts = {"vms": best["vms"], **{key: best[key] for key in ("memory", "times", "low", "high")}, "limit": factor}
     if all_of_them:
         return f"At least {text} More were not tried.", facts
@@ -94,5 +96,5 @@ def _slower(row: dict[str, Any]) -> str:
     """Say what a number does to the VM that loses most."""
     if row["times"] == float("inf"):
         return "a VM does not run to its end"
-    mostly = f", mostly {row['mostly']}" if row["mostly"] and row["times"] > 1 else ""
+    mostly = f", mostly {row['mostly']}" if row["mostly"] else ""
     return f"the slowest takes {interval(row['times'], row['low'], row['high'])} times as long as alone{mostly}"
