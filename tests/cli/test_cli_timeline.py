@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import vmsim
+from tests.oracle.perfetto_reader import read
 from tests.simulation.small import scenario
 from vmsim.engine.simulation import Simulation
 from vmsim.observe.perfetto import Slice, lanes
@@ -91,35 +93,77 @@ def test_what_was_kept_is_read_again(kept: Path) -> None:
     assert vmsim.run(busy("ept")).timeline is None
 
 
-def test_the_file_is_what_perfetto_defines(kept: Path, tmp_path: Path, vmsim: Any) -> None:
-    """Every event is on a track that was described, begins and ends match, and times on a track never go back."""
+@pytest.fixture
+def opened(kept: Path, tmp_path: Path, vmsim: Any) -> tuple[Any, dict[str, Any]]:
+    """Give the messages of a timeline's file, and what the command told of it."""
     pb2 = pytest.importorskip("perfetto.protos.perfetto.trace.perfetto_trace_pb2")
     file = tmp_path / "t.pftrace"
     told = json.loads(vmsim("timeline", kept, "--out", file, "--json").out)
-    trace = pb2.Trace.FromString(file.read_bytes())
-    changes = {pb2.TrackEvent.TYPE_SLICE_BEGIN: 1, pb2.TrackEvent.TYPE_SLICE_END: -1}
-    names, parents, depth, last, slices, values = {}, {}, Counter(), {}, 0, 0
-    for packet in trace.packet:
-        if packet.HasField("track_descriptor"):
-            described = packet.track_descriptor
-            assert described.uuid not in names
-            names[described.uuid] = described.process.process_name or described.name
-            parents[described.uuid] = described.parent_uuid
-            assert described.HasField("process") or described.parent_uuid in names
-            continue
-        event = packet.track_event
-        assert event.track_uuid in names
-        assert packet.timestamp >= last.get(event.track_uuid, 0)
-        last[event.track_uuid] = packet.timestamp
-        depth[event.track_uuid] += changes.get(event.type, 0)
-        assert depth[event.track_uuid] >= 0
-        slices += event.type == pb2.TrackEvent.TYPE_SLICE_BEGIN
-        values += event.type == pb2.TrackEvent.TYPE_COUNTER
-    assert not any(depth.values())
-    assert (slices, values) == (told["slices"], told["counts"])
-    groups = {names[uuid]: names.get(parent, "") for uuid, parent in parents.items()}
-    assert {"host", "a", "b"} <= {*groups}
-    assert {"pcpu 0", "vcpu 0", "monitor", "pool pages", "free frames"} <= {*groups}
+    return pb2.Trace.FromString(file.read_bytes()), told
+
+
+def test_a_reader_of_another_hand_finds_what_the_run_noted_and_no_error(
+    kept: Path, opened: tuple[Any, dict[str, Any]]
+) -> None:
+    """Each slice of the table is on its track from its first to its last ns, nested; counters are what was sampled."""
+    trace, told = opened
+    made = read(trace)
+    assert not made.errors
+    assert (len(made.slices), len(made.values)) == (told["slices"], told["counts"])
+    result = vmsim.Result.load(kept)
+    assert result.timeline is not None
+
+    def ns(cycle: int) -> int:
+        return cycle * 10**9 // result.facts.frequency
+
+    noted = Counter()
+    for start, cycles, track, what in result.timeline[["start_cycle", "cycles", "track", "what"]].itertuples(
+        index=False
+    ):
+        process, _, name = track.rpartition("/")
+        noted[process or "host", name, what, ns(start), ns(start + cycles)] += 1
+    senders = {"monitor": "monitor", "host": "host, for the monitor"}
+    for vm, sender, time, cycles, kind in result.messages[["vm", "sender", "time_cycles", "cycles", "kind"]].itertuples(
+        index=False
+    ):
+        noted[vm, senders[sender], kind, ns(time), ns(time + cycles)] += 1
+    assert Counter(tuple(each[:5]) for each in made.slices) == noted
+    free = result.memory.loc[result.memory["vm"] == "", ["time_cycles", "host_free"]].drop_duplicates()
+    told_free = {(each.time, each.value) for each in made.values if each[:2] == ("host", "free frames")}
+    assert told_free == {(ns(time), value) for time, value in free.itertuples(index=False)}
+
+
+@pytest.mark.parametrize(
+    ("error", "spoil"),
+    [
+        ("misplaced_end_event", lambda begin, end, packets: setattr(begin, "timestamp", end.timestamp + 10**9)),
+        ("slice_never_ended", lambda begin, end, packets: packets.remove(end)),
+        ("event_of_unknown_track", lambda begin, end, packets: setattr(begin.track_event, "track_uuid", 10**9)),
+        ("event_of_another_kind_than_its_track", lambda begin, end, packets: setattr(begin.track_event, "type", 4)),
+        ("track_event_tokenizer_errors", lambda begin, end, packets: setattr(begin.track_event, "name_iid", 7)),
+        (
+            "packet_skipped_seq_needs_incremental_state_invalid",
+            lambda begin, end, packets: setattr(begin, "sequence_flags", 2),
+        ),
+        ("packet_without_sequence", lambda begin, end, packets: begin.ClearField("trusted_packet_sequence_id")),
+        ("event_without_time", lambda begin, end, packets: begin.ClearField("timestamp")),
+        ("clock_sync_failure", lambda begin, end, packets: setattr(begin, "timestamp_clock_id", 64)),
+        ("flow_without_end", lambda begin, end, packets: begin.track_event.flow_ids.append(1)),
+        ("track_described_twice", lambda begin, end, packets: packets.append(packets[0])),
+        ("unknown_fields", lambda begin, end, packets: begin.MergeFromString(bytes([0xF8, 0xFF, 0xFF, 0x7F, 1]))),
+    ],
+)
+def test_what_perfetto_would_not_read_is_found(
+    error: str, spoil: Callable[..., Any], opened: tuple[Any, dict[str, Any]]
+) -> None:
+    trace, _ = opened
+    packets = trace.packet
+    begin = next(each for each in packets if each.track_event.type == each.track_event.TYPE_SLICE_BEGIN)
+    track = begin.track_event.track_uuid
+    ends = [each for each in packets if each.track_event.type == each.track_event.TYPE_SLICE_END]
+    end = next(each for each in ends if each.track_event.track_uuid == track)
+    spoil(begin, end, packets)
+    assert read(trace).errors[error] > 0
 
 
 def test_trace_processor_opens_it(kept: Path, tmp_path: Path, vmsim: Any) -> None:
