@@ -7,10 +7,11 @@ Virtualized Clouds", EuroSys 2023).
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from vmsim.engine.parts import VmWithDrivers
 from vmsim.tables.backing import level_of
 from vmsim.tables.listing import mark_huge
 
@@ -27,7 +28,7 @@ class Alignment(NamedTuple):
     aligned: int
 
 
-def alignment_of(vm: Any) -> Alignment:
+def alignment_of(vm: VmWithDrivers) -> Alignment:
     """Return what a VM (`VirtualMachine`) has now; a program on the host itself has no host's share."""
     kernel = vm.kernel
     if not (vm.spec.guest_order or vm.spec.host_order):

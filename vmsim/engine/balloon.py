@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Steps
-from vmsim.engine.guest_device import GuestDevice
+from vmsim.engine.guest_device import GuestDevice, guest_of
+from vmsim.engine.parts import VmWithDrivers
 from vmsim.engine.samples import count_free_resident
 from vmsim.guest.balloon import BALLOON, BalloonDriver
 from vmsim.guest.hinting import FreePageHinting
@@ -42,20 +42,21 @@ class Ballooned(GuestDevice):
         The guest's hints of free pages, while its dirty log is read.
     """
 
-    def __init__(self, vm: Any, spec: BalloonSpec) -> None:
+    def __init__(self, vm: VmWithDrivers, spec: BalloonSpec) -> None:
         super().__init__(vm, BALLOON)
         self.vm = vm
+        self.guest_frames, self.slot = guest_of(vm)
         self.spec, costs = spec, vm.parts.scenario.cpu.cost
         self.device: Balloon = Balloon(
             self.env,
             spec,
             costs,
-            memory=vm.slot,
+            memory=self.slot,
             forget=vm.forget,
             horizon=vm.parts.scenario.horizon,
             log=lambda what, pages: vm.parts.log(what, vm.spec.name, pages, level=self.device.actual),
         )
-        parts = {"frames": vm.frames, "device": self.device, "queue": self.queue}
+        parts = {"frames": self.guest_frames, "device": self.device, "queue": self.queue}
         notify = partial(vm.shootdown.notify, reason=_EXIT)
         self.driver = BalloonDriver(self.env, spec, costs, **parts, notify=notify) if spec.driver else None
         self.hinting = FreePageHinting(self.env, spec, costs, **parts, notify=notify) if spec.hinting else None
@@ -88,7 +89,7 @@ class Ballooned(GuestDevice):
         return {
             "balloon": self.driver.size if self.driver else 0,
             "balloon_target": self.device.target,
-            "free_backed": count_free_resident(self.vm.frames, self.vm.slot.backing),
+            "free_backed": count_free_resident(self.guest_frames, self.slot.backing),
         }
 
     def register(self, ledger: Ledger) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Steps, Vcpu
+from vmsim.engine.guest_device import guest_of
+from vmsim.engine.parts import VmWithDrivers
 from vmsim.frames.records import PAGEBLOCK
 from vmsim.guest.bilateral import SharedFrames
 from vmsim.host.bilateral import Bilateral
@@ -35,16 +35,17 @@ class SharedMemory:
         The host's thread.
     """
 
-    def __init__(self, vm: Any, spec: BilateralSpec) -> None:
+    def __init__(self, vm: VmWithDrivers, spec: BilateralSpec) -> None:
         self.vm = vm
         self.env = vm.parts.env
         self.costs = vm.parts.scenario.cpu.cost
-        self.shared = vm.frames.shared = SharedFrames(vm.frames, self._install, lambda on: vm.kernel.take_none(on=on))
+        frames, self.slot = guest_of(vm)
+        self.shared = frames.shared = SharedFrames(frames, self._install, lambda on: vm.kernel.take_none(on=on))
         self.device = Bilateral(
             self.env,
             spec,
             self.costs,
-            memory=vm.slot,
+            memory=self.slot,
             forget=vm.forget,
             horizon=vm.parts.scenario.horizon,
             log=lambda what, pages: vm.parts.log(what, vm.spec.name, pages, level=self.device.actual),
@@ -73,7 +74,7 @@ class SharedMemory:
 
         Others that allocate in it meanwhile ask as well, and each backs what still lacks a page.
         """
-        vm, costs, backing = self.vm, self.costs, self.vm.slot.backing
+        vm, costs, backing = self.vm, self.costs, self.slot.backing
         vm.shootdown.notify(vcpu, reason=_EXIT)
         vm.shootdown.spend(vcpu, _EXIT, costs.bilateral_install)
         yield vcpu.settle()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vmsim.engine.balloon import Ballooned
 from vmsim.engine.bilateral import SharedMemory
 from vmsim.engine.files import Files, Start
 from vmsim.engine.guest_huge import GuestHuge
 from vmsim.engine.guest_reclaim import GuestReclaim
+from vmsim.engine.parts import VmWithDrivers
 from vmsim.engine.virtio_mem import Hotplug
 
 __all__ = ["Driver", "Drivers", "make_drivers"]
@@ -39,7 +40,7 @@ class Drivers(NamedTuple):
         return found | (self.bilateral.frames if self.bilateral else {})
 
 
-def make_drivers(vm: Any, start: Start | None) -> Drivers:
+def make_drivers(vm: VmWithDrivers, start: Start | None) -> Drivers:
     """Make what a VM (`VirtualMachine`) has, and have it count; `start` is as of `vmsim.engine.guest_disk`."""
     spec = vm.spec
     balloon = Ballooned(vm, spec.balloon) if spec.balloon else None

@@ -13,10 +13,11 @@ from vmsim import plugins
 from vmsim.base.errors import InputError
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Steps, Vcpu, Words
+from vmsim.engine.guest_device import make_queue
 from vmsim.engine.guest_disk import GuestDisk
+from vmsim.engine.parts import VmWithDrivers
 from vmsim.engine.streams import seed_of
 from vmsim.guest.page_cache import FILES, PageCache
-from vmsim.guest.workqueue import Workqueue
 from vmsim.guest.writeback import Writeback
 from vmsim.host.swap.device import BlockDevice
 from vmsim.scenario.files import FilesSpec
@@ -30,7 +31,7 @@ FILE_OPERATIONS = frozenset((Op.OPEN_FILE, Op.READ_FILE, Op.WRITE_FILE, Op.DROP_
 Start = Callable[[Words, int], simpy.Event]
 
 
-def make_device(vm: Any, name: str, what: str) -> BlockDevice:
+def make_device(vm: VmWithDrivers, name: str, what: str) -> BlockDevice:
     """Return a device of a VM: of a kind, and what it is for, which its times depend on."""
     scenario = vm.parts.scenario
     return BlockDevice(
@@ -61,15 +62,13 @@ class Files:
         The kernel's.
     """
 
-    def __init__(self, vm: Any, spec: FilesSpec, start: Start) -> None:
+    def __init__(self, vm: VmWithDrivers, spec: FilesSpec, start: Start) -> None:
         self.env, self.spec = vm.parts.env, spec
         device, deliver = make_device(vm, spec.disk, "files"), partial(vm.shootdown.deliver, cause=FILES)
         self.disk = GuestDisk(
             self.env, device, ensure=vm.frames.ensure, start=start, notify=vm.monitor.io_exit, deliver=deliver
         )
-        self.queue = Workqueue(vm.vcpus, deliver)
-        for vcpu in vm.vcpus:
-            vcpu.wakes = True
+        self.queue = make_queue(vm, FILES)
         self.writeback = Writeback(self.env, self.queue)
         self.cache = self.writeback.cache = PageCache(
             self.env,

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from vmsim.contracts import Steps, Vcpu
+from vmsim.engine.parts import VmWithDrivers
+from vmsim.guest.frames import GuestFrames
 from vmsim.guest.workqueue import Workqueue
 from vmsim.host.device_thread import DeviceThread
+from vmsim.host.guest_memory import GuestMemory
 from vmsim.machine.formats import PRESENT
 
-__all__ = ["GuestDevice", "pins_of"]
+__all__ = ["GuestDevice", "guest_of", "make_queue", "pins_of"]
 
 
-def pins_of(vm: Any) -> Callable[[int], bool]:
+def pins_of(vm: VmWithDrivers) -> Callable[[int], bool]:
     """Return what says of a frame of a VM's kernel (`VirtualMachine`) whether a device works on it."""
     slot, pins = vm.slot, vm.parts.host.pins
 
@@ -24,6 +26,20 @@ def pins_of(vm: Any) -> Callable[[int], bool]:
         return slot.held[gfn] > 0 or bool(slot.backing[gfn] & PRESENT and pins[slot.frame_of(gfn)])
 
     return pinned
+
+
+def guest_of(vm: VmWithDrivers) -> tuple[GuestFrames, GuestMemory]:
+    """Return the frames and the memory of a VM that is no program on the host itself."""
+    assert isinstance(vm.frames, GuestFrames)
+    assert vm.slot is not None
+    return vm.frames, vm.slot
+
+
+def make_queue(vm: VmWithDrivers, cause: str) -> Workqueue:
+    """Return where work of a VM's kernel is done, for which its vCPUs wake up; `cause` is of the time that they use."""
+    for vcpu in vm.vcpus:
+        vcpu.wakes = True
+    return Workqueue(vm.vcpus, partial(vm.shootdown.deliver, cause=cause))
 
 
 class GuestDevice:
@@ -46,11 +62,9 @@ class GuestDevice:
 
     device: DeviceThread
 
-    def __init__(self, vm: Any, cause: str) -> None:
+    def __init__(self, vm: VmWithDrivers, cause: str) -> None:
         self.env = vm.parts.env
-        for vcpu in vm.vcpus:
-            vcpu.wakes = True
-        self.queue = Workqueue(vm.vcpus, partial(vm.shootdown.deliver, cause=cause))
+        self.queue = make_queue(vm, cause)
 
     def retire(self, vcpu: Vcpu) -> None:
         """Note that a vCPU has ended; with the last one the VM has."""

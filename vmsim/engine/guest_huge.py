@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Steps, Vcpu
-from vmsim.engine.guest_device import pins_of
+from vmsim.engine.files import Files
+from vmsim.engine.guest_device import make_queue, pins_of
 from vmsim.engine.guest_reclaim import program_pages
+from vmsim.engine.parts import VmWithDrivers
 from vmsim.guest.compaction import COMPACTION, GuestCompaction
 from vmsim.guest.khugepaged import KHUGEPAGED, GuestKhugepaged
 from vmsim.guest.reclaim import watermarks
-from vmsim.guest.workqueue import Workqueue
 from vmsim.host.daemons.thp.kcompactd import Kcompactd
 from vmsim.scenario.thp import Khugepaged, ThpSpec
 
@@ -39,15 +39,15 @@ class GuestHuge:
         Who makes blocks.
     """
 
-    def __init__(self, vm: Any, spec: ThpSpec, files: Any) -> None:
+    def __init__(self, vm: VmWithDrivers, spec: ThpSpec, files: Files | None) -> None:
         self.env = vm.parts.env
         self.told = spec.khugepaged
-        self.queue = Workqueue(vm.vcpus, partial(vm.shootdown.deliver, cause=KHUGEPAGED))
-        for vcpu in vm.vcpus:
-            vcpu.wakes = True
+        self.queue = make_queue(vm, KHUGEPAGED)
         kernel, costs, pinned = vm.kernel, vm.parts.scenario.cpu.cost, pins_of(vm)
         if vm.spec.bare:
-            self.compaction: Any = HostCompaction(Kcompactd(self.env, vm.parts.compaction, costs))
+            self.compaction: GuestCompaction | HostCompaction = HostCompaction(
+                Kcompactd(self.env, vm.parts.compaction, costs)
+            )
         else:
             self.compaction = GuestCompaction(
                 program_pages(vm),

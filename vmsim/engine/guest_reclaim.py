@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from vmsim.base.ledger import Ledger
 from vmsim.contracts import Steps, Vcpu
 from vmsim.engine.files import Files, Start, make_device
+from vmsim.engine.guest_device import guest_of, make_queue
 from vmsim.engine.guest_swap import GuestSwap, GuestSwapped
+from vmsim.engine.parts import VmWithDrivers
 from vmsim.guest.file_pages import FilePages
 from vmsim.guest.program_pages import ProgramPages
 from vmsim.guest.reclaim import RECLAIM, Reclaim, watermarks
-from vmsim.guest.workqueue import Workqueue
 from vmsim.host.policies.two_list import Age, TwoList
 from vmsim.scenario.guest_reclaim import GuestReclaimSpec
 
@@ -21,7 +21,7 @@ __all__ = ["GuestReclaim", "program_pages"]
 _INACTIVE, _ACTIVE = 0, 1
 
 
-def program_pages(vm: Any) -> ProgramPages:
+def program_pages(vm: VmWithDrivers) -> ProgramPages:
     """Return the pages of the programs of a VM (`VirtualMachine`)."""
     kernel = vm.kernel
     return ProgramPages(
@@ -57,14 +57,12 @@ class GuestReclaim:
         Its swap device; None: it has none.
     """
 
-    def __init__(self, vm: Any, spec: GuestReclaimSpec, files: Files | None, start: Start) -> None:
+    def __init__(self, vm: VmWithDrivers, spec: GuestReclaimSpec, files: Files | None, start: Start) -> None:
         self.env, costs = vm.parts.env, vm.parts.scenario.cpu.cost
-        kernel, self.frames = vm.kernel, vm.frames
+        kernel, (self.frames, slot) = vm.kernel, guest_of(vm)
         self.kernel = kernel
         deliver = partial(vm.shootdown.deliver, cause=RECLAIM)
-        self.queue = Workqueue(vm.vcpus, deliver)
-        for vcpu in vm.vcpus:
-            vcpu.wakes = True
+        self.queue = make_queue(vm, RECLAIM)
         age = Age()
         anon, file = TwoList(age), TwoList(age)
         programs = program_pages(vm)
@@ -72,8 +70,8 @@ class GuestReclaim:
         if spec.swap:
             swap = GuestSwap(
                 self.env,
-                vm.frames,
-                watermarks(len(vm.frames.frames)),
+                self.frames,
+                watermarks(len(self.frames.frames)),
                 spec.slots,
                 make_device(vm, spec.swap, "swap"),
                 spec.page_cluster,
@@ -84,7 +82,7 @@ class GuestReclaim:
                 deliver=deliver,
             )
             swap.lists = anon
-            self.swapped = programs.swap = GuestSwapped(swap, programs, kernel, vm.slot.identity)
+            self.swapped = programs.swap = GuestSwapped(swap, programs, kernel, slot.identity)
             kernel.swap_to(self.swapped)
         anon.more = lambda: file.size(_ACTIVE) + file.size(_INACTIVE)
         file.more = lambda: anon.size(_ACTIVE) + anon.size(_INACTIVE) if self.swapped else 0
@@ -98,7 +96,7 @@ class GuestReclaim:
         self.reclaim = Reclaim(
             self.env,
             costs,
-            frames=vm.frames,
+            frames=self.frames,
             swappiness=spec.swappiness,
             queue=self.queue,
             anon=anon,

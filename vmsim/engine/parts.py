@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vmsim.base.clock import Clock
-from vmsim.contracts import Observe
+from vmsim.base.ledger import Ledger
+from vmsim.contracts import Flush, Frames, Monitor, Observe, Vcpu
 from vmsim.engine.hardware import Hardware
+from vmsim.engine.idle import IdleVcpu
+from vmsim.guest.kernel import GuestKernel
 from vmsim.host.daemons.compaction import Compaction
+from vmsim.host.guest_memory import GuestMemory
 from vmsim.host.memory import HostMemory
 from vmsim.host.scheduler import Scheduler
+from vmsim.host.shootdown import Shootdown
 from vmsim.host.table_copies import NoCopies, TableCopies
 from vmsim.machine.tags import Tags
 from vmsim.monitor.paired.layout import PairedHost
@@ -22,9 +27,9 @@ from vmsim.record.log import Log
 from vmsim.record.messages import MessageLog
 from vmsim.record.outcome import Transfer
 from vmsim.record.timeline import Span
-from vmsim.scenario import Scenario
+from vmsim.scenario import Scenario, Vm
 
-__all__ = ["HostParts"]
+__all__ = ["HostParts", "VmWithDrivers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +90,25 @@ class HostParts:
     def log(self, what: str, vm: str, pages: int, *, level: int = 0) -> None:
         """Note that pages changed hands outside any pool; `level` is what a balloon has afterwards."""
         self.transfers.append(Transfer(self.env.cycle, vm, what, pages, level, self.host.free))
+
+
+class VmWithDrivers(Protocol):
+    """A VM, as the drivers of its kernel are given it; the attributes are those of `VirtualMachine`."""
+
+    parts: HostParts
+    spec: Vm
+    monitor: Monitor
+    frames: Frames
+    kernel: GuestKernel
+    slot: GuestMemory | None
+    shootdown: Shootdown
+    ledger: Ledger
+
+    @property
+    def vcpus(self) -> Sequence[IdleVcpu]:
+        """All its vCPUs."""
+        ...
+
+    def forget(self, flush: Flush, by: Vcpu | None = None, *, times: int = 1) -> int:
+        """Have its processors forget what a flush says, as `LiveVm` does."""
+        ...

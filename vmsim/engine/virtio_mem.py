@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from vmsim.base.ledger import Ledger
-from vmsim.engine.guest_device import GuestDevice, pins_of
+from vmsim.engine.files import Files
+from vmsim.engine.guest_device import GuestDevice, guest_of, pins_of
 from vmsim.engine.guest_reclaim import program_pages
+from vmsim.engine.parts import VmWithDrivers
 from vmsim.guest.migration import Migration
 from vmsim.guest.virtio_mem import HOTPLUG, VirtioMemDriver
 from vmsim.host.virtio_mem import VirtioMem
@@ -40,14 +41,15 @@ class Hotplug(GuestDevice):
         The guest's, which does nothing if the guest has none.
     """
 
-    def __init__(self, vm: Any, spec: VirtioMemSpec, files: Any) -> None:
+    def __init__(self, vm: VmWithDrivers, spec: VirtioMemSpec, files: Files | None) -> None:
         super().__init__(vm, HOTPLUG)
         self.spec, costs = spec, vm.parts.scenario.cpu.cost
+        _, slot = guest_of(vm)
         self.device: VirtioMem = VirtioMem(
             self.env,
             spec,
             costs,
-            memory=vm.slot,
+            memory=slot,
             forget=vm.forget,
             horizon=vm.parts.scenario.horizon,
             log=lambda what, pages: vm.parts.log(what, vm.spec.name, pages, level=self.device.plugged),
