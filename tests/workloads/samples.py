@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 from click.testing import CliRunner, Result
 
 from vmsim.cli.trace import command
 from vmsim.workloads import Kind, Stream, open_stream, readers
 
 Access = tuple[int, Kind]
+
+needs_valgrind = pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
 
 LACKEY = b"""== Lackey,
  L 1000,8

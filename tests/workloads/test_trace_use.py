@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.workloads.samples import LACKEY, Trace, opened, vmsim_trace
+from tests.workloads.samples import Trace, needs_valgrind, opened, vmsim_trace
 from vmsim.base.errors import InputError
 from vmsim.engine.run import simulate
 from vmsim.machine.references import Served
@@ -22,15 +21,6 @@ from vmsim.workloads.trace import bundled
 from vmsim.workloads.vmtrace import Vmtrace, VmtraceWriter
 
 BY_LINES = ["cc1-lines", "python-lines", "sort-lines", "sqlite-lines"]
-
-needs_valgrind = pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
-
-
-@pytest.fixture
-def lackey(tmp_path: Path) -> Path:
-    path = tmp_path / "tiny.lackey.txt"
-    path.write_bytes(LACKEY)
-    return path
 
 
 class TestLines:

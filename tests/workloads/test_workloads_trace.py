@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,22 +15,13 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from tests.workloads.samples import LACKEY, Trace, opened, vmsim_trace
+from tests.workloads.samples import LACKEY, Trace, needs_valgrind, opened, vmsim_trace
 from vmsim.base.errors import InputError
 from vmsim.base.formats import TRACE_FORMATS
 from vmsim.workloads import Chunk, Event, Kind, Op, Stream, readers
 from vmsim.workloads.runs import PageSet, RunBuilder, cut
 from vmsim.workloads.trace import bundled
 from vmsim.workloads.vmtrace import Vmtrace, VmtraceWriter
-
-needs_valgrind = pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
-
-
-@pytest.fixture
-def lackey(tmp_path: Path) -> Path:
-    path = tmp_path / "tiny.lackey.txt"
-    path.write_bytes(LACKEY)
-    return path
 
 
 class TestStream:

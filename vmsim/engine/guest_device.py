@@ -1,4 +1,4 @@
-"""What devices that take a VM's memory have in common: where their drivers' work is done, and their end."""
+"""What the drivers of a VM's kernel have in common: its memory, where their work is done, and their end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the VMs of a host share, as they are given it."""
+"""What the VMs of a host share, as they are given it; and a VM, as the drivers of its kernel are."""
 
 from __future__ import annotations
 
