@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import PrivateAttr, ValidationError, ValidationInfo, model_validator
 
+from vmsim.base.errors import listed
 from vmsim.base.files import printable
 from vmsim.scenario import toml
 from vmsim.scenario.locate import locate
@@ -96,6 +97,9 @@ class Document(Model):
             return cls.model_validate(tables, context={"folder": Path(folder)})
         except ValidationError as error:
             problems = problems_of(error, cls)
+            if len(tables) > 1 and not {*tables} & {*cls.model_fields}:
+                said = f"this is no {cls.what}: none of its keys is one of a {cls.what}'s ({listed(tables)})"
+                problems = [Problem((), f"{said}; `vmsim check` says what a file is")]
         except RecursionError:
             problems = [Problem((), "tables are nested too deeply")]
         places: dict[KeyPath, int | str] = {**(locate(text) if text else {}), **(options or {})}
