@@ -181,8 +181,8 @@ def test_a_file_of_another_kind_is_refused_as_such() -> None:
     scenario = '[host]\ncpu = "yardstick"\n[[vm]]\nname = "a"\n'
     with pytest.raises(InputError, match=r"this is no sweep: .* \(host and vm\); `vmsim check` says what a file is"):
         Sweep.from_toml(scenario)
-    with pytest.raises(InputError, match=r"this is no scenario: .* \(base and axes\)"):
-        Scenario.from_toml('base = "scenario.toml"\n[axes]\n"host.cores" = [1, 2]\n')
+    with pytest.raises(InputError, match=r"this is no scenario: .* \(base, names and axes\)"):
+        Scenario.from_toml('base = "scenario.toml"\n[names]\ncores = "host.cores"\n[axes]\ncores = [1, 2]\n')
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_as_one_sentence() -> None:
