@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_every_key_has_a_row_and_every_row_a_key() -> None:
     costs = {key for key in ROWS if key.startswith("cost.")}
-    assert {*ROWS} - costs == {*SCENARIO_KEYS}
+    assert {key.partition(", ")[0] for key in ROWS} - costs == {*SCENARIO_KEYS}  # a key may have more rows
     assert costs | {*CPU_ROWS} | {*TOLD} == {*CPU_KEYS}
     assert not {*TOLD} & {*CPU_ROWS}
 

@@ -71,6 +71,16 @@ class _Checker:
         self.host = simulation.host
         self.memory = simulation.hardware.memory
 
+    @cached_property
+    def state(self) -> NDArray[Any]:
+        """Return the state of each frame, in an array of its own: read over and over, records take much longer."""
+        return np.array(self.host.frames["state"])
+
+    @cached_property
+    def owner(self) -> NDArray[Any]:
+        """Return the owner of each frame, likewise."""
+        return np.array(self.host.frames["owner"])
+
     def fail(self, what: str) -> None:
         cycle = self.simulation.env.cycle
         raise BrokenInvariant(f"{what}. Found at cycle {cycle}, at {self.where}.")
@@ -78,7 +88,7 @@ class _Checker:
     def conservation(self) -> None:
         """Every frame is free or has an owner; the free lists hold the free ones, once each."""
         frames, zone = self.host.frames, self.host.zone[0]
-        free = frames["state"] == State.FREE
+        free = self.state == State.FREE
         if int(free.sum()) != int(zone["free"]):
             self.fail(f"conservation: {int(free.sum())} frames are marked free, the allocator counts {zone['free']}")
         for node, count in enumerate(self._miscounted(free)):
@@ -95,7 +105,7 @@ class _Checker:
         for vm in self.simulation.vms:
             if vm.pool:
                 pages = vm.pool.pages.held()
-                wrong = (frames["state"][pages] != State.POOL) | (frames["owner"][pages] != vm.spec.index)
+                wrong = (self.state[pages] != State.POOL) | (self.owner[pages] != vm.spec.index)
                 if wrong.any() or count_distinct(pages) != len(pages):
                     self.fail(f"conservation: the pool of {vm.spec.name} holds pages that are not its own")
 
@@ -130,12 +140,12 @@ class _Checker:
             backed = (vm.slot.backing[vm.slot.present()] & FRAME) >> PAGE_SHIFT if vm.slot else targets[:0]
             of_pages = self._frames_of_pages(targets, width_of(levels) * -levels_below) if levels else backed
             for reached, state in ((of_tables, State.TABLE), (of_pages, State.GUEST)):
-                foreign = frames["owner"][reached] != vm.spec.index
+                foreign = self.owner[reached] != vm.spec.index
                 if foreign.any():
                     self.fail(
                         f"isolation: {vm.spec.name} reaches frame {int(reached[foreign][0])}, which is not its own"
                     )
-                wrong = frames["state"][reached] != state
+                wrong = self.state[reached] != state
                 if wrong.any():
                     bad = int(reached[wrong][0])
                     self.fail(f"isolation: frame {bad} of {vm.spec.name} is not in the state its entry implies")
@@ -162,7 +172,7 @@ class _Checker:
             reached_frames[vm.spec.index] = len(of_tables) + pages + len(roots)
         for vm in self.living:
             if vm.finish is not None:  # nothing is on its way any more
-                held = int(((frames["owner"] == vm.spec.index) & (frames["state"] != State.FREE)).sum())
+                held = int(((self.owner == vm.spec.index) & (self.state != State.FREE)).sum())
                 known = reached_frames[vm.spec.index]
                 known += len((vm.pool.pages if vm.pool else vm.frames.ready).held())
                 known += vm.monitor.frames_held + vm.parts.copies.held(vm.spec.index)
@@ -197,8 +207,8 @@ class _Checker:
 
     def sharing(self) -> None:
         """Each shared frame is the host's, and each page that lies in one is noted there, once."""
-        frames, shared = self.host.frames, self.host.shared
-        marked = np.flatnonzero((frames["owner"] == HOST) & (frames["state"] == State.GUEST))
+        shared = self.host.shared
+        marked = np.flatnonzero((self.owner == HOST) & (self.state == State.GUEST))
         if marked.tolist() != sorted(shared):
             self.fail(f"sharing: {len(marked)} frames are marked as shared, the host knows of {len(shared)}")
         for vm in self.living:
@@ -213,11 +223,10 @@ class _Checker:
 
     def ownership(self) -> None:
         """The list of each owner's frames holds those that name it, and no others."""
-        frames = self.host.frames
-        used = frames["state"] != State.FREE
+        used = self.state != State.FREE
         for index in range(HOST, len(self.simulation.vms)):
-            theirs = np.flatnonzero(used & (frames["owner"] == index))
-            if not np.array_equal(owned(self.host.zone, frames, index), theirs):
+            theirs = np.flatnonzero(used & (self.owner == index))
+            if not np.array_equal(owned(self.host.zone, self.host.frames, index), theirs):
                 whose = self.simulation.vms[index].spec.name if index != HOST else "the host"
                 self.fail(f"conservation: the list of the frames of {whose} is not that of the frames it owns")
 
