@@ -196,7 +196,7 @@ def logs() -> list[Any]:
     there[1 << 9] = 2 << 12 | form.table
     tables.map_page(there, frames, *shape[1:], 2, IDENTITY, 0, 512, form.page)
     found = [dirty.update_leaves(*shape, 512, form.dirty, 2, 0), dirty.large_page(*shape, 0, 1 << 21)]
-    dirty.split(there, frames, *shape[1:], 0, 3, form.table, form.dirty)
+    dirty.split(there, frames, *shape[1:], 0, 3, form.table, form.dirty, False)
     registers["pml"], registers["pml_index"] = 1, 511
     written = np.zeros(512, bool)
     found += [dirty.store_at(there, registers, 7 << 12), registers["pml_log"][0, 511]]
