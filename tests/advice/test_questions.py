@@ -172,7 +172,7 @@ def test_the_last_number_that_holds_is_found_from_anywhere(first: int, last: int
 
 
 def test_a_vm_that_may_be_as_fast_as_alone_is_slowed_down_by_nothing() -> None:
-    """Three seeds: waits for a core add 2, 0 and -1 % in one case, 20 % in the other."""
+    """Three seeds: waits for a core add 2, 0 and -1 % in one case, 20 % in another, and once much in one of them."""
 
     def rows(costs: list[float]) -> pd.DataFrame:
         same = {"vm_group": "a", "accesses": 100, "finished": True, "start_cycle": 0}
@@ -185,6 +185,8 @@ def test_a_vm_that_may_be_as_fast_as_alone_is_slowed_down_by_nothing() -> None:
     alone = rows([1000, 1000, 1000])
     assert times(rows([1020, 1000, 990]), alone)["mostly"] == ""
     assert times(rows([1200, 1201, 1199]), alone)["mostly"] == "waiting for a core"
+    wide = times(rows([1100, 9000, 1000]), alone)
+    assert (wide["low"], wide["mostly"]) == (0, "waiting for a core")  # a ratio is never below 0
 
 
 def test_one_vm_is_not_compared_with_itself() -> None:

@@ -18,6 +18,7 @@ CAUSES: Final = {
 }
 """Columns of causes that the summary has none of, as a sweep's figures."""
 
+_NOTABLE: Final = 1.05  # times as long, which are worth a reason whatever the interval
 _COUNTED: Final = {
     "pcpu_wait_cycles": "waiting for a core",
     "swap_wait": "waiting for the swap device",
@@ -68,8 +69,9 @@ def times(here: pd.DataFrame, there: pd.DataFrame) -> dict[str, Any]:
     if found["times"].max() == float("inf"):
         return {"times": float("inf"), "low": float("inf"), "high": float("inf"), "mostly": "does not finish"}
     (row,) = summarize(found.assign(all=0), "all", "times").to_dict("records")
-    why = _mostly(here, there) if row["low"] > 1 else ""  # nothing to explain where it may be as fast
-    return {"times": row["mean"], "low": row["low"], "high": row["high"], "mostly": why}
+    slower = row["low"] > 1 or row["mean"] > _NOTABLE  # else nothing is to be explained: it may be as fast
+    why = _mostly(here, there) if slower else ""
+    return {"times": row["mean"], "low": max(0.0, row["low"]), "high": row["high"], "mostly": why}
 
 
 def _mostly(here: pd.DataFrame, there: pd.DataFrame) -> str:
