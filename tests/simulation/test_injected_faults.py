@@ -29,7 +29,7 @@ def tight(mode: str, *vms: dict[str, Any], frames: int = 230, **host: Any) -> Sc
     """Return a host for two VMs of 120 pages each that has 230 frames."""
     tables = [each | {"mode": mode, "memory": "4MiB"} for each in vms or (vm("a"), vm("b"))]
     given = {"memory": frames * PAGE, "cores": len(tables), "pool": POOL, "watermarks": MARKS, "what_if": True}
-    return scenario(*tables, **given, **host)
+    return scenario(*tables, **(given | host))
 
 
 def rounds(count: int = 3) -> list[Any]:
@@ -217,4 +217,15 @@ def test_a_policy_that_looks_more_often_than_a_page_comes_back_lets_vms_get_on(m
     simulation, outcome = run(what, [script], events=200_000)
     assert outcome.ending is None
     assert outcome.vms[0].figures.named("overcommit")["spared"] > 0
+    assert nothing_is_left(simulation)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_vm_that_ends_waits_no_longer_for_frames_when_the_reserve_is_used_up(mode: str) -> None:
+    """Of 40 vCPUs that ask for frames at once, not even the reserve of 16 serves all; the VM ends all the same."""
+    steps = touches(range(2_000), WRITE)
+    what = tight(mode, vm("a", vcpus=40), frames=600, cores=40, oom="largest")
+    simulation, outcome = run(what, [Script(steps, threads=40)])
+    assert outcome.ending is not None
+    assert "The host has ended VM a" in outcome.ending.message
     assert nothing_is_left(simulation)

@@ -85,6 +85,8 @@ class LiveVm(Protocol):
         Its virtio-mem, whose `device` is the host's side; None: it has none.
     bilateral : object
         Its allocator as its host shares it, whose `device` is the host's side; None: they share nothing.
+    pool : Pool or None
+        Where its monitor has pages from.
     ledger : Ledger
         Where what is done to it is counted.
     monitor : Monitor
@@ -96,6 +98,7 @@ class LiveVm(Protocol):
     balloon: Any
     virtio_mem: Any
     bilateral: Any
+    pool: Any
     ledger: Any
     monitor: Any
 

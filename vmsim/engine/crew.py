@@ -11,7 +11,7 @@ import simpy
 
 from vmsim.base.clock import Clock
 from vmsim.base.ledger import Ledger
-from vmsim.contracts import Steps
+from vmsim.contracts import Steps, VmStopped
 from vmsim.workloads import Chunk
 
 __all__ = ["Crew", "Pause", "Stopped", "register_vcpus"]
@@ -90,6 +90,19 @@ class Crew:
         event = self.env.event()
         self._waiting.append(event)
         return event
+
+    def given(self, value: Any) -> Any:
+        """Return what a vCPU has waited for.
+
+        Raises
+        ------
+        VmStopped
+            It was given that: the VM ends, and what it waited for is not to be had.
+        """
+        if isinstance(value, VmStopped):
+            self.cut_short = True
+            raise value
+        return value
 
     def stop(self) -> None:
         """End the VM on all of them: each finds out before its next access, who waits at a barrier at once."""

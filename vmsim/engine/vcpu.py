@@ -109,7 +109,7 @@ class Vcpu(IdleVcpu):
         return self.horizon - self.owed
 
     def wait(self, event: simpy.Event, cause: str) -> Steps[Any]:
-        """Give up the core until `event`, which others run on meanwhile; return its value.
+        """Give up the core until `event`, which others run on meanwhile; return its value, or raise the error it is.
 
         What it was interrupted for while it did not run is done first: who asked may hold what it is to wait for.
         """
@@ -120,7 +120,7 @@ class Vcpu(IdleVcpu):
         wait = self.idle if self.wakes and cause in IDLE_WAITS else self.until
         value = yield from wait(event, cause)
         yield from self.enter()
-        return value
+        return self.crew.given(value)
 
     def enter(self, *, woken: bool = True) -> Steps[None]:
         """Get a core for a time slice: it slept until now, or its last slice is over."""

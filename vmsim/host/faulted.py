@@ -116,7 +116,7 @@ class FaultedPages(Supply):
             if self.limit:
                 missing = yield from self.limit.admit(max(missing, BATCH))
             self.starved += 1
-            granted = yield self.host.request(HOST, missing, State.HOST, asker=self.owner)
+            granted = yield self.host.request(HOST, missing, State.HOST, asker=self.owner, patient=True)
             if self.closed:
                 self.host.give(granted)
                 return

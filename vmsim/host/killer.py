@@ -7,7 +7,7 @@ from typing import Final
 
 import simpy
 
-from vmsim.contracts import LiveVm, Steps, Stop
+from vmsim.contracts import LiveVm, Steps, Stop, VmStopped
 from vmsim.host.memory import HostMemory
 
 __all__ = ["PAUSE", "RETRIES", "OomKiller", "badness"]
@@ -60,7 +60,11 @@ class OomKiller:
 
     def victim(self) -> LiveVm | None:
         """Return the VM that is to end; None: there is none, or none is to."""
-        alive = [vm for vm in self.vms if vm.alive and vm.pages.owner not in self.host.dying and _size(vm)]
+        left = [vm for vm in self.vms if vm.pages.owner not in self.host.dying]
+        ending = [vm for vm in left if not (vm.alive or vm.gone) and self.host.waits(vm.pages.owner)]
+        if ending:  # on its way already (oom_kill.c, task_will_free_mem)
+            return ending[0]
+        alive = [vm for vm in left if vm.alive and _size(vm)]
         if not alive or self.policy == "none":
             return None
         if self.policy == "asker":
@@ -72,17 +76,24 @@ class OomKiller:
     def kill(self, vm: LiveVm) -> Steps[None]:
         """End a VM, which may use the reserve for it, and wait until it has given everything back.
 
-        If it waits for memory that not even the reserve has, others are ended too.
+        If it waits for memory that not even the reserve has, its waits are broken off, as by a fatal signal.
         """
-        self.killed += 1
         owner, (here, away) = vm.pages.owner, badness(vm)
         had = f"{here:,} pages in memory" + (f" and {away:,} on the swap device" if away else "")
-        vm.kill(Stop.KILLED, who=f'it had {had} (host.oom = "{self.policy}")')
+        why = f'it had {had} (host.oom = "{self.policy}")'
+        if vm.alive:
+            self.killed += 1
+            vm.kill(Stop.KILLED, who=why)
         self.host.let_die(owner)
         stuck = 0
         while not vm.gone and stuck < RETRIES:
             yield self.host.env.after(self.pause)
             stuck += self.host.waits(owner)
+        if not vm.gone:
+            error = VmStopped(Stop.KILLED, who=why)
+            if vm.pool:
+                vm.pool.break_off(error)
+            self.host.break_off(owner, error)
 
     def _look_on(self) -> Steps[None]:
         """End a VM where nothing has come free for sixteen pauses and somebody still waits, and so on."""

@@ -45,6 +45,7 @@ class Request(NamedTuple):
     frames: int
     state: State
     event: simpy.Event
+    patient: bool  # who waits is no vCPU, and goes on when the VM is gone
 
 
 class Shrinker(Protocol):
@@ -206,13 +207,14 @@ class HostMemory:
         usable = sum(self._listed(each) << each for each in range(order, MAX_ORDER + 1))
         return 1 - usable / self.free if self.free else 1.0
 
-    def request(self, owner: int, count: int, state: State, *, asker: int) -> simpy.Event:
+    def request(self, owner: int, count: int, state: State, *, asker: int, patient: bool = False) -> simpy.Event:
         """Return an event that gives 1 to `count` frames as soon as the min watermark allows.
 
-        First come, first served; `asker` is the VM on whose behalf, whoever is to own the frames.
+        First come, first served; `asker` is the VM on whose behalf, whoever is to own the frames. Who is not `patient`
+        is a vCPU, and may be given the error in their place with which its VM ends (`break_off`).
         """
         event = self.env.event()
-        self._waiting.append(Request(asker, owner, count, state, event))
+        self._waiting.append(Request(asker, owner, count, state, event, patient))
         self._serve()
         return event
 
@@ -330,6 +332,15 @@ class HostMemory:
         """Have a VM that is to end take what it waits for from the reserve (ALLOC_OOM)."""
         self.dying.add(owner)
         self._serve()
+
+    def break_off(self, owner: int, error: Exception) -> None:
+        """Give vCPUs of a VM that wait for frames the error instead: a fatal signal, where the reserve is used up."""
+        left, self._waiting = self._waiting, deque()
+        for each in left:
+            if each.asker == owner and not each.patient:
+                each.event.succeed(error)
+            else:
+                self._waiting.append(each)
 
     def waits(self, owner: int) -> bool:
         """Return whether anybody waits for memory on a VM's behalf."""

@@ -141,7 +141,7 @@ class PagePool(Supply):
                 count, asked = min(self.refills.count(self), self.room), self.env.cycle
                 if self.limit:
                     count = yield from self.limit.admit(count)
-                granted = yield self.host.request(HOST, count, State.HOST, asker=self.owner)
+                granted = yield self.host.request(HOST, count, State.HOST, asker=self.owner, patient=True)
                 self.starved += self.env.cycle > asked
                 granted = self._keep(granted)
                 if not len(granted):

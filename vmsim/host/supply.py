@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vmsim.base.clock import Clock
 from vmsim.base.ledger import Ledger
-from vmsim.contracts import PagePrices, Steps
+from vmsim.contracts import PagePrices, Steps, VmStopped
 from vmsim.frames.stack import Stack
 from vmsim.host.limits import MemoryLimit
 from vmsim.host.memory import HostMemory
@@ -132,6 +132,12 @@ class Supply(ABC):
         self._waiting.append((count, event))
         self._call_host()
         return event
+
+    def break_off(self, error: VmStopped) -> None:
+        """Give vCPUs that wait for pages the error instead with which their VM ends."""
+        waiting, self._waiting = self._waiting, deque()
+        for _, event in waiting:
+            event.succeed(error)
 
     def close(self) -> Steps[None]:
         """Give everything back. The VM has ended."""

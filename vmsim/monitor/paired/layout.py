@@ -17,7 +17,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from vmsim.contracts import Steps
+from vmsim.contracts import Steps, VmStopped
 from vmsim.frames.records import NO_FRAME, State
 from vmsim.machine.formats import ENTRIES, LARGE, PAGE_SHIFT, PRESENT, WRITE
 from vmsim.machine.memory import clear_frame
@@ -219,6 +219,8 @@ class PairedHost:
             asked = asked or self.host.request(owner, max(1, count - len(kept)), State.TABLE, asker=owner)
             yield from wait(asked | self.host.unpinned if layout == "contiguous" else asked, "host_wait")
             if asked.processed:
+                if isinstance(asked.value, VmStopped):
+                    raise asked.value
                 kept.extend(cast(NDArray[np.int64], asked.value).tolist())
                 asked = None
             if len(kept) < count:
