@@ -73,6 +73,27 @@ def test_a_page_that_moves_takes_its_entry_its_frame_and_its_slot_along(program:
     assert host.faults == calm.faults
 
 
+@pytest.mark.parametrize("program", ["native", "paired-contiguous"])
+def test_a_page_that_moves_takes_its_words_along(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into a frame that held others: nobody may rely on what a free one does."""
+    found = []
+
+    def move_words(pages: NativeMemory, number: int) -> Flush:
+        (new,) = pages.host.take(pages.owner, 1, State.GUEST).tolist()
+        words = pages.words.reshape(-1, 512)
+        words[number, 1], words[new, :2] = 7, 9
+        flush = pages.move(number, new)
+        found.append((words[new, :3].tolist(), bool(words[number].any())))
+        words[new] = 0
+        pages.host.give(np.array([number]))
+        return flush
+
+    monkeypatch.setitem(VERBS, "words", move_words)
+    Host(host_of(program), "words", "data", 40_009)
+    assert found[5:]
+    assert all(each == ([0, 7, 0], False) for each in found)
+
+
 def test_paired_kernels_make_blocks_of_programs_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Halves of tables lie side by side: who needs two frames has pages of a program on the host moved as well."""
     moved = []

@@ -39,6 +39,7 @@ from vmsim.tables.backing import (
     shared_frame,
     take_backing,
 )
+from vmsim.tables.pages import move_words
 from vmsim.tables.words import places_of
 
 __all__ = ["GuestMemory"]
@@ -270,10 +271,7 @@ class GuestMemory(SwappableMemory, CollapsibleMemory, HintedMemory):
         break_up(self.backing, gfn)
         flush = self.second.zap(gfn, 1)
         old, frames = self.frame_of(gfn), self.host.frames
-        source, target = self._page(old), self._page(pfn)
-        if (source != target).any():  # memory that was never written to stays so
-            target[:] = source
-            source[:] = 0
+        move_words(self.words, old, pfn)
         whose, state = int(frames["owner"][pfn]), State(int(frames["state"][pfn]))
         self.host.hand_over(np.array([pfn]), self.owner, State(int(frames["state"][old])))
         self.host.hand_over(np.array([old]), whose, state)

@@ -27,6 +27,7 @@ from vmsim.frames.nodes import Nodes, make_nodes, marks_of, node_of
 from vmsim.frames.records import MAX_ORDER, NO_FRAME, State
 from vmsim.host.rmap import ReverseMap
 from vmsim.scenario import Marks
+from vmsim.tables.pages import move_words
 
 __all__ = ["HOST", "HostMemory", "Request", "Shrinker"]
 
@@ -297,9 +298,7 @@ class HostMemory:
         users = self.shared.users(old)
         for memory, number in users:
             memory.forget_all(memory.leave_frame(number))
-        source, target = words[old << 9 : (old + 1) << 9], words[new << 9 : (new + 1) << 9]
-        target[:] = source
-        source[:] = 0
+        move_words(words, old, new)
         whose, state = int(self.frames["owner"][new]), State(int(self.frames["state"][new]))
         self.make_shared(new)
         self.hand_over(np.array([old]), whose, state)

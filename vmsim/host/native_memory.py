@@ -18,7 +18,7 @@ from vmsim.host.swap.native_pages import SwappedSpaces
 from vmsim.host.swap.swap import Swap
 from vmsim.machine.formats import FRAME, LARGE, PAGE_SHIFT, PRESENT, WRITE
 from vmsim.machine.memory import read_entry, width_of, write_entry
-from vmsim.tables.pages import clear_entries, places_of
+from vmsim.tables.pages import clear_entries, move_words, places_of
 from vmsim.tables.ranges import age_pages, lead_elsewhere
 
 __all__ = ["NativeMemory"]
@@ -284,6 +284,7 @@ class NativeMemory(HintedPages):
         place, records = np.array([self.records["rmap"][number]], np.int64), self.records
         entry = int(read_entry(self.words, place[0], self.width))
         write_entry(self.words, place[0], np.int64(entry & ~FRAME | PRESENT | pfn << PAGE_SHIFT), self.width)
+        move_words(self.words, number, pfn)
         whose, state = int(records["owner"][pfn]), State(int(records["state"][pfn]))
         self.host.hand_over(np.array([pfn]), self.owner, State.GUEST)
         self.host.hand_over(np.array([number]), whose, state)

@@ -26,6 +26,7 @@ from vmsim.machine.formats import ENTRIES, FRAME, PAGE_SHIFT, TWO_LEVEL
 from vmsim.machine.layout import guest_width
 from vmsim.machine.memory import read_entry, write_entry
 from vmsim.scenario.cost import Cost
+from vmsim.tables.pages import move_words
 
 __all__ = ["MovedTables"]
 
@@ -190,9 +191,7 @@ class MovedTables:
     def _move_frame(self, old: int, new: int, places: list[int]) -> None:
         """Have a frame be the table that another was, and the other hold nothing."""
         records, memory, width = self.host.frames, self.memory, self._width
-        source, target = (memory[pfn * ENTRIES : (pfn + 1) * ENTRIES] for pfn in (old, new))
-        target[:] = source
-        source[:] = 0
+        move_words(memory, old, new)
         records["rmap"][new], records["rmap"][old] = records["rmap"][old], 0
         for place in places:
             entry = int(read_entry(memory, place, width))

@@ -13,7 +13,7 @@ from vmsim.machine.memory import write_entry
 
 Words = NDArray[np.int64]
 
-__all__ = ["clear_entries", "clear_pages", "clear_words", "find_words", "places_of"]
+__all__ = ["clear_entries", "clear_pages", "clear_words", "find_words", "move_words", "places_of"]
 
 
 def places_of(records: Any, pages: Words, levels: int, width: int) -> tuple[Words, Words]:
@@ -29,6 +29,14 @@ def places_of(records: Any, pages: Words, levels: int, width: int) -> tuple[Word
         if level + 1 < levels:
             places = records["rmap"][places >> PAGE_SHIFT].astype(np.int64)
     return places & -(1 << PAGE_SHIFT), numbers
+
+
+def move_words(memory: Words, old: int, new: int) -> None:
+    """Have a frame hold what another did, and that hold zeros; memory that was never written to stays so."""
+    source, target = (memory[pfn * ENTRIES : (pfn + 1) * ENTRIES] for pfn in (old, new))
+    if (source != target).any():
+        target[:] = source
+        source[:] = 0
 
 
 @kernel
