@@ -13,6 +13,8 @@ import pytest
 from tests.oracle.huge import BLOCK
 from tests.oracle.huge import GuestKhugepaged as Twin
 from tests.simulation.small import BASE, PAGE, READ, WRITE, Script, run, scenario, vm
+from vmsim.base.clock import Clock
+from vmsim.engine.guest_huge import GuestHuge
 from vmsim.frames.records import State
 from vmsim.guest.frames import GuestFrames
 from vmsim.guest.kernel import INIT, GuestKernel
@@ -259,3 +261,31 @@ def test_it_gets_on_with_what_takes_pages(mode: str, host: Any, guest: Any) -> N
     rest = [("touch", page, page % 2) for page in range(2000 if "reclaim" in guest else 1000)]
     outcome = outcome_of(mode, grown(rest), vms=2, host=host, guest=guest)
     assert sum(each.figures.named("guest_khugepaged")["pages_collapsed"] for each in outcome.vms) > 0
+
+
+def test_it_rests_as_long_as_it_has_worked() -> None:
+    """It looks again at once, and each time takes 5,000 cycles of a CPU on which there is a program too."""
+    env, begun = Clock(), []
+
+    class Queue:
+        alive = True
+
+        def run(self, work: Any, *, interrupt: bool) -> Any:
+            begun.append(env.cycle)
+            self.alive = len(begun) < 5
+            vcpu = SimpleNamespace(now=env.cycle)
+            value = yield from work(vcpu)
+            yield env.timeout(vcpu.now - env.cycle)
+            return value
+
+    class Khugepaged:
+        def batch(self, vcpu: Any) -> Any:
+            vcpu.now += 5000
+            return False
+            yield
+
+    huge = SimpleNamespace(env=env, queue=Queue())
+    env.process(GuestHuge._run(huge, Told(4096, 0, 0, 511, 64, 256, False), Khugepaged()))  # type: ignore[arg-type]
+    env.timeout(10**6)  # something else to come
+    env.run()
+    assert begun == [0, 10_000, 20_000, 30_000, 40_000]

@@ -9,9 +9,10 @@ import pytest
 
 from tests.simulation.test_numa import MODES, REMOTE, SOCKETS, TIER, WORKLOAD, host, references, vm
 from vmsim.base.errors import InputError
-from vmsim.contracts import Moment
+from vmsim.contracts import Found, Moment
 from vmsim.engine.check.host import check_invariants
 from vmsim.engine.simulation import Simulation
+from vmsim.host.daemons.looking import looked
 from vmsim.record.outcome import Outcome
 from vmsim.scenario import Scenario
 
@@ -123,3 +124,20 @@ def test_only_a_place_for_tables_is_replicate():
         host(vm(numa={"memory": "replicate"}))
     with pytest.raises(InputError, match='expected "local", "interleave", "replicate", "migrate" or the number'):
         host(vm(numa={"tables": "replicated"}))
+
+
+@pytest.mark.parametrize("mode", ["ept", "npt", "agile", "vkernel"])
+def test_what_a_look_reads_of_copies_is_not_the_vms_to_pay(mode: str) -> None:
+    """A daemon that looked at a VM again and again ran up more than the VM's time: it paid, and fell behind further."""
+    paid = []
+
+    def look(moment: Moment, simulation: Simulation, vm: Any) -> None:
+        if moment is Moment.VM_FINISHED:
+            vm.parts.copies.edited(vm.spec.index)
+            vm.pages.second.age(0, vm.pages.numbers, clear=False)
+            paid.append(looked(simulation.scenario.cpu.cost, vm, Found(np.empty(0, np.int64), 0, 0)))
+            paid.append(vm.parts.copies.edited(vm.spec.index))
+
+    Simulation(host(wide(mode)), observers=[look]).run()
+    assert paid[0] >= REMOTE
+    assert paid[1] == 0

@@ -92,10 +92,23 @@ class GuestHuge:
             ledger.counters("guest_khugepaged", partial(getattr, self.khugepaged, "counts"))
 
     def _run(self, told: Khugepaged, khugepaged: GuestKhugepaged) -> Steps[None]:
-        """Look at ranges from now on, as long as there is a CPU for it."""
+        """Look at ranges from now on, as long as there is a CPU for it.
+
+        It sleeps no shorter than it has worked, for it is not alone on its CPU: in Linux the scheduler shares that out,
+        and khugepaged has the least of it (mm/khugepaged.c, set_user_nice to MAX_NICE).
+        """
+        worked = 0
+
+        def batch(vcpu: Vcpu) -> Steps[bool]:
+            nonlocal worked
+            begun = vcpu.now
+            failed = yield from khugepaged.batch(vcpu)
+            worked = vcpu.now - begun
+            return failed
+
         while self.queue.alive:
-            yield self.env.background(told.sleep)
-            if (yield from self.queue.run(khugepaged.batch, interrupt=False)):
+            yield self.env.background(max(told.sleep, worked))
+            if (yield from self.queue.run(batch, interrupt=False)):
                 yield self.env.background(told.alloc_sleep)
 
 

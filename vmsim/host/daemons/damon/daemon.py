@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmsim.contracts import DaemonHost, Flush, LiveVm, Steps
+from vmsim.contracts import NO_FLUSH, DaemonHost, Flush, LiveVm, Steps
 from vmsim.frames.nodes import node_of
 from vmsim.host.daemons.damon.regions import first_regions, merge, split
 from vmsim.host.daemons.damon.scheme import Scheme
@@ -100,9 +100,8 @@ class Kdamond:
         pages = self.vm.pages
         there = numbers[pages.holds_each(numbers)]
         young = pages.second.age_each(there, clear=True)
-        cycles = 2 * len(numbers) * self.costs.age_page
-        if young.any():
-            cycles += self.vm.forget(Flush(nested=not self.vm.spec.bare, linear=True))
+        flush = Flush(nested=not self.vm.spec.bare, linear=True) if young.any() else NO_FLUSH
+        cycles = 2 * len(numbers) * self.costs.age_page + self.vm.forget(flush)
         self.counts["cycles"] += cycles
         return cycles
 

@@ -19,7 +19,7 @@ from typing import Any
 import simpy
 
 from vmsim.base.clock import Clock
-from vmsim.contracts import DaemonHost, LiveVm, Steps, VmStopped
+from vmsim.contracts import NO_FLUSH, DaemonHost, LiveVm, Steps, VmStopped
 from vmsim.frames.records import NO_FRAME, State
 from vmsim.frames.scanners import has_block
 from vmsim.host.daemons.parts import DaemonParts
@@ -138,7 +138,9 @@ class HostKhugepaged:
                 spent += ENTRIES * self.costs.log_scan
                 self.of[index]["pages_scanned"] += ENTRIES
                 self._next = index, number + at + 1
-                if seen.huge[at] or not self._wanted(vm, told, number + at, seen, at):
+                wanted = not seen.huge[at] and self._wanted(vm, told, number + at, seen, at)
+                spent += vm.forget(NO_FLUSH)  # its copies of tables, where it has any, were read too
+                if not wanted:
                     continue
                 if seen.swapped[at]:
                     there = yield from self._bring_back(host, vm, number + at)
