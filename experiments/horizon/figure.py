@@ -6,8 +6,8 @@ longer to simulate. Where VMs share the last-level cache nothing moves by more t
 move by a cycle: who asks the host settles first. Where the host takes 50,000 pages a second from four VMs, time moves
 by 0.2 % at most up to the default of 20 us, and by more at a millisecond; under shadow paging single takes weigh more,
 for with a table a part of the shadow is made anew. Four threads that interrupt one another at each munmap differ by
-0.8 % under EPT between 1 and 20 us, and natively by 1.0 % (1.3 % at most), and not from 50 us on: each shootdown ends
-a run. Half of the default is within 0.7 % of it everywhere.
+0.1 % under EPT between 1 and 20 us, and natively by less, and not from 50 us on: each shootdown ends a run. Half of the
+default is within 0.1 % of it everywhere.
 
 Each error is that of the VMs' mean time, against the same seed at 1 us. Lines are means of four seeds, bands their
 range.

@@ -8,7 +8,7 @@ one alone, or faster, since a guest that uses its frames again has fewer violati
 MiB and what kernels need is more than parts of a host's memory allow. MoM and ESX look only once the host is short.
 These guests fill their memory within milliseconds, faster than balloons grow, so the host swaps meanwhile; three to
 five VMs take one and a half to three times as long, with half of the pages or fewer that come back. With the sixth
-MoM stays below three, and ESX, which asks all for more than they can spare, is no better than swap alone. VMs that
+MoM stays below three, and ESX, which asks all for more than they can spare, is a tenth better than swap alone. VMs that
 live for hours would be balanced for most of that time.
 
     python experiments/overcommit/figure.py

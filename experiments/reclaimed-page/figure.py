@@ -13,10 +13,10 @@ Waiting for the disk, some 60 µs, is the same for all, and is left out. A kick 
 VM, and there is one for every page that was found accessed or is unmapped, for every vCPU that runs then. With one
 vCPU there are few, for it waits for the disk most of the time. With four they and what the host waits for them, with
 mmu_lock held, are nine tenths of the bill under EPT and NPT: a page that costs 10,000 cycles with one vCPU costs
-43,000. A program on the host itself is told once a batch, and of accessed flags never: it pays a tenth of that. What
+43,500. A program on the host itself is told once a batch, and of accessed flags never: it pays a tenth of that. What
 comes back is one exit and its work where the hardware walks both tables (3,700 cycles), and for a page that is read
-first and written to later another (3,200), for it keeps its copy on the disk until then; a shadow is filled again in
-two or three exits.
+first and written to later another (3,200), for it keeps its copy on the disk until then, and with four the way of its
+lock's cache line from one vCPU to the next; a shadow is filled again in two or three exits.
 
     python experiments/reclaimed-page/figure.py
 """

@@ -3,9 +3,10 @@
 A thread that unmaps memory makes every CPU that runs its process flush, and waits for them. So the same rounds of map,
 write and unmap take more cycles the more CPUs share them: natively an interrupt and its answer for each other CPU, less
 where many send at once, for an interrupt that is on its way serves all; in a VM an exit more for each that is sent (the
-CPU of the figure posts those that come). Under a shadow every page that a CPU invalidates is an exit of its own, on
+CPU of the figure posts those that come), and for pages that are faulted in the way of the monitor's lock from one to
+the next. Under a shadow every page that a CPU invalidates is an exit of its own, on
 every CPU, and the monitor has the other vCPUs leave the guest once more, to flush what it takes from the shadow: the
-cost is forty to eighty times that of EPT. A vkernel's host tells its processors itself, in the call by which the
+cost is four to six times that of EPT. A vkernel's host tells its processors itself, in the call by which the
 guest's kernel says what it has taken away, and nothing is added here for those (contention in the host is not
 simulated).
 

@@ -37,14 +37,14 @@ def test_no_wait_for_a_pool_moves_by_a_cycle(figure: SimpleNamespace, table: pd.
 @pytest.mark.parametrize("panel", ["caches", "pool", "reclaim", "shootdowns"])
 def test_half_the_default_moves_no_time_by_1_percent(figure: SimpleNamespace, table: pd.DataFrame, panel: str) -> None:
     errors = table[table["panel"] == panel].pivot(index=["paging", "replicate"], columns="horizon", values="error")
-    assert (errors[figure.DEFAULT] - errors[figure.DEFAULT / 2]).abs().max() < 0.01
+    assert (errors[figure.DEFAULT] - errors[figure.DEFAULT / 2]).abs().max() < 0.001
 
 
-@pytest.mark.parametrize(("panel", "most"), [("reclaim", 0.2), ("shootdowns", 1.3)])
+@pytest.mark.parametrize(("panel", "most"), [("reclaim", 0.2), ("shootdowns", 0.1)])
 def test_up_to_the_default_errors_are_small(
     figure: SimpleNamespace, table: pd.DataFrame, panel: str, most: float
 ) -> None:
-    assert 0.15 < worst(table, panel, figure.DEFAULT) < most + 0.05
+    assert most / 2 < worst(table, panel, figure.DEFAULT) < most + 0.05
 
 
 def test_pages_taken_are_noticed_late_where_the_horizon_is_long(table: pd.DataFrame) -> None:

@@ -35,4 +35,4 @@ def test_policies_that_wait_until_the_host_is_short_swap_but_less(table: pd.Data
         assert (table.loc[3:, ("back", policy)] < 0.55 * table.loc[3:, ("back", "none")]).all()
         assert table.loc[3:5, ("slowdown", policy)].between(1.4, 3).all()
     assert table.loc[6, ("slowdown", "mom")] < 3
-    assert table.loc[6, ("slowdown", "esx")] > table.loc[6, ("slowdown", "none")]
+    assert 0.85 < table.loc[6, ("slowdown", "esx")] / table.loc[6, ("slowdown", "none")] < 1

@@ -45,8 +45,8 @@ def test_in_a_vm_whose_cpu_posts_interrupts_each_that_is_sent_is_an_exit(table: 
         ept = table.loc["ept", work]
         added = ept["exits"] - ept["exits"][1]
         assert added.to_numpy() == pytest.approx(ept["interrupts"].to_numpy(), rel=0.01)
-        cycles = ept["exit_cycles"] - ept["exit_cycles"][1]
-        assert cycles.to_numpy() == pytest.approx((EXIT * ept["interrupts"]).to_numpy(), rel=0.01)
+        lines = ept["exit_cycles"] - ept["exit_cycles"][1] - EXIT * ept["interrupts"]  # of mmu_lock, by each violation
+        assert (lines[2:] / ept["exits"][1] / COST.line_transfer).between(0.95, 4).all()
 
 
 def test_under_a_shadow_every_page_that_a_cpu_invalidates_is_an_exit(table: pd.DataFrame) -> None:
@@ -65,7 +65,7 @@ def test_under_a_shadow_every_page_that_a_cpu_invalidates_is_an_exit(table: pd.D
     assert (shadow["kicks"] > 0.5 * asked).all()
     ratio = (table.loc["shadow", "cost"] / table.loc["ept", "cost"]).dropna()
     assert len(ratio) == 8
-    assert ratio.between(40, 85).all()
+    assert ratio.between(3.5, 6.5).all()
 
 
 def test_an_interrupt_that_is_on_its_way_serves_other_senders_too(table: pd.DataFrame) -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 DRAM = 8  # MiB
-STAY, PROMOTE, DEMOTE, FREE = "stay", "promote", "promote, demote", "and keep 5 % free"
+STAY, PROMOTE, DEMOTE, FREE = "stay", "promote", "promote, demote", "and keep 5% free"
 
 
 @pytest.fixture(scope="module")
