@@ -65,6 +65,14 @@ def features() -> list[Scenario]:
     numa = {"memory": "interleave", "tables": "replicate"}
     copied = [vm(f"{mode}-vm", mode=mode, memory="2MiB", numa=numa) | {"workload": work} for mode in ("paired", "ept")]
     found.append(scenario(*copied, memory="96MiB", cores=2, nodes=nodes, remote_cycles=100, what_if=True))
+    locked = vm("vm", memory="2MiB", vcpus=2) | {"workload": {**work, "threads": 2, "accesses": 3000}}
+    lines = {
+        "cpu_override": {"cost": {"line_transfer": 100}},
+        "pool": {"supply": "fault"},
+        "cores": 2,
+        "memory": 120 << 12,
+    }
+    found.append(scenario(locked, **(short | lines), swap={"device": "nvme"}, what_if=True))
     return found
 
 
