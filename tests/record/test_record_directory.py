@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.forks import forked
+from tests.forks import ROOT, forked
 from vmsim.base.errors import InputError
 from vmsim.record import directory
 from vmsim.record.comparison import Comparison
@@ -41,17 +41,17 @@ def test_what_is_saved_is_what_is_loaded(result: Result, stopped: Result, tmp_pa
 def test_reading_starts_no_threads(result: Result, tmp_path: Path) -> None:
     """Arrow's pools were torn down while they started, where the process ended at once: it ended by SIGABRT."""
     result.save(tmp_path / "run")
-    code = """
+    code = f"""
 import os, pandas, pyarrow
 from vmsim.record.result import Result
 from vmsim.record.tables import TABLES
 before = len(os.listdir("/proc/self/task"))
-run = Result.load("run")
+run = Result.load({str(tmp_path / "run")!r})
 for name in TABLES:
     run.table(name)
 print(len(os.listdir("/proc/self/task")) - before)
 """
-    done = forked(code, tmp_path, dict(os.environ))
+    done = forked(code, ROOT, dict(os.environ))
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
 
 

@@ -83,7 +83,7 @@ def _reference_inclusive(core, llc, vm, line):
         return np.int64(Served.LLC)
     if gone != EMPTY:
         for number in range(core.llc_first, core.llc_first + core.llc_cores):
-            near = core_after(core, number * core.size)
+            near = core_after(core, number * core.span)
             take(near.l1[np.uint64(gone & (len(near.l1) - 1))], gone)
             take(near.l2[np.uint64(gone & (len(near.l2) - 1))], gone)
     return np.int64(Served.DRAM)

@@ -200,7 +200,7 @@ def _shape(units: Mapping[str, Unit]) -> Shape:
 def _core_type(keyed: Shape, caches: Shape) -> np.dtype:
     fields: list[tuple] = [("units", UNITS), ("l1_fold", "i8"), ("l2_fold", "i8"), ("latency", "i8", (4,))]
     fields += [("nodes", "i8"), ("node", "i8"), ("node_ends", "i8", (NODES,)), ("node_extra", "i8", (NODES,))]
-    fields += [("size", "i8"), ("llc_first", "i8"), ("llc_cores", "i8")]  # words of a core; `set_sockets`
+    fields += [("span", "i8"), ("llc_first", "i8"), ("llc_cores", "i8")]  # words of a core; `set_sockets`
     fields += [("ntlb_entries", "i8"), *((name, "i8") for name in _SETTINGS), ("tables", "i8", (4 * TABLES,))]
     offsets, end = [], 0
     for _, *form in fields:
@@ -253,7 +253,7 @@ def make_cores(geometry: Geometry, count: int) -> np.ndarray:
     cores["ntlb_entries"] = geometry.ntlb.sets * geometry.ntlb.ways if geometry.ntlb else 0
     for name in _SETTINGS:
         cores[name] = int(getattr(geometry, name))
-    cores["size"] = cores.dtype.itemsize >> 3
+    cores["span"] = cores.dtype.itemsize >> 3
     set_sockets(cores, [0] * count)
     return cores
 
