@@ -51,7 +51,7 @@ for name in TABLES:
     run.table(name)
 print(len(os.listdir("/proc/self/task")) - before)
 """
-    done = forked(code, ROOT, dict(os.environ))
+    done = forked(code, ROOT, {**os.environ, "PYTHONPATH": str(ROOT)})
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
 
 
