@@ -147,6 +147,21 @@ def test_where_one_page_is_split_off_each_other_is_a_violation(method: str, mode
     assert lazy.found([600, 601, 699]) == [True, False, False]
 
 
+@pytest.mark.parametrize("vcpus", [1, 2])
+def test_past_agiles_switch_one_page_is_split_off_too(vcpus: int) -> None:
+    """A store to the guest's table switches it to nested walks; before that nothing was mapped by a large page."""
+    keys = {"host_page": "2M", "mode": "agile", "vcpus": vcpus, "agile": {"threshold": 1, "interval": "10s"}}
+    written = [*touches(range(600, 700), WRITE), ("compute", 30_000_000)]
+    steps = [*touches(range(600, 700)), ("unmap", 600, 1), *written]
+    exits = {}
+    for split in ("lazy", "one"):
+        what = logged("write-protect", {"split": split, "every": "1s"}, **keys)
+        _, outcome = run(what, [Script(steps, threads=vcpus)], every=1_000_003)
+        assert outcome.vms[0].figures.named("dirty_log")["splits"] == 1
+        exits[split] = outcome.vms[0].exits.get("EPT_VIOLATION", (0, 0))[0]
+    assert exits["one"] - exits["lazy"] >= 99
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_what_was_split_is_large_again_when_logging_stops(method: str) -> None:
     steps = [*touches([5, 600], WRITE), ("compute", 30_000_000), *touches([6, 601], WRITE)]

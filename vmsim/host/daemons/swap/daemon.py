@@ -239,7 +239,7 @@ class Kswapd:
                 victim = self.killer.victim()
                 if victim is None:
                     break
-                self.counts["killed"] += 1
+                self.counts["killed"] += victim.alive  # and was not to end anyway
                 yield from self.killer.kill(victim)
                 vain = 0
         self._direct = None
